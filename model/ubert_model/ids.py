@@ -1,0 +1,74 @@
+"""Identifiers of users, items and domains, and the rows of their embeddings."""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Self
+
+from ubert_model.errors import BundleError
+
+
+class IdTable:
+    """Identifiers that training has seen, in a fixed order. Row 0 is kept for all others."""
+
+    def __init__(self, identifiers: Iterable[str]) -> None:
+        self.identifiers = tuple(identifiers)
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {identifier: row for row, identifier in enumerate(self.identifiers, start=1)}
+
+    def row(self, identifier: str) -> int:
+        """Embedding row of an identifier; 0 where training has not seen it."""
+        return self._rows.get(identifier, 0)
+
+    def __contains__(self, identifier: object) -> bool:
+        return identifier in self._rows
+
+    def __len__(self) -> int:
+        return len(self.identifiers)
+
+    @classmethod
+    def of(cls, identifiers: Iterable[str]) -> Self:
+        """The distinct identifiers, sorted, so that the table does not depend on the order of reviews."""
+        return cls(sorted(set(identifiers)))
+
+
+class Identities:
+    """All identifiers of a model, and which domain each known item belongs to.
+
+    An item that training has not seen is taken to be of ``default_domain``, the target domain.
+    """
+
+    def __init__(
+        self, users: IdTable, items: IdTable, domains: IdTable, item_domains: Mapping[str, str], default_domain: str
+    ) -> None:
+        self.users = users
+        self.items = items
+        self.domains = domains
+        self.item_domains = dict(item_domains)
+        self.default_domain = default_domain
+
+    def domain_row(self, item: str) -> int:
+        """Embedding row of the item's domain."""
+        return self.domains.row(self.item_domains.get(item, self.default_domain))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; an item's domain is given by its row."""
+        return {
+            "users": self.users.identifiers,
+            "items": self.items.identifiers,
+            "domains": self.domains.identifiers,
+            "item_domains": [self.domain_row(item) for item in self.items.identifiers],
+            "default_domain": self.default_domain,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`. Raises ``BundleError`` on another shape."""
+        try:
+            users, items, domains = (IdTable(values[name]) for name in ("users", "items", "domains"))
+            names = ("", *domains.identifiers)
+            pairs = zip(items.identifiers, values["item_domains"], strict=True)
+            return cls(users, items, domains, {item: names[row] for item, row in pairs}, values["default_domain"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise BundleError(f"identifiers: {error!r}; export the bundle again") from error

@@ -1,0 +1,28 @@
+"""What the user encoder and the item encoder have in common; the paper gives them "the same structure"."""
+
+from torch import Tensor, nn
+
+from ubert_model.nn.attention import attend
+from ubert_model.nn.fusion import Fusion
+
+
+class EntityEncoder(nn.Module):
+    """Query (ũ or ĩ) and review states → representation (û or î), Eq. 5, 6 and 11.
+
+    The projection W is one parameter in Eq. 5 and Eq. 6 alike: it forms the attention query, and the query's
+    share of the fusion.
+
+    Shape:
+        query: (B, D); review_states: (B, N, D); review_mask: (B, N). Output: (B, D).
+    """
+
+    def __init__(self, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.query_projection = nn.Linear(dim, dim, bias=False)  # W, Eq. 5
+        self.fusion = Fusion(dim, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, review_states: Tensor, review_mask: Tensor) -> Tensor:
+        projected = self.query_projection(query)  # (B, D)
+        summary = attend(projected.unsqueeze(1), review_states, review_states, review_mask).squeeze(1)  # (B, D)
+        return self.fusion(projected, self.dropout(summary))  # type: ignore[no-any-return]

@@ -1,0 +1,90 @@
+"""From the network's output to a rating: the bias model beneath it, the blend of the two, and the scale.
+
+Numpy only, and shared: training, evaluation and the service call these same functions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ubert_model.config import RatingScale, require
+
+Ratings = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasModel:
+    """mean + intercept + w_u · (shrunk mean deviation of the user's ratings) + w_i · (the item's), in stars.
+
+    The deviations are taken over rating counts that the caller has already rid of the target review (law 5), so
+    that the same arithmetic serves a pair from training, from test and from a stranger (count 0: deviation 0).
+    """
+
+    mean: float
+    intercept: float
+    user_weight: float
+    item_weight: float
+    user_shrinkage: float
+    item_shrinkage: float
+
+    def __post_init__(self) -> None:
+        for name in ("user_shrinkage", "item_shrinkage"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number of ratings")
+
+    def rate(
+        self,
+        user_count: ArrayLike,
+        user_total: ArrayLike,
+        item_count: ArrayLike,
+        item_total: ArrayLike,
+        mean: ArrayLike | None = None,
+    ) -> Ratings:
+        """Ratings in stars, not yet clipped; all arguments (B,), totals in stars.
+
+        ``mean`` replaces the fitted mean where the target review has to leave it too.
+        """
+        centre = np.asarray(self.mean if mean is None else mean, dtype=np.float64)
+        user = shrunk_deviation(user_count, user_total, centre, self.user_shrinkage)
+        item = shrunk_deviation(item_count, item_total, centre, self.item_shrinkage)
+        rating: Ratings = centre + self.intercept + self.user_weight * user + self.item_weight * item
+        return rating
+
+    def to_json(self) -> dict[str, float]:
+        """Plain values, for the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`."""
+        return cls(**values)
+
+
+def shrunk_deviation(count: ArrayLike, total: ArrayLike, mean: ArrayLike, shrinkage: float) -> Ratings:
+    """Mean deviation from ``mean`` as if ``shrinkage`` further ratings had been exactly average; (B,), stars."""
+    count = np.asarray(count, dtype=np.float64)
+    deviation: Ratings = (np.asarray(total, dtype=np.float64) - count * np.asarray(mean)) / (count + shrinkage)
+    return deviation
+
+
+def blend(
+    bias_rating: ArrayLike, network_output: ArrayLike, *, weight: float, above_bias: bool, scale: RatingScale
+) -> Ratings:
+    """bias + weight · (network − bias), clipped to the scale; all (B,), in stars.
+
+    ``above_bias``: the network predicts what is left above the bias model (``rating_base``), rather than the
+    rating itself. ``weight`` is chosen on validation, so that a network that learned nothing costs nothing.
+    """
+    bias = np.asarray(bias_rating, dtype=np.float64)
+    network = np.asarray(network_output, dtype=np.float64)
+    text = network if above_bias else network - bias
+    return np.clip(bias + weight * text, scale.minimum, scale.maximum)
+
+
+def rating_offsets(ratings: ArrayLike, scale: RatingScale) -> NDArray[np.float32]:
+    """Ratings of history reviews as model inputs: −1 at the scale's minimum, +1 at its maximum."""
+    centre = (scale.minimum + scale.maximum) / 2
+    half = (scale.maximum - scale.minimum) / 2
+    return ((np.asarray(ratings, dtype=np.float64) - centre) / half).astype(np.float32)

@@ -1,0 +1,73 @@
+"""The port that every state store implements. It moves bytes; the codec gives them meaning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ubert_model.states.review import ReviewEntry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Namespace:
+    """What a store says of one state version: everything below shares weights, tokenizer, length and codec (law 6).
+
+    ``version`` is the lower-case hexadecimal digest that begins every key of the namespace.
+    """
+
+    version: str
+    encoder_digest: str
+    codec: str
+    state_dim: int
+    max_length: int
+
+
+class StateStore(Protocol):
+    """Encoder states and review lists by state version.
+
+    Every method raises ``StoreUnavailableError`` when the store cannot be reached and ``StoreError`` when it
+    refuses. All writes are idempotent, so a killed writer starts again by writing the same thing. No method
+    touches more than one key in one command, so that a cluster may hold the keys anywhere; calls are pipelined:
+    one round trip each, whatever the number of keys.
+    """
+
+    def open_namespace(self, namespace: Namespace) -> None:
+        """Declare a namespace. Raises ``ForeignStateError`` if its version is taken by another description."""
+
+    def namespaces(self) -> list[Namespace]:
+        """All declared namespaces, ordered by version."""
+
+    def drop_namespace(self, version: str) -> int:
+        """Remove a namespace and everything in it; the number of states removed. Unknown version: 0."""
+
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+        """Write states, then their lines in the user's and the item's review list.
+
+        A list never names a state that was not written before it.
+        """
+
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
+        """Remove the lines of both lists, then the states. Unknown reviews are passed over."""
+
+    def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
+        """For each review: is its state or either of its list lines absent?"""
+
+    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        """The state of each review, None where the store has none (never written, deleted or evicted)."""
+
+    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
+        """Each user's review list, newest first; empty for an unknown user."""
+
+    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
+        """Each item's review list, newest first; empty for an unknown item."""
+
+    def users(self, version: str) -> list[str]:
+        """All users with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
+
+    def items(self, version: str) -> list[str]:
+        """All items with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
+
+    def ping(self) -> None:
+        """Raise ``StoreUnavailableError`` if the store does not answer."""
+
+    def close(self) -> None:
+        """Release connections and file handles. Safe to call twice."""

@@ -1,0 +1,46 @@
+"""Review text → word piece ids, the same way offline and online."""
+
+from collections.abc import Sequence
+
+from tokenizers import Tokenizer
+
+from ubert_model.errors import BundleError
+
+
+class ReviewTokenizer:
+    """A BERT word piece tokenizer, cut to ``max_length`` tokens with [CLS] and [SEP] included.
+
+    ``serialized`` is the content of a ``tokenizer.json``. Raises ``BundleError`` if it is not one.
+    """
+
+    def __init__(self, serialized: str, max_length: int) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_str(serialized)
+        except Exception as error:  # the library raises bare Exception on malformed JSON
+            raise BundleError(f"tokenizer.json: {error}; export the bundle again") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+        self.serialized = serialized
+        self.max_length = max_length
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each review, unpadded. A text without words has no tokens: it says nothing."""
+        encodings = self._tokenizer.encode_batch([text.strip() for text in texts])
+        return [encoding.ids if text.strip() else [] for text, encoding in zip(texts, encodings, strict=True)]
+
+    def token_id(self, token: str) -> int:
+        """Id of a special token. Raises ``BundleError`` if the vocabulary lacks it."""
+        identifier = self._tokenizer.token_to_id(token)
+        if identifier is None:
+            raise BundleError(f"tokenizer has no {token} token; use the tokenizer of a BERT checkpoint")
+        return identifier
+
+    def word_starts(self, text: str) -> tuple[list[int], list[int | None], list[tuple[int, int]]]:
+        """Token ids with, for each, the index of its word (None: special) and its character span in the text."""
+        encoding = self._tokenizer.encode(text)
+        return encoding.ids, encoding.word_ids, encoding.offsets
+
+    @property
+    def vocabulary_size(self) -> int:
+        """|V|, added tokens included."""
+        return self._tokenizer.get_vocab_size()

@@ -1,0 +1,1 @@
+"""Offline: reviews in; trained weights, a bundle and a store of encoder states out."""
