@@ -1,0 +1,148 @@
+"""The review table: identity of a review, order of the rows, and what a file must be to be read as one."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_training.reviews.table import SCHEMA, RatingScale, Review, ReviewTable, TableMetadata, review_id
+
+REVIEWS = [
+    Review(user="ann", item="drum", rating=4, text="Loud.", domain="music", timestamp=30),
+    Review(user="bob", item="drum", rating=2, text="", domain="music", timestamp=10),
+    Review(user="ann", item="lamp", rating=5, text="Bright 💡", domain="home", timestamp=20),
+    Review(user="cid", item="lamp", rating=1, text="Dim.", domain="home"),
+]
+
+
+def test_a_review_id_is_sixteen_hexadecimal_characters_and_never_changes() -> None:
+    assert REVIEWS[0].review_id == "a4db76ed8333864b"
+
+
+@given(st.tuples(st.text(max_size=4), st.text(max_size=4), st.text(max_size=4)))
+def test_moving_a_character_between_columns_changes_the_review_id(parts: tuple[str, str, str]) -> None:
+    user, item, text = parts
+    ids = {
+        review_id(user=user + "x", item=item, timestamp=1, rating=3, text=text),
+        review_id(user=user, item="x" + item, timestamp=1, rating=3, text=text),
+        review_id(user=user, item=item, timestamp=1, rating=3, text="x" + text),
+    }
+    distinct = {(user + "x", item, text), (user, "x" + item, text), (user, item, "x" + text)}
+    assert len(ids) == len(distinct)
+
+
+def test_the_domain_is_no_part_of_a_reviews_identity() -> None:
+    moved = Review(user="ann", item="drum", rating=4, text="Loud.", domain="other", timestamp=30)
+    assert moved.review_id == REVIEWS[0].review_id
+
+
+def test_rows_have_one_order_whatever_order_the_reviews_came_in(tmp_path: Path) -> None:
+    shuffled = random.Random(0).sample(REVIEWS, len(REVIEWS))
+    ReviewTable.of(REVIEWS).save(tmp_path / "first.parquet")
+    ReviewTable.of(shuffled).save(tmp_path / "second.parquet")
+    assert (tmp_path / "first.parquet").read_bytes() == (tmp_path / "second.parquet").read_bytes()
+    assert ReviewTable.of(shuffled).timestamp.tolist() == [0, 10, 20, 30]
+
+
+def test_a_saved_table_is_loaded_as_it_was(tmp_path: Path) -> None:
+    metadata = TableMetadata(scale=RatingScale(lowest=0, highest=10), with_title=True)
+    table = ReviewTable.of(REVIEWS, metadata)
+    table.save(tmp_path / "reviews.parquet")
+    loaded = ReviewTable.load(tmp_path / "reviews.parquet")
+    for column in SCHEMA.names:
+        assert list(getattr(loaded, column)) == list(getattr(table, column))
+    assert loaded.metadata == metadata
+    assert loaded.fingerprint == table.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]
+
+
+def test_an_empty_table_is_saved_and_loaded(tmp_path: Path) -> None:
+    ReviewTable.of([]).save(tmp_path / "reviews.parquet")
+    assert len(ReviewTable.load(tmp_path / "reviews.parquet")) == 0
+
+
+def test_columns_of_a_table_cannot_be_written_to() -> None:
+    table = ReviewTable.of(REVIEWS)
+    with pytest.raises(ValueError, match="read-only"):
+        table.rating[0] = 3
+
+
+def test_a_subset_keeps_table_order_and_names_the_same_reviews_by_rows_and_by_mask() -> None:
+    table = ReviewTable.of(REVIEWS)
+    by_rows = table.subset([3, 1])
+    by_mask = table.subset(np.array([False, True, False, True]))
+    assert list(by_rows.review_id) == [table.review_id[1], table.review_id[3]] == list(by_mask.review_id)
+    assert by_rows.rating.tolist() == [2, 4]
+    assert len(table.subset([])) == 0
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [4], [-1]])
+def test_a_subset_refuses_rows_named_twice_or_outside_the_table(rows: list[int]) -> None:
+    with pytest.raises(InputError):
+        ReviewTable.of(REVIEWS).subset(rows)
+
+
+def test_rows_of_a_domain_are_all_of_its_reviews_and_no_other() -> None:
+    table = ReviewTable.of(REVIEWS)
+    assert {table.user[row] for row in table.rows_of_domains("home")} == {"ann", "cid"}
+    assert table.domains == ("home", "music")
+    with pytest.raises(InputError, match="garden"):
+        table.rows_of_domains("home", "garden")
+
+
+def test_a_review_that_occurs_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="repeats"):
+        ReviewTable.of([REVIEWS[0], REVIEWS[0]])
+
+
+@pytest.mark.parametrize("rating", [0.5, 5.5, float("nan")])
+def test_a_rating_outside_the_scale_is_refused(rating: float) -> None:
+    with pytest.raises(InputError, match="scale 1:5"):
+        ReviewTable.of([Review(user="u", item="i", rating=rating, text="", domain="d")])
+
+
+def test_a_file_that_is_no_review_table_is_refused_with_its_name(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.parquet"
+    pq.write_table(pa.table({"user": ["a"]}), foreign)
+    garbage = tmp_path / "garbage.parquet"
+    garbage.write_bytes(b"PAR1 not really PAR1")
+    for path in (foreign, garbage, tmp_path / "absent.parquet"):
+        with pytest.raises(ReviewFileError, match=path.name):
+            ReviewTable.load(path)
+
+
+def rewritten(path: Path, columns: pa.Table, metadata: dict[bytes, bytes]) -> Path:
+    pq.write_table(columns.cast(SCHEMA).replace_schema_metadata(metadata), path)
+    return path
+
+
+def test_a_damaged_or_newer_table_is_refused(tmp_path: Path) -> None:
+    ReviewTable.of(REVIEWS).save(tmp_path / "good.parquet")
+    good = pq.read_table(tmp_path / "good.parquet")
+    metadata = TableMetadata().to_parquet()
+    newer = {key: value.replace(b'"format_version": 1', b'"format_version": 2') for key, value in metadata.items()}
+    other_ids = good.set_column(0, SCHEMA.field("review_id"), pa.array([*"abcd"]))
+    for number, (columns, described) in enumerate(
+        [
+            (good.take([1, 0, 2, 3]), metadata),
+            (good.take([0, 1, 1, 2]), metadata),
+            (good, newer),
+            (good, {b"ubert.review_table": b"{}"}),
+            (other_ids, metadata),
+        ]
+    ):
+        with pytest.raises(ReviewFileError, match="again"):
+            ReviewTable.load(rewritten(tmp_path / f"bad-{number}.parquet", columns, described))
+
+
+@pytest.mark.parametrize("text", ["5", "5:1", "1:x", "1:1", "nan:5", "1:2:3"])
+def test_a_rating_scale_is_two_ascending_numbers(text: str) -> None:
+    with pytest.raises(ConfigError):
+        RatingScale.parse(text)
+    assert str(RatingScale.parse("0.5:5")) == "0.5:5"

@@ -1,0 +1,168 @@
+"""Splits: disjoint, complete, never dividing a pair, the same for the same seed, and tied to their table."""
+
+import functools
+import operator
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubert_model.errors import ConfigError, InputError
+from ubert_training.reviews.table import Review, ReviewTable
+from ubert_training.splits import PARTS, Split, k_fold_splits, random_split, time_split
+
+Splitter = Callable[[ReviewTable, list[int], int], list[Split]]
+
+SPLITTERS: dict[str, Splitter] = {
+    "random": lambda table, rows, seed: [random_split(table, rows, seed)],
+    "folds": lambda table, rows, seed: k_fold_splits(table, rows, 3, seed),
+    "time": lambda table, rows, seed: [time_split(table, rows)],
+}
+
+
+def table_of(pairs: list[tuple[int, int]]) -> ReviewTable:
+    return ReviewTable.of(
+        Review(
+            user=f"u{user}", item=f"i{item}", rating=1 + number % 5, text=f"text {number}", domain="d",
+            timestamp=1 + (number * 7919) % 1000,
+        )
+        for number, (user, item) in enumerate(pairs)
+    )  # fmt: skip
+
+
+many_pairs = st.lists(
+    st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=8, max_size=60
+).filter(lambda pairs: len(set(pairs)) >= 6)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SPLITTERS)
+@given(pairs=many_pairs, seed=st.integers(0, 2**40), keep=st.integers(0, 1))
+def test_parts_are_disjoint_complete_and_never_divide_a_pair(
+    kind: str, pairs: list[tuple[int, int]], seed: int, keep: int
+) -> None:
+    table = table_of(pairs)
+    rows = list(range(keep, len(table)))
+    for split in SPLITTERS[kind](table, rows, seed):
+        parts = [getattr(split, part).tolist() for part in PARTS]
+        assert sorted(functools.reduce(operator.iadd, parts, [])) == rows
+        pairs_of_parts = [{(table.user[row], table.item[row]) for row in part} for part in parts]
+        assert sum(map(len, pairs_of_parts)) == len(set.union(*pairs_of_parts))
+        assert all(parts)
+
+
+@given(pairs=many_pairs, seed=st.integers(0, 2**40), k=st.integers(2, 4))
+def test_the_test_parts_of_all_folds_hold_every_row_once(pairs: list[tuple[int, int]], seed: int, k: int) -> None:
+    table = table_of(pairs)
+    folds = k_fold_splits(table, range(len(table)), k, seed)
+    tested = np.sort(np.concatenate([split.test for split in folds]))
+    assert tested.tolist() == list(range(len(table)))
+    assert [(split.fold, split.folds) for split in folds] == [(fold, k) for fold in range(k)]
+
+
+@given(pairs=many_pairs, seed=st.integers(0, 2**40))
+def test_nothing_in_training_is_newer_than_the_last_review_of_a_tested_pair(
+    pairs: list[tuple[int, int]], seed: int
+) -> None:
+    table = table_of(pairs)
+    split = time_split(table, np.random.default_rng(seed).permutation(len(table)))
+    last_review: dict[tuple[str, str], int] = {}
+    for row in split.test.tolist():
+        last_review[table.user[row], table.item[row]] = int(table.timestamp[row])
+    assert table.timestamp[split.train].max() <= min(last_review.values())
+
+
+SINGLE_PAIRS = [(number // 40, number % 40) for number in range(1000)]
+
+
+def test_parts_have_the_asked_shares_of_the_reviews() -> None:
+    table = table_of(SINGLE_PAIRS)
+    for split in (random_split(table, range(1000), 3), time_split(table, range(1000))):
+        assert [len(getattr(split, part)) for part in PARTS] == [800, 100, 100]
+    for fold in k_fold_splits(table, range(1000), 5, 3):
+        assert [len(getattr(fold, part)) for part in PARTS] == [700, 100, 200]
+
+
+def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows() -> None:
+    table = table_of(SINGLE_PAIRS)
+    first = random_split(table, range(1000), 3)
+    again = random_split(table, list(reversed(range(1000))), 3)
+    other = random_split(table, range(1000), 4)
+    assert first.test.tolist() == again.test.tolist()
+    assert len(set(first.test.tolist()) & set(other.test.tolist())) < 30
+
+
+def test_a_random_test_part_holds_users_and_times_alike() -> None:
+    table = table_of(SINGLE_PAIRS)
+    split = random_split(table, range(1000), 0, (0.5, 0.25, 0.25))
+    per_user = Counter(table.user[row] for row in split.test.tolist())
+    assert len(per_user) == 25
+    assert max(per_user.values()) < 20
+    assert abs(table.timestamp[split.test].mean() - table.timestamp.mean()) < 40
+
+
+def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path) -> None:
+    table = table_of(SINGLE_PAIRS)
+    saved = k_fold_splits(table, range(100, 400), 4, 9)[2]
+    saved.save(tmp_path / "split.parquet", table)
+    loaded = Split.load(tmp_path / "split.parquet", table)
+    for part in PARTS:
+        assert getattr(loaded, part).tolist() == getattr(saved, part).tolist()
+    assert (loaded.kind, loaded.seed, loaded.fold, loaded.folds) == ("fold", 9, 2, 4)
+
+
+def test_a_split_is_refused_with_a_table_that_lacks_its_reviews_or_has_others(tmp_path: Path) -> None:
+    table = table_of(SINGLE_PAIRS)
+    random_split(table, range(500), 0).save(tmp_path / "split.parquet", table)
+    with pytest.raises(InputError, match="1 of its 500 reviews are missing"):
+        Split.load(tmp_path / "split.parquet", table.subset(range(1, 1000)))
+    with pytest.raises(InputError, match="extra reviews"):
+        Split.load(tmp_path / "split.parquet", table_of([*SINGLE_PAIRS, (99, 99)]))
+
+
+def test_a_file_that_is_no_split_is_refused(tmp_path: Path) -> None:
+    table = table_of(SINGLE_PAIRS)
+    table.save(tmp_path / "table.parquet")
+    (tmp_path / "text.parquet").write_text("no Parquet here")
+    random_split(table, range(500), 0).save(tmp_path / "newer.parquet", table)
+    stored = pq.read_table(tmp_path / "newer.parquet")
+    newer = {key: value.replace(b'version": 1', b'version": 2') for key, value in stored.schema.metadata.items()}
+    pq.write_table(stored.replace_schema_metadata(newer), tmp_path / "newer.parquet")
+    pq.write_table(pa.table({"review_id": ["a"]}), tmp_path / "foreign.parquet")
+    for name in ("table", "text", "newer", "foreign", "absent"):
+        with pytest.raises(InputError, match=name):
+            Split.load(tmp_path / f"{name}.parquet", table)
+
+
+def test_too_few_pairs_and_impossible_requests_are_refused() -> None:
+    table = table_of([(0, 0), (0, 0), (0, 0), (1, 1)])
+    with pytest.raises(InputError, match="2 \\(user, item\\) pairs"):
+        random_split(table, range(4), 0)
+    with pytest.raises(InputError, match="5 folds"):
+        k_fold_splits(table, range(4), 5, 0)
+    with pytest.raises(ConfigError, match="1 folds"):
+        k_fold_splits(table, range(4), 1, 0)
+    for rows in ([0, 0, 1], [4], [-1]):
+        with pytest.raises(InputError):
+            random_split(table, rows, 0)
+    for fractions in ((0.8, 0.1, 0.2), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)):
+        with pytest.raises(ConfigError):
+            random_split(table, range(4), 0, fractions)
+
+
+def test_reviews_of_unknown_time_are_not_split_by_time() -> None:
+    table = ReviewTable.of(
+        Review(user=f"u{n}", item="i", rating=3, text="", domain="d", timestamp=n) for n in range(10)
+    )
+    with pytest.raises(InputError, match="1 reviews have no timestamp"):
+        time_split(table, range(10))
+
+
+def test_parts_that_share_a_row_are_no_split() -> None:
+    with pytest.raises(InputError, match="disjoint"):
+        Split(train=np.array([0, 1]), validation=np.array([1]), test=np.array([2]), kind="random", seed=0)

@@ -1,0 +1,318 @@
+"""The review table: the one form in which reviews are stored, split, trained on and scored.
+
+A table is a Parquet file whose rows are ordered by (timestamp, review_id), so every reader sees the same rows
+at the same positions. Its metadata names the format version and the rating scale.
+"""
+
+import functools
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_training.atomic import replacing
+
+FORMAT_VERSION = 1
+METADATA_KEY = b"ubert.review_table"
+ROWS_PER_GROUP = 8192
+SCHEMA = pa.schema(
+    [
+        pa.field(name, kind, nullable=False)
+        for name, kind in {
+            "review_id": pa.string(),
+            "user": pa.string(),
+            "item": pa.string(),
+            "rating": pa.float32(),
+            "text": pa.string(),
+            "domain": pa.string(),
+            "timestamp": pa.int64(),
+        }.items()
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingScale:
+    """The lowest and the highest rating that the source allows."""
+
+    lowest: float = 1.0
+    highest: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lowest) and math.isfinite(self.highest) and self.lowest < self.highest):
+            raise ConfigError(f"rating scale {self}: give two finite numbers, lowest below highest, such as 1:5")
+
+    def __str__(self) -> str:
+        return f"{self.lowest:g}:{self.highest:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``lowest:highest``. Raises ``ConfigError``."""
+        try:
+            lowest, highest = (float(bound) for bound in text.split(":"))
+        except ValueError as error:
+            raise ConfigError(f"rating scale {text!r}: write it as LOWEST:HIGHEST, such as 1:5") from error
+        return cls(lowest=lowest, highest=highest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One review. ``timestamp`` is in unix seconds, 0 where unknown."""
+
+    user: str
+    item: str
+    rating: float
+    text: str
+    domain: str
+    timestamp: int = 0
+
+    @property
+    def review_id(self) -> str:
+        return review_id(user=self.user, item=self.item, timestamp=self.timestamp, rating=self.rating, text=self.text)
+
+
+def review_id(*, user: str, item: str, timestamp: int, rating: float, text: str) -> str:
+    """Name a review by its content: 16 lower-case hexadecimal characters.
+
+    The rating counts as the float32 that the table stores, and every text is preceded by its length, so no
+    two different reviews are written as the same bytes. The domain is left out: it belongs to the item, and
+    the same review found in two files must be recognised as one.
+    """
+    digest = hashlib.blake2b(struct.pack("<qf", timestamp, rating + 0.0), digest_size=8)
+    for part in (user, item, text):
+        encoded = part.encode()
+        digest.update(struct.pack("<q", len(encoded)))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableMetadata:
+    """What a table says of itself beside its rows.
+
+    ``with_title`` is True where a review's text begins with its title, and None where nobody recorded it.
+    """
+
+    scale: RatingScale = field(default_factory=RatingScale)
+    with_title: bool | None = None
+
+    def to_parquet(self) -> dict[bytes, bytes]:
+        described = {
+            "format_version": FORMAT_VERSION,
+            "rating_scale": [self.scale.lowest, self.scale.highest],
+            "with_title": self.with_title,
+        }
+        return {METADATA_KEY: json.dumps(described, sort_keys=True).encode()}
+
+    @classmethod
+    def of_parquet(cls, path: Path, stored: dict[bytes, bytes] | None) -> Self:
+        """Read the metadata of ``path``. Raises ``ReviewFileError`` for a file that is no review table."""
+        described = (stored or {}).get(METADATA_KEY)
+        if described is None:
+            raise ReviewFileError(f"{path} is a Parquet file but no review table: make one with `ubert import`")
+        try:
+            fields = json.loads(described)
+            version = fields["format_version"]
+            if version != FORMAT_VERSION:
+                raise ReviewFileError(
+                    f"{path} has review-table format {version!r}, this version reads {FORMAT_VERSION}: import again"
+                )
+            lowest, highest = fields["rating_scale"]
+            return cls(scale=RatingScale(lowest=lowest, highest=highest), with_title=fields["with_title"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ReviewFileError(f"{path} has unreadable review-table metadata {described!r}: import again") from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReviewTable:
+    """Reviews by column, N rows ordered by (timestamp, review_id), no review twice.
+
+    Shapes: every column has N entries; ``rating`` is float32 (N,), ``timestamp`` int64 (N,) in unix seconds
+    (0: unknown), both read-only; the others are sequences of str.
+    """
+
+    review_id: Sequence[str]
+    user: Sequence[str]
+    item: Sequence[str]
+    rating: NDArray[np.float32]
+    text: Sequence[str]
+    domain: Sequence[str]
+    timestamp: NDArray[np.int64]
+    metadata: TableMetadata = field(default_factory=TableMetadata)
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(getattr(self, name)) for name in SCHEMA.names}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"the columns of a review table differ in length: {lengths}")
+        self.rating.flags.writeable = False
+        self.timestamp.flags.writeable = False
+        self._check_order()
+        self._check_ratings()
+
+    def __len__(self) -> int:
+        return len(self.review_id)
+
+    @property
+    def scale(self) -> RatingScale:
+        return self.metadata.scale
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal characters that name this set of reviews, whatever file holds it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for identifier in self.review_id:
+            digest.update(identifier.encode())
+        return digest.hexdigest()
+
+    @functools.cached_property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.domain)))
+
+    def rows_of_domains(self, *domains: str) -> NDArray[np.int64]:
+        """Rows of the named domains, ascending. Raises ``InputError`` for a domain that the table has not."""
+        unknown = sorted(set(domains) - set(self.domains))
+        if unknown:
+            raise InputError(f"no review is of domain {', '.join(unknown)}: the table has {', '.join(self.domains)}")
+        wanted = set(domains)
+        return np.array([row for row, domain in enumerate(self.domain) if domain in wanted], dtype=np.int64)
+
+    def subset(self, index: Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "ReviewTable":
+        """The table of the rows in ``index`` (row numbers, or a bool mask of shape (N,)), in table order.
+
+        Raises ``InputError`` for a row named twice or outside the table.
+        """
+        rows = self._sorted_rows(index)
+        numbers = rows.tolist()
+        return ReviewTable(
+            review_id=[self.review_id[row] for row in numbers],
+            user=[self.user[row] for row in numbers],
+            item=[self.item[row] for row in numbers],
+            rating=self.rating[rows],
+            text=[self.text[row] for row in numbers],
+            domain=[self.domain[row] for row in numbers],
+            timestamp=self.timestamp[rows],
+            metadata=self.metadata,
+        )
+
+    @classmethod
+    def of(cls, reviews: Iterable[Review], metadata: TableMetadata | None = None) -> "ReviewTable":
+        """Build a table from reviews in any order. Raises ``InputError`` where one occurs twice."""
+        rows = sorted(((review.timestamp, review.review_id, review) for review in reviews), key=lambda row: row[:2])
+        return cls(
+            review_id=[identifier for _, identifier, _ in rows],
+            user=[review.user for _, _, review in rows],
+            item=[review.item for _, _, review in rows],
+            rating=np.array([review.rating for _, _, review in rows], dtype=np.float32),
+            text=[review.text for _, _, review in rows],
+            domain=[review.domain for _, _, review in rows],
+            timestamp=np.array([timestamp for timestamp, _, _ in rows], dtype=np.int64),
+            metadata=metadata or TableMetadata(),
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ReviewTable":
+        """Read and check a table. Raises ``ReviewFileError`` for a file that is missing, foreign or damaged."""
+        path = Path(path)
+        stored, metadata = _read(path)
+        try:
+            return cls(
+                review_id=stored["review_id"].to_pylist(),
+                user=_shared_strings(stored["user"]),
+                item=_shared_strings(stored["item"]),
+                rating=stored["rating"].to_numpy(),
+                text=stored["text"].to_pylist(),
+                domain=_shared_strings(stored["domain"]),
+                timestamp=stored["timestamp"].to_numpy(),
+                metadata=metadata,
+            )
+        except InputError as error:
+            raise ReviewFileError(f"{path} is a damaged review table: {error}. Import again") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the table; the file appears whole or not at all."""
+        columns = pa.table({name: getattr(self, name) for name in SCHEMA.names}, schema=SCHEMA)
+        with replacing(Path(path)) as partial, TableWriter(partial, self.metadata) as writer:
+            writer.write(columns)
+
+    def _sorted_rows(self, index: Any) -> NDArray[np.int64]:
+        given = np.asarray(index)
+        if given.dtype == np.bool_:
+            if given.shape != (len(self),):
+                raise InputError(f"a row mask of shape {given.shape} does not fit a table of {len(self)} rows")
+            return np.flatnonzero(given)
+        rows = np.sort(given.astype(np.int64))
+        if len(rows) and (rows[0] < 0 or rows[-1] >= len(self)):
+            raise InputError(f"rows {rows[0]} to {rows[-1]} do not fit a table of {len(self)} rows")
+        if len(rows) > 1 and not np.diff(rows).all():
+            raise InputError("a subset names the same row twice")
+        return rows
+
+    def _check_order(self) -> None:
+        later = np.diff(self.timestamp)
+        for row in np.flatnonzero(later <= 0).tolist():
+            if later[row] < 0 or self.review_id[row] >= self.review_id[row + 1]:
+                raise InputError(
+                    f"row {row + 1} (review {self.review_id[row + 1]}) repeats or precedes the row before it; "
+                    "rows are ordered by (timestamp, review_id)"
+                )
+
+    def _check_ratings(self) -> None:
+        # A NaN fails both comparisons and so counts as outside.
+        inside = (self.rating >= self.scale.lowest) & (self.rating <= self.scale.highest)
+        if not inside.all():
+            row = int(np.argmin(inside))
+            raise InputError(
+                f"review {self.review_id[row]} has rating {self.rating[row]}, outside the scale {self.scale}"
+            )
+
+
+class TableWriter:
+    """Writes a review table in pieces; the rows must come in table order. A context manager."""
+
+    def __init__(self, path: Path, metadata: TableMetadata) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA.with_metadata(metadata.to_parquet()), compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+    def write(self, rows: pa.Table) -> None:
+        self._writer.write_table(rows.select(SCHEMA.names).cast(SCHEMA), row_group_size=ROWS_PER_GROUP)
+
+
+def _read(path: Path) -> tuple[pa.Table, TableMetadata]:
+    if not path.is_file():
+        raise ReviewFileError(f"no review table at {path}: make one with `ubert import`")
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = TableMetadata.of_parquet(path, file.schema_arrow.metadata)
+            if not file.schema_arrow.remove_metadata().equals(SCHEMA):
+                raise ReviewFileError(f"{path} has columns {file.schema_arrow.names} of other types: import again")
+            stored = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ReviewFileError(f"{path} cannot be read as Parquet ({error}): import again") from error
+    if not pc.all(pc.match_substring_regex(stored["review_id"], "^[0-9a-f]{16}$"), min_count=0).as_py():
+        raise ReviewFileError(f"{path} holds review ids that are not 16 hexadecimal characters: import again")
+    return stored, metadata
+
+
+def _shared_strings(column: pa.ChunkedArray) -> list[str]:
+    """Let the rows of one user, item or domain share one str: a large table repeats each many times."""
+    strings: list[str] = []
+    for chunk in column.dictionary_encode().chunks:
+        words = chunk.dictionary.to_pylist()
+        strings.extend(words[code] for code in chunk.indices.to_numpy())
+    return strings

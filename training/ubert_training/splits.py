@@ -1,0 +1,260 @@
+"""Train, validation and test rows of a review table (law 5: splits come before anything is learned).
+
+All reviews that a user wrote on one item form one *pair* and go to the same part: the rating of a pair must
+never be asked for in one part and answered in another. The order of the pairs is a keyed digest of their
+names, so a split depends on the seed and the reviews alone, not on a library's random generator.
+"""
+
+import hashlib
+import itertools
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ubert_model.errors import ConfigError, InputError
+from ubert_training.atomic import replacing
+from ubert_training.reviews.table import ReviewTable
+
+Rows = NDArray[np.int64]
+SplitKind = Literal["random", "fold", "time"]
+
+PARTS = ("train", "validation", "test")
+PAPER_FRACTIONS = (0.8, 0.1, 0.1)
+FOLD_VALIDATION_SHARE = 1 / 8  # of what a fold leaves: 10% of all reviews with five folds
+FORMAT_VERSION = 1
+METADATA_KEY = b"ubert.split"
+SCHEMA = pa.schema([pa.field("review_id", pa.string(), nullable=False), pa.field("part", pa.string(), nullable=False)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Row indices into one review table: int64, ascending, disjoint, none empty.
+
+    ``seed`` is None where nothing was drawn (a split by time); ``fold`` of ``folds`` is set for k-fold
+    splits.
+    """
+
+    train: Rows
+    validation: Rows
+    test: Rows
+    kind: SplitKind
+    seed: int | None = None
+    fold: int | None = None
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        for part in PARTS:
+            rows: Rows = getattr(self, part)
+            if not len(rows):
+                raise InputError(f"the {part} part is empty: give the split more reviews")
+            rows.flags.writeable = False
+        everything = self.rows
+        if (np.diff(everything) == 0).any():
+            raise InputError("a split names the same row twice: its parts must be disjoint")
+
+    @property
+    def rows(self) -> Rows:
+        """All rows of the three parts, ascending."""
+        return np.sort(np.concatenate([self.train, self.validation, self.test]))
+
+    def save(self, path: str | Path, table: ReviewTable) -> None:
+        """Write the split, keyed by review id, so that it can be checked against any table it is used with."""
+        part_of = np.full(len(table), -1, dtype=np.int8)
+        for number, part in enumerate(PARTS):
+            part_of[getattr(self, part)] = number
+        rows = self.rows.tolist()
+        described = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "seed": self.seed,
+            "fold": self.fold,
+            "folds": self.folds,
+            "table": table.fingerprint,
+        }
+        schema = SCHEMA.with_metadata({METADATA_KEY: json.dumps(described, sort_keys=True).encode()})
+        columns = pa.table(
+            {
+                "review_id": [table.review_id[row] for row in rows],
+                "part": [PARTS[part_of[row]] for row in rows],
+            },
+            schema=schema,
+        )
+        with replacing(Path(path)) as partial:
+            pq.write_table(columns, partial)
+
+    @classmethod
+    def load(cls, path: str | Path, table: ReviewTable) -> "Split":
+        """Read a split made from ``table``.
+
+        Raises ``InputError`` if the file is no split, or if the table lacks one of its reviews or holds
+        others than it did when the split was made.
+        """
+        path = Path(path)
+        columns, described = _read(path)
+        row_of = {identifier: row for row, identifier in enumerate(table.review_id)}
+        identifiers = columns["review_id"].to_pylist()
+        missing = [identifier for identifier in identifiers if identifier not in row_of]
+        if missing:
+            raise InputError(
+                f"{path} was made from another table: {len(missing)} of its {len(identifiers)} reviews are "
+                f"missing here, the first is {missing[0]}. Split this table again"
+            )
+        if described["table"] != table.fingerprint:
+            raise InputError(
+                f"{path} was made from another table (fingerprint {described['table']}): this one "
+                f"({table.fingerprint}) holds extra reviews. Split this table again"
+            )
+        rows = np.array([row_of[identifier] for identifier in identifiers], dtype=np.int64)
+        parts = np.array(columns["part"].to_pylist())
+        return cls(
+            train=np.sort(rows[parts == "train"]),
+            validation=np.sort(rows[parts == "validation"]),
+            test=np.sort(rows[parts == "test"]),
+            kind=described["kind"],
+            seed=described["seed"],
+            fold=described["fold"],
+            folds=described["folds"],
+        )
+
+
+def random_split(
+    table: ReviewTable,
+    rows: Sequence[int] | Rows,
+    seed: int,
+    fractions: tuple[float, float, float] = PAPER_FRACTIONS,
+) -> Split:
+    """Divide ``rows`` at random into train, validation and test of these shares (of the reviews).
+
+    Raises ``InputError`` for fewer than three pairs, ``ConfigError`` for fractions that do not add up to 1.
+    """
+    _check_fractions(fractions)
+    pairs = _shuffled(table, _pairs(table, rows), f"random {seed}")
+    train, validation, test = _cut(pairs, fractions)
+    return Split(train=train, validation=validation, test=test, kind="random", seed=seed)
+
+
+def k_fold_splits(table: ReviewTable, rows: Sequence[int] | Rows, k: int, seed: int) -> list[Split]:
+    """Make ``k`` splits whose test parts are disjoint and together hold all ``rows``.
+
+    The validation part of a fold is an eighth of what its test part leaves, drawn by the same seed. Raises
+    ``ConfigError`` for k < 2, ``InputError`` where the pairs are too few for k folds of three parts.
+    """
+    if k < 2:
+        raise ConfigError(f"{k} folds leave nothing to train on: ask for at least 2")
+    pairs = _shuffled(table, _pairs(table, rows), f"folds {seed}")
+    if len(pairs) < max(k, 3):
+        raise InputError(f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds: give more reviews")
+    fold_of = _fold_numbers(pairs, k)
+    splits = []
+    for fold in range(k):
+        rest = [pair for pair, number in zip(pairs, fold_of, strict=True) if number != fold]
+        validation, train = _cut(
+            _shuffled(table, rest, f"folds {seed} validation {fold}"),
+            (FOLD_VALIDATION_SHARE, 1 - FOLD_VALIDATION_SHARE),
+        )
+        test = np.sort(np.concatenate([p for p, number in zip(pairs, fold_of, strict=True) if number == fold]))
+        splits.append(Split(train=train, validation=validation, test=test, kind="fold", seed=seed, fold=fold, folds=k))
+    return splits
+
+
+def time_split(
+    table: ReviewTable, rows: Sequence[int] | Rows, fractions: tuple[float, float, float] = PAPER_FRACTIONS
+) -> Split:
+    """Divide ``rows`` by one global clock: train on the past, validate on what followed, test on the newest.
+
+    A pair reviewed more than once stands at its last review. Raises ``InputError`` for a row of unknown time
+    or for fewer than three pairs, ``ConfigError`` for fractions that do not add up to 1.
+    """
+    _check_fractions(fractions)
+    pairs = _pairs(table, rows)
+    unknown = sum(int((table.timestamp[pair] == 0).sum()) for pair in pairs)
+    if unknown:
+        raise InputError(f"{unknown} reviews have no timestamp: split them at random instead of by time")
+    # Rows are ordered by time, so the last row of a pair is its last review.
+    train, validation, test = _cut(sorted(pairs, key=lambda pair: int(pair[-1])), fractions)
+    return Split(train=train, validation=validation, test=test, kind="time")
+
+
+def _pairs(table: ReviewTable, rows: Sequence[int] | Rows) -> list[Rows]:
+    """Group ``rows`` by (user, item), each group ascending."""
+    ordered = np.sort(np.asarray(rows, dtype=np.int64))
+    if len(ordered) and (ordered[0] < 0 or ordered[-1] >= len(table)):
+        raise InputError(f"rows {ordered[0]} to {ordered[-1]} do not fit a table of {len(table)} rows")
+    if (np.diff(ordered) == 0).any():
+        raise InputError("the rows to split name one row twice")
+    grouped: dict[tuple[str, str], list[int]] = {}
+    for row in ordered.tolist():
+        grouped.setdefault((table.user[row], table.item[row]), []).append(row)
+    return [np.array(pair, dtype=np.int64) for pair in grouped.values()]
+
+
+def _shuffled(table: ReviewTable, pairs: list[Rows], salt: str) -> list[Rows]:
+    def rank(pair: Rows) -> bytes:
+        user = table.user[pair[0]].encode()
+        item = table.item[pair[0]].encode()
+        digest = hashlib.blake2b(salt.encode(), digest_size=16)
+        digest.update(struct.pack("<q", len(user)) + user + item)
+        return digest.digest()
+
+    return sorted(pairs, key=rank)
+
+
+def _cut(pairs: list[Rows], fractions: Sequence[float]) -> list[Rows]:
+    """Cut the sequence of pairs so that each part's share of the reviews is nearest its fraction, none empty."""
+    if len(pairs) < len(fractions):
+        raise InputError(f"{len(pairs)} (user, item) pairs cannot fill {len(fractions)} parts: give more reviews")
+    reviews_before = np.concatenate([[0], np.cumsum([len(pair) for pair in pairs])])
+    cuts = [0]
+    for number in range(1, len(fractions)):
+        wanted = sum(fractions[:number]) * reviews_before[-1]
+        nearest = int(np.argmin(np.abs(reviews_before - wanted)))
+        cuts.append(min(max(nearest, cuts[-1] + 1), len(pairs) - (len(fractions) - number)))
+    cuts.append(len(pairs))
+    return [np.sort(np.concatenate(pairs[start:stop])) for start, stop in itertools.pairwise(cuts)]
+
+
+def _fold_numbers(pairs: list[Rows], k: int) -> NDArray[np.int64]:
+    """Deal the pairs to the folds, largest first and always to the smallest fold, so that folds are equal in
+    reviews.
+    """
+    sizes = np.zeros(k, dtype=np.int64)
+    numbers = np.zeros(len(pairs), dtype=np.int64)
+    for pair in sorted(range(len(pairs)), key=lambda pair: -len(pairs[pair])):
+        numbers[pair] = np.argmin(sizes)
+        sizes[numbers[pair]] += len(pairs[pair])
+    return numbers
+
+
+def _check_fractions(fractions: tuple[float, float, float]) -> None:
+    if len(fractions) != 3 or min(fractions) <= 0 or not math.isclose(sum(fractions), 1.0, abs_tol=1e-9):
+        raise ConfigError(
+            f"split fractions {fractions}: give three positive numbers (train, validation, test) that add up to 1"
+        )
+
+
+def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"no split at {path}")
+    try:
+        columns = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({error}): split again") from error
+    stored = (columns.schema.metadata or {}).get(METADATA_KEY)
+    if stored is None or columns.schema.remove_metadata() != SCHEMA:
+        raise InputError(f"{path} is a Parquet file but no split: make one first")
+    described: dict[str, Any] = json.loads(stored)
+    if described.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has split format {described.get('format_version')!r}, this version reads {FORMAT_VERSION}: "
+            "split again"
+        )
+    return columns, described
