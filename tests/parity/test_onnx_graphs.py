@@ -1,0 +1,155 @@
+"""Law 4: the exported graphs equal torch on the CPU, in fp32, within 1e-5 of a star or of a state."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from support.closeness import assert_equals_reference
+from support.random_models import (
+    DOMAINS,
+    ITEMS,
+    MAX_POSITIONS,
+    USERS,
+    VOCABULARY,
+    Side,
+    random_side,
+    rating_model,
+)
+from ubert_model.nn.rating_model import RatingModel
+from ubert_training.export import export_encoder, export_scorer
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+    "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
+}
+SCORER_INPUTS = (
+    "user",
+    "item",
+    "domain",
+    "user_states",
+    "user_offsets",
+    "user_mask",
+    "item_states",
+    "item_offsets",
+    "item_mask",
+)
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def run(graph: onnxruntime.InferenceSession, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    (output,) = graph.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    return torch.from_numpy(output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A model in evaluation mode, the graph exported from it, and a session over that graph."""
+
+    model: RatingModel
+    path: Path
+    graph: onnxruntime.InferenceSession
+
+
+@pytest.fixture(scope="module", params=list(OPTIONS))
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    # Exported in training mode, as a caller may leave it: dropout in the graph would be seen below.
+    model = rating_model(**OPTIONS[request.param]).train()
+    path = tmp_path_factory.mktemp("scorer") / "scorer.onnx"
+    export_scorer(model, path)
+    assert model.training
+    return Scorer(model=model.eval(), path=path, graph=session(path))
+
+
+@pytest.fixture(scope="module")
+def encoder_model() -> RatingModel:
+    return rating_model()
+
+
+@pytest.fixture(scope="module")
+def encoder_graph(encoder_model: RatingModel, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
+    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
+    export_encoder(encoder_model, path)
+    return session(path)
+
+
+def scorer_inputs(user_side: Side, item_side: Side, seed: int) -> dict[str, torch.Tensor]:
+    random = np.random.default_rng(seed)
+    B = len(item_side.reviews)
+    rows = (
+        random.integers(0, USERS + 1, 1),
+        random.integers(0, ITEMS + 1, B),
+        random.integers(0, DOMAINS + 1, B),
+    )
+    tensors = [*(torch.from_numpy(row) for row in rows)]
+    for side in (user_side, item_side):
+        tensors += [side.states, side.offsets, side.mask]
+    return dict(zip(SCORER_INPUTS, tensors, strict=True))
+
+
+@pytest.mark.parametrize("user_lengths", [[], [1], [4, 9]], ids=["no user review", "one token", "two reviews"])
+@pytest.mark.parametrize(
+    "item_lengths",
+    [[[1]], [[]], [[5, 2]], [[3], [], [2, 4], [6]], [[]] * 3],
+    ids=["one item of one token", "one without review", "one item", "many items", "many without review"],
+)
+@pytest.mark.parametrize("spare_rows", [0, 3], ids=["tight", "padded"])
+def test_scorer_graph_equals_torch_for_any_number_of_items_and_tokens(
+    scorer: Scorer, user_lengths: list[int], item_lengths: list[list[int]], spare_rows: int
+) -> None:
+    dim = scorer.model.review_encoder.dim
+    inputs = scorer_inputs(
+        random_side([user_lengths], dim, seed=1, spare_rows=spare_rows),
+        random_side(item_lengths, dim, seed=2, spare_rows=spare_rows),
+        seed=3,
+    )
+    with torch.no_grad():
+        expected = scorer.model(**inputs)
+    assert expected.isfinite().all()
+    assert_equals_reference(run(scorer.graph, inputs), expected)
+
+
+def test_scorer_graph_keeps_every_input_under_its_name_whatever_the_options(scorer: Scorer) -> None:
+    assert tuple(graph_input.name for graph_input in scorer.graph.get_inputs()) == SCORER_INPUTS
+    assert [output.name for output in scorer.graph.get_outputs()] == ["rating"]
+
+
+def test_the_same_model_gives_the_same_bytes_in_one_file_without_the_encoder(scorer: Scorer, tmp_path: Path) -> None:
+    again = tmp_path / "again.onnx"
+    export_scorer(scorer.model, again)
+    assert list(tmp_path.iterdir()) == [again]
+    assert again.read_bytes() == scorer.path.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in again.read_bytes()
+    weights = {initializer.name for initializer in onnx.load(again).graph.initializer}
+    assert any("co_matching" in name for name in weights)
+    assert not any("bert" in name for name in weights)
+
+
+@pytest.mark.parametrize("lengths", [[1], [7], [1, 1], [4, 9, 1], [MAX_POSITIONS, 3], [5, 0, 2], [0]], ids=str)
+def test_encoder_graph_equals_torch_on_real_tokens_and_is_finite_on_padding(
+    encoder_model: RatingModel, encoder_graph: onnxruntime.InferenceSession, lengths: list[int]
+) -> None:
+    L = max(*lengths, 1)
+    token_ids = torch.randint(VOCABULARY, (len(lengths), L), generator=torch.Generator().manual_seed(4))
+    inputs = {"token_ids": token_ids, "token_mask": torch.arange(L) < torch.tensor(lengths)[:, None]}
+    with torch.no_grad():
+        expected = encoder_model.review_encoder(**inputs)
+    states = run(encoder_graph, inputs)
+    assert states.shape == expected.shape
+    assert states.isfinite().all()
+    assert expected.isfinite().all()
+    assert_equals_reference(states[inputs["token_mask"]], expected[inputs["token_mask"]])
+
+
+def test_encoder_graph_names_its_inputs_and_its_output(encoder_graph: onnxruntime.InferenceSession) -> None:
+    assert [graph_input.name for graph_input in encoder_graph.get_inputs()] == ["token_ids", "token_mask"]
+    assert [output.name for output in encoder_graph.get_outputs()] == ["states"]

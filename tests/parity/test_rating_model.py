@@ -1,0 +1,103 @@
+"""Law 1 for co-matching, the prediction layer and the whole rating model: Eq. 12–15."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from reference.layers import part
+from reference.rating_prediction import co_matching, eq15_mean_squared_error, prediction, rating_forward
+from support.closeness import assert_equals_reference
+from support.random_models import DOMAINS, ITEMS, USERS, random_side, randomized, rating_model, weights_of
+from ubert_model.nn.co_matching import CoMatching
+from ubert_model.nn.prediction_layer import PredictionLayer
+from ubert_training.objectives import rating_loss
+
+Lengths = list[list[int]]
+
+SIDES: dict[str, tuple[Lengths, Lengths]] = {
+    "single pair": ([[3, 4]], [[5]]),
+    "single rows": ([[1]], [[1]]),
+    "ragged": ([[2, 3], [6], [1, 1, 1]], [[4], [2, 7], [3]]),
+    "one user of many items": ([[4, 2]], [[3], [1, 5], [2], []]),
+    "user side empty": ([[], [2]], [[3], [4]]),
+    "item side empty": ([[3], [2]], [[], [1, 1]]),
+    "nothing at all": ([[], []], [[], []]),
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+    "the paper's": {"state_dim": None, "history_ratings": False, "id_embeddings": "free", "rating_base": "none"},
+    "no identities": {"state_dim": 8, "history_ratings": True, "id_embeddings": "none"},
+    "text alone": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
+}
+
+
+@pytest.mark.parametrize("lengths", SIDES.values(), ids=SIDES)
+@pytest.mark.parametrize("dim", [8, 24])
+def test_co_matching_equals_eq_12_to_14_pair_by_pair(lengths: tuple[Lengths, Lengths], dim: int) -> None:
+    layer = randomized(CoMatching(dim))
+    weights = weights_of(layer)
+    user_lengths, item_lengths = lengths
+    user, item = random_side(user_lengths, dim, seed=7), random_side(item_lengths, dim, seed=8)
+    user_match, item_match = layer(user.states, user.mask, item.states, item.mask)
+    expected = [
+        co_matching(part(weights, "kernel"), user.real_states(b % len(user_lengths)), item.real_states(b))
+        for b in range(len(item_lengths))
+    ]
+    assert_equals_reference(user_match, [user_vector for user_vector, _ in expected])
+    assert_equals_reference(item_match, [item_vector for _, item_vector in expected])
+
+
+def test_prediction_layer_is_linear_in_the_four_vectors_in_the_papers_order() -> None:
+    layer = randomized(PredictionLayer(8, 4.0, dropout=0.1))
+    vectors = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(9))
+    weights = part(weights_of(layer), "output")
+    expected = [prediction(weights, *vectors[:, b].double().numpy()) for b in range(3)]
+    assert_equals_reference(layer(*vectors), expected)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("lengths", SIDES.values(), ids=SIDES)
+def test_rating_model_equals_figure_3_pair_by_pair(lengths: tuple[Lengths, Lengths], options: dict[str, Any]) -> None:
+    model = rating_model(**options)
+    weights = weights_of(model)
+    dim = model.review_encoder.dim
+    user_side, item_side = random_side(lengths[0], dim, seed=10), random_side(lengths[1], dim, seed=11)
+    random = np.random.default_rng(12)
+    users = random.integers(0, USERS + 1, len(lengths[0]))
+    items = random.integers(0, ITEMS + 1, len(lengths[1]))
+    domains = random.integers(0, DOMAINS + 1, len(lengths[1]))
+    with torch.no_grad():
+        rating = model(
+            torch.from_numpy(users),
+            torch.from_numpy(items),
+            torch.from_numpy(domains),
+            user_side.states,
+            user_side.offsets,
+            user_side.mask,
+            item_side.states,
+            item_side.offsets,
+            item_side.mask,
+        )
+    knows_ids = options["id_embeddings"] != "none"
+    expected = [
+        rating_forward(
+            weights,
+            int(users[b % len(users)]) if knows_ids else 0,
+            int(items[b]) if knows_ids else 0,
+            int(domains[b]),
+            user_side.reviews[b % len(users)],
+            item_side.reviews[b],
+        )
+        for b in range(len(items))
+    ]
+    assert_equals_reference(rating, expected)
+
+
+def test_rating_loss_equals_eq_15() -> None:
+    predicted, ratings = torch.tensor([4.5, 2.0, 3.25]), torch.tensor([5.0, 1.0, 3.0])
+    assert_equals_reference(
+        rating_loss(predicted, ratings), eq15_mean_squared_error(predicted.tolist(), ratings.tolist())
+    )
