@@ -24,10 +24,11 @@ class Namespace:
 class StateStore(Protocol):
     """Encoder states and review lists by state version.
 
-    Every method raises ``StoreUnavailableError`` when the store cannot be reached and ``StoreError`` when it
-    refuses. All writes are idempotent, so a killed writer starts again by writing the same thing. No method
-    touches more than one key in one command, so that a cluster may hold the keys anywhere; calls are pipelined:
-    one round trip each, whatever the number of keys.
+    Every method raises ``StoreUnavailableError`` when the store cannot be reached, ``StoreError`` when it refuses
+    and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes). All writes are idempotent, so a
+    killed writer starts again by writing the same thing. No method touches more than one key in one command, so that
+    a cluster may hold the keys anywhere; calls are pipelined: one round trip each (``put`` and ``delete`` two, their
+    order being a promise), whatever the number of keys, until a pipeline would hold too much at once.
     """
 
     def open_namespace(self, namespace: Namespace) -> None:
@@ -42,7 +43,9 @@ class StateStore(Protocol):
     def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
         """Write states, then their lines in the user's and the item's review list.
 
-        A list never names a state that was not written before it.
+        A list never names a state that was not written before it. Raises ``StoreError``, with nothing written, for
+        a state above 16 MiB. A review that changes its user or item must be deleted first: its old lines are not
+        known here.
         """
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:

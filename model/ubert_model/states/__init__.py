@@ -1,0 +1,24 @@
+"""Encoder states outside the model: their byte format, their keys and the stores that hold them."""
+
+from ubert_model.states.codec import codec_names, decode_many, decode_states, encode_states
+from ubert_model.states.copying import copy_namespace
+from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, identifier_bytes, version_bytes
+from ubert_model.states.opening import open_store
+from ubert_model.states.review import FloatMatrix, ReviewEntry
+from ubert_model.states.store import Namespace, StateStore
+
+__all__ = [
+    "MAX_IDENTIFIER_BYTES",
+    "FloatMatrix",
+    "Namespace",
+    "ReviewEntry",
+    "StateStore",
+    "codec_names",
+    "copy_namespace",
+    "decode_many",
+    "decode_states",
+    "encode_states",
+    "identifier_bytes",
+    "open_store",
+    "version_bytes",
+]

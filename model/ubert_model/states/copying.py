@@ -1,0 +1,45 @@
+"""Moving states between stores."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from ubert_model.errors import InputError
+from ubert_model.states.review import ReviewEntry
+from ubert_model.states.store import StateStore
+
+T = TypeVar("T")
+
+
+def copy_namespace(
+    source: StateStore, target: StateStore, version: str, *, users_a_batch: int = 500, reviews_a_batch: int = 256
+) -> int:
+    """Copy what ``target`` lacks of a namespace, batch by batch; the number of reviews copied.
+
+    Killed and started again, it goes on. Reviews whose state the source has lost are passed over: they stay
+    missing. Raises ``InputError`` for a version that the source does not hold, ``ForeignStateError`` if the target
+    holds another namespace by that version.
+    """
+    namespace = next((known for known in source.namespaces() if known.version == version), None)
+    if namespace is None:
+        raise InputError(f"no namespace {version!r} in the source: see the versions that it lists")
+    target.open_namespace(namespace)
+    copied = 0
+    for users in _batches(source.users(version), users_a_batch):
+        entries = [entry for reviews in source.user_reviews(version, users) for entry in reviews]
+        for batch in _batches(entries, reviews_a_batch):
+            copied += _copy_batch(source, target, version, batch)
+    return copied
+
+
+def _copy_batch(source: StateStore, target: StateStore, version: str, entries: Sequence[ReviewEntry]) -> int:
+    absences = target.missing(version, entries)
+    wanted = [entry for entry, absent in zip(entries, absences, strict=True) if absent]
+    states = source.states(version, [entry.review_id for entry in wanted])
+    reviews = [(entry, state) for entry, state in zip(wanted, states, strict=True) if state is not None]
+    target.put(version, reviews)
+    return len(reviews)
+
+
+def _batches(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(sequence), size):
+        yield sequence[start : start + size]

@@ -1,0 +1,134 @@
+"""Where each thing lies in a store. Everything that determines a state is in the version that begins its key."""
+
+import re
+from enum import StrEnum
+from hashlib import blake2b
+from urllib.parse import unquote
+
+from ubert_model.errors import InputError
+from ubert_model.states.review import ReviewEntry
+
+MAX_IDENTIFIER_BYTES = 256
+_VERSION = re.compile("[0-9a-f]{16}")
+
+
+class Side(StrEnum):
+    """The two lists that a review stands in: its user's and its item's."""
+
+    USER = "user"
+    ITEM = "item"
+
+    def entity(self, entry: ReviewEntry) -> str:
+        """Whose list of this side the review stands in."""
+        return entry.user if self is Side.USER else entry.item
+
+    def counterpart(self, entry: ReviewEntry) -> str:
+        return entry.item if self is Side.USER else entry.user
+
+
+def version_bytes(version: str) -> bytes:
+    """The 8 bytes of a version. Raises ``InputError`` unless it is 16 lower-case hexadecimal characters.
+
+    Strictness is safety here: a version stands unescaped in the pattern by which a namespace is dropped.
+    """
+    if not _VERSION.fullmatch(version):
+        raise InputError(f"state version {version!r} is not 16 lower-case hexadecimal characters")
+    return bytes.fromhex(version)
+
+
+def identifier_bytes(identifier: str) -> bytes:
+    """The 1 to 256 UTF-8 bytes of a review, user or item identifier. Raises ``InputError`` for any other."""
+    try:
+        encoded = identifier.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"identifier {identifier[:64]!r} is not valid Unicode: {error.reason}") from error
+    if not 1 <= len(encoded) <= MAX_IDENTIFIER_BYTES:
+        raise InputError(
+            f"identifier {identifier[:64]!r} has {len(encoded)} UTF-8 bytes, allowed are 1 to {MAX_IDENTIFIER_BYTES}"
+        )
+    return encoded
+
+
+class RedisKeys:
+    """``ubert:<version>:state:<review>``, ``ubert:<version>:user:<user>`` and ``ubert:<version>:item:<item>``.
+
+    Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
+    brace, because a cluster puts all keys with the same text in braces on one node.
+    """
+
+    NAMESPACES = b"ubert:namespaces"
+    _ESCAPES = str.maketrans({char: f"%{ord(char):02X}" for char in "%:{}"})
+
+    def __init__(self, version: str) -> None:
+        self._prefix = f"ubert:{version_bytes(version).hex()}:"
+
+    def state(self, review_id: str) -> bytes:
+        return self._key("state", review_id)
+
+    def reviews(self, side: Side, entity: str) -> bytes:
+        return self._key(side, entity)
+
+    def states_pattern(self) -> str:
+        return f"{self._prefix}state:*"
+
+    def reviews_pattern(self, side: Side) -> str:
+        return f"{self._prefix}{side}:*"
+
+    @staticmethod
+    def entity(key: bytes) -> str:
+        """The user or item that a list's key names."""
+        return unquote(key.decode().rsplit(":", 1)[1], errors="strict")
+
+    def _key(self, kind: str, identifier: str) -> bytes:
+        identifier_bytes(identifier)
+        return f"{self._prefix}{kind}:{identifier.translate(self._ESCAPES)}".encode()
+
+
+class LmdbKeys:
+    """The 8 bytes of the version, one byte of kind, then the identifiers; at most 283 of the 511 bytes allowed.
+
+    A list's line has a key of its own: the entity, its length first so that no entity's lines begin with another's
+    name, then a digest of the review identifier, because two full identifiers would not fit. Kinds are
+    ordered so that whoever deletes a namespace in key order removes lists, then states, then its description.
+    """
+
+    VERSION_BYTES = 8
+    _USER_LINE = b"\x01"
+    _ITEM_LINE = b"\x02"
+    _STATE = b"\x03"
+    _DESCRIPTION = b"\x04"
+
+    def __init__(self, version: str) -> None:
+        self.everything = version_bytes(version)
+        self.states = self.everything + self._STATE
+        self.description = self.everything + self._DESCRIPTION
+
+    def state(self, review_id: str) -> bytes:
+        return self.states + identifier_bytes(review_id)
+
+    def lists(self, side: Side) -> bytes:
+        """Begins every line of every list of one side."""
+        return self.everything + (self._USER_LINE if side is Side.USER else self._ITEM_LINE)
+
+    def reviews(self, side: Side, entity: str) -> bytes:
+        """Begins every line of one list."""
+        encoded = identifier_bytes(entity)
+        return self.lists(side) + len(encoded).to_bytes(2, "big") + encoded
+
+    def line(self, side: Side, entry: ReviewEntry) -> bytes:
+        digest = blake2b(identifier_bytes(entry.review_id), digest_size=16).digest()
+        return self.reviews(side, side.entity(entry)) + digest
+
+    @classmethod
+    def list_of(cls, line: bytes) -> bytes:
+        """The ``reviews`` prefix that begins a line's key."""
+        return line[: cls._entity_start() + int.from_bytes(line[cls.VERSION_BYTES + 1 : cls._entity_start()], "big")]
+
+    @classmethod
+    def entity(cls, reviews: bytes) -> str:
+        """The user or item that a ``reviews`` prefix names."""
+        return reviews[cls._entity_start() :].decode()
+
+    @classmethod
+    def _entity_start(cls) -> int:
+        return cls.VERSION_BYTES + 3

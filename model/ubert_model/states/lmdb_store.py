@@ -1,0 +1,210 @@
+"""States in a local directory, by LMDB: for one machine, with no server to run.
+
+Several processes may read while one writes. A transaction is atomic and on disk when it returns.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+from pathlib import Path
+from threading import Lock
+from typing import TypeAlias, TypeVar
+
+import lmdb
+
+from ubert_model.errors import StoreError
+from ubert_model.states.keys import LmdbKeys, Side
+from ubert_model.states.records import (
+    check_same_namespace,
+    check_state_size,
+    pack_line,
+    pack_namespace,
+    unpack_line,
+    unpack_namespace,
+)
+from ubert_model.states.review import ReviewEntry
+from ubert_model.states.store import Namespace
+
+T = TypeVar("T")
+_Transaction: TypeAlias = "lmdb.Transaction[memoryview]"  # generic in the stubs alone
+
+_LONGEST_KEY = 511
+_KEYS_PER_DROP = 10_000
+
+
+class LmdbStore:
+    """A ``StateStore`` in ``directory``, which is created if it is not there.
+
+    ``initial_map_bytes`` is address space, not disk: the map doubles whenever it is full. Thread-safe, one
+    transaction at a time. A process opens a directory once, and never uses it across a fork.
+
+    Raises ``StoreError`` if the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path, *, initial_map_bytes: int = 1 << 30) -> None:
+        self._directory = directory
+        # LMDB may only move its map while this process has no transaction.
+        self._turn = Lock()
+        with self._explained():
+            directory.mkdir(parents=True, exist_ok=True)
+            self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)
+            # A killed reader's slot would keep the pages it saw from ever being used again.
+            self._environment.reader_check()
+
+    def open_namespace(self, namespace: Namespace) -> None:
+        key = LmdbKeys(namespace.version).description
+
+        def declare(transaction: _Transaction) -> None:
+            if not transaction.put(key, pack_namespace(namespace), overwrite=False):
+                check_same_namespace(namespace, _copied(transaction.get(key)))
+
+        self._transact(declare, write=True)
+
+    def namespaces(self) -> list[Namespace]:
+        def described(transaction: _Transaction) -> list[Namespace]:
+            versions = _heads(transaction, b"", lambda key: key[: LmdbKeys.VERSION_BYTES])
+            descriptions = [transaction.get(LmdbKeys(version.hex()).description) for version in versions]
+            return [unpack_namespace(bytes(found)) for found in descriptions if found is not None]
+
+        return self._transact(described)
+
+    def drop_namespace(self, version: str) -> int:
+        keys = LmdbKeys(version)
+        removed = 0
+
+        def drop_some(transaction: _Transaction) -> list[bytes]:
+            dropped: list[bytes] = []
+            cursor = transaction.cursor()
+            found = cursor.set_range(keys.everything)
+            while found and len(dropped) < _KEYS_PER_DROP:
+                key = bytes(cursor.key())
+                if not key.startswith(keys.everything):
+                    break
+                dropped.append(key)
+                found = cursor.delete()
+            return dropped
+
+        while dropped := self._transact(drop_some, write=True):
+            removed += sum(key.startswith(keys.states) for key in dropped)
+        return removed
+
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+        keys = LmdbKeys(version)
+
+        def write(transaction: _Transaction) -> None:
+            for entry, state in reviews:
+                check_state_size(entry.review_id, state)
+                transaction.put(keys.state(entry.review_id), state)
+                for side in Side:
+                    transaction.put(keys.line(side, entry), pack_line(entry, side))
+
+        self._transact(write, write=True)
+
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
+        keys = LmdbKeys(version)
+
+        def remove(transaction: _Transaction) -> None:
+            for entry in entries:
+                for key in _keys_of(keys, entry):
+                    transaction.delete(key)
+
+        self._transact(remove, write=True)
+
+    def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
+        keys = LmdbKeys(version)
+
+        def absent(transaction: _Transaction) -> list[bool]:
+            return [any(transaction.get(key) is None for key in _keys_of(keys, entry)) for entry in entries]
+
+        return self._transact(absent)
+
+    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        keys = LmdbKeys(version)
+        return self._transact(
+            lambda transaction: [_copied(transaction.get(keys.state(review_id))) for review_id in review_ids]
+        )
+
+    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
+        return self._reviews(version, Side.USER, users)
+
+    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
+        return self._reviews(version, Side.ITEM, items)
+
+    def users(self, version: str) -> list[str]:
+        return self._entities(version, Side.USER)
+
+    def items(self, version: str) -> list[str]:
+        return self._entities(version, Side.ITEM)
+
+    def ping(self) -> None:
+        self._transact(lambda transaction: transaction.stat())
+
+    def close(self) -> None:
+        with self._turn:
+            self._environment.close()
+
+    def _reviews(self, version: str, side: Side, entities: Sequence[str]) -> list[list[ReviewEntry]]:
+        keys = LmdbKeys(version)
+
+        def read(transaction: _Transaction) -> list[list[ReviewEntry]]:
+            return [
+                [unpack_line(line, side, entity) for line in _values(transaction, keys.reviews(side, entity))]
+                for entity in entities
+            ]
+
+        lists = self._transact(read)
+        return [sorted(entries, key=attrgetter("recency"), reverse=True) for entries in lists]
+
+    def _entities(self, version: str, side: Side) -> list[str]:
+        lists = LmdbKeys(version).lists(side)
+        return sorted(
+            self._transact(
+                lambda transaction: [LmdbKeys.entity(head) for head in _heads(transaction, lists, LmdbKeys.list_of)]
+            )
+        )
+
+    def _transact(self, work: Callable[[_Transaction], T], *, write: bool = False) -> T:
+        """Run ``work`` in one transaction; again, from its start, whenever the map had to grow."""
+        with self._turn, self._explained():
+            while True:
+                try:
+                    with self._environment.begin(write=write, buffers=True) as transaction:
+                        return work(transaction)
+                except lmdb.MapFullError:
+                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                except lmdb.MapResizedError:
+                    self._environment.set_mapsize(0)  # another process has grown it: adopt its size
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (lmdb.Error, OSError) as error:
+            raise StoreError(f"the state store in {self._directory} cannot be used: {error}") from error
+
+
+def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:
+    return [*(keys.line(side, entry) for side in Side), keys.state(entry.review_id)]
+
+
+def _copied(value: memoryview | None) -> bytes | None:
+    """LMDB's own bytes are gone when the transaction ends."""
+    return None if value is None else bytes(value)
+
+
+def _values(transaction: _Transaction, prefix: bytes) -> Iterator[memoryview]:
+    cursor = transaction.cursor()
+    found = cursor.set_range(prefix)
+    while found and bytes(cursor.key()).startswith(prefix):
+        yield cursor.value()
+        found = cursor.next()
+
+
+def _heads(transaction: _Transaction, prefix: bytes, head_of: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """Each distinct head of the keys under ``prefix``, in order; one seek a head, whatever lies below it."""
+    cursor = transaction.cursor()
+    found = cursor.set_range(prefix)
+    while found and (key := bytes(cursor.key())).startswith(prefix):
+        head = head_of(key)
+        yield head
+        found = cursor.set_range(head.ljust(_LONGEST_KEY, b"\xff"))  # no key of this head sorts after that

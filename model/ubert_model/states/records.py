@@ -1,0 +1,83 @@
+"""What a store keeps beside states, in the same bytes whichever store: review list lines and namespace descriptions.
+
+A line, little-endian: format version u8, rating f64, timestamp i64, tokens u32, lengths of two identifiers u16 each,
+the review identifier, the counterpart (the item in a user's list, the user in an item's), crc32 of all before it.
+"""
+
+import json
+import struct
+import zlib
+from dataclasses import asdict
+
+from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, StoreError
+from ubert_model.states.keys import Side, identifier_bytes
+from ubert_model.states.review import ReviewEntry
+from ubert_model.states.store import Namespace
+
+MAX_STATE_BYTES = 16 * 1024 * 1024
+_LINE_FORMAT = 1
+_LINE = struct.Struct("<BdqIHH")
+_CHECKSUM = struct.Struct("<I")
+
+
+def pack_line(entry: ReviewEntry, side: Side) -> bytes:
+    """The line of ``entry`` in one of its lists. Raises ``InputError`` for a number that does not fit."""
+    review, counterpart = identifier_bytes(entry.review_id), identifier_bytes(side.counterpart(entry))
+    try:
+        fixed = _LINE.pack(_LINE_FORMAT, entry.rating, entry.timestamp, entry.tokens, len(review), len(counterpart))
+    except struct.error as error:
+        raise InputError(f"review {entry.review_id!r} cannot be stored: {error} in {entry}") from error
+    body = fixed + review + counterpart
+    return body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntry:
+    """The entry of a line in ``entity``'s list. Raises ``CorruptStateError``."""
+    end = len(line) - _CHECKSUM.size
+    if end < _LINE.size or (zlib.crc32(line[:end]),) != _CHECKSUM.unpack_from(line, end):
+        raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: precompute its reviews again")
+    form, rating, timestamp, tokens, review_size, counterpart_size = _LINE.unpack_from(line)
+    middle = _LINE.size + review_size
+    if form != _LINE_FORMAT or middle + counterpart_size != end:
+        raise CorruptStateError(f"line of unknown format {form} in the review list of {side} {entity!r}")
+    counterpart = str(line[middle:end], "utf-8")
+    user, item = (entity, counterpart) if side is Side.USER else (counterpart, entity)
+    return ReviewEntry(
+        review_id=str(line[_LINE.size : middle], "utf-8"),
+        user=user,
+        item=item,
+        rating=rating,
+        timestamp=timestamp,
+        tokens=tokens,
+    )
+
+
+def pack_namespace(namespace: Namespace) -> bytes:
+    """Canonical: equal namespaces give equal bytes."""
+    return json.dumps(asdict(namespace), sort_keys=True).encode()
+
+
+def unpack_namespace(description: bytes) -> Namespace:
+    """Raises ``CorruptStateError`` if these bytes describe no namespace."""
+    try:
+        return Namespace(**json.loads(description))
+    except (ValueError, TypeError) as error:
+        raise CorruptStateError(f"a store's namespace description is damaged: {description[:200]!r}") from error
+
+
+def check_same_namespace(namespace: Namespace, stored: bytes | None) -> None:
+    """Raises ``ForeignStateError`` unless the stored description is this namespace's."""
+    if stored != pack_namespace(namespace):
+        raise ForeignStateError(
+            f"state version {namespace.version} is taken by {stored!r}, not {namespace}: "
+            "drop that namespace, or serve the bundle that wrote it"
+        )
+
+
+def check_state_size(review_id: str, state: bytes) -> None:
+    """Raises ``StoreError`` for a state above 16 MiB: one such value stalls every other client of a server."""
+    if len(state) > MAX_STATE_BYTES:
+        raise StoreError(
+            f"state of review {review_id!r} has {len(state)} bytes, allowed are {MAX_STATE_BYTES}: "
+            "use a smaller codec or fewer tokens"
+        )

@@ -1,0 +1,243 @@
+"""States in Redis, one server or a cluster.
+
+One string a review, one hash a review list, one hash of namespaces. Every command names one key, so that a cluster
+may hold the keys anywhere; commands travel in pipelines without transactions.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import attrgetter
+from typing import Any
+from urllib.parse import urlsplit
+
+from redis import BlockingConnectionPool, Redis, RedisCluster
+from redis import exceptions as refusals
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from ubert_model.errors import ConfigError, StoreError, StoreUnavailableError
+from ubert_model.states.keys import RedisKeys, Side, identifier_bytes
+from ubert_model.states.records import (
+    check_same_namespace,
+    check_state_size,
+    pack_line,
+    pack_namespace,
+    unpack_line,
+    unpack_namespace,
+)
+from ubert_model.states.review import ReviewEntry
+from ubert_model.states.store import Namespace
+
+_Command = tuple[str | bytes, ...]
+
+_COMMANDS_PER_PIPELINE = 10_000
+_BYTES_PER_PIPELINE = 64 * 1024 * 1024
+# A server holds the replies of a pipeline in its own memory until they are read.
+_STATES_PER_PIPELINE = 1_000
+_KEYS_PER_SCAN = 1_000
+_CLUSTER = "+cluster"
+_CREDENTIALS = (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError)
+_UNREACHABLE = (
+    refusals.ConnectionError,
+    refusals.TimeoutError,
+    refusals.ClusterDownError,
+    refusals.TryAgainError,
+    refusals.RedisClusterException,
+    OSError,
+)
+
+
+class RedisStore:
+    """A ``StateStore`` in Redis. Thread-safe; connects on first use (a cluster: at once, to learn its nodes).
+
+    ``url``: ``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://`` or ``rediss+cluster://``, with the
+    client's options as its query. ``timeout_s`` bounds each wait for the server, ``retries`` the attempts after a
+    broken connection; a timeout is not retried, since a server that is slow is not helped by asking again.
+
+    Raises ``ConfigError`` for a malformed URL. No message ever holds the URL's password.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 2.0, retries: int = 2, max_connections: int = 64) -> None:
+        self._place = _place(url)
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, supported_errors=(refusals.ConnectionError,))
+        with self._explained():
+            self._client = _connect(url, self._place, timeout_s, retry, max_connections)
+
+    def open_namespace(self, namespace: Namespace) -> None:
+        RedisKeys(namespace.version)
+        field = namespace.version.encode()
+        _, stored = self._run(
+            [
+                ("HSETNX", RedisKeys.NAMESPACES, field, pack_namespace(namespace)),
+                ("HGET", RedisKeys.NAMESPACES, field),
+            ]
+        )
+        check_same_namespace(namespace, stored)
+
+    def namespaces(self) -> list[Namespace]:
+        (descriptions,) = self._run([("HVALS", RedisKeys.NAMESPACES)])
+        return sorted(map(unpack_namespace, descriptions), key=attrgetter("version"))
+
+    def drop_namespace(self, version: str) -> int:
+        keys = RedisKeys(version)
+        for side in Side:
+            self._run(("UNLINK", key) for key in self._scan(keys.reviews_pattern(side)))
+        removed: int = sum(self._run(("UNLINK", key) for key in self._scan(keys.states_pattern())))
+        # Last, so that a drop cut short still shows as a namespace to drop.
+        self._run([("HDEL", RedisKeys.NAMESPACES, version.encode())])
+        return removed
+
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+        keys = RedisKeys(version)
+        for entry, state in reviews:
+            check_state_size(entry.review_id, state)
+        lines = [
+            ("HSET", keys.reviews(side, side.entity(entry)), identifier_bytes(entry.review_id), pack_line(entry, side))
+            for entry, _ in reviews
+            for side in Side
+        ]
+        self._run(("SET", keys.state(entry.review_id), state) for entry, state in reviews)
+        self._run(lines)
+
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
+        keys = RedisKeys(version)
+        self._run(
+            ("HDEL", keys.reviews(side, side.entity(entry)), identifier_bytes(entry.review_id))
+            for entry in entries
+            for side in Side
+        )
+        self._run(("UNLINK", keys.state(entry.review_id)) for entry in entries)
+
+    def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
+        keys = RedisKeys(version)
+        commands: list[_Command] = []
+        for entry in entries:
+            commands.append(("EXISTS", keys.state(entry.review_id)))
+            commands += [
+                ("HEXISTS", keys.reviews(side, side.entity(entry)), identifier_bytes(entry.review_id)) for side in Side
+            ]
+        found = self._run(commands)
+        return [not all(found[first : first + 3]) for first in range(0, len(found), 3)]
+
+    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        keys = RedisKeys(version)
+        return self._run((("GET", keys.state(review_id)) for review_id in review_ids), _STATES_PER_PIPELINE)
+
+    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
+        return self._reviews(version, Side.USER, users)
+
+    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
+        return self._reviews(version, Side.ITEM, items)
+
+    def users(self, version: str) -> list[str]:
+        return self._entities(version, Side.USER)
+
+    def items(self, version: str) -> list[str]:
+        return self._entities(version, Side.ITEM)
+
+    def ping(self) -> None:
+        with self._explained():
+            self._client.ping()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _reviews(self, version: str, side: Side, entities: Sequence[str]) -> list[list[ReviewEntry]]:
+        keys = RedisKeys(version)
+        lists = self._run(("HVALS", keys.reviews(side, entity)) for entity in entities)
+        return [
+            sorted((unpack_line(line, side, entity) for line in lines), key=attrgetter("recency"), reverse=True)
+            for entity, lines in zip(entities, lists, strict=True)
+        ]
+
+    def _entities(self, version: str, side: Side) -> list[str]:
+        keys = RedisKeys(version)
+        # A scan may name a key twice while the server rehashes.
+        return sorted({keys.entity(key) for key in self._scan(keys.reviews_pattern(side))})
+
+    def _scan(self, pattern: str) -> Iterator[bytes]:
+        with self._explained():
+            yield from self._client.scan_iter(match=pattern, count=_KEYS_PER_SCAN)
+
+    def _run(self, commands: Iterable[_Command], per_pipeline: int = _COMMANDS_PER_PIPELINE) -> list[Any]:
+        """The replies of all commands, in order. The first refusal raises, after its pipeline has run."""
+        replies: list[Any] = []
+        for chunk in _chunks(commands, per_pipeline):
+            with self._explained(), self._client.pipeline(transaction=False) as pipeline:
+                for command in chunk:
+                    pipeline.execute_command(*command)
+                answers = pipeline.execute(raise_on_error=False)
+            for command, answer in zip(chunk, answers, strict=True):
+                if isinstance(answer, Exception):
+                    raise self._explanation(answer, command) from answer
+            replies += answers
+        return replies
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (refusals.RedisError, refusals.RedisClusterException, OSError) as error:
+            raise self._explanation(error) from error
+
+    def _explanation(self, error: Exception, command: _Command = ()) -> StoreError:
+        if isinstance(error, _CREDENTIALS):
+            return StoreError(f"{self._place} refuses the credentials ({error}): check those in the store URL")
+        if isinstance(error, _UNREACHABLE):
+            return StoreUnavailableError(f"{self._place} cannot be reached: {error}")
+        if isinstance(error, refusals.OutOfMemoryError):
+            return StoreError(
+                f"{self._place} is out of memory: raise its maxmemory, drop an old namespace, or use a smaller codec"
+            )
+        if isinstance(error, refusals.ReadOnlyError):
+            return StoreError(f"{self._place} is a read-only replica: put the primary in the store URL")
+        what = " ".join(part.decode() if isinstance(part, bytes) else part for part in command[:2])
+        return StoreError(f"{self._place} refused {what or 'a command'}: {error}")
+
+
+def _connect(url: str, place: str, timeout_s: float, retry: Retry, max_connections: int) -> Redis | RedisCluster:
+    scheme, rest = url.split("://", 1)
+    options: dict[str, Any] = {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "max_connections": max_connections,
+        "retry": retry,
+    }
+    try:
+        if scheme.endswith(_CLUSTER):
+            return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{rest}", **options)
+        pool = BlockingConnectionPool.from_url(url, timeout=timeout_s, **options)
+        pool.connection_class(**pool.connection_kwargs)  # an unknown option would else fail on first use
+    except (TypeError, ValueError):
+        # Without the cause: it may quote a password that holds a slash.
+        raise ConfigError(f"the store URL of {place} has a malformed option after its '?'") from None
+    return Redis.from_pool(pool)
+
+
+def _place(url: str) -> str:
+    """Names the server in messages, without credentials."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            return f"Redis at {parts.path}"
+        return f"Redis at {parts.hostname or 'localhost'}:{parts.port or 6379}"
+    except ValueError:
+        # Without the cause: what stands at the port's place may be a password that holds a slash.
+        raise ConfigError(
+            "the store URL has no readable host and port: percent-escape the characters of its password"
+        ) from None
+
+
+def _chunks(commands: Iterable[_Command], limit: int) -> Iterator[list[_Command]]:
+    """Consecutive runs of at most ``limit`` commands and, unless one alone is larger, 64 MiB."""
+    chunk: list[_Command] = []
+    size = 0
+    for command in commands:
+        grown = size + sum(map(len, command))
+        if chunk and (len(chunk) == limit or grown > _BYTES_PER_PIPELINE):
+            yield chunk
+            chunk, grown = [], grown - size
+        chunk.append(command)
+        size = grown
+    if chunk:
+        yield chunk

