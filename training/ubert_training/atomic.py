@@ -17,9 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
+        publish(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -28,6 +26,13 @@ def write_text(path: Path, text: str) -> None:
     """Replace the content of ``path`` in one step."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def publish(finished: Path, path: Path) -> None:
+    """Flush a finished file of the same file system to disk and rename it to ``path``."""
+    _flush(finished)
+    finished.replace(path)
+    _flush(path.parent)
 
 
 def _flush(path: Path) -> None:

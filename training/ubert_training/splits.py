@@ -39,8 +39,7 @@ SCHEMA = pa.schema([pa.field("review_id", pa.string(), nullable=False), pa.field
 class Split:
     """Row indices into one review table: int64, ascending, disjoint, none empty.
 
-    ``seed`` is None where nothing was drawn (a split by time); ``fold`` of ``folds`` is set for k-fold
-    splits.
+    ``seed`` is None where nothing was drawn (a split by time); ``fold`` of ``folds`` is set for folds.
     """
 
     train: Rows
@@ -223,9 +222,7 @@ def _cut(pairs: list[Rows], fractions: Sequence[float]) -> list[Rows]:
 
 
 def _fold_numbers(pairs: list[Rows], k: int) -> NDArray[np.int64]:
-    """Deal the pairs to the folds, largest first and always to the smallest fold, so that folds are equal in
-    reviews.
-    """
+    """Deal the pairs out, the largest first and each to the smallest fold: folds are equal in reviews."""
     sizes = np.zeros(k, dtype=np.int64)
     numbers = np.zeros(len(pairs), dtype=np.int64)
     for pair in sorted(range(len(pairs)), key=lambda pair: -len(pairs[pair])):

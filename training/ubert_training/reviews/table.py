@@ -278,19 +278,31 @@ class ReviewTable:
 
 
 class TableWriter:
-    """Writes a review table in pieces; the rows must come in table order. A context manager."""
+    """Writes a review table in pieces; the rows must come in table order. A context manager.
+
+    The bytes of the file do not depend on how the rows were cut into pieces.
+    """
 
     def __init__(self, path: Path, metadata: TableMetadata) -> None:
         self._writer = pq.ParquetWriter(path, SCHEMA.with_metadata(metadata.to_parquet()), compression="zstd")
+        self._waiting = SCHEMA.empty_table()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._write_group(len(self._waiting))
         self._writer.close()
 
     def write(self, rows: pa.Table) -> None:
-        self._writer.write_table(rows.select(SCHEMA.names).cast(SCHEMA), row_group_size=ROWS_PER_GROUP)
+        self._waiting = pa.concat_tables([self._waiting, rows.select(SCHEMA.names).cast(SCHEMA)])
+        while len(self._waiting) >= ROWS_PER_GROUP:
+            self._write_group(ROWS_PER_GROUP)
+
+    def _write_group(self, count: int) -> None:
+        if count:
+            self._writer.write_table(self._waiting.slice(0, count).combine_chunks())
+            self._waiting = self._waiting.slice(count)
 
 
 def _read(path: Path) -> tuple[pa.Table, TableMetadata]:

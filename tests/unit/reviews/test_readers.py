@@ -1,0 +1,320 @@
+"""Readers and validation: every format becomes the same review, and every bad record says why it is none."""
+
+import csv
+import gzip
+import io
+import json
+import tempfile
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubert_model.errors import ConfigError, ReviewFileError
+from ubert_training.reviews.readers import records
+from ubert_training.reviews.readers.delimited import DelimitedReader
+from ubert_training.reviews.readers.formats import FormatName, detect_format, open_format
+from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parsed_object
+from ubert_training.reviews.readers.records import BadLine, Reason, Record
+from ubert_training.reviews.table import RatingScale, Review
+from ubert_training.reviews.validation import Validator, with_title_first
+
+AMAZON_2014: dict[str, Any] = {
+    "reviewerID": "U1", "asin": "I1", "reviewText": "It hums.", "summary": "Noisy", "overall": 2.0,
+    "unixReviewTime": 1393545600, "helpful": [0, 0],
+}  # fmt: skip
+AMAZON_2018 = {key: value for key, value in AMAZON_2014.items() if key != "helpful"} | {"verified": True, "vote": "2"}
+AMAZON_2023: dict[str, Any] = {
+    "user_id": "U1", "parent_asin": "I1", "asin": "I1-red", "text": "It hums.", "title": "Noisy", "rating": 2.0,
+    "timestamp": 1393545600999,
+}  # fmt: skip
+YELP: dict[str, Any] = {
+    "review_id": "x", "user_id": "U1", "business_id": "I1", "stars": 2, "text": "It hums.",
+    "date": "2014-02-28 00:00:00",
+}  # fmt: skip
+JSON_FORMATS = {
+    FormatName.AMAZON_2014: AMAZON_2014,
+    FormatName.AMAZON_2018: AMAZON_2018,
+    FormatName.AMAZON_2023: AMAZON_2023,
+    FormatName.YELP: YELP,
+}
+TABULAR_HEADER = ["user", "item", "rating", "text", "timestamp"]
+TABULAR_ROW = ["U1", "I1", "2", "It hums.", "1393545600"]
+
+
+def validator(name: FormatName, path: Path = Path("unused"), **changes: Any) -> Validator:
+    layout = open_format(path, name, {}).layout
+    options: dict[str, Any] = {"scale": RatingScale(), "with_title": False}
+    return Validator(layout=layout, domain_of=lambda item, own: own or "file", **options | changes)
+
+
+def read(path: Path, **columns: str) -> list[Review | BadLine]:
+    opened = open_format(path, None, columns)
+    judge = Validator(
+        layout=opened.layout, scale=RatingScale(), with_title=False, domain_of=lambda item, own: own or "file"
+    )
+    return [judged(judge, record) for record in opened.reader.records(path, 0)]
+
+
+def judged(judge: Validator, record: Record) -> Review | BadLine:
+    if isinstance(record.fields, BadLine):
+        return record.fields
+    try:
+        return judge.review(record.fields)
+    except BadLine as verdict:
+        return verdict
+
+
+def write_lines(path: Path, *lines: str | bytes | dict[str, Any]) -> Path:
+    encoded = [json.dumps(line) if isinstance(line, dict) else line for line in lines]
+    content = b"".join((line.encode() if isinstance(line, str) else line) + b"\n" for line in encoded)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+EXPECTED = Review(user="U1", item="I1", rating=2, text="It hums.", domain="file", timestamp=1393545600)
+
+
+@pytest.mark.parametrize("name", JSON_FORMATS)
+@pytest.mark.parametrize("file_name", ["reviews.json", "reviews.jsonl.gz", "reviews"])
+def test_every_json_format_is_told_and_read_as_the_same_review(
+    name: FormatName, file_name: str, tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / file_name, JSON_FORMATS[name])
+    assert detect_format(path) is name
+    assert read(path) == [EXPECTED]
+
+
+@pytest.mark.parametrize(
+    ("file_name", "separator"), [("r.csv", ","), ("r.csv.gz", ","), ("r.tsv", "\t"), ("r", "\t"), ("r.txt", ",")]
+)
+def test_every_delimited_format_is_told_and_read_as_the_same_review(
+    file_name: str, separator: str, tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / file_name, separator.join(TABULAR_HEADER), separator.join(TABULAR_ROW))
+    assert read(path) == [EXPECTED]
+
+
+@pytest.mark.parametrize("file_name", ["reviews.parquet", "reviews"])
+def test_parquet_is_told_and_read_as_the_same_review(file_name: str, tmp_path: Path) -> None:
+    columns = {"user": ["U1"], "item": ["I1"], "rating": [2], "text": ["It hums."], "timestamp": [1393545600]}
+    pq.write_table(pa.table(columns), tmp_path / file_name)
+    assert read(tmp_path / file_name) == [EXPECTED]
+
+
+def test_columns_are_mapped_by_name(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "shop.csv", "who,sku,stars,body,kind", "U1,I1,2,It hums.,toys")
+    (review,) = read(path, user="who", item="sku", rating="stars", text="body", domain="kind")
+    assert review == Review(user="U1", item="I1", rating=2, text="It hums.", domain="toys")
+
+
+def test_a_tabular_file_without_a_needed_or_mapped_column_is_refused(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "shop.csv", "user,item,rating,body", "U1,I1,2,It hums.")
+    with pytest.raises(ReviewFileError, match=r"text=text.*user, item, rating, body"):
+        open_format(path, None, {})
+    with pytest.raises(ReviewFileError, match="timestamp=when"):
+        open_format(path, None, {"text": "body", "timestamp": "when"})
+    with pytest.raises(ConfigError, match="txet"):
+        open_format(path, None, {"txet": "body"})
+
+
+def test_columns_of_a_json_format_cannot_be_mapped(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="amazon-2014"):
+        open_format(write_lines(tmp_path / "r.json", AMAZON_2014), None, {"user": "who"})
+
+
+def test_the_format_is_told_by_the_first_good_line(tmp_path: Path) -> None:
+    assert detect_format(write_lines(tmp_path / "r.json", "{broken", "[]", "", AMAZON_2018)) is FormatName.AMAZON_2018
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]\n", b"{'reviewerID': 1}\n", "{}".encode("utf-16")])
+def test_a_file_whose_format_cannot_be_told_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(content)
+    with pytest.raises(ReviewFileError, match=r"r\.json"):
+        detect_format(path)
+
+
+BAD_FIELDS = [
+    ({"reviewerID": ""}, Reason.EMPTY_ID),
+    ({"reviewerID": "  "}, Reason.EMPTY_ID),
+    ({"asin": None}, Reason.EMPTY_ID),
+    ({"asin": "x" * 257}, Reason.LONG_ID),
+    ({"asin": "ü" * 129}, Reason.LONG_ID),
+    ({"asin": True}, Reason.BAD_TEXT),
+    ({"reviewText": 5}, Reason.BAD_TEXT),
+    ({"reviewText": "half a pair \ud83d"}, Reason.WRONG_ENCODING),
+    ({"overall": "five"}, Reason.NO_NUMBER),
+    ({"overall": None}, Reason.NO_NUMBER),
+    ({"overall": True}, Reason.NO_NUMBER),
+    ({"overall": [5]}, Reason.NO_NUMBER),
+    ({"overall": float("nan")}, Reason.NO_NUMBER),
+    ({"overall": float("inf")}, Reason.NO_NUMBER),
+    ({"overall": 10**400}, Reason.NO_NUMBER),
+    ({"overall": 0}, Reason.OUTSIDE_SCALE),
+    ({"overall": 5.01}, Reason.OUTSIDE_SCALE),
+    ({"unixReviewTime": "yesterday"}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": -1}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": 1393545600000}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": float("nan")}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": [1]}, Reason.BAD_TIMESTAMP),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), BAD_FIELDS)
+def test_a_bad_field_is_named_by_its_reason(changes: dict[str, Any], reason: Reason) -> None:
+    with pytest.raises(BadLine) as caught:
+        validator(FormatName.AMAZON_2014).review(AMAZON_2014 | changes)
+    assert caught.value.reason is reason
+    assert len(caught.value.detail) < 200
+
+
+@pytest.mark.parametrize("field", ["reviewerID", "asin", "overall", "reviewText"])
+def test_a_missing_field_is_named(field: str) -> None:
+    fields = {key: value for key, value in AMAZON_2014.items() if key != field}
+    with pytest.raises(BadLine, match=field) as caught:
+        validator(FormatName.AMAZON_2014).review(fields)
+    assert caught.value.reason is Reason.MISSING_FIELD
+
+
+def test_an_id_of_256_bytes_and_an_empty_text_are_legal() -> None:
+    review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"asin": "ü" * 128, "reviewText": ""})
+    assert (len(review.item.encode()), review.text) == (256, "")
+
+
+def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
+    lacking = {key: value for key, value in AMAZON_2018.items() if key not in ("reviewText", "unixReviewTime")}
+    review = validator(FormatName.AMAZON_2018).review(lacking)
+    assert (review.text, review.timestamp) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1393545600, 1393545600.9, "1393545600", "2014-02-28", "2014-02-28T01:00:00+01:00",
+        datetime(2014, 2, 28, tzinfo=UTC), date(2014, 2, 28),
+    ],
+)  # fmt: skip
+def test_a_time_may_be_written_in_seconds_or_as_an_iso_date(value: object) -> None:
+    review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
+    assert review.timestamp == 1393545600
+
+
+def test_the_title_comes_before_the_body_as_a_sentence_of_its_own() -> None:
+    assert validator(FormatName.AMAZON_2014, with_title=True).review(AMAZON_2014).text == "Noisy. It hums."
+    assert with_title_first("Why?", "It hums.") == "Why? It hums."
+    assert with_title_first("Noisy", "") == "Noisy"
+    assert with_title_first("", "It hums.") == "It hums."
+
+
+def test_a_line_number_counts_blank_lines_and_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    good = json.dumps(AMAZON_2014)
+    path = write_lines(tmp_path / "r.json", b"\xef\xbb\xbf" + good.encode(), "", "  ", good + "\r")
+    read_records = list(JsonLinesReader().records(path, 0))
+    assert [record.line for record in read_records] == [1, 4]
+    assert all(record.fields == AMAZON_2014 for record in read_records)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"a": 1', Reason.BROKEN_JSON),
+        (b"[1]", Reason.BROKEN_JSON),
+        (b"[" * 100_000, Reason.BROKEN_JSON),
+        (b'{"a": ' + b"9" * 5000 + b"}", Reason.BROKEN_JSON),
+        (b'{"a": "\xff"}', Reason.WRONG_ENCODING),
+    ],
+)
+def test_a_line_that_is_no_object_says_why(line: bytes, reason: Reason) -> None:
+    verdict = parsed_object(line)
+    assert isinstance(verdict, BadLine)
+    assert verdict.reason is reason
+
+
+def test_an_overlong_line_is_set_aside_and_the_next_line_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 1000)
+    for length in (993, 994, 995, 996, 2500, 2001, 2002):  # around the limit, and around its multiples
+        path = write_lines(tmp_path / "r.json", json.dumps("x" * (length - 2)), AMAZON_2014)
+        first, second = JsonLinesReader().records(path, 0)
+        assert isinstance(first.fields, BadLine)
+        assert (first.fields.reason is Reason.TOO_LONG) == (length > 1000)
+        assert len(first.raw) <= 1001
+        assert (second.line, second.fields) == (2, AMAZON_2014)
+
+
+@given(texts=st.lists(st.text("ab ü💡,;\"'\n\t", max_size=12), max_size=6), skip=st.integers(0, 7))
+def test_csv_cells_with_quotes_separators_and_line_ends_are_read_as_written(texts: list[str], skip: int) -> None:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([["number", "text"], *enumerate(texts)])
+    reader = DelimitedReader(separator=",", quoted=True)
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        file.write(written.getvalue().encode())
+        file.flush()
+        found = [record.fields for record in reader.records(Path(file.name), skip)]
+    assert found == [{"number": str(number), "text": text} for number, text in enumerate(texts)][skip:]
+
+
+def test_an_unclosed_quote_costs_its_own_line_and_no_other(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "r.csv", "user,item,rating,text", 'a,i,1,"never closed', 'b,i,2,"closed"', "c,i,3,plain"
+    )
+    broken, *good = DelimitedReader(separator=",", quoted=True).records(path, 0)
+    assert isinstance(broken.fields, BadLine)
+    assert (broken.line, broken.raw, broken.fields.reason) == (2, b'a,i,1,"never closed', Reason.BROKEN_ROW)
+    assert [(record.line, record.fields) for record in good] == [
+        (3, {"user": "b", "item": "i", "rating": "2", "text": "closed"}),
+        (4, {"user": "c", "item": "i", "rating": "3", "text": "plain"}),
+    ]
+
+
+def test_a_row_of_another_length_and_an_undecodable_row_are_set_aside(tmp_path: Path) -> None:
+    for name, separator in (("r.csv", b","), ("r.tsv", b"\t")):
+        rows = [b"user|item|rating|text", b"a|i|1", b"a|i|1|\xff", b"a|i|1|fine"]
+        path = write_lines(tmp_path / name, *(row.replace(b"|", separator) for row in rows))
+        short, undecodable, good = read(path)
+        assert isinstance(short, BadLine)
+        assert isinstance(undecodable, BadLine)
+        assert isinstance(good, Review)
+        assert (short.reason, undecodable.reason) == (Reason.BROKEN_ROW, Reason.WRONG_ENCODING)
+
+
+def test_a_tsv_knows_no_quotes(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "r.tsv", "user\titem\trating\ttext", 'a\ti\t1\t"said he')
+    (review,) = read(path)
+    assert isinstance(review, Review)
+    assert review.text == '"said he'
+
+
+@pytest.mark.parametrize("name", ["r.json", "r.json.gz", "r.csv", "r.tsv", "r.parquet"])
+def test_records_after_a_skip_are_those_of_the_whole_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "r.parquet":
+        pq.write_table(pa.table({key: list("abcdefg") for key in ("user", "item", "rating", "text")}), path)
+    elif "json" in name:
+        write_lines(path, *(AMAZON_2014 | {"asin": str(number)} for number in range(7)))
+    else:
+        separator = "," if name == "r.csv" else "\t"
+        write_lines(path, *(separator.join(cells) for cells in [("user", "item", "rating", "text"), *["abcd"] * 7]))
+    reader = open_format(path, None, {}).reader
+    whole = list(reader.records(path, 0))
+    assert len(whole) == 7
+    for skip in (1, 6, 7, 8):
+        after = list(reader.records(path, skip))
+        assert [(record.line, record.raw) for record in after] == [(r.line, r.raw) for r in whole[skip:]]
+
+
+def test_a_truncated_or_corrupt_gzip_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "r.json.gz", *(AMAZON_2014 | {"asin": str(number)} for number in range(1000)))
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + b"\0" * 40 + whole[middle + 40 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(ReviewFileError, match=r"r\.json\.gz"):
+            list(JsonLinesReader().records(path, 0))

@@ -1,0 +1,144 @@
+"""``ubert import``: review files in, one review table out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ubert_model.errors import ConfigError
+from ubert_training.reviews.importer import REJECTS, REVIEWS, ImportProgress, import_reviews
+from ubert_training.reviews.options import ImportOptions
+from ubert_training.reviews.readers.formats import FormatName
+from ubert_training.reviews.report import ImportReport
+from ubert_training.reviews.statistics import shared_users_table, statistics_table
+from ubert_training.reviews.table import RatingScale
+
+
+def import_command(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Review files, plain or gzip.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write reviews.parquet, rejects.jsonl and report.json to.")],
+    review_format: Annotated[
+        FormatName | None, typer.Option("--format", help="Format of all files. Default: told from each file.")
+    ] = None,
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="Column names of CSV, TSV or Parquet files, as user=reviewer,item=sku,rating=stars,text=body,"
+            "timestamp=when. Also: title, domain. A column left out is looked for under its own name."
+        ),
+    ] = "",
+    domain: Annotated[
+        list[str] | None,
+        typer.Option(help="Domain of all files, or one for each file in order. Default: told from the file names."),
+    ] = None,
+    item_domains: Annotated[
+        Path | None,
+        typer.Option(help="File of item<TAB>domain lines; items that it lacks take the domain of their file."),
+    ] = None,
+    yelp_business: Annotated[
+        Path | None, typer.Option(help="Yelp's business.json: the first category of a business is its domain.")
+    ] = None,
+    scale: Annotated[str, typer.Option(help="Lowest and highest rating, as LOWEST:HIGHEST.")] = "1:5",
+    with_title: Annotated[
+        bool, typer.Option(help="Begin a review's text with its title, which states the opinion.")
+    ] = True,
+    core: Annotated[
+        int, typer.Option(min=0, help="Reviews that every user and every item must keep; 0 keeps all.")
+    ] = 5,
+    max_bad: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of bad lines above which the import fails.")
+    ] = 0.01,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a finished import of other files or options.")
+    ] = False,
+) -> None:
+    """Import review files into one table: validated, de-duplicated, k-core filtered, in one fixed order.
+
+    Reads Amazon 2014, 2018 and 2023, Yelp, CSV, TSV and Parquet. Bad lines are set aside in rejects.jsonl. An
+    import that was killed goes on where it stopped when the same command is given again.
+    """
+    options = ImportOptions(
+        format=review_format,
+        columns=parse_columns(columns),
+        domains=tuple(domain or ()),
+        item_domains=item_domains,
+        yelp_business=yelp_business,
+        scale=RatingScale.parse(scale),
+        with_title=with_title,
+        core=core,
+        max_bad=max_bad,
+    )
+    with _progress_shown() as listener:
+        report = import_reviews(files, out, options, listener, force=force)
+    _show(report, out, Console(markup=False))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Read ``column=name,column=name``. Raises ``ConfigError``."""
+    columns: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        column, equals, name = (part.strip() for part in pair.partition("="))
+        if not (column and equals and name) or column in columns:
+            raise ConfigError(f"--columns {text!r}: write COLUMN=NAME once for each, separated by commas")
+        columns[column] = name
+    return columns
+
+
+@contextmanager
+def _progress_shown() -> Iterator[Callable[[ImportProgress], None]]:
+    bars = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bars:
+        task = bars.add_task("reading", total=None)
+
+        def show(progress: ImportProgress) -> None:
+            if progress.file is None:
+                bars.update(task, description="removing duplicates, filtering, ordering", total=None)
+            else:
+                bars.update(
+                    task,
+                    description=progress.file.name,
+                    completed=progress.bytes_read,
+                    total=progress.bytes_total,
+                )
+
+        yield show
+
+
+def _show(report: ImportReport, out: Path, console: Console) -> None:
+    if report.already_imported:
+        console.print(f"Already imported: {out} is left as it is.")
+    counts = report.consolidation
+    console.print(f"{report.records:,} lines read, {counts.reviews:,} reviews in {out / REVIEWS}")
+    removed = {
+        f"bad lines (in {out / REJECTS})": report.bad,
+        "exact duplicates": counts.exact_duplicates,
+        "texts repeated by the same user": counts.repeated_texts,
+        f"outside the {report.options['core']}-core ({counts.core_rounds} rounds)": counts.below_core,
+    }
+    noted = {
+        "without text": counts.empty_texts,
+        "without time": counts.unknown_timestamps,
+        f"of {counts.domain_missing_items:,} items without a listed domain": counts.domain_missing_reviews,
+    }
+    for what, count in removed.items():
+        if count:
+            console.print(f"  {count:,} removed: {what}")
+    for what, count in noted.items():
+        if count:
+            console.print(f"  {count:,} kept {what}")
+    console.print(statistics_table(report.statistics))
+    if len(report.statistics.domains) > 1:
+        console.print(shared_users_table(report.statistics))

@@ -1,0 +1,130 @@
+"""From staged chunks to one table: de-duplication, k-core and ordering, out of core in DuckDB.
+
+Only narrow columns take part in the decisions; the texts are joined back for the final ordering, so memory
+does not grow with the length of the reviews. Every choice between rows has a total order, so the result is
+the same on any number of threads and after any interruption.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import dataset
+
+from ubert_training.reviews.staging import STAGED_SCHEMA
+from ubert_training.reviews.table import ROWS_PER_GROUP, TableMetadata, TableWriter
+
+STAGED = """
+CREATE TABLE staged AS
+SELECT review_id, "user", item, domain, "timestamp", place, domain_missing,
+       CASE WHEN text <> '' THEN md5(text) END AS text_digest
+FROM staged_rows
+"""
+# The same review in two files may stand under two domains: the smaller name wins, whatever the order of the
+# files.
+UNIQUE = """
+CREATE TABLE unique_review AS
+SELECT * FROM staged
+QUALIFY row_number() OVER (PARTITION BY review_id ORDER BY domain, place) = 1
+"""
+KEPT = """
+CREATE TABLE kept AS
+SELECT * FROM unique_review
+QUALIFY text_digest IS NULL
+     OR row_number() OVER (PARTITION BY "user", text_digest ORDER BY "timestamp", item, review_id) = 1
+"""
+RARE = """
+DELETE FROM kept
+WHERE "{column}" IN (SELECT "{column}" FROM kept GROUP BY "{column}" HAVING count(*) < {core})
+"""
+ORDERED = """
+COPY (
+    SELECT kept.review_id, kept."user", kept.item, staged_rows.rating, staged_rows.text, kept.domain,
+    kept."timestamp" FROM staged_rows JOIN kept ON staged_rows.place = kept.place ORDER BY kept."timestamp",
+    kept.review_id
+) TO {path} (FORMAT parquet, COMPRESSION zstd)
+"""
+COUNTS = """
+SELECT count(*) AS reviews,
+       count(*) FILTER (text_digest IS NULL) AS empty_texts,
+       count(*) FILTER ("timestamp" = 0) AS unknown_timestamps,
+       count(*) FILTER (domain_missing) AS domain_missing_reviews,
+       count(DISTINCT item) FILTER (domain_missing) AS domain_missing_items
+FROM kept
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consolidation:
+    """How many reviews each step removed, and counts over those that were left."""
+
+    exact_duplicates: int
+    repeated_texts: int
+    below_core: int
+    core_rounds: int
+    reviews: int
+    empty_texts: int
+    unknown_timestamps: int
+    domain_missing_reviews: int
+    domain_missing_items: int
+
+
+def consolidate(
+    parts: Sequence[Path], workplace: Path, out: Path, *, core: int, metadata: TableMetadata
+) -> Consolidation:
+    """Write the review table ``out`` from staged ``parts``; ``workplace`` is an empty folder for scratch.
+
+    ``core`` is the number of reviews that every user and every item must have in what is left; 0 keeps all.
+    """
+    ordered = workplace / "ordered.parquet"
+    with duckdb.connect(workplace / "reviews.duckdb") as database:
+        database.execute(f"SET temp_directory = {_quoted(workplace / 'spill')}")
+        database.register("staged_rows", dataset.dataset([str(part) for part in parts], schema=STAGED_SCHEMA))
+        staged = _changed(database, STAGED)
+        unique = _changed(database, UNIQUE)
+        kept = _changed(database, KEPT)
+        rounds = _keep_core(database, core)
+        counts = _counts(database)
+        database.execute(ORDERED.format(path=_quoted(ordered)))
+    with pq.ParquetFile(ordered) as file, TableWriter(out, metadata) as writer:
+        for batch in file.iter_batches(batch_size=ROWS_PER_GROUP):
+            writer.write(pa.Table.from_batches([batch]))
+    return Consolidation(
+        exact_duplicates=staged - unique,
+        repeated_texts=unique - kept,
+        below_core=kept - counts["reviews"],
+        core_rounds=rounds,
+        **counts,
+    )
+
+
+def _keep_core(database: duckdb.DuckDBPyConnection, core: int) -> int:
+    """Remove users and items with fewer than ``core`` reviews until there are none; the number of rounds."""
+    rounds = 0
+    while True:
+        removed = sum(_changed(database, RARE.format(column=column, core=core)) for column in ("user", "item"))
+        if not removed:
+            return rounds
+        rounds += 1
+
+
+def _changed(database: duckdb.DuckDBPyConnection, statement: str) -> int:
+    """Run a statement; the number of rows that it wrote or deleted."""
+    answer = database.execute(statement).fetchone()
+    if answer is None:
+        raise RuntimeError(f"DuckDB reported no row count for {statement}")
+    return int(answer[0])
+
+
+def _counts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    answer = database.execute(COUNTS)
+    names = [column[0] for column in answer.description]
+    return dict(zip(names, answer.fetchall()[0], strict=True))
+
+
+def _quoted(path: Path) -> str:
+    escaped = str(path).replace("'", "''")
+    return f"'{escaped}'"

@@ -1,0 +1,90 @@
+"""Which domain a review belongs to.
+
+In order: the item's line in an item-to-domain file, the first category of a Yelp business, the domain that
+the record itself names, and at last the domain of its file.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ubert_model.errors import ConfigError, ReviewFileError
+from ubert_training.reviews.readers.jsonlines import parsed_object
+from ubert_training.reviews.readers.records import (
+    BadLine,
+    check_length,
+    decoded,
+    filled_lines,
+    open_source,
+)
+
+FILE_SUFFIXES = re.compile(r"(\.(json|jsonl|csv|tsv|txt|parquet|gz))+$", re.IGNORECASE)
+AMAZON_NAME = re.compile(r"^(?:reviews_)?(.+?)(?:_\d+)?$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Domains:
+    """Names the domain of every review of one file.
+
+    ``of_item`` is None where nothing lists the items; an item that it should list and does not falls back.
+    """
+
+    of_item: Mapping[str, str] | None
+    of_file: str
+
+    def domain_of(self, item: str, own: str | None) -> str:
+        listed = self.of_item.get(item) if self.of_item is not None else None
+        return listed or own or self.of_file
+
+    def lists(self, item: str) -> bool:
+        """True unless there is a listing and ``item`` is not in it."""
+        return self.of_item is None or item in self.of_item
+
+
+def file_domain(path: Path) -> str:
+    """The domain that a file name tells: ``reviews_Musical_Instruments_5.json.gz`` is of Musical_Instruments.
+
+    Raises ``ConfigError`` for a name that tells none.
+    """
+    stem = FILE_SUFFIXES.sub("", path.name)
+    found = AMAZON_NAME.match(stem)
+    if found is None:
+        raise ConfigError(f"the name of {path} tells no domain: name it with --domain")
+    return found[1]
+
+
+def load_item_domains(path: Path) -> dict[str, str]:
+    """Read lines of ``item<TAB>domain``. Raises ``ReviewFileError``, naming the first line that is none."""
+    domains: dict[str, str] = {}
+    with open_source(path) as source:
+        for number, line in filled_lines(source.stream):
+            try:
+                check_length(line)
+                cells = decoded(line).split("\t")
+            except BadLine as verdict:
+                raise ReviewFileError(f"{path} line {number}: {verdict}") from verdict
+            item, domain = (cell.strip() for cell in cells) if len(cells) == 2 else ("", "")
+            if not (item and domain):
+                raise ReviewFileError(f"{path} line {number} is not item<TAB>domain: {line[:80]!r}")
+            if domains.setdefault(item, domain) != domain:
+                raise ReviewFileError(f"{path} line {number} gives item {item} a second domain, {domain}")
+    return domains
+
+
+def load_yelp_categories(path: Path) -> dict[str, str]:
+    """Read the first category of every business that has one. Raises ``ReviewFileError``."""
+    domains: dict[str, str] = {}
+    with open_source(path) as source:
+        for number, line in filled_lines(source.stream):
+            fields = parsed_object(line)
+            if isinstance(fields, BadLine):
+                raise ReviewFileError(f"{path} line {number}: {fields}")
+            business, categories = fields.get("business_id"), fields.get("categories")
+            if not isinstance(business, str):
+                raise ReviewFileError(f"{path} line {number} has no business_id: is it Yelp's business.json?")
+            # Older releases hold a list, newer ones a comma-separated string.
+            first = categories[0] if isinstance(categories, list) and categories else categories
+            if isinstance(first, str) and first.strip():
+                domains[business] = first.split(",")[0].strip()
+    return domains

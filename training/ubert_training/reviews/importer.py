@@ -1,0 +1,305 @@
+"""Import of review files into one review table: streamed, resumable, and complete or absent (law 8).
+
+Lines are validated and staged in chunks; once all files are staged, DuckDB removes duplicates, keeps the
+k-core and orders what is left. The finished files are renamed into place, the report last: a folder without a
+report holds no finished import. A run that was killed goes on from its last whole chunk and ends with the
+same bytes.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_training.atomic import publish, write_text
+from ubert_training.reviews.consolidation import Consolidation, consolidate
+from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
+from ubert_training.reviews.options import ImportOptions
+from ubert_training.reviews.readers.formats import FormatName, ReviewFormat, open_format
+from ubert_training.reviews.readers.records import BadLine, Record
+from ubert_training.reviews.rejects import reject_line
+from ubert_training.reviews.report import FileReport, ImportReport
+from ubert_training.reviews.staging import Chunk, Staging, rejected_by_reason
+from ubert_training.reviews.statistics import CorpusStatistics
+from ubert_training.reviews.table import Review, TableMetadata
+from ubert_training.reviews.validation import Validator
+
+REVIEWS = "reviews.parquet"
+REJECTS = "rejects.jsonl"
+REPORT = "report.json"
+STAGING = "staging"
+
+IMPORT_VERSION = 1
+"""Raised whenever the same input would be staged otherwise, so that staging of an older version is discarded.
+"""
+RECORDS_PER_CHUNK = 20_000
+EXAMPLES_SHOWN = 3
+PLACES_PER_FILE = 1 << 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportProgress:
+    """How far an import is: bytes read of the file at hand, or ``file`` None once all are staged."""
+
+    file: Path | None
+    bytes_read: int = 0
+    bytes_total: int = 0
+
+
+ProgressListener = Callable[[ImportProgress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Input:
+    """One file and everything that is needed to stage it."""
+
+    number: int
+    path: Path
+    format: ReviewFormat
+    domains: Domains
+    validator: Validator
+
+
+def import_reviews(
+    files: Sequence[Path],
+    out: Path,
+    options: ImportOptions | None = None,
+    progress: ProgressListener = lambda _: None,
+    *,
+    force: bool = False,
+    records_per_chunk: int = RECORDS_PER_CHUNK,
+) -> ImportReport:
+    """Import ``files`` into the folder ``out``: ``reviews.parquet``, ``rejects.jsonl`` and ``report.json``.
+
+    A finished import of the same files and options is left as it is, one of others is only replaced with
+    ``force``. Raises ``ReviewFileError`` for unreadable files or too many bad lines, ``ConfigError`` for
+    options that do not fit the files, ``InputError`` where ``out`` is taken or no review is left.
+    """
+    options = options or ImportOptions()
+    fingerprint = _fingerprint(files, options)
+    out.mkdir(parents=True, exist_ok=True)
+    with _sole_import_into(out):
+        staging = Staging(folder=out / STAGING, fingerprint=fingerprint)
+        finished = None if force else _finished(out, staging)
+        if finished is not None:
+            staging.discard()
+            return finished.unchanged()
+        inputs = _inputs(files, options)
+        staging.open()
+        chunks: list[Chunk] = []
+        for source in inputs:
+            for chunk in _stage(source, staging, progress, records_per_chunk):
+                chunks.append(chunk)
+                if chunk.bad == chunk.records == records_per_chunk:
+                    # Not one good line in a whole chunk: the format is wrong, and the rest would not mend it.
+                    _check_bad(chunks, staging, options.max_bad)
+        _check_bad(chunks, staging, options.max_bad)
+        progress(ImportProgress(file=None))
+        return _finish(out, staging, inputs, chunks, options)
+
+
+def _fingerprint(files: Sequence[Path], options: ImportOptions) -> str:
+    """Name the files (path, size, time of change) and the options in 32 hexadecimal characters."""
+    if not files:
+        raise ConfigError("no review file given")
+    if len(set(files)) < len(files):
+        raise ConfigError(f"a review file is given twice: {', '.join(map(str, files))}")
+    described: list[object] = [IMPORT_VERSION, options.to_json()]
+    for path in (*files, *options.listings):
+        if not path.is_file():
+            raise ReviewFileError(f"no file at {path}")
+        stat = path.stat()
+        described.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    return hashlib.blake2b(json.dumps(described).encode(), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def _sole_import_into(out: Path) -> Iterator[None]:
+    """Hold a lock on the folder that the system takes back when the process dies, however it dies."""
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another import into {out} is running: wait for it or choose another --out") from error
+        yield
+    finally:
+        os.close(folder)
+
+
+def _finished(out: Path, staging: Staging) -> ImportReport | None:
+    """The report of the finished import in ``out``, if it is this one. Raises ``InputError`` for another's."""
+    if (out / REPORT).exists():
+        report = ImportReport.load(out / REPORT)
+        if report.fingerprint == staging.fingerprint:
+            return report
+        raise InputError(
+            f"{out} holds a finished import of other files or options: choose another --out, or replace it with --force"
+        )
+    if (out / REVIEWS).exists() and not staging.folder.exists():
+        raise InputError(f"{out / REVIEWS} exists and no import made it: choose another --out, or use --force")
+    return None
+
+
+def _inputs(files: Sequence[Path], options: ImportOptions) -> list[_Input]:
+    if len(options.domains) not in (0, 1, len(files)):
+        raise ConfigError(f"{len(options.domains)} domain names for {len(files)} files: give one for all, or one each")
+    names = options.domains * len(files) if len(options.domains) == 1 else options.domains
+    listed = load_item_domains(options.item_domains) if options.item_domains else None
+    categories = load_yelp_categories(options.yelp_business) if options.yelp_business else None
+    inputs = []
+    for number, path in enumerate(files):
+        review_format = open_format(path, options.format, options.columns)
+        of_item = listed
+        if categories is not None and review_format.name is FormatName.YELP:
+            of_item = {**categories, **(listed or {})}
+        domains = Domains(of_item=of_item, of_file=names[number] if names else file_domain(path))
+        validator = Validator(
+            layout=review_format.layout,
+            scale=options.scale,
+            with_title=options.with_title,
+            domain_of=domains.domain_of,
+        )
+        inputs.append(_Input(number=number, path=path, format=review_format, domains=domains, validator=validator))
+    if categories is not None and all(source.format.name is not FormatName.YELP for source in inputs):
+        raise ConfigError(f"{options.yelp_business} is given, but no review file is Yelp's")
+    return inputs
+
+
+def _stage(source: _Input, staging: Staging, progress: ProgressListener, records_per_chunk: int) -> Iterator[Chunk]:
+    """Yield the chunks of one file: those staged by an earlier run, then new ones."""
+    staged = staging.chunks(source.number)
+    yield from staged
+    if staged and staged[-1].is_last:
+        return
+    done = sum(chunk.records for chunk in staged)
+    number = len(staged)
+    size = source.path.stat().st_size
+    records = source.format.reader.records(source.path, done)
+    while True:
+        batch = list(islice(records, records_per_chunk))
+        reviews, rejects, rejected = _judged(source, batch, done)
+        done += len(batch)
+        chunk = Chunk(
+            file=source.number,
+            number=number,
+            records=len(batch),
+            rejected=rejected,
+            is_last=len(batch) < records_per_chunk,
+        )
+        staging.add(chunk, reviews, rejects)
+        yield chunk
+        read = size if chunk.is_last else batch[-1].position
+        progress(ImportProgress(file=source.path, bytes_read=read, bytes_total=size))
+        if chunk.is_last:
+            return
+        number += 1
+
+
+def _judged(
+    source: _Input, batch: Sequence[Record], done: int
+) -> tuple[list[dict[str, object]], list[str], dict[str, int]]:
+    """Divide records into rows to stage and lines to set aside, these also counted by reason."""
+    rows: list[dict[str, object]] = []
+    rejects: list[str] = []
+    rejected: Counter[str] = Counter()
+    for place, record in enumerate(batch, start=source.number * PLACES_PER_FILE + done):
+        try:
+            if isinstance(record.fields, BadLine):
+                raise record.fields
+            review = source.validator.review(record.fields)
+        except BadLine as verdict:
+            rejects.append(reject_line(source.path, record, verdict))
+            rejected[verdict.reason] += 1
+        else:
+            rows.append(_staged_row(review, place, domain_missing=not source.domains.lists(review.item)))
+    return rows, rejects, dict(sorted(rejected.items()))
+
+
+def _staged_row(review: Review, place: int, *, domain_missing: bool) -> dict[str, object]:
+    return {
+        "review_id": review.review_id,
+        "user": review.user,
+        "item": review.item,
+        "rating": review.rating,
+        "text": review.text,
+        "domain": review.domain,
+        "timestamp": review.timestamp,
+        "place": place,
+        "domain_missing": domain_missing,
+    }
+
+
+def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> None:
+    """Raise ``ReviewFileError`` where the share of bad lines is above ``max_bad``."""
+    bad = sum(chunk.bad for chunk in chunks)
+    records = sum(chunk.records for chunk in chunks)
+    if bad <= max_bad * records:
+        return
+    rejects = staging.folder / REJECTS
+    staging.write_rejects(chunks, rejects)
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected_by_reason(chunks).items())
+    examples = "; ".join(
+        f"{reject['file']} line {reject['line']} ({reject['reason']}: {reject['detail']})"
+        for reject in staging.first_rejects(chunks, EXAMPLES_SHOWN)
+    )
+    raise ReviewFileError(
+        f"{bad:,} of {records:,} lines ({bad / records:.2%}) are bad, more than the {max_bad:.2%} that --max-bad "
+        f"allows: {counts}. First: {examples}. All of them are in {rejects}"
+    )
+
+
+def _finish(
+    out: Path, staging: Staging, inputs: Sequence[_Input], chunks: Sequence[Chunk], options: ImportOptions
+) -> ImportReport:
+    """Consolidate the staged chunks and rename the results into place, the report last."""
+    workplace = staging.folder / "consolidation"
+    if workplace.exists():
+        shutil.rmtree(workplace)
+    workplace.mkdir()
+    parts = [staging.reviews_of(chunk) for chunk in chunks]
+    metadata = TableMetadata(scale=options.scale, with_title=options.with_title)
+    counts = consolidate(parts, workplace, workplace / REVIEWS, core=options.core, metadata=metadata)
+    _check_not_empty(counts, options.core)
+    report = ImportReport(
+        fingerprint=staging.fingerprint,
+        options=options.to_json(),
+        files=tuple(_file_report(source, chunks) for source in inputs),
+        rejected=rejected_by_reason(chunks),
+        consolidation=counts,
+        statistics=CorpusStatistics.of_file(workplace / REVIEWS),
+    )
+    # Until the new report is there, the folder must not be taken for the finished import that it replaces.
+    (out / REPORT).unlink(missing_ok=True)
+    publish(workplace / REVIEWS, out / REVIEWS)
+    staging.write_rejects(chunks, out / REJECTS)
+    write_text(out / REPORT, report.as_json())
+    staging.discard()
+    return report
+
+
+def _check_not_empty(counts: Consolidation, core: int) -> None:
+    if counts.reviews == 0:
+        raise InputError(
+            f"no review is left: {counts.exact_duplicates:,} exact duplicates, {counts.repeated_texts:,} repeated "
+            f"texts and {counts.below_core:,} outside the {core}-core were removed. Try a lower --core"
+        )
+
+
+def _file_report(source: _Input, chunks: Sequence[Chunk]) -> FileReport:
+    own = [chunk for chunk in chunks if chunk.file == source.number]
+    return FileReport(
+        file=source.path.name,
+        format=source.format.name,
+        domain=source.domains.of_file,
+        records=sum(chunk.records for chunk in own),
+        rejected=rejected_by_reason(own),
+    )

@@ -1,0 +1,58 @@
+"""What a caller may choose about an import."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ubert_model.errors import ConfigError
+from ubert_training.reviews.readers.formats import FormatName
+from ubert_training.reviews.table import RatingScale
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """Everything beside the files that determines the result of an import.
+
+    ``format`` None: told from each file. ``columns`` maps columns of the review table to those of a tabular
+    file. ``domains`` names the domain of all files (one name) or of each in order; empty: told from the file
+    names. ``item_domains`` is a file of item<TAB>domain lines, ``yelp_business`` Yelp's ``business.json``.
+    ``with_title`` puts a review's title before its body. ``core`` is the number of reviews that every user
+    and item must keep (0: no filter). ``max_bad`` is the share of bad lines above which the import fails.
+    """
+
+    format: FormatName | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    domains: tuple[str, ...] = ()
+    item_domains: Path | None = None
+    yelp_business: Path | None = None
+    scale: RatingScale = field(default_factory=RatingScale)
+    with_title: bool = True
+    core: int = 5
+    max_bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.core < 0:
+            raise ConfigError(f"core is {self.core}: give 0 for no filter, or a number of reviews")
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"max_bad is {self.max_bad}: give a share between 0 and 1")
+        if not all(domain.strip() for domain in self.domains):
+            raise ConfigError("a domain name is empty")
+
+    @property
+    def listings(self) -> tuple[Path, ...]:
+        """The files beside the reviews that the result depends on."""
+        return tuple(path for path in (self.item_domains, self.yelp_business) if path is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": self.format,
+            "columns": dict(sorted(self.columns.items())),
+            "domains": list(self.domains),
+            "item_domains": self.item_domains and str(self.item_domains),
+            "yelp_business": self.yelp_business and str(self.yelp_business),
+            "scale": str(self.scale),
+            "with_title": self.with_title,
+            "core": self.core,
+            "max_bad": self.max_bad,
+        }

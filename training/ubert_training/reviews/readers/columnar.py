@@ -1,0 +1,42 @@
+"""Parquet files of reviews. A row is rendered as one JSON line, which is what a rejected row is reported as."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ubert_model.errors import ReviewFileError
+from ubert_training.reviews.readers.records import Record
+
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetReader:
+    """Reads the named columns of a Parquet file; the line number of a row is its number from 1."""
+
+    columns: Sequence[str]
+
+    def records(self, path: Path, skip: int) -> Iterator[Record]:
+        size = path.stat().st_size
+        try:
+            with pq.ParquetFile(path) as file:
+                total = max(file.metadata.num_rows, 1)
+                batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(self.columns))
+                rows = (row for batch in batches for row in batch.to_pylist())
+                for number, row in islice(enumerate(rows, start=1), skip, None):
+                    raw = json.dumps(row, ensure_ascii=False, default=str).encode()
+                    yield Record(line=number, raw=raw, fields=row, position=size * number // total)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise ReviewFileError(f"{path} cannot be read as Parquet: {error}") from error
+
+    def header(self, path: Path) -> list[str]:
+        """The names of the columns. Raises ``ReviewFileError``."""
+        try:
+            return list(pq.read_schema(path).names)
+        except (pa.ArrowException, OSError) as error:
+            raise ReviewFileError(f"{path} cannot be read as Parquet: {error}") from error

@@ -1,0 +1,136 @@
+"""What every reader yields, and the lines that most of them start from."""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, Protocol, cast
+
+from ubert_model.errors import ReviewFileError
+
+GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAX_LINE_BYTES = 4 * 1024 * 1024
+"""No review is that long; a longer line is a file without line ends, and must not fill the memory."""
+
+
+class Reason(StrEnum):
+    """Why a line is set aside."""
+
+    BROKEN_JSON = "broken JSON"
+    BROKEN_ROW = "broken row"
+    TOO_LONG = "line too long"
+    WRONG_ENCODING = "wrong encoding"
+    MISSING_FIELD = "missing field"
+    EMPTY_ID = "empty id"
+    LONG_ID = "id too long"
+    BAD_TEXT = "text is no string"
+    NO_NUMBER = "rating is no number"
+    OUTSIDE_SCALE = "rating outside the scale"
+    BAD_TIMESTAMP = "bad timestamp"
+
+
+class BadLine(Exception):  # noqa: N818 - a verdict on one line of input, not a failure of the program
+    """A record that cannot become a review; ``detail`` names the offending value."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+Fields = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One record of a file: the number of its first line (from 1), its bytes, its fields or why it has none.
+
+    ``position`` is how many bytes of the file on disk had been read when the record was complete.
+    """
+
+    line: int
+    raw: bytes
+    fields: Fields | BadLine
+    position: int
+
+
+class RecordReader(Protocol):
+    """Reads a whole file record by record."""
+
+    def records(self, path: Path, skip: int) -> Iterator[Record]:
+        """Yield all records after the first ``skip``.
+
+        Raises ``ReviewFileError`` where the file itself (not one line) is damaged.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An open file: ``stream`` gives its content, unpacked where it is compressed."""
+
+    file: BinaryIO
+    stream: BinaryIO
+
+    @property
+    def position(self) -> int:
+        return self.file.tell()
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Open a plain or gzip file (told by its first bytes) for reading. Raises ``ReviewFileError``."""
+    try:
+        with path.open("rb") as file:
+            compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            file.seek(0)
+            if compressed:
+                with gzip.open(file) as unpacked:
+                    yield Source(file=file, stream=cast(BinaryIO, unpacked))
+            else:
+                yield Source(file=file, stream=file)
+    except FileNotFoundError as error:
+        raise ReviewFileError(f"no file at {path}") from error
+    except (EOFError, zlib.error) as error:
+        raise ReviewFileError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+    except OSError as error:
+        raise ReviewFileError(f"{path} cannot be read: {error}") from error
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) without line ends.
+
+    Of an overlong line only the first ``MAX_LINE_BYTES + 1`` bytes are kept, so that it can be told apart.
+    """
+    number = 0
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        rest = line
+        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE_BYTES + 1)
+        if number == 1:
+            line = line.removeprefix(BYTE_ORDER_MARK)
+        yield number, line.rstrip(b"\r\n")
+
+
+def filled_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbered lines that hold more than white space."""
+    return ((number, line) for number, line in numbered_lines(stream) if line.strip())
+
+
+def check_length(line: bytes) -> None:
+    """Raise ``BadLine`` for a line that was cut short."""
+    if len(line) > MAX_LINE_BYTES:
+        raise BadLine(Reason.TOO_LONG, f"more than {MAX_LINE_BYTES} bytes")
+
+
+def decoded(line: bytes) -> str:
+    """Decode UTF-8. Raises ``BadLine``, naming the first offending byte."""
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        byte = line[error.start]
+        raise BadLine(Reason.WRONG_ENCODING, f"byte 0x{byte:02x} at offset {error.start} is no UTF-8") from error

@@ -1,0 +1,129 @@
+"""Statistics of a review table as in the paper's Table 1, and how its domains share their users."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.table import Table
+
+from ubert_training.reviews.table import ReviewTable
+
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainStatistics:
+    """One line of Table 1. ``pretraining_reviews`` are those the domain's users wrote in all other domains."""
+
+    domain: str
+    users: int
+    items: int
+    reviews: int
+    pretraining_reviews: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusStatistics:
+    """Statistics of a whole review table.
+
+    ``shared_users[a][b]`` is the number of users with reviews in both the a-th and the b-th domain, in the
+    order of ``domains``; its diagonal is the number of users of each.
+    """
+
+    users: int
+    items: int
+    reviews: int
+    domains: tuple[DomainStatistics, ...]
+    shared_users: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of_table(cls, table: ReviewTable) -> Self:
+        return cls._of_columns(*(pa.chunked_array([getattr(table, name)], pa.string()) for name in _COLUMNS))
+
+    @classmethod
+    def of_file(cls, path: Path) -> Self:
+        """Read three columns of a review table, never its texts."""
+        columns = pq.read_table(path, columns=list(_COLUMNS), read_dictionary=list(_COLUMNS))
+        return cls._of_columns(*(columns[name] for name in _COLUMNS))
+
+    @classmethod
+    def of_json(cls, stored: dict[str, Any]) -> Self:
+        return cls(
+            users=stored["users"],
+            items=stored["items"],
+            reviews=stored["reviews"],
+            domains=tuple(DomainStatistics(**line) for line in stored["domains"]),
+            shared_users=tuple(tuple(line) for line in stored["shared_users"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def _of_columns(cls, user: pa.ChunkedArray, item: pa.ChunkedArray, domain: pa.ChunkedArray) -> Self:
+        users, user_names = _codes(user)
+        items, item_names = _codes(item)
+        domains, domain_names = _codes(domain)
+        wrote = np.zeros((len(domain_names), len(user_names)), dtype=np.int64)  # reviews by (domain, user)
+        np.add.at(wrote, (domains, users), 1)
+        lines = [
+            DomainStatistics(
+                domain=name,
+                users=int(np.count_nonzero(wrote[code])),
+                items=len(np.unique(items[domains == code])),
+                reviews=int(wrote[code].sum()),
+                pretraining_reviews=int((wrote.sum(axis=0) - wrote[code])[wrote[code] > 0].sum()),
+            )
+            for code, name in enumerate(domain_names)
+        ]
+        present = (wrote > 0).astype(np.int64)
+        return cls(
+            users=len(user_names),
+            items=len(item_names),
+            reviews=len(users),
+            domains=tuple(lines),
+            shared_users=tuple(tuple(line) for line in (present @ present.T).tolist()),
+        )
+
+
+_COLUMNS = ("user", "item", "domain")
+
+
+def statistics_table(statistics: CorpusStatistics) -> Table:
+    """Lay out the statistics like Table 1, for a terminal."""
+    table = Table(title="Reviews by domain")
+    table.add_column("Domain")
+    for heading in ("#Users", "#Items", "#Reviews", "#Pre-training reviews"):
+        table.add_column(heading, justify="right")
+    for line in statistics.domains:
+        counts = (line.users, line.items, line.reviews, line.pretraining_reviews)
+        table.add_row(line.domain, *(f"{count:,}" for count in counts))
+    table.add_section()
+    table.add_row("all", f"{statistics.users:,}", f"{statistics.items:,}", f"{statistics.reviews:,}", "")
+    return table
+
+
+def shared_users_table(statistics: CorpusStatistics) -> Table:
+    """Lay out how many users each two domains share, for a terminal."""
+    table = Table(title="Users shared between domains")
+    table.add_column("")
+    for line in statistics.domains:
+        table.add_column(line.domain, justify="right")
+    for line, counts in zip(statistics.domains, statistics.shared_users, strict=True):
+        table.add_row(line.domain, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
+    """Number the distinct strings of a column in their order."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    unified = encoded.unify_dictionaries().combine_chunks()
+    names: list[str] = unified.dictionary.to_pylist()
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[order] = np.arange(len(names))
+    return rank[unified.indices.to_numpy()], [names[code] for code in order]

@@ -1,0 +1,134 @@
+"""From the fields of a record to a review, or to the reason why it is none."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from ubert_training.reviews.readers.formats import Column, Layout
+from ubert_training.reviews.readers.records import BadLine, Fields, Reason
+from ubert_training.reviews.table import RatingScale, Review
+
+MAX_ID_BYTES = 256
+MAX_SHOWN = 80
+LAST_SECOND = 253_402_300_799  # the end of the year 9999
+SENTENCE_ENDS = (".", "!", "?", "…")
+
+DomainOf = Callable[[str, str | None], str]
+"""From an item and the domain that its record names (if any) to the domain of the review."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validator:
+    """Turns the fields of a record into a review; ``domain_of`` names its domain."""
+
+    layout: Layout
+    scale: RatingScale
+    with_title: bool
+    domain_of: DomainOf
+
+    def review(self, fields: Fields) -> Review:
+        """Raise ``BadLine`` for a record that cannot be used."""
+        item = _identifier(self._field(fields, "item"), "item")
+        text = _text(self._field(fields, "text"), "text")
+        if self.with_title:
+            text = with_title_first(_text(self._field(fields, "title"), "title"), text)
+        own_domain = _text(self._field(fields, "domain"), "domain") or None
+        return Review(
+            user=_identifier(self._field(fields, "user"), "user"),
+            item=item,
+            rating=_rating(self._field(fields, "rating"), self.scale),
+            text=text,
+            domain=self.domain_of(item, own_domain),
+            timestamp=_timestamp(self._field(fields, "timestamp"), milliseconds=self.layout.milliseconds),
+        )
+
+    def _field(self, fields: Fields, column: Column) -> object:
+        names = self.layout.names.get(column, ())
+        for name in names:
+            if name in fields:
+                return fields[name]
+        if column not in self.layout.optional:
+            raise BadLine(Reason.MISSING_FIELD, " or ".join(names))
+        return None
+
+
+def with_title_first(title: str, body: str) -> str:
+    """Join a review's title and body as sentences: the title states the opinion."""
+    if not (title and body):
+        return title or body
+    return f"{title} {body}" if title.endswith(SENTENCE_ENDS) else f"{title}. {body}"
+
+
+def _identifier(value: object, column: str) -> str:
+    if value is None:
+        raise BadLine(Reason.EMPTY_ID, f"{column} is null")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    identifier = _text(value, column)
+    if not identifier:
+        raise BadLine(Reason.EMPTY_ID, f"{column} is {value!r}")
+    length = len(identifier.encode())
+    if length > MAX_ID_BYTES:
+        raise BadLine(Reason.LONG_ID, f"{column} has {length} bytes, at most {MAX_ID_BYTES} are allowed")
+    return identifier
+
+
+def _text(value: object, column: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadLine(Reason.BAD_TEXT, f"{column} is {_shown(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # JSON can escape half of a surrogate pair, which is no character and cannot be stored.
+        raise BadLine(Reason.WRONG_ENCODING, f"{column} holds the lone surrogate {value[error.start]!a}") from error
+    return value.strip()
+
+
+def _rating(value: object, scale: RatingScale) -> float:
+    try:
+        if isinstance(value, bool) or value is None:
+            raise ValueError
+        rating = float(value)  # type: ignore[arg-type]  # whatever float() refuses is caught
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BadLine(Reason.NO_NUMBER, _shown(value)) from error
+    if not math.isfinite(rating):
+        raise BadLine(Reason.NO_NUMBER, _shown(value))
+    if not scale.lowest <= rating <= scale.highest:
+        raise BadLine(Reason.OUTSIDE_SCALE, f"{rating:g} is outside {scale}")
+    return rating
+
+
+def _timestamp(value: object, *, milliseconds: bool) -> int:
+    """Read unix seconds (or milliseconds) or an ISO date, UTC unless it says otherwise; an absent one is 0."""
+    if value is None or value == "":
+        return 0
+    try:
+        seconds = _seconds(value, per_second=1000 if milliseconds else 1)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise BadLine(Reason.BAD_TIMESTAMP, _shown(value)) from error
+    if not 0 <= seconds <= LAST_SECOND:
+        raise BadLine(Reason.BAD_TIMESTAMP, f"{_shown(value)} is outside the years 1970 to 9999")
+    return seconds
+
+
+def _seconds(value: object, *, per_second: int) -> int:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return _seconds(datetime.fromisoformat(str(value)), per_second=per_second)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if isinstance(value, datetime):
+        return math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return math.floor(value // per_second)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
