@@ -21,16 +21,33 @@ def require(condition: bool, field: str, value: object, remedy: str) -> None:
         raise ConfigError(f"{field} = {value!r}: {remedy}")
 
 
+def require_choice(field: str, value: object, kind: object) -> None:
+    """Raise ``ConfigError`` unless ``value`` is one of the alternatives of a ``Literal``."""
+    require(value in get_args(kind), field, value, f"use one of {', '.join(map(repr, get_args(kind)))}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RatingScale:
     """The closed interval that ratings lie in, in stars."""
 
-    minimum: float = 1.0
-    maximum: float = 5.0
+    lowest: float = 1.0
+    highest: float = 5.0
 
     def __post_init__(self) -> None:
-        finite = math.isfinite(self.minimum) and math.isfinite(self.maximum)
-        require(finite and self.minimum < self.maximum, "scale", (self.minimum, self.maximum), "use min < max")
+        finite = math.isfinite(self.lowest) and math.isfinite(self.highest)
+        require(finite and self.lowest < self.highest, "scale", str(self), "give two numbers, lowest below highest")
+
+    def __str__(self) -> str:
+        return f"{self.lowest:g}:{self.highest:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``LOWEST:HIGHEST``. Raises ``ConfigError``."""
+        try:
+            lowest, highest = (float(bound) for bound in text.split(":"))
+        except ValueError as error:
+            raise ConfigError(f"scale = {text!r}: write it as LOWEST:HIGHEST, such as 1:5") from error
+        return cls(lowest=lowest, highest=highest)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +94,15 @@ class ModelConfig:
         if self.state_dim is not None:
             require(self.state_dim >= 1, "state_dim", self.state_dim, "use a positive dimension, or none")
         for name, kind in (("rating_base", RatingBase), ("id_embeddings", IdEmbeddings)):
-            require(
-                getattr(self, name) in get_args(kind),
-                name,
-                getattr(self, name),
-                f"use one of {get_args(kind)}",
-            )
+            require_choice(name, getattr(self, name), kind)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the manifest."""
         return asdict(self)
+
+    def without_state_dim(self) -> Self:
+        """A copy that keeps the encoder's own dimension."""
+        return replace(self, state_dim=None)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -80,11 +80,11 @@ def blend(
     bias = np.asarray(bias_rating, dtype=np.float64)
     network = np.asarray(network_output, dtype=np.float64)
     text = network if above_bias else network - bias
-    return np.clip(bias + weight * text, scale.minimum, scale.maximum)
+    return np.clip(bias + weight * text, scale.lowest, scale.highest)
 
 
 def rating_offsets(ratings: ArrayLike, scale: RatingScale) -> NDArray[np.float32]:
     """Ratings of history reviews as model inputs: −1 at the scale's minimum, +1 at its maximum."""
-    centre = (scale.minimum + scale.maximum) / 2
-    half = (scale.maximum - scale.minimum) / 2
+    centre = (scale.lowest + scale.highest) / 2
+    half = (scale.highest - scale.lowest) / 2
     return ((np.asarray(ratings, dtype=np.float64) - centre) / half).astype(np.float32)

@@ -35,10 +35,10 @@ class ReviewTokenizer:
             raise BundleError(f"tokenizer has no {token} token; use the tokenizer of a BERT checkpoint")
         return identifier
 
-    def word_starts(self, text: str) -> tuple[list[int], list[int | None], list[tuple[int, int]]]:
-        """Token ids with, for each, the index of its word (None: special) and its character span in the text."""
-        encoding = self._tokenizer.encode(text)
-        return encoding.ids, encoding.word_ids, encoding.offsets
+    def character_spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token stands in the text, (start, stop) in characters; empty for [CLS] and [SEP]."""
+        spans: list[tuple[int, int]] = self._tokenizer.encode(text).offsets
+        return spans
 
     @property
     def vocabulary_size(self) -> int:

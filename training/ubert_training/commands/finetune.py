@@ -1,0 +1,130 @@
+"""`ubert finetune`."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from ubert_training.commands.options import (
+    Accumulate,
+    Backbone,
+    BatchSize,
+    Device,
+    Dropout,
+    EncoderLearningRate,
+    Epochs,
+    Force,
+    HistoryRatings,
+    IdEmbeddings,
+    LearningRate,
+    MaxLength,
+    MaxReviews,
+    MaxTokens,
+    Out,
+    Precision,
+    Preset,
+    RatingBase,
+    Reviews,
+    Seed,
+    SplitFile,
+    StateDim,
+    States,
+    TrainableLayers,
+    console,
+    given,
+    load_reviews,
+    model_config,
+)
+from ubert_training.devices import DeviceChoice
+from ubert_training.devices import Precision as PrecisionChoice
+from ubert_training.finetune import FinetuneOptions, Mode, default_loop, finetune
+from ubert_training.loop import LoopOptions
+from ubert_training.model_files import load_model
+from ubert_training.pretrain import KIND as PRETRAIN
+from ubert_training.splits import Split
+from ubert_training.stage import read_stage
+
+
+def finetune_command(
+    reviews: Reviews,
+    split: SplitFile,
+    out: Out,
+    pretrained: Annotated[
+        Path | None, typer.Option(help="What `ubert pretrain` left; unset: the plain backbone.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(help="cached (frozen encoder, minutes on a CPU) or end-to-end (a GPU's work).")
+    ] = "cached",
+    states: States = None,
+    preset: Preset = "minilm",
+    backbone: Backbone = None,
+    state_dim: StateDim = None,
+    max_length: MaxLength = None,
+    max_reviews: MaxReviews = None,
+    max_tokens: MaxTokens = None,
+    rating_base: RatingBase = None,
+    history_ratings: HistoryRatings = None,
+    id_embeddings: IdEmbeddings = None,
+    dropout: Dropout = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    encoder_learning_rate: EncoderLearningRate = None,
+    trainable_layers: TrainableLayers = None,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Fine-tune on the target domain: item encoder, co-matching and prediction layer (Figure 3).
+
+    After pre-training, --preset, --backbone and --state-dim are those of the pre-trained model.
+    """
+    table = load_reviews(reviews)
+    former = load_model(pretrained, PRETRAIN).config if pretrained else preset
+    config = model_config(
+        former,
+        table,
+        backbone=backbone,
+        state_dim=state_dim,
+        max_length=max_length,
+        max_reviews=max_reviews,
+        max_tokens=max_tokens,
+        rating_base=rating_base,
+        history_ratings=history_ratings,
+        id_embeddings=id_embeddings,
+        dropout=dropout,
+    )
+    loop = LoopOptions(
+        **{
+            **default_loop(mode),
+            **given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+            "accumulate": accumulate,
+            "precision": cast(PrecisionChoice, precision),
+            "seed": seed,
+        }
+    )
+    options = FinetuneOptions(
+        mode=cast(Mode, mode),
+        device=cast(DeviceChoice, device),
+        trainable_layers=trainable_layers,
+        loop=loop,
+        **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
+    )
+    directory = finetune(
+        table,
+        Split.load(split, table),
+        config,
+        options,
+        out,
+        pretrained=pretrained,
+        states=states or out.with_name("states"),
+        force=force,
+    )
+    summary = read_stage(directory)["summary"]
+    losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
+    console.print(
+        f"{directory}: {summary['pairs']} pairs; validation MSE by epoch {losses}; "
+        f"share of the text network in a rating {summary['blend_weight']:.2f}"
+    )

@@ -1,0 +1,58 @@
+"""Flags that several commands share, and how they become the options of a stage."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ubert_model.config import ModelConfig, preset
+from ubert_training.reviews.table import ReviewTable
+
+console = Console()
+
+Reviews = Annotated[Path, typer.Option(help="What `ubert import` wrote: the directory, or its reviews.parquet.")]
+SplitFile = Annotated[Path, typer.Option("--split", help="A split that `ubert split` wrote.")]
+Out = Annotated[Path, typer.Option(help="Directory to write; killed before, the same command continues in it.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Force = Annotated[bool, typer.Option("--force", help="Discard what another configuration left in the directory.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda. Asked for and missing, cuda is an error.")]
+Precision = Annotated[str, typer.Option(help="auto (bfloat16 where the device has it), fp32 or bf16.")]
+Preset = Annotated[str, typer.Option(help="paper, minilm or tiny: the model's shape and options.")]
+Backbone = Annotated[str | None, typer.Option(help="BERT checkpoint: path, hub name, or minilm.")]
+StateDim = Annotated[int | None, typer.Option(help="Project review states to this dimension; 0 keeps the encoder's.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens of one review, [CLS] and [SEP] included.")]
+MaxReviews = Annotated[int | None, typer.Option(help="Reviews a side, newest first.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens of a side, over all its reviews.")]
+RatingBase = Annotated[str | None, typer.Option(help="none, or leave_one_out_bias beneath the network.")]
+HistoryRatings = Annotated[
+    bool | None, typer.Option("--history-ratings/--no-history-ratings", help="A history review's rating is an input.")
+]
+IdEmbeddings = Annotated[str | None, typer.Option(help="none, shrunk or free user and item embeddings.")]
+Dropout = Annotated[float | None, typer.Option(help="Dropout above the encoder.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training reviews, at most.")]
+BatchSize = Annotated[int | None, typer.Option(help="Reviews (or pairs) a step, over all processes.")]
+LearningRate = Annotated[float | None, typer.Option(help="Peak step size of what stands above BERT.")]
+EncoderLearningRate = Annotated[float | None, typer.Option(help="Peak step size of BERT; the paper's is 3e-5.")]
+TrainableLayers = Annotated[int | None, typer.Option(help="Train only BERT's last layers; unset trains all.")]
+Accumulate = Annotated[int, typer.Option(help="Batches whose gradients are averaged before a step.")]
+States = Annotated[Path | None, typer.Option(help="Where cached states lie; unset: states/ beside the run.")]
+
+
+def load_reviews(path: Path) -> ReviewTable:
+    """A review table by its file or by the directory of an import."""
+    return ReviewTable.load(path / "reviews.parquet" if path.is_dir() else path)
+
+
+def model_config(base: str | ModelConfig, table: ReviewTable, **options: object) -> ModelConfig:
+    """A preset (or a former stage's configuration) with the flags that were given, on the table's scale."""
+    config = preset(base) if isinstance(base, str) else base
+    if options.get("state_dim") == 0:
+        config = config.without_state_dim()
+        options["state_dim"] = None
+    return config.with_options(**options, scale=table.scale)
+
+
+def given(**options: object) -> dict[str, object]:
+    """Only the flags that were given, so that the defaults of a stage stay in one place."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,110 @@
+"""`ubert pretrain`."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from ubert_training.commands.options import (
+    Accumulate,
+    Backbone,
+    BatchSize,
+    Device,
+    EncoderLearningRate,
+    Epochs,
+    Force,
+    IdEmbeddings,
+    LearningRate,
+    MaxLength,
+    Out,
+    Precision,
+    Preset,
+    Reviews,
+    Seed,
+    SplitFile,
+    StateDim,
+    TrainableLayers,
+    console,
+    given,
+    load_reviews,
+    model_config,
+)
+from ubert_training.corpus_rows import Corpus
+from ubert_training.devices import DeviceChoice
+from ubert_training.devices import Precision as PrecisionChoice
+from ubert_training.lexicon import load_lexicon
+from ubert_training.loop import LoopOptions
+from ubert_training.masking import MaskingStrategy
+from ubert_training.pretrain import PretrainOptions, default_loop, pretrain
+from ubert_training.splits import Split
+from ubert_training.stage import read_stage
+
+
+def pretrain_command(
+    reviews: Reviews,
+    split: SplitFile,
+    out: Out,
+    preset: Preset = "minilm",
+    backbone: Backbone = None,
+    state_dim: StateDim = None,
+    max_length: MaxLength = None,
+    id_embeddings: IdEmbeddings = None,
+    corpus: Annotated[
+        str, typer.Option(help="other-domains (the paper's), target (its training part), or both.")
+    ] = "both",
+    fraction: Annotated[float, typer.Option(help="Share of that corpus to use (the paper's Figure 4).")] = 1.0,
+    masking: Annotated[
+        str, typer.Option(help="opinion words, random words (Table 3), or none (no task 1).")
+    ] = "opinion",
+    beta: Annotated[float, typer.Option(help="Weight of opinion rating prediction; 0: no task 2.")] = 3.0,
+    lexicon: Annotated[
+        str | None, typer.Option(help="Opinion words: a file, or a folder of positive/negative lists.")
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    encoder_learning_rate: EncoderLearningRate = None,
+    trainable_layers: TrainableLayers = None,
+    accumulate: Accumulate = 1,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    seed: Seed = 0,
+    force: Force = False,
+) -> None:
+    """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure
+    2).
+    """
+    table = load_reviews(reviews)
+    config = model_config(
+        preset,
+        table,
+        backbone=backbone,
+        state_dim=state_dim,
+        pretrain_max_length=max_length,
+        id_embeddings=id_embeddings,
+    )
+    words = load_lexicon(lexicon)
+    console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")
+    loop = LoopOptions(
+        **{
+            **default_loop(config.preset),
+            **given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+            "accumulate": accumulate,
+            "precision": cast(PrecisionChoice, precision),
+            "seed": seed,
+        }
+    )
+    options = PretrainOptions(
+        corpus=cast(Corpus, corpus),
+        fraction=fraction,
+        masking=cast(MaskingStrategy, masking),
+        beta=beta,
+        device=cast(DeviceChoice, device),
+        trainable_layers=trainable_layers,
+        loop=loop,
+        **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
+    )
+    directory = pretrain(table, Split.load(split, table), config, words, options, Path(out), force=force)
+    summary = read_stage(directory)["summary"]
+    losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
+    console.print(f"{directory}: {summary['reviews']} reviews of {summary['users']} users; validation loss {losses}")

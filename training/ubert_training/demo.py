@@ -1,0 +1,151 @@
+"""`ubert demo`: the whole path on one machine, from a file of reviews to ratings over HTTP."""
+
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from ubert_model.errors import UbertError
+from ubert_training.corpus import fetch_musical_instruments
+from ubert_training.synth import SynthOptions, write_corpus
+
+LISTENING = re.compile(r"listening on (http://\S+)")
+PAIRS_CHECKED = 500
+PAIRS_A_REQUEST = 100
+START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewSource:
+    """The review file that a demo works on, and what to say about it."""
+
+    files: tuple[Path, ...]
+    item_domains: Path | None
+    description: str
+
+
+def choose_reviews(given: Path | None, item_domains: Path | None, directory: Path, seed: int) -> ReviewSource:
+    """The given file; else Musical Instruments, downloaded once; else (offline) a synthetic corpus, labelled so."""
+    if given is not None:
+        return ReviewSource(files=(given,), item_domains=item_domains, description=f"your reviews, {given}")
+    downloaded = fetch_musical_instruments()
+    if downloaded is not None:
+        return ReviewSource(
+            files=(downloaded,),
+            item_domains=item_domains,
+            description=f"Amazon Musical Instruments 5-core (J. McAuley), {downloaded}",
+        )
+    synthetic = write_corpus(directory / "synthetic", SynthOptions(seed=seed))
+    return ReviewSource(
+        files=(synthetic.reviews,),
+        item_domains=synthetic.item_domains,
+        description=f"SYNTHETIC reviews (offline: nothing could be downloaded), {synthetic.reviews}",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceProcess:
+    """`ubert-serve` as a child process, and where it answers."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+
+
+@contextmanager
+def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) -> Iterator[ServiceProcess]:
+    """Start the service and wait until it listens; on leaving, end it gracefully. Its log goes to a file.
+
+    Raises ``UbertError`` with the log's last line if it does not start.
+    """
+    command = [sys.executable, "-m", "ubert_service.cli", "--bundle", str(bundle), "--store", store]
+    command += ["--codec", codec, "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        address = _Address(process, log)
+        try:
+            yield ServiceProcess(process=process, url=address.wait())
+        finally:
+            process.terminate()
+
+
+class _Address:
+    """Copies the service's output to a log file, and picks out the address that it listens on."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
+        self._found = threading.Event()
+        self._url: str | None = None
+        self._last_line = "no output"
+        threading.Thread(target=self._copy, args=(process, log), daemon=True).start()
+
+    def wait(self) -> str:
+        self._found.wait(START_TIMEOUT_S)
+        if self._url is None:
+            raise UbertError(f"the service did not start: {self._last_line}")
+        return self._url
+
+    def _copy(self, process: "subprocess.Popen[str]", log: Path) -> None:
+        assert process.stdout is not None
+        with log.open("w", encoding="utf-8") as file:
+            for line in process.stdout:
+                file.write(line)
+                file.flush()
+                self._last_line = line.strip() or self._last_line
+                if match := LISTENING.search(line):
+                    self._url = match.group(1)
+                    self._found.set()
+        self._found.set()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedCheck:
+    """Ratings over HTTP beside offline evaluation's on the same test pairs: how far apart they are, in stars."""
+
+    pairs: int
+    largest_difference: float
+    mse: float
+
+
+def check_served_ratings(url: str, predictions: Path) -> ServedCheck:
+    """Ask the service for test pairs and compare with the predictions that evaluation wrote."""
+    lines = predictions.read_text(encoding="utf-8").splitlines()[:PAIRS_CHECKED]
+    expected = [json.loads(line) for line in lines]
+    with httpx.Client(base_url=url, timeout=60) as client:
+        served = [rating for batch in _batches(expected) for rating in _predict(client, batch)]
+    ratings = np.array(served)
+    offline = np.array([pair["predicted"] for pair in expected])
+    truth = np.array([pair["rating"] for pair in expected])
+    return ServedCheck(
+        pairs=len(expected),
+        largest_difference=float(np.abs(ratings - offline).max()),
+        mse=float(np.square(ratings - truth).mean()),
+    )
+
+
+def best_items(url: str, user: str, candidates: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """The user's best candidates by the service's ``/rank``."""
+    response = httpx.post(
+        f"{url}/rank", json={"user": user, "candidates": list(candidates), "top_k": top_k}, timeout=60
+    )
+    response.raise_for_status()
+    items: list[dict[str, Any]] = response.json()["items"]
+    return items
+
+
+def _predict(client: httpx.Client, pairs: Sequence[dict[str, Any]]) -> list[float]:
+    asked = [{"user": pair["user"], "item": pair["item"]} for pair in pairs]
+    response = client.post("/predict", json={"pairs": asked})
+    response.raise_for_status()
+    return [prediction["rating"] for prediction in response.json()["predictions"]]
+
+
+def _batches(pairs: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    for start in range(0, len(pairs), PAIRS_A_REQUEST):
+        yield pairs[start : start + PAIRS_A_REQUEST]

@@ -1,0 +1,150 @@
+"""Evaluation: the test part, read once, against tuned baselines on the same split."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.atomic import write_text
+from ubert_training.baselines import baseline_ratings
+from ubert_training.devices import DeviceChoice, make_accelerator
+from ubert_training.finetune import (
+    KIND,
+    SPLIT,
+    FineTuning,
+    RatingParts,
+    cached_states,
+    final_ratings,
+    network_outputs,
+)
+from ubert_training.histories import Histories, KnownReviews
+from ubert_training.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores
+from ubert_training.model_files import load_model
+from ubert_training.pair_batches import PairSource
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+from ubert_training.stage import finished_stage, plain
+from ubert_training.tokens import TokenizedReviews
+
+MODEL_NAME = "U-BERT"
+BIAS_NAME = "U-BERT without text"
+EVALUATION = "evaluation.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TestRatings:
+    """The test part as the fine-tuned model rates it: (P,) each, in stars."""
+
+    __test__ = False  # not a test class, whatever its name
+
+    histories: Histories
+    truth: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
+
+    ``U-BERT without text`` is the model's own bias part alone: what is left of it when no review is read.
+    """
+
+    scores: Mapping[str, Scores]
+    settings: Mapping[str, Mapping[str, Any]]
+    by_user_history: Mapping[str, Mapping[str, Scores]]
+    by_item_history: Mapping[str, Mapping[str, Scores]]
+    differences: Mapping[str, Estimate]
+
+    @property
+    def best_baseline(self) -> str:
+        """The baseline with the least MSE."""
+        return min((name for name in self.settings), key=lambda name: self.scores[name].mse.value)
+
+
+def rate_test_part(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> TestRatings:
+    """Rate the test part with the model of a finished ``finetune`` stage. Raises ``InputError`` if it is not one."""
+    files = load_model(directory, KIND)
+    split = Split.load(directory / SPLIT, table)
+    parts = RatingParts.load(directory)
+    tokenizer: ReviewTokenizer = files.tokenizer()
+    tokens = TokenizedReviews.of(table.text, tokenizer)
+    model = files.build_rating_model()
+    accelerator = make_accelerator(device)
+    model.to(accelerator.device)
+    bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
+    source = PairSource(table=table, identities=files.identities, tokens=tokens, bank=bank)
+    histories = KnownReviews(table, split.train, tokens.lengths, files.config).histories(split.test)
+    outputs = network_outputs(FineTuning(model), source, histories, accelerator.device)
+    without_text = RatingParts(bias=parts.bias, blend_weight=0.0)
+    return TestRatings(
+        histories=histories,
+        truth=table.rating[split.test].astype(np.float64),
+        predicted=final_ratings(files.config, parts, histories, outputs),
+        bias=final_ratings(files.config, without_text, histories, outputs),
+    )
+
+
+def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> Evaluation:
+    """Score a finished ``finetune`` stage and write ``evaluation.json``, the predictions and a plot beside it."""
+    rated = rate_test_part(table, directory, states=states, device=device)
+    split = Split.load(directory / SPLIT, table)
+    seed = int(finished_stage(directory, KIND)["inputs"]["options"]["loop"]["seed"])
+    baselines = list(baseline_ratings(table, split, seed))
+    errors = {
+        MODEL_NAME: rated.predicted - rated.truth,
+        BIAS_NAME: rated.bias - rated.truth,
+        **{baseline.name: baseline.ratings - rated.truth for baseline in baselines},
+    }
+    evaluation = Evaluation(
+        scores={name: scores(values) for name, values in errors.items()},
+        settings={baseline.name: baseline.settings for baseline in baselines},
+        by_user_history=_sliced(errors, history_slices(rated.histories.user_count)),
+        by_item_history=_sliced(errors, history_slices(rated.histories.item_count)),
+        differences={
+            name: paired_difference(errors[MODEL_NAME], values) for name, values in errors.items() if name != MODEL_NAME
+        },
+    )
+    write_text(directory / EVALUATION, json.dumps(plain(evaluation), indent=2, ensure_ascii=False) + "\n")
+    _write_predictions(directory / PREDICTIONS, table, rated)
+    return evaluation
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The scores as a table for the terminal, best first."""
+    table = Table(title="Test part (95% bootstrap intervals)")
+    for column in ("model", "MSE", "RMSE", "MAE", "MSE of U-BERT minus this"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, scored in sorted(evaluation.scores.items(), key=lambda entry: entry[1].mse.value):
+        difference = evaluation.differences.get(name)
+        table.add_row(
+            name,
+            str(scored.mse),
+            f"{scored.rmse.value:.4f}",
+            f"{scored.mae.value:.4f}",
+            "" if difference is None else str(difference),
+            style="bold" if name == MODEL_NAME else None,
+        )
+    return table
+
+
+def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, Scores]]:
+    return {name: {model: scores(values[index]) for model, values in errors.items()} for name, index in slices.items()}
+
+
+def _write_predictions(path: Path, table: ReviewTable, rated: TestRatings) -> None:
+    """One JSON line a test pair, so that a served rating can be compared with this one."""
+    lines = [
+        json.dumps({"user": table.user[row], "item": table.item[row], "rating": truth, "predicted": predicted})
+        for row, truth, predicted in zip(
+            rated.histories.pairs.tolist(), rated.truth.tolist(), rated.predicted.tolist(), strict=True
+        )
+    ]
+    write_text(path, "\n".join(lines) + "\n")

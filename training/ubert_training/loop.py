@@ -1,0 +1,285 @@
+"""The training loop that pre-training and fine-tuning share: resumable at any step, on one process or many."""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from ubert_model.config import require, require_choice
+from ubert_training.atomic import replacing
+from ubert_training.devices import Precision, uses_bfloat16
+from ubert_training.progress import progress_bar
+
+Rows = NDArray[np.int64]
+
+CHECKPOINT = "checkpoint.pt"
+BEST_WEIGHTS = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How long and how fast to train.
+
+    ``patience`` counts epochs without a better validation score before stopping (None: never).
+    ``checkpoint_seconds`` bounds the work that a killed process repeats.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    max_gradient_norm: float = 1.0
+    accumulate: int = 1
+    patience: int | None = None
+    precision: Precision = "auto"
+    checkpoint_seconds: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
+        require_choice("precision", self.precision, Precision)
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive step size")
+        require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
+
+
+class Task(Protocol):
+    """What is trained. Everything that it draws follows from (seed, epoch, step), so that a resumed run repeats it."""
+
+    model: nn.Module
+
+    def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
+        """Groups for the optimizer."""
+
+    def batches(self, epoch: int) -> Sequence[Rows]:
+        """The epoch's batches, over all processes."""
+
+    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
+        """Mean loss over ``rows``, on the accelerator's device; ``step`` is the batch's position in the epoch."""
+
+    def validation_loss(self) -> float:
+        """What early stopping watches, lower is better; the model is in evaluation mode."""
+
+
+@dataclass
+class Position:
+    """Where a run stands, and what it has seen."""
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = -1
+    validation_losses: list[float] = field(default_factory=list)
+
+
+def train(
+    task: Task, options: LoopOptions, directory: Path, accelerator: Accelerator, description: str, fingerprint: str
+) -> Position:
+    """Train to the end or to early stopping; the model is left with its best weights.
+
+    A checkpoint in ``directory`` with the same fingerprint is continued, to the same result within floating-point
+    noise: batches, masks and dropout repeat, since their generators are part of the checkpoint or of the position.
+    """
+    run = _Run(task, options, directory, accelerator, fingerprint)
+    run.resume()
+    with progress_bar(description, run.total_steps, disable=not accelerator.is_main_process) as advance:
+        advance(run.steps_done())
+        while not run.finished():
+            run.epoch(advance)
+    run.restore_best()
+    return run.position
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(
+        self, task: Task, options: LoopOptions, directory: Path, accelerator: Accelerator, fingerprint: str
+    ) -> None:
+        self.task = task
+        self.options = options
+        self.directory = directory
+        self.accelerator = accelerator
+        self.fingerprint = fingerprint
+        self.position = Position()
+        self.bfloat16 = uses_bfloat16(options.precision, accelerator.device)
+        optimizer = torch.optim.AdamW(task.parameter_groups(options), lr=options.learning_rate)
+        self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
+        self.steps_per_epoch = len(task.batches(0))
+        self.total_steps = self.steps_per_epoch * options.epochs
+        updates = math.ceil(self.steps_per_epoch / options.accumulate) * options.epochs
+        warmup = max(1, round(options.warmup_share * updates))
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer.optimizer,
+            lambda update: min((update + 1) / warmup, max(0.0, (updates - update) / max(1, updates - warmup))),
+        )
+
+    def steps_done(self) -> int:
+        return self.position.epoch * self.steps_per_epoch + self.position.step
+
+    def finished(self) -> bool:
+        """All epochs done, or none of the last ``patience`` was better."""
+        position, patience = self.position, self.options.patience
+        stalled = patience is not None and position.epoch - 1 - position.best_epoch >= patience
+        return position.epoch >= self.options.epochs or (position.best_epoch >= 0 and stalled)
+
+    def epoch(self, advance: Callable[[int], None]) -> None:
+        """Train from the current position to the end of the epoch, then validate."""
+        position = self.position
+        batches = self.task.batches(position.epoch)
+        saved_at = time.monotonic()
+        self.model.train()
+        with self._writer() as writer:
+            for step in range(position.step, len(batches)):
+                last = step + 1 == len(batches)
+                loss = self._step(batches[step], step, update=last or (step + 1) % self.options.accumulate == 0)
+                position.step = step + 1
+                writer.add_scalar("loss/train", loss, self.steps_done())
+                advance(1)
+                at_update = position.step % self.options.accumulate == 0
+                if at_update and not last and time.monotonic() - saved_at > self.options.checkpoint_seconds:
+                    self._save()
+                    saved_at = time.monotonic()
+            validation_loss = self._validate()
+            writer.add_scalar("loss/validation", validation_loss, self.steps_done())
+        self._end_epoch(validation_loss)
+
+    def _step(self, rows: Rows, step: int, *, update: bool) -> float:
+        """One batch; gradients are averaged over processes and over ``accumulate`` batches."""
+        accelerator, processes = self.accelerator, self.accelerator.num_processes
+        mine = rows[accelerator.process_index :: processes]
+        # With a share of the batch per process, unequal shares would weigh unequally: undo the plain average.
+        share = len(mine) * processes / len(rows) / self.options.accumulate
+        synchronise = contextlib.nullcontext() if update else accelerator.no_sync(self.model)
+        with synchronise:
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
+                loss = self.task.loss(self.model, mine, self.position.epoch, step)
+            accelerator.backward(loss * share)
+        if update:
+            accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+            self.position.updates += 1
+        return loss.item()
+
+    def _validate(self) -> float:
+        self.model.eval()
+        with torch.no_grad():
+            return self.task.validation_loss()
+
+    def _end_epoch(self, validation_loss: float) -> None:
+        position = self.position
+        position.validation_losses.append(validation_loss)
+        if validation_loss < position.best_loss:
+            position.best_loss, position.best_epoch = validation_loss, position.epoch
+            if self.accelerator.is_main_process:
+                with replacing(self.directory / BEST_WEIGHTS) as partial:
+                    save_file(weights_of(self.task.model), partial)
+        position.epoch, position.step = position.epoch + 1, 0
+        self._save()
+
+    def _save(self) -> None:
+        """Write the checkpoint; it appears whole or not at all."""
+        if not self.accelerator.is_main_process:
+            return
+        checkpoint = {
+            "fingerprint": self.fingerprint,
+            "position": vars(self.position),
+            "model": weights_of(self.task.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "generators": _generators(),
+        }
+        with replacing(self.directory / CHECKPOINT) as partial:
+            torch.save(checkpoint, partial)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint if there is one of this configuration, else start from the seed."""
+        torch.manual_seed(self.options.seed + self.accelerator.process_index)
+        path = self.directory / CHECKPOINT
+        if not path.is_file():
+            return
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if checkpoint["fingerprint"] != self.fingerprint:
+            return
+        self.position = Position(**checkpoint["position"])
+        self.task.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scheduler.load_state_dict(checkpoint["scheduler"])
+        _restore_generators(checkpoint["generators"])
+
+    def restore_best(self) -> None:
+        """Load the weights of the best epoch and drop the checkpoint, which nothing needs any more."""
+        self.accelerator.wait_for_everyone()
+        self.task.model.load_state_dict(load_file(self.directory / BEST_WEIGHTS))
+        self.task.model.eval()
+
+    def _writer(self) -> contextlib.AbstractContextManager[Any]:
+        """TensorBoard's writer on the main process; elsewhere a sink. Resumed steps replace what a kill left."""
+        log = self.directory / "tensorboard"
+        if not self.accelerator.is_main_process:
+            return contextlib.nullcontext(_Sink())
+        return SummaryWriter(str(log), purge_step=self.steps_done())
+
+
+class _Sink:
+    """Where the log of the other processes goes."""
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Ignore: the main process logs."""
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """All weights on the CPU, shared storage undone, as safetensors wants them."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def decayed_groups(
+    model: nn.Module, weight_decay: float, rates: Mapping[str, float], decays: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Optimizer groups: vectors (norms, biases) never decay; names by prefix may have their own rate or decay."""
+    groups: dict[tuple[float | None, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        decay = next((value for prefix, value in decays.items() if name.startswith(prefix)), decay)
+        rate = next((value for prefix, value in rates.items() if name.startswith(prefix)), None)
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, **({} if rate is None else {"lr": rate})}
+        for (rate, decay), parameters in groups.items()
+    ]
+
+
+def shuffled_batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> list[Rows]:
+    """All rows in a random order that follows from (seed, epoch), cut into batches."""
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def _generators() -> dict[str, Any]:
+    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def _restore_generators(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,61 @@
+"""From a fine-tuned model to the bundle that the online side opens (`ubert export`)."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from ubert_model.bundle import (
+    ENCODER_CONFIG,
+    ENCODER_GRAPH,
+    IDENTITIES,
+    METRICS,
+    SCORER_GRAPH,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    write_bundle,
+)
+from ubert_model.errors import InputError
+from ubert_training.evaluate import EVALUATION
+from ubert_training.export import export_encoder, export_scorer
+from ubert_training.finetune import KIND, RatingParts
+from ubert_training.loop import weights_of
+from ubert_training.model_files import load_model
+from ubert_training.stage import finished_stage
+from ubert_training.state_bank import encoder_digest
+
+
+def export_bundle(run: Path, bundle: Path) -> Bundle:
+    """Write the bundle of a finished and evaluated ``finetune`` stage.
+
+    Raises ``InputError`` if the stage is not finished or has not been evaluated: a bundle carries its metrics.
+    """
+    files = load_model(run, KIND)
+    stage = finished_stage(run, KIND)
+    evaluation = run / EVALUATION
+    if not evaluation.is_file():
+        raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle carries its metrics")
+    parts = RatingParts.load(run)
+    model = files.build_rating_model()
+    encoder = model.review_encoder
+    manifest = Manifest(
+        config=files.config,
+        state_dim=encoder.dim,
+        encoder_digest=encoder_digest(encoder, files.tokenizer_json, files.config.max_length, projected=True),
+        bias=parts.bias,
+        blend_weight=parts.blend_weight,
+        origin={"fingerprint": stage["fingerprint"], "table": stage["inputs"]["table"], "training": stage["summary"]},
+    )
+
+    def write_files(directory: Path) -> None:
+        save_file(weights_of(model), directory / WEIGHTS)
+        (directory / ENCODER_CONFIG).write_text(files.bert_config.to_json_string(), encoding="utf-8")
+        (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")
+        (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
+        (directory / METRICS).write_text(evaluation.read_text(encoding="utf-8"), encoding="utf-8")
+        export_encoder(model, directory / ENCODER_GRAPH)
+        export_scorer(model, directory / SCORER_GRAPH)
+
+    return write_bundle(bundle, manifest, write_files)

@@ -1,0 +1,102 @@
+"""Which tokens pre-training hides, and what it shows in their place (task 1)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.tokenizer import ReviewTokenizer
+
+MaskingStrategy = Literal["opinion", "random", "none"]
+
+WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
+"""A word as a lexicon writes it: hyphens and apostrophes stay inside ("well-made", "don't")."""
+
+RANDOM_SHARE = 0.15  # BERT's share of words, for the ablation of Table 3
+SHOW_MASK, SHOW_RANDOM = 0.8, 0.1  # BERT's 80/10/10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Maskable:
+    """The words of one review that may be hidden, as token spans (start, stop): (W, 2)."""
+
+    spans: NDArray[np.int64]
+
+
+class Masker:
+    """Hides half of a review's opinion words (or, for the ablation, 15% of all words; or none).
+
+    All word pieces of a chosen word are predicted; of the chosen words 80% are shown as [MASK], 10% as random
+    word pieces, 10% as they are. Every draw comes from the generator that the caller passes.
+    """
+
+    def __init__(
+        self, tokenizer: ReviewTokenizer, lexicon: frozenset[str], strategy: MaskingStrategy, share: float = 0.5
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._lexicon = lexicon
+        self.strategy = strategy
+        self.share = RANDOM_SHARE if strategy == "random" else share
+        self._mask_id = tokenizer.token_id("[MASK]")
+        special = {tokenizer.token_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
+        self._ordinary = np.array([i for i in range(tokenizer.vocabulary_size) if i not in special])
+
+    def maskable(self, texts: Sequence[str]) -> list[Maskable]:
+        """Token spans of the maskable words of each review."""
+        return [Maskable(spans=self._spans(text)) for text in texts]
+
+    def _spans(self, text: str) -> NDArray[np.int64]:
+        spans: list[tuple[int, int]] = []
+        if self.strategy != "none" and text.strip():
+            words = [
+                match.span()
+                for match in WORD.finditer(text.strip())
+                if self.strategy == "random" or match.group().lower().replace("’", "'") in self._lexicon
+            ]
+            spans = _token_spans(words, self._tokenizer.character_spans(text.strip()))
+        return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+    def mask(
+        self, token_ids: NDArray[np.int64], maskable: Maskable, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Token ids as shown to the encoder, and which positions it must reconstruct: both (L,)."""
+        shown = token_ids.copy()
+        predicted = np.zeros(len(token_ids), dtype=bool)
+        words = len(maskable.spans)
+        if not words:
+            return shown, predicted
+        chosen = rng.choice(words, size=max(1, round(self.share * words)), replace=False)
+        for start, stop in maskable.spans[np.sort(chosen)]:
+            predicted[start:stop] = True
+            draw = rng.random()
+            if draw < SHOW_MASK:
+                shown[start:stop] = self._mask_id
+            elif draw < SHOW_MASK + SHOW_RANDOM:
+                shown[start:stop] = rng.choice(self._ordinary, size=stop - start)
+        return shown, predicted
+
+
+def _token_spans(words: Sequence[tuple[int, int]], characters: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Character spans of words → token spans; words cut off by the length limit are left out.
+
+    Both sequences ascend, so one pass over the tokens serves all words. Special tokens have empty spans.
+    """
+    spans: list[tuple[int, int]] = []
+    token = 0
+    for begin, end in words:
+        while token < len(characters) and (characters[token][1] <= begin or not _real(characters[token])):
+            token += 1
+        stop = token
+        while stop < len(characters) and _real(characters[stop]) and characters[stop][0] < end:
+            stop += 1
+        if stop > token and characters[stop - 1][1] >= end:
+            spans.append((token, stop))
+        token = stop
+    return spans
+
+
+def _real(span: tuple[int, int]) -> bool:
+    return span[1] > span[0]

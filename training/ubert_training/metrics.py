@@ -1,0 +1,73 @@
+"""Errors of predicted ratings, with bootstrap intervals over pairs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Errors = NDArray[np.float64]
+
+RESAMPLES = 2000
+LEVEL = 0.95
+HISTORY_SLICES = (("0", 0, 0), ("1–2", 1, 2), ("3–9", 3, 9), ("10+", 10, None))
+"""Slices by the number of reviews in an entity's history: name, least, most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure and its bootstrap interval at the level :data:`LEVEL`."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """MSE in stars², RMSE and MAE in stars, over ``pairs`` pairs."""
+
+    pairs: int
+    mse: Estimate
+    rmse: Estimate
+    mae: Estimate
+
+
+def scores(errors: Errors, seed: int = 0) -> Scores:
+    """Scores of predicted minus true ratings, (P,). The same seed and size resample the same pairs."""
+    squared, absolute = np.square(errors), np.abs(errors)
+    index = _resamples(len(errors), seed)
+    mse = squared[index].mean(axis=1)
+    return Scores(
+        pairs=len(errors),
+        mse=_estimate(float(squared.mean()), mse),
+        rmse=_estimate(float(np.sqrt(squared.mean())), np.sqrt(mse)),
+        mae=_estimate(float(absolute.mean()), absolute[index].mean(axis=1)),
+    )
+
+
+def paired_difference(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
+    """MSE minus the baseline's MSE on the same pairs (below 0: better); pairs are resampled together."""
+    difference = np.square(errors) - np.square(baseline_errors)
+    return _estimate(float(difference.mean()), difference[_resamples(len(errors), seed)].mean(axis=1))
+
+
+def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
+    """Positions of the pairs whose entity has that many reviews to read; empty slices are left out."""
+    found = {
+        name: np.flatnonzero((counts >= least) & (counts <= (np.inf if most is None else most)))
+        for name, least, most in HISTORY_SLICES
+    }
+    return {name: index for name, index in found.items() if len(index)}
+
+
+def _resamples(size: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, size]).integers(0, size, size=(RESAMPLES, size), dtype=np.int64)
+
+
+def _estimate(value: float, resampled: Errors) -> Estimate:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return Estimate(value=value, low=float(low), high=float(high))

@@ -1,0 +1,86 @@
+"""The files that a training stage leaves for the next: weights, architecture, tokenizer, identities."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import BertConfig
+
+from ubert_model.bundle import ENCODER_CONFIG, IDENTITIES, TOKENIZER, WEIGHTS
+from ubert_model.config import ModelConfig
+from ubert_model.ids import Identities
+from ubert_model.nn.rating_model import RatingModel
+from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.atomic import replacing, write_text
+from ubert_training.loop import weights_of
+from ubert_training.stage import finished_stage
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A trained model as it lies in a stage's directory."""
+
+    config: ModelConfig
+    bert_config: BertConfig
+    tokenizer_json: str
+    identities: Identities
+    weights: Mapping[str, Tensor]
+
+    def tokenizer(self, *, pretraining: bool = False) -> ReviewTokenizer:
+        """The tokenizer, cut to the stage's review length."""
+        length = self.config.pretrain_max_length if pretraining else self.config.max_length
+        return ReviewTokenizer(self.tokenizer_json, length)
+
+    def build_encoder(self) -> ReviewEncoder:
+        """An encoder of this architecture with these weights."""
+        encoder = ReviewEncoder.from_config(self.bert_config, self.config.state_dim)
+        encoder.load_state_dict(weights_below(self.weights, "review_encoder"))
+        return encoder
+
+    def build_rating_model(self) -> RatingModel:
+        """The fine-tuned model, in evaluation mode."""
+        model = RatingModel(
+            ReviewEncoder.from_config(self.bert_config, self.config.state_dim),
+            self.config,
+            users=len(self.identities.users),
+            items=len(self.identities.items),
+            domains=len(self.identities.domains),
+            mean_rating=0.0,
+        )
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+def save_model(
+    directory: Path, model: nn.Module, encoder: ReviewEncoder, config: ModelConfig, tokenizer_json: str, ids: Identities
+) -> None:
+    """Write a model's files; each appears whole or not at all."""
+    with replacing(directory / WEIGHTS) as partial:
+        save_file(weights_of(model), partial)
+    write_text(directory / ENCODER_CONFIG, encoder.bert.config.to_json_string())
+    write_text(directory / TOKENIZER, tokenizer_json)
+    write_text(directory / IDENTITIES, json.dumps(ids.to_json()))
+    write_text(directory / CONFIG, json.dumps(config.to_json(), indent=2))
+
+
+def load_model(directory: Path, kind: str) -> ModelFiles:
+    """Read the model that a finished stage left. Raises ``InputError`` if it is not finished or of another kind."""
+    finished_stage(directory, kind)
+    return ModelFiles(
+        config=ModelConfig.from_json(json.loads((directory / CONFIG).read_text(encoding="utf-8"))),
+        bert_config=BertConfig.from_json_file(str(directory / ENCODER_CONFIG)),
+        tokenizer_json=(directory / TOKENIZER).read_text(encoding="utf-8"),
+        identities=Identities.from_json(json.loads((directory / IDENTITIES).read_text(encoding="utf-8"))),
+        weights=load_file(directory / WEIGHTS),
+    )
+
+
+def weights_below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights of one submodule, its prefix taken off."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(f"{prefix}.")}

@@ -1,0 +1,36 @@
+"""Loss functions, Eq. 9 and Eq. 15."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pretraining_loss(
+    *,
+    token_logits: Tensor,
+    token_targets: Tensor,
+    token_reviews: Tensor,
+    predicted: Tensor,
+    ratings: Tensor,
+    beta: float,
+    token_weight: float = 1.0,
+) -> Tensor:
+    """Eq. 9 over one batch, averaged over its reviews where the paper sums over the corpus.
+
+    A review without masked tokens has no first term. ``token_weight`` is 1 in the paper; 0 removes task 1.
+
+    Shape:
+        token_logits: (M, V); token_targets, token_reviews (row of the review in the batch): (M,);
+        predicted, ratings: (B,), in stars. Output: scalar.
+    """
+    losses = F.cross_entropy(token_logits.float(), token_targets, reduction="none")  # (M,)
+    reviews = ratings.shape[0]
+    counts = torch.bincount(token_reviews, minlength=reviews).clamp(min=1)  # (B,)
+    per_review = torch.zeros_like(ratings).index_add(0, token_reviews, losses) / counts  # (B,)
+    rating_error = (predicted.float() - ratings).square()
+    return (token_weight * per_review + beta * rating_error).mean()
+
+
+def rating_loss(predicted: Tensor, ratings: Tensor) -> Tensor:
+    """Eq. 15: mean squared error in stars²; both (B,)."""
+    return F.mse_loss(predicted.float(), ratings)

@@ -1,0 +1,68 @@
+"""All reviews of a table as word piece ids, in one flat array."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ubert_model.tokenizer import ReviewTokenizer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TokenizedReviews:
+    """Token ids of R reviews end to end: review r owns ``ids[starts[r] : starts[r + 1]]``.
+
+    Shape:
+        ids: (T,) int32; starts: (R + 1,) int64.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: ReviewTokenizer) -> "TokenizedReviews":
+        """Tokenize in order."""
+        encoded = tokenizer.encode(texts)
+        starts = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(ids) for ids in encoded], out=starts[1:])
+        flat = [np.asarray(ids, dtype=np.int32) for ids in encoded]
+        return cls(ids=np.concatenate(flat) if flat else np.zeros(0, dtype=np.int32), starts=starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """L of each review, (R,)."""
+        return np.diff(self.starts)
+
+    def review(self, row: int) -> NDArray[np.int32]:
+        """Token ids of one review, (L,)."""
+        return self.ids[self.starts[row] : self.starts[row + 1]]
+
+    def padded(self, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of some reviews, (R, L) int64 and bool; padding has id 0 and is masked."""
+        reviews = [self.review(int(row)) for row in rows]
+        length = max((len(review) for review in reviews), default=0)
+        ids = np.zeros((len(reviews), length), dtype=np.int64)
+        mask = np.zeros((len(reviews), length), dtype=bool)
+        for index, review in enumerate(reviews):
+            ids[index, : len(review)] = review
+            mask[index, : len(review)] = True
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def length_buckets(self, rows: NDArray[np.int64], token_budget: int) -> Iterator[NDArray[np.int64]]:
+        """Cut ``rows`` into batches of similar length, padded size within the budget; longest first.
+
+        Longest first, so that a budget too large for memory fails at once and not after an hour.
+        """
+        lengths = self.lengths
+        ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+        start = 0
+        while start < len(ordered):
+            size = max(1, token_budget // max(1, int(lengths[ordered[start]])))
+            yield ordered[start : start + size]
+            start += size
