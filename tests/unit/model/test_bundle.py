@@ -1,0 +1,194 @@
+"""A bundle is whole or refused: every file is checked, the manifest itself too, and a failed export changes nothing."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.tiny_tokenizer import tiny_tokenizer_json
+from ubert_model.bundle import (
+    ENCODER_GRAPH,
+    IDENTITIES,
+    MANIFEST,
+    METRICS,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    write_bundle,
+)
+from ubert_model.config import preset
+from ubert_model.errors import BundleError
+from ubert_model.ids import Identities, IdTable
+from ubert_model.rating import BiasModel
+
+DRAFT = Manifest(
+    config=preset("tiny"),
+    state_dim=16,
+    encoder_digest="e" * 64,
+    bias=BiasModel(mean=4, intercept=0, user_weight=1, item_weight=1, user_shrinkage=3, item_shrinkage=5),
+    blend_weight=0.25,
+    origin={"source": "unit test", "seed": 0},
+)
+IDS = Identities(IdTable(["u"]), IdTable(["i"]), IdTable(["Music"]), {"i": "Music"}, "Music")
+
+
+def fill(directory: Path, weights: bytes = b"weights") -> None:
+    (directory / WEIGHTS).write_bytes(weights)
+    (directory / ENCODER_GRAPH).write_bytes(b"graph")
+    (directory / TOKENIZER).write_text(tiny_tokenizer_json(), encoding="utf-8")
+    (directory / IDENTITIES).write_text(json.dumps(IDS.to_json()), encoding="utf-8")
+    (directory / METRICS).write_text('{"mse": 0.75}', encoding="utf-8")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_bundle(tmp_path / "bundle", DRAFT, fill)
+
+
+def edit_manifest(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle.file(MANIFEST)
+    values = json.loads(path.read_text(encoding="utf-8"))
+    edit(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_a_loaded_bundle_is_what_was_written(bundle: Bundle) -> None:
+    loaded = Bundle.load(bundle.path)
+    assert loaded.manifest == bundle.manifest
+    assert replace(loaded.manifest, bundle_id="", files={}) == DRAFT
+    assert set(loaded.manifest.files) == {WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS}
+    assert loaded.file(WEIGHTS).read_bytes() == b"weights"
+    assert loaded.metrics() == {"mse": 0.75}
+    assert loaded.identities.to_json() == Identities.from_json(IDS.to_json()).to_json()
+
+
+def test_a_bundles_tokenizer_is_cut_to_the_length_that_states_are_made_with(bundle: Bundle) -> None:
+    assert bundle.tokenizer().max_length == preset("tiny").max_length
+    assert len(bundle.tokenizer().encode(["good " * 99])[0]) == preset("tiny").max_length
+
+
+def test_the_same_content_has_the_same_identifier_and_any_other_another(tmp_path: Path, bundle: Bundle) -> None:
+    again = write_bundle(tmp_path / "again", DRAFT, fill)
+    other_weights = write_bundle(tmp_path / "other", DRAFT, lambda directory: fill(directory, b"others"))
+    other_blend = write_bundle(tmp_path / "blend", replace(DRAFT, blend_weight=0.5), fill)
+    assert again.manifest.bundle_id == bundle.manifest.bundle_id
+    assert len({each.manifest.bundle_id for each in (bundle, other_weights, other_blend)}) == 3
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS])
+def test_a_changed_file_is_refused_by_name(bundle: Bundle, name: str) -> None:
+    content = bytearray(bundle.file(name).read_bytes())
+    content[len(content) // 2] ^= 1
+    bundle.file(name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} differs from its checksum"):
+        Bundle.load(bundle.path)
+
+
+def test_a_truncated_file_is_refused_by_name(bundle: Bundle) -> None:
+    bundle.file(WEIGHTS).write_bytes(b"weight")
+    with pytest.raises(BundleError, match=WEIGHTS):
+        Bundle.load(bundle.path)
+
+
+def test_a_missing_file_is_refused_by_name(bundle: Bundle) -> None:
+    bundle.file(ENCODER_GRAPH).unlink()
+    with pytest.raises(BundleError, match=f"{ENCODER_GRAPH} is missing"):
+        Bundle.load(bundle.path)
+
+
+TAMPERING: dict[str, Callable[[dict[str, Any]], object]] = {
+    "blend weight": lambda values: values.update(blend_weight=1.0),
+    "bias": lambda values: values["bias"].update(mean=3.0),
+    "config": lambda values: values["config"].update(max_length=8),
+    "origin": lambda values: values["origin"].update(seed=1),
+    "file list": lambda values: values["files"].pop(METRICS),
+    "identifier": lambda values: values.update(bundle_id="0" * 16),
+}
+
+
+@pytest.mark.parametrize("edit", TAMPERING.values(), ids=TAMPERING)
+def test_a_manifest_changed_after_export_is_refused(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> None:
+    edit_manifest(bundle, edit)
+    with pytest.raises(BundleError, match="changed after export"):
+        Bundle.load(bundle.path)
+
+
+MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "lacks a field": lambda values: values.pop("bias"),
+    "has a field too many": lambda values: values.update(colour="red"),
+    "has an unknown option": lambda values: values["config"].update(colour="red"),
+    "has an impossible option": lambda values: values["config"].update(max_length=1),
+}
+
+
+@pytest.mark.parametrize("edit", MALFORMED.values(), ids=MALFORMED)
+def test_a_manifest_of_another_shape_is_refused(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> None:
+    edit_manifest(bundle, edit)
+    with pytest.raises(BundleError, match=rf"{MANIFEST}.*export the bundle again"):
+        Bundle.load(bundle.path)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_format_version_is_refused_with_both_versions(bundle: Bundle, version: object) -> None:
+    edit_manifest(bundle, lambda values: values.update(format=version))
+    with pytest.raises(BundleError, match=f"format {version!r}.*reads format 1"):
+        Bundle.load(bundle.path)
+
+
+def test_a_manifest_that_is_not_json_is_refused(bundle: Bundle) -> None:
+    bundle.file(MANIFEST).write_text("{", encoding="utf-8")
+    with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.load(bundle.path)
+
+
+def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BundleError, match=f"holds no {MANIFEST}"):
+            Bundle.load(path)
+
+
+@pytest.mark.parametrize("interruption", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_export_leaves_the_previous_bundle_and_nothing_else(
+    bundle: Bundle, interruption: type[BaseException]
+) -> None:
+    def fill_half(directory: Path) -> None:
+        (directory / WEIGHTS).write_bytes(b"half")
+        raise interruption
+
+    with pytest.raises(interruption):
+        write_bundle(bundle.path, DRAFT, fill_half)
+    assert Bundle.load(bundle.path).manifest == bundle.manifest
+    assert [*bundle.path.parent.iterdir()] == [bundle.path]
+
+
+def test_a_new_bundle_replaces_the_old_one_whole(bundle: Bundle) -> None:
+    replaced = write_bundle(bundle.path, DRAFT, lambda directory: (directory / "only").touch())
+    assert replaced.manifest.bundle_id != bundle.manifest.bundle_id
+    assert sorted(file.name for file in bundle.path.iterdir()) == [MANIFEST, "only"]
+    assert [*bundle.path.parent.iterdir()] == [bundle.path]
+
+
+def test_a_bundle_is_written_into_an_empty_directory_but_never_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert write_bundle(tmp_path / "empty", DRAFT, fill).manifest.bundle_id
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("years of work", encoding="utf-8")
+    with pytest.raises(BundleError, match="no bundle"):
+        write_bundle(tmp_path / "taken", DRAFT, fill)
+    assert (tmp_path / "taken" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+
+
+def test_bundles_with_the_same_encoder_share_a_namespace_and_no_others_do() -> None:
+    blended = replace(DRAFT, blend_weight=1.0)
+    assert DRAFT.namespace("fp16") == blended.namespace("fp16")
+    versions = {
+        DRAFT.namespace("fp16").version,
+        DRAFT.namespace("int8").version,
+        replace(DRAFT, encoder_digest="f" * 64).namespace("fp16").version,
+    }
+    assert len(versions) == 3
+    assert all(set(version) <= set("0123456789abcdef") for version in versions)

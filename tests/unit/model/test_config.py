@@ -1,0 +1,104 @@
+"""Configuration validates itself: a message names the field, its value and what to do instead."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from ubert_model.config import PRESETS, ModelConfig, RatingScale, preset
+from ubert_model.errors import ConfigError
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"max_length": 2}, "max_length = 2", "use 3 to 512 tokens"),
+    ({"max_length": 513, "max_tokens": 600}, "max_length = 513", "use 3 to 512 tokens"),
+    ({"pretrain_max_length": 0}, "pretrain_max_length = 0", "use 3 to 512 tokens"),
+    ({"max_reviews": 0}, "max_reviews = 0", "use 1 or more"),
+    ({"max_length": 64, "max_tokens": 63}, "max_tokens = 63", "at least max_length (64)"),
+    ({"dropout": 1.0}, "dropout = 1.0", "probability below 1"),
+    ({"dropout": -0.1}, "dropout = -0.1", "probability below 1"),
+    ({"dropout": math.nan}, "dropout = nan", "probability below 1"),
+    ({"state_dim": 0}, "state_dim = 0", "positive dimension, or none"),
+    ({"rating_base": "mean"}, "rating_base = 'mean'", "leave_one_out_bias"),
+    ({"id_embeddings": "all"}, "id_embeddings = 'all'", "shrunk"),
+]
+
+
+@pytest.mark.parametrize(("options", "named", "remedy"), WRONG, ids=[named for _, named, _ in WRONG])
+def test_a_wrong_option_is_refused_by_field_value_and_remedy(options: dict[str, Any], named: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        ModelConfig(**options)
+    assert named in str(refusal.value)
+    assert remedy in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_length": 3, "max_tokens": 3},
+        {"max_length": 512, "max_tokens": 512, "pretrain_max_length": 512},
+        {"dropout": 0.0, "max_reviews": 1, "state_dim": 1},
+    ],
+    ids=str,
+)
+def test_bounds_themselves_are_allowed(options: dict[str, Any]) -> None:
+    config = ModelConfig(**options)
+    assert {name: getattr(config, name) for name in options} == options
+
+
+@pytest.mark.parametrize("bounds", [(5.0, 5.0), (5.0, 1.0), (math.nan, 5.0), (1.0, math.inf)])
+def test_a_scale_needs_two_finite_bounds_in_order(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"scale = .*lowest below highest"):
+        RatingScale(lowest=bounds[0], highest=bounds[1])
+
+
+@pytest.mark.parametrize("scale", [RatingScale(), RatingScale(lowest=0.5, highest=10)])
+def test_a_scale_is_parsed_from_what_it_prints(scale: RatingScale) -> None:
+    assert RatingScale.parse(str(scale)) == scale
+
+
+@pytest.mark.parametrize("text", ["", "5", "1-5", "1:3:5", "one:five"])
+def test_a_scale_written_otherwise_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="LOWEST:HIGHEST") as refusal:
+        RatingScale.parse(text)
+    assert repr(text) in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_knows_its_name_and_survives_json(name: str) -> None:
+    config = preset(name)
+    assert config.preset == name
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_preset_paper_has_the_papers_settings_and_no_option_beyond_it() -> None:
+    config = preset("paper")
+    assert (config.max_length, config.pretrain_max_length) == (220, 200)
+    beyond = (config.state_dim, config.rating_base, config.history_ratings, config.id_embeddings)
+    assert beyond == (None, "none", False, "free")
+
+
+def test_an_unknown_preset_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        preset("huge")
+    assert all(name in str(refusal.value) for name in ("'huge'", *PRESETS))
+
+
+def test_every_option_survives_json() -> None:
+    config = preset("tiny").with_options(
+        state_dim=8, id_embeddings="none", history_ratings=False, scale=RatingScale(lowest=0, highest=10)
+    )
+    assert ModelConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_an_unknown_field_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"\['dropuot'\].*remove"):
+        ModelConfig.from_json({**preset("tiny").to_json(), "dropuot": 0.1})
+
+
+def test_an_option_of_none_keeps_what_the_preset_says_and_others_are_validated() -> None:
+    config = preset("minilm")
+    assert config.with_options(state_dim=None, dropout=None) == config
+    assert config.with_options(dropout=0.0, history_ratings=False).dropout == 0.0
+    with pytest.raises(ConfigError, match="dropout"):
+        config.with_options(dropout=2)

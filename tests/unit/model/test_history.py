@@ -1,0 +1,98 @@
+"""Law 5 and the selection of a history: which reviews a prediction reads."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubert_model.history import RatingCounts, select_history, without_item, without_user
+from ubert_model.states.review import ReviewEntry
+
+names = st.sampled_from("abcd")
+entries = st.builds(
+    ReviewEntry,
+    review_id=st.uuids().map(str),
+    user=names,
+    item=names,
+    rating=st.floats(1, 5),
+    timestamp=st.integers(0, 5),
+    tokens=st.integers(0, 12),
+)
+review_lists = st.lists(entries, max_size=12).map(
+    lambda reviews: sorted(reviews, key=lambda review: review.recency, reverse=True)
+)
+budgets = st.tuples(st.integers(1, 8), st.integers(1, 60))
+
+
+def selected(reviews: list[ReviewEntry], budget: tuple[int, int]) -> list[ReviewEntry]:
+    return select_history(reviews, max_reviews=budget[0], max_tokens=budget[1])
+
+
+@given(reviews=review_lists, user=names, item=names)
+def test_the_review_of_a_pair_is_on_neither_side_of_its_own_prediction(
+    reviews: list[ReviewEntry], user: str, item: str
+) -> None:
+    of_user = [review for review in reviews if review.user == user]
+    of_item = [review for review in reviews if review.item == item]
+    read = without_item(of_user, item) + without_user(of_item, user)
+    assert all((review.user, review.item) != (user, item) for review in read)
+    targets = sum((review.user, review.item) == (user, item) for review in reviews)
+    assert len(read) == len(of_user) + len(of_item) - 2 * targets
+
+
+@given(reviews=review_lists, target=names)
+def test_leaving_a_review_out_keeps_the_order_of_the_others(reviews: list[ReviewEntry], target: str) -> None:
+    for kept in (without_item(reviews, target), without_user(reviews, target)):
+        places = [reviews.index(review) for review in kept]
+        assert places == sorted(places)
+
+
+@given(reviews=review_lists, budget=budgets)
+def test_a_selection_keeps_within_both_budgets_and_holds_only_reviews_with_tokens(
+    reviews: list[ReviewEntry], budget: tuple[int, int]
+) -> None:
+    selection = selected(reviews, budget)
+    assert len(selection) <= budget[0]
+    assert sum(review.tokens for review in selection) <= budget[1]
+    assert all(review.tokens for review in selection)
+
+
+@given(reviews=review_lists, budget=budgets)
+def test_a_selection_is_the_newest_reviews_without_a_gap(reviews: list[ReviewEntry], budget: tuple[int, int]) -> None:
+    with_tokens = [review for review in reviews if review.tokens]
+    selection = selected(reviews, budget)
+    assert selection == with_tokens[: len(selection)]
+    recencies = [review.recency for review in selection]
+    assert recencies == sorted(recencies, reverse=True)
+
+
+@given(reviews=review_lists, budget=budgets)
+def test_a_selection_ends_only_where_the_next_review_does_not_fit(
+    reviews: list[ReviewEntry], budget: tuple[int, int]
+) -> None:
+    selection = selected(reviews, budget)
+    rest = [review for review in reviews if review.tokens][len(selection) :]
+    rows = sum(review.tokens for review in selection)
+    assert not rest or len(selection) == budget[0] or rows + rest[0].tokens > budget[1]
+
+
+@given(reviews=review_lists, budget=budgets, more=st.tuples(st.integers(0, 4), st.integers(0, 30)))
+def test_a_larger_budget_extends_a_selection_and_never_replaces_a_part_of_it(
+    reviews: list[ReviewEntry], budget: tuple[int, int], more: tuple[int, int]
+) -> None:
+    small = selected(reviews, budget)
+    large = selected(reviews, (budget[0] + more[0], budget[1] + more[1]))
+    assert large[: len(small)] == small
+
+
+@given(reviews=review_lists)
+def test_counts_hold_the_number_and_the_sum_of_ratings(reviews: list[ReviewEntry]) -> None:
+    counts = RatingCounts.of(reviews)
+    assert counts.count == len(reviews)
+    assert counts.total == sum(review.rating for review in reviews)
+
+
+@given(reviews=review_lists, user=names, item=names)
+def test_counts_without_the_target_know_nothing_of_its_rating(reviews: list[ReviewEntry], user: str, item: str) -> None:
+    target = ReviewEntry(review_id="target", user=user, item=item, rating=5.0, timestamp=9, tokens=3)
+    kept = without_item([target, *reviews], item)
+    assert target not in kept
+    assert RatingCounts.of(kept) == RatingCounts.of(without_item(reviews, item))

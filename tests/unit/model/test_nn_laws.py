@@ -1,0 +1,172 @@
+"""Laws 3 and 7 for the modules: padding, order and neighbours never change an output; nothing becomes NaN."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from support.random_models import (
+    MAX_POSITIONS,
+    VOCABULARY,
+    pretraining_model,
+    random_side,
+    randomized,
+    rating_model,
+    review_encoder,
+    tiny_config,
+)
+from ubert_model.nn.co_matching import CoMatching
+from ubert_model.nn.rating_model import RatingModel
+
+USER_LENGTHS = [[2, 3], [], [6], [1, 1]]
+ITEM_LENGTHS = [[4], [2, 5], [], [3]]
+SIDE_NAMES = ("states", "offsets", "mask")
+
+
+def batch(model: RatingModel, user_lengths: list[list[int]], item_lengths: list[list[int]]) -> dict[str, Tensor]:
+    """Arguments of ``RatingModel.forward`` by name."""
+    dim = model.review_encoder.dim
+    sides = {"user": random_side(user_lengths, dim, seed=1), "item": random_side(item_lengths, dim, seed=2)}
+    return {
+        "user": torch.arange(len(user_lengths)),
+        "item": torch.arange(len(item_lengths)) + 1,
+        "domain": torch.arange(len(item_lengths)) % 3,
+        **{f"{name}_{part}": getattr(side, part) for name, side in sides.items() for part in SIDE_NAMES},
+    }
+
+
+def rate(model: RatingModel, inputs: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        rating: Tensor = model(**inputs)
+    return rating
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["rated history", "unrated history"])
+def model(request: pytest.FixtureRequest) -> RatingModel:
+    return rating_model(history_ratings=request.param)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+@pytest.mark.parametrize("garbage", [0.0, 1e6, -1e15])
+def test_a_padded_row_never_changes_a_rating(model: RatingModel, side: str, garbage: float) -> None:
+    inputs = batch(model, USER_LENGTHS, ITEM_LENGTHS)
+    padded = dict(inputs)
+    for part, value in zip(SIDE_NAMES, (garbage, garbage, False), strict=True):
+        rows = inputs[f"{side}_{part}"]
+        padded[f"{side}_{part}"] = torch.cat([rows, torch.full_like(rows[:, :4], value)], dim=1)
+    torch.testing.assert_close(rate(model, padded), rate(model, inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_batch_neighbours_never_change_a_rating(model: RatingModel) -> None:
+    inputs = batch(model, USER_LENGTHS, ITEM_LENGTHS)
+    together = rate(model, inputs)
+    alone = [
+        rate(model, {name: tensor[row : row + 1] for name, tensor in inputs.items()}) for row in range(len(together))
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_one_user_shared_by_all_items_equals_the_user_repeated(model: RatingModel) -> None:
+    shared = batch(model, USER_LENGTHS[:1], ITEM_LENGTHS)
+    repeated = {
+        name: tensor.repeat_interleave(len(ITEM_LENGTHS), dim=0) if name.startswith("user") else tensor
+        for name, tensor in shared.items()
+    }
+    torch.testing.assert_close(rate(model, shared), rate(model, repeated), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_the_order_of_rows_never_changes_a_rating(model: RatingModel, side: str) -> None:
+    inputs = batch(model, USER_LENGTHS, ITEM_LENGTHS)
+    order = torch.randperm(inputs[f"{side}_mask"].shape[1], generator=torch.Generator().manual_seed(3))
+    shuffled = {
+        **inputs, **{f"{side}_{part}": inputs[f"{side}_{part}"][:, order] for part in SIDE_NAMES}
+    }  # fmt: skip
+    torch.testing.assert_close(rate(model, shuffled), rate(model, inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_user_and_item_change_places_in_co_matching_with_their_match_vectors() -> None:
+    layer = randomized(CoMatching(8))
+    user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
+    forward = layer(user.states, user.mask, item.states, item.mask)
+    backward = layer(item.states, item.mask, user.states, user.mask)
+    torch.testing.assert_close(forward, backward[::-1])
+
+
+def test_a_side_without_tokens_has_a_match_vector_of_zeros() -> None:
+    layer = randomized(CoMatching(8))
+    user, item = random_side([[]], 8, seed=4), random_side([[3]], 8, seed=5)
+    user_match, item_match = layer(user.states, user.mask, item.states, item.mask)
+    assert (user_match == 0).all()
+    assert item_match.abs().sum() > 0
+
+
+EMPTINESS = {"user": ([[]], [[3]]), "item": ([[3]], [[]]), "both": ([[]], [[]]), "some": (USER_LENGTHS, ITEM_LENGTHS)}
+
+
+@pytest.mark.parametrize(("user_lengths", "item_lengths"), EMPTINESS.values(), ids=EMPTINESS)
+def test_empty_sides_give_finite_ratings_and_gradients_and_padding_gets_none(
+    model: RatingModel, user_lengths: list[list[int]], item_lengths: list[list[int]]
+) -> None:
+    inputs = batch(model, user_lengths, item_lengths)
+    for side in ("user", "item"):
+        inputs[f"{side}_states"].requires_grad_()
+    model.zero_grad()
+    rating = model(**inputs)
+    rating.sum().backward()
+    assert rating.isfinite().all()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert "head.prediction_layer.output.weight" in gradients
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+    for side in ("user", "item"):
+        gradient = inputs[f"{side}_states"].grad
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert (gradient[~inputs[f"{side}_mask"]] == 0).all()
+
+
+def test_a_padded_token_never_changes_a_review_state() -> None:
+    encoder = review_encoder(16)
+    random = torch.Generator().manual_seed(6)
+    token_ids = torch.randint(VOCABULARY, (3, 9), generator=random)
+    token_mask = torch.arange(9) < torch.tensor([[9], [4], [1]])
+    padded_ids = torch.cat([token_ids, torch.randint(VOCABULARY, (3, MAX_POSITIONS - 9), generator=random)], dim=1)
+    padded_mask = torch.arange(MAX_POSITIONS) < torch.tensor([[9], [4], [1]])
+    padded_ids[padded_mask] = token_ids[token_mask]
+    with torch.no_grad():
+        states, padded = encoder(token_ids, token_mask), encoder(padded_ids, padded_mask)
+        alone = encoder(token_ids[1:2, :4], token_mask[1:2, :4])
+    torch.testing.assert_close(padded[padded_mask], states[token_mask], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(states[1, :4], alone[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_review_of_padding_alone_gives_finite_states_and_gradients() -> None:
+    encoder = review_encoder(16)
+    states = encoder(torch.zeros(2, 5, dtype=torch.int64), torch.tensor([[True] * 5, [False] * 5]))
+    states.sum().backward()
+    assert states.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in encoder.parameters() if parameter.grad is not None)
+
+
+def test_pretraining_on_a_batch_without_any_masked_token_has_no_token_logits() -> None:
+    model = pretraining_model()
+    token_ids, mask = torch.ones(2, 4, dtype=torch.int64), torch.ones(2, 4, dtype=torch.bool)
+    output = model(torch.tensor([0, 1]), torch.tensor([0, 1]), token_ids, mask, ~mask)
+    assert output.token_logits.shape == (0, VOCABULARY)
+    assert output.rating.isfinite().all()
+
+
+@pytest.mark.parametrize(("rating_base", "expected"), [("none", 4.2), ("leave_one_out_bias", 0.0)])
+def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_nothing_above_the_bias(
+    rating_base: str, expected: float
+) -> None:
+    config = tiny_config(rating_base=rating_base)
+    model = RatingModel(review_encoder(16), config, users=1, items=1, domains=1, mean_rating=4.2)
+    assert model.head.prediction_layer.output.bias.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("history_ratings", [True, False])
+def test_the_ratings_of_a_history_count_only_where_the_model_reads_them(history_ratings: bool) -> None:
+    model = rating_model(history_ratings=history_ratings)
+    inputs = batch(model, USER_LENGTHS, ITEM_LENGTHS)
+    opposite = {**inputs, "user_offsets": -inputs["user_offsets"]}
+    assert torch.equal(rate(model, inputs), rate(model, opposite)) is not history_ratings

@@ -1,0 +1,102 @@
+"""From the network's output to a rating: bias, blend, clip and the offsets of history ratings."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubert_model.config import RatingScale
+from ubert_model.errors import ConfigError
+from ubert_model.rating import BiasModel, blend, rating_offsets, shrunk_deviation
+
+BIAS = BiasModel(
+    mean=4.0, intercept=0.1, user_weight=0.8, item_weight=0.6, user_shrinkage=3.0, item_shrinkage=5.0
+)  # fmt: skip
+SCALE = RatingScale()
+
+stars = st.floats(1, 5)
+rating_lists = st.lists(stars, max_size=20)
+outputs = st.floats(-20, 20)
+shares = st.floats(0, 1)
+
+
+@given(users_ratings=rating_lists, items_ratings=rating_lists)
+def test_bias_is_the_mean_moved_by_the_weighted_shrunk_deviations(
+    users_ratings: list[float], items_ratings: list[float]
+) -> None:
+    rating = BIAS.rate([len(users_ratings)], [sum(users_ratings)], [len(items_ratings)], [sum(items_ratings)])
+    user = sum(rating - 4.0 for rating in users_ratings) / (len(users_ratings) + 3.0)
+    item = sum(rating - 4.0 for rating in items_ratings) / (len(items_ratings) + 5.0)
+    assert rating.shape == (1,)
+    assert rating[0] == pytest.approx(4.0 + 0.1 + 0.8 * user + 0.6 * item)
+
+
+def test_a_stranger_and_an_unrated_item_are_given_the_mean() -> None:
+    assert BIAS.rate([0, 0], [0.0, 0.0], [0, 0], [0.0, 0.0]).tolist() == pytest.approx([4.1, 4.1])
+
+
+def test_a_mean_of_the_pairs_own_replaces_the_fitted_one_everywhere() -> None:
+    own = np.array([3.0, 3.5])
+    expected = [replace(BIAS, mean=mean).rate(2, 7.0, 1, 5.0).item() for mean in own]
+    assert BIAS.rate([2, 2], [7.0, 7.0], [1, 1], [5.0, 5.0], mean=own).tolist() == pytest.approx(expected)
+
+
+@given(ratings=st.lists(stars, min_size=1, max_size=20), shrinkage=st.floats(0.01, 100))
+def test_a_shrunk_deviation_lies_between_nothing_and_the_plain_one(ratings: list[float], shrinkage: float) -> None:
+    plain = sum(ratings) / len(ratings) - 3.5
+    shrunk = shrunk_deviation(len(ratings), sum(ratings), 3.5, shrinkage).item()
+    assert min(0, plain) - 1e-9 <= shrunk <= max(0, plain) + 1e-9
+
+
+def test_more_ratings_of_the_same_kind_shrink_less() -> None:
+    counts = np.array([0, 1, 5, 50, 5000])
+    deviations = shrunk_deviation(counts, counts * 5.0, 4.0, 5.0)
+    assert deviations[0] == 0
+    assert (np.diff(deviations) > 0).all()
+    assert deviations[-1] == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("field", ["user_shrinkage", "item_shrinkage"])
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_a_shrinkage_that_could_divide_by_zero_is_refused(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{field} = {value}.*positive"):
+        replace(BIAS, **{field: value})
+
+
+def test_a_bias_model_survives_json() -> None:
+    assert BiasModel.from_json(json.loads(json.dumps(BIAS.to_json()))) == BIAS
+
+
+@given(bias=outputs, network=outputs, weight=shares, above_bias=st.booleans())
+def test_a_rating_never_leaves_its_scale(bias: float, network: float, weight: float, above_bias: bool) -> None:
+    rating = blend([bias], [network], weight=weight, above_bias=above_bias, scale=SCALE)
+    assert SCALE.lowest <= rating.item() <= SCALE.highest
+
+
+@given(bias=stars, network=outputs, above_bias=st.booleans())
+def test_a_network_of_no_weight_changes_nothing(bias: float, network: float, above_bias: bool) -> None:
+    assert blend(bias, network, weight=0.0, above_bias=above_bias, scale=SCALE) == bias
+
+
+@given(bias=stars, network=stars, weight=shares)
+def test_a_network_that_rates_is_averaged_with_the_bias(bias: float, network: float, weight: float) -> None:
+    rating = blend(bias, network, weight=weight, above_bias=False, scale=SCALE).item()
+    assert rating == pytest.approx((1 - weight) * bias + weight * network)
+
+
+@given(bias=st.floats(2, 4), above=st.floats(-1, 1), weight=shares)
+def test_a_network_above_the_bias_is_added_to_it(bias: float, above: float, weight: float) -> None:
+    rating = blend(bias, above, weight=weight, above_bias=True, scale=SCALE).item()
+    assert rating == pytest.approx(bias + weight * above)
+
+
+@given(lowest=st.floats(-10, 10), width=st.floats(0.5, 20), share=shares)
+def test_offsets_run_from_minus_one_to_one_over_any_scale(lowest: float, width: float, share: float) -> None:
+    scale = RatingScale(lowest=lowest, highest=lowest + width)
+    ratings = [lowest, lowest + share * width, lowest + width]
+    offsets = rating_offsets(ratings, scale)
+    assert offsets.dtype == np.float32
+    assert offsets.tolist() == pytest.approx([-1.0, 2 * share - 1, 1.0], abs=1e-5)
