@@ -277,11 +277,12 @@ def _finish(
         consolidation=counts,
         statistics=CorpusStatistics.of_file(workplace / REVIEWS),
     )
+    staging.write_rejects(chunks, workplace / REJECTS)
+    write_text(workplace / REPORT, report.as_json())
     # Until the new report is there, the folder must not be taken for the finished import that it replaces.
     (out / REPORT).unlink(missing_ok=True)
-    publish(workplace / REVIEWS, out / REVIEWS)
-    staging.write_rejects(chunks, out / REJECTS)
-    write_text(out / REPORT, report.as_json())
+    for name in (REVIEWS, REJECTS, REPORT):
+        publish(workplace / name, out / name)
     staging.discard()
     return report
 

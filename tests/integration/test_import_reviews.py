@@ -1,0 +1,363 @@
+"""Import end to end: what is kept, what is removed and counted, and which folders are refused."""
+
+import base64
+import fcntl
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_training.commands.import_reviews import import_command, parse_columns
+from ubert_training.reviews.importer import ImportProgress, import_reviews
+from ubert_training.reviews.options import ImportOptions
+from ubert_training.reviews.readers.formats import FormatName
+from ubert_training.reviews.report import ImportReport
+from ubert_training.reviews.table import RatingScale, Review, ReviewTable
+
+ALL = ImportOptions(core=0)
+
+
+def line(user: str, item: str, rating: float = 4, text: str = "", *, at: int = 1, **more: Any) -> dict[str, Any]:
+    fields = {"reviewerID": user, "asin": item, "overall": rating, "reviewText": text, "unixReviewTime": at}
+    return fields | more
+
+
+def write(path: Path, *lines: dict[str, Any] | bytes) -> Path:
+    content = b"".join((json.dumps(one).encode() if isinstance(one, dict) else one) + b"\n" for one in lines)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    return path
+
+
+def corpus(seed: int, size: int, prefix: str = "i") -> list[dict[str, Any]]:
+    """Reviews of 40 users and 30 items, some twice, some with the text of another."""
+    chance = random.Random(seed)
+    lines = [
+        line(
+            f"u{chance.randrange(40)}", f"{prefix}{chance.randrange(30)}", chance.randint(1, 5),
+            f"words {chance.randrange(size)}", at=chance.randrange(10**6),
+        )
+        for _ in range(size)
+    ]  # fmt: skip
+    return lines + chance.sample(lines, size // 10)
+
+
+def imported(out: Path) -> ReviewTable:
+    return ReviewTable.load(out / "reviews.parquet")
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_files_of_several_formats_become_one_ordered_table(tmp_path: Path) -> None:
+    amazon = write(tmp_path / "reviews_Musical_Instruments_5.json.gz", line("u1", "i1", 5, "good", at=30, summary="A"))
+    newer = {"user_id": "u1", "parent_asin": "i2", "rating": 4, "text": "fine", "title": "B", "timestamp": 20_000}
+    toys = write(tmp_path / "Toys.jsonl", newer)
+    shop = tmp_path / "shop.csv"
+    shop.write_text("who,sku,stars,body\nu2,i3,1,\n")
+    report = import_reviews([amazon, toys], tmp_path / "both", ALL)
+    table = imported(tmp_path / "both")
+    assert [(table.text[row], table.domain[row], table.timestamp[row]) for row in range(2)] == [
+        ("B. fine", "Toys", 20),
+        ("A. good", "Musical_Instruments", 30),
+    ]
+    assert [(file.format, file.domain) for file in report.files] == [
+        ("amazon-2014", "Musical_Instruments"),
+        ("amazon-2023", "Toys"),
+    ]
+    mapped = ImportOptions(core=0, columns={"user": "who", "item": "sku", "rating": "stars", "text": "body"})
+    assert import_reviews([shop], tmp_path / "shop", mapped).consolidation.empty_texts == 1
+    assert imported(tmp_path / "shop").metadata.with_title is True
+
+
+def test_the_table_does_not_depend_on_the_order_of_files_and_lines(tmp_path: Path) -> None:
+    lines = corpus(0, 300)
+    one = write(tmp_path / "x.json", *lines)
+    shuffled = random.Random(1).sample(lines, len(lines))
+    left = write(tmp_path / "left.json.gz", *shuffled[:100])
+    right = write(tmp_path / "right.json", *shuffled[100:])
+    options = ImportOptions(core=3, domains=("d",))
+    import_reviews([one], tmp_path / "one", options)
+    import_reviews([left, right], tmp_path / "two", options, records_per_chunk=37)
+    import_reviews([right, left], tmp_path / "three", options, records_per_chunk=90)
+    tables = {(tmp_path / name / "reviews.parquet").read_bytes() for name in ("one", "two", "three")}
+    assert len(tables) == 1
+
+
+def test_duplicates_are_removed_and_counted_by_kind(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "x.json",
+        line("u1", "i1", 5, "same text", at=20),
+        line("u1", "i1", 5, "same text", at=20),  # exact
+        line("u1", "i2", 4, "same text", at=10),  # the earliest of a repeated text stays
+        line("u1", "i0", 4, "same text", at=20),
+        line("u2", "i1", 5, "same text", at=20),  # another user's
+        line("u1", "i5", 5, "", at=20),
+        line("u1", "i6", 5, "", at=20),  # empty texts repeat nothing
+    )
+    report = import_reviews([path], tmp_path / "out", ALL)
+    table = imported(tmp_path / "out")
+    assert sorted(zip(table.user, table.item, strict=True)) == [("u1", "i2"), ("u1", "i5"), ("u1", "i6"), ("u2", "i1")]
+    assert (report.consolidation.exact_duplicates, report.consolidation.repeated_texts) == (1, 2)
+    assert report.consolidation.empty_texts == 2
+
+
+def test_of_texts_repeated_at_the_same_time_the_first_item_is_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", *(line("u", item, 5, "same", at=7) for item in ("i3", "i1", "i2")))
+    import_reviews([path], tmp_path / "out", ALL)
+    assert imported(tmp_path / "out").item == ["i1"]
+
+
+def core_of(pairs: list[tuple[str, str]], core: int) -> list[tuple[str, str]]:
+    """The k-core, removing one poor user or item at a time."""
+    for side in (0, 1):
+        for pair in pairs:
+            if sum(other[side] == pair[side] for other in pairs) < core:
+                return core_of([other for other in pairs if other[side] != pair[side]], core)
+    return pairs
+
+
+@pytest.mark.parametrize("core", [0, 1, 2, 3, 4])
+def test_every_user_and_item_keeps_at_least_core_reviews_and_none_too_many_is_lost(core: int, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    pairs = [(f"u{int(chance.paretovariate(0.7))}", f"i{int(chance.paretovariate(0.7))}") for _ in range(150)]
+    lines = [line(user, item, 3, f"text {number}", at=number) for number, (user, item) in enumerate(pairs)]
+    report = import_reviews([write(tmp_path / "x.json", *lines)], tmp_path / "out", ImportOptions(core=core))
+    table = imported(tmp_path / "out")
+    assert sorted(zip(table.user, table.item, strict=True)) == sorted(core_of(pairs, core))
+    assert report.consolidation.below_core == len(pairs) - len(table)
+    assert (report.consolidation.core_rounds > 1) == (core > 1)
+
+
+def test_nothing_left_is_an_error_that_says_what_was_removed(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="1 outside the 5-core"):
+        import_reviews([write(tmp_path / "x.json", line("u", "i"))], tmp_path / "out")
+
+
+def test_a_domain_is_taken_from_the_listing_then_the_file(tmp_path: Path) -> None:
+    listing = tmp_path / "items.tsv"
+    listing.write_text("i1\tstrings\ni2\tpicks\n")
+    path = write(tmp_path / "Music.json", line("u1", "i1"), line("u1", "i2"), line("u1", "i3"), line("u2", "i3"))
+    report = import_reviews([path], tmp_path / "out", ImportOptions(core=0, item_domains=listing))
+    table = imported(tmp_path / "out")
+    assert dict(zip(table.item, table.domain, strict=True)) == {"i1": "strings", "i2": "picks", "i3": "Music"}
+    assert (report.consolidation.domain_missing_items, report.consolidation.domain_missing_reviews) == (1, 2)
+    assert [(line.domain, line.pretraining_reviews) for line in report.statistics.domains] == [
+        ("Music", 2), ("picks", 2), ("strings", 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["i1\n", "i1\td\te\n", "\td\n", "i1\td\ni1\te\n"])
+def test_a_listing_with_a_bad_line_is_refused(content: str, tmp_path: Path) -> None:
+    listing = tmp_path / "items.tsv"
+    listing.write_text(content)
+    path = write(tmp_path / "x.json", line("u", "i1"))
+    with pytest.raises(ReviewFileError, match=r"items\.tsv line"):
+        import_reviews([path], tmp_path / "out", ImportOptions(core=0, item_domains=listing))
+
+
+def test_the_first_category_of_a_yelp_business_is_its_domain(tmp_path: Path) -> None:
+    businesses: list[dict[str, Any]] = [
+        {"business_id": "b1", "categories": "Pizza, Restaurants"},
+        {"business_id": "b2", "categories": None},
+        {"business_id": "b3", "categories": ["Books", "Shops"]},
+    ]
+    business = write(tmp_path / "business.json", *businesses)
+    review = {"user_id": "u", "stars": 3, "text": "", "date": "2020-01-01"}
+    path = write(tmp_path / "review.json", *(review | {"business_id": f"b{number}"} for number in (1, 2, 3)))
+    options = ImportOptions(core=0, yelp_business=business, domains=("other",))
+    report = import_reviews([path], tmp_path / "out", options)
+    table = imported(tmp_path / "out")
+    assert dict(zip(table.item, table.domain, strict=True)) == {"b1": "Pizza", "b2": "other", "b3": "Books"}
+    assert report.consolidation.domain_missing_items == 1
+    with pytest.raises(ConfigError, match=r"business\.json"):
+        import_reviews([write(tmp_path / "x.json", line("u", "i"))], tmp_path / "other", options)
+
+
+def test_bad_lines_are_set_aside_with_their_place_reason_and_bytes(tmp_path: Path) -> None:
+    bad = [b'{"half', b'{"a": "\xff\x00"}', json.dumps(line("u", "i", 9, "x" * 5000)).encode()]
+    good = [line("u", f"i{number}") for number in range(4)]
+    path = write(tmp_path / "x.json", good[0], bad[0], good[1], bad[1], good[2], b"", bad[2], good[3])
+    report = import_reviews([path], tmp_path / "out", ImportOptions(core=0, max_bad=0.5), records_per_chunk=3)
+    rejects = [json.loads(one) for one in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
+    assert [(one["file"], one["line"], one["reason"]) for one in rejects] == [
+        ("x.json", 2, "broken JSON"),
+        ("x.json", 4, "wrong encoding"),
+        ("x.json", 7, "rating outside the scale"),
+    ]
+    assert rejects[0]["raw"].encode() == bad[0]
+    assert base64.b64decode(rejects[1]["raw_base64"]) == bad[1]
+    assert (rejects[2]["raw"].encode(), rejects[2]["raw_bytes"]) == (bad[2][:4096], len(bad[2]))
+    assert report.rejected == {"broken JSON": 1, "rating outside the scale": 1, "wrong encoding": 1}
+    assert (report.records, report.consolidation.reviews) == (7, 4)
+
+
+def test_too_many_bad_lines_fail_the_import_and_name_counts_examples_and_the_rejects_file(tmp_path: Path) -> None:
+    lines = [line("u", f"i{number}") for number in range(97)] + [line("u", "j", 9), line("u", "j", overall="x")]
+    path = write(tmp_path / "x.json", *lines, b"{")
+    with pytest.raises(ReviewFileError) as caught:
+        import_reviews([path], tmp_path / "out", ALL)
+    message = str(caught.value)
+    rejects = tmp_path / "out" / "staging" / "rejects.jsonl"
+    counts = ("3 of 100", "3.00%", "1.00%", "broken JSON 1", "rating is no number 1")
+    for part in (*counts, "x.json line 98", str(rejects)):
+        assert part in message
+    assert len(rejects.read_text().splitlines()) == 3
+    assert not (tmp_path / "out" / "reviews.parquet").exists()
+    report = import_reviews([path], tmp_path / "out", ImportOptions(core=0, max_bad=0.03))
+    assert report.consolidation.reviews == 97
+    assert sorted(contents(tmp_path / "out")) == ["rejects.jsonl", "report.json", "reviews.parquet"]
+
+
+def test_a_chunk_without_a_good_line_ends_the_import_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", *([b"{}"] * 20), *(line("u", f"i{n}") for n in range(30)))
+    with pytest.raises(ReviewFileError, match="10 of 10 lines"):
+        import_reviews([path], tmp_path / "out", ALL, records_per_chunk=10)
+
+
+def test_ratings_follow_the_scale(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i", 0.5), line("u", "j", 10))
+    options = ImportOptions(core=0, scale=RatingScale(lowest=0.5, highest=10))
+    import_reviews([path], tmp_path / "out", options)
+    assert imported(tmp_path / "out").scale == options.scale
+
+
+def test_a_finished_import_is_left_as_it_is_and_another_needs_force(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", *corpus(0, 100))
+    out = tmp_path / "out"
+    first = import_reviews([path], out, ALL)
+    before = contents(out)
+    times = [file.stat().st_mtime_ns for file in out.iterdir()]
+    again = import_reviews([path], out, ALL)
+    assert again.already_imported
+    assert not first.already_imported
+    assert again.statistics == first.statistics
+    assert [file.stat().st_mtime_ns for file in out.iterdir()] == times
+    other = ImportOptions(core=0, with_title=False)
+    with pytest.raises(InputError, match="--force"):
+        import_reviews([path], out, other)
+    assert contents(out) == before
+    assert not import_reviews([path], out, other, force=True).already_imported
+    assert imported(out).metadata.with_title is False
+    assert ImportReport.load(out / "report.json").options["with_title"] is False
+
+
+def test_a_changed_file_is_another_import(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i"))
+    import_reviews([path], tmp_path / "out", ALL)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(InputError, match="other files"):
+        import_reviews([path], tmp_path / "out", ALL)
+
+
+def test_staging_of_other_options_is_discarded(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i"), line("u", "j", 9))
+    with pytest.raises(ReviewFileError):
+        import_reviews([path], tmp_path / "out", ALL)
+    report = import_reviews([path], tmp_path / "out", ImportOptions(core=0, scale=RatingScale(lowest=1, highest=9)))
+    assert report.consolidation.reviews == 2
+
+
+def test_a_table_that_no_import_made_is_not_overwritten(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    table = ReviewTable.of([Review(user="u", item="i", rating=3, text="", domain="d")])
+    table.save(out / "reviews.parquet")
+    path = write(tmp_path / "x.json", line("v", "i"))
+    with pytest.raises(InputError, match="no import made it"):
+        import_reviews([path], out, ALL)
+    assert imported(out).user == ["u"]
+
+
+def test_two_imports_into_one_folder_do_not_run_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i"))
+    (tmp_path / "out").mkdir()
+    other = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="running"):
+            import_reviews([path], tmp_path / "out", ALL)
+    finally:
+        os.close(other)
+    assert import_reviews([path], tmp_path / "out", ALL).consolidation.reviews == 1
+
+
+def test_requests_that_cannot_be_met_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i"))
+    out = tmp_path / "out"
+    with pytest.raises(ReviewFileError, match="absent"):
+        import_reviews([tmp_path / "absent.json"], out, ALL)
+    with pytest.raises(ConfigError, match="twice"):
+        import_reviews([path, path], out, ALL)
+    with pytest.raises(ConfigError, match="no review file"):
+        import_reviews([], out, ALL)
+    with pytest.raises(ConfigError, match="3 domain names for 1 files"):
+        import_reviews([path], out, ImportOptions(domains=("a", "b", "c")))
+    for options in ({"core": -1}, {"max_bad": 1.5}, {"domains": (" ",)}):
+        with pytest.raises(ConfigError):
+            ImportOptions(**options)
+
+
+def test_progress_ends_with_the_whole_file_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json.gz", *corpus(0, 200))
+    heard: list[ImportProgress] = []
+    import_reviews([path], tmp_path / "out", ALL, heard.append, records_per_chunk=50)
+    reading = [progress for progress in heard if progress.file == path]
+    assert [progress.bytes_read for progress in reading] == sorted(progress.bytes_read for progress in reading)
+    assert reading[-1].bytes_read == reading[-1].bytes_total == path.stat().st_size
+    assert heard[-1].file is None
+
+
+def test_odd_characters_in_texts_ids_and_folder_names_survive(tmp_path: Path) -> None:
+    odd = "quote ' \" tab \t line \n nul \0 💡 ü"
+    path = write(tmp_path / "x [1].json", line("u'1", "i\t💡", 3, odd))
+    out = tmp_path / "it's [a] folder *"
+    import_reviews([path], out, ALL)
+    table = imported(out)
+    assert (table.user, table.item, table.text) == (["u'1"], ["i\t💡"], [odd])
+
+
+def test_other_tools_read_the_table(tmp_path: Path) -> None:
+    import_reviews([write(tmp_path / "x.json", *corpus(0, 50))], tmp_path / "out", ALL)
+    with duckdb.connect() as database:
+        query = f"SELECT count(*), count(DISTINCT review_id) FROM '{tmp_path / 'out' / 'reviews.parquet'}'"
+        rows = database.execute(query).fetchall()
+    assert rows == [(50, 50)]
+
+
+def program() -> typer.Typer:
+    program = typer.Typer()
+    program.command()(import_command)
+    return program
+
+
+def test_the_command_imports_and_says_what_it_removed(tmp_path: Path) -> None:
+    shop = tmp_path / "shop.csv"
+    rows = ["who,sku,stars,body", "u,i,5,fine", "u,i,5,fine", "u,j,5,fine", "u,k,50,fine"]
+    shop.write_text("\n".join(rows))
+    arguments = [str(shop), "--out", str(tmp_path / "out"), "--core", "0", "--max-bad", "0.5", "--domain", "toys"]
+    columns = ["--columns", "user=who,item=sku,rating=stars,text=body"]
+    answer = CliRunner().invoke(program(), arguments + columns)
+    assert answer.exit_code == 0, answer.output
+    for part in ("4 lines read, 1 reviews", "1 removed: bad lines", "1 removed: exact", "1 removed: texts", "toys"):
+        assert part in answer.stdout
+    assert "Already imported" in CliRunner().invoke(program(), arguments + columns).stdout
+
+
+@pytest.mark.parametrize("text", ["user", "user=", "=a", "user=a,user=b"])
+def test_a_malformed_column_mapping_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--columns"):
+        parse_columns(text)
+
+
+def test_an_explicit_format_wins_over_the_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "misnamed.csv", line("u", "i"))
+    options = ImportOptions(core=0, format=FormatName.AMAZON_2014)
+    assert import_reviews([path], tmp_path / "out", options).consolidation.reviews == 1
