@@ -1,0 +1,66 @@
+"""The application, put together from what it is given; importing this module does nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from anyio import CapacityLimiter
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from ubert_service import problems
+from ubert_service.context import ServiceContext
+from ubert_service.middleware import BodyLimit, RequestFrame
+from ubert_service.routes import health, predict, rank
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+_CHECKS_AT_ONCE = 4
+
+
+def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
+    """The service over a loaded bundle. Whether the bundle's store answers is found out by each request anew."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.context = ServiceContext(
+            served=served,
+            scoring=CapacityLimiter(settings.concurrency),
+            checking=CapacityLimiter(_CHECKS_AT_ONCE),
+        )
+        yield
+
+    # No /docs: its page would load scripts from another host.
+    app = _DocumentedApp(
+        title="U-BERT",
+        summary="Ratings predicted from cached review states.",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for routes in (predict, rank, health):
+        app.include_router(routes.router)
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestFrame)  # added last, so outermost
+    return app
+
+
+class _DocumentedApp(FastAPI):
+    """An app whose OpenAPI description also holds the schema of problems, which no route names as its model."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            schema = get_openapi(title=self.title, version=self.version, summary=self.summary, routes=self.routes)
+            schema["components"]["schemas"] |= problems.problem_schemas()
+            self.openapi_schema = schema
+        return self.openapi_schema
+
+
+def _version() -> str:
+    try:
+        return version("u-bert")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0+source"

@@ -1,0 +1,112 @@
+"""From stored bytes to the padded arrays that the scorer graph reads."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.config import RatingScale
+from ubert_model.errors import StateError
+from ubert_model.rating import rating_offsets
+from ubert_model.states import FloatMatrix, Namespace, ReviewEntry, StateStore, decode_states
+
+
+def read_states(store: StateStore, namespace: Namespace, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
+    """The (L, D) states of those reviews that the store has, in one round trip.
+
+    Raises ``CorruptStateError``, ``ForeignStateError`` or ``StateError`` naming the review whose state cannot be
+    used.
+    """
+    distinct = list(dict.fromkeys(review_ids))
+    payloads = store.states(namespace.version, distinct) if distinct else []
+    return {
+        review_id: _decode(review_id, payload, namespace)
+        for review_id, payload in zip(distinct, payloads, strict=True)
+        if payload is not None
+    }
+
+
+def _decode(review_id: str, payload: bytes, namespace: Namespace) -> FloatMatrix:
+    try:
+        states = decode_states(payload, version=namespace.version)
+    except StateError as error:
+        raise type(error)(f"state of review {review_id!r}: {error}; run `ubert precompute` again") from error
+    if states.shape[1] != namespace.state_dim:
+        raise StateError(
+            f"state of review {review_id!r} has dimension {states.shape[1]}, the bundle needs {namespace.state_dim}; "
+            "run `ubert precompute` again"
+        )
+    return states
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaddedSide:
+    """One side of B pairs: states (B, N, D), offsets (B, N) and mask (B, N), True = real."""
+
+    states: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerBatch:
+    """One user against B items: embedding rows user (1,), item (B,) and domain (B,), int64, and the two sides."""
+
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    domain: NDArray[np.int64]
+    user_side: PaddedSide
+    item_side: PaddedSide
+
+    def graph_inputs(self) -> dict[str, NDArray[np.generic]]:
+        """The inputs of ``scorer.onnx`` by name."""
+        return {
+            "user": self.user,
+            "item": self.item,
+            "domain": self.domain,
+            "user_states": self.user_side.states,
+            "user_offsets": self.user_side.offsets,
+            "user_mask": self.user_side.mask,
+            "item_states": self.item_side.states,
+            "item_offsets": self.item_side.offsets,
+            "item_mask": self.item_side.mask,
+        }
+
+
+def pad_side(
+    histories: Sequence[Sequence[ReviewEntry]], states: Mapping[str, FloatMatrix], scale: RatingScale
+) -> PaddedSide:
+    """Each history's states one after the other, each token with its review's rating; every history has a token."""
+    lengths = [token_count(history, states) for history in histories]
+    width = max(lengths)
+    dim = states[histories[0][0].review_id].shape[1]
+    padded = np.zeros((len(histories), width, dim), dtype=np.float32)  # (B, N, D)
+    offsets = np.zeros((len(histories), width), dtype=np.float32)  # (B, N)
+    for row, (history, length) in enumerate(zip(histories, lengths, strict=True)):
+        matrices = [states[review.review_id] for review in history]
+        np.concatenate(matrices, out=padded[row, :length])
+        review_offsets = rating_offsets([review.rating for review in history], scale)
+        offsets[row, :length] = np.repeat(review_offsets, [len(matrix) for matrix in matrices])
+    mask = np.arange(width) < np.asarray(lengths)[:, None]  # (B, N)
+    return PaddedSide(states=padded, offsets=offsets, mask=mask)
+
+
+def token_count(history: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> int:
+    """Rows N that a history's states have together."""
+    return sum(len(states[review.review_id]) for review in history)
+
+
+def length_batches(lengths: Sequence[int], *, shared: int, budget: int) -> Iterator[list[int]]:
+    """Positions of ``lengths`` in batches of like length, so that little is padded.
+
+    A batch costs its size times (its longest length + ``shared``), at most ``budget`` unless one alone is above.
+    """
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * (lengths[position] + shared) > budget:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch

@@ -1,0 +1,85 @@
+"""``ubert-serve``: serve ratings from a bundle and a state store."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ubert_model.errors import UbertError
+from ubert_model.states import open_store
+from ubert_service.app import create_app
+from ubert_service.served import ServedBundle
+from ubert_service.server import serve
+from ubert_service.settings import Device, LogLevel, Settings, read_toml
+
+_USAGE_ERROR = 2
+_DEFAULTS = Settings.model_construct()
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _apply_file(context: typer.Context, path: Path | None) -> Path | None:
+    if path is not None:
+        context.default_map = read_toml(path)
+    return path
+
+
+@app.command(help="Serve ratings over HTTP. Flags come before environment variables, those before --config.")
+def run(
+    bundle: Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")],
+    store: Annotated[str, typer.Option(envvar="UBERT_STORE", help="redis://HOST:PORT/DB or lmdb:DIRECTORY.")],
+    codec: Annotated[str, typer.Option(envvar="UBERT_CODEC", help="Codec of the stored states.")] = _DEFAULTS.codec,
+    host: Annotated[str, typer.Option(envvar="UBERT_HOST", help="Address to listen on.")] = _DEFAULTS.host,
+    port: Annotated[
+        int, typer.Option(envvar="UBERT_PORT", min=0, max=65535, help="0: any free one; the log tells which.")
+    ] = _DEFAULTS.port,
+    device: Annotated[
+        Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail where no GPU works; auto: then take the CPU.")
+    ] = _DEFAULTS.device,
+    threads: Annotated[
+        int, typer.Option(envvar="UBERT_THREADS", min=0, help="Threads of one scoring call; 0: one a core.")
+    ] = _DEFAULTS.threads,
+    concurrency: Annotated[
+        int, typer.Option(envvar="UBERT_CONCURRENCY", min=1, help="Requests scored at the same time.")
+    ] = _DEFAULTS.concurrency,
+    max_body_bytes: Annotated[
+        int, typer.Option(envvar="UBERT_MAX_BODY_BYTES", min=1, help="Larger request bodies are refused.")
+    ] = _DEFAULTS.max_body_bytes,
+    log_level: Annotated[LogLevel, typer.Option(envvar="UBERT_LOG_LEVEL", help="How much to log.")] = (
+        _DEFAULTS.log_level
+    ),
+    config: Annotated[
+        Path | None,
+        typer.Option(envvar="UBERT_CONFIG", callback=_apply_file, is_eager=True, help="TOML file with these settings."),
+    ] = None,
+) -> None:
+    del config  # applied by its callback
+    settings = Settings.of(
+        bundle=bundle,
+        store=store,
+        codec=codec,
+        host=host,
+        port=port,
+        device=device,
+        threads=threads,
+        concurrency=concurrency,
+        max_body_bytes=max_body_bytes,
+        log_level=log_level,
+    )
+    with closing(open_store(settings.store)) as opened:
+        serve(create_app(settings, ServedBundle.load(settings, opened)), settings)
+
+
+def main() -> None:
+    """Entry point. An error that has a name is one line on stderr and exit status 2."""
+    try:
+        app()
+    except UbertError as error:
+        print(f"ubert-serve: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(_USAGE_ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What surrounds every request: its identifier, its line in the log, its size limit, and an answer whatever happens."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ubert_service.problems import INTERNAL, problem_response
+
+REQUEST_ID = "X-Request-ID"
+_SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+_log = logging.getLogger("ubert_service.requests")
+
+
+class RequestFrame:
+    """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs it, and answers an
+    error that nothing else caught with a problem that tells the caller nothing but the identifier.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status: int | None = None
+        started = time.perf_counter()
+
+        async def send_identified(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_identified)
+        except Exception:
+            _log.exception("unforeseen error request_id=%s", request_id)
+            if status is not None:
+                raise  # half an answer is out: only a broken connection can tell the caller
+            detail = "an unforeseen error; give the request_id to whoever runs this service"
+            await problem_response(INTERNAL, detail, scope)(scope, receive, send_identified)
+        finally:
+            _log.info(
+                "%s %s %s %.1f ms request_id=%s",
+                scope["method"],
+                # Still percent-escaped, so that no address can forge a line.
+                scope["raw_path"].decode("latin-1"),
+                status,
+                (time.perf_counter() - started) * 1000,
+                request_id,
+            )
+
+
+class BodyLimit:
+    """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        read = 0
+
+        async def receive_limited() -> Message:
+            nonlocal read
+            # Raised where a route reads the body, so that the handler of all HTTP errors answers.
+            if announced.isdecimal() and int(announced) > self._max_bytes:
+                raise HTTPException(413, f"the body has {announced} bytes, at most {self._max_bytes} are read")
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._max_bytes:
+                raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes that are read")
+            return message
+
+        await self._app(scope, receive_limited, send)

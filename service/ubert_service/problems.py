@@ -1,0 +1,194 @@
+"""Every error that a caller can see, as problem details (RFC 9457); the one place that turns errors into statuses."""
+
+import http
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from ubert_model import errors
+
+MEDIA_TYPE = "application/problem+json"
+_URN = "urn:u-bert:problem:"
+_RETRY_AFTER_S = 1
+_LISTED_ERRORS = 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemType:
+    """A kind of problem: its stable name, its status, and a title that never changes."""
+
+    name: str
+    status: int
+    title: str
+    may_pass: bool = False
+    """The same request may succeed later, so the answer says when to try again."""
+
+
+MALFORMED_BODY = ProblemType(name="malformed-body", status=400, title="The body cannot be read as JSON")
+NOT_FOUND = ProblemType(name="not-found", status=404, title="There is nothing at this address")
+METHOD_NOT_ALLOWED = ProblemType(name="method-not-allowed", status=405, title="This address has no such method")
+BODY_TOO_LARGE = ProblemType(name="body-too-large", status=413, title="The body is too large")
+NOT_JSON = ProblemType(name="unsupported-media-type", status=415, title="The body must be JSON")
+INVALID_REQUEST = ProblemType(name="invalid-request", status=422, title="The request breaks the schema")
+INTERNAL = ProblemType(name="internal-error", status=500, title="The service failed")
+NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
+DEVICE_UNAVAILABLE = ProblemType(
+    name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
+)
+
+_OF_STATUS = {kind.status: kind for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_LARGE, NOT_JSON)}
+
+# Looked up along the class's ancestors, so an error that is new to the tree still has an answer.
+_OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
+    errors.UbertError: INTERNAL,
+    errors.InputError: ProblemType(name="unusable-input", status=422, title="The request cannot be used"),
+    errors.BundleError: ProblemType(name="bundle-unusable", status=500, title="The bundle cannot be used"),
+    errors.StateError: ProblemType(name="state-unusable", status=500, title="A stored state cannot be used"),
+    errors.CorruptStateError: ProblemType(name="state-corrupt", status=500, title="A stored state is damaged"),
+    errors.ForeignStateError: ProblemType(
+        name="state-foreign", status=500, title="A stored state belongs to another version"
+    ),
+    errors.StoreError: ProblemType(name="store-refused", status=500, title="The state store refused the operation"),
+    errors.StoreUnavailableError: ProblemType(
+        name="store-unavailable", status=503, title="The state store cannot be reached", may_pass=True
+    ),
+    errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
+}
+
+SCORING_PROBLEMS = (
+    MALFORMED_BODY,
+    BODY_TOO_LARGE,
+    NOT_JSON,
+    INVALID_REQUEST,
+    INTERNAL,
+    *(kind for error, kind in _OF_ERROR.items() if issubclass(error, errors.StateError | errors.StoreError)),
+    DEVICE_UNAVAILABLE,
+)
+"""What ``/predict`` and ``/rank`` may answer."""
+
+
+class InvalidField(BaseModel):
+    """One place where a request breaks the schema."""
+
+    pointer: str = Field(description="JSON pointer into the body.", examples=["/pairs/0/user"])
+    message: str
+
+
+class NotReadyReason(BaseModel):
+    """One cause of not being ready."""
+
+    check: str = Field(examples=["states"])
+    found: str
+    remedy: str
+
+
+class Problem(BaseModel):
+    """Problem details (RFC 9457)."""
+
+    type: str = Field(description="Stable name of the kind of problem.", examples=[_URN + "store-unavailable"])
+    title: str
+    status: int
+    detail: str = Field(description="What happened to this request, and what to do about it.")
+    request_id: str = Field(description="As in the response header `X-Request-ID` and in the service's log.")
+    errors: list[InvalidField] | None = Field(
+        default=None, description=f"Only of `invalid-request`: the first {_LISTED_ERRORS} places."
+    )
+    reasons: list[NotReadyReason] | None = Field(default=None, description="Only of `not-ready`.")
+
+
+def problem_response(
+    kind: ProblemType,
+    detail: str,
+    scope: Scope,
+    *,
+    headers: Mapping[str, str] | None = None,
+    **members: Sequence[BaseModel],
+) -> Response:
+    """A response of the given kind; ``members`` extend it by ``errors`` or ``reasons``."""
+    problem: dict[str, Any] = {
+        "type": _URN + kind.name,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "request_id": scope["state"]["request_id"],
+    }
+    problem |= {name: [value.model_dump() for value in values] for name, values in members.items()}
+    retry = {"Retry-After": str(_RETRY_AFTER_S)} if kind.may_pass else {}
+    # In ASCII, since what a caller sent may hold half a surrogate pair, which UTF-8 cannot.
+    return Response(json.dumps(problem), kind.status, {**(headers or {}), **retry}, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of an app with a problem; what no handler here knows, the middleware answers as internal."""
+    app.add_exception_handler(errors.UbertError, _on_ubert_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+
+
+def kind_of(error: errors.UbertError) -> ProblemType:
+    """The kind of problem that an error is answered with."""
+    return next(_OF_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _OF_ERROR)
+
+
+async def _on_ubert_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.UbertError)
+    kind = kind_of(error)
+    request_id = request.scope["state"]["request_id"]
+    _log.error("%s: %s request_id=%s", kind.name, error, request_id, exc_info=error if kind.status == 500 else None)
+    return problem_response(kind, str(error), request.scope)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = error.errors()
+    if found[0]["type"] == "json_invalid":
+        reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
+        return problem_response(MALFORMED_BODY, f"{reason} at character {position}", request.scope)
+    fields = [InvalidField(pointer=_pointer(one["loc"]), message=one["msg"]) for one in found[:_LISTED_ERRORS]]
+    detail = f"{len(found)} error(s), the first at {fields[0].pointer or 'the body'}: {fields[0].message}"
+    return problem_response(INVALID_REQUEST, detail, request.scope, errors=fields)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = _OF_STATUS.get(error.status_code) or ProblemType(
+        name=f"http-{error.status_code}", status=error.status_code, title=http.HTTPStatus(error.status_code).phrase
+    )
+    detail = f"{request.method} {request.url.path}: {error.detail}"
+    return problem_response(kind, detail, request.scope, headers=error.headers)
+
+
+def _pointer(location: Sequence[str | int]) -> str:
+    steps = location[1:] if location[:1] == ("body",) else location
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+
+
+def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:
+    """The ``responses`` of a route that may answer with these problems, for its OpenAPI description."""
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    by_status: dict[int | str, list[ProblemType]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: {
+            "description": "; ".join(f"`{_URN}{kind.name}`: {kind.title}" for kind in same),
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status, same in by_status.items()
+    }
+
+
+def problem_schemas() -> dict[str, Any]:
+    """The component schemas that :func:`documented` refers to."""
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {**schema.pop("$defs"), Problem.__name__: schema}

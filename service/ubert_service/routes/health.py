@@ -1,0 +1,42 @@
+"""What an orchestrator and an operator ask."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request, Response
+
+from ubert_service.context import Context
+from ubert_service.problems import DEVICE_UNAVAILABLE, NOT_READY, NotReadyReason, documented, problem_response
+from ubert_service.schemas import Alive, Ready, Version
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz", summary="Does the process run?")
+async def healthz() -> Alive:
+    """Always answers; a failure means that the process should be restarted."""
+    return Alive()
+
+
+@router.get("/readyz", summary="Can it serve?", response_model=Ready, responses=documented(NOT_READY))
+async def readyz(request: Request, context: Context) -> Ready | Response:
+    """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec."""
+    obstacles = await context.check(context.served.obstacles)
+    if not obstacles:
+        return Ready(bundle=context.served.bundle_id)
+    detail = "; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles)
+    reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
+    return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
+
+
+@router.get("/version", summary="What is running?", responses=documented(DEVICE_UNAVAILABLE))
+async def version(request: Request, context: Context) -> Version:
+    """The program, the bundle, the codec and the device."""
+    served = context.served
+    return Version(
+        version=request.app.version,
+        bundle=served.bundle_id,
+        encoder=served.bundle.manifest.encoder_digest,
+        codec=served.namespace.codec,
+        states=served.namespace.version,
+        device=served.runtime.device(),
+    )

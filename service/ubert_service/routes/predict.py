@@ -1,0 +1,22 @@
+"""``POST /predict``: ratings of given pairs."""
+
+from fastapi import APIRouter
+
+from ubert_service.context import JSON_BODY, Context
+from ubert_service.histories import Pair
+from ubert_service.problems import SCORING_PROBLEMS, documented
+from ubert_service.schemas import PairPrediction, PredictAnswer, PredictRequest
+
+router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY])
+
+
+@router.post("/predict", summary="Rate pairs of a user and an item", responses=documented(*SCORING_PROBLEMS))
+async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
+    """Predict the rating that each user would give to each item, in the order of the request.
+
+    The review that a user has already written on an item is left out of its own prediction.
+    """
+    served = context.served
+    pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
+    predictions = await context.score(lambda: served.engine.score(pairs))
+    return PredictAnswer(bundle=served.bundle_id, predictions=[PairPrediction.of(one) for one in predictions])

@@ -1,0 +1,82 @@
+"""A bundle made ready to serve: loaded, its graph on a device, its states looked up in a store."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from ubert_model.bundle import SCORER_GRAPH, Bundle
+from ubert_model.errors import ConfigError, DeviceUnavailableError, StateError, StoreError
+from ubert_model.states import Namespace, StateStore, codec_names
+from ubert_service.engine import ScoringEngine
+from ubert_service.runtime import OnnxRuntime, ScoringRuntime
+from ubert_service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why the service is not ready: what was checked, what was found, and what to do about it."""
+
+    check: str
+    found: str
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedBundle:
+    """One bundle under one codec. What names it to callers is ``bundle_id``."""
+
+    bundle: Bundle
+    namespace: Namespace
+    store: StateStore
+    runtime: ScoringRuntime
+    engine: ScoringEngine
+
+    @classmethod
+    def load(cls, settings: Settings, store: StateStore) -> Self:
+        """Read the bundle and open its scorer graph. Does not touch the store, which may still be away.
+
+        Raises ``BundleError``, ``ConfigError`` for an unknown codec, and ``DeviceUnavailableError``.
+        """
+        if settings.codec not in codec_names():
+            raise ConfigError(f"codec = {settings.codec!r}: use one of {', '.join(codec_names())}")
+        bundle = Bundle.load(settings.bundle)
+        runtime = OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads)
+        namespace = bundle.manifest.namespace(settings.codec)
+        engine = ScoringEngine(
+            manifest=bundle.manifest,
+            identities=bundle.identities,
+            namespace=namespace,
+            store=store,
+            runtime=runtime,
+        )
+        return cls(bundle=bundle, namespace=namespace, store=store, runtime=runtime, engine=engine)
+
+    @property
+    def bundle_id(self) -> str:
+        """Digest over everything in the bundle."""
+        return self.bundle.manifest.bundle_id
+
+    def obstacles(self) -> list[Obstacle]:
+        """What keeps this bundle from being served now. One round trip to the store."""
+        return [*self._device_obstacles(), *self._store_obstacles()]
+
+    def _device_obstacles(self) -> list[Obstacle]:
+        try:
+            self.runtime.device()
+        except DeviceUnavailableError as error:
+            return [Obstacle(check="device", found=str(error), remedy="restart the service once the GPU works")]
+        return []
+
+    def _store_obstacles(self) -> list[Obstacle]:
+        try:
+            namespaces = self.store.namespaces()
+        except (StoreError, StateError) as error:
+            return [Obstacle(check="store", found=str(error), remedy="start the state store, or correct --store")]
+        if self.namespace in namespaces:
+            return []
+        return [
+            Obstacle(
+                check="states",
+                found=f"the store has no states of bundle {self.bundle_id} under codec {self.namespace.codec}",
+                remedy=f"ubert precompute --bundle {self.bundle.path} --store URL --codec {self.namespace.codec}",
+            )
+        ]

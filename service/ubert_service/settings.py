@@ -1,0 +1,60 @@
+"""What an operator decides, validated once at the edge."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ubert_model.errors import ConfigError
+
+Device = Literal["auto", "cpu", "cuda"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Settings(BaseModel):
+    """Settings of one service process. The command line resolves flags > environment > TOML file > these defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: Path
+    store: str = Field(repr=False)
+    """URL of the state store; may hold a password, so it is never shown."""
+    codec: str = "fp32"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    """0: the system chooses a free one, which the log line ``listening on`` tells."""
+    device: Device = "auto"
+    threads: int = Field(default=0, ge=0)
+    """Threads that one scoring call computes with; 0: one a physical core."""
+    concurrency: int = Field(default=4, ge=1)
+    """Requests that read the store or score at the same time; further ones wait."""
+    max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
+    log_level: LogLevel = "info"
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Settings from resolved values. Raises ``ConfigError`` naming the first that is wrong."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{name} = {first['input']!r}: {first['msg']}") from error
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Settings in a TOML file, by name; hyphens and underscores are the same.
+
+    Raises ``ConfigError`` if it cannot be read or names a setting that does not exist.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"configuration file {path}: {error}") from error
+    values = {name.replace("-", "_"): value for name, value in table.items()}
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        known = ", ".join(sorted(Settings.model_fields))
+        raise ConfigError(f"configuration file {path}: unknown setting {', '.join(unknown)}; use {known}")
+    return values

@@ -1,0 +1,48 @@
+"""Fixtures of the suites that put real parts together."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus, write_tiny_bundle
+from ubert_model.states import StateStore, open_store
+
+REDIS_DATABASE = 7
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    """Exporting its graph takes seconds, so all tests of a process share it; nothing writes to it."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def corpus(tiny: TinyBundle) -> Corpus:
+    """Of its users and items the model knows some only; ``u8`` on and ``i12`` on have no reviews."""
+    return random_corpus(tiny.model, users=8, items=12, reviews=48)
+
+
+@pytest.fixture
+def lmdb_store(tmp_path: Path) -> Iterator[StateStore]:
+    store = open_store(f"lmdb:{tmp_path / 'states'}")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def own_redis_url(redis_url: str) -> Iterator[str]:
+    """A database of the shared server that is empty when the test begins."""
+    url = f"{redis_url.rpartition('/')[0]}/{REDIS_DATABASE}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+@pytest.fixture
+def redis_store(own_redis_url: str) -> Iterator[StateStore]:
+    store = open_store(own_redis_url)
+    yield store
+    store.close()

@@ -1,0 +1,270 @@
+"""The scoring engine over real stores and a real graph, held to the laws of serving."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
+from ubert_model.bundle import SCORER_GRAPH
+from ubert_model.errors import CorruptStateError, ForeignStateError, StateError
+from ubert_model.states import StateStore, encode_states, open_store
+from ubert_model.states.keys import RedisKeys
+from ubert_service.engine import Prediction, ScoringEngine
+from ubert_service.histories import Pair
+from ubert_service.runtime import OnnxRuntime
+
+CACHED_EQUALS_FRESH = 1e-4
+BATCH_EQUALS_SINGLE = 1e-5
+USERS = [f"u{number}" for number in range(10)]
+ITEMS = [f"i{number}" for number in range(14)]
+EVERY_PAIR = [Pair(user, item) for user in USERS for item in ITEMS]
+
+
+@pytest.fixture(scope="module")
+def runtime(tiny: TinyBundle) -> OnnxRuntime:
+    return OnnxRuntime(tiny.bundle.file(SCORER_GRAPH), device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def filled_engine(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, tmp_path_factory: pytest.TempPathFactory
+) -> ScoringEngine:
+    """Over a store that no test writes to."""
+    store = open_store(f"lmdb:{tmp_path_factory.mktemp('filled')}")
+    corpus.write(store, tiny.bundle)
+    return engine_over(store, tiny, runtime)
+
+
+def engine_over(store: StateStore, tiny: TinyBundle, runtime: OnnxRuntime, **limits: int) -> ScoringEngine:
+    return ScoringEngine(
+        manifest=tiny.bundle.manifest,
+        identities=tiny.bundle.identities,
+        namespace=tiny.bundle.manifest.namespace("fp32"),
+        store=store,
+        runtime=runtime,
+        **limits,
+    )
+
+
+def assert_same(found: Prediction, expected: Prediction) -> None:
+    assert found.rating == pytest.approx(expected.rating, abs=BATCH_EQUALS_SINGLE)
+    assert replace(found, rating=0.0) == replace(expected, rating=0.0)
+
+
+@pytest.mark.parametrize("store_name", ["lmdb_store", "redis_store"])
+def test_a_rating_from_stored_states_equals_the_training_models_forward(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, store_name: str, request: pytest.FixtureRequest
+) -> None:
+    store: StateStore = request.getfixturevalue(store_name)
+    corpus.write(store, tiny.bundle)
+
+    predictions = engine_over(store, tiny, runtime).score(EVERY_PAIR)
+
+    expected = [torch_rating(tiny, corpus, pair.user, pair.item) for pair in EVERY_PAIR]
+    np.testing.assert_allclose([one.rating for one in predictions], expected, rtol=0, atol=CACHED_EQUALS_FRESH)
+    # Else the graph might go unused, or every answer be clipped, and nobody would see it.
+    assert sum(one.basis == "full" for one in predictions) > len(EVERY_PAIR) / 3
+    assert np.std(expected) > 0.1
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pairs=st.lists(st.sampled_from(EVERY_PAIR), min_size=1, max_size=30))
+def test_order_and_neighbours_never_change_a_prediction(filled_engine: ScoringEngine, pairs: list[Pair]) -> None:
+    together = filled_engine.score(pairs)
+
+    assert [one.pair for one in together] == pairs
+    for prediction in together:
+        assert_same(prediction, filled_engine.score([prediction.pair])[0])
+
+
+@pytest.mark.parametrize("limits", [{"batch_tokens": 1}, {"batch_tokens": 100}, {"fetched_floats": 16 * 40}])
+def test_how_the_work_is_cut_never_changes_a_prediction(
+    filled_engine: ScoringEngine,
+    tiny: TinyBundle,
+    corpus: Corpus,
+    runtime: OnnxRuntime,
+    lmdb_store: StateStore,
+    limits: dict[str, int],
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+
+    cut = engine_over(lmdb_store, tiny, runtime, **limits).score(EVERY_PAIR)
+
+    for found, expected in zip(cut, filled_engine.score(EVERY_PAIR), strict=True):
+        assert_same(found, expected)
+
+
+def reviewed_pair(corpus: Corpus) -> Pair:
+    """A pair whose user has reviewed the item, with words, where both have other reviews with words."""
+    return next(
+        Pair(entry.user, entry.item)
+        for entry in corpus.entries
+        if entry.tokens
+        and sum(other.tokens > 0 for other in corpus.of_user(entry.user)) > 2
+        and sum(other.tokens > 0 for other in corpus.of_item(entry.item)) > 2
+    )
+
+
+def unreviewed_pair(corpus: Corpus, users: list[str], items: list[str]) -> Pair:
+    """A pair whose user has not reviewed the item, where both have reviews with words."""
+    return next(
+        Pair(user, item)
+        for user in users
+        for item in items
+        if any(entry.tokens for entry in corpus.of_user(user))
+        and any(entry.tokens for entry in corpus.of_item(item))
+        and item not in {entry.item for entry in corpus.of_user(user)}
+    )
+
+
+def test_the_review_of_the_pair_itself_is_never_read(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    engine = engine_over(lmdb_store, tiny, runtime)
+    version = tiny.bundle.manifest.namespace("fp32").version
+    pair = reviewed_pair(corpus)
+    review = corpus.review(pair.user, pair.item)
+    neighbour = unreviewed_pair(corpus, [pair.user], ITEMS)
+    before, elsewhere = engine.score([pair])[0], engine.score([neighbour])[0]
+    assert before.basis == "full"
+
+    opposite = replace(review, rating=6.0 - review.rating if review.rating != 3.0 else 5.0)
+    other_text = states_of_tokens(tiny.model, [7] * review.tokens)
+    corpus.changed(opposite, other_text).write(lmdb_store, tiny.bundle)
+    after_change, elsewhere_after_change = engine.score([pair])[0], engine.score([neighbour])[0]
+    lmdb_store.put(version, [(review, b"damaged")])
+    after_damage = engine.score([pair])[0]
+    lmdb_store.delete(version, [review])
+    after_removal = engine.score([pair])[0]
+
+    assert after_change == after_damage == after_removal == before
+    assert elsewhere_after_change.rating != elsewhere.rating  # the change was not lost on the way
+
+
+def test_a_candidate_already_reviewed_is_rated_as_if_it_were_alone(
+    filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
+) -> None:
+    user = reviewed_pair(corpus).user
+    ranked = filled_engine.score([Pair(user, item) for item in ITEMS])
+    reviewed = {entry.item for entry in corpus.of_user(user)}
+    assert 0 < len(reviewed) < len(ITEMS)
+    for prediction in ranked:
+        fresh = torch_rating(tiny, corpus, user, prediction.pair.item)
+        assert prediction.rating == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
+
+
+def test_strangers_are_served_and_the_answer_says_what_it_fell_back_on(
+    filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
+) -> None:
+    known_users, known_items = tiny.bundle.identities.users, tiny.bundle.identities.items
+    by_both = unreviewed_pair(corpus, USERS[: len(known_users)], ITEMS[: len(known_items)])
+    by_neither = unreviewed_pair(corpus, USERS[len(known_users) :], ITEMS[len(known_items) :])
+    pairs = [
+        by_both,
+        by_neither,
+        Pair("nobody", by_both.item),
+        Pair(by_both.user, "nothing"),
+        Pair("nobody", "nothing"),
+    ]
+    known, stranger, no_user, no_item, neither = filled_engine.score(pairs)
+
+    assert (known.basis, known.reasons, known.user_known, known.item_known) == ("full", (), True, True)
+    assert (stranger.basis, stranger.user_known, stranger.item_known) == ("full", False, False)
+    assert (no_user.basis, no_user.reasons, no_user.user_known) == ("bias", ("user_without_reviews",), False)
+    assert (no_item.basis, no_item.reasons, no_item.item_known) == ("bias", ("item_without_reviews",), False)
+    assert (neither.basis, neither.reasons) == ("mean", ("user_without_reviews", "item_without_reviews"))
+    assert neither.rating == pytest.approx(BIAS.mean + BIAS.intercept)
+
+
+def test_a_state_that_the_store_has_lost_is_counted_and_the_rest_is_used(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, redis_store: StateStore, own_redis_url: str
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    engine = engine_over(redis_store, tiny, runtime)
+    keys = RedisKeys(tiny.bundle.manifest.namespace("fp32").version)
+    pair = unreviewed_pair(corpus, ["u0"], ITEMS)
+    whole = engine.score([pair])[0]
+    read_of_user = [entry for entry in corpus.of_user("u0") if entry.tokens][: whole.user_reviews]
+    assert len(read_of_user) > 1
+
+    with redis.Redis.from_url(own_redis_url) as client:
+        client.unlink(keys.state(read_of_user[0].review_id))
+        one_lost = engine.score([pair])[0]
+        client.unlink(*(keys.state(entry.review_id) for entry in read_of_user))
+        all_lost = engine.score([pair])[0]
+
+    assert whole.missing_states == 0
+    assert (one_lost.basis, one_lost.missing_states) == ("full", 1)
+    assert one_lost.user_reviews == whole.user_reviews - 1
+    assert (all_lost.basis, all_lost.reasons) == ("bias", ("user_states_missing",))
+    assert all_lost.missing_states == len(read_of_user)
+
+
+def test_damaged_foreign_or_misshapen_states_raise_and_name_the_review(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    engine = engine_over(lmdb_store, tiny, runtime)
+    version = tiny.bundle.manifest.namespace("fp32").version
+    pair = reviewed_pair(corpus)
+    read = next(one for one in corpus.of_user(pair.user) if one.tokens and one.item != pair.item)
+    states = corpus.states[read.review_id]
+    payload = encode_states(states, codec="fp32", version=version)
+    flipped = payload[:40] + bytes([payload[40] ^ 1]) + payload[41:]
+    foreign = encode_states(states, codec="fp32", version="f" * 16)
+    narrow = encode_states(np.ascontiguousarray(states[:, :-1]), codec="fp32", version=version)
+
+    for bad, error in [(flipped, CorruptStateError), (foreign, ForeignStateError), (narrow, StateError)]:
+        lmdb_store.put(version, [(read, bad)])
+        with pytest.raises(error, match=read.review_id):
+            engine.score([pair])
+
+
+class CountedStore:
+    """Passes every call on, and counts it."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self.calls: Counter[str] = Counter()
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self._store, name)
+
+    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        self.calls["states"] += 1
+        self.asked += review_ids
+        return self._store.states(version, review_ids)
+
+
+def test_a_request_costs_three_round_trips_and_asks_for_no_state_twice(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    counted = CountedStore(lmdb_store)
+
+    engine_over(counted, tiny, runtime).score(EVERY_PAIR)
+
+    assert counted.calls == {"user_reviews": 1, "item_reviews": 1, "states": 1}
+    assert len(counted.asked) == len(set(counted.asked))
+
+
+def test_a_longer_history_than_the_budget_is_cut_as_in_training(
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    crowded = random_corpus(tiny.model, users=3, items=40, reviews=110, seed=1)
+    crowded.write(lmdb_store, tiny.bundle)
+    pairs = [Pair("u0", "i0"), Pair("u1", "i1"), Pair("u2", "i39")]
+    for prediction in engine_over(lmdb_store, tiny, runtime).score(pairs):
+        assert prediction.user_reviews <= tiny.model.config.max_reviews < len(crowded.of_user(prediction.pair.user))
+        expected = torch_rating(tiny, crowded, prediction.pair.user, prediction.pair.item)
+        assert prediction.rating == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)

@@ -1,0 +1,342 @@
+"""The routes over real HTTP: what they answer, and that every error is a problem with a stable type."""
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import jsonschema
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle, torch_rating
+from ubert_model.errors import DeviceUnavailableError
+from ubert_model.states import StateStore, open_store
+from ubert_service.app import create_app
+from ubert_service.assembly import ScorerBatch
+from ubert_service.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.schemas import MAX_CANDIDATES, MAX_PAIRS
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+MAX_BODY_BYTES = 200_000
+UNHEARD_OF = {"pairs": [{"user": "nobody", "item": "nothing"}]}
+
+
+def settings_for(tiny: TinyBundle, **options: Any) -> Settings:
+    values = {"bundle": tiny.bundle.path, "store": "lmdb:unused", "device": "cpu", "threads": 1}
+    return Settings.of(**{**values, "max_body_bytes": MAX_BODY_BYTES, **options})
+
+
+@pytest.fixture(scope="module")
+def served(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedBundle]:
+    """Over a store that no test writes to."""
+    store = open_store(f"lmdb:{tmp_path_factory.mktemp('served')}")
+    corpus.write(store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny), store)
+    yield served
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
+    with running(create_app(settings_for(tiny), served)) as client:
+        yield client
+
+
+class AlteredRuntime:
+    """Stands where a device misbehaves in ways that no device here can be made to."""
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        raise RuntimeError("/secret/path: a bug")
+
+
+def with_runtime(served: ServedBundle, runtime: ScoringRuntime) -> ServedBundle:
+    engine = served.engine
+    altered = type(engine)(
+        manifest=served.bundle.manifest,
+        identities=served.bundle.identities,
+        namespace=served.namespace,
+        store=served.store,
+        runtime=runtime,
+    )
+    return replace(served, runtime=runtime, engine=altered)
+
+
+def assert_problem(response: httpx.Response, status: int, name: str) -> dict[str, Any]:
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["status"]) == (status, status), problem
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["type"] == f"urn:u-bert:problem:{name}"
+    assert problem["title"]
+    assert problem["detail"]
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in response.text
+    return problem
+
+
+def test_predict_answers_each_pair_in_the_order_of_the_request(
+    client: httpx.Client, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    pairs = [{"user": user, "item": item} for user in ("u3", "u0", "nobody") for item in ("i5", "i2", "i5")]
+
+    answer = client.post("/predict", json={"pairs": pairs}).raise_for_status().json()
+
+    assert answer["bundle"] == tiny.bundle.manifest.bundle_id
+    assert [{"user": one["user"], "item": one["item"]} for one in answer["predictions"]] == pairs
+    for prediction in answer["predictions"]:
+        expected = torch_rating(tiny, corpus, prediction["user"], prediction["item"])
+        assert prediction["rating"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_rank_orders_candidates_by_what_predict_gives_them(client: httpx.Client) -> None:
+    candidates = [f"i{number}" for number in (9, 3, 11, 3, 0, 20, 7, 21, 9)]
+    distinct = list(dict.fromkeys(candidates))
+
+    answer = client.post("/rank", json={"user": "u1", "candidates": candidates}).raise_for_status().json()
+    pairs = [{"user": "u1", "item": item} for item in distinct]
+    predicted = client.post("/predict", json={"pairs": pairs}).raise_for_status().json()["predictions"]
+
+    rating_of = {one["item"]: one["rating"] for one in predicted}
+    assert answer["user"] == "u1"
+    assert [one["item"] for one in answer["items"]] == sorted(distinct, key=lambda item: -rating_of[item])
+    for one in answer["items"]:
+        assert one["rating"] == pytest.approx(rating_of[one["item"]], abs=1e-5)
+    # Nothing is known of i20 and i21: their ratings are equal, and the first named comes first.
+    strangers = [one["item"] for one in answer["items"] if one["item"] in {"i20", "i21"}]
+    assert strangers == ["i20", "i21"]
+
+
+def test_top_k_is_the_beginning_of_the_whole_ranking(client: httpx.Client) -> None:
+    question = {"user": "u1", "candidates": [f"i{number}" for number in range(12)]}
+    whole = client.post("/rank", json=question).raise_for_status().json()["items"]
+    for top_k in (1, 5, 12, 100):
+        best = client.post("/rank", json={**question, "top_k": top_k}).raise_for_status().json()["items"]
+        assert best == whole[:top_k]
+
+
+def pairs_of(user: Any, item: Any = "i0", count: int = 1) -> dict[str, Any]:
+    return {"pairs": [{"user": user, "item": item}] * count}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointer"),
+    [
+        ("/predict", {}, "/pairs"),
+        ("/predict", {"pairs": []}, "/pairs"),
+        ("/predict", pairs_of("u", count=MAX_PAIRS + 1), "/pairs"),
+        ("/predict", pairs_of(""), "/pairs/0/user"),
+        ("/predict", pairs_of(5), "/pairs/0/user"),
+        ("/predict", pairs_of("u", None), "/pairs/0/item"),
+        ("/predict", pairs_of("ü" * 129), "/pairs/0/user"),
+        ("/predict", {**pairs_of("u"), "a/b~c": 1}, "/a~1b~0c"),
+        ("/predict", ["u", "i"], ""),
+        ("/rank", {"user": "u", "candidates": []}, "/candidates"),
+        ("/rank", {"user": "u", "candidates": ["i"] * (MAX_CANDIDATES + 1)}, "/candidates"),
+        ("/rank", {"user": "u", "candidates": ["i"], "top_k": 0}, "/top_k"),
+        ("/rank", {"user": "u", "candidates": ["i"], "top_k": "1"}, "/top_k"),
+        ("/rank", {"candidates": ["i"]}, "/user"),
+    ],
+)
+def test_a_request_that_breaks_the_schema_is_told_where(
+    client: httpx.Client, path: str, body: Any, pointer: str
+) -> None:
+    problem = assert_problem(client.post(path, json=body), 422, "invalid-request")
+    assert problem["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("escaped", [r'"\ud800"', r'"u\ud800"'])
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(client: httpx.Client, escaped: str) -> None:
+    headers = {"content-type": "application/json"}
+    as_value = f'{{"pairs": [{{"user": {escaped}, "item": "i"}}]}}'
+    as_name = f'{{"pairs": [{{"user": "u", "item": "i"}}], {escaped}: 1}}'
+    for body in (as_value, as_name):
+        assert_problem(client.post("/predict", content=body, headers=headers), 422, "invalid-request")
+
+
+def test_identifiers_of_any_script_up_to_the_limit_are_served(client: httpx.Client) -> None:
+    for user in ("ü" * 128, "用户\u0000\n:{}%", "a" * 256):
+        client.post("/predict", json=pairs_of(user)).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "name"),
+    [
+        (b"{", "application/json", 400, "malformed-body"),
+        (b"\xff", "application/json", 400, "malformed-body"),
+        (b"[" * 100_000, "application/json", 400, "malformed-body"),
+        (b"", "application/json", 422, "invalid-request"),
+        (b"{}", "text/plain", 415, "unsupported-media-type"),
+        (b"{}", "", 415, "unsupported-media-type"),
+        (b" " * (MAX_BODY_BYTES + 1), "application/json", 413, "body-too-large"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(
+    client: httpx.Client, body: bytes, content_type: str, status: int, name: str
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    assert_problem(client.post("/predict", content=body, headers=headers), status, name)
+
+
+def test_a_body_that_does_not_announce_its_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:
+    chunks = (b" " * 10_000 for _ in range(MAX_BODY_BYTES // 10_000 + 1))
+    response = client.post("/predict", content=chunks, headers={"content-type": "application/json"})
+    assert_problem(response, 413, "body-too-large")
+
+
+def test_wrong_addresses_and_methods_are_problems(client: httpx.Client) -> None:
+    assert_problem(client.get("/nothing"), 404, "not-found")
+    response = client.get("/predict")
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "POST"
+
+
+def test_a_damaged_state_is_a_problem_that_names_the_review(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny), lmdb_store)
+    read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    lmdb_store.put(served.namespace.version, [(read, b"UBRS and nothing more")])
+    with running(create_app(settings_for(tiny), served)) as client:
+        response = client.post("/rank", json={"user": "u0", "candidates": ["i20", "i21"]})
+    problem = assert_problem(response, 500, "state-corrupt")
+    assert read.review_id in problem["detail"]
+
+
+def test_an_unforeseen_error_tells_the_caller_nothing_but_the_request_id(
+    tiny: TinyBundle, served: ServedBundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings_for(tiny), with_runtime(served, AlteredRuntime()))
+    candidates = [f"i{number}" for number in range(12)]
+    with running(app) as client:
+        response = client.post(
+            "/rank", json={"user": "u0", "candidates": candidates}, headers={"X-Request-ID": "order-17"}
+        )
+    problem = assert_problem(response, 500, "internal-error")
+    assert problem["request_id"] == "order-17"
+    assert "secret" not in response.text
+    assert "order-17" in caplog.text
+    assert "/secret/path" in caplog.text
+
+
+def test_a_request_id_that_could_forge_a_log_line_is_replaced(client: httpx.Client) -> None:
+    given = "x y"
+    assert client.get("/healthz", headers={"X-Request-ID": given}).headers["x-request-id"] != given
+
+
+def test_health_is_answered_while_every_scoring_thread_is_busy(tiny: TinyBundle, served: ServedBundle) -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    class StuckRuntime(AlteredRuntime):
+        def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+            entered.set()
+            assert release.wait(timeout=10)
+            return np.zeros(len(batch.item), dtype=np.float32)
+
+    question = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
+    statuses: list[int] = []
+    with running(create_app(settings_for(tiny, concurrency=1), with_runtime(served, StuckRuntime()))) as client:
+        askers = [
+            threading.Thread(target=lambda: statuses.append(client.post("/rank", json=question).status_code))
+            for _ in range(3)
+        ]
+        for asker in askers:
+            asker.start()
+        assert entered.wait(timeout=10)
+        try:
+            assert client.get("/healthz", timeout=5).status_code == 200
+            assert client.get("/readyz", timeout=5).status_code == 200
+            assert not statuses
+        finally:
+            release.set()
+            for asker in askers:
+                asker.join()
+    assert statuses == [200, 200, 200]
+
+
+def test_readiness_fails_when_the_device_is_no_longer_the_one_asked_for(tiny: TinyBundle, served: ServedBundle) -> None:
+    class FallenRuntime(AlteredRuntime):
+        def device(self) -> ActiveDevice:
+            raise DeviceUnavailableError("device cuda: the session runs on the CPU")
+
+    with running(create_app(settings_for(tiny), with_runtime(served, FallenRuntime()))) as client:
+        problem = assert_problem(client.get("/readyz"), 503, "not-ready")
+    assert [reason["check"] for reason in problem["reasons"]] == ["device"]
+
+
+def test_a_store_without_this_bundles_states_is_not_ready_and_names_the_command(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle, codec="fp16")  # another codec's states do not count
+    served = ServedBundle.load(settings_for(tiny), lmdb_store)
+    with running(create_app(settings_for(tiny), served)) as client:
+        problem = assert_problem(client.get("/readyz"), 503, "not-ready")
+        (reason,) = problem["reasons"]
+        assert reason["check"] == "states"
+        assert reason["remedy"] == f"ubert precompute --bundle {tiny.bundle.path} --store URL --codec fp32"
+        corpus.write(lmdb_store, tiny.bundle)
+        assert client.get("/readyz").json() == {"status": "ready", "bundle": tiny.bundle.manifest.bundle_id}
+
+
+def test_version_names_all_that_an_answer_depends_on(client: httpx.Client, served: ServedBundle) -> None:
+    version = client.get("/version").raise_for_status().json()
+    assert version["bundle"] == served.bundle_id
+    assert version["states"] == served.namespace.version
+    assert (version["codec"], version["device"]) == ("fp32", "cpu")
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (value for name, value in node.items() if name == "$ref")
+        node = list(node.values())
+    if isinstance(node, list):
+        for one in node:
+            yield from references(one)
+
+
+def test_the_openapi_description_is_whole_and_its_examples_keep_to_it(client: httpx.Client) -> None:
+    description = client.get("/openapi.json").raise_for_status().json()
+    schemas = description["components"]["schemas"]
+    assert {name.rsplit("/", 1)[1] for name in references(description)} <= set(schemas)
+    for path in ("/predict", "/rank"):
+        operation = description["paths"][path]["post"]
+        assert operation["description"]
+        for status in ("400", "413", "415", "422", "500", "503"):
+            assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
+    for name in ("PredictRequest", "RankRequest"):
+        (example,) = schemas[name]["examples"]
+        jsonschema.validate(example, {**description, **schemas[name]})
+        client.post(f"/{name.removesuffix('Request').lower()}", json=example).raise_for_status()
+
+
+def test_problems_and_answers_keep_to_their_description(client: httpx.Client) -> None:
+    description = client.get("/openapi.json").raise_for_status().json()
+    schemas = description["components"]["schemas"]
+    answers = {
+        "PredictAnswer": client.post("/predict", json=UNHEARD_OF),
+        "RankAnswer": client.post("/rank", json={"user": "u0", "candidates": ["i1"]}),
+        "Problem": client.post("/predict", json={}),
+        "Version": client.get("/version"),
+    }
+    for name, answer in answers.items():
+        jsonschema.validate(answer.json(), {**description, **schemas[name]})
+
+
+def test_no_page_is_served_that_would_load_scripts_from_elsewhere(client: httpx.Client) -> None:
+    for path in ("/docs", "/redoc"):
+        assert_problem(client.get(path), 404, "not-found")
+
+
+def test_answers_are_json_without_nan(client: httpx.Client) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    json.loads(client.post("/predict", json=UNHEARD_OF).text, parse_constant=refuse)

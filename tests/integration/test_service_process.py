@@ -1,0 +1,122 @@
+"""The service as it is run: a process from the command line, a real Redis, signals."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from support.redis_server import RedisServer
+from support.serve_process import ServeProcess
+from support.tiny_bundle import Corpus, TinyBundle, torch_rating
+from ubert_model.states import StateStore, open_store
+from ubert_service.cli import main
+
+CANDIDATES = [f"i{number}" for number in range(1_000)]
+
+
+def arguments(tiny: TinyBundle, store_url: str) -> list[str]:
+    return ["--bundle", str(tiny.bundle.path), "--store", store_url, "--device", "cpu", "--threads", "1"]
+
+
+def write_corpus(corpus: Corpus, tiny: TinyBundle, url: str) -> None:
+    store = open_store(url)
+    corpus.write(store, tiny.bundle)
+    store.close()
+
+
+def test_the_process_serves_a_thousand_candidates_and_ends_in_peace_on_sigterm(
+    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    with ServeProcess(*arguments(tiny, own_redis_url)) as service:
+        assert service.client.get("/readyz").status_code == 200
+        (prediction,) = service.client.post("/predict", json={"pairs": [{"user": "u2", "item": "i4"}]}).json()[
+            "predictions"
+        ]
+        ranked = service.client.post("/rank", json={"user": "u2", "candidates": CANDIDATES}).raise_for_status().json()
+        status = service.terminate()
+
+    assert status == 0
+    assert prediction["rating"] == pytest.approx(torch_rating(tiny, corpus, "u2", "i4"), abs=1e-4)
+    assert sorted(one["item"] for one in ranked["items"]) == sorted(CANDIDATES)
+    ratings = [one["rating"] for one in ranked["items"]]
+    assert ratings == sorted(ratings, reverse=True)
+    assert "Traceback" not in "".join(service.log)
+
+
+def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny: TinyBundle, corpus: Corpus) -> None:
+    question = {"user": "u0", "candidates": ["i0", "i1"]}
+    with RedisServer() as redis_server:
+        redis_server.stop()
+        with ServeProcess(*arguments(tiny, redis_server.url)) as service:
+            assert service.client.get("/healthz").status_code == 200
+            for _ in range(2):  # away at the start; then again after it has been there
+                refused, unready = service.client.post("/rank", json=question), service.client.get("/readyz")
+                assert refused.status_code == unready.status_code == 503
+                assert refused.json()["type"] == "urn:u-bert:problem:store-unavailable"
+                assert int(refused.headers["retry-after"]) > 0
+                assert [reason["check"] for reason in unready.json()["reasons"]] == ["store"]
+
+                redis_server.start()
+                assert [reason["check"] for reason in service.client.get("/readyz").json()["reasons"]] == ["states"]
+                write_corpus(corpus, tiny, redis_server.url)
+                assert service.client.get("/readyz").status_code == 200
+                service.client.post("/rank", json=question).raise_for_status()
+                redis_server.stop()
+
+
+@pytest.mark.parametrize(
+    ("change", "clue"),
+    [
+        (["--bundle", "no-such-bundle"], "no-such-bundle"),
+        (["--codec", "fp3"], "fp3"),
+        (["--store", "ftp://x"], "ftp"),
+        (["--host", "192.0.2.1"], "192.0.2.1"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_and_status_two(
+    tiny: TinyBundle,
+    change: list[str],
+    clue: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ubert-serve", *arguments(tiny, "redis://127.0.0.1:1/0"), *change])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("ubert-serve: ")
+    assert clue in line
+
+
+def test_a_prediction_is_made_without_torch_or_transformers(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    lmdb_store.close()
+    program = f"""
+        import sys
+        from pathlib import Path
+        from ubert_model.states import open_store
+        from ubert_service import cli
+        from ubert_service.histories import Pair
+        from ubert_service.served import ServedBundle
+        from ubert_service.settings import Settings
+
+        store = "lmdb:{tmp_path / "states"}"
+        settings = Settings(bundle=Path({str(tiny.bundle.path)!r}), store=store, device="cpu")
+        served = ServedBundle.load(settings, open_store(store))
+        predictions = served.engine.score([Pair("u0", f"i{{number}}") for number in range(12)])
+        assert any(one.basis == "full" for one in predictions)
+        loaded = {{name.partition(".")[0] for name in sys.modules}}
+        print(sorted(loaded & {{"torch", "transformers", "ubert_training"}}), "ubert_model.nn" in sys.modules)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], check=False, capture_output=True, text=True, timeout=30
+    )
+    assert ended.stdout == "[] False\n", ended.stderr

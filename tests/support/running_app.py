@@ -1,0 +1,33 @@
+"""An app behind a real uvicorn on a free port, in a thread of the test process."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+_SECONDS_TO_START = 10.0
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[httpx.Client]:
+    """A client of the app; on exit the server shuts down, and its lifespan with it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            deadline = time.monotonic() + _SECONDS_TO_START
+            while not server.started and thread.is_alive() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            assert server.started, "uvicorn did not start"
+            base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx.Client(base_url=base_url, timeout=20.0, trust_env=False) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()

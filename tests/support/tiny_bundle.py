@@ -1,0 +1,171 @@
+"""A real bundle of a small random model, made without training, and reviews whose states that model computed."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+
+from support.random_models import DOMAINS, ITEMS, USERS, VOCABULARY, rating_model
+from ubert_model.bundle import (
+    IDENTITIES,
+    METRICS,
+    SCORER_GRAPH,
+    TOKENIZER,
+    Bundle,
+    Manifest,
+    write_bundle,
+)
+from ubert_model.history import RatingCounts, select_history, without_item, without_user
+from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.rating_model import RatingModel
+from ubert_model.rating import BiasModel, blend, rating_offsets
+from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, encode_states
+from ubert_training.export import export_scorer
+
+BIAS = BiasModel(mean=3.5, intercept=0.1, user_weight=0.8, item_weight=0.7, user_shrinkage=2.0, item_shrinkage=3.0)
+BLEND_WEIGHT = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyBundle:
+    """A bundle on disk and the torch model that it was exported from."""
+
+    bundle: Bundle
+    model: RatingModel
+
+
+def write_tiny_bundle(path: Path) -> TinyBundle:
+    """Known users ``u0``…, items ``i0``… in domains ``d0`` and ``d1``, and the files that the service reads."""
+    model = rating_model()
+    domains = IdTable(f"d{number}" for number in range(DOMAINS))
+    items = IdTable(f"i{number}" for number in range(ITEMS))
+    identities = Identities(
+        users=IdTable(f"u{number}" for number in range(USERS)),
+        items=items,
+        domains=domains,
+        item_domains={item: domains.identifiers[row % DOMAINS] for row, item in enumerate(items.identifiers)},
+        default_domain="d0",
+    )
+    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+
+    def write_files(directory: Path) -> None:
+        (directory / IDENTITIES).write_text(json.dumps(identities.to_json()), encoding="utf-8")
+        (directory / METRICS).write_text("{}", encoding="utf-8")
+        (directory / TOKENIZER).write_text(Tokenizer(WordPiece(words, unk_token="[UNK]")).to_str(), encoding="utf-8")
+        export_scorer(model, directory / SCORER_GRAPH)
+
+    manifest = Manifest(
+        config=model.config,
+        state_dim=model.review_encoder.dim,
+        encoder_digest="random weights of seed 0",
+        bias=BIAS,
+        blend_weight=BLEND_WEIGHT,
+    )
+    return TinyBundle(bundle=write_bundle(path, manifest, write_files), model=model)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Reviews and the fp32 states that the torch model gives for their (random) text."""
+
+    entries: Sequence[ReviewEntry]
+    states: Mapping[str, FloatMatrix]
+
+    def of_user(self, user: str) -> list[ReviewEntry]:
+        return _newest_first(entry for entry in self.entries if entry.user == user)
+
+    def of_item(self, item: str) -> list[ReviewEntry]:
+        return _newest_first(entry for entry in self.entries if entry.item == item)
+
+    def review(self, user: str, item: str) -> ReviewEntry:
+        return next(entry for entry in self.entries if (entry.user, entry.item) == (user, item))
+
+    def changed(self, entry: ReviewEntry, states: FloatMatrix) -> "Corpus":
+        """The same reviews but one, which is replaced under its identifier."""
+        others = [other for other in self.entries if other.review_id != entry.review_id]
+        return Corpus(entries=[*others, entry], states={**self.states, entry.review_id: states})
+
+    def write(self, store: StateStore, bundle: Bundle, codec: str = "fp32") -> None:
+        namespace = bundle.manifest.namespace(codec)
+        store.open_namespace(namespace)
+        payloads = [
+            encode_states(self.states[entry.review_id], codec=codec, version=namespace.version)
+            for entry in self.entries
+        ]
+        store.put(namespace.version, list(zip(self.entries, payloads, strict=True)))
+
+
+def _newest_first(entries: Iterable[ReviewEntry]) -> list[ReviewEntry]:
+    return sorted(entries, key=lambda entry: entry.recency, reverse=True)
+
+
+def random_corpus(model: RatingModel, *, users: int, items: int, reviews: int, seed: int = 0) -> Corpus:
+    """``reviews`` distinct pairs of ``users`` and ``items``, one review in ten without text.
+
+    More users and items than the model knows make strangers with reviews.
+    """
+    random = np.random.default_rng(seed)
+    entries: list[ReviewEntry] = []
+    states: dict[str, FloatMatrix] = {}
+    for number, pair in enumerate(random.choice(users * items, size=reviews, replace=False).tolist()):
+        tokens = 0 if number % 10 == 9 else int(random.integers(3, model.config.max_length + 1))
+        review_id = f"review-{number}"
+        entries.append(
+            ReviewEntry(
+                review_id=review_id,
+                user=f"u{pair // items}",
+                item=f"i{pair % items}",
+                rating=float(random.integers(1, 6)),
+                timestamp=int(random.integers(0, 50)),
+                tokens=tokens,
+            )
+        )
+        states[review_id] = states_of_tokens(model, random.integers(0, VOCABULARY, size=tokens).tolist())
+    return Corpus(entries=entries, states=states)
+
+
+def states_of_tokens(model: RatingModel, token_ids: Sequence[int]) -> FloatMatrix:
+    """The states (L, D) of one review, by torch."""
+    if not token_ids:
+        return np.zeros((0, model.review_encoder.dim), dtype=np.float32)
+    with torch.inference_mode():
+        states: torch.Tensor = model.review_encoder(
+            torch.tensor([token_ids]), torch.ones(1, len(token_ids), dtype=torch.bool)
+        )
+    return states[0].numpy()
+
+
+def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> float:
+    """The rating of one pair by the training model's own forward: what the service must answer."""
+    config, identities = tiny.model.config, tiny.bundle.identities
+    user_reviews = without_item(corpus.of_user(user), item)
+    item_reviews = without_user(corpus.of_item(item), user)
+    user_counts, item_counts = RatingCounts.of(user_reviews), RatingCounts.of(item_reviews)
+    bias = BIAS.rate([user_counts.count], [user_counts.total], [item_counts.count], [item_counts.total])
+    sides = [
+        select_history(reviews, max_reviews=config.max_reviews, max_tokens=config.max_tokens)
+        for reviews in (user_reviews, item_reviews)
+    ]
+    network = np.zeros(1)
+    if all(sides):
+        rows = (identities.users.row(user), identities.items.row(item), identities.domain_row(item))
+        inputs = [torch.tensor([row]) for row in rows]
+        for side in sides:
+            states = np.concatenate([corpus.states[review.review_id] for review in side])
+            offsets = np.concatenate(
+                [np.repeat(rating_offsets([review.rating], config.scale), review.tokens) for review in side]
+            )
+            inputs += [
+                torch.from_numpy(states)[None],
+                torch.from_numpy(offsets)[None],
+                torch.ones(1, len(states), dtype=torch.bool),
+            ]
+        with torch.inference_mode():
+            network = tiny.model(*inputs).numpy()
+    rating = blend(bias, network, weight=BLEND_WEIGHT, above_bias=True, scale=config.scale)
+    return float(rating[0])

@@ -1,0 +1,41 @@
+"""Which device is asked for and which is admitted to, without needing one."""
+
+import pytest
+
+from ubert_model.errors import DeviceUnavailableError
+from ubert_service.runtime import active_device, providers_to_ask
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+WITH_CUDA = [TENSORRT, CUDA, CPU]
+
+
+@pytest.mark.parametrize("available", [[CPU], WITH_CUDA])
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_cpu_asks_for_nothing_but_the_cpu(available: list[str], has_driver: bool) -> None:
+    assert providers_to_ask("cpu", available, has_driver=has_driver) == [CPU]
+
+
+@pytest.mark.parametrize(
+    ("available", "has_driver", "asked"),
+    [(WITH_CUDA, True, [CUDA, CPU]), (WITH_CUDA, False, [CPU]), ([CPU], True, [CPU]), ([CPU], False, [CPU])],
+)
+def test_auto_asks_for_cuda_only_where_build_and_machine_both_have_it(
+    available: list[str], has_driver: bool, asked: list[str]
+) -> None:
+    assert providers_to_ask("auto", available, has_driver=has_driver) == asked
+
+
+def test_cuda_is_asked_for_even_where_no_driver_was_found() -> None:
+    assert providers_to_ask("cuda", WITH_CUDA, has_driver=False) == [CUDA, CPU]
+
+
+def test_cuda_is_refused_by_a_build_without_it() -> None:
+    with pytest.raises(DeviceUnavailableError, match="onnxruntime-gpu"):
+        providers_to_ask("cuda", [CPU], has_driver=True)
+
+
+def test_a_session_that_silently_fell_back_to_the_cpu_is_refused_if_cuda_was_asked_for() -> None:
+    with pytest.raises(DeviceUnavailableError, match=CPU):
+        active_device("cuda", [CPU])
+    assert active_device("auto", [CPU]) == "cpu"
+    assert active_device("cuda", [CUDA, CPU]) == active_device("auto", [CUDA, CPU]) == "cuda"
