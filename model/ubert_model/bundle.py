@@ -55,6 +55,8 @@ class Manifest:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`. Raises ``BundleError`` on another format version or shape."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("files"), Mapping):
+            raise BundleError(f"{MANIFEST} is no manifest; export the bundle again")
         if values.get("format") != FORMAT_VERSION:
             raise BundleError(
                 f"bundle format {values.get('format')!r}: this u-bert reads format {FORMAT_VERSION}; "
@@ -131,7 +133,7 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
 
     A bundle already at ``path`` is replaced. Raises ``BundleError`` if something else lies there.
     """
-    if path.exists() and not (path / MANIFEST).is_file() and any(path.iterdir()):
+    if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise BundleError(f"{path} exists and is no bundle; give an empty or a new directory")
     with replaced_directory(path) as staging:
         write_files(staging)

@@ -66,9 +66,15 @@ class Identities:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`. Raises ``BundleError`` on another shape."""
         try:
-            users, items, domains = (IdTable(values[name]) for name in ("users", "items", "domains"))
-            names = ("", *domains.identifiers)
+            users, items, domains = (IdTable(_strings(values[name])) for name in ("users", "items", "domains"))
+            names = dict(enumerate(("", *domains.identifiers)))
             pairs = zip(items.identifiers, values["item_domains"], strict=True)
             return cls(users, items, domains, {item: names[row] for item, row in pairs}, values["default_domain"])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"identifiers: {error!r}; export the bundle again") from error
+
+
+def _strings(values: Any) -> list[str]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"a list of identifiers was expected, not {type(values).__name__}")
+    return values

@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
 
 from ubert_model.rating import BiasModel, shrunk_deviation
 from ubert_training.histories import Histories
 
 SHRINKAGES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0)
-RIDGE = 1e-3
 
 
 def fit_bias_model(histories: Histories, ratings: NDArray[np.float64]) -> BiasModel:
@@ -40,7 +40,9 @@ def _fit(
     item = shrunk_deviation(histories.item_count, histories.item_total, histories.mean, item_shrinkage)
     inputs = np.stack([np.ones_like(user), user, item], axis=1)  # (P, 3)
     above_mean = ratings - histories.mean
-    weights = np.linalg.solve(inputs.T @ inputs + RIDGE * np.eye(3), inputs.T @ above_mean)
+    # Within one user, a high mean of the other ratings means that the target was low: their sum is fixed. On few
+    # entities a negative weight would exploit that, so weights stay at or above 0.
+    weights = lsq_linear(inputs, above_mean, bounds=([-np.inf, 0.0, 0.0], np.inf)).x
     error = float(np.square(inputs @ weights - above_mean).mean())
     intercept, user_weight, item_weight = (float(weight) for weight in weights)
     return error, BiasModel(

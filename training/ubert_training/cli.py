@@ -2,10 +2,10 @@
 
 import sys
 import tomllib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 
 from ubert_model.errors import ConfigError, UbertError
@@ -51,23 +51,26 @@ def root(
 ) -> None:
     """Flags come first, then the environment (UBERT_FINETUNE_SEED), then the file, then the defaults."""
     if config is not None:
-        context.default_map = read_config(config, context.command)
+        commands: dict[str, Any] = getattr(context.command, "commands", {})
+        flags = {name: {parameter.name for parameter in command.params} for name, command in commands.items()}
+        context.default_map = read_config(config, flags)
 
 
-def read_config(path: Path, group: click.Command) -> dict[str, Any]:
-    """Defaults by command. Raises ``ConfigError`` naming what the file asks for and no command knows."""
+def read_config(path: Path, flags: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """Defaults by command, from a file; ``flags`` names those that each command has.
+
+    Raises ``ConfigError`` naming what the file asks for and no command knows.
+    """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"config file {path}: {error}") from error
-    commands: dict[str, click.Command] = getattr(group, "commands", {})
     defaults: dict[str, Any] = {}
     for table, values in tables.items():
-        if table not in commands or not isinstance(values, dict):
-            raise ConfigError(f"config file {path}: [{table}] is no command; use one of {', '.join(commands)}")
-        known = {parameter.name for parameter in commands[table].params}
+        if table not in flags or not isinstance(values, dict):
+            raise ConfigError(f"config file {path}: [{table}] is no command; use one of {', '.join(flags)}")
         defaults[table] = {key.replace("-", "_"): value for key, value in values.items()}
-        unknown = sorted(set(defaults[table]) - known)
+        unknown = sorted(set(defaults[table]) - set(flags[table]))
         if unknown:
             raise ConfigError(f"config file {path}: [{table}] has no {', '.join(unknown)}; see `ubert {table} --help`")
     return defaults

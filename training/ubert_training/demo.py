@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from ubert_model.errors import UbertError
+from ubert_training.atomic import write_text
 from ubert_training.corpus import fetch_musical_instruments
 from ubert_training.synth import SynthOptions, write_corpus
 
@@ -111,6 +112,9 @@ class ServedCheck:
     pairs: int
     largest_difference: float
     mse: float
+
+    def save(self, path: Path) -> None:
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
 def check_served_ratings(url: str, predictions: Path) -> ServedCheck:

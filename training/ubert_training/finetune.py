@@ -23,7 +23,7 @@ from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.histories import Histories, KnownReviews
-from ubert_training.loop import LoopOptions, Rows, decayed_groups, shuffled_batches, train
+from ubert_training.loop import LoopOptions, Rows, decayed_groups, discard_checkpoint, shuffled_batches, train
 from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
 from ubert_training.objectives import rating_loss
 from ubert_training.pair_batches import PairBatch, PairSource
@@ -143,6 +143,7 @@ def finetune(
                 "blend_weight": parts.blend_weight,
             }
         )
+        discard_checkpoint(directory)
     accelerator.wait_for_everyone()
     return directory
 

@@ -223,7 +223,7 @@ class _Run:
         _restore_generators(checkpoint["generators"])
 
     def restore_best(self) -> None:
-        """Load the weights of the best epoch and drop the checkpoint, which nothing needs any more."""
+        """Load the weights of the best epoch."""
         self.accelerator.wait_for_everyone()
         self.task.model.load_state_dict(load_file(self.directory / BEST_WEIGHTS))
         self.task.model.eval()
@@ -234,6 +234,12 @@ class _Run:
         if not self.accelerator.is_main_process:
             return contextlib.nullcontext(_Sink())
         return SummaryWriter(str(log), purge_step=self.steps_done())
+
+
+def discard_checkpoint(directory: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for name in (CHECKPOINT, BEST_WEIGHTS):
+        (directory / name).unlink(missing_ok=True)
 
 
 class _Sink:

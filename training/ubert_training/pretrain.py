@@ -19,7 +19,7 @@ from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.corpus_rows import Corpus, pretraining_rows
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.lexicon import Lexicon
-from ubert_training.loop import LoopOptions, Rows, decayed_groups, shuffled_batches, train
+from ubert_training.loop import LoopOptions, Rows, decayed_groups, discard_checkpoint, shuffled_batches, train
 from ubert_training.masking import Masker, MaskingStrategy
 from ubert_training.model_files import save_model
 from ubert_training.objectives import pretraining_loss
@@ -119,6 +119,7 @@ def pretrain(
                 "validation_losses": position.validation_losses,
             }
         )
+        discard_checkpoint(directory)
     accelerator.wait_for_everyone()
     return directory
 

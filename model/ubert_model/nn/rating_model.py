@@ -49,7 +49,8 @@ class RatingHead(nn.Module):
 
         Shape:
             queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); offsets and masks: (B, N). Output: (B,).
-            The user side may have B = 1 and is then shared by all B items (``/rank``).
+            The user side may have B = 1 and is then shared by all B items (``/rank``). N ≥ 1: a side without
+            tokens is one masked row.
         """
         user_states = self.rated(user_states, user_offsets)
         item_states = self.rated(item_states, item_offsets)

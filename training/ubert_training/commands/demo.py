@@ -49,7 +49,7 @@ def demo_command(
     source = choose_reviews(reviews, item_domains, directory, seed)
     console.print(source.description, markup=False)
     imported = import_reviews(
-        source.files, directory / "reviews", ImportOptions(item_domains=source.item_domains), lambda progress: None
+        source.files, directory / "reviews", ImportOptions(item_domains=source.item_domains), lambda _: None
     )
     table = load_reviews(directory / "reviews")
     console.print(f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad")
@@ -90,6 +90,7 @@ def demo_command(
     steps.begin("service")
     with running_service(bundle.path, store_url, CODEC, port, directory / "service.log") as service:
         checked = check_served_ratings(service.url, run / PREDICTIONS)
+        checked.save(directory / "served.json")
         console.print(
             f"{checked.pairs} test pairs rated over HTTP: MSE {checked.mse:.4f}, at most "
             f"{checked.largest_difference:.1e} stars from offline evaluation"

@@ -9,6 +9,7 @@ from ubert_training.commands.options import (
     Accumulate,
     Backbone,
     BatchSize,
+    CheckpointSeconds,
     Device,
     Dropout,
     EncoderLearningRate,
@@ -73,6 +74,7 @@ def finetune_command(
     trainable_layers: TrainableLayers = None,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
+    checkpoint_seconds: CheckpointSeconds = 30.0,
     device: Device = "auto",
     seed: Seed = 0,
     force: Force = False,
@@ -101,6 +103,7 @@ def finetune_command(
             **default_loop(mode),
             **given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
             "accumulate": accumulate,
+            "checkpoint_seconds": checkpoint_seconds,
             "precision": cast(PrecisionChoice, precision),
             "seed": seed,
         }

@@ -1,0 +1,125 @@
+"""Law 5: the target review is never an input, whichever part it belongs to."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support.small_corpus import small_table
+from ubert_model.config import preset
+from ubert_training.bias_fit import bias_ratings, fit_bias_model
+from ubert_training.corpus_rows import pretraining_rows, target_rows
+from ubert_training.histories import Histories, KnownReviews
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split, random_split
+
+TABLE = small_table()
+SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+LENGTHS = np.array([len(text.split()) + 2 if text else 0 for text in TABLE.text])
+
+
+def histories_of(table: ReviewTable, pairs: np.ndarray) -> Histories:
+    return KnownReviews(table, SPLIT.train, LENGTHS, preset("tiny")).histories(pairs)
+
+
+def with_rating(row: int, rating: float) -> ReviewTable:
+    ratings = TABLE.rating.copy()
+    ratings[row] = rating
+    return replace(TABLE, rating=ratings)
+
+
+@given(st.integers(0, len(SPLIT.train) - 1), st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]))
+def test_the_target_rating_changes_nothing_that_its_prediction_reads(position: int, rating: float) -> None:
+    row = int(SPLIT.train[position])
+    before, after = (histories_of(table, np.array([row])) for table in (TABLE, with_rating(row, rating)))
+    for name in ("user_count", "user_total", "item_count", "item_total", "mean"):
+        assert getattr(before, name) == pytest.approx(getattr(after, name), abs=1e-9), name
+    assert row not in before.user_rows[0]
+    assert row not in before.item_rows[0]
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_no_history_holds_a_review_of_the_pair_or_of_an_evaluation_part(part: str) -> None:
+    pairs = getattr(SPLIT, part)
+    found = histories_of(TABLE, pairs)
+    known = set(SPLIT.train.tolist())
+    for position, pair in enumerate(pairs.tolist()):
+        for row in found.user_rows[position].tolist():
+            assert TABLE.user[row] == TABLE.user[pair]
+            assert TABLE.item[row] != TABLE.item[pair]
+            assert row in known
+        for row in found.item_rows[position].tolist():
+            assert TABLE.item[row] == TABLE.item[pair]
+            assert TABLE.user[row] != TABLE.user[pair]
+            assert row in known
+
+
+def test_histories_are_newest_first_and_within_the_budget() -> None:
+    config = preset("tiny")
+    found = histories_of(TABLE, SPLIT.test)
+    for rows in [*found.user_rows, *found.item_rows]:
+        assert (np.diff(rows) < 0).all()  # the table is ordered by time
+        assert len(rows) <= config.max_reviews
+        assert LENGTHS[rows].sum() <= config.max_tokens
+
+
+def test_counts_cover_all_known_reviews_not_only_those_that_fit() -> None:
+    found = histories_of(TABLE, SPLIT.test)
+    user = np.array(TABLE.user)
+    for position, pair in enumerate(SPLIT.test.tolist()):
+        assert found.user_count[position] == (user[SPLIT.train] == TABLE.user[pair]).sum()
+
+
+def test_a_bias_fitted_on_a_pair_is_not_fitted_to_its_rating() -> None:
+    """With ratings that are pure noise, statistics that leak the target would predict it; honest ones cannot."""
+    rng = np.random.default_rng(0)
+    table = replace(TABLE, rating=rng.integers(1, 6, len(TABLE)).astype(np.float32))
+    found = histories_of(table, SPLIT.train)
+    truth = table.rating[SPLIT.train].astype(np.float64)
+    fitted = fit_bias_model(found, truth)
+    error = np.square(bias_ratings(fitted, found) - truth).mean()
+    assert error > 0.98 * truth.var()
+
+
+def test_bias_model_finds_planted_user_and_item_differences() -> None:
+    found = histories_of(TABLE, SPLIT.train)
+    truth = TABLE.rating[SPLIT.train].astype(np.float64)
+    error = np.square(bias_ratings(fit_bias_model(found, truth), found) - truth).mean()
+    assert error < 0.7 * truth.var()
+
+
+@pytest.mark.parametrize("corpus", ["other-domains", "target", "both"])
+def test_pretraining_never_sees_an_evaluation_pair(corpus: str) -> None:
+    split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    rows = pretraining_rows(TABLE, split, corpus, fraction=1.0, seed=0)
+    held_out = np.concatenate([split.validation, split.test]).tolist()
+    pairs = {(TABLE.user[row], TABLE.item[row]) for row in held_out}
+    texts = {(TABLE.user[row], TABLE.text[row]) for row in held_out if TABLE.text[row]}
+    assert len(rows)
+    for row in rows.tolist():
+        assert (TABLE.user[row], TABLE.item[row]) not in pairs
+        assert (TABLE.user[row], TABLE.text[row]) not in texts
+
+
+def test_an_evaluation_text_copied_to_another_item_is_not_pretrained_on() -> None:
+    split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    answer = next(int(row) for row in split.test if TABLE.text[row])
+    copy = next(
+        row for row in range(len(TABLE)) if TABLE.user[row] == TABLE.user[answer] and TABLE.domain[row] == "domain-1"
+    )
+    texts = list(TABLE.text)
+    texts[copy] = TABLE.text[answer]
+    rows = pretraining_rows(replace(TABLE, text=texts), split, "other-domains", fraction=1.0, seed=0)
+    assert copy not in rows
+    assert copy in pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
+
+
+def test_a_fraction_of_the_corpus_is_drawn_by_seed() -> None:
+    split: Split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    whole = pretraining_rows(TABLE, split, "both", fraction=1.0, seed=0)
+    half, again, other = (pretraining_rows(TABLE, split, "both", fraction=0.5, seed=seed) for seed in (0, 0, 1))
+    assert len(half) == round(0.5 * len(whole))
+    assert (half == again).all()
+    assert set(half.tolist()) != set(other.tolist())

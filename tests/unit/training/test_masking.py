@@ -1,0 +1,93 @@
+"""Task 1: which tokens are hidden, and what is shown in their place."""
+
+import numpy as np
+import pytest
+
+from support.tiny_tokenizer import tiny_tokenizer_json
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.backbones import load_backbone
+from ubert_training.masking import Masker
+
+LEXICON = frozenset({"great", "terrible", "well-made", "beautiful"})
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> ReviewTokenizer:
+    return ReviewTokenizer(load_backbone("random-tiny").tokenizer_json, 32)
+
+
+def tokens_of(tokenizer: ReviewTokenizer, text: str) -> np.ndarray:
+    return np.array(tokenizer.encode([text])[0], dtype=np.int64)
+
+
+def words_at(text: str, tokenizer: ReviewTokenizer, spans: np.ndarray) -> list[str]:
+    characters = tokenizer.character_spans(text)
+    return [text[characters[start][0] : characters[stop - 1][1]] for start, stop in spans]
+
+
+def test_only_opinion_words_are_maskable(tokenizer: ReviewTokenizer) -> None:
+    text = "A Great strap, well-made and beautiful; not great-looking though"
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    assert words_at(text, tokenizer, masker.maskable([text])[0].spans) == ["Great", "well-made", "beautiful"]
+
+
+def test_all_word_pieces_of_a_word_are_hidden_together(tokenizer: ReviewTokenizer) -> None:
+    text = "well-made"
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    _, predicted = masker.mask(tokens_of(tokenizer, text), masker.maskable([text])[0], np.random.default_rng(0))
+    assert predicted.tolist() == [False, True, True, True, False]  # [CLS] well - made [SEP]
+
+
+def test_half_of_the_opinion_words_are_predicted_and_nothing_else_changes(tokenizer: ReviewTokenizer) -> None:
+    text = "great great great great strap terrible terrible terrible terrible"
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    ids = tokens_of(tokenizer, text)
+    shown, predicted = masker.mask(ids, masker.maskable([text])[0], np.random.default_rng(3))
+    assert predicted.sum() == 4
+    assert (shown == ids)[~predicted].all()
+    assert not predicted[5]  # "strap"
+
+
+def test_hidden_words_are_shown_as_bert_shows_them(tokenizer: ReviewTokenizer) -> None:
+    text = "great"
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    ids, maskable = tokens_of(tokenizer, text), masker.maskable([text])[0]
+    mask_id = tokenizer.token_id("[MASK]")
+    shown = [masker.mask(ids, maskable, np.random.default_rng(seed))[0][1] for seed in range(2000)]
+    masked = np.mean([token == mask_id for token in shown])
+    kept = np.mean([token == ids[1] for token in shown])
+    assert masked == pytest.approx(0.8, abs=0.03)
+    assert kept == pytest.approx(0.1, abs=0.03)
+
+
+def test_a_review_without_opinion_words_has_nothing_to_predict(tokenizer: ReviewTokenizer) -> None:
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    for text in ("", "   ", "a strap for a guitar"):
+        ids = tokens_of(tokenizer, text)
+        shown, predicted = masker.mask(ids, masker.maskable([text])[0], np.random.default_rng(0))
+        assert not predicted.any()
+        assert (shown == ids).all()
+
+
+def test_words_beyond_the_length_limit_are_left_out() -> None:
+    tokenizer = ReviewTokenizer(tiny_tokenizer_json(), 6)
+    text = "the good the good the good the good"
+    masker = Masker(tokenizer, frozenset({"good"}), "opinion")
+    spans = masker.maskable([text])[0].spans
+    assert spans.tolist() == [[2, 3], [4, 5]]
+
+
+def test_random_masking_hides_fifteen_percent_of_all_words(tokenizer: ReviewTokenizer) -> None:
+    text = " ".join(["strap"] * 20)
+    masker = Masker(tokenizer, LEXICON, "random")
+    _, predicted = masker.mask(tokens_of(tokenizer, text), masker.maskable([text])[0], np.random.default_rng(0))
+    assert predicted.sum() == 3
+
+
+def test_the_same_generator_masks_the_same_words(tokenizer: ReviewTokenizer) -> None:
+    text = "great terrible great terrible beautiful"
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    ids, maskable = tokens_of(tokenizer, text), masker.maskable([text])[0]
+    first, second = (masker.mask(ids, maskable, np.random.default_rng(5)) for _ in range(2))
+    assert (first[0] == second[0]).all()
+    assert (first[1] == second[1]).all()
