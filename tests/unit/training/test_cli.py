@@ -78,7 +78,6 @@ def test_an_expected_error_is_one_line_and_no_traceback(reviews: Path, arguments
         text=True,
         cwd=reviews,
         env={**os.environ, "PYTHONWARNINGS": "default"},
-        check=False,
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
