@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, ReviewFileError
 from ubert_training.reviews.readers import records
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.formats import FormatName, detect_format, open_format
 from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parsed_object
 from ubert_training.reviews.readers.records import BadLine, Reason, Record
-from ubert_training.reviews.table import RatingScale, Review
+from ubert_training.reviews.table import Review
 from ubert_training.reviews.validation import Validator, with_title_first
 
 AMAZON_2014: dict[str, Any] = {

@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.reviews.importer import REJECTS, REVIEWS, ImportProgress, import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.report import ImportReport
 from ubert_training.reviews.statistics import shared_users_table, statistics_table
-from ubert_training.reviews.table import RatingScale
 
 
 def import_command(

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.reviews.readers.formats import FormatName
-from ubert_training.reviews.table import RatingScale
 
 
 @dataclass(frozen=True, kw_only=True)

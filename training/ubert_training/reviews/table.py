@@ -7,7 +7,6 @@ at the same positions. Its metadata names the format version and the rating scal
 import functools
 import hashlib
 import json
-import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_model.config import RatingScale
+from ubert_model.errors import InputError, ReviewFileError
 from ubert_training.atomic import replacing
 
 FORMAT_VERSION = 1
@@ -40,30 +40,6 @@ SCHEMA = pa.schema(
         }.items()
     ]
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RatingScale:
-    """The lowest and the highest rating that the source allows."""
-
-    lowest: float = 1.0
-    highest: float = 5.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.lowest) and math.isfinite(self.highest) and self.lowest < self.highest):
-            raise ConfigError(f"rating scale {self}: give two finite numbers, lowest below highest, such as 1:5")
-
-    def __str__(self) -> str:
-        return f"{self.lowest:g}:{self.highest:g}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``lowest:highest``. Raises ``ConfigError``."""
-        try:
-            lowest, highest = (float(bound) for bound in text.split(":"))
-        except ValueError as error:
-            raise ConfigError(f"rating scale {text!r}: write it as LOWEST:HIGHEST, such as 1:5") from error
-        return cls(lowest=lowest, highest=highest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from ubert_model.config import RatingScale
 from ubert_training.reviews.readers.formats import Column, Layout
 from ubert_training.reviews.readers.records import BadLine, Fields, Reason
-from ubert_training.reviews.table import RatingScale, Review
+from ubert_training.reviews.table import Review
 
 MAX_ID_BYTES = 256
 MAX_SHOWN = 80
