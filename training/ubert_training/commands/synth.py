@@ -1,0 +1,37 @@
+"""``ubert synth``: a synthetic corpus with planted truth."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ubert_training.synth import SynthOptions, write_corpus
+
+DEFAULTS = SynthOptions()
+
+
+def synth_command(
+    out: Annotated[Path, typer.Option(help="Folder to write the reviews, the domains and the truth to.")],
+    users: Annotated[int, typer.Option(help="Number of users.")] = DEFAULTS.users,
+    items: Annotated[int, typer.Option(help="Number of items.")] = DEFAULTS.items,
+    reviews: Annotated[int, typer.Option(help="About this many reviews.")] = DEFAULTS.reviews,
+    domains: Annotated[int, typer.Option(help="Number of domains, which share their users.")] = DEFAULTS.domains,
+    strength: Annotated[
+        float, typer.Option(help="How much the match of a user's cares and an item's qualities moves a rating.")
+    ] = DEFAULTS.strength,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = DEFAULTS.seed,
+) -> None:
+    """Write a SYNTHETIC review corpus whose best reachable error is known.
+
+    Its texts say what users care about and how items do in it; import it like real reviews.
+    """
+    options = SynthOptions(users=users, items=items, reviews=reviews, domains=domains, strength=strength, seed=seed)
+    corpus = write_corpus(out, options)
+    truth = json.loads(corpus.truth.read_text(encoding="utf-8"))
+    console = Console(markup=False, soft_wrap=True)
+    console.print(f"{truth['reviews']:,} SYNTHETIC reviews in {corpus.reviews}, planted truth in {corpus.truth}")
+    for name, error in truth["mse"].items():
+        console.print(f"  MSE {error:.4f}  {name}: {truth['mse_means'][name]}")
+    console.print(f"Next: ubert import {corpus.reviews} --item-domains {corpus.item_domains} --out DIR")

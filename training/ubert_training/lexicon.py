@@ -1,0 +1,95 @@
+"""Opinion words: which words of a review state an opinion, for the masking of pre-training task 1.
+
+The paper takes Hu and Liu's list. It is used where it is found (a path, or NLTK's data); elsewhere the words
+of the VADER lexicon, which installs with the package, stand in for it.
+"""
+
+import importlib.resources
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nltk.data
+
+from ubert_model.errors import InputError
+
+LIST_NAMES = ("positive-words.txt", "negative-words.txt")
+NLTK_PLACES = ("corpora/opinion_lexicon/", "corpora/opinion_lexicon.zip/opinion_lexicon/")
+VADER_PACKAGE = "vaderSentiment"
+VADER_FILE = "vader_lexicon.txt"
+VADER_LEAST_VALENCE = 1.0
+"""On a scale from -4 to 4: weaker words are not clearly opinions, and hardly any is in Hu and Liu's list."""
+VADER_WORD = re.compile(r"[a-z]{3,}(?:['-][a-z]+)*")
+"""VADER also rates emoticons and abbreviations; a review's tokens are words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """Lower-case opinion words, and where they come from, for the log."""
+
+    words: frozenset[str]
+    source: str
+
+
+def load_lexicon(path: str | Path | None = None) -> Lexicon:
+    """Load the opinion words of ``path``, else those of NLTK's data, else VADER's.
+
+    ``path`` is one word list or a folder with ``positive-words.txt`` and ``negative-words.txt``, as Hu and
+    Liu publish them (latin-1, one word a line, ``;`` begins a comment). Raises ``InputError`` for a path
+    without words.
+    """
+    if path is not None:
+        return _given(Path(path))
+    return _from_nltk() or _from_vader()
+
+
+def _given(path: Path) -> Lexicon:
+    files = [path / name for name in LIST_NAMES] if path.is_dir() else [path]
+    absent = [str(file) for file in files if not file.is_file()]
+    if absent:
+        raise InputError(f"no opinion words at {', '.join(absent)}: give a word list or a folder with {LIST_NAMES}")
+    words = _words_of_lists(file.read_bytes for file in files)
+    if not words:
+        raise InputError(f"{path} holds no word: give one word a line")
+    return Lexicon(words=words, source=f"{path} ({len(words):,} words)")
+
+
+def _from_nltk() -> Lexicon | None:
+    for place in NLTK_PLACES:
+        try:
+            folder = nltk.data.find(place)
+        except LookupError:
+            continue
+        words = _words_of_lists(_reader(folder.join(name)) for name in LIST_NAMES)
+        return Lexicon(words=words, source=f"Hu and Liu's opinion lexicon, NLTK data at {folder}")
+    return None
+
+
+def _reader(pointer: nltk.data.PathPointer) -> Callable[[], bytes]:
+    def read() -> bytes:
+        with pointer.open() as file:
+            content: bytes = file.read()
+        return content
+
+    return read
+
+
+def _from_vader() -> Lexicon:
+    try:
+        listed = importlib.resources.files(VADER_PACKAGE).joinpath(VADER_FILE).read_text(encoding="utf-8")
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise InputError(
+            f"no opinion lexicon: install {VADER_PACKAGE}, set NLTK_DATA to a folder with corpora/opinion_lexicon, "
+            "or name a word list with --lexicon"
+        ) from error
+    rated = (line.split("\t") for line in listed.splitlines() if line)
+    words = frozenset(
+        word for word, valence, *_ in rated if VADER_WORD.fullmatch(word) and abs(float(valence)) >= VADER_LEAST_VALENCE
+    )
+    return Lexicon(words=words, source="the VADER lexicon (Hu and Liu's was not found: see NLTK_DATA)")
+
+
+def _words_of_lists(readers: Iterable[Callable[[], bytes]]) -> frozenset[str]:
+    lines = (line.strip() for read in readers for line in read().decode("latin-1").splitlines())
+    return frozenset(line.lower() for line in lines if line and not line.startswith(";"))
