@@ -1,0 +1,67 @@
+"""Statistics as in the paper's Table 1, counted by hand on a table that can be read at a glance."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ubert_training.reviews.statistics import CorpusStatistics, shared_users_table, statistics_table
+from ubert_training.reviews.table import Review, ReviewTable
+
+WRITTEN = [
+    ("ann", "drum", "music"),
+    ("ann", "flute", "music"),
+    ("bob", "drum", "music"),
+    ("ann", "lamp", "home"),
+    ("cid", "lamp", "home"),
+    ("bob", "sofa", "home"),
+    ("bob", "lamp", "home"),
+    ("cid", "rake", "garden"),
+]
+TABLE = ReviewTable.of(
+    Review(user=user, item=item, rating=3, text=f"text {number}", domain=domain)
+    for number, (user, item, domain) in enumerate(WRITTEN)
+)
+
+
+@pytest.fixture(params=["table", "file"])
+def statistics(request: pytest.FixtureRequest, tmp_path: Path) -> CorpusStatistics:
+    if request.param == "table":
+        return CorpusStatistics.of_table(TABLE)
+    TABLE.save(tmp_path / "reviews.parquet")
+    return CorpusStatistics.of_file(tmp_path / "reviews.parquet")
+
+
+def test_users_items_and_reviews_are_counted_by_domain(statistics: CorpusStatistics) -> None:
+    counted = {line.domain: (line.users, line.items, line.reviews) for line in statistics.domains}
+    assert counted == {"garden": (1, 1, 1), "home": (3, 2, 4), "music": (2, 2, 3)}
+    assert (statistics.users, statistics.items, statistics.reviews) == (3, 5, 8)
+
+
+def test_pretraining_reviews_are_those_of_the_same_users_in_other_domains(statistics: CorpusStatistics) -> None:
+    counted = {line.domain: line.pretraining_reviews for line in statistics.domains}
+    assert counted == {"garden": 1, "home": 4, "music": 3}
+
+
+def test_shared_users_are_counted_for_each_two_domains(statistics: CorpusStatistics) -> None:
+    assert [line.domain for line in statistics.domains] == ["garden", "home", "music"]
+    assert statistics.shared_users == ((1, 1, 0), (1, 3, 2), (0, 2, 2))
+
+
+def test_an_empty_table_has_no_domain(tmp_path: Path) -> None:
+    empty = ReviewTable.of([])
+    empty.save(tmp_path / "reviews.parquet")
+    for statistics in (CorpusStatistics.of_table(empty), CorpusStatistics.of_file(tmp_path / "reviews.parquet")):
+        assert (statistics.users, statistics.reviews, statistics.domains) == (0, 0, ())
+
+
+def test_statistics_survive_json(statistics: CorpusStatistics) -> None:
+    assert CorpusStatistics.of_json(statistics.to_json()) == statistics
+
+
+def test_the_tables_show_every_domain_and_count(statistics: CorpusStatistics) -> None:
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(statistics_table(statistics), shared_users_table(statistics))
+    for part in ("garden", "home", "music", "#Pre-training reviews", "all"):
+        assert part in shown.get()
