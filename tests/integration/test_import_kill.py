@@ -6,22 +6,31 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-STEP = 7  # of the about 110 changes that an import makes; 1 tries them all
+STEP = 11  # of the about 110 changes that an import makes; 1 tries them all
 FINISHED = ["rejects.jsonl", "report.json", "reviews.parquet"]
 
+# Stops for a minute at the n-th report of progress (0: never) and says so, to be killed there.
 IMPORT = """
-import sys
+import sys, time
 from pathlib import Path
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 
-out, *files = map(Path, sys.argv[1:])
-import_reviews(files, out, ImportOptions(core=2, max_bad=0.5), records_per_chunk=60)
+out, *files = map(Path, sys.argv[2:])
+reports = 0
+
+def report(progress):
+    global reports
+    reports += 1
+    if reports == int(sys.argv[1]):
+        print("waiting", flush=True)
+        time.sleep(60)
+
+import_reviews(files, out, ImportOptions(core=2, max_bad=0.5), report, records_per_chunk=60)
 """
 
 # Kills itself with SIGKILL before the n-th change it makes under the output folder, for growing n until an
@@ -89,7 +98,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def unkilled(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("unkilled") / "out"
-    subprocess.run([sys.executable, "-c", IMPORT, out, *files], check=True, timeout=60)
+    finish(out, files)
     return contents(out)
 
 
@@ -112,20 +121,36 @@ def test_a_kill_before_a_change_on_disk_leaves_no_trace_in_the_result(
     assert list(unkilled) == FINISHED
 
 
-@pytest.mark.parametrize(
-    "wait_for", ["staging/part-0000-000000.json", "staging/part-0001-000001.json", "staging/consolidation"]
-)
+def killed_at(report: int, out: Path, files: list[Path]) -> int:
+    """Start an import, kill it at its n-th report of progress, and give its exit status."""
+    command = [sys.executable, "-c", IMPORT, str(report), str(out), *map(str, files)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.kill()
+    return process.returncode
+
+
+def finish(out: Path, files: list[Path]) -> None:
+    subprocess.run([sys.executable, "-c", IMPORT, "0", out, *files], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("report", "staged_chunks"), [(1, 1), (4, 4), (6, 5)])
 def test_a_process_killed_from_outside_goes_on_where_it_was(
-    wait_for: str, files: list[Path], unkilled: dict[str, bytes], tmp_path: Path
+    report: int, staged_chunks: int, files: list[Path], unkilled: dict[str, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen([sys.executable, "-c", IMPORT, out, *files])
-    deadline = time.monotonic() + 60
-    while not (out / wait_for).exists() and process.poll() is None:
-        assert time.monotonic() < deadline
-    process.kill()
-    assert process.wait(timeout=60) == -signal.SIGKILL
-    staged = [(path.name, path.stat().st_ino) for path in sorted(out.glob("staging/part-0000-000000*"))]
-    subprocess.run([sys.executable, "-c", IMPORT, out, *files], check=True, timeout=60)
-    assert len(staged) == 3
+    assert killed_at(report, out, files) == -signal.SIGKILL
+    assert len(list((out / "staging").glob("part-*.json"))) == staged_chunks
+    finish(out, files)
     assert contents(out) == unkilled
+
+
+def test_staged_chunks_are_not_read_again(files: list[Path], unkilled: dict[str, bytes], tmp_path: Path) -> None:
+    """A mark left in a staged chunk shows in the result: the restarted run took it from the staging folder."""
+    out = tmp_path / "out"
+    killed_at(2, out, files)
+    rejects = out / "staging" / "part-0000-000000.rejects.jsonl"
+    rejects.write_text('{"marked": true}\n' + rejects.read_text())
+    finish(out, files)
+    assert contents(out)["rejects.jsonl"] == b'{"marked": true}\n' + unkilled["rejects.jsonl"]
