@@ -2,46 +2,46 @@
 
 import sys
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ubert_model.errors import ConfigError, UbertError
-from ubert_training.commands.demo import demo_command
-from ubert_training.commands.evaluate import evaluate_command
-from ubert_training.commands.export import export_command
-from ubert_training.commands.finetune import finetune_command
-from ubert_training.commands.import_reviews import import_command
-from ubert_training.commands.precompute import precompute_command
-from ubert_training.commands.pretrain import pretrain_command
-from ubert_training.commands.split import split_command
-from ubert_training.commands.synth import synth_command
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "UBERT"},
-    help="Reviews in, rating predictions out: train U-BERT offline and fill the store that the service reads.",
-)
-COMMANDS = {
-    "demo": demo_command,
-    "import": import_command,
-    "split": split_command,
-    "pretrain": pretrain_command,
-    "finetune": finetune_command,
-    "evaluate": evaluate_command,
-    "export": export_command,
-    "precompute": precompute_command,
-    "synth": synth_command,
+COMMANDS: Mapping[str, str] = {
+    "demo": "demo:demo_command",
+    "import": "import_reviews:import_command",
+    "split": "split:split_command",
+    "pretrain": "pretrain:pretrain_command",
+    "finetune": "finetune:finetune_command",
+    "evaluate": "evaluate:evaluate_command",
+    "export": "export:export_command",
+    "precompute": "precompute:precompute_command",
+    "synth": "synth:synth_command",
 }
-for name, command in COMMANDS.items():
-    app.command(name)(command)
+"""Where each command lives below ``ubert_training.commands``."""
 
 
-@app.callback()
+def make_app(names: Collection[str] = COMMANDS.keys()) -> typer.Typer:
+    """The command line with the named commands; only their modules are imported, since torch takes seconds."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"auto_envvar_prefix": "UBERT"},
+        help="Reviews in, rating predictions out: train U-BERT offline and fill the store that the service reads.",
+    )
+    app.callback()(root)
+    for name in names:
+        module, function = COMMANDS[name].split(":")
+        app.command(name)(getattr(import_module(f"ubert_training.commands.{module}"), function))
+    return app
+
+
 def root(
     context: typer.Context,
     config: Annotated[
@@ -57,9 +57,10 @@ def root(
 
 
 def read_config(path: Path, flags: Mapping[str, Collection[str]]) -> dict[str, Any]:
-    """Defaults by command, from a file; ``flags`` names those that each command has.
+    """Defaults by command, from a file; ``flags`` names those of the commands at hand.
 
-    Raises ``ConfigError`` naming what the file asks for and no command knows.
+    Raises ``ConfigError`` naming what the file asks for and no command knows. Tables of commands that are not at
+    hand are for another run, and left alone.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -67,21 +68,26 @@ def read_config(path: Path, flags: Mapping[str, Collection[str]]) -> dict[str, A
         raise ConfigError(f"config file {path}: {error}") from error
     defaults: dict[str, Any] = {}
     for table, values in tables.items():
-        if table not in flags or not isinstance(values, dict):
-            raise ConfigError(f"config file {path}: [{table}] is no command; use one of {', '.join(flags)}")
-        defaults[table] = {key.replace("-", "_"): value for key, value in values.items()}
-        unknown = sorted(set(defaults[table]) - set(flags[table]))
-        if unknown:
-            raise ConfigError(f"config file {path}: [{table}] has no {', '.join(unknown)}; see `ubert {table} --help`")
+        if table not in COMMANDS or not isinstance(values, dict):
+            raise ConfigError(f"config file {path}: [{table}] is no command; use one of {', '.join(COMMANDS)}")
+        if table in flags:
+            defaults[table] = {key.replace("-", "_"): value for key, value in values.items()}
+            unknown = sorted(set(defaults[table]) - set(flags[table]))
+            if unknown:
+                raise ConfigError(
+                    f"config file {path}: [{table}] has no {', '.join(unknown)}; see `ubert {table} --help`"
+                )
     return defaults
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: every expected error is one line on standard error and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked = next(([argument] for argument in arguments if argument in COMMANDS), COMMANDS.keys())
     try:
-        app()
+        make_app(asked)(list(arguments), prog_name="ubert")
     except UbertError as error:
-        print(f"ubert: {error}", file=sys.stderr)
+        print(f"ubert: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 

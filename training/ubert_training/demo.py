@@ -70,23 +70,30 @@ def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) 
     command = [sys.executable, "-m", "ubert_service.cli", "--bundle", str(bundle), "--store", store]
     command += ["--codec", codec, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        address = _Address(process, log)
+        output = _Output(process, log)
         try:
-            yield ServiceProcess(process=process, url=address.wait())
+            yield ServiceProcess(process=process, url=output.address())
         finally:
             process.terminate()
+            output.join()
 
 
-class _Address:
+class _Output:
     """Copies the service's output to a log file, and picks out the address that it listens on."""
 
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
         self._found = threading.Event()
         self._url: str | None = None
         self._last_line = "no output"
-        threading.Thread(target=self._copy, args=(process, log), daemon=True).start()
+        self._thread = threading.Thread(target=self._copy, args=(process, log), daemon=True)
+        self._thread.start()
 
-    def wait(self) -> str:
+    def join(self) -> None:
+        """Until the service has ended and its last line is written."""
+        self._thread.join()
+
+    def address(self) -> str:
+        """Where the service listens, as soon as it does."""
         self._found.wait(START_TIMEOUT_S)
         if self._url is None:
             raise UbertError(f"the service did not start: {self._last_line}")

@@ -119,17 +119,17 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The scores as a table for the terminal, best first."""
-    table = Table(title="Test part (95% bootstrap intervals)")
-    for column in ("model", "MSE", "RMSE", "MAE", "MSE of U-BERT minus this"):
+    table = Table(title="Test part; differences with 95% bootstrap intervals")
+    for column in ("model", "MSE", "RMSE", "MAE", f"MSE of {MODEL_NAME} − this"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name, scored in sorted(evaluation.scores.items(), key=lambda entry: entry[1].mse.value):
         difference = evaluation.differences.get(name)
         table.add_row(
             name,
-            str(scored.mse),
+            f"{scored.mse.value:.4f}",
             f"{scored.rmse.value:.4f}",
             f"{scored.mae.value:.4f}",
-            "" if difference is None else str(difference),
+            "" if difference is None else difference.signed(),
             style="bold" if name == MODEL_NAME else None,
         )
     return table

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_model.errors import ConfigError
-from ubert_training.cli import app, read_config
+from ubert_training.cli import make_app, read_config
 from ubert_training.splits import Split
 
 
@@ -35,10 +35,10 @@ def test_flags_beat_environment_beats_file_beats_default(reviews: Path) -> None:
         ({"UBERT_SPLIT_SEED": "2"}, [], 2),
         ({"UBERT_SPLIT_SEED": "2"}, ["--seed", "3"], 3),
     ):
-        result = runner.invoke(app, ["--config", str(config), *base, *flags], env=environment)
+        result = runner.invoke(make_app(["split"]), ["--config", str(config), *base, *flags], env=environment)
         assert result.exit_code == 0, result.output
         assert seed_of(reviews) == expected
-    assert runner.invoke(app, base).exit_code == 0
+    assert runner.invoke(make_app(["split"]), base).exit_code == 0
     assert seed_of(reviews) == 0
 
 
@@ -89,9 +89,12 @@ def test_an_expected_error_is_one_line_and_no_traceback(reviews: Path, arguments
 def test_splits_of_every_kind_are_written(reviews: Path) -> None:
     runner = CliRunner()
     base = ["split", "--reviews", str(reviews), "--out", str(reviews / "split.parquet")]
-    assert runner.invoke(app, [*base, "--kind", "folds", "--folds", "3", "--target", "domain-0"]).exit_code == 0
+    assert (
+        runner.invoke(make_app(["split"]), [*base, "--kind", "folds", "--folds", "3", "--target", "domain-0"]).exit_code
+        == 0
+    )
     tests = [Split.load(reviews / f"split-{fold}.parquet", small_table()).test for fold in range(3)]
     covered = np.sort(np.concatenate(tests)).tolist()
     assert covered == small_table().rows_of_domains("domain-0").tolist()
-    assert runner.invoke(app, [*base, "--kind", "time"]).exit_code == 0
+    assert runner.invoke(make_app(["split"]), [*base, "--kind", "time"]).exit_code == 0
     assert Split.load(reviews / "split.parquet", small_table()).kind == "time"

@@ -1,5 +1,6 @@
 """From the fields of a record to a review, or to the reason why it is none."""
 
+import html
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ class Validator:
     def review(self, fields: Fields) -> Review:
         """Raise ``BadLine`` for a record that cannot be used."""
         item = _identifier(self._field(fields, "item"), "item")
-        text = _text(self._field(fields, "text"), "text")
+        text = self._prose(fields, "text")
         if self.with_title:
-            text = with_title_first(_text(self._field(fields, "title"), "title"), text)
+            text = with_title_first(self._prose(fields, "title"), text)
         own_domain = _text(self._field(fields, "domain"), "domain") or None
         return Review(
             user=_identifier(self._field(fields, "user"), "user"),
@@ -43,6 +44,10 @@ class Validator:
             domain=self.domain_of(item, own_domain),
             timestamp=_timestamp(self._field(fields, "timestamp"), milliseconds=self.layout.milliseconds),
         )
+
+    def _prose(self, fields: Fields, column: Column) -> str:
+        written = _text(self._field(fields, column), column)
+        return html.unescape(written).strip() if self.layout.html_entities else written
 
     def _field(self, fields: Fields, column: Column) -> object:
         names = self.layout.names.get(column, ())

@@ -46,6 +46,8 @@ class Layout:
     names: Mapping[Column, tuple[str, ...]]
     optional: frozenset[Column] = frozenset({"title", "timestamp", "domain"})
     milliseconds: bool = False
+    html_entities: bool = False
+    """Texts are written with HTML entities ("&#34;"), as Amazon's are; they are read as characters."""
 
 
 AMAZON_NAMES: Mapping[Column, tuple[str, ...]] = {
@@ -57,8 +59,10 @@ AMAZON_NAMES: Mapping[Column, tuple[str, ...]] = {
     "timestamp": ("unixReviewTime",),
 }
 LAYOUTS: Mapping[FormatName, Layout] = {
-    FormatName.AMAZON_2014: Layout(names=AMAZON_NAMES),
-    FormatName.AMAZON_2018: Layout(names=AMAZON_NAMES, optional=frozenset({"title", "timestamp", "domain", "text"})),
+    FormatName.AMAZON_2014: Layout(names=AMAZON_NAMES, html_entities=True),
+    FormatName.AMAZON_2018: Layout(
+        names=AMAZON_NAMES, optional=frozenset({"title", "timestamp", "domain", "text"}), html_entities=True
+    ),
     FormatName.AMAZON_2023: Layout(
         names={
             "user": ("user_id",),
@@ -70,6 +74,7 @@ LAYOUTS: Mapping[FormatName, Layout] = {
             "timestamp": ("timestamp",),
         },
         milliseconds=True,
+        html_entities=True,
     ),
     FormatName.YELP: Layout(
         names={
