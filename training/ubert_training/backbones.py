@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,26 +37,37 @@ def load_backbone(name: str) -> Backbone:
     if name == RANDOM_TINY:
         return _random_tiny()
     source = _minilm_directory() if name == MINILM else name
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)  # it would report the pooler, which no equation reads
     try:
-        config = BertConfig.from_pretrained(source)
-        loaded: Any = BertModel.from_pretrained(
-            source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
-        )
-        bert, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+        with _quiet():
+            config = BertConfig.from_pretrained(source)
+            loaded: Any = BertModel.from_pretrained(
+                source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(
             f"backbone {name!r} cannot be loaded ({reason}); give the path of a BERT checkpoint, "
             f"its name on the hub, or {MINILM!r}"
         ) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+    bert, report = loaded
     if report["missing_keys"]:
         raise InputError(f"backbone {name!r} is no BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
     return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report on the pooler, which no equation reads, and without its bars."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _minilm_directory() -> Path:

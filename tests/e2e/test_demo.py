@@ -1,0 +1,67 @@
+"""The main job through its own front door: `ubert demo` on a small synthetic corpus, with the tiny preset."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ubert_model.bundle import Bundle
+from ubert_model.states import open_store
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+from ubert_training.synth import SynthOptions, write_corpus
+
+TIMEOUT_S = 400
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("demo")
+    corpus = write_corpus(directory / "corpus", SynthOptions(users=120, items=60, domains=2, reviews=1800))
+    run_demo(directory / "demo", corpus.reviews, corpus.item_domains)
+    return directory / "demo"
+
+
+def run_demo(directory: Path, reviews: Path, item_domains: Path) -> str:
+    command = [sys.executable, "-m", "ubert_training.cli", "demo", "--preset", "tiny", "--no-serve", "--port", "0"]
+    command += ["--reviews", str(reviews), "--item-domains", str(item_domains), "--dir", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_ratings_over_http_equal_offline_evaluation(demo: Path) -> None:
+    served = json.loads((demo / "served.json").read_text())
+    assert served["pairs"] > 100
+    assert served["largest_difference"] < 1e-4
+
+
+def test_the_evaluation_compares_with_every_baseline_on_every_slice(demo: Path) -> None:
+    evaluation = json.loads((demo / "finetuned" / "evaluation.json").read_text())
+    names = {"U-BERT", "U-BERT without text", "mean", "user + item bias", "SVD", "SVD++"}
+    assert set(evaluation["scores"]) == names
+    assert set(evaluation["differences"]) == names - {"U-BERT"}
+    for slices in (evaluation["by_user_history"], evaluation["by_item_history"]):
+        assert sum(scored["mean"]["pairs"] for scored in slices.values()) == evaluation["scores"]["mean"]["pairs"]
+    assert (demo / "finetuned" / "evaluation.png").stat().st_size > 10_000
+
+
+def test_the_store_holds_the_training_part_and_no_evaluation_review(demo: Path) -> None:
+    table = ReviewTable.load(demo / "reviews" / "reviews.parquet")
+    split = Split.load(demo / "split.parquet", table)
+    version = Bundle.load(demo / "bundle").manifest.namespace("fp32").version
+    store = open_store(f"lmdb:{demo / 'store'}")
+    listed = {entry.review_id for reviews in store.user_reviews(version, store.users(version)) for entry in reviews}
+    store.close()
+    assert listed == {table.review_id[row] for row in split.train.tolist()}
+
+
+def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
+    bundle = Bundle.load(demo / "bundle").manifest.bundle_id
+    before = (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns
+    run_demo(demo, *sorted(demo.parent.joinpath("corpus").glob("synthetic-*"), reverse=True))
+    assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
+    assert Bundle.load(demo / "bundle").manifest.bundle_id == bundle
