@@ -8,11 +8,13 @@ from typing import Any
 from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.types import Lifespan
 
 from ubert_service import problems
 from ubert_service.context import ServiceContext
+from ubert_service.metrics import PrometheusMetrics
 from ubert_service.middleware import BodyLimit, RequestFrame
-from ubert_service.routes import health, predict, rank
+from ubert_service.routes import entities, health, predict, rank, reviews
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -21,16 +23,28 @@ _CHECKS_AT_ONCE = 4
 
 def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
     """The service over a loaded bundle. Whether the bundle's store answers is found out by each request anew."""
+    metrics = PrometheusMetrics()
+    observed = served.reporting_to(metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.context = ServiceContext(
-            served=served,
-            scoring=CapacityLimiter(settings.concurrency),
+            served=observed,
+            metrics=metrics,
+            working=CapacityLimiter(settings.concurrency),
             checking=CapacityLimiter(_CHECKS_AT_ONCE),
         )
         yield
 
+    app = described_app(lifespan)
+    problems.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestFrame, telemetry=metrics)  # added last, so outermost
+    return app
+
+
+def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """All routes and their OpenAPI description; without a lifespan there is nothing behind them."""
     # No /docs: its page would load scripts from another host.
     app = _DocumentedApp(
         title="U-BERT",
@@ -40,11 +54,8 @@ def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (predict, rank, health):
+    for routes in (predict, rank, reviews, entities, health):
         app.include_router(routes.router)
-    problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestFrame)  # added last, so outermost
     return app
 
 

@@ -12,7 +12,7 @@ from ubert_model.states import open_store
 from ubert_service.app import create_app
 from ubert_service.served import ServedBundle
 from ubert_service.server import serve
-from ubert_service.settings import Device, LogLevel, Settings, read_toml
+from ubert_service.settings import Device, LogFormat, LogLevel, Settings, read_toml
 
 _USAGE_ERROR = 2
 _DEFAULTS = Settings.model_construct()
@@ -50,6 +50,9 @@ def run(
     log_level: Annotated[LogLevel, typer.Option(envvar="UBERT_LOG_LEVEL", help="How much to log.")] = (
         _DEFAULTS.log_level
     ),
+    log_format: Annotated[LogFormat, typer.Option(envvar="UBERT_LOG_FORMAT", help="json: one object a line.")] = (
+        _DEFAULTS.log_format
+    ),
     config: Annotated[
         Path | None,
         typer.Option(envvar="UBERT_CONFIG", callback=_apply_file, is_eager=True, help="TOML file with these settings."),
@@ -67,6 +70,7 @@ def run(
         concurrency=concurrency,
         max_body_bytes=max_body_bytes,
         log_level=log_level,
+        log_format=log_format,
     )
     with closing(open_store(settings.store)) as opened:
         serve(create_app(settings, ServedBundle.load(settings, opened)), settings)

@@ -1,6 +1,6 @@
-"""What a route works with: the served bundle, and the threads that may work for requests."""
+"""What a route works with: the served bundle, the threads that may work for requests, and whom to report to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
@@ -8,28 +8,41 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Depends, HTTPException, Request
 
-from ubert_service.served import ServedBundle
+from ubert_service.engine import Prediction
+from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
+from ubert_service.metrics import PrometheusMetrics
+from ubert_service.served import Obstacle, ServedBundle
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceContext:
-    """One for each running app. ``scoring`` and ``checking`` bound the threads of requests and of health checks:
-    apart, so that readiness is told even while every scoring thread waits for a store that does not answer.
+    """One for each running app. ``working`` and ``checking`` bound the threads of requests and of health checks:
+    apart, so that readiness is told even while every working thread waits for a store that does not answer.
     """
 
     served: ServedBundle
-    scoring: CapacityLimiter
+    metrics: PrometheusMetrics
+    working: CapacityLimiter
     checking: CapacityLimiter
 
-    async def score(self, work: Callable[[], T]) -> T:
+    async def work(self, work: Callable[[], T]) -> T:
         """Run blocking work of a request in a thread, when its turn comes."""
-        return await anyio.to_thread.run_sync(work, limiter=self.scoring)
+        return await anyio.to_thread.run_sync(work, limiter=self.working)
 
-    async def check(self, work: Callable[[], T]) -> T:
-        """Run a blocking check in a thread of its own."""
-        return await anyio.to_thread.run_sync(work, limiter=self.checking)
+    async def predict(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
+        """A prediction for each pair, in order."""
+        predictions = await self.work(lambda: self.served.engine.score(pairs, readable))
+        for prediction in predictions:
+            self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        return predictions
+
+    async def obstacles(self) -> list[Obstacle]:
+        """What keeps the service from serving, checked in a thread of its own."""
+        obstacles = await anyio.to_thread.run_sync(self.served.obstacles, limiter=self.checking)
+        self.metrics.readiness_checked(ready=not obstacles)
+        return obstacles
 
 
 def _context(request: Request) -> ServiceContext:

@@ -14,7 +14,7 @@ from ubert_model.rating import Ratings, blend
 from ubert_model.states import FloatMatrix, Namespace, StateStore
 from ubert_service.assembly import ScorerBatch, length_batches, pad_side, read_states, token_count
 from ubert_service.evidence import Basis, Evidence, Reason
-from ubert_service.histories import Pair, PairHistories, read_histories
+from ubert_service.histories import EVERY_REVIEW, Pair, PairHistories, ReviewFilter, read_histories
 from ubert_service.runtime import ScoringRuntime
 
 _BATCH_TOKENS = 4 * 1024
@@ -60,13 +60,15 @@ class ScoringEngine:
         self._batch_tokens = batch_tokens
         self._fetched_tokens = fetched_floats // namespace.state_dim
 
-    def score(self, pairs: Sequence[Pair]) -> list[Prediction]:
+    def score(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
+
+        It is the one that a store holding nothing but the ``readable`` reviews would give.
 
         Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``.
         """
         distinct = list(dict.fromkeys(pairs))
-        histories = read_histories(self._store, self._namespace.version, distinct, self._manifest.config)
+        histories = read_histories(self._store, self._namespace.version, distinct, self._manifest.config, readable)
         predictions = {
             prediction.pair: prediction
             for together in _fetches(histories, self._fetched_tokens)

@@ -18,6 +18,28 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewFilter:
+    """Which reviews a request may read, as states and as counts: all, unless it says otherwise.
+
+    ``before``: only reviews dated strictly before that second. One without a date (0) is then left out, since
+    nothing shows that it had been written.
+    """
+
+    excluded: frozenset[str] = frozenset()
+    before: int | None = None
+
+    def passed(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
+        """The reviews that may be read, in order."""
+        return [review for review in reviews if review.review_id not in self.excluded and self._in_time(review)]
+
+    def _in_time(self, review: ReviewEntry) -> bool:
+        return self.before is None or 0 < review.timestamp < self.before
+
+
+EVERY_REVIEW = ReviewFilter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What a pair may know of one of its sides: rating counts over all reviews, and those whose states it reads."""
 
@@ -63,16 +85,18 @@ class _ReviewList:
         return History(counts=RatingCounts.of(reviews), selected=tuple(selected))
 
 
-def read_histories(store: StateStore, version: str, pairs: Sequence[Pair], config: ModelConfig) -> list[PairHistories]:
+def read_histories(
+    store: StateStore, version: str, pairs: Sequence[Pair], config: ModelConfig, readable: ReviewFilter
+) -> list[PairHistories]:
     """The histories of all pairs, in two round trips."""
     users = list(dict.fromkeys(pair.user for pair in pairs))
     items = list(dict.fromkeys(pair.item for pair in pairs))
     of_user = {
-        user: _ReviewList(reviews, without_item, frozenset(review.item for review in reviews), config)
+        user: _ReviewList(readable.passed(reviews), without_item, frozenset(review.item for review in reviews), config)
         for user, reviews in zip(users, store.user_reviews(version, users), strict=True)
     }
     of_item = {
-        item: _ReviewList(reviews, without_user, frozenset(review.user for review in reviews), config)
+        item: _ReviewList(readable.passed(reviews), without_user, frozenset(review.user for review in reviews), config)
         for item, reviews in zip(items, store.item_reviews(version, items), strict=True)
     }
     return [

@@ -10,20 +10,23 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ubert_service.problems import INTERNAL, problem_response
+from ubert_service.telemetry import Telemetry
 
 REQUEST_ID = "X-Request-ID"
+_UNMATCHED = "unmatched"
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _log = logging.getLogger("ubert_service.requests")
 
 
 class RequestFrame:
-    """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs it, and answers an
-    error that nothing else caught with a problem that tells the caller nothing but the identifier.
+    """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs and reports it, and
+    answers an error that nothing else caught with a problem that tells the caller nothing but the identifier.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -45,20 +48,25 @@ class RequestFrame:
         try:
             await self._app(scope, receive, send_identified)
         except Exception:
-            _log.exception("unforeseen error request_id=%s", request_id)
+            _log.exception("unforeseen error request_id=%(request_id)s", {"request_id": request_id})
             if status is not None:
                 raise  # half an answer is out: only a broken connection can tell the caller
             detail = "an unforeseen error; give the request_id to whoever runs this service"
             await problem_response(INTERNAL, detail, scope)(scope, receive, send_identified)
         finally:
+            seconds = time.perf_counter() - started
+            # By the route alone: an address may hold an identifier, which is neither a label nor for a log.
+            route = getattr(scope.get("route"), "path_format", _UNMATCHED)
+            self._telemetry.request_answered(route=route, status=status, seconds=seconds)
             _log.info(
-                "%s %s %s %.1f ms request_id=%s",
-                scope["method"],
-                # Still percent-escaped, so that no address can forge a line.
-                scope["raw_path"].decode("latin-1"),
-                status,
-                (time.perf_counter() - started) * 1000,
-                request_id,
+                "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
+                {
+                    "method": scope["method"],
+                    "route": route,
+                    "status": status,
+                    "seconds": round(seconds, 6),
+                    "request_id": request_id,
+                },
             )
 
 

@@ -14,6 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from ubert_model import errors
+from ubert_service.errors import (
+    NotReadyError,
+    ReviewNameTakenError,
+    UnknownItemError,
+    UnknownReviewError,
+    UnknownUserError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:u-bert:problem:"
@@ -41,6 +48,13 @@ BODY_TOO_LARGE = ProblemType(name="body-too-large", status=413, title="The body 
 NOT_JSON = ProblemType(name="unsupported-media-type", status=415, title="The body must be JSON")
 INVALID_REQUEST = ProblemType(name="invalid-request", status=422, title="The request breaks the schema")
 INTERNAL = ProblemType(name="internal-error", status=500, title="The service failed")
+UNUSABLE_INPUT = ProblemType(name="unusable-input", status=422, title="The request cannot be used")
+UNKNOWN_USER = ProblemType(name="unknown-user", status=404, title="Nothing is known of this user")
+UNKNOWN_ITEM = ProblemType(name="unknown-item", status=404, title="Nothing is known of this item")
+UNKNOWN_REVIEW = ProblemType(name="unknown-review", status=404, title="There is no such review")
+REVIEW_NAME_TAKEN = ProblemType(
+    name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
+)
 NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
 DEVICE_UNAVAILABLE = ProblemType(
     name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
@@ -51,7 +65,12 @@ _OF_STATUS = {kind.status: kind for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_N
 # Looked up along the class's ancestors, so an error that is new to the tree still has an answer.
 _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.UbertError: INTERNAL,
-    errors.InputError: ProblemType(name="unusable-input", status=422, title="The request cannot be used"),
+    errors.InputError: UNUSABLE_INPUT,
+    UnknownUserError: UNKNOWN_USER,
+    UnknownItemError: UNKNOWN_ITEM,
+    UnknownReviewError: UNKNOWN_REVIEW,
+    ReviewNameTakenError: REVIEW_NAME_TAKEN,
+    NotReadyError: NOT_READY,
     errors.BundleError: ProblemType(name="bundle-unusable", status=500, title="The bundle cannot be used"),
     errors.StateError: ProblemType(name="state-unusable", status=500, title="A stored state cannot be used"),
     errors.CorruptStateError: ProblemType(name="state-corrupt", status=500, title="A stored state is damaged"),
@@ -65,22 +84,26 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
 }
 
-SCORING_PROBLEMS = (
-    MALFORMED_BODY,
-    BODY_TOO_LARGE,
-    NOT_JSON,
+STORE_PROBLEMS = (
     INVALID_REQUEST,
     INTERNAL,
     *(kind for error, kind in _OF_ERROR.items() if issubclass(error, errors.StateError | errors.StoreError)),
-    DEVICE_UNAVAILABLE,
 )
+"""What any route may answer that reads the store."""
+
+BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_LARGE, NOT_JSON)
+"""What any route may answer that reads a body."""
+
+SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, DEVICE_UNAVAILABLE)
 """What ``/predict`` and ``/rank`` may answer."""
 
 
 class InvalidField(BaseModel):
     """One place where a request breaks the schema."""
 
-    pointer: str = Field(description="JSON pointer into the body.", examples=["/pairs/0/user"])
+    pointer: str = Field(
+        description="JSON pointer into the body; `/query/…` and `/path/…` name parameters.", examples=["/pairs/0/user"]
+    )
     message: str
 
 
@@ -144,7 +167,12 @@ async def _on_ubert_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.UbertError)
     kind = kind_of(error)
     request_id = request.scope["state"]["request_id"]
-    _log.error("%s: %s request_id=%s", kind.name, error, request_id, exc_info=error if kind.status == 500 else None)
+    _log.log(
+        logging.ERROR if kind.status >= 500 else logging.INFO,
+        "%(problem)s: %(detail)s request_id=%(request_id)s",
+        {"problem": kind.name, "detail": str(error), "request_id": request_id},
+        exc_info=error if kind.status == 500 else None,
+    )
     return problem_response(kind, str(error), request.scope)
 
 

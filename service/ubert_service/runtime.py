@@ -1,7 +1,7 @@
-"""Where the scorer graph runs: ONNX Runtime, on the device that was asked for or not at all."""
+"""Where a graph runs: ONNX Runtime, on the device that was asked for or not at all."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -66,30 +66,45 @@ def active_device(asked: Device, providers: Sequence[str]) -> ActiveDevice:
     return "cpu"
 
 
-class OnnxRuntime:
-    """A scorer graph in an ONNX Runtime session.
+class OnnxGraph:
+    """One of a bundle's graphs in an ONNX Runtime session. Thread-safe.
 
     ``threads`` bounds the intra-op threads; 0 leaves the number to ONNX Runtime. Raises ``DeviceUnavailableError``
     if ``cuda`` was asked for and is not what the session got, ``BundleError`` if the graph cannot be loaded.
     """
 
-    def __init__(self, graph: Path, *, device: Device, threads: int) -> None:
+    def __init__(self, path: Path, *, device: Device, threads: int) -> None:
         self._asked = device
         available = onnxruntime.get_available_providers()
         providers = providers_to_ask(device, available, has_driver=_has_cuda_driver())
-        self._session = _open_session(graph, providers, threads)
+        self._session = _open_session(path, providers, threads)
         active_device(device, self._session.get_providers())
 
     def device(self) -> ActiveDevice:
+        """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
         return active_device(self._asked, self._session.get_providers())
 
-    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+    def run(self, output: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """One output of the graph. Raises ``DeviceUnavailableError`` if the device stops working."""
         try:
-            outputs = self._session.run(["rating"], batch.graph_inputs())
+            (values,) = self._session.run([output], dict(inputs))
         except EPFail as error:
-            raise DeviceUnavailableError(f"device {self._asked} failed while scoring: {error}") from error
-        ratings: NDArray[np.float32] = outputs[0]
-        return ratings
+            raise DeviceUnavailableError(f"device {self._asked} failed while computing: {error}") from error
+        computed: NDArray[np.float32] = values
+        return computed
+
+
+class OnnxRuntime:
+    """A ``ScoringRuntime`` over the scorer graph. Raises as :class:`OnnxGraph` does."""
+
+    def __init__(self, graph: Path, *, device: Device, threads: int) -> None:
+        self._graph = OnnxGraph(graph, device=device, threads=threads)
+
+    def device(self) -> ActiveDevice:
+        return self._graph.device()
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        return self._graph.run("rating", batch.graph_inputs())
 
 
 def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntime.InferenceSession:

@@ -5,12 +5,20 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ubert_model.errors import InputError
-from ubert_model.states import MAX_IDENTIFIER_BYTES, identifier_bytes
+from ubert_model.history import RatingCounts
+from ubert_model.states import MAX_IDENTIFIER_BYTES, ReviewEntry, identifier_bytes
 from ubert_service.engine import Prediction
 from ubert_service.evidence import Basis, Reason
+from ubert_service.listing import ReviewPage
+from ubert_service.review_book import NewReview, WrittenReview
 
 MAX_PAIRS = 1_000
 MAX_CANDIDATES = 10_000
+MAX_EXCLUDED = 1_000
+MAX_TEXT_CHARACTERS = 50_000
+MAX_LISTED = 1_000
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999: a time beyond it was given in another unit."""
 
 
 def _storable(identifier: str) -> str:
@@ -31,7 +39,19 @@ Identifier = Annotated[
     AfterValidator(_storable),
 ]
 Rating = Annotated[float, Field(description="Predicted rating in stars, within the scale of the bundle.")]
+ReviewId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_IDENTIFIER_BYTES,
+        description=f"Name of a review, at most {MAX_IDENTIFIER_BYTES} UTF-8 bytes.",
+    ),
+    AfterValidator(_storable),
+]
+UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that the whole answer was made with.")]
+
+StateVersion = Annotated[str, Field(description="Encoder and codec together; states of another are refused.")]
 
 
 class _Request(BaseModel):
@@ -57,6 +77,18 @@ class PredictRequest(_Request):
     )
 
     pairs: list[PairRequest] = Field(min_length=1, max_length=MAX_PAIRS)
+    exclude_review_ids: list[ReviewId] = Field(
+        default=[],
+        max_length=MAX_EXCLUDED,
+        description="Reviews to leave out of what is read and of what is counted. Unknown ones are passed over.",
+    )
+    as_of: UnixSeconds | None = Field(
+        default=None,
+        description=(
+            "Unix seconds. Read and count only reviews that are dated strictly before; one without a date is left "
+            "out. What training has learned is not taken back."
+        ),
+    )
 
 
 class RankRequest(_Request):
@@ -138,6 +170,131 @@ class RankAnswer(_Answer):
     items: list[PairPrediction]
 
 
+class ReviewRequest(_Request):
+    """A review to store."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user": "A2IBPI20UZIR0U", "item": "B00004Y2UT", "rating": 5, "text": "Stays in tune for weeks."}
+            ]
+        }
+    )
+
+    user: Identifier
+    item: Identifier
+    rating: float = Field(allow_inf_nan=False, description="In stars, within the scale of the bundle.")
+    text: str = Field(
+        max_length=MAX_TEXT_CHARACTERS,
+        repr=False,
+        description=(
+            "Title and body. It is encoded and not kept. White space at its ends does not count; without words, only "
+            "the rating counts."
+        ),
+    )
+    timestamp: UnixSeconds | None = Field(
+        default=None,
+        description="When it was written, unix seconds; 0: unknown. By default the time when it first arrives.",
+    )
+    review_id: ReviewId | None = Field(
+        default=None,
+        description=(
+            "A name of the caller's own, under which the review can be replaced later. By default it is named by its "
+            "content, so that sending it twice stores it once."
+        ),
+    )
+
+    def review(self) -> NewReview:
+        """The review itself."""
+        return NewReview(
+            user=self.user,
+            item=self.item,
+            rating=self.rating,
+            text=self.text,
+            timestamp=self.timestamp,
+            review_id=self.review_id,
+        )
+
+
+class EntityCounts(_Answer):
+    """How much is known of a user or an item."""
+
+    reviews: int = Field(description="All reviews in the store, with or without text.")
+    mean_rating: float | None = Field(description="Over all its reviews, in stars; null where there is none.")
+
+    @classmethod
+    def of(cls, counts: RatingCounts) -> "EntityCounts":
+        return cls(reviews=counts.count, mean_rating=counts.total / counts.count if counts.count else None)
+
+
+class ReviewAnswer(_Answer):
+    """A review as it now stands in the store."""
+
+    review_id: str
+    tokens: int = Field(description="Rows of its states; 0 where the text has no words.")
+    timestamp: int = Field(description="Unix seconds, 0: unknown.")
+    states: StateVersion
+    user: EntityCounts
+    item: EntityCounts
+
+    @classmethod
+    def of(cls, written: WrittenReview, *, version: str) -> "ReviewAnswer":
+        return cls(
+            review_id=written.entry.review_id,
+            tokens=written.entry.tokens,
+            timestamp=written.entry.timestamp,
+            states=version,
+            user=EntityCounts.of(written.user_counts),
+            item=EntityCounts.of(written.item_counts),
+        )
+
+
+class ListedReview(_Answer):
+    """One review, without its text, which is not kept."""
+
+    review_id: str
+    user: str
+    item: str
+    rating: float = Field(description="In stars, as its author gave it.")
+    timestamp: int = Field(description="Unix seconds, 0: unknown.")
+    tokens: int = Field(description="Rows of its states; 0 where the text has no words.")
+
+    @classmethod
+    def of(cls, entry: ReviewEntry) -> "ListedReview":
+        return cls(
+            review_id=entry.review_id,
+            user=entry.user,
+            item=entry.item,
+            rating=entry.rating,
+            timestamp=entry.timestamp,
+            tokens=entry.tokens,
+        )
+
+
+class ReviewList(_Answer):
+    """A page of the reviews of a user or an item, newest first, and what is known over all its pages."""
+
+    id: str = Field(description="The user or the item.")
+    known: bool = Field(description="Has training seen it?")
+    counts: EntityCounts
+    with_text: int = Field(description="Of all its reviews, those that have words and so have states.")
+    states: StateVersion
+    reviews: list[ListedReview]
+    next: str | None = Field(description="Send it as `cursor` to read on; null on the last page.")
+
+    @classmethod
+    def of(cls, identifier: str, page: ReviewPage, *, version: str) -> "ReviewList":
+        return cls(
+            id=identifier,
+            known=page.known,
+            counts=EntityCounts.of(page.counts),
+            with_text=page.with_text,
+            states=version,
+            reviews=[ListedReview.of(entry) for entry in page.reviews],
+            next=page.next_cursor,
+        )
+
+
 class Alive(_Answer):
     """The process runs; whether it can serve, `/readyz` tells."""
 
@@ -158,5 +315,5 @@ class Version(_Answer):
     bundle: BundleId
     encoder: str = Field(description="Digest of all that determines a review's states before the codec.")
     codec: str = Field(description="How states are stored.")
-    states: str = Field(description="State version: encoder and codec together; states of another are refused.")
+    states: StateVersion
     device: str = Field(description="Where the network runs: `cpu` or `cuda`.")

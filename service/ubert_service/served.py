@@ -1,14 +1,21 @@
 """A bundle made ready to serve: loaded, its graph on a device, its states looked up in a store."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
-from ubert_model.bundle import SCORER_GRAPH, Bundle
+from ubert_model.bundle import ENCODER_GRAPH, SCORER_GRAPH, Bundle
 from ubert_model.errors import ConfigError, DeviceUnavailableError, StateError, StoreError
+from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateStore, codec_names
+from ubert_service.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.engine import ScoringEngine
+from ubert_service.listing import ReviewListing
+from ubert_service.observed import ObservedEncoder, ObservedRuntime, ObservedStore
+from ubert_service.review_book import ReviewBook
 from ubert_service.runtime import OnnxRuntime, ScoringRuntime
 from ubert_service.settings import Settings
+from ubert_service.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,30 +32,70 @@ class ServedBundle:
     """One bundle under one codec. What names it to callers is ``bundle_id``."""
 
     bundle: Bundle
+    identities: Identities
     namespace: Namespace
     store: StateStore
     runtime: ScoringRuntime
-    engine: ScoringEngine
+    encoder: ReviewEncoding
 
     @classmethod
     def load(cls, settings: Settings, store: StateStore) -> Self:
-        """Read the bundle and open its scorer graph. Does not touch the store, which may still be away.
+        """Read the bundle and open its graphs. Does not touch the store, which may still be away.
 
         Raises ``BundleError``, ``ConfigError`` for an unknown codec, and ``DeviceUnavailableError``.
         """
         if settings.codec not in codec_names():
             raise ConfigError(f"codec = {settings.codec!r}: use one of {', '.join(codec_names())}")
         bundle = Bundle.load(settings.bundle)
-        runtime = OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads)
-        namespace = bundle.manifest.namespace(settings.codec)
-        engine = ScoringEngine(
-            manifest=bundle.manifest,
+        return cls(
+            bundle=bundle,
             identities=bundle.identities,
-            namespace=namespace,
+            namespace=bundle.manifest.namespace(settings.codec),
             store=store,
-            runtime=runtime,
+            runtime=OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads),
+            encoder=OnnxReviewEncoder(
+                bundle.file(ENCODER_GRAPH),
+                bundle.tokenizer(),
+                state_dim=bundle.manifest.state_dim,
+                device=settings.device,
+                threads=settings.threads,
+            ),
         )
-        return cls(bundle=bundle, namespace=namespace, store=store, runtime=runtime, engine=engine)
+
+    @cached_property
+    def engine(self) -> ScoringEngine:
+        """Rates pairs."""
+        return ScoringEngine(
+            manifest=self.bundle.manifest,
+            identities=self.identities,
+            namespace=self.namespace,
+            store=self.store,
+            runtime=self.runtime,
+        )
+
+    @cached_property
+    def reviews(self) -> ReviewBook:
+        """Writes and removes reviews."""
+        return ReviewBook(
+            scale=self.bundle.manifest.config.scale,
+            namespace=self.namespace,
+            store=self.store,
+            encoder=self.encoder,
+        )
+
+    @cached_property
+    def listing(self) -> ReviewListing:
+        """What is known of a user or an item."""
+        return ReviewListing(identities=self.identities, namespace=self.namespace, store=self.store)
+
+    def reporting_to(self, telemetry: Telemetry) -> Self:
+        """The same bundle, whose store and graphs report what each call took."""
+        return replace(
+            self,
+            store=ObservedStore(self.store, telemetry),
+            runtime=ObservedRuntime(self.runtime, telemetry),
+            encoder=ObservedEncoder(self.encoder, telemetry),
+        )
 
     @property
     def bundle_id(self) -> str:
@@ -62,6 +109,7 @@ class ServedBundle:
     def _device_obstacles(self) -> list[Obstacle]:
         try:
             self.runtime.device()
+            self.encoder.device()
         except DeviceUnavailableError as error:
             return [Obstacle(check="device", found=str(error), remedy="restart the service once the GPU works")]
         return []

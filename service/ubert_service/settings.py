@@ -10,6 +10,7 @@ from ubert_model.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["text", "json"]
 
 
 class Settings(BaseModel):
@@ -31,6 +32,8 @@ class Settings(BaseModel):
     """Requests that read the store or score at the same time; further ones wait."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     log_level: LogLevel = "info"
+    log_format: LogFormat = "text"
+    """``json``: one object a line, the fields of a request apart."""
 
     @classmethod
     def of(cls, **values: Any) -> Self:

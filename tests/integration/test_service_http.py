@@ -18,8 +18,8 @@ from ubert_model.errors import DeviceUnavailableError
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.assembly import ScorerBatch
-from ubert_service.runtime import ActiveDevice, ScoringRuntime
-from ubert_service.schemas import MAX_CANDIDATES, MAX_PAIRS
+from ubert_service.runtime import ActiveDevice
+from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -56,18 +56,6 @@ class AlteredRuntime:
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         raise RuntimeError("/secret/path: a bug")
-
-
-def with_runtime(served: ServedBundle, runtime: ScoringRuntime) -> ServedBundle:
-    engine = served.engine
-    altered = type(engine)(
-        manifest=served.bundle.manifest,
-        identities=served.bundle.identities,
-        namespace=served.namespace,
-        store=served.store,
-        runtime=runtime,
-    )
-    return replace(served, runtime=runtime, engine=altered)
 
 
 def assert_problem(response: httpx.Response, status: int, name: str) -> dict[str, Any]:
@@ -143,6 +131,10 @@ def pairs_of(user: Any, item: Any = "i0", count: int = 1) -> dict[str, Any]:
         ("/rank", {"user": "u", "candidates": ["i"], "top_k": 0}, "/top_k"),
         ("/rank", {"user": "u", "candidates": ["i"], "top_k": "1"}, "/top_k"),
         ("/rank", {"candidates": ["i"]}, "/user"),
+        ("/predict", {**pairs_of("u"), "as_of": "yesterday"}, "/as_of"),
+        ("/predict", {**pairs_of("u"), "as_of": -1}, "/as_of"),
+        ("/predict", {**pairs_of("u"), "exclude_review_ids": ["r", ""]}, "/exclude_review_ids/1"),
+        ("/predict", {**pairs_of("u"), "exclude_review_ids": ["r"] * (MAX_EXCLUDED + 1)}, "/exclude_review_ids"),
     ],
 )
 def test_a_request_that_breaks_the_schema_is_told_where(
@@ -214,7 +206,7 @@ def test_a_damaged_state_is_a_problem_that_names_the_review(
 def test_an_unforeseen_error_tells_the_caller_nothing_but_the_request_id(
     tiny: TinyBundle, served: ServedBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(settings_for(tiny), with_runtime(served, AlteredRuntime()))
+    app = create_app(settings_for(tiny), replace(served, runtime=AlteredRuntime()))
     candidates = [f"i{number}" for number in range(12)]
     with running(app) as client:
         response = client.post(
@@ -243,7 +235,7 @@ def test_health_is_answered_while_every_scoring_thread_is_busy(tiny: TinyBundle,
 
     question = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
     statuses: list[int] = []
-    with running(create_app(settings_for(tiny, concurrency=1), with_runtime(served, StuckRuntime()))) as client:
+    with running(create_app(settings_for(tiny, concurrency=1), replace(served, runtime=StuckRuntime()))) as client:
         askers = [
             threading.Thread(target=lambda: statuses.append(client.post("/rank", json=question).status_code))
             for _ in range(3)
@@ -267,7 +259,7 @@ def test_readiness_fails_when_the_device_is_no_longer_the_one_asked_for(tiny: Ti
         def device(self) -> ActiveDevice:
             raise DeviceUnavailableError("device cuda: the session runs on the CPU")
 
-    with running(create_app(settings_for(tiny), with_runtime(served, FallenRuntime()))) as client:
+    with running(create_app(settings_for(tiny), replace(served, runtime=FallenRuntime()))) as client:
         problem = assert_problem(client.get("/readyz"), 503, "not-ready")
     assert [reason["check"] for reason in problem["reasons"]] == ["device"]
 
@@ -306,14 +298,16 @@ def test_the_openapi_description_is_whole_and_its_examples_keep_to_it(client: ht
     description = client.get("/openapi.json").raise_for_status().json()
     schemas = description["components"]["schemas"]
     assert {name.rsplit("/", 1)[1] for name in references(description)} <= set(schemas)
-    for path in ("/predict", "/rank"):
+    for path in ("/predict", "/rank", "/reviews"):
         operation = description["paths"][path]["post"]
         assert operation["description"]
         for status in ("400", "413", "415", "422", "500", "503"):
             assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
-    for name in ("PredictRequest", "RankRequest"):
+    for name in ("PredictRequest", "RankRequest", "ReviewRequest"):
         (example,) = schemas[name]["examples"]
         jsonschema.validate(example, {**description, **schemas[name]})
+    for name in ("PredictRequest", "RankRequest"):  # the store of these tests is read by all of them
+        (example,) = schemas[name]["examples"]
         client.post(f"/{name.removesuffix('Request').lower()}", json=example).raise_for_status()
 
 
@@ -325,6 +319,7 @@ def test_problems_and_answers_keep_to_their_description(client: httpx.Client) ->
         "RankAnswer": client.post("/rank", json={"user": "u0", "candidates": ["i1"]}),
         "Problem": client.post("/predict", json={}),
         "Version": client.get("/version"),
+        "ReviewList": client.get("/items/i3", params={"limit": 2}),
     }
     for name, answer in answers.items():
         jsonschema.validate(answer.json(), {**description, **schemas[name]})

@@ -1,17 +1,17 @@
 """A real bundle of a small random model, made without training, and reviews whose states that model computed."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordPiece
 
 from support.random_models import DOMAINS, ITEMS, USERS, VOCABULARY, rating_model
+from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
+    ENCODER_GRAPH,
     IDENTITIES,
     METRICS,
     SCORER_GRAPH,
@@ -25,7 +25,7 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating import BiasModel, blend, rating_offsets
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, encode_states
-from ubert_training.export import export_scorer
+from ubert_training.export import export_encoder, export_scorer
 
 BIAS = BiasModel(mean=3.5, intercept=0.1, user_weight=0.8, item_weight=0.7, user_shrinkage=2.0, item_shrinkage=3.0)
 BLEND_WEIGHT = 0.6
@@ -51,12 +51,12 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         item_domains={item: domains.identifiers[row % DOMAINS] for row, item in enumerate(items.identifiers)},
         default_domain="d0",
     )
-    words = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 
     def write_files(directory: Path) -> None:
         (directory / IDENTITIES).write_text(json.dumps(identities.to_json()), encoding="utf-8")
         (directory / METRICS).write_text("{}", encoding="utf-8")
-        (directory / TOKENIZER).write_text(Tokenizer(WordPiece(words, unk_token="[UNK]")).to_str(), encoding="utf-8")
+        (directory / TOKENIZER).write_text(_tokenizer_of_the_model(), encoding="utf-8")
+        export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
 
     manifest = Manifest(
@@ -67,6 +67,14 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         blend_weight=BLEND_WEIGHT,
     )
     return TinyBundle(bundle=write_bundle(path, manifest, write_files), model=model)
+
+
+def _tokenizer_of_the_model() -> str:
+    """The tiny tokenizer, less the pieces that the random model has no embedding for."""
+    tokenizer = json.loads(tiny_tokenizer_json())
+    pieces = tokenizer["model"]["vocab"].items()
+    tokenizer["model"]["vocab"] = {piece: row for piece, row in pieces if row < VOCABULARY}
+    return json.dumps(tokenizer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +97,10 @@ class Corpus:
         """The same reviews but one, which is replaced under its identifier."""
         others = [other for other in self.entries if other.review_id != entry.review_id]
         return Corpus(entries=[*others, entry], states={**self.states, entry.review_id: states})
+
+    def only(self, wanted: Callable[[ReviewEntry], bool]) -> "Corpus":
+        """The reviews that are wanted, and no others."""
+        return Corpus(entries=[entry for entry in self.entries if wanted(entry)], states=self.states)
 
     def write(self, store: StateStore, bundle: Bundle, codec: str = "fp32") -> None:
         namespace = bundle.manifest.namespace(codec)
@@ -127,6 +139,12 @@ def random_corpus(model: RatingModel, *, users: int, items: int, reviews: int, s
         )
         states[review_id] = states_of_tokens(model, random.integers(0, VOCABULARY, size=tokens).tolist())
     return Corpus(entries=entries, states=states)
+
+
+def states_of_text(tiny: TinyBundle, text: str) -> FloatMatrix:
+    """The states (L, D) that precomputing would store of one review, by torch."""
+    (token_ids,) = tiny.bundle.tokenizer().encode([text])
+    return states_of_tokens(tiny.model, token_ids)
 
 
 def states_of_tokens(model: RatingModel, token_ids: Sequence[int]) -> FloatMatrix:

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
+from ubert_service import metrics
 from ubert_service.context import Context
 from ubert_service.problems import DEVICE_UNAVAILABLE, NOT_READY, NotReadyReason, documented, problem_response
 from ubert_service.schemas import Alive, Ready, Version
@@ -20,12 +21,24 @@ async def healthz() -> Alive:
 @router.get("/readyz", summary="Can it serve?", response_model=Ready, responses=documented(NOT_READY))
 async def readyz(request: Request, context: Context) -> Ready | Response:
     """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec."""
-    obstacles = await context.check(context.served.obstacles)
+    obstacles = await context.obstacles()
     if not obstacles:
         return Ready(bundle=context.served.bundle_id)
     detail = "; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles)
     reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
     return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
+
+
+@router.get(
+    "/metrics",
+    summary="What has it done so far?",
+    response_class=Response,
+    responses={200: {"content": {metrics.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
+)
+async def read_metrics(context: Context) -> Response:
+    """Prometheus metrics of this process. Readiness among them is checked anew, which costs the store a round trip."""
+    await context.obstacles()
+    return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 
 @router.get("/version", summary="What is running?", responses=documented(DEVICE_UNAVAILABLE))

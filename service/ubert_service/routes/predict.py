@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from ubert_service.context import JSON_BODY, Context
-from ubert_service.histories import Pair
+from ubert_service.histories import Pair, ReviewFilter
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import PairPrediction, PredictAnswer, PredictRequest
 
@@ -14,9 +14,10 @@ router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY])
 async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
     """Predict the rating that each user would give to each item, in the order of the request.
 
-    The review that a user has already written on an item is left out of its own prediction.
+    The review that a user has already written on an item is left out of its own prediction. `exclude_review_ids` and
+    `as_of` leave out further ones: the answer is the one that a store without them would give.
     """
-    served = context.served
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
-    predictions = await context.score(lambda: served.engine.score(pairs))
-    return PredictAnswer(bundle=served.bundle_id, predictions=[PairPrediction.of(one) for one in predictions])
+    readable = ReviewFilter(excluded=frozenset(request.exclude_review_ids), before=request.as_of)
+    predictions = await context.predict(pairs, readable)
+    return PredictAnswer(bundle=context.served.bundle_id, predictions=[PairPrediction.of(one) for one in predictions])

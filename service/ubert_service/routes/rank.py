@@ -16,8 +16,9 @@ async def rank(request: RankRequest, context: Context) -> RankAnswer:
 
     Every rating equals what `/predict` gives for the same pair.
     """
-    served = context.served
     pairs = [Pair(user=request.user, item=item) for item in dict.fromkeys(request.candidates)]
-    predictions = await context.score(lambda: served.engine.score(pairs))
+    predictions = await context.predict(pairs)
     best = sorted(predictions, key=lambda prediction: -prediction.rating)[: request.top_k]
-    return RankAnswer(user=request.user, bundle=served.bundle_id, items=[PairPrediction.of(one) for one in best])
+    return RankAnswer(
+        user=request.user, bundle=context.served.bundle_id, items=[PairPrediction.of(one) for one in best]
+    )

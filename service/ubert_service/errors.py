@@ -1,0 +1,23 @@
+"""Errors that only a service has, beside those of :mod:`ubert_model.errors`."""
+
+from ubert_model.errors import InputError, UbertError
+
+
+class NotReadyError(UbertError):
+    """The service lacks something that the operation needs; the same request may succeed later."""
+
+
+class UnknownUserError(InputError):
+    """Neither the store nor training knows this user."""
+
+
+class UnknownItemError(InputError):
+    """Neither the store nor training knows this item."""
+
+
+class UnknownReviewError(InputError):
+    """The store lists no such review of this user on this item."""
+
+
+class ReviewNameTakenError(InputError):
+    """A caller chose a name that stands for a review of another user or item."""

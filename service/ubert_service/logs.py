@@ -1,0 +1,46 @@
+"""The service's log on stderr, as text or as JSON, one line an event.
+
+An event with fields is logged with one mapping for its arguments: ``log.info("%(route)s %(status)s", fields)``.
+No event holds the text of a review or the URL of the store.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ubert_service.settings import LogFormat, Settings
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, the fields of the event by their
+    own names, and ``exception`` where there was one.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if isinstance(record.args, Mapping):
+            event |= {name: value for name, value in record.args.items() if name not in event}
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return json.dumps(event, default=str)
+
+
+def formatter(log_format: LogFormat) -> logging.Formatter:
+    """What turns events into lines."""
+    if log_format == "json":
+        return JsonFormatter()
+    return logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def configure_logs(settings: Settings) -> None:
+    """Log to stderr, at the level and in the format of the settings, in place of whatever was configured before."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(settings.log_format))
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)

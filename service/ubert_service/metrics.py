@@ -1,0 +1,84 @@
+"""``Telemetry`` for Prometheus. Every app has a registry of its own; labels take few values, never an identifier."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ubert_service.evidence import Basis
+from ubert_service.telemetry import Graph
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_TOKENS = tuple(2.0**power for power in range(4, 17))
+
+
+class PrometheusMetrics:
+    """Counts and times what an app reports; ``exposition`` is what a scrape reads."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter("ubert_requests", "Requests answered.", ("route", "status"), registry=self._registry)
+        self._request_seconds = Histogram(
+            "ubert_request_seconds",
+            "From the first byte of a request to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._store_seconds = Histogram(
+            "ubert_store_seconds",
+            "One operation of the state store, failed ones included.",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._store_failures = Counter(
+            "ubert_store_failures",
+            "Operations of the state store that failed.",
+            ("operation",),
+            registry=self._registry,
+        )
+        self._inference_seconds = Histogram(
+            "ubert_inference_seconds", "One run of a graph.", ("graph",), buckets=_SECONDS, registry=self._registry
+        )
+        self._batch_tokens = Histogram(
+            "ubert_batch_tokens",
+            "Tokens that one run of a graph was given, padding included.",
+            ("graph",),
+            buckets=_TOKENS,
+            registry=self._registry,
+        )
+        self._predictions = Counter(
+            "ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",), registry=self._registry
+        )
+        self._missing_states = Counter(
+            "ubert_missing_states",
+            "Reviews that predictions should have read but whose states the store has lost.",
+            registry=self._registry,
+        )
+        self._ready = Gauge(
+            "ubert_ready", "1 if the service could serve when last asked, as /readyz tells.", registry=self._registry
+        )
+
+    def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
+        status_class = "none" if status is None else f"{status // 100}xx"
+        self._requests.labels(route=route, status=status_class).inc()
+        self._request_seconds.labels(route=route).observe(seconds)
+
+    def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
+        self._store_seconds.labels(operation=operation).observe(seconds)
+        if failed:
+            self._store_failures.labels(operation=operation).inc()
+
+    def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
+        self._inference_seconds.labels(graph=graph).observe(seconds)
+        self._batch_tokens.labels(graph=graph).observe(tokens)
+
+    def predicted(self, *, basis: Basis, missing_states: int) -> None:
+        self._predictions.labels(basis=basis).inc()
+        self._missing_states.inc(missing_states)
+
+    def readiness_checked(self, *, ready: bool) -> None:
+        self._ready.set(ready)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self._registry)

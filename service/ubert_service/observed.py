@@ -1,0 +1,122 @@
+"""Store and graphs that do what they did before, and report how long it took."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.states import FloatMatrix, Namespace, ReviewEntry, StateStore
+from ubert_service.assembly import ScorerBatch
+from ubert_service.encoding import ReviewEncoding
+from ubert_service.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.telemetry import Telemetry
+
+
+class ObservedStore:
+    """A ``StateStore`` that reports each operation under its own name."""
+
+    def __init__(self, store: StateStore, telemetry: Telemetry) -> None:
+        self._store = store
+        self._telemetry = telemetry
+
+    def open_namespace(self, namespace: Namespace) -> None:
+        with self._timed("open_namespace"):
+            self._store.open_namespace(namespace)
+
+    def namespaces(self) -> list[Namespace]:
+        with self._timed("namespaces"):
+            return self._store.namespaces()
+
+    def drop_namespace(self, version: str) -> int:
+        with self._timed("drop_namespace"):
+            return self._store.drop_namespace(version)
+
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+        with self._timed("put"):
+            self._store.put(version, reviews)
+
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
+        with self._timed("delete"):
+            self._store.delete(version, entries)
+
+    def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
+        with self._timed("missing"):
+            return self._store.missing(version, entries)
+
+    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        with self._timed("states"):
+            return self._store.states(version, review_ids)
+
+    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
+        with self._timed("user_reviews"):
+            return self._store.user_reviews(version, users)
+
+    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
+        with self._timed("item_reviews"):
+            return self._store.item_reviews(version, items)
+
+    def users(self, version: str) -> list[str]:
+        with self._timed("users"):
+            return self._store.users(version)
+
+    def items(self, version: str) -> list[str]:
+        with self._timed("items"):
+            return self._store.items(version)
+
+    def ping(self) -> None:
+        with self._timed("ping"):
+            self._store.ping()
+
+    def close(self) -> None:
+        self._store.close()
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        started = time.perf_counter()
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            seconds = time.perf_counter() - started
+            self._telemetry.store_called(operation=operation, seconds=seconds, failed=failed)
+
+
+class ObservedRuntime:
+    """A ``ScoringRuntime`` that reports each run of the scorer graph."""
+
+    def __init__(self, runtime: ScoringRuntime, telemetry: Telemetry) -> None:
+        self._runtime = runtime
+        self._telemetry = telemetry
+
+    def device(self) -> ActiveDevice:
+        return self._runtime.device()
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        outputs = self._runtime.score(batch)
+        self._telemetry.graph_ran(
+            graph="scorer",
+            tokens=batch.user_side.mask.size + batch.item_side.mask.size,
+            seconds=time.perf_counter() - started,
+        )
+        return outputs
+
+
+class ObservedEncoder:
+    """A ``ReviewEncoding`` that reports each review that it encodes."""
+
+    def __init__(self, encoder: ReviewEncoding, telemetry: Telemetry) -> None:
+        self._encoder = encoder
+        self._telemetry = telemetry
+
+    def device(self) -> ActiveDevice:
+        return self._encoder.device()
+
+    def encode(self, text: str) -> FloatMatrix:
+        started = time.perf_counter()
+        states = self._encoder.encode(text)
+        self._telemetry.graph_ran(graph="encoder", tokens=len(states), seconds=time.perf_counter() - started)
+        return states

@@ -1,0 +1,35 @@
+"""``/users`` and ``/items``: what the store holds of one of them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from ubert_service.context import Context
+from ubert_service.listing import CURSOR_PATTERN
+from ubert_service.problems import STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
+from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
+
+router = APIRouter(tags=["reviews"])
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="Reviews on a page.")]
+Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `next` of the page before.")]
+
+
+@router.get("/users/{user:path}", summary="The reviews of a user", responses=documented(*STORE_PROBLEMS, UNKNOWN_USER))
+async def read_user(
+    user: Annotated[Identifier, Path()], context: Context, limit: Limit = 100, cursor: Cursor = None
+) -> ReviewList:
+    """A user's reviews, newest first, and whether training has seen the user."""
+    served = context.served
+    page = await context.work(lambda: served.listing.of_user(user, limit=limit, cursor=cursor))
+    return ReviewList.of(user, page, version=served.namespace.version)
+
+
+@router.get("/items/{item:path}", summary="The reviews of an item", responses=documented(*STORE_PROBLEMS, UNKNOWN_ITEM))
+async def read_item(
+    item: Annotated[Identifier, Path()], context: Context, limit: Limit = 100, cursor: Cursor = None
+) -> ReviewList:
+    """An item's reviews, newest first, and whether training has seen the item."""
+    served = context.served
+    page = await context.work(lambda: served.listing.of_item(item, limit=limit, cursor=cursor))
+    return ReviewList.of(item, page, version=served.namespace.version)

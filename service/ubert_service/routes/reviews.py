@@ -1,0 +1,73 @@
+"""``/reviews``: reviews written and removed while the service runs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response, status
+
+from ubert_service.context import JSON_BODY, Context
+from ubert_service.problems import (
+    BODY_PROBLEMS,
+    DEVICE_UNAVAILABLE,
+    NOT_READY,
+    REVIEW_NAME_TAKEN,
+    STORE_PROBLEMS,
+    UNKNOWN_REVIEW,
+    UNUSABLE_INPUT,
+    documented,
+)
+from ubert_service.schemas import Identifier, ReviewAnswer, ReviewId, ReviewRequest
+
+router = APIRouter(tags=["reviews"])
+
+_WRITING_PROBLEMS = (
+    *BODY_PROBLEMS,
+    *STORE_PROBLEMS,
+    UNUSABLE_INPUT,
+    REVIEW_NAME_TAKEN,
+    NOT_READY,
+    DEVICE_UNAVAILABLE,
+)
+
+
+@router.post(
+    "/reviews",
+    summary="Store a review",
+    dependencies=[JSON_BODY],
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        status.HTTP_200_OK: {"model": ReviewAnswer, "description": "It was there already, or has been replaced"},
+        **documented(*_WRITING_PROBLEMS),
+    },
+)
+async def write_review(request: ReviewRequest, response: Response, context: Context) -> ReviewAnswer:
+    """Encode a review and store its states; its text is not kept.
+
+    Once this answers, every prediction over the same store reads the review. A user may review an item more than
+    once. To send the same request again is safe.
+    """
+    served = context.served
+    review = request.review()
+    written = await context.work(lambda: served.reviews.add(review))
+    if not written.created:
+        response.status_code = status.HTTP_200_OK
+    return ReviewAnswer.of(written, version=served.namespace.version)
+
+
+@router.delete(
+    "/reviews/{review_id:path}",
+    summary="Remove a review",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=documented(*STORE_PROBLEMS, UNKNOWN_REVIEW),
+)
+async def remove_review(
+    review_id: Annotated[ReviewId, Path()],
+    user: Annotated[Identifier, Query()],
+    item: Annotated[Identifier, Query()],
+    context: Context,
+) -> None:
+    """Remove a review from the lists of its user and its item, then its states: nothing of it is left in the store.
+
+    What training has learned from it is not taken back.
+    """
+    served = context.served
+    await context.work(lambda: served.reviews.remove(review_id, user=user, item=item))

@@ -1,0 +1,461 @@
+"""Reviews written and removed over HTTP: what every prediction reads afterwards, and what the store is left with."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.running_app import running
+from support.serve_process import ServeProcess
+from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
+from ubert_model.states import ReviewEntry, StateStore, open_store
+from ubert_model.states.keys import RedisKeys, Side
+from ubert_service.app import create_app
+from ubert_service.review_book import NewReview, ReviewBook
+from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+from ubert_training.reviews.table import review_id as table_review_id
+
+CACHED_EQUALS_FRESH = 1e-4
+REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought cheap, came back.", "timestamp": 60}
+EVERY_PAIR = [(f"u{user}", f"i{item}") for user in range(10) for item in range(14)]
+
+
+def settings_for(tiny: TinyBundle) -> Settings:
+    return Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+
+
+@pytest.fixture
+def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> ServedBundle:
+    corpus.write(lmdb_store, tiny.bundle)
+    return ServedBundle.load(settings_for(tiny), lmdb_store)
+
+
+@pytest.fixture
+def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
+    """Over a store of the test's own."""
+    with running(create_app(settings_for(tiny), served)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Over the corpus, which no test may change."""
+    store = open_store(f"lmdb:{tmp_path_factory.mktemp('read')}")
+    corpus.write(store, tiny.bundle)
+    with running(create_app(settings_for(tiny), ServedBundle.load(settings_for(tiny), store))) as client:
+        yield client
+    store.close()
+
+
+def problem_type(response: httpx.Response) -> tuple[int, str]:
+    return response.status_code, response.json()["type"].removeprefix("urn:u-bert:problem:")
+
+
+def post(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/reviews", json={**REVIEW, **changes}).raise_for_status().json()
+    return answer
+
+
+def rating(client: httpx.Client, user: str, item: str, **options: Any) -> float:
+    question = {"pairs": [{"user": user, "item": item}], **options}
+    (prediction,) = client.post("/predict", json=question).raise_for_status().json()["predictions"]
+    return float(prediction["rating"])
+
+
+def with_review(tiny: TinyBundle, corpus: Corpus, name: str, review: dict[str, Any]) -> Corpus:
+    """The corpus and one review more, as precomputing would have stored it."""
+    states = states_of_text(tiny, review["text"])
+    entry = ReviewEntry(
+        review_id=name,
+        user=review["user"],
+        item=review["item"],
+        rating=float(review["rating"]),
+        timestamp=review["timestamp"],
+        tokens=len(states),
+    )
+    return corpus.changed(entry, states)
+
+
+def lists(served: ServedBundle, user: str, item: str) -> list[list[ReviewEntry]]:
+    version = served.namespace.version
+    return [*served.store.user_reviews(version, [user]), *served.store.item_reviews(version, [item])]
+
+
+def test_a_review_written_through_one_process_is_in_the_next_prediction_of_another_until_it_is_removed(
+    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    arguments = ["--bundle", str(tiny.bundle.path), "--store", own_redis_url, "--device", "cpu", "--threads", "1"]
+    with redis.Redis.from_url(own_redis_url) as raw:
+        stored_before = {key: raw.dump(key) for key in raw.scan_iter()}
+        with ServeProcess(*arguments) as one, ServeProcess(*arguments) as other:
+            before = rating(other.client, "u1", "i4")
+            written = one.client.post("/reviews", json=REVIEW)
+            answer = written.raise_for_status().json()
+            after = rating(other.client, "u1", "i4")
+            where = {"user": REVIEW["user"], "item": REVIEW["item"]}
+            removed = other.client.delete(f"/reviews/{answer['review_id']}", params=where)
+            after_removal = rating(one.client, "u1", "i4")
+        stored_after = {key: raw.dump(key) for key in raw.scan_iter()}
+
+    assert (written.status_code, removed.status_code) == (201, 204)
+    assert answer["states"] == tiny.bundle.manifest.namespace("fp32").version
+    fresh = torch_rating(tiny, with_review(tiny, corpus, answer["review_id"], REVIEW), "u1", "i4")
+    assert after == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
+    assert abs(after - before) > 10 * CACHED_EQUALS_FRESH
+    assert after_removal == before
+    # No trace: every byte of the store is as it was.
+    assert stored_after == stored_before
+
+
+def test_the_answer_names_the_review_as_an_import_would_and_counts_its_users_and_its_items(
+    client: httpx.Client, corpus: Corpus
+) -> None:
+    answer = post(client, text=f"  {REVIEW['text']}\n")
+    named = {name: REVIEW[name] for name in ("user", "item", "rating", "text", "timestamp")}
+    ratings = [entry.rating for entry in corpus.of_user("u1")] + [2.0]
+    assert answer["review_id"] == table_review_id(**named)
+    assert 0 < answer["tokens"] <= 16
+    assert answer["user"] == {"reviews": len(ratings), "mean_rating": pytest.approx(sum(ratings) / len(ratings))}
+    assert answer["item"] == {"reviews": 1, "mean_rating": 2.0}
+
+
+@pytest.mark.parametrize("changes", [{}, {"timestamp": None}, {"review_id": "my own name"}, {"rating": 2.3}])
+def test_the_same_review_sent_twice_is_one_review(
+    client: httpx.Client, served: ServedBundle, changes: dict[str, Any]
+) -> None:
+    review = {**REVIEW, **changes}
+    first = client.post("/reviews", json=review)
+    stored = lists(served, "u1", "i13")
+    second = client.post("/reviews", json=review)
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json()
+    assert lists(served, "u1", "i13") == stored
+    assert len(stored[1]) == 1
+
+
+def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBundle) -> None:
+    def book_at(second: float) -> ReviewBook:
+        return ReviewBook(
+            scale=served.bundle.manifest.config.scale,
+            namespace=served.namespace,
+            store=served.store,
+            encoder=served.encoder,
+            clock=lambda: second,
+        )
+
+    review = NewReview(user="u1", item="i13", rating=2, text="")
+    first, second = book_at(1000.7).add(review), book_at(2000.0).add(review)
+    assert first.entry == second.entry
+    assert first.entry.timestamp == 1000
+
+
+def test_a_user_may_review_an_item_more_than_once(client: httpx.Client, served: ServedBundle) -> None:
+    names = {post(client)["review_id"], post(client, text="After a day: bad.")["review_id"]}
+    for reviews in lists(served, "u1", "i13"):
+        assert {entry.review_id for entry in reviews if entry.item == "i13"} == names
+
+
+@pytest.mark.parametrize("text", ["", " \n\t"])
+def test_a_review_without_words_counts_by_its_rating_alone(
+    client: httpx.Client, tiny: TinyBundle, corpus: Corpus, text: str
+) -> None:
+    before = rating(client, "u1", "i4")
+    answer = post(client, text=text, rating=1)
+    review = {**REVIEW, "text": "", "rating": 1}
+    fresh = torch_rating(tiny, with_review(tiny, corpus, answer["review_id"], review), "u1", "i4")
+    assert answer["tokens"] == 0
+    assert rating(client, "u1", "i4") == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
+    assert rating(client, "u1", "i4") < before
+
+
+def test_a_review_under_its_callers_name_is_replaced_and_keeps_its_date(
+    client: httpx.Client, served: ServedBundle, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    post(client, review_id="mine")
+    again = {**REVIEW, "review_id": "mine", "rating": 5, "text": "All big color.", "timestamp": None}
+    assert client.post("/reviews", json=again).status_code == 200
+    (entry,) = lists(served, "u1", "i13")[1]
+    assert (entry.rating, entry.timestamp) == (5.0, REVIEW["timestamp"])
+    fresh = torch_rating(tiny, with_review(tiny, corpus, "mine", {**again, "timestamp": 60}), "u1", "i4")
+    assert rating(client, "u1", "i4") == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
+
+
+def test_a_name_that_stands_for_a_review_of_another_pair_is_refused_and_nothing_changes(
+    client: httpx.Client, corpus: Corpus
+) -> None:
+    taken = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    before = rating(client, "u0", "i13")
+    refused = client.post("/reviews", json={**REVIEW, "review_id": taken.review_id})
+    assert problem_type(refused) == (409, "review-name-taken")
+    assert rating(client, "u0", "i13") == before
+    assert client.get("/items/i13").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"rating": 0.99}, "unusable-input"),
+        ({"rating": 5.01}, "unusable-input"),
+        ({"rating": "5"}, "invalid-request"),
+        ({"rating": True}, "invalid-request"),
+        ({"text": None}, "invalid-request"),
+        ({"text": "a" * (MAX_TEXT_CHARACTERS + 1)}, "invalid-request"),
+        ({"user": ""}, "invalid-request"),
+        ({"item": "ü" * 129}, "invalid-request"),
+        ({"review_id": ""}, "invalid-request"),
+        ({"timestamp": -1}, "invalid-request"),
+        ({"timestamp": 1_700_000_000_000}, "invalid-request"),
+        ({"stars": 5}, "invalid-request"),
+    ],
+)
+def test_a_review_that_cannot_be_used_is_refused(reader: httpx.Client, changes: dict[str, Any], name: str) -> None:
+    assert problem_type(reader.post("/reviews", json={**REVIEW, **changes})) == (422, name)
+    assert reader.get("/items/i13").status_code == 404
+
+
+@pytest.mark.parametrize("literal", ['"\\ud800"', "NaN", "Infinity"])
+def test_what_json_can_say_but_no_store_can_hold_is_refused(reader: httpx.Client, literal: str) -> None:
+    field = "text" if literal.startswith('"') else "rating"
+    rest = '"user": "u", "item": "i", ' + ('"rating": 3' if field == "text" else '"text": ""')
+    headers = {"content-type": "application/json"}
+    response = reader.post("/reviews", content=f'{{{rest}, "{field}": {literal}}}', headers=headers)
+    assert problem_type(response) == (422, "invalid-request")
+
+
+def test_the_longest_text_is_encoded_as_far_as_the_encoder_reads(client: httpx.Client, tiny: TinyBundle) -> None:
+    longest = ("a" * 99 + " ") * (MAX_TEXT_CHARACTERS // 100)
+    assert post(client, text=longest)["tokens"] == tiny.model.config.max_length
+
+
+def test_a_store_without_the_bundles_namespace_takes_no_review(tiny: TinyBundle, lmdb_store: StateStore) -> None:
+    served = ServedBundle.load(settings_for(tiny), lmdb_store)
+    with running(create_app(settings_for(tiny), served)) as client:
+        response = client.post("/reviews", json=REVIEW)
+    assert problem_type(response) == (503, "not-ready")
+    assert lists(served, "u1", "i13") == [[], []]
+
+
+def test_only_the_review_of_the_pair_that_is_named_is_removed(
+    client: httpx.Client, served: ServedBundle, corpus: Corpus
+) -> None:
+    entry = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    for user, item in [("u1", entry.item), ("u0", "i13"), ("nobody", "nothing")]:
+        refused = client.delete(f"/reviews/{entry.review_id}", params={"user": user, "item": item})
+        assert problem_type(refused) == (404, "unknown-review")
+    assert served.store.missing(served.namespace.version, [entry]) == [False]
+    where = {"user": "u0", "item": entry.item}
+    assert client.delete(f"/reviews/{entry.review_id}", params=where).status_code == 204
+    assert problem_type(client.delete(f"/reviews/{entry.review_id}", params=where)) == (404, "unknown-review")
+
+
+@pytest.mark.parametrize("params", [{}, {"user": "u0"}, {"item": "i0"}, {"user": "", "item": "i0"}])
+def test_a_removal_names_user_and_item(reader: httpx.Client, params: dict[str, str]) -> None:
+    assert problem_type(reader.delete("/reviews/review-1", params=params)) == (422, "invalid-request")
+
+
+@pytest.mark.parametrize("lost", list(Side))
+def test_a_removal_that_was_cut_short_is_finished_by_another(
+    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str, lost: Side
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny), redis_store)
+    entry = next(entry for entry in corpus.entries if entry.tokens)
+    keys = RedisKeys(served.namespace.version)
+    with redis.Redis.from_url(own_redis_url) as raw:
+        raw.hdel(keys.reviews(lost, lost.entity(entry)), entry.review_id)
+        served.reviews.remove(entry.review_id, user=entry.user, item=entry.item)
+        assert not raw.exists(keys.state(entry.review_id))
+    assert all(entry not in reviews for reviews in lists(served, entry.user, entry.item))
+
+
+@pytest.mark.parametrize("identifier", ["a/b", "/", "ü x", "50%2F", "?#", "用户"])
+def test_any_identifier_can_stand_in_an_address(client: httpx.Client, identifier: str) -> None:
+    escaped = "".join(f"%{byte:02X}" for byte in identifier.encode())
+    post(client, user=identifier, item=identifier, review_id=identifier)
+    assert client.get(f"/users/{escaped}").raise_for_status().json()["id"] == identifier
+    assert client.get(f"/items/{escaped}").raise_for_status().json()["counts"]["reviews"] == 1
+    params = {"user": identifier, "item": identifier}
+    assert client.delete(f"/reviews/{escaped}", params=params).status_code == 204
+    assert client.get(f"/users/{escaped}").status_code == 404
+
+
+@pytest.mark.parametrize("limit", [1, 3, MAX_LISTED])
+def test_pages_hold_every_review_once_newest_first(reader: httpx.Client, corpus: Corpus, limit: int) -> None:
+    for address, expected in [("/users/u0", corpus.of_user("u0")), ("/items/i3", corpus.of_item("i3"))]:
+        read: list[str] = []
+        params: dict[str, Any] = {"limit": limit}
+        while True:
+            page = reader.get(address, params=params).raise_for_status().json()
+            assert len(page["reviews"]) <= limit
+            assert page["counts"]["reviews"] == len(expected)
+            assert page["with_text"] == sum(entry.tokens > 0 for entry in expected)
+            read += [review["review_id"] for review in page["reviews"]]
+            if page["next"] is None:
+                break
+            params["cursor"] = page["next"]
+        assert read == [entry.review_id for entry in expected]
+
+
+def test_a_review_written_between_two_pages_neither_hides_nor_repeats_another(
+    client: httpx.Client, corpus: Corpus
+) -> None:
+    first = client.get("/users/u1", params={"limit": 2}).raise_for_status().json()
+    post(client)
+    rest = client.get("/users/u1", params={"cursor": first["next"]}).raise_for_status().json()
+    read = [review["review_id"] for page in (first, rest) for review in page["reviews"]]
+    assert read == [entry.review_id for entry in corpus.of_user("u1")]
+
+
+def test_whom_training_knows_is_listed_without_reviews_and_whom_nobody_knows_is_not(
+    tiny: TinyBundle, served: ServedBundle, client: httpx.Client, corpus: Corpus
+) -> None:
+    served.store.delete(served.namespace.version, corpus.of_user("u4"))
+    known = client.get("/users/u4").raise_for_status().json()
+    assert (known["known"], known["counts"]) == (True, {"reviews": 0, "mean_rating": None})
+    stranger = client.get("/users/u6").raise_for_status().json()
+    assert (stranger["known"], stranger["counts"]["reviews"] > 0) == (False, True)
+    assert problem_type(client.get("/users/nobody")) == (404, "unknown-user")
+    assert problem_type(client.get("/items/nothing")) == (404, "unknown-item")
+
+
+@pytest.mark.parametrize("params", [{"limit": 0}, {"limit": MAX_LISTED + 1}, {"cursor": "x"}, {"cursor": "-1:r"}])
+def test_a_page_that_cannot_be_is_refused(reader: httpx.Client, params: dict[str, Any]) -> None:
+    assert problem_type(reader.get("/users/u0", params=params)) == (422, "invalid-request")
+
+
+@pytest.mark.parametrize("as_of", [0, 1, 20, 35, 1_000])
+def test_as_of_a_time_ratings_are_what_a_store_of_only_the_earlier_reviews_gives(
+    reader: httpx.Client, tiny: TinyBundle, corpus: Corpus, as_of: int
+) -> None:
+    assert any(entry.timestamp == as_of for entry in corpus.entries) or as_of in {0, 1, 1_000}
+    earlier = corpus.only(lambda entry: 0 < entry.timestamp < as_of)
+    assert_rated_as(reader, tiny, earlier, as_of=as_of)
+
+
+def test_an_undated_review_is_no_evidence_of_the_past(client: httpx.Client, tiny: TinyBundle, corpus: Corpus) -> None:
+    post(client, user="u0", timestamp=0)
+    assert_rated_as(client, tiny, corpus.only(lambda entry: entry.timestamp > 0), as_of=1_000)
+
+
+def test_excluded_reviews_are_read_and_counted_as_little_as_if_they_had_never_been(
+    reader: httpx.Client, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    excluded = [entry.review_id for entry in corpus.entries[::3]]
+    rest = corpus.only(lambda entry: entry.review_id not in excluded)
+    assert_rated_as(reader, tiny, rest, exclude_review_ids=[*excluded, "unheard of"])
+    both = rest.only(lambda entry: 0 < entry.timestamp < 30)
+    assert_rated_as(reader, tiny, both, exclude_review_ids=excluded, as_of=30)
+
+
+def assert_rated_as(client: httpx.Client, tiny: TinyBundle, corpus: Corpus, **options: Any) -> None:
+    """Every pair of some users is rated as if the store held this corpus alone."""
+    pairs = EVERY_PAIR[:28]
+    question = {"pairs": [{"user": user, "item": item} for user, item in pairs], **options}
+    predictions = client.post("/predict", json=question).raise_for_status().json()["predictions"]
+    expected = [torch_rating(tiny, corpus, user, item) for user, item in pairs]
+    assert [one["rating"] for one in predictions] == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)
+
+
+WRITES = st.lists(
+    st.one_of(
+        st.fixed_dictionaries(
+            {
+                "user": st.sampled_from(["u0", "u1", "stranger"]),
+                "item": st.sampled_from(["i0", "i1", "novelty"]),
+                "rating": st.sampled_from([1.0, 2.5, 4.1, 5.0]),
+                "text": st.sampled_from(["", "A big board.", "Cheap, and bad because it came black.", "again " * 30]),
+                "timestamp": st.integers(0, 5),
+                "review_id": st.sampled_from([None, "one", "two"]),
+            }
+        ),
+        st.integers(0, 20),  # remove the review written so many writes ago
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emptied:
+    """A running service whose store every example empties."""
+
+    served: ServedBundle
+    client: httpx.Client
+
+    def empty(self) -> None:
+        self.served.store.drop_namespace(self.served.namespace.version)
+        self.served.store.open_namespace(self.served.namespace)
+
+
+@pytest.fixture(scope="module")
+def two_services(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Emptied, Emptied]]:
+    settings = settings_for(tiny)
+    with ExitStack() as stack:
+        emptied: list[Emptied] = []
+        for name in ("grown", "rebuilt"):
+            store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path_factory.mktemp(name)}")))
+            served = ServedBundle.load(settings, store)
+            client = stack.enter_context(running(create_app(settings, served)))
+            emptied.append(Emptied(served=served, client=client))
+        yield emptied[0], emptied[1]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(writes=WRITES)
+def test_after_any_writes_predictions_equal_those_of_a_store_built_from_the_surviving_reviews(
+    tiny: TinyBundle, two_services: tuple[Emptied, Emptied], writes: list[dict[str, Any] | int]
+) -> None:
+    grown, rebuilt = two_services
+    grown.empty()
+    rebuilt.empty()
+    corpus = Corpus(entries=[], states={})
+    for name, review in survivors(grown.client, writes).items():
+        corpus = with_review(tiny, corpus, name, review)
+    corpus.write(rebuilt.served.store, tiny.bundle)
+
+    pairs = [{"user": user, "item": item} for user in ("u0", "u1", "stranger") for item in ("i0", "i1", "novelty")]
+    answers = [
+        service.client.post("/predict", json={"pairs": pairs}).raise_for_status().json()["predictions"]
+        for service in two_services
+    ]
+    for found, expected in zip(*answers, strict=True):
+        assert found.pop("rating") == pytest.approx(expected.pop("rating"), abs=CACHED_EQUALS_FRESH)
+        assert found == expected
+
+
+def survivors(client: httpx.Client, writes: list[dict[str, Any] | int]) -> dict[str, dict[str, Any]]:
+    """Do the writes; the reviews that a careful reader of the answers would expect to be there, by name."""
+    surviving: dict[str, dict[str, Any]] = {}
+    written: list[tuple[str, dict[str, Any]]] = []
+    for write in writes:
+        if isinstance(write, int):
+            if not written:
+                continue
+            name, review = written[-1 - write % len(written)]
+            where = {"user": review["user"], "item": review["item"]}
+            there = name in surviving and {key: surviving[name][key] for key in where} == where
+            response = client.delete(f"/reviews/{name}", params=where)
+            assert response.status_code == (204 if there else 404)
+            if there:
+                del surviving[name]
+            continue
+        response = client.post("/reviews", json=write)
+        holder = surviving.get(write["review_id"])
+        if holder and (holder["user"], holder["item"]) != (write["user"], write["item"]):
+            assert response.status_code == 409
+            continue
+        name = response.json()["review_id"]
+        assert response.status_code == (200 if name in surviving else 201)
+        # As the table would hold it, in float32.
+        surviving[name] = {**write, "rating": 4.099999904632568 if write["rating"] == 4.1 else write["rating"]}
+        written.append((name, write))
+    return surviving
