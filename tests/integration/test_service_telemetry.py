@@ -1,0 +1,205 @@
+"""What an operator sees of a running service: metrics and logs, and what neither may ever hold."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import httpx
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.redis_server import RedisServer
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import FloatMatrix, StateStore, open_store
+from ubert_model.states.keys import RedisKeys
+from ubert_service.app import create_app
+from ubert_service.logs import formatter
+from ubert_service.runtime import ActiveDevice
+from ubert_service.served import ServedBundle
+from ubert_service.settings import LogFormat, Settings
+
+PRIVATE = "mellifluous"
+REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": f"A {PRIVATE} board."}
+PASSWORD = "hush-17"
+BASES = {"full": ("u0", "i1"), "bias": ("u0", "nothing"), "mean": ("nobody", "nothing")}
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def settings_for(tiny: TinyBundle) -> Settings:
+    return Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+
+
+def load(tiny: TinyBundle, store: StateStore) -> ServedBundle:
+    return ServedBundle.load(settings_for(tiny), store)
+
+
+def samples(client: httpx.Client) -> Samples:
+    response = client.get("/metrics").raise_for_status()
+    assert response.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def value(found: Samples, name: str, **labels: str) -> float:
+    return found.get((name, frozenset(labels.items())), 0.0)
+
+
+def predict(client: httpx.Client, *pairs: tuple[str, str]) -> httpx.Response:
+    return client.post("/predict", json={"pairs": [{"user": user, "item": item} for user, item in pairs]})
+
+
+def test_metrics_count_what_happened_and_only_in_their_own_app(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    served = load(tiny, lmdb_store)
+    with (
+        running(create_app(settings_for(tiny), served)) as client,
+        running(create_app(settings_for(tiny), served)) as idle,
+    ):
+        bases = [one["basis"] for one in predict(client, *BASES.values()).json()["predictions"]]
+        client.post("/reviews", json=REVIEW).raise_for_status()
+        assert client.get("/users/nobody").status_code == 404
+        assert client.get("/no/such/address").status_code == 404
+        assert client.post("/predict", json={}).status_code == 422
+        found, of_idle = samples(client), samples(idle)
+
+    assert bases == list(BASES)
+    for basis in BASES:
+        assert value(found, "ubert_predictions_total", basis=basis) == 1
+    assert value(found, "ubert_requests_total", route="/predict", status="2xx") == 1
+    assert value(found, "ubert_requests_total", route="/predict", status="4xx") == 1
+    assert value(found, "ubert_requests_total", route="/users/{user}", status="4xx") == 1
+    assert value(found, "ubert_requests_total", route="unmatched", status="4xx") == 1
+    assert value(found, "ubert_request_seconds_count", route="/predict") == 2
+    assert value(found, "ubert_store_seconds_count", operation="states") == 1
+    assert value(found, "ubert_store_seconds_count", operation="put") == 1
+    assert value(found, "ubert_inference_seconds_count", graph="scorer") == 1
+    assert value(found, "ubert_batch_tokens_sum", graph="scorer") > 2
+    assert value(found, "ubert_batch_tokens_sum", graph="encoder") > 2
+    assert value(found, "ubert_ready") == 1
+    assert not value(of_idle, "ubert_predictions_total", basis="full")
+
+
+def test_a_label_never_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    with running(create_app(settings_for(tiny), load(tiny, lmdb_store))) as client:
+        predict(client, *BASES.values())
+        before = {series for series in samples(client) if not series[0].startswith("ubert_request")}
+        for number in range(5):
+            predict(client, (f"u{number}", PRIVATE), (PRIVATE, f"i{number}"))
+            client.get(f"/users/{PRIVATE}{number}")
+            client.get(f"/{PRIVATE}/{number}")
+        after = {series for series in samples(client) if not series[0].startswith("ubert_request")}
+        text = client.get("/metrics").text
+    assert after == before
+    assert PRIVATE not in text
+
+
+def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_it_is_not_ready(
+    tiny: TinyBundle, corpus: Corpus
+) -> None:
+    with RedisServer() as server:
+        store = open_store(server.url)
+        corpus.write(store, tiny.bundle)
+        served = load(tiny, store)
+        with running(create_app(settings_for(tiny), served)) as client:
+            read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+            with redis.Redis.from_url(server.url) as raw:
+                raw.unlink(RedisKeys(served.namespace.version).state(read.review_id))
+            (prediction,) = predict(client, ("u0", "i20")).json()["predictions"]
+            healthy = samples(client)
+            server.stop()
+            assert predict(client, ("u0", "i20")).status_code == 503
+            away = samples(client)
+        store.close()
+    assert value(healthy, "ubert_missing_states_total") == prediction["missing_states"] == 1
+    assert (value(healthy, "ubert_ready"), value(away, "ubert_ready")) == (1, 0)
+    assert value(away, "ubert_store_failures_total", operation="user_reviews") == 1
+    assert value(away, "ubert_requests_total", route="/predict", status="5xx") == 1
+
+
+class FailingEncoder:
+    """Fails as nobody foresaw, while it works on the text of a review."""
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def encode(self, text: str) -> FloatMatrix:
+        raise RuntimeError(f"a bug at length {len(text)}")
+
+
+@contextmanager
+def captured_log(log_format: LogFormat) -> Iterator[io.StringIO]:
+    """All that the process logs, debug messages too, in the service's own format."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(formatter(log_format))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    for name in ("httpx", "httpcore"):  # the test's own client
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield written
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_log_holds_a_reviews_text_or_the_stores_password(
+    tiny: TinyBundle, corpus: Corpus, log_format: LogFormat
+) -> None:
+    with RedisServer("--requirepass", PASSWORD) as server, captured_log(log_format) as log:
+        url = server.url.replace("redis://", f"redis://:{PASSWORD}@")
+        store = open_store(url)
+        corpus.write(store, tiny.bundle)
+        served = load(tiny, store)
+        with running(create_app(settings_for(tiny), served)) as client:
+            statuses = [client.post("/reviews", json=REVIEW).status_code]
+            taken = {**REVIEW, "review_id": corpus.entries[0].review_id}
+            for body in ({**REVIEW, "rating": 9}, {**REVIEW, "colour": PRIVATE}, taken):
+                statuses.append(client.post("/reviews", json=body).status_code)
+            server.stop()
+            statuses.append(client.post("/reviews", json=REVIEW).status_code)
+            server.start()
+            store.open_namespace(served.namespace)
+        with running(create_app(settings_for(tiny), replace(served, encoder=FailingEncoder()))) as client:
+            response = client.post("/reviews", json=REVIEW, headers={"X-Request-ID": "order-18"})
+            statuses.append(response.status_code)
+        store.close()
+    assert statuses == [201, 422, 422, 409, 503, 500]
+    assert "order-18" in log.getvalue()
+    assert "a bug at length" in log.getvalue()
+    assert PRIVATE not in log.getvalue()
+    assert PASSWORD not in log.getvalue()
+
+
+def test_the_json_line_of_a_request_holds_its_id_its_route_its_status_and_its_time(
+    tiny: TinyBundle, lmdb_store: StateStore
+) -> None:
+    with captured_log("json") as log, running(create_app(settings_for(tiny), load(tiny, lmdb_store))) as client:
+        client.get("/users/nobody", headers={"X-Request-ID": "order-19"})
+    events = [json.loads(line) for line in log.getvalue().splitlines()]
+    (line,) = (event for event in events if event["logger"] == "ubert_service.requests")
+    assert {name: line[name] for name in ("request_id", "method", "route", "status", "level")} == {
+        "request_id": "order-19",
+        "method": "GET",
+        "route": "/users/{user}",
+        "status": 404,
+        "level": "INFO",
+    }
+    assert 0 < line["seconds"] < 10
+    (problem,) = (event for event in events if event.get("problem"))
+    assert (problem["problem"], problem["request_id"]) == ("unknown-user", "order-19")
