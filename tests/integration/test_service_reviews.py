@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import redis
 from hypothesis import given, settings
@@ -140,6 +141,12 @@ def test_the_same_review_sent_twice_is_one_review(
     assert first.json() == second.json()
     assert lists(served, "u1", "i13") == stored
     assert len(stored[1]) == 1
+
+
+def test_a_rating_is_stored_as_the_review_table_stores_it(client: httpx.Client, served: ServedBundle) -> None:
+    post(client, rating=2.3)
+    (entry,) = lists(served, "u1", "i13")[1]
+    assert entry.rating == float(np.float32(2.3)) != 2.3
 
 
 def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBundle) -> None:
