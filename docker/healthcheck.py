@@ -1,0 +1,12 @@
+"""Exit status 0 if the service in this container is ready, else 1: what Docker and compose ask."""
+
+import os
+import sys
+import urllib.request
+
+url = f"http://127.0.0.1:{os.environ['UBERT_PORT']}/readyz"
+without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+try:
+    without_proxy.open(url, timeout=4).close()
+except OSError as error:  # an HTTP error status is one too
+    sys.exit(f"{url}: {error}")

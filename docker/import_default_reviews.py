@@ -1,0 +1,17 @@
+"""Import the reviews that `ubert demo` works on where nobody gives any: downloaded, or synthetic when offline.
+
+Takes the folder to keep a synthetic corpus in and, after it, what `ubert import` is to be given.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from ubert_training.demo import choose_reviews
+
+folder, *arguments = sys.argv[1:]
+source = choose_reviews(given=None, item_domains=None, directory=Path(folder), seed=0)
+print(source.description, flush=True)
+if source.item_domains is not None:
+    arguments += ["--item-domains", str(source.item_domains)]
+os.execvp("ubert", ["ubert", "import", *map(str, source.files), *arguments])

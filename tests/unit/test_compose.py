@@ -1,0 +1,209 @@
+"""The compose files and Dockerfiles agree with the specification, with each other and with the programs they start."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import typer
+
+from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_compose, volumes_of
+from ubert_service.cli import app as service_app
+from ubert_service.settings import Settings
+
+DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+STARTS = {"alone": (BASE,), "with the GPU override": (BASE, GPU)}
+
+each_start = pytest.mark.parametrize("files", STARTS.values(), ids=STARTS.keys())
+each_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+
+
+@pytest.fixture(scope="session")
+def specification() -> jsonschema.Draft202012Validator:
+    """The compose specification's own schema, which comes with ``check-jsonschema`` (none of its code runs)."""
+    path = distribution("check-jsonschema").locate_file("check_jsonschema/builtin_schemas/vendor/compose-spec.json")
+    return jsonschema.Draft202012Validator(json.loads(Path(str(path)).read_text(encoding="utf-8")))
+
+
+def service_settings(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """What ``ubert-serve`` makes of the environment in its container."""
+    for name in [name for name in os.environ if name.startswith("UBERT_")]:
+        monkeypatch.delenv(name)
+    for name, value in {**dockerfile_of(service).last_stage.environment, **environment_of(service)}.items():
+        if name.startswith("UBERT_"):
+            monkeypatch.setenv(name, value)
+    context = typer.main.get_command(service_app).make_context("ubert-serve", [])
+    return Settings.of(**{name: context.params[name] for name in Settings.model_fields})
+
+
+def dockerfile_of(service: dict[str, Any]) -> Dockerfile:
+    return Dockerfile.read(ROOT / service["build"]["dockerfile"])
+
+
+@pytest.mark.parametrize("files", [*STARTS.values(), (GPU,)], ids=[*STARTS, "the GPU override by itself"])
+def test_the_compose_files_follow_the_specification(
+    files: tuple[Path, ...], specification: jsonschema.Draft202012Validator
+) -> None:
+    assert [error.message for error in specification.iter_errors(load_compose(*files))] == []
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [{"depend_on": ["redis"]}, {"ports": 8000}, {"depends_on": {"redis": {"condition": "healthy"}}}],
+    ids=["a misspelt key", "a wrong type", "an unknown condition"],
+)
+def test_the_specification_refuses(mistake: dict[str, Any], specification: jsonschema.Draft202012Validator) -> None:
+    compose = load_compose(BASE)
+    compose["services"]["service"] |= mistake
+    assert not specification.is_valid(compose)
+
+
+@each_start
+def test_redis_answers_before_the_job_runs_and_the_job_succeeds_before_the_service_starts(
+    files: tuple[Path, ...],
+) -> None:
+    services = load_compose(*files)["services"]
+    conditions = {
+        name: {other: need["condition"] for other, need in service.get("depends_on", {}).items()}
+        for name, service in services.items()
+    }
+    assert conditions == {
+        "redis": {},
+        "train": {"redis": "service_healthy"},
+        "service": {"redis": "service_healthy", "train": "service_completed_successfully"},
+    }
+    assert list(TopologicalSorter(conditions).static_order()) == ["redis", "train", "service"]
+    assert "healthcheck" in services["redis"]
+    assert "healthcheck" in services["service"]
+    assert services["train"]["restart"] == "no", "a job that starts again and again never completes"
+
+
+@each_start
+@pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "rediss://cache:6380/3", "UBERT_CODEC": "int8"}])
+def test_the_service_reads_the_store_that_the_job_fills(
+    files: tuple[Path, ...], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = load_compose(*files, environment=environment)["services"]
+    job = environment_of(services["train"])
+    settings = service_settings(services["service"], monkeypatch)
+    assert settings.store == job["UBERT_STORE"] == environment.get("REDIS_URL", "redis://redis:6379/0")
+    assert settings.codec == job["UBERT_CODEC"] == environment.get("UBERT_CODEC", "fp32")
+    assert settings.device == job["UBERT_DEVICE"] == ("cuda" if GPU in files else "auto")
+
+
+def test_the_service_reads_the_bundle_that_the_job_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = load_compose(BASE)["services"]
+    reviews, work = services["train"]["command"]
+    mounts = volumes_of(services["train"])
+    assert mounts[work] == ("models", True)
+    assert mounts[reviews] == ("./reviews", False)
+    assert volumes_of(services["service"]) == {work: ("models", False)}
+    assert service_settings(services["service"], monkeypatch).bundle == Path(work) / "bundle"
+    assert '--out "$work/bundle"' in (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
+
+
+def test_redis_is_reached_by_its_default_address_only_over_the_inner_network() -> None:
+    compose = load_compose(BASE)
+    services = compose["services"]
+    assert compose["networks"]["store"] == {"internal": True}
+    assert services["redis"]["networks"] == ["store"]
+    assert "ports" not in services["redis"]
+    assert all("store" in services[name]["networks"] for name in ("train", "service"))
+
+
+@pytest.mark.parametrize("environment", [{}, {"UBERT_PORT": "9000", "UBERT_ADDRESS": "0.0.0.0"}])
+def test_the_published_port_leads_to_the_one_that_the_service_listens_on(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = load_compose(BASE, environment=environment)["services"]["service"]
+    settings = service_settings(service, monkeypatch)
+    (published,) = service["ports"]
+    address, outside, inside = published.split(":")
+    assert address == environment.get("UBERT_ADDRESS", "127.0.0.1")
+    assert outside == environment.get("UBERT_PORT", "8000")
+    assert settings.port == int(inside)
+    assert dockerfile_of(service).all("EXPOSE") == [inside]
+    assert settings.host == "0.0.0.0"
+
+
+@each_start
+def test_every_variable_that_is_set_is_read(files: tuple[Path, ...]) -> None:
+    services = load_compose(*files)["services"]
+    serve = typer.main.get_command(service_app)
+    known_to_service = {option.envvar for option in serve.params if isinstance(option.envvar, str)}
+    assert environment_of(services["service"]).keys() <= known_to_service
+    script = (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
+    known_to_job = set(re.findall(r"\$\{(UBERT_\w+):", script))
+    assert environment_of(services["train"]).keys() == known_to_job
+
+
+@each_start
+def test_every_container_has_the_least_rights(files: tuple[Path, ...]) -> None:
+    for name, service in load_compose(*files)["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"] is True, name
+        assert "privileged" not in service
+        user = service.get("user") or dockerfile_of(service).last_stage.all("USER")[-1]
+        assert user.split(":")[0] not in ("root", "0"), name
+
+
+def test_the_gpu_override_changes_nothing_but_devices_and_images() -> None:
+    services = load_compose(BASE)["services"]
+    with_gpu = load_compose(BASE, GPU)["services"]
+    assert with_gpu["redis"] == services["redis"]
+    for name in ("train", "service"):
+        (device,) = with_gpu[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": "1", "capabilities": ["gpu"]}
+        assert with_gpu[name]["image"] == f"{services[name]['image']}-cuda"
+        assert with_gpu[name]["deploy"]["resources"]["limits"] == services[name]["deploy"]["resources"]["limits"]
+    assert with_gpu["service"]["build"]["args"]["ACCELERATOR"] == "cuda"
+    assert "PIP_INDEX_URL" in with_gpu["service"]["build"]["args"]
+
+
+@each_dockerfile
+def test_an_image_is_pinned_built_in_stages_and_never_root(path: Path) -> None:
+    dockerfile = Dockerfile.read(path)
+    bases = [base.split()[0] for base in dockerfile.all("FROM")]
+    assert len(bases) == 2
+    assert set(bases) == {"python:3.11-slim-bookworm"}
+    assert dockerfile.last_stage.all("USER") == ["10001:10001"]
+    assert len(dockerfile.last_stage.all("HEALTHCHECK")) == 1
+    installers = [
+        command for command in dockerfile.last_stage.all("RUN") if re.search(r"\b(pip|apt(-get)?)\b", command)
+    ]
+    assert installers == [], "packages are installed in the stage that is thrown away"
+    assert all(isinstance(json.loads(argument), list) for argument in dockerfile.all("ENTRYPOINT")), "not exec form"
+
+
+@each_dockerfile
+def test_what_a_dockerfile_copies_is_there(path: Path) -> None:
+    copied = [word for line in Dockerfile.read(path).all("COPY") if "--from" not in line for word in line.split()[:-1]]
+    assert copied
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+
+
+def test_the_images_agree_on_the_owner_of_the_volume() -> None:
+    owners = {tuple(Dockerfile.read(path).last_stage.all("USER")) for path in DOCKERFILES}
+    assert len(owners) == 1
+
+
+def test_the_health_check_fails_where_nothing_answers() -> None:
+    result = subprocess.run(
+        [sys.executable, ROOT / "docker" / "healthcheck.py"],
+        env={**os.environ, "UBERT_PORT": "1"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert result.returncode == 1
+    assert "http://127.0.0.1:1/readyz" in result.stderr
