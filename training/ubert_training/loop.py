@@ -81,7 +81,8 @@ class Position:
     step: int = 0
     updates: int = 0
     best_loss: float = math.inf
-    best_epoch: int = -1
+    best_epoch: int | None = None
+    """None: nothing validated yet; −1: no epoch was better than the initial weights."""
     validation_losses: list[float] = field(default_factory=list)
 
 
@@ -94,7 +95,7 @@ def train(
     noise: batches, masks and dropout repeat, since their generators are part of the checkpoint or of the position.
     """
     run = _Run(task, options, directory, accelerator, fingerprint)
-    run.resume()
+    run.begin()
     with progress_bar(description, run.total_steps, disable=not accelerator.is_main_process) as advance:
         advance(run.steps_done())
         while not run.finished():
@@ -133,8 +134,9 @@ class _Run:
     def finished(self) -> bool:
         """All epochs done, or none of the last ``patience`` was better."""
         position, patience = self.position, self.options.patience
-        stalled = patience is not None and position.epoch - 1 - position.best_epoch >= patience
-        return position.epoch >= self.options.epochs or (position.best_epoch >= 0 and stalled)
+        best = -1 if position.best_epoch is None else position.best_epoch
+        stalled = patience is not None and position.epoch - 1 - best >= patience
+        return position.epoch >= self.options.epochs or stalled
 
     def epoch(self, advance: Callable[[int], None]) -> None:
         """Train from the current position to the end of the epoch, then validate."""
@@ -182,15 +184,18 @@ class _Run:
             return self.task.validation_loss()
 
     def _end_epoch(self, validation_loss: float) -> None:
+        self._keep_if_best(validation_loss, self.position.epoch)
+        self.position.epoch, self.position.step = self.position.epoch + 1, 0
+        self._save()
+
+    def _keep_if_best(self, validation_loss: float, epoch: int) -> None:
         position = self.position
         position.validation_losses.append(validation_loss)
-        if validation_loss < position.best_loss:
-            position.best_loss, position.best_epoch = validation_loss, position.epoch
+        if position.best_epoch is None or validation_loss < position.best_loss:
+            position.best_loss, position.best_epoch = validation_loss, epoch
             if self.accelerator.is_main_process:
                 with replacing(self.directory / BEST_WEIGHTS) as partial:
                     save_file(weights_of(self.task.model), partial)
-        position.epoch, position.step = position.epoch + 1, 0
-        self._save()
 
     def _save(self) -> None:
         """Write the checkpoint; it appears whole or not at all."""
@@ -207,20 +212,25 @@ class _Run:
         with replacing(self.directory / CHECKPOINT) as partial:
             torch.save(checkpoint, partial)
 
-    def resume(self) -> None:
-        """Continue from the checkpoint if there is one of this configuration, else start from the seed."""
+    def begin(self) -> None:
+        """Continue from the checkpoint if there is one of this configuration, else from the initial weights."""
         torch.manual_seed(self.options.seed + self.accelerator.process_index)
+        if not self._resume():
+            self._keep_if_best(self._validate(), epoch=-1)
+
+    def _resume(self) -> bool:
         path = self.directory / CHECKPOINT
         if not path.is_file():
-            return
+            return False
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["fingerprint"] != self.fingerprint:
-            return
+            return False
         self.position = Position(**checkpoint["position"])
         self.task.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         _restore_generators(checkpoint["generators"])
+        return True
 
     def restore_best(self) -> None:
         """Load the weights of the best epoch."""

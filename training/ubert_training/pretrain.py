@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ubert_model.config import ModelConfig, require, require_choice
 from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
@@ -97,7 +98,10 @@ def pretrain(
     backbone = load_backbone(config.backbone)
     freeze_all_but_last(backbone.bert, options.trainable_layers)
     encoder = ReviewEncoder(backbone.bert, config.state_dim)
-    users = IdTable.of(table.user[row] for row in rows.tolist())
+    # The target's own reviews train the encoder, under an unknown user. A user embedding that had read them would carry
+    # the ratings of the very pairs that fine-tuning goes on to predict (law 5; measured in the README's Decisions).
+    elsewhere = rows[~np.isin(rows, split.rows)]
+    users = IdTable.of(table.user[row] for row in elsewhere.tolist())
     domains = IdTable.of(table.domains)
     identities = Identities(users, IdTable(()), domains, {}, domains.identifiers[0])
     mean_rating = float(table.rating[rows].mean())
@@ -105,7 +109,8 @@ def pretrain(
     accelerator = make_accelerator(options.device)
     tokenizer = ReviewTokenizer(backbone.tokenizer_json, config.pretrain_max_length)
     masker = Masker(tokenizer, lexicon.words, options.masking)
-    task = PretrainingTask(model, table, rows, identities, tokenizer, masker, options, accelerator.device)
+    user_rows = np.where(np.isin(rows, split.rows), UNKNOWN, [identities.users.row(table.user[row]) for row in rows])
+    task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator.device)
     position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, backbone.tokenizer_json, identities)
@@ -132,6 +137,7 @@ class PretrainingTask:
         model: PretrainingModel,
         table: ReviewTable,
         rows: NDArray[np.int64],
+        user_rows: NDArray[np.int64],
         identities: Identities,
         tokenizer: ReviewTokenizer,
         masker: Masker,
@@ -146,7 +152,7 @@ class PretrainingTask:
         self.tokens = TokenizedReviews.of(texts, tokenizer)
         self.maskable = masker.maskable(texts)
         self.ratings = torch.from_numpy(table.rating[rows].astype(np.float32))
-        self.users = torch.tensor([identities.users.row(table.user[row]) for row in rows.tolist()])
+        self.users = torch.from_numpy(user_rows)
         self.domains = torch.tensor([identities.domains.row(table.domain[row]) for row in rows.tolist()])
         readable = np.flatnonzero(self.tokens.lengths > 0)
         order = np.random.default_rng([options.loop.seed, 11]).permutation(readable)
