@@ -108,6 +108,7 @@ class OnnxRuntime:
 
 
 def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntime.InferenceSession:
+    onnxruntime.disable_telemetry_events()  # nothing about a request leaves this process but the answer
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # It would remember a plan for every new combination of shapes, and requests never stop bringing new ones.

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
-from ubert_training.reviews.table import SCHEMA, Review, ReviewTable, TableMetadata, review_id
+from ubert_model.review_id import review_id
+from ubert_training.reviews.table import SCHEMA, Review, ReviewTable, TableMetadata
 
 REVIEWS = [
     Review(user="ann", item="drum", rating=4, text="Loud.", domain="music", timestamp=30),

@@ -7,7 +7,6 @@ at the same positions. Its metadata names the format version and the rating scal
 import functools
 import hashlib
 import json
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError, ReviewFileError
+from ubert_model.review_id import review_id
 from ubert_training.atomic import replacing
 
 FORMAT_VERSION = 1
@@ -56,21 +56,6 @@ class Review:
     @property
     def review_id(self) -> str:
         return review_id(user=self.user, item=self.item, timestamp=self.timestamp, rating=self.rating, text=self.text)
-
-
-def review_id(*, user: str, item: str, timestamp: int, rating: float, text: str) -> str:
-    """Name a review by its content: 16 lower-case hexadecimal characters.
-
-    The rating counts as the float32 that the table stores, and every text is preceded by its length, so no
-    two different reviews are written as the same bytes. The domain is left out: it belongs to the item, and
-    the same review found in two files must be recognised as one.
-    """
-    digest = hashlib.blake2b(struct.pack("<qf", timestamp, rating + 0.0), digest_size=8)
-    for part in (user, item, text):
-        encoded = part.encode()
-        digest.update(struct.pack("<q", len(encoded)))
-        digest.update(encoded)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
