@@ -268,23 +268,29 @@ class FinetuningTask:
         return RatingParts(bias=self.bias, blend_weight=self._blend_weight(outputs))
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:
-        """The share of the network in a rating, from 0 to 1, as far as validation supports it.
-
-        The least-squares share w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
-        where it is within s of it, since a share that only fits noise costs accuracy. Without a bias beneath it the
-        network is the paper's, and is not blended.
-        """
+        """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended."""
         if self.config.rating_base == "none":
             return 1.0
         readable = self.validation.has_both_sides
-        text = outputs[readable]
-        left = (self.validation_ratings - bias_ratings(self.bias, self.validation))[readable]
-        energy = float(text @ text)
-        if energy == 0:
-            return 0.0
-        share = float(text @ left) / energy
-        noise = float(np.square(left - share * text).mean()) / energy  # s²
-        return float(np.clip(share - noise / share, 0.0, 1.0)) if share > 0 else 0.0
+        left = self.validation_ratings - bias_ratings(self.bias, self.validation)
+        return blend_share(outputs[readable], left[readable])
+
+
+def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> float:
+    """The network's share in a rating, from 0 to 1, as far as pairs that it was not trained on support it.
+
+    The least-squares share w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
+    where it is within s of 0: a share that only fits noise costs accuracy.
+
+    Shape:
+        outputs: what the network adds; left: what the bias model leaves; (P,) in stars.
+    """
+    energy = float(outputs @ outputs)
+    if energy == 0:
+        return 0.0
+    share = float(outputs @ left) / energy
+    noise = float(np.square(left - share * outputs).mean()) / energy  # s²
+    return float(np.clip(share - noise / share, 0.0, 1.0)) if share > 0 else 0.0
 
 
 def solve_prediction_layer(task: FinetuningTask) -> None:

@@ -1,0 +1,89 @@
+"""What fine-tuning takes over, starts from, and lets into a rating."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support.small_corpus import small_table
+from ubert_model.config import preset
+from ubert_training.corpus_rows import target_rows
+from ubert_training.finetune import FinetuneOptions, RatingParts, blend_share, finetune
+from ubert_training.lexicon import Lexicon
+from ubert_training.loop import LoopOptions
+from ubert_training.model_files import load_model
+from ubert_training.pretrain import PretrainOptions, pretrain
+from ubert_training.splits import random_split
+from ubert_training.stage import read_stage
+
+TABLE = small_table(users=40)
+SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
+LEXICON = Lexicon(words=frozenset({"good", "excellent", "terrible", "weak", "decent", "love"}), source="the test")
+ONE_EPOCH = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
+
+
+def pretrained(directory: Path, corpus: str) -> Path:
+    options = PretrainOptions(corpus=corpus, loop=ONE_EPOCH)  # type: ignore[arg-type]
+    return pretrain(TABLE, SPLIT, preset("tiny"), LEXICON, options, directory)
+
+
+def test_a_network_that_learned_nothing_gets_no_share() -> None:
+    rng = np.random.default_rng(0)
+    shares = [blend_share(rng.normal(0, 0.3, 1000), rng.normal(0, 0.9, 1000)) for _ in range(200)]
+    assert np.mean([share > 0 for share in shares]) < 0.25
+    assert np.mean(shares) < 0.03
+    assert blend_share(np.zeros(10), np.ones(10)) == 0.0
+
+
+def test_a_network_that_is_right_gets_nearly_all_and_one_that_overshoots_less() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, 0.5, 1000)
+    left = truth + rng.normal(0, 0.5, 1000)
+    assert blend_share(truth, left) > 0.95
+    assert blend_share(4 * truth, left) == pytest.approx(0.25, abs=0.03)
+    assert blend_share(-truth, left) == 0.0
+
+
+def test_user_embeddings_read_no_review_of_the_target(tmp_path: Path) -> None:
+    """Else they would carry the ratings of the pairs that fine-tuning predicts (law 5)."""
+    elsewhere = {user for user, domain in zip(TABLE.user, TABLE.domain, strict=True) if domain == "domain-1"}
+    both = load_model(pretrained(tmp_path / "both", "both"), "pretrain").identities.users
+    assert set(both.identifiers) <= elsewhere
+    assert len(both) > 10
+    assert not load_model(pretrained(tmp_path / "target", "target"), "pretrain").identities.users.identifiers
+
+
+def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_alike(tmp_path: Path) -> None:
+    before = load_model(pretrained(tmp_path / "pretrained", "both"), "pretrain")
+    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
+    run = finetune(
+        TABLE,
+        SPLIT,
+        before.config,
+        options,
+        tmp_path / "run",
+        pretrained=tmp_path / "pretrained",
+        states=tmp_path / "states",
+    )
+    after = load_model(run, "finetune")
+    for name in ("query_projection.weight", "fusion.outer_norm.weight", "fusion.feed_forward.expand.weight"):
+        for side in ("user_encoder", "item_encoder"):
+            torch.testing.assert_close(after.weights[f"head.{side}.{name}"], before.weights[f"user_encoder.{name}"])
+    user = before.identities.users.identifiers[0]
+    torch.testing.assert_close(
+        after.weights["user_query.embedding.weight"][after.identities.users.row(user)],
+        before.weights["user_query.embedding.weight"][before.identities.users.row(user)],
+        atol=1e-5,
+        rtol=1e-3,
+    )
+
+
+def test_the_initial_weights_are_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
+    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=5.0, epochs=3, patience=1))
+    finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
+    summary = read_stage(tmp_path / "run")["summary"]
+    assert summary["best_epoch"] == -1
+    assert summary["validation_losses"][0] == min(summary["validation_losses"])
+    assert 0.0 <= RatingParts.load(tmp_path / "run").blend_weight <= 1.0
