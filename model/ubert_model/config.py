@@ -75,7 +75,7 @@ class ModelConfig:
     history_ratings: bool = False
     """The rating of a history review is added to its states, along one learned direction."""
     id_embeddings: IdEmbeddings = "free"
-    """``shrunk``: user and item embeddings under strong weight decay; ``none``: identities unknown."""
+    """``shrunk``: fine-tuning keeps user and item embeddings near their start; ``none``: identities unknown."""
 
     scale: RatingScale = RatingScale()
 

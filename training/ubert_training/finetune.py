@@ -25,12 +25,11 @@ from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.histories import Histories, KnownReviews
-from ubert_training.loop import LoopOptions, Rows, decayed_groups, discard_checkpoint, shuffled_batches, train
+from ubert_training.loop import LoopOptions, Position, Rows, decayed_groups, discard_checkpoint, shuffled_batches, train
 from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
 from ubert_training.objectives import rating_loss
 from ubert_training.pair_batches import PairBatch, PairSource
 from ubert_training.pretrain import KIND as PRETRAIN
-from ubert_training.pretrain import id_decays
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import PARTS, Split
 from ubert_training.stage import Stage, digest_of, finished_stage
@@ -46,7 +45,17 @@ RIDGE_STRENGTHS = tuple(np.logspace(2, 7, 16))
 Mode = Literal["cached", "end-to-end"]
 
 
-CACHED_LOOP: Mapping[str, Any] = {"epochs": 10, "batch_size": 64, "learning_rate": 2e-4, "patience": 3}
+ID_EMBEDDINGS = ("model.user_query.embedding", "model.item_query.embedding")
+SHRUNK_ID_RATE = 0.01
+"""Share of the learning rate for ``id_embeddings="shrunk"``: what pre-training gave them changes slowly."""
+
+CACHED_LOOP: Mapping[str, Any] = {
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 2e-4,
+    "patience": 3,
+    "least_improvement": 1.0,
+}
 END_TO_END_LOOP: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "learning_rate": 3e-5, "patience": 2}
 
 
@@ -132,10 +141,10 @@ def finetune(
     known = KnownReviews(table, split.train, tokens.lengths, config)
     task = FinetuningTask(model, source, known, split, options, accelerator.device)
     model.to(accelerator.device)
-    if config.rating_base != "none":
+    if task.starts_solved:
         solve_prediction_layer(task)
     position = train(task, options.loop, directory, accelerator, "fine-tuning", stage.fingerprint)
-    parts = task.rating_parts()
+    parts = task.rating_parts(position)
     if accelerator.is_main_process:
         save_model(directory, model, model.review_encoder, config, tokenizer_json, identities)
         parts.save(directory)
@@ -223,6 +232,7 @@ class FinetuningTask:
         self.model: nn.Module = FineTuning(model)
         self.rating_model = model
         self.config = model.config
+        self.starts_solved = model.config.rating_base != "none"
         self.source = source
         self.options = options
         self.device = device
@@ -237,13 +247,11 @@ class FinetuningTask:
         self.readable = np.flatnonzero(self.training.has_both_sides)
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
-        """The encoder at its own, small rate; id embeddings decayed as the configuration says."""
-        return decayed_groups(
-            self.model,
-            options.weight_decay,
-            rates={"model.review_encoder.bert": self.options.encoder_learning_rate},
-            decays={f"model.{prefix}": decay for prefix, decay in id_decays(self.config).items()},
-        )
+        """The encoder at its own, small rate; id embeddings at theirs, where they are to stay near their start."""
+        rates = {"model.review_encoder.bert": self.options.encoder_learning_rate}
+        if self.config.id_embeddings == "shrunk":
+            rates |= dict.fromkeys(ID_EMBEDDINGS, SHRUNK_ID_RATE * options.learning_rate)
+        return decayed_groups(self.model, options.weight_decay, rates)
 
     def batches(self, epoch: int) -> Sequence[Rows]:
         """Training pairs that have text on both sides; the others are the bias model's."""
@@ -255,15 +263,21 @@ class FinetuningTask:
         batch = self.source.batch(self.training, rows).to(self.device)
         return rating_loss(model(batch), self.targets[rows].to(self.device))
 
-    def validation_loss(self) -> float:
-        """Mean squared error of the blended rating on validation, in stars²."""
+    def validation_losses(self) -> NDArray[np.float64]:
+        """Squared error of the blended rating of each validation pair, in stars²."""
         outputs = network_outputs(self.model, self.source, self.validation, self.device)
         parts = RatingParts(bias=self.bias, blend_weight=self._blend_weight(outputs))
         predicted = final_ratings(self.config, parts, self.validation, outputs)
-        return float(np.square(predicted - self.validation_ratings).mean())
+        return np.square(predicted - self.validation_ratings)
 
-    def rating_parts(self) -> RatingParts:
-        """The bias model, and the blend weight of the model as it is now."""
+    def rating_parts(self, position: Position) -> RatingParts:
+        """The bias model, and the blend weight of the model as it is now.
+
+        The ridge solution that training started from is taken whole where no epoch was better: leave-one-out over
+        the training pairs has fitted its size more closely than the few validation pairs could.
+        """
+        if position.best_epoch == -1 and self.starts_solved:
+            return RatingParts(bias=self.bias, blend_weight=1.0)
         outputs = network_outputs(self.model, self.source, self.validation, self.device)
         return RatingParts(bias=self.bias, blend_weight=self._blend_weight(outputs))
 
@@ -294,10 +308,11 @@ def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> floa
 
 
 def solve_prediction_layer(task: FinetuningTask) -> None:
-    """Start the prediction layer at the ridge regression over what stands below it.
+    """Start the prediction layer at the ridge regression over û and î; co-matching starts silent.
 
     With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
-    pairs, where gradient steps from a random layer would spend the same pairs on noise first.
+    pairs, where gradient steps from a random layer would spend the same pairs on noise first. û and î come from
+    pre-training; the co-matching layer does not, and has nothing to say before its first step.
     """
     layer = task.rating_model.head.prediction_layer
     inputs = np.zeros((len(task.training), layer.output.in_features))
@@ -309,11 +324,15 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
             task.model(batch.to(task.device))
             inputs[index] = joined.pop().numpy()
     rows = task.readable
+    dim = layer.output.in_features // 4
+    heard = np.r_[0:dim, 2 * dim : 3 * dim]  # û and î of [û; tᵘ; î; tⁱ]
+    inputs = inputs[:, heard]
     scaler = StandardScaler().fit(inputs[rows])
     ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs[rows]), task.targets.numpy()[rows])
     weight = ridge.coef_ / scaler.scale_
     with torch.no_grad():
-        layer.output.weight.copy_(torch.from_numpy(weight).float().unsqueeze(0))
+        layer.output.weight.zero_()
+        layer.output.weight[0, heard] = torch.from_numpy(weight).float()
         layer.output.bias.fill_(float(ridge.intercept_ - weight @ scaler.mean_))
 
 

@@ -31,7 +31,8 @@ BEST_WEIGHTS = "best.safetensors"
 class LoopOptions:
     """How long and how fast to train.
 
-    ``patience`` counts epochs without a better validation score before stopping (None: never).
+    ``patience`` counts epochs without a better validation score before stopping (None: never). An epoch is better
+    when its mean validation loss is lower by ``least_improvement`` standard errors of the paired difference.
     ``checkpoint_seconds`` bounds the work that a killed process repeats.
     """
 
@@ -43,6 +44,7 @@ class LoopOptions:
     max_gradient_norm: float = 1.0
     accumulate: int = 1
     patience: int | None = None
+    least_improvement: float = 0.0
     precision: Precision = "auto"
     checkpoint_seconds: float = 30.0
     seed: int = 0
@@ -69,8 +71,8 @@ class Task(Protocol):
     def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
         """Mean loss over ``rows``, on the accelerator's device; ``step`` is the batch's position in the epoch."""
 
-    def validation_loss(self) -> float:
-        """What early stopping watches, lower is better; the model is in evaluation mode."""
+    def validation_losses(self) -> NDArray[np.float64]:
+        """What early stopping watches, one loss an example, lower is better; the model is in evaluation mode."""
 
 
 @dataclass
@@ -80,7 +82,6 @@ class Position:
     epoch: int = 0
     step: int = 0
     updates: int = 0
-    best_loss: float = math.inf
     best_epoch: int | None = None
     """None: nothing validated yet; −1: no epoch was better than the initial weights."""
     validation_losses: list[float] = field(default_factory=list)
@@ -116,6 +117,7 @@ class _Run:
         self.accelerator = accelerator
         self.fingerprint = fingerprint
         self.position = Position()
+        self.best_losses: NDArray[np.float64] | None = None
         self.bfloat16 = uses_bfloat16(options.precision, accelerator.device)
         optimizer = torch.optim.AdamW(task.parameter_groups(options), lr=options.learning_rate)
         self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
@@ -155,9 +157,9 @@ class _Run:
                 if at_update and not last and time.monotonic() - saved_at > self.options.checkpoint_seconds:
                     self._save()
                     saved_at = time.monotonic()
-            validation_loss = self._validate()
-            writer.add_scalar("loss/validation", validation_loss, self.steps_done())
-        self._end_epoch(validation_loss)
+            losses = self._validate()
+            writer.add_scalar("loss/validation", losses.mean(), self.steps_done())
+        self._end_epoch(losses)
 
     def _step(self, rows: Rows, step: int, *, update: bool) -> float:
         """One batch; gradients are averaged over processes and over ``accumulate`` batches."""
@@ -178,21 +180,21 @@ class _Run:
             self.position.updates += 1
         return loss.item()
 
-    def _validate(self) -> float:
+    def _validate(self) -> NDArray[np.float64]:
         self.model.eval()
         with torch.no_grad():
-            return self.task.validation_loss()
+            return self.task.validation_losses()
 
-    def _end_epoch(self, validation_loss: float) -> None:
-        self._keep_if_best(validation_loss, self.position.epoch)
+    def _end_epoch(self, losses: NDArray[np.float64]) -> None:
+        self._keep_if_best(losses, self.position.epoch)
         self.position.epoch, self.position.step = self.position.epoch + 1, 0
         self._save()
 
-    def _keep_if_best(self, validation_loss: float, epoch: int) -> None:
+    def _keep_if_best(self, losses: NDArray[np.float64], epoch: int) -> None:
         position = self.position
-        position.validation_losses.append(validation_loss)
-        if position.best_epoch is None or validation_loss < position.best_loss:
-            position.best_loss, position.best_epoch = validation_loss, epoch
+        position.validation_losses.append(float(losses.mean()))
+        if self.best_losses is None or improves(losses, self.best_losses, self.options.least_improvement):
+            self.best_losses, position.best_epoch = losses, epoch
             if self.accelerator.is_main_process:
                 with replacing(self.directory / BEST_WEIGHTS) as partial:
                     save_file(weights_of(self.task.model), partial)
@@ -204,6 +206,7 @@ class _Run:
         checkpoint = {
             "fingerprint": self.fingerprint,
             "position": vars(self.position),
+            "best_losses": torch.from_numpy(self.best_losses),
             "model": weights_of(self.task.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -226,6 +229,7 @@ class _Run:
         if checkpoint["fingerprint"] != self.fingerprint:
             return False
         self.position = Position(**checkpoint["position"])
+        self.best_losses = checkpoint["best_losses"].numpy()
         self.task.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
@@ -259,21 +263,24 @@ class _Sink:
         """Ignore: the main process logs."""
 
 
+def improves(losses: NDArray[np.float64], best: NDArray[np.float64], standard_errors: float) -> bool:
+    """Is the mean of ``losses`` below that of ``best``, (P,) each of the same examples, by so many standard errors?"""
+    gain = best - losses
+    return bool(gain.mean() > standard_errors * gain.std() / math.sqrt(len(gain)))
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """All weights on the CPU, shared storage undone, as safetensors wants them."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
-def decayed_groups(
-    model: nn.Module, weight_decay: float, rates: Mapping[str, float], decays: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """Optimizer groups: vectors (norms, biases) never decay; names by prefix may have their own rate or decay."""
+def decayed_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Optimizer groups: vectors (norms, biases) never decay; names that begin with a prefix have their own rate."""
     groups: dict[tuple[float | None, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        decay = next((value for prefix, value in decays.items() if name.startswith(prefix)), decay)
         rate = next((value for prefix, value in rates.items() if name.startswith(prefix)), None)
         groups.setdefault((rate, decay), []).append(parameter)
     return [

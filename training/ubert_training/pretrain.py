@@ -31,9 +31,6 @@ from ubert_training.tokens import TokenizedReviews
 
 KIND = "pretrain"
 VALIDATION_SHARE = 0.05
-ID_EMBEDDINGS = ("user_query.embedding", "item_query.embedding")
-ID_SHRINKAGE = 1.0
-"""Weight decay of ``id_embeddings="shrunk"``: a hundred times the usual, so that only well-known ids move."""
 
 
 PAPER_LOOP: Mapping[str, Any] = {"epochs": 3, "batch_size": 32, "learning_rate": 3e-5}
@@ -160,12 +157,11 @@ class PretrainingTask:
         self.validation_rows, self.training_rows = np.sort(order[:held_out]), np.sort(order[held_out:])
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
-        """BERT at its own, small rate; id embeddings decayed as the configuration says."""
+        """BERT at its own, small rate."""
         return decayed_groups(
             self.model,
             options.weight_decay,
             rates={"review_encoder.bert": self.options.encoder_learning_rate},
-            decays=id_decays(self.model.config),  # type: ignore[arg-type]
         )
 
     def batches(self, epoch: int) -> Sequence[Rows]:
@@ -184,12 +180,14 @@ class PretrainingTask:
         """Eq. 9; masks follow from (seed, epoch, step)."""
         return self._loss(model, rows, np.random.default_rng([self.options.loop.seed, 13, epoch, step]))
 
-    def validation_loss(self) -> float:
-        """Eq. 9 over the held-out reviews, under the same masks every time."""
-        total = 0.0
-        for number, rows in enumerate(self.tokens.length_buckets(self.validation_rows, token_budget=4096)):
-            total += len(rows) * self._loss(self.model, rows, np.random.default_rng([17, number])).item()
-        return total / len(self.validation_rows)
+    def validation_losses(self) -> NDArray[np.float64]:
+        """Eq. 9 over the held-out reviews, under the same masks every time; a batch's mean stands for each of it."""
+        batches = self.tokens.length_buckets(self.validation_rows, token_budget=4096)
+        losses = [
+            np.full(len(rows), self._loss(self.model, rows, np.random.default_rng([17, number])).item())
+            for number, rows in enumerate(batches)
+        ]
+        return np.concatenate(losses)
 
     def _loss(self, model: nn.Module, rows: Rows, rng: np.random.Generator) -> Tensor:
         token_ids, token_mask = self.tokens.padded(rows)
@@ -215,8 +213,3 @@ class PretrainingTask:
             ratings=self.ratings[rows].to(self.device),
             beta=self.options.beta,
         )
-
-
-def id_decays(config: ModelConfig) -> dict[str, float]:
-    """Weight decay of the id embeddings, where it is not the usual one."""
-    return dict.fromkeys(ID_EMBEDDINGS, ID_SHRINKAGE) if config.id_embeddings == "shrunk" else {}

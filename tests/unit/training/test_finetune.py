@@ -85,5 +85,5 @@ def test_the_initial_weights_are_kept_where_no_epoch_is_better(tmp_path: Path) -
     finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
     summary = read_stage(tmp_path / "run")["summary"]
     assert summary["best_epoch"] == -1
-    assert summary["validation_losses"][0] == min(summary["validation_losses"])
+    assert summary["validation_losses"][0] <= min(summary["validation_losses"])
     assert 0.0 <= RatingParts.load(tmp_path / "run").blend_weight <= 1.0
