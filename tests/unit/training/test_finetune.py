@@ -10,13 +10,12 @@ import torch
 from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_training.corpus_rows import target_rows
-from ubert_training.finetune import FinetuneOptions, RatingParts, blend_share, finetune
+from ubert_training.finetune import FinetuneOptions, blend_share, finetune
 from ubert_training.lexicon import Lexicon
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
 from ubert_training.pretrain import PretrainOptions, pretrain
 from ubert_training.splits import random_split
-from ubert_training.stage import read_stage
 
 TABLE = small_table(users=40)
 SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
@@ -78,12 +77,3 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         atol=1e-5,
         rtol=1e-3,
     )
-
-
-def test_the_initial_weights_are_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
-    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=5.0, epochs=3, patience=1))
-    finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
-    summary = read_stage(tmp_path / "run")["summary"]
-    assert summary["best_epoch"] == -1
-    assert summary["validation_losses"][0] <= min(summary["validation_losses"])
-    assert 0.0 <= RatingParts.load(tmp_path / "run").blend_weight <= 1.0

@@ -1,0 +1,132 @@
+"""The training loop: what it keeps, when it stops, and that a stop in the middle changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ubert_model.errors import ConfigError
+from ubert_training.loop import (
+    CHECKPOINT,
+    LoopOptions,
+    Position,
+    Rows,
+    decayed_groups,
+    improves,
+    shuffled_batches,
+    train,
+)
+
+OPTIONS = LoopOptions(
+    epochs=6, batch_size=4, learning_rate=0.05, weight_decay=0.0, checkpoint_seconds=0.0, precision="fp32", seed=3
+)
+
+
+class Regression:
+    """Fits noisy lines by a dropout network; validation asks for ``wanted``, which training may lead away from."""
+
+    def __init__(self, *, wanted: float, fails_after: int | None = None) -> None:
+        torch.manual_seed(0)
+        self.model: nn.Module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        nn.init.zeros_(self.model[2].weight)
+        nn.init.zeros_(self.model[2].bias)
+        self.inputs = torch.linspace(-1, 1, 32).unsqueeze(1)
+        self.wanted = wanted
+        self.left = fails_after
+
+    def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
+        return decayed_groups(self.model, options.weight_decay, {})
+
+    def batches(self, epoch: int) -> Sequence[Rows]:
+        return shuffled_batches(np.arange(32), 4, OPTIONS.seed, epoch)
+
+    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+        return (model(self.inputs[rows]).squeeze(1) - 2.0).square().mean()
+
+    def validation_losses(self) -> NDArray[np.float64]:
+        return (self.model(self.inputs).squeeze(1) - self.wanted).square().detach().double().numpy()
+
+
+def weights(task: Regression) -> list[NDArray[np.float32]]:
+    return [parameter.detach().numpy().copy() for parameter in task.model.parameters()]
+
+
+def run(task: Regression, directory: Path, options: LoopOptions = OPTIONS) -> Position:
+    directory.mkdir(exist_ok=True)
+    return train(task, options, directory, Accelerator(cpu=True), "test", "fingerprint")
+
+
+def test_the_initial_weights_are_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
+    task = Regression(wanted=0.0)
+    initial = weights(task)
+    position = run(task, tmp_path, replace(OPTIONS, patience=2))
+    assert position.best_epoch == -1
+    assert position.epoch == 2  # patience counts from the start
+    for before, after in zip(initial, weights(task), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
+    task = Regression(wanted=1.0)  # training passes it on the way to 2
+    position = run(task, tmp_path)
+    assert 0 <= position.best_epoch < OPTIONS.epochs - 1
+    assert task.validation_losses().mean() == pytest.approx(min(position.validation_losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 8, 9, 21, 47])
+def test_a_run_stopped_at_any_step_continues_to_the_same_weights(tmp_path: Path, steps: int) -> None:
+    whole, stopped, resumed = (
+        Regression(wanted=2.0),
+        Regression(wanted=2.0, fails_after=steps),
+        Regression(wanted=2.0),
+    )
+    run(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, tmp_path / "stopped")
+    position = run(resumed, tmp_path / "stopped")
+    assert position.updates == OPTIONS.epochs * 8
+    for expected, found in zip(weights(whole), weights(resumed), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Regression(wanted=2.0, fails_after=20), tmp_path)
+    assert (tmp_path / CHECKPOINT).exists()
+    task = Regression(wanted=2.0)
+    position = train(task, OPTIONS, tmp_path, Accelerator(cpu=True), "test", "another fingerprint")
+    assert position.updates == OPTIONS.epochs * 8
+    assert len(position.validation_losses) == OPTIONS.epochs + 1
+
+
+def test_accumulated_batches_step_as_one(tmp_path: Path) -> None:
+    position = run(Regression(wanted=2.0), tmp_path, replace(OPTIONS, accumulate=3))
+    assert position.updates == OPTIONS.epochs * 3  # 3 + 3 + 2 batches an epoch
+
+
+def test_a_gain_within_its_noise_is_no_improvement() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.normal(1, 0.5, 400) ** 2
+    noise = rng.normal(0, 0.2, 400)
+    noise -= noise.mean()
+    assert improves(best + noise - 0.02, best, standard_errors=1.0)
+    assert not improves(best + noise - 0.005, best, standard_errors=1.0)
+    assert improves(best + noise - 0.005, best, standard_errors=0.0)
+    assert not improves(best, best, standard_errors=0.0)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "accumulate", "learning_rate"])
+def test_options_that_cannot_train_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = 0"):
+        replace(OPTIONS, **{name: 0})
