@@ -1,19 +1,38 @@
 """The main job through its own front door: `ubert demo` on a small synthetic corpus, with the tiny preset."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ubert_model.bundle import Bundle
-from ubert_model.states import open_store
+from ubert_model.states import FloatMatrix, decode_states, open_store
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.synth import SynthOptions, write_corpus
 
 TIMEOUT_S = 400
+KILLED_PRECOMPUTE = """
+import os, signal
+from ubert_model.states.lmdb_store import LmdbStore
+from ubert_training.cli import main
+
+written, put = [], LmdbStore.put
+
+def put_or_die(store, version, reviews):
+    if len(written) == {batches}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(store, version, reviews)
+    written.append(len(reviews))
+
+LmdbStore.put = put_or_die
+main()
+"""
+"""`ubert precompute`, killed without warning after some batches."""
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +84,39 @@ def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
     run_demo(demo, *sorted(demo.parent.joinpath("corpus").glob("synthetic-*"), reverse=True))
     assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
     assert Bundle.load(demo / "bundle").manifest.bundle_id == bundle
+
+
+def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
+    """The states of every listed review, and a check that both sides list the same and none is missing."""
+    version = Bundle.load(demo / "bundle").manifest.namespace("fp32").version
+    store = open_store(url)
+    by_user = {entry.review_id for reviews in store.user_reviews(version, store.users(version)) for entry in reviews}
+    by_item = {entry.review_id for reviews in store.item_reviews(version, store.items(version)) for entry in reviews}
+    assert by_user == by_item
+    payloads = dict(zip(sorted(by_user), store.states(version, sorted(by_user)), strict=True))
+    store.close()
+    assert None not in payloads.values()
+    return {name: decode_states(payload, version=version) for name, payload in payloads.items() if payload}
+
+
+def precompute(demo: Path, url: str, *program: str) -> subprocess.CompletedProcess[str]:
+    flags = ["--reviews", str(demo / "reviews"), "--bundle", str(demo / "bundle"), "--store", url, "--codec", "fp32"]
+    command = [sys.executable, *program, "precompute", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+@pytest.mark.parametrize("batches", [0, 3])
+def test_a_killed_precompute_writes_what_is_left(demo: Path, tmp_path: Path, batches: int) -> None:
+    whole, killed = f"lmdb:{tmp_path / 'whole'}", f"lmdb:{tmp_path / 'killed'}"
+    assert precompute(demo, whole, "-m", "ubert_training.cli").returncode == 0
+    script = tmp_path / "killed_precompute.py"
+    script.write_text(KILLED_PRECOMPUTE.format(batches=batches))
+    assert precompute(demo, killed, str(script)).returncode == -signal.SIGKILL
+    before = stored(demo, killed)
+    assert bool(before) == bool(batches)
+    resumed = precompute(demo, killed, "-m", "ubert_training.cli")
+    assert f"{len(before)} were there" in " ".join(resumed.stdout.split())
+    expected, found = stored(demo, whole), stored(demo, killed)
+    assert found.keys() == expected.keys()
+    for name, states in expected.items():  # other batches, other padding: equal but for rounding
+        np.testing.assert_allclose(found[name], states, atol=1e-5)
