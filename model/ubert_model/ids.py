@@ -55,9 +55,9 @@ class Identities:
     def to_json(self) -> dict[str, Any]:
         """Plain values; an item's domain is given by its row."""
         return {
-            "users": self.users.identifiers,
-            "items": self.items.identifiers,
-            "domains": self.domains.identifiers,
+            "users": list(self.users.identifiers),
+            "items": list(self.items.identifiers),
+            "domains": list(self.domains.identifiers),
             "item_domains": [self.domain_row(item) for item in self.items.identifiers],
             "default_domain": self.default_domain,
         }
