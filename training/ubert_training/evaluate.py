@@ -14,19 +14,13 @@ from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.atomic import write_text
 from ubert_training.baselines import baseline_ratings
 from ubert_training.devices import DeviceChoice, make_accelerator
-from ubert_training.finetune import (
-    KIND,
-    SPLIT,
-    FineTuning,
-    RatingParts,
-    cached_states,
-    final_ratings,
-    network_outputs,
-)
+from ubert_training.finetune import KIND, SPLIT, cached_states
+from ubert_training.finetuning_task import FineTuning, network_outputs
 from ubert_training.histories import Histories, KnownReviews
 from ubert_training.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores
 from ubert_training.model_files import load_model
 from ubert_training.pair_batches import PairSource
+from ubert_training.rating_parts import RatingParts, final_ratings
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import finished_stage, plain

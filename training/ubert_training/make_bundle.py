@@ -20,9 +20,10 @@ from ubert_model.bundle import (
 from ubert_model.errors import InputError
 from ubert_training.evaluate import EVALUATION
 from ubert_training.export import export_encoder, export_scorer
-from ubert_training.finetune import KIND, RatingParts
+from ubert_training.finetune import KIND
 from ubert_training.loop import weights_of
 from ubert_training.model_files import load_model
+from ubert_training.rating_parts import RatingParts
 from ubert_training.stage import finished_stage
 from ubert_training.state_bank import encoder_digest
 

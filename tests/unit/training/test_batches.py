@@ -11,7 +11,8 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
-from ubert_training.finetune import FineTuning, network_outputs, target_identities
+from ubert_training.finetune import target_identities
+from ubert_training.finetuning_task import FineTuning, network_outputs
 from ubert_training.histories import KnownReviews
 from ubert_training.pair_batches import PairSource, token_rows
 from ubert_training.splits import random_split

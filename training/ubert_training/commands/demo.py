@@ -12,7 +12,8 @@ from ubert_model.states import open_store
 from ubert_training.commands.options import Seed, console, load_reviews, model_config
 from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
 from ubert_training.evaluate import PREDICTIONS, evaluate, evaluation_table
-from ubert_training.finetune import FinetuneOptions, finetune
+from ubert_training.finetune import finetune
+from ubert_training.finetune_options import FinetuneOptions
 from ubert_training.lexicon import load_lexicon
 from ubert_training.loop import LoopOptions
 from ubert_training.make_bundle import export_bundle

@@ -38,7 +38,8 @@ from ubert_training.commands.options import (
 )
 from ubert_training.devices import DeviceChoice
 from ubert_training.devices import Precision as PrecisionChoice
-from ubert_training.finetune import FinetuneOptions, Mode, default_loop, finetune
+from ubert_training.finetune import finetune
+from ubert_training.finetune_options import FinetuneOptions, Mode, default_loop
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
 from ubert_training.pretrain import KIND as PRETRAIN

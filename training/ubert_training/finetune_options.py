@@ -1,0 +1,44 @@
+"""How fine-tuning is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ubert_model.config import require_choice
+from ubert_training.devices import DeviceChoice
+from ubert_training.loop import LoopOptions
+
+Mode = Literal["cached", "end-to-end"]
+
+CACHED_LOOP: Mapping[str, Any] = {
+    "epochs": 10,
+    "batch_size": 64,
+    "learning_rate": 2e-4,
+    "patience": 3,
+    "least_improvement": 1.0,
+}
+END_TO_END_LOOP: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "learning_rate": 3e-5, "patience": 2}
+
+
+def default_loop(mode: str) -> Mapping[str, Any]:
+    """Length and rate of fine-tuning by mode: a fresh head over cached states, or the paper's Adam at 3e-5."""
+    return CACHED_LOOP if mode == "cached" else END_TO_END_LOOP
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneOptions:
+    """How to fine-tune.
+
+    ``cached``: the review encoder is frozen, its states are computed once, and only what stands above it trains.
+    ``end-to-end``: everything trains, the last ``trainable_layers`` of BERT (None: all) at their own rate.
+    """
+
+    mode: Mode = "cached"
+    encoder_learning_rate: float = 3e-5
+    trainable_layers: int | None = None
+    device: DeviceChoice = "auto"
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(**CACHED_LOOP))
+
+    def __post_init__(self) -> None:
+        for name, kind in (("mode", Mode), ("device", DeviceChoice)):
+            require_choice(name, getattr(self, name), kind)

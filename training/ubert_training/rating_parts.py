@@ -1,0 +1,59 @@
+"""From network outputs to ratings: the bias model beneath them, and the network's share."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.config import ModelConfig
+from ubert_model.rating import BiasModel, blend
+from ubert_training.atomic import write_text
+from ubert_training.histories import Histories
+
+RATING = "rating.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingParts:
+    """What turns network outputs into ratings: fitted on training (bias) and on validation (blend weight)."""
+
+    bias: BiasModel
+    blend_weight: float
+
+    def save(self, directory: Path) -> None:
+        content = {"bias": self.bias.to_json(), "blend_weight": self.blend_weight}
+        write_text(directory / RATING, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path) -> "RatingParts":
+        content = json.loads((directory / RATING).read_text(encoding="utf-8"))
+        return cls(bias=BiasModel.from_json(content["bias"]), blend_weight=content["blend_weight"])
+
+
+def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> float:
+    """The network's share in a rating, from 0 to 1, as far as pairs that it was not trained on support it.
+
+    The least-squares share w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
+    where it is within s of 0: a share that only fits noise costs accuracy.
+
+    Shape:
+        outputs: what the network adds; left: what the bias model leaves; (P,) in stars.
+    """
+    energy = float(outputs @ outputs)
+    if energy == 0:
+        return 0.0
+    share = float(outputs @ left) / energy
+    noise = float(np.square(left - share * outputs).mean()) / energy  # s²
+    return float(np.clip(share - noise / share, 0.0, 1.0)) if share > 0 else 0.0
+
+
+def final_ratings(
+    config: ModelConfig, parts: RatingParts, histories: Histories, outputs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
+    bias = parts.bias.rate(histories.user_count, histories.user_total, histories.item_count, histories.item_total)
+    above_bias = config.rating_base != "none"
+    network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
+    return blend(bias, network, weight=parts.blend_weight, above_bias=above_bias, scale=config.scale)
