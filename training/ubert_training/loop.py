@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -55,6 +55,11 @@ class LoopOptions:
         require_choice("precision", self.precision, Precision)
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive step size")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
+
+    @classmethod
+    def of(cls, defaults: Mapping[str, Any], **given: Any) -> Self:
+        """The defaults of a stage, replaced where something else than None is given."""
+        return cls(**{**defaults, **{name: value for name, value in given.items() if value is not None}})
 
 
 class Task(Protocol):

@@ -99,15 +99,15 @@ def finetune_command(
         id_embeddings=id_embeddings,
         dropout=dropout,
     )
-    loop = LoopOptions(
-        **{
-            **default_loop(mode),
-            **given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
-            "accumulate": accumulate,
-            "checkpoint_seconds": checkpoint_seconds,
-            "precision": cast(PrecisionChoice, precision),
-            "seed": seed,
-        }
+    loop = LoopOptions.of(
+        default_loop(mode),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        accumulate=accumulate,
+        checkpoint_seconds=checkpoint_seconds,
+        precision=cast(PrecisionChoice, precision),
+        seed=seed,
     )
     options = FinetuneOptions(
         mode=cast(Mode, mode),

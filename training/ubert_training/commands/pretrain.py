@@ -87,15 +87,15 @@ def pretrain_command(
     )
     words = load_lexicon(lexicon)
     console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")
-    loop = LoopOptions(
-        **{
-            **default_loop(config.preset),
-            **given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
-            "accumulate": accumulate,
-            "checkpoint_seconds": checkpoint_seconds,
-            "precision": cast(PrecisionChoice, precision),
-            "seed": seed,
-        }
+    loop = LoopOptions.of(
+        default_loop(config.preset),
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        accumulate=accumulate,
+        checkpoint_seconds=checkpoint_seconds,
+        precision=cast(PrecisionChoice, precision),
+        seed=seed,
     )
     options = PretrainOptions(
         corpus=cast(Corpus, corpus),
