@@ -105,9 +105,8 @@ def demo_command(
         if serve:
             console.print(f"The service answers at {service.url} (Ctrl-C ends it). Try:")
             pair = f'{{"pairs": [{{"user": "{user}", "item": "{items[0]}"}}]}}'
-            console.print(
-                f"  curl -s {service.url}/predict -H 'Content-Type: application/json' -d '{pair}'", markup=False
-            )
+            command = f"  curl -s {service.url}/predict -H 'Content-Type: application/json' -d '{pair}'"
+            console.print(command, markup=False, soft_wrap=True)
             with suppress(KeyboardInterrupt):
                 service.process.wait()
 
