@@ -129,6 +129,17 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def history_table(evaluation: Evaluation, side: str, slices: Mapping[str, Mapping[str, Scores]]) -> Table:
+    """MSE by length of the user's or the item's history (``side``), for the model and the best baseline."""
+    compared = (MODEL_NAME, evaluation.best_baseline)
+    table = Table(title=f"Test MSE by reviews in the {side}'s history, 95% bootstrap intervals")
+    for column in ("reviews", "pairs", *compared):
+        table.add_column(column, justify="right")
+    for name, scored in slices.items():
+        table.add_row(name, str(scored[MODEL_NAME].pairs), *(str(scored[model].mse) for model in compared))
+    return table
+
+
 def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, Scores]]:
     return {name: {model: scores(values[index]) for model, values in errors.items()} for name, index in slices.items()}
 

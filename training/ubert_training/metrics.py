@@ -21,6 +21,9 @@ class Estimate:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
     def signed(self) -> str:
         """A difference for people, its sign always shown."""
         return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"

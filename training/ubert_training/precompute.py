@@ -67,7 +67,7 @@ def precompute(
     accelerator = make_accelerator(device)
     encoder.to(accelerator.device)
     written_bytes = 0
-    with progress_bar("precompute", len(rows)) as advance:
+    with progress_bar(f"precompute, {len(missing):,} reviews left", len(rows)) as advance:
         advance(len(rows) - len(missing))
         for batch in tokens.length_buckets(missing, TOKENS_PER_BATCH):
             values = _projected(encoder, tokens, batch, bank, accelerator.device)

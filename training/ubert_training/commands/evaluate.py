@@ -7,7 +7,7 @@ import typer
 
 from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
 from ubert_training.devices import DeviceChoice
-from ubert_training.evaluate import EVALUATION, evaluate, evaluation_table
+from ubert_training.evaluate import EVALUATION, evaluate, evaluation_table, history_table
 from ubert_training.plots import PLOT, plot_evaluation
 
 Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
@@ -19,4 +19,6 @@ def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: 
     evaluation = evaluate(table, run, states=states or run.with_name("states"), device=cast(DeviceChoice, device))
     plot_evaluation(evaluation, run / PLOT)
     console.print(evaluation_table(evaluation))
+    console.print(history_table(evaluation, "user", evaluation.by_user_history))
+    console.print(history_table(evaluation, "item", evaluation.by_item_history))
     console.print(f"{run / EVALUATION}, {run / PLOT}")
