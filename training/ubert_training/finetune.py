@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ubert_model.config import ModelConfig
+from ubert_model.config import ModelConfig, require
+from ubert_model.errors import InputError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.rating_model import RatingModel
@@ -19,6 +20,7 @@ from ubert_training.histories import KnownReviews
 from ubert_training.loop import discard_checkpoint, train
 from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
 from ubert_training.pair_batches import PairSource
+from ubert_training.pretrain import CORPUS_READ
 from ubert_training.pretrain import KIND as PRETRAIN
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import PARTS, Split
@@ -46,6 +48,8 @@ def finetune(
     Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). Finished before: nothing is
     done; killed before: it continues. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
     """
+    if pretrained is not None:
+        _check_pretrained(pretrained, table, split, config)
     inputs = {
         "table": table.fingerprint,
         "split": {part: digest_of(table.review_id[row] for row in getattr(split, part)) for part in PARTS},
@@ -136,6 +140,22 @@ def _initial_model(
     if found is not None:
         _inherit(model, found, identities)
     return model, tokenizer_json
+
+
+def _check_pretrained(pretrained: Path, table: ReviewTable, split: Split, config: ModelConfig) -> None:
+    """Refuse a pre-trained model that has read an evaluation pair (law 5), or of another encoder."""
+    found = load_model(pretrained, PRETRAIN).config
+    for name in ("backbone", "state_dim"):
+        asked, trained = getattr(config, name), getattr(found, name)
+        require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
+    read = set((pretrained / CORPUS_READ).read_text(encoding="utf-8").split())
+    held_out = [table.review_id[row] for row in np.concatenate([split.validation, split.test]).tolist()]
+    leaked = sum(review in read for review in held_out)
+    if leaked:
+        raise InputError(
+            f"{pretrained} has read {leaked} of the {len(held_out)} reviews that this split validates and tests on; "
+            "pre-train with the same split"
+        )
 
 
 def _inherit(model: RatingModel, found: ModelFiles, identities: Identities) -> None:

@@ -16,6 +16,7 @@ from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.atomic import write_text
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.corpus_rows import Corpus, pretraining_rows
 from ubert_training.devices import DeviceChoice, make_accelerator
@@ -30,6 +31,9 @@ from ubert_training.stage import Stage, digest_of
 from ubert_training.tokens import TokenizedReviews
 
 KIND = "pretrain"
+CORPUS_READ = "corpus.txt"
+"""The reviews that were read, a line each: no later split may evaluate on one of them."""
+
 VALIDATION_SHARE = 0.05
 
 
@@ -111,6 +115,7 @@ def pretrain(
     position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, backbone.tokenizer_json, identities)
+        write_text(directory / CORPUS_READ, "".join(f"{table.review_id[row]}\n" for row in rows.tolist()))
         stage.finish(
             {
                 "reviews": len(rows),

@@ -9,6 +9,7 @@ import torch
 
 from support.small_corpus import small_table
 from ubert_model.config import preset
+from ubert_model.errors import ConfigError, InputError
 from ubert_training.corpus_rows import target_rows
 from ubert_training.finetune import finetune
 from ubert_training.finetune_options import FinetuneOptions
@@ -79,3 +80,14 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         atol=1e-5,
         rtol=1e-3,
     )
+
+
+def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(tmp_path: Path) -> None:
+    directory = pretrained(tmp_path / "pretrained", "both")
+    other = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    arguments = {"pretrained": directory, "states": tmp_path / "states"}
+    with pytest.raises(InputError, match=r"has read \d+ of the \d+ reviews .* pre-train with the same split"):
+        finetune(TABLE, other, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
+    with pytest.raises(ConfigError, match=r"state_dim = 8.*pre-trained with 16"):
+        finetune(TABLE, SPLIT, replace(preset("tiny"), state_dim=8), FinetuneOptions(), tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
