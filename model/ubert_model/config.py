@@ -100,6 +100,11 @@ class ModelConfig:
         """Plain values, for the manifest."""
         return asdict(self)
 
+    @property
+    def above_bias(self) -> bool:
+        """Does the network predict what is left above the bias model, rather than the rating itself?"""
+        return self.rating_base != "none"
+
     def without_state_dim(self) -> Self:
         """A copy that keeps the encoder's own dimension."""
         return replace(self, state_dim=None)

@@ -94,7 +94,7 @@ class ScoringEngine:
             [counts.count for counts in item_counts],
             [counts.total for counts in item_counts],
         )
-        above_bias = self._manifest.config.rating_base == "leave_one_out_bias"
+        above_bias = self._manifest.config.above_bias
         # Where the network cannot be asked, it adds nothing to the bias model.
         outputs = np.zeros_like(bias) if above_bias else bias.copy()
         for positions, rated in self._network_outputs(evidence, states):

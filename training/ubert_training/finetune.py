@@ -75,7 +75,7 @@ def finetune(
     known = KnownReviews(table, split.train, tokens.lengths, config)
     task = FinetuningTask(model, source, known, split, options, accelerator.device)
     model.to(accelerator.device)
-    if task.starts_solved:
+    if config.above_bias:
         solve_prediction_layer(task)
     position = train(task, options.loop, directory, accelerator, "fine-tuning", stage.fingerprint)
     parts = task.rating_parts(position)

@@ -74,7 +74,6 @@ class FinetuningTask:
         self.model: nn.Module = FineTuning(model)
         self.rating_model = model
         self.config = model.config
-        self.starts_solved = model.config.rating_base != "none"
         self.source = source
         self.options = options
         self.device = device
@@ -83,8 +82,7 @@ class FinetuningTask:
         self.validation = known.histories(split.validation)
         self.bias = fit_bias_model(self.training, ratings[split.train])
         self.validation_ratings = ratings[split.validation]
-        above_bias = self.config.rating_base != "none"
-        base = bias_ratings(self.bias, self.training) if above_bias else np.zeros(len(self.training))
+        base = bias_ratings(self.bias, self.training) if self.config.above_bias else np.zeros(len(self.training))
         self.targets = torch.from_numpy((ratings[split.train] - base).astype(np.float32))
         self.readable = np.flatnonzero(self.training.has_both_sides)
 
@@ -118,14 +116,14 @@ class FinetuningTask:
         The ridge solution that training started from is taken whole where no epoch was better: leave-one-out over
         the training pairs has fitted its size more closely than the few validation pairs could.
         """
-        if position.best_epoch == -1 and self.starts_solved:
+        if position.best_epoch == -1 and self.config.above_bias:
             return RatingParts(bias=self.bias, blend_weight=1.0)
         outputs = network_outputs(self.model, self.source, self.validation, self.device)
         return RatingParts(bias=self.bias, blend_weight=self._blend_weight(outputs))
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:
         """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended."""
-        if self.config.rating_base == "none":
+        if not self.config.above_bias:
             return 1.0
         readable = self.validation.has_both_sides
         left = self.validation_ratings - bias_ratings(self.bias, self.validation)

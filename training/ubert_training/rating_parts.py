@@ -54,6 +54,6 @@ def final_ratings(
 ) -> NDArray[np.float64]:
     """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
     bias = parts.bias.rate(histories.user_count, histories.user_total, histories.item_count, histories.item_total)
-    above_bias = config.rating_base != "none"
+    above_bias = config.above_bias
     network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
     return blend(bias, network, weight=parts.blend_weight, above_bias=above_bias, scale=config.scale)

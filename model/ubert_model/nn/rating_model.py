@@ -81,7 +81,7 @@ class RatingModel(nn.Module):
         self.user_query = QueryEmbedding(users, dim, config.id_embeddings)
         self.item_query = QueryEmbedding(items, dim, config.id_embeddings)
         self.domain_embedding = DomainEmbedding(domains, dim)
-        initial_output = mean_rating if config.rating_base == "none" else 0.0
+        initial_output = 0.0 if config.above_bias else mean_rating
         self.head = RatingHead(dim, config, initial_output)
 
     def forward(
