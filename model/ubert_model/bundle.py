@@ -15,11 +15,12 @@ from typing import Any, Self
 from ubert_model.config import ModelConfig
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
+from ubert_model.intervals import RatingIntervals
 from ubert_model.rating import BiasModel
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ENCODER_CONFIG = "encoder_config.json"
@@ -36,7 +37,8 @@ class Manifest:
 
     ``encoder_digest`` covers all that determines a review's states before the codec: the encoder's weights, the
     tokenizer, ``max_length`` and ``state_dim``. ``bundle_id`` covers every file. ``blend_weight`` is the share of
-    the network in the rating, chosen on validation. ``origin`` tells how the bundle came about.
+    the network in the rating, and ``intervals`` how far a rating may be off, both by validation. ``origin`` tells how
+    the bundle came about.
     """
 
     config: ModelConfig
@@ -44,13 +46,15 @@ class Manifest:
     encoder_digest: str
     bias: BiasModel
     blend_weight: float
+    intervals: RatingIntervals
     bundle_id: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"format": FORMAT_VERSION, **asdict(self), "config": self.config.to_json(), "bias": self.bias.to_json()}
+        parts = {"config": self.config.to_json(), "bias": self.bias.to_json(), "intervals": self.intervals.to_json()}
+        return {"format": FORMAT_VERSION, **asdict(self), **parts}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -65,7 +69,9 @@ class Manifest:
         try:
             rest = {name: value for name, value in values.items() if name != "format"}
             config = ModelConfig.from_json(rest.pop("config"))
-            return cls(config=config, bias=BiasModel.from_json(rest.pop("bias")), **rest)
+            bias = BiasModel.from_json(rest.pop("bias"))
+            intervals = RatingIntervals.from_json(rest.pop("intervals"))
+            return cls(config=config, bias=bias, intervals=intervals, **rest)
         except (KeyError, TypeError) as error:
             raise BundleError(f"{MANIFEST}: {error}; export the bundle again") from error
 

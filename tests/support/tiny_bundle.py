@@ -22,6 +22,7 @@ from ubert_model.bundle import (
 )
 from ubert_model.history import RatingCounts, select_history, without_item, without_user
 from ubert_model.ids import Identities, IdTable
+from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating import BiasModel, blend, rating_offsets
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, encode_states
@@ -29,6 +30,13 @@ from ubert_training.export import export_encoder, export_scorer
 
 BIAS = BiasModel(mean=3.5, intercept=0.1, user_weight=0.8, item_weight=0.7, user_shrinkage=2.0, item_shrinkage=3.0)
 BLEND_WEIGHT = 0.6
+INTERVALS = RatingIntervals(
+    coverage=0.9,
+    centre=3.5,
+    variance=0.8,
+    variance_slope=-0.2,
+    margins=tuple(Margins(below=below, above=0.9) for below in (1.9, 1.8, 1.6, 1.5)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +73,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         encoder_digest="random weights of seed 0",
         bias=BIAS,
         blend_weight=BLEND_WEIGHT,
+        intervals=INTERVALS,
     )
     return TinyBundle(bundle=write_bundle(path, manifest, write_files), model=model)
 

@@ -42,6 +42,39 @@ class TestRatings:
     truth: NDArray[np.float64]
     predicted: NDArray[np.float64]
     bias: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    coverage: float
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Does the interval hold the true rating? (P,)"""
+        covered: NDArray[np.bool_] = (self.low <= self.truth) & (self.truth <= self.high)
+        return covered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Share of the test ratings that lie in their intervals, which were made for a share of ``promised``."""
+
+    promised: float
+    overall: float
+    by_user_history: Mapping[str, float]
+    by_item_history: Mapping[str, float]
+
+    @classmethod
+    def of(cls, rated: TestRatings) -> "Coverage":
+        covered = rated.covered
+
+        def sliced(counts: NDArray[np.float64]) -> dict[str, float]:
+            return {name: float(covered[index].mean()) for name, index in history_slices(counts).items()}
+
+        return cls(
+            promised=rated.coverage,
+            overall=float(covered.mean()),
+            by_user_history=sliced(rated.histories.user_count),
+            by_item_history=sliced(rated.histories.item_count),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +89,7 @@ class Evaluation:
     by_user_history: Mapping[str, Mapping[str, Scores]]
     by_item_history: Mapping[str, Mapping[str, Scores]]
     differences: Mapping[str, Estimate]
+    coverage: Coverage
 
     @property
     def best_baseline(self) -> str:
@@ -77,12 +111,16 @@ def rate_test_part(table: ReviewTable, directory: Path, *, states: Path, device:
     source = PairSource(table=table, identities=files.identities, tokens=tokens, bank=bank)
     histories = KnownReviews(table, split.train, tokens.lengths, files.config).histories(split.test)
     outputs = network_outputs(FineTuning(model), source, histories, accelerator.device)
-    without_text = RatingParts(bias=parts.bias, blend_weight=0.0)
+    predicted = final_ratings(files.config, parts.bias, parts.blend_weight, histories, outputs)
+    low, high = parts.intervals.around(predicted, histories.user_count, files.config.scale)
     return TestRatings(
         histories=histories,
         truth=table.rating[split.test].astype(np.float64),
-        predicted=final_ratings(files.config, parts, histories, outputs),
-        bias=final_ratings(files.config, without_text, histories, outputs),
+        predicted=predicted,
+        bias=final_ratings(files.config, parts.bias, 0.0, histories, outputs),
+        low=low,
+        high=high,
+        coverage=parts.intervals.coverage,
     )
 
 
@@ -105,6 +143,7 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
         differences={
             name: paired_difference(errors[MODEL_NAME], values) for name, values in errors.items() if name != MODEL_NAME
         },
+        coverage=Coverage.of(rated),
     )
     write_text(directory / EVALUATION, json.dumps(plain(evaluation), indent=2, ensure_ascii=False) + "\n")
     _write_predictions(directory / PREDICTIONS, table, rated)
@@ -113,7 +152,11 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
 
 def evaluation_table(evaluation: Evaluation) -> Table:
     """The scores as a table for the terminal, best first."""
-    table = Table(title="Test part; differences with 95% bootstrap intervals")
+    coverage = evaluation.coverage
+    table = Table(
+        title="Test part; differences with 95% bootstrap intervals",
+        caption=f"{coverage.promised:.0%} intervals hold {coverage.overall:.1%} of the test ratings",
+    )
     for column in ("model", "MSE", "RMSE", "MAE", f"MSE of {MODEL_NAME} − this"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name, scored in sorted(evaluation.scores.items(), key=lambda entry: entry[1].mse.value):
@@ -146,10 +189,18 @@ def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]
 
 def _write_predictions(path: Path, table: ReviewTable, rated: TestRatings) -> None:
     """One JSON line a test pair, so that a served rating can be compared with this one."""
+    columns = (rated.histories.pairs, rated.truth, rated.predicted, rated.low, rated.high)
     lines = [
-        json.dumps({"user": table.user[row], "item": table.item[row], "rating": truth, "predicted": predicted})
-        for row, truth, predicted in zip(
-            rated.histories.pairs.tolist(), rated.truth.tolist(), rated.predicted.tolist(), strict=True
+        json.dumps(
+            {
+                "user": table.user[row],
+                "item": table.item[row],
+                "rating": truth,
+                "predicted": predicted,
+                "low": low,
+                "high": high,
+            }
         )
+        for row, truth, predicted, low, high in zip(*(column.tolist() for column in columns), strict=True)
     ]
     write_text(path, "\n".join(lines) + "\n")

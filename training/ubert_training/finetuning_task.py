@@ -10,6 +10,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from ubert_model.intervals import RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetune_options import FinetuneOptions
@@ -106,20 +107,24 @@ class FinetuningTask:
     def validation_losses(self) -> NDArray[np.float64]:
         """Squared error of the blended rating of each validation pair, in stars²."""
         outputs = network_outputs(self.model, self.source, self.validation, self.device)
-        parts = RatingParts(bias=self.bias, blend_weight=self._blend_weight(outputs))
-        predicted = final_ratings(self.config, parts, self.validation, outputs)
+        predicted = final_ratings(self.config, self.bias, self._blend_weight(outputs), self.validation, outputs)
         return np.square(predicted - self.validation_ratings)
 
     def rating_parts(self, position: Position) -> RatingParts:
-        """The bias model, and the blend weight of the model as it is now.
+        """The bias model, the blend weight of the model as it is now, and the intervals around its ratings.
 
         The ridge solution that training started from is taken whole where no epoch was better: leave-one-out over
         the training pairs has fitted its size more closely than the few validation pairs could.
         """
-        if position.best_epoch == -1 and self.config.above_bias:
-            return RatingParts(bias=self.bias, blend_weight=1.0)
         outputs = network_outputs(self.model, self.source, self.validation, self.device)
-        return RatingParts(bias=self.bias, blend_weight=self._blend_weight(outputs))
+        ridge_stands = position.best_epoch == -1 and self.config.above_bias
+        blend_weight = 1.0 if ridge_stands else self._blend_weight(outputs)
+        predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
+        return RatingParts(
+            bias=self.bias,
+            blend_weight=blend_weight,
+            intervals=RatingIntervals.fit(predicted, self.validation_ratings, self.validation.user_count),
+        )
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:
         """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended."""

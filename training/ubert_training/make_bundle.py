@@ -47,6 +47,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         encoder_digest=encoder_digest(encoder, files.tokenizer_json, files.config.max_length, projected=True),
         bias=parts.bias,
         blend_weight=parts.blend_weight,
+        intervals=parts.intervals,
         origin={"fingerprint": stage["fingerprint"], "table": stage["inputs"]["table"], "training": stage["summary"]},
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
+from ubert_model.intervals import RatingIntervals
 from ubert_model.rating import BiasModel, blend
 from ubert_training.atomic import write_text
 from ubert_training.histories import Histories
@@ -17,19 +18,28 @@ RATING = "rating.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RatingParts:
-    """What turns network outputs into ratings: fitted on training (bias) and on validation (blend weight)."""
+    """What turns network outputs into ratings: fitted on training (bias) and on validation (share, intervals)."""
 
     bias: BiasModel
     blend_weight: float
+    intervals: RatingIntervals
 
     def save(self, directory: Path) -> None:
-        content = {"bias": self.bias.to_json(), "blend_weight": self.blend_weight}
+        content = {
+            "bias": self.bias.to_json(),
+            "blend_weight": self.blend_weight,
+            "intervals": self.intervals.to_json(),
+        }
         write_text(directory / RATING, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, directory: Path) -> "RatingParts":
         content = json.loads((directory / RATING).read_text(encoding="utf-8"))
-        return cls(bias=BiasModel.from_json(content["bias"]), blend_weight=content["blend_weight"])
+        return cls(
+            bias=BiasModel.from_json(content["bias"]),
+            blend_weight=content["blend_weight"],
+            intervals=RatingIntervals.from_json(content["intervals"]),
+        )
 
 
 def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> float:
@@ -50,10 +60,10 @@ def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> floa
 
 
 def final_ratings(
-    config: ModelConfig, parts: RatingParts, histories: Histories, outputs: NDArray[np.float64]
+    config: ModelConfig, bias_model: BiasModel, blend_weight: float, histories: Histories, outputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
-    bias = parts.bias.rate(histories.user_count, histories.user_total, histories.item_count, histories.item_total)
+    bias = bias_model.rate(histories.user_count, histories.user_total, histories.item_count, histories.item_total)
     above_bias = config.above_bias
     network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
-    return blend(bias, network, weight=parts.blend_weight, above_bias=above_bias, scale=config.scale)
+    return blend(bias, network, weight=blend_weight, above_bias=above_bias, scale=config.scale)

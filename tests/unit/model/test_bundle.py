@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     ENCODER_GRAPH,
+    FORMAT_VERSION,
     IDENTITIES,
     MANIFEST,
     METRICS,
@@ -23,6 +25,7 @@ from ubert_model.bundle import (
 from ubert_model.config import preset
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities, IdTable
+from ubert_model.intervals import RatingIntervals
 from ubert_model.rating import BiasModel
 
 DRAFT = Manifest(
@@ -31,6 +34,7 @@ DRAFT = Manifest(
     encoder_digest="e" * 64,
     bias=BiasModel(mean=4, intercept=0, user_weight=1, item_weight=1, user_shrinkage=3, item_shrinkage=5),
     blend_weight=0.25,
+    intervals=RatingIntervals.fit(np.zeros(0), np.zeros(0), np.zeros(0)),
     origin={"source": "unit test", "seed": 0},
 )
 IDS = Identities(IdTable(["u"]), IdTable(["i"]), IdTable(["Music"]), {"i": "Music"}, "Music")
@@ -132,10 +136,10 @@ def test_a_manifest_of_another_shape_is_refused(bundle: Bundle, edit: Callable[[
         Bundle.load(bundle.path)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION + 1, str(FORMAT_VERSION), None])
 def test_another_format_version_is_refused_with_both_versions(bundle: Bundle, version: object) -> None:
     edit_manifest(bundle, lambda values: values.update(format=version))
-    with pytest.raises(BundleError, match=f"format {version!r}.*reads format 1"):
+    with pytest.raises(BundleError, match=f"format {version!r}.*reads format {FORMAT_VERSION}"):
         Bundle.load(bundle.path)
 
 

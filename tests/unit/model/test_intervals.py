@@ -1,0 +1,88 @@
+"""Intervals around predicted ratings."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ubert_model.config import RatingScale
+from ubert_model.errors import ConfigError
+from ubert_model.intervals import HISTORY_BUCKETS, LEAST_PAIRS, Margins, RatingIntervals
+
+SCALE = RatingScale()
+WIDE = RatingScale(lowest=-100, highest=100)
+
+
+def _pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions in stars, truths that scatter less near the top of the scale, and user counts."""
+    random = np.random.default_rng(seed)
+    predicted = random.uniform(2, 5, count)
+    truth = predicted + random.normal(0, np.sqrt(0.2 + 0.5 * (5 - predicted)))
+    return predicted, truth, random.choice([0.0, 1.0, 5.0, 20.0], count)
+
+
+def test_ninety_percent_intervals_hold_ninety_percent_of_unseen_truths() -> None:
+    intervals = RatingIntervals.fit(*_pairs(4000, seed=0))
+    predicted, truth, counts = _pairs(20000, seed=1)
+    low, high = intervals.around(predicted, counts, WIDE)
+    covered = (low <= truth) & (truth <= high)
+    assert covered.mean() == pytest.approx(0.9, abs=0.015)
+    for bucket in (0.0, 1.0, 5.0, 20.0):
+        assert covered[counts == bucket].mean() == pytest.approx(0.9, abs=0.04)
+
+
+def test_each_tail_misses_half_of_what_the_coverage_leaves() -> None:
+    intervals = RatingIntervals.fit(*_pairs(4000, seed=0))
+    predicted, truth, counts = _pairs(20000, seed=1)
+    low, high = intervals.around(predicted, counts, WIDE)
+    assert (truth < low).mean() == pytest.approx(0.05, abs=0.01)
+    assert (truth > high).mean() == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_surer_prediction_has_a_narrower_interval() -> None:
+    intervals = RatingIntervals.fit(*_pairs(4000, seed=0))
+    low, high = intervals.around([2.5, 4.8], [5, 5], WIDE)
+    assert high[1] - low[1] < high[0] - low[0]
+
+
+def test_an_interval_holds_its_prediction_and_stays_within_the_scale() -> None:
+    predicted, truth, counts = _pairs(500, seed=2)
+    intervals = RatingIntervals.fit(predicted, truth + 3, counts)  # every residual is positive
+    low, high = intervals.around(np.clip(predicted, 1, 5), counts, SCALE)
+    assert (low <= np.clip(predicted, 1, 5)).all()
+    assert (high >= np.clip(predicted, 1, 5)).all()
+    assert low.min() >= SCALE.lowest
+    assert high.max() <= SCALE.highest
+
+
+def test_a_bucket_with_few_pairs_shares_the_margins_of_all() -> None:
+    predicted, truth, _ = _pairs(1000, seed=3)
+    counts = np.full(1000, 5.0)
+    counts[: LEAST_PAIRS - 1] = 0.0
+    intervals = RatingIntervals.fit(predicted, truth, counts)
+    few, absent, many, also_absent = intervals.margins
+    assert few == absent == also_absent
+    assert few != many
+
+
+def test_without_validation_pairs_an_interval_is_the_whole_scale() -> None:
+    nothing = np.zeros(0)
+    intervals = RatingIntervals.fit(nothing, nothing, nothing)
+    low, high = intervals.around([4.0], [3], SCALE)
+    assert (low[0], high[0]) == (SCALE.lowest, SCALE.highest)
+
+
+@pytest.mark.parametrize("pairs", [0, 10, 1000])
+def test_intervals_survive_json(pairs: int) -> None:
+    intervals = RatingIntervals.fit(*_pairs(pairs, seed=4))
+    assert RatingIntervals.from_json(json.loads(json.dumps(intervals.to_json(), allow_nan=False))) == intervals
+
+
+def test_a_coverage_that_is_no_probability_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"coverage = 1\.5"):
+        RatingIntervals.fit(*_pairs(10, seed=0), coverage=1.5)
+
+
+def test_margins_are_given_for_every_bucket() -> None:
+    with pytest.raises(ConfigError, match=f"one for each of {len(HISTORY_BUCKETS)}"):
+        RatingIntervals(coverage=0.9, centre=4, variance=1, variance_slope=0, margins=(Margins(below=1, above=1),))
