@@ -4,14 +4,17 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.review_id import review_id
 from ubert_model.states import Namespace, ReviewEntry, StateStore, encode_states
-from ubert_service.encoding import ReviewEncoding
 from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
+
+if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
+    from ubert_service.encoding import ReviewEncoding
 
 _UNDATED = 0
 
@@ -55,7 +58,7 @@ class ReviewBook:
         scale: RatingScale,
         namespace: Namespace,
         store: StateStore,
-        encoder: ReviewEncoding,
+        encoder: "ReviewEncoding",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._scale = scale

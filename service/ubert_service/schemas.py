@@ -1,16 +1,21 @@
-"""What callers send and get: the fields, their meaning and their limits."""
+"""What callers send and get: the fields, their meaning and their limits.
 
-from typing import Annotated
+The client reads it too, so it imports nothing that only a service has installed: neither ONNX Runtime nor FastAPI.
+"""
+
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.states import MAX_IDENTIFIER_BYTES, ReviewEntry, identifier_bytes
-from ubert_service.engine import Prediction
 from ubert_service.evidence import Basis, Reason
 from ubert_service.listing import ReviewPage
 from ubert_service.review_book import NewReview, WrittenReview
+
+if TYPE_CHECKING:
+    from ubert_service.engine import Prediction
 
 MAX_PAIRS = 1_000
 MAX_CANDIDATES = 10_000
@@ -140,7 +145,7 @@ class PairPrediction(Grounds):
     rating: Rating
 
     @classmethod
-    def of(cls, prediction: Prediction) -> "PairPrediction":
+    def of(cls, prediction: "Prediction") -> "PairPrediction":
         return cls(
             user=prediction.pair.user,
             item=prediction.pair.item,

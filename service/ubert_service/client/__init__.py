@@ -1,0 +1,34 @@
+"""A typed client of the service: :class:`Client` blocks, :class:`AsyncClient` is awaited; they share all but the I/O.
+
+It needs httpx and pydantic alone: neither ONNX Runtime nor the web framework of the service is imported.
+"""
+
+from ubert_service.client.asynchronous import AsyncClient
+from ubert_service.client.blocking import Client
+from ubert_service.client.errors import (
+    ClientError,
+    DeadlineExceededError,
+    NotAllowedError,
+    NotFoundError,
+    OverloadedError,
+    ProblemError,
+    ServiceUnreachableError,
+    UnavailableError,
+    UnexpectedAnswerError,
+)
+from ubert_service.client.policy import RetryPolicy
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "DeadlineExceededError",
+    "NotAllowedError",
+    "NotFoundError",
+    "OverloadedError",
+    "ProblemError",
+    "RetryPolicy",
+    "ServiceUnreachableError",
+    "UnavailableError",
+    "UnexpectedAnswerError",
+]

@@ -1,0 +1,113 @@
+"""The client whose calls are awaited, under asyncio or trio."""
+
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import httpx
+
+from ubert_service.client import calls
+from ubert_service.client.calls import Call, T, headers_of
+from ubert_service.client.conversation import Conversation, Outcome, Received
+from ubert_service.client.policy import RetryPolicy
+from ubert_service.schemas import (
+    Alive,
+    PredictAnswer,
+    PredictRequest,
+    RankAnswer,
+    RankRequest,
+    Ready,
+    ReviewAnswer,
+    ReviewList,
+    ReviewRequest,
+    Version,
+)
+
+
+class AsyncClient:
+    """A service at ``base_url``. For one event loop; close it, or use it as an async context manager.
+
+    Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
+    with a problem. ``transport`` replaces the network in whole.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        policy: RetryPolicy | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._policy = policy or RetryPolicy()
+        self._http = httpx.AsyncClient(base_url=base_url, headers=headers_of(api_key), transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections. Safe to call twice."""
+        await self._http.aclose()
+
+    async def predict(self, request: PredictRequest) -> PredictAnswer:
+        """Rate pairs of a user and an item."""
+        return await self._do(calls.predict(request))
+
+    async def rank(self, request: RankRequest) -> RankAnswer:
+        """Order items for a user."""
+        return await self._do(calls.rank(request))
+
+    async def write_review(self, request: ReviewRequest) -> ReviewAnswer:
+        """Store a review. The next prediction over the same store reads it."""
+        return await self._do(calls.write_review(request))
+
+    async def remove_review(self, review_id: str, *, user: str, item: str) -> None:
+        """Remove every trace of a review. Raises ``NotFoundError`` if there is none."""
+        await self._do(calls.remove_review(review_id, user=user, item=item))
+
+    async def user(self, user: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
+        """A page of the reviews of a user, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        return await self._do(calls.user(user, limit=limit, cursor=cursor))
+
+    async def item(self, item: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
+        """A page of the reviews of an item, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        return await self._do(calls.item(item, limit=limit, cursor=cursor))
+
+    async def alive(self) -> Alive:
+        """Does the process run?"""
+        return await self._do(calls.alive())
+
+    async def ready(self) -> Ready:
+        """Can it serve? Asked once; raises ``UnavailableError`` with ``reasons`` if not."""
+        return await self._do(calls.ready())
+
+    async def version(self) -> Version:
+        """What is running."""
+        return await self._do(calls.version())
+
+    async def metrics(self) -> str:
+        """All metrics of the process in Prometheus's text format."""
+        return await self._do(calls.metrics())
+
+    async def _do(self, call: Call[T]) -> T:
+        conversation = Conversation(call, self._policy)
+        while (pause := conversation.pause_after(await self._outcome(conversation))) is not None:
+            await anyio.sleep(pause)
+        return conversation.result()
+
+    async def _outcome(self, conversation: Conversation[Any]) -> Outcome:
+        request = conversation.request()
+        try:
+            # Around all of it, since a timeout bounds each wait for bytes only and they may come one by one for ever.
+            with anyio.fail_after(request["timeout"]):
+                response = await self._http.request(**request)
+        except TimeoutError:
+            raise conversation.expired() from None
+        except httpx.RequestError as error:
+            return error
+        return Received(status=response.status_code, headers=response.headers, content=response.content)

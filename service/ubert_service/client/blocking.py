@@ -1,0 +1,110 @@
+"""The client whose calls block."""
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from ubert_service.client import calls
+from ubert_service.client.calls import Call, T, headers_of
+from ubert_service.client.conversation import Conversation, Outcome, Received
+from ubert_service.client.policy import RetryPolicy
+from ubert_service.schemas import (
+    Alive,
+    PredictAnswer,
+    PredictRequest,
+    RankAnswer,
+    RankRequest,
+    Ready,
+    ReviewAnswer,
+    ReviewList,
+    ReviewRequest,
+    Version,
+)
+
+
+class Client:
+    """A service at ``base_url``. Thread-safe; close it, or use it as a context manager.
+
+    Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
+    with a problem. ``transport`` replaces the network in whole.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        policy: RetryPolicy | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._policy = policy or RetryPolicy()
+        self._http = httpx.Client(base_url=base_url, headers=headers_of(api_key), transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections. Safe to call twice."""
+        self._http.close()
+
+    def predict(self, request: PredictRequest) -> PredictAnswer:
+        """Rate pairs of a user and an item."""
+        return self._do(calls.predict(request))
+
+    def rank(self, request: RankRequest) -> RankAnswer:
+        """Order items for a user."""
+        return self._do(calls.rank(request))
+
+    def write_review(self, request: ReviewRequest) -> ReviewAnswer:
+        """Store a review. The next prediction over the same store reads it."""
+        return self._do(calls.write_review(request))
+
+    def remove_review(self, review_id: str, *, user: str, item: str) -> None:
+        """Remove every trace of a review. Raises ``NotFoundError`` if there is none."""
+        self._do(calls.remove_review(review_id, user=user, item=item))
+
+    def user(self, user: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
+        """A page of the reviews of a user, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        return self._do(calls.user(user, limit=limit, cursor=cursor))
+
+    def item(self, item: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
+        """A page of the reviews of an item, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        return self._do(calls.item(item, limit=limit, cursor=cursor))
+
+    def alive(self) -> Alive:
+        """Does the process run?"""
+        return self._do(calls.alive())
+
+    def ready(self) -> Ready:
+        """Can it serve? Asked once; raises ``UnavailableError`` with ``reasons`` if not."""
+        return self._do(calls.ready())
+
+    def version(self) -> Version:
+        """What is running."""
+        return self._do(calls.version())
+
+    def metrics(self) -> str:
+        """All metrics of the process in Prometheus's text format."""
+        return self._do(calls.metrics())
+
+    def _do(self, call: Call[T]) -> T:
+        conversation = Conversation(call, self._policy)
+        while (pause := conversation.pause_after(self._outcome(conversation, conversation.request()))) is not None:
+            time.sleep(pause)
+        return conversation.result()
+
+    def _outcome(self, conversation: Conversation[Any], request: dict[str, Any]) -> Outcome:
+        try:
+            with self._http.stream(**request) as response:
+                # In pieces, since a timeout bounds each wait for bytes only and they may come one by one for ever.
+                pieces = [piece for piece in response.iter_bytes() if conversation.seconds_left]
+                return Received(status=response.status_code, headers=response.headers, content=b"".join(pieces))
+        except httpx.RequestError as error:
+            return error

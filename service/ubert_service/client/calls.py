@@ -1,0 +1,116 @@
+"""Each route as a value: what to send, how to read the answer, and whether it may be sent twice."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ubert_service.client.errors import UnexpectedAnswerError
+from ubert_service.schemas import (
+    Alive,
+    PredictAnswer,
+    PredictRequest,
+    RankAnswer,
+    RankRequest,
+    Ready,
+    ReviewAnswer,
+    ReviewList,
+    ReviewRequest,
+    Version,
+)
+
+T = TypeVar("T")
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call(Generic[T]):
+    """One request of a caller, however often it is sent. ``read`` makes the result of a successful answer's body."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T]
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    body: BaseModel | None = field(default=None, repr=False)
+    asked_again: bool = True
+    """To send it twice does no more than to send it once, so it may be repeated."""
+    absent_if_repeated: T | None = None
+    """The result of a 404 to a repeated attempt: an earlier one, whose answer was lost, has done the work."""
+
+
+def headers_of(api_key: str | None) -> dict[str, str]:
+    """What every request of one client carries."""
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+
+
+def predict(request: PredictRequest) -> Call[PredictAnswer]:
+    return Call(method="POST", path="/predict", body=request, read=_reader(PredictAnswer))
+
+
+def rank(request: RankRequest) -> Call[RankAnswer]:
+    return Call(method="POST", path="/rank", body=request, read=_reader(RankAnswer))
+
+
+def write_review(request: ReviewRequest) -> Call[ReviewAnswer]:
+    # Safe to repeat: the service names a review by its content, or by the caller's own review_id.
+    return Call(method="POST", path="/reviews", body=request, read=_reader(ReviewAnswer))
+
+
+def remove_review(review_id: str, *, user: str, item: str) -> Call[bool]:
+    return Call(
+        method="DELETE",
+        path=f"/reviews/{_escaped(review_id)}",
+        query={"user": user, "item": item},
+        read=lambda _: True,
+        absent_if_repeated=True,
+    )
+
+
+def user(identifier: str, *, limit: int | None, cursor: str | None) -> Call[ReviewList]:
+    query = _given(limit=limit, cursor=cursor)
+    return Call(method="GET", path=f"/users/{_escaped(identifier)}", query=query, read=_reader(ReviewList))
+
+
+def item(identifier: str, *, limit: int | None, cursor: str | None) -> Call[ReviewList]:
+    query = _given(limit=limit, cursor=cursor)
+    return Call(method="GET", path=f"/items/{_escaped(identifier)}", query=query, read=_reader(ReviewList))
+
+
+def alive() -> Call[Alive]:
+    return Call(method="GET", path="/healthz", read=_reader(Alive))
+
+
+def ready() -> Call[Ready]:
+    # Not asked again: who wants to know whether the service is ready now is not served by an answer of later.
+    return Call(method="GET", path="/readyz", read=_reader(Ready), asked_again=False)
+
+
+def version() -> Call[Version]:
+    return Call(method="GET", path="/version", read=_reader(Version))
+
+
+def metrics() -> Call[str]:
+    return Call(method="GET", path="/metrics", read=lambda content: content.decode("utf-8"))
+
+
+def _reader(model: type[Answer]) -> Callable[[bytes], Answer]:
+    def read(content: bytes) -> Answer:
+        try:
+            return model.model_validate_json(content)
+        except ValidationError as error:
+            raise UnexpectedAnswerError(
+                f"the answer is no {model.__name__}: {error.error_count()} error(s), {error.errors()[0]['msg']} at "
+                f"{error.errors()[0]['loc']}; is it a u-bert service of this version that answers?"
+            ) from error
+
+    return read
+
+
+def _given(**query: str | int | None) -> dict[str, str | int]:
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _escaped(identifier: str) -> str:
+    # Every byte, since an identifier may be "..", which would else be taken for a step up.
+    return "".join(f"%{byte:02X}" for byte in identifier.encode("utf-8"))

@@ -1,0 +1,140 @@
+"""The course of one call without any I/O: what is sent, and after each outcome whether to ask again, and when."""
+
+import email.utils
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+import httpx
+
+from ubert_service.client.calls import Call, T
+from ubert_service.client.errors import (
+    ClientError,
+    DeadlineExceededError,
+    NotFoundError,
+    OverloadedError,
+    ProblemError,
+    ServiceUnreachableError,
+    UnavailableError,
+    problem_error,
+)
+from ubert_service.client.policy import RetryPolicy
+
+TIMEOUT_HEADER = "X-Request-Timeout"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """A complete answer; ``headers`` in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+
+Outcome = Received | httpx.RequestError
+
+
+class Conversation(Generic[T]):
+    """One call from its first attempt to its result. An I/O loop asks and pauses as it is told::
+
+    conversation = Conversation(call, policy)
+    while (pause := conversation.pause_after(send(**conversation.request()))) is not None:
+        sleep(pause)
+    return conversation.result()
+    """
+
+    def __init__(self, call: Call[T], policy: RetryPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._call = call
+        self._policy = policy
+        self._clock = clock
+        self._deadline = clock() + policy.deadline_s
+        self._attempt = 0
+        self._settled: Callable[[], T] | None = None
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the deadline. Raises ``DeadlineExceededError`` once there are none."""
+        left = self._deadline - self._clock()
+        if left <= 0:
+            raise self._too_late()
+        return left
+
+    def request(self) -> dict[str, Any]:
+        """The next attempt, as arguments of :meth:`httpx.Client.build_request`."""
+        left = self.seconds_left
+        self._attempt += 1
+        headers = {TIMEOUT_HEADER: f"{left:.3f}", "Accept": "application/json"}
+        body = self._call.body
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        return {
+            "method": self._call.method,
+            "url": self._call.path,
+            "params": dict(self._call.query),
+            "content": None if body is None else body.model_dump_json(exclude_unset=True).encode("utf-8"),
+            "headers": headers,
+            "timeout": left,
+        }
+
+    def pause_after(self, outcome: Outcome) -> float | None:
+        """Seconds to wait before the next attempt; None: the result stands. Raises ``ClientError`` if there is none."""
+        if isinstance(outcome, httpx.RequestError):
+            # Named by its kind alone: messages of the transport may hold addresses with credentials.
+            broken = ServiceUnreachableError(f"{self._name}: {type(outcome).__name__}, is the service up?")
+            return self._pause_or_raise(broken, cause=outcome)
+        if outcome.status < 300:
+            self._settled = lambda: self._call.read(outcome.content)
+            return None
+        problem = problem_error(outcome.status, outcome.content, outcome.headers.get("x-request-id"))
+        if isinstance(problem, OverloadedError | UnavailableError):
+            return self._pause_or_raise(problem, retry_after_s=_retry_after_s(outcome.headers))
+        absent = self._call.absent_if_repeated
+        if absent is not None and isinstance(problem, NotFoundError) and self._attempt > 1:
+            self._settled = lambda: absent
+            return None
+        raise problem
+
+    def result(self) -> T:
+        """Of the answer that needed no pause. Raises ``UnexpectedAnswerError`` if it is not of the contract."""
+        assert self._settled is not None
+        return self._settled()
+
+    def expired(self) -> DeadlineExceededError:
+        """What to raise where I/O itself has noticed that the deadline has passed."""
+        return self._too_late()
+
+    @property
+    def _name(self) -> str:
+        # By its method and first step alone: what follows may be an identifier.
+        return f"{self._call.method} /{self._call.path.split('/')[1]}"
+
+    def _pause_or_raise(
+        self, error: ClientError, *, retry_after_s: float = 0.0, cause: Exception | None = None
+    ) -> float:
+        if not self._call.asked_again or self._attempt >= self._policy.attempts:
+            raise error from cause
+        pause = self._policy.pause_s(self._attempt, retry_after_s)
+        if self._clock() + pause >= self._deadline:
+            if isinstance(error, ProblemError):
+                raise error  # the service has said what is wrong, which tells more than that time ran out
+            raise self._too_late() from error
+        return pause
+
+    def _too_late(self) -> DeadlineExceededError:
+        return DeadlineExceededError(
+            f"{self._name}: no answer within {self._policy.deadline_s:g} s and {self._attempt} attempt(s); "
+            "allow more by deadline_s"
+        )
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """Seconds that a ``Retry-After`` header asks for, given as a number or as a date; 0 where there is none."""
+    value = headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,33 @@
+"""How often, how long apart and until when a client asks."""
+
+import random
+from dataclasses import dataclass
+
+from ubert_model.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """Times are in seconds. Raises ``ConfigError`` for a number out of range.
+
+    ``deadline_s`` bounds a whole call, all attempts and pauses included. The pause before attempt n + 1 is drawn
+    evenly from half to all of ``first_pause_s`` · 2ⁿ⁻¹, at most ``longest_pause_s``: callers that failed together do
+    not return together. Where the service names a time by ``Retry-After``, the pause is never shorter than that.
+    """
+
+    attempts: int = 4
+    deadline_s: float = 30.0
+    first_pause_s: float = 0.1
+    longest_pause_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ConfigError(f"attempts = {self.attempts}: use 1 for no retry, or more")
+        for name in ("deadline_s", "first_pause_s", "longest_pause_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: use more than 0 seconds")
+
+    def pause_s(self, attempt: int, retry_after_s: float = 0.0) -> float:
+        """Seconds to wait after attempt number ``attempt``, the first being 1."""
+        longest: float = min(self.first_pause_s * 2 ** (attempt - 1), self.longest_pause_s)
+        return max(longest * random.uniform(0.5, 1.0), retry_after_s)

@@ -1,0 +1,229 @@
+"""The client over real HTTP, blocking and awaited alike: against the service, and against servers that misbehave."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle, torch_rating
+from ubert_model.states import StateStore
+from ubert_service.app import create_app
+from ubert_service.client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    DeadlineExceededError,
+    NotFoundError,
+    RetryPolicy,
+    ServiceUnreachableError,
+    UnavailableError,
+)
+from ubert_service.schemas import PairRequest, PredictRequest, RankRequest, ReviewRequest
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+IMPATIENT = RetryPolicy(attempts=3, deadline_s=5.0, first_pause_s=0.01, longest_pause_s=0.05)
+
+
+class _Awaited:
+    """An ``AsyncClient`` whose methods block, so that one test can hold for both."""
+
+    def __init__(self, portal: BlockingPortal, client: AsyncClient) -> None:
+        self._portal = portal
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+        return lambda *arguments, **options: self._portal.call(partial(method, *arguments, **options))
+
+
+@contextmanager
+def blocking(address: str, policy: RetryPolicy) -> Iterator[Any]:
+    with Client(address, policy=policy) as client:
+        yield client
+
+
+@contextmanager
+def awaited(address: str, policy: RetryPolicy) -> Iterator[Any]:
+    async def opened() -> AsyncClient:
+        return AsyncClient(address, policy=policy)
+
+    with start_blocking_portal() as portal:
+        client = portal.call(opened)
+        try:
+            yield _Awaited(portal, client)
+        finally:
+            portal.call(client.aclose)
+
+
+Connect = Callable[[str, RetryPolicy], Any]
+
+
+@pytest.fixture(params=[blocking, awaited], ids=["blocking", "awaited"])
+def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Connect:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    opened: Connect = request.param
+    return opened
+
+
+@pytest.fixture
+def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[Any]:
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    with (
+        running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
+        connect(str(server.base_url), RetryPolicy()) as client,
+    ):
+        yield client
+
+
+def pair(user: str, item: str, **options: Any) -> PredictRequest:
+    return PredictRequest(pairs=[PairRequest(user=user, item=item)], **options)
+
+
+def test_ratings_and_rankings_come_back_typed(client: Any, tiny: TinyBundle, corpus: Corpus) -> None:
+    answer = client.predict(pair("u0", "i2"))
+    assert answer.bundle == tiny.bundle.manifest.bundle_id
+    assert answer.predictions[0].rating == pytest.approx(torch_rating(tiny, corpus, "u0", "i2"), abs=1e-4)
+    best = client.rank(RankRequest(user="u0", candidates=["i1", "i2", "i3"], top_k=2))
+    assert len(best.items) == 2
+    assert best.items[0].rating >= best.items[1].rating
+
+
+def test_a_review_is_written_listed_and_removed(client: Any) -> None:
+    written = client.write_review(ReviewRequest(user="..", item="a/b", rating=4, text="in tune", review_id="100% ?"))
+    assert [one.review_id for one in client.user("..").reviews] == ["100% ?"]
+    assert client.item("a/b", limit=1).counts.reviews == written.item.reviews == 1
+    client.remove_review("100% ?", user="..", item="a/b")
+    with pytest.raises(NotFoundError) as raised:
+        client.user("..")
+    assert raised.value.type == "urn:u-bert:problem:unknown-user"
+    assert raised.value.request_id
+
+
+def test_pages_follow_by_their_cursor(client: Any, corpus: Corpus) -> None:
+    expected = [review.review_id for review in corpus.of_user("u0")]
+    read, cursor = [], None
+    while True:
+        page = client.user("u0", limit=2, cursor=cursor)
+        read += [review.review_id for review in page.reviews]
+        if (cursor := page.next) is None:
+            break
+    assert read == expected
+
+
+def test_an_operator_learns_what_runs_and_that_it_is_ready(client: Any, tiny: TinyBundle) -> None:
+    assert client.alive().status == "alive"
+    assert client.ready().bundle == client.version().bundle == tiny.bundle.manifest.bundle_id
+    assert "ubert_requests_total" in client.metrics()
+
+
+def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle, lmdb_store: StateStore) -> None:
+    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    with (
+        running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
+        connect(str(server.base_url), IMPATIENT) as client,
+        pytest.raises(UnavailableError) as raised,
+    ):
+        client.ready()
+    assert [reason["check"] for reason in raised.value.reasons] == ["states"]
+
+
+class ScriptedServer:
+    """Answers one connection after another with given bytes, and closes it; None: never answers."""
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._answers = answers
+        self.asked = 0
+
+    def __enter__(self) -> "ScriptedServer":
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._over = threading.Event()
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(65536)
+                self.asked += 1
+                if answer is None:
+                    self._over.wait(10)
+                elif answer == DRIP:
+                    self._drip(connection)
+                else:
+                    connection.sendall(answer)
+
+    def _drip(self, connection: socket.socket) -> None:
+        try:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not self._over.wait(0.02):
+                connection.sendall(b" ")
+        except OSError:
+            return
+
+
+DRIP = b"one byte now and then"
+ALIVE = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{"status":"alive"}'
+BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def test_the_pause_that_a_busy_service_asks_for_is_kept(connect: Connect) -> None:
+    with ScriptedServer(BUSY, ALIVE) as server, connect(server.address, IMPATIENT) as client:
+        started = time.monotonic()
+        assert client.alive().status == "alive"
+        assert time.monotonic() - started >= 1.0
+    assert server.asked == 2
+
+
+def test_a_connection_that_breaks_is_made_again(connect: Connect) -> None:
+    with ScriptedServer(b"", b"", ALIVE) as server, connect(server.address, IMPATIENT) as client:
+        assert client.alive().status == "alive"
+    assert server.asked == 3
+
+
+def test_a_call_that_may_not_be_repeated_is_sent_once(connect: Connect) -> None:
+    with (
+        ScriptedServer(b"", ALIVE) as server,
+        connect(server.address, IMPATIENT) as client,
+        pytest.raises(ServiceUnreachableError, match="GET /readyz"),
+    ):
+        client.ready()
+    assert server.asked == 1
+
+
+@pytest.mark.parametrize("answer", [None, DRIP], ids=["silence", "a byte now and then"])
+def test_the_deadline_ends_a_call_whatever_the_server_does(connect: Connect, answer: bytes | None) -> None:
+    hurried = RetryPolicy(deadline_s=0.3)
+    with (
+        ScriptedServer(answer) as server,
+        connect(server.address, hurried) as client,
+        pytest.raises(DeadlineExceededError),
+    ):
+        client.alive()
+
+
+def test_nobody_there_is_one_error_that_names_the_call_and_not_the_address(connect: Connect) -> None:
+    with connect("http://name:password@127.0.0.1:1", IMPATIENT) as client, pytest.raises(ClientError) as raised:
+        client.predict(pair("u0", "i0"))
+    assert "POST /predict" in str(raised.value)
+    assert "password" not in str(raised.value)

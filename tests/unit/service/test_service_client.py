@@ -1,0 +1,191 @@
+"""The course of a call, by a clock that the test turns: no network and no waiting."""
+
+import email.utils
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+
+from ubert_model.errors import ConfigError
+from ubert_service.client import (
+    DeadlineExceededError,
+    NotFoundError,
+    OverloadedError,
+    ProblemError,
+    RetryPolicy,
+    ServiceUnreachableError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    calls,
+)
+from ubert_service.client.calls import Call
+from ubert_service.client.conversation import Conversation, Received
+from ubert_service.schemas import PairRequest, PredictRequest, Version
+
+POLICY = RetryPolicy(attempts=3, deadline_s=10.0, first_pause_s=1.0, longest_pause_s=4.0)
+LOST = httpx.ReadError("broken off")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answer(status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> Received:
+    return Received(status=status, headers=headers or {}, content=b"" if body is None else json.dumps(body).encode())
+
+
+def problem(status: int, name: str = "unknown-review", **headers: str) -> Received:
+    body = {"type": f"urn:u-bert:problem:{name}", "title": "T", "status": status, "detail": "D", "request_id": "R"}
+    return answer(status, body, {key.replace("_", "-"): value for key, value in headers.items()})
+
+
+def talk(call: Call[Any], clock: Clock | None = None, policy: RetryPolicy = POLICY) -> Conversation[Any]:
+    conversation = Conversation(call, policy, clock or Clock())
+    conversation.request()
+    return conversation
+
+
+def test_the_client_imports_neither_onnxruntime_nor_the_web_framework() -> None:
+    heavy = ["onnxruntime", "fastapi", "starlette", "uvicorn", "torch", "tokenizers"]
+    program = f"import sys, ubert_service.client; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_answer_that_may_pass_is_asked_for_again_and_never_sooner_than_retry_after(status: int) -> None:
+    conversation = talk(calls.version())
+    assert conversation.pause_after(problem(status, retry_after="7")) == 7.0
+
+
+def test_retry_after_may_be_a_date() -> None:
+    date = email.utils.formatdate(time.time() + 6, usegmt=True)
+    pause = talk(calls.version()).pause_after(problem(503, retry_after=date))
+    assert pause is not None
+    assert 4.0 < pause <= 6.0
+
+
+@pytest.mark.parametrize("value", ["soon", "-3", "", "1e3"])
+def test_a_retry_after_that_says_nothing_leaves_the_pause_of_the_policy(value: str) -> None:
+    pause = talk(calls.version()).pause_after(problem(429, retry_after=value))
+    assert pause is not None
+    assert 0.5 <= pause <= 1.0
+
+
+def test_pauses_double_up_to_the_longest() -> None:
+    for attempt, longest in enumerate([1.0, 2.0, 4.0, 4.0, 4.0], start=1):
+        pauses = [POLICY.pause_s(attempt) for _ in range(200)]
+        assert longest / 2 <= min(pauses) < max(pauses) <= longest
+
+
+def test_after_the_last_attempt_the_problem_is_raised_with_all_it_said() -> None:
+    conversation = talk(calls.version())
+    for _ in range(POLICY.attempts - 1):
+        assert conversation.pause_after(problem(429, "overloaded")) is not None
+        conversation.request()
+    with pytest.raises(OverloadedError) as raised:
+        conversation.pause_after(problem(429, "overloaded"))
+    error = raised.value
+    assert (error.type, error.status, error.detail, error.request_id) == (
+        "urn:u-bert:problem:overloaded",
+        429,
+        "D",
+        "R",
+    )
+
+
+def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
+    with pytest.raises(UnavailableError):
+        talk(calls.version()).pause_after(problem(503, retry_after="3600"))
+
+
+def test_no_attempt_begins_after_the_deadline_and_each_is_told_the_time_that_is_left() -> None:
+    clock = Clock()
+    conversation = Conversation(calls.version(), POLICY, clock)
+    clock.now += 4.0
+    request = conversation.request()
+    assert request["timeout"] == 6.0
+    assert request["headers"]["X-Request-Timeout"] == "6.000"
+    clock.now += 6.0
+    with pytest.raises(DeadlineExceededError, match=r"GET /version.*10 s and 1 attempt"):
+        conversation.request()
+
+
+def test_a_lost_answer_is_asked_for_again_until_attempts_run_out() -> None:
+    conversation = talk(calls.version())
+    for _ in range(POLICY.attempts - 1):
+        assert conversation.pause_after(LOST) is not None
+        conversation.request()
+    with pytest.raises(ServiceUnreachableError) as raised:
+        conversation.pause_after(LOST)
+    assert raised.value.__cause__ is LOST
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 500, 504])
+def test_what_another_attempt_cannot_change_is_raised_at_once(status: int) -> None:
+    with pytest.raises(ProblemError) as raised:
+        talk(calls.version()).pause_after(problem(status))
+    assert raised.value.status == status
+
+
+def test_readiness_is_asked_once() -> None:
+    for outcome in (problem(503, "not-ready"), LOST):
+        with pytest.raises((UnavailableError, ServiceUnreachableError)):
+            talk(calls.ready()).pause_after(outcome)
+
+
+def test_a_removal_whose_answer_was_lost_has_succeeded_if_the_review_is_gone() -> None:
+    removal = calls.remove_review("r", user="u", item="i")
+    with pytest.raises(NotFoundError):
+        talk(removal).pause_after(problem(404))
+
+    conversation = talk(removal)
+    assert conversation.pause_after(LOST) is not None
+    conversation.request()
+    assert conversation.pause_after(problem(404)) is None
+    assert conversation.result() is True
+
+
+def test_only_what_the_caller_has_set_is_sent() -> None:
+    request = PredictRequest(pairs=[PairRequest(user="u", item="i")])
+    sent = Conversation(calls.predict(request), POLICY).request()
+    assert json.loads(sent["content"]) == {"pairs": [{"user": "u", "item": "i"}]}
+
+
+def test_an_error_of_something_in_between_is_a_problem_too() -> None:
+    with pytest.raises(ProblemError) as raised:
+        talk(calls.version()).pause_after(
+            Received(status=502, headers={"x-request-id": "R"}, content=b"<h1>bad gateway</h1>")
+        )
+    error = raised.value
+    assert (error.type, error.title, error.status, error.request_id) == ("about:blank", "Bad Gateway", 502, "R")
+    assert "<h1>" in error.detail
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"version": 3}'])
+def test_an_answer_that_is_not_of_the_contract_is_refused(content: bytes) -> None:
+    conversation = talk(calls.version())
+    assert conversation.pause_after(Received(status=200, headers={}, content=content)) is None
+    with pytest.raises(UnexpectedAnswerError, match=Version.__name__):
+        conversation.result()
+
+
+def test_an_answer_with_a_field_that_this_client_does_not_know_is_read() -> None:
+    conversation = talk(calls.alive())
+    assert conversation.pause_after(answer(200, {"status": "alive", "mood": "good"})) is None
+    assert conversation.result().status == "alive"
+
+
+@pytest.mark.parametrize("options", [{"attempts": 0}, {"deadline_s": 0}, {"first_pause_s": -1}])
+def test_a_policy_out_of_range_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        RetryPolicy(**options)
