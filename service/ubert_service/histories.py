@@ -88,16 +88,17 @@ class _ReviewList:
 def read_histories(
     store: StateStore, version: str, pairs: Sequence[Pair], config: ModelConfig, readable: ReviewFilter
 ) -> list[PairHistories]:
-    """The histories of all pairs, in two round trips."""
+    """The histories of all pairs, in one round trip."""
     users = list(dict.fromkeys(pair.user for pair in pairs))
     items = list(dict.fromkeys(pair.item for pair in pairs))
+    user_lists, item_lists = store.review_lists(version, users=users, items=items)
     of_user = {
         user: _ReviewList(readable.passed(reviews), without_item, frozenset(review.item for review in reviews), config)
-        for user, reviews in zip(users, store.user_reviews(version, users), strict=True)
+        for user, reviews in zip(users, user_lists, strict=True)
     }
     of_item = {
         item: _ReviewList(readable.passed(reviews), without_user, frozenset(review.user for review in reviews), config)
-        for item, reviews in zip(items, store.item_reviews(version, items), strict=True)
+        for item, reviews in zip(items, item_lists, strict=True)
     }
     return [
         PairHistories(pair=pair, user=of_user[pair.user].history(pair.item), item=of_item[pair.item].history(pair.user))

@@ -57,6 +57,12 @@ class ObservedStore:
         with self._timed("item_reviews"):
             return self._store.item_reviews(version, items)
 
+    def review_lists(
+        self, version: str, *, users: Sequence[str], items: Sequence[str]
+    ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
+        with self._timed("review_lists"):
+            return self._store.review_lists(version, users=users, items=items)
+
     def users(self, version: str) -> list[str]:
         with self._timed("users"):
             return self._store.users(version)

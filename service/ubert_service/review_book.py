@@ -123,9 +123,8 @@ class ReviewBook:
         self._store.delete(self._namespace.version, [entry])
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
-        (user_reviews,) = self._store.user_reviews(self._namespace.version, [user])
-        (item_reviews,) = self._store.item_reviews(self._namespace.version, [item])
-        return user_reviews, item_reviews
+        user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
+        return user_lists[0], item_lists[0]
 
     def _stored_rating(self, rating: float) -> float:
         """As a review table stores it, in float32, so that the same review rebuilt from a table is the same."""

@@ -246,7 +246,7 @@ class CountedStore:
         return self._store.states(version, review_ids)
 
 
-def test_a_request_costs_three_round_trips_and_asks_for_no_state_twice(
+def test_a_request_costs_two_round_trips_and_asks_for_no_state_twice(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -254,7 +254,7 @@ def test_a_request_costs_three_round_trips_and_asks_for_no_state_twice(
 
     engine_over(counted, tiny, runtime).score(EVERY_PAIR)
 
-    assert counted.calls == {"user_reviews": 1, "item_reviews": 1, "states": 1}
+    assert counted.calls == {"review_lists": 1, "states": 1}
     assert len(counted.asked) == len(set(counted.asked))
 
 

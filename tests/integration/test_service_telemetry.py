@@ -94,6 +94,7 @@ def test_a_label_never_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus
     corpus.write(lmdb_store, tiny.bundle)
     with running(create_app(settings_for(tiny), load(tiny, lmdb_store))) as client:
         predict(client, *BASES.values())
+        client.get("/users/nobody")
         before = {series for series in samples(client) if not series[0].startswith("ubert_request")}
         for number in range(5):
             predict(client, (f"u{number}", PRIVATE), (PRIVATE, f"i{number}"))
@@ -124,7 +125,7 @@ def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_i
         store.close()
     assert value(healthy, "ubert_missing_states_total") == prediction["missing_states"] == 1
     assert (value(healthy, "ubert_ready"), value(away, "ubert_ready")) == (1, 0)
-    assert value(away, "ubert_store_failures_total", operation="user_reviews") == 1
+    assert value(away, "ubert_store_failures_total", operation="review_lists") == 1
     assert value(away, "ubert_requests_total", route="/predict", status="5xx") == 1
 
 

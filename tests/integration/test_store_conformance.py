@@ -62,6 +62,15 @@ def test_answers_come_in_the_order_of_the_question(store: StateStore) -> None:
     assert lists[0] == lists[3]
 
 
+def test_both_sides_lists_come_in_one_call_as_they_come_apart(store: StateStore) -> None:
+    store.put(VERSION, numbered_reviews(200))
+    users, items = ["u3", "nobody", "u0"], ["i96", "i0", "nothing", "i0"]
+    together = store.review_lists(VERSION, users=users, items=items)
+    assert together == (store.user_reviews(VERSION, users), store.item_reviews(VERSION, items))
+    assert [len(entries) for entries in together[0]] == [50, 0, 50]
+    assert store.review_lists(VERSION, users=[], items=[]) == ([], [])
+
+
 def test_a_list_is_newest_first_and_equal_times_are_ordered_by_identifier(store: StateStore) -> None:
     times = {"b": 5, "a": 5, "c": 9, "d": 0, "e": -3, "ä": 5}
     store.put(VERSION, [(review_of(name, timestamp=time), b"s") for name, time in times.items()])

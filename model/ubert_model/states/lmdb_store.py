@@ -125,10 +125,25 @@ class LmdbStore:
         )
 
     def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self._reviews(version, Side.USER, users)
+        return self.review_lists(version, users=users, items=())[0]
 
     def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self._reviews(version, Side.ITEM, items)
+        return self.review_lists(version, users=(), items=items)[1]
+
+    def review_lists(
+        self, version: str, *, users: Sequence[str], items: Sequence[str]
+    ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
+        keys = LmdbKeys(version)
+        owners = [*((Side.USER, user) for user in users), *((Side.ITEM, item) for item in items)]
+
+        def read(transaction: _Transaction) -> list[list[ReviewEntry]]:
+            return [
+                [unpack_line(line, side, entity) for line in _values(transaction, keys.reviews(side, entity))]
+                for side, entity in owners
+            ]
+
+        lists = [sorted(entries, key=attrgetter("recency"), reverse=True) for entries in self._transact(read)]
+        return lists[: len(users)], lists[len(users) :]
 
     def users(self, version: str) -> list[str]:
         return self._entities(version, Side.USER)
@@ -142,18 +157,6 @@ class LmdbStore:
     def close(self) -> None:
         with self._turn:
             self._environment.close()
-
-    def _reviews(self, version: str, side: Side, entities: Sequence[str]) -> list[list[ReviewEntry]]:
-        keys = LmdbKeys(version)
-
-        def read(transaction: _Transaction) -> list[list[ReviewEntry]]:
-            return [
-                [unpack_line(line, side, entity) for line in _values(transaction, keys.reviews(side, entity))]
-                for entity in entities
-            ]
-
-        lists = self._transact(read)
-        return [sorted(entries, key=attrgetter("recency"), reverse=True) for entries in lists]
 
     def _entities(self, version: str, side: Side) -> list[str]:
         lists = LmdbKeys(version).lists(side)

@@ -124,10 +124,22 @@ class RedisStore:
         return self._run((("GET", keys.state(review_id)) for review_id in review_ids), _STATES_PER_PIPELINE)
 
     def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self._reviews(version, Side.USER, users)
+        return self.review_lists(version, users=users, items=())[0]
 
     def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self._reviews(version, Side.ITEM, items)
+        return self.review_lists(version, users=(), items=items)[1]
+
+    def review_lists(
+        self, version: str, *, users: Sequence[str], items: Sequence[str]
+    ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
+        keys = RedisKeys(version)
+        owners = [*((Side.USER, user) for user in users), *((Side.ITEM, item) for item in items)]
+        hashes = self._run(("HVALS", keys.reviews(side, entity)) for side, entity in owners)
+        lists = [
+            sorted((unpack_line(line, side, entity) for line in lines), key=attrgetter("recency"), reverse=True)
+            for (side, entity), lines in zip(owners, hashes, strict=True)
+        ]
+        return lists[: len(users)], lists[len(users) :]
 
     def users(self, version: str) -> list[str]:
         return self._entities(version, Side.USER)
@@ -141,14 +153,6 @@ class RedisStore:
 
     def close(self) -> None:
         self._client.close()
-
-    def _reviews(self, version: str, side: Side, entities: Sequence[str]) -> list[list[ReviewEntry]]:
-        keys = RedisKeys(version)
-        lists = self._run(("HVALS", keys.reviews(side, entity)) for entity in entities)
-        return [
-            sorted((unpack_line(line, side, entity) for line in lines), key=attrgetter("recency"), reverse=True)
-            for entity, lines in zip(entities, lists, strict=True)
-        ]
 
     def _entities(self, version: str, side: Side) -> list[str]:
         keys = RedisKeys(version)

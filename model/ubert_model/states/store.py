@@ -63,6 +63,11 @@ class StateStore(Protocol):
     def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
         """Each item's review list, newest first; empty for an unknown item."""
 
+    def review_lists(
+        self, version: str, *, users: Sequence[str], items: Sequence[str]
+    ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
+        """What ``user_reviews`` and ``item_reviews`` answer, in the round trip of one."""
+
     def users(self, version: str) -> list[str]:
         """All users with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
 
