@@ -14,7 +14,7 @@ from ubert_service import problems
 from ubert_service.context import ServiceContext
 from ubert_service.metrics import PrometheusMetrics
 from ubert_service.middleware import BodyLimit, RequestFrame
-from ubert_service.routes import entities, health, predict, rank, reviews
+from ubert_service.routes import about, directory, entities, health, predict, rank, reviews
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -33,6 +33,7 @@ def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
             metrics=metrics,
             working=CapacityLimiter(settings.concurrency),
             checking=CapacityLimiter(_CHECKS_AT_ONCE),
+            store_kind=settings.store.partition(":")[0],
         )
         yield
 
@@ -54,7 +55,7 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (predict, rank, reviews, entities, health):
+    for routes in (predict, rank, reviews, directory, entities, about, health):
         app.include_router(routes.router)
     return app
 

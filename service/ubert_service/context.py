@@ -26,6 +26,8 @@ class ServiceContext:
     metrics: PrometheusMetrics
     working: CapacityLimiter
     checking: CapacityLimiter
+    store_kind: str
+    """Scheme of the store's URL, of which the rest may hold a password."""
 
     async def work(self, work: Callable[[], T]) -> T:
         """Run blocking work of a request in a thread, when its turn comes."""

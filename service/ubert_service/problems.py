@@ -60,6 +60,8 @@ DEVICE_UNAVAILABLE = ProblemType(
     name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
 )
 
+BUNDLE_UNUSABLE = ProblemType(name="bundle-unusable", status=500, title="The bundle cannot be used")
+
 _OF_STATUS = {kind.status: kind for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_LARGE, NOT_JSON)}
 
 # Looked up along the class's ancestors, so an error that is new to the tree still has an answer.
@@ -71,7 +73,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     UnknownReviewError: UNKNOWN_REVIEW,
     ReviewNameTakenError: REVIEW_NAME_TAKEN,
     NotReadyError: NOT_READY,
-    errors.BundleError: ProblemType(name="bundle-unusable", status=500, title="The bundle cannot be used"),
+    errors.BundleError: BUNDLE_UNUSABLE,
     errors.StateError: ProblemType(name="state-unusable", status=500, title="A stored state cannot be used"),
     errors.CorruptStateError: ProblemType(name="state-corrupt", status=500, title="A stored state is damaged"),
     errors.ForeignStateError: ProblemType(

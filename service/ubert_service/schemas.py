@@ -3,6 +3,7 @@
 The client reads it too, so it imports nothing that only a service has installed: neither ONNX Runtime nor FastAPI.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -10,11 +11,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.states import MAX_IDENTIFIER_BYTES, ReviewEntry, identifier_bytes
+from ubert_service.directory import Listed
 from ubert_service.evidence import Basis, Reason
 from ubert_service.listing import ReviewPage
 from ubert_service.review_book import NewReview, WrittenReview
 
 if TYPE_CHECKING:
+    from ubert_model.bundle import Manifest
+    from ubert_model.ids import Identities
     from ubert_service.engine import Prediction
 
 MAX_PAIRS = 1_000
@@ -22,6 +26,7 @@ MAX_CANDIDATES = 10_000
 MAX_EXCLUDED = 1_000
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
+MAX_FOUND = 100
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999: a time beyond it was given in another unit."""
 
@@ -32,6 +37,10 @@ def _storable(identifier: str) -> str:
     except InputError as error:
         raise ValueError(str(error)) from error
     return identifier
+
+
+def _beginning(prefix: str) -> str:
+    return _storable(prefix) if prefix else prefix
 
 
 Identifier = Annotated[
@@ -53,6 +62,7 @@ ReviewId = Annotated[
     ),
     AfterValidator(_storable),
 ]
+IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
 UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that the whole answer was made with.")]
 
@@ -297,6 +307,86 @@ class ReviewList(_Answer):
             states=version,
             reviews=[ListedReview.of(entry) for entry in page.reviews],
             next=page.next_cursor,
+        )
+
+
+class FoundEntity(_Answer):
+    """A user or an item."""
+
+    id: str
+    known: bool = Field(description="Has training seen it?")
+    counts: EntityCounts
+
+
+class EntityList(_Answer):
+    """Users or items in the order of their identifiers, after the one whose identifier is the whole prefix."""
+
+    found: list[FoundEntity]
+
+    @classmethod
+    def of(cls, found: Sequence[Listed]) -> "EntityList":
+        return cls(
+            found=[FoundEntity(id=one.identifier, known=one.known, counts=EntityCounts.of(one.counts)) for one in found]
+        )
+
+
+class Scale(_Answer):
+    """Lowest and highest rating, in stars."""
+
+    lowest: float
+    highest: float
+
+
+class Estimate(_Answer):
+    """A figure over the test part with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Scores(_Answer):
+    """Errors of one model over ``pairs`` test pairs; ``mse`` in stars squared, the others in stars."""
+
+    pairs: int
+    mse: Estimate
+    rmse: Estimate
+    mae: Estimate
+
+
+class ModelAccuracy(Scores):
+    """Errors of one model on the test part."""
+
+    model: str
+
+
+class About(_Answer):
+    """The model that answers."""
+
+    bundle: BundleId
+    scale: Scale
+    users: int = Field(description="Users that training has seen.")
+    items: int = Field(description="Items that training has seen.")
+    max_reviews: int = Field(description="Reviews that a prediction reads of each side, at most.")
+    max_tokens: int = Field(description="Tokens that a prediction reads of each side, at most.")
+    store: str = Field(description="Kind of the state store, such as `redis` or `lmdb`.")
+    accuracy: list[ModelAccuracy] = Field(
+        description="This model and the baselines it was compared with, best mean squared error first."
+    )
+
+    @classmethod
+    def of(cls, manifest: "Manifest", identities: "Identities", *, store: str, scores: Mapping[str, Scores]) -> "About":
+        config = manifest.config
+        models = [ModelAccuracy(model=model, **dict(scored)) for model, scored in scores.items()]
+        return cls(
+            bundle=manifest.bundle_id,
+            scale=Scale(lowest=config.scale.lowest, highest=config.scale.highest),
+            users=len(identities.users),
+            items=len(identities.items),
+            max_reviews=config.max_reviews,
+            max_tokens=config.max_tokens,
+            store=store,
+            accuracy=sorted(models, key=lambda model: model.mse.value),
         )
 
 

@@ -8,6 +8,7 @@ from ubert_model.bundle import ENCODER_GRAPH, SCORER_GRAPH, Bundle
 from ubert_model.errors import ConfigError, DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateStore, codec_names
+from ubert_service.directory import EntityDirectory
 from ubert_service.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.engine import ScoringEngine
 from ubert_service.listing import ReviewListing
@@ -87,6 +88,11 @@ class ServedBundle:
     def listing(self) -> ReviewListing:
         """What is known of a user or an item."""
         return ReviewListing(identities=self.identities, namespace=self.namespace, store=self.store)
+
+    @cached_property
+    def directory(self) -> EntityDirectory:
+        """Finds users and items by the beginning of their identifier."""
+        return EntityDirectory(identities=self.identities, namespace=self.namespace, store=self.store)
 
     def reporting_to(self, telemetry: Telemetry) -> Self:
         """The same bundle, whose store and graphs report what each call took."""

@@ -123,6 +123,12 @@ def test_an_operator_learns_what_runs_and_that_it_is_ready(client: Any, tiny: Ti
     assert client.alive().status == "alive"
     assert client.ready().bundle == client.version().bundle == tiny.bundle.manifest.bundle_id
     assert "ubert_requests_total" in client.metrics()
+    assert client.about().scale.highest == 5.0
+
+
+def test_users_and_items_are_found_by_how_they_begin(client: Any) -> None:
+    assert [user.id for user in client.users("u", limit=2).found] == ["u0", "u1"]
+    assert [item.id for item in client.items("i2").found] == ["i2"]
 
 
 def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle, lmdb_store: StateStore) -> None:

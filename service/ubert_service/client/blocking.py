@@ -11,7 +11,9 @@ from ubert_service.client.calls import Call, T, headers_of
 from ubert_service.client.conversation import Conversation, Outcome, Received
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
+    About,
     Alive,
+    EntityList,
     PredictAnswer,
     PredictRequest,
     RankAnswer,
@@ -77,6 +79,18 @@ class Client:
     def item(self, item: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
         """A page of the reviews of an item, newest first; ``next`` of one page is the ``cursor`` of the next."""
         return self._do(calls.item(item, limit=limit, cursor=cursor))
+
+    def users(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
+        """Users whose identifier begins with ``prefix``."""
+        return self._do(calls.find_users(prefix, limit=limit))
+
+    def items(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
+        """Items whose identifier begins with ``prefix``."""
+        return self._do(calls.find_items(prefix, limit=limit))
+
+    def about(self) -> About:
+        """The model that answers, and its accuracy."""
+        return self._do(calls.about())
 
     def alive(self) -> Alive:
         """Does the process run?"""

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ValidationError
 
 from ubert_service.client.errors import UnexpectedAnswerError
 from ubert_service.schemas import (
+    About,
     Alive,
+    EntityList,
     PredictAnswer,
     PredictRequest,
     RankAnswer,
@@ -75,6 +77,20 @@ def user(identifier: str, *, limit: int | None, cursor: str | None) -> Call[Revi
 def item(identifier: str, *, limit: int | None, cursor: str | None) -> Call[ReviewList]:
     query = _given(limit=limit, cursor=cursor)
     return Call(method="GET", path=f"/items/{_escaped(identifier)}", query=query, read=_reader(ReviewList))
+
+
+def find_users(prefix: str, *, limit: int | None) -> Call[EntityList]:
+    query = _given(prefix=prefix, limit=limit)
+    return Call(method="GET", path="/users", query=query, read=_reader(EntityList))
+
+
+def find_items(prefix: str, *, limit: int | None) -> Call[EntityList]:
+    query = _given(prefix=prefix, limit=limit)
+    return Call(method="GET", path="/items", query=query, read=_reader(EntityList))
+
+
+def about() -> Call[About]:
+    return Call(method="GET", path="/about", read=_reader(About))
 
 
 def alive() -> Call[Alive]:

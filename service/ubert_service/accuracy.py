@@ -1,0 +1,24 @@
+"""What evaluation found before the bundle was exported, as far as the service tells it on."""
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ValidationError
+
+from ubert_model.bundle import METRICS, Bundle
+from ubert_model.errors import BundleError
+from ubert_service.schemas import Scores
+
+
+class _Evaluation(BaseModel):
+    scores: dict[str, Scores] = {}
+
+
+def scores_of(bundle: Bundle) -> Mapping[str, Scores]:
+    """Scores by the name of the model; none where the bundle was exported without evaluation.
+
+    Raises ``BundleError`` where the bundle's metrics have another shape.
+    """
+    try:
+        return _Evaluation.model_validate(bundle.metrics()).scores
+    except ValidationError as error:
+        raise BundleError(f"{METRICS}: {error.errors()[0]['msg']}; export the bundle again") from error

@@ -1,0 +1,73 @@
+"""Search among the identifiers of users or items, for someone who types the beginning of one."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ubert_model.history import RatingCounts
+from ubert_model.ids import Identities, IdTable
+from ubert_model.states import Namespace, ReviewEntry, StateStore
+
+_ReviewLists = Callable[[str, Sequence[str]], list[list[ReviewEntry]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One user or item, and the counts over all of its reviews in the store."""
+
+    identifier: str
+    known: bool
+    counts: RatingCounts
+
+
+class EntityDirectory:
+    """Finds users and items. Thread-safe.
+
+    Searched are the identifiers that training has seen, which the bundle holds in memory: to ask the store for all of
+    its would scan the whole of it. An entity that came later is found under its full identifier.
+    """
+
+    def __init__(self, *, identities: Identities, namespace: Namespace, store: StateStore) -> None:
+        self._identities = identities
+        self._version = namespace.version
+        self._store = store
+
+    def users(self, prefix: str, *, limit: int) -> list[Listed]:
+        """Users whose identifier begins with ``prefix`` in any case, in order. Raises ``StoreError``."""
+        return self._found(prefix, limit, self._ordered_users, self._identities.users, self._store.user_reviews)
+
+    def items(self, prefix: str, *, limit: int) -> list[Listed]:
+        """Items whose identifier begins with ``prefix`` in any case, in order. Raises ``StoreError``."""
+        return self._found(prefix, limit, self._ordered_items, self._identities.items, self._store.item_reviews)
+
+    @cached_property
+    def _ordered_users(self) -> list[str]:
+        return _ordered(self._identities.users)
+
+    @cached_property
+    def _ordered_items(self) -> list[str]:
+        return _ordered(self._identities.items)
+
+    def _found(
+        self, prefix: str, limit: int, ordered: Sequence[str], table: IdTable, reviews: _ReviewLists
+    ) -> list[Listed]:
+        named = [prefix] if prefix else []
+        matches = list(dict.fromkeys([*named, *_beginning_with(prefix, ordered, limit)]))
+        lists = reviews(self._version, matches)
+        found = [
+            Listed(identifier=identifier, known=identifier in table, counts=RatingCounts.of(entries))
+            for identifier, entries in zip(matches, lists, strict=True)
+            if entries or identifier in table
+        ]
+        return found[:limit]
+
+
+def _ordered(table: IdTable) -> list[str]:
+    return sorted(table.identifiers, key=lambda identifier: (identifier.casefold(), identifier))
+
+
+def _beginning_with(prefix: str, ordered: Sequence[str], limit: int) -> list[str]:
+    wanted = prefix.casefold()
+    start = bisect_left(ordered, wanted, key=str.casefold)
+    return [one for one in ordered[start : start + limit] if one.casefold().startswith(wanted)]

@@ -1,0 +1,18 @@
+"""``GET /about``: what a person wants to know of the model that answers."""
+
+from fastapi import APIRouter
+
+from ubert_service.accuracy import scores_of
+from ubert_service.context import Context
+from ubert_service.problems import BUNDLE_UNUSABLE, documented
+from ubert_service.schemas import About
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/about", summary="What model is it, and how good?", responses=documented(BUNDLE_UNUSABLE))
+async def about(context: Context) -> About:
+    """The bundle's scale and size, where its states are kept, and its errors on the test part of its training."""
+    served = context.served
+    scores = await context.work(lambda: scores_of(served.bundle))
+    return About.of(served.bundle.manifest, served.identities, store=context.store_kind, scores=scores)

@@ -1,0 +1,28 @@
+"""``GET /users`` and ``GET /items``: search by the beginning of an identifier."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from ubert_service.context import Context
+from ubert_service.problems import STORE_PROBLEMS, documented
+from ubert_service.schemas import MAX_FOUND, EntityList, IdentifierPrefix
+
+router = APIRouter(tags=["reviews"])
+
+Prefix = Annotated[IdentifierPrefix, Query(description="How the identifier begins, in any case.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_FOUND)]
+
+
+@router.get("/users", summary="Search users", responses=documented(*STORE_PROBLEMS))
+async def find_users(context: Context, prefix: Prefix = "", limit: Limit = 20) -> EntityList:
+    """Users that training has seen, by the beginning of their identifier; any other by its full identifier."""
+    directory = context.served.directory
+    return EntityList.of(await context.work(lambda: directory.users(prefix, limit=limit)))
+
+
+@router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS))
+async def find_items(context: Context, prefix: Prefix = "", limit: Limit = 20) -> EntityList:
+    """Items that training has seen, by the beginning of their identifier; any other by its full identifier."""
+    directory = context.served.directory
+    return EntityList.of(await context.work(lambda: directory.items(prefix, limit=limit)))

@@ -1,0 +1,105 @@
+"""Search for users and items, and what a person is told of the model."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.bundle import METRICS, Bundle
+from ubert_model.errors import BundleError
+from ubert_model.states import open_store
+from ubert_service.accuracy import scores_of
+from ubert_service.app import create_app
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def client(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    url = f"lmdb:{tmp_path_factory.mktemp('directory')}"
+    store = open_store(url)
+    corpus.write(store, tiny.bundle)
+    settings = Settings.of(bundle=tiny.bundle.path, store=url, device="cpu", threads=1)
+    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+        yield client
+    store.close()
+
+
+def found(client: httpx.Client, path: str, **query: Any) -> list[dict[str, Any]]:
+    answer: dict[str, Any] = client.get(path, params=query).raise_for_status().json()
+    return answer["found"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("prefix", ["", "u", "U"])
+def test_a_search_finds_whom_training_knows_by_how_the_identifier_begins(
+    client: httpx.Client, tiny: TinyBundle, prefix: str
+) -> None:
+    assert [one["id"] for one in found(client, "/users", prefix=prefix)] == sorted(
+        tiny.bundle.identities.users.identifiers
+    )
+    assert found(client, "/users", prefix="nobody") == []
+
+
+def test_a_search_tells_how_much_is_known(client: httpx.Client, corpus: Corpus) -> None:
+    (user,) = found(client, "/users", prefix="u2")
+    ratings = [review.rating for review in corpus.of_user("u2")]
+    mean = pytest.approx(sum(ratings) / len(ratings))
+    assert user == {"id": "u2", "known": True, "counts": {"reviews": len(ratings), "mean_rating": mean}}
+
+
+def test_whom_only_the_store_knows_is_found_by_the_full_identifier(
+    client: httpx.Client, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    (item,) = found(client, "/items", prefix="i11")
+    assert "i11" not in tiny.bundle.identities.items
+    assert (item["known"], item["counts"]["reviews"]) == (False, len(corpus.of_item("i11")))
+    assert [one["id"] for one in found(client, "/items", prefix="i1")] == ["i1"]
+
+
+def test_no_more_are_found_than_asked_for(client: httpx.Client) -> None:
+    assert [one["id"] for one in found(client, "/users", limit=2)] == ["u0", "u1"]
+    assert [one["id"] for one in found(client, "/users", prefix="u1", limit=1)] == ["u1"]
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"prefix": "x" * 2000}])
+def test_a_search_that_cannot_be_is_refused(client: httpx.Client, query: dict[str, Any]) -> None:
+    problem = client.get("/items", params=query).json()
+    assert problem["type"] == "urn:u-bert:problem:invalid-request"
+
+
+def test_about_describes_the_bundle_and_names_the_store_by_its_kind_alone(
+    client: httpx.Client, tiny: TinyBundle
+) -> None:
+    about = client.get("/about").raise_for_status().json()
+    assert about == {
+        "bundle": tiny.bundle.manifest.bundle_id,
+        "scale": {"lowest": 1.0, "highest": 5.0},
+        "users": len(tiny.bundle.identities.users),
+        "items": len(tiny.bundle.identities.items),
+        "max_reviews": tiny.model.config.max_reviews,
+        "max_tokens": tiny.model.config.max_tokens,
+        "store": "lmdb",
+        "accuracy": [],
+    }
+
+
+def bundle_with_metrics(tiny: TinyBundle, folder: Path, metrics: Any) -> Bundle:
+    (folder / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+    return Bundle(folder, tiny.bundle.manifest)
+
+
+def test_scores_of_a_bundle_are_those_that_evaluation_wrote(tiny: TinyBundle, tmp_path: Path) -> None:
+    estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
+    scored = {"pairs": 9, "mse": estimate, "rmse": estimate, "mae": estimate}
+    scores = scores_of(bundle_with_metrics(tiny, tmp_path, {"scores": {"U-BERT": scored}, "settings": {}}))
+    assert scores["U-BERT"].model_dump() == scored
+
+
+def test_metrics_of_another_shape_are_refused(tiny: TinyBundle, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="export the bundle again"):
+        scores_of(bundle_with_metrics(tiny, tmp_path, {"scores": {"U-BERT": {"mse": 0.7}}}))
