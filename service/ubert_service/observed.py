@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.states import FloatMatrix, Namespace, ReviewEntry, StateStore
+from ubert_model.states import FinishedShard, FloatMatrix, Namespace, ReviewEntry, StateStore
 from ubert_service.assembly import ScorerBatch
 from ubert_service.encoding import ReviewEncoding
 from ubert_service.runtime import ActiveDevice, ScoringRuntime
@@ -70,6 +70,22 @@ class ObservedStore:
     def items(self, version: str) -> list[str]:
         with self._timed("items"):
             return self._store.items(version)
+
+    def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
+        with self._timed("state_sizes"):
+            yield from self._store.state_sizes(version)
+
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
+        with self._timed("delete_states"):
+            self._store.delete_states(version, review_ids)
+
+    def finish_shard(self, version: str, shard: FinishedShard) -> None:
+        with self._timed("finish_shard"):
+            self._store.finish_shard(version, shard)
+
+    def finished_shards(self, version: str) -> list[FinishedShard]:
+        with self._timed("finished_shards"):
+            return self._store.finished_shards(version)
 
     def ping(self) -> None:
         with self._timed("ping"):

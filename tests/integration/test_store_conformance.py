@@ -10,7 +10,7 @@ import redis
 from support.redis_cluster import redis_cluster
 from support.store_contents import OTHER_VERSION, VERSION, namespace_of, numbered_reviews, review_of, state_of
 from ubert_model.errors import ForeignStateError, InputError, StoreError
-from ubert_model.states import StateStore, copy_namespace, open_store
+from ubert_model.states import FinishedShard, StateStore, copy_namespace, open_store
 
 AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0", "\0\0", "*", "u?", "🙂" * 64, "x" * 256]
 
@@ -241,6 +241,39 @@ def test_a_store_opened_again_holds_what_was_written(store: StateStore, store_ur
         assert again.states(VERSION, ["r"]) == [b"s"]
     finally:
         again.close()
+
+
+def test_every_state_is_told_with_its_size_also_over_several_pages(store: StateStore) -> None:
+    reviews = numbered_reviews(25_000, size=40)
+    awkward = [(review_of(name, "v"), b"12345") for name in AWKWARD]
+    for start in range(0, len(reviews), 5_000):
+        store.put(VERSION, reviews[start : start + 5_000])
+    store.put(VERSION, awkward)
+    store.open_namespace(namespace_of(OTHER_VERSION))
+    store.put(OTHER_VERSION, [(review_of("other"), b"s")])
+    expected = {entry.review_id: len(state) for entry, state in (*reviews, *awkward)}
+    assert dict(store.state_sizes(VERSION)) == expected
+    assert dict(store.state_sizes("0" * 16)) == {}
+
+
+def test_states_are_deleted_and_their_lines_stay(store: StateStore) -> None:
+    entry = review_of("r")
+    store.put(VERSION, [(entry, b"s")])
+    store.delete_states(VERSION, ["r", "never written"])
+    assert store.states(VERSION, ["r"]) == [None]
+    assert store.user_reviews(VERSION, ["u"]) == [[entry]]
+    assert store.missing(VERSION, [entry]) == [True]
+
+
+def test_a_shard_that_ends_twice_is_kept_once_and_goes_with_its_namespace(store: StateStore) -> None:
+    shards = [FinishedShard(corpus="c", shards=8, number=number, reviews=number) for number in (8, 3, 3)]
+    for shard in shards:
+        store.finish_shard(VERSION, shard)
+    assert store.finished_shards(VERSION) == [shards[1], shards[0]]
+    assert store.users(VERSION) == store.items(VERSION) == []
+    assert store.finished_shards(OTHER_VERSION) == []
+    store.drop_namespace(VERSION)
+    assert store.finished_shards(VERSION) == []
 
 
 def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateStore, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -20,9 +20,13 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "evaluate:evaluate_command",
     "export": "export:export_command",
     "precompute": "precompute:precompute_command",
+    "states": "states:app",
     "synth": "synth:synth_command",
 }
-"""Where each command lives below ``ubert_training.commands``."""
+"""Where each command, or ``Typer`` of several, lives below ``ubert_training.commands``."""
+
+Flags: TypeAlias = "Collection[str] | Mapping[str, Flags]"
+"""The flags of a command, or those of each command below it."""
 
 
 def make_app(names: Collection[str] = COMMANDS.keys()) -> typer.Typer:
@@ -37,8 +41,12 @@ def make_app(names: Collection[str] = COMMANDS.keys()) -> typer.Typer:
     )
     app.callback()(root)
     for name in names:
-        module, function = COMMANDS[name].split(":")
-        app.command(name)(getattr(import_module(f"ubert_training.commands.{module}"), function))
+        module, attribute = COMMANDS[name].split(":")
+        command = getattr(import_module(f"ubert_training.commands.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 
@@ -52,11 +60,10 @@ def root(
     """Flags come first, then the environment (UBERT_FINETUNE_SEED), then the file, then the defaults."""
     if config is not None:
         commands: dict[str, Any] = getattr(context.command, "commands", {})
-        flags = {name: {parameter.name for parameter in command.params} for name, command in commands.items()}
-        context.default_map = read_config(config, flags)
+        context.default_map = read_config(config, {name: _flags(command) for name, command in commands.items()})
 
 
-def read_config(path: Path, flags: Mapping[str, Collection[str]]) -> dict[str, Any]:
+def read_config(path: Path, flags: Mapping[str, Flags]) -> dict[str, Any]:
     """Defaults by command, from a file; ``flags`` names those of the commands at hand.
 
     Raises ``ConfigError`` naming what the file asks for and no command knows. Tables of commands that are not at
@@ -71,13 +78,29 @@ def read_config(path: Path, flags: Mapping[str, Collection[str]]) -> dict[str, A
         if table not in COMMANDS or not isinstance(values, dict):
             raise ConfigError(f"config file {path}: [{table}] is no command; use one of {', '.join(COMMANDS)}")
         if table in flags:
-            defaults[table] = {key.replace("-", "_"): value for key, value in values.items()}
-            unknown = sorted(set(defaults[table]) - set(flags[table]))
-            if unknown:
-                raise ConfigError(
-                    f"config file {path}: [{table}] has no {', '.join(unknown)}; see `ubert {table} --help`"
-                )
+            defaults[table] = _defaults(path, table, values, flags[table])
     return defaults
+
+
+def _flags(command: Any) -> Flags:
+    below: Mapping[str, Any] | None = getattr(command, "commands", None)
+    if below is None:
+        return {parameter.name for parameter in command.params}
+    return {name: _flags(subcommand) for name, subcommand in below.items()}
+
+
+def _defaults(path: Path, table: str, values: Mapping[str, Any], flags: Flags) -> dict[str, Any]:
+    """One table's defaults; a command of several has a table below its own for each, as ``[states.verify]``."""
+    given = {key.replace("-", "_"): value for key, value in values.items()}
+    unknown = sorted(set(given) - set(flags))
+    if unknown:
+        raise ConfigError(f"config file {path}: [{table}] has no {', '.join(unknown)}; see `ubert {table} --help`")
+    if not isinstance(flags, Mapping):
+        return given
+    for name, below in given.items():
+        if not isinstance(below, dict):
+            raise ConfigError(f"config file {path}: {name} = {below!r} belongs into [{table}.…]")
+    return {name: _defaults(path, f"{table}.{name}", below, flags[name]) for name, below in given.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

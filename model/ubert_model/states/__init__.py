@@ -1,18 +1,22 @@
 """Encoder states outside the model: their byte format, their keys and the stores that hold them."""
 
+from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_namespace
 from ubert_model.states.codec import codec_names, decode_many, decode_states, encode_states
 from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, identifier_bytes, version_bytes
 from ubert_model.states.opening import open_store
 from ubert_model.states.review import FloatMatrix, ReviewEntry
-from ubert_model.states.store import Namespace, StateStore
+from ubert_model.states.store import FinishedShard, Namespace, StateStore
 
 __all__ = [
     "MAX_IDENTIFIER_BYTES",
+    "FinishedShard",
     "FloatMatrix",
     "Namespace",
+    "NamespaceCheck",
     "ReviewEntry",
     "StateStore",
+    "check_namespace",
     "codec_names",
     "copy_namespace",
     "decode_many",
@@ -20,5 +24,6 @@ __all__ = [
     "encode_states",
     "identifier_bytes",
     "open_store",
+    "repair_namespace",
     "version_bytes",
 ]

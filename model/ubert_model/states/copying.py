@@ -1,6 +1,6 @@
 """Moving states between stores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from ubert_model.errors import InputError
@@ -11,23 +11,33 @@ T = TypeVar("T")
 
 
 def copy_namespace(
-    source: StateStore, target: StateStore, version: str, *, users_a_batch: int = 500, reviews_a_batch: int = 256
+    source: StateStore,
+    target: StateStore,
+    version: str,
+    *,
+    users_a_batch: int = 500,
+    reviews_a_batch: int = 256,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Copy what ``target`` lacks of a namespace, batch by batch; the number of reviews copied.
 
-    Killed and started again, it goes on. Reviews whose state the source has lost are passed over: they stay
-    missing. Raises ``InputError`` for a version that the source does not hold, ``ForeignStateError`` if the target
-    holds another namespace by that version.
+    Killed and started again, it goes on. ``advance`` hears how many further users are done. Reviews whose state the
+    source has lost are passed over: they stay missing. What the source knows of finished shards comes last. Raises
+    ``InputError`` for a version that the source does not hold, ``ForeignStateError`` if the target holds another
+    namespace by that version.
     """
     namespace = next((known for known in source.namespaces() if known.version == version), None)
     if namespace is None:
         raise InputError(f"no namespace {version!r} in the source: see the versions that it lists")
     target.open_namespace(namespace)
     copied = 0
-    for users in _batches(source.users(version), users_a_batch):
+    for users in batches(source.users(version), users_a_batch):
         entries = [entry for reviews in source.user_reviews(version, users) for entry in reviews]
-        for batch in _batches(entries, reviews_a_batch):
+        for batch in batches(entries, reviews_a_batch):
             copied += _copy_batch(source, target, version, batch)
+        advance(len(users))
+    for shard in source.finished_shards(version):
+        target.finish_shard(version, shard)
     return copied
 
 
@@ -40,6 +50,7 @@ def _copy_batch(source: StateStore, target: StateStore, version: str, entries: S
     return len(reviews)
 
 
-def _batches(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def batches(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Consecutive pieces of at most ``size``."""
     for start in range(0, len(sequence), size):
         yield sequence[start : start + size]

@@ -50,7 +50,7 @@ def identifier_bytes(identifier: str) -> bytes:
 
 
 class RedisKeys:
-    """``ubert:<version>:state:<review>``, ``ubert:<version>:user:<user>`` and ``ubert:<version>:item:<item>``.
+    """``ubert:<version>:state:<review>``, ``…:user:<user>``, ``…:item:<item>`` and ``ubert:<version>:shards``.
 
     Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
     brace, because a cluster puts all keys with the same text in braces on one node.
@@ -61,6 +61,7 @@ class RedisKeys:
 
     def __init__(self, version: str) -> None:
         self._prefix = f"ubert:{version_bytes(version).hex()}:"
+        self.shards = f"{self._prefix}shards".encode()
 
     def state(self, review_id: str) -> bytes:
         return self._key("state", review_id)
@@ -75,8 +76,8 @@ class RedisKeys:
         return f"{self._prefix}{side}:*"
 
     @staticmethod
-    def entity(key: bytes) -> str:
-        """The user or item that a list's key names."""
+    def name(key: bytes) -> str:
+        """The user, item or review that a key names."""
         return unquote(key.decode().rsplit(":", 1)[1], errors="strict")
 
     def _key(self, kind: str, identifier: str) -> bytes:
@@ -89,10 +90,12 @@ class LmdbKeys:
 
     A list's line has a key of its own: the entity, its length first so that no entity's lines begin with another's
     name, then a digest of the review identifier, because two full identifiers would not fit. Kinds are
-    ordered so that whoever deletes a namespace in key order removes lists, then states, then its description.
+    ordered so that whoever deletes a namespace in key order removes what says that it is complete, then lists, then
+    states, then its description.
     """
 
     VERSION_BYTES = 8
+    _SHARD = b"\x00"
     _USER_LINE = b"\x01"
     _ITEM_LINE = b"\x02"
     _STATE = b"\x03"
@@ -100,11 +103,19 @@ class LmdbKeys:
 
     def __init__(self, version: str) -> None:
         self.everything = version_bytes(version)
+        self.shards = self.everything + self._SHARD
         self.states = self.everything + self._STATE
         self.description = self.everything + self._DESCRIPTION
 
     def state(self, review_id: str) -> bytes:
         return self.states + identifier_bytes(review_id)
+
+    def review(self, state: bytes) -> str:
+        """The review that a state's key names."""
+        return state[len(self.states) :].decode()
+
+    def shard(self, packed: bytes) -> bytes:
+        return self.shards + blake2b(packed, digest_size=16).digest()
 
     def lists(self, side: Side) -> bytes:
         """Begins every line of every list of one side."""

@@ -5,6 +5,7 @@ Several processes may read while one writes. A transaction is atomic and on disk
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from threading import Lock
@@ -19,17 +20,20 @@ from ubert_model.states.records import (
     check_state_size,
     pack_line,
     pack_namespace,
+    pack_shard,
     unpack_line,
     unpack_namespace,
+    unpack_shard,
 )
 from ubert_model.states.review import ReviewEntry
-from ubert_model.states.store import Namespace
+from ubert_model.states.store import FinishedShard, Namespace
 
 T = TypeVar("T")
 _Transaction: TypeAlias = "lmdb.Transaction[memoryview]"  # generic in the stubs alone
 
 _LONGEST_KEY = 511
 _KEYS_PER_DROP = 10_000
+_KEYS_PER_SCAN = 10_000
 
 
 class LmdbStore:
@@ -151,6 +155,33 @@ class LmdbStore:
     def items(self, version: str) -> list[str]:
         return self._entities(version, Side.ITEM)
 
+    def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
+        keys = LmdbKeys(version)
+        seen: list[tuple[bytes, int]] = []
+
+        def scan_on(transaction: _Transaction) -> list[tuple[bytes, int]]:
+            # With a zero byte appended a key becomes the least that sorts after it.
+            start = seen[-1][0] + b"\0" if seen else keys.states
+            return list(islice(_sizes(transaction, start, keys.states), _KEYS_PER_SCAN))
+
+        # A transaction a page: a long one would keep every page that is replaced meanwhile from being used again.
+        while seen := self._transact(scan_on):
+            yield from ((keys.review(key), size) for key, size in seen)
+
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
+        keys = [LmdbKeys(version).state(review_id) for review_id in review_ids]
+        self._transact(lambda transaction: [transaction.delete(key) for key in keys], write=True)
+
+    def finish_shard(self, version: str, shard: FinishedShard) -> None:
+        packed = pack_shard(shard)
+        key = LmdbKeys(version).shard(packed)
+        self._transact(lambda transaction: transaction.put(key, packed), write=True)
+
+    def finished_shards(self, version: str) -> list[FinishedShard]:
+        keys = LmdbKeys(version)
+        packed = self._transact(lambda transaction: [bytes(value) for value in _values(transaction, keys.shards)])
+        return sorted(map(unpack_shard, packed))
+
     def ping(self) -> None:
         self._transact(lambda transaction: transaction.stat())
 
@@ -200,6 +231,15 @@ def _values(transaction: _Transaction, prefix: bytes) -> Iterator[memoryview]:
     found = cursor.set_range(prefix)
     while found and bytes(cursor.key()).startswith(prefix):
         yield cursor.value()
+        found = cursor.next()
+
+
+def _sizes(transaction: _Transaction, start: bytes, prefix: bytes) -> Iterator[tuple[bytes, int]]:
+    """Keys under ``prefix`` from ``start`` on, each with the size of its value."""
+    cursor = transaction.cursor()
+    found = cursor.set_range(start)
+    while found and (key := bytes(cursor.key())).startswith(prefix):
+        yield key, len(cursor.value())
         found = cursor.next()
 
 

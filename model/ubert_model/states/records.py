@@ -12,7 +12,7 @@ from dataclasses import asdict
 from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, StoreError
 from ubert_model.states.keys import Side, identifier_bytes
 from ubert_model.states.review import ReviewEntry
-from ubert_model.states.store import Namespace
+from ubert_model.states.store import FinishedShard, Namespace
 
 MAX_STATE_BYTES = 16 * 1024 * 1024
 _LINE_FORMAT = 1
@@ -63,6 +63,19 @@ def unpack_namespace(description: bytes) -> Namespace:
         return Namespace(**json.loads(description))
     except (ValueError, TypeError) as error:
         raise CorruptStateError(f"a store's namespace description is damaged: {description[:200]!r}") from error
+
+
+def pack_shard(shard: FinishedShard) -> bytes:
+    """Canonical: a shard that ends twice is written once."""
+    return json.dumps(asdict(shard), sort_keys=True).encode()
+
+
+def unpack_shard(description: bytes) -> FinishedShard:
+    """Raises ``CorruptStateError`` if these bytes describe no shard."""
+    try:
+        return FinishedShard(**json.loads(description))
+    except (ValueError, TypeError) as error:
+        raise CorruptStateError(f"a store's record of a finished shard is damaged: {description[:200]!r}") from error
 
 
 def check_same_namespace(namespace: Namespace, stored: bytes | None) -> None:

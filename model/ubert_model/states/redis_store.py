@@ -6,6 +6,7 @@ may hold the keys anywhere; commands travel in pipelines without transactions.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +23,13 @@ from ubert_model.states.records import (
     check_state_size,
     pack_line,
     pack_namespace,
+    pack_shard,
     unpack_line,
     unpack_namespace,
+    unpack_shard,
 )
 from ubert_model.states.review import ReviewEntry
-from ubert_model.states.store import Namespace
+from ubert_model.states.store import FinishedShard, Namespace
 
 _Command = tuple[str | bytes, ...]
 
@@ -80,6 +83,7 @@ class RedisStore:
 
     def drop_namespace(self, version: str) -> int:
         keys = RedisKeys(version)
+        self._run([("UNLINK", keys.shards)])
         for side in Side:
             self._run(("UNLINK", key) for key in self._scan(keys.reviews_pattern(side)))
         removed: int = sum(self._run(("UNLINK", key) for key in self._scan(keys.states_pattern())))
@@ -147,6 +151,24 @@ class RedisStore:
     def items(self, version: str) -> list[str]:
         return self._entities(version, Side.ITEM)
 
+    def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
+        keys = self._scan(RedisKeys(version).states_pattern())
+        while found := list(islice(keys, _KEYS_PER_SCAN)):
+            sizes = self._run(("STRLEN", key) for key in found)
+            # A size of 0 is a key that has gone since the scan saw it: no state is empty.
+            yield from ((RedisKeys.name(key), size) for key, size in zip(found, sizes, strict=True) if size)
+
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
+        keys = RedisKeys(version)
+        self._run(("UNLINK", keys.state(review_id)) for review_id in review_ids)
+
+    def finish_shard(self, version: str, shard: FinishedShard) -> None:
+        self._run([("SADD", RedisKeys(version).shards, pack_shard(shard))])
+
+    def finished_shards(self, version: str) -> list[FinishedShard]:
+        (packed,) = self._run([("SMEMBERS", RedisKeys(version).shards)])
+        return sorted(map(unpack_shard, packed))
+
     def ping(self) -> None:
         with self._explained():
             self._client.ping()
@@ -157,7 +179,7 @@ class RedisStore:
     def _entities(self, version: str, side: Side) -> list[str]:
         keys = RedisKeys(version)
         # A scan may name a key twice while the server rehashes.
-        return sorted({keys.entity(key) for key in self._scan(keys.reviews_pattern(side))})
+        return sorted({keys.name(key) for key in self._scan(keys.reviews_pattern(side))})
 
     def _scan(self, pattern: str) -> Iterator[bytes]:
         with self._explained():

@@ -1,6 +1,6 @@
 """The port that every state store implements. It moves bytes; the codec gives them meaning."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +19,19 @@ class Namespace:
     codec: str
     state_dim: int
     max_length: int
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class FinishedShard:
+    """A share of a precompute that ended: share ``number`` of ``shards``, from 1, of the reviews ``corpus`` names.
+
+    ``reviews`` is how many reviews of the corpus fell into the share.
+    """
+
+    corpus: str
+    shards: int
+    number: int
+    reviews: int
 
 
 class StateStore(Protocol):
@@ -73,6 +86,21 @@ class StateStore(Protocol):
 
     def items(self, version: str) -> list[str]:
         """All items with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
+
+    def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
+        """Every stored state's review and size in bytes, in no order. Scans the namespace: for tools.
+
+        What is written or deleted meanwhile may be told or not, and a server that rehashes may tell a state twice.
+        """
+
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
+        """Remove states and leave the review lists as they are. Unknown reviews are passed over."""
+
+    def finish_shard(self, version: str, shard: FinishedShard) -> None:
+        """Keep that a share of a precompute has ended."""
+
+    def finished_shards(self, version: str) -> list[FinishedShard]:
+        """The shares that have ended, in order."""
 
     def ping(self) -> None:
         """Raise ``StoreUnavailableError`` if the store does not answer."""

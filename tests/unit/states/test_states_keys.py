@@ -35,7 +35,7 @@ def test_kinds_and_versions_never_share_a_key() -> None:
 @given(IDENTIFIERS)
 @pytest.mark.parametrize("side", Side)
 def test_an_entity_is_read_back_from_its_key(side: Side, entity: str) -> None:
-    assert RedisKeys.entity(RedisKeys(VERSION).reviews(side, entity)) == entity
+    assert RedisKeys.name(RedisKeys(VERSION).reviews(side, entity)) == entity
     prefix = LmdbKeys(VERSION).reviews(side, entity)
     assert LmdbKeys.entity(prefix) == entity
     line = LmdbKeys(VERSION).line(side, entry_of(user=entity, item=entity))

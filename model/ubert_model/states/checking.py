@@ -1,0 +1,170 @@
+"""Does a namespace hold what its review lists promise? And what can be mended without the reviews' texts."""
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.errors import CorruptStateError, StateError
+from ubert_model.states.codec import decode_states
+from ubert_model.states.copying import batches
+from ubert_model.states.keys import Side
+from ubert_model.states.review import ReviewEntry
+from ubert_model.states.store import Namespace, StateStore
+
+ENTITIES_A_BATCH = 100
+STATES_A_BATCH = 256
+STATES_A_SCAN = 10_000
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamespaceCheck:
+    """What is wrong with a namespace; ``reviews`` is how many its users' lists name.
+
+    ``missing``: listed reviews whose state is not there. ``damaged``: reviews whose state cannot be used, and why.
+    ``one_sided``: reviews with a state that only one of their two lists names. ``unlisted``: states that no list
+    names. ``damaged_lists``: why a list cannot be read; while there are any, no state is called unlisted.
+    """
+
+    reviews: int
+    missing: Sequence[str]
+    damaged: Sequence[tuple[str, str]]
+    one_sided: Sequence[ReviewEntry]
+    unlisted: Sequence[str]
+    damaged_lists: Sequence[str]
+
+    @property
+    def problems(self) -> int:
+        found = (self.missing, self.damaged, self.one_sided, self.unlisted, self.damaged_lists)
+        return sum(map(len, found))
+
+
+def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = lambda _: None) -> NamespaceCheck:
+    """Read every list and every state once. ``advance`` hears how many further reviews are checked.
+
+    Keeps 8 bytes a review in memory. A review that is being written meanwhile may be taken for one that has lost
+    a part. Raises what the store raises.
+    """
+    damaged_lists: list[str] = []
+    missing: list[str] = []
+    damaged: list[tuple[str, str]] = []
+    one_sided: list[ReviewEntry] = []
+    listed = array("Q")
+    for entries in _listed(store, namespace, Side.USER, damaged_lists):
+        listed.extend(_digests(entry.review_id for entry in entries))
+        _check_entries(store, namespace, entries, missing, damaged, one_sided)
+        advance(len(entries))
+    known = np.sort(np.array(listed, dtype=np.uint64))
+    for entries in _listed(store, namespace, Side.ITEM, damaged_lists):
+        alone = [entry for entry, found in zip(entries, _known(known, entries), strict=True) if not found]
+        _check_entries(store, namespace, alone, missing, damaged, one_sided)
+    return NamespaceCheck(
+        reviews=len(known),
+        missing=missing,
+        damaged=damaged,
+        one_sided=one_sided,
+        unlisted=[] if damaged_lists else _unlisted(store, namespace, known),
+        damaged_lists=damaged_lists,
+    )
+
+
+def repair_namespace(store: StateStore, namespace: Namespace, check: NamespaceCheck) -> int:
+    """Mend what loses no rating; the number of reviews mended. Run it while nobody writes.
+
+    A damaged state is removed (it then counts as missing), a review that one list lacks is written to both, a state
+    that no list names is removed. Missing states need their reviews' texts: precomputing fills them.
+    """
+    unusable = [review_id for review_id, _ in check.damaged] + list(check.unlisted)
+    for review_ids in batches(unusable, STATES_A_BATCH):
+        store.delete_states(namespace.version, review_ids)
+    mended = len(unusable)
+    gone = set(unusable)
+    for entries in batches([entry for entry in check.one_sided if entry.review_id not in gone], STATES_A_BATCH):
+        states = store.states(namespace.version, [entry.review_id for entry in entries])
+        whole = [(entry, state) for entry, state in zip(entries, states, strict=True) if state is not None]
+        store.put(namespace.version, whole)
+        mended += len(whole)
+    return mended
+
+
+def _listed(
+    store: StateStore, namespace: Namespace, side: Side, damaged_lists: list[str]
+) -> Iterator[Sequence[ReviewEntry]]:
+    """The lines of all lists of a side, some at a time; a list that cannot be read is noted and passed over."""
+    version = namespace.version
+    entities, read = (
+        (store.users(version), store.user_reviews) if side is Side.USER else (store.items(version), store.item_reviews)
+    )
+
+    def readable(entity: str) -> list[ReviewEntry]:
+        try:
+            return read(version, [entity])[0]
+        except CorruptStateError as error:
+            damaged_lists.append(str(error))
+            return []
+
+    for some in batches(entities, ENTITIES_A_BATCH):
+        try:
+            lists = read(version, some)
+        except CorruptStateError:
+            lists = [readable(entity) for entity in some]
+        yield from batches([entry for entries in lists for entry in entries], STATES_A_BATCH)
+
+
+def _check_entries(
+    store: StateStore,
+    namespace: Namespace,
+    entries: Sequence[ReviewEntry],
+    missing: list[str],
+    damaged: list[tuple[str, str]],
+    one_sided: list[ReviewEntry],
+) -> None:
+    states = store.states(namespace.version, [entry.review_id for entry in entries])
+    incomplete = store.missing(namespace.version, entries)
+    for entry, state, lacks_a_part in zip(entries, states, incomplete, strict=True):
+        if state is None:
+            missing.append(entry.review_id)
+            continue
+        if lacks_a_part:
+            one_sided.append(entry)
+        try:
+            _check_state(entry, state, namespace)
+        except StateError as error:
+            damaged.append((entry.review_id, str(error)))
+
+
+def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None:
+    """Raises ``StateError`` unless this is a whole state, of this version, of the shape that its line promises."""
+    shape = decode_states(state, version=namespace.version).shape
+    if shape != (entry.tokens, namespace.state_dim):
+        raise StateError(f"state has shape {shape}, its review list says {(entry.tokens, namespace.state_dim)}")
+
+
+def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]) -> list[str]:
+    """States named neither by the lists as they were read, nor by any list read after the states were scanned."""
+    names = (review_id for review_id, _ in store.state_sizes(namespace.version))
+    unknown: set[str] = set()
+    while some := list(islice(names, STATES_A_SCAN)):
+        found = np.isin(np.array(_digests(some), dtype=np.uint64), known)
+        unknown.update(name for name, is_known in zip(some, found.tolist(), strict=True) if not is_known)
+    if unknown:
+        for side in Side:
+            for entries in _listed(store, namespace, side, []):
+                unknown.difference_update(entry.review_id for entry in entries)
+    return sorted(unknown)
+
+
+def _known(known: NDArray[np.uint64], entries: Sequence[ReviewEntry]) -> list[bool]:
+    digests = np.array(_digests(entry.review_id for entry in entries), dtype=np.uint64)
+    found: list[bool] = np.isin(digests, known).tolist()
+    return found
+
+
+def _digests(review_ids: Iterable[str]) -> list[int]:
+    return [int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") for name in review_ids]

@@ -1,0 +1,182 @@
+"""`ubert states`: see, check, remove and move what state stores hold."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ubert_model.bundle import Bundle
+from ubert_model.errors import ConfigError, InputError
+from ubert_model.states import (
+    FinishedShard,
+    Namespace,
+    NamespaceCheck,
+    StateStore,
+    check_namespace,
+    copy_namespace,
+    open_store,
+    repair_namespace,
+)
+from ubert_training.commands.options import console
+from ubert_training.progress import progress_bar
+
+SHOWN = 5
+"""Examples of each kind of problem that are printed."""
+
+app = typer.Typer(no_args_is_help=True, help="See, check, remove and move what state stores hold.")
+
+Store = Annotated[str, typer.Option(help="redis://…, rediss://…, redis+cluster://… or lmdb:DIRECTORY.")]
+Version = Annotated[str, typer.Option("--namespace", help="Its version as `ls` shows it, or how that begins.")]
+OneVersion = Annotated[
+    str, typer.Option("--namespace", help="Its version, or how that begins; unset where the store has only one.")
+]
+
+
+@app.command("ls")
+def ls_command(
+    store: Store,
+    bundle: Annotated[list[Path] | None, typer.Option(help="Tell which namespace this bundle reads; repeat.")] = None,
+    count: Annotated[bool, typer.Option(help="Count users, items, states and bytes: reads every key.")] = True,
+) -> None:
+    """List the namespaces of a store, and which shards of a precompute have ended."""
+    readers = [(path, Bundle.load(path).manifest.encoder_digest) for path in bundle or []]
+    with closing(open_existing(store)) as opened:
+        namespaces = opened.namespaces()
+        for namespace in namespaces:
+            lines = {
+                "encoder": namespace.encoder_digest[:16],
+                "read by": ", ".join(str(path) for path, digest in readers if digest == namespace.encoder_digest),
+                "holds": _holdings(opened, namespace) if count else "",
+                "precomputed": shards_done(opened.finished_shards(namespace.version)),
+            }
+            shape = f"{namespace.codec}, D = {namespace.state_dim}, at most {namespace.max_length} tokens a review"
+            console.print(f"{namespace.version}  {shape}", highlight=False)
+            for name, value in lines.items():
+                if value:
+                    console.print(f"  {name:<11}  {value}", markup=False, highlight=False, soft_wrap=True)
+    if not namespaces:
+        console.print(f"{_shown(store)} holds no namespace; `ubert precompute` makes one", markup=False)
+
+
+@app.command("verify")
+def verify_command(
+    store: Store,
+    namespace: OneVersion = "",
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove damaged and unlisted states, complete one-sided lists.")
+    ] = False,
+) -> None:
+    """Read every list and every state of a namespace; exit status 1 if anything is wrong and stays so."""
+    with closing(open_existing(store)) as opened:
+        chosen = choose_namespace(opened, namespace)
+        with progress_bar(f"verify {chosen.version}", None) as advance:
+            check = check_namespace(opened, chosen, advance)
+        show_check(check)
+        mended = repair_namespace(opened, chosen, check) if repair else 0
+    if repair:
+        console.print(f"{mended:,} reviews mended; `ubert precompute` writes the states that are missing")
+    elif check.problems:
+        console.print("--repair mends damaged and unlisted states and one-sided lists, and loses no rating")
+    left = len(check.missing) + len(check.damaged) + len(check.damaged_lists) if repair else check.problems
+    raise typer.Exit(1 if left else 0)
+
+
+@app.command("drop")
+def drop_command(
+    store: Store,
+    namespace: Version,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a namespace and everything in it. Killed, the same command goes on."""
+    with closing(open_existing(store)) as opened:
+        chosen = choose_namespace(opened, namespace)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ConfigError(f"nobody is here to confirm that {chosen.version} goes: give --yes")
+            described = f"{chosen.version} ({chosen.codec}, encoder {chosen.encoder_digest[:12]})"
+            typer.confirm(f"Remove namespace {described} from {_shown(store)} for good?", abort=True)
+        removed = opened.drop_namespace(chosen.version)
+    console.print(f"{chosen.version}: {removed:,} states removed")
+
+
+@app.command("copy")
+def copy_command(
+    store: Annotated[str, typer.Option(help="Store to copy from.")],
+    to: Annotated[str, typer.Option(help="Store to copy to, of any kind.")],
+    namespace: OneVersion = "",
+) -> None:
+    """Copy a namespace to another store: what is there already stays. Killed, the same command goes on."""
+    with closing(open_existing(store)) as source, closing(open_store(to)) as target:
+        chosen = choose_namespace(source, namespace)
+        users = len(source.users(chosen.version))
+        with progress_bar(f"copy {chosen.version}, users", users) as advance:
+            copied = copy_namespace(source, target, chosen.version, advance=advance)
+    console.print(f"{chosen.version}: {copied:,} reviews copied, the others were there")
+
+
+def open_existing(url: str) -> StateStore:
+    """A store to look at. Raises ``InputError`` for an LMDB directory that is not there: opening would make it."""
+    scheme, _, rest = url.partition(":")
+    directory = Path(rest.removeprefix("//"))
+    if scheme == "lmdb" and not (directory / "data.mdb").is_file():
+        raise InputError(f"{directory} holds no states: give the directory that `ubert precompute` wrote")
+    return open_store(url)
+
+
+def choose_namespace(store: StateStore, prefix: str) -> Namespace:
+    """The one namespace whose version begins so. Raises ``InputError`` where none does, or several."""
+    known = store.namespaces()
+    found = [namespace for namespace in known if namespace.version.startswith(prefix)]
+    if len(found) != 1:
+        versions = ", ".join(f"{namespace.version} ({namespace.codec})" for namespace in known) or "none"
+        raise InputError(f"--namespace {prefix!r} fits {len(found)} namespaces; the store has {versions}")
+    return found[0]
+
+
+def shards_done(finished: Sequence[FinishedShard]) -> str:
+    """For each corpus and division what has ended, such as ``2 of 8 shards (1, 5), 20 reviews``."""
+    divisions: dict[tuple[str, int], list[FinishedShard]] = {}
+    for shard in finished:
+        divisions.setdefault((shard.corpus, shard.shards), []).append(shard)
+    parts = []
+    for (corpus, shards), done in divisions.items():
+        numbers = "all" if len(done) == shards else ", ".join(str(shard.number) for shard in done)
+        reviews = sum(shard.reviews for shard in done)
+        parts.append(f"{len(done)} of {shards} shards ({numbers}), {reviews:,} reviews of corpus {corpus[:8]}")
+    return "; ".join(parts)
+
+
+def show_check(check: NamespaceCheck) -> None:
+    """How many problems of each kind, with some examples."""
+    kinds: dict[str, Sequence[str]] = {
+        "listed, but without a state": check.missing,
+        "damaged states": [f"{review_id}: {reason}" for review_id, reason in check.damaged],
+        "in one of two lists only": [entry.review_id for entry in check.one_sided],
+        "states that no list names": check.unlisted,
+        "damaged lists": check.damaged_lists,
+    }
+    console.print(f"{check.reviews:,} reviews checked, {check.problems:,} problems")
+    for kind, found in kinds.items():
+        if found:
+            console.print(f"  {kind}: {len(found):,}")
+            for example in found[:SHOWN]:
+                console.print(f"    {example}", markup=False, highlight=False)
+
+
+def _holdings(store: StateStore, namespace: Namespace) -> str:
+    states = size = 0
+    with progress_bar(f"counting {namespace.version}", None) as advance:
+        for _, state_size in store.state_sizes(namespace.version):
+            states, size = states + 1, size + state_size
+            advance(1)
+    users, items = len(store.users(namespace.version)), len(store.items(namespace.version))
+    return f"{states:,} reviews of {users:,} users on {items:,} items, {size / 1e6:,.1f} MB of states"
+
+
+def _shown(url: str) -> str:
+    """A store's URL without what may be a password."""
+    scheme, separator, rest = url.rpartition("@")
+    return f"{scheme.partition(':')[0]}://{rest}" if separator else url
