@@ -7,7 +7,16 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.states import FinishedShard, FloatMatrix, Namespace, ReviewEntry, StateStore
+from ubert_model.states import (
+    Changes,
+    FinishedShard,
+    FloatMatrix,
+    Namespace,
+    ReviewEntry,
+    Revision,
+    Side,
+    StateStore,
+)
 from ubert_service.assembly import ScorerBatch
 from ubert_service.encoding import ReviewEncoding
 from ubert_service.runtime import ActiveDevice, ScoringRuntime
@@ -21,6 +30,10 @@ class ObservedStore:
         self._store = store
         self._telemetry = telemetry
 
+    @property
+    def local(self) -> bool:
+        return self._store.local
+
     def open_namespace(self, namespace: Namespace) -> None:
         with self._timed("open_namespace"):
             self._store.open_namespace(namespace)
@@ -33,13 +46,20 @@ class ObservedStore:
         with self._timed("drop_namespace"):
             return self._store.drop_namespace(version)
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
         with self._timed("put"):
-            self._store.put(version, reviews)
+            return self._store.put(version, reviews)
 
-    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         with self._timed("delete"):
-            self._store.delete(version, entries)
+            return self._store.delete(version, entries)
+
+    def changes(self, version: str, since: Revision | None) -> Changes:
+        with self._timed("changes"):
+            return self._store.changes(version, since)
+
+    def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
+        return self._store.list_lengths(version)
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         with self._timed("missing"):
@@ -75,9 +95,9 @@ class ObservedStore:
         with self._timed("state_sizes"):
             yield from self._store.state_sizes(version)
 
-    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
         with self._timed("delete_states"):
-            self._store.delete_states(version, review_ids)
+            return self._store.delete_states(version, review_ids)
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
         with self._timed("finish_shard"):

@@ -96,7 +96,8 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
     corpus.write(redis_store, tiny.bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--store", own_redis_url, "--device", "cpu", "--threads", "1"]
     with redis.Redis.from_url(own_redis_url) as raw:
-        stored_before = {key: raw.dump(key) for key in raw.scan_iter()}
+        feed = RedisKeys(tiny.bundle.manifest.namespace("fp32").version).changes
+        stored_before = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}
         with ServeProcess(*arguments) as one, ServeProcess(*arguments) as other:
             before = rating(other.client, "u1", "i4")
             written = one.client.post("/reviews", json=REVIEW)
@@ -105,7 +106,8 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
             where = {"user": REVIEW["user"], "item": REVIEW["item"]}
             removed = other.client.delete(f"/reviews/{answer['review_id']}", params=where)
             after_removal = rating(one.client, "u1", "i4")
-        stored_after = {key: raw.dump(key) for key in raw.scan_iter()}
+        stored_after = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}
+        announced = raw.xrange(feed)
 
     assert (written.status_code, removed.status_code) == (201, 204)
     assert answer["states"] == tiny.bundle.manifest.namespace("fp32").version
@@ -113,8 +115,10 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
     assert after == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
     assert abs(after - before) > 10 * CACHED_EQUALS_FRESH
     assert after_removal == before
-    # No trace: every byte of the store is as it was.
+    # No trace: every byte of the store is as it was, and the feed of changes names nobody.
     assert stored_after == stored_before
+    assert announced[-1][1] == announced[-2][1]
+    assert len(announced[-1][1][b"marks"]) == 3 * 8
 
 
 def test_the_answer_names_the_review_as_an_import_would_and_counts_its_users_and_its_items(

@@ -10,7 +10,18 @@ import redis
 from support.redis_cluster import redis_cluster
 from support.store_contents import OTHER_VERSION, VERSION, namespace_of, numbered_reviews, review_of, state_of
 from ubert_model.errors import ForeignStateError, InputError, StoreError
-from ubert_model.states import FinishedShard, StateStore, copy_namespace, open_store
+from ubert_model.states import (
+    FinishedShard,
+    Revision,
+    Side,
+    StateStore,
+    copy_namespace,
+    entity_mark,
+    lmdb_store,
+    open_store,
+    redis_store,
+    state_mark,
+)
 
 AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0", "\0\0", "*", "u?", "🙂" * 64, "x" * 256]
 
@@ -193,6 +204,87 @@ def test_a_version_taken_by_another_description_is_refused(store: StateStore) ->
     with pytest.raises(ForeignStateError, match=VERSION):
         store.open_namespace(namespace_of(encoder_digest="another"))
     assert store.namespaces() == [namespace_of()]
+
+
+def marks(*names: tuple[str, str, str]) -> frozenset[bytes]:
+    """Of reviews, each by its identifier, its user and its item."""
+    return frozenset(
+        mark
+        for review_id, user, item in names
+        for mark in (state_mark(review_id), entity_mark(Side.USER, user), entity_mark(Side.ITEM, item))
+    )
+
+
+def end_of(store: StateStore) -> Revision:
+    revision = store.changes(VERSION, None).revision
+    assert revision is not None
+    return revision
+
+
+def test_who_follows_the_changes_learns_of_every_write_once_and_in_order(store: StateStore) -> None:
+    start = end_of(store)
+    assert store.changes(VERSION, start).marks == frozenset()
+    gone = review_of("gone", "ann", "lamp")
+    written = store.put(VERSION, [(gone, b"s"), (review_of("kept", "bob", "lamp"), b"s")])
+    removed = store.delete(VERSION, [gone])
+    assert start < written < removed
+    both = store.changes(VERSION, start)
+    assert both.marks == marks(("gone", "ann", "lamp"), ("kept", "bob", "lamp"))
+    assert both.revision == removed
+    assert store.changes(VERSION, written).marks == marks(("gone", "ann", "lamp"))
+    assert store.changes(VERSION, removed).marks == frozenset()
+
+
+def test_changes_of_another_version_are_none_of_this_one(store: StateStore) -> None:
+    store.open_namespace(namespace_of(OTHER_VERSION))
+    store.put(VERSION, [(review_of("r"), b"s")])
+    start = end_of(store)
+    store.put(OTHER_VERSION, [(review_of("r"), b"s")])
+    store.delete(OTHER_VERSION, [review_of("r")])
+    assert store.changes(VERSION, start).marks == frozenset()
+
+
+def test_changes_that_can_no_longer_be_told_are_told_as_everything(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (lmdb_store, redis_store):
+        monkeypatch.setattr(module, "REMEMBERED_CHANGES", 20)
+    start = end_of(store)
+    for number in range(20 + 200):  # a server cuts its stream in blocks of a hundred
+        last = store.put(VERSION, [(review_of(f"r{number % 3}"), b"s")])
+    assert store.changes(VERSION, start).marks is None
+    assert store.changes(VERSION, start).revision == last
+    assert store.changes(VERSION, last).marks == frozenset()
+
+
+def test_who_follows_a_dropped_namespace_is_told_to_forget_everything(store: StateStore) -> None:
+    store.put(VERSION, [(review_of("r"), b"s")])
+    before = end_of(store)
+    store.drop_namespace(VERSION)
+    assert store.changes(VERSION, before).marks is None
+    store.open_namespace(namespace_of())
+    for number in range(3):
+        store.put(VERSION, [(review_of(f"r{number}"), b"s")])
+    assert store.changes(VERSION, before).marks is None
+
+
+def test_a_revision_survives_being_written_down(store: StateStore) -> None:
+    revision = store.put(VERSION, [(review_of("r"), b"s")])
+    assert Revision.parse(str(revision)) == revision
+    for malformed in ("", "7", "7-", "-7-7", "7-7-7", "7-7\n", "٣-٣"):
+        with pytest.raises(InputError, match="revision"):
+            Revision.parse(malformed)
+
+
+def test_every_list_is_named_with_its_length(store: StateStore) -> None:
+    store.put(VERSION, numbered_reviews(2_500, reviews_a_user=2))
+    lengths = list(store.list_lengths(VERSION))
+    assert {(side, entity) for side, entity, _ in lengths} == {
+        *((Side.USER, f"u{number}") for number in range(1_250)),
+        *((Side.ITEM, f"i{number}") for number in range(97)),
+    }
+    assert {length for side, _, length in lengths if side is Side.USER} == {2}
+    assert {length for side, _, length in lengths if side is Side.ITEM} == {25, 26}
 
 
 def test_versions_never_see_each_other(store: StateStore) -> None:

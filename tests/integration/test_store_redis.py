@@ -248,3 +248,36 @@ def test_a_unix_socket_serves() -> None:
         with pytest.raises(StoreUnavailableError, match=r"redis\.sock"):
             store.ping()
         store.close()
+
+
+def test_a_server_without_memory_still_deletes_and_its_followers_keep_nothing(
+    server: RedisServer, store: RedisStore, admin: redis.Redis
+) -> None:
+    store.open_namespace(namespace_of())
+    written = store.put(VERSION, numbered_reviews(3))
+    admin.config_set("maxmemory-policy", "noeviction")
+    admin.config_set("maxmemory", 1)
+    with pytest.raises(StoreError, match="out of memory"):
+        store.put(VERSION, [(review_of("new"), b"s")])
+    removed = store.delete(VERSION, [numbered_reviews(1)[0][0]])
+    assert removed > written
+    assert store.states(VERSION, ["r0", "r1", "new"]) == [None, state_of("r1"), None]
+    told = store.changes(VERSION, written)
+    assert (told.marks, told.revision) == (None, None)  # no memory for a new feed
+    admin.config_set("maxmemory", 0)
+    told = store.changes(VERSION, written)
+    assert told.marks is None
+    assert told.revision is not None
+    assert told.revision >= removed
+
+
+def test_a_server_that_has_lost_everything_tells_its_followers_so(server: RedisServer, store: RedisStore) -> None:
+    store.open_namespace(namespace_of())
+    written = store.put(VERSION, numbered_reviews(3))
+    server.kill()
+    server.start()
+    told = store.changes(VERSION, written)
+    assert (told.marks, told.revision) == (None, None)  # the namespace is gone too, so nothing begins a feed
+    store.open_namespace(namespace_of())
+    store.put(VERSION, numbered_reviews(3))
+    assert store.changes(VERSION, written).marks is None

@@ -50,7 +50,7 @@ def identifier_bytes(identifier: str) -> bytes:
 
 
 class RedisKeys:
-    """``ubert:<version>:state:<review>``, ``…:user:<user>``, ``…:item:<item>`` and ``ubert:<version>:shards``.
+    """``ubert:<version>:`` and then ``state:<review>``, ``user:<user>``, ``item:<item>``, ``shards`` or ``changes``.
 
     Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
     brace, because a cluster puts all keys with the same text in braces on one node.
@@ -68,6 +68,10 @@ class RedisKeys:
 
     def reviews(self, side: Side, entity: str) -> bytes:
         return self._key(side, entity)
+
+    @property
+    def changes(self) -> bytes:
+        return f"{self._prefix}changes".encode()
 
     def states_pattern(self) -> str:
         return f"{self._prefix}state:*"
@@ -90,12 +94,14 @@ class LmdbKeys:
 
     A list's line has a key of its own: the entity, its length first so that no entity's lines begin with another's
     name, then a digest of the review identifier, because two full identifiers would not fit. Kinds are
-    ordered so that whoever deletes a namespace in key order removes what says that it is complete, then lists, then
-    states, then its description.
+    ordered so that whoever deletes a namespace in key order removes its changes, so that followers know at once, then
+    what says that it is complete, then lists, states and its description. A change is keyed by the number of its
+    transaction, the oldest that can be followed by 0.
     """
 
     VERSION_BYTES = 8
-    _SHARD = b"\x00"
+    _CHANGE = b"\x00\x00"
+    _SHARD = b"\x00\x01"
     _USER_LINE = b"\x01"
     _ITEM_LINE = b"\x02"
     _STATE = b"\x03"
@@ -106,6 +112,8 @@ class LmdbKeys:
         self.shards = self.everything + self._SHARD
         self.states = self.everything + self._STATE
         self.description = self.everything + self._DESCRIPTION
+        self.changes = self.everything + self._CHANGE
+        self.first_change = self.change(0)
 
     def state(self, review_id: str) -> bytes:
         return self.states + identifier_bytes(review_id)
@@ -116,6 +124,9 @@ class LmdbKeys:
 
     def shard(self, packed: bytes) -> bytes:
         return self.shards + blake2b(packed, digest_size=16).digest()
+
+    def change(self, transaction: int) -> bytes:
+        return self.changes + transaction.to_bytes(8, "big")
 
     def lists(self, side: Side) -> bytes:
         """Begins every line of every list of one side."""

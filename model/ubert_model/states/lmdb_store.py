@@ -3,9 +3,10 @@
 Several processes may read while one writes. A transaction is atomic and on disk when it returns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,15 @@ from typing import TypeAlias, TypeVar
 import lmdb
 
 from ubert_model.errors import StoreError
+from ubert_model.states.changes import (
+    REMEMBERED_CHANGES,
+    Changes,
+    Revision,
+    marks_of,
+    pack_marks,
+    state_mark,
+    unpack_marks,
+)
 from ubert_model.states.keys import LmdbKeys, Side
 from ubert_model.states.records import (
     check_same_namespace,
@@ -34,6 +44,7 @@ _Transaction: TypeAlias = "lmdb.Transaction[memoryview]"  # generic in the stubs
 _LONGEST_KEY = 511
 _KEYS_PER_DROP = 10_000
 _KEYS_PER_SCAN = 10_000
+_LISTS_PER_PAGE = 1_000
 
 
 class LmdbStore:
@@ -54,6 +65,10 @@ class LmdbStore:
             self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)
             # A killed reader's slot would keep the pages it saw from ever being used again.
             self._environment.reader_check()
+
+    @property
+    def local(self) -> bool:
+        return True
 
     def open_namespace(self, namespace: Namespace) -> None:
         key = LmdbKeys(namespace.version).description
@@ -92,27 +107,37 @@ class LmdbStore:
             removed += sum(key.startswith(keys.states) for key in dropped)
         return removed
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
         keys = LmdbKeys(version)
 
-        def write(transaction: _Transaction) -> None:
+        def write(transaction: _Transaction) -> Revision:
             for entry, state in reviews:
                 check_state_size(entry.review_id, state)
                 transaction.put(keys.state(entry.review_id), state)
                 for side in Side:
                     transaction.put(keys.line(side, entry), pack_line(entry, side))
+            return _announce(transaction, keys, marks_of(entry for entry, _ in reviews))
 
-        self._transact(write, write=True)
+        return self._transact(write, write=True)
 
-    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         keys = LmdbKeys(version)
 
-        def remove(transaction: _Transaction) -> None:
+        def remove(transaction: _Transaction) -> Revision:
             for entry in entries:
                 for key in _keys_of(keys, entry):
                     transaction.delete(key)
+            return _announce(transaction, keys, marks_of(entries))
 
-        self._transact(remove, write=True)
+        return self._transact(remove, write=True)
+
+    def changes(self, version: str, since: Revision | None) -> Changes:
+        keys = LmdbKeys(version)
+        with self._turn, self._explained():
+            now = Revision(self._environment.info()["last_txnid"])
+        if since == now:  # no transaction of any process has written since, so this needs none either
+            return Changes(revision=now, marks=frozenset())
+        return self._transact(lambda transaction: _changes(transaction, keys, since))
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         keys = LmdbKeys(version)
@@ -168,9 +193,15 @@ class LmdbStore:
         while seen := self._transact(scan_on):
             yield from ((keys.review(key), size) for key, size in seen)
 
-    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
-        keys = [LmdbKeys(version).state(review_id) for review_id in review_ids]
-        self._transact(lambda transaction: [transaction.delete(key) for key in keys], write=True)
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
+        keys = LmdbKeys(version)
+
+        def remove(transaction: _Transaction) -> Revision:
+            for review_id in review_ids:
+                transaction.delete(keys.state(review_id))
+            return _announce(transaction, keys, map(state_mark, review_ids))
+
+        return self._transact(remove, write=True)
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
         packed = pack_shard(shard)
@@ -181,6 +212,15 @@ class LmdbStore:
         keys = LmdbKeys(version)
         packed = self._transact(lambda transaction: [bytes(value) for value in _values(transaction, keys.shards)])
         return sorted(map(unpack_shard, packed))
+
+    def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
+        keys = LmdbKeys(version)
+        for side in Side:
+            start = keys.lists(side)
+            while page := self._transact(partial(_lengths, lists=keys.lists(side), start=start)):
+                for head, length in page:
+                    yield side, LmdbKeys.entity(head), length
+                start = _beyond(page[-1][0])
 
     def ping(self) -> None:
         self._transact(lambda transaction: transaction.stat())
@@ -221,6 +261,42 @@ def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:
     return [*(keys.line(side, entry) for side in Side), keys.state(entry.review_id)]
 
 
+def _announce(transaction: _Transaction, keys: LmdbKeys, marks: Iterable[bytes]) -> Revision:
+    number = transaction.id()
+    if transaction.get(keys.first_change) is None:
+        transaction.put(keys.first_change, (number - 1).to_bytes(8, "big"))
+    transaction.put(keys.change(number), pack_marks(marks))
+    cursor = transaction.cursor()
+    found = cursor.set_range(keys.change(1))
+    while found and bytes(cursor.key()) < keys.change(max(1, number - REMEMBERED_CHANGES)):
+        found = cursor.delete()
+    return Revision(number)
+
+
+def _changes(transaction: _Transaction, keys: LmdbKeys, since: Revision | None) -> Changes:
+    now = Revision(transaction.id())
+    first = transaction.get(keys.first_change)
+    if (
+        first is None
+        or since is None
+        or since.major < max(int.from_bytes(first, "big"), now.major - REMEMBERED_CHANGES)
+    ):
+        return Changes(revision=now, marks=None)
+    marks: set[bytes] = set()
+    cursor = transaction.cursor()
+    found = cursor.set_range(keys.change(since.major + 1))
+    while found and bytes(cursor.key()).startswith(keys.changes):
+        marks |= unpack_marks(cursor.value())
+        found = cursor.next()
+    return Changes(revision=now, marks=frozenset(marks))
+
+
+def _lengths(transaction: _Transaction, *, lists: bytes, start: bytes) -> list[tuple[bytes, int]]:
+    """The first lists from ``start`` on, each by the prefix of its lines, with how many lines it has."""
+    lines = groupby(_sizes(transaction, start, lists), lambda line: LmdbKeys.list_of(line[0]))
+    return [(head, sum(1 for _ in same)) for head, same in islice(lines, _LISTS_PER_PAGE)]
+
+
 def _copied(value: memoryview | None) -> bytes | None:
     """LMDB's own bytes are gone when the transaction ends."""
     return None if value is None else bytes(value)
@@ -250,4 +326,9 @@ def _heads(transaction: _Transaction, prefix: bytes, head_of: Callable[[bytes], 
     while found and (key := bytes(cursor.key())).startswith(prefix):
         head = head_of(key)
         yield head
-        found = cursor.set_range(head.ljust(_LONGEST_KEY, b"\xff"))  # no key of this head sorts after that
+        found = cursor.set_range(_beyond(head))
+
+
+def _beyond(head: bytes) -> bytes:
+    """Sorts after every key that begins with ``head``."""
+    return head.ljust(_LONGEST_KEY, b"\xff")

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ubert_model.states.changes import Changes, Revision
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
 
@@ -40,9 +42,13 @@ class StateStore(Protocol):
     Every method raises ``StoreUnavailableError`` when the store cannot be reached, ``StoreError`` when it refuses
     and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes). All writes are idempotent, so a
     killed writer starts again by writing the same thing. No method touches more than one key in one command, so that
-    a cluster may hold the keys anywhere; calls are pipelined: one round trip each (``put`` and ``delete`` two, their
+    a cluster may hold the keys anywhere; calls are pipelined: one round trip each (``put`` and ``delete`` three, their
     order being a promise), whatever the number of keys, until a pipeline would hold too much at once.
     """
+
+    @property
+    def local(self) -> bool:
+        """Does asking for changes cost microseconds, since it asks no other machine?"""
 
     def open_namespace(self, namespace: Namespace) -> None:
         """Declare a namespace. Raises ``ForeignStateError`` if its version is taken by another description."""
@@ -53,16 +59,23 @@ class StateStore(Protocol):
     def drop_namespace(self, version: str) -> int:
         """Remove a namespace and everything in it; the number of states removed. Unknown version: 0."""
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
-        """Write states, then their lines in the user's and the item's review list.
+    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
+        """Write states, then their lines in the user's and the item's review list; then announce them.
 
         A list never names a state that was not written before it. Raises ``StoreError``, with nothing written, for
         a state above 16 MiB. A review that changes its user or item must be deleted first: its old lines are not
-        known here.
+        known here. Whoever has followed the changes up to the revision that is answered reads this write.
         """
 
-    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> None:
-        """Remove the lines of both lists, then the states. Unknown reviews are passed over."""
+    def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
+        """Remove the lines of both lists, then the states, then announce it. Unknown reviews are passed over."""
+
+    def changes(self, version: str, since: Revision | None) -> Changes:
+        """What was announced after ``since``; from None on, everything.
+
+        What is read from the store after this was asked holds all that the answer tells of. Changes that can no
+        longer be told (too many, or lost with the data) are answered as everything.
+        """
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         """For each review: is its state or either of its list lines absent?"""
@@ -93,14 +106,20 @@ class StateStore(Protocol):
         What is written or deleted meanwhile may be told or not, and a server that rehashes may tell a state twice.
         """
 
-    def delete_states(self, version: str, review_ids: Sequence[str]) -> None:
-        """Remove states and leave the review lists as they are. Unknown reviews are passed over."""
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
+        """Remove states, leave the review lists as they are, announce it. Unknown reviews are passed over."""
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
         """Keep that a share of a precompute has ended."""
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
         """The shares that have ended, in order."""
+
+    def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
+        """Every user and item with the length of its list, in no order, page by page: whoever has enough may stop.
+
+        Scans the namespace. What is written meanwhile may be missing.
+        """
 
     def ping(self) -> None:
         """Raise ``StoreUnavailableError`` if the store does not answer."""
