@@ -86,7 +86,7 @@ def scorer_inputs(user_side: Side, item_side: Side, seed: int) -> dict[str, torc
     random = np.random.default_rng(seed)
     B = len(item_side.reviews)
     rows = (
-        random.integers(0, USERS + 1, 1),
+        random.integers(0, USERS + 1, len(user_side.reviews)),
         random.integers(0, ITEMS + 1, B),
         random.integers(0, DOMAINS + 1, B),
     )
@@ -116,6 +116,19 @@ def test_scorer_graph_equals_torch_for_any_number_of_items_and_tokens(
         expected = scorer.model(**inputs)
     assert expected.isfinite().all()
     assert_equals_reference(run(scorer.graph, inputs), expected)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 4])
+def test_one_graph_serves_pairs_of_different_users_and_items_of_one_user(scorer: Scorer, pairs: int) -> None:
+    dim = scorer.model.dim
+    users = random_side([[4, 9], [1], [], [7]][:pairs], dim, seed=4)
+    items = random_side([[3], [5, 2], [6], []][:pairs], dim, seed=5)
+    inputs = scorer_inputs(users, items, seed=6)
+    one_user = scorer_inputs(random_side([[4, 9]], dim, seed=4), items, seed=6)
+    for each in (inputs, one_user, inputs):  # in turn: what is planned for one must not be kept for the other
+        with torch.no_grad():
+            expected = scorer.model(**each)
+        assert_equals_reference(run(scorer.graph, each), expected)
 
 
 def test_scorer_graph_keeps_every_input_under_its_name_whatever_the_options(scorer: Scorer) -> None:

@@ -3,13 +3,15 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx_ir
 import torch
 from torch import Tensor, nn
 
+from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.nn.rating_model import RatingModel
 
 OPSET = 20
@@ -34,35 +36,44 @@ def export_encoder(model: RatingModel, path: Path) -> None:
     _write_graph(model.review_encoder, inputs, "states", path)
 
 
-def export_scorer(model: RatingModel, path: Path) -> None:
-    """Write ``RatingModel.forward``, in fp32, for one user against B items.
+def export_scorer(model: PairScorer, path: Path) -> None:
+    """Write ``PairScorer.forward``, in fp32, for B pairs, or for one user against B items.
 
     Every argument of ``forward`` is an input of the graph under its own name, those included that the model's
     options ignore, so that one caller serves every model. The encoder's weights are not in the graph.
 
     Shape:
-        user (1,), item (B,), domain (B,) int64; user_states (1, Nu, D), item_states (B, Ni, D) float32; offsets
-        float32 and masks bool (1, Nu) and (B, Ni) → rating (B,): the network output. B, Nu and Ni ≥ 1 are free.
+        user (U,), item (B,), domain (B,) int64; user_states (U, Nu, D), item_states (B, Ni, D) float32; offsets
+        float32 and masks bool (U, Nu) and (B, Ni) → rating (B,): the network output. B, Nu and Ni ≥ 1 are free;
+        U is B, or 1 for a user that all items share.
     """
-    B, Nu, Ni, D = 3, 5, 4, model.review_encoder.dim
-    candidates: Axes = {0: "B"}
-    user_tokens: Axes = {1: "Nu"}
+    B, Nu, Ni, D = 3, 5, 4, model.dim
+    pairs: Axes = {0: "B"}
+    user_tokens: Axes = {0: "B", 1: "Nu"}
     item_tokens: Axes = {0: "B", 1: "Ni"}
     inputs = {
-        "user": (torch.zeros(1, dtype=torch.int64), {}),
-        "item": (torch.zeros(B, dtype=torch.int64), candidates),
-        "domain": (torch.zeros(B, dtype=torch.int64), candidates),
-        "user_states": (torch.zeros(1, Nu, D), user_tokens),
-        "user_offsets": (torch.zeros(1, Nu), user_tokens),
-        "user_mask": (torch.ones(1, Nu, dtype=torch.bool), user_tokens),
+        "user": (torch.zeros(B, dtype=torch.int64), pairs),
+        "item": (torch.zeros(B, dtype=torch.int64), pairs),
+        "domain": (torch.zeros(B, dtype=torch.int64), pairs),
+        "user_states": (torch.zeros(B, Nu, D), user_tokens),
+        "user_offsets": (torch.zeros(B, Nu), user_tokens),
+        "user_mask": (torch.ones(B, Nu, dtype=torch.bool), user_tokens),
         "item_states": (torch.zeros(B, Ni, D), item_tokens),
         "item_offsets": (torch.zeros(B, Ni), item_tokens),
         "item_mask": (torch.ones(B, Ni, dtype=torch.bool), item_tokens),
     }
-    _write_graph(model, inputs, "rating", path)
+    _write_graph(model, inputs, "rating", path, broadcast=("user", "user_states", "user_offsets", "user_mask"))
 
 
-def _write_graph(module: nn.Module, inputs: Mapping[str, tuple[Tensor, Axes]], output: str, path: Path) -> None:
+def _write_graph(
+    module: nn.Module,
+    inputs: Mapping[str, tuple[Tensor, Axes]],
+    output: str,
+    path: Path,
+    *,
+    broadcast: Collection[str] = (),
+) -> None:
+    """``broadcast``: inputs whose first axis may also be 1. The trace knows them as large as all others."""
     # A copy: the caller's model keeps its device, its precision and its training mode.
     module = copy.deepcopy(module).cpu().float().eval()
     with _exporter_chatter_ignored():
@@ -80,7 +91,20 @@ def _write_graph(module: nn.Module, inputs: Mapping[str, tuple[Tensor, Axes]], o
         # path of this machine, and the same model gives the same bytes.
         for node in program.model.graph:
             node.metadata_props.clear()
+        _free_first_axis(program.model.graph, broadcast)
         program.save(path, external_data=False)
+
+
+def _free_first_axis(graph: onnx_ir.Graph, broadcast: Collection[str]) -> None:
+    """Declare the first axis of some inputs independent of all others, where every operator broadcasts over it."""
+    for value in graph.inputs:
+        if value.name in broadcast and value.shape is not None:
+            value.shape = onnx_ir.Shape(["U", *value.shape[1:]])
+    if broadcast:  # what the trace noted of intermediate shapes is then no longer true
+        for node in graph:
+            for value in node.outputs:
+                if value not in graph.outputs:
+                    value.shape = None
 
 
 @contextmanager

@@ -5,35 +5,73 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ubert_model.nn.attention import masked_max, masked_softmax
+from ubert_model.nn.attention import masked_max
+
+_HIDDEN = -1e30
+"""Added to the score of a padded token. exp(−1e30 − max) is exactly 0, and twice it is still a float32 or bfloat16."""
 
 
 class CoMatching(nn.Module):
     """The user's and the item's review tokens, aligned to each other, compared and pooled: Eq. 12–14.
 
-    One similarity S_u S_iᵀ serves both directions of Eq. 12. tanh is monotone, so pooling comes first and one
-    tanh a dimension remains; both are exact.
+    What is rearranged is exact, and saves passes over the (Nu, Ni) scores and the (N, D) matches, which cost more
+    than the products where D is small:
+
+    - One similarity S_u S_iᵀ serves both directions of Eq. 12, and carries the masks as two further columns.
+    - tanh is monotone, and adding b_M is too: the maximum comes first, then both for one row instead of N.
+    - [S−D; S∘D] W_M = (S−D) W₁ + (S∘D) W₂: nothing is concatenated.
+
+    S W₁ − A (S′ W₁) in place of (S−D) W₁, with S W₁ cached, costs 4 N² D more and 4 N D² less for both sides
+    together: it pays only where N < D, and there little (tests/benchmarks/scoring.py).
+
+    The layer computes in the type of its own weights: ``layer.to(torch.bfloat16)`` where that is exact enough.
 
     Shape:
         user_states: (B, Nu, D), user_mask: (B, Nu); item_states: (B, Ni, D), item_mask: (B, Ni).
-        Output: match vectors tᵘ and tⁱ, (B, D) each; zeros for a side without tokens.
+        Either side may have B = 1 and is then shared. Output: match vectors tᵘ and tⁱ, (B, D) each, in the type of
+        the states; zeros for a side without tokens.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.kernel = nn.Linear(2 * dim, dim)  # W_M, b_M
+        self.kernel = nn.Linear(2 * dim, dim)  # W_M = [W₁; W₂], b_M
 
     def forward(
         self, user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        scores = user_states @ item_states.mT / math.sqrt(user_states.shape[-1])  # (B, Nu, Ni)
-        user_aligned = masked_softmax(scores, item_mask.unsqueeze(1)) @ item_states  # (B, Nu, D)
-        item_aligned = masked_softmax(scores.mT, user_mask.unsqueeze(1)) @ user_states  # (B, Ni, D)
-        return (
-            self._match(user_states, user_aligned, user_mask),
-            self._match(item_states, item_aligned, item_mask),
-        )
+        outside = user_states.dtype
+        user_states, item_states = user_states.to(self.kernel.weight.dtype), item_states.to(self.kernel.weight.dtype)
+        scores = _masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
+        user_aligned = _aligned(scores, item_states, item_mask)  # (B, Nu, D)
+        item_aligned = _aligned(scores.mT, user_states, user_mask)  # (B, Ni, D)
+        user_match = self._match(user_states, user_aligned, user_mask)
+        item_match = self._match(item_states, item_aligned, item_mask)
+        return user_match.to(outside), item_match.to(outside)
 
     def _match(self, states: Tensor, aligned: Tensor, mask: Tensor) -> Tensor:
-        compared = torch.cat([states - aligned, states * aligned], dim=-1)  # (B, N, 2 D)
-        return torch.tanh(masked_max(self.kernel(compared), mask))  # (B, D)
+        dim = states.shape[-1]
+        difference_weight, product_weight = self.kernel.weight[:, :dim].mT, self.kernel.weight[:, dim:].mT  # W₁, W₂
+        compared = (states - aligned) @ difference_weight + (states * aligned) @ product_weight  # (B, N, D)
+        match = torch.tanh(masked_max(compared, mask) + self.kernel.bias)  # (B, D)
+        return match.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+
+def _masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:
+    """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either token is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni).
+
+    It is [S_u / √D, m_u, 1] [S_i, 1, m_i]ᵀ with m = 0 for a real token: the product adds the masks, exactly.
+    """
+    user_hidden, item_hidden = (
+        torch.zeros_like(states[..., :1]).masked_fill(~mask.unsqueeze(-1), _HIDDEN)  # (B, N, 1)
+        for states, mask in ((user_states, user_mask), (item_states, item_mask))
+    )
+    scaled = user_states / math.sqrt(user_states.shape[-1])
+    users = torch.cat([scaled, user_hidden, torch.ones_like(user_hidden)], dim=-1)  # (B, Nu, D + 2)
+    items = torch.cat([item_states, torch.ones_like(item_hidden), item_hidden], dim=-1)  # (B, Ni, D + 2)
+    return users @ items.mT
+
+
+def _aligned(scores: Tensor, other_states: Tensor, other_mask: Tensor) -> Tensor:
+    """D = softmax(scores) S′, Eq. 12; zeros where the other side has no token (law 7): (B, N, N′) → (B, N, D)."""
+    nothing = ~other_mask.any(dim=1)  # (B,)
+    return (scores.softmax(dim=-1) @ other_states).masked_fill(nothing[:, None, None], 0.0)

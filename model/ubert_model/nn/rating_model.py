@@ -1,68 +1,12 @@
 """Figure 3: the whole rating prediction model."""
 
-import torch
-from torch import Tensor, nn
-
 from ubert_model.config import ModelConfig
-from ubert_model.nn.co_matching import CoMatching
-from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
-from ubert_model.nn.item_encoder import ItemEncoder
-from ubert_model.nn.prediction_layer import PredictionLayer
+from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_model.nn.user_encoder import UserEncoder
 
 
-class RatingHead(nn.Module):
-    """Everything above the review states: user and item encoder, co-matching, prediction layer, Eq. 11–15.
-
-    It reads queries and states, no identifiers and no text, so it is what the online side runs.
-    """
-
-    def __init__(self, dim: int, config: ModelConfig, initial_output: float) -> None:
-        super().__init__()
-        self.user_encoder = UserEncoder(dim, config.dropout)
-        self.item_encoder = ItemEncoder(dim, config.dropout)
-        self.co_matching = CoMatching(dim)
-        self.prediction_layer = PredictionLayer(dim, initial_output, config.dropout)
-        self.rating_direction: nn.Parameter | None = None
-        if config.history_ratings:
-            self.rating_direction = nn.Parameter(torch.zeros(dim))
-
-    def rated(self, states: Tensor, offsets: Tensor) -> Tensor:
-        """States with the rating of their review added along one direction: (B, N, D), (B, N) → (B, N, D)."""
-        if self.rating_direction is None:
-            return states
-        return states + offsets.unsqueeze(-1) * self.rating_direction
-
-    def forward(
-        self,
-        user_query: Tensor,
-        user_states: Tensor,
-        user_offsets: Tensor,
-        user_mask: Tensor,
-        item_query: Tensor,
-        item_states: Tensor,
-        item_offsets: Tensor,
-        item_mask: Tensor,
-    ) -> Tensor:
-        """Network output in stars: the rating r′, or what it adds to the bias model (``rating_base``).
-
-        Shape:
-            queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); offsets and masks: (B, N). Output: (B,).
-            The user side may have B = 1 and is then shared by all B items (``/rank``). N ≥ 1: a side without
-            tokens is one masked row.
-        """
-        user_states = self.rated(user_states, user_offsets)
-        item_states = self.rated(item_states, item_offsets)
-        user_representation = self.user_encoder(user_query, user_states, user_mask)  # û (B, D)
-        item_representation = self.item_encoder(item_query, item_states, item_mask)  # î (B, D)
-        user_match, item_match = self.co_matching(user_states, user_mask, item_states, item_mask)  # (B, D) each
-        user_representation = user_representation.expand_as(item_representation)
-        return self.prediction_layer(user_representation, user_match, item_representation, item_match)  # type: ignore[no-any-return]
-
-
-class RatingModel(nn.Module):
-    """Identities and review states in, network output out. ``users``, ``items``, ``domains`` count known ids."""
+class RatingModel(PairScorer):
+    """The pair scorer together with the review encoder whose states it reads; ``forward`` starts from the states."""
 
     def __init__(
         self,
@@ -74,42 +18,5 @@ class RatingModel(nn.Module):
         domains: int,
         mean_rating: float,
     ) -> None:
-        super().__init__()
-        dim = review_encoder.dim
-        self.config = config
+        super().__init__(review_encoder.dim, config, users=users, items=items, domains=domains, mean_rating=mean_rating)
         self.review_encoder = review_encoder
-        self.user_query = QueryEmbedding(users, dim, config.id_embeddings)
-        self.item_query = QueryEmbedding(items, dim, config.id_embeddings)
-        self.domain_embedding = DomainEmbedding(domains, dim)
-        initial_output = 0.0 if config.above_bias else mean_rating
-        self.head = RatingHead(dim, config, initial_output)
-
-    def forward(
-        self,
-        user: Tensor,
-        item: Tensor,
-        domain: Tensor,
-        user_states: Tensor,
-        user_offsets: Tensor,
-        user_mask: Tensor,
-        item_states: Tensor,
-        item_offsets: Tensor,
-        item_mask: Tensor,
-    ) -> Tensor:
-        """Network output in stars (see :class:`RatingHead`).
-
-        Shape:
-            user, item, domain: (B,) int64; states: (B, N, D), already projected; offsets, masks: (B, N).
-            Output: (B,).
-        """
-        domain_embedding = self.domain_embedding(domain)  # o (B, D)
-        return self.head(  # type: ignore[no-any-return]
-            self.user_query(user, domain_embedding),
-            user_states,
-            user_offsets,
-            user_mask,
-            self.item_query(item, domain_embedding),
-            item_states,
-            item_offsets,
-            item_mask,
-        )
