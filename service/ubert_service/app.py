@@ -1,5 +1,6 @@
 """The application, put together from what it is given; importing this module does nothing."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -11,10 +12,13 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
 
 from ubert_service import problems
+from ubert_service.access import ApiKeys
 from ubert_service.context import ServiceContext
+from ubert_service.gate import Gate
 from ubert_service.metrics import PrometheusMetrics
 from ubert_service.middleware import BodyLimit, RequestFrame
 from ubert_service.routes import about, directory, entities, health, predict, rank, reviews
+from ubert_service.scheduler import QueueLimits, Scheduler
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -22,26 +26,46 @@ _CHECKS_AT_ONCE = 4
 
 
 def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
-    """The service over a loaded bundle. Whether the bundle's store answers is found out by each request anew."""
+    """The service over a loaded bundle. Whether the bundle's store answers is found out by each request anew.
+
+    Raises ``ConfigError`` if the file of API keys cannot be used.
+    """
     metrics = PrometheusMetrics()
     observed = served.reporting_to(metrics)
+    keys = None if settings.api_keys is None else ApiKeys.read(settings.api_keys)
+    stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        scheduler = Scheduler(limits=_limits(settings), workers=settings.concurrency, telemetry=metrics)
         app.state.context = ServiceContext(
             served=observed,
             metrics=metrics,
-            working=CapacityLimiter(settings.concurrency),
+            scheduler=scheduler,
             checking=CapacityLimiter(_CHECKS_AT_ONCE),
             store_kind=settings.store.partition(":")[0],
+            request_seconds=settings.request_timeout,
+            stopping=stopping,
         )
         yield
+        await scheduler.close()
 
     app = described_app(lifespan)
     problems.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(RequestFrame, telemetry=metrics)  # added last, so outermost
+    # Each is added around those before it.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.request_timeout)
+    app.add_middleware(Gate, keys=keys)
+    app.add_middleware(RequestFrame, telemetry=metrics, stopping=stopping)
     return app
+
+
+def _limits(settings: Settings) -> QueueLimits:
+    return QueueLimits(
+        requests=settings.queue_requests,
+        tokens=settings.queue_tokens,
+        batch_tokens=settings.batch_tokens,
+        batch_wait=settings.batch_wait_ms / 1000,
+    )
 
 
 def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
@@ -67,6 +91,8 @@ class _DocumentedApp(FastAPI):
         if self.openapi_schema is None:
             schema = get_openapi(title=self.title, version=self.version, summary=self.summary, routes=self.routes)
             schema["components"]["schemas"] |= problems.problem_schemas()
+            schema["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
+            schema["security"] = [{}, {"api_key": []}]  # a service may run without keys
             self.openapi_schema = schema
         return self.openapi_schema
 

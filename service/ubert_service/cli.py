@@ -42,8 +42,29 @@ def run(
         int, typer.Option(envvar="UBERT_THREADS", min=0, help="Threads of one scoring call; 0: one a core.")
     ] = _DEFAULTS.threads,
     concurrency: Annotated[
-        int, typer.Option(envvar="UBERT_CONCURRENCY", min=1, help="Requests scored at the same time.")
+        int, typer.Option(envvar="UBERT_CONCURRENCY", min=1, help="Threads that score, each one batch at a time.")
     ] = _DEFAULTS.concurrency,
+    queue_requests: Annotated[
+        int, typer.Option(envvar="UBERT_QUEUE_REQUESTS", min=1, help="Requests that may wait; further ones get 429.")
+    ] = _DEFAULTS.queue_requests,
+    queue_tokens: Annotated[
+        int, typer.Option(envvar="UBERT_QUEUE_TOKENS", min=1, help="Tokens that may wait; further ones get 429.")
+    ] = _DEFAULTS.queue_tokens,
+    batch_tokens: Annotated[
+        int, typer.Option(envvar="UBERT_BATCH_TOKENS", min=1, help="Tokens of several callers in one batch.")
+    ] = _DEFAULTS.batch_tokens,
+    batch_wait_ms: Annotated[
+        float, typer.Option(envvar="UBERT_BATCH_WAIT_MS", min=0, help="How long a free thread waits for company.")
+    ] = _DEFAULTS.batch_wait_ms,
+    request_timeout: Annotated[
+        float, typer.Option(envvar="UBERT_REQUEST_TIMEOUT", help="Seconds; X-Request-Timeout of a request wins.")
+    ] = _DEFAULTS.request_timeout,
+    drain_seconds: Annotated[
+        float, typer.Option(envvar="UBERT_DRAIN_SECONDS", min=0, help="On SIGTERM, wait so long for callers to leave.")
+    ] = _DEFAULTS.drain_seconds,
+    api_keys: Annotated[
+        Path | None, typer.Option(envvar="UBERT_API_KEYS", help="TOML file that `ubert-serve-key` has written to.")
+    ] = None,
     max_body_bytes: Annotated[
         int, typer.Option(envvar="UBERT_MAX_BODY_BYTES", min=1, help="Larger request bodies are refused.")
     ] = _DEFAULTS.max_body_bytes,
@@ -68,6 +89,13 @@ def run(
         device=device,
         threads=threads,
         concurrency=concurrency,
+        queue_requests=queue_requests,
+        queue_tokens=queue_tokens,
+        batch_tokens=batch_tokens,
+        batch_wait_ms=batch_wait_ms,
+        request_timeout=request_timeout,
+        drain_seconds=drain_seconds,
+        api_keys=api_keys,
         max_body_bytes=max_body_bytes,
         log_level=log_level,
         log_format=log_format,

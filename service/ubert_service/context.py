@@ -1,55 +1,134 @@
-"""What a route works with: the served bundle, the threads that may work for requests, and whom to report to."""
+"""What a route works with: the served bundle, the queue that all blocking work goes through, and whom to report to."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Header, HTTPException, Request
 
 from ubert_service.engine import Prediction
+from ubert_service.errors import CallerGoneError
 from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
 from ubert_service.metrics import PrometheusMetrics
+from ubert_service.scheduler import Alone, Scheduler
+from ubert_service.scoring_lane import ScoringLane, most_tokens
 from ubert_service.served import Obstacle, ServedBundle
 
 T = TypeVar("T")
 
+MAX_REQUEST_SECONDS = 3600.0
+REQUEST_TIMEOUT = "X-Request-Timeout"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceContext:
-    """One for each running app. ``working`` and ``checking`` bound the threads of requests and of health checks:
-    apart, so that readiness is told even while every working thread waits for a store that does not answer.
+    """One for each running app. ``checking`` bounds the threads of health checks: apart from those of requests, so that
+    readiness is told even while every one of these waits for a store that does not answer.
     """
 
     served: ServedBundle
     metrics: PrometheusMetrics
-    working: CapacityLimiter
+    scheduler: Scheduler
     checking: CapacityLimiter
     store_kind: str
     """Scheme of the store's URL, of which the rest may hold a password."""
-
-    async def work(self, work: Callable[[], T]) -> T:
-        """Run blocking work of a request in a thread, when its turn comes."""
-        return await anyio.to_thread.run_sync(work, limiter=self.working)
-
-    async def predict(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
-        """A prediction for each pair, in order."""
-        predictions = await self.work(lambda: self.served.engine.score(pairs, readable))
-        for prediction in predictions:
-            self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
-        return predictions
+    request_seconds: float
+    """How long a request may take that does not say so itself."""
+    stopping: asyncio.Event
+    """Set when the process has been told to end, while it still serves."""
 
     async def obstacles(self) -> list[Obstacle]:
         """What keeps the service from serving, checked in a thread of its own."""
         obstacles = await anyio.to_thread.run_sync(self.served.obstacles, limiter=self.checking)
+        if self.stopping.is_set():
+            obstacles.append(Obstacle(check="stopping", found="the process is ending", remedy="use another replica"))
         self.metrics.readiness_checked(ready=not obstacles)
         return obstacles
 
 
-def _context(request: Request) -> ServiceContext:
+@dataclass(frozen=True, kw_only=True)
+class RequestContext:
+    """One for each request that asks for work. Its work ends with its deadline, and when its caller goes."""
+
+    service: ServiceContext
+    request: Request
+    deadline: float
+    """By ``time.monotonic``."""
+
+    @property
+    def served(self) -> ServedBundle:
+        return self.service.served
+
+    @property
+    def store_kind(self) -> str:
+        return self.service.store_kind
+
+    @property
+    def metrics(self) -> PrometheusMetrics:
+        return self.service.metrics
+
+    async def work(self, call: Callable[[], T], *, tokens: int = 0) -> T:
+        """What a blocking call returns that reads at most so many tokens, when its turn comes in a thread.
+
+        Raises what the call does, ``OverloadedError``, ``DeadlineError`` and ``CallerGoneError``.
+        """
+        submitted = self.service.scheduler.submit(Alone(call), None, tokens=tokens, deadline=self.deadline)
+        return await self._unless_the_caller_goes(submitted)
+
+    async def predict(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
+        """A prediction for each pair, in order, made in one batch with those of other callers.
+
+        Raises as :meth:`ScoringEngine.score` and :meth:`work` do.
+        """
+        lane = ScoringLane(self.served.engine, readable)
+        tokens = most_tokens(pairs, self.served.bundle.manifest.config.max_tokens)
+        submitted = self.service.scheduler.submit(lane, pairs, tokens=tokens, deadline=self.deadline)
+        predictions = await self._unless_the_caller_goes(submitted)
+        for prediction in predictions:
+            self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        return predictions
+
+    async def _unless_the_caller_goes(self, submitted: "asyncio.Future[T]") -> T:
+        watch = asyncio.create_task(_cancel_when_gone(self.request, submitted))
+        try:
+            return await submitted
+        except asyncio.CancelledError:
+            if not watch.done():
+                raise  # the server ends this request, not its caller
+            raise CallerGoneError("the caller closed the connection; the work was withdrawn") from None
+        finally:
+            watch.cancel()
+
+
+async def _cancel_when_gone(request: Request, submitted: "asyncio.Future[T]") -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass  # what is left of a body that no route reads
+    submitted.cancel()
+
+
+def _service_context(request: Request) -> ServiceContext:
     context: ServiceContext = request.app.state.context
     return context
+
+
+def _request_context(
+    request: Request,
+    service: Annotated[ServiceContext, Depends(_service_context)],
+    seconds: Annotated[
+        float | None,
+        Header(
+            alias=REQUEST_TIMEOUT,
+            gt=0,
+            le=MAX_REQUEST_SECONDS,
+            description="Seconds from the arrival of the request after which the answer is of no use.",
+        ),
+    ] = None,
+) -> RequestContext:
+    allowed = service.request_seconds if seconds is None else seconds
+    return RequestContext(service=service, request=request, deadline=request.state.arrived + allowed)
 
 
 def _json_body(request: Request) -> None:
@@ -60,5 +139,6 @@ def _json_body(request: Request) -> None:
         raise HTTPException(415, f"content type {media_type or 'absent'}; send application/json")
 
 
-Context = Annotated[ServiceContext, Depends(_context)]
+ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]
+Context = Annotated[RequestContext, Depends(_request_context)]
 JSON_BODY = Depends(_json_body)

@@ -21,3 +21,23 @@ class UnknownReviewError(InputError):
 
 class ReviewNameTakenError(InputError):
     """A caller chose a name that stands for a review of another user or item."""
+
+
+class OverloadedError(UbertError):
+    """As much work is waiting as may wait; the same request may succeed later."""
+
+
+class DeadlineError(UbertError):
+    """The time that a request was given has passed before there was an answer."""
+
+
+class CallerGoneError(UbertError):
+    """The caller has closed the connection before there was an answer, so nobody reads it."""
+
+
+class UnauthenticatedError(UbertError):
+    """The request carries no API key, or one that is not known."""
+
+
+class ForbiddenError(UbertError):
+    """The API key is known, and lacks the scope that the request needs."""

@@ -3,10 +3,11 @@
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ubert_service.evidence import Basis
-from ubert_service.telemetry import Graph
+from ubert_service.telemetry import Graph, Refusal
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = tuple(2.0**power for power in range(4, 17))
 
 
@@ -46,6 +47,30 @@ class PrometheusMetrics:
             buckets=_TOKENS,
             registry=self._registry,
         )
+        self._queue_seconds = Histogram(
+            "ubert_queue_seconds", "From arrival in the queue to a thread.", buckets=_SECONDS, registry=self._registry
+        )
+        self._queue_batch_requests = Histogram(
+            "ubert_queue_batch_requests",
+            "Requests whose work went to a thread together.",
+            buckets=_REQUESTS,
+            registry=self._registry,
+        )
+        self._queue_batch_tokens = Histogram(
+            "ubert_queue_batch_tokens",
+            "Tokens that the work of one thread reads at most.",
+            buckets=_TOKENS,
+            registry=self._registry,
+        )
+        self._refused = Counter(
+            "ubert_refused", "Requests refused because the queue was full.", ("limit",), registry=self._registry
+        )
+        self._expired = Counter(
+            "ubert_expired", "Requests whose deadline passed before the answer.", registry=self._registry
+        )
+        self._cancelled = Counter(
+            "ubert_cancelled", "Requests whose caller left before the answer.", registry=self._registry
+        )
         self._predictions = Counter(
             "ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",), registry=self._registry
         )
@@ -71,6 +96,22 @@ class PrometheusMetrics:
     def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
         self._inference_seconds.labels(graph=graph).observe(seconds)
         self._batch_tokens.labels(graph=graph).observe(tokens)
+
+    def work_started(self, *, waited: float) -> None:
+        self._queue_seconds.observe(waited)
+
+    def batch_started(self, *, requests: int, tokens: int) -> None:
+        self._queue_batch_requests.observe(requests)
+        self._queue_batch_tokens.observe(tokens)
+
+    def work_refused(self, *, limit: Refusal) -> None:
+        self._refused.labels(limit=limit).inc()
+
+    def work_expired(self) -> None:
+        self._expired.inc()
+
+    def work_cancelled(self) -> None:
+        self._cancelled.inc()
 
     def predicted(self, *, basis: Basis, missing_states: int) -> None:
         self._predictions.labels(basis=basis).inc()

@@ -1,5 +1,6 @@
 """What surrounds every request: its identifier, its line in the log, its size limit, and an answer whatever happens."""
 
+import asyncio
 import logging
 import re
 import time
@@ -22,11 +23,13 @@ _log = logging.getLogger("ubert_service.requests")
 class RequestFrame:
     """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs and reports it, and
     answers an error that nothing else caught with a problem that tells the caller nothing but the identifier.
+    Once the process is ``stopping``, it asks callers to send their next request over another connection.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, stopping: asyncio.Event) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,7 +37,9 @@ class RequestFrame:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["arrived"] = time.monotonic()
         status: int | None = None
         started = time.perf_counter()
 
@@ -42,7 +47,10 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if self._stopping.is_set():
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
@@ -66,16 +74,20 @@ class RequestFrame:
                     "status": status,
                     "seconds": round(seconds, 6),
                     "request_id": request_id,
+                    "caller": state.get("caller"),
                 },
             )
 
 
 class BodyLimit:
-    """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come."""
+    """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come; and one
+    that takes longer than ``seconds`` to arrive.
+    """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -83,16 +95,27 @@ class BodyLimit:
             return
         announced = Headers(scope=scope).get("content-length", "")
         read = 0
+        complete = False
 
         async def receive_limited() -> Message:
-            nonlocal read
+            nonlocal read, complete
+            if complete:
+                return await receive()  # the end of the connection, whenever that comes
             # Raised where a route reads the body, so that the handler of all HTTP errors answers.
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise HTTPException(413, f"the body has {announced} bytes, at most {self._max_bytes} are read")
-            message = await receive()
+            message = await self._in_time(receive, scope["state"]["arrived"])
             read += len(message.get("body", b""))
             if read > self._max_bytes:
                 raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes that are read")
+            complete = not message.get("more_body", False)
             return message
 
         await self._app(scope, receive_limited, send)
+
+    async def _in_time(self, receive: Receive, arrived: float) -> Message:
+        try:
+            async with asyncio.timeout(arrived + self._seconds - time.monotonic()):
+                return await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {self._seconds:g} s") from None

@@ -15,8 +15,13 @@ from starlette.types import Scope
 
 from ubert_model import errors
 from ubert_service.errors import (
+    CallerGoneError,
+    DeadlineError,
+    ForbiddenError,
     NotReadyError,
+    OverloadedError,
     ReviewNameTakenError,
+    UnauthenticatedError,
     UnknownItemError,
     UnknownReviewError,
     UnknownUserError,
@@ -46,6 +51,12 @@ NOT_FOUND = ProblemType(name="not-found", status=404, title="There is nothing at
 METHOD_NOT_ALLOWED = ProblemType(name="method-not-allowed", status=405, title="This address has no such method")
 BODY_TOO_LARGE = ProblemType(name="body-too-large", status=413, title="The body is too large")
 NOT_JSON = ProblemType(name="unsupported-media-type", status=415, title="The body must be JSON")
+BODY_TOO_SLOW = ProblemType(name="body-too-slow", status=408, title="The body did not arrive in time")
+UNAUTHENTICATED = ProblemType(name="unauthenticated", status=401, title="The request needs a valid API key")
+FORBIDDEN = ProblemType(name="forbidden", status=403, title="The API key does not allow this")
+OVERLOADED = ProblemType(name="overloaded", status=429, title="Too much work is waiting", may_pass=True)
+CALLER_GONE = ProblemType(name="caller-gone", status=499, title="The caller has gone")
+DEADLINE_PASSED = ProblemType(name="deadline-passed", status=504, title="The time for this request is over")
 INVALID_REQUEST = ProblemType(name="invalid-request", status=422, title="The request breaks the schema")
 INTERNAL = ProblemType(name="internal-error", status=500, title="The service failed")
 UNUSABLE_INPUT = ProblemType(name="unusable-input", status=422, title="The request cannot be used")
@@ -62,7 +73,10 @@ DEVICE_UNAVAILABLE = ProblemType(
 
 BUNDLE_UNUSABLE = ProblemType(name="bundle-unusable", status=500, title="The bundle cannot be used")
 
-_OF_STATUS = {kind.status: kind for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_LARGE, NOT_JSON)}
+_OF_STATUS = {
+    kind.status: kind
+    for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
+}
 
 # Looked up along the class's ancestors, so an error that is new to the tree still has an answer.
 _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
@@ -73,6 +87,11 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     UnknownReviewError: UNKNOWN_REVIEW,
     ReviewNameTakenError: REVIEW_NAME_TAKEN,
     NotReadyError: NOT_READY,
+    OverloadedError: OVERLOADED,
+    DeadlineError: DEADLINE_PASSED,
+    CallerGoneError: CALLER_GONE,
+    UnauthenticatedError: UNAUTHENTICATED,
+    ForbiddenError: FORBIDDEN,
     errors.BundleError: BUNDLE_UNUSABLE,
     errors.StateError: ProblemType(name="state-unusable", status=500, title="A stored state cannot be used"),
     errors.CorruptStateError: ProblemType(name="state-corrupt", status=500, title="A stored state is damaged"),
@@ -86,14 +105,19 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
 }
 
+ACCESS_PROBLEMS = (UNAUTHENTICATED, FORBIDDEN)
+"""What any route may answer that is not open to all, where the service asks for API keys."""
+
+WORK_PROBLEMS = (*ACCESS_PROBLEMS, INVALID_REQUEST, OVERLOADED, DEADLINE_PASSED, INTERNAL)
+"""What any route may answer that has work to do."""
+
 STORE_PROBLEMS = (
-    INVALID_REQUEST,
-    INTERNAL,
+    *WORK_PROBLEMS,
     *(kind for error, kind in _OF_ERROR.items() if issubclass(error, errors.StateError | errors.StoreError)),
 )
 """What any route may answer that reads the store."""
 
-BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_LARGE, NOT_JSON)
+BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
 """What any route may answer that reads a body."""
 
 SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, DEVICE_UNAVAILABLE)
@@ -165,17 +189,22 @@ def kind_of(error: errors.UbertError) -> ProblemType:
     return next(_OF_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _OF_ERROR)
 
 
-async def _on_ubert_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.UbertError)
+def error_response(error: errors.UbertError, scope: Scope) -> Response:
+    """The problem that an error is answered with, and its line in the log."""
     kind = kind_of(error)
-    request_id = request.scope["state"]["request_id"]
     _log.log(
         logging.ERROR if kind.status >= 500 else logging.INFO,
         "%(problem)s: %(detail)s request_id=%(request_id)s",
-        {"problem": kind.name, "detail": str(error), "request_id": request_id},
+        {"problem": kind.name, "detail": str(error), "request_id": scope["state"]["request_id"]},
         exc_info=error if kind.status == 500 else None,
     )
-    return problem_response(kind, str(error), request.scope)
+    headers = {"WWW-Authenticate": "Bearer"} if kind is UNAUTHENTICATED else None
+    return problem_response(kind, str(error), scope, headers=headers)
+
+
+async def _on_ubert_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.UbertError)
+    return error_response(error, request.scope)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:

@@ -1,20 +1,25 @@
 """The process: a listening socket, uvicorn on it, and a clean end on SIGTERM."""
 
+import asyncio
 import logging
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from ubert_model.errors import ConfigError
+from ubert_service.context import ServiceContext
 from ubert_service.logs import configure_logs
 from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30
 _STARTUP_FAILED = 3
+_DRAIN_STEP = 0.02
 
 _log = logging.getLogger("ubert_service")
 
@@ -37,10 +42,33 @@ def serve(app: FastAPI, settings: Settings) -> None:
             server_header=False,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
-        server = uvicorn.Server(config)
+
+        def announce_the_end() -> None:
+            context: ServiceContext = app.state.context
+            context.stopping.set()
+
+        server = _DrainingServer(config, announce_the_end=announce_the_end, drain_seconds=settings.drain_seconds)
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(_STARTUP_FAILED)
+
+
+class _DrainingServer(uvicorn.Server):
+    """Between the signal to end and the end of listening it serves on, says in ``/readyz`` and with ``Connection:
+    close`` that it is leaving, and waits for callers to go: a request that is already on its way is answered.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, announce_the_end: Callable[[], None], drain_seconds: float) -> None:
+        super().__init__(config)
+        self._announce_the_end = announce_the_end
+        self._drain_seconds = drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._announce_the_end()
+        until = time.monotonic() + self._drain_seconds
+        while self.server_state.connections and time.monotonic() < until and not self.force_exit:
+            await asyncio.sleep(_DRAIN_STEP)
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -28,8 +28,22 @@ class Settings(BaseModel):
     device: Device = "auto"
     threads: int = Field(default=0, ge=0)
     """Threads that one scoring call computes with; 0: one a physical core."""
-    concurrency: int = Field(default=4, ge=1)
-    """Requests that read the store or score at the same time; further ones wait."""
+    concurrency: int = Field(default=2, ge=1)
+    """Threads that read the store and score, each one batch at a time."""
+    queue_requests: int = Field(default=128, ge=1)
+    """Requests that may wait for a thread; further ones are refused (429)."""
+    queue_tokens: int = Field(default=512 * 1024, ge=1)
+    """Tokens that waiting requests may read together; further ones are refused, unless nothing else waits."""
+    batch_tokens: int = Field(default=32 * 1024, ge=1)
+    """Tokens that predictions of several requests read together in one thread; a request is never parted."""
+    batch_wait_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
+    """How long a free thread waits for more requests before it takes a batch that is not full."""
+    request_timeout: float = Field(default=30.0, gt=0.0, le=3600.0)
+    """Seconds that a request may take that does not say so itself (``X-Request-Timeout``)."""
+    drain_seconds: float = Field(default=1.0, ge=0.0)
+    """On SIGTERM, how long connections stay open for requests that are on their way, if callers do not close them."""
+    api_keys: Path | None = None
+    """TOML file of API keys; None: no key is asked for."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"

@@ -5,9 +5,29 @@ from typing import Literal, Protocol
 from ubert_service.evidence import Basis
 
 Graph = Literal["scorer", "encoder"]
+Refusal = Literal["requests", "tokens", "closing"]
 
 
-class Telemetry(Protocol):
+class QueueTelemetry(Protocol):
+    """What happens to the work that requests ask for. Never raises. All times are in seconds."""
+
+    def work_started(self, *, waited: float) -> None:
+        """Work has left the queue for a thread."""
+
+    def batch_started(self, *, requests: int, tokens: int) -> None:
+        """Work of so many requests, of at most so many tokens, has gone to a thread together."""
+
+    def work_refused(self, *, limit: Refusal) -> None:
+        """The queue was full by that limit, or is closing."""
+
+    def work_expired(self) -> None:
+        """A deadline has passed before there was an answer."""
+
+    def work_cancelled(self) -> None:
+        """A caller has gone before there was an answer."""
+
+
+class Telemetry(QueueTelemetry, Protocol):
     """Receives reports from many threads; never raises. All times are in seconds."""
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:

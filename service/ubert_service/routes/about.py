@@ -4,13 +4,13 @@ from fastapi import APIRouter
 
 from ubert_service.accuracy import scores_of
 from ubert_service.context import Context
-from ubert_service.problems import BUNDLE_UNUSABLE, documented
+from ubert_service.problems import BUNDLE_UNUSABLE, WORK_PROBLEMS, documented
 from ubert_service.schemas import About
 
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/about", summary="What model is it, and how good?", responses=documented(BUNDLE_UNUSABLE))
+@router.get("/about", summary="What model is it, and how good?", responses=documented(*WORK_PROBLEMS, BUNDLE_UNUSABLE))
 async def about(context: Context) -> About:
     """The bundle's scale and size, where its states are kept, and its errors on the test part of its training."""
     served = context.served

@@ -5,8 +5,15 @@ from dataclasses import asdict
 from fastapi import APIRouter, Request, Response
 
 from ubert_service import metrics
-from ubert_service.context import Context
-from ubert_service.problems import DEVICE_UNAVAILABLE, NOT_READY, NotReadyReason, documented, problem_response
+from ubert_service.context import ServiceDependency
+from ubert_service.problems import (
+    ACCESS_PROBLEMS,
+    DEVICE_UNAVAILABLE,
+    NOT_READY,
+    NotReadyReason,
+    documented,
+    problem_response,
+)
 from ubert_service.schemas import Alive, Ready, Version
 
 router = APIRouter(tags=["operation"])
@@ -19,7 +26,7 @@ async def healthz() -> Alive:
 
 
 @router.get("/readyz", summary="Can it serve?", response_model=Ready, responses=documented(NOT_READY))
-async def readyz(request: Request, context: Context) -> Ready | Response:
+async def readyz(request: Request, context: ServiceDependency) -> Ready | Response:
     """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec."""
     obstacles = await context.obstacles()
     if not obstacles:
@@ -35,14 +42,14 @@ async def readyz(request: Request, context: Context) -> Ready | Response:
     response_class=Response,
     responses={200: {"content": {metrics.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
-async def read_metrics(context: Context) -> Response:
+async def read_metrics(context: ServiceDependency) -> Response:
     """Prometheus metrics of this process. Readiness among them is checked anew, which costs the store a round trip."""
     await context.obstacles()
     return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 
-@router.get("/version", summary="What is running?", responses=documented(DEVICE_UNAVAILABLE))
-async def version(request: Request, context: Context) -> Version:
+@router.get("/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS, DEVICE_UNAVAILABLE))
+async def version(request: Request, context: ServiceDependency) -> Version:
     """The program, the bundle, the codec and the device."""
     served = context.served
     return Version(

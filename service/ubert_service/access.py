@@ -1,0 +1,104 @@
+"""Who may do what: API keys, hashed at rest, and the scope that each address asks for.
+
+A key is 256 random bits, so one SHA-256 hides it as well as a slow hash would, and costs a request microseconds.
+"""
+
+import hashlib
+import hmac
+import secrets
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from ubert_model.errors import ConfigError
+from ubert_service.errors import ForbiddenError, UnauthenticatedError
+
+AccessScope = Literal["read", "write", "admin"]
+
+_KEY_BYTES = 32
+_SCHEME = "bearer"
+_OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json"})
+_OPEN_PREFIX = "/console/"
+_READING_POSTS = frozenset({"/predict", "/rank", "/explain"})
+_NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+
+
+def needed_scope(method: str, path: str) -> AccessScope | None:
+    """The scope that a request needs; None: anyone may send it. An address that is not named here asks for the scope
+    of its method, so a new route is closed until someone opens it.
+    """
+    if method in {"GET", "HEAD"}:
+        return None if path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX) else "read"
+    if path.startswith("/admin/"):
+        return "admin"
+    return "read" if method == "POST" and path in _READING_POSTS else "write"
+
+
+class ApiKey(BaseModel):
+    """What is known of a key: never the key itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", repr=False)]
+    scopes: Annotated[frozenset[AccessScope], Field(min_length=1)]
+
+
+_KeyTable = TypeAdapter(dict[Annotated[str, Field(pattern=_NAME_PATTERN)], ApiKey])
+
+
+class ApiKeys:
+    """The keys of one service, by name."""
+
+    def __init__(self, keys: dict[str, ApiKey]) -> None:
+        if not keys:
+            raise ConfigError("no API key is given, so nobody could call the service; make one with `ubert-serve-key`")
+        self._keys = keys
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The tables of a TOML file as :func:`new_key` writes them. Raises ``ConfigError``, which shows no hash."""
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls(_KeyTable.validate_python(tables))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"API keys {path}: {where}: {first['msg']}; `ubert-serve-key` writes them") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"API keys {path}: {error}") from error
+
+    def authorise(self, authorization: str | None, needed: AccessScope) -> str:
+        """The name of the key in an ``Authorization`` header.
+
+        Raises ``UnauthenticatedError`` and ``ForbiddenError``, which do not tell the key.
+        """
+        scheme, _, presented = (authorization or "").partition(" ")
+        if scheme.lower() != _SCHEME or not presented.strip():
+            raise UnauthenticatedError("send an API key in the header Authorization: Bearer KEY")
+        digest = _digest(presented.strip())
+        # All are compared, each in constant time: how long it takes tells nothing about any of them.
+        found = [name for name, key in self._keys.items() if hmac.compare_digest(key.sha256, digest)]
+        if not found:
+            raise UnauthenticatedError("the API key is not known; ask whoever runs this service for one")
+        if needed not in self._keys[found[0]].scopes:
+            raise ForbiddenError(f"the API key {found[0]!r} lacks the scope {needed!r}")
+        return found[0]
+
+
+def new_key(name: str, scopes: Iterable[AccessScope]) -> tuple[str, str]:
+    """A new random key, and the table for the file of keys that lets it in. Raises ``ConfigError`` for a bad name."""
+    key = secrets.token_urlsafe(_KEY_BYTES)
+    scope_list = list(dict.fromkeys(scopes))
+    try:
+        _KeyTable.validate_python({name: {"sha256": _digest(key), "scopes": scope_list}})
+    except ValidationError as error:
+        raise ConfigError(f"key {name!r}: use letters, digits, - and _, and at least one scope") from error
+    quoted = ", ".join(f'"{scope}"' for scope in scope_list)
+    return key, f'[{name}]\nsha256 = "{_digest(key)}"\nscopes = [{quoted}]\n'
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
