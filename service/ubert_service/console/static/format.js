@@ -1,0 +1,24 @@
+// Numbers, dates and counts as people read them.
+
+const MINUS = "\u2212";
+const dates = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+const integers = new Intl.NumberFormat("en-GB");
+
+export const stars = (value) => value.toFixed(2);
+
+export function signed(value, digits = 2) {
+  const shown = Math.abs(value).toFixed(digits);
+  if (Number(shown) === 0) return shown;
+  return (value < 0 ? MINUS : "+") + shown;
+}
+
+export const count = (number) => integers.format(number);
+export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
+export const day = (unixSeconds) => (unixSeconds ? dates.format(unixSeconds * 1000) : "undated");
+export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}%`;
+
+export function duration(seconds) {
+  if (seconds === Infinity) return "longer";
+  if (seconds < 1) return `${Number((seconds * 1000).toPrecision(2))} ms`;
+  return `${Number(seconds.toPrecision(2))} s`;
+}

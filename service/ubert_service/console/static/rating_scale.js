@@ -1,0 +1,48 @@
+// A rating and its interval, drawn on the scale and said in words.
+
+import { element } from "./elements.js";
+import { many, percent, stars } from "./format.js";
+
+let scale = { lowest: 1, highest: 5 };
+export const useScale = (given) => { scale = given; };
+
+const at = (rating) => percent((rating - scale.lowest) / (scale.highest - scale.lowest), 2);
+
+export function intervalText({ interval }) {
+  if (!interval) return "This bundle was exported without intervals.";
+  return `Between ${stars(interval.low)} and ${stars(interval.high)} in ${percent(interval.coverage)} of cases.`;
+}
+
+export function ratingScale({ rating, interval }, { before = null, small = false } = {}) {
+  const low = interval?.low ?? rating;
+  const high = interval?.high ?? rating;
+  const ticks = small ? [] : Array.from({ length: Math.floor(scale.highest - scale.lowest) + 1 }, (_, step) => scale.lowest + step);
+  const label = `${stars(rating)} stars on a scale from ${scale.lowest} to ${scale.highest}` +
+    (interval ? `, interval ${stars(low)} to ${stars(high)}` : "");
+  return element(
+    "div",
+    { class: small ? "scale small" : "scale", role: "img", "aria-label": label },
+    element("div", { class: "track" }),
+    element("div", { class: "interval", vars: { "--from": at(low), "--to": at(high) } }),
+    before === null ? null : element("div", { class: "point before", vars: { "--at": at(before) } }),
+    element("div", { class: "point", vars: { "--at": at(rating) } }),
+    ...ticks.map((tick) => element("span", { class: "tick", vars: { "--at": at(tick) } }, String(tick))),
+  );
+}
+
+const BASES = {
+  full: "The network read reviews of both sides",
+  one_side: "Only one side has ratings to go by",
+  bias: "No reviews to read on one side, so the rating comes from rating counts alone",
+  mean: "Nothing is known of either side, so it is the mean of all ratings",
+};
+
+export function grounds(prediction) {
+  const parts = [BASES[prediction.basis] ?? `Basis: ${prediction.basis}`];
+  if (prediction.basis === "full") parts.push(`: ${prediction.user_reviews} of the user, ${prediction.item_reviews} of the item`);
+  parts.push(".");
+  if (!prediction.user_known) parts.push(" Training has not seen this user.");
+  if (!prediction.item_known) parts.push(" Training has not seen this item.");
+  if (prediction.missing_states) parts.push(` The store has lost the states of ${many(prediction.missing_states, "review")}.`);
+  return parts.join("");
+}

@@ -1,0 +1,105 @@
+// Reviews written from this page: stored by the service like any other, and deleted again from here.
+
+import { Combobox } from "./combobox.js";
+import { announce, byId, element, showProblem } from "./elements.js";
+import { signed, stars } from "./format.js";
+import * as service from "./service.js";
+
+const GUEST = "console-guest";
+const STARS = [1, 2, 3, 4, 5];
+
+export class Writing {
+  // `rateAgain` loads the pair anew and gives its rating before and after.
+  constructor(rateAgain) {
+    this.rateAgain = rateAgain;
+    this.written = [];
+    byId("writing-stars").append(
+      ...STARS.map((value) =>
+        element("label", {}, element("input", { type: "radio", name: "rating", value, checked: value === 5 }), ` ${value} ★`)),
+    );
+    byId("writing-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#store();
+    });
+    for (const radio of byId("writing-form").querySelectorAll("[name=side]")) radio.addEventListener("change", () => this.#askForOther());
+  }
+
+  begin(pair) {
+    this.pair = pair;
+    byId("writing-item-label").textContent = `Someone else reviews ${pair.item}`;
+    byId("writing-user-label").textContent = `${pair.user} reviews another item`;
+    this.#askForOther();
+    showProblem(byId("writing-problem"), null);
+    this.#list();
+  }
+
+  get #side() { return byId("writing-form").elements.side.value; }
+
+  // Not the pair itself: a rating never reads the review that its own user wrote on its own item.
+  #askForOther() {
+    const aboutItem = this.#side === "item";
+    this.other = new Combobox(byId("writing-other"), aboutItem
+      ? { label: "Reviewer", find: service.findUsers }
+      : { label: "Other item", find: service.findItems });
+    this.other.value = aboutItem ? GUEST : "";
+  }
+
+  async #store() {
+    const form = byId("writing-form");
+    const review = {
+      user: this.#side === "item" ? this.other.value : this.pair.user,
+      item: this.#side === "item" ? this.pair.item : this.other.value,
+      rating: Number(form.elements.rating.value),
+      text: byId("writing-text").value,
+    };
+    await this.#attempt(form.querySelector("[type=submit]"), async () => {
+      if (!this.other.value) throw new service.Problem({ title: "One more is needed", detail: "Say who reviews what." });
+      if (review.user === this.pair.user && review.item === this.pair.item) {
+        throw new service.Problem({ title: "This would move nothing", detail: "A rating never reads the review that its own user wrote on its own item." });
+      }
+      const stored = await service.writeReview(review);
+      this.written.push({ ...review, name: stored.review_id, tokens: stored.tokens });
+      byId("writing-text").value = "";
+      return "stored";
+    });
+  }
+
+  async #remove(review) {
+    await this.#attempt(null, async () => {
+      await service.removeReview(review.name, review.user, review.item);
+      this.written = this.written.filter((other) => other !== review);
+      return "deleted";
+    });
+    byId("writing-title").focus();
+  }
+
+  async #attempt(button, change) {
+    showProblem(byId("writing-problem"), null);
+    if (button) button.disabled = true;
+    try {
+      const done = await change();
+      const { before, after } = await this.rateAgain();
+      this.moved = `Review ${done}: ${stars(before)} → ${stars(after)} stars (${signed(after - before, 3)}).`;
+      this.#list();
+      announce(this.moved);
+    } catch (error) {
+      showProblem(byId("writing-problem"), error);
+    } finally {
+      if (button) button.disabled = false;
+    }
+  }
+
+  #list() {
+    const rows = this.written.map((review) =>
+      element(
+        "li",
+        {},
+        `★ ${review.rating} by ${review.user} on ${review.item}, ${review.tokens} tokens `,
+        element("button", { type: "button", on: { click: () => this.#remove(review) } }, "Delete", element("span", { class: "unseen" }, ` the review of ${review.item} by ${review.user}`)),
+      ));
+    byId("written").replaceChildren(
+      ...(this.moved ? [element("p", { class: "moved" }, this.moved)] : []),
+      ...(rows.length ? [element("h3", {}, "Written from this page"), element("ul", { class: "written" }, ...rows)] : []),
+    );
+  }
+}
