@@ -1,6 +1,6 @@
 """From stored bytes to the padded arrays that the scorer graph reads."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,7 +42,7 @@ def _decode(review_id: str, payload: bytes, namespace: Namespace) -> FloatMatrix
 
 @dataclass(frozen=True, kw_only=True)
 class PaddedSide:
-    """One side of B pairs: states (B, N, D), offsets (B, N) and mask (B, N), True = real."""
+    """One side of B entities: states (B, N, D), offsets (B, N) and mask (B, N), True = real."""
 
     states: NDArray[np.float32]
     offsets: NDArray[np.float32]
@@ -51,7 +51,10 @@ class PaddedSide:
 
 @dataclass(frozen=True, kw_only=True)
 class ScorerBatch:
-    """One user against B items: embedding rows user (1,), item (B,) and domain (B,), int64, and the two sides."""
+    """B pairs: embedding rows user (U,), item (B,) and domain (B,), int64, and the two sides.
+
+    U is B, or 1 for a user and its side that all items share.
+    """
 
     user: NDArray[np.int64]
     item: NDArray[np.int64]
@@ -95,18 +98,3 @@ def pad_side(
 def token_count(history: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> int:
     """Rows N that a history's states have together."""
     return sum(len(states[review.review_id]) for review in history)
-
-
-def length_batches(lengths: Sequence[int], *, shared: int, budget: int) -> Iterator[list[int]]:
-    """Positions of ``lengths`` in batches of like length, so that little is padded.
-
-    A batch costs its size times (its longest length + ``shared``), at most ``budget`` unless one alone is above.
-    """
-    batch: list[int] = []
-    for position in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * (lengths[position] + shared) > budget:
-            yield batch
-            batch = []
-        batch.append(position)
-    if batch:
-        yield batch

@@ -1,6 +1,5 @@
 """The scoring engine: pairs in, predictions out, whatever route or batch they come from."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
 from ubert_model.states import FloatMatrix, Namespace, StateStore
-from ubert_service.assembly import ScorerBatch, length_batches, pad_side, read_states, token_count
+from ubert_service.assembly import ScorerBatch, pad_side, read_states, token_count
+from ubert_service.batching import PairTokens, plan_batches
 from ubert_service.evidence import Basis, Evidence, Reason
 from ubert_service.histories import EVERY_REVIEW, Pair, PairHistories, ReviewFilter, read_histories
 from ubert_service.runtime import ScoringRuntime
@@ -114,22 +114,29 @@ class ScoringEngine:
         self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Positions of pairs with the network's outputs for them, batch by batch."""
-        for group in _with_one_user_side(evidence):
-            user_tokens = token_count(evidence[group[0]].user, states)
-            item_tokens = [token_count(evidence[position].item, states) for position in group]
-            for batch in length_batches(item_tokens, shared=user_tokens, budget=self._batch_tokens):
-                positions = [group[index] for index in batch]
-                yield positions, self._runtime.score(self._batch([evidence[one] for one in positions], states))
+        readable = [position for position, one in enumerate(evidence) if one.basis == "full"]
+        tokens = [
+            PairTokens(
+                user_side=_user_side(evidence[position]),
+                user=token_count(evidence[position].user, states),
+                item=token_count(evidence[position].item, states),
+            )
+            for position in readable
+        ]
+        for batch in plan_batches(tokens, budget=self._batch_tokens):
+            positions = [readable[index] for index in batch]
+            yield positions, self._runtime.score(self._batch([evidence[position] for position in positions], states))
 
     def _batch(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> ScorerBatch:
-        """The graph's inputs for pairs that share their user side."""
+        """The network's inputs for some pairs; a user side that all share is there once."""
         scale = self._manifest.config.scale
+        users = evidence[:1] if len({_user_side(one) for one in evidence}) == 1 else evidence
         items = [one.histories.pair.item for one in evidence]
         return ScorerBatch(
-            user=np.array([self._identities.users.row(evidence[0].histories.pair.user)], dtype=np.int64),
+            user=np.array([self._identities.users.row(one.histories.pair.user) for one in users], dtype=np.int64),
             item=np.array([self._identities.items.row(item) for item in items], dtype=np.int64),
             domain=np.array([self._identities.domain_row(item) for item in items], dtype=np.int64),
-            user_side=pad_side([evidence[0].user], states, scale),
+            user_side=pad_side([one.user for one in users], states, scale),
             item_side=pad_side([one.item for one in evidence], states, scale),
         )
 
@@ -166,13 +173,6 @@ def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[P
         yield together
 
 
-def _with_one_user_side(evidence: Sequence[Evidence]) -> list[list[int]]:
-    """Positions of the pairs that the network can rate, grouped by what it reads of the user.
-
-    A user who has reviewed a candidate reads without that review there, and so may have another side than elsewhere.
-    """
-    groups: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
-    for position, one in enumerate(evidence):
-        if one.basis == "full":
-            groups[one.histories.pair.user, *(review.review_id for review in one.user)].append(position)
-    return list(groups.values())
+def _user_side(evidence: Evidence) -> tuple[str, ...]:
+    """What the network reads of the user: a user who has reviewed the candidate reads without that review."""
+    return (evidence.histories.pair.user, *(review.review_id for review in evidence.user))

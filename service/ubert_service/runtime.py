@@ -27,7 +27,7 @@ class ScoringRuntime(Protocol):
         """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
-        """Network outputs of one user and B items: (B,), in stars.
+        """Network outputs of B pairs: (B,), in stars.
 
         Raises ``DeviceUnavailableError`` if the device stops working.
         """
