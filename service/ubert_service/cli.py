@@ -10,9 +10,10 @@ import typer
 from ubert_model.errors import UbertError
 from ubert_model.states import open_store
 from ubert_service.app import create_app
+from ubert_service.logs import configure_logs
 from ubert_service.served import ServedBundle
 from ubert_service.server import serve
-from ubert_service.settings import Device, LogFormat, LogLevel, Settings, read_toml
+from ubert_service.settings import Device, LogFormat, LogLevel, RuntimeChoice, Settings, read_toml
 
 _USAGE_ERROR = 2
 _DEFAULTS = Settings.model_construct()
@@ -38,6 +39,9 @@ def run(
     device: Annotated[
         Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail where no GPU works; auto: then take the CPU.")
     ] = _DEFAULTS.device,
+    runtime: Annotated[
+        RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; auto: the fastest, by a measurement.")
+    ] = _DEFAULTS.runtime,
     threads: Annotated[
         int, typer.Option(envvar="UBERT_THREADS", min=0, help="Threads of one scoring call; 0: one a core.")
     ] = _DEFAULTS.threads,
@@ -87,6 +91,7 @@ def run(
         host=host,
         port=port,
         device=device,
+        runtime=runtime,
         threads=threads,
         concurrency=concurrency,
         queue_requests=queue_requests,
@@ -100,6 +105,7 @@ def run(
         log_level=log_level,
         log_format=log_format,
     )
+    configure_logs(settings)
     with closing(open_store(settings.store)) as opened:
         serve(create_app(settings, ServedBundle.load(settings, opened)), settings)
 

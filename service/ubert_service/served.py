@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from ubert_model.bundle import ENCODER_GRAPH, SCORER_GRAPH, Bundle
+from ubert_model.bundle import ENCODER_GRAPH, Bundle
 from ubert_model.errors import ConfigError, DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateStore, codec_names
@@ -14,7 +14,8 @@ from ubert_service.engine import ScoringEngine
 from ubert_service.listing import ReviewListing
 from ubert_service.observed import ObservedEncoder, ObservedRuntime, ObservedStore
 from ubert_service.review_book import ReviewBook
-from ubert_service.runtime import OnnxRuntime, ScoringRuntime
+from ubert_service.runtime import ScoringRuntime
+from ubert_service.runtime_choice import open_runtime
 from ubert_service.settings import Settings
 from ubert_service.telemetry import Telemetry
 
@@ -48,19 +49,20 @@ class ServedBundle:
         if settings.codec not in codec_names():
             raise ConfigError(f"codec = {settings.codec!r}: use one of {', '.join(codec_names())}")
         bundle = Bundle.load(settings.bundle)
+        encoder = OnnxReviewEncoder(
+            bundle.file(ENCODER_GRAPH),
+            bundle.tokenizer(),
+            state_dim=bundle.manifest.state_dim,
+            device=settings.device,
+            threads=settings.threads,
+        )
         return cls(
             bundle=bundle,
             identities=bundle.identities,
             namespace=bundle.manifest.namespace(settings.codec),
             store=store,
-            runtime=OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads),
-            encoder=OnnxReviewEncoder(
-                bundle.file(ENCODER_GRAPH),
-                bundle.tokenizer(),
-                state_dim=bundle.manifest.state_dim,
-                device=settings.device,
-                threads=settings.threads,
-            ),
+            runtime=open_runtime(settings, bundle, encoder),
+            encoder=encoder,
         )
 
     @cached_property

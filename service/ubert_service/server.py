@@ -14,7 +14,6 @@ from fastapi import FastAPI
 
 from ubert_model.errors import ConfigError
 from ubert_service.context import ServiceContext
-from ubert_service.logs import configure_logs
 from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30
@@ -31,7 +30,6 @@ def serve(app: FastAPI, settings: Settings) -> None:
     cannot be listened on.
     """
     with _listen(settings.host, settings.port) as listener:
-        configure_logs(settings)
         _end_quietly_on_signals()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         _log.info("listening on http://%s:%d", host, listener.getsockname()[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from support.random_models import DOMAINS, ITEMS, USERS, VOCABULARY, rating_model
 from support.tiny_tokenizer import tiny_tokenizer_json
@@ -16,6 +17,7 @@ from ubert_model.bundle import (
     METRICS,
     SCORER_GRAPH,
     TOKENIZER,
+    WEIGHTS,
     Bundle,
     Manifest,
     write_bundle,
@@ -64,6 +66,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         (directory / IDENTITIES).write_text(json.dumps(identities.to_json()), encoding="utf-8")
         (directory / METRICS).write_text("{}", encoding="utf-8")
         (directory / TOKENIZER).write_text(_tokenizer_of_the_model(), encoding="utf-8")
+        save_file(model.state_dict(), directory / WEIGHTS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
 

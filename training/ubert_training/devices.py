@@ -6,6 +6,7 @@ import torch
 from accelerate import Accelerator
 
 from ubert_model.errors import ConfigError, DeviceUnavailableError
+from ubert_model.nn.devices import has_native_bfloat16
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -26,10 +27,7 @@ def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
 
     Raises ``ConfigError`` if it was asked for on a CPU that would have to emulate it, many times slower.
     """
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported()
-    else:
-        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    native = has_native_bfloat16(device)
     if precision == "bf16" and not native:
         raise ConfigError(f"precision = 'bf16': this {device.type} computes it only by emulation; use fp32 or auto")
     return native and precision != "fp32"

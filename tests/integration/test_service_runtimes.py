@@ -1,0 +1,108 @@
+"""Which runtime scores, and what is refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from support.tiny_bundle import TinyBundle
+from ubert_model.bundle import Bundle
+from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
+from ubert_model.nn.devices import has_native_bfloat16
+from ubert_service import runtime_choice
+from ubert_service.assembly import ScorerBatch
+from ubert_service.runtime import ActiveDevice, OnnxRuntime
+from ubert_service.runtime_choice import LARGEST_DIFFERENCE, Trial, fastest, trial_batch, try_runtimes
+from ubert_service.served import ServedBundle
+from ubert_service.settings import FixedRuntime, Settings
+from ubert_service.torch_runtime import TorchRuntime, device_to_use
+
+
+class Constant:
+    """A runtime that rates every pair alike."""
+
+    def __init__(self, stars: float) -> None:
+        self._stars = stars
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        return np.full(len(batch.item), self._stars, dtype=np.float32)
+
+
+def trial(name: FixedRuntime, seconds: float, difference: float) -> Trial:
+    return Trial(name=name, runtime=Constant(0.0), seconds=seconds, difference=difference)
+
+
+def served_by(tiny: TinyBundle, **settings: object) -> ServedBundle:
+    values = {"bundle": tiny.bundle.path, "store": "redis://unused", "device": "cpu", "threads": 1, **settings}
+    return ServedBundle.load(Settings.of(**values), store=None)  # type: ignore[arg-type]  # loading never reads it
+
+
+def test_the_fastest_runtime_is_chosen_among_those_that_agree_with_the_graph() -> None:
+    exact, equal = trial("onnx", 3.0, 0.0), trial("torch", 2.0, LARGEST_DIFFERENCE)
+    rough = trial("torch-bf16", 1.0, 1.01 * LARGEST_DIFFERENCE)
+    assert fastest([exact, equal, rough]) is equal
+    assert fastest([exact, rough]) is exact
+
+
+def test_a_trial_tells_the_largest_difference_from_the_graph(tiny: TinyBundle) -> None:
+    batch = trial_batch(tiny.bundle, served_by(tiny).encoder)
+    trials = try_runtimes({"onnx": Constant(3.0), "torch": Constant(3.25)}, batch)
+    assert [(one.name, one.difference) for one in trials] == [("onnx", 0.0), ("torch", 0.25)]
+    assert all(one.seconds > 0 for one in trials)
+
+
+def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -> None:
+    served = served_by(tiny)
+    config = tiny.bundle.manifest.config
+    batch = trial_batch(tiny.bundle, served.encoder)
+    assert batch.user_side.states.shape == (1, config.max_tokens, config.state_dim)
+    assert batch.item_side.mask.sum(axis=1).tolist() == [config.max_tokens - pair for pair in range(4)]
+    assert len(np.unique(batch.item_side.states[:, 0], axis=0)) == 4
+    assert batch.item_side.states.std() > 0.01
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("torch", 1e-5), ("torch-bf16", 0.05), ("auto", LARGEST_DIFFERENCE)])
+def test_whatever_runtime_is_asked_for_rates_as_the_graph_does(tiny: TinyBundle, name: str, tolerance: float) -> None:
+    if name == "torch-bf16" and not has_native_bfloat16(torch.device("cpu")):
+        pytest.skip("this CPU only emulates bfloat16")
+    served = served_by(tiny, runtime=name)
+    batch = trial_batch(tiny.bundle, served.encoder)
+    pairs = replace(  # each with a user of its own
+        batch, user=np.repeat(batch.user, len(batch.item)), user_side=batch.item_side
+    )
+    for each in (batch, pairs):
+        expected = served_by(tiny).runtime.score(each)
+        assert np.ptp(expected) > 0
+        np.testing.assert_allclose(served.runtime.score(each), expected, rtol=0, atol=tolerance)
+    assert served.runtime.device() == "cpu"
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(ConfigError, match="only emulates bfloat16"):
+        served_by(tiny, runtime="torch-bf16")
+
+
+def test_weights_of_another_shape_are_refused_by_name(tiny: TinyBundle) -> None:
+    manifest = replace(tiny.bundle.manifest, state_dim=tiny.bundle.manifest.state_dim + 1)
+    with pytest.raises(BundleError, match=r"model\.safetensors cannot be loaded"):
+        TorchRuntime(Bundle(tiny.bundle.path, manifest), device="cpu", threads=1, bfloat16=False)
+
+
+def test_auto_without_torch_is_the_graph(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_choice, "find_spec", lambda name: None)
+    assert isinstance(served_by(tiny, runtime="auto").runtime, OnnxRuntime)
+    with pytest.raises(ConfigError, match=r"u-bert\[torch\]"):
+        served_by(tiny, runtime="torch")
+
+
+def test_torch_on_a_gpu_that_is_missing_is_refused() -> None:
+    with pytest.raises(DeviceUnavailableError, match="sees no GPU"):
+        device_to_use("cuda", has_cuda=False)
+    assert device_to_use("auto", has_cuda=False) == device_to_use("cpu", has_cuda=True) == "cpu"
+    assert device_to_use("auto", has_cuda=True) == device_to_use("cuda", has_cuda=True) == "cuda"
