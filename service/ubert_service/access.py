@@ -9,7 +9,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -18,6 +18,7 @@ from ubert_service.errors import ForbiddenError, UnauthenticatedError
 
 AccessScope = Literal["read", "write", "admin"]
 
+_SCOPES = ", ".join(get_args(AccessScope))
 _KEY_BYTES = 32
 _SCHEME = "bearer"
 _OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json"})
@@ -88,14 +89,19 @@ class ApiKeys:
         return found[0]
 
 
-def new_key(name: str, scopes: Iterable[AccessScope]) -> tuple[str, str]:
-    """A new random key, and the table for the file of keys that lets it in. Raises ``ConfigError`` for a bad name."""
+def new_key(name: str, scopes: Iterable[str]) -> tuple[str, str]:
+    """A new random key, and the table for the file of keys that lets it in.
+
+    Raises ``ConfigError`` for a name or a scope that the file cannot hold.
+    """
     key = secrets.token_urlsafe(_KEY_BYTES)
     scope_list = list(dict.fromkeys(scopes))
     try:
         _KeyTable.validate_python({name: {"sha256": _digest(key), "scopes": scope_list}})
     except ValidationError as error:
-        raise ConfigError(f"key {name!r}: use letters, digits, - and _, and at least one scope") from error
+        raise ConfigError(
+            f"key {name!r}: use letters, digits, - and _ for its name, and the scopes {_SCOPES}"
+        ) from error
     quoted = ", ".join(f'"{scope}"' for scope in scope_list)
     return key, f'[{name}]\nsha256 = "{_digest(key)}"\nscopes = [{quoted}]\n'
 

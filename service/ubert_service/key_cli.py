@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ubert_model.errors import ConfigError
-from ubert_service.access import AccessScope, new_key
+from ubert_service.access import new_key
 
 _USAGE_ERROR = 2
 
@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help="Make an API key: the key itself on stderr, once; on stdout its table for the file of --api-keys.")
 def run(
     name: Annotated[str, typer.Argument(help="Who will use it; stands in the log.")],
-    scope: Annotated[list[AccessScope], typer.Option(help="What it allows; may be repeated.")],
+    scope: Annotated[list[str], typer.Option(help="What it allows: read, write or admin; may be repeated.")],
 ) -> None:
     try:
         key, table = new_key(name, scope)

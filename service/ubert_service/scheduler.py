@@ -99,6 +99,11 @@ class Scheduler:
         self._quiet = asyncio.Event()
         self._quiet.set()
 
+    @property
+    def waiting(self) -> int:
+        """How many questions wait for a thread."""
+        return len(self._waiting)
+
     def refuse_if_full(self, tokens: int = 0) -> None:
         """Raises ``OverloadedError`` if work of that many tokens would not be admitted now.
 

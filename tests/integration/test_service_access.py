@@ -1,0 +1,104 @@
+"""API keys over HTTP, and a store behind TLS."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from support.tls_redis import tls_redis
+from ubert_model.errors import StoreUnavailableError
+from ubert_model.states import StateStore, open_store
+from ubert_service.access import new_key
+from ubert_service.app import create_app
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
+REVIEW = {"user": "u1", "item": "i1", "rating": 4, "text": "Stays in tune."}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """A service that asks for keys, and a key of each kind."""
+
+    client: httpx.Client
+    reader: str
+    writer: str
+
+    def status(self, method: str, path: str, key: str | None, body: object = None) -> int:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return self.client.request(method, path, json=body, headers=headers).status_code
+
+
+@pytest.fixture
+def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path) -> Iterator[Guarded]:
+    corpus.write(lmdb_store, tiny.bundle)
+    (reader, reader_table), (writer, writer_table) = new_key("page", ["read"]), new_key("job", ["read", "write"])
+    path = tmp_path / "keys.toml"
+    path.write_text(reader_table + writer_table)
+    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:x", device="cpu", threads=1, api_keys=path)
+    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+        yield Guarded(client=client, reader=reader, writer=writer)
+
+
+def test_reading_and_writing_need_their_own_keys(guarded: Guarded) -> None:
+    assert guarded.status("POST", "/predict", None, PREDICT) == 401
+    assert guarded.status("POST", "/predict", "wrong", PREDICT) == 401
+    assert guarded.status("POST", "/predict", guarded.reader, PREDICT) == 200
+    assert guarded.status("GET", "/users/u0", guarded.reader) == 200
+    assert guarded.status("POST", "/reviews", guarded.reader, REVIEW) == 403
+    assert guarded.status("POST", "/reviews", guarded.writer, REVIEW) == 201
+
+
+def test_a_refusal_is_a_problem_that_names_the_scheme(guarded: Guarded) -> None:
+    refused = guarded.client.post("/predict", json=PREDICT)
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert refused.json()["type"] == "urn:u-bert:problem:unauthenticated"
+    assert refused.json()["request_id"] == refused.headers["x-request-id"]
+
+
+def test_health_and_metrics_need_no_key(guarded: Guarded) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        assert guarded.status("GET", path, None) == 200
+
+
+def test_whoever_has_no_key_cannot_make_the_service_read_a_body(guarded: Guarded) -> None:
+    address = (guarded.client.base_url.host, guarded.client.base_url.port or 0)
+    with socket.create_connection(address, timeout=10.0) as caller:
+        caller.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert caller.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+def test_the_log_names_the_key_and_never_shows_it(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    for key in (guarded.reader, guarded.reader + "x"):
+        guarded.status("POST", "/predict", key, PREDICT)
+    lines = [record.args for record in caplog.records if record.name == "ubert_service.requests"]
+    assert [line["caller"] for line in lines if isinstance(line, dict)] == ["page", None]
+    assert guarded.reader not in caplog.text
+
+
+def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_not(
+    tiny: TinyBundle, corpus: Corpus
+) -> None:
+    with tls_redis() as redis:
+        trusting = f"rediss://127.0.0.1:{redis.port}/0?ssl_ca_certs={redis.authority}"
+        store = open_store(trusting)
+        corpus.write(store, tiny.bundle)
+        settings = Settings.of(bundle=tiny.bundle.path, store=trusting, device="cpu", threads=1)
+        with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+            assert client.get("/readyz").status_code == 200
+            (prediction,) = client.post("/predict", json=PREDICT).raise_for_status().json()["predictions"]
+        store.close()
+        assert prediction["basis"] == "full"
+
+        for refused in (f"rediss://127.0.0.1:{redis.port}/0", f"redis://127.0.0.1:{redis.port}/0"):
+            distrusting = open_store(refused)
+            with pytest.raises(StoreUnavailableError):
+                distrusting.namespaces()
+            distrusting.close()

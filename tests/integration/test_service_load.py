@@ -1,0 +1,309 @@
+"""More requests than can be served at once, over real connections: refusals, deadlines, callers who go, an ending."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from http.client import HTTPConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+from fastapi import FastAPI
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from support.running_app import running
+from support.serve_process import ServeProcess
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import StateStore
+from ubert_service.app import create_app
+from ubert_service.assembly import ScorerBatch
+from ubert_service.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+PATIENCE = 10.0
+PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
+RANK = {"user": "u0", "candidates": ["i1"]}
+
+
+class HeldRuntime:
+    """Computes as the bundle's own does, but not before the test lets it."""
+
+    def __init__(self, runtime: ScoringRuntime) -> None:
+        self._runtime = runtime
+        self.entered = threading.Semaphore(0)
+        self.released = threading.Event()
+        self.runs = 0
+
+    def device(self) -> ActiveDevice:
+        return self._runtime.device()
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        self.runs += 1
+        self.entered.release()
+        assert self.released.wait(PATIENCE)
+        return self._runtime.score(batch)
+
+
+@pytest.fixture
+def store(corpus: Corpus, tiny: TinyBundle, lmdb_store: StateStore) -> StateStore:
+    corpus.write(lmdb_store, tiny.bundle)
+    return lmdb_store
+
+
+class Service:
+    """An app of one thread whose network the test holds; ``hold`` returns once that thread is at work."""
+
+    def __init__(self, tiny: TinyBundle, store: StateStore, **options: Any) -> None:
+        values = {"bundle": tiny.bundle.path, "store": "lmdb:unused", "device": "cpu", "threads": 1, "concurrency": 1}
+        settings = Settings.of(**{**values, **options})
+        served = ServedBundle.load(settings, store)
+        self.runtime = HeldRuntime(served.runtime)
+        self.app: FastAPI = create_app(settings, replace(served, runtime=self.runtime))
+        self._askers = ThreadPoolExecutor(32)
+
+    def __enter__(self) -> "Service":
+        with ExitStack() as stack:
+            stack.enter_context(self._askers)
+            self.client = stack.enter_context(running(self.app))
+            stack.callback(self.runtime.released.set)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.runtime.released.set()
+        self._stack.close()
+
+    def ask(self, path: str, body: Any, **headers: str) -> Callable[[], httpx.Response]:
+        """Send a request from a thread of its own; calling what this returns waits for the answer."""
+        return self._askers.submit(self.client.post, path, json=body, headers=headers).result
+
+    def hold(self) -> Callable[[], httpx.Response]:
+        answer = self.ask("/predict", PREDICT)
+        assert self.runtime.entered.acquire(timeout=PATIENCE)
+        return answer
+
+    def metric(self, name: str) -> float:
+        text = self.client.get("/metrics").text
+        return sum(
+            sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        )
+
+    def until_waiting(self, count: int) -> None:
+        """Until so many requests stand in the queue."""
+        self.until(lambda: self.waiting == count)
+
+    @property
+    def waiting(self) -> int:
+        waiting: int = self.app.state.context.scheduler.waiting
+        return waiting
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+
+def problem(response: httpx.Response) -> str:
+    name: str = response.json()["type"].rpartition(":")[2]
+    return name
+
+
+def test_past_the_queue_both_routes_get_429_and_what_was_accepted_is_answered(
+    tiny: TinyBundle, store: StateStore
+) -> None:
+    with Service(tiny, store, queue_requests=3) as service:
+        accepted = [service.hold(), *(service.ask("/rank", RANK) for _ in range(3))]
+        service.until_waiting(3)
+        refused = [service.client.post(path, json=body) for path, body in (("/predict", PREDICT), ("/rank", RANK))]
+        for response in refused:
+            assert (response.status_code, problem(response)) == (429, "overloaded")
+            assert int(response.headers["retry-after"]) > 0
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert service.client.get(path).status_code == 200
+        service.runtime.released.set()
+        assert [answer().status_code for answer in accepted] == [200] * 4
+        assert service.client.post("/predict", json=PREDICT).status_code == 200
+        assert service.metric("ubert_refused_total") == 2
+
+
+def test_a_few_large_requests_fill_the_queue_as_many_small_ones_do(tiny: TinyBundle, store: StateStore) -> None:
+    large = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
+    tokens = tiny.model.config.max_tokens * 13
+    with Service(tiny, store, queue_tokens=2 * tokens) as service:
+        accepted = [service.hold(), service.ask("/rank", large), service.ask("/rank", large)]
+        service.until_waiting(2)
+        assert service.client.post("/predict", json=PREDICT).status_code == 429
+        service.runtime.released.set()
+        assert [answer().status_code for answer in accepted] == [200] * 3
+
+
+def test_requests_of_several_callers_are_scored_together_and_each_gets_its_own_answer(
+    tiny: TinyBundle, store: StateStore
+) -> None:
+    pairs = [{"user": f"u{number % 8}", "item": f"i{number}"} for number in range(12)]
+    with Service(tiny, store) as service:
+        held = service.hold()
+        answers = [service.ask("/predict", {"pairs": [pair]}) for pair in pairs]
+        service.until_waiting(12)
+        service.runtime.released.set()
+        together = [answer().json()["predictions"][0] for answer in (*answers,)]
+        held()
+        assert service.metric("ubert_queue_batch_requests_count") == 2
+        alone = service.client.post("/predict", json={"pairs": pairs}).json()["predictions"]
+    assert [{"user": one["user"], "item": one["item"]} for one in together] == pairs
+    assert [one["rating"] for one in together] == pytest.approx([one["rating"] for one in alone], abs=1e-5)
+
+
+def test_requests_that_may_read_different_reviews_are_never_scored_as_one(
+    tiny: TinyBundle, store: StateStore, corpus: Corpus
+) -> None:
+    read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    without = {**PREDICT, "exclude_review_ids": [read.review_id]}
+    with Service(tiny, store) as service:
+        held = service.hold()
+        answers = [service.ask("/predict", body) for body in (PREDICT, without, PREDICT, without)]
+        service.until_waiting(4)
+        service.runtime.released.set()
+        together = [answer().json() for answer in answers]
+        held()
+        alone = [service.client.post("/predict", json=body).json() for body in (PREDICT, without)]
+    assert together == alone * 2
+    assert alone[0] != alone[1]
+
+
+def test_one_poisonous_request_fails_alone(tiny: TinyBundle, store: StateStore, corpus: Corpus) -> None:
+    damaged = next(
+        entry for entry in corpus.of_user("u3") if entry.tokens and entry.item != PREDICT["pairs"][0]["item"]
+    )
+    store.put(tiny.bundle.manifest.namespace("fp32").version, [(damaged, b"UBRS and nothing more")])
+    users = ("u0", "u1", "u3", "u2", "u4", "u5")
+    healthy_item = next(
+        f"i{number}" for number in range(12) if all(entry.user != "u3" for entry in corpus.of_item(f"i{number}"))
+    )
+    with Service(tiny, store) as service:
+        held = service.hold()
+        answers = {user: service.ask("/predict", {"pairs": [{"user": user, "item": healthy_item}]}) for user in users}
+        service.until_waiting(len(users))
+        service.runtime.released.set()
+        held()
+        statuses = {user: answer().status_code for user, answer in answers.items()}
+        assert problem(answers["u3"]()) == "state-corrupt"
+    assert statuses == {user: 500 if user == "u3" else 200 for user in users}
+
+
+def test_an_expired_request_gets_504_and_is_never_scored(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store) as service:
+        held = service.hold()
+        for path, body in (("/predict", PREDICT), ("/rank", RANK)):
+            response = service.client.post(path, json=body, headers={"X-Request-Timeout": "0.05"})
+            assert (response.status_code, problem(response)) == (504, "deadline-passed")
+        assert service.waiting == 0
+        service.runtime.released.set()
+        assert held().status_code == 200
+        assert (service.runtime.runs, service.metric("ubert_expired_total")) == (1, 2)
+
+
+def test_a_setting_bounds_requests_that_name_no_deadline(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store, request_timeout=1.0) as service:
+        assert service.hold()().status_code == 504
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf", "1e9"])
+def test_a_deadline_that_is_none_is_refused(tiny: TinyBundle, store: StateStore, seconds: str) -> None:
+    with Service(tiny, store) as service:
+        response = service.client.post("/predict", json=PREDICT, headers={"X-Request-Timeout": seconds})
+    assert (response.status_code, problem(response)) == (422, "invalid-request")
+    assert response.json()["errors"][0]["pointer"] == "/header/X-Request-Timeout"
+
+
+def raw_request(path: str, body: Any, *, length: int | None = None) -> bytes:
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {length or len(content)}\r\n\r\n".encode() + content
+
+
+def connect(client: httpx.Client) -> socket.socket:
+    return socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=PATIENCE)
+
+
+def test_the_work_of_a_caller_who_goes_is_dropped(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store) as service:
+        held = service.hold()
+        with connect(service.client) as caller:
+            caller.sendall(raw_request("/predict", {"pairs": [{"user": "u2", "item": "i2"}]}))
+            service.until_waiting(1)
+        service.until_waiting(0)
+        service.runtime.released.set()
+        assert held().status_code == 200
+        assert (service.runtime.runs, service.metric("ubert_cancelled_total")) == (1, 1)
+
+
+def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store, request_timeout=0.2) as service, connect(service.client) as caller:
+        caller.sendall(raw_request("/predict", PREDICT, length=10_000))
+        answer = caller.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"urn:u-bert:problem:body-too-slow" in answer
+
+
+@pytest.fixture
+def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
+    corpus.write(redis_store, tiny.bundle)
+    options = ["--device", "cpu", "--threads", "1"]
+    with ServeProcess("--bundle", str(tiny.bundle.path), "--store", own_redis_url, *options) as process:
+        yield process
+
+
+def ask_until_told_to_leave(address: str, asked: threading.Barrier, answered: list[int]) -> None:
+    """As a well-behaved caller: over one connection, until an answer says that it is the last."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
+    leaving = False
+    for number in range(100_000):
+        if number == 3:
+            asked.wait(PATIENCE)  # everyone is in full swing when the signal comes
+        connection.request("POST", "/predict", json.dumps(PREDICT), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        response.read()
+        answered.append(response.status)
+        if leaving := response.headers.get("Connection") == "close":
+            break
+    connection.close()
+    assert leaving
+
+
+def test_sigterm_loses_no_request_that_was_sent(process: ServeProcess) -> None:
+    callers = 16
+    asked = threading.Barrier(callers + 1)
+    answered: list[int] = []
+    with ThreadPoolExecutor(callers) as threads:
+        asking = [threads.submit(ask_until_told_to_leave, process.address, asked, answered) for _ in range(callers)]
+        asked.wait(PATIENCE)
+        status = process.terminate()
+        for caller in asking:
+            caller.result()  # a connection that ends without an answer raises here
+    assert status == 0
+    assert set(answered) == {200}
+
+
+def test_a_thousand_connections_are_open_and_every_one_of_them_is_answered(process: ServeProcess) -> None:
+    with ExitStack() as open_connections:
+        callers = [open_connections.enter_context(connect(process.client)) for _ in range(1_000)]
+        assert process.client.post("/predict", json=PREDICT).status_code == 200
+        for caller in callers:
+            caller.sendall(raw_request("/predict", PREDICT))
+        answers = [caller.recv(65536).split(b" ", 2)[1] for caller in callers]
+    assert set(answers) <= {b"200", b"429"}
+    assert answers.count(b"200") >= 100

@@ -1,0 +1,112 @@
+"""API keys: what a request needs, who is let in, and that nothing on the way gives a key away."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ubert_model.errors import ConfigError
+from ubert_service.access import AccessScope, ApiKeys, needed_scope, new_key
+from ubert_service.app import described_app
+from ubert_service.errors import ForbiddenError, UnauthenticatedError
+from ubert_service.key_cli import app as key_command
+
+
+def keys_of(tmp_path: Path, *tables: str) -> ApiKeys:
+    path = tmp_path / "keys.toml"
+    path.write_text("\n".join(tables))
+    return ApiKeys.read(path)
+
+
+def test_a_key_opens_what_its_scopes_say_and_nothing_else(tmp_path: Path) -> None:
+    reader, reader_table = new_key("page", ["read"])
+    writer, writer_table = new_key("import-job", ["read", "write"])
+    keys = keys_of(tmp_path, reader_table, writer_table)
+
+    assert keys.authorise(f"Bearer {reader}", "read") == "page"
+    assert keys.authorise(f"bearer  {writer} ", "write") == "import-job"
+    with pytest.raises(ForbiddenError, match="page"):
+        keys.authorise(f"Bearer {reader}", "write")
+    with pytest.raises(ForbiddenError, match="import-job"):
+        keys.authorise(f"Bearer {writer}", "admin")
+
+
+@pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic {key}", "{key}", "Bearer {key}x", "Bearer ü"])
+def test_whoever_shows_no_known_key_is_not_let_in_and_learns_nothing(tmp_path: Path, header: str | None) -> None:
+    key, table = new_key("page", ["read"])
+    with pytest.raises(UnauthenticatedError) as refusal:
+        keys_of(tmp_path, table).authorise(header and header.format(key=key), "read")
+    assert key not in str(refusal.value)
+
+
+def test_the_file_of_keys_holds_no_key() -> None:
+    key, table = new_key("page", ["read"])
+    other, _ = new_key("page", ["read"])
+    assert key not in table
+    assert key != other
+    assert len(key) >= 43  # 256 bits
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("GET", "/healthz", None),
+        ("GET", "/readyz", None),
+        ("GET", "/metrics", None),
+        ("GET", "/openapi.json", None),
+        ("POST", "/healthz", "write"),
+        ("POST", "/predict", "read"),
+        ("POST", "/rank", "read"),
+        ("GET", "/users/u1", "read"),
+        ("POST", "/reviews", "write"),
+        ("DELETE", "/reviews/r1", "write"),
+        ("POST", "/admin/promote", "admin"),
+        ("POST", "/not-yet-thought-of", "write"),
+        ("GET", "/not-yet-thought-of", "read"),
+    ],
+)
+def test_each_address_asks_for_its_scope(method: str, path: str, scope: AccessScope | None) -> None:
+    assert needed_scope(method, path) == scope
+
+
+def test_every_route_but_those_of_health_documents_that_it_may_refuse() -> None:
+    for path, operations in described_app().openapi()["paths"].items():
+        for method, operation in operations.items():
+            closed = needed_scope(method.upper(), path) is not None
+            assert ({"401", "403"} <= set(operation["responses"])) == closed, (method, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[page]\nscopes = ['read']",
+        "[page]\nsha256 = 'short'\nscopes = ['read']",
+        f"[page]\nsha256 = '{'0' * 64}'\nscopes = []",
+        f"[page]\nsha256 = '{'0' * 64}'\nscopes = ['all']",
+        f"['a b']\nsha256 = '{'0' * 64}'\nscopes = ['read']",
+        "page = ",
+    ],
+)
+def test_a_file_of_keys_that_cannot_be_used_is_refused_without_showing_a_hash(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        keys_of(tmp_path, content)
+    assert "0" * 64 not in str(refusal.value)
+
+
+def test_a_missing_file_of_keys_never_means_that_everyone_is_let_in(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"keys\.toml"):
+        ApiKeys.read(tmp_path / "keys.toml")
+
+
+def test_what_the_command_writes_is_what_the_service_reads(tmp_path: Path) -> None:
+    made = CliRunner().invoke(key_command, ["page", "--scope", "read", "--scope", "write"])
+    assert made.exit_code == 0
+    keys = keys_of(tmp_path, made.stdout)
+    assert keys.authorise(f"Bearer {made.stderr.strip()}", "write") == "page"
+
+
+def test_the_command_refuses_a_name_that_the_file_cannot_hold() -> None:
+    refused = CliRunner().invoke(key_command, ["two words", "--scope", "read"])
+    assert refused.exit_code == 2
+    assert "two words" in refused.stderr
