@@ -12,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ubert_model.config import ModelConfig
+from ubert_model.config import ModelConfig, require
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.intervals import RatingIntervals
 from ubert_model.rating import BiasModel
+from ubert_model.states.codec import StateCodec, is_trained, make_codec
+from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
 
@@ -29,6 +31,7 @@ IDENTITIES = "identities.json"
 ENCODER_GRAPH = "encoder.onnx"
 SCORER_GRAPH = "scorer.onnx"
 METRICS = "metrics.json"
+CODEBOOKS = "codebooks.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +79,18 @@ class Manifest:
             raise BundleError(f"{MANIFEST}: {error}; export the bundle again") from error
 
     def namespace(self, codec: str) -> Namespace:
-        """Where a store keeps this bundle's states under a codec. Bundles with the same encoder share it."""
-        version = hashlib.sha256(f"{self.encoder_digest}/{codec}".encode()).hexdigest()[:16]
+        """Where a store keeps this bundle's states under a codec. Bundles with the same encoder share it.
+
+        A product code's namespace is shared by bundles with the same codebooks as well. Raises ``ConfigError`` for an
+        unknown codec, and for a product code where the bundle has no codebooks.
+        """
+        parts = [self.encoder_digest, codec]
+        if is_trained(codec):
+            require(
+                CODEBOOKS in self.files, "codec", codec, f"the bundle has no {CODEBOOKS}: export it again, or use int4"
+            )
+            parts.append(self.files[CODEBOOKS])
+        version = hashlib.sha256("/".join(parts).encode()).hexdigest()[:16]
         return Namespace(
             version=version,
             encoder_digest=self.encoder_digest,
@@ -128,6 +141,14 @@ class Bundle:
     def tokenizer(self) -> ReviewTokenizer:
         """A tokenizer cut to the length that states are made with."""
         return ReviewTokenizer(self.file(TOKENIZER).read_text(encoding="utf-8"), self.manifest.config.max_length)
+
+    def codec(self, name: str) -> StateCodec:
+        """How states are written to and read from ``manifest.namespace(name)``; raises as that does."""
+        return make_codec(self.manifest.namespace(name), self._codebooks if is_trained(name) else None)
+
+    @cached_property
+    def _codebooks(self) -> Codebooks:
+        return Codebooks.load(self.file(CODEBOOKS))
 
     def metrics(self) -> Any:
         """What evaluation found before export, as plain values."""

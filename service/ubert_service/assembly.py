@@ -9,35 +9,33 @@ from numpy.typing import NDArray
 from ubert_model.config import RatingScale
 from ubert_model.errors import StateError
 from ubert_model.rating import rating_offsets
-from ubert_model.states import FloatMatrix, Namespace, ReviewEntry, StateStore, decode_states
+from ubert_model.states import FloatMatrix, ReviewEntry, StateCodec, StateStore
 
 
-def read_states(store: StateStore, namespace: Namespace, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
-    """The (L, D) states of those reviews that the store has, in one round trip.
+def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
+    """The states, (rows, D) each, of those reviews that the store has, in one round trip.
 
     Raises ``CorruptStateError``, ``ForeignStateError`` or ``StateError`` naming the review whose state cannot be
     used.
     """
     distinct = list(dict.fromkeys(review_ids))
-    payloads = store.states(namespace.version, distinct) if distinct else []
-    return {
-        review_id: _decode(review_id, payload, namespace)
-        for review_id, payload in zip(distinct, payloads, strict=True)
-        if payload is not None
-    }
-
-
-def _decode(review_id: str, payload: bytes, namespace: Namespace) -> FloatMatrix:
+    payloads = store.states(codec.namespace.version, distinct) if distinct else []
+    found = {name: payload for name, payload in zip(distinct, payloads, strict=True) if payload is not None}
     try:
-        states = decode_states(payload, version=namespace.version)
+        states, offsets = codec.decode_many(list(found.values()))
     except StateError as error:
-        raise type(error)(f"state of review {review_id!r}: {error}; run `ubert precompute` again") from error
-    if states.shape[1] != namespace.state_dim:
-        raise StateError(
-            f"state of review {review_id!r} has dimension {states.shape[1]}, the bundle needs {namespace.state_dim}; "
-            "run `ubert precompute` again"
-        )
-    return states
+        raise _named(error, found, codec) from error
+    return dict(zip(found, np.split(states, offsets[1:-1]), strict=True)) if found else {}
+
+
+def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) -> StateError:
+    """The error of the first review whose state cannot be used, with its name."""
+    for review_id, payload in payloads.items():
+        try:
+            codec.decode(payload)
+        except StateError as cause:
+            return type(cause)(f"state of review {review_id!r}: {cause}; run `ubert precompute` again")
+    return error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from ubert_model.bundle import Manifest
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
-from ubert_model.states import FloatMatrix, Namespace, StateStore
+from ubert_model.states import FloatMatrix, StateCodec, StateStore
 from ubert_service.assembly import ScorerBatch, pad_side, read_states, token_count
 from ubert_service.batching import PairTokens, plan_batches
 from ubert_service.evidence import Basis, Evidence, Reason
@@ -46,7 +46,7 @@ class ScoringEngine:
         *,
         manifest: Manifest,
         identities: Identities,
-        namespace: Namespace,
+        codec: StateCodec,
         store: StateStore,
         runtime: ScoringRuntime,
         batch_tokens: int = _BATCH_TOKENS,
@@ -54,11 +54,11 @@ class ScoringEngine:
     ) -> None:
         self._manifest = manifest
         self._identities = identities
-        self._namespace = namespace
+        self._codec = codec
         self._store = store
         self._runtime = runtime
         self._batch_tokens = batch_tokens
-        self._fetched_tokens = fetched_floats // namespace.state_dim
+        self._fetched_tokens = fetched_floats // codec.namespace.state_dim
 
     def score(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
@@ -68,7 +68,9 @@ class ScoringEngine:
         Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``.
         """
         distinct = list(dict.fromkeys(pairs))
-        histories = read_histories(self._store, self._namespace.version, distinct, self._manifest.config, readable)
+        histories = read_histories(
+            self._store, self._codec.namespace.version, distinct, self._manifest.config, readable
+        )
         predictions = {
             prediction.pair: prediction
             for together in _fetches(histories, self._fetched_tokens)
@@ -79,7 +81,7 @@ class ScoringEngine:
     def _score_together(self, histories: Sequence[PairHistories]) -> list[Prediction]:
         """Predictions for pairs whose states fit into memory together."""
         review_ids = (review.review_id for pair in histories for review in (*pair.user.selected, *pair.item.selected))
-        states = read_states(self._store, self._namespace, review_ids)
+        states = read_states(self._store, self._codec, review_ids)
         evidence = [Evidence.of(pair, states) for pair in histories]
         ratings = self._ratings(evidence, states)
         return [self._prediction(one, rating) for one, rating in zip(evidence, ratings.tolist(), strict=True)]

@@ -10,7 +10,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.review_id import review_id
-from ubert_model.states import Namespace, ReviewEntry, StateStore, encode_states
+from ubert_model.states import ReviewEntry, StateCodec, StateStore
 from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
 
 if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
@@ -56,13 +56,14 @@ class ReviewBook:
         self,
         *,
         scale: RatingScale,
-        namespace: Namespace,
+        codec: StateCodec,
         store: StateStore,
         encoder: "ReviewEncoding",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._scale = scale
-        self._namespace = namespace
+        self._codec = codec
+        self._namespace = codec.namespace
         self._store = store
         self._encoder = encoder
         self._clock = clock
@@ -99,7 +100,7 @@ class ReviewBook:
             timestamp=self._timestamp(review, before),
             tokens=len(states),
         )
-        payload = encode_states(states, codec=self._namespace.codec, version=self._namespace.version)
+        payload = self._codec.encode(states)
         self._store.put(self._namespace.version, [(entry, payload)])
         return WrittenReview(
             entry=entry,

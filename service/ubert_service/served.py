@@ -5,9 +5,9 @@ from functools import cached_property
 from typing import Self
 
 from ubert_model.bundle import ENCODER_GRAPH, Bundle
-from ubert_model.errors import ConfigError, DeviceUnavailableError, StateError, StoreError
+from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
-from ubert_model.states import Namespace, StateStore, codec_names
+from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
 from ubert_service.directory import EntityDirectory
 from ubert_service.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.engine import ScoringEngine
@@ -35,7 +35,7 @@ class ServedBundle:
 
     bundle: Bundle
     identities: Identities
-    namespace: Namespace
+    codec: StateCodec
     store: StateStore
     runtime: ScoringRuntime
     encoder: ReviewEncoding
@@ -44,10 +44,10 @@ class ServedBundle:
     def load(cls, settings: Settings, store: StateStore) -> Self:
         """Read the bundle and open its graphs. Does not touch the store, which may still be away.
 
-        Raises ``BundleError``, ``ConfigError`` for an unknown codec, and ``DeviceUnavailableError``.
+        Raises ``BundleError``, ``ConfigError`` for a codec that is unknown or that the bundle has no codebook for, and
+        ``DeviceUnavailableError``.
         """
-        if settings.codec not in codec_names():
-            raise ConfigError(f"codec = {settings.codec!r}: use one of {', '.join(codec_names())}")
+        require_codec(settings.codec)
         bundle = Bundle.load(settings.bundle)
         encoder = OnnxReviewEncoder(
             bundle.file(ENCODER_GRAPH),
@@ -59,11 +59,16 @@ class ServedBundle:
         return cls(
             bundle=bundle,
             identities=bundle.identities,
-            namespace=bundle.manifest.namespace(settings.codec),
+            codec=bundle.codec(settings.codec),
             store=store,
             runtime=open_runtime(settings, bundle, encoder),
             encoder=encoder,
         )
+
+    @property
+    def namespace(self) -> Namespace:
+        """Where the store keeps the states that are served."""
+        return self.codec.namespace
 
     @cached_property
     def engine(self) -> ScoringEngine:
@@ -71,7 +76,7 @@ class ServedBundle:
         return ScoringEngine(
             manifest=self.bundle.manifest,
             identities=self.identities,
-            namespace=self.namespace,
+            codec=self.codec,
             store=self.store,
             runtime=self.runtime,
         )
@@ -81,7 +86,7 @@ class ServedBundle:
         """Writes and removes reviews."""
         return ReviewBook(
             scale=self.bundle.manifest.config.scale,
-            namespace=self.namespace,
+            codec=self.codec,
             store=self.store,
             encoder=self.encoder,
         )

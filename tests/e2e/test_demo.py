@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ubert_model.bundle import Bundle
-from ubert_model.states import FloatMatrix, decode_states, open_store
+from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.synth import SynthOptions, write_corpus
@@ -71,7 +71,7 @@ def test_the_evaluation_compares_with_every_baseline_on_every_slice(demo: Path) 
 def test_the_store_holds_the_training_part_and_no_evaluation_review(demo: Path) -> None:
     table = ReviewTable.load(demo / "reviews" / "reviews.parquet")
     split = Split.load(demo / "split.parquet", table)
-    version = Bundle.load(demo / "bundle").manifest.namespace("fp32").version
+    version = Bundle.load(demo / "bundle").manifest.namespace(DEFAULT_CODEC).version
     store = open_store(f"lmdb:{demo / 'store'}")
     listed = {entry.review_id for reviews in store.user_reviews(version, store.users(version)) for entry in reviews}
     store.close()
@@ -88,7 +88,8 @@ def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
 
 def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
     """The states of every listed review, and a check that both sides list the same and none is missing."""
-    version = Bundle.load(demo / "bundle").manifest.namespace("fp32").version
+    codec = Bundle.load(demo / "bundle").codec("fp32")
+    version = codec.namespace.version
     store = open_store(url)
     by_user = {entry.review_id for reviews in store.user_reviews(version, store.users(version)) for entry in reviews}
     by_item = {entry.review_id for reviews in store.item_reviews(version, store.items(version)) for entry in reviews}
@@ -96,7 +97,7 @@ def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
     payloads = dict(zip(sorted(by_user), store.states(version, sorted(by_user)), strict=True))
     store.close()
     assert None not in payloads.values()
-    return {name: decode_states(payload, version=version) for name, payload in payloads.items() if payload}
+    return {name: codec.decode(payload) for name, payload in payloads.items() if payload}
 
 
 def precompute(demo: Path, url: str, *program: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import CorruptStateError, ForeignStateError, StateError
-from ubert_model.states import StateStore, encode_states, open_store
+from ubert_model.states import StateStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.engine import Prediction, ScoringEngine
 from ubert_service.histories import Pair
@@ -46,7 +46,7 @@ def engine_over(store: StateStore, tiny: TinyBundle, runtime: OnnxRuntime, **lim
     return ScoringEngine(
         manifest=tiny.bundle.manifest,
         identities=tiny.bundle.identities,
-        namespace=tiny.bundle.manifest.namespace("fp32"),
+        codec=tiny.bundle.codec("fp32"),
         store=store,
         runtime=runtime,
         **limits,
@@ -217,10 +217,12 @@ def test_damaged_foreign_or_misshapen_states_raise_and_name_the_review(
     pair = reviewed_pair(corpus)
     read = next(one for one in corpus.of_user(pair.user) if one.tokens and one.item != pair.item)
     states = corpus.states[read.review_id]
-    payload = encode_states(states, codec="fp32", version=version)
+    codec = tiny.bundle.codec("fp32")
+    payload = codec.encode(states)
     flipped = payload[:40] + bytes([payload[40] ^ 1]) + payload[41:]
-    foreign = encode_states(states, codec="fp32", version="f" * 16)
-    narrow = encode_states(np.ascontiguousarray(states[:, :-1]), codec="fp32", version=version)
+    foreign = make_codec(replace(codec.namespace, version="f" * 16)).encode(states)
+    narrow_codec = make_codec(replace(codec.namespace, state_dim=states.shape[1] - 1))
+    narrow = narrow_codec.encode(states[:, :-1])
 
     for bad, error in [(flipped, CorruptStateError), (foreign, ForeignStateError), (narrow, StateError)]:
         lmdb_store.put(version, [(read, bad)])

@@ -157,7 +157,7 @@ def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBu
     def book_at(second: float) -> ReviewBook:
         return ReviewBook(
             scale=served.bundle.manifest.config.scale,
-            namespace=served.namespace,
+            codec=served.codec,
             store=served.store,
             encoder=served.encoder,
             clock=lambda: second,

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from support.store_contents import OTHER_VERSION, VERSION, namespace_of, review_of
 from ubert_model.errors import ConfigError, InputError
-from ubert_model.states import FinishedShard, ReviewEntry, encode_states, open_store
+from ubert_model.states import FinishedShard, ReviewEntry, make_codec, open_store
 from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
 from ubert_training.cli import make_app
 from ubert_training.commands.states import _shown
@@ -57,7 +57,7 @@ def entries() -> list[ReviewEntry]:
 
 def state_of(entry: ReviewEntry, *, version: str = VERSION, tokens: int | None = None) -> bytes:
     values = np.ones((entry.tokens if tokens is None else tokens, 8), dtype=np.float32)
-    return encode_states(values, codec="int8", version=version)
+    return make_codec(namespace_of(version)).encode(values)
 
 
 def states_command(*arguments: str, said: str = "") -> Result:

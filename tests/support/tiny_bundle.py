@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from support.codebooks import random_codebooks
 from support.random_models import DOMAINS, ITEMS, USERS, VOCABULARY, rating_model
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
+    CODEBOOKS,
     ENCODER_GRAPH,
     IDENTITIES,
     METRICS,
@@ -27,7 +29,7 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating import BiasModel, blend, rating_offsets
-from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, encode_states
+from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
 from ubert_training.export import export_encoder, export_scorer
 
 BIAS = BiasModel(mean=3.5, intercept=0.1, user_weight=0.8, item_weight=0.7, user_shrinkage=2.0, item_shrinkage=3.0)
@@ -67,6 +69,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         (directory / METRICS).write_text("{}", encoding="utf-8")
         (directory / TOKENIZER).write_text(_tokenizer_of_the_model(), encoding="utf-8")
         save_file(model.state_dict(), directory / WEIGHTS)
+        random_codebooks(model.review_encoder.dim).save(directory / CODEBOOKS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
 
@@ -115,13 +118,10 @@ class Corpus:
         return Corpus(entries=[entry for entry in self.entries if wanted(entry)], states=self.states)
 
     def write(self, store: StateStore, bundle: Bundle, codec: str = "fp32") -> None:
-        namespace = bundle.manifest.namespace(codec)
-        store.open_namespace(namespace)
-        payloads = [
-            encode_states(self.states[entry.review_id], codec=codec, version=namespace.version)
-            for entry in self.entries
-        ]
-        store.put(namespace.version, list(zip(self.entries, payloads, strict=True)))
+        written_as = bundle.codec(codec)
+        store.open_namespace(written_as.namespace)
+        payloads = [written_as.encode(self.states[entry.review_id]) for entry in self.entries]
+        store.put(written_as.namespace.version, list(zip(self.entries, payloads, strict=True)))
 
 
 def _newest_first(entries: Iterable[ReviewEntry]) -> list[ReviewEntry]:

@@ -13,6 +13,7 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.codebooks import codebooks_of, save_codebooks
 from ubert_training.devices import make_accelerator
 from ubert_training.finetune_options import FinetuneOptions
 from ubert_training.finetuning_task import FinetuningTask, solve_prediction_layer
@@ -82,6 +83,10 @@ def finetune(
     if accelerator.is_main_process:
         save_model(directory, model, model.review_encoder, config, tokenizer_json, identities)
         parts.save(directory)
+        encoder = model.review_encoder
+        save_codebooks(
+            codebooks_of(encoder, tokens, split.train, bank, accelerator.device, options.loop.seed), directory
+        )
         split.save(directory / SPLIT, table)
         stage.finish(
             {

@@ -1,11 +1,13 @@
 """From a fine-tuned model to the bundle that the online side opens (`ubert export`)."""
 
 import json
+import shutil
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from ubert_model.bundle import (
+    CODEBOOKS,
     ENCODER_CONFIG,
     ENCODER_GRAPH,
     IDENTITIES,
@@ -31,13 +33,16 @@ from ubert_training.state_bank import encoder_digest
 def export_bundle(run: Path, bundle: Path) -> Bundle:
     """Write the bundle of a finished and evaluated ``finetune`` stage.
 
-    Raises ``InputError`` if the stage is not finished or has not been evaluated: a bundle carries its metrics.
+    Raises ``InputError`` if the stage is not finished, has not been evaluated (a bundle carries its metrics) or has no
+    codebooks.
     """
     files = load_model(run, KIND)
     stage = finished_stage(run, KIND)
     evaluation = run / EVALUATION
     if not evaluation.is_file():
         raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle carries its metrics")
+    if not (run / CODEBOOKS).is_file():
+        raise InputError(f"{run} has no {CODEBOOKS}, which compact states need; run `ubert bench states` on it first")
     parts = RatingParts.load(run)
     model = files.build_rating_model()
     encoder = model.review_encoder
@@ -57,6 +62,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")
         (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
         (directory / METRICS).write_text(evaluation.read_text(encoding="utf-8"), encoding="utf-8")
+        shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
 

@@ -5,21 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import BertConfig
 
 from ubert_model.bundle import ENCODER_CONFIG, WEIGHTS, Bundle
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_model.states import StateStore, encode_states
+from ubert_model.states import StateStore
 from ubert_model.states.review import ReviewEntry
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.histories import review_entry
 from ubert_training.model_files import weights_below
 from ubert_training.progress import progress_bar
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.state_bank import StateBank, encode_batch, encoder_digest, matching_bank
+from ubert_training.state_bank import encoder_digest, matching_bank, projected_batch
 from ubert_training.tokens import TokenizedReviews
 
 TOKENS_PER_BATCH = 4096
@@ -54,7 +53,8 @@ def precompute(
     ``states`` may name the cached states of a fine-tuning run; where they were made by the same encoder from the
     same reviews, they are projected instead of encoded again.
     """
-    namespace = bundle.manifest.namespace(codec)
+    written_as = bundle.codec(codec)
+    namespace = written_as.namespace
     store.open_namespace(namespace)
     tokenizer = bundle.tokenizer()
     tokens = TokenizedReviews.of(table.text, tokenizer)
@@ -70,9 +70,9 @@ def precompute(
     with progress_bar(f"precompute, {len(missing):,} reviews left", len(rows)) as advance:
         advance(len(rows) - len(missing))
         for batch in tokens.length_buckets(missing, TOKENS_PER_BATCH):
-            values = _projected(encoder, tokens, batch, bank, accelerator.device)
+            values = projected_batch(encoder, tokens, batch, bank, accelerator.device)
             writes = [
-                (_entry(table, row, tokens), encode_states(matrix, codec=codec, version=namespace.version))
+                (_entry(table, row, tokens), written_as.encode(matrix))
                 for row, matrix in zip(batch.tolist(), values, strict=True)
             ]
             store.put(namespace.version, writes)
@@ -115,21 +115,3 @@ def _batches(rows: NDArray[np.int64]) -> Iterator[Sequence[int]]:
 
 def _entry(table: ReviewTable, row: int, tokens: TokenizedReviews) -> ReviewEntry:
     return review_entry(table, row, int(tokens.lengths[row]))
-
-
-def _projected(
-    encoder: ReviewEncoder,
-    tokens: TokenizedReviews,
-    rows: NDArray[np.int64],
-    bank: StateBank | None,
-    device: torch.device,
-) -> list[NDArray[np.float32]]:
-    """States of some reviews as the store keeps them, each (L, D)."""
-    if bank is None:
-        unprojected = encode_batch(encoder, tokens, rows, device)
-    else:
-        unprojected = [np.ascontiguousarray(bank.review(row)) for row in rows.tolist()]
-    with torch.inference_mode():
-        flat = torch.from_numpy(np.concatenate(unprojected)).to(device)  # (T, d)
-        projected = encoder.project(flat).cpu().numpy()  # (T, D)
-    return np.split(projected, np.cumsum([len(matrix) for matrix in unprojected])[:-1])

@@ -94,6 +94,24 @@ def encode_batch(
     return [states[index, :length].numpy() for index, length in enumerate(lengths)]
 
 
+def projected_batch(
+    encoder: ReviewEncoder,
+    tokens: TokenizedReviews,
+    rows: NDArray[np.int64],
+    bank: StateBank | None,
+    device: torch.device,
+) -> list[NDArray[np.float32]]:
+    """States of some reviews as a store keeps them before its codec, each (L, D): from the bank, else encoded."""
+    if bank is None:
+        unprojected = encode_batch(encoder, tokens, rows, device)
+    else:
+        unprojected = [np.ascontiguousarray(bank.review(row)) for row in rows.tolist()]
+    with torch.inference_mode():
+        flat = torch.from_numpy(np.concatenate(unprojected)).to(device)  # (T, d)
+        projected = encoder.project(flat).cpu().numpy()  # (T, D)
+    return np.split(projected, np.cumsum([len(matrix) for matrix in unprojected])[:-1])
+
+
 def _bank_batches(tokens: TokenizedReviews) -> list[NDArray[np.int64]]:
     return list(tokens.length_buckets(np.flatnonzero(tokens.lengths), TOKENS_PER_BATCH))
 

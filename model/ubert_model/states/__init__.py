@@ -2,7 +2,7 @@
 
 from ubert_model.states.changes import Changes, Revision, entity_mark, state_mark
 from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_namespace
-from ubert_model.states.codec import codec_names, decode_many, decode_states, encode_states
+from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
 from ubert_model.states.opening import open_store
@@ -10,6 +10,7 @@ from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace, StateStore
 
 __all__ = [
+    "DEFAULT_CODEC",
     "MAX_IDENTIFIER_BYTES",
     "Changes",
     "FinishedShard",
@@ -19,17 +20,18 @@ __all__ = [
     "ReviewEntry",
     "Revision",
     "Side",
+    "StateCodec",
     "StateStore",
     "check_namespace",
     "codec_names",
     "copy_namespace",
-    "decode_many",
-    "decode_states",
-    "encode_states",
     "entity_mark",
     "identifier_bytes",
+    "make_codec",
     "open_store",
     "repair_namespace",
+    "require_codec",
     "state_mark",
+    "state_shape",
     "version_bytes",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import CorruptStateError, StateError
-from ubert_model.states.codec import decode_states
+from ubert_model.states.codec import state_shape
 from ubert_model.states.copying import batches
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
@@ -141,7 +141,7 @@ def _check_entries(
 
 def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None:
     """Raises ``StateError`` unless this is a whole state, of this version, of the shape that its line promises."""
-    shape = decode_states(state, version=namespace.version).shape
+    shape = state_shape(state, version=namespace.version)
     if shape != (entry.tokens, namespace.state_dim):
         raise StateError(f"state has shape {shape}, its review list says {(entry.tokens, namespace.state_dim)}")
 

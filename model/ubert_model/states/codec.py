@@ -1,23 +1,26 @@
-"""The byte format of one review's encoder states.
+"""The codecs of one review's encoder states, and the byte format they share.
 
-Little-endian throughout::
+A codec is a precision and, behind a slash, how many neighbouring tokens are averaged into one row: ``int8``,
+``pq2/pool2``. Little-endian throughout::
 
     offset  0  magic "UBRS"
             4  format version, u8
-            5  codec number, u8
+            5  codec, u8: the precision's number in the low four bits, tokens a row less one in the high four
             6  D, u16
             8  state version, 8 bytes
-           16  L, u32
+           16  L, u32: tokens of the review; it has ⌈L / tokens a row⌉ rows
            20  n, u32: bytes of the encoded matrix
-           24  the encoded matrix, by the codec
+           24  the encoded matrix, as its precision says
        24 + n  crc32 of everything before it, u32
 
-The checksum finds every single wrong byte, so damaged bytes raise and never become a wrong array.
+The checksum finds every single wrong byte, so damaged bytes raise and never become a wrong array. The state version
+covers encoder, codec and, for product codes, the codebook: no state is read with another codebook than its own.
 """
 
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,84 +28,155 @@ from numpy.typing import NDArray
 
 from ubert_model.errors import ConfigError, CorruptStateError, ForeignStateError, StateError
 from ubert_model.states.keys import version_bytes
-from ubert_model.states.quantize import CODECS, StateCodec
+from ubert_model.states.pooling import pool_neighbours, pooled_rows
+from ubert_model.states.product_code import PRODUCT_BITS, Codebooks, ProductCode
+from ubert_model.states.quantize import QUANTIZERS, Quantizer
 from ubert_model.states.review import FloatMatrix
+from ubert_model.states.store import Namespace
 
+DEFAULT_CODEC = "fp32"
+TOKENS_A_ROW = (1, 2, 3)
 _MAGIC = b"UBRS"
 _FORMAT = 1
 _HEADER = struct.Struct("<4sBBH8sII")
 _CHECKSUM = struct.Struct("<I")
-_BY_NAME = {codec.name: codec for codec in CODECS}
-_BY_NUMBER = {codec.number: codec for codec in CODECS}
+_UNTRAINED = {quantizer.name: quantizer for quantizer in QUANTIZERS}
 
 
 class _Frame(NamedTuple):
     """A state whose bytes are proved whole, not yet decoded."""
 
-    codec: StateCodec
+    number: int
     tokens: int
     state_dim: int
     encoded: memoryview
 
 
 def codec_names() -> tuple[str, ...]:
-    """The codecs that ``encode_states`` accepts."""
-    return tuple(_BY_NAME)
-
-
-def encode_states(values: FloatMatrix, *, codec: str, version: str) -> bytes:
-    """Encode the states of one review, (L, D) float32; L may be 0.
-
-    Raises ``ConfigError`` for an unknown codec, ``InputError`` for a malformed version and ``StateError`` for
-    a wrong shape or dtype, a non-finite value, or one beyond what the codec can hold.
-    """
-    if codec not in _BY_NAME:
-        raise ConfigError(f"unknown state codec {codec!r}: choose one of {', '.join(_BY_NAME)}")
-    chosen = _BY_NAME[codec]
-    if values.dtype != np.float32 or values.ndim != 2 or values.shape[1] > 0xFFFF:
-        raise StateError(f"states must be float32 (L, D ≤ 65535), not {values.dtype} {values.shape}")
-    peak = float(np.abs(values).max(initial=0.0))
-    if not peak <= chosen.largest:  # also true of a NaN, which any maximum carries along
-        raise StateError(
-            f"states reach {peak}, but codec {codec} holds finite values up to {chosen.largest:g}: "
-            "check the review encoder, or choose another codec"
-        )
-    encoded = chosen.encode(values)
-    header = _HEADER.pack(
-        _MAGIC, _FORMAT, chosen.number, values.shape[1], version_bytes(version), len(values), len(encoded)
+    """All codecs, by precision and then by tokens a row."""
+    return tuple(
+        precision if pooled == 1 else f"{precision}/pool{pooled}"
+        for precision in (*_UNTRAINED, *PRODUCT_BITS)
+        for pooled in TOKENS_A_ROW
     )
-    body = header + encoded
-    return body + _CHECKSUM.pack(zlib.crc32(body))
 
 
-def decode_states(payload: bytes, *, version: str) -> FloatMatrix:
-    """The (L, D) float32 states of one review, in an array of their own.
+def require_codec(name: str) -> None:
+    """Raise ``ConfigError`` unless there is a codec of that name."""
+    if name not in codec_names():
+        precisions = ", ".join((*_UNTRAINED, *PRODUCT_BITS))
+        raise ConfigError(f"codec = {name!r}: use one of {precisions}, alone or with /pool2 or /pool3")
 
-    Raises ``CorruptStateError`` (truncated, magic, format, length, checksum, codec) and ``ForeignStateError``
-    (another state version).
+
+def is_trained(name: str) -> bool:
+    """Does the codec need a codebook? Raises ``ConfigError`` for an unknown name."""
+    require_codec(name)
+    return _parts(name)[0] in PRODUCT_BITS
+
+
+def make_codec(namespace: Namespace, codebooks: Codebooks | None = None) -> "StateCodec":
+    """The codec of a namespace; ``Bundle.codec`` has the namespace and the codebooks at hand.
+
+    Raises ``ConfigError`` for an unknown codec or a product code without codebooks, and ``InputError`` for a malformed
+    version.
     """
+    require_codec(namespace.codec)
+    version_bytes(namespace.version)
+    precision, pooled = _parts(namespace.codec)
+    if precision in _UNTRAINED:
+        return StateCodec(namespace=namespace, quantizer=_UNTRAINED[precision], pooled=pooled)
+    if codebooks is None:
+        raise ConfigError(f"codec = {namespace.codec!r}: it needs the codebooks of a bundle")
+    return StateCodec(namespace=namespace, quantizer=ProductCode(precision, codebooks.of[precision]), pooled=pooled)
+
+
+def state_shape(payload: bytes, *, version: str) -> tuple[int, int]:
+    """(L, D) of a stored review, without decoding it: needs no codebook. Raises as decoding does."""
     frame = _frame(payload, version_bytes(version))
-    states = np.empty((frame.tokens, frame.state_dim), dtype=np.float32)
-    frame.codec.decode(frame.encoded, states)
-    return states
+    return frame.tokens, frame.state_dim
 
 
-def decode_many(payloads: Sequence[bytes], *, version: str, state_dim: int) -> tuple[FloatMatrix, NDArray[np.int64]]:
-    """The states of R reviews, concatenated: (T, D) float32, and offsets (R + 1,).
+@dataclass(frozen=True, kw_only=True)
+class StateCodec:
+    """Writes and reads the states of one namespace. Thread-safe. Made by :func:`make_codec`."""
 
-    Review r has rows ``offsets[r]`` to ``offsets[r + 1]``. Raises as ``decode_states`` does, and ``StateError``
-    if a review has another dimension than ``state_dim``.
-    """
-    wanted = version_bytes(version)
-    frames = [_frame(payload, wanted) for payload in payloads]
-    offsets = np.zeros(len(frames) + 1, dtype=np.int64)
-    np.cumsum([frame.tokens for frame in frames], out=offsets[1:])
-    states = np.empty((int(offsets[-1]), state_dim), dtype=np.float32)
-    for frame, start, end in zip(frames, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+    namespace: Namespace
+    quantizer: Quantizer
+    pooled: int
+
+    @property
+    def name(self) -> str:
+        return self.namespace.codec
+
+    def encode(self, values: FloatMatrix) -> bytes:
+        """The bytes of one review's states, (L, D) float32; L may be 0.
+
+        Raises ``StateError`` for a wrong shape or dtype, a non-finite value, or one beyond what the codec can hold.
+        """
+        self._check_values(values)
+        encoded = self.quantizer.encode(pool_neighbours(np.ascontiguousarray(values), self.pooled))
+        tokens, state_dim = values.shape
+        version = version_bytes(self.namespace.version)
+        body = _HEADER.pack(_MAGIC, _FORMAT, self._number, state_dim, version, tokens, len(encoded)) + encoded
+        return body + _CHECKSUM.pack(zlib.crc32(body))
+
+    def decode(self, payload: bytes) -> FloatMatrix:
+        """The states of one review in an array of their own, (⌈L / tokens a row⌉, D) float32.
+
+        Raises ``CorruptStateError`` (truncated, magic, format, length, checksum, codec), ``ForeignStateError``
+        (another state version: another encoder, codec or codebook) and ``StateError`` (another dimension).
+        """
+        return self.decode_many([payload])[0]
+
+    def decode_many(self, payloads: Sequence[bytes]) -> tuple[FloatMatrix, NDArray[np.int64]]:
+        """The states of R reviews, where the precision allows decoded in one pass: (T, D) float32, offsets (R + 1,).
+
+        Review r has rows ``offsets[r]`` to ``offsets[r + 1]``. Raises as :meth:`decode` does.
+        """
+        wanted = version_bytes(self.namespace.version)
+        frames = [self._checked(_frame(payload, wanted)) for payload in payloads]
+        offsets = np.zeros(len(frames) + 1, dtype=np.int64)
+        np.cumsum([pooled_rows(frame.tokens, self.pooled) for frame in frames], out=offsets[1:])
+        states = np.empty((int(offsets[-1]), self.namespace.state_dim), dtype=np.float32)
+        if self.quantizer.by_row:
+            self.quantizer.decode(memoryview(b"".join(frame.encoded for frame in frames)), states)
+            return states, offsets
+        for frame, start, end in zip(frames, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            self.quantizer.decode(frame.encoded, states[start:end])
+        return states, offsets
+
+    @property
+    def _number(self) -> int:
+        return self.quantizer.number | (self.pooled - 1) << 4
+
+    def _check_values(self, values: FloatMatrix) -> None:
+        state_dim = self.namespace.state_dim
+        if values.dtype != np.float32 or values.ndim != 2 or values.shape[1] != state_dim:
+            raise StateError(f"states must be float32 (L, {state_dim}), not {values.dtype} {values.shape}")
+        peak = float(np.abs(values).max(initial=0.0))
+        if not peak <= self.quantizer.largest:  # also true of a NaN, which any maximum carries along
+            raise StateError(
+                f"states reach {peak}, but codec {self.name} holds finite values up to {self.quantizer.largest:g}: "
+                "check the review encoder, or choose another codec"
+            )
+
+    def _checked(self, frame: _Frame) -> _Frame:
+        state_dim = self.namespace.state_dim
+        if frame.number != self._number:
+            raise CorruptStateError(f"state of codec number {frame.number} where {self._number} ({self.name}) is read")
         if frame.state_dim != state_dim:
-            raise StateError(f"state has dimension {frame.state_dim}, its namespace says {state_dim}")
-        frame.codec.decode(frame.encoded, states[start:end])
-    return states, offsets
+            raise StateError(f"state of dimension {frame.state_dim}, its namespace says {state_dim}")
+        if len(frame.encoded) != self.quantizer.size(pooled_rows(frame.tokens, self.pooled), state_dim):
+            raise CorruptStateError(
+                f"wrong size: {len(frame.encoded)} bytes for {frame.tokens} tokens of dimension {state_dim} "
+                f"in {self.name}"
+            )
+        return frame
+
+
+def _parts(name: str) -> tuple[str, int]:
+    precision, _, pooled = name.partition("/pool")
+    return precision, int(pooled or 1)
 
 
 def _frame(payload: bytes, wanted: bytes) -> _Frame:
@@ -121,11 +195,7 @@ def _frame(payload: bytes, wanted: bytes) -> _Frame:
         raise CorruptStateError("wrong checksum: the bytes of this state were changed after it was written")
     if version != wanted:
         raise ForeignStateError(
-            f"state of version {version.hex()} where {wanted.hex()} is served: precompute it with this bundle"
+            f"state of version {version.hex()} where {wanted.hex()} is served, so of another encoder, codec or "
+            "codebook: precompute it with this bundle"
         )
-    codec = _BY_NUMBER.get(number)
-    if codec is None:
-        raise CorruptStateError(f"unknown codec {number}: this program knows {', '.join(_BY_NAME)}")
-    if size != codec.size(tokens, state_dim):
-        raise CorruptStateError(f"wrong size: {size} bytes for ({tokens}, {state_dim}) in {codec.name}")
-    return _Frame(codec, tokens, state_dim, view[_HEADER.size : end])
+    return _Frame(number, tokens, state_dim, view[_HEADER.size : end])

@@ -1,4 +1,4 @@
-"""How a (L, D) matrix becomes bytes and back. A further codec is one class here and one line in ``CODECS``."""
+"""How a (L, D) matrix becomes bytes and back, without training: one class a precision, one line in ``QUANTIZERS``."""
 
 from typing import Protocol
 
@@ -7,11 +7,11 @@ import numpy as np
 from ubert_model.states.review import FloatMatrix
 
 
-class StateCodec(Protocol):
+class Quantizer(Protocol):
     """One representation of finite encoder states. All bytes are little-endian and row-major.
 
-    ``number`` stands in every stored state and is never reused. ``largest`` is the greatest magnitude that the
-    codec can hold.
+    ``number``, from 1 to 15, stands in every stored state and is never reused. ``largest`` is the greatest magnitude
+    that it can hold. ``by_row``: each row's bytes stand together, so that many matrices, joined, decode as one.
     """
 
     @property
@@ -23,7 +23,10 @@ class StateCodec(Protocol):
     @property
     def largest(self) -> float: ...
 
-    def size(self, tokens: int, state_dim: int) -> int:
+    @property
+    def by_row(self) -> bool: ...
+
+    def size(self, rows: int, state_dim: int) -> int:
         """Number of bytes of an encoded (L, D) matrix."""
 
     def encode(self, values: FloatMatrix) -> bytes:
@@ -39,9 +42,10 @@ class Fp32:
     name = "fp32"
     number = 1
     largest = float(np.finfo(np.float32).max)
+    by_row = True
 
-    def size(self, tokens: int, state_dim: int) -> int:
-        return 4 * tokens * state_dim
+    def size(self, rows: int, state_dim: int) -> int:
+        return 4 * rows * state_dim
 
     def encode(self, values: FloatMatrix) -> bytes:
         return values.astype("<f4", copy=False).tobytes()
@@ -56,9 +60,10 @@ class Fp16:
     name = "fp16"
     number = 2
     largest = float(np.finfo(np.float16).max)
+    by_row = True
 
-    def size(self, tokens: int, state_dim: int) -> int:
-        return 2 * tokens * state_dim
+    def size(self, rows: int, state_dim: int) -> int:
+        return 2 * rows * state_dim
 
     def encode(self, values: FloatMatrix) -> bytes:
         return values.astype("<f2").tobytes()
@@ -76,9 +81,10 @@ class Int8:
     name = "int8"
     number = 3
     largest = 1e38  # scale · 127 is rounded, and must not round past the largest float32
+    by_row = False
 
-    def size(self, tokens: int, state_dim: int) -> int:
-        return tokens * (4 + state_dim)
+    def size(self, rows: int, state_dim: int) -> int:
+        return rows * (4 + state_dim)
 
     def encode(self, values: FloatMatrix) -> bytes:
         scales = np.abs(values).max(axis=1, initial=0.0) / np.float32(127)  # (L,)
@@ -94,4 +100,42 @@ class Int8:
         np.multiply(quantized, scales[:, None], out=out)
 
 
-CODECS: tuple[StateCodec, ...] = (Fp32(), Fp16(), Int8())
+class Int4:
+    """Sixteen even steps from a token's least to its greatest value: absolute error at most ``(max − min) / 30``.
+
+    A row is the least value and the step, fp16 each (their rounding adds at most 2⁻⁹ of the greatest magnitude), then
+    two dimensions a byte, the first in the low bits.
+    """
+
+    name = "int4"
+    number = 4
+    largest = float(np.finfo(np.float16).max)
+    by_row = True
+
+    def size(self, rows: int, state_dim: int) -> int:
+        return rows * self._row(state_dim).itemsize
+
+    def encode(self, values: FloatMatrix) -> bytes:
+        rows, state_dim = values.shape
+        encoded = np.empty(rows, dtype=self._row(state_dim))
+        encoded["least"] = values.min(axis=1, initial=self.largest)
+        least = encoded["least"].astype(np.float32)  # (L,)
+        encoded["step"] = (values.max(axis=1, initial=-self.largest) - least) / 15
+        steps = np.where(encoded["step"] > 0, encoded["step"], 1).astype(np.float32)  # (L,)
+        levels = np.zeros((rows, state_dim + state_dim % 2), dtype=np.uint8)
+        levels[:, :state_dim] = np.rint((values - least[:, None]) / steps[:, None]).clip(0, 15)
+        encoded["levels"] = levels[:, 0::2] | levels[:, 1::2] << 4
+        return encoded.tobytes()
+
+    def decode(self, encoded: memoryview, out: FloatMatrix) -> None:
+        found = np.frombuffer(encoded, dtype=self._row(out.shape[1]))
+        out[:, 0::2] = found["levels"] & 15
+        out[:, 1::2] = (found["levels"] >> 4)[:, : out.shape[1] // 2]
+        out *= found["step"].astype(np.float32)[:, None]
+        out += found["least"].astype(np.float32)[:, None]
+
+    def _row(self, state_dim: int) -> np.dtype[np.void]:
+        return np.dtype([("least", "<f2"), ("step", "<f2"), ("levels", "u1", ((state_dim + 1) // 2,))])
+
+
+QUANTIZERS: tuple[Quantizer, ...] = (Fp32(), Fp16(), Int8(), Int4())

@@ -12,7 +12,8 @@ FloatMatrix = NDArray[np.float32]
 class ReviewEntry:
     """One line of a user's or an item's review list; holds no text and no states.
 
-    ``timestamp`` is in unix seconds (0: unknown). ``tokens`` is the number L of rows that its states have.
+    ``timestamp`` is in unix seconds (0: unknown). ``tokens`` is the number L of its tokens, whatever rows a
+    codec keeps of them: so which reviews a prediction reads never depends on the codec.
     """
 
     review_id: str

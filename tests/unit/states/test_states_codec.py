@@ -6,8 +6,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from support.codebooks import random_codebooks
 from ubert_model.errors import ConfigError, CorruptStateError, ForeignStateError, InputError, StateError
-from ubert_model.states import FloatMatrix, codec_names, decode_many, decode_states, encode_states
+from ubert_model.states import FloatMatrix, Namespace, StateCodec, codec_names, make_codec, state_shape
 
 VERSION = "0123456789abcdef"
 OTHER_VERSION = "fedcba9876543210"
@@ -23,8 +24,14 @@ def matrices(largest: float) -> st.SearchStrategy[FloatMatrix]:
     return arrays(np.float32, st.tuples(st.integers(0, 5), st.integers(1, 6)), elements=values)
 
 
-def encoded_with(codec: str, values: FloatMatrix) -> FloatMatrix:
-    return decode_states(encode_states(values, codec=codec, version=VERSION), version=VERSION)
+def codec_of(name: str, state_dim: int = 24, version: str = VERSION) -> StateCodec:
+    namespace = Namespace(version=version, encoder_digest="e", codec=name, state_dim=state_dim, max_length=64)
+    return make_codec(namespace, random_codebooks(state_dim))
+
+
+def encoded_with(name: str, values: FloatMatrix) -> FloatMatrix:
+    codec = codec_of(name, values.shape[1])
+    return codec.decode(codec.encode(values))
 
 
 @given(values=matrices(float(np.float32(3.4e38))))
@@ -66,14 +73,15 @@ def test_a_review_without_tokens_survives(codec: str) -> None:
 def test_the_memory_layout_of_the_input_never_changes_the_bytes(codec: str) -> None:
     values = normal_states(7)
     transposed = np.asfortranarray(values)
-    assert encode_states(values, codec=codec, version=VERSION) == encode_states(
-        transposed, codec=codec, version=VERSION
-    )
+    assert codec_of(codec).encode(values) == codec_of(codec).encode(transposed)
 
 
 def test_lossy_codecs_are_smaller() -> None:
-    sizes = [len(encode_states(normal_states(64), codec=codec, version=VERSION)) for codec in ("fp32", "fp16", "int8")]
-    assert sizes == [28 + 64 * 24 * 4, 28 + 64 * 24 * 2, 28 + 64 * (24 + 4)]
+    precisions = ("fp32", "fp16", "int8", "int4", "pq2", "pq1")
+    bytes_a_row = (24 * 4, 24 * 2, 24 + 4, 24 // 2 + 4, 24 // 4, 24 // 8)
+    for precision, row in zip(precisions, bytes_a_row, strict=True):
+        for suffix, rows in (("", 64), ("/pool2", 32), ("/pool3", 22)):
+            assert len(codec_of(precision + suffix).encode(normal_states(64))) == 28 + rows * row
 
 
 @pytest.mark.parametrize(
@@ -82,37 +90,39 @@ def test_lossy_codecs_are_smaller() -> None:
         ("fp32", "01", "0000803f" "000000c0", "fb153bc1"),
         ("fp16", "02", "003c" "00c0", "14d3d940"),
         ("int8", "03", "0402813c" "40" "81", "86a5aed7"),
+        ("int4", "04", "00c0" "6632" "0f", "13240159"),
+        ("fp16/pool2", "12", "003c" "00c0", "5855ab41"),
     ],
 )  # fmt: skip
 def test_bytes_written_today_are_read_for_ever(codec: str, number: str, encoded: str, checksum: str) -> None:
     size = len(encoded) // 2
     payload = f"5542525301{number}0200{VERSION}01000000{size:02x}000000{encoded}{checksum}"
     values = np.array([[1.0, -2.0]], dtype=np.float32)
-    assert encode_states(values, codec=codec, version=VERSION).hex() == payload
-    np.testing.assert_allclose(decode_states(bytes.fromhex(payload), version=VERSION), values, rtol=0.01)
+    assert codec_of(codec, 2).encode(values).hex() == payload
+    np.testing.assert_allclose(codec_of(codec, 2).decode(bytes.fromhex(payload)), values, rtol=0.01)
 
 
 @given(st.data())
 def test_a_changed_byte_never_yields_an_array(data: st.DataObject) -> None:
     codec = data.draw(st.sampled_from(codec_names()))
-    payload = bytearray(encode_states(normal_states(3, 4), codec=codec, version=VERSION))
+    payload = bytearray(codec_of(codec, 4).encode(normal_states(3, 4)))
     payload[data.draw(st.integers(0, len(payload) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises((CorruptStateError, ForeignStateError)):
-        decode_states(bytes(payload), version=VERSION)
+        codec_of(codec, 4).decode(bytes(payload))
 
 
 @EVERY_CODEC
 def test_truncated_or_extended_bytes_never_yield_an_array(codec: str) -> None:
-    payload = encode_states(normal_states(2, 3), codec=codec, version=VERSION)
+    payload = codec_of(codec, 3).encode(normal_states(2, 3))
     for wrong in [payload[:end] for end in range(len(payload))] + [payload + b"\0", b"\0" + payload]:
         with pytest.raises(CorruptStateError):
-            decode_states(wrong, version=VERSION)
+            codec_of(codec, 3).decode(wrong)
 
 
 @given(st.binary(max_size=200))
 def test_foreign_bytes_never_yield_an_array(foreign: bytes) -> None:
     with pytest.raises(CorruptStateError):
-        decode_states(foreign, version=VERSION)
+        codec_of("fp32").decode(foreign)
 
 
 def resealed(payload: bytes, offset: int, replacement: bytes) -> bytes:
@@ -126,24 +136,24 @@ def resealed(payload: bytes, offset: int, replacement: bytes) -> bytes:
     [
         (0, b"JUNK", "wrong magic"),
         (4, b"\x09", "unknown state format 9"),
-        (5, b"\xee", "unknown codec 238"),
-        (6, b"\x05\x00", r"wrong size: 24 bytes for \(2, 5\)"),
-        (16, b"\x07", r"wrong size: 24 bytes for \(7, 3\)"),
+        (5, b"\xee", "codec number 238 where 1"),
+        (16, b"\x07", "wrong size: 24 bytes for 7 tokens of dimension 3"),
         (20, b"\x01", "wrong length"),
     ],
 )
 def test_a_well_sealed_state_of_another_format_is_refused_by_name(offset: int, replacement: bytes, reason: str) -> None:
-    payload = encode_states(normal_states(2, 3), codec="fp32", version=VERSION)
+    codec = codec_of("fp32", 3)
+    payload = codec.encode(normal_states(2, 3))
     with pytest.raises(CorruptStateError, match=reason):
-        decode_states(resealed(payload, offset, replacement), version=VERSION)
+        codec.decode(resealed(payload, offset, replacement))
 
 
 def test_a_state_of_another_version_is_refused() -> None:
-    payload = encode_states(normal_states(2), codec="int8", version=OTHER_VERSION)
-    with pytest.raises(ForeignStateError, match=f"{OTHER_VERSION}.*{VERSION}"):
-        decode_states(payload, version=VERSION)
+    payload = codec_of("int8", version=OTHER_VERSION).encode(normal_states(2))
+    with pytest.raises(ForeignStateError, match=f"{OTHER_VERSION}.*{VERSION}.*codebook"):
+        codec_of("int8").decode(payload)
     with pytest.raises(ForeignStateError):
-        decode_many([payload], version=VERSION, state_dim=24)
+        state_shape(payload, version=VERSION)
 
 
 @EVERY_CODEC
@@ -152,59 +162,61 @@ def test_a_value_that_is_not_finite_is_never_stored(codec: str, value: float) ->
     values = normal_states(3)
     values[1, 2] = value
     with pytest.raises(StateError, match="finite"):
-        encode_states(values, codec=codec, version=VERSION)
+        codec_of(codec).encode(values)
 
 
-@pytest.mark.parametrize(("codec", "value"), [("fp16", 65505.0), ("fp16", -1e9), ("int8", 2e38)])
+@pytest.mark.parametrize(
+    ("codec", "value"), [("fp16", 65505.0), ("fp16", -1e9), ("int8", 2e38), ("int4", 65505.0), ("pq1", 1e16)]
+)
 def test_a_value_beyond_the_codec_is_refused_and_never_becomes_infinite(codec: str, value: float) -> None:
     with pytest.raises(StateError, match=codec):
-        encode_states(np.array([[value]], dtype=np.float32), codec=codec, version=VERSION)
+        codec_of(codec, 1).encode(np.array([[value]], dtype=np.float32))
 
 
 @pytest.mark.parametrize(
     "values",
-    [np.zeros((2, 3)), np.zeros(3, np.float32), np.zeros((1, 2, 3), np.float32), np.zeros((1, 65536), np.float32)],
+    [np.zeros((2, 3)), np.zeros(3, np.float32), np.zeros((1, 2, 3), np.float32), np.zeros((1, 4), np.float32)],
     ids=["float64", "vector", "batch", "too wide"],
 )
 def test_only_float32_matrices_are_encoded(values: FloatMatrix) -> None:
-    with pytest.raises(StateError, match="float32"):
-        encode_states(values, codec="fp32", version=VERSION)
+    with pytest.raises(StateError, match=r"float32 \(L, 3\)"):
+        codec_of("fp32", 3).encode(values)
 
 
 def test_an_unknown_codec_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'int5'.*fp32, fp16, int8"):
-        encode_states(normal_states(1), codec="int5", version=VERSION)
+    for name in ("int5", "int8/pool4", "int8/", "int8/poolx", "pool2", ""):
+        with pytest.raises(ConfigError, match=rf"'{name}'.*fp32, fp16, int8, int4, pq2, pq1"):
+            codec_of(name)
 
 
 @pytest.mark.parametrize("version", ["", "0123", "0123456789ABCDEF", "0123456789abcdeg", "0123456789abcdef0", "*"])
 def test_a_malformed_version_is_refused(version: str) -> None:
     with pytest.raises(InputError, match="16 lower-case hex"):
-        encode_states(normal_states(1), codec="fp32", version=version)
+        codec_of("fp32", version=version)
 
 
 @EVERY_CODEC
 def test_decoding_many_equals_decoding_each(codec: str) -> None:
-    payloads = [
-        encode_states(normal_states(tokens, seed=tokens), codec=codec, version=VERSION) for tokens in (3, 0, 1, 17)
-    ]
-    states, offsets = decode_many(payloads, version=VERSION, state_dim=24)
-    assert offsets.tolist() == [0, 3, 3, 4, 21]
+    tokens = (3, 0, 1, 17)
+    payloads = [codec_of(codec).encode(normal_states(count, seed=count)) for count in tokens]
+    states, offsets = codec_of(codec).decode_many(payloads)
+    assert np.diff(offsets).tolist() == [-(-count // codec_of(codec).pooled) for count in tokens]
     assert states.dtype == np.float32
     for review, payload in enumerate(payloads):
         rows = states[offsets[review] : offsets[review + 1]]
-        np.testing.assert_array_equal(rows, decode_states(payload, version=VERSION))
+        np.testing.assert_allclose(rows, codec_of(codec).decode(payload), atol=1e-6)
 
 
 def test_decoding_no_reviews_gives_no_rows_of_the_right_width() -> None:
-    states, offsets = decode_many([], version=VERSION, state_dim=24)
+    states, offsets = codec_of("fp32").decode_many([])
     assert states.shape == (0, 24)
     assert offsets.tolist() == [0]
 
 
 def test_states_of_two_dimensions_are_never_mixed() -> None:
-    payloads = [encode_states(normal_states(1, dim), codec="fp32", version=VERSION) for dim in (24, 25)]
+    payloads = [codec_of("fp32", dim).encode(normal_states(1, dim)) for dim in (24, 25)]
     with pytest.raises(StateError, match="dimension 25"):
-        decode_many(payloads, version=VERSION, state_dim=24)
+        codec_of("fp32").decode_many(payloads)
 
 
 @EVERY_CODEC
@@ -212,3 +224,67 @@ def test_a_decoded_array_can_be_written_to(codec: str) -> None:
     states = encoded_with(codec, normal_states(2))
     states += 1
     assert states.flags.owndata
+
+
+@given(values=matrices(float(np.float32(65504))))
+@example(values=np.array([[6e-8, 3e-8, 0.0]], dtype=np.float32))
+def test_int4_errs_by_at_most_half_a_step_of_its_token(values: FloatMatrix) -> None:
+    exact = values.astype(np.float64)
+    spread = np.ptp(exact, axis=1, keepdims=True)
+    rounding = np.abs(exact).max(axis=1, keepdims=True) * 2.0**-9 + 16 * 2.0**-24  # of least value and step, in fp16
+    assert np.all(np.abs(encoded_with("int4", values) - exact) <= spread / 30 + rounding)
+
+
+def test_a_product_code_finds_the_nearest_centroid_of_every_group() -> None:
+    values = normal_states(40)
+    for name in ("pq2", "pq1"):
+        book = random_codebooks(24).of[name]
+        turned = (values - book.mean) @ book.basis  # (L, M · W)
+        groups = turned.reshape(40, len(book.centroids), -1)
+        squares = np.square(groups[:, :, None] - book.centroids).sum(axis=3)  # (L, M, 256)
+        nearest = book.centroids[np.arange(len(book.centroids)), squares.argmin(axis=2)]  # (L, M, W)
+        expected = nearest.reshape(40, -1) @ book.basis.T + book.mean
+        np.testing.assert_allclose(encoded_with(name, values), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("state_dim", [1, 7, 13])
+def test_a_product_code_takes_a_dimension_that_its_groups_do_not_divide(state_dim: int) -> None:
+    for name in ("pq2", "pq1"):
+        codec = codec_of(name, state_dim)
+        payload = codec.encode(normal_states(5, state_dim))
+        assert codec.decode(payload).shape == (5, state_dim)
+        assert len(payload) == 28 + 5 * -(-state_dim * codec_bits(name) // 8)
+
+
+def codec_bits(name: str) -> int:
+    return int(name[2:])
+
+
+def test_pooling_keeps_the_means_of_neighbouring_tokens() -> None:
+    values = normal_states(7)
+    pooled = encoded_with("fp32/pool3", values)
+    expected = [values[0:3].mean(axis=0), values[3:6].mean(axis=0), values[6]]
+    np.testing.assert_allclose(pooled, expected, atol=1e-6)
+
+
+def test_pooling_the_largest_values_never_overflows() -> None:
+    largest = np.full((2, 3), np.finfo(np.float32).max)
+    np.testing.assert_array_equal(encoded_with("fp32/pool2", largest), largest[:1])
+
+
+@EVERY_CODEC
+def test_a_state_tells_the_reviews_tokens_without_a_codebook(codec: str) -> None:
+    payload = codec_of(codec).encode(normal_states(7))
+    assert state_shape(payload, version=VERSION) == (7, 24)
+
+
+def test_states_of_one_codec_are_never_read_as_anothers() -> None:
+    payload = codec_of("pq1/pool2").encode(normal_states(8))
+    for other in set(codec_names()) - {"pq1/pool2"}:
+        with pytest.raises(CorruptStateError, match="codec number 22"):
+            codec_of(other).decode(payload)
+
+
+def test_a_product_code_without_its_codebooks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'pq1'.*codebooks"):
+        make_codec(codec_of("pq1").namespace)
