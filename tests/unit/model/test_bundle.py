@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from support.codebooks import random_codebooks
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
+    CODEBOOKS,
     ENCODER_GRAPH,
     FORMAT_VERSION,
     IDENTITIES,
@@ -23,10 +25,11 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.config import preset
-from ubert_model.errors import BundleError
+from ubert_model.errors import BundleError, ConfigError, ForeignStateError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import RatingIntervals
 from ubert_model.rating import BiasModel
+from ubert_model.states import codec_names
 
 DRAFT = Manifest(
     config=preset("tiny"),
@@ -196,3 +199,43 @@ def test_bundles_with_the_same_encoder_share_a_namespace_and_no_others_do() -> N
     }
     assert len(versions) == 3
     assert all(set(version) <= set("0123456789abcdef") for version in versions)
+
+
+def with_codebooks(directory: Path, seed: int = 0) -> None:
+    fill(directory)
+    random_codebooks(DRAFT.state_dim, seed).save(directory / CODEBOOKS)
+
+
+def test_another_codebook_is_another_namespace_of_the_product_codes_and_of_no_other_codec(tmp_path: Path) -> None:
+    first, same, other = (
+        write_bundle(tmp_path / name, DRAFT, lambda directory, seed=seed: with_codebooks(directory, seed))
+        for name, seed in (("first", 0), ("same", 0), ("other", 1))
+    )
+    for codec in codec_names():
+        assert first.codec(codec).namespace == same.codec(codec).namespace
+        shared = first.codec(codec).namespace == other.codec(codec).namespace
+        assert shared == (not codec.startswith("pq")), codec
+
+
+def test_states_of_another_codebook_are_refused(tmp_path: Path) -> None:
+    states = np.random.default_rng(0).standard_normal((5, DRAFT.state_dim)).astype(np.float32)
+    first = write_bundle(tmp_path / "first", DRAFT, with_codebooks)
+    other = write_bundle(tmp_path / "other", DRAFT, lambda directory: with_codebooks(directory, seed=1))
+    payload = first.codec("pq1").encode(states)
+    assert first.codec("pq1").decode(payload).shape == states.shape
+    with pytest.raises(ForeignStateError, match="codebook"):
+        other.codec("pq1").decode(payload)
+
+
+def test_a_product_code_of_a_bundle_without_codebooks_is_refused_with_the_remedy(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match=r"'pq1/pool2'.*export it again"):
+        bundle.codec("pq1/pool2")
+
+
+def test_a_file_that_holds_no_codebooks_is_refused(tmp_path: Path) -> None:
+    def junk(directory: Path) -> None:
+        fill(directory)
+        (directory / CODEBOOKS).write_bytes(b"junk")
+
+    with pytest.raises(BundleError, match="no codebooks"):
+        write_bundle(tmp_path / "bundle", DRAFT, junk).codec("pq1")
