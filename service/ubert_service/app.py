@@ -47,7 +47,8 @@ def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
             request_seconds=settings.request_timeout,
             stopping=stopping,
         )
-        yield
+        with observed.keeper:
+            yield
         await scheduler.close()
 
     app = described_app(lifespan)

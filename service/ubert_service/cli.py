@@ -69,6 +69,22 @@ def run(
     api_keys: Annotated[
         Path | None, typer.Option(envvar="UBERT_API_KEYS", help="TOML file that `ubert-serve-key` has written to.")
     ] = None,
+    resident_bytes: Annotated[
+        int, typer.Option(envvar="UBERT_RESIDENT_BYTES", min=0, help="Memory for reviews kept in the process; 0: none.")
+    ] = _DEFAULTS.resident_bytes,
+    resident_lag_s: Annotated[
+        float,
+        typer.Option(
+            "--resident-lag",
+            envvar="UBERT_RESIDENT_LAG_S",
+            min=0,
+            help="Seconds within which a write through another process is seen; 0: the store is asked each time.",
+        ),
+    ] = _DEFAULTS.resident_lag_s,
+    warm_seconds: Annotated[
+        float,
+        typer.Option(envvar="UBERT_WARM_SECONDS", min=0, help="Longest time to fill that memory before it is ready."),
+    ] = _DEFAULTS.warm_seconds,
     max_body_bytes: Annotated[
         int, typer.Option(envvar="UBERT_MAX_BODY_BYTES", min=1, help="Larger request bodies are refused.")
     ] = _DEFAULTS.max_body_bytes,
@@ -101,6 +117,9 @@ def run(
         request_timeout=request_timeout,
         drain_seconds=drain_seconds,
         api_keys=api_keys,
+        resident_bytes=resident_bytes,
+        resident_lag_s=resident_lag_s,
+        warm_seconds=warm_seconds,
         max_body_bytes=max_body_bytes,
         log_level=log_level,
         log_format=log_format,

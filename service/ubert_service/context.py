@@ -7,8 +7,9 @@ from typing import Annotated, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
-from fastapi import Depends, Header, HTTPException, Request
+from fastapi import Depends, Header, HTTPException, Request, Response
 
+from ubert_model.states import REVISION_PATTERN, Revision
 from ubert_service.engine import Prediction
 from ubert_service.errors import CallerGoneError
 from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 MAX_REQUEST_SECONDS = 3600.0
 REQUEST_TIMEOUT = "X-Request-Timeout"
+READ_VERSION = "X-Read-Version"
+"""Of an answer to a write: what to send along with a question whose answer must show it."""
+STALE_SECONDS = "X-Stale-Seconds"
+"""Of an answer while the state store is away: since when nothing is known of changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,4 +146,28 @@ def _json_body(request: Request) -> None:
 
 ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]
 Context = Annotated[RequestContext, Depends(_request_context)]
+
+
+async def _read_version(
+    context: Context,
+    response: Response,
+    version: Annotated[
+        str | None,
+        Header(
+            alias=READ_VERSION,
+            pattern=REVISION_PATTERN,
+            description=f"The `{READ_VERSION}` of a write's answer: this answer shows that write, whoever gives it.",
+        ),
+    ] = None,
+) -> None:
+    residents = context.served.residents
+    if version is not None:
+        revision = Revision.parse(version)
+        await context.work(lambda: residents.catch_up(revision))
+    if stale_s := residents.stale_s:
+        response.headers[STALE_SECONDS] = f"{stale_s:.1f}"
+
+
 JSON_BODY = Depends(_json_body)
+READS_STORE = Depends(_read_version)
+"""For routes that rate: shows a caller its own writes, and says how old its ground is while the store is away."""

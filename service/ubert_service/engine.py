@@ -10,11 +10,12 @@ from ubert_model.bundle import Manifest
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
-from ubert_model.states import FloatMatrix, StateCodec, StateStore
-from ubert_service.assembly import ScorerBatch, pad_side, read_states, token_count
+from ubert_model.states import FloatMatrix
+from ubert_service.assembly import ScorerBatch, pad_side, token_count
 from ubert_service.batching import PairTokens, plan_batches
 from ubert_service.evidence import Basis, Evidence, Reason
-from ubert_service.histories import EVERY_REVIEW, Pair, PairHistories, ReviewFilter, read_histories
+from ubert_service.histories import EVERY_REVIEW, Pair, PairHistories, ReviewFilter
+from ubert_service.residents import Residents
 from ubert_service.runtime import ScoringRuntime
 
 _BATCH_TOKENS = 4 * 1024
@@ -39,26 +40,24 @@ class Prediction:
 
 
 class ScoringEngine:
-    """Rates pairs by one bundle and its states in one store. Thread-safe, keeps nothing between calls."""
+    """Rates pairs by one bundle and the reviews of one store. Thread-safe; itself keeps nothing between calls."""
 
     def __init__(
         self,
         *,
         manifest: Manifest,
         identities: Identities,
-        codec: StateCodec,
-        store: StateStore,
+        residents: Residents,
         runtime: ScoringRuntime,
         batch_tokens: int = _BATCH_TOKENS,
         fetched_floats: int = _FETCHED_FLOATS,
     ) -> None:
         self._manifest = manifest
         self._identities = identities
-        self._codec = codec
-        self._store = store
+        self._residents = residents
         self._runtime = runtime
         self._batch_tokens = batch_tokens
-        self._fetched_tokens = fetched_floats // codec.namespace.state_dim
+        self._fetched_tokens = fetched_floats // manifest.state_dim
 
     def score(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
@@ -68,9 +67,7 @@ class ScoringEngine:
         Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``.
         """
         distinct = list(dict.fromkeys(pairs))
-        histories = read_histories(
-            self._store, self._codec.namespace.version, distinct, self._manifest.config, readable
-        )
+        histories = self._residents.histories(distinct, readable)
         predictions = {
             prediction.pair: prediction
             for together in _fetches(histories, self._fetched_tokens)
@@ -81,7 +78,7 @@ class ScoringEngine:
     def _score_together(self, histories: Sequence[PairHistories]) -> list[Prediction]:
         """Predictions for pairs whose states fit into memory together."""
         review_ids = (review.review_id for pair in histories for review in (*pair.user.selected, *pair.item.selected))
-        states = read_states(self._store, self._codec, review_ids)
+        states = self._residents.states(review_ids)
         evidence = [Evidence.of(pair, states) for pair in histories]
         ratings = self._ratings(evidence, states)
         return [self._prediction(one, rating) for one, rating in zip(evidence, ratings.tolist(), strict=True)]

@@ -1,6 +1,6 @@
 """Errors that only a service has, beside those of :mod:`ubert_model.errors`."""
 
-from ubert_model.errors import InputError, UbertError
+from ubert_model.errors import InputError, StoreUnavailableError, UbertError
 
 
 class NotReadyError(UbertError):
@@ -17,6 +17,14 @@ class UnknownItemError(InputError):
 
 class UnknownReviewError(InputError):
     """The store lists no such review of this user on this item."""
+
+
+class NotResidentError(StoreUnavailableError):
+    """The store is known to be away, so was not asked, and this process does not hold what is needed."""
+
+
+class LostRevisionError(InputError):
+    """A caller wants to read its own write, and the store has never got so far."""
 
 
 class ReviewNameTakenError(InputError):

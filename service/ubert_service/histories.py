@@ -1,12 +1,12 @@
 """Which reviews the pairs of a request may read, from the store's review lists."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Self
 
 from ubert_model.config import ModelConfig
 from ubert_model.history import RatingCounts, select_history, without_item, without_user
-from ubert_model.states import ReviewEntry, StateStore
+from ubert_model.states import ReviewEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,21 @@ class PairHistories:
     item: History
 
 
-class _ReviewList:
-    """One entity's reviews. Its history is one and the same for every counterpart that it shares no review with."""
+_Without = Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
+
+
+class ReviewList:
+    """One entity's reviews, newest first. Never changes.
+
+    Its history is one and the same for every counterpart that it shares no review with.
+    """
+
+    __slots__ = ("_config", "_counterparts", "_reviews", "_without", "whole")
 
     def __init__(
         self,
         reviews: Sequence[ReviewEntry],
-        without: Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]],
+        without: _Without,
         counterparts: frozenset[str],
         config: ModelConfig,
     ) -> None:
@@ -70,37 +78,32 @@ class _ReviewList:
         self._without = without
         self._counterparts = counterparts
         self._config = config
+        self.whole = self._of(reviews)
+        """The history with every review."""
+
+    @classmethod
+    def of_user(cls, reviews: Sequence[ReviewEntry], config: ModelConfig) -> Self:
+        return cls(reviews, without_item, frozenset(review.item for review in reviews), config)
+
+    @classmethod
+    def of_item(cls, reviews: Sequence[ReviewEntry], config: ModelConfig) -> Self:
+        return cls(reviews, without_user, frozenset(review.user for review in reviews), config)
+
+    def passed(self, readable: ReviewFilter) -> Self:
+        """The list of those reviews that may be read."""
+        if readable == EVERY_REVIEW:
+            return self
+        return type(self)(readable.passed(self._reviews), self._without, self._counterparts, self._config)
 
     def history(self, counterpart: str) -> History:
+        """Without what the counterpart shares (law 5)."""
         if counterpart in self._counterparts:
             return self._of(self._without(self._reviews, counterpart))
-        return self._whole
+        return self.whole
 
-    @cached_property
-    def _whole(self) -> History:
-        return self._of(self._reviews)
+    def __iter__(self) -> Iterator[ReviewEntry]:
+        return iter(self._reviews)
 
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
         return History(counts=RatingCounts.of(reviews), selected=tuple(selected))
-
-
-def read_histories(
-    store: StateStore, version: str, pairs: Sequence[Pair], config: ModelConfig, readable: ReviewFilter
-) -> list[PairHistories]:
-    """The histories of all pairs, in one round trip."""
-    users = list(dict.fromkeys(pair.user for pair in pairs))
-    items = list(dict.fromkeys(pair.item for pair in pairs))
-    user_lists, item_lists = store.review_lists(version, users=users, items=items)
-    of_user = {
-        user: _ReviewList(readable.passed(reviews), without_item, frozenset(review.item for review in reviews), config)
-        for user, reviews in zip(users, user_lists, strict=True)
-    }
-    of_item = {
-        item: _ReviewList(readable.passed(reviews), without_user, frozenset(review.user for review in reviews), config)
-        for item, reviews in zip(items, item_lists, strict=True)
-    }
-    return [
-        PairHistories(pair=pair, user=of_user[pair.user].history(pair.item), item=of_item[pair.item].history(pair.user))
-        for pair in pairs
-    ]

@@ -3,7 +3,7 @@
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ubert_service.evidence import Basis
-from ubert_service.telemetry import Graph, Refusal
+from ubert_service.telemetry import Graph, Refusal, Residence
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -79,6 +79,28 @@ class PrometheusMetrics:
             "Reviews that predictions should have read but whose states the store has lost.",
             registry=self._registry,
         )
+        self._residents_asked = Counter(
+            "ubert_residents_asked",
+            "Review lists and states that were wanted, by whether this process held them.",
+            ("kind", "outcome"),
+            registry=self._registry,
+        )
+        self._residents_evicted = Counter(
+            "ubert_residents_evicted", "Lists and states that left because memory was full.", registry=self._registry
+        )
+        self._residents_dropped = Counter(
+            "ubert_residents_dropped",
+            "Lists and states that left because what they copy has changed.",
+            registry=self._registry,
+        )
+        self._residents_bytes = Gauge(
+            "ubert_residents_bytes", "Bytes of review lists and states held by this process.", registry=self._registry
+        )
+        self._residents_stale_seconds = Gauge(
+            "ubert_residents_stale_seconds",
+            "While the state store is away: since when nothing is known of changes; else 0.",
+            registry=self._registry,
+        )
         self._ready = Gauge(
             "ubert_ready", "1 if the service could serve when last asked, as /readyz tells.", registry=self._registry
         )
@@ -116,6 +138,21 @@ class PrometheusMetrics:
     def predicted(self, *, basis: Basis, missing_states: int) -> None:
         self._predictions.labels(basis=basis).inc()
         self._missing_states.inc(missing_states)
+
+    def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None:
+        self._residents_asked.labels(kind=residence, outcome="hit").inc(hits)
+        self._residents_asked.labels(kind=residence, outcome="miss").inc(misses)
+
+    def residents_evicted(self, count: int) -> None:
+        self._residents_evicted.inc(count)
+
+    def residents_dropped(self, count: int) -> None:
+        self._residents_dropped.inc(count)
+
+    def residents_stand(self, *, held_bytes: int, stale_s: float) -> None:
+        """As of now, for the scrape that follows."""
+        self._residents_bytes.set(held_bytes)
+        self._residents_stale_seconds.set(stale_s)
 
     def readiness_checked(self, *, ready: bool) -> None:
         self._ready.set(ready)

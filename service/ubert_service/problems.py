@@ -18,6 +18,7 @@ from ubert_service.errors import (
     CallerGoneError,
     DeadlineError,
     ForbiddenError,
+    LostRevisionError,
     NotReadyError,
     OverloadedError,
     ReviewNameTakenError,
@@ -63,6 +64,11 @@ UNUSABLE_INPUT = ProblemType(name="unusable-input", status=422, title="The reque
 UNKNOWN_USER = ProblemType(name="unknown-user", status=404, title="Nothing is known of this user")
 UNKNOWN_ITEM = ProblemType(name="unknown-item", status=404, title="Nothing is known of this item")
 UNKNOWN_REVIEW = ProblemType(name="unknown-review", status=404, title="There is no such review")
+LOST_REVISION = ProblemType(
+    name="read-version-lost",
+    status=412,
+    title="The state store has never seen the write of this X-Read-Version",
+)
 REVIEW_NAME_TAKEN = ProblemType(
     name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
 )
@@ -86,6 +92,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     UnknownItemError: UNKNOWN_ITEM,
     UnknownReviewError: UNKNOWN_REVIEW,
     ReviewNameTakenError: REVIEW_NAME_TAKEN,
+    LostRevisionError: LOST_REVISION,
     NotReadyError: NOT_READY,
     OverloadedError: OVERLOADED,
     DeadlineError: DEADLINE_PASSED,
@@ -120,7 +127,7 @@ STORE_PROBLEMS = (
 BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
 """What any route may answer that reads a body."""
 
-SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, DEVICE_UNAVAILABLE)
+SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, LOST_REVISION, DEVICE_UNAVAILABLE)
 """What ``/predict`` and ``/rank`` may answer."""
 
 

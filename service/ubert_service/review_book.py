@@ -2,7 +2,8 @@
 
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.review_id import review_id
-from ubert_model.states import ReviewEntry, StateCodec, StateStore
+from ubert_model.states import ReviewEntry, Revision, StateCodec, StateStore
 from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
+from ubert_service.residents import Residents
 
 if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
     from ubert_service.encoding import ReviewEncoding
@@ -41,6 +43,8 @@ class WrittenReview:
     entry: ReviewEntry
     created: bool
     """False: the store listed it before, and holds the same or new content under the same name now."""
+    revision: Revision
+    """Where the store's feed of changes tells of it."""
     user_counts: RatingCounts
     item_counts: RatingCounts
 
@@ -58,6 +62,7 @@ class ReviewBook:
         scale: RatingScale,
         codec: StateCodec,
         store: StateStore,
+        residents: Residents,
         encoder: "ReviewEncoding",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -65,6 +70,7 @@ class ReviewBook:
         self._codec = codec
         self._namespace = codec.namespace
         self._store = store
+        self._residents = residents
         self._encoder = encoder
         self._clock = clock
 
@@ -101,16 +107,18 @@ class ReviewBook:
             tokens=len(states),
         )
         payload = self._codec.encode(states)
-        self._store.put(self._namespace.version, [(entry, payload)])
+        with self._rewriting([entry]):
+            revision = self._store.put(self._namespace.version, [(entry, payload)])
         return WrittenReview(
             entry=entry,
             created=before is None,
+            revision=revision,
             user_counts=_counts_with(entry, user_reviews),
             item_counts=_counts_with(entry, item_reviews),
         )
 
-    def remove(self, name: str, *, user: str, item: str) -> None:
-        """Remove a review's lines from both lists, then its states.
+    def remove(self, name: str, *, user: str, item: str) -> Revision:
+        """Remove a review's lines from both lists, then its states; where the store's feed of changes tells of it.
 
         Raises ``UnknownReviewError`` if neither list holds it, and ``StoreError``. A removal that was cut short is
         finished by another, as long as one list still holds the review.
@@ -121,7 +129,15 @@ class ReviewBook:
             raise UnknownReviewError(
                 f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
             )
-        self._store.delete(self._namespace.version, [entry])
+        with self._rewriting([entry]):
+            return self._store.delete(self._namespace.version, [entry])
+
+    @contextmanager
+    def _rewriting(self, entries: Sequence[ReviewEntry]) -> Iterator[None]:
+        try:
+            yield
+        finally:  # also where the write failed, since it may have been done in part
+            self._residents.wrote(entries)
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])

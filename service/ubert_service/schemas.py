@@ -4,7 +4,7 @@ The client reads it too, so it imports nothing that only a service has installed
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -399,8 +399,9 @@ class Alive(_Answer):
 class Ready(_Answer):
     """All that predictions need is there."""
 
-    status: str = "ready"
+    status: Literal["ready", "degraded"] = "ready"
     bundle: BundleId
+    detail: str | None = Field(default=None, description="Why it is degraded.")
 
 
 class Version(_Answer):

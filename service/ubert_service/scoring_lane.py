@@ -6,6 +6,7 @@ from itertools import chain
 
 from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_service.engine import Prediction, ScoringEngine
+from ubert_service.errors import NotResidentError
 from ubert_service.histories import Pair, ReviewFilter
 
 
@@ -25,8 +26,12 @@ class ScoringLane:
         return [[next(predictions) for _ in pairs] for pairs in requests]
 
     def fails_all(self, error: Exception, /) -> bool:
-        """To ask a store or a device that is away once for each request would only make all of them wait longer."""
-        return isinstance(error, StoreUnavailableError | DeviceUnavailableError)
+        """To ask a store or a device that is away once for each request would only make all of them wait longer.
+
+        Not so where the store was not even asked: some of the requests may be answered from memory.
+        """
+        away = isinstance(error, StoreUnavailableError | DeviceUnavailableError)
+        return away and not isinstance(error, NotResidentError)
 
 
 def most_tokens(pairs: Sequence[Pair], max_tokens: int) -> int:

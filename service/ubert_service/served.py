@@ -11,13 +11,15 @@ from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
 from ubert_service.directory import EntityDirectory
 from ubert_service.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.engine import ScoringEngine
+from ubert_service.keeping import ResidentsKeeper
 from ubert_service.listing import ReviewListing
 from ubert_service.observed import ObservedEncoder, ObservedRuntime, ObservedStore
+from ubert_service.residents import Residents
 from ubert_service.review_book import ReviewBook
 from ubert_service.runtime import ScoringRuntime
 from ubert_service.runtime_choice import open_runtime
 from ubert_service.settings import Settings
-from ubert_service.telemetry import Telemetry
+from ubert_service.telemetry import SILENT, ResidentsTelemetry, Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,10 @@ class ServedBundle:
     store: StateStore
     runtime: ScoringRuntime
     encoder: ReviewEncoding
+    resident_bytes: int
+    resident_lag_s: float
+    warm_s: float
+    telemetry: ResidentsTelemetry = SILENT
 
     @classmethod
     def load(cls, settings: Settings, store: StateStore) -> Self:
@@ -63,6 +69,9 @@ class ServedBundle:
             store=store,
             runtime=open_runtime(settings, bundle, encoder),
             encoder=encoder,
+            resident_bytes=settings.resident_bytes,
+            resident_lag_s=settings.resident_lag_s,
+            warm_s=settings.warm_seconds,
         )
 
     @property
@@ -76,9 +85,20 @@ class ServedBundle:
         return ScoringEngine(
             manifest=self.bundle.manifest,
             identities=self.identities,
-            codec=self.codec,
-            store=self.store,
+            residents=self.residents,
             runtime=self.runtime,
+        )
+
+    @cached_property
+    def residents(self) -> Residents:
+        """Reads the store, and keeps what it has read."""
+        return Residents(
+            store=self.store,
+            codec=self.codec,
+            config=self.bundle.manifest.config,
+            max_bytes=self.resident_bytes,
+            max_lag_s=self.resident_lag_s,
+            telemetry=self.telemetry,
         )
 
     @cached_property
@@ -88,6 +108,7 @@ class ServedBundle:
             scale=self.bundle.manifest.config.scale,
             codec=self.codec,
             store=self.store,
+            residents=self.residents,
             encoder=self.encoder,
         )
 
@@ -108,6 +129,7 @@ class ServedBundle:
             store=ObservedStore(self.store, telemetry),
             runtime=ObservedRuntime(self.runtime, telemetry),
             encoder=ObservedEncoder(self.encoder, telemetry),
+            telemetry=telemetry,
         )
 
     @property
@@ -115,9 +137,29 @@ class ServedBundle:
         """Digest over everything in the bundle."""
         return self.bundle.manifest.bundle_id
 
+    @cached_property
+    def keeper(self) -> ResidentsKeeper:
+        """Warms the residents and keeps them true, once entered."""
+        return ResidentsKeeper(
+            self.residents,
+            store=self.store,
+            namespace=self.namespace,
+            max_bytes=self.resident_bytes,
+            max_lag_s=self.resident_lag_s,
+            warm_s=self.warm_s,
+        )
+
     def obstacles(self) -> list[Obstacle]:
-        """What keeps this bundle from being served now. One round trip to the store."""
-        return [*self._device_obstacles(), *self._store_obstacles()]
+        """What keeps this bundle from being served now. One round trip to the store.
+
+        A store that is away is none as long as residents stand in for it.
+        """
+        return [*self._device_obstacles(), *(self._store_obstacles() or self._warming_obstacles())]
+
+    def _warming_obstacles(self) -> list[Obstacle]:
+        if self.keeper.warming is None:
+            return []
+        return [Obstacle(check="residents", found=self.keeper.warming, remedy="wait, or lower --warm-seconds")]
 
     def _device_obstacles(self) -> list[Obstacle]:
         try:
@@ -131,6 +173,8 @@ class ServedBundle:
         try:
             namespaces = self.store.namespaces()
         except (StoreError, StateError) as error:
+            if self.residents.stand_in:
+                return []
             return [Obstacle(check="store", found=str(error), remedy="start the state store, or correct --store")]
         if self.namespace in namespaces:
             return []

@@ -6,6 +6,7 @@ from ubert_service.evidence import Basis
 
 Graph = Literal["scorer", "encoder"]
 Refusal = Literal["requests", "tokens", "closing"]
+Residence = Literal["lists", "states"]
 
 
 class QueueTelemetry(Protocol):
@@ -27,7 +28,20 @@ class QueueTelemetry(Protocol):
         """A caller has gone before there was an answer."""
 
 
-class Telemetry(QueueTelemetry, Protocol):
+class ResidentsTelemetry(Protocol):
+    """What happens to the lists and states that the process keeps. Never raises."""
+
+    def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None:
+        """So many lists or states were wanted that are kept in this process, and so many that are not."""
+
+    def residents_evicted(self, count: int) -> None:
+        """So many lists and states have left because memory was full."""
+
+    def residents_dropped(self, count: int) -> None:
+        """So many lists and states have left because what they copy has changed."""
+
+
+class Telemetry(QueueTelemetry, ResidentsTelemetry, Protocol):
     """Receives reports from many threads; never raises. All times are in seconds."""
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
@@ -44,3 +58,14 @@ class Telemetry(QueueTelemetry, Protocol):
 
     def readiness_checked(self, *, ready: bool) -> None:
         """Someone has asked whether the service can serve."""
+
+
+class _Silence:
+    """Tells nobody."""
+
+    def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None: ...
+    def residents_evicted(self, count: int) -> None: ...
+    def residents_dropped(self, count: int) -> None: ...
+
+
+SILENT: ResidentsTelemetry = _Silence()

@@ -18,6 +18,7 @@ from ubert_model.states import StateStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.engine import Prediction, ScoringEngine
 from ubert_service.histories import Pair
+from ubert_service.residents import Residents
 from ubert_service.runtime import OnnxRuntime
 
 CACHED_EQUALS_FRESH = 1e-4
@@ -42,12 +43,18 @@ def filled_engine(
     return engine_over(store, tiny, runtime)
 
 
-def engine_over(store: StateStore, tiny: TinyBundle, runtime: OnnxRuntime, **limits: int) -> ScoringEngine:
+def engine_over(
+    store: StateStore, tiny: TinyBundle, runtime: OnnxRuntime, *, resident_bytes: int = 0, **limits: int
+) -> ScoringEngine:
     return ScoringEngine(
         manifest=tiny.bundle.manifest,
         identities=tiny.bundle.identities,
-        codec=tiny.bundle.codec("fp32"),
-        store=store,
+        residents=Residents(
+            store=store,
+            codec=tiny.bundle.codec("fp32"),
+            config=tiny.bundle.manifest.config,
+            max_bytes=resident_bytes,
+        ),
         runtime=runtime,
         **limits,
     )
@@ -235,6 +242,7 @@ class CountedStore:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+        self.local = store.local
         self.calls: Counter[str] = Counter()
         self.asked: list[str] = []
 
@@ -258,6 +266,21 @@ def test_a_request_costs_two_round_trips_and_asks_for_no_state_twice(
 
     assert counted.calls == {"review_lists": 1, "states": 1}
     assert len(counted.asked) == len(set(counted.asked))
+
+
+def test_what_is_resident_costs_no_round_trip_but_the_question_for_changes_and_changes_no_rating(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    counted = CountedStore(lmdb_store)
+    engine = engine_over(counted, tiny, runtime, resident_bytes=1 << 24)
+
+    cold = engine.score(EVERY_PAIR)
+    counted.calls.clear()
+    warm = engine.score(EVERY_PAIR)
+
+    assert counted.calls == {"changes": 1}
+    assert warm == cold == engine_over(lmdb_store, tiny, runtime).score(EVERY_PAIR)
 
 
 def test_a_longer_history_than_the_budget_is_cut_as_in_training(

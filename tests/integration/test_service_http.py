@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.running_app import running
+from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.errors import DeviceUnavailableError
 from ubert_model.states import StateStore, open_store
@@ -275,7 +275,7 @@ def test_a_store_without_this_bundles_states_is_not_ready_and_names_the_command(
         assert reason["check"] == "states"
         assert reason["remedy"] == f"ubert precompute --bundle {tiny.bundle.path} --store URL --codec fp32"
         corpus.write(lmdb_store, tiny.bundle)
-        assert client.get("/readyz").json() == {"status": "ready", "bundle": tiny.bundle.manifest.bundle_id}
+        assert wait_until_ready(client).json() == {"status": "ready", "bundle": tiny.bundle.manifest.bundle_id}
 
 
 def test_version_names_all_that_an_answer_depends_on(client: httpx.Client, served: ServedBundle) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.redis_server import RedisServer
+from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.states import StateStore, open_store
@@ -16,8 +17,8 @@ from ubert_service.cli import main
 CANDIDATES = [f"i{number}" for number in range(1_000)]
 
 
-def arguments(tiny: TinyBundle, store_url: str) -> list[str]:
-    return ["--bundle", str(tiny.bundle.path), "--store", store_url, "--device", "cpu", "--threads", "1"]
+def arguments(tiny: TinyBundle, store_url: str, *more: str) -> list[str]:
+    return [*more, "--bundle", str(tiny.bundle.path), "--store", store_url, "--device", "cpu", "--threads", "1"]
 
 
 def write_corpus(corpus: Corpus, tiny: TinyBundle, url: str) -> None:
@@ -31,7 +32,7 @@ def test_the_process_serves_a_thousand_candidates_and_ends_in_peace_on_sigterm(
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     with ServeProcess(*arguments(tiny, own_redis_url)) as service:
-        assert service.client.get("/readyz").status_code == 200
+        wait_until_ready(service.client)
         (prediction,) = service.client.post("/predict", json={"pairs": [{"user": "u2", "item": "i4"}]}).json()[
             "predictions"
         ]
@@ -50,7 +51,7 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
     question = {"user": "u0", "candidates": ["i0", "i1"]}
     with RedisServer() as redis_server:
         redis_server.stop()
-        with ServeProcess(*arguments(tiny, redis_server.url)) as service:
+        with ServeProcess(*arguments(tiny, redis_server.url, "--resident-bytes", "0")) as service:
             assert service.client.get("/healthz").status_code == 200
             for _ in range(2):  # away at the start; then again after it has been there
                 refused, unready = service.client.post("/rank", json=question), service.client.get("/readyz")

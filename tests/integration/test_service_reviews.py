@@ -18,6 +18,7 @@ from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
 from ubert_model.states import ReviewEntry, StateStore, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
+from ubert_service.context import READ_VERSION
 from ubert_service.review_book import NewReview, ReviewBook
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
 from ubert_service.served import ServedBundle
@@ -65,9 +66,11 @@ def post(client: httpx.Client, **changes: Any) -> dict[str, Any]:
     return answer
 
 
-def rating(client: httpx.Client, user: str, item: str, **options: Any) -> float:
+def rating(client: httpx.Client, user: str, item: str, *, since: httpx.Response | None = None, **options: Any) -> float:
+    """``since``: the answer to a write that this rating must show."""
     question = {"pairs": [{"user": user, "item": item}], **options}
-    (prediction,) = client.post("/predict", json=question).raise_for_status().json()["predictions"]
+    headers = {READ_VERSION: since.headers[READ_VERSION]} if since else {}
+    (prediction,) = client.post("/predict", json=question, headers=headers).raise_for_status().json()["predictions"]
     return float(prediction["rating"])
 
 
@@ -90,7 +93,7 @@ def lists(served: ServedBundle, user: str, item: str) -> list[list[ReviewEntry]]
     return [*served.store.user_reviews(version, [user]), *served.store.item_reviews(version, [item])]
 
 
-def test_a_review_written_through_one_process_is_in_the_next_prediction_of_another_until_it_is_removed(
+def test_a_review_written_through_one_process_is_in_the_next_prediction_of_another_that_is_told_until_it_is_removed(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
@@ -102,10 +105,10 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
             before = rating(other.client, "u1", "i4")
             written = one.client.post("/reviews", json=REVIEW)
             answer = written.raise_for_status().json()
-            after = rating(other.client, "u1", "i4")
+            after = rating(other.client, "u1", "i4", since=written)
             where = {"user": REVIEW["user"], "item": REVIEW["item"]}
             removed = other.client.delete(f"/reviews/{answer['review_id']}", params=where)
-            after_removal = rating(one.client, "u1", "i4")
+            after_removal = rating(one.client, "u1", "i4", since=removed)
         stored_after = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}
         announced = raw.xrange(feed)
 
@@ -159,6 +162,7 @@ def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBu
             scale=served.bundle.manifest.config.scale,
             codec=served.codec,
             store=served.store,
+            residents=served.residents,
             encoder=served.encoder,
             clock=lambda: second,
         )

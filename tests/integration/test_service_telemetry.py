@@ -112,7 +112,7 @@ def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_i
     with RedisServer() as server:
         store = open_store(server.url)
         corpus.write(store, tiny.bundle)
-        served = load(tiny, store)
+        served = replace(load(tiny, store), resident_bytes=0)
         with running(create_app(settings_for(tiny), served)) as client:
             read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
             with redis.Redis.from_url(server.url) as raw:

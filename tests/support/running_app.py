@@ -31,3 +31,11 @@ def running(app: FastAPI) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def wait_until_ready(client: httpx.Client) -> httpx.Response:
+    """The first answer of ``/readyz`` that is no refusal: warming takes a moment."""
+    deadline = time.monotonic() + _SECONDS_TO_START
+    while (answer := client.get("/readyz")).status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return answer.raise_for_status()

@@ -1,6 +1,6 @@
 """Encoder states outside the model: their byte format, their keys and the stores that hold them."""
 
-from ubert_model.states.changes import Changes, Revision, entity_mark, state_mark
+from ubert_model.states.changes import REVISION_PATTERN, Changes, Revision, entity_mark, marks_of, state_mark
 from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
@@ -12,6 +12,7 @@ from ubert_model.states.store import FinishedShard, Namespace, StateStore
 __all__ = [
     "DEFAULT_CODEC",
     "MAX_IDENTIFIER_BYTES",
+    "REVISION_PATTERN",
     "Changes",
     "FinishedShard",
     "FloatMatrix",
@@ -28,6 +29,7 @@ __all__ = [
     "entity_mark",
     "identifier_bytes",
     "make_codec",
+    "marks_of",
     "open_store",
     "repair_namespace",
     "require_codec",

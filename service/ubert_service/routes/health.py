@@ -25,12 +25,22 @@ async def healthz() -> Alive:
     return Alive()
 
 
-@router.get("/readyz", summary="Can it serve?", response_model=Ready, responses=documented(NOT_READY))
+@router.get(
+    "/readyz",
+    summary="Can it serve?",
+    response_model=Ready,
+    response_model_exclude_none=True,
+    responses=documented(NOT_READY),
+)
 async def readyz(request: Request, context: ServiceDependency) -> Ready | Response:
-    """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec."""
+    """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec.
+
+    `degraded`: the store is away, and what this process holds in memory is still answered.
+    """
     obstacles = await context.obstacles()
     if not obstacles:
-        return Ready(bundle=context.served.bundle_id)
+        away = context.served.residents.away
+        return Ready(bundle=context.served.bundle_id, status="ready" if away is None else "degraded", detail=away)
     detail = "; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles)
     reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
     return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
@@ -45,6 +55,8 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
 async def read_metrics(context: ServiceDependency) -> Response:
     """Prometheus metrics of this process. Readiness among them is checked anew, which costs the store a round trip."""
     await context.obstacles()
+    residents = context.served.residents
+    context.metrics.residents_stand(held_bytes=residents.held_bytes, stale_s=residents.stale_s)
     return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 

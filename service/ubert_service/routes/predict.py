@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import JSON_BODY, Context
+from ubert_service.context import JSON_BODY, READS_STORE, Context
 from ubert_service.histories import Pair, ReviewFilter
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import PairPrediction, PredictAnswer, PredictRequest
 
-router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY])
+router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
 
 
 @router.post("/predict", summary="Rate pairs of a user and an item", responses=documented(*SCORING_PROBLEMS))

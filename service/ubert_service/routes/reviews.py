@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 
-from ubert_service.context import JSON_BODY, Context
+from ubert_service.context import JSON_BODY, READ_VERSION, Context
 from ubert_service.problems import (
     BODY_PROBLEMS,
     DEVICE_UNAVAILABLE,
@@ -42,14 +42,16 @@ _WRITING_PROBLEMS = (
 async def write_review(request: ReviewRequest, response: Response, context: Context) -> ReviewAnswer:
     """Encode a review and store its states; its text is not kept.
 
-    Once this answers, every prediction over the same store reads the review. A user may review an item more than
-    once. To send the same request again is safe.
+    Once this answers, every prediction by the same process reads the review, and any other process's within its
+    `--resident-lag`, or at once if it is sent the `X-Read-Version` of this answer. A user may review an item more
+    than once. To send the same request again is safe.
     """
     served = context.served
     review = request.review()
     written = await context.work(lambda: served.reviews.add(review))
     if not written.created:
         response.status_code = status.HTTP_200_OK
+    response.headers[READ_VERSION] = str(written.revision)
     return ReviewAnswer.of(written, version=served.namespace.version)
 
 
@@ -63,6 +65,7 @@ async def remove_review(
     review_id: Annotated[ReviewId, Path()],
     user: Annotated[Identifier, Query()],
     item: Annotated[Identifier, Query()],
+    response: Response,
     context: Context,
 ) -> None:
     """Remove a review from the lists of its user and its item, then its states: nothing of it is left in the store.
@@ -70,4 +73,5 @@ async def remove_review(
     What training has learned from it is not taken back.
     """
     served = context.served
-    await context.work(lambda: served.reviews.remove(review_id, user=user, item=item))
+    revision = await context.work(lambda: served.reviews.remove(review_id, user=user, item=item))
+    response.headers[READ_VERSION] = str(revision)

@@ -1,0 +1,106 @@
+"""Keeping what a process holds true to the store, by the store's feed of changes (``ubert_model.states.changes``)."""
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import Protocol
+
+from ubert_model.errors import StateError, StoreError, StoreUnavailableError
+from ubert_model.states import Revision, StateStore
+from ubert_service.errors import LostRevisionError
+
+_log = logging.getLogger(__name__)
+
+
+class Forgetful(Protocol):
+    """Whatever holds copies of what the store has."""
+
+    def drop(self, marks: frozenset[bytes] | None) -> None:
+        """Forget what these marks stand for, or everything (None)."""
+
+
+class Follower:
+    """Has copies dropped as the store changes. Thread-safe.
+
+    Where ``settle`` has returned, the copies hold everything that was announced ``max_lag_s`` ago or earlier, unless
+    the store is away: then they are as old as ``stale_s`` says.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: StateStore,
+        version: str,
+        copies: Forgetful,
+        max_lag_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._version = version
+        self._copies = copies
+        self._max_lag_s = max_lag_s
+        self._clock = clock
+        self._asking = Lock()
+        self._revision: Revision | None = None
+        self._confirmed_at = -float("inf")
+        self._away: str | None = None
+        self.kept_up = False
+        """Someone asks again and again, so no request has to wait while a store that is away is asked."""
+
+    @property
+    def away(self) -> str | None:
+        """Why the store could not be asked when that was last tried; None if it could."""
+        return self._away
+
+    @property
+    def stale_s(self) -> float:
+        """How long ago the copies were last known to be true, if that is longer than they may lag behind; else 0."""
+        age = self._clock() - self._confirmed_at
+        return age if self._away is not None and age > self._max_lag_s else 0.0
+
+    def settle(self) -> None:
+        """Ask for changes unless that was done ``max_lag_s`` ago or later."""
+        if self._clock() - self._confirmed_at <= self._max_lag_s or (self.kept_up and self._away is not None):
+            return
+        self.ask()
+
+    def ask(self) -> None:
+        """Ask for changes now, and have what they tell of dropped. A store that is away is remembered, not raised."""
+        wanted_at = self._clock()
+        with self._asking:
+            if self._confirmed_at >= wanted_at:
+                return  # another thread has asked since
+            asked_at = self._clock()
+            try:
+                changes = self._store.changes(self._version, self._revision)
+            except (StoreError, StateError) as error:
+                if self._away is None:
+                    _log.warning("the state store does not tell of changes: %s", error)
+                self._away = str(error)
+                return
+            if changes.marks is None or changes.marks:
+                self._copies.drop(changes.marks)
+            if self._away is not None:
+                _log.info("the state store tells of changes again")
+            self._revision, self._away, self._confirmed_at = changes.revision, None, asked_at
+
+    def catch_up(self, revision: Revision) -> None:
+        """Return once the copies hold the write that was answered with this revision.
+
+        Raises ``StoreUnavailableError`` if that cannot be found out, ``LostRevisionError`` if the store has never got
+        so far.
+        """
+        if self._reaches(revision):
+            return
+        self.ask()
+        if self._away is not None:
+            raise StoreUnavailableError(f"whether revision {revision} can be read is not known: {self._away}")
+        if self._revision is not None and not self._reaches(revision):
+            raise LostRevisionError(
+                f"the store is at revision {self._revision} and has not seen {revision}: it has lost that write, or "
+                "another store was answered with it; ask again without it"
+            )
+
+    def _reaches(self, revision: Revision) -> bool:
+        return self._revision is not None and self._revision >= revision
