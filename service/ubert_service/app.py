@@ -77,6 +77,8 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         summary="Ratings predicted from cached review states.",
         version=_version(),
         lifespan=lifespan,
+        # Its spans and logs would carry addresses and rejected values, and so identifiers and the texts of reviews.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,
         redoc_url=None,
     )

@@ -62,6 +62,9 @@ class PrometheusMetrics:
             buckets=_TOKENS,
             registry=self._registry,
         )
+        self._parted = Counter(
+            "ubert_batches_parted", "Batches that failed and were tried again in halves.", registry=self._registry
+        )
         self._refused = Counter(
             "ubert_refused", "Requests refused because the queue was full.", ("limit",), registry=self._registry
         )
@@ -125,6 +128,9 @@ class PrometheusMetrics:
     def batch_started(self, *, requests: int, tokens: int) -> None:
         self._queue_batch_requests.observe(requests)
         self._queue_batch_tokens.observe(tokens)
+
+    def batch_parted(self) -> None:
+        self._parted.inc()
 
     def work_refused(self, *, limit: Refusal) -> None:
         self._refused.labels(limit=limit).inc()

@@ -6,6 +6,7 @@ is done, whatever has done it: an answer, its deadline, or a caller who cancels 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 Q_contra = TypeVar("Q_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+_log = logging.getLogger(__name__)
 
 
 class Lane(Hashable, Protocol[Q_contra, R_co]):
@@ -215,7 +218,7 @@ class Scheduler:
         self._telemetry.batch_started(requests=len(batch), tokens=sum(job.tokens for job in batch))
         self._idle -= 1
         questions = [job.question for job in batch]
-        work = asyncio.get_running_loop().run_in_executor(self._threads, _outcomes, batch[0].lane, questions)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._outcomes, batch[0].lane, questions)
         work.add_done_callback(partial(self._ended, batch))
 
     def _ended(self, batch: list[_Job], work: "asyncio.Future[list[Any]]") -> None:
@@ -255,16 +258,24 @@ class Scheduler:
         if not self._waiting and self._idle == self._workers:
             self._quiet.set()
 
+    def _outcomes(self, lane: Lane[Q, R], questions: Sequence[Q]) -> list[R | Exception]:
+        """An answer or an error for each question, in a worker thread.
 
-def _outcomes(lane: Lane[Q, R], questions: Sequence[Q]) -> list[R | Exception]:
-    """An answer or an error for each question. Halving finds the one that fails alone in a few runs."""
-    try:
-        answers = lane.answer(questions)
-    except Exception as error:
-        if len(questions) == 1 or lane.fails_all(error):
-            return [error] * len(questions)
-        half = len(questions) // 2
-        return _outcomes(lane, questions[:half]) + _outcomes(lane, questions[half:])
-    if len(answers) != len(questions):
-        raise AssertionError(f"{lane} gave {len(answers)} answers to {len(questions)} questions")
-    return list(answers)
+        Halving finds the one that fails alone in a few runs. Where all fail alone it makes the failure slow instead
+        of visible, so it is counted and logged.
+        """
+        try:
+            answers = lane.answer(questions)
+        except Exception as error:
+            if len(questions) == 1 or lane.fails_all(error):
+                return [error] * len(questions)
+            self._telemetry.batch_parted()
+            _log.warning(
+                "a batch of %(requests)d requests failed with %(error)s and is tried again in halves",
+                {"requests": len(questions), "error": type(error).__name__},
+            )
+            half = len(questions) // 2
+            return self._outcomes(lane, questions[:half]) + self._outcomes(lane, questions[half:])
+        if len(answers) != len(questions):
+            raise AssertionError(f"{lane} gave {len(answers)} answers to {len(questions)} questions")
+        return list(answers)

@@ -35,7 +35,7 @@ class Settings(BaseModel):
     """Threads that one scoring call computes with; 0: one a physical core."""
     concurrency: int = Field(default=2, ge=1)
     """Threads that read the store and score, each one batch at a time."""
-    queue_requests: int = Field(default=128, ge=1)
+    queue_requests: int = Field(default=64, ge=1)
     """Requests that may wait for a thread; further ones are refused (429)."""
     queue_tokens: int = Field(default=512 * 1024, ge=1)
     """Tokens that waiting requests may read together; further ones are refused, unless nothing else waits."""

@@ -18,6 +18,9 @@ class QueueTelemetry(Protocol):
     def batch_started(self, *, requests: int, tokens: int) -> None:
         """Work of so many requests, of at most so many tokens, has gone to a thread together."""
 
+    def batch_parted(self) -> None:
+        """A batch has failed and is tried again in halves; called in a worker thread."""
+
     def work_refused(self, *, limit: Refusal) -> None:
         """The queue was full by that limit, or is closing."""
 

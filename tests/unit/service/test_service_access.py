@@ -106,7 +106,8 @@ def test_what_the_command_writes_is_what_the_service_reads(tmp_path: Path) -> No
     assert keys.authorise(f"Bearer {made.stderr.strip()}", "write") == "page"
 
 
-def test_the_command_refuses_a_name_that_the_file_cannot_hold() -> None:
-    refused = CliRunner().invoke(key_command, ["two words", "--scope", "read"])
+@pytest.mark.parametrize("arguments", [["two words", "--scope", "read"], ["page", "--scope", "everything"]])
+def test_the_command_refuses_what_the_file_cannot_hold(arguments: list[str]) -> None:
+    refused = CliRunner().invoke(key_command, arguments)
     assert refused.exit_code == 2
-    assert "two words" in refused.stderr
+    assert refused.stderr.startswith(f"ubert-serve-key: key '{arguments[0]}': ")

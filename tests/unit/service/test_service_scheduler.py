@@ -25,12 +25,16 @@ class Tally:
     refused: list[Refusal] = field(default_factory=list)
     expired: int = 0
     cancelled: int = 0
+    parted: int = 0
 
     def work_started(self, *, waited: float) -> None:
         self.waits.append(waited)
 
     def batch_started(self, *, requests: int, tokens: int) -> None:
         self.batches.append((requests, tokens))
+
+    def batch_parted(self) -> None:
+        self.parted += 1
 
     def work_refused(self, *, limit: Refusal) -> None:
         self.refused.append(limit)
@@ -154,7 +158,7 @@ def test_one_poisonous_question_fails_alone() -> None:
         assert [outcome for outcome in outcomes if isinstance(outcome, int)] == [9, 1, 25, 4, 64, 16, 36]
         assert isinstance(outcomes[2], ValueError)
 
-    run(law)
+    assert run(law).parted == 3
     assert len(lane.asked) == 7  # halves of 8, of 4 and of 2, and the whole
 
 
