@@ -30,6 +30,7 @@ TOKENIZER = "tokenizer.json"
 IDENTITIES = "identities.json"
 ENCODER_GRAPH = "encoder.onnx"
 SCORER_GRAPH = "scorer.onnx"
+EXPLAINER_GRAPH = "explainer.onnx"
 METRICS = "metrics.json"
 CODEBOOKS = "codebooks.safetensors"
 

@@ -15,6 +15,7 @@ from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
     ENCODER_GRAPH,
+    EXPLAINER_GRAPH,
     IDENTITIES,
     METRICS,
     SCORER_GRAPH,
@@ -30,7 +31,7 @@ from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating import BiasModel, blend, rating_offsets
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
-from ubert_training.export import export_encoder, export_scorer
+from ubert_training.export import export_encoder, export_explainer, export_scorer
 
 BIAS = BiasModel(mean=3.5, intercept=0.1, user_weight=0.8, item_weight=0.7, user_shrinkage=2.0, item_shrinkage=3.0)
 BLEND_WEIGHT = 0.6
@@ -72,6 +73,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         random_codebooks(model.review_encoder.dim).save(directory / CODEBOOKS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
+        export_explainer(model, directory / EXPLAINER_GRAPH)
 
     manifest = Manifest(
         config=model.config,

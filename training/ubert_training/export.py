@@ -1,9 +1,9 @@
-"""The two ONNX graphs that the online side runs: the review encoder, and everything above the review states."""
+"""The ONNX graphs that the online side runs: the review encoder, all above the review states, and its parts."""
 
 import copy
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import onnx_ir
 import torch
 from torch import Tensor, nn
 
+from ubert_model.nn.pair_explainer import PairExplainer, PairExplanation
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.nn.rating_model import RatingModel
 
@@ -33,7 +34,7 @@ def export_encoder(model: RatingModel, path: Path) -> None:
     token_mask[1, 3:] = False
     tokens: Axes = {0: "R", 1: "L"}
     inputs = {"token_ids": (token_ids, tokens), "token_mask": (token_mask, tokens)}
-    _write_graph(model.review_encoder, inputs, "states", path)
+    _write_graph(model.review_encoder, inputs, ("states",), path)
 
 
 def export_scorer(model: PairScorer, path: Path) -> None:
@@ -47,11 +48,26 @@ def export_scorer(model: PairScorer, path: Path) -> None:
         float32 and masks bool (U, Nu) and (B, Ni) → rating (B,): the network output. B, Nu and Ni ≥ 1 are free;
         U is B, or 1 for a user that all items share.
     """
-    B, Nu, Ni, D = 3, 5, 4, model.dim
+    broadcast = ("user", "user_states", "user_offsets", "user_mask")
+    _write_graph(model, _pair_inputs(model.dim), ("rating",), path, broadcast=broadcast)
+
+
+def export_explainer(model: PairScorer, path: Path) -> None:
+    """Write ``PairExplainer.forward`` over this model, in fp32, for B pairs.
+
+    Shape:
+        the inputs of the scorer, with U = B → the fields of ``PairExplanation``, each an output under its name.
+    """
+    _write_graph(PairExplainer(model), _pair_inputs(model.dim), PairExplanation._fields, path)
+
+
+def _pair_inputs(dim: int) -> dict[str, tuple[Tensor, Axes]]:
+    """The inputs of what reads pairs: an example of each, and its free axes."""
+    B, Nu, Ni, D = 3, 5, 4, dim
     pairs: Axes = {0: "B"}
     user_tokens: Axes = {0: "B", 1: "Nu"}
     item_tokens: Axes = {0: "B", 1: "Ni"}
-    inputs = {
+    return {
         "user": (torch.zeros(B, dtype=torch.int64), pairs),
         "item": (torch.zeros(B, dtype=torch.int64), pairs),
         "domain": (torch.zeros(B, dtype=torch.int64), pairs),
@@ -62,13 +78,12 @@ def export_scorer(model: PairScorer, path: Path) -> None:
         "item_offsets": (torch.zeros(B, Ni), item_tokens),
         "item_mask": (torch.ones(B, Ni, dtype=torch.bool), item_tokens),
     }
-    _write_graph(model, inputs, "rating", path, broadcast=("user", "user_states", "user_offsets", "user_mask"))
 
 
 def _write_graph(
     module: nn.Module,
     inputs: Mapping[str, tuple[Tensor, Axes]],
-    output: str,
+    outputs: Sequence[str],
     path: Path,
     *,
     broadcast: Collection[str] = (),
@@ -81,7 +96,7 @@ def _write_graph(
             module,
             kwargs={name: example for name, (example, _) in inputs.items()},
             input_names=list(inputs),
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_shapes={name: dict(axes) for name, (_, axes) in inputs.items()},
             opset_version=OPSET,
             verbose=False,

@@ -10,6 +10,7 @@ from ubert_model.bundle import (
     CODEBOOKS,
     ENCODER_CONFIG,
     ENCODER_GRAPH,
+    EXPLAINER_GRAPH,
     IDENTITIES,
     METRICS,
     SCORER_GRAPH,
@@ -21,7 +22,7 @@ from ubert_model.bundle import (
 )
 from ubert_model.errors import InputError
 from ubert_training.evaluate import EVALUATION
-from ubert_training.export import export_encoder, export_scorer
+from ubert_training.export import export_encoder, export_explainer, export_scorer
 from ubert_training.finetune import KIND
 from ubert_training.loop import weights_of
 from ubert_training.model_files import load_model
@@ -65,5 +66,6 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
+        export_explainer(model, directory / EXPLAINER_GRAPH)
 
     return write_bundle(bundle, manifest, write_files)

@@ -41,22 +41,26 @@ class CoMatching(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         outside = user_states.dtype
         user_states, item_states = user_states.to(self.kernel.weight.dtype), item_states.to(self.kernel.weight.dtype)
-        scores = _masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
+        scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
         user_aligned = _aligned(scores, item_states, item_mask)  # (B, Nu, D)
         item_aligned = _aligned(scores.mT, user_states, user_mask)  # (B, Ni, D)
-        user_match = self._match(user_states, user_aligned, user_mask)
-        item_match = self._match(item_states, item_aligned, item_mask)
+        user_match = self.pooled(self.compared(user_states, user_aligned), user_mask)
+        item_match = self.pooled(self.compared(item_states, item_aligned), item_mask)
         return user_match.to(outside), item_match.to(outside)
 
-    def _match(self, states: Tensor, aligned: Tensor, mask: Tensor) -> Tensor:
+    def compared(self, states: Tensor, aligned: Tensor) -> Tensor:
+        """[S−D; S∘D] W_M, Eq. 13 before b_M and tanh: (B, N, D) each."""
         dim = states.shape[-1]
         difference_weight, product_weight = self.kernel.weight[:, :dim].mT, self.kernel.weight[:, dim:].mT  # W₁, W₂
-        compared = (states - aligned) @ difference_weight + (states * aligned) @ product_weight  # (B, N, D)
+        return (states - aligned) @ difference_weight + (states * aligned) @ product_weight
+
+    def pooled(self, compared: Tensor, mask: Tensor) -> Tensor:
+        """The match vector, Eq. 14: (B, N, D) → (B, D)."""
         match = torch.tanh(masked_max(compared, mask) + self.kernel.bias)  # (B, D)
         return match.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
 
-def _masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:
+def masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:
     """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either token is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni).
 
     It is [S_u / √D, m_u, 1] [S_i, 1, m_i]ᵀ with m = 0 for a real token: the product adds the masks, exactly.

@@ -1,0 +1,83 @@
+"""Where a network output comes from: the pair scorer taken apart, token by token. Needs torch alone."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ubert_model.nn.co_matching import CoMatching, masked_scores
+from ubert_model.nn.pair_scorer import PairScorer
+
+
+class PairExplanation(NamedTuple):
+    """What a network output is made of.
+
+    ``identity_and_summary`` (B,) and the tokens' contributions (B, Nu) and (B, Ni) are in stars and add up to the
+    output. The attention is Eq. 12's softmax, (B, Nu, Ni) and (B, Ni, Nu): each real token's row adds up to 1.
+    """
+
+    identity_and_summary: Tensor
+    user_contributions: Tensor
+    item_contributions: Tensor
+    user_attention: Tensor
+    item_attention: Tensor
+
+
+class PairExplainer(nn.Module):
+    """Reads what the scorer reads. The split is exact: the prediction layer is linear, and the maximum of Eq. 14 takes
+    each dimension of a match vector from one token, the first among equals, which is given all of it.
+
+    Both sides of every pair must have a token.
+    """
+
+    def __init__(self, scorer: PairScorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.dim = scorer.dim
+
+    def forward(
+        self,
+        user: Tensor,
+        item: Tensor,
+        domain: Tensor,
+        user_states: Tensor,
+        user_offsets: Tensor,
+        user_mask: Tensor,
+        item_states: Tensor,
+        item_offsets: Tensor,
+        item_mask: Tensor,
+    ) -> PairExplanation:
+        """The parts of ``PairScorer.forward`` of the same inputs."""
+        head = self.scorer.head
+        domain_embedding = self.scorer.domain_embedding(domain)  # o (B, D)
+        user_states = head.rated(user_states, user_offsets)
+        item_states = head.rated(item_states, item_offsets)
+        user_query = self.scorer.user_query(user, domain_embedding)
+        item_query = self.scorer.item_query(item, domain_embedding)
+        user_representation = head.user_encoder(user_query, user_states, user_mask)  # û (B, D)
+        item_representation = head.item_encoder(item_query, item_states, item_mask)  # î (B, D)
+        output = head.prediction_layer.output
+        for_user, for_user_match, for_item, for_item_match = output.weight[0].chunk(4)  # W_f, (D,) each
+
+        scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
+        user_attention, item_attention = scores.softmax(dim=-1), scores.mT.softmax(dim=-1)
+        matching = head.co_matching
+        user_compared = matching.compared(user_states, user_attention @ item_states)  # (B, Nu, D)
+        item_compared = matching.compared(item_states, item_attention @ user_states)  # (B, Ni, D)
+        return PairExplanation(
+            identity_and_summary=user_representation @ for_user + item_representation @ for_item + output.bias,
+            user_contributions=_contributions(matching, user_compared, user_mask, for_user_match),
+            item_contributions=_contributions(matching, item_compared, item_mask, for_item_match),
+            user_attention=user_attention,
+            item_attention=item_attention,
+        )
+
+
+def _contributions(matching: CoMatching, compared: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
+    """Each token's share of W_f t, in stars: (B, N, D), (B, N), (D,) → (B, N)."""
+    shares = matching.pooled(compared, mask) * weights  # (B, D)
+    hidden = compared.masked_fill(~mask.unsqueeze(-1), torch.finfo(compared.dtype).min)
+    chosen = hidden.argmax(dim=1)  # (B, D): the token that gives the dimension
+    tokens = torch.arange(compared.shape[1], device=compared.device)  # (N,)
+    gives = tokens[None, :, None] == chosen[:, None, :]  # (B, N, D)
+    return torch.where(gives, shares[:, None, :], 0.0).sum(dim=-1)

@@ -1,0 +1,121 @@
+"""The explainer takes a rating apart without a rest, in torch and in its exported graph (law 4)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from reference.layers import softmax
+from support.closeness import assert_equals_reference
+from support.random_models import DOMAINS, ITEMS, USERS, random_side, rating_model
+from ubert_model.nn.pair_explainer import PairExplainer, PairExplanation
+from ubert_model.nn.rating_model import RatingModel
+from ubert_training.export import export_explainer
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+    "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
+}
+LENGTHS = {
+    "one token a side": ([[1]], [[1]]),
+    "one pair": ([[4, 9]], [[5, 2, 7]]),
+    "ragged pairs": ([[4, 9], [1], [7]], [[3], [5, 2], [6, 1]]),
+}
+
+
+def inputs_of(model: RatingModel, user_lengths: list[list[int]], item_lengths: list[list[int]]) -> dict[str, Any]:
+    random = np.random.default_rng(3)
+    users, items = random_side(user_lengths, model.dim, seed=1), random_side(item_lengths, model.dim, seed=2)
+    return {
+        **{
+            name: torch.from_numpy(random.integers(0, rows + 1, len(item_lengths)))
+            for name, rows in (("user", USERS), ("item", ITEMS), ("domain", DOMAINS))
+        },
+        "user_states": users.states,
+        "user_offsets": users.offsets,
+        "user_mask": users.mask,
+        "item_states": items.states,
+        "item_offsets": items.offsets,
+        "item_mask": items.mask,
+    }
+
+
+@pytest.fixture(scope="module", params=list(OPTIONS))
+def model(request: pytest.FixtureRequest) -> RatingModel:
+    return rating_model(**OPTIONS[request.param])
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_the_contributions_add_up_to_the_networks_output(model: RatingModel, lengths: Any) -> None:
+    inputs = inputs_of(model, *lengths)
+    with torch.no_grad():
+        output, parts = model(**inputs), PairExplainer(model)(**inputs)
+    total = parts.identity_and_summary + parts.user_contributions.sum(dim=1) + parts.item_contributions.sum(dim=1)
+    assert_equals_reference(total, output)
+
+
+def test_a_token_contributes_what_the_output_loses_where_nothing_takes_its_place(model: RatingModel) -> None:
+    """With one token a side, each gives its whole match vector: without its part of W_f the output lacks just that."""
+    inputs = inputs_of(model, [[1]], [[1]])
+    weight = model.head.prediction_layer.output.weight
+    with torch.no_grad():
+        parts, output = PairExplainer(model)(**inputs), model(**inputs)
+        kept = weight.clone()
+        weight[:, model.dim : 2 * model.dim] = 0
+        without = model(**inputs)
+        weight.copy_(kept)
+    assert parts.user_contributions.sum() != 0
+    assert_equals_reference(parts.user_contributions.sum(dim=1), output - without)
+
+
+def test_padding_contributes_nothing_and_is_not_attended_to(model: RatingModel) -> None:
+    inputs = inputs_of(model, *LENGTHS["ragged pairs"])
+    with torch.no_grad():
+        parts = PairExplainer(model)(**inputs)
+    user_mask, item_mask = inputs["user_mask"], inputs["item_mask"]
+    assert (parts.user_contributions[~user_mask] == 0).all()
+    assert (parts.item_contributions[~item_mask] == 0).all()
+    for attention, mask, other in [
+        (parts.user_attention, user_mask, item_mask),
+        (parts.item_attention, item_mask, user_mask),
+    ]:
+        of_real = attention[mask]  # (tokens, N′)
+        torch.testing.assert_close(of_real.sum(dim=-1), torch.ones(len(of_real)))
+        hidden = ~other.repeat_interleave(mask.sum(dim=1), dim=0)
+        assert (of_real[hidden] == 0).all()
+
+
+def test_the_attention_is_that_of_eq_12(model: RatingModel) -> None:
+    inputs = inputs_of(model, *LENGTHS["one pair"])
+    with torch.no_grad():
+        parts = PairExplainer(model)(**inputs)
+        sides = [
+            model.head.rated(inputs[f"{side}_states"], inputs[f"{side}_offsets"])[0][inputs[f"{side}_mask"][0]]
+            for side in ("user", "item")
+        ]
+    user, item = (side.double().numpy() for side in sides)
+    scores = user @ item.T / np.sqrt(model.dim)
+    found = parts.user_attention[0][inputs["user_mask"][0]][:, inputs["item_mask"][0]]
+    assert_equals_reference(found, softmax(scores))
+    found = parts.item_attention[0][inputs["item_mask"][0]][:, inputs["user_mask"][0]]
+    assert_equals_reference(found, softmax(scores.T))
+
+
+def test_the_graph_equals_torch_whatever_the_lengths(model: RatingModel, tmp_path: Path) -> None:
+    path = tmp_path / "explainer.onnx"
+    export_explainer(model, path)
+    graph = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [output.name for output in graph.get_outputs()] == list(PairExplanation._fields)
+    for lengths in LENGTHS.values():
+        inputs = inputs_of(model, *lengths)
+        with torch.no_grad():
+            expected = PairExplainer(model)(**inputs)
+        found = graph.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        real = {"user_attention": inputs["user_mask"], "item_attention": inputs["item_mask"]}
+        for name, values in zip(PairExplanation._fields, found, strict=True):
+            mask = real.get(name)
+            wanted, got = getattr(expected, name), torch.from_numpy(values)
+            assert_equals_reference(got if mask is None else got[mask], wanted if mask is None else wanted[mask])
