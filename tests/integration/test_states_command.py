@@ -17,7 +17,6 @@ from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import FinishedShard, ReviewEntry, make_codec, open_store
 from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
 from ubert_training.cli import make_app
-from ubert_training.commands.states import _shown
 
 REVIEWS = 40
 
@@ -167,11 +166,6 @@ def test_looking_at_a_directory_that_is_not_there_does_not_make_it(tmp_path: Pat
     result = states_command("ls", "--store", f"lmdb:{tmp_path / 'nowhere'}")
     assert isinstance(result.exception, InputError)
     assert not (tmp_path / "nowhere").exists()
-
-
-def test_a_password_is_never_shown() -> None:
-    assert _shown("redis://me:secret@host:1/0") == "redis://host:1/0"
-    assert _shown("lmdb:/states") == "lmdb:/states"
 
 
 def write_unlisted(store: Reopened, url: str, entry: ReviewEntry) -> None:

@@ -1,29 +1,47 @@
-"""Precompute: every review encoded once, its states and its lines in both review lists written to the store."""
+"""Precompute: every review encoded once, its states and its lines in both review lists written to the store.
 
+Three steps run at the same time, each a few batches ahead of the next: tokenize, encode, and (here) pack and write.
+"""
+
+import hashlib
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file
-from transformers import BertConfig
 
-from ubert_model.bundle import ENCODER_CONFIG, WEIGHTS, Bundle
-from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_model.states import StateStore
-from ubert_model.states.review import ReviewEntry
-from ubert_training.devices import DeviceChoice, make_accelerator
+from ubert_model.bundle import Bundle
+from ubert_model.states import FinishedShard, FloatMatrix, StateCodec, StateStore
+from ubert_training.devices import DeviceChoice
 from ubert_training.histories import review_entry
-from ubert_training.model_files import weights_below
-from ubert_training.progress import progress_bar
+from ubert_training.progress import throughput_bar
+from ubert_training.review_encoders import BankedStates, BatchEncoder, choose_encoder
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.state_bank import encoder_digest, matching_bank, projected_batch
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.running_ahead import running_ahead
+from ubert_training.sharding import Shard
+from ubert_training.state_estimate import StateEstimate, estimate_states
+from ubert_training.token_batches import TokenBatch, token_batches
 
-TOKENS_PER_BATCH = 4096
 LOOKUP = 5000
 """Reviews asked of the store at a time, when looking for what is missing."""
+BATCHES_AHEAD = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PrecomputeWork:
+    """What one share of the reviews still needs.
+
+    Shape: rows (all of the share's), missing (those that the store lacks): row numbers of the table.
+    """
+
+    corpus: str
+    shard: Shard
+    rows: NDArray[np.int64]
+    missing: NDArray[np.int64]
+    estimate: StateEstimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +53,7 @@ class PrecomputeReport:
     written: int
     tokens: int
     bytes: int
+    seconds: float
     version: str
 
 
@@ -54,64 +73,105 @@ def precompute(
     same reviews, they are projected instead of encoded again.
     """
     written_as = bundle.codec(codec)
-    namespace = written_as.namespace
+    work = find_work(table, rows, bundle, store, written_as)
+    encoder = BankedStates.find(states, bundle, table.text) if states is not None else None
+    return write_missing(table, work, bundle, store, written_as, encoder or choose_encoder(bundle, device, "fp32", 0))
+
+
+def find_work(
+    table: ReviewTable,
+    rows: NDArray[np.int64],
+    bundle: Bundle,
+    store: StateStore,
+    codec: StateCodec,
+    *,
+    shard: Shard | None = None,
+) -> PrecomputeWork:
+    """Ask the store what it lacks of the share ``shard`` (None: all) of the reviews at ``rows``; writes nothing."""
+    shard = shard or Shard()
+    mine = shard.of(table, rows)
+    missing = _missing(table, mine, store, codec.namespace.version)
+    return PrecomputeWork(
+        corpus=_corpus(table, rows),
+        shard=shard,
+        rows=mine,
+        missing=missing,
+        estimate=estimate_states(table.text, missing.tolist(), bundle.tokenizer(), codec),
+    )
+
+
+def write_missing(
+    table: ReviewTable,
+    work: PrecomputeWork,
+    bundle: Bundle,
+    store: StateStore,
+    codec: StateCodec,
+    encoder: BatchEncoder,
+) -> PrecomputeReport:
+    """Encode and write what is missing, then keep in the store that the share is done.
+
+    Killed at any point, nothing that was written is lost or half there: a list names a review only once its state
+    is stored. An exception of any step ends the others and is raised here.
+    """
+    namespace = codec.namespace
     store.open_namespace(namespace)
-    tokenizer = bundle.tokenizer()
-    tokens = TokenizedReviews.of(table.text, tokenizer)
-    encoder = load_encoder(bundle)
-    missing = _missing(table, rows, tokens, store, namespace.version)
-    bank = None
-    if states is not None:
-        digest = encoder_digest(encoder, tokenizer.serialized, tokenizer.max_length, projected=False)
-        bank = matching_bank(states, encoder, tokens, digest)
-    accelerator = make_accelerator(device)
-    encoder.to(accelerator.device)
-    written_bytes = 0
-    with progress_bar(f"precompute, {len(missing):,} reviews left", len(rows)) as advance:
-        advance(len(rows) - len(missing))
-        for batch in tokens.length_buckets(missing, TOKENS_PER_BATCH):
-            values = projected_batch(encoder, tokens, batch, bank, accelerator.device)
-            writes = [
-                (_entry(table, row, tokens), written_as.encode(matrix))
-                for row, matrix in zip(batch.tolist(), values, strict=True)
-            ]
-            store.put(namespace.version, writes)
-            written_bytes += sum(len(payload) for _, payload in writes)
-            advance(len(batch))
+    started = time.perf_counter()
+    tokens = written_bytes = 0
+    batches = running_ahead(token_batches(table.text, work.missing, bundle.tokenizer()), BATCHES_AHEAD)
+    encoded = running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)
+    with throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance, closing(encoded):
+        advance(len(work.rows) - len(work.missing), 0)
+        for batch, states in encoded:
+            written_bytes += _write(table, batch, states, store, codec)
+            tokens += batch.tokens
+            advance(len(batch.rows), batch.tokens)
+    shard = work.shard
+    store.finish_shard(
+        namespace.version,
+        FinishedShard(corpus=work.corpus, shards=shard.shards, number=shard.number, reviews=len(work.rows)),
+    )
     return PrecomputeReport(
-        reviews=len(rows),
-        already_there=len(rows) - len(missing),
-        written=len(missing),
-        tokens=int(tokens.lengths[missing].sum()),
+        reviews=len(work.rows),
+        already_there=len(work.rows) - len(work.missing),
+        written=len(work.missing),
+        tokens=tokens,
         bytes=written_bytes,
+        seconds=time.perf_counter() - started,
         version=namespace.version,
     )
 
 
-def load_encoder(bundle: Bundle) -> ReviewEncoder:
-    """The bundle's review encoder in torch, in evaluation mode."""
-    config = BertConfig.from_json_file(str(bundle.file(ENCODER_CONFIG)))
-    encoder = ReviewEncoder.from_config(config, bundle.manifest.config.state_dim)
-    encoder.load_state_dict(weights_below(load_file(bundle.file(WEIGHTS)), "review_encoder"))
-    return encoder.eval()
+def _encoded(batches: Iterator[TokenBatch], encoder: BatchEncoder) -> Iterator[tuple[TokenBatch, list[FloatMatrix]]]:
+    for batch in batches:
+        yield batch, encoder.states(batch)
 
 
-def _missing(
-    table: ReviewTable, rows: NDArray[np.int64], tokens: TokenizedReviews, store: StateStore, version: str
-) -> NDArray[np.int64]:
-    found = [
-        flag
-        for batch in _batches(rows)
-        for flag in store.missing(version, [_entry(table, row, tokens) for row in batch])
+def _write(
+    table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: StateStore, codec: StateCodec
+) -> int:
+    """Store one batch; its encoded size in bytes."""
+    entries = [
+        review_entry(table, row, length)
+        for row, length in zip(batch.rows.tolist(), batch.lengths.tolist(), strict=True)
     ]
+    payloads = [codec.encode(matrix) for matrix in states]
+    store.put(codec.namespace.version, list(zip(entries, payloads, strict=True)))
+    return sum(map(len, payloads))
+
+
+def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
+    found: list[bool] = []
+    for start in range(0, len(rows), LOOKUP):
+        # How many tokens a review has is not part of where it lies.
+        entries = [review_entry(table, row, 0) for row in rows[start : start + LOOKUP].tolist()]
+        found += store.missing(version, entries)
     missing: NDArray[np.int64] = rows[np.array(found, dtype=bool)]
     return missing
 
 
-def _batches(rows: NDArray[np.int64]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(rows), LOOKUP):
-        yield rows[start : start + LOOKUP].tolist()
-
-
-def _entry(table: ReviewTable, row: int, tokens: TokenizedReviews) -> ReviewEntry:
-    return review_entry(table, row, int(tokens.lengths[row]))
+def _corpus(table: ReviewTable, rows: NDArray[np.int64]) -> str:
+    """16 hexadecimal characters that name the reviews at ``rows``, the same on every machine."""
+    digest = hashlib.blake2b(digest_size=8)
+    for row in rows.tolist():
+        digest.update(table.review_id[row].encode())
+    return digest.hexdigest()

@@ -5,7 +5,7 @@ from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
-from ubert_model.states.opening import open_store
+from ubert_model.states.opening import open_store, without_password
 from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace, StateStore
 
@@ -36,4 +36,5 @@ __all__ = [
     "state_mark",
     "state_shape",
     "version_bytes",
+    "without_password",
 ]

@@ -24,3 +24,9 @@ def open_store(url: str) -> StateStore:
         f"no state store for a URL that begins with {scheme + ':' if rest else url!r}: "
         f"use {', '.join(f'{known}://' for known in _REDIS_SCHEMES)} or lmdb:/path/to/directory"
     )
+
+
+def without_password(url: str) -> str:
+    """A store's URL as it may be printed: with neither user nor password, nor what stands behind a question mark."""
+    scheme, _, rest = url.partition("?")[0].partition("//")
+    return f"{scheme}//{rest.rpartition('@')[2]}" if rest else url

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ubert_model.errors import ConfigError, StoreUnavailableError
-from ubert_model.states import open_store
+from ubert_model.states import open_store, without_password
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.redis_store import RedisStore, _chunks
 
@@ -43,3 +43,16 @@ def test_a_pipeline_never_exceeds_its_bounds() -> None:
     large = [("SET", b"key", bytes(30_000_000))] * 5 + [("SET", b"key", bytes(70_000_000))] * 2
     assert [len(chunk) for chunk in _chunks(large, 10)] == [2, 2, 1, 1, 1]
     assert list(_chunks([], 10)) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("redis://me:secret@host:1/0", "redis://host:1/0"),
+        ("rediss://:se@cret@host:6379/2?password=secret", "rediss://host:6379/2"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("lmdb:/states", "lmdb:/states"),
+    ],
+)
+def test_a_printed_url_tells_the_place_and_no_secret(url: str, printed: str) -> None:
+    assert without_password(url) == printed

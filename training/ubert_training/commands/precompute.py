@@ -9,10 +9,12 @@ import typer
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
-from ubert_model.states import codec_names, open_store
+from ubert_model.states import codec_names, open_store, without_password
 from ubert_training.commands.options import Device, Reviews, console, load_reviews
-from ubert_training.devices import DeviceChoice
-from ubert_training.precompute import precompute
+from ubert_training.devices import DeviceChoice, Precision
+from ubert_training.precompute import PrecomputeReport, find_work, write_missing
+from ubert_training.review_encoders import BankedStates, choose_encoder
+from ubert_training.sharding import Shard
 from ubert_training.splits import PARTS, Split
 
 
@@ -24,10 +26,16 @@ def precompute_command(
     split: Annotated[Path | None, typer.Option(help="Only reviews of some parts of this split.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="train, validation or test; repeat for several.")] = None,
     states: Annotated[Path | None, typer.Option(help="Cached states of the fine-tuning run, to save encoding.")] = None,
+    shard: Annotated[str, typer.Option(help="Only this share of the reviews, as 3/8: others do the rest.")] = "1/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
     device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster, states off by half a percent.")] = "fp32",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one a core.")] = 0,
 ) -> None:
     """Encode every review once and fill the store; killed and started again it writes what is left."""
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
+    require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
+    share = Shard.parse(shard)
     table = load_reviews(reviews)
     rows = np.arange(len(table))
     if split and part:
@@ -36,9 +44,28 @@ def precompute_command(
         divided = Split.load(split, table)
         rows = np.sort(np.concatenate([getattr(divided, name) for name in part]))
     opened = Bundle.load(bundle)
+    written_as = opened.codec(codec)
     with closing(open_store(store)) as target:
-        report = precompute(table, rows, opened, target, codec=codec, device=cast(DeviceChoice, device), states=states)
+        work = find_work(table, rows, opened, target, written_as, shard=share)
+        console.print(f"shard {share}: {work.estimate}")
+        if dry_run:
+            return
+        encoder = BankedStates.find(states, opened, table.text) if states is not None else None
+        report = write_missing(
+            table,
+            work,
+            opened,
+            target,
+            written_as,
+            encoder or choose_encoder(opened, cast(DeviceChoice, device), cast(Precision, precision), threads),
+        )
+    _show(report, store)
+
+
+def _show(report: PrecomputeReport, store: str) -> None:
+    rate = f", {report.tokens / report.seconds:,.0f} tokens/s" if report.tokens else ""
+    written = f"{report.tokens} tokens, {report.bytes / 1e6:.1f} MB of states{rate}"
     console.print(
-        f"{store}: {report.reviews} reviews, {report.already_there} were there, {report.written} written "
-        f"({report.tokens} tokens, {report.bytes / 1e6:.1f} MB of states), none left; namespace {report.version}"
+        f"{without_password(store)}: {report.reviews} reviews, {report.already_there} were there, "
+        f"{report.written} written ({written}), none left; namespace {report.version}"
     )

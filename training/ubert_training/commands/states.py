@@ -19,6 +19,7 @@ from ubert_model.states import (
     copy_namespace,
     open_store,
     repair_namespace,
+    without_password,
 )
 from ubert_training.commands.options import console
 from ubert_training.progress import progress_bar
@@ -58,7 +59,7 @@ def ls_command(
                 if value:
                     console.print(f"  {name:<11}  {value}", markup=False, highlight=False, soft_wrap=True)
     if not namespaces:
-        console.print(f"{_shown(store)} holds no namespace; `ubert precompute` makes one", markup=False)
+        console.print(f"{without_password(store)} holds no namespace; `ubert precompute` makes one", markup=False)
 
 
 @app.command("verify")
@@ -97,7 +98,7 @@ def drop_command(
             if not sys.stdin.isatty():
                 raise ConfigError(f"nobody is here to confirm that {chosen.version} goes: give --yes")
             described = f"{chosen.version} ({chosen.codec}, encoder {chosen.encoder_digest[:12]})"
-            typer.confirm(f"Remove namespace {described} from {_shown(store)} for good?", abort=True)
+            typer.confirm(f"Remove namespace {described} from {without_password(store)} for good?", abort=True)
         removed = opened.drop_namespace(chosen.version)
     console.print(f"{chosen.version}: {removed:,} states removed")
 
@@ -174,9 +175,3 @@ def _holdings(store: StateStore, namespace: Namespace) -> str:
             advance(1)
     users, items = len(store.users(namespace.version)), len(store.items(namespace.version))
     return f"{states:,} reviews of {users:,} users on {items:,} items, {size / 1e6:,.1f} MB of states"
-
-
-def _shown(url: str) -> str:
-    """A store's URL without what may be a password."""
-    scheme, separator, rest = url.rpartition("@")
-    return f"{scheme.partition(':')[0]}://{rest}" if separator else url

@@ -1,0 +1,218 @@
+"""`ubert precompute`: what it writes, how shares add up, and what is left when a step fails."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+import torch
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from support.redis_server import RedisServer
+from support.small_corpus import small_table
+from support.store_contents import VERSION, numbered_reviews
+from support.tiny_bundle import TinyBundle, states_of_text
+from ubert_model.errors import ConfigError, StoreError
+from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
+from ubert_training.cli import make_app
+from ubert_training.precompute import PrecomputeWork, find_work, precompute, write_missing
+from ubert_training.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.sharding import Shard
+from ubert_training.state_estimate import redis_bytes
+from ubert_training.token_batches import TokenBatch, token_batches
+
+CODEC = "fp32"
+
+
+@pytest.fixture(scope="module")
+def table() -> ReviewTable:
+    return small_table(users=40)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"lmdb:{tmp_path / 'states'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[StateStore]:
+    with closing(open_store(url)) as opened:
+        yield opened
+
+
+def all_rows(table: ReviewTable) -> NDArray[np.int64]:
+    return np.arange(len(table))
+
+
+def stored(store: StateStore, tiny: TinyBundle, table: ReviewTable) -> list[FloatMatrix | None]:
+    codec = tiny.bundle.codec(CODEC)
+    payloads = store.states(codec.namespace.version, list(table.review_id))
+    return [None if payload is None else codec.decode(payload) for payload in payloads]
+
+
+def test_a_stored_state_is_the_models_own_whatever_it_was_batched_with(
+    tiny: TinyBundle, table: ReviewTable, store: StateStore
+) -> None:
+    report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+    assert (report.reviews, report.written, report.already_there) == (len(table), len(table), 0)
+    for found, text in zip(stored(store, tiny, table), table.text, strict=True):
+        expected = states_of_text(tiny, text)
+        assert found is not None
+        assert found.shape == expected.shape
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
+
+
+def test_a_second_run_finds_nothing_to_write(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
+    precompute(table, all_rows(table)[:50], tiny.bundle, store, codec=CODEC)
+    report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+    assert (report.already_there, report.written) == (50, len(table) - 50)
+    again = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+    assert (again.already_there, again.written, again.tokens, again.bytes) == (len(table), 0, 0, 0)
+
+
+def test_the_shares_of_a_division_are_disjoint_and_complete(table: ReviewTable) -> None:
+    rows = all_rows(table)[3:]
+    shares = [Shard(number=number, shards=5).of(table, rows) for number in range(1, 6)]
+    assert np.array_equal(np.sort(np.concatenate(shares)), rows)
+    assert all(0.1 < len(share) / len(rows) < 0.3 for share in shares)
+
+
+def test_a_review_keeps_its_share_when_the_table_shrinks(table: ReviewTable) -> None:
+    fewer = table.subset(all_rows(table)[::3])
+    for number in (1, 2, 3):
+        among_few, among_all = (
+            {some.review_id[row] for row in Shard(number=number, shards=3).of(some, all_rows(some)).tolist()}
+            for some in (fewer, table)
+        )
+        assert among_few <= among_all
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "a/b", "3", "1/2/3", "-1/2", ""])
+def test_a_shard_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="shard"):
+        Shard.parse(text)
+
+
+def test_two_shards_write_what_one_run_writes_and_the_store_tells_which_are_done(
+    tiny: TinyBundle, table: ReviewTable, store: StateStore
+) -> None:
+    encoder = OnnxEncoder(tiny.bundle, 1)
+    version = tiny.bundle.manifest.namespace(CODEC).version
+    for number, done in ((2, [2]), (1, [1, 2])):
+        work = find(table, tiny, store, Shard(number=number, shards=2))
+        write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), encoder)
+        assert [shard.number for shard in store.finished_shards(version)] == done
+    assert not [states for states in stored(store, tiny, table) if states is None]
+    shards = store.finished_shards(version)
+    assert sum(shard.reviews for shard in shards) == len(table)
+    assert len({shard.corpus for shard in shards}) == 1
+    assert len(find(table, tiny, store, Shard()).missing) == 0
+
+
+class FailsAt:
+    """An encoder that breaks at one batch."""
+
+    def __init__(self, encoder: BatchEncoder, batch: int) -> None:
+        self._encoder, self._left = encoder, batch
+
+    def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
+        self._left -= 1
+        if self._left < 0:
+            raise RuntimeError("the encoder broke")
+        return self._encoder.states(batch)
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_a_failing_encoder_is_told_and_what_was_written_is_whole(
+    tiny: TinyBundle, table: ReviewTable, store: StateStore, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ubert_training.token_batches.TOKENS_PER_BATCH", 256)
+    work = find(table, tiny, store, Shard())
+    failing = FailsAt(OnnxEncoder(tiny.bundle, 1), batch)
+    with pytest.raises(RuntimeError, match="the encoder broke"):
+        write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), failing)
+    namespace = tiny.bundle.manifest.namespace(CODEC)
+    assert store.finished_shards(namespace.version) == []
+    check = check_namespace(store, namespace)
+    assert check.problems == 0
+    assert bool(check.reviews) == bool(batch)
+    assert precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC).already_there == check.reviews
+
+
+def test_a_store_that_dies_midway_is_told_and_the_rest_is_written_once_it_is_back(
+    tiny: TinyBundle, table: ReviewTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ubert_training.token_batches.TOKENS_PER_BATCH", 256)
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        with closing(open_store(server.url)) as store:
+            work = find(table, tiny, store, Shard())
+            killer = KillsServer(OnnxEncoder(tiny.bundle, 1), server)
+            with pytest.raises(StoreError, match="cannot be reached"):
+                write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), killer)
+        server.start()
+        with closing(open_store(server.url)) as store:
+            report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+            assert report.already_there > 0
+            assert report.written > 0
+            assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
+
+
+class KillsServer:
+    """An encoder at whose eighth batch the store's server dies."""
+
+    def __init__(self, encoder: BatchEncoder, server: RedisServer) -> None:
+        self._encoder, self._server, self._batches = encoder, server, 0
+
+    def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
+        self._batches += 1
+        if self._batches == 8:
+            self._server.kill()
+        return self._encoder.states(batch)
+
+
+def test_a_dry_run_says_exactly_how_much_and_writes_nothing(
+    tiny: TinyBundle, table: ReviewTable, url: str, tmp_path
+) -> None:
+    table.save(tmp_path / "reviews.parquet")
+    flags = ["--reviews", str(tmp_path), "--bundle", str(tiny.bundle.path), "--store", url, "--threads", "1"]
+    dry = CliRunner().invoke(make_app(["precompute"]), ["precompute", *flags, "--dry-run"])
+    assert dry.exit_code == 0, dry.output
+    with closing(open_store(url)) as store:
+        assert store.namespaces() == []
+        estimate = find(table, tiny, store, Shard()).estimate
+        assert str(estimate) in " ".join(dry.stdout.split())
+        report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+    assert (estimate.reviews, estimate.tokens, estimate.state_bytes) == (len(table), report.tokens, report.bytes)
+
+
+def test_the_memory_that_redis_takes_is_the_estimated_within_a_sixth() -> None:
+    with RedisServer() as server, closing(open_store(server.url)) as store, redis.Redis.from_url(server.url) as client:
+        before = client.info("memory")["used_memory"]
+        store.put(VERSION, numbered_reviews(5_000, size=1_500))
+        used = client.info("memory")["used_memory"] - before
+    assert redis_bytes(5_000, 5_000 * 1_500) == pytest.approx(used, rel=1 / 6)
+
+
+def test_torch_and_onnx_runtime_encode_alike_and_bfloat16_nearly(tiny: TinyBundle, table: ReviewTable, store) -> None:
+    assert isinstance(choose_encoder(tiny.bundle, "cpu", "fp32", 1), OnnxEncoder)
+    exact = TorchEncoder(tiny.model.review_encoder, torch.device("cpu"), bfloat16=False)
+    rough = TorchEncoder(tiny.model.review_encoder, torch.device("cpu"), bfloat16=True)
+    work = find(table, tiny, store, Shard())
+    batches = list(token_batches(table.text, work.missing, tiny.bundle.tokenizer()))
+    for batch in batches:
+        for onnx, torch_, half in zip(
+            *(one.states(batch) for one in (OnnxEncoder(tiny.bundle, 1), exact, rough)), strict=True
+        ):
+            np.testing.assert_allclose(onnx, torch_, atol=1e-5)
+            assert half.dtype == np.float32
+            if len(half):
+                assert 0 < np.abs(half - torch_).max() < 0.05 * np.abs(torch_).max()
+
+
+def find(table: ReviewTable, tiny: TinyBundle, store: StateStore, shard: Shard) -> PrecomputeWork:
+    return find_work(table, all_rows(table), tiny.bundle, store, tiny.bundle.codec(CODEC), shard=shard)

@@ -1,0 +1,116 @@
+"""Ways from a batch of tokens to the states that the store keeps; which is fastest depends on the device."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors.torch import load_file
+from transformers import BertConfig
+
+from ubert_model.bundle import ENCODER_CONFIG, ENCODER_GRAPH, WEIGHTS, Bundle
+from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.states import FloatMatrix
+from ubert_training.devices import DeviceChoice, Precision, make_accelerator, uses_bfloat16
+from ubert_training.model_files import weights_below
+from ubert_training.state_bank import StateBank, encoder_digest, matching_bank
+from ubert_training.token_batches import TokenBatch
+from ubert_training.tokens import TokenizedReviews
+
+
+class BatchEncoder(Protocol):
+    """Makes the states of reviews."""
+
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
+        """The states of each review, (L, D), padding cut off; a review without tokens has (0, D)."""
+
+
+def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, threads: int) -> BatchEncoder:
+    """On a CPU in fp32 the bundle's graph in ONNX Runtime, the very one that the service encodes with; else torch.
+
+    ``threads``: how many one batch is computed with, 0: as many as the runtime finds cores. Raises
+    ``DeviceUnavailableError`` for a GPU and ``ConfigError`` for a precision that is not there.
+    """
+    target = make_accelerator(device).device
+    bfloat16 = precision != "fp32" and uses_bfloat16(precision, target)
+    if target.type == "cpu" and not bfloat16:
+        return OnnxEncoder(bundle, threads)
+    if threads:
+        torch.set_num_threads(threads)
+    return TorchEncoder(load_encoder(bundle), target, bfloat16=bfloat16)
+
+
+class OnnxEncoder:
+    """The bundle's encoder graph on the CPU, in fp32."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        onnxruntime.disable_telemetry_events()  # nothing about a review leaves this process but its states
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        graph = bundle.file(ENCODER_GRAPH)
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._state_dim = bundle.manifest.state_dim
+
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
+        if not batch.token_ids.numel():
+            return _without_tokens(batch, self._state_dim)
+        inputs = {"token_ids": batch.token_ids.numpy(), "token_mask": batch.mask.numpy()}
+        (states,) = self._session.run(["states"], inputs)
+        return _unpadded(states, batch)
+
+
+class TorchEncoder:
+    """The bundle's encoder in torch, on any device, in fp32 or with its matrix products in bfloat16."""
+
+    def __init__(self, encoder: ReviewEncoder, device: torch.device, *, bfloat16: bool) -> None:
+        self._encoder = encoder.to(device)
+        self._device = device
+        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
+        if not batch.token_ids.numel():
+            return _without_tokens(batch, self._encoder.dim)
+        with torch.inference_mode(), self._autocast:
+            states = self._encoder(batch.token_ids.to(self._device), batch.mask.to(self._device))
+        return _unpadded(states.float().cpu().numpy(), batch)
+
+
+class BankedStates:
+    """States that fine-tuning has cached, projected: no review is encoded again."""
+
+    def __init__(self, bank: StateBank, encoder: ReviewEncoder) -> None:
+        self._bank = bank
+        self._encoder = encoder
+
+    @classmethod
+    def find(cls, directory: Path, bundle: Bundle, texts: Sequence[str]) -> "BankedStates | None":
+        """Those in ``directory`` if the bundle's encoder made them of these very reviews, else None."""
+        encoder, tokenizer = load_encoder(bundle), bundle.tokenizer()
+        digest = encoder_digest(encoder, tokenizer.serialized, tokenizer.max_length, projected=False)
+        bank = matching_bank(directory, encoder, TokenizedReviews.of(texts, tokenizer), digest)
+        return None if bank is None else cls(bank, encoder)
+
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
+        unprojected = np.concatenate([self._bank.review(row) for row in batch.rows.tolist()])  # (T, d)
+        with torch.inference_mode():
+            projected = self._encoder.project(torch.from_numpy(unprojected)).numpy()  # (T, D)
+        return np.split(projected, np.cumsum(batch.lengths)[:-1])
+
+
+def load_encoder(bundle: Bundle) -> ReviewEncoder:
+    """The bundle's review encoder in torch, in evaluation mode."""
+    config = BertConfig.from_json_file(str(bundle.file(ENCODER_CONFIG)))
+    encoder = ReviewEncoder.from_config(config, bundle.manifest.config.state_dim)
+    encoder.load_state_dict(weights_below(load_file(bundle.file(WEIGHTS)), "review_encoder"))
+    return encoder.eval()
+
+
+def _unpadded(states: FloatMatrix, batch: TokenBatch) -> list[FloatMatrix]:
+    """(R, L, D) → R times (L, D)."""
+    return [matrix[:length] for matrix, length in zip(states, batch.lengths.tolist(), strict=True)]
+
+
+def _without_tokens(batch: TokenBatch, state_dim: int) -> list[FloatMatrix]:
+    return [np.zeros((0, state_dim), dtype=np.float32) for _ in batch.rows]
