@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "evaluate": "evaluate:evaluate_command",
     "export": "export:export_command",
     "precompute": "precompute:precompute_command",
+    "bench": "bench:app",
     "states": "states:app",
     "synth": "synth:synth_command",
 }

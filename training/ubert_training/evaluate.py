@@ -10,21 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.atomic import write_text
 from ubert_training.baselines import baseline_ratings
-from ubert_training.devices import DeviceChoice, make_accelerator
-from ubert_training.finetune import KIND, SPLIT, cached_states
+from ubert_training.devices import DeviceChoice
+from ubert_training.finetune import KIND, SPLIT
 from ubert_training.finetuning_task import FineTuning, network_outputs
-from ubert_training.histories import Histories, KnownReviews
+from ubert_training.finished_run import FinishedRun
+from ubert_training.histories import Histories
 from ubert_training.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores
-from ubert_training.model_files import load_model
-from ubert_training.pair_batches import PairSource
-from ubert_training.rating_parts import RatingParts, final_ratings
+from ubert_training.rating_parts import final_ratings
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import finished_stage, plain
-from ubert_training.tokens import TokenizedReviews
 
 MODEL_NAME = "U-BERT"
 BIAS_NAME = "U-BERT without text"
@@ -99,25 +96,17 @@ class Evaluation:
 
 def rate_test_part(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> TestRatings:
     """Rate the test part with the model of a finished ``finetune`` stage. Raises ``InputError`` if it is not one."""
-    files = load_model(directory, KIND)
-    split = Split.load(directory / SPLIT, table)
-    parts = RatingParts.load(directory)
-    tokenizer: ReviewTokenizer = files.tokenizer()
-    tokens = TokenizedReviews.of(table.text, tokenizer)
-    model = files.build_rating_model()
-    accelerator = make_accelerator(device)
-    model.to(accelerator.device)
-    bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
-    source = PairSource(table=table, identities=files.identities, tokens=tokens, bank=bank)
-    histories = KnownReviews(table, split.train, tokens.lengths, files.config).histories(split.test)
-    outputs = network_outputs(FineTuning(model), source, histories, accelerator.device)
-    predicted = final_ratings(files.config, parts.bias, parts.blend_weight, histories, outputs)
-    low, high = parts.intervals.around(predicted, histories.user_count, files.config.scale)
+    run = FinishedRun.open(table, directory, states=states, device=device)
+    config, parts = run.files.config, run.parts
+    histories = run.histories(run.split.test)
+    outputs = network_outputs(FineTuning(run.model), run.source(run.bank), histories, run.device)
+    predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
+    low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
     return TestRatings(
         histories=histories,
-        truth=table.rating[split.test].astype(np.float64),
+        truth=table.rating[run.split.test].astype(np.float64),
         predicted=predicted,
-        bias=final_ratings(files.config, parts.bias, 0.0, histories, outputs),
+        bias=final_ratings(config, parts.bias, 0.0, histories, outputs),
         low=low,
         high=high,
         coverage=parts.intervals.coverage,

@@ -43,21 +43,38 @@ class FineTuning(nn.Module):
             assert batch.token_ids is not None
             assert batch.token_mask is not None
             states = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]  # (T, d)
-        bank = encoder.project(states)  # (T, D)
-        if not len(bank):
-            bank = bank.new_zeros((1, encoder.dim))  # no review at all: the masked column points here
-        user, item = batch.user_side, batch.item_side
-        return self.model(  # type: ignore[no-any-return]
-            batch.user,
-            batch.item,
-            batch.domain,
-            bank[user.token_index],
-            user.offsets,
-            user.mask,
-            bank[item.token_index],
-            item.offsets,
-            item.mask,
-        )
+        return outputs_from_states(self.model, encoder.project(states), batch)
+
+
+class StoredStates(nn.Module):
+    """The rating model over a batch whose states are projected already, as a store holds them."""
+
+    def __init__(self, model: RatingModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Network output of each pair, (B,)."""
+        assert batch.states is not None
+        return outputs_from_states(self.model, batch.states, batch)
+
+
+def outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) -> Tensor:
+    """Line up the projected states (T, D) of a batch's reviews and predict: network output of each pair, (B,)."""
+    if not len(states):
+        states = states.new_zeros((1, model.review_encoder.dim))  # no review at all: the masked column points here
+    user, item = batch.user_side, batch.item_side
+    return model(  # type: ignore[no-any-return]
+        batch.user,
+        batch.item,
+        batch.domain,
+        states[user.token_index],
+        user.offsets,
+        user.mask,
+        states[item.token_index],
+        item.offsets,
+        item.mask,
+    )
 
 
 class FinetuningTask:

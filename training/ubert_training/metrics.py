@@ -58,6 +58,14 @@ def paired_difference(errors: Errors, baseline_errors: Errors, seed: int = 0) ->
     return _estimate(float(difference.mean()), difference[_resamples(len(errors), seed)].mean(axis=1))
 
 
+def relative_change(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
+    """Change of the MSE as a share of the baseline's MSE on the same pairs; pairs are resampled together."""
+    squared, baseline = np.square(errors), np.square(baseline_errors)
+    index = _resamples(len(errors), seed)
+    resampled = squared[index].mean(axis=1) / baseline[index].mean(axis=1) - 1
+    return _estimate(float(squared.mean() / baseline.mean() - 1), resampled)
+
+
 def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
     """Positions of the pairs whose entity has that many reviews to read; empty slices are left out."""
     found = {

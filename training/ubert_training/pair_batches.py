@@ -55,7 +55,10 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairSource:
-    """Makes batches of pairs of one table. ``bank`` holds cached states; None leaves encoding to the model."""
+    """Makes batches of pairs of one table. ``bank`` holds cached states; None leaves encoding to the model.
+
+    A bank may hold fewer rows of a review than it has tokens: its rows are what is lined up.
+    """
 
     table: ReviewTable
     identities: Identities
@@ -82,7 +85,7 @@ class PairSource:
 
     def batches(self, histories: Histories, batch_size: int) -> Iterator[tuple[Rows, PairBatch]]:
         """All pairs, in batches of similar size to waste little padding, with their positions."""
-        lengths = self.tokens.lengths
+        lengths = np.diff(self._starts)
         sizes = [
             int(lengths[user].sum() + lengths[item].sum())
             for user, item in zip(histories.user_rows, histories.item_rows, strict=True)
@@ -92,15 +95,20 @@ class PairSource:
             index = order[start : start + batch_size]
             yield index, self.batch(histories, index)
 
+    @property
+    def _starts(self) -> NDArray[np.int64]:
+        """Where the rows of each review begin, and the last ends, (R + 1,)."""
+        return self.tokens.starts if self.bank is None else self.bank.starts
+
     def _cached(self, reviews: Rows) -> Tensor | None:
         if self.bank is None:
             return None
-        index = token_rows(reviews, self.tokens.starts[:-1], self.tokens.lengths)
+        index = token_rows(reviews, self._starts[:-1], np.diff(self._starts))
         return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
 
     def _side(self, histories: Sequence[Rows], reviews: Rows) -> Side:
         """Line up the tokens of each pair's reviews, padded to the longest; at least one (masked) column."""
-        lengths = self.tokens.lengths[reviews]
+        lengths = np.diff(self._starts)[reviews]
         starts = np.cumsum(lengths) - lengths
         offsets_of = rating_offsets(self.table.rating[reviews], self.table.scale)
         local = [np.searchsorted(reviews, rows) for rows in histories]

@@ -1,14 +1,14 @@
 """The codecs of one review's encoder states, and the byte format they share.
 
-A codec is a precision and, behind a slash, how many neighbouring tokens are averaged into one row: ``int8``,
-``pq2/pool2``. Little-endian throughout::
+A codec is a precision and, behind a slash, how many neighbouring tokens share a row, the first token ([CLS]) always
+having its own: ``int8``, ``pq2/pool2``. Little-endian throughout::
 
     offset  0  magic "UBRS"
             4  format version, u8
             5  codec, u8: the precision's number in the low four bits, tokens a row less one in the high four
             6  D, u16
             8  state version, 8 bytes
-           16  L, u32: tokens of the review; it has ⌈L / tokens a row⌉ rows
+           16  L, u32: tokens of the review; it has 1 + ⌈(L − 1) / tokens a row⌉ rows, or none
            20  n, u32: bytes of the encoded matrix
            24  the encoded matrix, as its precision says
        24 + n  crc32 of everything before it, u32
@@ -121,7 +121,7 @@ class StateCodec:
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
     def decode(self, payload: bytes) -> FloatMatrix:
-        """The states of one review in an array of their own, (⌈L / tokens a row⌉, D) float32.
+        """The states of one review in an array of their own, (rows, D) float32.
 
         Raises ``CorruptStateError`` (truncated, magic, format, length, checksum, codec), ``ForeignStateError``
         (another state version: another encoder, codec or codebook) and ``StateError`` (another dimension).

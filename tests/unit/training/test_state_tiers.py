@@ -1,0 +1,109 @@
+"""`ubert bench states` through its front door, on a run of the tiny preset."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from support.small_corpus import small_table
+from ubert_model.bundle import CODEBOOKS
+from ubert_model.config import preset
+from ubert_model.states import Namespace, codec_names, make_codec
+from ubert_training.cli import make_app
+from ubert_training.evaluate import rate_test_part
+from ubert_training.finetune import finetune
+from ubert_training.finetune_options import FinetuneOptions
+from ubert_training.finished_run import FinishedRun
+from ubert_training.loop import LoopOptions
+from ubert_training.metrics import Estimate, relative_change
+from ubert_training.splits import random_split
+from ubert_training.state_tiers import Tier, TierReport, run_codebooks
+from ubert_training.stored_ratings import ReadPairs
+
+TABLE = small_table(users=30)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("work")
+    TABLE.save(directory / "reviews.parquet")
+    split = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+    options = FinetuneOptions(loop=LoopOptions(epochs=2, batch_size=16, learning_rate=1e-2))
+    arguments = {"pretrained": None, "states": directory / "states"}
+    return finetune(TABLE, split, preset("tiny"), options, directory / "run", **arguments)
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> dict[str, object]:
+    arguments = ["bench", "states", "--reviews", str(run.parent / "reviews.parquet"), "--run", str(run)]
+    done = CliRunner().invoke(make_app(["bench"]), arguments, env={"COLUMNS": "240"}, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "is the smallest codec whose change of MSE" in done.output
+    found: dict[str, object] = json.loads((run / "states.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_every_codec_is_measured_and_shown(run: Path, report: dict[str, object]) -> None:
+    tiers = report["tiers"]
+    assert isinstance(tiers, list)
+    assert [tier["codec"] for tier in tiers] == list(codec_names())
+    assert all(tier["change"]["low"] <= tier["change"]["value"] <= tier["change"]["high"] for tier in tiers)
+    markdown = (run / "states.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in markdown for name in codec_names())
+    assert (run / "states.png").stat().st_size > 10_000
+
+
+def test_fp32_changes_nothing_and_its_bytes_are_counted_whole(report: dict[str, object]) -> None:
+    tiers = report["tiers"]
+    assert isinstance(tiers, list)
+    (exact,) = (tier for tier in tiers if tier["codec"] == "fp32")
+    assert (exact["change"]["value"], exact["largest_difference"], exact["ratio_same_dim"]) == (0.0, 0.0, 1.0)
+    tokens = report["tokens_a_review"]
+    assert isinstance(tokens, float)
+    assert exact["bytes_a_review"] == pytest.approx(4 * preset("tiny").state_dim * tokens + 28)
+
+
+def test_ratings_from_stored_fp32_states_are_those_of_evaluation(run: Path) -> None:
+    states = run.with_name("states")
+    opened = FinishedRun.open(TABLE, run, states=states)
+    namespace = Namespace(version="0" * 16, encoder_digest="", codec="fp32", state_dim=16, max_length=16)
+    stored = ReadPairs.of(opened, "test").stored_ratings(make_codec(namespace))
+    np.testing.assert_allclose(stored, rate_test_part(TABLE, run, states=states).predicted, atol=1e-5)
+
+
+def test_a_run_without_codebooks_gets_those_that_fine_tuning_would_have_left(run: Path) -> None:
+    left = (run / CODEBOOKS).read_bytes()
+    (run / CODEBOOKS).unlink()
+    run_codebooks(FinishedRun.open(TABLE, run, states=run.with_name("states")))
+    assert (run / CODEBOOKS).read_bytes() == left
+
+
+def tier(codec: str, size: float, high: float) -> Tier:
+    numbers = dict.fromkeys(
+        ("ratio_same_dim", "ratio_full_width", "mse", "typical_difference", "largest_difference"), 0.0
+    ) | dict.fromkeys(("bytes_a_token", "bytes_a_review"), size)
+    change = Estimate(value=0.0, low=-high, high=high)
+    return Tier(
+        codec=codec,
+        state_dim=16,
+        change=change,
+        reviews_decoded_a_second=1,
+        pairs_rated_a_second=1,
+        **numbers,
+    )
+
+
+def test_the_smallest_codec_is_chosen_among_those_whose_change_is_surely_small() -> None:
+    tiers = [tier("fp32", 64, 0), tier("int8", 20, 0.0009), tier("pq1", 2, 0.0011), tier("int4", 12, 0.0002)]
+    report = TierReport(runs=[], part="test", pairs=1, reviews=1, tokens_a_review=1, tiers=tiers)
+    assert report.smallest(16).codec == "int4"
+
+
+def test_the_change_of_mse_is_a_share_of_the_baselines() -> None:
+    errors = np.random.default_rng(0).normal(0, 1, 500)
+    change = relative_change(1.1 * errors, errors)
+    assert change.value == pytest.approx(0.21)
+    assert (change.low, change.high) == pytest.approx((0.21, 0.21))
+    assert relative_change(errors, errors) == Estimate(value=0.0, low=0.0, high=0.0)

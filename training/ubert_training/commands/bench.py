@@ -1,0 +1,8 @@
+"""`ubert bench`: measurements on a user's own reviews."""
+
+import typer
+
+from ubert_training.commands.bench_states import bench_states_command
+
+app = typer.Typer(no_args_is_help=True, help="Measure on your own reviews what choices cost and gain.")
+app.command("states")(bench_states_command)

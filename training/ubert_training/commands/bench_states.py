@@ -1,0 +1,43 @@
+"""`ubert bench states`."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from ubert_model.config import require
+from ubert_model.states import codec_names
+from ubert_training.commands.options import Device, Reviews, console, load_reviews
+from ubert_training.devices import DeviceChoice
+from ubert_training.finished_run import FinishedRun
+from ubert_training.progress import progress_bar
+from ubert_training.state_tiers import measure_tiers
+from ubert_training.tier_report import tier_table, verdict, write_report
+
+
+def bench_states_command(
+    reviews: Reviews,
+    run: Annotated[list[Path], typer.Option(help="What `ubert finetune` left; repeat to compare or to pool runs.")],
+    states: Annotated[
+        list[Path] | None, typer.Option(help="Cached states of each run, in order; unset: states/ beside the run.")
+    ] = None,
+    pairs: Annotated[str, typer.Option(help="Part of each run's split to rate: test or validation.")] = "test",
+    out: Annotated[Path | None, typer.Option(help="Where the report goes; unset: into the first run.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Bytes, change of MSE and speed of every codec; runs of one state dimension are pooled, others compared."""
+    require(pairs in ("test", "validation"), "pairs", pairs, "use test or validation")
+    require(states is None or len(states) == len(run), "states", states, f"give one for each of {len(run)} runs")
+    table = load_reviews(reviews)
+    places = states or [directory.with_name("states") for directory in run]
+    opened = [
+        FinishedRun.open(table, directory, states=place, device=cast(DeviceChoice, device))
+        for directory, place in zip(run, places, strict=True)
+    ]
+    with progress_bar("codecs", len(codec_names()) * len(opened)) as advance:
+        report = measure_tiers(opened, pairs, advance)
+    written = write_report(report, out or run[0])
+    console.print(tier_table(report))
+    for line in verdict(report):
+        console.print(line, highlight=False)
+    console.print(", ".join(map(str, written)), markup=False)
