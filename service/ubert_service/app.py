@@ -21,11 +21,13 @@ from ubert_service.routes import about, console, directory, entities, health, pr
 from ubert_service.scheduler import QueueLimits, Scheduler
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
+from ubert_service.tracing import Tracing, Untraced
 
 _CHECKS_AT_ONCE = 4
+_UNTRACED = Untraced()
 
 
-def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
+def create_app(settings: Settings, served: ServedBundle, tracing: Tracing = _UNTRACED) -> FastAPI:
     """The service over a loaded bundle. Whether the bundle's store answers is found out by each request anew.
 
     Raises ``ConfigError`` if the file of API keys cannot be used.
@@ -45,18 +47,19 @@ def create_app(settings: Settings, served: ServedBundle) -> FastAPI:
             checking=CapacityLimiter(_CHECKS_AT_ONCE),
             store_kind=settings.store.partition(":")[0],
             request_seconds=settings.request_timeout,
+            tracing=tracing,
             stopping=stopping,
         )
         with observed.keeper:
             yield
-        await scheduler.close()
+            await scheduler.close()
 
     app = described_app(lifespan)
     problems.install(app)
     # Each is added around those before it.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.request_timeout)
     app.add_middleware(Gate, keys=keys)
-    app.add_middleware(RequestFrame, telemetry=metrics, stopping=stopping)
+    app.add_middleware(RequestFrame, telemetry=metrics, tracing=tracing, stopping=stopping)
     return app
 
 

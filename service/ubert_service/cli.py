@@ -1,19 +1,21 @@
 """``ubert-serve``: serve ratings from a bundle and a state store."""
 
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ubert_model.errors import UbertError
+from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import open_store
 from ubert_service.app import create_app
 from ubert_service.logs import configure_logs
 from ubert_service.served import ServedBundle
 from ubert_service.server import serve
 from ubert_service.settings import Device, LogFormat, LogLevel, RuntimeChoice, Settings, read_toml
+from ubert_service.tracing import Tracing, Untraced
 
 _USAGE_ERROR = 2
 _DEFAULTS = Settings.model_construct()
@@ -94,6 +96,9 @@ def run(
     log_format: Annotated[LogFormat, typer.Option(envvar="UBERT_LOG_FORMAT", help="json: one object a line.")] = (
         _DEFAULTS.log_format
     ),
+    traces: Annotated[
+        str | None, typer.Option(envvar="UBERT_TRACES", help="Send traces to this OTLP address; needs the extra otel.")
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(envvar="UBERT_CONFIG", callback=_apply_file, is_eager=True, help="TOML file with these settings."),
@@ -123,10 +128,24 @@ def run(
         max_body_bytes=max_body_bytes,
         log_level=log_level,
         log_format=log_format,
+        traces=traces,
     )
     configure_logs(settings)
-    with closing(open_store(settings.store)) as opened:
-        serve(create_app(settings, ServedBundle.load(settings, opened)), settings)
+    with closing(open_store(settings.store)) as opened, _tracing(settings) as tracing:
+        serve(create_app(settings, ServedBundle.load(settings, opened), tracing), settings)
+
+
+@contextmanager
+def _tracing(settings: Settings) -> Iterator[Tracing]:
+    if settings.traces is None:
+        yield Untraced()
+        return
+    try:
+        from ubert_service import otel  # noqa: PLC0415  nobody else pays for its import
+    except ImportError as error:
+        raise ConfigError(f"traces = {settings.traces!r}: {error}; install u-bert[otel]") from error
+    with closing(otel.OpenTelemetryTracing(otel.sending_to(settings.traces))) as tracing:
+        yield tracing
 
 
 def main() -> None:

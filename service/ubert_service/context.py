@@ -14,11 +14,13 @@ from ubert_service.engine import Prediction
 from ubert_service.errors import CallerGoneError
 from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
 from ubert_service.metrics import PrometheusMetrics
-from ubert_service.scheduler import Alone, Scheduler
+from ubert_service.scheduler import Alone, Lane, Scheduler
 from ubert_service.scoring_lane import ScoringLane, most_tokens
 from ubert_service.served import Obstacle, ServedBundle
+from ubert_service.tracing import Tracing
 
 T = TypeVar("T")
+Q = TypeVar("Q")
 
 MAX_REQUEST_SECONDS = 3600.0
 REQUEST_TIMEOUT = "X-Request-Timeout"
@@ -42,6 +44,7 @@ class ServiceContext:
     """Scheme of the store's URL, of which the rest may hold a password."""
     request_seconds: float
     """How long a request may take that does not say so itself."""
+    tracing: Tracing
     stopping: asyncio.Event
     """Set when the process has been told to end, while it still serves."""
 
@@ -80,8 +83,7 @@ class RequestContext:
 
         Raises what the call does, ``OverloadedError``, ``DeadlineError`` and ``CallerGoneError``.
         """
-        submitted = self.service.scheduler.submit(Alone(call), None, tokens=tokens, deadline=self.deadline)
-        return await self._unless_the_caller_goes(submitted)
+        return await self._answer(Alone(call), None, tokens)
 
     async def predict(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order, made in one batch with those of other callers.
@@ -90,11 +92,16 @@ class RequestContext:
         """
         lane = ScoringLane(self.served.engine, readable)
         tokens = most_tokens(pairs, self.served.bundle.manifest.config.max_tokens)
-        submitted = self.service.scheduler.submit(lane, pairs, tokens=tokens, deadline=self.deadline)
-        predictions = await self._unless_the_caller_goes(submitted)
+        predictions = await self._answer(lane, pairs, tokens)
         for prediction in predictions:
             self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
         return predictions
+
+    async def _answer(self, lane: Lane[Q, T], question: Q, tokens: int) -> T:
+        scheduler = self.service.scheduler
+        with self.service.tracing.work(tokens=tokens) as span:
+            submitted = scheduler.submit(lane, question, tokens=tokens, deadline=self.deadline, taken=span.taken)
+            return await self._unless_the_caller_goes(submitted)
 
     async def _unless_the_caller_goes(self, submitted: "asyncio.Future[T]") -> T:
         watch = asyncio.create_task(_cancel_when_gone(self.request, submitted))

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ubert_service.problems import INTERNAL, problem_response
 from ubert_service.telemetry import Telemetry
+from ubert_service.tracing import Tracing
 
 REQUEST_ID = "X-Request-ID"
 _UNMATCHED = "unmatched"
@@ -26,57 +27,74 @@ class RequestFrame:
     Once the process is ``stopping``, it asks callers to send their next request over another connection.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, stopping: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, tracing: Tracing, stopping: asyncio.Event) -> None:
         self._app = app
         self._telemetry = telemetry
+        self._tracing = tracing
         self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
+        headers = Headers(scope=scope)
+        given = headers.get(REQUEST_ID, "")
         request_id = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        state["arrived"] = time.monotonic()
-        status: int | None = None
-        started = time.perf_counter()
+        scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
+        with self._tracing.request(method=scope["method"], headers=headers, request_id=request_id) as span:
+            status: int | None = None
 
-        async def send_identified(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = request_id
-                if self._stopping.is_set():
-                    headers["Connection"] = "close"
+            async def send_framed(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                    self._complete(MutableHeaders(scope=message), request_id)
+                await send(message)
+
+            started = time.perf_counter()
+            try:
+                await self._answer(scope, receive, send_framed)
+            finally:
+                # By the route alone: an address may hold an identifier, which is neither a label nor for a log.
+                route = getattr(scope.get("route"), "path_format", _UNMATCHED)
+                span.answered(route=route, status=status)
+                self._report(scope, route, status, seconds=time.perf_counter() - started)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, send_identified)
+            await self._app(scope, receive, send_noting)
         except Exception:
-            _log.exception("unforeseen error request_id=%(request_id)s", {"request_id": request_id})
-            if status is not None:
+            _log.exception("unforeseen error request_id=%(request_id)s", {"request_id": scope["state"]["request_id"]})
+            if begun:
                 raise  # half an answer is out: only a broken connection can tell the caller
             detail = "an unforeseen error; give the request_id to whoever runs this service"
-            await problem_response(INTERNAL, detail, scope)(scope, receive, send_identified)
-        finally:
-            seconds = time.perf_counter() - started
-            # By the route alone: an address may hold an identifier, which is neither a label nor for a log.
-            route = getattr(scope.get("route"), "path_format", _UNMATCHED)
-            self._telemetry.request_answered(route=route, status=status, seconds=seconds)
-            _log.info(
-                "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
-                {
-                    "method": scope["method"],
-                    "route": route,
-                    "status": status,
-                    "seconds": round(seconds, 6),
-                    "request_id": request_id,
-                    "caller": state.get("caller"),
-                },
-            )
+            await problem_response(INTERNAL, detail, scope)(scope, receive, send)
+
+    def _complete(self, headers: MutableHeaders, request_id: str) -> None:
+        headers[REQUEST_ID] = request_id
+        if self._stopping.is_set():
+            headers["Connection"] = "close"
+
+    def _report(self, scope: Scope, route: str, status: int | None, *, seconds: float) -> None:
+        self._telemetry.request_answered(route=route, status=status, seconds=seconds)
+        _log.info(
+            "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
+            {
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "request_id": scope["state"]["request_id"],
+                "caller": scope["state"].get("caller"),
+            },
+        )
 
 
 class BodyLimit:

@@ -73,6 +73,7 @@ class _Job:
     tokens: int
     submitted: float
     deadline: float | None
+    taken: Callable[[], None] | None
     future: asyncio.Future[Any]
     expiry: asyncio.TimerHandle | None = None
     waiting: bool = True
@@ -127,13 +128,20 @@ class Scheduler:
             )
 
     def submit(
-        self, lane: Lane[Q, R], question: Q, *, tokens: int = 0, deadline: float | None = None
+        self,
+        lane: Lane[Q, R],
+        question: Q,
+        *,
+        tokens: int = 0,
+        deadline: float | None = None,
+        taken: Callable[[], None] | None = None,
     ) -> "asyncio.Future[R]":
         """The answer to come; cancelling it withdraws the question.
 
         ``tokens``: what answering will read at most. ``deadline``: by the clock; when it passes the future fails
-        with ``DeadlineError``, and a question that has not begun is dropped. Raises ``OverloadedError``, and
-        ``DeadlineError`` for a deadline that is over.
+        with ``DeadlineError``, and a question that has not begun is dropped. ``taken``: called when it begins.
+
+        Raises ``OverloadedError``, and ``DeadlineError`` for a deadline that is over.
         """
         now = self._clock()
         if deadline is not None and deadline <= now:
@@ -147,6 +155,7 @@ class Scheduler:
             tokens=tokens,
             submitted=now,
             deadline=deadline,
+            taken=taken,
             future=loop.create_future(),
         )
         job.future.add_done_callback(partial(self._settled, job))
@@ -215,6 +224,8 @@ class Scheduler:
         for job in batch:
             self._leave(job)
             self._telemetry.work_started(waited=now - job.submitted)
+            if job.taken is not None:
+                job.taken()
         self._telemetry.batch_started(requests=len(batch), tokens=sum(job.tokens for job in batch))
         self._idle -= 1
         questions = [job.question for job in batch]

@@ -1,0 +1,89 @@
+"""Traces: what a span tells of a request, what it never holds, and that nobody pays who sends none."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import StateStore
+from ubert_service.app import create_app
+from ubert_service.otel import OpenTelemetryTracing
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PRIVATE = "mellifluous"
+
+
+@contextmanager
+def traced(tiny: TinyBundle, store: StateStore) -> Iterator[tuple[httpx.Client, InMemorySpanExporter]]:
+    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    exporter = InMemorySpanExporter()
+    with (
+        closing(OpenTelemetryTracing(SimpleSpanProcessor(exporter))) as tracing,
+        running(create_app(settings, ServedBundle.load(settings, store), tracing)) as client,
+    ):
+        yield client, exporter
+
+
+def test_a_request_and_its_work_are_spans_of_the_callers_trace(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "order-20"}
+    with traced(tiny, lmdb_store) as (client, exporter):
+        client.post("/predict", json={"pairs": [{"user": "u0", "item": "i1"}]}, headers=headers).raise_for_status()
+    work, request = exporter.get_finished_spans()
+    assert request.name == "POST /predict"
+    assert dict(request.attributes or {}) == {
+        "http.request.method": "POST",
+        "http.route": "/predict",
+        "http.response.status_code": 200,
+        "ubert.request_id": "order-20",
+    }
+    assert request.resource.attributes["service.name"] == "u-bert"
+    assert request.parent is not None
+    assert (f"{request.parent.trace_id:x}".zfill(32), f"{request.parent.span_id:x}") == (TRACE, PARENT)
+    assert work.parent == request.context
+    assert [event.name for event in work.events] == ["taken"]
+    assert dict(work.attributes or {}) == {"ubert.tokens": 2 * tiny.model.config.max_tokens}
+
+
+def test_no_span_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    review = {"user": PRIVATE, "item": "i1", "rating": 99, "text": PRIVATE}
+    with traced(tiny, lmdb_store) as (client, exporter):
+        statuses = [
+            client.get(f"/users/{PRIVATE}").status_code,
+            client.post("/reviews", json=review).status_code,
+            client.post("/reviews", json={**review, "rating": 4}).status_code,
+            client.delete("/reviews/none", params={"user": PRIVATE, "item": PRIVATE}).status_code,
+        ]
+        spans = exporter.get_finished_spans()
+    assert statuses == [404, 422, 201, 404]
+    assert len(spans) == 8
+    assert PRIVATE not in "".join(span.to_json() for span in spans)
+    failed = [span for span in spans if span.name == "work" and span.status.status_code is StatusCode.ERROR]
+    assert [span.attributes["error.type"] for span in failed if span.attributes] == [
+        "UnknownUserError",
+        "InputError",
+        "UnknownReviewError",
+    ]
+
+
+@pytest.mark.parametrize("module", ["ubert_service.cli", "ubert_service.app"])
+def test_who_sends_no_traces_imports_nothing_for_them(module: str) -> None:
+    program = f"import sys, {module}; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
+    # FastAPI loads what it finds of OpenTelemetry by itself; what sends spans comes with ours alone.
+    assert not [
+        name for name in ended.stdout.split() if name.startswith(("ubert_service.otel", "opentelemetry.exporter"))
+    ]
