@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ubert_model.config import ModelConfig, require
+from ubert_model.deviations import UsualDeviations
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.intervals import RatingIntervals
@@ -22,7 +23,7 @@ from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ENCODER_CONFIG = "encoder_config.json"
@@ -33,6 +34,7 @@ SCORER_GRAPH = "scorer.onnx"
 EXPLAINER_GRAPH = "explainer.onnx"
 METRICS = "metrics.json"
 CODEBOOKS = "codebooks.safetensors"
+DEVIATIONS = "deviations.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +140,13 @@ class Bundle:
     def identities(self) -> Identities:
         """Users, items and domains that training has seen."""
         return Identities.from_json(json.loads(self.file(IDENTITIES).read_text(encoding="utf-8")))
+
+    @cached_property
+    def deviations(self) -> UsualDeviations:
+        """What ratings are usual for each of those users and items."""
+        return UsualDeviations.load(
+            self.file(DEVIATIONS), user_ids=self.identities.users, item_ids=self.identities.items
+        )
 
     def tokenizer(self) -> ReviewTokenizer:
         """A tokenizer cut to the length that states are made with."""

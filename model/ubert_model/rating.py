@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ubert_model.config import RatingScale, require
+from ubert_model.deviations import RatingSums
 
 Ratings = NDArray[np.float64]
 
@@ -19,8 +20,10 @@ Ratings = NDArray[np.float64]
 class BiasModel:
     """mean + intercept + w_u · (shrunk mean deviation of the user's ratings) + w_i · (the item's), in stars.
 
-    The deviations are taken over rating counts that the caller has already rid of the target review (law 5), so
-    that the same arithmetic serves a pair from training, from test and from a stranger (count 0: deviation 0).
+    A user's ratings deviate from what is usual for the rated items, an item's from what is usual for their users
+    (:class:`UsualDeviations`). The sums are those of histories that the caller has already rid of the target review
+    (law 5), so that the same arithmetic serves a pair from training, from test and from a stranger (count 0:
+    deviation 0).
     """
 
     mean: float
@@ -34,22 +37,15 @@ class BiasModel:
         for name in ("user_shrinkage", "item_shrinkage"):
             require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number of ratings")
 
-    def rate(
-        self,
-        user_count: ArrayLike,
-        user_total: ArrayLike,
-        item_count: ArrayLike,
-        item_total: ArrayLike,
-        mean: ArrayLike | None = None,
-    ) -> Ratings:
-        """Ratings in stars, not yet clipped; all arguments (B,), totals in stars.
+    def rate(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> Ratings:
+        """Ratings in stars, not yet clipped, (B,).
 
         ``mean`` replaces the fitted mean where the target review has to leave it too.
         """
         centre = np.asarray(self.mean if mean is None else mean, dtype=np.float64)
-        user = shrunk_deviation(user_count, user_total, centre, self.user_shrinkage)
-        item = shrunk_deviation(item_count, item_total, centre, self.item_shrinkage)
-        rating: Ratings = centre + self.intercept + self.user_weight * user + self.item_weight * item
+        of_user = user.shrunk_deviation(centre, self.user_shrinkage)
+        of_item = item.shrunk_deviation(centre, self.item_shrinkage)
+        rating: Ratings = centre + self.intercept + self.user_weight * of_user + self.item_weight * of_item
         return rating
 
     def to_json(self) -> dict[str, float]:
@@ -60,13 +56,6 @@ class BiasModel:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`."""
         return cls(**values)
-
-
-def shrunk_deviation(count: ArrayLike, total: ArrayLike, mean: ArrayLike, shrinkage: float) -> Ratings:
-    """Mean deviation from ``mean`` as if ``shrinkage`` further ratings had been exactly average; (B,), stars."""
-    count = np.asarray(count, dtype=np.float64)
-    deviation: Ratings = (np.asarray(total, dtype=np.float64) - count * np.asarray(mean)) / (count + shrinkage)
-    return deviation
 
 
 def blend(

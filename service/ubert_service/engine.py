@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Manifest
+from ubert_model.deviations import stacked
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
@@ -85,13 +86,9 @@ class ScoringEngine:
 
     def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> Ratings:
         """Ratings in stars, (P,): the bias model, and above it what the network has to say."""
-        user_counts = [one.histories.user.counts for one in evidence]
-        item_counts = [one.histories.item.counts for one in evidence]
         bias = self._manifest.bias.rate(
-            [counts.count for counts in user_counts],
-            [counts.total for counts in user_counts],
-            [counts.count for counts in item_counts],
-            [counts.total for counts in item_counts],
+            stacked([one.histories.user.sums for one in evidence]),
+            stacked([one.histories.item.sums for one in evidence]),
         )
         above_bias = self._manifest.config.above_bias
         # Where the network cannot be asked, it adds nothing to the bias model.

@@ -32,7 +32,7 @@ class Evidence:
         """``full``: the network reads both sides; ``bias``: rating counts alone; ``mean``: not even those."""
         if self.user and self.item:
             return "full"
-        return "bias" if self.histories.user.counts.count + self.histories.item.counts.count else "mean"
+        return "bias" if self.histories.user.reviews + self.histories.item.reviews else "mean"
 
     @property
     def reasons(self) -> tuple[Reason, ...]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from ubert_model.config import ModelConfig
-from ubert_model.history import RatingCounts, select_history, without_item, without_user
+from ubert_model.deviations import RatingSums, UsualDeviations
+from ubert_model.history import select_history, without_item, without_user
 from ubert_model.states import ReviewEntry
 
 
@@ -41,9 +42,12 @@ EVERY_REVIEW = ReviewFilter()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a pair may know of one of its sides: rating counts over all reviews, and those whose states it reads."""
+    """What a pair may know of one of its sides: how many reviews there are, what their ratings sum up to, and those
+    whose states it reads.
+    """
 
-    counts: RatingCounts
+    reviews: int
+    sums: RatingSums
     selected: tuple[ReviewEntry, ...]
 
 
@@ -57,6 +61,7 @@ class PairHistories:
 
 
 _Without = Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
+_SumUp = Callable[[Sequence[ReviewEntry]], RatingSums]
 
 
 class ReviewList:
@@ -65,35 +70,38 @@ class ReviewList:
     Its history is one and the same for every counterpart that it shares no review with.
     """
 
-    __slots__ = ("_config", "_counterparts", "_reviews", "_without", "whole")
+    __slots__ = ("_config", "_counterparts", "_reviews", "_sum_up", "_without", "whole")
 
     def __init__(
         self,
         reviews: Sequence[ReviewEntry],
         without: _Without,
+        sum_up: _SumUp,
         counterparts: frozenset[str],
         config: ModelConfig,
     ) -> None:
         self._reviews = reviews
         self._without = without
+        self._sum_up = sum_up
         self._counterparts = counterparts
         self._config = config
         self.whole = self._of(reviews)
         """The history with every review."""
 
     @classmethod
-    def of_user(cls, reviews: Sequence[ReviewEntry], config: ModelConfig) -> Self:
-        return cls(reviews, without_item, frozenset(review.item for review in reviews), config)
+    def of_user(cls, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
+        return cls(reviews, without_item, usual.of_user, frozenset(review.item for review in reviews), config)
 
     @classmethod
-    def of_item(cls, reviews: Sequence[ReviewEntry], config: ModelConfig) -> Self:
-        return cls(reviews, without_user, frozenset(review.user for review in reviews), config)
+    def of_item(cls, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
+        return cls(reviews, without_user, usual.of_item, frozenset(review.user for review in reviews), config)
 
     def passed(self, readable: ReviewFilter) -> Self:
         """The list of those reviews that may be read."""
         if readable == EVERY_REVIEW:
             return self
-        return type(self)(readable.passed(self._reviews), self._without, self._counterparts, self._config)
+        passed = readable.passed(self._reviews)
+        return type(self)(passed, self._without, self._sum_up, self._counterparts, self._config)
 
     def history(self, counterpart: str) -> History:
         """Without what the counterpart shares (law 5)."""
@@ -106,4 +114,4 @@ class ReviewList:
 
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
-        return History(counts=RatingCounts.of(reviews), selected=tuple(selected))
+        return History(reviews=len(reviews), sums=self._sum_up(reviews), selected=tuple(selected))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from ubert_model.config import ModelConfig
+from ubert_model.deviations import UsualDeviations
 from ubert_model.states import (
     FloatMatrix,
     ReviewEntry,
@@ -50,6 +51,7 @@ class Residents:
         store: StateStore,
         codec: StateCodec,
         config: ModelConfig,
+        usual: UsualDeviations,
         max_bytes: int,
         max_lag_s: float = 0.0,
         telemetry: ResidentsTelemetry = SILENT,
@@ -59,6 +61,7 @@ class Residents:
         self._codec = codec
         self._version = codec.namespace.version
         self._config = config
+        self._usual = usual
         self._telemetry = telemetry
         self._clock = clock
         self._keeps = max_bytes > 0
@@ -180,8 +183,8 @@ class Residents:
         items = [entity for side, entity in keys if side == Side.ITEM.value]
         user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
         return [
-            *(ReviewList.of_user(reviews, self._config) for reviews in user_lists),
-            *(ReviewList.of_item(reviews, self._config) for reviews in item_lists),
+            *(ReviewList.of_user(reviews, self._usual, self._config) for reviews in user_lists),
+            *(ReviewList.of_item(reviews, self._usual, self._config) for reviews in item_lists),
         ]
 
     def _fresh_list(self, key: Key, reviews: ReviewList) -> Fresh[Copy]:

@@ -96,6 +96,7 @@ class ServedBundle:
             store=self.store,
             codec=self.codec,
             config=self.bundle.manifest.config,
+            usual=self.bundle.deviations,
             max_bytes=self.resident_bytes,
             max_lag_s=self.resident_lag_s,
             telemetry=self.telemetry,

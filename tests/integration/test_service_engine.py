@@ -53,6 +53,7 @@ def engine_over(
             store=store,
             codec=tiny.bundle.codec("fp32"),
             config=tiny.bundle.manifest.config,
+            usual=tiny.bundle.deviations,
             max_bytes=resident_bytes,
         ),
         runtime=runtime,

@@ -14,6 +14,7 @@ from support.random_models import DOMAINS, ITEMS, USERS, VOCABULARY, rating_mode
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
+    DEVIATIONS,
     ENCODER_GRAPH,
     EXPLAINER_GRAPH,
     IDENTITIES,
@@ -25,7 +26,8 @@ from ubert_model.bundle import (
     Manifest,
     write_bundle,
 )
-from ubert_model.history import RatingCounts, select_history, without_item, without_user
+from ubert_model.deviations import UsualDeviations, stacked
+from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
@@ -70,6 +72,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         (directory / METRICS).write_text("{}", encoding="utf-8")
         (directory / TOKENIZER).write_text(_tokenizer_of_the_model(), encoding="utf-8")
         save_file(model.state_dict(), directory / WEIGHTS)
+        _random_deviations(identities).save(directory / DEVIATIONS)
         random_codebooks(model.review_encoder.dim).save(directory / CODEBOOKS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
@@ -84,6 +87,22 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         intervals=INTERVALS,
     )
     return TinyBundle(bundle=write_bundle(path, manifest, write_files), model=model)
+
+
+def _random_deviations(identities: Identities) -> UsualDeviations:
+    random = np.random.default_rng(5)
+    reviews = [
+        ReviewEntry(
+            review_id=f"training-{number}",
+            user=str(random.choice(identities.users.identifiers)),
+            item=str(random.choice(identities.items.identifiers)),
+            rating=float(random.integers(1, 6)),
+            timestamp=0,
+            tokens=1,
+        )
+        for number in range(60)
+    ]
+    return UsualDeviations.of(reviews, user_ids=identities.users, item_ids=identities.items)
 
 
 def _tokenizer_of_the_model() -> str:
@@ -177,8 +196,8 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
     config, identities = tiny.model.config, tiny.bundle.identities
     user_reviews = without_item(corpus.of_user(user), item)
     item_reviews = without_user(corpus.of_item(item), user)
-    user_counts, item_counts = RatingCounts.of(user_reviews), RatingCounts.of(item_reviews)
-    bias = BIAS.rate([user_counts.count], [user_counts.total], [item_counts.count], [item_counts.total])
+    usual = tiny.bundle.deviations
+    bias = BIAS.rate(stacked([usual.of_user(user_reviews)]), stacked([usual.of_item(item_reviews)]))
     sides = [
         select_history(reviews, max_reviews=config.max_reviews, max_tokens=config.max_tokens)
         for reviews in (user_reviews, item_reviews)

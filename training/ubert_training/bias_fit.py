@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from ubert_model.rating import BiasModel, shrunk_deviation
+from ubert_model.rating import BiasModel
 from ubert_training.histories import Histories
 
 SHRINKAGES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0)
@@ -28,16 +28,14 @@ def fit_bias_model(histories: Histories, ratings: NDArray[np.float64]) -> BiasMo
 
 def bias_ratings(model: BiasModel, histories: Histories) -> NDArray[np.float64]:
     """The bias model's rating of each pair, (P,), in stars, not clipped."""
-    return model.rate(
-        histories.user_count, histories.user_total, histories.item_count, histories.item_total, histories.mean
-    )
+    return model.rate(histories.user_sums, histories.item_sums, histories.mean)
 
 
 def _fit(
     histories: Histories, ratings: NDArray[np.float64], user_shrinkage: float, item_shrinkage: float
 ) -> tuple[float, BiasModel]:
-    user = shrunk_deviation(histories.user_count, histories.user_total, histories.mean, user_shrinkage)
-    item = shrunk_deviation(histories.item_count, histories.item_total, histories.mean, item_shrinkage)
+    user = histories.user_sums.shrunk_deviation(histories.mean, user_shrinkage)
+    item = histories.item_sums.shrunk_deviation(histories.mean, item_shrinkage)
     inputs = np.stack([np.ones_like(user), user, item], axis=1)  # (P, 3)
     above_mean = ratings - histories.mean
     # Within one user, a high mean of the other ratings means that the target was low: their sum is fixed. On few

@@ -98,6 +98,7 @@ class FinetuningTask:
         ratings = source.table.rating.astype(np.float64)
         self.training = known.histories(split.train)
         self.validation = known.histories(split.validation)
+        self.deviations = known.deviations
         self.bias = fit_bias_model(self.training, ratings[split.train])
         self.validation_ratings = ratings[split.validation]
         base = bias_ratings(self.bias, self.training) if self.config.above_bias else np.zeros(len(self.training))
@@ -139,6 +140,7 @@ class FinetuningTask:
         predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
         return RatingParts(
             bias=self.bias,
+            deviations=self.deviations,
             blend_weight=blend_weight,
             intervals=RatingIntervals.fit(predicted, self.validation_ratings, self.validation.user_count),
         )

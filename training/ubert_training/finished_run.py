@@ -37,7 +37,7 @@ class FinishedRun:
         """Load a run; states that ``states`` lacks are encoded. Raises ``InputError`` if it is not finished."""
         files = load_model(directory, KIND)
         split = Split.load(directory / SPLIT, table)
-        parts = RatingParts.load(directory)
+        parts = RatingParts.load(directory, files.identities)
         tokenizer = files.tokenizer()
         tokens = TokenizedReviews.of(table.text, tokenizer)
         accelerator = make_accelerator(device)

@@ -1,5 +1,6 @@
 """The two sides of every pair: which reviews and which ratings its prediction may read (law 5)."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.history import RatingCounts, select_history, without_item, without_user
+from ubert_model.deviations import RatingSums, UsualDeviations, stacked
+from ubert_model.history import select_history, without_item, without_user
+from ubert_model.ids import IdTable
 from ubert_model.states.review import ReviewEntry
 from ubert_training.reviews.table import ReviewTable
 
@@ -19,24 +22,32 @@ Rows = NDArray[np.int64]
 class Histories:
     """P pairs, each with the review rows of its two sides, newest first, and the ratings beneath its bias.
 
-    Counts cover every known review of the entity, rows only those that fit the model's budget. ``mean`` is the
+    Sums cover every known review of the entity, rows only those that fit the model's budget. ``mean`` is the
     mean rating of the known reviews, the pair's own left out.
 
     Shape:
-        pairs (row of the target review), counts, totals (in stars), mean: (P,); user_rows, item_rows: P arrays.
+        pairs (row of the target review), mean, and the arrays of both sums: (P,); user_rows, item_rows: P arrays.
     """
 
     pairs: Rows
     user_rows: Sequence[Rows]
     item_rows: Sequence[Rows]
-    user_count: NDArray[np.float64]
-    user_total: NDArray[np.float64]
-    item_count: NDArray[np.float64]
-    item_total: NDArray[np.float64]
+    user_sums: RatingSums
+    item_sums: RatingSums
     mean: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def user_count(self) -> NDArray[np.float64]:
+        """Known reviews of each pair's user, (P,)."""
+        return np.asarray(self.user_sums.count, dtype=np.float64)
+
+    @property
+    def item_count(self) -> NDArray[np.float64]:
+        """Known reviews of each pair's item, (P,)."""
+        return np.asarray(self.item_sums.count, dtype=np.float64)
 
     @property
     def has_both_sides(self) -> NDArray[np.bool_]:
@@ -70,33 +81,39 @@ class KnownReviews:
             self._row_of[entry.review_id] = row
             self._by_user[entry.user].append(entry)
             self._by_item[entry.item].append(entry)
-        self._all = RatingCounts(count=len(known), total=float(table.rating[known].sum(dtype=np.float64)))
+        self._count = len(known)
+        self._total = float(table.rating[known].sum(dtype=np.float64))
+        self.deviations = UsualDeviations.of(
+            itertools.chain.from_iterable(self._by_user.values()),
+            user_ids=IdTable.of(self._by_user),
+            item_ids=IdTable.of(self._by_item),
+        )
 
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
-        sides = [self._side(row) for row in pairs.tolist()]
-        numbers = np.array([side[2] for side in sides], dtype=np.float64).reshape(-1, 5)
+        sides = [self._sides(row) for row in pairs.tolist()]
         return Histories(
             pairs=pairs,
             user_rows=[side[0] for side in sides],
             item_rows=[side[1] for side in sides],
-            user_count=numbers[:, 0],
-            user_total=numbers[:, 1],
-            item_count=numbers[:, 2],
-            item_total=numbers[:, 3],
-            mean=numbers[:, 4],
+            user_sums=stacked([side[2] for side in sides]),
+            item_sums=stacked([side[3] for side in sides]),
+            mean=np.array([side[4] for side in sides], dtype=np.float64),
         )
 
-    def _side(self, row: int) -> tuple[Rows, Rows, tuple[float, float, float, float, float]]:
+    def _sides(self, row: int) -> tuple[Rows, Rows, RatingSums, RatingSums, float]:
         user, item = self._table.user[row], self._table.item[row]
         of_user = self._by_user.get(user, [])
         user_reviews = without_item(of_user, item)
         item_reviews = without_user(self._by_item.get(item, []), user)
-        user_counts, item_counts = RatingCounts.of(user_reviews), RatingCounts.of(item_reviews)
         own = [review.rating for review in of_user if review.item == item]
-        mean = (self._all.total - sum(own)) / max(1, self._all.count - len(own))
-        numbers = (user_counts.count, user_counts.total, item_counts.count, item_counts.total, mean)
-        return self._rows(user_reviews), self._rows(item_reviews), numbers
+        return (
+            self._rows(user_reviews),
+            self._rows(item_reviews),
+            self.deviations.of_user(user_reviews),
+            self.deviations.of_item(item_reviews),
+            (self._total - sum(own)) / max(1, self._count - len(own)),
+        )
 
     def _rows(self, reviews: list[ReviewEntry]) -> Rows:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)

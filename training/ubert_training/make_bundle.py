@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from ubert_model.bundle import (
     CODEBOOKS,
+    DEVIATIONS,
     ENCODER_CONFIG,
     ENCODER_GRAPH,
     EXPLAINER_GRAPH,
@@ -44,7 +45,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle carries its metrics")
     if not (run / CODEBOOKS).is_file():
         raise InputError(f"{run} has no {CODEBOOKS}, which compact states need; run `ubert bench states` on it first")
-    parts = RatingParts.load(run)
+    parts = RatingParts.load(run, files.identities)
     model = files.build_rating_model()
     encoder = model.review_encoder
     manifest = Manifest(
@@ -64,6 +65,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
         (directory / METRICS).write_text(evaluation.read_text(encoding="utf-8"), encoding="utf-8")
         shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
+        parts.deviations.save(directory / DEVIATIONS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
         export_explainer(model, directory / EXPLAINER_GRAPH)

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.bundle import DEVIATIONS
 from ubert_model.config import ModelConfig
+from ubert_model.deviations import UsualDeviations
+from ubert_model.ids import Identities
 from ubert_model.intervals import RatingIntervals
 from ubert_model.rating import BiasModel, blend
-from ubert_training.atomic import write_text
+from ubert_training.atomic import replacing, write_text
 from ubert_training.histories import Histories
 
 RATING = "rating.json"
@@ -21,6 +24,7 @@ class RatingParts:
     """What turns network outputs into ratings: fitted on training (bias) and on validation (share, intervals)."""
 
     bias: BiasModel
+    deviations: UsualDeviations
     blend_weight: float
     intervals: RatingIntervals
 
@@ -30,13 +34,19 @@ class RatingParts:
             "blend_weight": self.blend_weight,
             "intervals": self.intervals.to_json(),
         }
+        with replacing(directory / DEVIATIONS) as partial:
+            self.deviations.save(partial)
         write_text(directory / RATING, json.dumps(content, indent=2) + "\n")
 
     @classmethod
-    def load(cls, directory: Path) -> "RatingParts":
+    def load(cls, directory: Path, identities: Identities) -> "RatingParts":
+        """Inverse of :meth:`save`, for a model of these users and items."""
         content = json.loads((directory / RATING).read_text(encoding="utf-8"))
         return cls(
             bias=BiasModel.from_json(content["bias"]),
+            deviations=UsualDeviations.load(
+                directory / DEVIATIONS, user_ids=identities.users, item_ids=identities.items
+            ),
             blend_weight=content["blend_weight"],
             intervals=RatingIntervals.from_json(content["intervals"]),
         )
@@ -63,7 +73,7 @@ def final_ratings(
     config: ModelConfig, bias_model: BiasModel, blend_weight: float, histories: Histories, outputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
-    bias = bias_model.rate(histories.user_count, histories.user_total, histories.item_count, histories.item_total)
+    bias = bias_model.rate(histories.user_sums, histories.item_sums)
     above_bias = config.above_bias
     network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
     return blend(bias, network, weight=blend_weight, above_bias=above_bias, scale=config.scale)

@@ -1,6 +1,7 @@
 """From the network's output to a rating: bias, blend, clip and the offsets of history ratings."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
+from ubert_model.deviations import RatingSums
 from ubert_model.errors import ConfigError
-from ubert_model.rating import BiasModel, blend, rating_offsets, shrunk_deviation
+from ubert_model.rating import BiasModel, blend, rating_offsets
 
 BIAS = BiasModel(
     mean=4.0, intercept=0.1, user_weight=0.8, item_weight=0.6, user_shrinkage=3.0, item_shrinkage=5.0
@@ -23,11 +25,16 @@ outputs = st.floats(-20, 20)
 shares = st.floats(0, 1)
 
 
+def plain_sums(ratings: Sequence[float] = ()) -> RatingSums:
+    """Ratings of which nothing is known to be usual."""
+    return RatingSums(count=[len(ratings)], total=[sum(ratings)], mean_weight=[len(ratings)])
+
+
 @given(users_ratings=rating_lists, items_ratings=rating_lists)
 def test_bias_is_the_mean_moved_by_the_weighted_shrunk_deviations(
     users_ratings: list[float], items_ratings: list[float]
 ) -> None:
-    rating = BIAS.rate([len(users_ratings)], [sum(users_ratings)], [len(items_ratings)], [sum(items_ratings)])
+    rating = BIAS.rate(plain_sums(users_ratings), plain_sums(items_ratings))
     user = sum(rating - 4.0 for rating in users_ratings) / (len(users_ratings) + 3.0)
     item = sum(rating - 4.0 for rating in items_ratings) / (len(items_ratings) + 5.0)
     assert rating.shape == (1,)
@@ -35,25 +42,26 @@ def test_bias_is_the_mean_moved_by_the_weighted_shrunk_deviations(
 
 
 def test_a_stranger_and_an_unrated_item_are_given_the_mean() -> None:
-    assert BIAS.rate([0, 0], [0.0, 0.0], [0, 0], [0.0, 0.0]).tolist() == pytest.approx([4.1, 4.1])
+    assert BIAS.rate(plain_sums(), plain_sums()).tolist() == pytest.approx([4.1])
 
 
 def test_a_mean_of_the_pairs_own_replaces_the_fitted_one_everywhere() -> None:
     own = np.array([3.0, 3.5])
-    expected = [replace(BIAS, mean=mean).rate(2, 7.0, 1, 5.0).item() for mean in own]
-    assert BIAS.rate([2, 2], [7.0, 7.0], [1, 1], [5.0, 5.0], mean=own).tolist() == pytest.approx(expected)
+    user, item = plain_sums([3.0, 4.0]), plain_sums([5.0])
+    expected = [replace(BIAS, mean=mean).rate(user, item).item() for mean in own]
+    assert BIAS.rate(user, item, mean=own).tolist() == pytest.approx(expected)
 
 
 @given(ratings=st.lists(stars, min_size=1, max_size=20), shrinkage=st.floats(0.01, 100))
 def test_a_shrunk_deviation_lies_between_nothing_and_the_plain_one(ratings: list[float], shrinkage: float) -> None:
     plain = sum(ratings) / len(ratings) - 3.5
-    shrunk = shrunk_deviation(len(ratings), sum(ratings), 3.5, shrinkage).item()
+    shrunk = plain_sums(ratings).shrunk_deviation(3.5, shrinkage).item()
     assert min(0, plain) - 1e-9 <= shrunk <= max(0, plain) + 1e-9
 
 
 def test_more_ratings_of_the_same_kind_shrink_less() -> None:
     counts = np.array([0, 1, 5, 50, 5000])
-    deviations = shrunk_deviation(counts, counts * 5.0, 4.0, 5.0)
+    deviations = RatingSums(count=counts, total=counts * 5.0, mean_weight=counts).shrunk_deviation(4.0, 5.0)
     assert deviations[0] == 0
     assert (np.diff(deviations) > 0).all()
     assert deviations[-1] == pytest.approx(1.0, abs=0.01)

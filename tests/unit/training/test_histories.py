@@ -34,8 +34,11 @@ def with_rating(row: int, rating: float) -> ReviewTable:
 def test_the_target_rating_changes_nothing_that_its_prediction_reads(position: int, rating: float) -> None:
     row = int(SPLIT.train[position])
     before, after = (histories_of(table, np.array([row])) for table in (TABLE, with_rating(row, rating)))
-    for name in ("user_count", "user_total", "item_count", "item_total", "mean"):
-        assert getattr(before, name) == pytest.approx(getattr(after, name), abs=1e-9), name
+    assert before.mean == pytest.approx(after.mean, abs=1e-9)
+    for side in ("user_sums", "item_sums"):
+        for name in ("count", "total", "mean_weight"):
+            read = [getattr(getattr(histories, side), name) for histories in (before, after)]
+            assert read[0] == pytest.approx(read[1], abs=1e-9), (side, name)
     assert row not in before.user_rows[0]
     assert row not in before.item_rows[0]
 
