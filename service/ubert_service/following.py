@@ -42,6 +42,7 @@ class Follower:
         self._max_lag_s = max_lag_s
         self._clock = clock
         self._asking = Lock()
+        self._begun = self._answered = 0
         self._revision: Revision | None = None
         self._confirmed_at = -float("inf")
         self._away: str | None = None
@@ -67,10 +68,11 @@ class Follower:
 
     def ask(self) -> None:
         """Ask for changes now, and have what they tell of dropped. A store that is away is remembered, not raised."""
-        wanted_at = self._clock()
+        last_begun = self._begun
         with self._asking:
-            if self._confirmed_at >= wanted_at:
-                return  # another thread has asked since
+            if self._answered > last_begun:
+                return  # another thread has begun to ask since, and was answered
+            self._begun += 1
             asked_at = self._clock()
             try:
                 changes = self._store.changes(self._version, self._revision)
@@ -84,6 +86,7 @@ class Follower:
             if self._away is not None:
                 _log.info("the state store tells of changes again")
             self._revision, self._away, self._confirmed_at = changes.revision, None, asked_at
+            self._answered = self._begun
 
     def catch_up(self, revision: Revision) -> None:
         """Return once the copies hold the write that was answered with this revision.

@@ -1,5 +1,6 @@
 """Which reviews the pairs of a request may read, from the store's review lists."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -38,6 +39,8 @@ class ReviewFilter:
 
 
 EVERY_REVIEW = ReviewFilter()
+_LIST_BYTES = 50
+_LINE_BYTES = 275
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,12 @@ class ReviewList:
         if counterpart in self._counterparts:
             return self._of(self._without(self._reviews, counterpart))
         return self.whole
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it takes: what Python allocates, by tracemalloc, within 5%."""
+        lines = sum(_LINE_BYTES + len(one.review_id) + len(one.item) for one in self._reviews)
+        return _LIST_BYTES + sys.getsizeof(self._counterparts) + lines
 
     def __iter__(self) -> Iterator[ReviewEntry]:
         return iter(self._reviews)

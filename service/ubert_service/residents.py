@@ -26,11 +26,8 @@ from ubert_service.telemetry import SILENT, Residence, ResidentsTelemetry
 
 _MAX_AGE_S = 300.0
 """Bounds what no feed tells: a writer that died between its write and its announcement."""
-_LIST_BYTES = 1_100
-_LIST_LINE_BYTES = 420
 _ARRAY_BYTES = 160
 _ALWAYS = -float("inf")
-
 
 Copy = ReviewList | FloatMatrix
 
@@ -189,9 +186,7 @@ class Residents:
 
     def _fresh_list(self, key: Key, reviews: ReviewList) -> Fresh[Copy]:
         side, entity = key
-        lines = (_LIST_LINE_BYTES + len(one.review_id) + len(one.user) + len(one.item) for one in reviews)
-        size = _LIST_BYTES + sum(lines)
-        return self._fresh(key, reviews, size, entity_mark(Side(side), entity))
+        return self._fresh(key, reviews, reviews.held_bytes, entity_mark(Side(side), entity))
 
     def _fresh_states(self, review_id: str, states: FloatMatrix) -> Fresh[Copy]:
         # What was read together shares one array, of which each part would keep the whole.
