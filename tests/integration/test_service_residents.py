@@ -1,25 +1,37 @@
 """What a process keeps in memory is what the store holds: under any writes of others, and when the store breaks."""
 
+import threading
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.tiny_bundle import TinyBundle, states_of_tokens
+from support.redis_server import RedisServer
+from support.running_app import running, wait_until_ready
+from support.serve_process import ServeProcess
+from support.tiny_bundle import Corpus, TinyBundle, states_of_tokens
 from ubert_model.bundle import SCORER_GRAPH
-from ubert_model.states import ReviewEntry, StateStore, open_store
+from ubert_model.states import ReviewEntry, Revision, StateStore, open_store
+from ubert_service.app import create_app
+from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.engine import ScoringEngine
 from ubert_service.errors import LostRevisionError
 from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
 from ubert_service.residents import Residents
 from ubert_service.runtime import OnnxRuntime
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
 
 LAG_S = 0.2
 USERS, ITEMS = ["u0", "u1", "stranger"], ["i0", "i1", "novelty"]
@@ -59,6 +71,7 @@ class Replica:
             store=self.store,
             codec=self.tiny.bundle.codec("fp32"),
             config=manifest.config,
+            usual=self.tiny.bundle.deviations,
             max_bytes=self.max_bytes,
             max_lag_s=LAG_S,
             clock=self.clock,
@@ -73,7 +86,7 @@ class Replica:
     def version(self) -> str:
         return self.tiny.bundle.codec("fp32").namespace.version
 
-    def put(self, name: str, user: str, item: str, tokens: int, rating: int) -> Any:
+    def put(self, name: str, user: str, item: str, tokens: int, rating: int) -> Revision:
         """As :class:`ReviewBook` does it: write, then forget."""
         entry = review_of(name, user, item, tokens, rating)
         payload = self.tiny.bundle.codec("fp32").encode(states_of_tokens(self.tiny.model, [rating] * tokens))
@@ -81,7 +94,7 @@ class Replica:
         self.residents.wrote([entry])
         return revision
 
-    def delete(self, name: str, user: str, item: str) -> Any:
+    def delete(self, name: str, user: str, item: str) -> Revision:
         entry = review_of(name, user, item, 0, 0)
         revision = self.store.delete(self.version, [entry])
         self.residents.wrote([entry])
@@ -141,7 +154,7 @@ def stores(
             yield [stack.enter_context(closing(open_store(f"{redis_url[:-1]}9"))) for _ in range(2)]
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(acts=ACTS, max_bytes=st.sampled_from([4_000, 12_000, 1 << 24]))
 def test_under_any_writes_of_two_replicas_both_answer_as_if_they_kept_nothing(
     tiny: TinyBundle,
@@ -185,11 +198,7 @@ def test_a_write_is_seen_at_once_by_whoever_is_told_its_revision(
         other.residents.catch_up(one.delete("b", "u0", "i1"))
         assert other.engine.score(PAIRS) == before
         with pytest.raises(LostRevisionError, match=str(revision.major + 10**6)):
-            other.residents.catch_up(replace_major(revision, 10**6))
-
-
-def replace_major(revision: Any, more: int) -> Any:
-    return type(revision)(revision.major + more, revision.minor)
+            other.residents.catch_up(Revision(revision.major + 10**6))
 
 
 def test_a_write_is_seen_within_the_lag_and_not_asked_for_before(
@@ -269,3 +278,215 @@ def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
     finally:
         tracemalloc.stop()
     assert truth == pytest.approx(replica.residents.held_bytes, rel=0.05)
+
+
+def settings_of(tiny: TinyBundle, **options: Any) -> Settings:
+    values = {"bundle": tiny.bundle.path, "store": "redis://unused", "device": "cpu", "threads": 1, "codec": "fp32"}
+    return Settings.of(**{**values, "resident_lag_s": LAG_S, **options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage:
+    """A server of the test's own, and two services over it that have read all of the corpus."""
+
+    server: RedisServer
+    one: httpx.Client
+    other: httpx.Client
+    store: StateStore
+    raw: redis.Redis
+
+
+@pytest.fixture
+def outage(tiny: TinyBundle, corpus: Corpus) -> Iterator[Outage]:
+    with ExitStack() as stack:
+        server = stack.enter_context(RedisServer())
+        store = stack.enter_context(closing(open_store(server.url)))
+        corpus.write(store, tiny.bundle)
+        clients = []
+        for _ in range(2):
+            own = stack.enter_context(closing(open_store(server.url)))
+            app = create_app(settings_of(tiny), ServedBundle.load(settings_of(tiny), own))
+            clients.append(stack.enter_context(running(app)))
+            wait_until_ready(clients[-1])
+        raw = stack.enter_context(redis.Redis.from_url(server.url))
+        yield Outage(server=server, one=clients[0], other=clients[1], store=store, raw=raw)
+
+
+def ask(client: httpx.Client, user: str = "u0", item: str = "i1", **headers: str) -> httpx.Response:
+    return client.post("/predict", json={"pairs": [{"user": user, "item": item}]}, headers=headers)
+
+
+def prediction(response: httpx.Response) -> dict[str, Any]:
+    (one,) = response.raise_for_status().json()["predictions"]
+    return dict(one)
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def knows_nothing(client: httpx.Client) -> bool:
+    return bool(prediction(ask(client))["basis"] == "mean")
+
+
+def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
+    """What is resident is answered, soon and with its age; what is not is refused with the reason."""
+    wait_for(lambda: STALE_SECONDS in ask(client).headers)
+    began = time.monotonic()
+    answer = ask(client)
+    refused = ask(client, user="never heard of")
+    assert time.monotonic() - began < 1.0
+    assert prediction(answer) == healthy
+    assert float(answer.headers[STALE_SECONDS]) > LAG_S
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:u-bert:problem:store-unavailable"
+    assert "Redis at 127.0.0.1" in refused.json()["detail"]
+    assert int(refused.headers["retry-after"]) > 0
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert ask(client, **{READ_VERSION: "99999999999999-0"}).status_code == 503
+
+
+REVIEW = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
+
+
+def test_a_killed_server_is_stood_in_for_and_one_that_returns_empty_is_believed(outage: Outage) -> None:
+    healthy = prediction(ask(outage.one))
+    assert healthy["basis"] == "full"
+    outage.server.kill()
+    for client in (outage.one, outage.other):
+        assert_stands_in(client, healthy)
+    assert outage.one.post("/reviews", json=REVIEW).status_code == 503
+    outage.server.start()
+    for client in (outage.one, outage.other):
+        wait_for(partial(knows_nothing, client))
+        assert STALE_SECONDS not in ask(client).headers
+        assert [reason["check"] for reason in client.get("/readyz").json()["reasons"]] == ["states"]
+
+
+def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service(outage: Outage) -> None:
+    healthy = prediction(ask(outage.one))
+    outage.server.pause()
+    assert_stands_in(outage.one, healthy)
+    outage.server.resume()
+    wait_for(lambda: outage.one.get("/readyz").json()["status"] == "ready")
+    written = outage.one.post("/reviews", json=REVIEW).raise_for_status()
+    changed = prediction(ask(outage.other, **{READ_VERSION: written.headers[READ_VERSION]}))
+    assert changed["rating"] != healthy["rating"]
+    assert changed["missing_states"] == 0
+    assert prediction(ask(outage.one)) == changed
+
+
+def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predictions_stay_right(
+    outage: Outage, corpus: Corpus
+) -> None:
+    healthy = prediction(ask(outage.one))
+    outage.raw.config_set("maxmemory-policy", "noeviction")
+    outage.raw.config_set("maxmemory", 1)
+    refused = outage.one.post("/reviews", json=REVIEW)
+    assert refused.status_code == 500
+    assert "out of memory" in refused.json()["detail"]
+    assert prediction(ask(outage.one)) == prediction(ask(outage.other)) == healthy
+    read = next(entry for entry in corpus.of_user("u0") if entry.item != "i1" and entry.tokens)
+    where = {"user": read.user, "item": read.item}
+    removed = outage.one.delete(f"/reviews/{read.review_id}", params=where).raise_for_status()
+    without = prediction(ask(outage.other, **{READ_VERSION: removed.headers[READ_VERSION]}))
+    assert without["rating"] != healthy["rating"]
+    assert prediction(ask(outage.one)) == without
+    outage.raw.config_set("maxmemory", 0)
+    outage.one.post("/reviews", json=REVIEW).raise_for_status()
+    wait_for(lambda: prediction(ask(outage.other))["rating"] != without["rating"])
+
+
+def test_a_revision_that_the_store_has_lost_is_refused_and_a_malformed_one_too(outage: Outage) -> None:
+    lost = ask(outage.one, **{READ_VERSION: "99999999999999-0"})
+    assert (lost.status_code, lost.json()["type"]) == (412, "urn:u-bert:problem:read-version-lost")
+    assert ask(outage.one, **{READ_VERSION: "yesterday"}).status_code == 422
+
+
+def test_the_store_is_asked_for_nothing_but_changes_once_all_is_resident(outage: Outage) -> None:
+    def reads() -> int:
+        stats = outage.raw.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("get", "mget", "hvals", "hgetall"))
+
+    def ask_all() -> None:
+        for user in range(8):
+            prediction(ask(outage.one, user=f"u{user}"))
+
+    ask_all()  # who has no reviews was not warmed
+    before = reads()
+    ask_all()
+    assert reads() == before
+
+
+def test_metrics_tell_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
+    def metric(name: str) -> float:
+        lines = outage.one.get("/metrics").raise_for_status().text.splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    hits = metric('ubert_residents_asked_total{kind="lists",outcome="hit"}')
+    prediction(ask(outage.one))
+    assert metric('ubert_residents_asked_total{kind="lists",outcome="hit"}') == hits + 2
+    assert metric('ubert_residents_asked_total{kind="states",outcome="miss"}') > 0  # by warming
+    assert metric("ubert_residents_bytes") > 10_000
+    assert metric("ubert_residents_stale_seconds") == 0
+    outage.one.post("/reviews", json=REVIEW).raise_for_status()
+    assert metric("ubert_residents_dropped_total") >= 1
+    outage.server.kill()
+    wait_for(lambda: metric("ubert_residents_stale_seconds") > LAG_S)
+
+
+def test_two_processes_over_one_directory_see_each_others_writes_at_once(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    lmdb_store.close()
+    arguments = ["--bundle", str(tiny.bundle.path), "--store", f"lmdb:{tmp_path / 'states'}", "--codec", "fp32"]
+    arguments += ["--device", "cpu", "--threads", "1"]
+    with ServeProcess(*arguments) as one, ServeProcess(*arguments) as other:
+        for service in (one, other):
+            wait_until_ready(service.client)
+        before = prediction(ask(other.client))
+        written = one.client.post("/reviews", json=REVIEW).raise_for_status().json()
+        after = prediction(ask(other.client))
+        where = {"user": REVIEW["user"], "item": REVIEW["item"]}
+        one.client.delete(f"/reviews/{written['review_id']}", params=where).raise_for_status()
+        assert after["rating"] != before["rating"]
+        assert prediction(ask(other.client)) == before
+
+
+def test_the_service_is_not_ready_before_it_is_warm_and_says_how_far_it_is(
+    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    go_on = threading.Event()
+    read = redis_store.review_lists
+
+    def slow(*arguments: Any, **named: Any) -> Any:
+        assert go_on.wait(10.0)
+        return read(*arguments, **named)
+
+    monkeypatch.setattr(redis_store, "review_lists", slow)
+    served = ServedBundle.load(settings_of(tiny), redis_store)
+    with running(create_app(settings_of(tiny), served)) as client:
+        wait_for(lambda: "users and items" in client.get("/readyz").text)
+        (reason,) = client.get("/readyz").json()["reasons"]
+        assert reason["check"] == "residents"
+        assert client.get("/healthz").status_code == 200
+        go_on.set()
+        wait_until_ready(client)
+
+
+def test_warming_ends_when_memory_is_full_and_nothing_has_been_displaced(
+    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    some = settings_of(tiny, resident_bytes=30_000)
+    with running(create_app(some, ServedBundle.load(some, redis_store))) as client:
+        wait_until_ready(client)
+        text = client.get("/metrics").text
+    (held,) = (float(line.split()[1]) for line in text.splitlines() if line.startswith("ubert_residents_bytes"))
+    assert 20_000 < held <= 30_000
