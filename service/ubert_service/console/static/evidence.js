@@ -1,10 +1,11 @@
 // Both sides' reviews, each with its effect, and its words marked by what they contribute.
 
 import { element } from "./elements.js";
-import { day, signed, stars } from "./format.js";
-import { words } from "./words.js";
+import { day, many, signed } from "./format.js";
+import { LETTER, words } from "./words.js";
 
-const FAINTEST = 0.06; // of the strongest word in this answer: less is left unmarked
+const SHOWN = 3; // of each side; the others are one key press away
+const FAINTEST = 0.1; // of the strongest word in this answer: less is left unmarked
 const STRONG = 0.4; // from here on a word also carries its sign
 const NAMED_WORDS = 3;
 
@@ -17,11 +18,18 @@ export function evidenceSides({ user, item, reviews }) {
         "section",
         { "aria-label": title },
         element("h3", {}, title),
-        mine.length ? element("ol", { class: "reviews" }, ...mine.map((review) => element("li", {}, card(review, strongest)))) : element("p", { class: "note" }, none),
+        mine.length ? cards(mine.slice(0, SHOWN), strongest) : element("p", { class: "note" }, none),
+        mine.length > SHOWN ? theRest(mine.slice(SHOWN), strongest) : null,
       );
     },
   );
 }
+
+const cards = (reviews, strongest) =>
+  element("ol", { class: "reviews" }, ...reviews.map((review) => element("li", {}, card(review, strongest))));
+
+const theRest = (reviews, strongest) =>
+  element("details", {}, element("summary", {}, `${many(reviews.length, "weaker one")}`), cards(reviews, strongest));
 
 function card(review, strongest) {
   const counterpart = review.side === "user" ? `on ${review.item}` : `by ${review.user}`;
@@ -39,8 +47,8 @@ function card(review, strongest) {
   );
 }
 
-function effect(stars_) {
-  const shown = signed(stars_, 3);
+function effect(value) {
+  const shown = signed(value, 3);
   const [sign, verb] = shown.startsWith("+") ? ["▲", "raises"] : Number(shown) === 0 ? ["■", "leaves"] : ["▼", "lowers"];
   return element(
     "span",
@@ -85,14 +93,12 @@ function markedWord(text, value, strongest) {
 
 // The same in words, for whoever cannot see the marks.
 function summary(marked, strongest) {
-  const strong = marked.filter((word) => Math.abs(word.stars) >= FAINTEST * strongest && word.stars !== 0);
-  const named = (sign) =>
-    strong
-      .filter((word) => Math.sign(word.stars) === sign)
-      .sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars))
-      .slice(0, NAMED_WORDS)
-      .map((word) => word.text)
-      .join(", ");
+  const strong = marked.filter((word) => LETTER.test(word.text) && Math.abs(word.stars) >= FAINTEST * strongest);
+  strong.sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars));
+  const named = (sign) => {
+    const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => word.text.toLowerCase());
+    return [...new Set(texts)].slice(0, NAMED_WORDS).join(", ");
+  };
   const [raising, lowering] = [named(1), named(-1)];
   if (!raising && !lowering) return [];
   const parts = [raising && `Raise the rating: ${raising}.`, lowering && `Lower it: ${lowering}.`].filter(Boolean);

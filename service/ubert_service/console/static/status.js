@@ -6,6 +6,8 @@ import { count, duration, percent } from "./format.js";
 import * as service from "./service.js";
 
 const FOLLOW_MS = 5000;
+const OWN_FILES = /^\/(console\/.*)?$/;
+const FIRST_SHOWN = "/predict";
 
 export class StatusView {
   constructor() {
@@ -48,9 +50,11 @@ export class StatusView {
   }
 
   #latency(measured) {
-    const routes = histograms(measured, "ubert_request_seconds", "route").sort((one, other) => other.count - one.count);
+    const routes = histograms(measured, "ubert_request_seconds", "route").filter(({ key }) => !OWN_FILES.test(key));
+    routes.sort((one, other) => other.count - one.count);
     if (!routes.length) return element("p", { class: "note" }, "No request so far.");
-    if (!routes.some((route) => route.key === this.route)) this.route = routes[0].key;
+    const measuredRoutes = routes.map((route) => route.key);
+    this.route = [this.route, FIRST_SHOWN, measuredRoutes[0]].find((route) => measuredRoutes.includes(route));
     const chart = element("div");
     const draw = () => chart.replaceChildren(buckets(routes.find((route) => route.key === this.route)));
     const choice = element(

@@ -1,6 +1,6 @@
 // Tokens put together to words again, each with the stars that its tokens contribute.
 
-const LETTER = /[\p{L}\p{N}]/u;
+export const LETTER = /[\p{L}\p{N}]/u;
 
 export function words({ text, token_spans: spans, token_contributions: contributions }) {
   if (text === null || !spans) return [];
