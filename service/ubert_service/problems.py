@@ -200,13 +200,19 @@ def error_response(error: errors.UbertError, scope: Scope) -> Response:
     """The problem that an error is answered with, and its line in the log."""
     kind = kind_of(error)
     _log.log(
-        logging.ERROR if kind.status >= 500 else logging.INFO,
+        _level(kind),
         "%(problem)s: %(detail)s request_id=%(request_id)s",
         {"problem": kind.name, "detail": str(error), "request_id": scope["state"]["request_id"]},
         exc_info=error if kind.status == 500 else None,
     )
     headers = {"WWW-Authenticate": "Bearer"} if kind is UNAUTHENTICATED else None
     return problem_response(kind, str(error), scope, headers=headers)
+
+
+def _level(kind: ProblemType) -> int:
+    if kind is OVERLOADED:
+        return logging.DEBUG  # comes by the thousand when every microsecond counts; the request's own line tells it
+    return logging.ERROR if kind.status >= 500 else logging.INFO
 
 
 async def _on_ubert_error(request: Request, error: Exception) -> Response:
