@@ -33,7 +33,9 @@ def _apply_file(context: typer.Context, path: Path | None) -> Path | None:
 def run(
     bundle: Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")],
     store: Annotated[str, typer.Option(envvar="UBERT_STORE", help="redis://HOST:PORT/DB or lmdb:DIRECTORY.")],
-    codec: Annotated[str, typer.Option(envvar="UBERT_CODEC", help="Codec of the stored states.")] = _DEFAULTS.codec,
+    codec: Annotated[
+        str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")
+    ] = _DEFAULTS.codec,
     host: Annotated[str, typer.Option(envvar="UBERT_HOST", help="Address to listen on.")] = _DEFAULTS.host,
     port: Annotated[
         int, typer.Option(envvar="UBERT_PORT", min=0, max=65535, help="0: any free one; the log tells which.")

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ubert_model.errors import ConfigError
+from ubert_model.states import DEFAULT_CODEC
 
 Device = Literal["auto", "cpu", "cuda"]
 FixedRuntime = Literal["onnx", "torch", "torch-bf16"]
@@ -23,7 +24,7 @@ class Settings(BaseModel):
     bundle: Path
     store: str = Field(repr=False)
     """URL of the state store; may hold a password, so it is never shown."""
-    codec: str = "fp32"
+    codec: str = DEFAULT_CODEC
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     """0: the system chooses a free one, which the log line ``listening on`` tells."""

@@ -179,7 +179,18 @@ def test_a_dry_run_says_exactly_how_much_and_writes_nothing(
     tiny: TinyBundle, table: ReviewTable, url: str, tmp_path
 ) -> None:
     table.save(tmp_path / "reviews.parquet")
-    flags = ["--reviews", str(tmp_path), "--bundle", str(tiny.bundle.path), "--store", url, "--threads", "1"]
+    flags = [
+        "--reviews",
+        str(tmp_path),
+        "--bundle",
+        str(tiny.bundle.path),
+        "--store",
+        url,
+        "--codec",
+        CODEC,
+        "--threads",
+        "1",
+    ]
     dry = CliRunner().invoke(make_app(["precompute"]), ["precompute", *flags, "--dry-run"])
     assert dry.exit_code == 0, dry.output
     with closing(open_store(url)) as store:

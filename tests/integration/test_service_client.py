@@ -76,7 +76,7 @@ def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[Any]:
     corpus.write(lmdb_store, tiny.bundle)
-    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
     with (
         running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
         connect(str(server.base_url), RetryPolicy()) as client,
@@ -132,7 +132,7 @@ def test_users_and_items_are_found_by_how_they_begin(client: Any) -> None:
 
 
 def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle, lmdb_store: StateStore) -> None:
-    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
     with (
         running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
         connect(str(server.base_url), IMPATIENT) as client,

@@ -24,7 +24,7 @@ def client(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFa
     url = f"lmdb:{tmp_path_factory.mktemp('directory')}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
-    settings = Settings.of(bundle=tiny.bundle.path, store=url, device="cpu", threads=1)
+    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store=url, device="cpu", threads=1)
     with running(create_app(settings, ServedBundle.load(settings, store))) as client:
         yield client
     store.close()

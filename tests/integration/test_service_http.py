@@ -28,7 +28,7 @@ UNHEARD_OF = {"pairs": [{"user": "nobody", "item": "nothing"}]}
 
 
 def settings_for(tiny: TinyBundle, **options: Any) -> Settings:
-    values = {"bundle": tiny.bundle.path, "store": "lmdb:unused", "device": "cpu", "threads": 1}
+    values = {"bundle": tiny.bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
     return Settings.of(**{**values, "max_body_bytes": MAX_BODY_BYTES, **options})
 
 

@@ -63,7 +63,14 @@ class Service:
     """An app of one thread whose network the test holds; ``hold`` returns once that thread is at work."""
 
     def __init__(self, tiny: TinyBundle, store: StateStore, **options: Any) -> None:
-        values = {"bundle": tiny.bundle.path, "store": "lmdb:unused", "device": "cpu", "threads": 1, "concurrency": 1}
+        values = {
+            "bundle": tiny.bundle.path,
+            "codec": "fp32",
+            "store": "lmdb:unused",
+            "device": "cpu",
+            "threads": 1,
+            "concurrency": 1,
+        }
         settings = Settings.of(**{**values, **options})
         served = ServedBundle.load(settings, store)
         self.runtime = HeldRuntime(served.runtime)
@@ -263,7 +270,9 @@ def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore)
 def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
     options = ["--device", "cpu", "--threads", "1"]
-    with ServeProcess("--bundle", str(tiny.bundle.path), "--store", own_redis_url, *options) as process:
+    with ServeProcess(
+        "--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url, *options
+    ) as process:
         yield process
 
 

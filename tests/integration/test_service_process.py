@@ -18,7 +18,19 @@ CANDIDATES = [f"i{number}" for number in range(1_000)]
 
 
 def arguments(tiny: TinyBundle, store_url: str, *more: str) -> list[str]:
-    return [*more, "--bundle", str(tiny.bundle.path), "--store", store_url, "--device", "cpu", "--threads", "1"]
+    return [
+        *more,
+        "--bundle",
+        str(tiny.bundle.path),
+        "--codec",
+        "fp32",
+        "--store",
+        store_url,
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
 
 
 def write_corpus(corpus: Corpus, tiny: TinyBundle, url: str) -> None:
@@ -110,7 +122,7 @@ def test_a_prediction_is_made_without_torch_or_transformers(
         from ubert_service.settings import Settings
 
         store = "lmdb:{tmp_path / "states"}"
-        settings = Settings(bundle=Path({str(tiny.bundle.path)!r}), store=store, device="cpu")
+        settings = Settings(bundle=Path({str(tiny.bundle.path)!r}), codec="fp32", store=store, device="cpu")
         served = ServedBundle.load(settings, open_store(store))
         predictions = served.engine.score([Pair("u0", f"i{{number}}") for number in range(12)])
         assert any(one.basis == "full" for one in predictions)

@@ -31,7 +31,7 @@ EVERY_PAIR = [(f"u{user}", f"i{item}") for user in range(10) for item in range(1
 
 
 def settings_for(tiny: TinyBundle) -> Settings:
-    return Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    return Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
 
 
 @pytest.fixture
@@ -97,7 +97,18 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
-    arguments = ["--bundle", str(tiny.bundle.path), "--store", own_redis_url, "--device", "cpu", "--threads", "1"]
+    arguments = [
+        "--bundle",
+        str(tiny.bundle.path),
+        "--codec",
+        "fp32",
+        "--store",
+        own_redis_url,
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
     with redis.Redis.from_url(own_redis_url) as raw:
         feed = RedisKeys(tiny.bundle.manifest.namespace("fp32").version).changes
         stored_before = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}

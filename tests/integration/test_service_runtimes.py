@@ -38,7 +38,14 @@ def trial(name: FixedRuntime, seconds: float, difference: float) -> Trial:
 
 
 def served_by(tiny: TinyBundle, **settings: object) -> ServedBundle:
-    values = {"bundle": tiny.bundle.path, "store": "redis://unused", "device": "cpu", "threads": 1, **settings}
+    values = {
+        "bundle": tiny.bundle.path,
+        "codec": "fp32",
+        "store": "redis://unused",
+        "device": "cpu",
+        "threads": 1,
+        **settings,
+    }
     return ServedBundle.load(Settings.of(**values), store=None)  # type: ignore[arg-type]  # loading never reads it
 
 

@@ -32,7 +32,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def settings_for(tiny: TinyBundle) -> Settings:
-    return Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    return Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
 
 
 def load(tiny: TinyBundle, store: StateStore) -> ServedBundle:

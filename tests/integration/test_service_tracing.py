@@ -25,7 +25,7 @@ PRIVATE = "mellifluous"
 
 @contextmanager
 def traced(tiny: TinyBundle, store: StateStore) -> Iterator[tuple[httpx.Client, InMemorySpanExporter]]:
-    settings = Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
     exporter = InMemorySpanExporter()
     with (
         closing(OpenTelemetryTracing(SimpleSpanProcessor(exporter))) as tracing,

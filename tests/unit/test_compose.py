@@ -15,6 +15,7 @@ import pytest
 import typer
 
 from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_compose, volumes_of
+from ubert_model.states import DEFAULT_CODEC
 from ubert_service.cli import app as service_app
 from ubert_service.settings import Settings
 
@@ -85,6 +86,11 @@ def test_redis_answers_before_the_job_runs_and_the_job_succeeds_before_the_servi
     assert services["train"]["restart"] == "no", "a job that starts again and again never completes"
 
 
+def test_every_place_that_names_the_default_codec_names_the_same() -> None:
+    assert f"codec=${{UBERT_CODEC:-{DEFAULT_CODEC}}}" in (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
+    assert Settings.model_fields["codec"].default == DEFAULT_CODEC
+
+
 @each_start
 @pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "rediss://cache:6380/3", "UBERT_CODEC": "int8"}])
 def test_the_service_reads_the_store_that_the_job_fills(
@@ -94,7 +100,7 @@ def test_the_service_reads_the_store_that_the_job_fills(
     job = environment_of(services["train"])
     settings = service_settings(services["service"], monkeypatch)
     assert settings.store == job["UBERT_STORE"] == environment.get("REDIS_URL", "redis://redis:6379/0")
-    assert settings.codec == job["UBERT_CODEC"] == environment.get("UBERT_CODEC", "fp32")
+    assert settings.codec == job["UBERT_CODEC"] == environment.get("UBERT_CODEC", DEFAULT_CODEC)
     assert settings.device == job["UBERT_DEVICE"] == ("cuda" if GPU in files else "auto")
 
 

@@ -15,8 +15,10 @@ import httpx
 import numpy as np
 
 from ubert_model.errors import UbertError
+from ubert_model.states import StateCodec
 from ubert_training.atomic import write_text
 from ubert_training.corpus import fetch_musical_instruments
+from ubert_training.stored_ratings import ReadPairs
 from ubert_training.synth import SynthOptions, write_corpus
 
 LISTENING = re.compile(r"listening on (http://\S+)")
@@ -114,8 +116,9 @@ class _Output:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedCheck:
-    """Ratings over HTTP beside offline evaluation's on the same test pairs: how far apart they are, in stars."""
+    """Ratings over HTTP beside offline ratings from states of the same codec: how far apart they are, in stars."""
 
+    codec: str
     pairs: int
     largest_difference: float
     mse: float
@@ -124,17 +127,20 @@ class ServedCheck:
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def check_served_ratings(url: str, predictions: Path) -> ServedCheck:
-    """Ask the service for test pairs and compare with the predictions that evaluation wrote."""
-    lines = predictions.read_text(encoding="utf-8").splitlines()[:PAIRS_CHECKED]
-    expected = [json.loads(line) for line in lines]
+def check_served_ratings(url: str, read: ReadPairs, codec: StateCodec) -> ServedCheck:
+    """Ask the service for pairs, and compare with what the model makes of states that went through the same codec.
+
+    So the bound is that of exact arithmetic, whatever the codec loses; that is measured by ``ubert bench states``.
+    """
+    table = read.run.table
+    asked = [{"user": table.user[row], "item": table.item[row]} for row in read.histories.pairs[:PAIRS_CHECKED]]
     with httpx.Client(base_url=url, timeout=60) as client:
-        served = [rating for batch in _batches(expected) for rating in _predict(client, batch)]
+        served = [rating for batch in _batches(asked) for rating in _predict(client, batch)]
     ratings = np.array(served)
-    offline = np.array([pair["predicted"] for pair in expected])
-    truth = np.array([pair["rating"] for pair in expected])
+    offline, truth = read.stored_ratings(codec)[: len(asked)], read.truth[: len(asked)]
     return ServedCheck(
-        pairs=len(expected),
+        codec=codec.name,
+        pairs=len(asked),
         largest_difference=float(np.abs(ratings - offline).max()),
         mse=float(np.square(ratings - truth).mean()),
     )
@@ -150,13 +156,12 @@ def best_items(url: str, user: str, candidates: Sequence[str], top_k: int) -> li
     return items
 
 
-def _predict(client: httpx.Client, pairs: Sequence[dict[str, Any]]) -> list[float]:
-    asked = [{"user": pair["user"], "item": pair["item"]} for pair in pairs]
-    response = client.post("/predict", json={"pairs": asked})
+def _predict(client: httpx.Client, pairs: Sequence[dict[str, str]]) -> list[float]:
+    response = client.post("/predict", json={"pairs": list(pairs)})
     response.raise_for_status()
     return [prediction["rating"] for prediction in response.json()["predictions"]]
 
 
-def _batches(pairs: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+def _batches(pairs: Sequence[dict[str, str]]) -> Iterator[Sequence[dict[str, str]]]:
     for start in range(0, len(pairs), PAIRS_A_REQUEST):
         yield pairs[start : start + PAIRS_A_REQUEST]

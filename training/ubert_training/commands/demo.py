@@ -8,12 +8,13 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ubert_model.states import open_store
+from ubert_model.states import DEFAULT_CODEC, open_store
 from ubert_training.commands.options import Seed, console, load_reviews, model_config
 from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
-from ubert_training.evaluate import PREDICTIONS, evaluate, evaluation_table
+from ubert_training.evaluate import evaluate, evaluation_table
 from ubert_training.finetune import finetune
 from ubert_training.finetune_options import FinetuneOptions
+from ubert_training.finished_run import FinishedRun
 from ubert_training.lexicon import load_lexicon
 from ubert_training.loop import LoopOptions
 from ubert_training.make_bundle import export_bundle
@@ -23,8 +24,7 @@ from ubert_training.pretrain import PretrainOptions, pretrain
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.splits import random_split
-
-CODEC = "fp32"
+from ubert_training.stored_ratings import ReadPairs
 
 
 def demo_command(
@@ -85,16 +85,17 @@ def demo_command(
     steps.begin("bundle and store")
     bundle = export_bundle(run, directory / "bundle")
     with closing(open_store(store_url)) as store:
-        report = precompute(table, split.train, bundle, store, codec=CODEC, states=states)
+        report = precompute(table, split.train, bundle, store, codec=DEFAULT_CODEC, states=states)
     console.print(f"bundle {bundle.manifest.bundle_id}; {report.reviews:,} reviews of the training part in the store")
 
     steps.begin("service")
-    with running_service(bundle.path, store_url, CODEC, port, directory / "service.log") as service:
-        checked = check_served_ratings(service.url, run / PREDICTIONS)
+    with running_service(bundle.path, store_url, DEFAULT_CODEC, port, directory / "service.log") as service:
+        read = ReadPairs.of(FinishedRun.open(table, run, states=states), "test")
+        checked = check_served_ratings(service.url, read, bundle.codec(DEFAULT_CODEC))
         checked.save(directory / "served.json")
         console.print(
-            f"{checked.pairs} test pairs rated over HTTP: MSE {checked.mse:.4f}, at most "
-            f"{checked.largest_difference:.1e} stars from offline evaluation"
+            f"{checked.pairs} test pairs rated over HTTP from {checked.codec} states: MSE {checked.mse:.4f}, at most "
+            f"{checked.largest_difference:.1e} stars from the model's own ratings of these states"
         )
         user = table.user[split.test[0]]
         items = sorted(set(table.item))

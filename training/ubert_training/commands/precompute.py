@@ -9,7 +9,7 @@ import typer
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
-from ubert_model.states import codec_names, open_store, without_password
+from ubert_model.states import DEFAULT_CODEC, open_store, without_password
 from ubert_training.commands.options import Device, Reviews, console, load_reviews
 from ubert_training.devices import DeviceChoice, Precision
 from ubert_training.precompute import PrecomputeReport, find_work, write_missing
@@ -22,7 +22,12 @@ def precompute_command(
     reviews: Reviews,
     bundle: Annotated[Path, typer.Option(help="What `ubert export` wrote.")],
     store: Annotated[str, typer.Option(help="redis://…, rediss://… or lmdb:DIRECTORY.")],
-    codec: Annotated[str, typer.Option(help=f"Form of a stored state: {', '.join(codec_names())}.")] = "fp32",
+    codec: Annotated[
+        str,
+        typer.Option(
+            help="fp32, fp16, int8, int4, pq2 or pq1, alone or with /pool2 or /pool3; `ubert bench states` compares."
+        ),
+    ] = DEFAULT_CODEC,
     split: Annotated[Path | None, typer.Option(help="Only reviews of some parts of this split.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="train, validation or test; repeat for several.")] = None,
     states: Annotated[Path | None, typer.Option(help="Cached states of the fine-tuning run, to save encoding.")] = None,
