@@ -44,14 +44,20 @@ def filled_engine(
 
 
 def engine_over(
-    store: StateStore, tiny: TinyBundle, runtime: OnnxRuntime, *, resident_bytes: int = 0, **limits: int
+    store: StateStore,
+    tiny: TinyBundle,
+    runtime: OnnxRuntime,
+    *,
+    codec: str = "fp32",
+    resident_bytes: int = 0,
+    **limits: int,
 ) -> ScoringEngine:
     return ScoringEngine(
         manifest=tiny.bundle.manifest,
         identities=tiny.bundle.identities,
         residents=Residents(
             store=store,
-            codec=tiny.bundle.codec("fp32"),
+            codec=tiny.bundle.codec(codec),
             config=tiny.bundle.manifest.config,
             usual=tiny.bundle.deviations,
             max_bytes=resident_bytes,
@@ -80,6 +86,23 @@ def test_a_rating_from_stored_states_equals_the_training_models_forward(
     # Else the graph might go unused, or every answer be clipped, and nobody would see it.
     assert sum(one.basis == "full" for one in predictions) > len(EVERY_PAIR) / 3
     assert np.std(expected) > 0.1
+
+
+@pytest.mark.parametrize("codec", ["int8", "int4/pool2", "pq2/pool3", "pq1"])
+def test_a_rating_from_lossy_states_is_that_of_the_model_over_what_was_decoded(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore, codec: str
+) -> None:
+    """So a codec changes the states and nothing else: not which reviews are read, nor how."""
+    corpus.write(lmdb_store, tiny.bundle, codec)
+
+    predictions = engine_over(lmdb_store, tiny, runtime, codec=codec).score(EVERY_PAIR)
+
+    lossy = tiny.bundle.codec(codec)
+    decoded = {name: lossy.decode(lossy.encode(states)) for name, states in corpus.states.items()}
+    expected = [torch_rating(tiny, replace(corpus, states=decoded), one.user, one.item) for one in EVERY_PAIR]
+    np.testing.assert_allclose([one.rating for one in predictions], expected, rtol=0, atol=CACHED_EQUALS_FRESH)
+    exact = [torch_rating(tiny, corpus, one.user, one.item) for one in EVERY_PAIR]
+    assert not np.allclose(expected, exact, rtol=0, atol=1e-5)  # else nothing was lossy here
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -207,10 +207,10 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
         rows = (identities.users.row(user), identities.items.row(item), identities.domain_row(item))
         inputs = [torch.tensor([row]) for row in rows]
         for side in sides:
-            states = np.concatenate([corpus.states[review.review_id] for review in side])
-            offsets = np.concatenate(
-                [np.repeat(rating_offsets([review.rating], config.scale), review.tokens) for review in side]
-            )
+            matrices = [corpus.states[review.review_id] for review in side]
+            states = np.concatenate(matrices)
+            ratings = rating_offsets([review.rating for review in side], config.scale)
+            offsets = np.repeat(ratings, [len(matrix) for matrix in matrices])
             inputs += [
                 torch.from_numpy(states)[None],
                 torch.from_numpy(offsets)[None],
