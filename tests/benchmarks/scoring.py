@@ -1,0 +1,393 @@
+"""How fast pairs are scored from states that are resident in the process, and what of this machine that uses.
+
+    python tests/benchmarks/scoring.py --reviews data/reviews            # one user against 1,000 real candidates
+    python tests/benchmarks/scoring.py --growth                          # more candidates, tokens, threads; growth.png
+
+Histories, their ratings and their lengths are those of the review table; a review's states are rows that MiniLM made of
+other reviews, and the weights are random, since neither changes the time. Two tiers: *exact*, d = 384 and 512 tokens a
+side, and *default*, the preset's projection and tokens. Each is scored by the engine (assembly included) over every
+runtime, and compared with the paper's equations written plainly, in eager fp32 torch, pair by pair, on the same
+tensors. Rounds alternate between all of them; medians are printed. The arithmetic counted is what a pair needs, 6 Nu Ni
+D + 4 (Nu + Ni) D²; its share is of the fastest matrix product measured here in the same precision.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from safetensors.torch import save_file
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.tiny_bundle import BIAS, INTERVALS
+from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest
+from ubert_model.config import ModelConfig, preset
+from ubert_model.deviations import UsualDeviations
+from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.devices import has_native_bfloat16
+from ubert_model.nn.pair_scorer import PairScorer
+from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_service.assembly import ScorerBatch
+from ubert_service.engine import ScoringEngine
+from ubert_service.histories import Pair, PairHistories, ReviewFilter, ReviewList
+from ubert_service.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
+from ubert_service.torch_runtime import TorchRuntime
+from ubert_training.backbones import load_backbone
+from ubert_training.export import export_scorer
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.tokens import TokenizedReviews
+
+TIERS: Mapping[str, ModelConfig] = {
+    "exact": replace(preset("minilm"), max_length=128, max_reviews=20, max_tokens=512, state_dim=None),
+    "default": preset("minilm"),
+}
+WIDTH = 384
+POOL_ROWS = 32 * 1024
+EAGER_PAIRS = 40
+ROUNDS = 5
+GROWTH_CANDIDATES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
+GROWTH_TOKENS = (64, 128, 256, 512, 1_024, 2_048)
+
+
+class Kept:
+    """What the engine reads of ``Residents``, all of it in memory. States are windows of one pool of real rows."""
+
+    def __init__(self, entries: Iterable[ReviewEntry], config: ModelConfig, pool: FloatMatrix) -> None:
+        of_user, of_item = defaultdict(list), defaultdict(list)
+        for entry in sorted(entries, key=lambda entry: entry.recency, reverse=True):
+            of_user[entry.user].append(entry)
+            of_item[entry.item].append(entry)
+        self.identities = Identities(
+            IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
+        )
+        usual = UsualDeviations.of([], user_ids=self.identities.users, item_ids=self.identities.items)
+        self._of_user = {user: ReviewList.of_user(reviews, usual, config) for user, reviews in of_user.items()}
+        self._of_item = {item: ReviewList.of_item(reviews, usual, config) for item, reviews in of_item.items()}
+        starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))
+        self._states = {
+            review.review_id: pool[start : start + review.tokens]
+            for reviews, start in zip((*of_user.values(), *of_item.values()), starts, strict=True)
+            for review in reviews
+        }
+
+    def histories(self, pairs: Sequence[Pair], readable: ReviewFilter) -> list[PairHistories]:
+        return [
+            PairHistories(
+                pair=pair,
+                user=self._of_user[pair.user].history(pair.item),
+                item=self._of_item[pair.item].history(pair.user),
+            )
+            for pair in pairs
+        ]
+
+    def states(self, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
+        return {review_id: self._states[review_id] for review_id in review_ids}
+
+    def busiest_user(self) -> str:
+        """One whose history is as long as any."""
+        return max(self._of_user, key=lambda user: sum(review.tokens for review in self._of_user[user].whole.selected))
+
+
+class Recorder:
+    """A runtime that computes nothing and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[ScorerBatch] = []
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        self.batches.append(batch)
+        return np.zeros(len(batch.item), dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One tier: its reviews, its network, and the engine over any runtime."""
+
+    config: ModelConfig
+    kept: Kept
+    scorer: PairScorer
+    runtimes: Mapping[str, ScoringRuntime]
+
+    def engine(self, runtime: ScoringRuntime) -> ScoringEngine:
+        return ScoringEngine(
+            manifest=manifest_of(self.config, self.scorer.dim),
+            identities=self.kept.identities,
+            residents=self.kept,  # type: ignore[arg-type]  # of which the engine reads these two methods
+            runtime=runtime,
+        )
+
+    def single_pairs(self, pairs: Sequence[Pair]) -> list[dict[str, Tensor]]:
+        """The network's inputs of each pair alone, without padding."""
+        recorder = Recorder()
+        engine = self.engine(recorder)
+        for pair in pairs:
+            engine.score([pair])
+        return [
+            {name: torch.from_numpy(values) for name, values in batch.graph_inputs().items()}
+            for batch in recorder.batches
+        ]
+
+
+def manifest_of(config: ModelConfig, dim: int) -> Manifest:
+    return Manifest(
+        config=config, state_dim=dim, encoder_digest="none", bias=BIAS, blend_weight=0.5, intervals=INTERVALS
+    )
+
+
+def make_bench(
+    config: ModelConfig, entries: Iterable[ReviewEntry], pool: FloatMatrix, directory: Path, threads: int
+) -> Bench:
+    dim = config.state_dim or WIDTH
+    if dim < WIDTH:
+        pool = pool @ np.random.default_rng(1).normal(scale=WIDTH**-0.5, size=(WIDTH, dim)).astype(np.float32)
+    kept = Kept(entries, config, pool)
+    torch.manual_seed(0)
+    scorer = PairScorer(
+        dim,
+        config,
+        users=len(kept.identities.users),
+        items=len(kept.identities.items),
+        domains=1,
+        mean_rating=0.0,
+    ).eval()
+    directory.mkdir(exist_ok=True)
+    export_scorer(scorer, directory / SCORER_GRAPH)
+    save_file(scorer.state_dict(), directory / WEIGHTS)
+    bundle = Bundle(directory, manifest_of(config, dim))
+    bundle.__dict__["identities"] = kept.identities  # in place of a file
+    runtimes: dict[str, ScoringRuntime] = {
+        "onnx": OnnxRuntime(directory / SCORER_GRAPH, device="cpu", threads=threads),
+        "torch": TorchRuntime(bundle, device="cpu", threads=threads, bfloat16=False),
+    }
+    if has_native_bfloat16(torch.device("cpu")):
+        runtimes["torch-bf16"] = TorchRuntime(bundle, device="cpu", threads=threads, bfloat16=True)
+    return Bench(config=config, kept=kept, scorer=scorer, runtimes=runtimes)
+
+
+def read_entries(table: ReviewTable, max_length: int, tokenizer_json: str) -> list[ReviewEntry]:
+    lengths = TokenizedReviews.of(table.text, ReviewTokenizer(tokenizer_json, max_length)).lengths.tolist()
+    columns = zip(
+        table.review_id, table.user, table.item, table.rating.tolist(), table.timestamp.tolist(), lengths, strict=True
+    )
+    return [
+        ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=timestamp, tokens=tokens)
+        for name, user, item, rating, timestamp, tokens in columns
+    ]
+
+
+def real_rows(texts: Sequence[str]) -> FloatMatrix:
+    """States of MiniLM for the first of some texts, repeated to the size of the pool: (POOL_ROWS, 384)."""
+    backbone = load_backbone("minilm")
+    tokens = TokenizedReviews.of(texts[:64], ReviewTokenizer(backbone.tokenizer_json, 128))
+    ids, mask = tokens.padded(range(len(tokens)))
+    with torch.inference_mode():
+        states = backbone.bert.eval()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    rows: FloatMatrix = np.resize(states[mask].numpy(), (POOL_ROWS, WIDTH))
+    return rows
+
+
+def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Eq. 11–14 as the paper writes them, for one pair without padding: the yardstick."""
+    head = scorer.head
+    domain = scorer.domain_embedding(inputs["domain"])
+    sides = [head.rated(inputs[f"{side}_states"], inputs[f"{side}_offsets"]) for side in ("user", "item")]
+    user_query, item_query = (
+        scorer.user_query(inputs["user"], domain),
+        scorer.item_query(inputs["item"], domain),
+    )
+    representations = (
+        head.user_encoder(user_query, sides[0], inputs["user_mask"]),
+        head.item_encoder(item_query, sides[1], inputs["item_mask"]),
+    )
+    matches = []
+    for states, others in (sides, sides[::-1]):
+        aligned = (states @ others.mT / states.shape[-1] ** 0.5).softmax(-1) @ others
+        matches.append(torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1))).amax(1))
+    return head.prediction_layer(representations[0], matches[0], representations[1], matches[1])
+
+
+def needed(inputs: Sequence[Mapping[str, Tensor]], dim: int) -> float:
+    """Floating point operations a pair, on average."""
+    sizes = [(int(one["user_mask"].sum()), int(one["item_mask"].sum())) for one in inputs]
+    return statistics.mean(6 * user * item * dim + 4 * (user + item) * dim**2 for user, item in sizes)
+
+
+def matmul_peaks(threads: int) -> dict[str, float]:
+    """Operations a second in the fastest large matrix product: fp32 by torch or ONNX Runtime, bf16 by torch."""
+    size = 1024
+    product = helper.make_graph(
+        [helper.make_node("MatMul", ["a", "b"], ["c"])],
+        "product",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, size]) for name in "ab"],
+        [helper.make_tensor_value_info("c", TensorProto.FLOAT, [size, size])],
+    )
+    model: onnx.ModelProto = helper.make_model(product, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    matrix = torch.randn(size, size)
+    half = matrix.bfloat16()
+    feeds = {"a": matrix.numpy(), "b": matrix.numpy()}
+    seconds = {
+        "fp32": min(fastest(lambda: matrix @ matrix), fastest(lambda: session.run(None, feeds))),
+        "bf16": fastest(lambda: half @ half),
+    }
+    return {precision: 2 * size**3 / each for precision, each in seconds.items()}
+
+
+def fastest(work: Callable[[], object]) -> float:
+    return min(timed(work) for _ in range(15))
+
+
+def timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
+    """Time the engine over every runtime and the eager pairs of every tier, in turns, and print them."""
+    seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    flops = {}
+    work: dict[tuple[str, str], tuple[Callable[[], object], int]] = {}
+    for tier, bench in tiers.items():
+        user = bench.kept.busiest_user()
+        pairs = [Pair(user, item) for item in bench.kept.identities.items.identifiers[:candidates]]
+        flops[tier] = needed(bench.single_pairs(pairs), bench.scorer.dim)
+        singles = bench.single_pairs(pairs[:: max(1, len(pairs) // EAGER_PAIRS)])
+
+        def pair_by_pair(bench: Bench = bench, singles: Sequence[Mapping[str, Tensor]] = singles) -> None:
+            with torch.inference_mode():
+                for inputs in singles:
+                    eager(bench.scorer, inputs)
+
+        work[tier, "eager fp32"] = (pair_by_pair, len(singles))
+        for name, runtime in bench.runtimes.items():
+            engine = bench.engine(runtime)
+            work[tier, name] = (lambda engine=engine, pairs=pairs: engine.score(pairs), len(pairs))
+    for number in range(ROUNDS + 1):
+        for key, (each, size) in work.items():
+            took = timed(each) / size
+            if number:  # the first round warms up
+                seconds[key].append(took)
+    median = {key: statistics.median(each) for key, each in seconds.items()}
+    peaks = matmul_peaks(threads)
+    print(f"{threads} thread(s); matrix product: " + ", ".join(f"{v / 1e9:.0f} GFLOP/s {k}" for k, v in peaks.items()))
+    for (tier, name), each in median.items():
+        precision = "bf16" if name == "torch-bf16" else "fp32"
+        print(
+            f"{tier:8s} {name:11s} {1e3 * each:8.3f} ms a pair {1 / each:8.0f} pairs/s "
+            f"{median[tier, 'eager fp32'] / each:6.2f}× eager of this tier "
+            f"{median['exact', 'eager fp32'] / each:7.2f}× eager of full states  {flops[tier] / 1e6:7.1f} MFLOP, "
+            f"{flops[tier] / each / peaks[precision]:4.0%} of the {precision} peak"
+        )
+
+
+def synthetic(entities: int, tokens: int, max_length: int) -> list[ReviewEntry]:
+    """One user and some items, each with reviews of ``tokens`` tokens in all, and nothing in common."""
+    sides = [("user", f"elsewhere {n}") for n in range(0, tokens, max_length)]
+    sides += [(f"someone {n}", f"item {number}") for number in range(entities) for n in range(0, tokens, max_length)]
+    return [
+        ReviewEntry(review_id=str(row), user=user, item=item, rating=4.0, timestamp=row, tokens=min(max_length, tokens))
+        for row, (user, item) in enumerate(sides)
+    ]
+
+
+def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
+    """Tables and a plot of the default tier's time against candidates and tokens a side, for one and two threads."""
+    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {"candidates": {}, "tokens a side": {}}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        most = GROWTH_CANDIDATES[-1]
+        bench = make_bench(TIERS["default"], synthetic(most, 256, 64), pool, directory, threads)
+        for name, runtime in bench.runtimes.items():
+            pairs = [Pair("user", f"item {number}") for number in range(most)]
+            points = [median_of(bench.engine(runtime), pairs[:size]) for size in GROWTH_CANDIDATES]
+            curves["candidates"][f"{name}, {threads} thread(s)"] = (list(GROWTH_CANDIDATES), points)
+        for tokens in GROWTH_TOKENS:
+            config = replace(TIERS["default"], max_tokens=max(64, tokens), max_reviews=max(1, tokens // 64))
+            bench = make_bench(config, synthetic(16, tokens, 64), pool, directory, threads)
+            for name, runtime in bench.runtimes.items():
+                sizes, times = curves["tokens a side"].setdefault(f"{name}, {threads} thread(s)", ([], []))
+                sizes.append(tokens)
+                times.append(median_of(bench.engine(runtime), [Pair("user", f"item {n}") for n in range(16)]) / 16)
+    for axis, lines in curves.items():
+        for label, (sizes, times) in lines.items():
+            slopes = np.diff(np.log(times)) / np.diff(np.log(sizes))
+            cells = "  ".join(f"{size}: {1e3 * each:.3g}" for size, each in zip(sizes, times, strict=True))
+            print(f"ms by {axis} | {label:24s} | {cells} | slope {slopes[0]:.2f} at first, {slopes[-1]:.2f} at last")
+    draw(curves, plot)
+
+
+def median_of(engine: ScoringEngine, pairs: Sequence[Pair]) -> float:
+    times = [timed(lambda: engine.score(pairs)) for _ in range(4 if len(pairs) > 1_000 else 8)]
+    return statistics.median(times[1:])
+
+
+def draw(curves: Mapping[str, Mapping[str, tuple[list[int], list[float]]]], plot: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(11, 4), layout="constrained")
+    for axis, (name, lines) in zip(axes, curves.items(), strict=True):
+        for label, (sizes, times) in lines.items():
+            axis.loglog(sizes, [1e3 * each for each in times], marker="o", label=label)
+        axis.set(xlabel=name, ylabel="ms a request" if name == "candidates" else "ms a pair")
+        axis.grid(visible=True, alpha=0.3)
+    axes[0].legend()
+    figure.savefig(plot, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reviews", type=Path, help="the table that `ubert import` wrote")
+    parser.add_argument("--candidates", type=int, default=1_000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--growth", action="store_true", help="print and draw the growth tables instead")
+    parser.add_argument("--plot", type=Path, default=Path(__file__).parent / "growth.png")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        if arguments.growth:
+            pool = np.random.default_rng(0).normal(scale=0.5, size=(POOL_ROWS, WIDTH)).astype(np.float32)
+            growth(Path(scratch), pool, arguments.plot)
+            return
+        if arguments.reviews is None:
+            parser.error("give --reviews, or --growth, which needs none")
+        table = ReviewTable.load(arguments.reviews / "reviews.parquet")
+        pool = real_rows(table.text)
+        tokenizer_json = load_backbone("minilm").tokenizer_json
+        tiers = {
+            name: make_bench(
+                config,
+                read_entries(table, config.max_length, tokenizer_json),
+                pool,
+                Path(scratch, name),
+                arguments.threads,
+            )
+            for name, config in TIERS.items()
+        }
+        compare(tiers, arguments.candidates, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
