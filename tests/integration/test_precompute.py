@@ -101,7 +101,7 @@ def test_a_shard_that_is_none_is_refused(text: str) -> None:
 def test_two_shards_write_what_one_run_writes_and_the_store_tells_which_are_done(
     tiny: TinyBundle, table: ReviewTable, store: StateStore
 ) -> None:
-    encoder = OnnxEncoder(tiny.bundle, 1)
+    encoder = OnnxEncoder.of(tiny.bundle, 1)
     version = tiny.bundle.manifest.namespace(CODEC).version
     for number, done in ((2, [2]), (1, [1, 2])):
         work = find(table, tiny, store, Shard(number=number, shards=2))
@@ -133,7 +133,7 @@ def test_a_failing_encoder_is_told_and_what_was_written_is_whole(
 ) -> None:
     monkeypatch.setattr("ubert_training.token_batches.TOKENS_PER_BATCH", 256)
     work = find(table, tiny, store, Shard())
-    failing = FailsAt(OnnxEncoder(tiny.bundle, 1), batch)
+    failing = FailsAt(OnnxEncoder.of(tiny.bundle, 1), batch)
     with pytest.raises(RuntimeError, match="the encoder broke"):
         write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), failing)
     namespace = tiny.bundle.manifest.namespace(CODEC)
@@ -151,7 +151,7 @@ def test_a_store_that_dies_midway_is_told_and_the_rest_is_written_once_it_is_bac
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         with closing(open_store(server.url)) as store:
             work = find(table, tiny, store, Shard())
-            killer = KillsServer(OnnxEncoder(tiny.bundle, 1), server)
+            killer = KillsServer(OnnxEncoder.of(tiny.bundle, 1), server)
             with pytest.raises(StoreError, match="cannot be reached"):
                 write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), killer)
         server.start()
@@ -217,7 +217,7 @@ def test_torch_and_onnx_runtime_encode_alike_and_bfloat16_nearly(tiny: TinyBundl
     batches = list(token_batches(table.text, work.missing, tiny.bundle.tokenizer()))
     for batch in batches:
         for onnx, torch_, half in zip(
-            *(one.states(batch) for one in (OnnxEncoder(tiny.bundle, 1), exact, rough)), strict=True
+            *(one.states(batch) for one in (OnnxEncoder.of(tiny.bundle, 1), exact, rough)), strict=True
         ):
             np.testing.assert_allclose(onnx, torch_, atol=1e-5)
             assert half.dtype == np.float32

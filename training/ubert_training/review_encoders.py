@@ -36,22 +36,25 @@ def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, t
     target = make_accelerator(device).device
     bfloat16 = precision != "fp32" and uses_bfloat16(precision, target)
     if target.type == "cpu" and not bfloat16:
-        return OnnxEncoder(bundle, threads)
+        return OnnxEncoder.of(bundle, threads)
     if threads:
         torch.set_num_threads(threads)
     return TorchEncoder(load_encoder(bundle), target, bfloat16=bfloat16)
 
 
 class OnnxEncoder:
-    """The bundle's encoder graph on the CPU, in fp32."""
+    """A bundle's encoder graph on the CPU."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, graph: Path, *, state_dim: int, threads: int) -> None:
         onnxruntime.disable_telemetry_events()  # nothing about a review leaves this process but its states
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        graph = bundle.file(ENCODER_GRAPH)
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._state_dim = bundle.manifest.state_dim
+        self._state_dim = state_dim
+
+    @classmethod
+    def of(cls, bundle: Bundle, threads: int) -> "OnnxEncoder":
+        return cls(bundle.file(ENCODER_GRAPH), state_dim=bundle.manifest.state_dim, threads=threads)
 
     def states(self, batch: TokenBatch) -> list[FloatMatrix]:
         if not batch.token_ids.numel():
