@@ -4,7 +4,8 @@
 
 The other side is ``SentenceTransformer.encode(output_value="token_embeddings")``, which keeps its states in memory.
 Rounds alternate, so that a busy machine slows all alike; ratios are medians over rounds. Where others compute on the
-machine, read the processor's seconds. Below each stands how far its states are from torch's in fp32 (root of the mean square of the difference, relative).
+machine, read the processor's seconds. Below each stands how far its states are from those of torch in fp32 (root of the
+mean square of the difference, relative).
 """
 
 import argparse
