@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "precompute": "precompute:precompute_command",
     "bench": "bench:app",
     "states": "states:app",
+    "plan": "plan:plan_command",
     "synth": "synth:synth_command",
 }
 """Where each command, or ``Typer`` of several, lives below ``ubert_training.commands``."""

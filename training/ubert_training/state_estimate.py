@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ubert_model.states import StateCodec
+from ubert_model.states.codec import stored_bytes
 from ubert_model.tokenizer import ReviewTokenizer
 
 REVIEWS_SAMPLED = 20_000
@@ -46,7 +47,7 @@ def estimate_states(
         np.random.default_rng(seed).permutation(count)[:REVIEWS_SAMPLED] if count > REVIEWS_SAMPLED else range(count)
     )
     lengths = [len(ids) for ids in tokenizer.encode([texts[rows[place]] for place in sampled])]
-    bytes_by_length = {length: _encoded_bytes(codec, length) for length in set(lengths)}
+    bytes_by_length = {length: stored_bytes(codec.name, length, codec.namespace.state_dim) for length in set(lengths)}
     scale = count / max(1, len(lengths))
     state_bytes = round(scale * sum(bytes_by_length[length] for length in lengths))
     return StateEstimate(
@@ -56,11 +57,6 @@ def estimate_states(
         redis_bytes=redis_bytes(count, state_bytes),
         exact=count <= REVIEWS_SAMPLED,
     )
-
-
-def _encoded_bytes(codec: StateCodec, length: int) -> int:
-    """Bytes of a review's stored state, header and checksum included."""
-    return len(codec.encode(np.zeros((length, codec.namespace.state_dim), dtype=np.float32)))
 
 
 def _megabytes(size: int) -> str:

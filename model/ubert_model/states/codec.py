@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ubert_model.errors import ConfigError, CorruptStateError, ForeignStateError, StateError
 from ubert_model.states.keys import version_bytes
 from ubert_model.states.pooling import pool_neighbours, pooled_rows
-from ubert_model.states.product_code import PRODUCT_BITS, Codebooks, ProductCode
+from ubert_model.states.product_code import PRODUCT_BITS, Codebooks, ProductCode, group_shape
 from ubert_model.states.quantize import QUANTIZERS, Quantizer
 from ubert_model.states.review import FloatMatrix
 from ubert_model.states.store import Namespace
@@ -73,6 +73,21 @@ def is_trained(name: str) -> bool:
     """Does the codec need a codebook? Raises ``ConfigError`` for an unknown name."""
     require_codec(name)
     return _parts(name)[0] in PRODUCT_BITS
+
+
+def stored_bytes(name: str, tokens: int, state_dim: int) -> int:
+    """Size of a stored review of L tokens under a codec, header and checksum included; needs no codebook.
+
+    Raises ``ConfigError`` for an unknown codec.
+    """
+    require_codec(name)
+    precision, pooled = _parts(name)
+    rows = pooled_rows(tokens, pooled)
+    if precision in PRODUCT_BITS:
+        encoded = rows * group_shape(state_dim, PRODUCT_BITS[precision])[0]
+    else:
+        encoded = _UNTRAINED[precision].size(rows, state_dim)
+    return _HEADER.size + encoded + _CHECKSUM.size
 
 
 def make_codec(namespace: Namespace, codebooks: Codebooks | None = None) -> "StateCodec":

@@ -1,0 +1,157 @@
+"""`ubert plan` by numbers worked out by hand."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from support.store_contents import VERSION
+from ubert_model.errors import ConfigError
+from ubert_model.states import Namespace
+from ubert_model.states.codec import make_codec, stored_bytes
+from ubert_training.cli import make_app
+from ubert_training.commands.plan import readable
+from ubert_training.plan import Demand, Figure, Rates, pair_flops, plan, side_tokens
+
+# One million reviews of 50 tokens, 10 a user and 100 an item; a side takes 4 reviews, 200 tokens.
+DEMAND = Demand(
+    users=100_000,
+    items=10_000,
+    reviews=1_000_000,
+    tokens=50,
+    requests_per_s=30,
+    candidates=10,
+    latency_ms=10,
+    codec="fp16",
+    state_dim=10,
+    max_reviews=4,
+    max_tokens=1_000,
+    resident=0.1,
+    hits=0.5,
+    replica_cores=2,
+    replica_bytes=2e9,
+    redis_bytes=1e9,
+    redis_copies=2,
+    encoding_cores=10,
+    training_bytes=1.2e9,
+    utilization=0.5,
+)
+RATES = Rates(
+    encode_tokens_per_core=1_000,
+    score_flops_per_core=256e6,
+    request_core_ms=1,
+    redis_bytes_per_s=1e6,
+    redis_round_trip_ms=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("state of a review", 28 + 50 * 10 * 2),
+        ("Redis memory", 1_000_000 * (1.1 * 1_028 + 330)),  # 1.4608e9
+        ("Redis servers", 4),  # 2 × 1.4608e9 ÷ 0.75e9 = 3.9
+        ("resident states a replica", 100_000 * (50 * 10 * 4 + 300)),
+        ("embeddings and identifiers a replica", 110_000 * (10 * 4 + 130)),
+        ("memory a replica", 230e6 + 18.7e6 + 1e9),
+        ("time of a pair", 1_000 * (6 * 200 * 200 * 10 + 4 * 10 * 10 * 400) / 256e6),  # 2.56e6 operations: 10 ms
+        ("time of a request", 1 + 10 * 10),
+        ("cores", 30 * 0.101 / 0.5),  # 6.06
+        ("replicas", 4),
+        ("read from Redis a request", 0.5 * (200 + 10 * 200) / 50 * 1_028),  # 22 616
+        ("answer of an idle replica", 2 * 1 + 22.616 + 1 + 10 * 10 / 2),
+        ("Redis throughput", 30 * 22_616),
+        ("monthly traffic inside", 30 * 22_616 * 2_592_000),
+        ("monthly traffic outside", 30 * 10 * 600 * 2_592_000),
+        ("precompute", 50e6 / 10_000 / 3_600),
+        ("review table in one process", 1_000_000 * (350 + 250)),
+    ],
+)
+def test_a_figure_is_what_a_pencil_gives(name: str, value: float) -> None:
+    assert plan(DEMAND, RATES).figures[name].value == pytest.approx(value)
+
+
+def test_what_breaks_first_stands_first_and_every_limit_names_what_moves_it() -> None:
+    limits = plan(DEMAND, RATES).limits
+    times = {limit.step: limit.times for limit in limits}
+    assert list(times.values()) == sorted(times.values(), reverse=True)
+    assert next(iter(times)) == "the latency asked for"
+    assert times["the latency asked for"] == pytest.approx(7.5616)
+    assert times["one replica's cores"] == pytest.approx(3.03)
+    assert times["one Redis server's throughput"] == pytest.approx(0.67848)
+    assert times["one training machine's memory"] == pytest.approx(0.5)
+    assert all(limit.setting for limit in limits)
+
+
+def test_a_side_holds_no_more_than_its_entity_has_nor_than_its_budgets() -> None:
+    assert side_tokens(DEMAND, DEMAND.users) == 200
+    assert side_tokens(DEMAND, 500_000) == 100
+    assert side_tokens(DEMAND, 10**9) == 50, "an entity that is asked for has a review"
+    assert side_tokens(replace(DEMAND, max_tokens=128), DEMAND.users) == 128
+
+
+def test_work_grows_with_both_sides() -> None:
+    assert pair_flops(200, 200, 64) == 4 * pair_flops(100, 100, 64) - 2 * 4 * 64 * 64 * 200
+
+
+def test_without_embeddings_a_replica_holds_identifiers_only() -> None:
+    figures = plan(replace(DEMAND, id_embeddings=False), RATES).figures
+    assert figures["embeddings and identifiers a replica"].value == 110_000 * 130
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int8/pool2", "int4/pool3"])
+@pytest.mark.parametrize("tokens", [0, 1, 7])
+def test_the_size_that_is_planned_is_the_size_that_is_stored(name: str, tokens: int) -> None:
+    namespace = Namespace(version=VERSION, encoder_digest="e", codec=name, state_dim=6, max_length=9)
+    states = np.ones((tokens, 6), dtype=np.float32)
+    assert stored_bytes(name, tokens, 6) == len(make_codec(namespace).encode(states))
+
+
+def test_a_product_code_takes_its_bits() -> None:
+    assert stored_bytes("pq2", 10, 64) == 28 + 10 * 16
+    assert stored_bytes("pq1/pool2", 11, 64) == 28 + 6 * 8
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"encode": 1}', "encode"),
+        ('{"request_core_ms": 0}', "request_core_ms = 0"),
+        ("[1]", "rates"),
+        ("{", "rates file"),
+        ('{"request_core_ms": "fast"}', "fast"),
+    ],
+)
+def test_a_rates_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "rates.json").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        Rates.load(tmp_path / "rates.json")
+
+
+@pytest.mark.parametrize("wrong", [{"users": 0}, {"hits": 1.1}, {"utilization": 0}, {"codec": "int5"}])
+def test_a_demand_that_cannot_be_is_refused_by_name(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        plan(replace(DEMAND, **wrong), RATES)
+
+
+def test_the_command_shows_every_figure_with_its_formula_and_takes_measured_rates(tmp_path: Path) -> None:
+    (tmp_path / "rates.json").write_text('{"encode_tokens_per_core": 2000}')
+    flags = ["plan", "--users", "1e8", "--items", "5e6", "--reviews", "1e9", "--rates", str(tmp_path / "rates.json")]
+    shown = CliRunner().invoke(make_app(["plan"]), flags)
+    assert shown.exit_code == 0, shown.output
+    planned = json.loads(CliRunner().invoke(make_app(["plan"]), [*flags, "--json"]).stdout)
+    assert planned["rates"]["encode_tokens_per_core"] == 2000
+    for name, figure in planned["figures"].items():
+        assert any(line.startswith(name) and figure["formula"] in line for line in shown.stdout.splitlines())
+    assert [limit["step"] in shown.stdout for limit in planned["limits"]] == [True] * 7
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [(2.9e12, "B", "2.9 TB"), (999, "B", "999 B"), (1234, "", "1,234"), (0.479, "core ms", "0.479 core ms")],
+)
+def test_numbers_are_shown_with_three_digits(value: float, unit: str, shown: str) -> None:
+    assert readable(Figure(name="n", value=value, unit=unit, formula="")) == shown

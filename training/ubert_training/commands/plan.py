@@ -1,0 +1,102 @@
+"""`ubert plan`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ubert_model.states import codec_names
+from ubert_training.commands.options import console
+from ubert_training.plan import Demand, Figure, Limit, Plan, Rates, plan
+
+_DEFAULT = Demand(users=1, items=1, reviews=1)
+
+
+def plan_command(
+    users: Annotated[float, typer.Option(help="Users with a review; 1e8 is fine.")],
+    items: Annotated[float, typer.Option(help="Items with a review.")],
+    reviews: Annotated[float, typer.Option(help="Reviews.")],
+    tokens: Annotated[int, typer.Option(help="Tokens of a review, on average, after truncation.")] = _DEFAULT.tokens,
+    requests_per_s: Annotated[float, typer.Option("--rps", help="Requests a second.")] = _DEFAULT.requests_per_s,
+    candidates: Annotated[int, typer.Option(help="Pairs a request.")] = _DEFAULT.candidates,
+    latency_ms: Annotated[float, typer.Option(help="Wanted of one request.")] = _DEFAULT.latency_ms,
+    codec: Annotated[str, typer.Option(help=f"Tier: {', '.join(codec_names())}.")] = _DEFAULT.codec,
+    state_dim: Annotated[int, typer.Option(help="D.")] = _DEFAULT.state_dim,
+    max_reviews: Annotated[int, typer.Option(help="Reviews a side.")] = _DEFAULT.max_reviews,
+    max_tokens: Annotated[int, typer.Option(help="Tokens a side.")] = _DEFAULT.max_tokens,
+    resident: Annotated[float, typer.Option(help="Share of all reviews that a replica keeps.")] = _DEFAULT.resident,
+    hits: Annotated[float, typer.Option(help="Share of reviews read that are found there.")] = _DEFAULT.hits,
+    id_embeddings: Annotated[
+        bool, typer.Option("--id-embeddings/--no-id-embeddings", help="The model has them.")
+    ] = _DEFAULT.id_embeddings,
+    replica_cores: Annotated[int, typer.Option(help="Cores of a replica.")] = _DEFAULT.replica_cores,
+    replica_gb: Annotated[float, typer.Option(help="Memory of a replica.")] = _DEFAULT.replica_bytes / 1e9,
+    redis_gb: Annotated[float, typer.Option(help="Memory of a Redis server.")] = _DEFAULT.redis_bytes / 1e9,
+    redis_copies: Annotated[int, typer.Option(help="Primary and replicas of every key.")] = _DEFAULT.redis_copies,
+    encoding_cores: Annotated[int, typer.Option(help="Cores that precompute, over all shards.")] = (
+        _DEFAULT.encoding_cores
+    ),
+    training_gb: Annotated[float, typer.Option(help="Memory of the machine that trains.")] = (
+        _DEFAULT.training_bytes / 1e9
+    ),
+    rates: Annotated[Path | None, typer.Option(help="JSON of rates measured on your machines.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Plan memory, cores, hours and traffic, with every formula, and what breaks first."""
+    demand = Demand(
+        users=int(users),
+        items=int(items),
+        reviews=int(reviews),
+        tokens=tokens,
+        requests_per_s=requests_per_s,
+        candidates=candidates,
+        latency_ms=latency_ms,
+        codec=codec,
+        state_dim=state_dim,
+        max_reviews=max_reviews,
+        max_tokens=max_tokens,
+        resident=resident,
+        hits=hits,
+        id_embeddings=id_embeddings,
+        replica_cores=replica_cores,
+        replica_bytes=replica_gb * 1e9,
+        redis_bytes=redis_gb * 1e9,
+        redis_copies=redis_copies,
+        encoding_cores=encoding_cores,
+        training_bytes=training_gb * 1e9,
+    )
+    measured = Rates.load(rates) if rates else Rates()
+    planned = plan(demand, measured)
+    if as_json:
+        figures = {name: asdict(figure) for name, figure in planned.figures.items()}
+        shown = {"demand": asdict(demand), "rates": asdict(measured), "figures": figures}
+        typer.echo(json.dumps({**shown, "limits": [asdict(limit) for limit in planned.limits]}, indent=2))
+        return
+    _show(planned)
+
+
+def _show(planned: Plan) -> None:
+    for figure in planned.figures.values():
+        console.print(f"{figure.name:<37} {readable(figure):>12}   {figure.formula}", highlight=False, soft_wrap=True)
+    console.print("\nWhat breaks first", style="bold")
+    for limit in planned.limits:
+        console.print(described(limit), highlight=False, soft_wrap=True)
+
+
+def described(limit: Limit) -> str:
+    """One line on a limit."""
+    over = f"{limit.times:,.1f} times over; moved by {limit.setting}"
+    return f"  {limit.step:<33} {over if limit.times > 1 else f'holds, {limit.times:.0%} used'}"
+
+
+def readable(figure: Figure) -> str:
+    """The value with three digits and its unit, bytes in thousands: ``1.23 TB``."""
+    value, prefixes = figure.value, ["", "k", "M", "G", "T", "P"]
+    if figure.unit in ("B", "B/s"):
+        while value >= 1000 and len(prefixes) > 1:
+            value, prefixes = value / 1000, prefixes[1:]
+        return f"{value:,.3g} {prefixes[0]}{figure.unit}"
+    number = f"{value:,.0f}" if value >= 100 or not figure.unit else f"{value:.3g}"
+    return f"{number} {figure.unit}".strip()
