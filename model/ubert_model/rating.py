@@ -5,7 +5,7 @@ Numpy only, and shared: training, evaluation and the service call these same fun
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +14,14 @@ from ubert_model.config import RatingScale, require
 from ubert_model.deviations import RatingSums
 
 Ratings = NDArray[np.float64]
+
+
+class BiasParts(NamedTuple):
+    """The mean with the intercept, the user's bias and the item's, (B,) each, in stars."""
+
+    mean: Ratings
+    user: Ratings
+    item: Ratings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +50,17 @@ class BiasModel:
 
         ``mean`` replaces the fitted mean where the target review has to leave it too.
         """
+        parts = self.parts(user, item, mean)
+        return parts.mean + parts.user + parts.item
+
+    def parts(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> "BiasParts":
+        """What :meth:`rate` adds up."""
         centre = np.asarray(self.mean if mean is None else mean, dtype=np.float64)
-        of_user = user.shrunk_deviation(centre, self.user_shrinkage)
-        of_item = item.shrunk_deviation(centre, self.item_shrinkage)
-        rating: Ratings = centre + self.intercept + self.user_weight * of_user + self.item_weight * of_item
-        return rating
+        return BiasParts(
+            mean=centre + self.intercept,
+            user=self.user_weight * user.shrunk_deviation(centre, self.user_shrinkage),
+            item=self.item_weight * item.shrunk_deviation(centre, self.item_shrinkage),
+        )
 
     def to_json(self) -> dict[str, float]:
         """Plain values, for the manifest."""

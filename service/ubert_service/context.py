@@ -12,9 +12,11 @@ from fastapi import Depends, Header, HTTPException, Request, Response
 from ubert_model.states import REVISION_PATTERN, Revision
 from ubert_service.engine import Prediction
 from ubert_service.errors import CallerGoneError
-from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
+from ubert_service.explain import Explanation
+from ubert_service.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.metrics import PrometheusMetrics
 from ubert_service.scheduler import Alone, Lane, Scheduler
+from ubert_service.schemas import LISTED_UNREAD
 from ubert_service.scoring_lane import ScoringLane, most_tokens
 from ubert_service.served import Obstacle, ServedBundle
 from ubert_service.tracing import Tracing
@@ -85,17 +87,27 @@ class RequestContext:
         """
         return await self._answer(Alone(call), None, tokens)
 
-    async def predict(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
+    async def predict(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order, made in one batch with those of other callers.
 
         Raises as :meth:`ScoringEngine.score` and :meth:`work` do.
         """
-        lane = ScoringLane(self.served.engine, readable)
+        lane = ScoringLane(self.served.engine, reading)
         tokens = most_tokens(pairs, self.served.bundle.manifest.config.max_tokens)
         predictions = await self._answer(lane, pairs, tokens)
         for prediction in predictions:
             self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
         return predictions
+
+    async def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW) -> Explanation:
+        """Why a pair is rated as it is. Raises as :meth:`Explainer.explain` and :meth:`work` do."""
+        served, config = self.served, self.served.bundle.manifest.config
+        ratings = 1 + 2 * (config.max_reviews + LISTED_UNREAD)
+        tokens = ratings * most_tokens([pair], config.max_tokens)
+        explanation = await self.work(lambda: served.explainer.explain(pair, reading), tokens=tokens)
+        prediction = explanation.prediction
+        self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        return explanation
 
     async def _answer(self, lane: Lane[Q, T], question: Q, tokens: int) -> T:
         scheduler = self.service.scheduler

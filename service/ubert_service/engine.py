@@ -15,7 +15,7 @@ from ubert_model.states import FloatMatrix
 from ubert_service.assembly import ScorerBatch, pad_side, token_count
 from ubert_service.batching import PairTokens, plan_batches
 from ubert_service.evidence import Basis, Evidence, Reason
-from ubert_service.histories import EVERY_REVIEW, Pair, PairHistories, ReviewFilter
+from ubert_service.histories import EVERY_REVIEW, BroughtReviews, Pair, PairHistories, Reading
 from ubert_service.residents import Residents
 from ubert_service.runtime import ScoringRuntime
 
@@ -31,10 +31,14 @@ class Prediction:
 
     pair: Pair
     rating: float
+    low: float
+    high: float
     basis: Basis
     reasons: tuple[Reason, ...]
     user_reviews: int
     item_reviews: int
+    user_tokens: int
+    item_tokens: int
     missing_states: int
     user_known: bool
     item_known: bool
@@ -60,29 +64,49 @@ class ScoringEngine:
         self._batch_tokens = batch_tokens
         self._fetched_tokens = fetched_floats // manifest.state_dim
 
-    def score(self, pairs: Sequence[Pair], readable: ReviewFilter = EVERY_REVIEW) -> list[Prediction]:
+    def score(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
 
-        It is the one that a store holding nothing but the ``readable`` reviews would give.
+        It is the one that a store holding nothing but the reviews of the ``reading`` would give.
 
         Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``.
         """
         distinct = list(dict.fromkeys(pairs))
-        histories = self._residents.histories(distinct, readable)
-        predictions = {
-            prediction.pair: prediction
-            for together in _fetches(histories, self._fetched_tokens)
-            for prediction in self._score_together(together)
-        }
+        lists = self._residents.read(distinct).read_by(reading)
+        predictions = dict(
+            zip(distinct, self.rate([lists.histories(pair) for pair in distinct], reading.brought), strict=True)
+        )
         return [predictions[pair] for pair in pairs]
 
-    def _score_together(self, histories: Sequence[PairHistories]) -> list[Prediction]:
-        """Predictions for pairs whose states fit into memory together."""
+    def rate(self, histories: Sequence[PairHistories], brought: BroughtReviews | None = None) -> list[Prediction]:
+        """A prediction for each pair of histories, in order, ``brought`` being what the store has not of them.
+
+        Raises as :meth:`score` does.
+        """
+        return [
+            prediction
+            for together in _fetches(histories, self._fetched_tokens)
+            for prediction in self._rate_together(together, brought)
+        ]
+
+    def gather(
+        self, histories: Sequence[PairHistories], brought: BroughtReviews | None = None
+    ) -> tuple[list[Evidence], Mapping[str, FloatMatrix]]:
+        """What there is of the states that some pairs select. Raises ``StoreError`` and ``StateError``."""
+        own = {} if brought is None else brought.states
         review_ids = (review.review_id for pair in histories for review in (*pair.user.selected, *pair.item.selected))
-        states = self._residents.states(review_ids)
-        evidence = [Evidence.of(pair, states) for pair in histories]
+        states = {**self._residents.states(one for one in review_ids if one not in own), **own}
+        return [Evidence.of(pair, states) for pair in histories], states
+
+    def _rate_together(self, histories: Sequence[PairHistories], brought: BroughtReviews | None) -> list[Prediction]:
+        """Predictions for pairs whose states fit into memory together."""
+        evidence, states = self.gather(histories, brought)
         ratings = self._ratings(evidence, states)
-        return [self._prediction(one, rating) for one, rating in zip(evidence, ratings.tolist(), strict=True)]
+        intervals = self._manifest.intervals
+        counts = [one.histories.user.reviews for one in evidence]
+        low, high = intervals.around(ratings, counts, self._manifest.config.scale)
+        columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
+        return [self._prediction(*row) for row in columns]
 
     def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> Ratings:
         """Ratings in stars, (P,): the bias model, and above it what the network has to say."""
@@ -121,9 +145,9 @@ class ScoringEngine:
         ]
         for batch in plan_batches(tokens, budget=self._batch_tokens):
             positions = [readable[index] for index in batch]
-            yield positions, self._runtime.score(self._batch([evidence[position] for position in positions], states))
+            yield positions, self._runtime.score(self.batch([evidence[position] for position in positions], states))
 
-    def _batch(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> ScorerBatch:
+    def batch(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> ScorerBatch:
         """The network's inputs for some pairs; a user side that all share is there once."""
         scale = self._manifest.config.scale
         users = evidence[:1] if len({_user_side(one) for one in evidence}) == 1 else evidence
@@ -136,15 +160,19 @@ class ScoringEngine:
             item_side=pad_side([one.item for one in evidence], states, scale),
         )
 
-    def _prediction(self, evidence: Evidence, rating: float) -> Prediction:
+    def _prediction(self, evidence: Evidence, rating: float, low: float, high: float) -> Prediction:
         pair = evidence.histories.pair
         return Prediction(
             pair=pair,
             rating=rating,
+            low=low,
+            high=high,
             basis=evidence.basis,
             reasons=evidence.reasons,
             user_reviews=len(evidence.user),
             item_reviews=len(evidence.item),
+            user_tokens=sum(review.tokens for review in evidence.user),
+            item_tokens=sum(review.tokens for review in evidence.item),
             missing_states=evidence.missing_states,
             user_known=pair.user in self._identities.users,
             item_known=pair.item in self._identities.items,

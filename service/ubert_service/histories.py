@@ -1,14 +1,14 @@
 """Which reviews the pairs of a request may read, from the store's review lists."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ubert_model.config import ModelConfig
 from ubert_model.deviations import RatingSums, UsualDeviations
 from ubert_model.history import select_history, without_item, without_user
-from ubert_model.states import ReviewEntry
+from ubert_model.states import FloatMatrix, ReviewEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,34 +19,60 @@ class Pair:
     item: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BroughtReviews:
+    """Reviews that a request brings along for its user: read by its own answer, never stored.
+
+    The first counts as the newest, and all are newer than what the store has. ``unrated`` names those without a
+    rating: they are read, but do not count. One on no item has the item "".
+    """
+
+    user: str
+    entries: tuple[ReviewEntry, ...]
+    unrated: frozenset[str]
+    states: Mapping[str, FloatMatrix]
+    texts: Mapping[str, str] = field(repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReviewFilter:
-    """Which reviews a request may read, as states and as counts: all, unless it says otherwise.
+class Reading:
+    """Which reviews a request reads, as states and as counts: all of the store, unless it says otherwise.
 
     ``before``: only reviews dated strictly before that second. One without a date (0) is then left out, since
-    nothing shows that it had been written.
+    nothing shows that it had been written. What is brought along is read whatever its date.
     """
 
     excluded: frozenset[str] = frozenset()
     before: int | None = None
+    brought: BroughtReviews | None = None
 
-    def passed(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
-        """The reviews that may be read, in order."""
+    def without(self, review_id: str) -> "Reading":
+        """The same less one review."""
+        return replace(self, excluded=self.excluded | {review_id})
+
+    def of_store(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
+        """Those of the store's reviews that are read, in order."""
         return [review for review in reviews if review.review_id not in self.excluded and self._in_time(review)]
+
+    def of_caller(self, user: str) -> list[ReviewEntry]:
+        """Those reviews that the request brings along for this user, in order."""
+        if self.brought is None or self.brought.user != user:
+            return []
+        return [review for review in self.brought.entries if review.review_id not in self.excluded]
 
     def _in_time(self, review: ReviewEntry) -> bool:
         return self.before is None or 0 < review.timestamp < self.before
 
 
-EVERY_REVIEW = ReviewFilter()
+EVERY_REVIEW = Reading()
 _LIST_BYTES = 50
 _LINE_BYTES = 275
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a pair may know of one of its sides: how many reviews there are, what their ratings sum up to, and those
-    whose states it reads.
+    """What a pair may know of one of its sides: how many ratings there are, what they sum up to, and the reviews whose
+    states it reads.
     """
 
     reviews: int
@@ -73,7 +99,7 @@ class ReviewList:
     Its history is one and the same for every counterpart that it shares no review with.
     """
 
-    __slots__ = ("_config", "_counterparts", "_reviews", "_sum_up", "_without", "whole")
+    __slots__ = ("_config", "_counterparts", "_reviews", "_sum_up", "_unrated", "_without", "whole")
 
     def __init__(
         self,
@@ -82,12 +108,14 @@ class ReviewList:
         sum_up: _SumUp,
         counterparts: frozenset[str],
         config: ModelConfig,
+        unrated: frozenset[str] = frozenset(),
     ) -> None:
         self._reviews = reviews
         self._without = without
         self._sum_up = sum_up
         self._counterparts = counterparts
         self._config = config
+        self._unrated = unrated
         self.whole = self._of(reviews)
         """The history with every review."""
 
@@ -99,18 +127,29 @@ class ReviewList:
     def of_item(cls, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
         return cls(reviews, without_user, usual.of_item, frozenset(review.user for review in reviews), config)
 
-    def passed(self, readable: ReviewFilter) -> Self:
-        """The list of those reviews that may be read."""
-        if readable == EVERY_REVIEW:
+    def read_by(self, reading: Reading) -> Self:
+        """The list of those of its reviews that are read."""
+        if reading.before is None and not reading.excluded:
             return self
-        passed = readable.passed(self._reviews)
-        return type(self)(passed, self._without, self._sum_up, self._counterparts, self._config)
+        read = reading.of_store(self._reviews)
+        return type(self)(read, self._without, self._sum_up, self._counterparts, self._config)
+
+    def joined_by(self, brought: Sequence[ReviewEntry], unrated: frozenset[str]) -> Self:
+        """The list with reviews that a request brings along; one that it holds already is not added again."""
+        held = {review.review_id for review in self._reviews}
+        added = [review for review in brought if review.review_id not in held]
+        counterparts = self._counterparts | {review.item for review in added}
+        return type(self)([*added, *self._reviews], self._without, self._sum_up, counterparts, self._config, unrated)
 
     def history(self, counterpart: str) -> History:
         """Without what the counterpart shares (law 5)."""
         if counterpart in self._counterparts:
-            return self._of(self._without(self._reviews, counterpart))
+            return self._of(self.apart_from(counterpart))
         return self.whole
+
+    def apart_from(self, counterpart: str) -> Sequence[ReviewEntry]:
+        """Its reviews, newest first, less what the counterpart shares (law 5)."""
+        return self._without(self._reviews, counterpart)
 
     @property
     def held_bytes(self) -> int:
@@ -123,4 +162,29 @@ class ReviewList:
 
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
-        return History(reviews=len(reviews), sums=self._sum_up(reviews), selected=tuple(selected))
+        rated = [review for review in reviews if review.review_id not in self._unrated] if self._unrated else reviews
+        return History(reviews=len(rated), sums=self._sum_up(rated), selected=tuple(selected))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewLists:
+    """The lists of some users and some items."""
+
+    users: Mapping[str, ReviewList]
+    items: Mapping[str, ReviewList]
+
+    def read_by(self, reading: Reading) -> "ReviewLists":
+        """What a request reads of them."""
+        users = {user: reviews.read_by(reading) for user, reviews in self.users.items()}
+        brought = reading.brought
+        if brought is not None and brought.user in users:
+            users[brought.user] = users[brought.user].joined_by(reading.of_caller(brought.user), brought.unrated)
+        return ReviewLists(users=users, items={item: reviews.read_by(reading) for item, reviews in self.items.items()})
+
+    def histories(self, pair: Pair) -> PairHistories:
+        """Both sides of a pair of theirs."""
+        return PairHistories(
+            pair=pair,
+            user=self.users[pair.user].history(pair.item),
+            item=self.items[pair.item].history(pair.user),
+        )

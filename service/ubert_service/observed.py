@@ -19,6 +19,7 @@ from ubert_model.states import (
 )
 from ubert_service.assembly import ScorerBatch
 from ubert_service.encoding import ReviewEncoding
+from ubert_service.explainer_graph import OutputParting, PairParts
 from ubert_service.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.telemetry import Telemetry
 
@@ -145,6 +146,24 @@ class ObservedRuntime:
             seconds=time.perf_counter() - started,
         )
         return outputs
+
+
+class ObservedParting:
+    """An ``OutputParting`` that reports each run of the explainer graph."""
+
+    def __init__(self, parting: OutputParting, telemetry: Telemetry) -> None:
+        self._parting = parting
+        self._telemetry = telemetry
+
+    def part(self, batch: ScorerBatch) -> PairParts:
+        started = time.perf_counter()
+        parts = self._parting.part(batch)
+        self._telemetry.graph_ran(
+            graph="explainer",
+            tokens=batch.user_side.mask.size + batch.item_side.mask.size,
+            seconds=time.perf_counter() - started,
+        )
+        return parts
 
 
 class ObservedEncoder:

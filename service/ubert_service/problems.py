@@ -19,6 +19,7 @@ from ubert_service.errors import (
     DeadlineError,
     ForbiddenError,
     LostRevisionError,
+    NotExplainableError,
     NotReadyError,
     OverloadedError,
     ReviewNameTakenError,
@@ -72,6 +73,7 @@ LOST_REVISION = ProblemType(
 REVIEW_NAME_TAKEN = ProblemType(
     name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
 )
+NOT_EXPLAINABLE = ProblemType(name="not-explainable", status=501, title="The bundle cannot explain its ratings")
 NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
 DEVICE_UNAVAILABLE = ProblemType(
     name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
@@ -94,6 +96,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     ReviewNameTakenError: REVIEW_NAME_TAKEN,
     LostRevisionError: LOST_REVISION,
     NotReadyError: NOT_READY,
+    NotExplainableError: NOT_EXPLAINABLE,
     OverloadedError: OVERLOADED,
     DeadlineError: DEADLINE_PASSED,
     CallerGoneError: CALLER_GONE,

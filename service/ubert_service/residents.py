@@ -21,7 +21,7 @@ from ubert_service.assembly import read_states
 from ubert_service.bounded_cache import BoundedCache, Fresh, Key
 from ubert_service.errors import NotResidentError
 from ubert_service.following import Follower
-from ubert_service.histories import Pair, PairHistories, ReviewFilter, ReviewList
+from ubert_service.histories import Pair, ReviewList, ReviewLists
 from ubert_service.telemetry import SILENT, Residence, ResidentsTelemetry
 
 _MAX_AGE_S = 300.0
@@ -96,22 +96,17 @@ class Residents:
         """How long ago the store last confirmed what is kept, while it is away; else 0."""
         return self.follower.stale_s if self._keeps else 0.0
 
-    def histories(self, pairs: Sequence[Pair], readable: ReviewFilter) -> list[PairHistories]:
-        """The histories of all pairs, in at most one round trip.
+    def read(self, pairs: Sequence[Pair]) -> ReviewLists:
+        """The lists of the users and items of some pairs, in at most one round trip.
 
         Raises ``StoreError``, and ``CorruptStateError`` for a damaged list.
         """
         users = list(dict.fromkeys(pair.user for pair in pairs))
         items = list(dict.fromkeys(pair.item for pair in pairs))
         lists = self.review_lists(users, items)
-        of_user = {user: reviews.passed(readable) for user, reviews in zip(users, lists, strict=False)}
-        of_item = {item: reviews.passed(readable) for item, reviews in zip(items, lists[len(users) :], strict=True)}
-        return [
-            PairHistories(
-                pair=pair, user=of_user[pair.user].history(pair.item), item=of_item[pair.item].history(pair.user)
-            )
-            for pair in pairs
-        ]
+        return ReviewLists(
+            users=dict(zip(users, lists, strict=False)), items=dict(zip(items, lists[len(users) :], strict=True))
+        )
 
     def review_lists(self, users: Sequence[str], items: Sequence[str], *, coldest: bool = False) -> list[ReviewList]:
         """The lists of all users, then of all items."""

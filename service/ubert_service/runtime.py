@@ -86,11 +86,14 @@ class OnnxGraph:
 
     def run(self, output: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """One output of the graph. Raises ``DeviceUnavailableError`` if the device stops working."""
+        return self.run_all([output], inputs)[0]
+
+    def run_all(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+        """Several outputs of one run. Raises as :meth:`run` does."""
         try:
-            (values,) = self._session.run([output], dict(inputs))
+            computed: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
         except EPFail as error:
             raise DeviceUnavailableError(f"device {self._asked} failed while computing: {error}") from error
-        computed: NDArray[np.float32] = values
         return computed
 
 

@@ -4,7 +4,8 @@ The client reads it too, so it imports nothing that only a service has installed
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -13,6 +14,7 @@ from ubert_model.history import RatingCounts
 from ubert_model.states import MAX_IDENTIFIER_BYTES, ReviewEntry, identifier_bytes
 from ubert_service.directory import Listed
 from ubert_service.evidence import Basis, Reason
+from ubert_service.histories import Reading
 from ubert_service.listing import ReviewPage
 from ubert_service.review_book import NewReview, WrittenReview
 
@@ -20,8 +22,11 @@ if TYPE_CHECKING:
     from ubert_model.bundle import Manifest
     from ubert_model.ids import Identities
     from ubert_service.engine import Prediction
+    from ubert_service.explain import Explanation, ReviewEvidence
 
 MAX_PAIRS = 1_000
+LISTED_UNREAD = 10
+"""Reviews a side that count and are not read, of which an explanation tells the effect."""
 MAX_CANDIDATES = 10_000
 MAX_EXCLUDED = 1_000
 MAX_TEXT_CHARACTERS = 50_000
@@ -66,6 +71,7 @@ IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterV
 UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that the whole answer was made with.")]
 
+Codec = Annotated[str, Field(description="How states are stored.")]
 StateVersion = Annotated[str, Field(description="Encoder and codec together; states of another are refused.")]
 
 
@@ -84,7 +90,36 @@ class PairRequest(_Request):
     item: Identifier
 
 
-class PredictRequest(_Request):
+ExcludedReviews = Annotated[
+    list[ReviewId],
+    Field(
+        max_length=MAX_EXCLUDED,
+        description="Reviews to leave out of what is read and of what is counted. Unknown ones are passed over.",
+    ),
+]
+AsOf = Annotated[
+    UnixSeconds | None,
+    Field(
+        description=(
+            "Unix seconds. Read and count only reviews that are dated strictly before; one without a date is left "
+            "out. What training has learned is not taken back."
+        ),
+    ),
+]
+
+
+class _RatingRequest(_Request):
+    """What any request for ratings may say of the reviews that are read for it."""
+
+    exclude_review_ids: ExcludedReviews = []
+    as_of: AsOf = None
+
+    def reading(self) -> Reading:
+        """Which reviews of the store are read."""
+        return Reading(excluded=frozenset(self.exclude_review_ids), before=self.as_of)
+
+
+class PredictRequest(_RatingRequest):
     """The pairs to rate; the same pair may stand more than once."""
 
     model_config = ConfigDict(
@@ -92,21 +127,9 @@ class PredictRequest(_Request):
     )
 
     pairs: list[PairRequest] = Field(min_length=1, max_length=MAX_PAIRS)
-    exclude_review_ids: list[ReviewId] = Field(
-        default=[],
-        max_length=MAX_EXCLUDED,
-        description="Reviews to leave out of what is read and of what is counted. Unknown ones are passed over.",
-    )
-    as_of: UnixSeconds | None = Field(
-        default=None,
-        description=(
-            "Unix seconds. Read and count only reviews that are dated strictly before; one without a date is left "
-            "out. What training has learned is not taken back."
-        ),
-    )
 
 
-class RankRequest(_Request):
+class RankRequest(_RatingRequest):
     """A user and the items to order for that user; a candidate that is repeated counts where it stands first."""
 
     model_config = ConfigDict(
@@ -122,14 +145,32 @@ class RankRequest(_Request):
     )
 
 
+class ExplainRequest(_RatingRequest):
+    """The pair whose rating is to be explained."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "A2IBPI20UZIR0U", "item": "B00004Y2UT"}]})
+
+    user: Identifier
+    item: Identifier
+
+
+class Interval(_Answer):
+    """Where the true rating lies, in stars."""
+
+    low: float
+    high: float
+    coverage: float = Field(description="The share of new ratings that such intervals hold, by validation pairs.")
+
+
 class Grounds(_Answer):
     """What a rating was made from. The review that the user wrote on the item is never part of it."""
 
     basis: Basis = Field(
         description=(
-            "`full`: the network read reviews of both sides; `bias`: a side has no review states, so the rating "
-            "comes from the rating counts of user and item alone; `mean`: there are no counts either, so it is the "
-            "mean of all training ratings."
+            "The step of the ladder that the rating stands on. `full`: the network read reviews of both sides. Else a "
+            "side has no review states, and the rating counts speak alone. `bias`: both sides have ratings; "
+            "`one_side`: only one has, and the other is taken for average; `mean`: neither has, so it is the mean of "
+            "all training ratings. The network is not asked to read one side alone, for which it was not trained."
         )
     )
     reasons: list[Reason] = Field(
@@ -140,6 +181,8 @@ class Grounds(_Answer):
     )
     user_reviews: int = Field(description="Reviews of the user whose states were found, newest first, up to a limit.")
     item_reviews: int = Field(description="Reviews of the item whose states were found, newest first, up to a limit.")
+    user_tokens: int = Field(description="Tokens of those reviews, as far as the encoder reads a review.")
+    item_tokens: int = Field(description="Tokens of those reviews, as far as the encoder reads a review.")
     missing_states: int = Field(
         description="Reviews that should have been read but whose states the store has lost; 0 in good health."
     )
@@ -153,28 +196,145 @@ class PairPrediction(Grounds):
     user: str
     item: str
     rating: Rating
+    interval: Interval
 
     @classmethod
-    def of(cls, prediction: "Prediction") -> "PairPrediction":
-        return cls(
-            user=prediction.pair.user,
-            item=prediction.pair.item,
-            rating=prediction.rating,
-            basis=prediction.basis,
-            reasons=list(prediction.reasons),
-            user_reviews=prediction.user_reviews,
-            item_reviews=prediction.item_reviews,
-            missing_states=prediction.missing_states,
-            user_known=prediction.user_known,
-            item_known=prediction.item_known,
-        )
+    def of(cls, prediction: "Prediction", *, coverage: float) -> Self:
+        return cls(**_prediction_fields(prediction, coverage))
+
+
+def _prediction_fields(prediction: "Prediction", coverage: float) -> dict[str, Any]:
+    return {
+        "user": prediction.pair.user,
+        "item": prediction.pair.item,
+        "rating": prediction.rating,
+        "interval": Interval(low=prediction.low, high=prediction.high, coverage=coverage),
+        "basis": prediction.basis,
+        "reasons": list(prediction.reasons),
+        "user_reviews": prediction.user_reviews,
+        "item_reviews": prediction.item_reviews,
+        "user_tokens": prediction.user_tokens,
+        "item_tokens": prediction.item_tokens,
+        "missing_states": prediction.missing_states,
+        "user_known": prediction.user_known,
+        "item_known": prediction.item_known,
+    }
 
 
 class PredictAnswer(_Answer):
     """One prediction for each pair, in the order of the request."""
 
     bundle: BundleId
+    codec: Codec
     predictions: list[PairPrediction]
+
+
+class RatingParts(_Answer):
+    """The parts of a rating in stars. All of them together are the rating."""
+
+    mean: float = Field(description="The mean of all training ratings, with the intercept of the bias model.")
+    user_bias: float = Field(description="How far the user's ratings lie from it, by their count.")
+    item_bias: float = Field(description="How far the item's ratings lie from it, by their count.")
+    identity_and_summary: float = Field(
+        description="What the network makes of user and item and of each one's reviews by themselves, by its share."
+    )
+    matching: float = Field(description="What the network makes of the reviews matched with each other, by its share.")
+    clipped: float = Field(description="What keeps the sum of the others within the scale; 0 where it lies within.")
+
+
+class ExplainedReview(_Answer):
+    """A review that the rating rests on."""
+
+    review_id: str
+    side: Literal["user", "item"] = Field(description="Whether it is read as the user's or as the item's.")
+    user: str
+    item: str | None = Field(description="Null only for a text of `user_texts` that names none.")
+    rating: float | None = Field(description="In stars. Null only for a text of `user_texts` that has none.")
+    timestamp: int = Field(description="Unix seconds, 0: unknown.")
+    tokens: int = Field(description="Tokens of its text, as far as the encoder reads; 0: without words.")
+    effect: float = Field(
+        description=(
+            "The rating less what it is without this review, its text and its rating: computed by rating again. An "
+            "older review may then be read in its place."
+        )
+    )
+    matching: float = Field(description="What its tokens contribute to `matching`, in stars; 0 if it was not read.")
+    text: str | None = Field(description="As far as the encoder reads it; null where the store keeps no texts.")
+    token_spans: list[tuple[int, int]] | None = Field(
+        description=(
+            "For each row of its states where its words begin and end in `text`, in code points; `[0, 0]` "
+            "for a special token. Null without `text`."
+        )
+    )
+    token_contributions: list[float] = Field(
+        description="Stars for each row of its states. They add up to `matching`; empty if it was not read."
+    )
+
+
+class AttentionMap(_Answer):
+    """The two reviews whose tokens attend most to each other, both ways (Figure 5 of the paper)."""
+
+    user_review_id: str
+    item_review_id: str
+    user_attention: list[list[float]] = Field(
+        description=(
+            "A row a token of the user's review: which share of its attention (Eq. 12, over all of the item's reviews) "
+            "falls on each token of the item's review."
+        )
+    )
+    item_attention: list[list[float]] = Field(description="The same from the item's review to the user's.")
+
+
+class ExplainAnswer(PairPrediction):
+    """The rating of a pair and where it comes from."""
+
+    bundle: BundleId
+    codec: Codec
+    contributions: RatingParts
+    reviews: list[ExplainedReview] = Field(
+        description=(
+            f"All that were read, and of those that only count the newest {LISTED_UNREAD} a side; newest first, the "
+            "user's before the item's."
+        )
+    )
+    heat_map: AttentionMap | None = Field(description="Null unless `basis` is `full`.")
+
+    @classmethod
+    def explaining(cls, explanation: "Explanation", *, bundle: str, codec: str, coverage: float) -> Self:
+        heat_map = explanation.heat_map
+        return cls(
+            **_prediction_fields(explanation.prediction, coverage),
+            bundle=bundle,
+            codec=codec,
+            contributions=RatingParts(**asdict(explanation.contributions)),
+            reviews=[_explained(review) for review in explanation.reviews],
+            heat_map=None
+            if heat_map is None
+            else AttentionMap(
+                user_review_id=heat_map.user_review_id,
+                item_review_id=heat_map.item_review_id,
+                user_attention=heat_map.user_attention.tolist(),
+                item_attention=heat_map.item_attention.tolist(),
+            ),
+        )
+
+
+def _explained(review: "ReviewEvidence") -> ExplainedReview:
+    entry = review.entry
+    return ExplainedReview(
+        review_id=entry.review_id,
+        side=review.side.value,
+        user=entry.user,
+        item=entry.item or None,
+        rating=entry.rating if review.rated else None,
+        timestamp=entry.timestamp,
+        tokens=entry.tokens,
+        effect=review.effect,
+        matching=review.matching,
+        text=None,
+        token_spans=None,
+        token_contributions=list(review.token_contributions),
+    )
 
 
 class RankAnswer(_Answer):
@@ -182,6 +342,7 @@ class RankAnswer(_Answer):
 
     user: str
     bundle: BundleId
+    codec: Codec
     items: list[PairPrediction]
 
 
@@ -410,6 +571,6 @@ class Version(_Answer):
     version: str = Field(description="Version of u-bert.")
     bundle: BundleId
     encoder: str = Field(description="Digest of all that determines a review's states before the codec.")
-    codec: str = Field(description="How states are stored.")
+    codec: Codec
     states: StateVersion
     device: str = Field(description="Where the network runs: `cpu` or `cuda`.")

@@ -7,22 +7,22 @@ from itertools import chain
 from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_service.engine import Prediction, ScoringEngine
 from ubert_service.errors import NotResidentError
-from ubert_service.histories import Pair, ReviewFilter
+from ubert_service.histories import Pair, Reading
 
 
 @dataclass(frozen=True)
 class ScoringLane:
     """Pairs of several requests in one call of the engine. Two requests share a call only if the same engine answers
-    both (two bundles are never mixed) and both may read the same reviews.
+    both (two bundles are never mixed) and both read the same reviews.
     """
 
     engine: ScoringEngine
-    readable: ReviewFilter
+    reading: Reading
     awaits_company: bool = True
 
     def answer(self, requests: Sequence[Sequence[Pair]], /) -> list[list[Prediction]]:
         """The predictions of each request. Raises as :meth:`ScoringEngine.score` does."""
-        predictions = iter(self.engine.score(list(chain.from_iterable(requests)), self.readable))
+        predictions = iter(self.engine.score(list(chain.from_iterable(requests)), self.reading))
         return [[next(predictions) for _ in pairs] for pairs in requests]
 
     def fails_all(self, error: Exception, /) -> bool:

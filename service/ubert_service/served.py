@@ -4,16 +4,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from ubert_model.bundle import ENCODER_GRAPH, Bundle
+from ubert_model.bundle import ENCODER_GRAPH, EXPLAINER_GRAPH, Bundle
 from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
 from ubert_service.directory import EntityDirectory
 from ubert_service.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.engine import ScoringEngine
+from ubert_service.explain import Explainer
+from ubert_service.explainer_graph import OnnxExplainer, OutputParting
 from ubert_service.keeping import ResidentsKeeper
 from ubert_service.listing import ReviewListing
-from ubert_service.observed import ObservedEncoder, ObservedRuntime, ObservedStore
+from ubert_service.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
 from ubert_service.residents import Residents
 from ubert_service.review_book import ReviewBook
 from ubert_service.runtime import ScoringRuntime
@@ -41,6 +43,8 @@ class ServedBundle:
     store: StateStore
     runtime: ScoringRuntime
     encoder: ReviewEncoding
+    parting: OutputParting | None
+    """None: the bundle was exported without an explainer graph."""
     resident_bytes: int
     resident_lag_s: float
     warm_s: float
@@ -69,6 +73,7 @@ class ServedBundle:
             store=store,
             runtime=open_runtime(settings, bundle, encoder),
             encoder=encoder,
+            parting=_open_explainer(settings, bundle),
             resident_bytes=settings.resident_bytes,
             resident_lag_s=settings.resident_lag_s,
             warm_s=settings.warm_seconds,
@@ -87,6 +92,13 @@ class ServedBundle:
             identities=self.identities,
             residents=self.residents,
             runtime=self.runtime,
+        )
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Explains ratings."""
+        return Explainer(
+            manifest=self.bundle.manifest, engine=self.engine, residents=self.residents, parting=self.parting
         )
 
     @cached_property
@@ -130,6 +142,7 @@ class ServedBundle:
             store=ObservedStore(self.store, telemetry),
             runtime=ObservedRuntime(self.runtime, telemetry),
             encoder=ObservedEncoder(self.encoder, telemetry),
+            parting=None if self.parting is None else ObservedParting(self.parting, telemetry),
             telemetry=telemetry,
         )
 
@@ -137,6 +150,11 @@ class ServedBundle:
     def bundle_id(self) -> str:
         """Digest over everything in the bundle."""
         return self.bundle.manifest.bundle_id
+
+    @property
+    def coverage(self) -> float:
+        """What the intervals of its ratings promise."""
+        return self.bundle.manifest.intervals.coverage
 
     @cached_property
     def keeper(self) -> ResidentsKeeper:
@@ -186,3 +204,9 @@ class ServedBundle:
                 remedy=f"ubert precompute --bundle {self.bundle.path} --store URL --codec {self.namespace.codec}",
             )
         ]
+
+
+def _open_explainer(settings: Settings, bundle: Bundle) -> OnnxExplainer | None:
+    if EXPLAINER_GRAPH not in bundle.manifest.files:
+        return None
+    return OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads)

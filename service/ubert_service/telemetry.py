@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 from ubert_service.evidence import Basis
 
-Graph = Literal["scorer", "encoder"]
+Graph = Literal["scorer", "encoder", "explainer"]
 Refusal = Literal["requests", "tokens", "closing"]
 Residence = Literal["lists", "states"]
 

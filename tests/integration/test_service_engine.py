@@ -68,8 +68,9 @@ def engine_over(
 
 
 def assert_same(found: Prediction, expected: Prediction) -> None:
-    assert found.rating == pytest.approx(expected.rating, abs=BATCH_EQUALS_SINGLE)
-    assert replace(found, rating=0.0) == replace(expected, rating=0.0)
+    stars = {name: getattr(expected, name) for name in ("rating", "low", "high")}
+    assert {name: getattr(found, name) for name in stars} == pytest.approx(stars, abs=BATCH_EQUALS_SINGLE)
+    assert replace(found, **stars) == expected
 
 
 @pytest.mark.parametrize("store_name", ["lmdb_store", "redis_store"])
@@ -209,10 +210,47 @@ def test_strangers_are_served_and_the_answer_says_what_it_fell_back_on(
 
     assert (known.basis, known.reasons, known.user_known, known.item_known) == ("full", (), True, True)
     assert (stranger.basis, stranger.user_known, stranger.item_known) == ("full", False, False)
-    assert (no_user.basis, no_user.reasons, no_user.user_known) == ("bias", ("user_without_reviews",), False)
-    assert (no_item.basis, no_item.reasons, no_item.item_known) == ("bias", ("item_without_reviews",), False)
+    assert (no_user.basis, no_user.reasons, no_user.user_known) == (
+        "one_side",
+        ("user_without_reviews",),
+        False,
+    )
+    assert (no_item.basis, no_item.reasons, no_item.item_known) == (
+        "one_side",
+        ("item_without_reviews",),
+        False,
+    )
     assert (neither.basis, neither.reasons) == ("mean", ("user_without_reviews", "item_without_reviews"))
     assert neither.rating == pytest.approx(BIAS.mean + BIAS.intercept)
+
+
+def test_two_sides_with_ratings_of_which_one_has_no_words_are_rated_by_both_biases(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    pair = unreviewed_pair(corpus, ["u0"], ITEMS)
+    wordless = [replace(entry, tokens=0) if entry.user == "u0" else entry for entry in corpus.entries]
+    silent = replace(corpus, entries=wordless)
+    silent = replace(silent, states={one.review_id: silent.states[one.review_id][: one.tokens] for one in wordless})
+    silent.write(lmdb_store, tiny.bundle)
+
+    prediction = engine_over(lmdb_store, tiny, runtime).score([pair])[0]
+
+    assert (prediction.basis, prediction.reasons) == ("bias", ("user_without_reviews",))
+    assert (prediction.user_tokens, prediction.user_reviews) == (0, 0)
+    assert prediction.item_tokens > 0
+    expected = torch_rating(tiny, silent, pair.user, pair.item)
+    assert prediction.rating == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)
+
+
+def test_every_rating_lies_in_its_interval_which_is_that_of_the_bundle(
+    filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
+) -> None:
+    manifest = tiny.bundle.manifest
+    for prediction in filled_engine.score(EVERY_PAIR):
+        counted = [entry for entry in corpus.of_user(prediction.pair.user) if entry.item != prediction.pair.item]
+        low, high = manifest.intervals.around([prediction.rating], [len(counted)], manifest.config.scale)
+        assert (prediction.low, prediction.high) == (low[0], high[0])
+        assert prediction.low <= prediction.rating <= prediction.high
 
 
 def test_a_state_that_the_store_has_lost_is_counted_and_the_rest_is_used(

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from ubert_service.context import JSON_BODY, READS_STORE, Context
-from ubert_service.histories import Pair, ReviewFilter
+from ubert_service.histories import Pair
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import PairPrediction, PredictAnswer, PredictRequest
 
@@ -18,6 +18,10 @@ async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
     `as_of` leave out further ones: the answer is the one that a store without them would give.
     """
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
-    readable = ReviewFilter(excluded=frozenset(request.exclude_review_ids), before=request.as_of)
-    predictions = await context.predict(pairs, readable)
-    return PredictAnswer(bundle=context.served.bundle_id, predictions=[PairPrediction.of(one) for one in predictions])
+    served = context.served
+    predictions = await context.predict(pairs, request.reading())
+    return PredictAnswer(
+        bundle=served.bundle_id,
+        codec=served.codec.name,
+        predictions=[PairPrediction.of(one, coverage=served.coverage) for one in predictions],
+    )

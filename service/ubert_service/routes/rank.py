@@ -17,8 +17,12 @@ async def rank(request: RankRequest, context: Context) -> RankAnswer:
     Every rating equals what `/predict` gives for the same pair.
     """
     pairs = [Pair(user=request.user, item=item) for item in dict.fromkeys(request.candidates)]
-    predictions = await context.predict(pairs)
+    served = context.served
+    predictions = await context.predict(pairs, request.reading())
     best = sorted(predictions, key=lambda prediction: -prediction.rating)[: request.top_k]
     return RankAnswer(
-        user=request.user, bundle=context.served.bundle_id, items=[PairPrediction.of(one) for one in best]
+        user=request.user,
+        bundle=served.bundle_id,
+        codec=served.codec.name,
+        items=[PairPrediction.of(one, coverage=served.coverage) for one in best],
     )

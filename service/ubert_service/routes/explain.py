@@ -1,0 +1,22 @@
+"""``POST /explain``: where one rating comes from."""
+
+from fastapi import APIRouter
+
+from ubert_service.context import JSON_BODY, READS_STORE, Context
+from ubert_service.histories import Pair
+from ubert_service.problems import NOT_EXPLAINABLE, SCORING_PROBLEMS, documented
+from ubert_service.schemas import ExplainAnswer, ExplainRequest
+
+router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
+
+
+@router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS, NOT_EXPLAINABLE))
+async def explain(request: ExplainRequest, context: Context) -> ExplainAnswer:
+    """Rate a pair as `/predict` does, and tell what the rating is made of: its parts in stars, the effect of each
+    review, the words that matter, and the two reviews that attend most to each other.
+    """
+    served = context.served
+    explanation = await context.explain(Pair(user=request.user, item=request.item), request.reading())
+    return ExplainAnswer.explaining(
+        explanation, bundle=served.bundle_id, codec=served.codec.name, coverage=served.coverage
+    )

@@ -1,0 +1,182 @@
+"""``/explain`` over real HTTP: its parts make up the rating, and its effects are what really happens."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import StateStore, open_store
+from ubert_service.app import create_app
+from ubert_service.schemas import LISTED_UNREAD
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+ROUNDING = 1e-5
+PAIRS = [(f"u{user}", f"i{item}") for user in range(0, 10, 2) for item in range(0, 14, 3)]
+PARTS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "clipped")
+
+
+def settings_for(tiny: TinyBundle) -> Settings:
+    return Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Over the corpus, which no test may change."""
+    store = open_store(f"lmdb:{tmp_path_factory.mktemp('read')}")
+    corpus.write(store, tiny.bundle)
+    with running(create_app(settings_for(tiny), ServedBundle.load(settings_for(tiny), store))) as client:
+        yield client
+    store.close()
+
+
+@pytest.fixture
+def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
+    """Over a store of the test's own."""
+    corpus.write(lmdb_store, tiny.bundle)
+    with running(create_app(settings_for(tiny), ServedBundle.load(settings_for(tiny), lmdb_store))) as client:
+        yield client
+
+
+def explain(client: httpx.Client, user: str, item: str, **options: Any) -> dict[str, Any]:
+    answer = client.post("/explain", json={"user": user, "item": item, **options})
+    explained: dict[str, Any] = answer.raise_for_status().json()
+    return explained
+
+
+def predict(client: httpx.Client, user: str, item: str, **options: Any) -> dict[str, Any]:
+    answer = client.post("/predict", json={"pairs": [{"user": user, "item": item}], **options})
+    prediction: dict[str, Any] = answer.raise_for_status().json()["predictions"][0]
+    return prediction
+
+
+@pytest.fixture(scope="module")
+def full(reader: httpx.Client) -> dict[str, Any]:
+    """A pair that the network reads several reviews for on both sides."""
+    answers = [explain(reader, *pair) for pair in PAIRS]
+    return max(answers, key=lambda answer: min(answer["user_reviews"], answer["item_reviews"]))
+
+
+def test_an_explanation_begins_with_what_predict_answers(reader: httpx.Client) -> None:
+    for pair in PAIRS:
+        answer, prediction = explain(reader, *pair), predict(reader, *pair)
+        assert {name: answer[name] for name in prediction if name not in {"rating", "interval"}} == {
+            name: value for name, value in prediction.items() if name not in {"rating", "interval"}
+        }
+        assert answer["rating"] == pytest.approx(prediction["rating"], abs=ROUNDING)
+        assert answer["interval"] == pytest.approx(prediction["interval"], abs=ROUNDING)
+
+
+def test_the_parts_add_up_to_the_rating_and_the_tokens_to_the_matching(reader: httpx.Client) -> None:
+    matched = 0
+    for pair in PAIRS:
+        answer = explain(reader, *pair)
+        parts = answer["contributions"]
+        assert sum(parts[name] for name in PARTS) == pytest.approx(answer["rating"], abs=ROUNDING)
+        assert sum(one["matching"] for one in answer["reviews"]) == pytest.approx(parts["matching"], abs=ROUNDING)
+        for review in answer["reviews"]:
+            assert sum(review["token_contributions"]) == pytest.approx(review["matching"], abs=ROUNDING)
+        matched += abs(parts["matching"]) > 100 * ROUNDING
+    assert matched > 0  # else it would not have been seen
+
+
+def test_what_the_scale_takes_from_a_rating_is_a_part_of_it(client: httpx.Client) -> None:
+    for number in range(12):
+        for pair in ({"user": "delighted", "item": f"x{number}"}, {"user": f"x{number}", "item": "delightful"}):
+            client.post("/reviews", json={**pair, "rating": 5, "text": ""}).raise_for_status()
+    answer = explain(client, "delighted", "delightful")
+    parts = answer["contributions"]
+    assert answer["rating"] == 5
+    assert parts["clipped"] < 0
+    assert sum(parts[name] for name in PARTS) == pytest.approx(5, abs=ROUNDING)
+
+
+def test_an_effect_is_what_predict_gives_without_the_review(reader: httpx.Client, full: dict[str, Any]) -> None:
+    assert {review["side"] for review in full["reviews"]} == {"user", "item"}
+    for review in full["reviews"]:
+        without = predict(reader, full["user"], full["item"], exclude_review_ids=[review["review_id"]])
+        assert review["effect"] == pytest.approx(full["rating"] - without["rating"], abs=ROUNDING)
+    assert any(abs(review["effect"]) > 100 * ROUNDING for review in full["reviews"])
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_deleting_a_review_moves_the_rating_by_its_effect(
+    client: httpx.Client, full: dict[str, Any], side: str
+) -> None:
+    before = explain(client, full["user"], full["item"])
+    review = max((one for one in before["reviews"] if one["side"] == side), key=lambda one: abs(one["effect"]))
+    where = {"user": review["user"], "item": review["item"]}
+    client.delete(f"/reviews/{review['review_id']}", params=where).raise_for_status()
+    after = predict(client, full["user"], full["item"])
+    assert abs(review["effect"]) > 100 * ROUNDING
+    assert after["rating"] == pytest.approx(before["rating"] - review["effect"], abs=ROUNDING)
+
+
+def test_every_read_review_is_there_with_its_tokens_and_the_pairs_own_is_not(
+    reader: httpx.Client, corpus: Corpus
+) -> None:
+    for pair in PAIRS:
+        answer = explain(reader, *pair)
+        for side in ("user", "item"):
+            reviews = [review for review in answer["reviews"] if review["side"] == side]
+            read = [review for review in reviews if review["token_contributions"]]
+            assert len(reviews) - len(read) <= LISTED_UNREAD
+            if answer["basis"] == "full":
+                assert len(read) == answer[f"{side}_reviews"]
+                assert sum(review["tokens"] for review in read) == answer[f"{side}_tokens"]
+            assert all(len(review["token_contributions"]) == review["tokens"] for review in read)
+            assert all((review["user"], review["item"]) != pair for review in reviews)
+
+
+def test_the_heat_map_is_of_two_reviews_that_were_read(reader: httpx.Client, full: dict[str, Any]) -> None:
+    by_id = {review["review_id"]: review for review in full["reviews"]}
+    heat_map = full["heat_map"]
+    user, item = by_id[heat_map["user_review_id"]], by_id[heat_map["item_review_id"]]
+    assert (user["side"], item["side"]) == ("user", "item")
+    for attention, rows, columns in [
+        (heat_map["user_attention"], user["tokens"], item["tokens"]),
+        (heat_map["item_attention"], item["tokens"], user["tokens"]),
+    ]:
+        assert (len(attention), {len(row) for row in attention}) == (rows, {columns})
+        assert all(0 <= weight <= 1 for row in attention for weight in row)
+        assert all(sum(row) <= 1 + ROUNDING for row in attention)
+
+
+def test_without_text_on_a_side_there_is_no_heat_map_and_no_matching_but_effects(reader: httpx.Client) -> None:
+    answer = explain(reader, "u0", "nothing")
+    assert (answer["basis"], answer["heat_map"], answer["contributions"]["matching"]) == ("one_side", None, 0)
+    assert answer["reviews"]
+    assert all(review["matching"] == 0 and not review["token_contributions"] for review in answer["reviews"])
+    assert any(review["effect"] for review in answer["reviews"])
+
+
+def test_of_two_strangers_there_is_only_the_mean(reader: httpx.Client) -> None:
+    answer = explain(reader, "nobody", "nothing")
+    assert (answer["basis"], answer["reviews"]) == ("mean", [])
+    assert answer["contributions"]["mean"] == answer["rating"]
+
+
+def test_a_replay_explains_with_the_reviews_of_its_time_alone(reader: httpx.Client, full: dict[str, Any]) -> None:
+    times = sorted(review["timestamp"] for review in full["reviews"])
+    as_of = times[len(times) // 2]
+    answer = explain(reader, full["user"], full["item"], as_of=as_of)
+    assert all(0 < review["timestamp"] < as_of for review in answer["reviews"])
+    assert answer["rating"] == pytest.approx(
+        predict(reader, full["user"], full["item"], as_of=as_of)["rating"], abs=ROUNDING
+    )
+
+
+def test_a_bundle_without_the_graph_rates_and_says_why_it_cannot_explain(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    served = replace(ServedBundle.load(settings_for(tiny), lmdb_store), parting=None)
+    with running(create_app(settings_for(tiny), served)) as client:
+        refused = client.post("/explain", json={"user": "u0", "item": "i0"})
+        assert predict(client, "u0", "i0")["rating"] > 0
+    assert (refused.status_code, refused.json()["type"]) == (501, "urn:u-bert:problem:not-explainable")
+    assert "export it again" in refused.json()["detail"]
