@@ -19,6 +19,10 @@ from ubert_service.settings import Settings
 _SECONDS_TO_FINISH = 30
 _STARTUP_FAILED = 3
 _DRAIN_STEP = 0.02
+_SWITCH_SECONDS = 0.0005
+"""How long a scoring thread may keep the interpreter from the event loop, which needs it for every read and write.
+With Python's own 5 ms the slowest 1% of a lone caller's requests took half as long again (tests/benchmarks/load.py).
+"""
 
 _log = logging.getLogger("ubert_service")
 
@@ -31,6 +35,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
     """
     with _listen(settings.host, settings.port) as listener:
         _end_quietly_on_signals()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         _log.info("listening on http://%s:%d", host, listener.getsockname()[1])
         config = uvicorn.Config(

@@ -48,8 +48,8 @@ class Settings(BaseModel):
     """Seconds that a request may take that does not say so itself (``X-Request-Timeout``)."""
     drain_seconds: float = Field(default=1.0, ge=0.0)
     """On SIGTERM, how long connections stay open for requests that are on their way, if callers do not close them."""
-    traces: str | None = None
-    """OTLP address (HTTP) that traces are sent to; None: nothing is traced."""
+    traces: str | None = Field(default=None, repr=False)
+    """OTLP address (HTTP) that traces are sent to; None: nothing is traced. May hold a password, as ``store``."""
     api_keys: Path | None = None
     """TOML file of API keys; None: no key is asked for."""
     resident_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
