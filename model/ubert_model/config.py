@@ -13,6 +13,7 @@ from ubert_model.errors import ConfigError
 
 RatingBase = Literal["none", "leave_one_out_bias"]
 IdEmbeddings = Literal["none", "shrunk", "free"]
+MatchPooling = Literal["max", "mean"]
 
 
 def require(condition: bool, field: str, value: object, remedy: str) -> None:
@@ -70,6 +71,10 @@ class ModelConfig:
     # Beyond the paper, one line each:
     state_dim: int | None = None
     """Review states are projected from the encoder's d to this many dimensions; None keeps d."""
+    tokens_a_row: int = 1
+    """A row of states stands for this many neighbouring tokens, their mean; [CLS] keeps a row of its own."""
+    match_pooling: MatchPooling = "max"
+    """``mean``: a match vector is the mean over a side's rows; Eq. 14 takes the maximum."""
     rating_base: RatingBase = "none"
     """``leave_one_out_bias``: the network predicts what is left above the user's and the item's mean ratings."""
     history_ratings: bool = False
@@ -93,7 +98,9 @@ class ModelConfig:
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
         if self.state_dim is not None:
             require(self.state_dim >= 1, "state_dim", self.state_dim, "use a positive dimension, or none")
-        for name, kind in (("rating_base", RatingBase), ("id_embeddings", IdEmbeddings)):
+        require(1 <= self.tokens_a_row <= 64, "tokens_a_row", self.tokens_a_row, "use 1 to 64 tokens")
+        choices = {"rating_base": RatingBase, "id_embeddings": IdEmbeddings, "match_pooling": MatchPooling}
+        for name, kind in choices.items():
             require_choice(name, getattr(self, name), kind)
 
     def to_json(self) -> dict[str, Any]:

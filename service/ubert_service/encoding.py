@@ -7,6 +7,7 @@ import numpy as np
 
 from ubert_model.errors import BundleError
 from ubert_model.states import FloatMatrix
+from ubert_model.states.pooling import pool_neighbours
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.runtime import ActiveDevice, OnnxGraph
 from ubert_service.settings import Device
@@ -19,7 +20,7 @@ class ReviewEncoding(Protocol):
         """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
 
     def encode(self, text: str) -> FloatMatrix:
-        """The states (L, D) of one review; a text without words has none, (0, D).
+        """The states of one review, (rows, D); a text without words has none, (0, D).
 
         Raises ``DeviceUnavailableError`` if the device stops working.
         """
@@ -33,11 +34,19 @@ class OnnxReviewEncoder:
     """
 
     def __init__(
-        self, graph: Path, tokenizer: ReviewTokenizer, *, state_dim: int, device: Device, threads: int
+        self,
+        graph: Path,
+        tokenizer: ReviewTokenizer,
+        *,
+        state_dim: int,
+        tokens_a_row: int,
+        device: Device,
+        threads: int,
     ) -> None:
         self._graph = OnnxGraph(graph, device=device, threads=threads)
         self._tokenizer = tokenizer
         self._state_dim = state_dim
+        self._tokens_a_row = tokens_a_row
 
     def device(self) -> ActiveDevice:
         return self._graph.device()
@@ -56,4 +65,4 @@ class OnnxReviewEncoder:
                 f"the encoder made states of shape {states.shape} from {len(token_ids)} tokens, the bundle needs "
                 f"dimension {self._state_dim}; export the bundle again"
             )
-        return states
+        return pool_neighbours(states, self._tokens_a_row)

@@ -63,6 +63,7 @@ class ServedBundle:
             bundle.file(ENCODER_GRAPH),
             bundle.tokenizer(),
             state_dim=bundle.manifest.state_dim,
+            tokens_a_row=bundle.manifest.config.tokens_a_row,
             device=settings.device,
             threads=settings.threads,
         )

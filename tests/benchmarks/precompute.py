@@ -85,7 +85,10 @@ def candidates(bundle: Bundle, scratch: Path, threads: int) -> dict[str, BatchEn
         "precompute, fp32 (ONNX Runtime)": OnnxEncoder.of(bundle, threads),
         "precompute --precision bf16 (torch)": TorchEncoder(encoder, cpu, bfloat16=True),
         "not used: int8 weights (ONNX Runtime)": OnnxEncoder(
-            quantized, state_dim=bundle.manifest.state_dim, threads=threads
+            quantized,
+            state_dim=bundle.manifest.state_dim,
+            tokens_a_row=bundle.manifest.config.tokens_a_row,
+            threads=threads,
         ),
     }
 

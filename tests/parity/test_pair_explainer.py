@@ -17,6 +17,7 @@ from ubert_training.export import export_explainer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+    "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
     "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
 }
 LENGTHS = {

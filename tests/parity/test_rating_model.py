@@ -10,6 +10,7 @@ from reference.layers import part
 from reference.rating_prediction import co_matching, eq15_mean_squared_error, prediction, rating_forward
 from support.closeness import assert_equals_reference
 from support.random_models import DOMAINS, ITEMS, USERS, random_side, randomized, rating_model, weights_of
+from ubert_model.config import MatchPooling
 from ubert_model.nn.co_matching import CoMatching
 from ubert_model.nn.prediction_layer import PredictionLayer
 from ubert_training.objectives import rating_loss
@@ -31,19 +32,22 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "the paper's": {"state_dim": None, "history_ratings": False, "id_embeddings": "free", "rating_base": "none"},
     "no identities": {"state_dim": 8, "history_ratings": True, "id_embeddings": "none"},
     "text alone": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
+    "mean over rows": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk", "match_pooling": "mean"},
 }
 
 
 @pytest.mark.parametrize("lengths", SIDES.values(), ids=SIDES)
-@pytest.mark.parametrize("dim", [8, 24])
-def test_co_matching_equals_eq_12_to_14_pair_by_pair(lengths: tuple[Lengths, Lengths], dim: int) -> None:
-    layer = randomized(CoMatching(dim))
+@pytest.mark.parametrize(("dim", "pooling"), [(8, "max"), (24, "max"), (24, "mean")])
+def test_co_matching_equals_eq_12_to_14_pair_by_pair(
+    lengths: tuple[Lengths, Lengths], dim: int, pooling: MatchPooling
+) -> None:
+    layer = randomized(CoMatching(dim, pooling))
     weights = weights_of(layer)
     user_lengths, item_lengths = lengths
     user, item = random_side(user_lengths, dim, seed=7), random_side(item_lengths, dim, seed=8)
     user_match, item_match = layer(user.states, user.mask, item.states, item.mask)
     expected = [
-        co_matching(part(weights, "kernel"), user.real_states(b % len(user_lengths)), item.real_states(b))
+        co_matching(part(weights, "kernel"), user.real_states(b % len(user_lengths)), item.real_states(b), pooling)
         for b in range(len(item_lengths))
     ]
     assert_equals_reference(user_match, [user_vector for user_vector, _ in expected])
@@ -90,6 +94,7 @@ def test_rating_model_equals_figure_3_pair_by_pair(lengths: tuple[Lengths, Lengt
             int(domains[b]),
             user_side.reviews[b % len(users)],
             item_side.reviews[b],
+            model.config.match_pooling,
         )
         for b in range(len(items))
     ]

@@ -24,11 +24,20 @@ def eq14_max_pool(matching: Array) -> Array:
     return matching.max(axis=0) if len(matching) else np.zeros(matching.shape[1])
 
 
-def co_matching(kernel: Weights, user_states: Array, item_states: Array) -> tuple[Array, Array]:
+def mean_pool(matching: Array) -> Array:
+    """Beyond the paper: the mean of M over its rows, (N, D) → (D,). Without rows it is zero."""
+    return matching.mean(axis=0) if len(matching) else np.zeros(matching.shape[1])
+
+
+POOLINGS = {"max": eq14_max_pool, "mean": mean_pool}
+
+
+def co_matching(kernel: Weights, user_states: Array, item_states: Array, pooling: str = "max") -> tuple[Array, Array]:
     """(tᵘ, tⁱ), Eq. 12–14: (Nu, D), (Ni, D) → (D,) each."""
+    pool = POOLINGS[pooling]
     user_matching = eq13_match(kernel, user_states, eq12_align(user_states, item_states))
     item_matching = eq13_match(kernel, item_states, eq12_align(item_states, user_states))
-    return eq14_max_pool(user_matching), eq14_max_pool(item_matching)
+    return pool(user_matching), pool(item_matching)
 
 
 def prediction(
@@ -61,6 +70,7 @@ def rating_forward(
     domain: int,
     user_reviews: Sequence[tuple[Array, float]],
     item_reviews: Sequence[tuple[Array, float]],
+    match_pooling: str = "max",
 ) -> float:
     """Figure 3 for one pair: embedding rows, and each side's reviews as (states (L, D), rating offset) → stars.
 
@@ -72,7 +82,7 @@ def rating_forward(
     item_query = query(part(weights, "item_query.norm"), weights["item_query.embedding.weight"][item], domain_embedding)
     user_states = concatenated_reviews(head, user_reviews, len(domain_embedding))
     item_states = concatenated_reviews(head, item_reviews, len(domain_embedding))
-    user_match, item_match = co_matching(part(head, "co_matching.kernel"), user_states, item_states)
+    user_match, item_match = co_matching(part(head, "co_matching.kernel"), user_states, item_states, match_pooling)
     return prediction(
         part(head, "prediction_layer.output"),
         eq11_representation(part(head, "user_encoder"), user_query, user_states),

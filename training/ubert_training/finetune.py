@@ -72,8 +72,8 @@ def finetune(
     if options.mode == "cached":
         with accelerator.main_process_first():
             bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
-    source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank)
-    known = KnownReviews(table, split.train, tokens.lengths, config)
+    source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
+    known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config)
     task = FinetuningTask(model, source, known, split, options, accelerator.device)
     model.to(accelerator.device)
     if config.above_bias:
@@ -131,9 +131,12 @@ def _initial_model(
     found = load_model(pretrained, PRETRAIN) if pretrained else None
     if found is None:
         backbone = load_backbone(config.backbone)
-        encoder, tokenizer_json = ReviewEncoder(backbone.bert, config.state_dim), backbone.tokenizer_json
+        encoder, tokenizer_json = (
+            ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row),
+            backbone.tokenizer_json,
+        )
     else:
-        encoder, tokenizer_json = found.build_encoder(), found.tokenizer_json
+        encoder, tokenizer_json = found.build_encoder(config.tokens_a_row), found.tokenizer_json
     model = RatingModel(
         encoder,
         config,

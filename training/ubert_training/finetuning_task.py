@@ -42,7 +42,9 @@ class FineTuning(nn.Module):
         if states is None:
             assert batch.token_ids is not None
             assert batch.token_mask is not None
-            states = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]  # (T, d)
+            tokens = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]
+            lengths = batch.token_mask.sum(dim=1)
+            states = encoder.pool(tokens, lengths[lengths > 0])  # (T, d)
         return outputs_from_states(self.model, encoder.project(states), batch)
 
 

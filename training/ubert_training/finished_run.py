@@ -56,7 +56,9 @@ class FinishedRun:
 
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of pairs that training has not read: what the training part says of them."""
-        return KnownReviews(self.table, self.split.train, self.tokens.lengths, self.files.config).histories(pairs)
+        config = self.files.config
+        rows = self.tokens.row_counts(config.tokens_a_row)
+        return KnownReviews(self.table, self.split.train, rows, config).histories(pairs)
 
     def source(self, bank: StateBank) -> PairSource:
         """Batches of pairs over the states of a bank."""

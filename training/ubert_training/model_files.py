@@ -37,16 +37,16 @@ class ModelFiles:
         length = self.config.pretrain_max_length if pretraining else self.config.max_length
         return ReviewTokenizer(self.tokenizer_json, length)
 
-    def build_encoder(self) -> ReviewEncoder:
-        """An encoder of this architecture with these weights."""
-        encoder = ReviewEncoder.from_config(self.bert_config, self.config.state_dim)
+    def build_encoder(self, tokens_a_row: int) -> ReviewEncoder:
+        """An encoder of this architecture with these weights; pooling has none, so it may differ."""
+        encoder = ReviewEncoder.from_config(self.bert_config, self.config.state_dim, tokens_a_row)
         encoder.load_state_dict(weights_below(self.weights, "review_encoder"))
         return encoder
 
     def build_rating_model(self) -> RatingModel:
         """The fine-tuned model, in evaluation mode."""
         model = RatingModel(
-            ReviewEncoder.from_config(self.bert_config, self.config.state_dim),
+            ReviewEncoder.from_config(self.bert_config, self.config.state_dim, self.config.tokens_a_row),
             self.config,
             users=len(self.identities.users),
             items=len(self.identities.items),

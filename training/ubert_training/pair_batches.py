@@ -57,13 +57,15 @@ class PairBatch(NamedTuple):
 class PairSource:
     """Makes batches of pairs of one table. ``bank`` holds cached states; None leaves encoding to the model.
 
-    A bank may hold fewer rows of a review than it has tokens: its rows are what is lined up.
+    A bank may hold fewer rows of a review than it has tokens: its rows are what is lined up. Without one the model
+    makes a row of ``tokens_a_row`` tokens.
     """
 
     table: ReviewTable
     identities: Identities
     tokens: TokenizedReviews
     bank: StateBank | None
+    tokens_a_row: int = 1
 
     def batch(self, histories: Histories, index: Rows) -> PairBatch:
         """The batch of the pairs at ``index`` of ``histories``."""
@@ -98,7 +100,7 @@ class PairSource:
     @property
     def _starts(self) -> NDArray[np.int64]:
         """Where the rows of each review begin, and the last ends, (R + 1,)."""
-        return self.tokens.starts if self.bank is None else self.bank.starts
+        return self.tokens.row_starts(self.tokens_a_row) if self.bank is None else self.bank.starts
 
     def _cached(self, reviews: Rows) -> Tensor | None:
         if self.bank is None:

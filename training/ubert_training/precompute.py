@@ -96,7 +96,9 @@ def find_work(
         shard=shard,
         rows=mine,
         missing=missing,
-        estimate=estimate_states(table.text, missing.tolist(), bundle.tokenizer(), codec),
+        estimate=estimate_states(
+            table.text, missing.tolist(), bundle.tokenizer(), codec, bundle.manifest.config.tokens_a_row
+        ),
     )
 
 
@@ -150,10 +152,7 @@ def _write(
     table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: StateStore, codec: StateCodec
 ) -> int:
     """Store one batch; its encoded size in bytes."""
-    entries = [
-        review_entry(table, row, length)
-        for row, length in zip(batch.rows.tolist(), batch.lengths.tolist(), strict=True)
-    ]
+    entries = [review_entry(table, row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
     payloads = [codec.encode(matrix) for matrix in states]
     store.put(codec.namespace.version, list(zip(entries, payloads, strict=True)))
     return sum(map(len, payloads))

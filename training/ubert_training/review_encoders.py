@@ -13,6 +13,7 @@ from transformers import BertConfig
 from ubert_model.bundle import ENCODER_CONFIG, ENCODER_GRAPH, WEIGHTS, Bundle
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import FloatMatrix
+from ubert_model.states.pooling import pool_neighbours
 from ubert_training.devices import DeviceChoice, Precision, make_accelerator, uses_bfloat16
 from ubert_training.model_files import weights_below
 from ubert_training.state_bank import StateBank, encoder_digest, matching_bank
@@ -24,7 +25,7 @@ class BatchEncoder(Protocol):
     """Makes the states of reviews."""
 
     def states(self, batch: TokenBatch) -> list[FloatMatrix]:
-        """The states of each review, (L, D), padding cut off; a review without tokens has (0, D)."""
+        """The states of each review, (rows, D), padding cut off; a review without tokens has (0, D)."""
 
 
 def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, threads: int) -> BatchEncoder:
@@ -45,23 +46,30 @@ def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, t
 class OnnxEncoder:
     """A bundle's encoder graph on the CPU."""
 
-    def __init__(self, graph: Path, *, state_dim: int, threads: int) -> None:
+    def __init__(self, graph: Path, *, state_dim: int, tokens_a_row: int, threads: int) -> None:
         onnxruntime.disable_telemetry_events()  # nothing about a review leaves this process but its states
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._state_dim = state_dim
+        self._tokens_a_row = tokens_a_row
 
     @classmethod
     def of(cls, bundle: Bundle, threads: int) -> "OnnxEncoder":
-        return cls(bundle.file(ENCODER_GRAPH), state_dim=bundle.manifest.state_dim, threads=threads)
+        manifest = bundle.manifest
+        return cls(
+            bundle.file(ENCODER_GRAPH),
+            state_dim=manifest.state_dim,
+            tokens_a_row=manifest.config.tokens_a_row,
+            threads=threads,
+        )
 
     def states(self, batch: TokenBatch) -> list[FloatMatrix]:
         if not batch.token_ids.numel():
             return _without_tokens(batch, self._state_dim)
         inputs = {"token_ids": batch.token_ids.numpy(), "token_mask": batch.mask.numpy()}
         (states,) = self._session.run(["states"], inputs)
-        return _unpadded(states, batch)
+        return _rows(states, batch, self._tokens_a_row)
 
 
 class TorchEncoder:
@@ -77,7 +85,7 @@ class TorchEncoder:
             return _without_tokens(batch, self._encoder.dim)
         with torch.inference_mode(), self._autocast:
             states = self._encoder(batch.token_ids.to(self._device), batch.mask.to(self._device))
-        return _unpadded(states.float().cpu().numpy(), batch)
+        return _rows(states.float().cpu().numpy(), batch, self._encoder.tokens_a_row)
 
 
 class BankedStates:
@@ -96,23 +104,27 @@ class BankedStates:
         return None if bank is None else cls(bank, encoder)
 
     def states(self, batch: TokenBatch) -> list[FloatMatrix]:
-        unprojected = np.concatenate([self._bank.review(row) for row in batch.rows.tolist()])  # (T, d)
+        reviews = [self._bank.review(row) for row in batch.rows.tolist()]
         with torch.inference_mode():
-            projected = self._encoder.project(torch.from_numpy(unprojected)).numpy()  # (T, D)
-        return np.split(projected, np.cumsum(batch.lengths)[:-1])
+            projected = self._encoder.project(torch.from_numpy(np.concatenate(reviews))).numpy()  # (T, D)
+        return np.split(projected, np.cumsum([len(rows) for rows in reviews])[:-1])
 
 
 def load_encoder(bundle: Bundle) -> ReviewEncoder:
     """The bundle's review encoder in torch, in evaluation mode."""
     config = BertConfig.from_json_file(str(bundle.file(ENCODER_CONFIG)))
-    encoder = ReviewEncoder.from_config(config, bundle.manifest.config.state_dim)
+    model = bundle.manifest.config
+    encoder = ReviewEncoder.from_config(config, model.state_dim, model.tokens_a_row)
     encoder.load_state_dict(weights_below(load_file(bundle.file(WEIGHTS)), "review_encoder"))
     return encoder.eval()
 
 
-def _unpadded(states: FloatMatrix, batch: TokenBatch) -> list[FloatMatrix]:
-    """(R, L, D) → R times (L, D)."""
-    return [matrix[:length] for matrix, length in zip(states, batch.lengths.tolist(), strict=True)]
+def _rows(states: FloatMatrix, batch: TokenBatch, tokens_a_row: int) -> list[FloatMatrix]:
+    """(R, L, D) → R times (rows, D)."""
+    return [
+        pool_neighbours(matrix[:length], tokens_a_row)
+        for matrix, length in zip(states, batch.lengths.tolist(), strict=True)
+    ]
 
 
 def _without_tokens(batch: TokenBatch, state_dim: int) -> list[FloatMatrix]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.states.pooling import pool_neighbours
 from ubert_training.atomic import write_text
 from ubert_training.progress import progress_bar
 from ubert_training.tokens import TokenizedReviews
@@ -21,8 +22,9 @@ STATES = "states.f32"
 
 
 def encoder_digest(encoder: ReviewEncoder, tokenizer_json: str, max_length: int, *, projected: bool) -> str:
-    """Digest of all that determines a review's states: weights, architecture, tokenizer, length (law 6)."""
-    digest = hashlib.sha256(f"{max_length}/{encoder.dim if projected else 'unprojected'}/".encode())
+    """Digest of all that determines a review's states: weights, architecture, tokenizer, length, pooling (law 6)."""
+    form = f"{max_length}/{encoder.tokens_a_row}/{encoder.dim if projected else 'unprojected'}/"
+    digest = hashlib.sha256(form.encode())
     digest.update(encoder.bert.config.to_json_string().encode())
     digest.update(tokenizer_json.encode())
     module = encoder if projected else encoder.bert
@@ -33,7 +35,7 @@ def encoder_digest(encoder: ReviewEncoder, tokenizer_json: str, max_length: int,
 
 
 class StateBank:
-    """Unprojected states S^L of R reviews end to end in one file, memory-mapped: review r owns a stretch of rows.
+    """Unprojected states S^L of R reviews, pooled, end to end in one file, memory-mapped: each owns a stretch of rows.
 
     Shape:
         states: (T, d) float32; starts: (R + 1,) int64.
@@ -44,7 +46,7 @@ class StateBank:
         self.starts = starts
 
     def review(self, row: int) -> NDArray[np.float32]:
-        """S^L of one review, (L, d)."""
+        """One review, (rows, d)."""
         return self.states[self.starts[row] : self.starts[row + 1]]
 
 
@@ -59,19 +61,20 @@ def fill_bank(
     identity = _identity(encoder, tokens, digest)
     progress_path, states_path = directory / PROGRESS, directory / STATES
     done = _batches_done(progress_path, identity) if states_path.is_file() else 0
-    shape = (max(1, len(tokens.ids)), encoder.hidden_dim)
+    starts = tokens.row_starts(encoder.tokens_a_row)
+    shape = (max(1, int(starts[-1])), encoder.hidden_dim)
     states = np.memmap(states_path, dtype=np.float32, mode="r+" if done else "w+", shape=shape)
     batches = _bank_batches(tokens)
     with progress_bar("encoding reviews", len(tokens)) as advance:
         advance(len(tokens) - sum(len(rows) for rows in batches[done:]))
         for number, rows in enumerate(batches[done:], start=done + 1):
             for row, review_states in zip(rows.tolist(), encode_batch(encoder, tokens, rows, device), strict=True):
-                states[tokens.starts[row] : tokens.starts[row + 1]] = review_states
+                states[starts[row] : starts[row + 1]] = review_states
             advance(len(rows))
             if number % BATCHES_PER_FLUSH == 0 or number == len(batches):
                 states.flush()
                 write_text(progress_path, json.dumps({**identity, "batches": number}))
-    return StateBank(states, tokens.starts)
+    return StateBank(states, starts)
 
 
 def matching_bank(directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str) -> StateBank | None:
@@ -79,19 +82,22 @@ def matching_bank(directory: Path, encoder: ReviewEncoder, tokens: TokenizedRevi
     done = _batches_done(directory / PROGRESS, _identity(encoder, tokens, digest))
     if done < len(_bank_batches(tokens)) or not (directory / STATES).is_file():
         return None
-    shape = (max(1, len(tokens.ids)), encoder.hidden_dim)
-    return StateBank(np.memmap(directory / STATES, dtype=np.float32, mode="r", shape=shape), tokens.starts)
+    starts = tokens.row_starts(encoder.tokens_a_row)
+    shape = (max(1, int(starts[-1])), encoder.hidden_dim)
+    return StateBank(np.memmap(directory / STATES, dtype=np.float32, mode="r", shape=shape), starts)
 
 
 def encode_batch(
     encoder: ReviewEncoder, tokens: TokenizedReviews, rows: NDArray[np.int64], device: torch.device
 ) -> list[NDArray[np.float32]]:
-    """S^L of some reviews, each (L, d), padding cut off."""
+    """S^L of some reviews, padding cut off and pooled, each (rows, d)."""
     token_ids, mask = tokens.padded(rows)
     with torch.inference_mode():
         states: Tensor = encoder.encode(token_ids.to(device), mask.to(device)).float().cpu()
     lengths = tokens.lengths[rows].tolist()
-    return [states[index, :length].numpy() for index, length in enumerate(lengths)]
+    return [
+        pool_neighbours(states[index, :length].numpy(), encoder.tokens_a_row) for index, length in enumerate(lengths)
+    ]
 
 
 def projected_batch(

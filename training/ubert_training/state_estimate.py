@@ -7,6 +7,7 @@ import numpy as np
 
 from ubert_model.states import StateCodec
 from ubert_model.states.codec import stored_bytes
+from ubert_model.states.pooling import pooled_rows
 from ubert_model.tokenizer import ReviewTokenizer
 
 REVIEWS_SAMPLED = 20_000
@@ -39,7 +40,12 @@ def redis_bytes(reviews: int, state_bytes: int) -> int:
 
 
 def estimate_states(
-    texts: Sequence[str], rows: Sequence[int], tokenizer: ReviewTokenizer, codec: StateCodec, seed: int = 0
+    texts: Sequence[str],
+    rows: Sequence[int],
+    tokenizer: ReviewTokenizer,
+    codec: StateCodec,
+    tokens_a_row: int,
+    seed: int = 0,
 ) -> StateEstimate:
     """What the states of the reviews at ``rows`` come to; of many reviews a random sample is tokenized."""
     count = len(rows)
@@ -47,7 +53,10 @@ def estimate_states(
         np.random.default_rng(seed).permutation(count)[:REVIEWS_SAMPLED] if count > REVIEWS_SAMPLED else range(count)
     )
     lengths = [len(ids) for ids in tokenizer.encode([texts[rows[place]] for place in sampled])]
-    bytes_by_length = {length: stored_bytes(codec.name, length, codec.namespace.state_dim) for length in set(lengths)}
+    bytes_by_length = {
+        length: stored_bytes(codec.name, pooled_rows(length, tokens_a_row), codec.namespace.state_dim)
+        for length in set(lengths)
+    }
     scale = count / max(1, len(lengths))
     state_bytes = round(scale * sum(bytes_by_length[length] for length in lengths))
     return StateEstimate(

@@ -102,6 +102,10 @@ class _Bench:
     def tokens(self) -> int:
         return int(self.pairs.run.tokens.lengths[self.pairs.rows].sum())
 
+    @property
+    def rows(self) -> int:
+        return sum(len(matrix) for matrix in self.pairs.states)
+
     def measure(self, name: str) -> _Measured:
         namespace = Namespace(
             version="0" * 16,  # nothing is stored
@@ -161,7 +165,9 @@ def _tier(name: str, benches: Sequence[_Bench], measured: Sequence[_Measured], e
     reviews = sum(bench.reviews for bench in benches)
     size = sum(one.bytes for one in measured)
     exact_size = sum(one.bytes for one in exact)
-    full_width_size = exact_size + 4 * (encoder.hidden_dim - encoder.dim) * tokens
+    every_token = 4 * tokens  # bytes a dimension where each token has its own row
+    rows = sum(bench.rows for bench in benches)
+    unpooled_size = exact_size + (every_token - 4 * rows) * encoder.dim
     errors = np.concatenate([one.errors for one in measured])
     exact_errors = np.concatenate([one.errors for one in exact])
     difference = errors - exact_errors
@@ -170,8 +176,8 @@ def _tier(name: str, benches: Sequence[_Bench], measured: Sequence[_Measured], e
         state_dim=encoder.dim,
         bytes_a_token=size / tokens,
         bytes_a_review=size / reviews,
-        ratio_same_dim=exact_size / size,
-        ratio_full_width=full_width_size / size,
+        ratio_same_dim=unpooled_size / size,
+        ratio_full_width=(unpooled_size + (encoder.hidden_dim - encoder.dim) * every_token) / size,
         mse=float(np.square(errors).mean()),
         change=relative_change(errors, exact_errors),
         typical_difference=float(np.sqrt(np.square(difference).mean())),

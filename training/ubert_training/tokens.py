@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ubert_model.states.pooling import pooled_rows
 from ubert_model.tokenizer import ReviewTokenizer
 
 
@@ -38,6 +39,14 @@ class TokenizedReviews:
     def lengths(self) -> NDArray[np.int64]:
         """L of each review, (R,)."""
         return np.diff(self.starts)
+
+    def row_counts(self, tokens_a_row: int) -> NDArray[np.int64]:
+        """Rows of states that each review has, (R,)."""
+        return pooled_rows(self.lengths, tokens_a_row)
+
+    def row_starts(self, tokens_a_row: int) -> NDArray[np.int64]:
+        """Where the rows of each review begin, all lying end to end, and the last ends, (R + 1,)."""
+        return np.concatenate([[0], np.cumsum(self.row_counts(tokens_a_row))])
 
     def review(self, row: int) -> NDArray[np.int32]:
         """Token ids of one review, (L,)."""

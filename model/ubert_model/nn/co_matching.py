@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ubert_model.config import MatchPooling
 from ubert_model.nn.attention import masked_max
 
 _HIDDEN = -1e30
@@ -14,11 +15,14 @@ _HIDDEN = -1e30
 class CoMatching(nn.Module):
     """The user's and the item's review tokens, aligned to each other, compared and pooled: Eq. 12–14.
 
+    ``pooling`` beyond the paper: ``mean`` over a side's rows, where Eq. 14 takes the maximum.
+
     What is rearranged is exact, and saves passes over the (Nu, Ni) scores and the (N, D) matches, which cost more
     than the products where D is small:
 
     - One similarity S_u S_iᵀ serves both directions of Eq. 12, and carries the masks as two further columns.
-    - tanh is monotone, and adding b_M is too: the maximum comes first, then both for one row instead of N.
+    - tanh is monotone, and adding b_M is too: the maximum comes first, then both for one row instead of N. (A mean has
+      to take the tanh of every row.)
     - [S−D; S∘D] W_M = (S−D) W₁ + (S∘D) W₂: nothing is concatenated.
 
     S W₁ − A (S′ W₁) in place of (S−D) W₁, with S W₁ cached, costs 4 N² D more and 4 N D² less for both sides
@@ -32,8 +36,9 @@ class CoMatching(nn.Module):
         the states; zeros for a side without tokens.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, pooling: MatchPooling = "max") -> None:
         super().__init__()
+        self.pooling = pooling
         self.kernel = nn.Linear(2 * dim, dim)  # W_M = [W₁; W₂], b_M
 
     def forward(
@@ -56,8 +61,24 @@ class CoMatching(nn.Module):
 
     def pooled(self, compared: Tensor, mask: Tensor) -> Tensor:
         """The match vector, Eq. 14: (B, N, D) → (B, D)."""
+        if self.pooling == "mean":
+            return self.row_shares(compared, mask).sum(dim=1)
         match = torch.tanh(masked_max(compared, mask) + self.kernel.bias)  # (B, D)
         return match.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
+
+    def row_shares(self, compared: Tensor, mask: Tensor) -> Tensor:
+        """What each row gives to the match vector, (B, N, D); they add up to it.
+
+        A maximum comes from one row, the first among equals, which is given all of it.
+        """
+        real = mask.unsqueeze(-1)  # (B, N, 1)
+        if self.pooling == "mean":
+            matching = torch.tanh(compared + self.kernel.bias).masked_fill(~real, 0.0)  # M
+            return matching / mask.sum(dim=1).clamp(min=1)[:, None, None]
+        hidden = compared.masked_fill(~real, torch.finfo(compared.dtype).min)
+        rows = torch.arange(compared.shape[1], device=compared.device)  # (N,)
+        gives = rows[None, :, None] == hidden.argmax(dim=1)[:, None, :]  # (B, N, D)
+        return torch.where(gives, self.pooled(compared, mask)[:, None, :], 0.0)
 
 
 def masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from ubert_model.nn.co_matching import CoMatching, masked_scores
@@ -24,8 +23,8 @@ class PairExplanation(NamedTuple):
 
 
 class PairExplainer(nn.Module):
-    """Reads what the scorer reads. The split is exact: the prediction layer is linear, and the maximum of Eq. 14 takes
-    each dimension of a match vector from one token, the first among equals, which is given all of it.
+    """Reads what the scorer reads. The split is exact: the prediction layer is linear, and a match vector is the sum of
+    what its rows give to it (``CoMatching.row_shares``).
 
     Both sides of every pair must have a token.
     """
@@ -75,9 +74,4 @@ class PairExplainer(nn.Module):
 
 def _contributions(matching: CoMatching, compared: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
     """Each token's share of W_f t, in stars: (B, N, D), (B, N), (D,) → (B, N)."""
-    shares = matching.pooled(compared, mask) * weights  # (B, D)
-    hidden = compared.masked_fill(~mask.unsqueeze(-1), torch.finfo(compared.dtype).min)
-    chosen = hidden.argmax(dim=1)  # (B, D): the token that gives the dimension
-    tokens = torch.arange(compared.shape[1], device=compared.device)  # (N,)
-    gives = tokens[None, :, None] == chosen[:, None, :]  # (B, N, D)
-    return torch.where(gives, shares[:, None, :], 0.0).sum(dim=-1)
+    return matching.row_shares(compared, mask) @ weights

@@ -21,7 +21,7 @@ class RatingHead(nn.Module):
         super().__init__()
         self.user_encoder = UserEncoder(dim, config.dropout)
         self.item_encoder = ItemEncoder(dim, config.dropout)
-        self.co_matching = CoMatching(dim)
+        self.co_matching = CoMatching(dim, config.match_pooling)
         self.prediction_layer = PredictionLayer(dim, initial_output, config.dropout)
         self.rating_direction: nn.Parameter | None = None
         if config.history_ratings:

@@ -1,5 +1,6 @@
 """Figure 2 and 3, box *Review Encoder*: BERT, Eq. 2–4 and 10, and the optional projection to ``state_dim``."""
 
+import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
@@ -9,12 +10,14 @@ class ReviewEncoder(nn.Module):
 
     ``encode`` gives S^L, the states of BERT's last layer; ``project`` takes them to ``state_dim`` (identity where
     the configuration has none). Everything downstream, the cache included, lives in the projected space; only
-    the opinion-token head reads S^L, since its output is tied to the word embeddings.
+    the opinion-token head reads S^L, since its output is tied to the word embeddings. ``tokens_a_row`` neighbouring
+    tokens share a row of the cache, which ``pool`` makes.
     """
 
-    def __init__(self, bert: BertModel, state_dim: int | None) -> None:
+    def __init__(self, bert: BertModel, state_dim: int | None, tokens_a_row: int = 1) -> None:
         super().__init__()
         self.bert = bert
+        self.tokens_a_row = tokens_a_row
         self.hidden_dim: int = bert.config.hidden_size
         self.dim = state_dim or self.hidden_dim
         self.projection: nn.Module = nn.Identity()
@@ -22,9 +25,9 @@ class ReviewEncoder(nn.Module):
             self.projection = nn.Linear(self.hidden_dim, state_dim)
 
     @classmethod
-    def from_config(cls, bert_config: BertConfig, state_dim: int | None) -> "ReviewEncoder":
+    def from_config(cls, bert_config: BertConfig, state_dim: int | None, tokens_a_row: int = 1) -> "ReviewEncoder":
         """Random weights of the given architecture. A pooler would be dead weight: no equation reads it."""
-        return cls(BertModel(bert_config, add_pooling_layer=False), state_dim)
+        return cls(BertModel(bert_config, add_pooling_layer=False), state_dim, tokens_a_row)
 
     @property
     def word_embeddings(self) -> Tensor:
@@ -40,6 +43,21 @@ class ReviewEncoder(nn.Module):
         """
         states: Tensor = self.bert(input_ids=token_ids, attention_mask=token_mask.long()).last_hidden_state
         return states
+
+    def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """Rows of reviews that lie end to end: [CLS], then means of neighbours, as ``pool_neighbours`` makes them.
+
+        Shape:
+            states: (T, d), the tokens of R reviews; lengths: (R,), each at least 1. Output: (T′, d).
+        """
+        if self.tokens_a_row == 1:
+            return states
+        rows = 1 + (lengths - 1 + self.tokens_a_row - 1) // self.tokens_a_row  # (R,)
+        first_row, first_token = rows.cumsum(0) - rows, lengths.cumsum(0) - lengths
+        place = torch.arange(len(states), device=states.device) - first_token.repeat_interleave(lengths)  # (T,)
+        row = first_row.repeat_interleave(lengths) + (place - 1 + self.tokens_a_row) // self.tokens_a_row
+        total = states.new_zeros((int(rows.sum()), states.shape[1])).index_add(0, row, states)
+        return total / torch.bincount(row, minlength=len(total)).unsqueeze(1)
 
     def project(self, states: Tensor) -> Tensor:
         """(..., d) → (..., D)."""

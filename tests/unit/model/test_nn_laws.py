@@ -1,5 +1,6 @@
 """Laws 3 and 7 for the modules: padding, order and neighbours never change an output; nothing becomes NaN."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,8 +15,10 @@ from support.random_models import (
     review_encoder,
     tiny_config,
 )
+from ubert_model.config import MatchPooling
 from ubert_model.nn.co_matching import CoMatching
 from ubert_model.nn.rating_model import RatingModel
+from ubert_model.states.pooling import pool_neighbours
 
 USER_LENGTHS = [[2, 3], [], [6], [1, 1]]
 ITEM_LENGTHS = [[4], [2, 5], [], [3]]
@@ -92,8 +95,28 @@ def test_user_and_item_change_places_in_co_matching_with_their_match_vectors() -
     torch.testing.assert_close(forward, backward[::-1])
 
 
-def test_a_side_without_tokens_has_a_match_vector_of_zeros() -> None:
-    layer = randomized(CoMatching(8))
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_what_the_rows_of_a_side_give_adds_up_to_its_match_vector(pooling: MatchPooling) -> None:
+    layer = randomized(CoMatching(8, pooling))
+    side = random_side([[4], [2], []], 8, seed=6)
+    shares = layer.row_shares(side.states, side.mask)
+    torch.testing.assert_close(shares.sum(dim=1), layer.pooled(side.states, side.mask))
+    assert (shares[~side.mask] == 0).all()
+
+
+@pytest.mark.parametrize("tokens_a_row", [1, 2, 3, 7])
+def test_rows_pooled_in_training_are_those_that_the_store_keeps(tokens_a_row: int) -> None:
+    encoder = review_encoder(state_dim=8)
+    encoder.tokens_a_row = tokens_a_row
+    lengths = [1, 2, 5, 8, 1]
+    states = torch.randn(sum(lengths), 8, generator=torch.Generator().manual_seed(1))
+    expected = [pool_neighbours(review.numpy(), tokens_a_row) for review in states.split(lengths)]
+    torch.testing.assert_close(encoder.pool(states, torch.tensor(lengths)), torch.from_numpy(np.concatenate(expected)))
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean"])
+def test_a_side_without_tokens_has_a_match_vector_of_zeros(pooling: MatchPooling) -> None:
+    layer = randomized(CoMatching(8, pooling))
     user, item = random_side([[]], 8, seed=4), random_side([[3]], 8, seed=5)
     user_match, item_match = layer(user.states, user.mask, item.states, item.mask)
     assert (user_match == 0).all()

@@ -1,5 +1,7 @@
 """Pairs as tensors: padding, order and neighbours never change a network output (law 3, on the training side)."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -27,9 +29,9 @@ CPU = torch.device("cpu")
 class Trained:
     """A randomly initialised model whose every option is on, its states, and the pairs to rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens_a_row: int) -> None:
         torch.manual_seed(0)
-        self.config: ModelConfig = preset("tiny")
+        self.config: ModelConfig = preset("tiny").with_options(tokens_a_row=tokens_a_row)
         tokenizer = ReviewTokenizer(load_backbone("random-tiny").tokenizer_json, self.config.max_length)
         self.tokens = TokenizedReviews.of(TABLE.text, tokenizer)
         bert = BertConfig(
@@ -41,7 +43,7 @@ class Trained:
         )
         identities = target_identities(TABLE, SPLIT)
         self.model = RatingModel(
-            ReviewEncoder.from_config(bert, self.config.state_dim),
+            ReviewEncoder.from_config(bert, self.config.state_dim, tokens_a_row),
             self.config,
             users=len(identities.users),
             items=len(identities.items),
@@ -50,22 +52,22 @@ class Trained:
         ).eval()
         torch.nn.init.normal_(self.model.head.prediction_layer.output.weight)
         torch.nn.init.normal_(self.model.head.rating_direction)
-        known = KnownReviews(TABLE, SPLIT.train, self.tokens.lengths, self.config)
+        known = KnownReviews(TABLE, SPLIT.train, self.tokens.row_counts(tokens_a_row), self.config)
         self.histories = known.histories(SPLIT.test)
-        states = np.zeros((len(self.tokens.ids), 32), dtype=np.float32)
+        starts = self.tokens.row_starts(tokens_a_row)
+        states = np.zeros((starts[-1], 32), dtype=np.float32)
         for row in np.flatnonzero(self.tokens.lengths).tolist():
-            states[self.tokens.starts[row] : self.tokens.starts[row + 1]] = encode_batch(
+            states[starts[row] : starts[row + 1]] = encode_batch(
                 self.model.review_encoder, self.tokens, np.array([row]), CPU
             )[0]
-        self.cached = PairSource(
-            table=TABLE, identities=identities, tokens=self.tokens, bank=StateBank(states, self.tokens.starts)
-        )
-        self.encoding = PairSource(table=TABLE, identities=identities, tokens=self.tokens, bank=None)
+        bank = StateBank(states, starts)
+        self.cached = PairSource(table=TABLE, identities=identities, tokens=self.tokens, bank=bank)
+        self.encoding = replace(self.cached, bank=None, tokens_a_row=tokens_a_row)
 
 
-@pytest.fixture(scope="module")
-def trained() -> Trained:
-    return Trained()
+@pytest.fixture(scope="module", params=[1, 3], ids="tokens_a_row={}".format)
+def trained(request: pytest.FixtureRequest) -> Trained:
+    return Trained(request.param)
 
 
 def test_cached_states_rate_as_the_model_that_encodes_afresh(trained: Trained) -> None:

@@ -21,9 +21,11 @@ Precision = Annotated[str, typer.Option(help="auto (bfloat16 where the device ha
 Preset = Annotated[str, typer.Option(help="paper, minilm or tiny: the model's shape and options.")]
 Backbone = Annotated[str | None, typer.Option(help="BERT checkpoint: path, hub name, or minilm.")]
 StateDim = Annotated[int | None, typer.Option(help="Project review states to this dimension; 0 keeps the encoder's.")]
+TokensARow = Annotated[int | None, typer.Option(help="Tokens that share a row of states, [CLS] apart.")]
+MatchPooling = Annotated[str | None, typer.Option(help="max (Eq. 14) or mean over the rows of a side.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of one review, [CLS] and [SEP] included.")]
 MaxReviews = Annotated[int | None, typer.Option(help="Reviews a side, newest first.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Tokens of a side, over all its reviews.")]
+MaxTokens = Annotated[int | None, typer.Option(help="Rows of states a side, over all its reviews.")]
 RatingBase = Annotated[str | None, typer.Option(help="none, or leave_one_out_bias beneath the network.")]
 HistoryRatings = Annotated[
     bool | None, typer.Option("--history-ratings/--no-history-ratings", help="A history review's rating is an input.")
