@@ -1,0 +1,206 @@
+"""The manifests as kubectl renders them: valid for Kubernetes, and in agreement with the programs they start."""
+
+import os
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import kubernetes_validate
+import pytest
+import typer
+import yaml
+
+from support.compose import ROOT, Dockerfile
+from ubert_model.states import DEFAULT_CODEC
+from ubert_service.cli import app as service_app
+from ubert_service.metrics import PrometheusMetrics
+from ubert_service.settings import Settings
+from ubert_training.cli import make_app
+from ubert_training.sharding import Shard
+
+MANIFESTS = ROOT / "docker" / "k8s"
+OLDEST, NEWEST = "1.33", kubernetes_validate.latest_version()
+"""The oldest Kubernetes that counts failures by index without a feature gate, and the newest known here."""
+
+Manifest: TypeAlias = dict[str, Any]
+Rendered: TypeAlias = dict[str, Manifest]
+
+
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def rendered(request: pytest.FixtureRequest) -> Rendered:
+    return render(request.param)
+
+
+def render(overlay: str) -> Rendered:
+    """All manifests of an overlay, by kind and name."""
+    kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"
+    command = [kubectl, "kustomize", MANIFESTS / "overlays" / overlay]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return {
+        f"{manifest['kind']}/{manifest['metadata']['name']}": manifest for manifest in yaml.safe_load_all(done.stdout)
+    }
+
+
+def pod_of(manifest: Manifest) -> Manifest:
+    pod: Manifest = manifest["spec"]["template"]["spec"]
+    return pod
+
+
+def container_of(manifest: Manifest) -> Manifest:
+    (container,) = pod_of(manifest)["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+def environment_of(manifest: Manifest) -> dict[str, Any]:
+    return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container_of(manifest)["env"]}
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_every_manifest_follows_the_schema_of_its_kind(rendered: Rendered, version: str) -> None:
+    assert len(rendered) == 7
+    for manifest in rendered.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mistake"),
+    [
+        ("Deployment/ubert-service", {"replica": 3}),
+        ("Job/ubert-precompute", {"completions": "eight"}),
+        ("HorizontalPodAutoscaler/ubert-service", {"maxReplicas": None}),
+    ],
+    ids=["a misspelt key", "a wrong type", "nothing where something must be"],
+)
+def test_the_schema_refuses(kind: str, mistake: dict[str, Any]) -> None:
+    manifest = render("cpu")[kind]
+    manifest["spec"] |= mistake
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, NEWEST, strict=True)
+
+
+def test_every_variable_that_is_set_is_read(rendered: Rendered) -> None:
+    serve = typer.main.get_command(service_app)
+    known = {option.envvar for option in serve.params if isinstance(option.envvar, str)}
+    assert environment_of(rendered["Deployment/ubert-service"]).keys() <= known
+    precompute = typer.main.get_command(make_app(["precompute", "split"])).commands["precompute"]
+    known_to_job = {f"UBERT_PRECOMPUTE_{option.name.upper()}" for option in precompute.params if option.name}
+    of_the_shell = {"SHARDS", "HOME"}
+    assert environment_of(rendered["Job/ubert-precompute"]).keys() <= known_to_job | of_the_shell
+
+
+def test_service_and_job_take_store_and_codec_from_the_same_place(rendered: Rendered) -> None:
+    service = environment_of(rendered["Deployment/ubert-service"])
+    job = environment_of(rendered["Job/ubert-precompute"])
+    assert service["UBERT_STORE"] == job["UBERT_PRECOMPUTE_STORE"]
+    assert service["UBERT_CODEC"] == job["UBERT_PRECOMPUTE_CODEC"]
+    settings = rendered[f"ConfigMap/{service['UBERT_CODEC']['configMapKeyRef']['name']}"]
+    assert settings["data"]["codec"] == DEFAULT_CODEC
+
+
+def test_the_indexes_of_the_job_are_all_the_shards_of_one_division(rendered: Rendered) -> None:
+    job = rendered["Job/ubert-precompute"]
+    container = container_of(job)
+    completions = job["spec"]["completions"]
+    (script,) = container["args"]
+    printing = script.replace("exec ubert", "printf '%s\\n'")
+    shards = []
+    for index in range(completions):
+        environment = {
+            "PATH": os.environ["PATH"],
+            "JOB_COMPLETION_INDEX": str(index),
+            "SHARDS": environment_of(job)["SHARDS"],
+        }
+        done = subprocess.run(
+            [*container["command"], printing], env=environment, check=True, capture_output=True, text=True, timeout=10
+        )
+        words = done.stdout.splitlines()
+        assert words[0] == "precompute"
+        shards.append(Shard.parse(words[words.index("--shard") + 1]))
+    assert shards == [Shard(number=number, shards=completions) for number in range(1, completions + 1)]
+
+
+def test_probes_and_service_reach_the_port_that_the_image_listens_on(rendered: Rendered) -> None:
+    container = container_of(rendered["Deployment/ubert-service"])
+    (port,) = container["ports"]
+    image = Dockerfile.read(ROOT / "docker" / "service.Dockerfile").last_stage.environment
+    assert str(port["containerPort"]) == image["UBERT_PORT"]
+    paths = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {probe["port"] for probe in paths.values()} == {port["name"]}
+    assert [probe["path"] for probe in paths.values()] == ["/healthz", "/healthz", "/readyz"]
+    assert rendered["Service/ubert-service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+
+
+def test_every_selector_finds_the_pods_it_means(rendered: Rendered) -> None:
+    deployment = rendered["Deployment/ubert-service"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    selectors = [
+        deployment["spec"]["selector"]["matchLabels"],
+        rendered["Service/ubert-service"]["spec"]["selector"],
+        rendered["PodDisruptionBudget/ubert-service"]["spec"]["selector"]["matchLabels"],
+    ]
+    job = rendered["Job/ubert-precompute"]["spec"]["template"]["metadata"]["labels"].items()
+    for selector in selectors:
+        assert selector.items() <= labels
+        assert not selector.items() <= job
+
+
+def test_a_pod_that_ends_has_the_time_that_its_service_takes(rendered: Rendered) -> None:
+    deployment = rendered["Deployment/ubert-service"]
+    drain = float(environment_of(deployment)["UBERT_DRAIN_SECONDS"])
+    longest = Settings.model_fields["request_timeout"].default
+    assert pod_of(deployment)["terminationGracePeriodSeconds"] > drain + longest
+
+
+def test_every_container_has_the_least_rights_and_a_bound(rendered: Rendered) -> None:
+    for name in ("Deployment/ubert-service", "Job/ubert-precompute"):
+        pod, container = pod_of(rendered[name]), container_of(rendered[name])
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] == 10001, "the images' user"
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "memory" in container["resources"]["limits"]
+        assert {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]} == {
+            "/data": True,
+            "/tmp": False,
+        }
+
+
+def test_the_autoscaler_asks_for_what_the_adapter_makes_of_a_metric_that_the_service_has(rendered: Rendered) -> None:
+    (rule,) = yaml.safe_load((MANIFESTS / "metrics-adapter-values.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
+    asked = rendered["HorizontalPodAutoscaler/ubert-service"]["spec"]["metrics"][0]["pods"]["metric"]["name"]
+    assert rule["name"]["as"] == asked
+    series = re.match(r"\w+", rule["seriesQuery"])
+    assert series is not None
+    assert f"# TYPE {series[0].removesuffix('_bucket')} histogram" in PrometheusMetrics().exposition().decode()
+
+
+def test_the_gpu_overlay_changes_nothing_but_devices_and_images() -> None:
+    cpu, gpu = render("cpu"), render("gpu")
+    for name, variable in (
+        ("Deployment/ubert-service", "UBERT_DEVICE"),
+        ("Job/ubert-precompute", "UBERT_PRECOMPUTE_DEVICE"),
+    ):
+        with_gpu = container_of(gpu[name])
+        assert with_gpu["resources"]["limits"].pop("nvidia.com/gpu") == 1
+        assert with_gpu["env"].pop() == {"name": variable, "value": "cuda"}
+        assert pod_of(gpu[name]).pop("tolerations") == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+        assert with_gpu["image"] == f"{container_of(cpu[name])['image']}-cuda"
+        with_gpu["image"] = container_of(cpu[name])["image"]
+    assert gpu == cpu
+
+
+def test_the_store_never_forgets_a_state_to_make_room() -> None:
+    values = yaml.safe_load((MANIFESTS / "store-values.yaml").read_text(encoding="utf-8"))
+    settings = dict(line.split(maxsplit=1) for line in values["valkeyConfig"].splitlines() if not line.startswith("#"))
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["appendonly"] == "yes"
+    gigabytes = int(settings["maxmemory"].removesuffix("gb"))
+    assert int(values["resources"]["limits"]["memory"].removesuffix("Gi")) >= 2 * gigabytes
