@@ -26,7 +26,7 @@ from ubert_service.settings import LogFormat, Settings
 PRIVATE = "mellifluous"
 REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": f"A {PRIVATE} board."}
 PASSWORD = "hush-17"
-BASES = {"full": ("u0", "i1"), "bias": ("u0", "nothing"), "mean": ("nobody", "nothing")}
+BASES = {"full": ("u0", "i1"), "one_side": ("u0", "nothing"), "mean": ("nobody", "nothing")}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

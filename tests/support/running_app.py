@@ -11,13 +11,16 @@ import uvicorn
 from fastapi import FastAPI
 
 _SECONDS_TO_START = 10.0
+_SECONDS_IDLE = 300
+"""Longer than any test: a server that closes an idle connection may do so just when the next request is on its way."""
 
 
 @contextmanager
 def running(app: FastAPI) -> Iterator[httpx.Client]:
     """A client of the app; on exit the server shuts down, and its lifespan with it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=_SECONDS_IDLE)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
