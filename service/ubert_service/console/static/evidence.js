@@ -59,9 +59,10 @@ function effect(value) {
 }
 
 function body(review, strongest) {
-  if (review.text === null) return [element("p", { class: "note" }, "The store keeps no texts.")];
+  const unread = review.token_contributions.length ? [] : [element("p", { class: "note" }, "Its text was not read: it counts by its rating.")];
+  if (review.text === null) return unread.length ? unread : [element("p", { class: "note" }, "The store keeps no texts.")];
   const marked = words(review);
-  return [element("p", { class: "text" }, ...markedText(review.text, marked, strongest)), ...summary(marked, strongest)];
+  return [element("p", { class: "text" }, ...markedText(review.text, marked, strongest)), ...summary(marked, strongest), ...unread];
 }
 
 function markedText(text, marked, strongest) {

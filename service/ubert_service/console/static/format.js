@@ -22,3 +22,5 @@ export function duration(seconds) {
   if (seconds < 1) return `${Number((seconds * 1000).toPrecision(2))} ms`;
   return `${Number(seconds.toPrecision(2))} s`;
 }
+
+export const megabytes = (bytes) => `${Number((bytes / 2 ** 20).toPrecision(3))} MiB`;

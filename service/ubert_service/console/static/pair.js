@@ -79,7 +79,9 @@ export class PairView {
       this.#showRating(await service.predict(user, item, asking.signal));
       this.#showEvidence(await service.explain(user, item, asking.signal));
     } catch (error) {
-      if (error.name !== "AbortError") showProblem(byId("pair-problem"), error);
+      if (error.name === "AbortError") return;
+      showProblem(byId("pair-problem"), error);
+      byId("evidence-note").textContent = "None could be had.";
     } finally {
       if (asking === this.asking) byId("pair").removeAttribute("aria-busy");
     }

@@ -2,7 +2,7 @@
 
 import { announce, byId, element, showProblem, table } from "./elements.js";
 import { atMost, histograms, samples } from "./exposition.js";
-import { count, duration, percent } from "./format.js";
+import { count, duration, megabytes, percent } from "./format.js";
 import * as service from "./service.js";
 
 const FOLLOW_MS = 5000;
@@ -42,7 +42,7 @@ export class StatusView {
         section("Latency by route", this.#latency(measured)),
         section("State store", store(measured)),
         section("Predictions", predictions(measured)),
-        ...cache(measured),
+        section("Resident memory", residents(measured)),
       );
     } catch (error) {
       showProblem(byId("status-problem"), error);
@@ -105,7 +105,7 @@ function accuracy(models) {
 function store(measured) {
   const operations = histograms(measured, "ubert_store_seconds", "operation").sort((one, other) => other.sum - one.sum);
   if (!operations.length) return element("p", { class: "note" }, "Not asked so far.");
-  const failures = measured.filter((sample) => sample.name === "ubert_store_failures_total").reduce((sum, sample) => sum + sample.value, 0);
+  const failures = sum(measured.filter((sample) => sample.name === "ubert_store_failures_total"));
   return element("div", {}, element("p", {}, failures ? `${count(failures)} operations have failed.` : "No operation has failed."),
     summaryTable("Operations since the start", "Operation", operations));
 }
@@ -114,7 +114,7 @@ function predictions(measured) {
   const by = measured.filter((sample) => sample.name === "ubert_predictions_total" && sample.value > 0);
   const lost = measured.find((sample) => sample.name === "ubert_missing_states_total")?.value ?? 0;
   if (!by.length) return element("p", { class: "note" }, "None so far.");
-  const total = by.reduce((sum, sample) => sum + sample.value, 0);
+  const total = sum(by);
   return element(
     "div",
     {},
@@ -128,13 +128,27 @@ function predictions(measured) {
   );
 }
 
-// Whatever the service reports of its caches, by the names it gives.
-function cache(measured) {
-  const found = measured.filter((sample) => /^ubert_(cache|resident)/.test(sample.name) && !/_(bucket|created)$/.test(sample.name));
-  if (!found.length) return [];
-  const name = (sample) => [sample.name.replace(/^ubert_/, "").replaceAll("_", " "), ...Object.values(sample.labels)].join(", ");
-  return [section("Cache", element("dl", { class: "facts" }, ...found.map((sample) => element("div", {}, element("dt", {}, name(sample)), element("dd", {}, count(sample.value))))))];
+function residents(measured) {
+  const asked = measured.filter((sample) => sample.name === "ubert_residents_asked_total");
+  if (!asked.length) return element("p", { class: "note" }, "Nothing was asked for so far.");
+  const gauge = (name) => measured.find((sample) => sample.name === name)?.value ?? 0;
+  const stale = gauge("ubert_residents_stale_seconds");
+  return element(
+    "div",
+    {},
+    element("p", {}, `${megabytes(gauge("ubert_residents_bytes"))} held in this process. `,
+      stale ? `The store is away: nothing is known of changes since ${duration(stale)}.` : "True to the store."),
+    table({
+      caption: "Review lists and states that were wanted, by whether the process held them",
+      className: "bars",
+      head: [{ text: "Wanted" }, { text: "Share", class: "bar-head" }, { text: "Times", class: "figure" }],
+      rows: asked.map(({ labels, value }) =>
+        countRow(`${labels.kind}, ${labels.outcome}`, value, sum(asked.filter((other) => other.labels.kind === labels.kind)))),
+    }),
+  );
 }
+
+const sum = (measured) => measured.reduce((total, sample) => total + sample.value, 0);
 
 const summaryTable = (caption, first, measured) =>
   table({

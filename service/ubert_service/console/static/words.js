@@ -3,7 +3,7 @@
 export const LETTER = /[\p{L}\p{N}]/u;
 
 export function words({ text, token_spans: spans, token_contributions: contributions }) {
-  if (text === null || !spans) return [];
+  if (text === null || !spans || !contributions.length) return []; // not read: it counts by its rating alone
   const letters = Array.from(text);
   const found = [];
   spans.forEach(([start, end], index) => {

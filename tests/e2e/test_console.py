@@ -1,0 +1,463 @@
+"""The console in a real browser, by keyboard: real service, real store, headless Chromium.
+
+In every test: nothing is asked of another origin, and the browser's console stays without an error.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[dev]'")
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from support.chromium import browser, chromium_path
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus, torch_rating, write_tiny_bundle
+from ubert_model.states import open_store
+from ubert_service.access import new_key
+from ubert_service.app import create_app
+from ubert_service.client import Client
+from ubert_service.schemas import PairRequest, PredictRequest
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+pytestmark = pytest.mark.skipif(
+    chromium_path() is None, reason="no Chromium here: install the package chromium, or set TEST_CHROMIUM to one"
+)
+
+PAIR = "#/pair?user=u0&item=i2"
+EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|404|422)")
+"""The browser itself reports every answer that is no success; those are what some tests are about."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    return write_tiny_bundle(tmp_path_factory.mktemp("console") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny: TinyBundle) -> Corpus:
+    return random_corpus(tiny.model, users=8, items=12, reviews=48)
+
+
+@contextmanager
+def service(tiny: TinyBundle, corpus: Corpus, folder: Path, **options: Any) -> Iterator[str]:
+    url = f"lmdb:{folder}"
+    store = open_store(url)
+    corpus.write(store, tiny.bundle)
+    values = {"bundle": tiny.bundle.path, "store": url, "device": "cpu", "threads": 1, "codec": "fp32", **options}
+    settings = Settings.of(**values)
+    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+        yield str(client.base_url)
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with service(tiny, corpus, tmp_path_factory.mktemp("states")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+OpenPage = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
+    """Opens a view of the service; afterwards, what the law of this module forbids must not have happened."""
+    contexts, asked, complaints = [], [], []
+
+    def opened(view: str = "", *, at: str = address, **options: Any) -> Page:
+        context = chromium.new_context(**options)
+        context.set_default_timeout(5_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append((at, request.url)))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
+        page.goto(f"{at}/{view}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert {origin(url) for _, url in asked} <= {origin(at) for at, _ in asked}
+    assert [line for line in complaints if not EXPECTED_ERRORS.search(line)] == []
+
+
+def origin(url: str) -> str:
+    return "/".join(url.split("/")[:3])
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def choose(page: Page, label: str, typed: str) -> None:
+    """Type into the focused search field and take the first suggestion."""
+    field = page.get_by_role("combobox", name=label)
+    expect(field).to_be_focused()
+    page.keyboard.type(typed)
+    expect(page.get_by_role("listbox", name=label).get_by_role("option").first).to_contain_text(typed)
+    press(page, "ArrowDown", "Enter")
+    expect(field).to_have_value(typed)
+
+
+def shown_rating(page: Page) -> str:
+    return page.get_by_role("region", name="Predicted rating").locator("strong").inner_text()
+
+
+def wait_for_evidence(page: Page) -> None:
+    expect(page.get_by_role("heading", name="Evidence")).to_be_visible()
+    expect(page.locator("#contributions table")).to_be_visible()
+
+
+def figures(table: Locator) -> list[list[str]]:
+    return [row.locator("th, td").all_inner_texts() for row in table.locator("tbody tr").all()]
+
+
+def test_a_pair_is_found_by_typing_and_rated(open_page: OpenPage, tiny: TinyBundle, corpus: Corpus) -> None:
+    page = open_page()
+    choose(page, "User", "u0")
+    press(page, "Tab")
+    choose(page, "Item", "i2")
+    press(page, "Enter")
+    wait_for_evidence(page)
+
+    expected = torch_rating(tiny, corpus, "u0", "i2")
+    assert float(shown_rating(page)) == pytest.approx(expected, abs=0.0051)
+    scale = page.locator("#rating [role=img]").get_attribute("aria-label")
+    assert scale is not None
+    assert re.match(r"\d\.\d\d stars on a scale from 1 to 5, interval \d\.\d\d to \d\.\d\d", scale)
+    expect(page.locator("#announcement")).to_contain_text(f"{shown_rating(page)} stars")
+    assert page.url.endswith(PAIR)
+
+
+def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page()
+    field = page.get_by_role("combobox", name="User")
+    press(page, "ArrowDown")
+    options = page.get_by_role("option")
+    expect(options).to_have_count(5)
+    expect(field).to_have_attribute("aria-expanded", "true")
+    press(page, "ArrowDown", "ArrowDown")
+    expect(options.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(field).to_have_attribute("aria-activedescendant", str(options.nth(1).get_attribute("id")))
+    press(page, "ArrowUp", "ArrowUp")
+    expect(options.nth(4)).to_have_attribute("aria-selected", "true")
+    press(page, "Escape")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    expect(field).to_have_value("")
+    expect(field).to_be_focused()
+
+
+def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    rows = figures(page.locator("#contributions table"))
+    stars = {name: float(value.replace("\u2212", "-")) for name, _, value in rows}
+    total = stars.pop("Rating")
+    assert total == float(shown_rating(page))
+    assert sum(stars.values()) == pytest.approx(total, abs=0.02)
+    assert set(stars) >= {
+        "Mean of all ratings",
+        "This user's ratings",
+        "This item's ratings",
+        "Where their reviews meet",
+    }
+
+
+def test_each_review_is_shown_with_the_effect_that_the_service_computed(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    page.locator("#evidence details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    explained = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
+    for side, name in [("user", "By u0"), ("item", "About i2")]:
+        shown = page.get_by_role("region", name=name).locator("article .effect").all_inner_texts()
+        effects = sorted((one["effect"] for one in explained["reviews"] if one["side"] == side), key=abs, reverse=True)
+        assert len(shown) == len(effects) > 0
+        for text, effect in zip(shown, effects, strict=True):
+            rounded = f"{abs(effect):.3f}"
+            verb = "no effect" if rounded == "0.000" else f"{'raises' if effect > 0 else 'lowers'} by {rounded}"
+            assert verb in text
+
+
+def explanation(**review: Any) -> dict[str, Any]:
+    """An answer of ``/explain`` whose one review has a text: the words are what these tests are about."""
+    spans, text = [[0, 0], [0, 2], [2, 4], [5, 6], [7, 12], [0, 0]], "Tuner 🎸 <b>x"
+    of_review = {
+        "review_id": "r", "side": "user", "user": "u0", "item": "i9", "rating": 5.0, "timestamp": 1_400_000_000,
+        "tokens": 6, "effect": 0.25, "matching": 0.05, "text": text, "token_spans": spans,
+        "token_contributions": [0.0, 0.05, 0.03, 0.0, -0.06, 0.0], **review,
+    }  # fmt: skip
+    parts = {"mean": 4.0, "user_bias": 0.5, "item_bias": -0.1, "identity_and_summary": 0.0, "matching": 0.1}
+    return {
+        "bundle": "b", "codec": "fp32", "user": "u0", "item": "i2", "rating": 4.5, "basis": "full", "reasons": [],
+        "interval": {"low": 3.5, "high": 5.0, "coverage": 0.9}, "user_reviews": 1, "item_reviews": 1,
+        "missing_states": 0, "user_known": True, "item_known": True, "contributions": {**parts, "clipped": 0.0},
+        "reviews": [of_review, {**of_review, "review_id": "s", "side": "item", "user": "u9", "item": "i2"}],
+        "heat_map": None,
+    }  # fmt: skip
+
+
+def with_explanation(page: Page, answer: dict[str, Any]) -> None:
+    def fulfil(route: Route) -> None:
+        route.fulfill(content_type="application/json", body=json.dumps(answer))
+
+    page.route("**/explain", fulfil)
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    wait_for_evidence(page)
+
+
+def test_words_are_marked_by_sign_and_strength_whatever_script_they_stand_among(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(
+        page, explanation(text="Tune🎸 n <b>x", token_spans=[[0, 0], [0, 2], [2, 4], [6, 7], [8, 12], [0, 0]])
+    )
+    review = page.get_by_role("region", name="By u0").locator("article")
+    assert review.locator(".text").inner_text().replace("\n", "") == "Tune🎸 n <b>x"
+    raised, lowered = review.locator(".word.raises"), review.locator(".word.lowers")
+    # Two tokens of one word are one mark with the sum of both.
+    expect(raised).to_have_text("Tune")
+    expect(raised).to_have_attribute("title", "+0.0800 stars")
+    expect(raised).to_have_attribute("data-sign", "+")
+    expect(lowered).to_have_text("<b>x")
+    expect(lowered).to_have_attribute("data-sign", "\u2212")
+    assert float(raised.evaluate("mark => mark.style.getPropertyValue('--weight')")) == 1.0
+    expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
+
+
+def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, explanation(text=None, token_spans=None))
+    expect(page.locator("article").first).to_contain_text("The store keeps no texts")
+    page.unroute("**/explain")
+    other = open_page()
+    with_explanation(other, explanation(token_contributions=[], matching=0.0))
+    expect(other.locator("article").first).to_contain_text("it counts by its rating")
+
+
+def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    grid = page.get_by_role("grid")
+    cells = grid.get_by_role("gridcell")
+    heat = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()["heat_map"]
+    rows, columns = len(heat["user_attention"]), len(heat["user_attention"][0])
+    expect(cells).to_have_count(rows * columns)
+    cells.first.focus()
+    press(page, "ArrowRight", "ArrowDown")
+    walked_to = cells.nth(columns + 1)
+    expect(walked_to).to_be_focused()
+    expected = f"{heat['user_attention'][1][1] * 100:.1f}%"
+    expect(walked_to).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))
+    expect(page.locator(".readout")).to_have_text(str(walked_to.get_attribute("aria-label")))
+    press(page, "ArrowUp", "ArrowUp")  # the edge holds
+    expect(cells.nth(1)).to_be_focused()
+
+    page.get_by_role("radio", name="Each word of the user").focus()
+    press(page, "ArrowDown")  # the other direction: its rows are columns here
+    expected = f"{heat['item_attention'][2][1] * 100:.1f}%"
+    expect(cells.nth(columns + 2)).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))
+
+
+def test_a_ranking_leads_from_candidates_to_a_pair(open_page: OpenPage) -> None:
+    page = open_page("#/ranking")
+    page.get_by_role("combobox", name="User").focus()
+    choose(page, "User", "u1")
+    page.get_by_role("button", name="Add 50 items").focus()
+    press(page, "Enter")
+    candidates = page.get_by_label("Candidates")
+    expect(candidates).to_have_value(re.compile("i0\ni1\n"))
+    candidates.focus()
+    press(page, "Control+End")
+    page.keyboard.type("\nnever-heard-of")
+    page.get_by_role("button", name="Rank", exact=True).focus()
+    press(page, "Enter")
+    table = page.locator("table.ranked")
+    expect(table.locator("tbody tr")).to_have_count(8)
+    ratings = [float(row[2]) for row in figures(table)]
+    assert ratings == sorted(ratings, reverse=True)
+    expect(page.locator("#announcement")).to_contain_text("8 items ranked")
+
+    best = table.get_by_role("link").first
+    item, rating = best.inner_text(), figures(table)[0][2]
+    best.focus()
+    press(page, "Enter")
+    expect(page.locator("#pair-title")).to_be_focused()
+    wait_for_evidence(page)
+    assert page.url.endswith(f"#/pair?user=u1&item={item}")
+    assert shown_rating(page) == rating
+    page.go_back()
+    expect(table).to_be_visible()
+
+
+def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> None:
+    page = open_page("#/ranking")
+    page.get_by_role("combobox", name="Add an item").focus()
+    choose_and_empty(page, "Add an item", "i3")
+    choose_and_empty(page, "Add an item", "i11")
+    expect(page.get_by_label("Candidates")).to_have_value("i3\ni11")
+
+
+def choose_and_empty(page: Page, label: str, typed: str) -> None:
+    page.keyboard.type(typed)
+    expect(page.get_by_role("listbox", name=label).get_by_role("option").first).to_contain_text(typed)
+    press(page, "ArrowDown", "Enter")
+    expect(page.get_by_role("combobox", name=label)).to_have_value("")
+
+
+def test_a_written_review_moves_the_rating_and_its_deletion_moves_it_back(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    before = shown_rating(page)
+    page.get_by_role("radio", name="5 ★").focus()
+    press(page, *["ArrowLeft"] * 4)
+    expect(page.get_by_role("radio", name="1 ★")).to_be_checked()
+    press(page, "Tab")
+    page.keyboard.type("the string broke")
+    press(page, "Tab", "Enter")
+
+    written = page.locator("#written")
+    expect(written.locator(".moved")).to_contain_text(f"Review stored: {before} →")
+    expect(page.locator("#announcement")).to_contain_text("Review stored")
+    with Client(address) as client:
+        (served,) = client.predict(PredictRequest(pairs=[PairRequest(user="u0", item="i2")])).predictions
+        assert client.item("i2").reviews[0].user == "console-guest"
+    assert shown_rating(page) == f"{served.rating:.2f}" != before
+
+    delete = written.get_by_role("button", name="Delete the review of i2 by console-guest")
+    delete.focus()
+    press(page, "Enter")
+    expect(written.locator(".moved")).to_contain_text("Review deleted")
+    expect(page.locator("#writing-title")).to_be_focused()
+    wait_for_evidence(page)
+    assert shown_rating(page) == before
+    expect(delete).to_have_count(0)
+
+
+def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    page.get_by_role("combobox", name="Reviewer").fill("u0")
+    page.get_by_role("button", name="Store the review").focus()
+    press(page, "Enter")
+    expect(page.locator("#writing-problem")).to_contain_text("would move nothing")
+
+
+def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, tiny: TinyBundle) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    page.get_by_role("link", name="Status").focus()
+    press(page, "Enter")
+    expect(page.locator("#status-title")).to_be_focused()
+    expect(page.get_by_role("region", name="Readiness")).to_contain_text("Ready")
+    facts = page.get_by_role("region", name="Bundle", exact=True)
+    expect(facts).to_contain_text(tiny.bundle.manifest.bundle_id)
+    expect(facts).to_contain_text("lmdb")
+    latency = page.get_by_role("region", name="Latency by route")
+    count = {row[0]: int(row[1]) for row in figures(latency.locator("table").first)}
+    assert count["/predict"] >= 1
+    page.get_by_label("Distribution of").select_option("/predict")
+    buckets = figures(latency.locator("table.bars"))
+    assert sum(int(row[2]) for row in buckets) == count["/predict"]
+    expect(page.get_by_role("region", name="Predictions")).to_contain_text("full")
+    expect(page.get_by_role("region", name="State store")).to_contain_text("No operation has failed")
+
+    page.get_by_role("button", name="Refresh").focus()
+    press(page, "Enter")
+    expect(page.locator("#announcement")).to_have_text("Status refreshed")
+
+
+def test_a_key_is_asked_for_used_and_kept_nowhere(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    key, table = new_key("console", ["read"])
+    (tmp_path / "keys.toml").write_text(table, encoding="utf-8")
+    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+        page = open_page(PAIR, at=address)
+        field = page.get_by_label("This service asks for an API key")
+        expect(field).to_be_visible()
+        expect(page.get_by_role("alert")).to_contain_text("API key")
+        field.focus()
+        page.keyboard.type(key)
+        press(page, "Enter")
+        wait_for_evidence(page)
+        expect(field).to_be_hidden()
+        expect(field).to_have_value("")
+        kept = page.evaluate(
+            "() => JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
+        )
+        assert key not in kept
+        page.reload()
+        expect(field).to_be_visible()
+
+
+def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&item=%3Cb%3Ei2")
+    wait_for_evidence(page)
+    expect(page.get_by_role("heading", name="By <img src=x onerror=alert(1)>")).to_be_visible()
+    assert page.locator("#evidence img, #evidence b, #pair-form img").count() == 0
+
+
+def test_an_error_of_the_service_is_shown_with_its_request(open_page: OpenPage) -> None:
+    page = open_page(f"#/pair?user={'x' * 5000}&item=i2")
+    problem = page.locator("#pair-problem")
+    expect(problem).to_contain_text("The request breaks the schema")
+    expect(problem).to_contain_text("Request ")
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_content(open_page: OpenPage) -> None:
+    page = open_page("#/status")
+    expect(page.locator(".facts").first).to_be_visible()
+    press(page, "Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    press(page, "Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert page.url.endswith("#/status")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
+    open_page: OpenPage, scheme: str, width: int
+) -> None:
+    page = open_page(PAIR, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 900})
+    wait_for_evidence(page)
+    for view in ("pair", "ranking", "status"):
+        if view == "ranking":
+            page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
+            page.get_by_role("button", name="Add 50 items").click()
+            expect(page.get_by_label("Candidates")).not_to_have_value("")
+            page.get_by_role("button", name="Rank", exact=True).click()
+            expect(page.locator("table.ranked")).to_be_visible()
+        elif view == "status":
+            page.evaluate("() => { location.hash = '#/status'; }")
+            expect(page.locator(".facts").first).to_be_visible()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_every_file_of_the_page_is_under_the_content_policy_and_nothing_else_is_served(address: str) -> None:
+    for path in ("/", "/console/main.js", "/console/console.css", "/console/icon.svg"):
+        answer = httpx.get(f"{address}{path}", trust_env=False).raise_for_status()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    for path in ("/console/__init__.py", "/console/..%2F__init__.py", "/console/%2e%2e%2fapp.py", "/console/"):
+        assert httpx.get(f"{address}{path}", trust_env=False).status_code == 404
