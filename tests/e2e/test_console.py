@@ -150,6 +150,7 @@ def test_a_pair_is_found_by_typing_and_rated(open_page: OpenPage, tiny: TinyBund
 def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage) -> None:
     page = open_page()
     field = page.get_by_role("combobox", name="User")
+    expect(field).to_be_focused()
     press(page, "ArrowDown")
     options = page.get_by_role("option")
     expect(options).to_have_count(5)
