@@ -25,7 +25,7 @@ from ubert_service.client import (
     ServiceUnreachableError,
     UnavailableError,
 )
-from ubert_service.schemas import PairRequest, PredictRequest, RankRequest, ReviewRequest
+from ubert_service.schemas import ExplainRequest, PairRequest, PredictRequest, RankRequest, ReviewRequest
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -95,6 +95,13 @@ def test_ratings_and_rankings_come_back_typed(client: Any, tiny: TinyBundle, cor
     best = client.rank(RankRequest(user="u0", candidates=["i1", "i2", "i3"], top_k=2))
     assert len(best.items) == 2
     assert best.items[0].rating >= best.items[1].rating
+
+
+def test_an_explanation_comes_back_typed_and_adds_up(client: Any) -> None:
+    answer = client.explain(ExplainRequest(user="u0", item="i2"))
+    parts = answer.contributions.model_dump()
+    assert sum(parts.values()) == pytest.approx(answer.rating, abs=1e-4)
+    assert {review.side for review in answer.reviews} == {"user", "item"}
 
 
 def test_a_review_is_written_listed_and_removed(client: Any) -> None:

@@ -14,6 +14,8 @@ from ubert_service.schemas import (
     About,
     Alive,
     EntityList,
+    ExplainAnswer,
+    ExplainRequest,
     PredictAnswer,
     PredictRequest,
     RankAnswer,
@@ -63,6 +65,10 @@ class AsyncClient:
     async def rank(self, request: RankRequest) -> RankAnswer:
         """Order items for a user."""
         return await self._do(calls.rank(request))
+
+    async def explain(self, request: ExplainRequest) -> ExplainAnswer:
+        """Where the rating of one pair comes from."""
+        return await self._do(calls.explain(request))
 
     async def write_review(self, request: ReviewRequest) -> ReviewAnswer:
         """Store a review. The next prediction over the same store reads it."""

@@ -11,6 +11,8 @@ from ubert_service.schemas import (
     About,
     Alive,
     EntityList,
+    ExplainAnswer,
+    ExplainRequest,
     PredictAnswer,
     PredictRequest,
     RankAnswer,
@@ -52,6 +54,10 @@ def predict(request: PredictRequest) -> Call[PredictAnswer]:
 
 def rank(request: RankRequest) -> Call[RankAnswer]:
     return Call(method="POST", path="/rank", body=request, read=_reader(RankAnswer))
+
+
+def explain(request: ExplainRequest) -> Call[ExplainAnswer]:
+    return Call(method="POST", path="/explain", body=request, read=_reader(ExplainAnswer))
 
 
 def write_review(request: ReviewRequest) -> Call[ReviewAnswer]:
