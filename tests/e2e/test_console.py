@@ -34,6 +34,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 PAIR = "#/pair?user=u0&item=i2"
+PATIENCE_MS = 20_000
+"""Only ever waited out by a test that fails."""
 EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|404|422)")
 """The browser itself reports every answer that is no success; those are what some tests are about."""
 
@@ -68,6 +70,7 @@ def address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE_MS)
     with browser() as started:
         yield started
 
@@ -82,7 +85,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
 
     def opened(view: str = "", *, at: str = address, **options: Any) -> Page:
         context = chromium.new_context(**options)
-        context.set_default_timeout(5_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: asked.append((at, request.url)))
