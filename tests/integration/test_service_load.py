@@ -30,6 +30,7 @@ from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
 PATIENCE = 10.0
+QUEUE = 64
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
 RANK = {"user": "u0", "candidates": ["i1"]}
 
@@ -269,7 +270,7 @@ def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore)
 @pytest.fixture
 def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
-    options = ["--device", "cpu", "--threads", "1"]
+    options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE)]
     with ServeProcess(
         "--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url, *options
     ) as process:
@@ -315,4 +316,4 @@ def test_a_thousand_connections_are_open_and_every_one_of_them_is_answered(proce
             caller.sendall(raw_request("/predict", PREDICT))
         answers = [caller.recv(65536).split(b" ", 2)[1] for caller in callers]
     assert set(answers) <= {b"200", b"429"}
-    assert answers.count(b"200") >= 100
+    assert answers.count(b"200") >= QUEUE  # the first to come always find room
