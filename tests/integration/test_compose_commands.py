@@ -15,6 +15,7 @@ from redis.retry import Retry
 
 from support.compose import BASE, ROOT, environment_of, load_compose
 from support.redis_server import RedisServer
+from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.synth import REVIEWS, SynthOptions, write_corpus
@@ -69,7 +70,12 @@ class Project:
         """Every key of the store and its value."""
         while_loading = Retry(ConstantBackoff(0.05), retries=200)
         with redis.Redis.from_url(self.redis.url, retry=while_loading) as client:
-            readers = {b"hash": client.hgetall, b"set": client.smembers, b"string": client.get}
+            readers = {
+                b"stream": client.xrange,
+                b"hash": client.hgetall,
+                b"set": client.smembers,
+                b"string": client.get,
+            }
             return {key: readers[client.type(key)](key) for key in client.scan_iter()}
 
 
@@ -99,7 +105,7 @@ def test_the_job_trains_and_the_service_answers_from_what_it_left(
 ) -> None:
     assert "none left" in first_run
     with project.service(monkeypatch) as service:
-        assert service.client.get("/readyz").status_code == 200
+        wait_until_ready(service.client)
         assert health_of(service).returncode == 0
         asked = [{"user": user, "item": item} for user, item in (*some_pairs(project), ("a stranger", "never seen"))]
         answer = service.client.post("/predict", json={"pairs": asked})
@@ -131,6 +137,7 @@ def test_the_service_is_unhealthy_until_the_job_has_filled_an_emptied_store(
     with project.service(monkeypatch) as service:
         assert health_of(service).returncode == 1
         project.run_job()
+        wait_until_ready(service.client)
         assert health_of(service).returncode == 0
     assert project.files() == files, "the job trained again"
     assert project.stored().keys() == stored.keys()

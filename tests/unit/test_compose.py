@@ -79,8 +79,9 @@ def test_redis_answers_before_the_job_runs_and_the_job_succeeds_before_the_servi
         "redis": {},
         "train": {"redis": "service_healthy"},
         "service": {"redis": "service_healthy", "train": "service_completed_successfully"},
+        "proxy": {"service": "service_healthy"},
     }
-    assert list(TopologicalSorter(conditions).static_order()) == ["redis", "train", "service"]
+    assert list(TopologicalSorter(conditions).static_order()) == ["redis", "train", "service", "proxy"]
     assert "healthcheck" in services["redis"]
     assert "healthcheck" in services["service"]
     assert services["train"]["restart"] == "no", "a job that starts again and again never completes"
@@ -125,18 +126,54 @@ def test_redis_is_reached_by_its_default_address_only_over_the_inner_network() -
 
 
 @pytest.mark.parametrize("environment", [{}, {"UBERT_PORT": "9000", "UBERT_ADDRESS": "0.0.0.0"}])
-def test_the_published_port_leads_to_the_one_that_the_service_listens_on(
+def test_the_published_port_leads_through_the_proxy_to_the_one_that_the_service_listens_on(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = load_compose(BASE, environment=environment)["services"]["service"]
-    settings = service_settings(service, monkeypatch)
-    (published,) = service["ports"]
+    services = load_compose(BASE, environment=environment)["services"]
+    settings = service_settings(services["service"], monkeypatch)
+    (published,) = services["proxy"]["ports"]
     address, outside, inside = published.split(":")
     assert address == environment.get("UBERT_ADDRESS", "127.0.0.1")
     assert outside == environment.get("UBERT_PORT", "8000")
-    assert settings.port == int(inside)
-    assert dockerfile_of(service).all("EXPOSE") == [inside]
+    proxy = proxy_sections()
+    assert f"bind :{inside}" in proxy["frontend service"]
+    for backend in ("backend any", "backend by-user"):
+        assert f"server-template replica 1-16 service:{settings.port}" in proxy[backend]
+        assert "option httpchk GET /readyz" in proxy[backend]
+    assert dockerfile_of(services["service"]).all("EXPOSE") == [str(settings.port)]
     assert settings.host == "0.0.0.0"
+
+
+def test_a_replica_can_be_started_as_often_as_asked() -> None:
+    service = load_compose(BASE)["services"]["service"]
+    assert not service.keys() & {"ports", "container_name"}, "only one container can have that"
+
+
+@pytest.mark.parametrize("balance", ["any", "by-user"])
+def test_every_way_of_balancing_is_a_backend_of_the_proxy(balance: str) -> None:
+    services = load_compose(BASE, environment={} if balance == "any" else {"UBERT_BALANCE": balance})["services"]
+    assert environment_of(services["proxy"]) == {"UBERT_BALANCE": balance}
+    assert f"backend {balance}" in proxy_sections()
+    assert "use_backend %[env(UBERT_BALANCE)]" in proxy_sections()["frontend service"]
+    (mounted,) = volumes_of(services["proxy"]).values()
+    assert mounted == ("./docker/haproxy.cfg", False)
+
+
+def test_the_proxy_waits_longer_than_the_service_lets_a_request_take() -> None:
+    (timeout,) = [line.split()[2] for line in proxy_sections()["defaults"] if line.startswith("timeout server")]
+    assert float(timeout.removesuffix("s")) > Settings.model_fields["request_timeout"].default
+
+
+def proxy_sections() -> dict[str, list[str]]:
+    """The proxy's configuration: lines without comments, by the line that begins their section."""
+    sections: dict[str, list[str]] = {}
+    for line in (ROOT / "docker" / "haproxy.cfg").read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].rstrip()
+        if text and not text.startswith(" "):
+            lines = sections.setdefault(text, [])
+        elif text:
+            lines.append(text.strip())
+    return sections
 
 
 @each_start
