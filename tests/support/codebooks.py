@@ -14,7 +14,6 @@ def _codebook(state_dim: int, bits: int, seed: int) -> Codebook:
     groups, width = group_shape(state_dim, bits)
     square, _ = np.linalg.qr(random.standard_normal((groups * width, groups * width)))
     return Codebook(
-        mean=random.standard_normal(state_dim).astype(np.float32),
         basis=square[:state_dim].astype(np.float32),
         centroids=random.standard_normal((groups, CENTROIDS, width)).astype(np.float32),
     )

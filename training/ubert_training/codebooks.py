@@ -65,11 +65,9 @@ def _trained(sample: FloatMatrix, bits: int, seed: int) -> Codebook:
     groups, width = group_shape(state_dim, bits)
     mean = sample.mean(axis=0, dtype=np.float64) if len(sample) else np.zeros(state_dim)
     basis = _balanced_basis(sample - mean, groups, width)  # (D, M · W)
-    turned = ((sample - mean) @ basis).reshape(len(sample), groups, width)
+    turned = (sample @ basis).reshape(len(sample), groups, width)
     centroids = [_centroids(turned[:, group].astype(np.float32), seed) for group in range(groups)]
-    return Codebook(
-        mean=mean.astype(np.float32), basis=basis.astype(np.float32), centroids=np.stack(centroids).astype(np.float32)
-    )
+    return Codebook(basis=basis.astype(np.float32), centroids=np.stack(centroids).astype(np.float32))
 
 
 def _balanced_basis(centred: NDArray[np.float64], groups: int, width: int) -> NDArray[np.float64]:

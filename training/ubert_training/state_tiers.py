@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ubert_model.bundle import CODEBOOKS
+from ubert_model.errors import BundleError
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_model.states.product_code import Codebooks
@@ -124,11 +126,12 @@ class _Bench:
 
 
 def run_codebooks(run: FinishedRun) -> Codebooks:
-    """The run's codebooks. A run that an earlier version left has none: they are trained and saved with it."""
+    """The run's codebooks. Those that an earlier version left out, or wrote differently, are trained and saved."""
     path = run.directory / CODEBOOKS
-    if not path.is_file():
-        encoder = run.model.review_encoder
-        save_codebooks(codebooks_of(encoder, run.tokens, run.split.train, run.bank, run.device, 0), run.directory)
+    with suppress(BundleError):
+        return Codebooks.load(path)
+    encoder = run.model.review_encoder
+    save_codebooks(codebooks_of(encoder, run.tokens, run.split.train, run.bank, run.device, 0), run.directory)
     return Codebooks.load(path)
 
 

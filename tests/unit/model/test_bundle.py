@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from support.codebooks import random_codebooks
 from support.tiny_tokenizer import tiny_tokenizer_json
@@ -232,10 +233,11 @@ def test_a_product_code_of_a_bundle_without_codebooks_is_refused_with_the_remedy
         bundle.codec("pq1/pool2")
 
 
-def test_a_file_that_holds_no_codebooks_is_refused(tmp_path: Path) -> None:
-    def junk(directory: Path) -> None:
+@pytest.mark.parametrize("content", [b"junk", save({"pq1.mean": np.zeros(3)})])
+def test_a_file_that_holds_no_codebooks_is_refused(tmp_path: Path, content: bytes) -> None:
+    def other(directory: Path) -> None:
         fill(directory)
-        (directory / CODEBOOKS).write_bytes(b"junk")
+        (directory / CODEBOOKS).write_bytes(content)
 
-    with pytest.raises(BundleError, match="no codebooks"):
-        write_bundle(tmp_path / "bundle", DRAFT, junk).codec("pq1")
+    with pytest.raises(BundleError, match=r"no codebooks.*export the bundle again"):
+        write_bundle(tmp_path / "bundle", DRAFT, other).codec("pq1")

@@ -240,11 +240,11 @@ def test_a_product_code_finds_the_nearest_centroid_of_every_group() -> None:
     values = normal_states(40)
     for name in ("pq2", "pq1"):
         book = random_codebooks(24).of[name]
-        turned = (values - book.mean) @ book.basis  # (L, M · W)
+        turned = values @ book.basis  # (L, M · W)
         groups = turned.reshape(40, len(book.centroids), -1)
         squares = np.square(groups[:, :, None] - book.centroids).sum(axis=3)  # (L, M, 256)
         nearest = book.centroids[np.arange(len(book.centroids)), squares.argmin(axis=2)]  # (L, M, W)
-        expected = nearest.reshape(40, -1) @ book.basis.T + book.mean
+        expected = nearest.reshape(40, -1) @ book.basis.T
         np.testing.assert_allclose(encoded_with(name, values), expected, atol=1e-5)
 
 

@@ -36,7 +36,7 @@ def test_codebooks_keep_most_of_the_variance_of_states_they_have_not_seen() -> N
 def test_the_same_seed_trains_the_same_codebooks() -> None:
     reviews = anisotropic(30, seed=0)
     first, second = (train_codebooks(reviews, seed=3).of["pq1"] for _ in range(2))
-    for part in ("mean", "basis", "centroids"):
+    for part in ("basis", "centroids"):
         np.testing.assert_array_equal(getattr(first, part), getattr(second, part))
 
 

@@ -1,6 +1,7 @@
 """`ubert bench states` through its front door, on a run of the tiny preset."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,24 @@ from ubert_training.finished_run import FinishedRun
 from ubert_training.loop import LoopOptions
 from ubert_training.metrics import Estimate, relative_change
 from ubert_training.splits import random_split
-from ubert_training.state_tiers import Tier, TierReport, run_codebooks
+from ubert_training.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
 from ubert_training.stored_ratings import ReadPairs
 
 TABLE = small_table(users=30)
+
+
+def fine_tuned(directory: Path, **config: int) -> Path:
+    split = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+    options = FinetuneOptions(loop=LoopOptions(epochs=2, batch_size=16, learning_rate=1e-2))
+    arguments = {"pretrained": None, "states": directory.with_name("states")}
+    return finetune(TABLE, split, replace(preset("tiny"), **config), options, directory, **arguments)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("work")
     TABLE.save(directory / "reviews.parquet")
-    split = random_split(TABLE, np.arange(len(TABLE)), seed=0)
-    options = FinetuneOptions(loop=LoopOptions(epochs=2, batch_size=16, learning_rate=1e-2))
-    arguments = {"pretrained": None, "states": directory / "states"}
-    return finetune(TABLE, split, preset("tiny"), options, directory / "run", **arguments)
+    return fine_tuned(directory / "run")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,20 @@ def test_fp32_changes_nothing_and_its_bytes_are_counted_whole(report: dict[str, 
     tokens = report["tokens_a_review"]
     assert isinstance(tokens, float)
     assert exact["bytes_a_review"] == pytest.approx(4 * preset("tiny").state_dim * tokens + 28)
+
+
+def test_runs_of_one_dimension_are_pooled_and_others_stand_beside_them(run: Path) -> None:
+    narrow = fine_tuned(run.with_name("narrow"), state_dim=8)
+    opened = [FinishedRun.open(TABLE, one, states=run.with_name("states")) for one in (narrow, run, run)]
+    heard: list[int] = []
+    report = measure_tiers(opened, "validation", heard.append)
+    assert [tier.state_dim for tier in report.tiers] == [16] * len(codec_names()) + [8] * len(codec_names())
+    assert sum(heard) == 3 * len(codec_names())
+    assert report.pairs == 3 * len(opened[0].split.validation)
+    width = opened[0].model.review_encoder.hidden_dim
+    for one in report.tiers:
+        grown = 4 * (width - one.state_dim) * report.tokens_a_review / one.bytes_a_review
+        assert one.ratio_full_width == pytest.approx(one.ratio_same_dim + grown)
 
 
 def test_ratings_from_stored_fp32_states_are_those_of_evaluation(run: Path) -> None:

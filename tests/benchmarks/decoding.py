@@ -1,0 +1,59 @@
+"""How fast stored states become arrays: each codec beside fp32, and reviews joined beside one by one.
+
+    python tests/benchmarks/decoding.py [REVIEWS]
+
+States are random in the shape of real ones (D = 64, 64 tokens a review): decoding does not look at values.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.codebooks import random_codebooks
+from ubert_model.states import Namespace, StateCodec, codec_names, make_codec
+
+STATE_DIM = 64
+TOKENS = 64
+ROUNDS = 7
+
+
+def codec_of(name: str) -> StateCodec:
+    namespace = Namespace(version="0" * 16, encoder_digest="", codec=name, state_dim=STATE_DIM, max_length=TOKENS)
+    return make_codec(namespace, random_codebooks(STATE_DIM))
+
+
+def median_s(call: Callable[[], object]) -> float:
+    spent = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        call()
+        spent.append(time.perf_counter() - started)
+    return statistics.median(spent)
+
+
+def main(reviews: int) -> None:
+    random = np.random.default_rng(0)
+    states = random.standard_normal((reviews, TOKENS, STATE_DIM)).astype(np.float32)
+    exact = 0.0
+    for name in codec_names():
+        codec = codec_of(name)
+        started = time.perf_counter()
+        payloads = [codec.encode(matrix) for matrix in states]
+        encoding = time.perf_counter() - started
+        joined = median_s(lambda codec=codec, payloads=payloads: codec.decode_many(payloads))
+        alone = median_s(lambda codec=codec, payloads=payloads: [codec.decode(payload) for payload in payloads])
+        exact = exact or joined
+        print(
+            f"{name:11} {reviews / joined:9,.0f} reviews/s decoded: {exact / joined:4.2f}× fp32, "
+            f"{alone / joined:4.2f}× one by one; {reviews / encoding:9,.0f} reviews/s encoded"
+        )
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2_000)
