@@ -1,5 +1,6 @@
 """A thread fills the residents before the service is ready, then asks for changes so that no request has to."""
 
+import gc
 import heapq
 import logging
 import time
@@ -74,6 +75,9 @@ class ResidentsKeeper:
         except (StoreError, StateError) as error:
             _log.warning("residents: warming ended early: %s", error)
         finally:
+            # What was read is there to stay and holds no cycles: a collection that looks through it all only holds up
+            # requests (56 ms where 116 MB are resident). What leaves is freed all the same.
+            gc.freeze()
             self.warming = None
         while not self._ended.wait(self._pause_s):
             self._residents.follower.ask()

@@ -56,7 +56,7 @@ class Settings(BaseModel):
     """Memory for review lists and decoded states that the process keeps; 0: none are kept."""
     resident_lag_s: float = Field(default=0.5, ge=0, le=60)
     """How late a write through another process may be seen; 0: never, for one more question to the store a request."""
-    warm_seconds: float = Field(default=60.0, ge=0)
+    warm_seconds: float = Field(default=30.0, ge=0)
     """How long the most reviewed may be read into memory before the service is ready; 0: they come as asked for."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     log_level: LogLevel = "info"

@@ -22,14 +22,16 @@ from support.running_app import running, wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_tokens
 from ubert_model.bundle import SCORER_GRAPH
+from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import ReviewEntry, Revision, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.engine import ScoringEngine
-from ubert_service.errors import LostRevisionError
+from ubert_service.errors import LostRevisionError, NotResidentError
 from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
 from ubert_service.residents import Residents
 from ubert_service.runtime import OnnxRuntime
+from ubert_service.scoring_lane import ScoringLane
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -257,6 +259,14 @@ def test_threads_that_read_while_others_write_never_keep_an_old_answer(
         for replica in kept:
             replica.clock.now += 1.01 * LAG_S
             assert replica.engine.score(PAIRS) == uncached.engine.score(PAIRS)
+
+
+def test_a_request_that_memory_cannot_answer_does_not_fail_those_that_it_can(
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    lane = ScoringLane(Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=0).engine, EVERY_REVIEW)
+    assert lane.fails_all(StoreUnavailableError("asked in vain"))
+    assert not lane.fails_all(NotResidentError("not asked"))
 
 
 def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
