@@ -28,7 +28,7 @@ from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.engine import ScoringEngine
 from ubert_service.errors import LostRevisionError, NotResidentError
-from ubert_service.histories import EVERY_REVIEW, Pair, ReviewFilter
+from ubert_service.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.residents import Residents
 from ubert_service.runtime import OnnxRuntime
 from ubert_service.scoring_lane import ScoringLane
@@ -123,7 +123,7 @@ ACTS = st.lists(
             st.just("score"),
             st.integers(0, 1),
             st.lists(st.sampled_from(PAIRS), min_size=1, max_size=6),
-            st.sampled_from([EVERY_REVIEW, ReviewFilter(before=3), ReviewFilter(excluded=frozenset(["u0/i1/0"]))]),
+            st.sampled_from([EVERY_REVIEW, Reading(before=3), Reading(excluded=frozenset(["u0/i1/0"]))]),
         ),
     ),
     min_size=4,
