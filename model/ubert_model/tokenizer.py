@@ -40,6 +40,11 @@ class ReviewTokenizer:
         spans: list[tuple[int, int]] = self._tokenizer.encode(text).offsets
         return spans
 
+    def read_part(self, text: str) -> str:
+        """The text as far as it is encoded, without the white space around it."""
+        stripped = text.strip()
+        return stripped[: max((stop for _, stop in self.character_spans(stripped)), default=0)]
+
     @property
     def vocabulary_size(self) -> int:
         """|V|, added tokens included."""

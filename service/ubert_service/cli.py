@@ -89,6 +89,9 @@ def run(
         float,
         typer.Option(envvar="UBERT_WARM_SECONDS", min=0, help="Longest time to fill that memory before it is ready."),
     ] = _DEFAULTS.warm_seconds,
+    texts: Annotated[
+        bool, typer.Option("--texts", envvar="UBERT_TEXTS", help="Keep and show the texts of reviews (/explain).")
+    ] = _DEFAULTS.texts,
     max_body_bytes: Annotated[
         int, typer.Option(envvar="UBERT_MAX_BODY_BYTES", min=1, help="Larger request bodies are refused.")
     ] = _DEFAULTS.max_body_bytes,
@@ -127,6 +130,7 @@ def run(
         resident_bytes=resident_bytes,
         resident_lag_s=resident_lag_s,
         warm_seconds=warm_seconds,
+        texts=texts,
         max_body_bytes=max_body_bytes,
         log_level=log_level,
         log_format=log_format,

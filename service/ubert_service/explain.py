@@ -13,6 +13,7 @@ from ubert_service.evidence import Evidence
 from ubert_service.explainer_graph import OutputParting, PairParts
 from ubert_service.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.residents import Residents
+from ubert_service.review_texts import ReadText, ReviewTexts
 from ubert_service.schemas import LISTED_UNREAD
 
 
@@ -30,13 +31,16 @@ class Contributions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewEvidence:
-    """What one review does to a rating. ``token_contributions`` (rows of its states) is empty if it was not read."""
+    """What one review does to a rating. ``token_contributions`` (rows of its states) is empty if it was not read;
+    ``text`` None: none is kept.
+    """
 
     entry: ReviewEntry
     side: Side
     rated: bool
     effect: float
     token_contributions: Sequence[float]
+    text: ReadText | None
 
     @property
     def matching(self) -> float:
@@ -79,12 +83,19 @@ class Explainer:
     """
 
     def __init__(
-        self, *, manifest: Manifest, engine: ScoringEngine, residents: Residents, parting: OutputParting | None
+        self,
+        *,
+        manifest: Manifest,
+        engine: ScoringEngine,
+        residents: Residents,
+        parting: OutputParting | None,
+        texts: ReviewTexts,
     ) -> None:
         self._manifest = manifest
         self._engine = engine
         self._residents = residents
         self._parting = parting
+        self._texts = texts
 
     def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW) -> Explanation:
         """Rate a pair, and rate it again without each of its reviews.
@@ -112,6 +123,7 @@ class Explainer:
         (evidence,), states = self._engine.gather([histories], reading.brought)
         parts = self._parting.part(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
         unrated = reading.brought.unrated if reading.brought else frozenset()
+        texts = self._texts_of(listed, reading)
         return Explanation(
             prediction=prediction,
             contributions=self._contributions(prediction, evidence, parts),
@@ -122,6 +134,7 @@ class Explainer:
                     rated=entry.review_id not in unrated,
                     effect=effect,
                     token_contributions=tokens,
+                    text=texts.get(entry.review_id),
                 )
                 for (side, entry), effect, tokens in zip(
                     listed, effects, self._by_token(listed, evidence, states, parts), strict=True
@@ -129,6 +142,11 @@ class Explainer:
             ],
             heat_map=None if parts is None else _heat_map(evidence, states, parts),
         )
+
+    def _texts_of(self, listed: Sequence[tuple[Side, ReviewEntry]], reading: Reading) -> dict[str, ReadText]:
+        own = {} if reading.brought is None else reading.brought.texts
+        found = self._texts.read([entry.review_id for _, entry in listed if entry.review_id not in own])
+        return {**found, **{review_id: self._texts.spread(text) for review_id, text in own.items()}}
 
     @property
     def _network_share(self) -> float:

@@ -55,6 +55,14 @@ class ObservedStore:
         with self._timed("delete"):
             return self._store.delete(version, entries)
 
+    def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
+        with self._timed("put_texts"):
+            self._store.put_texts(version, texts)
+
+    def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
+        with self._timed("texts"):
+            return self._store.texts(version, review_ids)
+
     def changes(self, version: str, since: Revision | None) -> Changes:
         with self._timed("changes"):
             return self._store.changes(version, since)

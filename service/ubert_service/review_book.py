@@ -17,6 +17,7 @@ from ubert_service.residents import Residents
 
 if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
     from ubert_service.encoding import ReviewEncoding
+    from ubert_service.review_texts import ReviewTexts
 
 _UNDATED = 0
 
@@ -64,6 +65,7 @@ class ReviewBook:
         store: StateStore,
         residents: Residents,
         encoder: "ReviewEncoding",
+        texts: "ReviewTexts",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._scale = scale
@@ -72,6 +74,7 @@ class ReviewBook:
         self._store = store
         self._residents = residents
         self._encoder = encoder
+        self._texts = texts
         self._clock = clock
 
     def add(self, review: NewReview) -> WrittenReview:
@@ -109,6 +112,7 @@ class ReviewBook:
         payload = self._codec.encode(states)
         with self._rewriting([entry]):
             revision = self._store.put(self._namespace.version, [(entry, payload)])
+            self._texts.keep(name, text)
         return WrittenReview(
             entry=entry,
             created=before is None,

@@ -331,8 +331,8 @@ def _explained(review: "ReviewEvidence") -> ExplainedReview:
         tokens=entry.tokens,
         effect=review.effect,
         matching=review.matching,
-        text=None,
-        token_spans=None,
+        text=None if review.text is None else review.text.text,
+        token_spans=None if review.text is None else list(review.text.spans),
         token_contributions=list(review.token_contributions),
     )
 
@@ -364,8 +364,8 @@ class ReviewRequest(_Request):
         max_length=MAX_TEXT_CHARACTERS,
         repr=False,
         description=(
-            "Title and body. It is encoded and not kept. White space at its ends does not count; without words, only "
-            "the rating counts."
+            "Title and body. It is encoded, and kept only by a service that runs with `--texts`. White space at its "
+            "ends does not count; without words, only the rating counts."
         ),
     )
     timestamp: UnixSeconds | None = Field(
@@ -426,7 +426,7 @@ class ReviewAnswer(_Answer):
 
 
 class ListedReview(_Answer):
-    """One review, without its text, which is not kept."""
+    """One review, without its text."""
 
     review_id: str
     user: str

@@ -18,6 +18,7 @@ from ubert_service.listing import ReviewListing
 from ubert_service.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
 from ubert_service.residents import Residents
 from ubert_service.review_book import ReviewBook
+from ubert_service.review_texts import ReviewTexts
 from ubert_service.runtime import ScoringRuntime
 from ubert_service.runtime_choice import open_runtime
 from ubert_service.settings import Settings
@@ -48,6 +49,7 @@ class ServedBundle:
     resident_bytes: int
     resident_lag_s: float
     warm_s: float
+    keeps_texts: bool
     telemetry: ResidentsTelemetry = SILENT
 
     @classmethod
@@ -78,6 +80,7 @@ class ServedBundle:
             resident_bytes=settings.resident_bytes,
             resident_lag_s=settings.resident_lag_s,
             warm_s=settings.warm_seconds,
+            keeps_texts=settings.texts,
         )
 
     @property
@@ -99,7 +102,11 @@ class ServedBundle:
     def explainer(self) -> Explainer:
         """Explains ratings."""
         return Explainer(
-            manifest=self.bundle.manifest, engine=self.engine, residents=self.residents, parting=self.parting
+            manifest=self.bundle.manifest,
+            engine=self.engine,
+            residents=self.residents,
+            parting=self.parting,
+            texts=self.texts,
         )
 
     @cached_property
@@ -124,7 +131,14 @@ class ServedBundle:
             store=self.store,
             residents=self.residents,
             encoder=self.encoder,
+            texts=self.texts,
         )
+
+    @cached_property
+    def texts(self) -> ReviewTexts:
+        """The texts of reviews, if they are kept."""
+        tokenizer = self.bundle.tokenizer()
+        return ReviewTexts(store=self.store, codec=self.codec, tokenizer=tokenizer, keeps=self.keeps_texts)
 
     @cached_property
     def listing(self) -> ReviewListing:

@@ -20,8 +20,9 @@ PAIRS = [(f"u{user}", f"i{item}") for user in range(0, 10, 2) for item in range(
 PARTS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "clipped")
 
 
-def settings_for(tiny: TinyBundle) -> Settings:
-    return Settings.of(bundle=tiny.bundle.path, store="lmdb:unused", device="cpu", threads=1)
+def settings_for(tiny: TinyBundle, **options: Any) -> Settings:
+    values = {"bundle": tiny.bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
+    return Settings.of(**{**values, **options})
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,60 @@ def test_a_bundle_without_the_graph_rates_and_says_why_it_cannot_explain(
         assert predict(client, "u0", "i0")["rating"] > 0
     assert (refused.status_code, refused.json()["type"]) == (501, "urn:u-bert:problem:not-explainable")
     assert "export it again" in refused.json()["detail"]
+
+
+REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "  A board, bought cheap,\n came back. ", "timestamp": 60}
+
+
+def reviews_of(answer: dict[str, Any], review_id: str) -> dict[str, Any]:
+    return next(review for review in answer["reviews"] if review["review_id"] == review_id)
+
+
+@pytest.mark.parametrize("store_name", ["lmdb_store", "redis_store"])
+def test_a_text_is_shown_as_far_as_it_is_read_and_goes_with_its_review(
+    tiny: TinyBundle, corpus: Corpus, store_name: str, request: pytest.FixtureRequest
+) -> None:
+    store: StateStore = request.getfixturevalue(store_name)
+    corpus.write(store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny, texts=True), store)
+    version = served.namespace.version
+    with running(create_app(settings_for(tiny), served)) as client:
+        name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
+        shown = reviews_of(explain(client, "u1", "i4"), name)
+        changed = {**REVIEW, "review_id": name, "text": ""}
+        client.post("/reviews", json=changed).raise_for_status()
+        without_words = store.texts(version, [name])
+        client.post("/reviews", json={**REVIEW, "review_id": name}).raise_for_status()
+        kept = store.texts(version, [name])
+        where = {"user": REVIEW["user"], "item": REVIEW["item"]}
+        client.delete(f"/reviews/{name}", params=where).raise_for_status()
+        removed = store.texts(version, [name])
+    text = shown["text"]
+    assert str(REVIEW["text"]).strip().startswith(text)
+    assert kept == [text]
+    assert without_words == removed == [None]
+    words = [text[start:end] for start, end in shown["token_spans"] if end]
+    assert len(shown["token_spans"]) == shown["tokens"] == len(shown["token_contributions"])
+    assert shown["token_spans"][0] == [0, 0]
+    assert words[0] == "A"
+    assert text.endswith(words[-1])
+
+
+def test_a_dropped_namespace_leaves_no_text(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    version = tiny.bundle.manifest.namespace("fp32").version
+    lmdb_store.put_texts(version, [("review-0", "A text."), ("review-1", "Another.")])
+    assert lmdb_store.texts(version, ["review-0", "review-9"]) == ["A text.", None]
+    lmdb_store.drop_namespace(version)
+    assert lmdb_store.texts(version, ["review-0", "review-1"]) == [None, None]
+
+
+def test_by_default_no_text_is_kept_nor_shown_if_there_is_one(
+    client: httpx.Client, tiny: TinyBundle, lmdb_store: StateStore
+) -> None:
+    version = tiny.bundle.manifest.namespace("fp32").version
+    name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
+    assert lmdb_store.texts(version, [name]) == [None]
+    lmdb_store.put_texts(version, [(name, "A board.")])
+    shown = reviews_of(explain(client, "u1", "i4"), name)
+    assert (shown["text"], shown["token_spans"]) == (None, None)

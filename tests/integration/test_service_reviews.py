@@ -175,6 +175,7 @@ def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBu
             store=served.store,
             residents=served.residents,
             encoder=served.encoder,
+            texts=served.texts,
             clock=lambda: second,
         )
 

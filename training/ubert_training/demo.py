@@ -70,7 +70,7 @@ def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) 
     Raises ``UbertError`` with the log's last line if it does not start.
     """
     command = [sys.executable, "-m", "ubert_service.cli", "--bundle", str(bundle), "--store", store]
-    command += ["--codec", codec, "--port", str(port)]
+    command += ["--codec", codec, "--port", str(port), "--texts"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         output = _Output(process, log)
         try:

@@ -47,6 +47,9 @@ def _copy_batch(source: StateStore, target: StateStore, version: str, entries: S
     states = source.states(version, [entry.review_id for entry in wanted])
     reviews = [(entry, state) for entry, state in zip(wanted, states, strict=True) if state is not None]
     target.put(version, reviews)
+    names = [entry.review_id for entry, _ in reviews]
+    texts = zip(names, source.texts(version, names), strict=True)
+    target.put_texts(version, [(name, text) for name, text in texts if text is not None])
     return len(reviews)
 
 

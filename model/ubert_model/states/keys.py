@@ -50,7 +50,8 @@ def identifier_bytes(identifier: str) -> bytes:
 
 
 class RedisKeys:
-    """``ubert:<version>:`` and then ``state:<review>``, ``user:<user>``, ``item:<item>``, ``shards`` or ``changes``.
+    """``ubert:<version>:`` and then ``state:<review>``, ``text:<review>``, ``user:<user>``, ``item:<item>``,
+    ``shards`` or ``changes``.
 
     Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
     brace, because a cluster puts all keys with the same text in braces on one node.
@@ -66,6 +67,9 @@ class RedisKeys:
     def state(self, review_id: str) -> bytes:
         return self._key("state", review_id)
 
+    def text(self, review_id: str) -> bytes:
+        return self._key("text", review_id)
+
     def reviews(self, side: Side, entity: str) -> bytes:
         return self._key(side, entity)
 
@@ -75,6 +79,9 @@ class RedisKeys:
 
     def states_pattern(self) -> str:
         return f"{self._prefix}state:*"
+
+    def texts_pattern(self) -> str:
+        return f"{self._prefix}text:*"
 
     def reviews_pattern(self, side: Side) -> str:
         return f"{self._prefix}{side}:*"
@@ -95,13 +102,14 @@ class LmdbKeys:
     A list's line has a key of its own: the entity, its length first so that no entity's lines begin with another's
     name, then a digest of the review identifier, because two full identifiers would not fit. Kinds are
     ordered so that whoever deletes a namespace in key order removes its changes, so that followers know at once, then
-    what says that it is complete, then lists, states and its description. A change is keyed by the number of its
+    what says that it is complete, then texts, lists, states and its description. A change is keyed by the number of its
     transaction, the oldest that can be followed by 0.
     """
 
     VERSION_BYTES = 8
     _CHANGE = b"\x00\x00"
     _SHARD = b"\x00\x01"
+    _TEXT = b"\x00\x02"
     _USER_LINE = b"\x01"
     _ITEM_LINE = b"\x02"
     _STATE = b"\x03"
@@ -117,6 +125,9 @@ class LmdbKeys:
 
     def state(self, review_id: str) -> bytes:
         return self.states + identifier_bytes(review_id)
+
+    def text(self, review_id: str) -> bytes:
+        return self.everything + self._TEXT + identifier_bytes(review_id)
 
     def review(self, state: bytes) -> str:
         """The review that a state's key names."""

@@ -31,9 +31,11 @@ from ubert_model.states.records import (
     pack_line,
     pack_namespace,
     pack_shard,
+    pack_text,
     unpack_line,
     unpack_namespace,
     unpack_shard,
+    unpack_text,
 )
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
@@ -114,6 +116,7 @@ class LmdbStore:
             for entry, state in reviews:
                 check_state_size(entry.review_id, state)
                 transaction.put(keys.state(entry.review_id), state)
+                transaction.delete(keys.text(entry.review_id))
                 for side in Side:
                     transaction.put(keys.line(side, entry), pack_line(entry, side))
             return _announce(transaction, keys, marks_of(entry for entry, _ in reviews))
@@ -125,11 +128,29 @@ class LmdbStore:
 
         def remove(transaction: _Transaction) -> Revision:
             for entry in entries:
-                for key in _keys_of(keys, entry):
+                for key in (*_keys_of(keys, entry), keys.text(entry.review_id)):
                     transaction.delete(key)
             return _announce(transaction, keys, marks_of(entries))
 
         return self._transact(remove, write=True)
+
+    def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
+        keys = LmdbKeys(version)
+
+        def write(transaction: _Transaction) -> None:
+            for review_id, text in texts:
+                transaction.put(keys.text(review_id), pack_text(text))
+
+        self._transact(write, write=True)
+
+    def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
+        keys = LmdbKeys(version)
+
+        def read(transaction: _Transaction) -> list[str | None]:
+            found = ((review_id, transaction.get(keys.text(review_id))) for review_id in review_ids)
+            return [None if packed is None else unpack_text(packed, review_id) for review_id, packed in found]
+
+        return self._transact(read)
 
     def changes(self, version: str, since: Revision | None) -> Changes:
         keys = LmdbKeys(version)

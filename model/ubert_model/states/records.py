@@ -52,6 +52,20 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
     )
 
 
+def pack_text(text: str) -> bytes:
+    """UTF-8 and its crc32."""
+    encoded = text.encode()
+    return encoded + _CHECKSUM.pack(zlib.crc32(encoded))
+
+
+def unpack_text(packed: bytes | memoryview, review_id: str) -> str:
+    """Inverse of :func:`pack_text`. Raises ``CorruptStateError``."""
+    end = len(packed) - _CHECKSUM.size
+    if end < 0 or (zlib.crc32(packed[:end]),) != _CHECKSUM.unpack_from(packed, end):
+        raise CorruptStateError(f"the stored text of review {review_id!r} is damaged: write the review again")
+    return str(packed[:end], "utf-8")
+
+
 def pack_namespace(namespace: Namespace) -> bytes:
     """Canonical: equal namespaces give equal bytes."""
     return json.dumps(asdict(namespace), sort_keys=True).encode()

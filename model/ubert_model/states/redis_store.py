@@ -1,7 +1,8 @@
 """States in Redis, one server or a cluster.
 
-One string a review, one hash a review list, one stream of changes, one hash of namespaces. Commands travel in
-pipelines without transactions; towards a cluster, which may hold the keys anywhere, each names one key.
+One string a review (and one for its text, where that is kept), one hash a review list, one stream of changes, one
+hash of namespaces. Commands travel in pipelines without transactions; towards a cluster, which may hold the keys
+anywhere, each names one key.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,9 +34,11 @@ from ubert_model.states.records import (
     pack_line,
     pack_namespace,
     pack_shard,
+    pack_text,
     unpack_line,
     unpack_namespace,
     unpack_shard,
+    unpack_text,
 )
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
@@ -100,6 +103,7 @@ class RedisStore:
     def drop_namespace(self, version: str) -> int:
         keys = RedisKeys(version)
         self._run([("UNLINK", keys.shards)])
+        self._run(("UNLINK", key) for key in self._scan(keys.texts_pattern()))
         for side in Side:
             self._run(("UNLINK", key) for key in self._scan(keys.reviews_pattern(side)))
         removed: int = sum(self._run(("UNLINK", key) for key in self._scan(keys.states_pattern())))
@@ -118,7 +122,8 @@ class RedisStore:
             for entry, _ in reviews
             for side in Side
         ]
-        self._run(("SET", keys.state(entry.review_id), state) for entry, state in reviews)
+        states = [("SET", keys.state(entry.review_id), state) for entry, state in reviews]
+        self._run(chain(states, (("UNLINK", keys.text(entry.review_id)) for entry, _ in reviews)))
         self._run(lines)
         return self._announce(keys, marks_of(entry for entry, _ in reviews))
 
@@ -129,8 +134,22 @@ class RedisStore:
             for entry in entries
             for side in Side
         )
-        self._run(("UNLINK", keys.state(entry.review_id)) for entry in entries)
+        self._run(
+            ("UNLINK", key) for entry in entries for key in (keys.text(entry.review_id), keys.state(entry.review_id))
+        )
         return self._announce(keys, marks_of(entries))
+
+    def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
+        keys = RedisKeys(version)
+        self._run(("SET", keys.text(review_id), pack_text(text)) for review_id, text in texts)
+
+    def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
+        keys = RedisKeys(version)
+        found = self._run(("GET", keys.text(review_id)) for review_id in review_ids)
+        return [
+            None if packed is None else unpack_text(packed, review_id)
+            for review_id, packed in zip(review_ids, found, strict=True)
+        ]
 
     def changes(self, version: str, since: Revision | None) -> Changes:
         key = RedisKeys(version).changes

@@ -65,10 +65,17 @@ class StateStore(Protocol):
         A list never names a state that was not written before it. Raises ``StoreError``, with nothing written, for
         a state above 16 MiB. A review that changes its user or item must be deleted first: its old lines are not
         known here. Whoever has followed the changes up to the revision that is answered reads this write.
+        A text that was kept of one of these reviews is removed: it may be another's now.
         """
 
+    def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
+        """Keep texts of reviews beside their states, by review."""
+
+    def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
+        """The text of each review, None where none is kept."""
+
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
-        """Remove the lines of both lists, then the states, then announce it. Unknown reviews are passed over."""
+        """Remove the lines of both lists, then states and texts, then announce it. Unknown reviews are passed over."""
 
     def changes(self, version: str, since: Revision | None) -> Changes:
         """What was announced after ``since``; from None on, everything.

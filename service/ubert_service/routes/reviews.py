@@ -40,7 +40,7 @@ _WRITING_PROBLEMS = (
     },
 )
 async def write_review(request: ReviewRequest, response: Response, context: Context) -> ReviewAnswer:
-    """Encode a review and store its states; its text is not kept.
+    """Encode a review and store its states; its text is kept only by a service that runs with `--texts`.
 
     Once this answers, every prediction by the same process reads the review, and any other process's within its
     `--resident-lag`, or at once if it is sent the `X-Read-Version` of this answer. A user may review an item more

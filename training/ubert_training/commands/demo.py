@@ -21,6 +21,7 @@ from ubert_training.make_bundle import export_bundle
 from ubert_training.plots import PLOT, plot_evaluation
 from ubert_training.precompute import precompute
 from ubert_training.pretrain import PretrainOptions, pretrain
+from ubert_training.review_texts import write_texts
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.splits import random_split
@@ -86,6 +87,7 @@ def demo_command(
     bundle = export_bundle(run, directory / "bundle")
     with closing(open_store(store_url)) as store:
         report = precompute(table, split.train, bundle, store, codec=DEFAULT_CODEC, states=states)
+        write_texts(table, split.train, bundle.tokenizer(), store, report.version)
     console.print(f"bundle {bundle.manifest.bundle_id}; {report.reviews:,} reviews of the training part in the store")
 
     steps.begin("service")

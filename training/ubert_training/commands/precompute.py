@@ -14,6 +14,7 @@ from ubert_training.commands.options import Device, Reviews, console, load_revie
 from ubert_training.devices import DeviceChoice, Precision
 from ubert_training.precompute import PrecomputeReport, find_work, write_missing
 from ubert_training.review_encoders import BankedStates, choose_encoder
+from ubert_training.review_texts import write_texts
 from ubert_training.sharding import Shard
 from ubert_training.splits import PARTS, Split
 
@@ -33,6 +34,9 @@ def precompute_command(
     states: Annotated[Path | None, typer.Option(help="Cached states of the fine-tuning run, to save encoding.")] = None,
     shard: Annotated[str, typer.Option(help="Only this share of the reviews, as 3/8: others do the rest.")] = "1/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Keep the texts, too, for the explanations of `ubert-serve --texts`.")
+    ] = False,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster, states off by half a percent.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one a core.")] = 0,
@@ -64,6 +68,9 @@ def precompute_command(
             written_as,
             encoder or choose_encoder(opened, cast(DeviceChoice, device), cast(Precision, precision), threads),
         )
+        if texts:
+            kept = write_texts(table, work.rows, opened.tokenizer(), target, report.version)
+            console.print(f"{kept} texts kept")
     _show(report, store)
 
 
