@@ -20,7 +20,7 @@ from ubert_service.residents import Residents
 from ubert_service.runtime import ScoringRuntime
 
 _BATCH_TOKENS = 4 * 1024
-"""Tokens of one scoring call. Where D = 64 and one thread computes, twice or half cost 7% more, four times 50%."""
+"""Tokens of one scoring call. Where D = 64 and one thread computes, 1,024 to 16,384 cost the same within 7%."""
 _FETCHED_FLOATS = 64 * 1024 * 1024
 """256 MiB of fp32 states are held at a time; candidates beyond that cost another round trip, not more memory."""
 

@@ -121,6 +121,7 @@ class Bench:
     """One tier: its reviews, its network, and the engine over any runtime."""
 
     config: ModelConfig
+    pool: FloatMatrix
     kept: Kept
     scorer: PairScorer
     runtimes: Mapping[str, ScoringRuntime]
@@ -168,7 +169,8 @@ def make_bench(
         mean_rating=0.0,
     ).eval()
     directory.mkdir(exist_ok=True)
-    export_scorer(scorer, directory / SCORER_GRAPH)
+    if not (directory / SCORER_GRAPH).exists():  # the same weights for any number of threads
+        export_scorer(scorer, directory / SCORER_GRAPH)
     save_file(scorer.state_dict(), directory / WEIGHTS)
     bundle = Bundle(directory, manifest_of(config, dim))
     bundle.__dict__["identities"] = kept.identities  # in place of a file
@@ -178,7 +180,7 @@ def make_bench(
     }
     if has_native_bfloat16(torch.device("cpu")):
         runtimes["torch-bf16"] = TorchRuntime(bundle, device="cpu", threads=threads, bfloat16=True)
-    return Bench(config=config, kept=kept, scorer=scorer, runtimes=runtimes)
+    return Bench(config=config, pool=pool, kept=kept, scorer=scorer, runtimes=runtimes)
 
 
 def read_entries(table: ReviewTable, max_length: int, tokenizer_json: str) -> list[ReviewEntry]:
@@ -323,11 +325,11 @@ def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
             curves["candidates"][f"{name}, {threads} thread(s)"] = (list(GROWTH_CANDIDATES), points)
         for tokens in GROWTH_TOKENS:
             config = replace(TIERS["default"], max_tokens=max(64, tokens), max_reviews=max(1, tokens // 64))
-            bench = make_bench(config, synthetic(16, tokens, 64), pool, directory, threads)
-            for name, runtime in bench.runtimes.items():
+            fewer = replace(bench, config=config, kept=Kept(synthetic(16, tokens, 64), config, bench.pool))
+            for name, runtime in fewer.runtimes.items():
                 sizes, times = curves["tokens a side"].setdefault(f"{name}, {threads} thread(s)", ([], []))
                 sizes.append(tokens)
-                times.append(median_of(bench.engine(runtime), [Pair("user", f"item {n}") for n in range(16)]) / 16)
+                times.append(median_of(fewer.engine(runtime), [Pair("user", f"item {n}") for n in range(16)]) / 16)
     for axis, lines in curves.items():
         for label, (sizes, times) in lines.items():
             slopes = np.diff(np.log(times)) / np.diff(np.log(sizes))
@@ -337,7 +339,7 @@ def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
 
 
 def median_of(engine: ScoringEngine, pairs: Sequence[Pair]) -> float:
-    times = [timed(lambda: engine.score(pairs)) for _ in range(4 if len(pairs) > 1_000 else 8)]
+    times = [timed(lambda: engine.score(pairs)) for _ in range(3 if len(pairs) > 1_000 else 6)]
     return statistics.median(times[1:])
 
 
