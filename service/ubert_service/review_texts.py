@@ -25,11 +25,14 @@ class ReviewTexts:
     ``keeps`` False: it neither writes nor reads any, whatever the store may hold.
     """
 
-    def __init__(self, *, store: StateStore, codec: StateCodec, tokenizer: ReviewTokenizer, keeps: bool) -> None:
+    def __init__(
+        self, *, store: StateStore, codec: StateCodec, tokenizer: ReviewTokenizer, tokens_a_row: int, keeps: bool
+    ) -> None:
         self._store = store
         self._version = codec.namespace.version
         self._pooled = codec.pooled
         self._tokenizer = tokenizer
+        self._tokens_a_row = tokens_a_row
         self._keeps = keeps
 
     def keep(self, review_id: str, text: str) -> None:
@@ -47,11 +50,15 @@ class ReviewTexts:
     def spread(self, text: str) -> ReadText:
         """A text as far as it is read, with its spans."""
         part = self._tokenizer.read_part(text)
-        return ReadText(text=part, spans=_by_row(self._tokenizer.character_spans(part), self._pooled) if part else [])
+        spans = self._tokenizer.character_spans(part) if part else []
+        # As the states come about: the model pools tokens, the codec pools the model's rows.
+        return ReadText(text=part, spans=_by_row(_by_row(spans, self._tokens_a_row), self._pooled))
 
 
 def _by_row(spans: Sequence[Span], pooled: int) -> list[Span]:
     """Where each row's tokens stand: [CLS] has a row of its own, of the others ``pooled`` share one."""
+    if not spans:
+        return []
     rows = [spans[:1], *(spans[start : start + pooled] for start in range(1, len(spans), pooled))]
     return [_joined([span for span in row if span != (0, 0)]) for row in rows]
 

@@ -138,7 +138,13 @@ class ServedBundle:
     def texts(self) -> ReviewTexts:
         """The texts of reviews, if they are kept."""
         tokenizer = self.bundle.tokenizer()
-        return ReviewTexts(store=self.store, codec=self.codec, tokenizer=tokenizer, keeps=self.keeps_texts)
+        return ReviewTexts(
+            store=self.store,
+            codec=self.codec,
+            tokenizer=tokenizer,
+            tokens_a_row=self.bundle.manifest.config.tokens_a_row,
+            keeps=self.keeps_texts,
+        )
 
     @cached_property
     def listing(self) -> ReviewListing:

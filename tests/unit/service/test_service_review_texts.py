@@ -14,18 +14,24 @@ class NoStore:
     """Must not be asked."""
 
 
-def texts(codec: str) -> ReviewTexts:
+def texts(codec: str, tokens_a_row: int = 1) -> ReviewTexts:
     namespace = Namespace(version="0" * 16, encoder_digest="any", codec=codec, state_dim=8, max_length=16)
     store: StateStore = NoStore()  # type: ignore[assignment]
     tokenizer = ReviewTokenizer(tiny_tokenizer_json(), 16)
-    return ReviewTexts(store=store, codec=make_codec(namespace), tokenizer=tokenizer, keeps=False)
+    return ReviewTexts(
+        store=store, codec=make_codec(namespace), tokenizer=tokenizer, tokens_a_row=tokens_a_row, keeps=False
+    )
 
 
-@pytest.mark.parametrize("codec", ["fp32", "fp32/pool2", "fp32/pool3"])
-def test_a_row_stands_for_the_tokens_that_were_averaged_into_it(codec: str) -> None:
+@pytest.mark.parametrize(
+    ("codec", "model_pools", "tokens_a_row"),
+    [("fp32", 1, 1), ("fp32/pool2", 1, 2), ("fp32/pool3", 1, 3), ("fp32", 2, 2), ("fp32/pool2", 2, 4)],
+)
+def test_a_row_stands_for_the_tokens_that_were_averaged_into_it(
+    codec: str, model_pools: int, tokens_a_row: int
+) -> None:
     single: list[Span] = list(texts("fp32").spread(TEXT).spans)
-    tokens_a_row = {"fp32": 1, "fp32/pool2": 2, "fp32/pool3": 3}[codec]
-    rows = texts(codec).spread(TEXT).spans
+    rows = texts(codec, model_pools).spread(TEXT).spans
     assert len(rows) == 1 + -(-(len(single) - 1) // tokens_a_row)
     for number, (start, end) in enumerate(rows[1:]):
         words = [span for span in single[1 + number * tokens_a_row :][:tokens_a_row] if span != (0, 0)]
