@@ -20,7 +20,7 @@ from support.serve_process import ServeProcess
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.synth import REVIEWS, SynthOptions, write_corpus
 
-SECONDS_OF_A_JOB = 300
+SECONDS_OF_A_JOB = 900
 CORPUS = SynthOptions(users=120, items=40, reviews=1200, domains=1)
 SMALL = {"UBERT_PRESET": "tiny", "UBERT_DEVICE": "cpu", "UBERT_REVIEW_FILES": REVIEWS}
 SHORT = {"UBERT_PRETRAIN_EPOCHS": "1", "UBERT_FINETUNE_EPOCHS": "2", "OMP_NUM_THREADS": "1"}
