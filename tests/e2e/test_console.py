@@ -192,7 +192,9 @@ def test_each_review_is_shown_with_the_effect_that_the_service_computed(open_pag
     explained = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
     for side, name in [("user", "By u0"), ("item", "About i2")]:
         shown = page.get_by_role("region", name=name).locator("article .effect").all_inner_texts()
-        effects = sorted((one["effect"] for one in explained["reviews"] if one["side"] == side), key=abs, reverse=True)
+        mine = [one for one in explained["reviews"] if one["side"] == side]
+        mine.sort(key=lambda one: (not one["token_contributions"], -abs(one["effect"])))
+        effects = [one["effect"] for one in mine]
         assert len(shown) == len(effects) > 0
         for text, effect in zip(shown, effects, strict=True):
             rounded = f"{abs(effect):.3f}"

@@ -5,15 +5,15 @@ import { day, many, signed } from "./format.js";
 import { LETTER, words } from "./words.js";
 
 const SHOWN = 3; // of each side; the others are one key press away
-const FAINTEST = 0.1; // of the strongest word in this answer: less is left unmarked
-const STRONG = 0.4; // from here on a word also carries its sign
+const FAINTEST = 0.2; // in weights, see below: less is left unmarked
+const STRONG = 0.6; // from here on a word also carries its sign
 const NAMED_WORDS = 3;
 
 export function evidenceSides({ user, item, reviews }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
   return [["user", `By ${user}`, "This user has no reviews that could be read."], ["item", `About ${item}`, "This item has no reviews that could be read."]].map(
     ([side, title, none]) => {
-      const mine = reviews.filter((review) => review.side === side).sort((one, other) => Math.abs(other.effect) - Math.abs(one.effect));
+      const mine = reviews.filter((review) => review.side === side).sort(readFirstThenStrongest);
       return element(
         "section",
         { "aria-label": title },
@@ -25,11 +25,14 @@ export function evidenceSides({ user, item, reviews }) {
   );
 }
 
+const wasRead = (review) => review.token_contributions.length > 0;
+const readFirstThenStrongest = (one, other) => wasRead(other) - wasRead(one) || Math.abs(other.effect) - Math.abs(one.effect);
+
 const cards = (reviews, strongest) =>
   element("ol", { class: "reviews" }, ...reviews.map((review) => element("li", {}, card(review, strongest))));
 
 const theRest = (reviews, strongest) =>
-  element("details", {}, element("summary", {}, `${many(reviews.length, "weaker one")}`), cards(reviews, strongest));
+  element("details", {}, element("summary", {}, `${many(reviews.length, "further review")}`), cards(reviews, strongest));
 
 function card(review, strongest) {
   const counterpart = review.side === "user" ? `on ${review.item}` : `by ${review.user}`;
@@ -59,8 +62,8 @@ function effect(value) {
 }
 
 function body(review, strongest) {
-  const unread = review.token_contributions.length ? [] : [element("p", { class: "note" }, "Its text was not read: it counts by its rating.")];
-  if (review.text === null) return unread.length ? unread : [element("p", { class: "note" }, "The store keeps no texts.")];
+  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, "Its text was not read: it counts by its rating.")];
+  if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, "The store keeps no texts.")] : unread;
   const marked = words(review);
   return [element("p", { class: "text" }, ...markedText(review.text, marked, strongest)), ...summary(marked, strongest), ...unread];
 }
@@ -77,8 +80,11 @@ function markedText(text, marked, strongest) {
   return [...pieces, letters.slice(end).join("")];
 }
 
+// The square root, or the strongest word of the answer would leave all others blank.
+const weightOf = (value, strongest) => (strongest ? Math.sqrt(Math.abs(value) / strongest) : 0);
+
 function markedWord(text, value, strongest) {
-  const weight = strongest ? Math.abs(value) / strongest : 0;
+  const weight = weightOf(value, strongest);
   if (weight < FAINTEST) return text;
   return element(
     "span",
@@ -94,7 +100,7 @@ function markedWord(text, value, strongest) {
 
 // The same in words, for whoever cannot see the marks.
 function summary(marked, strongest) {
-  const strong = marked.filter((word) => LETTER.test(word.text) && Math.abs(word.stars) >= FAINTEST * strongest);
+  const strong = marked.filter((word) => LETTER.test(word.text) && weightOf(word.stars, strongest) >= FAINTEST);
   strong.sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars));
   const named = (sign) => {
     const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => word.text.toLowerCase());

@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 import { percent } from "./format.js";
-import { tokenLabels } from "./words.js";
+import { LETTER, tokenLabels } from "./words.js";
 
 const STRONGEST_PAIRS = 5;
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
@@ -42,18 +42,18 @@ function drawn(weights, labels, direction) {
   return [strongestPairs(weights, labels, direction), grid(weights, labels, readout), readout];
 }
 
+// Of words alone: punctuation and the tokens that stand for no text often draw attention, and tell a reader nothing.
 function strongestPairs(weights, labels, direction) {
-  const pairs = weights.flatMap((row, r) => row.map((weight, c) => ({ weight, r, c })));
-  pairs.sort((one, other) => other.weight - one.weight);
-  const [from, to] = direction === "user" ? ["rows", "columns"] : ["columns", "rows"];
-  const index = { rows: "r", columns: "c" };
-  return element(
-    "p",
-    {},
-    "Strongest: ",
-    pairs.slice(0, STRONGEST_PAIRS).map((pair) => `${labels[from][pair[index[from]]]} → ${labels[to][pair[index[to]]]} ${percent(pair.weight)}`).join(" · "),
-  );
+  const pairs = weights.flatMap((row, r) => row.map((weight, c) => ({ weight, row: labels.rows[r], column: labels.columns[c] })));
+  const ofWords = pairs.filter(({ row, column }) => isWord(row) && isWord(column)).sort((one, other) => other.weight - one.weight);
+  const named = ofWords.slice(0, STRONGEST_PAIRS).map(({ weight, row, column }) => {
+    const [from, to] = direction === "user" ? [row, column] : [column, row];
+    return `${from} → ${to} ${percent(weight)}`;
+  });
+  return element("p", {}, named.length ? `Strongest between words: ${named.join(" · ")}` : "No words meet.");
 }
+
+const isWord = (label) => LETTER.test(label) && !label.startsWith("[");
 
 function grid(weights, labels, readout) {
   const strongest = Math.max(...weights.flat());

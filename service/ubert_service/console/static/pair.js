@@ -108,7 +108,7 @@ export class PairView {
     byId("contributions").replaceChildren(contributionTable(answer));
     const { reviews } = answer;
     byId("evidence-note").textContent = reviews.length
-      ? `${many(reviews.length, "review")}, the strongest first. An effect is the rating less what it would be without the review, computed by rating again.`
+      ? `${many(reviews.length, "review")}: those that the network read before those whose rating alone counts, the strongest first. An effect is the rating less what it would be without the review, computed by rating again.`
       : "No review of either side was read.";
     byId("evidence").replaceChildren(...evidenceSides(answer));
     byId("attention").hidden = answer.heat_map === null;
