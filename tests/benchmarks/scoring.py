@@ -43,7 +43,7 @@ from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.assembly import ScorerBatch
 from ubert_service.engine import ScoringEngine
-from ubert_service.histories import Pair, PairHistories, ReviewFilter, ReviewList
+from ubert_service.histories import Pair, ReviewList, ReviewLists
 from ubert_service.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_service.torch_runtime import TorchRuntime
 from ubert_training.backbones import load_backbone
@@ -84,15 +84,11 @@ class Kept:
             for review in reviews
         }
 
-    def histories(self, pairs: Sequence[Pair], readable: ReviewFilter) -> list[PairHistories]:
-        return [
-            PairHistories(
-                pair=pair,
-                user=self._of_user[pair.user].history(pair.item),
-                item=self._of_item[pair.item].history(pair.user),
-            )
-            for pair in pairs
-        ]
+    def read(self, pairs: Sequence[Pair]) -> ReviewLists:
+        return ReviewLists(
+            users={pair.user: self._of_user[pair.user] for pair in pairs},
+            items={pair.item: self._of_item[pair.item] for pair in pairs},
+        )
 
     def states(self, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
         return {review_id: self._states[review_id] for review_id in review_ids}
