@@ -9,6 +9,7 @@ import { about, readiness, useKey, whenKeyNeeded } from "./service.js";
 import { StatusView } from "./status.js";
 
 const views = { pair: new PairView(), ranking: new RankingView(), status: new StatusView() };
+const HEALTH_PAUSE_MS = 5000;
 let shown = null;
 
 function show() {
@@ -35,6 +36,7 @@ async function showHealth() {
     byId("health").replaceChildren(element("span", { class: "sign good", "aria-hidden": "true" }, "●"), ` Ready, bundle ${bundle}`);
   } catch (problem) {
     byId("health").replaceChildren(element("span", { class: "sign bad", "aria-hidden": "true" }, "▲"), ` ${problem.title}`);
+    setTimeout(showHealth, HEALTH_PAUSE_MS); // a service that warms its memory becomes ready by itself
   }
 }
 
