@@ -104,12 +104,14 @@ def test_a_review_in_one_list_only_is_found_from_either_side_and_written_to_both
     remove(
         url, RedisKeys(VERSION).reviews(Side.ITEM, without_item.item), LmdbKeys(VERSION).line(Side.ITEM, without_item)
     )
+    store.put_texts(VERSION, [(without_user.review_id, "kept")])
     found = states_command("verify", "--store", url)
     assert "one of two lists only" in found.output
     assert states_command("verify", "--store", url, "--repair").exit_code == 0
     assert states_command("verify", "--store", url).exit_code == 0
     assert without_user in store.user_reviews(VERSION, [without_user.user])[0]
     assert without_item in store.item_reviews(VERSION, [without_item.item])[0]
+    assert store.texts(VERSION, [without_user.review_id]) == ["kept"]
 
 
 def test_a_damaged_list_is_named_and_no_state_is_taken_for_unlisted(store: Reopened, url: str) -> None:

@@ -88,9 +88,17 @@ def repair_namespace(store: StateStore, namespace: Namespace, check: NamespaceCh
     for entries in batches([entry for entry in check.one_sided if entry.review_id not in gone], STATES_A_BATCH):
         states = store.states(namespace.version, [entry.review_id for entry in entries])
         whole = [(entry, state) for entry, state in zip(entries, states, strict=True) if state is not None]
-        store.put(namespace.version, whole)
+        _put_again(store, namespace, whole)
         mended += len(whole)
     return mended
+
+
+def _put_again(store: StateStore, namespace: Namespace, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
+    """Write reviews as they are, texts that are kept of them included: writing a review removes its text."""
+    names = [entry.review_id for entry, _ in reviews]
+    texts = list(zip(names, store.texts(namespace.version, names), strict=True))
+    store.put(namespace.version, reviews)
+    store.put_texts(namespace.version, [(name, text) for name, text in texts if text is not None])
 
 
 def _listed(
