@@ -17,7 +17,18 @@ from ubert_service.context import ServiceContext
 from ubert_service.gate import Gate
 from ubert_service.metrics import PrometheusMetrics
 from ubert_service.middleware import BodyLimit, RequestFrame
-from ubert_service.routes import about, console, directory, entities, explain, health, predict, rank, reviews
+from ubert_service.routes import (
+    about,
+    candidate_sets,
+    console,
+    directory,
+    entities,
+    explain,
+    health,
+    predict,
+    rank,
+    reviews,
+)
 from ubert_service.scheduler import QueueLimits, Scheduler
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
@@ -85,7 +96,7 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (predict, rank, explain, reviews, directory, entities, about, health, console):
+    for routes in (predict, rank, explain, reviews, candidate_sets, directory, entities, about, health, console):
         app.include_router(routes.router)
     return app
 

@@ -1,8 +1,9 @@
 """What a route works with: the served bundle, the queue that all blocking work goes through, and whom to report to."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar
 
 import anyio.to_thread
@@ -10,13 +11,14 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Header, HTTPException, Request, Response
 
 from ubert_model.states import REVISION_PATTERN, Revision
+from ubert_service.bringing import BroughtText
 from ubert_service.engine import Prediction
 from ubert_service.errors import CallerGoneError
 from ubert_service.explain import Explanation
 from ubert_service.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.metrics import PrometheusMetrics
 from ubert_service.scheduler import Alone, Lane, Scheduler
-from ubert_service.schemas import LISTED_UNREAD
+from ubert_service.schemas import LEAST_SCORED, LISTED_UNREAD
 from ubert_service.scoring_lane import ScoringLane, most_tokens
 from ubert_service.served import Obstacle, ServedBundle
 from ubert_service.tracing import Tracing
@@ -24,6 +26,9 @@ from ubert_service.tracing import Tracing
 T = TypeVar("T")
 Q = TypeVar("Q")
 
+_GROWTH = 4
+_CAUTION = 0.8
+"""Of the pairs that would fit into the time left at the speed of the last ones, how many are tried."""
 MAX_REQUEST_SECONDS = 3600.0
 REQUEST_TIMEOUT = "X-Request-Timeout"
 READ_VERSION = "X-Read-Version"
@@ -97,6 +102,33 @@ class RequestContext:
         predictions = await self._answer(lane, pairs, tokens)
         for prediction in predictions:
             self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        return predictions
+
+    async def reading(self, user: str, reading: Reading, texts: Sequence[BroughtText]) -> Reading:
+        """The reading with the texts that the request brings along for its user, encoded.
+
+        Raises ``InputError`` for a rating outside the scale, and as :meth:`work` does.
+        """
+        if not texts:
+            return reading
+        served = self.served
+        tokens = len(texts) * served.bundle.manifest.config.max_length
+        return replace(reading, brought=await self.work(lambda: served.bring(user, texts), tokens=tokens))
+
+    async def predict_in_time(self, pairs: Sequence[Pair], reading: Reading, seconds: float) -> list[Prediction]:
+        """Predictions for the first so many pairs as fit into the time since the request arrived.
+
+        Raises as :meth:`predict` does.
+        """
+        until = self.request.state.arrived + seconds
+        predictions: list[Prediction] = []
+        wanted = LEAST_SCORED
+        while wanted and len(predictions) < len(pairs):
+            started = time.monotonic()
+            predictions += await self.predict(pairs[len(predictions) :][:wanted], reading)
+            now = time.monotonic()
+            wanted = min(_GROWTH * wanted, int(_CAUTION * wanted * (until - now) / (now - started)))
+            wanted = max(0, wanted)
         return predictions
 
     async def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW) -> Explanation:

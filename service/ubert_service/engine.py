@@ -78,6 +78,11 @@ class ScoringEngine:
         )
         return [predictions[pair] for pair in pairs]
 
+    def reviewed_items(self, user: str, reading: Reading = EVERY_REVIEW) -> frozenset[str]:
+        """The items of the user's reviews, as far as they are read. Raises ``StoreError`` and ``StateError``."""
+        (reviews,) = self._residents.review_lists([user], [])
+        return frozenset(review.item for review in (*reviews.read_by(reading), *reading.of_caller(user)))
+
     def rate(self, histories: Sequence[PairHistories], brought: BroughtReviews | None = None) -> list[Prediction]:
         """A prediction for each pair of histories, in order, ``brought`` being what the store has not of them.
 

@@ -27,6 +27,10 @@ class LostRevisionError(InputError):
     """A caller wants to read its own write, and the store has never got so far."""
 
 
+class UnknownCandidateSetError(InputError):
+    """No set of candidates is kept under this name."""
+
+
 class ReviewNameTakenError(InputError):
     """A caller chose a name that stands for a review of another user or item."""
 

@@ -70,6 +70,22 @@ class ObservedStore:
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
         return self._store.list_lengths(version)
 
+    def candidate_sets(self) -> list[str]:
+        with self._timed("candidate_sets"):
+            return self._store.candidate_sets()
+
+    def put_candidates(self, name: str, items: Sequence[str]) -> None:
+        with self._timed("put_candidates"):
+            self._store.put_candidates(name, items)
+
+    def candidates(self, name: str) -> list[str] | None:
+        with self._timed("candidates"):
+            return self._store.candidates(name)
+
+    def delete_candidates(self, name: str) -> bool:
+        with self._timed("delete_candidates"):
+            return self._store.delete_candidates(name)
+
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         with self._timed("missing"):
             return self._store.missing(version, entries)

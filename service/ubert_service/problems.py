@@ -24,6 +24,7 @@ from ubert_service.errors import (
     OverloadedError,
     ReviewNameTakenError,
     UnauthenticatedError,
+    UnknownCandidateSetError,
     UnknownItemError,
     UnknownReviewError,
     UnknownUserError,
@@ -70,6 +71,7 @@ LOST_REVISION = ProblemType(
     status=412,
     title="The state store has never seen the write of this X-Read-Version",
 )
+UNKNOWN_CANDIDATE_SET = ProblemType(name="unknown-candidate-set", status=404, title="There is no such candidate set")
 REVIEW_NAME_TAKEN = ProblemType(
     name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
 )
@@ -93,6 +95,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     UnknownUserError: UNKNOWN_USER,
     UnknownItemError: UNKNOWN_ITEM,
     UnknownReviewError: UNKNOWN_REVIEW,
+    UnknownCandidateSetError: UNKNOWN_CANDIDATE_SET,
     ReviewNameTakenError: REVIEW_NAME_TAKEN,
     LostRevisionError: LOST_REVISION,
     NotReadyError: NOT_READY,
@@ -130,7 +133,7 @@ STORE_PROBLEMS = (
 BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
 """What any route may answer that reads a body."""
 
-SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, LOST_REVISION, DEVICE_UNAVAILABLE)
+SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, UNUSABLE_INPUT, LOST_REVISION, DEVICE_UNAVAILABLE)
 """What ``/predict`` and ``/rank`` may answer."""
 
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.states import MAX_IDENTIFIER_BYTES, ReviewEntry, identifier_bytes
+from ubert_service.bringing import BroughtText
+from ubert_service.candidate_sets import NAME_PATTERN
 from ubert_service.directory import Listed
 from ubert_service.evidence import Basis, Reason
 from ubert_service.histories import Reading
@@ -29,6 +31,11 @@ LISTED_UNREAD = 10
 """Reviews a side that count and are not read, of which an explanation tells the effect."""
 MAX_CANDIDATES = 10_000
 MAX_EXCLUDED = 1_000
+MAX_USER_TEXTS = 20
+MAX_USER_TEXT_CHARACTERS = 10_000
+MAX_BUDGET_MS = 60_000
+LEAST_SCORED = 16
+"""Candidates that are rated however short the latency budget is."""
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
@@ -67,6 +74,7 @@ ReviewId = Annotated[
     ),
     AfterValidator(_storable),
 ]
+CandidateSetName = Annotated[str, Field(pattern=NAME_PATTERN)]
 IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
 UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that the whole answer was made with.")]
@@ -108,11 +116,45 @@ AsOf = Annotated[
 ]
 
 
+class UserText(_Request):
+    """Something that the user has written, as a review if it has a rating and an item."""
+
+    text: str = Field(min_length=1, max_length=MAX_USER_TEXT_CHARACTERS, repr=False)
+    rating: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="In stars, within the scale of the bundle. Without one, only what the text says is read.",
+    )
+    item: Identifier | None = Field(
+        default=None, description="What it is about. It is then left out of the rating of that item."
+    )
+
+    def brought(self) -> BroughtText:
+        return BroughtText(text=self.text, rating=self.rating, item=self.item)
+
+
+UserTexts = Annotated[
+    list[UserText],
+    Field(
+        max_length=MAX_USER_TEXTS,
+        description=(
+            "Texts of the user of this request, newest first: read for this answer alone, as if they were reviews "
+            "newer than any in the store. They are not stored. A user without history is rated by them."
+        ),
+    ),
+]
+
+
 class _RatingRequest(_Request):
     """What any request for ratings may say of the reviews that are read for it."""
 
     exclude_review_ids: ExcludedReviews = []
     as_of: AsOf = None
+    user_texts: UserTexts = []
+
+    def brought(self) -> list[BroughtText]:
+        """The texts that it brings along."""
+        return [text.brought() for text in self.user_texts]
 
     def reading(self) -> Reading:
         """Which reviews of the store are read."""
@@ -128,9 +170,18 @@ class PredictRequest(_RatingRequest):
 
     pairs: list[PairRequest] = Field(min_length=1, max_length=MAX_PAIRS)
 
+    @model_validator(mode="after")
+    def _texts_are_of_one_user(self) -> Self:
+        if self.user_texts and len({pair.user for pair in self.pairs}) > 1:
+            raise ValueError("user_texts belong to one user, but the pairs name several; send a request a user")
+        return self
+
 
 class RankRequest(_RatingRequest):
-    """A user and the items to order for that user; a candidate that is repeated counts where it stands first."""
+    """A user and the items to order for that user, either sent or stored as a candidate set.
+
+    A candidate that is repeated counts where it stands first.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -139,10 +190,46 @@ class RankRequest(_RatingRequest):
     )
 
     user: Identifier
-    candidates: list[Identifier] = Field(min_length=1, max_length=MAX_CANDIDATES)
+    candidates: Annotated[list[Identifier], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = None
+    candidate_set: CandidateSetName | None = Field(
+        default=None, description="The name of a stored set, in place of `candidates`."
+    )
+    exclude_rated: bool = Field(default=False, description="Leave out what the user has reviewed.")
+    min_rating: float | None = Field(
+        default=None, allow_inf_nan=False, description="Leave out what is rated lower, in stars."
+    )
+    latency_budget_ms: float | None = Field(
+        default=None,
+        gt=0,
+        le=MAX_BUDGET_MS,
+        allow_inf_nan=False,
+        description=(
+            "Milliseconds from the arrival of the request in which to rate as many candidates as fit, in their order, "
+            f"and the first {LEAST_SCORED} in any case; by default all."
+        ),
+    )
     top_k: int | None = Field(
         default=None, ge=1, le=MAX_CANDIDATES, description="Answer with the best so many only; by default with all."
     )
+
+    @model_validator(mode="after")
+    def _candidates_come_once(self) -> Self:
+        if (self.candidates is None) == (self.candidate_set is None):
+            raise ValueError("send either candidates or candidate_set")
+        return self
+
+
+class CandidateSetRequest(_Request):
+    """Items to rank later; one that is repeated counts where it stands first."""
+
+    items: list[Identifier] = Field(min_length=1, max_length=MAX_CANDIDATES)
+
+
+class CandidateSetAnswer(_Answer):
+    """A stored set of items."""
+
+    name: str
+    items: list[str]
 
 
 class ExplainRequest(_RatingRequest):
@@ -343,6 +430,8 @@ class RankAnswer(_Answer):
     user: str
     bundle: BundleId
     codec: Codec
+    candidates: int = Field(description="Distinct candidates, less those that `exclude_rated` has left out.")
+    scored: int = Field(description="How many of them were rated: the first so many, if the budget was short.")
     items: list[PairPrediction]
 
 

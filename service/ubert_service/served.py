@@ -1,5 +1,6 @@
 """A bundle made ready to serve: loaded, its graph on a device, its states looked up in a store."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -8,11 +9,14 @@ from ubert_model.bundle import ENCODER_GRAPH, EXPLAINER_GRAPH, Bundle
 from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
+from ubert_service.bringing import BroughtText, bring
+from ubert_service.candidate_sets import CandidateSets
 from ubert_service.directory import EntityDirectory
 from ubert_service.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.engine import ScoringEngine
 from ubert_service.explain import Explainer
 from ubert_service.explainer_graph import OnnxExplainer, OutputParting
+from ubert_service.histories import BroughtReviews
 from ubert_service.keeping import ResidentsKeeper
 from ubert_service.listing import ReviewListing
 from ubert_service.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
@@ -134,6 +138,11 @@ class ServedBundle:
             texts=self.texts,
         )
 
+    def bring(self, user: str, texts: Sequence[BroughtText]) -> BroughtReviews:
+        """Encode what a request brings along for its user. Raises as :func:`bringing.bring` does."""
+        manifest = self.bundle.manifest
+        return bring(texts, user=user, encoder=self.encoder, scale=manifest.config.scale, mean=manifest.bias.mean)
+
     @cached_property
     def texts(self) -> ReviewTexts:
         """The texts of reviews, if they are kept."""
@@ -145,6 +154,11 @@ class ServedBundle:
             tokens_a_row=self.bundle.manifest.config.tokens_a_row,
             keeps=self.keeps_texts,
         )
+
+    @cached_property
+    def candidate_sets(self) -> CandidateSets:
+        """The stored sets of items to rank."""
+        return CandidateSets(self.store)
 
     @cached_property
     def listing(self) -> ReviewListing:

@@ -58,6 +58,7 @@ class RedisKeys:
     """
 
     NAMESPACES = b"ubert:namespaces"
+    CANDIDATES = b"ubert:candidates"
     _ESCAPES = str.maketrans({char: f"%{ord(char):02X}" for char in "%:{}"})
 
     def __init__(self, version: str) -> None:
@@ -107,6 +108,8 @@ class LmdbKeys:
     """
 
     VERSION_BYTES = 8
+    CANDIDATES = b"ubertset"
+    """Stands where the others have a version: no namespace has its own description below it."""
     _CHANGE = b"\x00\x00"
     _SHARD = b"\x00\x01"
     _TEXT = b"\x00\x02"
@@ -151,6 +154,10 @@ class LmdbKeys:
     def line(self, side: Side, entry: ReviewEntry) -> bytes:
         digest = blake2b(identifier_bytes(entry.review_id), digest_size=16).digest()
         return self.reviews(side, side.entity(entry)) + digest
+
+    @classmethod
+    def candidates(cls, name: str) -> bytes:
+        return cls.CANDIDATES + identifier_bytes(name)
 
     @classmethod
     def list_of(cls, line: bytes) -> bytes:

@@ -28,10 +28,12 @@ from ubert_model.states.keys import LmdbKeys, Side
 from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
+    pack_candidates,
     pack_line,
     pack_namespace,
     pack_shard,
     pack_text,
+    unpack_candidates,
     unpack_line,
     unpack_namespace,
     unpack_shard,
@@ -159,6 +161,23 @@ class LmdbStore:
         if since == now:  # no transaction of any process has written since, so this needs none either
             return Changes(revision=now, marks=frozenset())
         return self._transact(lambda transaction: _changes(transaction, keys, since))
+
+    def candidate_sets(self) -> list[str]:
+        prefix = LmdbKeys.CANDIDATES
+        return self._transact(
+            lambda transaction: [key[len(prefix) :].decode() for key, _ in _sizes(transaction, prefix, prefix)]
+        )
+
+    def put_candidates(self, name: str, items: Sequence[str]) -> None:
+        key, packed = LmdbKeys.candidates(name), pack_candidates(items)
+        self._transact(lambda transaction: transaction.put(key, packed), write=True)
+
+    def candidates(self, name: str) -> list[str] | None:
+        packed = self._transact(lambda transaction: _copied(transaction.get(LmdbKeys.candidates(name))))
+        return None if packed is None else unpack_candidates(packed, name)
+
+    def delete_candidates(self, name: str) -> bool:
+        return self._transact(lambda transaction: transaction.delete(LmdbKeys.candidates(name)), write=True)
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         keys = LmdbKeys(version)

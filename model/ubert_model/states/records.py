@@ -7,6 +7,7 @@ the review identifier, the counterpart (the item in a user's list, the user in a
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, StoreError
@@ -64,6 +65,20 @@ def unpack_text(packed: bytes | memoryview, review_id: str) -> str:
     if end < 0 or (zlib.crc32(packed[:end]),) != _CHECKSUM.unpack_from(packed, end):
         raise CorruptStateError(f"the stored text of review {review_id!r} is damaged: write the review again")
     return str(packed[:end], "utf-8")
+
+
+def pack_candidates(items: Sequence[str]) -> bytes:
+    """Compressed JSON, which carries a checksum."""
+    return zlib.compress(json.dumps(list(items)).encode())
+
+
+def unpack_candidates(packed: bytes | memoryview, name: str) -> list[str]:
+    """Inverse of :func:`pack_candidates`. Raises ``CorruptStateError``."""
+    try:
+        items: list[str] = json.loads(zlib.decompress(packed))
+    except (zlib.error, ValueError) as error:
+        raise CorruptStateError(f"the stored candidate set {name!r} is damaged: write it again") from error
+    return items
 
 
 def pack_namespace(namespace: Namespace) -> bytes:

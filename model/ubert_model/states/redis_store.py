@@ -31,10 +31,12 @@ from ubert_model.states.keys import RedisKeys, Side, identifier_bytes
 from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
+    pack_candidates,
     pack_line,
     pack_namespace,
     pack_shard,
     pack_text,
+    unpack_candidates,
     unpack_line,
     unpack_namespace,
     unpack_shard,
@@ -169,6 +171,21 @@ class RedisStore:
         for _, fields in entries[1:]:
             marks |= unpack_marks(fields[_MARKS])
         return Changes(revision=told[-1], marks=frozenset(marks))
+
+    def candidate_sets(self) -> list[str]:
+        (names,) = self._run([("HKEYS", RedisKeys.CANDIDATES)])
+        return sorted(name.decode() for name in names)
+
+    def put_candidates(self, name: str, items: Sequence[str]) -> None:
+        self._run([("HSET", RedisKeys.CANDIDATES, identifier_bytes(name), pack_candidates(items))])
+
+    def candidates(self, name: str) -> list[str] | None:
+        (packed,) = self._run([("HGET", RedisKeys.CANDIDATES, identifier_bytes(name))])
+        return None if packed is None else unpack_candidates(packed, name)
+
+    def delete_candidates(self, name: str) -> bool:
+        (removed,) = self._run([("HDEL", RedisKeys.CANDIDATES, identifier_bytes(name))])
+        return bool(removed)
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         keys = RedisKeys(version)

@@ -84,6 +84,18 @@ class StateStore(Protocol):
         longer be told (too many, or lost with the data) are answered as everything.
         """
 
+    def candidate_sets(self) -> list[str]:
+        """The names of all sets of candidates, which belong to no namespace, in order."""
+
+    def put_candidates(self, name: str, items: Sequence[str]) -> None:
+        """Keep a set of items under a name of 1 to 256 bytes, instead of the one that is there."""
+
+    def candidates(self, name: str) -> list[str] | None:
+        """The items of a set, in order; None where there is none."""
+
+    def delete_candidates(self, name: str) -> bool:
+        """Remove a set. Was there one?"""
+
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         """For each review: is its state or either of its list lines absent?"""
 

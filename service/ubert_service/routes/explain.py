@@ -16,7 +16,8 @@ async def explain(request: ExplainRequest, context: Context) -> ExplainAnswer:
     review, the words that matter, and the two reviews that attend most to each other.
     """
     served = context.served
-    explanation = await context.explain(Pair(user=request.user, item=request.item), request.reading())
+    reading = await context.reading(request.user, request.reading(), request.brought())
+    explanation = await context.explain(Pair(user=request.user, item=request.item), reading)
     return ExplainAnswer.explaining(
         explanation, bundle=served.bundle_id, codec=served.codec.name, coverage=served.coverage
     )

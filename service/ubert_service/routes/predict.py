@@ -19,7 +19,8 @@ async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
     """
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
     served = context.served
-    predictions = await context.predict(pairs, request.reading())
+    reading = await context.reading(pairs[0].user, request.reading(), request.brought())
+    predictions = await context.predict(pairs, reading)
     return PredictAnswer(
         bundle=served.bundle_id,
         codec=served.codec.name,

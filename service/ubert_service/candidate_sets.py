@@ -1,0 +1,41 @@
+"""Named sets of items that `/rank` orders without being sent them each time. They belong to no bundle."""
+
+from collections.abc import Sequence
+
+from ubert_model.errors import InputError
+from ubert_model.states import StateStore
+from ubert_service.errors import UnknownCandidateSetError
+
+MAX_SETS = 100
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+
+
+class CandidateSets:
+    """Keeps sets in the state store. Thread-safe, keeps nothing between calls."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    def write(self, name: str, items: Sequence[str]) -> list[str]:
+        """Keep a set under a name, instead of the one that it may stand for; its distinct items, in order.
+
+        Raises ``InputError`` if there are as many sets as there may be, and ``StoreError``.
+        """
+        names = self._store.candidate_sets()
+        if name not in names and len(names) >= MAX_SETS:
+            raise InputError(f"there are {len(names)} candidate sets, at most {MAX_SETS} are kept; delete one first")
+        distinct = list(dict.fromkeys(items))
+        self._store.put_candidates(name, distinct)
+        return distinct
+
+    def read(self, name: str) -> list[str]:
+        """Raises ``UnknownCandidateSetError`` and ``StoreError``."""
+        items = self._store.candidates(name)
+        if items is None:
+            raise UnknownCandidateSetError(f"there is no candidate set {name!r}; PUT /candidate-sets/{name} makes one")
+        return items
+
+    def remove(self, name: str) -> None:
+        """Raises ``UnknownCandidateSetError`` and ``StoreError``."""
+        if not self._store.delete_candidates(name):
+            raise UnknownCandidateSetError(f"there is no candidate set {name!r}")

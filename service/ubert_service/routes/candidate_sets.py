@@ -1,0 +1,49 @@
+"""``/candidate-sets``: items that are ranked again and again, stored once."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, status
+
+from ubert_service.context import JSON_BODY, Context
+from ubert_service.problems import BODY_PROBLEMS, STORE_PROBLEMS, UNKNOWN_CANDIDATE_SET, UNUSABLE_INPUT, documented
+from ubert_service.schemas import CandidateSetAnswer, CandidateSetName, CandidateSetRequest
+
+router = APIRouter(tags=["candidate sets"])
+
+Name = Annotated[CandidateSetName, Path()]
+
+
+@router.put(
+    "/candidate-sets/{name}",
+    summary="Store a candidate set",
+    dependencies=[JSON_BODY],
+    responses=documented(*BODY_PROBLEMS, *STORE_PROBLEMS, UNUSABLE_INPUT),
+)
+async def write_candidate_set(name: Name, request: CandidateSetRequest, context: Context) -> CandidateSetAnswer:
+    """Store items under a name, in place of those that it stood for. All bundles over the store share the sets."""
+    sets = context.served.candidate_sets
+    items = await context.work(lambda: sets.write(name, request.items))
+    return CandidateSetAnswer(name=name, items=items)
+
+
+@router.get(
+    "/candidate-sets/{name}",
+    summary="The items of a candidate set",
+    responses=documented(*STORE_PROBLEMS, UNKNOWN_CANDIDATE_SET),
+)
+async def read_candidate_set(name: Name, context: Context) -> CandidateSetAnswer:
+    """The items in their order."""
+    sets = context.served.candidate_sets
+    return CandidateSetAnswer(name=name, items=await context.work(lambda: sets.read(name)))
+
+
+@router.delete(
+    "/candidate-sets/{name}",
+    summary="Remove a candidate set",
+    status_code=status.HTTP_204_NO_CONTENT,
+    responses=documented(*STORE_PROBLEMS, UNKNOWN_CANDIDATE_SET),
+)
+async def remove_candidate_set(name: Name, context: Context) -> None:
+    """The items themselves stay as they are."""
+    sets = context.served.candidate_sets
+    await context.work(lambda: sets.remove(name))

@@ -1,0 +1,112 @@
+"""Reviews that a request brings along: worth what they would be if they were stored, and leaving no trace."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import StateStore
+from ubert_service.app import create_app
+from ubert_service.schemas import MAX_USER_TEXTS
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+ROUNDING = 1e-5
+NEWEST = 60
+"""Unix seconds after every review of the corpus."""
+TEXTS = [
+    {"text": "All big color.", "rating": 5, "item": "i2"},
+    {"text": "A board, bought cheap, came back.", "rating": 2, "item": "i13"},
+]
+ITEMS = [f"i{number}" for number in range(14)]
+
+
+@pytest.fixture
+def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
+    """Over a store of the test's own."""
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
+    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+        yield client
+
+
+def rank(client: httpx.Client, user: str, **options: Any) -> dict[str, dict[str, Any]]:
+    answer = client.post("/rank", json={"user": user, "candidates": ITEMS, **options}).raise_for_status().json()
+    return {one["item"]: one for one in answer["items"]}
+
+
+@pytest.mark.parametrize("user", ["newcomer", "u1"])
+def test_texts_sent_along_are_worth_what_they_would_be_as_stored_reviews(client: httpx.Client, user: str) -> None:
+    before = rank(client, user)
+    brought = rank(client, user, user_texts=TEXTS)
+    for age, review in enumerate(TEXTS):
+        client.post("/reviews", json={**review, "user": user, "timestamp": NEWEST - age}).raise_for_status()
+    stored = rank(client, user)
+
+    for item in ITEMS:
+        for stars in ("rating", "interval"):
+            assert brought[item].pop(stars) == pytest.approx(stored[item].pop(stars), abs=ROUNDING)
+        assert brought[item] == stored[item]
+    assert any(brought[item]["basis"] == "full" for item in ITEMS)
+    assert any(before[item] != stored[item] for item in ITEMS)
+
+
+def test_they_leave_nothing_in_the_store_nor_in_the_next_answer(
+    client: httpx.Client, lmdb_store: StateStore, tiny: TinyBundle
+) -> None:
+    version = tiny.bundle.manifest.namespace("fp32").version
+    written, answered = lmdb_store.changes(version, None).revision, rank(client, "u1")
+    rank(client, "u1", user_texts=TEXTS)
+    assert lmdb_store.changes(version, None).revision == written  # no transaction has written since
+    assert rank(client, "u1") == answered
+
+
+def test_one_without_a_rating_is_read_but_does_not_count(client: httpx.Client) -> None:
+    (basis,) = {one["basis"] for one in rank(client, "newcomer", candidates=["i0"]).values()}
+    silent = rank(client, "newcomer", candidates=["i0"], user_texts=[{"text": "All big color."}])["i0"]
+    rated = rank(client, "newcomer", candidates=["i0"], user_texts=[{"text": "All big color.", "rating": 1}])["i0"]
+    explained = client.post(
+        "/explain", json={"user": "newcomer", "item": "i0", "user_texts": [{"text": "All big color."}]}
+    ).json()
+    (review,) = (one for one in explained["reviews"] if one["side"] == "user")
+    assert (basis, silent["basis"], silent["user_reviews"]) == ("one_side", "full", 1)
+    assert silent["rating"] != rated["rating"]
+    assert explained["contributions"]["user_bias"] == 0
+    assert (review["item"], review["rating"], review["text"]) == (None, None, "All big color.")
+
+
+def test_a_text_about_the_item_is_left_out_of_its_rating(client: httpx.Client) -> None:
+    plain = rank(client, "newcomer", candidates=["i2"])["i2"]
+    assert rank(client, "newcomer", candidates=["i2"], user_texts=TEXTS[:1])["i2"] == plain
+
+
+def test_a_text_that_is_stored_already_is_not_read_twice(client: httpx.Client) -> None:
+    review = {**TEXTS[1], "user": "newcomer", "timestamp": 0}
+    client.post("/reviews", json=review).raise_for_status()
+    once = rank(client, "newcomer")
+    assert rank(client, "newcomer", user_texts=TEXTS[1:] * 2) == once
+
+
+def test_an_effect_of_a_text_is_what_the_rating_is_without_it(client: httpx.Client) -> None:
+    question = {"user": "newcomer", "item": "i0", "user_texts": TEXTS}
+    answer = client.post("/explain", json=question).raise_for_status().json()
+    for review in answer["reviews"]:
+        without = client.post("/explain", json={**question, "exclude_review_ids": [review["review_id"]]}).json()
+        assert review["effect"] == pytest.approx(answer["rating"] - without["rating"], abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"user_texts": [{"text": ""}]}, "invalid-request"),
+        ({"user_texts": [{"text": "a"}] * (MAX_USER_TEXTS + 1)}, "invalid-request"),
+        ({"user_texts": [{"text": "a", "rating": 6}]}, "unusable-input"),
+        ({"user_texts": [{"text": "a"}], "pairs": [{"user": u, "item": "i"} for u in "ab"]}, "invalid-request"),
+    ],
+)
+def test_texts_that_cannot_be_used_are_refused(client: httpx.Client, body: dict[str, Any], name: str) -> None:
+    response = client.post("/predict", json={"pairs": [{"user": "u", "item": "i"}], **body})
+    assert (response.status_code, response.json()["type"]) == (422, f"urn:u-bert:problem:{name}")
