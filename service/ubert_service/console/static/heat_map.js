@@ -15,7 +15,7 @@ export function heatMap({ heat_map: map, reviews }) {
   const side = (name, id) => reviews.find((review) => review.side === name && review.review_id === id);
   const user = side("user", map.user_review_id);
   const item = side("item", map.item_review_id);
-  const labels = { rows: tokenLabels(user), columns: tokenLabels(item) };
+  const labels = { rows: tokenLabels(user, map.user_attention.length), columns: tokenLabels(item, map.item_attention.length) };
   const weights = { user: map.user_attention, item: transposed(map.item_attention) }; // rows are the user's in both
   const body = element("div");
   const show = (direction) => body.replaceChildren(...drawn(weights[direction], labels, direction));

@@ -19,9 +19,9 @@ export function words({ text, token_spans: spans, token_contributions: contribut
   return found;
 }
 
-// One label for each token, the two that stand for no text included.
-export function tokenLabels({ text, token_spans: spans, tokens }) {
-  if (text === null || !spans) return Array.from({ length: tokens }, (_, index) => `token ${index + 1}`);
+// One label for each row of a review's states, the two that stand for no text included.
+export function tokenLabels({ text, token_spans: spans }, rows) {
+  if (text === null || !spans) return Array.from({ length: rows }, (_, index) => `token ${index + 1}`);
   const letters = Array.from(text);
   return spans.map(([start, end], index) => (start === end ? (index === 0 ? "[CLS]" : "[SEP]") : letters.slice(start, end).join("")));
 }
