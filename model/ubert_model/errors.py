@@ -43,3 +43,7 @@ class StoreUnavailableError(StoreError):
 
 class DeviceUnavailableError(UbertError):
     """A device (a GPU) was asked for and this process has none."""
+
+
+class BaselineError(UbertError):
+    """A model to compare with cannot be had: its library is missing, or fails."""

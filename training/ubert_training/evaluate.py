@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ubert_training.atomic import write_text
-from ubert_training.baselines import baseline_ratings
+from ubert_training.baselines.surprise_models import baseline_ratings
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetune import KIND, SPLIT
 from ubert_training.finetuning_task import FineTuning, network_outputs

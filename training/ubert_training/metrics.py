@@ -66,6 +66,21 @@ def relative_change(errors: Errors, baseline_errors: Errors, seed: int = 0) -> E
     return _estimate(float(squared.mean() / baseline.mean() - 1), resampled)
 
 
+def bootstrap_means(columns: Errors, seed: int = 0) -> list[Estimate]:
+    """Mean of every column with its interval; rows are pairs, and all columns are resampled together.
+
+    Shape:
+        columns: (P, M), such as squared errors of M models on the same P pairs.
+    """
+    pairs = len(columns)
+    rng = np.random.default_rng([seed, pairs])
+    means = np.empty((RESAMPLES, columns.shape[1]))
+    for number in range(RESAMPLES):  # one at a time: all of them at once would fill the memory
+        drawn = np.bincount(rng.integers(0, pairs, pairs), minlength=pairs)  # how often each pair, (P,)
+        means[number] = drawn @ columns / pairs
+    return [_estimate(float(column.mean()), means[:, index]) for index, column in enumerate(columns.T)]
+
+
 def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
     """Positions of the pairs whose entity has that many reviews to read; empty slices are left out."""
     found = {

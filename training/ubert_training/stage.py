@@ -30,7 +30,7 @@ class Stage:
     @property
     def fingerprint(self) -> str:
         """Digest of what was asked, 16 hexadecimal characters."""
-        return hashlib.sha256(json.dumps([self.kind, self.inputs], sort_keys=True).encode()).hexdigest()[:16]
+        return fingerprint_of(self.kind, self.inputs)
 
     def open(self, *, force: bool = False) -> bool:
         """Claim the directory. True if the stage is already finished; ``force`` discards what others left.
@@ -93,6 +93,11 @@ def finished_stage(directory: Path, kind: str) -> dict[str, Any]:
         state = "unfinished" if found["kind"] == kind else f"a {found['kind']}"
         raise InputError(f"{directory} is {state}; run `ubert {kind}` to its end first")
     return found
+
+
+def fingerprint_of(kind: str, inputs: Mapping[str, Any]) -> str:
+    """Digest of all that determines a result, 16 hexadecimal characters."""
+    return hashlib.sha256(json.dumps([kind, plain(inputs)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def digest_of(names: Iterable[str]) -> str:

@@ -1,0 +1,71 @@
+"""Baselines: tuned without the test part, whatever their library does."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.small_corpus import small_table
+from ubert_model.errors import BaselineError
+from ubert_training.baselines.cornac_models import cornac_baselines
+from ubert_training.baselines.surprise_models import surprise_baselines
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Rows, combinations, tuned
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import random_split
+
+TABLE = small_table(users=40, items=12)
+SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+TRUTH = TABLE.rating[SPLIT.test].astype(np.float64)
+CORNAC = {baseline.name: baseline for baseline in cornac_baselines()}
+
+
+def constant(table: ReviewTable, train: Rows) -> Fit:
+    def fit(settings: Mapping[str, Any], seed: int) -> Rate:
+        return lambda rows: np.full(len(rows), settings["value"])
+
+    return fit
+
+
+def constant_baseline(*values: float) -> Baseline:
+    grid = combinations(value=values)
+    return Baseline(name="constant", library="none", version=lambda: "1", grid=grid, prepare=constant)
+
+
+def test_tuning_looks_at_validation_and_never_at_the_test_part() -> None:
+    ratings = TABLE.rating.copy()
+    ratings[SPLIT.validation], ratings[SPLIT.test] = 2.0, 5.0
+    best = tuned(constant_baseline(1.0, 2.0, 5.0), replace(TABLE, rating=ratings), SPLIT, seed=0)
+    assert best.settings == {"value": 2.0}
+
+
+def test_ratings_stay_on_the_scale_and_no_number_is_an_error() -> None:
+    assert set(tuned(constant_baseline(9.0), TABLE, SPLIT, seed=0).ratings) == {5.0}
+    with pytest.raises(BaselineError, match="constant"):
+        tuned(constant_baseline(float("nan")), TABLE, SPLIT, seed=0)
+
+
+@pytest.mark.parametrize("name", ["PMF", "biased MF", "HFT"])
+def test_a_baseline_of_cornac_learns_and_repeats_itself(name: str) -> None:
+    pytest.importorskip("cornac")
+    baseline = replace(CORNAC[name], grid=CORNAC[name].grid[-1:])
+    if name == "HFT":
+        baseline = replace(baseline, grid=({**baseline.grid[0], "max_iter": 1},))
+    first, again = (tuned(baseline, TABLE, SPLIT, seed=0).ratings for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    mean = tuned(surprise_baselines()[0], TABLE, SPLIT, seed=0).ratings
+    assert np.square(first - TRUTH).mean() < np.square(mean - TRUTH).mean()
+
+
+def test_users_and_items_that_training_lacks_are_rated_too() -> None:
+    pytest.importorskip("cornac")
+    known = [row for row in SPLIT.train.tolist() if TABLE.user[row] != TABLE.user[SPLIT.test[0]]]
+    fit = CORNAC["biased MF"].prepare(TABLE, np.array(known))
+    assert np.isfinite(fit(CORNAC["biased MF"].grid[0], 0)(SPLIT.test[:1])).all()
+
+
+def test_a_failure_inside_a_library_is_one_named_error() -> None:
+    broken = replace(CORNAC["PMF"], grid=({"no_such_setting": 1},))
+    with pytest.raises(BaselineError, match=r"PMF \(Cornac\): \w+: "):
+        tuned(broken, TABLE, SPLIT, seed=0)

@@ -1,0 +1,236 @@
+"""`ubert bench accuracy`: cells computed once, fair differences, and a report that says what came out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from support.small_corpus import small_table
+from ubert_model.config import RatingScale
+from ubert_model.errors import BaselineError
+from ubert_training.accuracy.bench import compute_cells, ordered_cells
+from ubert_training.accuracy.cells import Cell, CellRatings, CellStore, Contender
+from ubert_training.accuracy.distortions import ONE_WORD, Distortion, distorted
+from ubert_training.accuracy.folds import Fold, make_folds
+from ubert_training.accuracy.report import markdown, write_report
+from ubert_training.accuracy.summary import AccuracyReport, PlantedTruth, summarise
+from ubert_training.accuracy.variants import SHUFFLED, UBERT, VARIANTS, MeasuredBaseline, MeasuredVariant
+from ubert_training.baselines.surprise_models import surprise_baselines
+from ubert_training.cli import make_app
+from ubert_training.lexicon import Lexicon
+from ubert_training.recipe import Recipe
+from ubert_training.workplace import Workplace
+
+TABLE = small_table(users=40)
+ROWS = np.arange(len(TABLE))
+MEAN, BIAS = surprise_baselines()[:2]
+VARIANT = {variant.name: variant for variant in VARIANTS}
+
+
+@pytest.fixture(scope="module")
+def folds(tmp_path_factory: pytest.TempPathFactory) -> list[Fold]:
+    return make_folds(TABLE, ROWS, "folds", 3, tmp_path_factory.mktemp("splits"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted:
+    """A contender whose squared errors are the mean baseline's, moved by a constant."""
+
+    name: str
+    above: float = 0.0
+    round: int = 0
+    seeded: bool = True
+    fails: bool = False
+
+    def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:
+        return {"planted": self.name}
+
+    def rate(self, fold: Fold, seed: int) -> CellRatings:
+        if self.fails:
+            raise BaselineError("the library is missing")
+        squared = np.square(fold.truth - float(TABLE.rating[fold.split.train].mean(dtype=np.float64)))
+        wiggle = np.random.default_rng([seed, fold.number]).normal(0, 0.01, len(squared))
+        return CellRatings(squared_errors=squared + self.above + wiggle, covered=np.ones(len(squared), dtype=bool))
+
+
+def computed(tmp_path: Path, folds: list[Fold], *contenders: Contender) -> tuple[list[Cell], CellStore]:
+    store = CellStore(tmp_path / "cells")
+    cells = ordered_cells(folds, [0, 1], [MeasuredBaseline(baseline=MEAN, round=0), *contenders])
+    compute_cells(cells, store, until=float("inf"), began=lambda _: None, ended=lambda _: None)
+    return cells, store
+
+
+def report_of(tmp_path: Path, folds: list[Fold], *contenders: Contender) -> AccuracyReport:
+    return summarise(*computed(tmp_path, folds, *contenders), "folds", None)
+
+
+def test_every_review_is_tested_once_and_histories_leave_the_test_part_out(folds: list[Fold]) -> None:
+    tested = np.concatenate([fold.split.test for fold in folds])
+    assert sorted(tested.tolist()) == ROWS.tolist()
+    fold = folds[0]
+    row = fold.split.test[0]
+    expected = sum(TABLE.user[other] == TABLE.user[row] for other in fold.split.train.tolist())
+    assert fold.user_counts[0] == expected
+
+
+def test_cells_that_the_first_paragraph_needs_come_first_and_fold_by_fold(folds: list[Fold]) -> None:
+    contenders: list[Contender] = [
+        Planted(name="late", round=2),
+        Planted(name=UBERT),
+        Planted(name="steady", seeded=False),
+    ]
+    cells = ordered_cells(folds[:2], [0, 1], contenders)
+    assert [(cell.contender.name, cell.seed, cell.fold.number) for cell in cells] == [
+        (UBERT, 0, 0),
+        ("steady", 0, 0),
+        (UBERT, 0, 1),
+        ("steady", 0, 1),
+        (UBERT, 1, 0),
+        (UBERT, 1, 1),
+        *[("late", seed, fold) for seed in (0, 1) for fold in (0, 1)],
+    ]
+
+
+def test_a_finished_cell_is_never_computed_again(tmp_path: Path, folds: list[Fold]) -> None:
+    cells, store = computed(tmp_path, folds, Planted(name=UBERT))
+    begun: list[Cell] = []
+    compute_cells(cells, CellStore(store.directory), until=float("inf"), began=begun.append, ended=lambda _: None)
+    assert not begun
+    other = replace(cells[0], seed=7, contender=Planted(name=UBERT))
+    compute_cells([*cells, other], store, until=float("inf"), began=begun.append, ended=lambda _: None)
+    assert begun == [other]
+
+
+def test_no_cell_begins_after_the_time_limit_and_the_report_counts_what_is_missing(
+    tmp_path: Path, folds: list[Fold]
+) -> None:
+    store = CellStore(tmp_path)
+    cells = ordered_cells(folds, [0], [Planted(name=UBERT)])
+    compute_cells(cells, store, until=0.0, began=lambda _: pytest.fail("begun"), ended=lambda _: None)
+    report = summarise(cells, store, "folds", None)
+    assert (report.missing, report.planned) == (3, 3)
+    assert "3 of 3 cells are missing" in markdown(report)
+
+
+@pytest.mark.parametrize(
+    ("above", "verdict"), [(-0.1, "U-BERT beats"), (0.0, "U-BERT cannot be told from"), (0.1, "U-BERT loses to")]
+)
+def test_the_first_paragraph_says_whether_u_bert_beats_the_best_baseline(
+    tmp_path: Path, folds: list[Fold], above: float, verdict: str
+) -> None:
+    report = report_of(tmp_path, folds, Planted(name=UBERT, above=above))
+    assert report.best_baseline == "mean"
+    assert report.difference is not None
+    assert report.difference.value == pytest.approx(above, abs=0.003)
+    assert verdict in markdown(report).split("\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("above", "verdict"), [(0.1, "It does read"), (0.0, "it scores the same"), (-0.1, "it scores the same")]
+)
+def test_the_first_paragraph_says_whether_shuffled_reviews_score_the_same(
+    tmp_path: Path, folds: list[Fold], above: float, verdict: str
+) -> None:
+    report = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name=SHUFFLED, above=above))
+    assert verdict in markdown(report).split("\n")[0]
+
+
+def test_slices_hold_every_pair_once_a_side(tmp_path: Path, folds: list[Fold]) -> None:
+    report = report_of(tmp_path, folds, Planted(name=UBERT))
+    for side in ("user", "item"):
+        assert sum(entry.pairs for entry in report.slices if entry.side == side) == len(TABLE)
+
+
+def test_a_baseline_that_cannot_be_had_is_named_with_its_error_and_tried_again(
+    tmp_path: Path, folds: list[Fold]
+) -> None:
+    report = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name="absent", fails=True))
+    assert report.failed == 6
+    assert "- absent: the library is missing" in markdown(report)
+    again = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name="absent"))
+    assert again.failed == 0
+
+
+def test_the_share_of_the_gain_is_1_at_the_floor_and_0_at_the_best_biases(tmp_path: Path, folds: list[Fold]) -> None:
+    truth = PlantedTruth(best_with_text=0.4, best_with_biases=0.6)
+    assert [truth.share_of_gain(mse) for mse in (0.4, 0.6, 0.7)] == pytest.approx([1.0, 0.0, -0.5])
+    report = summarise(*computed(tmp_path, folds, Planted(name=UBERT)), "folds", truth)
+    assert "SYNTHETIC" in markdown(report)
+    written = write_report(report, tmp_path)
+    assert json.loads(written[0].read_text(encoding="utf-8"))["truth"]["best_with_text"] == 0.4
+    assert all(path.stat().st_size > 0 for path in written)
+
+
+def test_shuffling_moves_texts_within_a_domain_and_no_rating(folds: list[Fold]) -> None:
+    table, split = distorted(TABLE, folds[0].split, Distortion(texts="shuffled"), seed=0)
+    assert split is folds[0].split
+    np.testing.assert_array_equal(table.rating, TABLE.rating)
+    for domain in TABLE.domains:
+        rows = TABLE.rows_of_domains(domain).tolist()
+        assert sorted(table.text[row] for row in rows) == sorted(TABLE.text[row] for row in rows)
+    assert np.mean([a == b for a, b in zip(table.text, TABLE.text, strict=True)]) < 0.2
+    silent, _ = distorted(TABLE, folds[0].split, Distortion(texts="one word"), seed=0)
+    assert set(silent.text) == {ONE_WORD}
+
+
+def test_fewer_reviews_leave_the_evaluated_pairs_as_they_are(folds: list[Fold]) -> None:
+    split = folds[0].split
+    table, smaller = distorted(TABLE, split, Distortion(share=0.5), seed=0)
+    for part in ("validation", "test"):
+        before = [TABLE.review_id[row] for row in getattr(split, part).tolist()]
+        assert [table.review_id[row] for row in getattr(smaller, part).tolist()] == before
+    kept = {table.review_id[row] for row in smaller.train.tolist()}
+    assert kept < {TABLE.review_id[row] for row in split.train.tolist()}
+    assert len(kept) == round(0.5 * len(split.train))
+
+
+def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: Path, folds: list[Fold]) -> None:
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    recipe = Recipe.of_preset("tiny", RatingScale())
+
+    def pretrained(name: str, *, seed: int = 0, **model: object) -> Path | None:
+        variant = replace(VARIANT[name], **({"model": model} if model else {}))
+        measured = MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace)
+        return workplace.pretrained(measured.job(folds[0], seed))
+
+    assert pretrained(UBERT) == pretrained(UBERT, match_pooling="mean") == pretrained(UBERT, rating_base="none")
+    assert pretrained("u-bert without pre-training") is None
+    others = {name: pretrained(name) for name in VARIANT if name not in (UBERT, "u-bert without pre-training")}
+    assert pretrained(UBERT) not in others.values()
+    assert len(set(others.values())) == len(others)
+    assert pretrained(UBERT, seed=1) != pretrained(UBERT)
+
+
+def test_the_bench_continues_and_ends_in_the_same_report(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "reviews.parquet")
+    arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--folds", "2", "--seeds", "0", "--preset", "tiny"]
+    arguments += ["--finetune-epochs", "1", "--target", "domain-0", "--out", str(tmp_path / "out")]
+    arguments += ["--variants", f"{UBERT},u-bert without pre-training,{BIAS.name}"]
+
+    def invoke(*more: str) -> str:
+        app = make_app(["bench"])
+        done = CliRunner().invoke(app, [*arguments, *more], env={"COLUMNS": "240"}, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "6 of 6 cells are missing" in invoke("--minutes", "0")
+    first = invoke()
+    assert "are missing" not in first
+    report = (tmp_path / "out" / "accuracy.json").read_bytes()
+    assert not list((tmp_path / "out" / "states").iterdir())
+    assert not list((tmp_path / "out" / "runs").iterdir())
+    again = invoke()
+    assert "fold 0" not in again
+    assert (tmp_path / "out" / "accuracy.json").read_bytes() == report
+
+
+def test_an_unknown_variant_is_refused_by_name(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "reviews.parquet")
+    arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path), "--variants", "best"]
+    done = CliRunner().invoke(make_app(["bench"]), arguments)
+    assert "variants = 'best': use default, all, or some of: u-bert" in str(done.exception)

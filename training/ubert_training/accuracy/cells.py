@@ -1,0 +1,128 @@
+"""Cells: one model on one fold by one seed, computed once and kept under the digest of all that it is made from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.errors import UbertError
+from ubert_training.accuracy.folds import Fold
+from ubert_training.atomic import replacing, write_text
+from ubert_training.stage import fingerprint_of, plain
+
+RATINGS = "ratings.npz"
+CELL = "cell.json"
+FAILURE = "failure.txt"
+KIND = "accuracy cell"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CellRatings:
+    """Squared errors of a fold's test pairs, (P,) in stars².
+
+    ``covered``: does each pair's interval hold its rating? (P,), for models that give intervals. ``settings``: what
+    tuning chose.
+    """
+
+    squared_errors: NDArray[np.float64]
+    covered: NDArray[np.bool_] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Contender(Protocol):
+    """A model that can be measured on a fold."""
+
+    @property
+    def name(self) -> str:
+        """In words, for the report; unlike any other's."""
+
+    @property
+    def round(self) -> int:
+        """Cells of a lower round are computed first."""
+
+    @property
+    def seeded(self) -> bool:
+        """Does another seed give other ratings?"""
+
+    def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:
+        """All that determines its ratings of a fold, beside the fold itself."""
+
+    def rate(self, fold: Fold, seed: int) -> CellRatings:
+        """Train and rate the test pairs. Raises ``UbertError`` where that cannot be done."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """``seed`` is the first one for a model that draws nothing."""
+
+    fold: Fold
+    seed: int
+    contender: Contender
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal characters."""
+        return fingerprint_of(KIND, self.inputs)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        inputs = {
+            "table": self.fold.table.fingerprint,
+            "split": self.fold.digests,
+            "seed": self.seed if self.contender.seeded else None,
+            **self.contender.inputs(self.fold, self.seed),
+        }
+        return dict(plain(inputs))
+
+
+class CellStore:
+    """Finished cells, a directory each; the JSON file is written last and says that a cell is whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def has(self, cell: Cell) -> bool:
+        """Was it measured already?"""
+        return (self.directory / cell.fingerprint / CELL).is_file()
+
+    def load(self, cell: Cell) -> CellRatings | None:
+        """What was measured, or None if it was not yet."""
+        if not self.has(cell):
+            return None
+        path = self.directory / cell.fingerprint
+        described = json.loads((path / CELL).read_text(encoding="utf-8"))
+        with np.load(path / RATINGS) as stored:
+            covered = stored.get("covered")
+            return CellRatings(squared_errors=stored["squared_errors"], covered=covered, settings=described["settings"])
+
+    def save(self, cell: Cell, ratings: CellRatings, *, seconds: float) -> None:
+        """Keep a finished cell."""
+        path = self.directory / cell.fingerprint
+        columns: dict[str, Any] = {"squared_errors": ratings.squared_errors}
+        if ratings.covered is not None:
+            columns["covered"] = ratings.covered
+        with replacing(path / RATINGS) as partial, partial.open("wb") as file:
+            np.savez(file, **columns)
+        described = {
+            "model": cell.contender.name,
+            "fold": cell.fold.number,
+            "seconds": round(seconds, 1),
+            "settings": ratings.settings,
+            "inputs": cell.inputs,
+        }
+        write_text(path / CELL, json.dumps(plain(described), indent=2, ensure_ascii=False) + "\n")
+        (path / FAILURE).unlink(missing_ok=True)
+
+    def note_failure(self, cell: Cell, error: UbertError) -> None:
+        """Remember why a cell cannot be had; another run tries it again."""
+        write_text(self.directory / cell.fingerprint / FAILURE, f"{error}\n")
+
+    def failure(self, cell: Cell) -> str | None:
+        """Why the last attempt at a cell failed."""
+        path = self.directory / cell.fingerprint / FAILURE
+        return path.read_text(encoding="utf-8").strip() if path.is_file() else None

@@ -1,0 +1,159 @@
+"""The report of ``ubert bench accuracy``: its words and tables, as Markdown, and all of it as JSON."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ubert_training.accuracy.plots import plot_models, plot_slices
+from ubert_training.accuracy.summary import AccuracyReport, ModelErrors, Slice
+from ubert_training.accuracy.variants import SHUFFLED, UBERT
+from ubert_training.atomic import write_text
+from ubert_training.baselines.cornac_models import NOT_COMPARED
+from ubert_training.metrics import Estimate
+from ubert_training.stage import plain
+
+REPORT = "accuracy"
+COVERAGE, COVERAGE_TOLERANCE, SLICE_TOLERANCE, LEAST_SLICE = 0.90, 0.015, 0.04, 200
+
+
+def write_report(report: AccuracyReport, directory: Path) -> list[Path]:
+    """``accuracy.json``, ``accuracy.md``, and the pictures there is something to show in."""
+    paths = [directory / f"{REPORT}.json", directory / f"{REPORT}.md"]
+    write_text(paths[0], json.dumps(_without_nan(plain(report)), indent=2, ensure_ascii=False) + "\n")
+    write_text(paths[1], markdown(report))
+    for name, plot, shown in (("models", plot_models, report.models), ("slices", plot_slices, report.slices)):
+        if any(not isinstance(entry, ModelErrors) or entry.cells for entry in shown):
+            paths.append(directory / f"{REPORT}-{name}.png")
+            plot(report, paths[-1])
+    return paths
+
+
+def markdown(report: AccuracyReport) -> str:
+    """The whole report; its first paragraph says what came out."""
+    parts = [
+        " ".join(conclusions(report)),
+        f"{_extent(report)} MSE in stars², ± the standard deviation over cells. Differences are U-BERT's MSE minus the "
+        "other's on the same pairs, each pair's error averaged over the seeds first, with the 95% interval of a "
+        "bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of each fold.",
+        _models_table(report),
+    ]
+    if report.slices:
+        parts.append(f"By the number of reviews in the history, U-BERT against {report.best_baseline}:")
+        parts.append(_slices_table(report.slices))
+    if report.coverage is not None:
+        parts.append(_coverage(report))
+    if report.truth is not None:
+        truth = report.truth
+        parts.append(
+            f"The corpus is SYNTHETIC: who knows all that was planted reaches {truth.best_with_text:.4f}, the best sum "
+            f"of biases {truth.best_with_biases:.4f}; a share of 100% of the gain is the whole way between."
+        )
+    absent = [f"{model.name}: {model.failure}" for model in report.models if model.failure is not None]
+    absent += [f"{name}: {reason}" for name, reason in NOT_COMPARED.items()]
+    parts.append("Not compared:\n\n" + "\n".join(f"- {line}" for line in absent))
+    return "\n\n".join(parts) + "\n"
+
+
+def conclusions(report: AccuracyReport) -> Iterator[str]:
+    """Plain sentences: does U-BERT beat the best baseline, does shuffled text score the same, is anything missing?"""
+    ubert = report.model(UBERT)
+    if ubert is None or report.difference is None or report.relative is None:
+        yield "Nothing can be said yet: no fold has both U-BERT and a baseline."
+    else:
+        verdict = {
+            -1: f"U-BERT beats the best tuned baseline, {report.best_baseline}",
+            0: f"U-BERT cannot be told from the best tuned baseline, {report.best_baseline}",
+            1: f"U-BERT loses to the best tuned baseline, {report.best_baseline}",
+        }[_sign(report.difference)]
+        yield f"**{verdict}**: its MSE differs by {report.relative:+.2%}, {report.difference.signed()} stars²."
+        yield _about_shuffled(report.shuffled)
+    if report.truth is not None and ubert is not None and ubert.share_of_gain is not None:
+        yield f"It gets {ubert.share_of_gain:.0%} of the gain that the planted text allows (SYNTHETIC corpus)."
+    if report.failed:
+        yield f"{report.failed} of {report.planned} cells cannot be had; why stands at the end."
+    if report.missing:
+        yield f"{report.missing} of {report.planned} cells are missing; the same command continues with them."
+
+
+def _about_shuffled(shuffled: Estimate | None) -> str:
+    if shuffled is None:
+        return f"Whether it reads is open: `{SHUFFLED}` was not measured."
+    if _sign(shuffled) < 0:
+        return f"It does read: trained on shuffled reviews its MSE is higher ({shuffled.signed()})."
+    return (
+        f"**Trained on shuffled reviews it scores the same** ({shuffled.signed()}): "
+        "whatever it gains does not come from what the reviews say."
+    )
+
+
+def _sign(difference: Estimate) -> int:
+    """−1 or 1 where the interval lies on one side of 0, else 0."""
+    return -1 if difference.high < 0 else 1 if difference.low > 0 else 0
+
+
+def _extent(report: AccuracyReport) -> str:
+    seeds = ", ".join(map(str, report.seeds))
+    if report.split == "time":
+        return f"One split by time (train on the past), seeds {seeds}."
+    return f"{report.folds} folds, every review tested once; seeds {seeds}."
+
+
+def _models_table(report: AccuracyReport) -> str:
+    header = ["model", "cells", "MSE", "MSE of U-BERT − this"]
+    rows = []
+    for model in report.models:
+        mse = f"{model.mse:.4f} ± {model.spread:.4f}" if model.cells else "–"
+        name = f"{model.name} (baseline)" if model.baseline else model.name
+        row = [name, f"{model.cells}/{model.planned}", mse, model.difference.signed() if model.difference else ""]
+        rows.append([*row, _share(model)] if report.truth else row)
+    return _table([*header, "share of the text's gain"] if report.truth else header, rows)
+
+
+def _share(model: ModelErrors) -> str:
+    return "" if model.share_of_gain is None else f"{model.share_of_gain:.0%}"
+
+
+def _slices_table(slices: Sequence[Slice]) -> str:
+    rows = [
+        [
+            f"{entry.side}: {entry.reviews}",
+            f"{entry.pairs:,}",
+            f"{entry.ubert.value:.4f}",
+            f"{entry.baseline.value:.4f}",
+            entry.difference.signed(),
+            f"{entry.coverage:.1%}",
+        ]
+        for entry in slices
+    ]
+    return _table(["history", "pairs", "U-BERT", "best baseline", "difference", "in the 90% interval"], rows)
+
+
+def _coverage(report: AccuracyReport) -> str:
+    assert report.coverage is not None
+    off = [
+        f"{entry.side} {entry.reviews} ({entry.coverage:.1%})"
+        for entry in report.slices
+        if entry.pairs >= LEAST_SLICE and abs(entry.coverage - COVERAGE) > SLICE_TOLERANCE
+    ]
+    kept = "within" if abs(report.coverage - COVERAGE) <= COVERAGE_TOLERANCE else "outside"
+    slices = f"off in {', '.join(off)}" if off else "kept in all"
+    return (
+        f"The 90% intervals hold {report.coverage:.1%} of the ratings, {kept} 90 ± {100 * COVERAGE_TOLERANCE:g}%; in "
+        f"slices of {LEAST_SLICE} pairs or more, 90 ± {100 * SLICE_TOLERANCE:g}% is {slices}."
+    )
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    ruler = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ruler, *rows))
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN: what was not measured is null."""
+    if isinstance(value, dict):
+        return {name: _without_nan(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,226 @@
+"""What the finished cells say: errors by model, differences on the same pairs, slices, coverage."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_training.accuracy.cells import Cell, CellRatings, CellStore, Contender
+from ubert_training.accuracy.folds import Fold
+from ubert_training.accuracy.variants import SHUFFLED, UBERT, is_baseline
+from ubert_training.metrics import Estimate, bootstrap_means, history_slices
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelErrors:
+    """One model. ``mse`` and ``spread`` (standard deviation) are over its ``cells`` finished of ``planned``.
+
+    ``difference``: U-BERT's MSE minus its own, on the pairs that both rated, seeds averaged for each pair first.
+    ``share_of_gain``: of the gain over biases that the texts of a synthetic corpus allow; it can be below 0.
+    """
+
+    name: str
+    baseline: bool
+    cells: int
+    planned: int
+    mse: float
+    spread: float
+    difference: Estimate | None
+    share_of_gain: float | None
+    failure: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Test pairs by the length of one side's history: U-BERT against the best baseline, and its intervals."""
+
+    side: str
+    reviews: str
+    pairs: int
+    ubert: Estimate
+    baseline: Estimate
+    difference: Estimate
+    coverage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlantedTruth:
+    """Errors that a synthetic corpus allows at best, in stars²."""
+
+    best_with_text: float
+    best_with_biases: float
+
+    def share_of_gain(self, mse: float) -> float:
+        """Of the gain over the best biases that the texts allow; 1 is all of it."""
+        return (self.best_with_biases - mse) / (self.best_with_biases - self.best_with_text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyReport:
+    """All of it. Differences are U-BERT's MSE minus the other's: below 0, U-BERT is better.
+
+    ``difference`` and ``relative`` (as a share of its MSE) are to the best baseline, ``shuffled`` is to U-BERT
+    trained on reviews that were shuffled over users and items.
+    """
+
+    split: str
+    folds: int
+    seeds: Sequence[int]
+    missing: int
+    failed: int
+    planned: int
+    models: Sequence[ModelErrors]
+    best_baseline: str | None
+    difference: Estimate | None
+    relative: float | None
+    shuffled: Estimate | None
+    slices: Sequence[Slice]
+    coverage: float | None
+    truth: PlantedTruth | None
+
+    def model(self, name: str) -> ModelErrors | None:
+        """A model by its name, if it has a finished cell."""
+        return next((model for model in self.models if model.name == name and model.cells), None)
+
+
+class _Pooled:
+    """A model's squared errors over folds: each pair's mean over the seeds that are finished."""
+
+    def __init__(self, contender: Contender, cells: Sequence[tuple[Cell, CellRatings]]) -> None:
+        self.contender = contender
+        self.mses = [float(ratings.squared_errors.mean()) for _, ratings in cells]
+        self._by_fold: dict[int, list[CellRatings]] = {}
+        for cell, ratings in cells:
+            self._by_fold.setdefault(cell.fold.number, []).append(ratings)
+
+    @property
+    def folds(self) -> set[int]:
+        return set(self._by_fold)
+
+    def column(self, folds: Sequence[Fold]) -> Column:
+        """Of all test pairs of these folds, end to end."""
+        return np.concatenate(
+            [np.mean([cell.squared_errors for cell in self._by_fold[fold.number]], axis=0) for fold in folds]
+        )
+
+    def covered(self, folds: Sequence[Fold]) -> Column:
+        """Share of the seeds whose interval held the rating."""
+        shares: list[Column] = []
+        for fold in folds:
+            held = [cell.covered for cell in self._by_fold[fold.number] if cell.covered is not None]
+            shares.append(np.mean(held, axis=0))
+        return np.concatenate(shares)
+
+
+def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: PlantedTruth | None) -> AccuracyReport:
+    """Read what is finished of the planned ``cells``."""
+    folds = {cell.fold.number: cell.fold for cell in cells}
+    contenders = {cell.contender.name: cell.contender for cell in cells}
+    pooled = {name: _Pooled(contender, _finished(cells, store, name)) for name, contender in contenders.items()}
+    ubert = pooled.get(UBERT)
+    shared = [fold for number, fold in folds.items() if ubert is not None and number in ubert.folds]
+    best = _best_baseline(pooled.values(), shared)
+    differences = _differences(pooled, folds)
+    models = [_model(entry, differences, cells, store, truth) for entry in pooled.values()]
+    to_best = differences[best] if best else None
+    return AccuracyReport(
+        split=split,
+        folds=len(folds),
+        seeds=sorted({cell.seed for cell in cells}),
+        missing=sum(not store.has(cell) and store.failure(cell) is None for cell in cells),
+        failed=sum(store.failure(cell) is not None for cell in cells),
+        planned=len(cells),
+        models=sorted(models, key=lambda model: (model.cells == 0, model.mse)),
+        best_baseline=best,
+        difference=to_best,
+        relative=to_best.value / float(pooled[best].column(shared).mean()) if best and to_best else None,
+        shuffled=differences.get(SHUFFLED),
+        slices=_slices(pooled[UBERT], pooled[best], shared) if best else [],
+        coverage=float(ubert.covered(shared).mean()) if ubert is not None and shared else None,
+        truth=truth,
+    )
+
+
+def _finished(cells: Sequence[Cell], store: CellStore, name: str) -> list[tuple[Cell, CellRatings]]:
+    loaded = ((cell, store.load(cell)) for cell in cells if cell.contender.name == name)
+    return [(cell, ratings) for cell, ratings in loaded if ratings is not None]
+
+
+def _best_baseline(pooled: Iterable[_Pooled], shared: Sequence[Fold]) -> str | None:
+    """Chosen on the test pairs themselves: of several equals that favours the baselines, never U-BERT."""
+    needed = {fold.number for fold in shared}
+    competing = [entry for entry in pooled if is_baseline(entry.contender) and needed <= entry.folds]
+    if not needed or not competing:
+        return None
+    return min(competing, key=lambda entry: float(entry.column(shared).mean())).contender.name
+
+
+def _differences(pooled: Mapping[str, _Pooled], folds: Mapping[int, Fold]) -> dict[str, Estimate]:
+    """U-BERT's MSE minus each other's, on the folds that both have; equal folds are resampled at once."""
+    ubert = pooled.get(UBERT)
+    if ubert is None:
+        return {}
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name, entry in pooled.items():
+        in_common = tuple(sorted(ubert.folds & entry.folds))
+        if name != UBERT and in_common:
+            groups.setdefault(in_common, []).append(name)
+    differences: dict[str, Estimate] = {}
+    for numbers, names in groups.items():
+        chosen = [folds[number] for number in numbers]
+        mine = ubert.column(chosen)
+        columns = np.stack([mine - pooled[name].column(chosen) for name in names], axis=1)  # (P, models)
+        differences |= zip(names, bootstrap_means(columns), strict=True)
+    return differences
+
+
+def _model(
+    entry: _Pooled,
+    differences: Mapping[str, Estimate],
+    cells: Sequence[Cell],
+    store: CellStore,
+    truth: PlantedTruth | None,
+) -> ModelErrors:
+    mine = [cell for cell in cells if cell.contender is entry.contender]
+    failures = [failure for cell in mine if (failure := store.failure(cell)) is not None]
+    mse = float(np.mean(entry.mses)) if entry.mses else float("nan")
+    return ModelErrors(
+        name=entry.contender.name,
+        baseline=is_baseline(entry.contender),
+        cells=len(entry.mses),
+        planned=len(mine),
+        mse=mse,
+        spread=float(np.std(entry.mses)) if entry.mses else float("nan"),
+        difference=differences.get(entry.contender.name),
+        share_of_gain=truth.share_of_gain(mse) if truth is not None and entry.mses else None,
+        failure=failures[0] if failures else None,
+    )
+
+
+def _slices(ubert: _Pooled, best: _Pooled, folds: Sequence[Fold]) -> list[Slice]:
+    sides: Mapping[str, Callable[[Fold], Column]] = {
+        "user": lambda fold: fold.user_counts,
+        "item": lambda fold: fold.item_counts,
+    }
+    errors = np.stack([ubert.column(folds), best.column(folds)], axis=1)  # (P, 2)
+    columns = np.concatenate([errors, errors[:, :1] - errors[:, 1:]], axis=1)  # (P, 3)
+    covered = ubert.covered(folds)
+    slices = []
+    for side, counts in sides.items():
+        for name, index in history_slices(np.concatenate([counts(fold) for fold in folds])).items():
+            mine, theirs, difference = bootstrap_means(columns[index])
+            slices.append(
+                Slice(
+                    side=side,
+                    reviews=name,
+                    pairs=len(index),
+                    ubert=mine,
+                    baseline=theirs,
+                    difference=difference,
+                    coverage=float(covered[index].mean()),
+                )
+            )
+    return slices

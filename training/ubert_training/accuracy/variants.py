@@ -1,0 +1,165 @@
+"""The variants of U-BERT that are compared, and the baselines, as things that can be measured on a fold."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ubert_model.config import require
+from ubert_training.accuracy.cells import CellRatings, Contender
+from ubert_training.accuracy.distortions import Distortion, distorted
+from ubert_training.accuracy.folds import Fold
+from ubert_training.baselines.cornac_models import cornac_baselines
+from ubert_training.baselines.surprise_models import surprise_baselines
+from ubert_training.baselines.tuning import Baseline, tuned
+from ubert_training.evaluate import rate_test_part
+from ubert_training.recipe import Recipe
+from ubert_training.stage import digest_of
+from ubert_training.workplace import Job, Workplace
+
+UBERT = "u-bert"
+SHUFFLED = "reviews shuffled over users and items"
+NO_TEXT = "no review text"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+HEADLINE, DEFAULT, REST = 0, 1, 2
+"""Rounds: what the first paragraph of the report needs, what `--variants default` adds, what `all` adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What is different from the recipe: fields of its configuration, of pre-training's options, of the reviews."""
+
+    name: str
+    model: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    pretraining: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    pretrained: bool = True
+    distortion: Distortion = field(default_factory=Distortion)
+    round: int = REST
+
+
+PAPER_OPTIONS = MappingProxyType(
+    {
+        "rating_base": "none",
+        "history_ratings": False,
+        "id_embeddings": "free",
+        "tokens_a_row": 1,
+        "match_pooling": "max",
+    }
+)
+
+VARIANTS = (
+    Variant(name=UBERT, round=HEADLINE),
+    Variant(name=SHUFFLED, distortion=Distortion(texts="shuffled"), round=HEADLINE),
+    Variant(name="u-bert without pre-training", pretrained=False, round=DEFAULT),
+    Variant(name=NO_TEXT, distortion=Distortion(texts="one word"), round=DEFAULT),
+    # Table 3
+    Variant(name="without task 1", pretraining={"masking": "none"}),
+    Variant(name="without task 2", pretraining={"beta": 0.0}),
+    Variant(name="random masking", pretraining={"masking": "random"}),
+    # Figure 4
+    *(
+        Variant(name=f"{share:.0%} of the pre-training reviews", pretraining={"fraction": share})
+        for share in (0.25, 0.5, 0.75)
+    ),
+    *(Variant(name=f"{share:.0%} of the reviews", distortion=Distortion(share=share)) for share in (0.25, 0.5, 0.75)),
+    Variant(name="paper options", model=PAPER_OPTIONS),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredVariant:
+    """A variant of a recipe, trained in a workplace (a :class:`Contender`)."""
+
+    variant: Variant
+    recipe: Recipe
+    workplace: Workplace
+    seeded: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    @property
+    def round(self) -> int:
+        return self.variant.round
+
+    def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:  # noqa: ARG002
+        return {
+            "recipe": self._recipe(seed),
+            "distortion": self.variant.distortion,
+            "lexicon": digest_of(sorted(self.workplace.lexicon.words)) if self.variant.pretrained else None,
+        }
+
+    def job(self, fold: Fold, seed: int) -> Job:
+        """What is to be trained."""
+        table, split = distorted(fold.table, fold.split, self.variant.distortion, seed)
+        changed = self.variant.distortion.texts != "kept"
+        marks = {"texts": self.variant.distortion.texts, "seed": seed} if changed else {}
+        return Job(table=table, split=split, recipe=self._recipe(seed), marks=marks)
+
+    def rate(self, fold: Fold, seed: int) -> CellRatings:
+        job = self.job(fold, seed)
+        name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}"
+        run = self.workplace.run(job, name)
+        states = self.workplace.states(job)
+        rated = rate_test_part(job.table, run, states=states, device=job.recipe.finetuning.device)
+        self.workplace.forget_run(name)
+        return CellRatings(squared_errors=np.square(rated.predicted - rated.truth), covered=rated.covered)
+
+    def _recipe(self, seed: int) -> Recipe:
+        variant = self.variant
+        varied = self.recipe.varied(model=variant.model, pretraining=variant.pretraining, pretrained=variant.pretrained)
+        return varied.seeded(seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredBaseline:
+    """A baseline, tuned on the validation part of the fold (a :class:`Contender`)."""
+
+    baseline: Baseline
+    round: int
+
+    @property
+    def name(self) -> str:
+        return self.baseline.name
+
+    @property
+    def seeded(self) -> bool:
+        return self.baseline.seeded
+
+    def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:  # noqa: ARG002
+        baseline = self.baseline
+        return {"baseline": baseline.name, "library": [baseline.library, baseline.version()], "grid": baseline.grid}
+
+    def rate(self, fold: Fold, seed: int) -> CellRatings:
+        best = tuned(self.baseline, fold.table, fold.split, seed)
+        return CellRatings(squared_errors=np.square(best.ratings - fold.truth), settings=best.settings)
+
+
+def choose_contenders(asked: str, recipe: Recipe, workplace: Workplace) -> list[Contender]:
+    """``default`` (all baselines and what the first paragraph needs), ``all``, or names separated by commas.
+
+    Raises ``ConfigError`` naming the names there are.
+    """
+    contenders: list[Contender] = [
+        *(MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace) for variant in VARIANTS),
+        *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in surprise_baselines()),
+        *(MeasuredBaseline(baseline=baseline, round=DEFAULT) for baseline in cornac_baselines()),
+    ]
+    if asked == "all":
+        return contenders
+    if asked == "default":
+        return [contender for contender in contenders if contender.round <= DEFAULT]
+    names = [name.strip() for name in asked.split(",")]
+    known = {contender.name: contender for contender in contenders}
+    for name in names:
+        require(name in known, "variants", name, f"use default, all, or some of: {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def is_baseline(contender: Contender) -> bool:
+    """Does it compete for the place of the best baseline?"""
+    return isinstance(contender, MeasuredBaseline)

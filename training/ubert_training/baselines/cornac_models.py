@@ -1,0 +1,132 @@
+"""Factorisations and review models of Cornac, an optional library: PMF, biased MF, HFT, NARRE and HRDR.
+
+Only the training reviews reach it, so the review of a pair that is asked for is never an input. While they
+train, NARRE and HRDR do read the target review among the others: that is how they were published.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from ubert_model.errors import BaselineError
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Rows, Settings, combinations
+from ubert_training.reviews.table import ReviewTable
+
+LIBRARY = "Cornac"
+MOST_WORDS = 2000
+"""Vocabulary of HFT, whose sampler visits every word of every review in Python."""
+HFT_LENGTH: Mapping[str, tuple[int, ...]] = MappingProxyType({"k": (10,), "max_iter": (10,), "grad_iter": (10,)})
+"""Its objective visits every user and item in Python, too: more rounds cost minutes a candidate."""
+Make = Callable[[Any, Settings, int, Any], Any]
+"""Cornac's models, settings, seed and training set → a recommender to fit."""
+
+NOT_COMPARED: Mapping[str, str] = MappingProxyType(
+    {
+        "GMF and NeuMF": "Cornac trains them on clicks and sampled non-clicks: they give a probability and no rating",
+        "DeepCoNN": "in no library that is still kept up; Cornac has NARRE, which the paper finds better",
+        "RMG, AHN and DAML": "in no library that is still kept up",
+    }
+)
+"""Models of the literature that stay out, and why."""
+
+
+def cornac_baselines() -> tuple[Baseline, ...]:
+    """The rating predictors that Cornac has; what is not installed shows when it is fitted."""
+    rates = (0.001, 0.005)
+    neural = {"n_factors": (16,), "dropout_rate": (0.5,), "max_iter": (5,), "learning_rate": (0.001, 0.0003)}
+    return (
+        _cornac(
+            "PMF",
+            _plain("PMF", variant="linear"),
+            combinations(k=(10,), lambda_reg=(0.01, 0.1, 0.3), learning_rate=rates, max_iter=(50, 200)),
+        ),
+        _cornac(
+            "biased MF",
+            _plain("MF", use_bias=True),
+            combinations(k=(10,), lambda_reg=(0.02, 0.1), learning_rate=(0.005, 0.01), max_iter=(20, 50)),
+        ),
+        _cornac("HFT", _hft, combinations(lambda_text=(0.1, 0.5), l2_reg=(1.0, 5.0), **HFT_LENGTH), "item"),
+        _cornac("NARRE", _plain("NARRE"), combinations(**neural), "review"),
+        _cornac("HRDR", _plain("HRDR"), combinations(**neural), "review"),
+    )
+
+
+def _cornac(name: str, make: Make, grid: tuple[Settings, ...], text: str | None = None) -> Baseline:
+    """``text``: how the model wants reviews: ``item`` (one document an item), ``review``, or not at all."""
+
+    def prepare(table: ReviewTable, train: Rows) -> Fit:
+        with _failures_named(name):
+            importlib.import_module("cornac")
+            training = _training_set(table, train, text)
+
+        def fit(settings: Settings, seed: int) -> Rate:
+            with _failures_named(name):
+                # HFT draws from numpy's global generator, whatever seed it is given.
+                np.random.seed(seed)
+                model = make(importlib.import_module("cornac.models"), settings, seed, training)
+                model.fit(training)
+            return lambda rows: _ratings(name, model, table, rows)
+
+        return fit
+
+    return Baseline(name=name, library=LIBRARY, version=_version, grid=grid, prepare=prepare)
+
+
+def _plain(model: str, **fixed: Any) -> Make:
+    return lambda models, settings, seed, _: getattr(models, model)(**fixed, **settings, seed=seed, verbose=False)
+
+
+def _hft(models: Any, settings: Settings, seed: int, training: Any) -> Any:
+    return models.HFT(**settings, vocab_size=training.item_text.vocab.size, seed=seed, verbose=False)
+
+
+def _training_set(table: ReviewTable, train: Rows, text: str | None) -> Any:
+    cornac_data = importlib.import_module("cornac.data")
+    rows = list({_pair(table, row): row for row in train.tolist()}.values())  # of a pair, the newest review counts
+    training = cornac_data.Dataset.from_uir([(*_pair(table, row), float(table.rating[row])) for row in rows])
+    if text is not None:
+        reviews = cornac_data.ReviewModality(
+            data=[(*_pair(table, row), table.text[row]) for row in rows],
+            group_by="item" if text == "item" else None,
+            max_vocab=MOST_WORDS,
+        )
+        reviews.build(uid_map=training.uid_map, iid_map=training.iid_map, dok_matrix=training.dok_matrix)
+        training.add_modalities(**{f"{text}_text": reviews})
+    return training
+
+
+def _ratings(name: str, model: Any, table: ReviewTable, rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Users and items that training lacks get the library's default, the mean."""
+    with _failures_named(name):
+        return np.array(
+            [
+                model.rate(model.uid_map.get(user, -1), model.iid_map.get(item, -1), clipping=False)
+                for user, item in (_pair(table, row) for row in rows.tolist())
+            ],
+            dtype=np.float64,
+        )
+
+
+@contextlib.contextmanager
+def _failures_named(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside the library is a finding about it, to be reported and not to end a comparison."""
+    try:
+        yield
+    except Exception as error:
+        raise BaselineError(f"{name} ({LIBRARY}): {type(error).__name__}: {error}") from error
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("cornac")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _pair(table: ReviewTable, row: int) -> tuple[str, str]:
+    return table.user[row], table.item[row]

@@ -1,0 +1,72 @@
+"""Mean, user and item bias, SVD and SVD++ (Surprise)."""
+
+import importlib.metadata
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, SVDpp
+
+from ubert_training.baselines.tuning import Baseline, BaselineRatings, Fit, Rate, Rows, Settings, combinations, tuned
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+
+REGULARISATIONS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
+FACTORISATIONS = combinations(n_factors=(10, 50), reg_all=(0.02, 0.1), n_epochs=(20, 40))
+
+
+def baseline_ratings(table: ReviewTable, split: Split, seed: int) -> Iterator[BaselineRatings]:
+    """Mean, user and item bias, SVD, SVD++, in this order; the test part is rated once, by the tuned model."""
+    return (tuned(baseline, table, split, seed) for baseline in surprise_baselines())
+
+
+def surprise_baselines() -> tuple[Baseline, ...]:
+    """The baselines that need no library beyond those of training."""
+    biases = combinations(method=("als",), reg_u=REGULARISATIONS, reg_i=REGULARISATIONS, n_epochs=(10,))
+    return (
+        Baseline(name="mean", library="numpy", version=_numpy, grid=({},), prepare=_mean, seeded=False),
+        _surprise("user + item bias", _bias, biases, seeded=False),
+        _surprise("SVD", _factorisation(SVD), FACTORISATIONS),
+        _surprise("SVD++", _factorisation(SVDpp), FACTORISATIONS),
+    )
+
+
+def _mean(table: ReviewTable, train: Rows) -> Fit:
+    mean = float(table.rating[train].mean(dtype=np.float64))
+    return lambda _settings, _seed: lambda rows: np.full(len(rows), mean)
+
+
+def _surprise(
+    name: str, make: Callable[[Settings, int], AlgoBase], grid: tuple[Settings, ...], *, seeded: bool = True
+) -> Baseline:
+    def prepare(table: ReviewTable, train: Rows) -> Fit:
+        trainset = Dataset(Reader(rating_scale=(table.scale.lowest, table.scale.highest))).construct_trainset(
+            [(*_pair(table, row), float(table.rating[row]), None) for row in train.tolist()]
+        )
+
+        def fit(settings: Settings, seed: int) -> Rate:
+            algorithm = make(settings, seed).fit(trainset)
+            return lambda rows: np.array([algorithm.predict(*_pair(table, row)).est for row in rows.tolist()])
+
+        return fit
+
+    return Baseline(name=name, library="Surprise", version=_version, grid=grid, prepare=prepare, seeded=seeded)
+
+
+def _bias(settings: Settings, _seed: int) -> AlgoBase:
+    return BaselineOnly(bsl_options=dict(settings), verbose=False)
+
+
+def _factorisation(algorithm: type[AlgoBase]) -> Callable[[Settings, int], AlgoBase]:
+    return lambda settings, seed: algorithm(**settings, random_state=seed)
+
+
+def _pair(table: ReviewTable, row: int) -> tuple[str, str]:
+    return table.user[row], table.item[row]
+
+
+def _version() -> str:
+    return importlib.metadata.version("scikit-surprise")
+
+
+def _numpy() -> str:
+    return np.__version__

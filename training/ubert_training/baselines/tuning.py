@@ -1,0 +1,76 @@
+"""Baselines of any library, tuned on the validation part of a split; its test part is rated once."""
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.errors import BaselineError
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+
+Rows = NDArray[np.int64]
+Settings = Mapping[str, Any]
+Rate = Callable[[Rows], NDArray[np.float64]]
+"""A fitted model: the ratings, in stars, of the pairs of these rows."""
+Fit = Callable[[Settings, int], Rate]
+"""Fits one candidate, by its settings and a seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """A model to beat. ``prepare`` brings the training rows into the library's form, once for all candidates.
+
+    ``seeded``: it draws something, so that another seed gives other ratings. ``version`` is the library's.
+    """
+
+    name: str
+    library: str
+    version: Callable[[], str]
+    grid: Sequence[Settings]
+    prepare: Callable[[ReviewTable, Rows], Fit]
+    seeded: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BaselineRatings:
+    """A tuned baseline's ratings of the test part, (P,) in stars, clipped to the scale, and what tuning chose."""
+
+    name: str
+    settings: dict[str, Any]
+    ratings: NDArray[np.float64]
+
+
+def tuned(baseline: Baseline, table: ReviewTable, split: Split, seed: int) -> BaselineRatings:
+    """The candidate of the grid with the least squared error on validation.
+
+    Raises ``BaselineError`` where the library is missing, or its ratings are no numbers.
+    """
+    fit = baseline.prepare(table, split.train)
+    truth = table.rating[split.validation].astype(np.float64)
+    best: tuple[float, Settings, Rate] | None = None
+    for settings in baseline.grid:
+        rate = fit(settings, seed)
+        error = float(np.square(_checked(baseline, rate, split.validation, table) - truth).mean())
+        if best is None or error < best[0]:
+            best = (error, settings, rate)
+    assert best is not None, "a grid has at least one candidate"
+    _, settings, rate = best
+    return BaselineRatings(
+        name=baseline.name, settings=dict(settings), ratings=_checked(baseline, rate, split.test, table)
+    )
+
+
+def combinations(**choices: Iterable[Any]) -> tuple[Settings, ...]:
+    """Every combination of the choices, the first varying slowest."""
+    return tuple(dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
+
+
+def _checked(baseline: Baseline, rate: Rate, rows: Rows, table: ReviewTable) -> NDArray[np.float64]:
+    ratings = rate(rows)
+    if not np.isfinite(ratings).all():
+        raise BaselineError(f"{baseline.name} ({baseline.library}) gives ratings that are no numbers")
+    return np.clip(ratings, table.scale.lowest, table.scale.highest)

@@ -1,0 +1,96 @@
+"""`ubert bench accuracy`."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from ubert_model.config import require, require_choice
+from ubert_model.errors import ConfigError, InputError
+from ubert_training.accuracy.bench import compute_cells, ordered_cells
+from ubert_training.accuracy.cells import Cell, CellStore
+from ubert_training.accuracy.folds import SplitBy, make_folds
+from ubert_training.accuracy.report import conclusions, write_report
+from ubert_training.accuracy.summary import PlantedTruth, summarise
+from ubert_training.accuracy.variants import choose_contenders
+from ubert_training.commands.options import Device, Preset, Reviews, console, load_reviews
+from ubert_training.corpus_rows import target_rows
+from ubert_training.devices import DeviceChoice
+from ubert_training.lexicon import load_lexicon
+from ubert_training.recipe import Recipe
+from ubert_training.workplace import Workplace
+
+
+def bench_accuracy_command(
+    reviews: Reviews,
+    out: Annotated[Path, typer.Option(help="Report and cells; killed, the same command continues in it.")],
+    folds: Annotated[int, typer.Option(help="Number of folds, each tested once.")] = 5,
+    seeds: Annotated[str, typer.Option(help="Seeds of the models, separated by commas.")] = "0,1,2",
+    variants: Annotated[
+        str, typer.Option(help="default (U-BERT with its controls, and all baselines), all, or names and commas.")
+    ] = "default",
+    split: Annotated[str, typer.Option(help="folds, or time (one split: train on the past).")] = "folds",
+    target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
+    preset: Preset = "minilm",
+    pretrain_epochs: Annotated[int | None, typer.Option(help="Passes of pre-training.")] = None,
+    finetune_epochs: Annotated[int | None, typer.Option(help="Passes of fine-tuning, at most.")] = None,
+    lexicon: Annotated[
+        str | None, typer.Option(help="Opinion words: a file or folder, as for `ubert pretrain`.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="The truth.json that `ubert synth` wrote.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Begin no cell after so many minutes.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure U-BERT, its variants and tuned baselines on the same folds; one report, rewritten after every cell."""
+    started = time.monotonic()
+    require_choice("split", split, SplitBy)
+    table = load_reviews(reviews)
+    chosen = Recipe.of_preset(preset, table.scale, device=cast(DeviceChoice, device))
+    chosen = chosen.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
+    workplace = Workplace(directory=out, lexicon=load_lexicon(lexicon))
+    rows = target_rows(table, target or ())
+    cells = ordered_cells(
+        make_folds(table, rows, cast(SplitBy, split), folds, out / "splits"),
+        parse_seeds(seeds),
+        choose_contenders(variants, chosen, workplace),
+    )
+    store = CellStore(out / "cells")
+    planted = read_truth(truth) if truth is not None else None
+
+    def began(cell: Cell) -> None:
+        elapsed = (time.monotonic() - started) / 60
+        console.print(f"{elapsed:6.1f} min  fold {cell.fold.number}, seed {cell.seed}: {cell.contender.name}")
+
+    def ended(_: Cell) -> None:
+        write_report(summarise(cells, store, split, planted), out)
+
+    until = math.inf if minutes is None else started + 60 * minutes
+    compute_cells(cells, store, until=until, began=began, ended=ended)
+    report = summarise(cells, store, split, planted)
+    written = write_report(report, out)
+    console.print(" ".join(conclusions(report)), markup=False, highlight=False)
+    console.print(", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``0,1,2``. Raises ``ConfigError``."""
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"seeds = {text!r}: write whole numbers separated by commas, such as 0,1,2") from error
+    require(len(set(seeds)) == len(seeds), "seeds", text, "name each seed once")
+    return seeds
+
+
+def read_truth(path: Path) -> PlantedTruth:
+    """The reachable errors of a synthetic corpus. Raises ``InputError``."""
+    try:
+        reachable = json.loads(path.read_text(encoding="utf-8"))["mse"]
+        return PlantedTruth(
+            best_with_text=float(reachable["best_with_text"]), best_with_biases=float(reachable["best_with_biases"])
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds no planted truth ({error}): give the truth.json of `ubert synth`") from error

@@ -1,0 +1,85 @@
+"""A directory in which many recipes are trained; what two of them have in common is computed once."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ubert_training.finetune import finetune
+from ubert_training.lexicon import Lexicon
+from ubert_training.pretrain import pretrain
+from ubert_training.recipe import Recipe
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import PARTS, Split
+from ubert_training.stage import digest_of, fingerprint_of
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One recipe on one split. ``marks``: what else tells this table from others with the same reviews' ids."""
+
+    table: ReviewTable
+    split: Split
+    recipe: Recipe
+    marks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """Pre-trained models, encoder states and fine-tuned models below one directory, each under its inputs' digest.
+
+    Killed and asked again, everything continues. States are large (a float for each token and dimension of every
+    review) and are made again where they are missing, so they can be removed at any time.
+    """
+
+    directory: Path
+    lexicon: Lexicon
+
+    def pretrained(self, job: Job) -> Path | None:
+        """The directory of the job's pre-trained model, trained or not; None where its recipe has none."""
+        options = job.recipe.pretraining
+        if options is None:
+            return None
+        inputs = {
+            "table": job.table.fingerprint,
+            "marks": job.marks,
+            "split": {part: digest_of(job.table.review_id[row] for row in getattr(job.split, part)) for part in PARTS},
+            "config": job.recipe.pretraining_config,
+            "options": options,
+            "lexicon": digest_of(sorted(self.lexicon.words)),
+        }
+        return self.directory / "pretrained" / fingerprint_of("pretrain", inputs)
+
+    def states(self, job: Job) -> Path:
+        """Where the states of the job's encoder lie: without pre-training, one place for all splits and seeds."""
+        pretrained = self.pretrained(job)
+        config = job.recipe.config
+        inputs = {
+            "encoder": config.backbone if pretrained is None else pretrained.name,
+            "form": [config.max_length, config.tokens_a_row],
+            "table": job.table.fingerprint,
+            "marks": job.marks,
+        }
+        return self.directory / "states" / fingerprint_of("states", inputs)
+
+    def run(self, job: Job, name: str) -> Path:
+        """Train what is not trained yet; gives the fine-tuned model's directory, ``runs/NAME``."""
+        recipe, pretrained = job.recipe, self.pretrained(job)
+        if recipe.pretraining is not None and pretrained is not None:
+            config = recipe.pretraining_config
+            pretrain(job.table, job.split, config, self.lexicon, recipe.pretraining, pretrained)
+        return finetune(
+            job.table,
+            job.split,
+            recipe.config,
+            recipe.finetuning,
+            self.directory / "runs" / name,
+            pretrained=pretrained,
+            states=self.states(job),
+            force=True,  # a run of other inputs under this name is a former attempt
+        )
+
+    def forget_run(self, name: str) -> None:
+        """Remove a fine-tuned model whose ratings are kept."""
+        shutil.rmtree(self.directory / "runs" / name, ignore_errors=True)
