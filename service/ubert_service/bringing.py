@@ -31,10 +31,10 @@ def bring(
     To the network, one without a rating looks as if it had the ``mean``; to the counts, as if it were not there.
     Raises ``InputError`` for a rating outside the scale, ``DeviceUnavailableError``.
     """
-    named = {_name(user, one): one for one in texts}
-    for one in named.values():
+    for one in texts:
         if one.rating is not None and not scale.lowest <= one.rating <= scale.highest:
             raise InputError(f"rating {one.rating:g} of a user text is outside the scale {scale} of the bundle")
+    named = {_name(user, one): one for one in texts}
     states = {name: encoder.encode(one.text.strip()) for name, one in named.items()}
     entries = [
         ReviewEntry(

@@ -29,6 +29,7 @@ Q = TypeVar("Q")
 _GROWTH = 4
 _CAUTION = 0.8
 """Of the pairs that would fit into the time left at the speed of the last ones, how many are tried."""
+LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
 REQUEST_TIMEOUT = "X-Request-Timeout"
 READ_VERSION = "X-Read-Version"
@@ -177,7 +178,7 @@ async def _request_context(
         float | None,
         Header(
             alias=REQUEST_TIMEOUT,
-            gt=0,
+            ge=LEAST_REQUEST_SECONDS,
             le=MAX_REQUEST_SECONDS,
             description="Seconds from the arrival of the request after which the answer is of no use.",
         ),

@@ -104,6 +104,7 @@ def test_an_effect_of_a_text_is_what_the_rating_is_without_it(client: httpx.Clie
         ({"user_texts": [{"text": ""}]}, "invalid-request"),
         ({"user_texts": [{"text": "a"}] * (MAX_USER_TEXTS + 1)}, "invalid-request"),
         ({"user_texts": [{"text": "a", "rating": 6}]}, "unusable-input"),
+        ({"user_texts": [{"text": "a", "rating": 1e300}]}, "unusable-input"),
         ({"user_texts": [{"text": "a"}], "pairs": [{"user": u, "item": "i"} for u in "ab"]}, "invalid-request"),
     ],
 )

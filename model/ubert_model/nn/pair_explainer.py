@@ -56,7 +56,7 @@ class PairExplainer(nn.Module):
         user_representation = head.user_encoder(user_query, user_states, user_mask)  # û (B, D)
         item_representation = head.item_encoder(item_query, item_states, item_mask)  # î (B, D)
         output = head.prediction_layer.output
-        for_user, for_user_match, for_item, for_item_match = output.weight[0].chunk(4)  # W_f, (D,) each
+        for_user, for_user_match, for_item, for_item_match = output.weight.view(4, self.dim)  # W_f, (D,) each
 
         scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
         user_attention, item_attention = scores.softmax(dim=-1), scores.mT.softmax(dim=-1)

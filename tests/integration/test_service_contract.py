@@ -1,0 +1,42 @@
+"""The running service keeps to its own OpenAPI description, whatever it is sent: by schemathesis, with a fixed seed.
+
+``tests/schemathesis.toml`` says what is checked, and how to run longer.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from support.serve_process import ServeProcess
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import StateStore
+
+CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
+LEAST_CASES = 500
+
+
+def test_no_request_makes_the_service_fail_or_break_its_description(
+    tiny: TinyBundle, corpus: Corpus, own_redis_url: str, redis_store: StateStore, tmp_path: Path
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    arguments = ["--bundle", str(tiny.bundle.path), "--store", own_redis_url, "--codec", "fp32", "--device", "cpu"]
+    with ServeProcess(*arguments, "--threads", "1", "--texts") as service:
+        address = str(service.client.base_url.join("/openapi.json"))
+        run = subprocess.run(
+            [
+                *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG, "run", address),
+                *("--max-examples", "5", "--no-color"),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        alive = service.client.get("/healthz").status_code
+    assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
+    assert alive == 200
+    made = re.search(r"(\d+) generated", run.stdout)
+    assert made is not None, run.stdout
+    assert int(made[1]) > LEAST_CASES
