@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "split": "split:split_command",
     "pretrain": "pretrain:pretrain_command",
     "finetune": "finetune:finetune_command",
+    "tune": "tune:tune_command",
     "evaluate": "evaluate:evaluate_command",
     "export": "export:export_command",
     "precompute": "precompute:precompute_command",

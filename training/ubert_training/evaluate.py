@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +30,8 @@ PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TestRatings:
-    """The test part as the fine-tuned model rates it: (P,) each, in stars."""
-
-    __test__ = False  # not a test class, whatever its name
+class RatedPairs:
+    """Pairs as a fine-tuned model rates them: (P,) each, in stars. ``bias`` is its bias part alone."""
 
     histories: Histories
     truth: NDArray[np.float64]
@@ -60,7 +58,7 @@ class Coverage:
     by_item_history: Mapping[str, float]
 
     @classmethod
-    def of(cls, rated: TestRatings) -> "Coverage":
+    def of(cls, rated: RatedPairs) -> "Coverage":
         covered = rated.covered
 
         def sliced(counts: NDArray[np.float64]) -> dict[str, float]:
@@ -94,17 +92,27 @@ class Evaluation:
         return min((name for name in self.settings), key=lambda name: self.scores[name].mse.value)
 
 
-def rate_test_part(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> TestRatings:
-    """Rate the test part with the model of a finished ``finetune`` stage. Raises ``InputError`` if it is not one."""
+def rate_part(
+    table: ReviewTable,
+    directory: Path,
+    part: Literal["validation", "test"],
+    *,
+    states: Path,
+    device: DeviceChoice = "auto",
+) -> RatedPairs:
+    """Rate a part of the split that the model of a finished ``finetune`` stage was trained on.
+
+    Raises ``InputError`` if ``directory`` holds no such stage.
+    """
     run = FinishedRun.open(table, directory, states=states, device=device)
     config, parts = run.files.config, run.parts
-    histories = run.histories(run.split.test)
+    histories = run.histories(getattr(run.split, part))
     outputs = network_outputs(FineTuning(run.model), run.source(run.bank), histories, run.device)
     predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
     low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
-    return TestRatings(
+    return RatedPairs(
         histories=histories,
-        truth=table.rating[run.split.test].astype(np.float64),
+        truth=table.rating[histories.pairs].astype(np.float64),
         predicted=predicted,
         bias=final_ratings(config, parts.bias, 0.0, histories, outputs),
         low=low,
@@ -115,7 +123,7 @@ def rate_test_part(table: ReviewTable, directory: Path, *, states: Path, device:
 
 def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> Evaluation:
     """Score a finished ``finetune`` stage and write ``evaluation.json``, the predictions and a plot beside it."""
-    rated = rate_test_part(table, directory, states=states, device=device)
+    rated = rate_part(table, directory, "test", states=states, device=device)
     split = Split.load(directory / SPLIT, table)
     seed = int(finished_stage(directory, KIND)["inputs"]["options"]["loop"]["seed"])
     baselines = list(baseline_ratings(table, split, seed))
@@ -176,7 +184,7 @@ def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]
     return {name: {model: scores(values[index]) for model, values in errors.items()} for name, index in slices.items()}
 
 
-def _write_predictions(path: Path, table: ReviewTable, rated: TestRatings) -> None:
+def _write_predictions(path: Path, table: ReviewTable, rated: RatedPairs) -> None:
     """One JSON line a test pair, so that a served rating can be compared with this one."""
     columns = (rated.histories.pairs, rated.truth, rated.predicted, rated.low, rated.high)
     lines = [

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ubert_model.config import ModelConfig, RatingScale, preset
+from ubert_model.errors import ConfigError
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetune_options import FinetuneOptions
 from ubert_training.loop import LoopOptions
 from ubert_training.pretrain import PretrainOptions, default_loop
+from ubert_training.stage import plain
 
 READ_BY_PRETRAINING = ("backbone", "pretrain_max_length", "state_dim", "dropout", "id_embeddings", "scale")
 """Fields of a configuration that change what pre-training learns; recipes that agree in them share it."""
@@ -31,6 +33,25 @@ class Recipe:
             pretraining=PretrainOptions(loop=loop, device=device),
             finetuning=FinetuneOptions(device=device),
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for a file."""
+        return dict(plain(self))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Inverse of :meth:`to_json`. Raises ``ConfigError`` on what is no recipe."""
+        try:
+            pretraining, finetuning = values["pretraining"], values["finetuning"]
+            return cls(
+                config=ModelConfig.from_json(values["config"]),
+                pretraining=PretrainOptions(**{**pretraining, "loop": LoopOptions(**pretraining["loop"])})
+                if pretraining
+                else None,
+                finetuning=FinetuneOptions(**{**finetuning, "loop": LoopOptions(**finetuning["loop"])}),
+            )
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"this is no recipe of this version ({error}): run `ubert tune` again") from error
 
     def seeded(self, seed: int) -> Self:
         """The same with every draw of both stages from this seed."""

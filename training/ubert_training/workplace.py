@@ -24,6 +24,11 @@ class Job:
     recipe: Recipe
     marks: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def split_digests(self) -> dict[str, str]:
+        """The reviews of each part of the split."""
+        return {part: digest_of(self.table.review_id[row] for row in getattr(self.split, part)) for part in PARTS}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workplace:
@@ -44,7 +49,7 @@ class Workplace:
         inputs = {
             "table": job.table.fingerprint,
             "marks": job.marks,
-            "split": {part: digest_of(job.table.review_id[row] for row in getattr(job.split, part)) for part in PARTS},
+            "split": job.split_digests,
             "config": job.recipe.pretraining_config,
             "options": options,
             "lexicon": digest_of(sorted(self.lexicon.words)),

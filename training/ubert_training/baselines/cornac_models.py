@@ -7,6 +7,7 @@ train, NARRE and HRDR do read the target review among the others: that is how th
 import contextlib
 import importlib
 import importlib.metadata
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -22,6 +23,10 @@ MOST_WORDS = 2000
 """Vocabulary of HFT, whose sampler visits every word of every review in Python."""
 HFT_LENGTH: Mapping[str, tuple[int, ...]] = MappingProxyType({"k": (10,), "max_iter": (10,), "grad_iter": (10,)})
 """Its objective visits every user and item in Python, too: more rounds cost minutes a candidate."""
+NEURAL: Mapping[str, tuple[int, ...]] = MappingProxyType(
+    {"n_factors": (32,), "max_num_review": (10,), "max_text_length": (50,), "max_iter": (3, 8)}
+)
+"""Reviews a side and words a review of NARRE and HRDR, and how long they train."""
 Make = Callable[[Any, Settings, int, Any], Any]
 """Cornac's models, settings, seed and training set → a recommender to fit."""
 
@@ -38,7 +43,6 @@ NOT_COMPARED: Mapping[str, str] = MappingProxyType(
 def cornac_baselines() -> tuple[Baseline, ...]:
     """The rating predictors that Cornac has; what is not installed shows when it is fitted."""
     rates = (0.001, 0.005)
-    neural = {"n_factors": (16,), "dropout_rate": (0.5,), "max_iter": (5,), "learning_rate": (0.001, 0.0003)}
     return (
         _cornac(
             "PMF",
@@ -51,8 +55,8 @@ def cornac_baselines() -> tuple[Baseline, ...]:
             combinations(k=(10,), lambda_reg=(0.02, 0.1), learning_rate=(0.005, 0.01), max_iter=(20, 50)),
         ),
         _cornac("HFT", _hft, combinations(lambda_text=(0.1, 0.5), l2_reg=(1.0, 5.0), **HFT_LENGTH), "item"),
-        _cornac("NARRE", _plain("NARRE"), combinations(**neural), "review"),
-        _cornac("HRDR", _plain("HRDR"), combinations(**neural), "review"),
+        _cornac("NARRE", _plain("NARRE"), combinations(**NEURAL), "review"),
+        _cornac("HRDR", _plain("HRDR"), combinations(**NEURAL), "review"),
     )
 
 
@@ -114,9 +118,13 @@ def _ratings(name: str, model: Any, table: ReviewTable, rows: Rows) -> np.ndarra
 
 @contextlib.contextmanager
 def _failures_named(name: str) -> Iterator[None]:
-    """Whatever goes wrong inside the library is a finding about it, to be reported and not to end a comparison."""
+    """Whatever goes wrong inside the library is a finding about it, to be reported and not to end a comparison.
+
+    Its warnings (of how Keras traces a layer, say) are of no use to who compares.
+    """
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except Exception as error:
         raise BaselineError(f"{name} ({LIBRARY}): {type(error).__name__}: {error}") from error
 

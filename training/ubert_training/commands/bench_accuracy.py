@@ -16,7 +16,15 @@ from ubert_training.accuracy.folds import SplitBy, make_folds
 from ubert_training.accuracy.report import conclusions, write_report
 from ubert_training.accuracy.summary import PlantedTruth, summarise
 from ubert_training.accuracy.variants import choose_contenders
-from ubert_training.commands.options import Device, Preset, Reviews, console, load_reviews
+from ubert_training.commands.options import (
+    Device,
+    FinetuneEpochs,
+    Preset,
+    PretrainEpochs,
+    Reviews,
+    console,
+    load_reviews,
+)
 from ubert_training.corpus_rows import target_rows
 from ubert_training.devices import DeviceChoice
 from ubert_training.lexicon import load_lexicon
@@ -35,8 +43,11 @@ def bench_accuracy_command(
     split: Annotated[str, typer.Option(help="folds, or time (one split: train on the past).")] = "folds",
     target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
     preset: Preset = "minilm",
-    pretrain_epochs: Annotated[int | None, typer.Option(help="Passes of pre-training.")] = None,
-    finetune_epochs: Annotated[int | None, typer.Option(help="Passes of fine-tuning, at most.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="A recipe.json that `ubert tune` left, instead of the preset's.")
+    ] = None,
+    pretrain_epochs: PretrainEpochs = None,
+    finetune_epochs: FinetuneEpochs = None,
     lexicon: Annotated[
         str | None, typer.Option(help="Opinion words: a file or folder, as for `ubert pretrain`.")
     ] = None,
@@ -48,7 +59,10 @@ def bench_accuracy_command(
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     table = load_reviews(reviews)
-    chosen = Recipe.of_preset(preset, table.scale, device=cast(DeviceChoice, device))
+    if recipe is None:
+        chosen = Recipe.of_preset(preset, table.scale, device=cast(DeviceChoice, device))
+    else:
+        chosen = read_recipe(recipe)
     chosen = chosen.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
     workplace = Workplace(directory=out, lexicon=load_lexicon(lexicon))
     rows = target_rows(table, target or ())
@@ -83,6 +97,14 @@ def parse_seeds(text: str) -> list[int]:
         raise ConfigError(f"seeds = {text!r}: write whole numbers separated by commas, such as 0,1,2") from error
     require(len(set(seeds)) == len(seeds), "seeds", text, "name each seed once")
     return seeds
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe that `ubert tune` chose. Raises ``InputError`` or ``ConfigError``."""
+    try:
+        return Recipe.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): give the recipe.json of `ubert tune`") from error
 
 
 def read_truth(path: Path) -> PlantedTruth:

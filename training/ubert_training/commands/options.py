@@ -33,6 +33,8 @@ HistoryRatings = Annotated[
 IdEmbeddings = Annotated[str | None, typer.Option(help="none, shrunk or free user and item embeddings.")]
 Dropout = Annotated[float | None, typer.Option(help="Dropout above the encoder.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training reviews, at most.")]
+PretrainEpochs = Annotated[int | None, typer.Option(help="Passes of pre-training.")]
+FinetuneEpochs = Annotated[int | None, typer.Option(help="Passes of fine-tuning, at most.")]
 BatchSize = Annotated[int | None, typer.Option(help="Reviews (or pairs) a step, over all processes.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak step size of what stands above BERT.")]
 EncoderLearningRate = Annotated[float | None, typer.Option(help="Peak step size of BERT; the paper's is 3e-5.")]

@@ -1,0 +1,84 @@
+"""`ubert tune`: judged by validation alone, resumable, and leaving a model that every later command takes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from support.small_corpus import small_table
+from ubert_model.config import RatingScale
+from ubert_model.errors import ConfigError
+from ubert_training.cli import make_app
+from ubert_training.lexicon import Lexicon
+from ubert_training.recipe import Recipe
+from ubert_training.recipe_search import RECIPE, TRIALS, Trial, Tried, choose, publish_best, search
+from ubert_training.splits import random_split
+from ubert_training.stage import read_stage
+from ubert_training.workplace import Workplace
+
+TABLE = small_table(users=30)
+SPLIT = random_split(TABLE, TABLE.rows_of_domains("domain-0"), seed=0)
+BASE = Recipe.of_preset("tiny", RatingScale()).shortened(pretrain_epochs=1, finetune_epochs=1)
+FEW = (TRIALS[0], Trial(name="state dimension 8", model={"state_dim": 8}))
+
+
+def tried(name: str, errors: list[float]) -> Tried:
+    return Tried(trial=Trial(name=name), squared_errors=np.array(errors), bias_mse=1.0, share=1.0)
+
+
+def test_the_first_within_a_standard_error_of_the_best_is_taken() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.normal(0.5, 0.1, 400)
+    noise = rng.normal(0, 0.2, 400)
+    noise -= noise.mean()
+    worse, equal = best + noise + 0.1, best + noise + 0.005  # the standard error is 0.01
+    entries = [tried("worse", worse.tolist()), tried("equal", equal.tolist()), tried("best", best.tolist())]
+    choice = choose(entries)
+    assert (choice.best.trial.name, choice.chosen.trial.name) == ("best", "equal")
+    assert choose(entries[::2]).chosen.trial.name == "best"
+    assert choice.above_best(choice.best) == (0.0, 0.0)
+
+
+def test_names_of_trials_differ_and_so_do_their_recipes() -> None:
+    assert len({trial.name for trial in TRIALS}) == len(TRIALS)
+    assert len({json.dumps(trial.recipe(BASE, 0).to_json()) for trial in TRIALS}) == len(TRIALS)
+
+
+def test_a_recipe_survives_its_file() -> None:
+    for trial in TRIALS:
+        recipe = trial.recipe(BASE, seed=3)
+        assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+    with pytest.raises(ConfigError, match="run `ubert tune` again"):
+        Recipe.from_json({"config": {}})
+
+
+def test_a_search_tries_nothing_twice_and_leaves_one_model(tmp_path: Path) -> None:
+    workplace = Workplace(directory=tmp_path / "work", lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    begun: list[str] = []
+    first = search(TABLE, SPLIT, BASE, workplace, 0, lambda trial: begun.append(trial.name), FEW[:1])
+    both = search(TABLE, SPLIT, BASE, workplace, 0, lambda trial: begun.append(trial.name), FEW)
+    assert begun == [trial.name for trial in FEW]
+    np.testing.assert_array_equal(first.tried[0].squared_errors, both.tried[0].squared_errors)
+    for choice in (first, both, both):
+        run = publish_best(choice, TABLE, SPLIT, BASE, workplace, 0, tmp_path)
+        assert read_stage(run)["inputs"]["config"]["state_dim"] == choice.chosen.trial.model.get("state_dim", 16)
+        assert (tmp_path / "states" / "states.f32").is_file()
+        assert not (workplace.directory / "runs").exists()
+
+
+def test_the_chosen_model_is_ready_for_evaluation_and_its_recipe_for_the_bench(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "reviews.parquet")
+    SPLIT.save(tmp_path / "split.parquet", TABLE)
+    given = ["--reviews", str(tmp_path), "--split", str(tmp_path / "split.parquet"), "--out", str(tmp_path / "out")]
+    short = ["--preset", "tiny", "--pretrain-epochs", "1", "--finetune-epochs", "1"]
+    done = CliRunner().invoke(make_app(["tune"]), ["tune", *given, *short], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    assert all(trial.name in done.output for trial in TRIALS)
+    run = tmp_path / "out" / "finetuned"
+    evaluated = CliRunner().invoke(make_app(["evaluate"]), ["evaluate", "--reviews", str(tmp_path), "--run", str(run)])
+    assert evaluated.exit_code == 0, evaluated.output
+    bench = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path / "bench"), "--folds", "2"]
+    bench += ["--minutes", "0", "--recipe", str(tmp_path / "out" / RECIPE)]
+    assert CliRunner().invoke(make_app(["bench"]), bench, catch_exceptions=False).exit_code == 0

@@ -1,0 +1,75 @@
+"""`ubert tune`."""
+
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+from rich.table import Table
+
+from ubert_training.commands.options import (
+    Device,
+    FinetuneEpochs,
+    Preset,
+    PretrainEpochs,
+    Reviews,
+    Seed,
+    SplitFile,
+    console,
+    load_reviews,
+)
+from ubert_training.devices import DeviceChoice
+from ubert_training.lexicon import load_lexicon
+from ubert_training.recipe import Recipe
+from ubert_training.recipe_search import RECIPE, TRIALS, Choice, publish_best, search
+from ubert_training.splits import Split
+from ubert_training.workplace import Workplace
+
+
+def tune_command(
+    reviews: Reviews,
+    split: SplitFile,
+    out: Annotated[Path, typer.Option(help="Directory to write; killed, the same command continues in it.")],
+    preset: Preset = "minilm",
+    pretrain_epochs: PretrainEpochs = None,
+    finetune_epochs: FinetuneEpochs = None,
+    lexicon: Annotated[str | None, typer.Option(help="Opinion words, as for `ubert pretrain`.")] = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+) -> None:
+    """Try a handful of recipes and keep the cheapest that validation cannot tell from the best.
+
+    Its model is left ready for `ubert evaluate` and `ubert export`. Its recipe is for `ubert bench accuracy`.
+    """
+    table = load_reviews(reviews)
+    loaded = Split.load(split, table)
+    base = Recipe.of_preset(preset, table.scale, device=cast(DeviceChoice, device))
+    base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
+    workplace = Workplace(directory=out / "work", lexicon=load_lexicon(lexicon))
+    names = [trial.name for trial in TRIALS]
+    choice = search(
+        table,
+        loaded,
+        base,
+        workplace,
+        seed,
+        lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}", highlight=False),
+    )
+    run = publish_best(choice, table, loaded, base, workplace, seed, out)
+    console.print(trial_table(choice))
+    console.print(f"{choice.chosen.trial.name}: {run}, {out / RECIPE}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Next: ubert evaluate --reviews {reviews} --run {run}", markup=False, soft_wrap=True)
+
+
+def trial_table(choice: Choice) -> Table:
+    """Every trial in order, the chosen one in bold."""
+    table = Table(
+        title="Validation part; the first within one standard error of the best is taken",
+        caption=f"the bias part alone: {choice.chosen.bias_mse:.4f}",
+    )
+    for column in ("recipe", "MSE", "above the best, ± its standard error", "share of the text network"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for tried in choice.tried:
+        above, error = choice.above_best(tried)
+        cells = (tried.trial.name, f"{tried.mse:.4f}", f"{above:.4f} ± {error:.4f}", f"{tried.share:.2f}")
+        table.add_row(*cells, style="bold" if tried is choice.chosen else None)
+    return table
