@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,12 +13,14 @@ from starlette.types import Lifespan
 
 from ubert_service import problems
 from ubert_service.access import ApiKeys
+from ubert_service.bundles import Bundles
 from ubert_service.context import ServiceContext
 from ubert_service.gate import Gate
 from ubert_service.metrics import PrometheusMetrics
 from ubert_service.middleware import BodyLimit, RequestFrame
 from ubert_service.routes import (
     about,
+    admin,
     candidate_sets,
     console,
     directory,
@@ -32,27 +34,34 @@ from ubert_service.routes import (
 from ubert_service.scheduler import QueueLimits, Scheduler
 from ubert_service.served import ServedBundle
 from ubert_service.settings import Settings
+from ubert_service.shadowing import Shadowing
 from ubert_service.tracing import Tracing, Untraced
 
 _CHECKS_AT_ONCE = 4
 _UNTRACED = Untraced()
 
 
-def create_app(settings: Settings, served: ServedBundle, tracing: Tracing = _UNTRACED) -> FastAPI:
-    """The service over a loaded bundle. Whether the bundle's store answers is found out by each request anew.
+def create_app(
+    settings: Settings, served: ServedBundle, tracing: Tracing = _UNTRACED, *, shadow: ServedBundle | None = None
+) -> FastAPI:
+    """The service over a loaded bundle, and perhaps another in its shadow. Whether their store answers is found out by
+    each request anew.
 
     Raises ``ConfigError`` if the file of API keys cannot be used.
     """
     metrics = PrometheusMetrics()
     observed = served.reporting_to(metrics)
+    bundles = Bundles(observed, None if shadow is None else shadow.reporting_to(metrics))
     keys = None if settings.api_keys is None else ApiKeys.read(settings.api_keys)
     stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        shadowing = Shadowing(share=settings.shadow_share, telemetry=metrics)
         scheduler = Scheduler(limits=_limits(settings), workers=settings.concurrency, telemetry=metrics)
         app.state.context = ServiceContext(
-            served=observed,
+            bundles=bundles,
+            shadowing=shadowing,
             metrics=metrics,
             scheduler=scheduler,
             checking=CapacityLimiter(_CHECKS_AT_ONCE),
@@ -61,9 +70,12 @@ def create_app(settings: Settings, served: ServedBundle, tracing: Tracing = _UNT
             tracing=tracing,
             stopping=stopping,
         )
-        with observed.keeper:
+        with ExitStack() as keeping:
+            for bundle in filter(None, (bundles.roles.live, bundles.roles.shadow)):
+                keeping.enter_context(bundle.keeper)
             yield
             await scheduler.close()
+            shadowing.close()
 
     app = described_app(lifespan)
     problems.install(app)
@@ -96,7 +108,7 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (predict, rank, explain, reviews, candidate_sets, directory, entities, about, health, console):
+    for routes in (predict, rank, explain, reviews, candidate_sets, directory, entities, about, health, admin, console):
         app.include_router(routes.router)
     return app
 

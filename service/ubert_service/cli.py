@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ubert_model.errors import ConfigError, UbertError
-from ubert_model.states import open_store
+from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.logs import configure_logs
 from ubert_service.served import ServedBundle
@@ -89,6 +89,13 @@ def run(
         float,
         typer.Option(envvar="UBERT_WARM_SECONDS", min=0, help="Longest time to fill that memory before it is ready."),
     ] = _DEFAULTS.warm_seconds,
+    shadow_bundle: Annotated[
+        Path | None,
+        typer.Option(envvar="UBERT_SHADOW_BUNDLE", help="A bundle that is compared, and promoted by SIGHUP or call."),
+    ] = None,
+    shadow_share: Annotated[
+        float, typer.Option(envvar="UBERT_SHADOW_SHARE", min=0, max=1, help="Part of the requests that it rates.")
+    ] = _DEFAULTS.shadow_share,
     texts: Annotated[
         bool, typer.Option("--texts", envvar="UBERT_TEXTS", help="Keep and show the texts of reviews (/explain).")
     ] = _DEFAULTS.texts,
@@ -130,6 +137,8 @@ def run(
         resident_bytes=resident_bytes,
         resident_lag_s=resident_lag_s,
         warm_seconds=warm_seconds,
+        shadow_bundle=shadow_bundle,
+        shadow_share=shadow_share,
         texts=texts,
         max_body_bytes=max_body_bytes,
         log_level=log_level,
@@ -138,7 +147,14 @@ def run(
     )
     configure_logs(settings)
     with closing(open_store(settings.store)) as opened, _tracing(settings) as tracing:
-        serve(create_app(settings, ServedBundle.load(settings, opened), tracing), settings)
+        live = ServedBundle.load(settings, opened)
+        serve(create_app(settings, live, tracing, shadow=_load_shadow(settings, opened)), settings)
+
+
+def _load_shadow(settings: Settings, store: StateStore) -> ServedBundle | None:
+    if settings.shadow_bundle is None:
+        return None
+    return ServedBundle.load(settings.model_copy(update={"bundle": settings.shadow_bundle}), store)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fastapi import Depends, Header, HTTPException, Request, Response
 
 from ubert_model.states import REVISION_PATTERN, Revision
 from ubert_service.bringing import BroughtText
+from ubert_service.bundles import Bundles, Roles
 from ubert_service.engine import Prediction
 from ubert_service.errors import CallerGoneError
 from ubert_service.explain import Explanation
@@ -21,6 +22,7 @@ from ubert_service.scheduler import Alone, Lane, Scheduler
 from ubert_service.schemas import LEAST_SCORED, LISTED_UNREAD
 from ubert_service.scoring_lane import ScoringLane, most_tokens
 from ubert_service.served import Obstacle, ServedBundle
+from ubert_service.shadowing import Shadowing
 from ubert_service.tracing import Tracing
 
 T = TypeVar("T")
@@ -44,7 +46,8 @@ class ServiceContext:
     readiness is told even while every one of these waits for a store that does not answer.
     """
 
-    served: ServedBundle
+    bundles: Bundles
+    shadowing: Shadowing
     metrics: PrometheusMetrics
     scheduler: Scheduler
     checking: CapacityLimiter
@@ -55,6 +58,11 @@ class ServiceContext:
     tracing: Tracing
     stopping: asyncio.Event
     """Set when the process has been told to end, while it still serves."""
+
+    @property
+    def served(self) -> ServedBundle:
+        """The bundle that answers now."""
+        return self.bundles.roles.live
 
     async def obstacles(self) -> list[Obstacle]:
         """What keeps the service from serving, checked in a thread of its own."""
@@ -71,12 +79,14 @@ class RequestContext:
 
     service: ServiceContext
     request: Request
+    roles: Roles
+    """As they were when the request came: its whole answer is made by one bundle."""
     deadline: float
     """By ``time.monotonic``."""
 
     @property
     def served(self) -> ServedBundle:
-        return self.service.served
+        return self.roles.live
 
     @property
     def store_kind(self) -> str:
@@ -103,6 +113,8 @@ class RequestContext:
         predictions = await self._answer(lane, pairs, tokens)
         for prediction in predictions:
             self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        if self.roles.shadow is not None:
+            self.service.shadowing.offer(self.roles.shadow, predictions, reading)
         return predictions
 
     async def reading(self, user: str, reading: Reading, texts: Sequence[BroughtText]) -> Reading:
@@ -186,7 +198,8 @@ async def _request_context(
 ) -> RequestContext:
     service: ServiceContext = request.app.state.context
     allowed = service.request_seconds if seconds is None else seconds
-    return RequestContext(service=service, request=request, deadline=request.state.arrived + allowed)
+    deadline = request.state.arrived + allowed
+    return RequestContext(service=service, request=request, roles=service.bundles.roles, deadline=deadline)
 
 
 async def _json_body(request: Request) -> None:

@@ -39,6 +39,10 @@ class OverloadedError(UbertError):
     """As much work is waiting as may wait; the same request may succeed later."""
 
 
+class NoShadowError(UbertError):
+    """There is no bundle beside the live one."""
+
+
 class DeadlineError(UbertError):
     """The time that a request was given has passed before there was an answer."""
 

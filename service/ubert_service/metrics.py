@@ -3,10 +3,12 @@
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ubert_service.evidence import Basis
+from ubert_service.shadowing import ShadowFate
 from ubert_service.telemetry import Graph, Refusal, Residence
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STARS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = tuple(2.0**power for power in range(4, 17))
 
@@ -76,6 +78,18 @@ class PrometheusMetrics:
         )
         self._predictions = Counter(
             "ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",), registry=self._registry
+        )
+        self._shadow_samples = Counter(
+            "ubert_shadow_samples",
+            "Requests that the shadow bundle was to rate as well.",
+            ("fate",),
+            registry=self._registry,
+        )
+        self._shadow_difference = Histogram(
+            "ubert_shadow_difference_stars",
+            "How far the shadow bundle's rating of a pair lies from the live one.",
+            buckets=_STARS,
+            registry=self._registry,
         )
         self._missing_states = Counter(
             "ubert_missing_states",
@@ -159,6 +173,12 @@ class PrometheusMetrics:
         """As of now, for the scrape that follows."""
         self._residents_bytes.set(held_bytes)
         self._residents_stale_seconds.set(stale_s)
+
+    def shadow_sampled(self, *, fate: ShadowFate) -> None:
+        self._shadow_samples.labels(fate=fate).inc()
+
+    def shadow_differed(self, *, stars: float) -> None:
+        self._shadow_difference.observe(stars)
 
     def readiness_checked(self, *, ready: bool) -> None:
         self._ready.set(ready)

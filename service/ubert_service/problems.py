@@ -19,6 +19,7 @@ from ubert_service.errors import (
     DeadlineError,
     ForbiddenError,
     LostRevisionError,
+    NoShadowError,
     NotExplainableError,
     NotReadyError,
     OverloadedError,
@@ -76,6 +77,7 @@ REVIEW_NAME_TAKEN = ProblemType(
     name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
 )
 NOT_EXPLAINABLE = ProblemType(name="not-explainable", status=501, title="The bundle cannot explain its ratings")
+NO_SHADOW = ProblemType(name="no-shadow", status=409, title="There is no shadow bundle")
 NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
 DEVICE_UNAVAILABLE = ProblemType(
     name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
@@ -100,6 +102,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     LostRevisionError: LOST_REVISION,
     NotReadyError: NOT_READY,
     NotExplainableError: NOT_EXPLAINABLE,
+    NoShadowError: NO_SHADOW,
     OverloadedError: OVERLOADED,
     DeadlineError: DEADLINE_PASSED,
     CallerGoneError: CALLER_GONE,

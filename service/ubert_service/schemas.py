@@ -654,11 +654,19 @@ class Ready(_Answer):
     detail: str | None = Field(default=None, description="Why it is degraded.")
 
 
+class PromotionAnswer(_Answer):
+    """Who has which role now."""
+
+    bundle: BundleId
+    shadow: str | None = Field(description="Digest of the bundle that is only compared with it.")
+
+
 class Version(_Answer):
     """What is running."""
 
     version: str = Field(description="Version of u-bert.")
     bundle: BundleId
+    shadow: str | None = Field(description="Digest of the bundle that is only compared with it; null: none.")
     encoder: str = Field(description="Digest of all that determines a review's states before the codec.")
     codec: Codec
     states: StateVersion

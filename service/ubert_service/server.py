@@ -5,6 +5,7 @@ import logging
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -12,7 +13,7 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
-from ubert_model.errors import ConfigError
+from ubert_model.errors import ConfigError, UbertError
 from ubert_service.context import ServiceContext
 from ubert_service.settings import Settings
 
@@ -51,9 +52,27 @@ def serve(app: FastAPI, settings: Settings) -> None:
             context.stopping.set()
 
         server = _DrainingServer(config, announce_the_end=announce_the_end, drain_seconds=settings.drain_seconds)
+        if settings.shadow_bundle is not None:
+            _promote_on_hangup(app)
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(_STARTUP_FAILED)
+
+
+def _promote_on_hangup(app: FastAPI) -> None:
+    def swap() -> None:
+        context: ServiceContext = app.state.context
+        try:
+            context.bundles.promote()
+        except UbertError as error:
+            _log.error("SIGHUP: the shadow bundle was not promoted: %s", error)
+
+    def promote(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        # Not here: it asks the store, and a lock of the interrupted thread may be what it would wait for.
+        threading.Thread(target=swap, name="ubert-promote").start()
+
+    signal.signal(signal.SIGHUP, promote)
 
 
 class _DrainingServer(uvicorn.Server):

@@ -58,6 +58,10 @@ class Settings(BaseModel):
     """How late a write through another process may be seen; 0: never, for one more question to the store a request."""
     warm_seconds: float = Field(default=30.0, ge=0)
     """How long the most reviewed may be read into memory before the service is ready; 0: they come as asked for."""
+    shadow_bundle: Path | None = None
+    """A bundle that rates a sample beside the live one, under the same codec, and can take its place."""
+    shadow_share: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The part of the rating requests that the shadow bundle rates, too."""
     texts: bool = False
     """Keep the texts of new reviews in the store, as far as the encoder reads them, and show those that are there."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)

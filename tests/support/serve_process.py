@@ -47,6 +47,10 @@ class ServeProcess:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=20.0)
 
+    def hang_up(self) -> None:
+        """Send SIGHUP."""
+        self._process.send_signal(signal.SIGHUP)
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()

@@ -63,10 +63,11 @@ async def read_metrics(context: ServiceDependency) -> Response:
 @router.get("/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS, DEVICE_UNAVAILABLE))
 async def version(request: Request, context: ServiceDependency) -> Version:
     """The program, the bundle, the codec and the device."""
-    served = context.served
+    served, shadow = context.bundles.roles.live, context.bundles.roles.shadow
     return Version(
         version=request.app.version,
         bundle=served.bundle_id,
+        shadow=shadow.bundle_id if shadow else None,
         encoder=served.bundle.manifest.encoder_digest,
         codec=served.namespace.codec,
         states=served.namespace.version,

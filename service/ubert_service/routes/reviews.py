@@ -46,13 +46,13 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     `--resident-lag`, or at once if it is sent the `X-Read-Version` of this answer. A user may review an item more
     than once. To send the same request again is safe.
     """
-    served = context.served
+    roles = context.roles
     review = request.review()
-    written = await context.work(lambda: served.reviews.add(review))
+    written = await context.work(lambda: roles.add(review))
     if not written.created:
         response.status_code = status.HTTP_200_OK
     response.headers[READ_VERSION] = str(written.revision)
-    return ReviewAnswer.of(written, version=served.namespace.version)
+    return ReviewAnswer.of(written, version=roles.live.namespace.version)
 
 
 @router.delete(
@@ -72,6 +72,6 @@ async def remove_review(
 
     What training has learned from it is not taken back.
     """
-    served = context.served
-    revision = await context.work(lambda: served.reviews.remove(review_id, user=user, item=item))
+    roles = context.roles
+    revision = await context.work(lambda: roles.remove(review_id, user=user, item=item))
     response.headers[READ_VERSION] = str(revision)

@@ -1,0 +1,217 @@
+"""A shadow bundle beside the live one: compared, never returned, and in its place at once when it is promoted."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from support.running_app import running
+from support.serve_process import ServeProcess
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.bundle import Bundle, write_bundle
+from ubert_model.states import StateStore
+from ubert_service.access import new_key
+from ubert_service.app import create_app
+from ubert_service.assembly import ScorerBatch
+from ubert_service.runtime import ActiveDevice
+from ubert_service.served import ServedBundle
+from ubert_service.settings import Settings
+
+PAIRS = [{"user": f"u{user}", "item": f"i{item}"} for user in range(4) for item in range(4)]
+REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought cheap, came back.", "timestamp": 60}
+PATIENCE_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Rates a star lower than ``tiny``, and has an encoder of another digest, so that its states lie elsewhere."""
+    manifest = tiny.bundle.manifest
+    bias = replace(manifest.bias, mean=manifest.bias.mean - 1)
+
+    def copy_files(directory: Path) -> None:
+        for name in manifest.files:
+            shutil.copyfile(tiny.bundle.file(name), directory / name)
+
+    changed = replace(manifest, bias=bias, encoder_digest="another encoder", files={}, bundle_id="")
+    return write_bundle(tmp_path_factory.mktemp("other") / "bundle", changed, copy_files)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    path, headers = tmp_path / "keys.toml", {}
+    tables = []
+    for name, scopes in (("operator", ["admin"]), ("caller", ["read", "write"])):
+        key, table = new_key(name, scopes)
+        tables.append(table)
+        headers[name] = f"Bearer {key}"
+    path.write_text("\n".join(tables), encoding="utf-8")
+    return path, headers
+
+
+@pytest.fixture
+def store(lmdb_store: StateStore, tiny: TinyBundle, other: Bundle, corpus: Corpus) -> StateStore:
+    for bundle in (tiny.bundle, other):
+        corpus.write(lmdb_store, bundle)
+    return lmdb_store
+
+
+def settings_for(bundle: Bundle, **options: Any) -> Settings:
+    values = {"bundle": bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
+    return Settings.of(**{**values, "shadow_share": 1.0, **options})
+
+
+@pytest.fixture
+def clients(
+    tiny: TinyBundle, other: Bundle, store: StateStore, keys: tuple[Path, dict[str, str]]
+) -> Iterator[dict[str, httpx.Client]]:
+    """Of one service: the client of a caller, and that of an operator."""
+    path, headers = keys
+    live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
+    with (
+        running(create_app(settings_for(tiny.bundle, api_keys=path), live, shadow=shadow)) as client,
+        httpx.Client(base_url=client.base_url, headers={"Authorization": headers["operator"]}) as operator,
+    ):
+        client.headers["Authorization"] = headers["caller"]
+        yield {"caller": client, "operator": operator}
+
+
+def predict(client: httpx.Client) -> dict[str, Any]:
+    answer: dict[str, Any] = client.post("/predict", json={"pairs": PAIRS}).raise_for_status().json()
+    return answer
+
+
+def answers_alone(bundle: Bundle, store: StateStore) -> dict[str, Any]:
+    """What a service over one bundle answers."""
+    with running(create_app(settings_for(bundle), ServedBundle.load(settings_for(bundle), store))) as client:
+        return predict(client)
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def metric(client: httpx.Client, line: str) -> float:
+    found = [row for row in client.get("/metrics").text.splitlines() if row.startswith(line)]
+    return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+
+def test_the_shadow_is_compared_and_never_returned(
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
+) -> None:
+    client = clients["caller"]
+    answered = predict(client)
+    eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="compared"}') == 1)
+    alone = [answers_alone(bundle, store) for bundle in (tiny.bundle, other)]
+    ratings = [np.array([one["rating"] for one in answer["predictions"]]) for answer in alone]
+    assert answered == alone[0]
+    assert metric(client, "ubert_shadow_difference_stars_count") == len(PAIRS)
+    measured = metric(client, "ubert_shadow_difference_stars_sum")
+    assert measured == pytest.approx(np.abs(ratings[0] - ratings[1]).sum(), abs=1e-4)
+    assert measured > 1
+    version = client.get("/version").json()
+    assert (version["bundle"], version["shadow"]) == (tiny.bundle.manifest.bundle_id, other.manifest.bundle_id)
+
+
+def test_an_operator_promotes_the_shadow_and_takes_it_back(
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
+) -> None:
+    ids = [bundle.manifest.bundle_id for bundle in (tiny.bundle, other)]
+    alone = [answers_alone(bundle, store) for bundle in (tiny.bundle, other)]
+    client, operator = clients["caller"], clients["operator"]
+    for live, shadow in ((1, 0), (0, 1)):
+        promoted = operator.post("/admin/promote").raise_for_status().json()
+        assert promoted == {"bundle": ids[live], "shadow": ids[shadow]}
+        assert predict(client) == alone[live]
+
+
+def test_a_review_is_written_and_removed_for_both(
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
+) -> None:
+    client, operator = clients["caller"], clients["operator"]
+    versions = [bundle.manifest.namespace("fp32").version for bundle in (tiny.bundle, other)]
+    name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
+    assert [[one.review_id for one in store.item_reviews(version, ["i13"])[0]] for version in versions] == [[name]] * 2
+    operator.post("/admin/promote").raise_for_status()
+    client.delete(f"/reviews/{name}", params={"user": "u1", "item": "i13"}).raise_for_status()
+    assert [store.item_reviews(version, ["i13"]) for version in versions] == [[[]], [[]]]
+    assert [store.states(version, [name]) for version in versions] == [[None], [None]]
+
+
+def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: TinyBundle, store: StateStore) -> None:
+    assert clients["caller"].post("/admin/promote").status_code == 403
+    with running(create_app(settings_for(tiny.bundle), ServedBundle.load(settings_for(tiny.bundle), store))) as client:
+        refused = client.post("/admin/promote")
+    assert (refused.status_code, refused.json()["type"]) == (403, "urn:u-bert:problem:forbidden")
+
+
+def test_a_shadow_that_could_not_answer_is_not_promoted(
+    tiny: TinyBundle, other: Bundle, lmdb_store: StateStore, corpus: Corpus, keys: tuple[Path, dict[str, str]]
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)  # and nothing for the other
+    path, headers = keys
+    live, shadow = (ServedBundle.load(settings_for(bundle), lmdb_store) for bundle in (tiny.bundle, other))
+    with running(create_app(settings_for(tiny.bundle, api_keys=path), live, shadow=shadow)) as client:
+        client.headers["Authorization"] = headers["operator"]
+        refused = client.post("/admin/promote")
+        assert client.get("/version", headers={"Authorization": headers["caller"]}).json()["bundle"] == live.bundle_id
+        written = client.post("/reviews", json=REVIEW, headers={"Authorization": headers["caller"]})
+    assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:not-ready")
+    assert written.status_code == 201  # that the shadow is not there yet keeps nobody from writing
+
+
+class BrokenRuntime:
+    """A bundle under trial may break in ways that nobody foresaw."""
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def score(self, batch: ScorerBatch) -> Any:
+        raise RuntimeError(f"a bug at {len(batch.item)} pairs")
+
+
+def test_a_shadow_that_breaks_is_counted_and_harms_nobody(tiny: TinyBundle, other: Bundle, store: StateStore) -> None:
+    live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
+    broken = replace(shadow, runtime=BrokenRuntime())
+    with running(create_app(settings_for(tiny.bundle), live, shadow=broken)) as client:
+        answered = predict(client)
+        eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 1)
+    assert answered == answers_alone(tiny.bundle, store)
+
+
+@pytest.mark.parametrize(("share", "sampled"), [(0.0, 0), (0.25, 2), (1.0, 8)])
+def test_the_share_that_is_asked_for_is_sampled(
+    tiny: TinyBundle, other: Bundle, store: StateStore, share: float, sampled: int
+) -> None:
+    live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
+    app = create_app(settings_for(tiny.bundle, shadow_share=share), live, shadow=shadow)
+    with running(app) as client:
+        for _ in range(8):
+            predict(client)
+    counted = app.state.context.metrics.exposition().decode().splitlines()
+    fates = [float(line.rpartition(" ")[2]) for line in counted if line.startswith("ubert_shadow_samples_total{")]
+    assert sum(fates) == sampled
+
+
+def test_a_hangup_promotes_the_shadow_of_a_running_process(
+    tiny: TinyBundle, other: Bundle, redis_store: StateStore, own_redis_url: str, corpus: Corpus
+) -> None:
+    for bundle in (tiny.bundle, other):
+        corpus.write(redis_store, bundle)
+    arguments = ["--bundle", str(tiny.bundle.path), "--shadow-bundle", str(other.path), "--store", own_redis_url]
+    with ServeProcess(*arguments, "--codec", "fp32", "--device", "cpu", "--threads", "1") as service:
+        before = predict(service.client)
+        service.hang_up()
+        eventually(lambda: service.client.get("/version").json()["bundle"] == other.manifest.bundle_id)
+        after = predict(service.client)
+        assert service.terminate() == 0
+    assert (before["bundle"], after["bundle"]) == (tiny.bundle.manifest.bundle_id, other.manifest.bundle_id)
+    assert before["predictions"] != after["predictions"]
