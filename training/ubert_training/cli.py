@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "pretrain": "pretrain:pretrain_command",
     "finetune": "finetune:finetune_command",
     "tune": "tune:tune_command",
+    "reproduce": "reproduce:reproduce_command",
     "evaluate": "evaluate:evaluate_command",
     "export": "export:export_command",
     "precompute": "precompute:precompute_command",

@@ -28,6 +28,10 @@ def constant(table: ReviewTable, train: Rows) -> Fit:
     return fit
 
 
+def in_columns(table: ReviewTable, train: Rows) -> Fit:
+    return lambda settings, seed: lambda rows: np.full((len(rows), 1), 4.0)
+
+
 def constant_baseline(*values: float) -> Baseline:
     grid = combinations(value=values)
     return Baseline(name="constant", library="none", version=lambda: "1", grid=grid, prepare=constant)
@@ -40,10 +44,12 @@ def test_tuning_looks_at_validation_and_never_at_the_test_part() -> None:
     assert best.settings == {"value": 2.0}
 
 
-def test_ratings_stay_on_the_scale_and_no_number_is_an_error() -> None:
+def test_ratings_stay_on_the_scale_and_are_one_number_a_pair() -> None:
     assert set(tuned(constant_baseline(9.0), TABLE, SPLIT, seed=0).ratings) == {5.0}
     with pytest.raises(BaselineError, match="constant"):
         tuned(constant_baseline(float("nan")), TABLE, SPLIT, seed=0)
+    with pytest.raises(BaselineError, match="one number for each pair"):
+        tuned(replace(constant_baseline(4.0), prepare=in_columns), TABLE, SPLIT, seed=0)
 
 
 @pytest.mark.parametrize("name", ["PMF", "biased MF", "HFT"])

@@ -107,13 +107,11 @@ def _training_set(table: ReviewTable, train: Rows, text: str | None) -> Any:
 def _ratings(name: str, model: Any, table: ReviewTable, rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Users and items that training lacks get the library's default, the mean."""
     with _failures_named(name):
-        return np.array(
-            [
-                model.rate(model.uid_map.get(user, -1), model.iid_map.get(item, -1), clipping=False)
-                for user, item in (_pair(table, row) for row in rows.tolist())
-            ],
-            dtype=np.float64,
-        )
+        pairs = (_pair(table, row) for row in rows.tolist())
+        rated = [
+            model.rate(model.uid_map.get(user, -1), model.iid_map.get(item, -1), clipping=False) for user, item in pairs
+        ]
+        return np.array([np.asarray(rating).item() for rating in rated])  # some give a number, some an array of one
 
 
 @contextlib.contextmanager

@@ -71,6 +71,6 @@ def combinations(**choices: Iterable[Any]) -> tuple[Settings, ...]:
 
 def _checked(baseline: Baseline, rate: Rate, rows: Rows, table: ReviewTable) -> NDArray[np.float64]:
     ratings = rate(rows)
-    if not np.isfinite(ratings).all():
-        raise BaselineError(f"{baseline.name} ({baseline.library}) gives ratings that are no numbers")
+    if ratings.shape != rows.shape or not np.isfinite(ratings).all():
+        raise BaselineError(f"{baseline.name} ({baseline.library}) does not give one number for each pair")
     return np.clip(ratings, table.scale.lowest, table.scale.highest)

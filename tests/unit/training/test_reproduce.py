@@ -1,0 +1,77 @@
+"""`ubert reproduce`: commands that exist as printed, beside the numbers of the paper."""
+
+import gzip
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from support.small_corpus import small_table
+from ubert_training.cli import make_app
+from ubert_training.reproduction import EXPERIMENTS, METHODS, PLACEHOLDER, commands
+
+APP = typer.main.get_command(make_app(["import", "split", "pretrain", "finetune", "evaluate", "reproduce"]))
+
+
+def invoked(*arguments: str) -> str:
+    done = CliRunner().invoke(make_app(["reproduce"]), ["reproduce", *arguments], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_printed_command_is_one_that_this_program_takes(name: str) -> None:
+    printed = [line for line in invoked(name).splitlines() if line.startswith("ubert ")]
+    steps = [shlex.split(line)[1:] for line in printed]
+    assert steps == commands(EXPERIMENTS[name], [PLACEHOLDER], Path(f"reproduce-{name}"))
+    for step in steps:
+        APP.commands[step[0]].make_context(step[0], step[1:])  # type: ignore[attr-defined]
+
+
+def test_the_papers_row_stands_beside_an_empty_column() -> None:
+    rows = [line.split("│") for line in invoked("office").splitlines() if "│" in line]
+    cells = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows}
+    assert cells["U-BERT"] == ("0.6774", "")
+    assert cells["PMF"] == ("0.8742", "")
+    assert set(METHODS) <= set(cells)
+
+
+def test_the_papers_u_bert_is_best_in_every_row_and_rows_are_whole() -> None:
+    papers = [experiment.paper for experiment in EXPERIMENTS.values() if experiment.paper]
+    assert len(papers) == 6
+    for row in papers:
+        assert len(row) == len(METHODS)
+        assert min(row) == row[METHODS.index("U-BERT")]
+
+
+def test_another_number_of_files_is_refused_by_the_names_that_are_needed() -> None:
+    done = CliRunner().invoke(make_app(["reproduce"]), ["reproduce", "office", "--reviews", "a", "--reviews", "b"])
+    assert "reviews_Office_Products_5.json.gz, reviews_Books_5.json.gz" in str(done.exception)
+
+
+def test_what_is_printed_runs_and_fills_our_column(tmp_path: Path) -> None:
+    table = small_table(users=40)
+    lines = [
+        json.dumps(
+            {
+                "reviewerID": table.user[row],
+                "asin": table.item[row],
+                "overall": float(table.rating[row]),
+                "reviewText": table.text[row],
+                "summary": "",
+                "unixReviewTime": int(table.timestamp[row]),
+            }
+        )
+        for row in range(len(table))
+    ]
+    with gzip.open(tmp_path / "reviews_Musical_Instruments_5.json.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    arguments = ["music-instruments", "--reviews", str(tmp_path), "--out", str(tmp_path / "out"), "--preset", "tiny"]
+    shown = invoked(*arguments, "--run")
+    assert (tmp_path / "out" / "finetuned" / "evaluation.json").is_file()
+    row = next(line for line in shown.splitlines()[::-1] if "U-BERT P−" in line)
+    assert float(row.split("│")[3]) > 0
+    assert row in invoked(*arguments).splitlines()

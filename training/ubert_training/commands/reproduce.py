@@ -1,0 +1,65 @@
+"""`ubert reproduce`."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ubert_model.config import require
+from ubert_training.cli import make_app
+from ubert_training.commands.options import console
+from ubert_training.evaluate import EVALUATION, MODEL_NAME
+from ubert_training.reproduction import EXPERIMENTS, METHODS, RUNS, Experiment, commands
+
+
+def reproduce_command(
+    name: Annotated[str, typer.Argument(metavar="SET", help=f"{', '.join(EXPERIMENTS)}.")],
+    reviews: Annotated[
+        list[Path] | None, typer.Option(help="Folder with the files, or each of them in the order printed.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of all results; unset: reproduce-SET.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Another preset than the paper's, to try the commands.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run the commands; killed, the same command continues.")] = False,
+) -> None:
+    """Print the commands that repeat an experiment of the paper, its numbers beside ours; or run them."""
+    require(name in EXPERIMENTS, "set", name, f"use one of {', '.join(EXPERIMENTS)}")
+    require(bool(reviews) or not run, "reviews", reviews, "name the folder with the review files to run on")
+    experiment, directory = EXPERIMENTS[name], out or Path(f"reproduce-{name}")
+    steps = commands(experiment, reviews or [], directory, preset)
+    console.print(f"Files: {', '.join(experiment.needed)}", markup=False, highlight=False, soft_wrap=True)
+    for note in experiment.notes:
+        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+    for step in steps:
+        console.print(shlex.join(["ubert", *step]), markup=False, highlight=False, soft_wrap=True)
+        if run:
+            make_app(step[:1])(step, prog_name="ubert", standalone_mode=False)
+    console.print(comparison(name, experiment, directory))
+
+
+def comparison(name: str, experiment: Experiment, directory: Path) -> Table:
+    """The paper's row of Table 2, and what was measured here by the same name; empty where nothing was yet."""
+    table = Table(title=f"Test MSE, {name}")
+    for column in ("method", "paper", "here"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    measured = measured_here(directory)
+    for number, method in enumerate(METHODS):
+        paper = f"{experiment.paper[number]:.4f}" if experiment.paper else ""
+        table.add_row(method, paper, f"{measured[method]:.4f}" if method in measured else "")
+    for method in sorted(set(measured) - set(METHODS)):
+        table.add_row(method, "", f"{measured[method]:.4f}")
+    return table
+
+
+def measured_here(directory: Path) -> dict[str, float]:
+    """MSE by method, from the evaluations that are finished; baselines as the first of them has them."""
+    found: dict[str, float] = {}
+    for method, run in RUNS.items():
+        path = directory / run / EVALUATION
+        if path.is_file():
+            scores = json.loads(path.read_text(encoding="utf-8"))["scores"]
+            for name, scored in scores.items():
+                found.setdefault(method if name == MODEL_NAME else name, float(scored["mse"]["value"]))
+    return found
