@@ -46,6 +46,7 @@ class Planted:
     round: int = 0
     seeded: bool = True
     fails: bool = False
+    rewritten: bool = False
 
     def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:
         return {"planted": self.name}
@@ -55,7 +56,12 @@ class Planted:
             raise BaselineError("the library is missing")
         squared = np.square(fold.truth - float(TABLE.rating[fold.split.train].mean(dtype=np.float64)))
         wiggle = np.random.default_rng([seed, fold.number]).normal(0, 0.01, len(squared))
-        return CellRatings(squared_errors=squared + self.above + wiggle, covered=np.ones(len(squared), dtype=bool))
+        return CellRatings(
+            squared_errors=squared + self.above + wiggle,
+            covered=np.ones(len(squared), dtype=bool),
+            bias_squared_errors=squared + 1.0,
+            code=f"code {seed}" if self.rewritten else "code",
+        )
 
 
 def computed(tmp_path: Path, folds: list[Fold], *contenders: Contender) -> tuple[list[Cell], CellStore]:
@@ -138,6 +144,22 @@ def test_the_first_paragraph_says_whether_shuffled_reviews_score_the_same(
 ) -> None:
     report = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name=SHUFFLED, above=above))
     assert verdict in markdown(report).split("\n")[0]
+
+
+def test_cells_of_an_older_program_are_told(tmp_path: Path, folds: list[Fold]) -> None:
+    one = report_of(tmp_path / "one", folds, Planted(name=UBERT))
+    assert "states of this program" not in markdown(one)
+    assert one.bias_part is not None
+    assert one.bias_part.value == pytest.approx(-1.0, abs=0.01)
+    two = report_of(tmp_path / "two", folds, Planted(name=UBERT, rewritten=True))
+    assert "come from 2 states of this program's code" in markdown(two)
+
+
+def test_a_split_by_time_is_one_fold_whose_test_part_is_the_newest(tmp_path: Path) -> None:
+    (fold,) = make_folds(TABLE, ROWS, "time", 5, tmp_path)
+    train, validation, test = (TABLE.timestamp[getattr(fold.split, part)] for part in ("train", "validation", "test"))
+    assert train.max() <= validation.min() < validation.max() <= test.min()
+    assert (tmp_path / "time-0.parquet").is_file()
 
 
 def test_slices_hold_every_pair_once_a_side(tmp_path: Path, folds: list[Fold]) -> None:

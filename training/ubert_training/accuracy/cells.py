@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ubert_model.errors import UbertError
 from ubert_training.accuracy.folds import Fold
+from ubert_training.accuracy.provenance import code_digest
 from ubert_training.atomic import replacing, write_text
 from ubert_training.stage import fingerprint_of, plain
 
@@ -25,13 +26,15 @@ KIND = "accuracy cell"
 class CellRatings:
     """Squared errors of a fold's test pairs, (P,) in stars².
 
-    ``covered``: does each pair's interval hold its rating? (P,), for models that give intervals. ``settings``: what
-    tuning chose.
+    For models that have them: ``covered``, does each pair's interval hold its rating? ``bias_squared_errors``, of the
+    model's bias part alone. ``settings``: what tuning chose. ``code``: the state of the program that computed it.
     """
 
     squared_errors: NDArray[np.float64]
     covered: NDArray[np.bool_] | None = None
+    bias_squared_errors: NDArray[np.float64] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    code: str = field(default_factory=code_digest)
 
 
 class Contender(Protocol):
@@ -97,15 +100,16 @@ class CellStore:
         path = self.directory / cell.fingerprint
         described = json.loads((path / CELL).read_text(encoding="utf-8"))
         with np.load(path / RATINGS) as stored:
-            covered = stored.get("covered")
-            return CellRatings(squared_errors=stored["squared_errors"], covered=covered, settings=described["settings"])
+            return CellRatings(**stored, settings=described["settings"], code=described["code"])
 
     def save(self, cell: Cell, ratings: CellRatings, *, seconds: float) -> None:
         """Keep a finished cell."""
         path = self.directory / cell.fingerprint
-        columns: dict[str, Any] = {"squared_errors": ratings.squared_errors}
-        if ratings.covered is not None:
-            columns["covered"] = ratings.covered
+        columns: dict[str, Any] = {
+            name: column
+            for name in ("squared_errors", "covered", "bias_squared_errors")
+            if (column := getattr(ratings, name)) is not None
+        }
         with replacing(path / RATINGS) as partial, partial.open("wb") as file:
             np.savez(file, **columns)
         described = {
@@ -113,6 +117,7 @@ class CellStore:
             "fold": cell.fold.number,
             "seconds": round(seconds, 1),
             "settings": ratings.settings,
+            "code": ratings.code,
             "inputs": cell.inputs,
         }
         write_text(path / CELL, json.dumps(plain(described), indent=2, ensure_ascii=False) + "\n")

@@ -39,6 +39,8 @@ def markdown(report: AccuracyReport) -> str:
         "bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of each fold.",
         _models_table(report),
     ]
+    if report.bias_part is not None:
+        parts.append(f"Above its own bias part alone, of the same runs, U-BERT differs by {report.bias_part.signed()}.")
     if report.slices:
         parts.append(f"By the number of reviews in the history, U-BERT against {report.best_baseline}:")
         parts.append(_slices_table(report.slices))
@@ -71,6 +73,8 @@ def conclusions(report: AccuracyReport) -> Iterator[str]:
         yield _about_shuffled(report.shuffled)
     if report.truth is not None and ubert is not None and ubert.share_of_gain is not None:
         yield f"It gets {ubert.share_of_gain:.0%} of the gain that the planted text allows (SYNTHETIC corpus)."
+    if report.codes > 1:
+        yield f"U-BERT's cells come from {report.codes} states of this program's code: remove cells/ to have one."
     if report.failed:
         yield f"{report.failed} of {report.planned} cells cannot be had; why stands at the end."
     if report.missing:

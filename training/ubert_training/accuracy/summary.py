@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,8 @@ class AccuracyReport:
     """All of it. Differences are U-BERT's MSE minus the other's: below 0, U-BERT is better.
 
     ``difference`` and ``relative`` (as a share of its MSE) are to the best baseline, ``shuffled`` is to U-BERT
-    trained on reviews that were shuffled over users and items.
+    trained on reviews that were shuffled over users and items, ``bias_part`` to its own bias part. ``codes``: how many
+    states of this program computed U-BERT's cells.
     """
 
     split: str
@@ -77,6 +79,8 @@ class AccuracyReport:
     difference: Estimate | None
     relative: float | None
     shuffled: Estimate | None
+    bias_part: Estimate | None
+    codes: int
     slices: Sequence[Slice]
     coverage: float | None
     truth: PlantedTruth | None
@@ -92,6 +96,7 @@ class _Pooled:
     def __init__(self, contender: Contender, cells: Sequence[tuple[Cell, CellRatings]]) -> None:
         self.contender = contender
         self.mses = [float(ratings.squared_errors.mean()) for _, ratings in cells]
+        self.codes = {ratings.code for _, ratings in cells}
         self._by_fold: dict[int, list[CellRatings]] = {}
         for cell, ratings in cells:
             self._by_fold.setdefault(cell.fold.number, []).append(ratings)
@@ -102,17 +107,22 @@ class _Pooled:
 
     def column(self, folds: Sequence[Fold]) -> Column:
         """Of all test pairs of these folds, end to end."""
-        return np.concatenate(
-            [np.mean([cell.squared_errors for cell in self._by_fold[fold.number]], axis=0) for fold in folds]
-        )
+        return self._mean(folds, lambda cell: cell.squared_errors)
 
     def covered(self, folds: Sequence[Fold]) -> Column:
         """Share of the seeds whose interval held the rating."""
-        shares: list[Column] = []
+        return self._mean(folds, lambda cell: cell.covered)
+
+    def above_bias_part(self, folds: Sequence[Fold]) -> Column:
+        """Squared errors minus those of the model's own bias part."""
+        return self.column(folds) - self._mean(folds, lambda cell: cell.bias_squared_errors)
+
+    def _mean(self, folds: Sequence[Fold], column_of: Callable[[CellRatings], NDArray[Any] | None]) -> Column:
+        means: list[Column] = []
         for fold in folds:
-            held = [cell.covered for cell in self._by_fold[fold.number] if cell.covered is not None]
-            shares.append(np.mean(held, axis=0))
-        return np.concatenate(shares)
+            columns = [column for cell in self._by_fold[fold.number] if (column := column_of(cell)) is not None]
+            means.append(np.mean(columns, axis=0))
+        return np.concatenate(means)
 
 
 def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: PlantedTruth | None) -> AccuracyReport:
@@ -138,6 +148,8 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         difference=to_best,
         relative=to_best.value / float(pooled[best].column(shared).mean()) if best and to_best else None,
         shuffled=differences.get(SHUFFLED),
+        bias_part=bootstrap_means(ubert.above_bias_part(shared)[:, None])[0] if ubert is not None and shared else None,
+        codes=len(ubert.codes) if ubert is not None else 0,
         slices=_slices(pooled[UBERT], pooled[best], shared) if best else [],
         coverage=float(ubert.covered(shared).mean()) if ubert is not None and shared else None,
         truth=truth,

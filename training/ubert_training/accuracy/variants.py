@@ -24,8 +24,9 @@ SHUFFLED = "reviews shuffled over users and items"
 NO_TEXT = "no review text"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-HEADLINE, DEFAULT, REST = 0, 1, 2
-"""Rounds: what the first paragraph of the report needs, what `--variants default` adds, what `all` adds."""
+HEADLINE, DEFAULT, SLOW, REST = range(4)
+"""Rounds: what the report's first paragraph needs; what `--variants default` adds, slow ones last; what `all` adds."""
+SLOW_BASELINES = ("NARRE", "HRDR")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +109,11 @@ class MeasuredVariant:
         states = self.workplace.states(job)
         rated = rate_part(job.table, run, "test", states=states, device=job.recipe.finetuning.device)
         self.workplace.forget_run(name)
-        return CellRatings(squared_errors=np.square(rated.predicted - rated.truth), covered=rated.covered)
+        return CellRatings(
+            squared_errors=np.square(rated.predicted - rated.truth),
+            covered=rated.covered,
+            bias_squared_errors=np.square(rated.bias - rated.truth),
+        )
 
     def _recipe(self, seed: int) -> Recipe:
         variant = self.variant
@@ -148,12 +153,15 @@ def choose_contenders(asked: str, recipe: Recipe, workplace: Workplace) -> list[
     contenders: list[Contender] = [
         *(MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace) for variant in VARIANTS),
         *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in surprise_baselines()),
-        *(MeasuredBaseline(baseline=baseline, round=DEFAULT) for baseline in cornac_baselines()),
+        *(
+            MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)
+            for baseline in cornac_baselines()
+        ),
     ]
     if asked == "all":
         return contenders
     if asked == "default":
-        return [contender for contender in contenders if contender.round <= DEFAULT]
+        return [contender for contender in contenders if contender.round < REST]
     names = [name.strip() for name in asked.split(",")]
     known = {contender.name: contender for contender in contenders}
     for name in names:
