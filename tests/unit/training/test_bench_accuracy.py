@@ -162,6 +162,16 @@ def test_a_split_by_time_is_one_fold_whose_test_part_is_the_newest(tmp_path: Pat
     assert (tmp_path / "time-0.parquet").is_file()
 
 
+def test_coverage_is_judged_only_in_slices_that_are_large_enough(tmp_path: Path, folds: list[Fold]) -> None:
+    report = report_of(tmp_path, folds, Planted(name=UBERT))
+    assert report.coverage == 1.0
+    sized = {pairs: [replace(entry, pairs=pairs) for entry in report.slices[:1]] for pairs in (199, 200)}
+    assert "no slice has the 200 pairs" in markdown(replace(report, slices=sized[199]))
+    assert "outside 90 ± 4%: user" in markdown(replace(report, slices=sized[200]))
+    kept = [replace(entry, coverage=0.93) for entry in sized[200]]
+    assert "each of the 1 slices of 200 pairs or more is within 90 ± 4%" in markdown(replace(report, slices=kept))
+
+
 def test_slices_hold_every_pair_once_a_side(tmp_path: Path, folds: list[Fold]) -> None:
     report = report_of(tmp_path, folds, Planted(name=UBERT))
     for side in ("user", "item"):

@@ -50,7 +50,8 @@ def markdown(report: AccuracyReport) -> str:
         truth = report.truth
         parts.append(
             f"The corpus is SYNTHETIC: who knows all that was planted reaches {truth.best_with_text:.4f}, the best sum "
-            f"of biases {truth.best_with_biases:.4f}; a share of 100% of the gain is the whole way between."
+            f"of biases {truth.best_with_biases:.4f}; 100% of the gain is the whole way between. Models "
+            "below 0% know even the biases less well than that: from reviews, they can only be estimated."
         )
     absent = [f"{model.name}: {model.failure}" for model in report.models if model.failure is not None]
     absent += [f"{name}: {reason}" for name, reason in NOT_COMPARED.items()]
@@ -136,17 +137,17 @@ def _slices_table(slices: Sequence[Slice]) -> str:
 
 def _coverage(report: AccuracyReport) -> str:
     assert report.coverage is not None
-    off = [
-        f"{entry.side} {entry.reviews} ({entry.coverage:.1%})"
-        for entry in report.slices
-        if entry.pairs >= LEAST_SLICE and abs(entry.coverage - COVERAGE) > SLICE_TOLERANCE
-    ]
     kept = "within" if abs(report.coverage - COVERAGE) <= COVERAGE_TOLERANCE else "outside"
-    slices = f"off in {', '.join(off)}" if off else "kept in all"
-    return (
-        f"The 90% intervals hold {report.coverage:.1%} of the ratings, {kept} 90 ± {100 * COVERAGE_TOLERANCE:g}%; in "
-        f"slices of {LEAST_SLICE} pairs or more, 90 ± {100 * SLICE_TOLERANCE:g}% is {slices}."
-    )
+    overall = f"The 90% intervals hold {report.coverage:.1%} of the ratings, {kept} 90 ± {100 * COVERAGE_TOLERANCE:g}%"
+    large = [entry for entry in report.slices if entry.pairs >= LEAST_SLICE]
+    off = [entry for entry in large if abs(entry.coverage - COVERAGE) > SLICE_TOLERANCE]
+    promise = f"90 ± {100 * SLICE_TOLERANCE:g}%"
+    if not large:
+        return f"{overall}; no slice has the {LEAST_SLICE} pairs that it takes to judge it."
+    if not off:
+        return f"{overall}; each of the {len(large)} slices of {LEAST_SLICE} pairs or more is within {promise}."
+    named = ", ".join(f"{entry.side} {entry.reviews} ({entry.coverage:.1%})" for entry in off)
+    return f"{overall}; of the {len(large)} slices of {LEAST_SLICE} pairs or more, outside {promise}: {named}."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -42,12 +42,17 @@ NOT_COMPARED: Mapping[str, str] = MappingProxyType(
 
 def cornac_baselines() -> tuple[Baseline, ...]:
     """The rating predictors that Cornac has; what is not installed shows when it is fitted."""
-    rates = (0.001, 0.005)
     return (
         _cornac(
             "PMF",
-            _plain("PMF", variant="linear"),
-            combinations(k=(10,), lambda_reg=(0.01, 0.1, 0.3), learning_rate=rates, max_iter=(50, 200)),
+            _plain("PMF"),
+            combinations(
+                variant=("linear", "non_linear"),
+                k=(10,),
+                lambda_reg=(0.001, 0.01, 0.1),
+                learning_rate=(0.001, 0.005),
+                max_iter=(100, 300),
+            ),
         ),
         _cornac(
             "biased MF",
