@@ -57,7 +57,3 @@ class UnauthenticatedError(UbertError):
 
 class ForbiddenError(UbertError):
     """The API key is known, and lacks the scope that the request needs."""
-
-
-class NotExplainableError(UbertError):
-    """The bundle lacks what explaining needs; rating does not need it."""

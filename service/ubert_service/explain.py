@@ -8,7 +8,6 @@ import numpy as np
 from ubert_model.bundle import Manifest
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.engine import Prediction, ScoringEngine
-from ubert_service.errors import NotExplainableError
 from ubert_service.evidence import Evidence
 from ubert_service.explainer_graph import OutputParting, PairParts
 from ubert_service.histories import EVERY_REVIEW, Pair, Reading
@@ -77,10 +76,7 @@ class _ReadReview:
 
 
 class Explainer:
-    """Explains the ratings of one engine. Thread-safe, keeps nothing between calls.
-
-    ``parting`` None: the bundle has no graph for it, so nothing can be explained.
-    """
+    """Explains the ratings of one engine. Thread-safe, keeps nothing between calls."""
 
     def __init__(
         self,
@@ -88,7 +84,7 @@ class Explainer:
         manifest: Manifest,
         engine: ScoringEngine,
         residents: Residents,
-        parting: OutputParting | None,
+        parting: OutputParting,
         texts: ReviewTexts,
     ) -> None:
         self._manifest = manifest
@@ -100,12 +96,8 @@ class Explainer:
     def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW) -> Explanation:
         """Rate a pair, and rate it again without each of its reviews.
 
-        Raises as :meth:`ScoringEngine.score` does, and ``NotExplainableError`` if the bundle has no explainer graph.
+        Raises as :meth:`ScoringEngine.score` does.
         """
-        if self._parting is None:
-            raise NotExplainableError(
-                f"bundle {self._manifest.bundle_id} has no explainer graph; export it again with this version"
-            )
         lists = self._residents.read([pair])
         whole = lists.read_by(reading)
         histories = whole.histories(pair)

@@ -20,7 +20,6 @@ from ubert_service.errors import (
     ForbiddenError,
     LostRevisionError,
     NoShadowError,
-    NotExplainableError,
     NotReadyError,
     OverloadedError,
     ReviewNameTakenError,
@@ -76,7 +75,6 @@ UNKNOWN_CANDIDATE_SET = ProblemType(name="unknown-candidate-set", status=404, ti
 REVIEW_NAME_TAKEN = ProblemType(
     name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
 )
-NOT_EXPLAINABLE = ProblemType(name="not-explainable", status=501, title="The bundle cannot explain its ratings")
 NO_SHADOW = ProblemType(name="no-shadow", status=409, title="There is no shadow bundle")
 NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
 DEVICE_UNAVAILABLE = ProblemType(
@@ -101,7 +99,6 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     ReviewNameTakenError: REVIEW_NAME_TAKEN,
     LostRevisionError: LOST_REVISION,
     NotReadyError: NOT_READY,
-    NotExplainableError: NOT_EXPLAINABLE,
     NoShadowError: NO_SHADOW,
     OverloadedError: OVERLOADED,
     DeadlineError: DEADLINE_PASSED,

@@ -48,8 +48,7 @@ class ServedBundle:
     store: StateStore
     runtime: ScoringRuntime
     encoder: ReviewEncoding
-    parting: OutputParting | None
-    """None: the bundle was exported without an explainer graph."""
+    parting: OutputParting
     resident_bytes: int
     resident_lag_s: float
     warm_s: float
@@ -80,7 +79,7 @@ class ServedBundle:
             store=store,
             runtime=open_runtime(settings, bundle, encoder),
             encoder=encoder,
-            parting=_open_explainer(settings, bundle),
+            parting=OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads),
             resident_bytes=settings.resident_bytes,
             resident_lag_s=settings.resident_lag_s,
             warm_s=settings.warm_seconds,
@@ -177,7 +176,7 @@ class ServedBundle:
             store=ObservedStore(self.store, telemetry),
             runtime=ObservedRuntime(self.runtime, telemetry),
             encoder=ObservedEncoder(self.encoder, telemetry),
-            parting=None if self.parting is None else ObservedParting(self.parting, telemetry),
+            parting=ObservedParting(self.parting, telemetry),
             telemetry=telemetry,
         )
 
@@ -239,9 +238,3 @@ class ServedBundle:
                 remedy=f"ubert precompute --bundle {self.bundle.path} --store URL --codec {self.namespace.codec}",
             )
         ]
-
-
-def _open_explainer(settings: Settings, bundle: Bundle) -> OnnxExplainer | None:
-    if EXPLAINER_GRAPH not in bundle.manifest.files:
-        return None
-    return OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads)

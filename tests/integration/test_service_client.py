@@ -20,6 +20,7 @@ from ubert_service.client import (
     Client,
     ClientError,
     DeadlineExceededError,
+    NotAllowedError,
     NotFoundError,
     RetryPolicy,
     ServiceUnreachableError,
@@ -95,6 +96,21 @@ def test_ratings_and_rankings_come_back_typed(client: Any, tiny: TinyBundle, cor
     best = client.rank(RankRequest(user="u0", candidates=["i1", "i2", "i3"], top_k=2))
     assert len(best.items) == 2
     assert best.items[0].rating >= best.items[1].rating
+
+
+def test_a_candidate_set_is_stored_ranked_and_removed(client: Any) -> None:
+    assert client.write_candidate_set("spring", ["i1", "i2", "i1"]).items == ["i1", "i2"]
+    assert client.candidate_set("spring").items == ["i1", "i2"]
+    ranked = client.rank(RankRequest(user="u0", candidate_set="spring"))
+    assert {one.item for one in ranked.items} == {"i1", "i2"}
+    client.remove_candidate_set("spring")
+    with pytest.raises(NotFoundError):
+        client.remove_candidate_set("spring")
+
+
+def test_promotion_is_refused_to_whom_it_is_not_allowed(client: Any) -> None:
+    with pytest.raises(NotAllowedError):
+        client.promote()
 
 
 def test_an_explanation_comes_back_typed_and_adds_up(client: Any) -> None:

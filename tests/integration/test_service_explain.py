@@ -1,7 +1,6 @@
 """``/explain`` over real HTTP: its parts make up the rating, and its effects are what really happens."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,6 +16,7 @@ from ubert_service.settings import Settings
 
 ROUNDING = 1e-5
 PAIRS = [(f"u{user}", f"i{item}") for user in range(0, 10, 2) for item in range(0, 14, 3)]
+REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "  A board, bought cheap,\n came back. ", "timestamp": 60}
 PARTS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "clipped")
 
 
@@ -169,21 +169,6 @@ def test_a_replay_explains_with_the_reviews_of_its_time_alone(reader: httpx.Clie
     assert answer["rating"] == pytest.approx(
         predict(reader, full["user"], full["item"], as_of=as_of)["rating"], abs=ROUNDING
     )
-
-
-def test_a_bundle_without_the_graph_rates_and_says_why_it_cannot_explain(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
-) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    served = replace(ServedBundle.load(settings_for(tiny), lmdb_store), parting=None)
-    with running(create_app(settings_for(tiny), served)) as client:
-        refused = client.post("/explain", json={"user": "u0", "item": "i0"})
-        assert predict(client, "u0", "i0")["rating"] > 0
-    assert (refused.status_code, refused.json()["type"]) == (501, "urn:u-bert:problem:not-explainable")
-    assert "export it again" in refused.json()["detail"]
-
-
-REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "  A board, bought cheap,\n came back. ", "timestamp": 60}
 
 
 def reviews_of(answer: dict[str, Any], review_id: str) -> dict[str, Any]:

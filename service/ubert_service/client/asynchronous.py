@@ -1,5 +1,6 @@
 """The client whose calls are awaited, under asyncio or trio."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,11 +14,14 @@ from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
     About,
     Alive,
+    CandidateSetAnswer,
+    CandidateSetRequest,
     EntityList,
     ExplainAnswer,
     ExplainRequest,
     PredictAnswer,
     PredictRequest,
+    PromotionAnswer,
     RankAnswer,
     RankRequest,
     Ready,
@@ -69,6 +73,22 @@ class AsyncClient:
     async def explain(self, request: ExplainRequest) -> ExplainAnswer:
         """Where the rating of one pair comes from."""
         return await self._do(calls.explain(request))
+
+    async def write_candidate_set(self, name: str, items: Sequence[str]) -> CandidateSetAnswer:
+        """Store items under a name for ``rank`` to order."""
+        return await self._do(calls.write_candidate_set(name, CandidateSetRequest(items=list(items))))
+
+    async def candidate_set(self, name: str) -> CandidateSetAnswer:
+        """The items of a stored set. Raises ``NotFoundError`` if there is none."""
+        return await self._do(calls.candidate_set(name))
+
+    async def remove_candidate_set(self, name: str) -> None:
+        """Remove a stored set. Raises ``NotFoundError`` if there is none."""
+        await self._do(calls.remove_candidate_set(name))
+
+    async def promote(self) -> PromotionAnswer:
+        """Let the shadow bundle answer; needs an admin key."""
+        return await self._do(calls.promote())
 
     async def write_review(self, request: ReviewRequest) -> ReviewAnswer:
         """Store a review. The next prediction over the same store reads it."""

@@ -10,11 +10,14 @@ from ubert_service.client.errors import UnexpectedAnswerError
 from ubert_service.schemas import (
     About,
     Alive,
+    CandidateSetAnswer,
+    CandidateSetRequest,
     EntityList,
     ExplainAnswer,
     ExplainRequest,
     PredictAnswer,
     PredictRequest,
+    PromotionAnswer,
     RankAnswer,
     RankRequest,
     Ready,
@@ -58,6 +61,25 @@ def rank(request: RankRequest) -> Call[RankAnswer]:
 
 def explain(request: ExplainRequest) -> Call[ExplainAnswer]:
     return Call(method="POST", path="/explain", body=request, read=_reader(ExplainAnswer))
+
+
+def write_candidate_set(name: str, request: CandidateSetRequest) -> Call[CandidateSetAnswer]:
+    path = f"/candidate-sets/{_escaped(name)}"
+    return Call(method="PUT", path=path, body=request, read=_reader(CandidateSetAnswer))
+
+
+def candidate_set(name: str) -> Call[CandidateSetAnswer]:
+    return Call(method="GET", path=f"/candidate-sets/{_escaped(name)}", read=_reader(CandidateSetAnswer))
+
+
+def remove_candidate_set(name: str) -> Call[bool]:
+    path = f"/candidate-sets/{_escaped(name)}"
+    return Call(method="DELETE", path=path, read=lambda _: True, absent_if_repeated=True)
+
+
+def promote() -> Call[PromotionAnswer]:
+    # Sent twice it would take back what it did.
+    return Call(method="POST", path="/admin/promote", read=_reader(PromotionAnswer), asked_again=False)
 
 
 def write_review(request: ReviewRequest) -> Call[ReviewAnswer]:

@@ -4,13 +4,13 @@ from fastapi import APIRouter
 
 from ubert_service.context import JSON_BODY, READS_STORE, Context
 from ubert_service.histories import Pair
-from ubert_service.problems import NOT_EXPLAINABLE, SCORING_PROBLEMS, documented
+from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import ExplainAnswer, ExplainRequest
 
 router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
 
 
-@router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS, NOT_EXPLAINABLE))
+@router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS))
 async def explain(request: ExplainRequest, context: Context) -> ExplainAnswer:
     """Rate a pair as `/predict` does, and tell what the rating is made of: its parts in stars, the effect of each
     review, the words that matter, and the two reviews that attend most to each other.
