@@ -20,6 +20,7 @@ from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_st
 from ubert_training.cli import make_app
 from ubert_training.precompute import PrecomputeWork, find_work, precompute, write_missing
 from ubert_training.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
+from ubert_training.review_texts import write_texts
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.sharding import Shard
 from ubert_training.state_estimate import redis_bytes
@@ -64,6 +65,23 @@ def test_a_stored_state_is_the_models_own_whatever_it_was_batched_with(
         assert found is not None
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
+
+
+def test_texts_are_kept_as_far_as_they_are_read_and_only_where_they_are_asked_for(
+    tiny: TinyBundle, table: ReviewTable, store: StateStore
+) -> None:
+    report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+    names = list(table.review_id)
+    assert store.texts(report.version, names) == [None] * len(table)
+    tokenizer = tiny.bundle.tokenizer()
+    kept = write_texts(table, all_rows(table), tokenizer, store, report.version)
+    texts = store.texts(report.version, names)
+    assert kept == sum(text is not None for text in texts) > 0
+    for text, whole in zip(texts, table.text, strict=True):
+        assert (text is None) == (not whole.strip())
+        assert whole.strip().startswith(text or "")
+        assert tokenizer.encode([text or ""]) == tokenizer.encode([whole])
     assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
 
 

@@ -388,3 +388,46 @@ def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateSt
             copy_namespace(store, target, "0" * 16)
     finally:
         target.close()
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_text_is_kept_apart_from_every_other_and_goes_with_its_review(store: StateStore, name: str) -> None:
+    entry = review_of(name)
+    store.put(VERSION, [(entry, b"state"), (review_of("other"), b"state")])
+    store.put_texts(VERSION, [(name, "Größe: 🙂\n"), ("other", "")])
+    assert store.texts(VERSION, ["absent", name, "other"]) == [None, "Größe: 🙂\n", ""]
+    assert store.texts(OTHER_VERSION, [name]) == [None]
+    store.delete(VERSION, [entry])
+    assert store.texts(VERSION, [name, "other"]) == [None, ""]
+
+
+def test_a_review_that_is_put_again_has_no_text_until_it_is_given_one(store: StateStore) -> None:
+    store.put(VERSION, [(review_of("r1"), b"state")])
+    store.put_texts(VERSION, [("r1", "old words")])
+    store.put(VERSION, [(review_of("r1"), b"new state")])
+    assert store.texts(VERSION, ["r1"]) == [None]
+
+
+def test_dropping_a_namespace_drops_its_texts_and_copying_one_copies_them(store: StateStore, tmp_path: Path) -> None:
+    store.put(VERSION, numbered_reviews(3))
+    store.put_texts(VERSION, [("r0", "first"), ("r2", "third")])
+    target = open_store(f"lmdb:{tmp_path}/target")
+    copy_namespace(store, target, VERSION)
+    assert target.texts(VERSION, ["r0", "r1", "r2"]) == ["first", None, "third"]
+    target.close()
+    store.drop_namespace(VERSION)
+    assert store.texts(VERSION, ["r0", "r2"]) == [None, None]
+
+
+def test_candidate_sets_are_replaced_listed_and_removed_and_are_of_no_namespace(store: StateStore) -> None:
+    assert (store.candidate_sets(), store.candidates("spring"), store.delete_candidates("spring")) == ([], None, False)
+    store.put_candidates("spring", ["a"])
+    store.put_candidates("spring", AWKWARD)
+    store.put_candidates("autumn", ["b"])
+    assert store.candidate_sets() == ["autumn", "spring"]
+    assert store.candidates("spring") == AWKWARD
+    assert [namespace.version for namespace in store.namespaces()] == [VERSION]
+    store.drop_namespace(VERSION)
+    assert store.candidates("autumn") == ["b"]
+    assert store.delete_candidates("autumn")
+    assert store.candidate_sets() == ["spring"]
