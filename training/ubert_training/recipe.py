@@ -25,13 +25,13 @@ class Recipe:
     finetuning: FinetuneOptions
 
     @classmethod
-    def of_preset(cls, name: str, scale: RatingScale, *, device: DeviceChoice = "auto") -> Self:
+    def of_preset(cls, name: str, scale: RatingScale) -> Self:
         """What `ubert pretrain` and `ubert finetune` do with that preset, if no flag is given."""
         loop = LoopOptions.of(default_loop(name))
         return cls(
             config=preset(name).with_options(scale=scale),
-            pretraining=PretrainOptions(loop=loop, device=device),
-            finetuning=FinetuneOptions(device=device),
+            pretraining=PretrainOptions(loop=loop),
+            finetuning=FinetuneOptions(),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -52,6 +52,11 @@ class Recipe:
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(f"this is no recipe of this version ({error}): run `ubert tune` again") from error
+
+    def on(self, device: DeviceChoice) -> Self:
+        """The same on another device."""
+        pretraining = replace(self.pretraining, device=device) if self.pretraining is not None else None
+        return replace(self, pretraining=pretraining, finetuning=replace(self.finetuning, device=device))
 
     def seeded(self, seed: int) -> Self:
         """The same with every draw of both stages from this seed."""

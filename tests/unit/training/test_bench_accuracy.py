@@ -14,12 +14,19 @@ from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
-from ubert_training.accuracy.cells import Cell, CellRatings, CellStore, Contender
+from ubert_training.accuracy.cells import CELL, Cell, CellRatings, CellStore, Contender
 from ubert_training.accuracy.distortions import ONE_WORD, Distortion, distorted
 from ubert_training.accuracy.folds import Fold, make_folds
 from ubert_training.accuracy.report import markdown, write_report
 from ubert_training.accuracy.summary import AccuracyReport, PlantedTruth, summarise
-from ubert_training.accuracy.variants import SHUFFLED, UBERT, VARIANTS, MeasuredBaseline, MeasuredVariant
+from ubert_training.accuracy.variants import (
+    SHUFFLED,
+    UBERT,
+    VARIANTS,
+    MeasuredBaseline,
+    MeasuredVariant,
+    choose_contenders,
+)
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.cli import make_app
 from ubert_training.lexicon import Lexicon
@@ -110,6 +117,14 @@ def test_a_finished_cell_is_never_computed_again(tmp_path: Path, folds: list[Fol
     other = replace(cells[0], seed=7, contender=Planted(name=UBERT))
     compute_cells([*cells, other], store, until=float("inf"), began=begun.append, ended=lambda _: None)
     assert begun == [other]
+
+
+def test_a_cell_killed_while_it_was_written_is_computed_again(tmp_path: Path, folds: list[Fold]) -> None:
+    cells, store = computed(tmp_path, folds, Planted(name=UBERT))
+    (store.directory / cells[1].fingerprint / CELL).unlink()  # written last
+    begun: list[Cell] = []
+    compute_cells(cells, store, until=float("inf"), began=begun.append, ended=lambda _: None)
+    assert begun == [cells[1]]
 
 
 def test_no_cell_begins_after_the_time_limit_and_the_report_counts_what_is_missing(
@@ -236,6 +251,15 @@ def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: P
     places = [pretrained(name) for name, variant in VARIANT.items() if variant.pretrained]
     assert len(set(places)) == len(places)
     assert pretrained(UBERT, seed=1) != pretrained(UBERT)
+
+
+def test_variants_that_change_nothing_of_the_recipe_are_left_out(tmp_path: Path) -> None:
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    whole = Recipe.of_preset("tiny", RatingScale())
+    assert {variant.name for variant in VARIANTS} <= {c.name for c in choose_contenders("all", whole, workplace)}
+    names = {c.name for c in choose_contenders("all", whole.varied(pretrained=False), workplace)}
+    assert {UBERT, SHUFFLED, "paper options", "25% of the reviews"} <= names
+    assert not {"u-bert without pre-training", "without task 1", "25% of the pre-training reviews"} & names
 
 
 def test_the_bench_continues_and_ends_in_the_same_report(tmp_path: Path) -> None:

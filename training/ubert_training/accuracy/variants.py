@@ -40,6 +40,14 @@ class Variant:
     distortion: Distortion = field(default_factory=Distortion)
     round: int = REST
 
+    def applied(self, recipe: Recipe) -> Recipe:
+        """The recipe that this variant trains."""
+        return recipe.varied(model=self.model, pretraining=self.pretraining, pretrained=self.pretrained)
+
+    def differs(self, recipe: Recipe) -> bool:
+        """Does it differ from the recipe at all? Without pre-training, an ablation of it does not."""
+        return self.applied(recipe) != recipe or self.distortion != Distortion()
+
 
 PAPER_OPTIONS = MappingProxyType(
     {
@@ -116,9 +124,7 @@ class MeasuredVariant:
         )
 
     def _recipe(self, seed: int) -> Recipe:
-        variant = self.variant
-        varied = self.recipe.varied(model=variant.model, pretraining=variant.pretraining, pretrained=variant.pretrained)
-        return varied.seeded(seed)
+        return self.variant.applied(self.recipe).seeded(seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +157,11 @@ def choose_contenders(asked: str, recipe: Recipe, workplace: Workplace) -> list[
     Raises ``ConfigError`` naming the names there are.
     """
     contenders: list[Contender] = [
-        *(MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace) for variant in VARIANTS),
+        *(
+            MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace)
+            for variant in VARIANTS
+            if variant.name == UBERT or variant.differs(recipe)
+        ),
         *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in surprise_baselines()),
         *(
             MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)

@@ -59,11 +59,10 @@ def bench_accuracy_command(
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     table = load_reviews(reviews)
-    if recipe is None:
-        chosen = Recipe.of_preset(preset, table.scale, device=cast(DeviceChoice, device))
-    else:
-        chosen = read_recipe(recipe)
-    chosen = chosen.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
+    base = Recipe.of_preset(preset, table.scale) if recipe is None else read_recipe(recipe)
+    chosen = base.on(cast(DeviceChoice, device)).shortened(
+        pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs
+    )
     workplace = Workplace(directory=out, lexicon=load_lexicon(lexicon))
     rows = target_rows(table, target or ())
     cells = ordered_cells(
@@ -102,9 +101,10 @@ def parse_seeds(text: str) -> list[int]:
 def read_recipe(path: Path) -> Recipe:
     """A recipe that `ubert tune` chose. Raises ``InputError`` or ``ConfigError``."""
     try:
-        return Recipe.from_json(json.loads(path.read_text(encoding="utf-8")))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the recipe.json of `ubert tune`") from error
+    return Recipe.from_json(values)
 
 
 def read_truth(path: Path) -> PlantedTruth:

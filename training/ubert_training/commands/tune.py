@@ -42,7 +42,7 @@ def tune_command(
     """
     table = load_reviews(reviews)
     loaded = Split.load(split, table)
-    base = Recipe.of_preset(preset, table.scale, device=cast(DeviceChoice, device))
+    base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
     workplace = Workplace(directory=out / "work", lexicon=load_lexicon(lexicon))
     names = [trial.name for trial in TRIALS]
