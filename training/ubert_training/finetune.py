@@ -23,6 +23,7 @@ from ubert_training.model_files import ModelFiles, load_model, save_model, weigh
 from ubert_training.pair_batches import PairSource
 from ubert_training.pretrain import CORPUS_READ
 from ubert_training.pretrain import KIND as PRETRAIN
+from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import PARTS, Split
 from ubert_training.stage import Stage, digest_of, finished_stage
@@ -72,6 +73,8 @@ def finetune(
     if options.mode == "cached":
         with accelerator.main_process_first():
             bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
+    if pretrained is None:
+        start_projection(model.review_encoder, tokens, split.train, bank, accelerator.device, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
     known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config)
     task = FinetuningTask(model, source, known, split, options, accelerator.device)

@@ -25,6 +25,7 @@ from ubert_training.loop import LoopOptions, Rows, decayed_groups, discard_check
 from ubert_training.masking import Masker, MaskingStrategy
 from ubert_training.model_files import save_model
 from ubert_training.objectives import pretraining_loss
+from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import Stage, digest_of
@@ -112,6 +113,7 @@ def pretrain(
     masker = Masker(tokenizer, lexicon.words, options.masking)
     user_rows = np.where(np.isin(rows, split.rows), UNKNOWN, [identities.users.row(table.user[row]) for row in rows])
     task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator.device)
+    start_projection(encoder, task.tokens, task.training_rows, None, accelerator.device, options.loop.seed)
     position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, backbone.tokenizer_json, identities)

@@ -1,0 +1,74 @@
+"""The projection of review states starts at their principal axes, from reviews of the training part alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from support.random_models import review_encoder
+from ubert_training.projection_start import start_projection
+from ubert_training.state_bank import StateBank
+from ubert_training.tokens import TokenizedReviews
+
+CPU = torch.device("cpu")
+ROWS_A_REVIEW = 20
+REVIEWS = 30
+
+
+def reviews() -> TokenizedReviews:
+    starts = np.arange(REVIEWS + 1, dtype=np.int64) * ROWS_A_REVIEW
+    return TokenizedReviews(ids=np.ones(starts[-1], dtype=np.int32), starts=starts)
+
+
+def bank_of(dim: int, seed: int) -> StateBank:
+    """States that vary most along a few directions, far from zero."""
+    random = np.random.default_rng(seed)
+    axes = np.linalg.qr(random.normal(size=(dim, dim)))[0]
+    spread = np.geomspace(3.0, 0.01, dim)
+    states = random.normal(size=(REVIEWS * ROWS_A_REVIEW, dim)) * spread @ axes.T + random.normal(size=dim)
+    return StateBank(states.astype(np.float32), reviews().starts)
+
+
+def test_projected_states_are_centred_and_of_unit_variance_over_all_dimensions() -> None:
+    encoder = review_encoder(state_dim=4)
+    bank = bank_of(encoder.hidden_dim, seed=0)
+    start_projection(encoder, reviews(), np.arange(REVIEWS), bank, CPU, seed=0)
+    with torch.no_grad():
+        projected = encoder.project(torch.from_numpy(bank.states)).numpy()
+    assert projected.mean(axis=0) == pytest.approx(0, abs=1e-4)
+    assert projected.var(axis=0).mean() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_projection_keeps_the_distances_that_the_largest_axes_make() -> None:
+    encoder = review_encoder(state_dim=4)
+    bank = bank_of(encoder.hidden_dim, seed=1)
+    start_projection(encoder, reviews(), np.arange(REVIEWS), bank, CPU, seed=0)
+    with torch.no_grad():
+        projected = encoder.project(torch.from_numpy(bank.states)).numpy()
+    largest = np.linalg.svd(bank.states - bank.states.mean(axis=0), compute_uv=False)[:4]
+    kept = np.linalg.svd(projected, compute_uv=False)
+    assert kept / kept[0] == pytest.approx(largest / largest[0], rel=1e-3)
+
+
+def test_reviews_outside_the_training_part_change_nothing() -> None:
+    one, other = review_encoder(state_dim=4), review_encoder(state_dim=4)
+    bank = bank_of(one.hidden_dim, seed=2)
+    changed = StateBank(bank.states.copy(), bank.starts)
+    changed.states[bank.starts[20] :] = 7.0
+    for encoder, states in ((one, bank), (other, changed)):
+        start_projection(encoder, reviews(), np.arange(20), states, CPU, seed=0)
+    assert torch.equal(one.projection.weight, other.projection.weight)
+
+
+def test_an_encoder_that_keeps_its_own_dimension_stays_as_it_is() -> None:
+    encoder = review_encoder(state_dim=None)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    start_projection(encoder, reviews(), np.arange(REVIEWS), bank_of(encoder.hidden_dim, seed=3), CPU, seed=0)
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+def test_a_corpus_without_text_leaves_the_projection_random() -> None:
+    encoder = review_encoder(state_dim=4)
+    before = encoder.projection.weight.clone()
+    empty = TokenizedReviews(ids=np.zeros(0, dtype=np.int32), starts=np.zeros(4, dtype=np.int64))
+    start_projection(encoder, empty, np.arange(3), None, CPU, seed=0)
+    assert torch.equal(before, encoder.projection.weight)
