@@ -13,11 +13,11 @@ from starlette.types import Lifespan
 
 from ubert_service import problems
 from ubert_service.access import ApiKeys
-from ubert_service.bundles import Bundles
 from ubert_service.context import ServiceContext
 from ubert_service.gate import Gate
-from ubert_service.metrics import PrometheusMetrics
 from ubert_service.middleware import BodyLimit, RequestFrame
+from ubert_service.observability.metrics import PrometheusMetrics
+from ubert_service.observability.tracing import Tracing, Untraced
 from ubert_service.routes import (
     about,
     admin,
@@ -31,11 +31,11 @@ from ubert_service.routes import (
     rank,
     reviews,
 )
-from ubert_service.scheduler import QueueLimits, Scheduler
-from ubert_service.served import ServedBundle
+from ubert_service.scoring.scheduler import QueueLimits, Scheduler
+from ubert_service.serving.bundles import Bundles
+from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.shadowing import Shadowing
 from ubert_service.settings import Settings
-from ubert_service.shadowing import Shadowing
-from ubert_service.tracing import Tracing, Untraced
 
 _CHECKS_AT_ONCE = 4
 _UNTRACED = Untraced()

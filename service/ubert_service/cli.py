@@ -11,11 +11,11 @@ import typer
 from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
-from ubert_service.logs import configure_logs
-from ubert_service.served import ServedBundle
+from ubert_service.observability.logs import configure_logs
+from ubert_service.observability.tracing import Tracing, Untraced
 from ubert_service.server import serve
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Device, LogFormat, LogLevel, RuntimeChoice, Settings, read_toml
-from ubert_service.tracing import Tracing, Untraced
 
 _USAGE_ERROR = 2
 _DEFAULTS = Settings.model_construct()
@@ -163,7 +163,7 @@ def _tracing(settings: Settings) -> Iterator[Tracing]:
         yield Untraced()
         return
     try:
-        from ubert_service import otel  # noqa: PLC0415  nobody else pays for its import
+        from ubert_service.observability import otel  # noqa: PLC0415  nobody else pays for its import
     except ImportError as error:
         raise ConfigError(f"traces = {settings.traces!r}: {error}; install u-bert[otel]") from error
     with closing(otel.OpenTelemetryTracing(otel.sending_to(settings.traces))) as tracing:

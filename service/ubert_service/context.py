@@ -11,19 +11,19 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Header, HTTPException, Request, Response
 
 from ubert_model.states import REVISION_PATTERN, Revision
-from ubert_service.bringing import BroughtText
-from ubert_service.bundles import Bundles, Roles
-from ubert_service.engine import Prediction
 from ubert_service.errors import CallerGoneError
-from ubert_service.explain import Explanation
-from ubert_service.histories import EVERY_REVIEW, Pair, Reading
-from ubert_service.metrics import PrometheusMetrics
-from ubert_service.scheduler import Alone, Lane, Scheduler
+from ubert_service.explaining.explain import Explanation
+from ubert_service.observability.metrics import PrometheusMetrics
+from ubert_service.observability.tracing import Tracing
 from ubert_service.schemas import LEAST_SCORED, LISTED_UNREAD
-from ubert_service.scoring_lane import ScoringLane, most_tokens
-from ubert_service.served import Obstacle, ServedBundle
-from ubert_service.shadowing import Shadowing
-from ubert_service.tracing import Tracing
+from ubert_service.scoring.bringing import BroughtText
+from ubert_service.scoring.engine import Prediction
+from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.scoring.scheduler import Alone, Lane, Scheduler
+from ubert_service.scoring.scoring_lane import ScoringLane, most_tokens
+from ubert_service.serving.bundles import Bundles, Roles
+from ubert_service.serving.served import Obstacle, ServedBundle
+from ubert_service.serving.shadowing import Shadowing
 
 T = TypeVar("T")
 Q = TypeVar("Q")

@@ -10,9 +10,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ubert_service.observability.telemetry import Telemetry
+from ubert_service.observability.tracing import Tracing
 from ubert_service.problems import INTERNAL, problem_response
-from ubert_service.telemetry import Telemetry
-from ubert_service.tracing import Tracing
 
 REQUEST_ID = "X-Request-ID"
 _UNMATCHED = "unmatched"

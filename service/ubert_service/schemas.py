@@ -12,19 +12,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.states import MAX_IDENTIFIER_BYTES, ReviewEntry, identifier_bytes
-from ubert_service.bringing import BroughtText
-from ubert_service.candidate_sets import NAME_PATTERN
-from ubert_service.directory import Listed
-from ubert_service.evidence import Basis, Reason
-from ubert_service.histories import Reading
-from ubert_service.listing import ReviewPage
-from ubert_service.review_book import NewReview, WrittenReview
+from ubert_service.reviews.candidate_sets import NAME_PATTERN
+from ubert_service.reviews.directory import Listed
+from ubert_service.reviews.listing import ReviewPage
+from ubert_service.reviews.review_book import NewReview, WrittenReview
+from ubert_service.scoring.bringing import BroughtText
+from ubert_service.scoring.evidence import Basis, Reason
+from ubert_service.scoring.histories import Reading
 
 if TYPE_CHECKING:
     from ubert_model.bundle import Manifest
     from ubert_model.ids import Identities
-    from ubert_service.engine import Prediction
-    from ubert_service.explain import Explanation, ReviewEvidence
+    from ubert_service.explaining.explain import Explanation, ReviewEvidence
+    from ubert_service.scoring.engine import Prediction
 
 MAX_PAIRS = 1_000
 LISTED_UNREAD = 10

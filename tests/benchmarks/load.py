@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.redis_server import free_port
 from ubert_model.states import open_store
-from ubert_service.histories import Pair
-from ubert_service.served import ServedBundle
+from ubert_service.scoring.histories import Pair
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 UNLOADED, LOADED, OVERLOADED_CALLERS = 1, 32, 256

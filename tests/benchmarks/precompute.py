@@ -27,10 +27,10 @@ from transformers import PreTrainedTokenizerFast
 from ubert_model.bundle import ENCODER_GRAPH, TOKENIZER, Bundle
 from ubert_model.states import FloatMatrix, open_store
 from ubert_training.commands.options import load_reviews
-from ubert_training.precompute import find_work, write_missing
-from ubert_training.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, load_encoder
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.token_batches import token_batches
+from ubert_training.states.precompute import find_work, write_missing
+from ubert_training.states.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, load_encoder
+from ubert_training.states.token_batches import token_batches
 
 CODEC = "fp32"
 

@@ -41,11 +41,11 @@ from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_service.assembly import ScorerBatch
-from ubert_service.engine import ScoringEngine
-from ubert_service.histories import Pair, ReviewList, ReviewLists
-from ubert_service.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
-from ubert_service.torch_runtime import TorchRuntime
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.engine import ScoringEngine
+from ubert_service.scoring.histories import Pair, ReviewList, ReviewLists
+from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
+from ubert_service.scoring.torch_runtime import TorchRuntime
 from ubert_training.backbones import load_backbone
 from ubert_training.export import export_scorer
 from ubert_training.reviews.table import ReviewTable

@@ -26,7 +26,7 @@ from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.client import Client
 from ubert_service.schemas import PairRequest, PredictRequest
-from ubert_service.served import ServedBundle
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 pytestmark = pytest.mark.skipif(

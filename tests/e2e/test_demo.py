@@ -11,9 +11,9 @@ import pytest
 
 from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
+from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
-from ubert_training.synth import SynthOptions, write_corpus
 
 TIMEOUT_S = 400
 KILLED_PRECOMPUTE = """

@@ -17,8 +17,8 @@ from support.compose import BASE, ROOT, environment_of, load_compose
 from support.redis_server import RedisServer
 from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
+from ubert_training.corpora.synth import REVIEWS, SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.synth import REVIEWS, SynthOptions, write_corpus
 
 SECONDS_OF_A_JOB = 900
 CORPUS = SynthOptions(users=120, items=40, reviews=1200, domains=1)

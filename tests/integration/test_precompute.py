@@ -18,13 +18,13 @@ from support.tiny_bundle import TinyBundle, states_of_text
 from ubert_model.errors import ConfigError, StoreError
 from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
 from ubert_training.cli import make_app
-from ubert_training.precompute import PrecomputeWork, find_work, precompute, write_missing
-from ubert_training.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
-from ubert_training.review_texts import write_texts
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.sharding import Shard
-from ubert_training.state_estimate import redis_bytes
-from ubert_training.token_batches import TokenBatch, token_batches
+from ubert_training.states.precompute import PrecomputeWork, find_work, precompute, write_missing
+from ubert_training.states.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
+from ubert_training.states.review_texts import write_texts
+from ubert_training.states.sharding import Shard
+from ubert_training.states.state_estimate import redis_bytes
+from ubert_training.states.token_batches import TokenBatch, token_batches
 
 CODEC = "fp32"
 
@@ -149,7 +149,7 @@ class FailsAt:
 def test_a_failing_encoder_is_told_and_what_was_written_is_whole(
     tiny: TinyBundle, table: ReviewTable, store: StateStore, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ubert_training.token_batches.TOKENS_PER_BATCH", 256)
+    monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 256)
     work = find(table, tiny, store, Shard())
     failing = FailsAt(OnnxEncoder.of(tiny.bundle, 1), batch)
     with pytest.raises(RuntimeError, match="the encoder broke"):
@@ -165,7 +165,7 @@ def test_a_failing_encoder_is_told_and_what_was_written_is_whole(
 def test_a_store_that_dies_midway_is_told_and_the_rest_is_written_once_it_is_back(
     tiny: TinyBundle, table: ReviewTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ubert_training.token_batches.TOKENS_PER_BATCH", 256)
+    monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 256)
     with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
         with closing(open_store(server.url)) as store:
             work = find(table, tiny, store, Shard())

@@ -15,7 +15,7 @@ from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import StateStore, open_store
 from ubert_service.access import new_key
 from ubert_service.app import create_app
-from ubert_service.served import ServedBundle
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}

@@ -27,7 +27,7 @@ from ubert_service.client import (
     UnavailableError,
 )
 from ubert_service.schemas import ExplainRequest, PairRequest, PredictRequest, RankRequest, ReviewRequest
-from ubert_service.served import ServedBundle
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 IMPATIENT = RetryPolicy(attempts=3, deadline_s=5.0, first_pause_s=0.01, longest_pause_s=0.05)

@@ -13,9 +13,9 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import METRICS, Bundle
 from ubert_model.errors import BundleError
 from ubert_model.states import open_store
-from ubert_service.accuracy import scores_of
 from ubert_service.app import create_app
-from ubert_service.served import ServedBundle
+from ubert_service.serving.accuracy import scores_of
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 

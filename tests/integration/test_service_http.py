@@ -17,10 +17,10 @@ from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.errors import DeviceUnavailableError
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
-from ubert_service.assembly import ScorerBatch
-from ubert_service.runtime import ActiveDevice
 from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS
-from ubert_service.served import ServedBundle
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.runtime import ActiveDevice
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 MAX_BODY_BYTES = 200_000

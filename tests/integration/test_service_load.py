@@ -24,9 +24,9 @@ from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.assembly import ScorerBatch
-from ubert_service.runtime import ActiveDevice, ScoringRuntime
-from ubert_service.served import ServedBundle
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 PATIENCE = 10.0

@@ -117,8 +117,8 @@ def test_a_prediction_is_made_without_torch_or_transformers(
         from pathlib import Path
         from ubert_model.states import open_store
         from ubert_service import cli
-        from ubert_service.histories import Pair
-        from ubert_service.served import ServedBundle
+        from ubert_service.scoring.histories import Pair
+        from ubert_service.serving.served import ServedBundle
         from ubert_service.settings import Settings
 
         store = "lmdb:{tmp_path / "states"}"

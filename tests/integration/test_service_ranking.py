@@ -10,9 +10,9 @@ from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.candidate_sets import MAX_SETS
+from ubert_service.reviews.candidate_sets import MAX_SETS
 from ubert_service.schemas import LEAST_SCORED
-from ubert_service.served import ServedBundle
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 ITEMS = [f"i{number}" for number in range(14)]

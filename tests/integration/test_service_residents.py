@@ -26,13 +26,13 @@ from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import ReviewEntry, Revision, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION, STALE_SECONDS
-from ubert_service.engine import ScoringEngine
 from ubert_service.errors import LostRevisionError, NotResidentError
-from ubert_service.histories import EVERY_REVIEW, Pair, Reading
-from ubert_service.residents import Residents
-from ubert_service.runtime import OnnxRuntime
-from ubert_service.scoring_lane import ScoringLane
-from ubert_service.served import ServedBundle
+from ubert_service.resident.residents import Residents
+from ubert_service.scoring.engine import ScoringEngine
+from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.scoring.runtime import OnnxRuntime
+from ubert_service.scoring.scoring_lane import ScoringLane
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 LAG_S = 0.2

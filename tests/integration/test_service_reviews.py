@@ -19,9 +19,9 @@ from ubert_model.states import ReviewEntry, StateStore, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION
-from ubert_service.review_book import NewReview, ReviewBook
+from ubert_service.reviews.review_book import NewReview, ReviewBook
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
-from ubert_service.served import ServedBundle
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 from ubert_training.reviews.table import Review
 

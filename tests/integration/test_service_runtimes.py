@@ -11,13 +11,13 @@ from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
-from ubert_service import runtime_choice
-from ubert_service.assembly import ScorerBatch
-from ubert_service.runtime import ActiveDevice, OnnxRuntime
-from ubert_service.runtime_choice import LARGEST_DIFFERENCE, Trial, fastest, trial_batch, try_runtimes
-from ubert_service.served import ServedBundle
+from ubert_service.scoring import runtime_choice
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime
+from ubert_service.scoring.runtime_choice import LARGEST_DIFFERENCE, Trial, fastest, trial_batch, try_runtimes
+from ubert_service.scoring.torch_runtime import TorchRuntime, device_to_use
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import FixedRuntime, Settings
-from ubert_service.torch_runtime import TorchRuntime, device_to_use
 
 
 class Constant:

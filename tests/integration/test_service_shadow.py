@@ -18,9 +18,9 @@ from ubert_model.bundle import Bundle, write_bundle
 from ubert_model.states import StateStore
 from ubert_service.access import new_key
 from ubert_service.app import create_app
-from ubert_service.assembly import ScorerBatch
-from ubert_service.runtime import ActiveDevice
-from ubert_service.served import ServedBundle
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.runtime import ActiveDevice
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 PAIRS = [{"user": f"u{user}", "item": f"i{item}"} for user in range(4) for item in range(4)]

@@ -18,9 +18,9 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import FloatMatrix, StateStore, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
-from ubert_service.logs import formatter
-from ubert_service.runtime import ActiveDevice
-from ubert_service.served import ServedBundle
+from ubert_service.observability.logs import formatter
+from ubert_service.scoring.runtime import ActiveDevice
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import LogFormat, Settings
 
 PRIVATE = "mellifluous"

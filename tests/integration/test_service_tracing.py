@@ -15,8 +15,8 @@ from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.otel import OpenTelemetryTracing
-from ubert_service.served import ServedBundle
+from ubert_service.observability.otel import OpenTelemetryTracing
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -85,5 +85,7 @@ def test_who_sends_no_traces_imports_nothing_for_them(module: str) -> None:
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30)
     # FastAPI loads what it finds of OpenTelemetry by itself; what sends spans comes with ours alone.
     assert not [
-        name for name in ended.stdout.split() if name.startswith(("ubert_service.otel", "opentelemetry.exporter"))
+        name
+        for name in ended.stdout.split()
+        if name.startswith(("ubert_service.observability.otel", "opentelemetry.exporter"))
     ]

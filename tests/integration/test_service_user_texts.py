@@ -11,7 +11,7 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
 from ubert_service.schemas import MAX_USER_TEXTS
-from ubert_service.served import ServedBundle
+from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
 ROUNDING = 1e-5

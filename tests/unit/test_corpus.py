@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from ubert_training import corpus
-from ubert_training.corpus import fetch_musical_instruments
+from ubert_training.corpora import corpus
+from ubert_training.corpora.corpus import fetch_musical_instruments
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 

@@ -8,7 +8,7 @@ import nltk.data
 import pytest
 
 from ubert_model.errors import InputError
-from ubert_training.lexicon import load_lexicon
+from ubert_training.pretraining.lexicon import load_lexicon
 
 POSITIVE = "; a comment\n;\n\nGood\nna\xefve\nwell-made\n"
 NEGATIVE = "; another\nbad\n"

@@ -15,12 +15,12 @@ import typer
 from typer.testing import CliRunner
 
 from ubert_model.errors import ConfigError
-from ubert_training import synth
 from ubert_training.commands.synth import synth_command
+from ubert_training.corpora import synth
+from ubert_training.corpora.synth import SynthOptions, write_corpus
+from ubert_training.corpora.synth_phrases import ASIDES, ASPECTS, CLOSINGS, OPENINGS, PRODUCTS, TITLES
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
-from ubert_training.synth import SynthOptions, write_corpus
-from ubert_training.synth_phrases import ASIDES, ASPECTS, CLOSINGS, OPENINGS, PRODUCTS, TITLES
 
 SMALL = SynthOptions(users=130, items=40, reviews=1300, domains=2)
 

@@ -17,9 +17,9 @@ import numpy as np
 from ubert_model.errors import UbertError
 from ubert_model.states import StateCodec
 from ubert_training.atomic import write_text
-from ubert_training.corpus import fetch_musical_instruments
-from ubert_training.stored_ratings import ReadPairs
-from ubert_training.synth import SynthOptions, write_corpus
+from ubert_training.corpora.corpus import fetch_musical_instruments
+from ubert_training.corpora.synth import SynthOptions, write_corpus
+from ubert_training.states.stored_ratings import ReadPairs
 
 LISTENING = re.compile(r"listening on (http://\S+)")
 PAIRS_CHECKED = 500

@@ -13,7 +13,7 @@ from typing import Self
 from ubert_model.config import require
 from ubert_model.errors import ConfigError
 from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes
-from ubert_training.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYTES_A_STATE_BYTE, redis_bytes
+from ubert_training.states.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYTES_A_STATE_BYTE, redis_bytes
 
 SECONDS_A_MONTH = 30 * 24 * 3600
 BYTES_OF_A_LINE = 300

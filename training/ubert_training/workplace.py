@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ubert_training.finetune import finetune
-from ubert_training.lexicon import Lexicon
-from ubert_training.pretrain import pretrain
-from ubert_training.recipe import Recipe
+from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning.recipe import Recipe
+from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.pretraining.pretrain import pretrain
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import PARTS, Split
 from ubert_training.stage import digest_of, fingerprint_of

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from ubert_service.accuracy import scores_of
 from ubert_service.context import Context
 from ubert_service.problems import BUNDLE_UNUSABLE, WORK_PROBLEMS, documented
 from ubert_service.schemas import About
+from ubert_service.serving.accuracy import scores_of
 
 router = APIRouter(tags=["operation"])
 

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from ubert_service.context import Context
-from ubert_service.listing import CURSOR_PATTERN
 from ubert_service.problems import STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
+from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
 
 router = APIRouter(tags=["reviews"])

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 
-from ubert_service import metrics
 from ubert_service.context import ServiceDependency
+from ubert_service.observability import metrics
 from ubert_service.problems import (
     ACCESS_PROBLEMS,
     DEVICE_UNAVAILABLE,

@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 
 from ubert_service.context import JSON_BODY, READS_STORE, Context
-from ubert_service.histories import Pair
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import PairPrediction, PredictAnswer, PredictRequest
+from ubert_service.scoring.histories import Pair
 
 router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
 

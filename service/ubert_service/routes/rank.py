@@ -3,9 +3,9 @@
 from fastapi import APIRouter
 
 from ubert_service.context import JSON_BODY, READS_STORE, Context
-from ubert_service.histories import Pair, Reading
 from ubert_service.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
+from ubert_service.scoring.histories import Pair, Reading
 
 router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ubert_model.states import entity_mark, state_mark
 from ubert_model.states.keys import Side
-from ubert_service import bounded_cache
-from ubert_service.bounded_cache import BoundedCache, Fresh, Key
+from ubert_service.resident import bounded_cache
+from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
 
 NEVER = float("inf")
 ROOM = 100_000

@@ -4,7 +4,7 @@ import numpy as np
 
 from ubert_model.config import RatingScale
 from ubert_model.states import ReviewEntry
-from ubert_service.assembly import pad_side
+from ubert_service.scoring.assembly import pad_side
 
 
 def test_each_token_carries_the_rating_of_its_review_and_padding_is_masked() -> None:

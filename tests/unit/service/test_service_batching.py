@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubert_service.batching import PairTokens, plan_batches
+from ubert_service.scoring.batching import PairTokens, plan_batches
 
 TOKENS = st.integers(1, 300)
 PAIRS = st.lists(

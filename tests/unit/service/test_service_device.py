@@ -3,7 +3,7 @@
 import pytest
 
 from ubert_model.errors import DeviceUnavailableError
-from ubert_service.runtime import active_device, providers_to_ask
+from ubert_service.scoring.runtime import active_device, providers_to_ask
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 WITH_CUDA = [TENSORRT, CUDA, CPU]

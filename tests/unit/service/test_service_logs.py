@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 
-from ubert_service.logs import formatter
+from ubert_service.observability.logs import formatter
 
 
 def event(message: str, *arguments: object, failed: bool = False) -> dict[str, object]:

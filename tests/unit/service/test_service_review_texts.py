@@ -5,7 +5,7 @@ import pytest
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.states import Namespace, StateStore, make_codec
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_service.review_texts import ReviewTexts, Span
+from ubert_service.explaining.review_texts import ReviewTexts, Span
 
 TEXT = "all big color"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from ubert_service.errors import DeadlineError, OverloadedError
-from ubert_service.scheduler import Alone, QueueLimits, Scheduler
-from ubert_service.telemetry import Refusal
+from ubert_service.observability.telemetry import Refusal
+from ubert_service.scoring.scheduler import Alone, QueueLimits, Scheduler
 
 LIMITS = QueueLimits(requests=100, tokens=1_000, batch_tokens=50, batch_wait=0.0)
 PATIENCE = 10.0

@@ -13,12 +13,12 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
-from ubert_training.finetune import target_identities
-from ubert_training.finetuning_task import FineTuning, network_outputs
-from ubert_training.histories import KnownReviews
-from ubert_training.pair_batches import PairSource, token_rows
+from ubert_training.finetuning.finetune import target_identities
+from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
+from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.pair_batches import PairSource, token_rows
 from ubert_training.splits import random_split
-from ubert_training.state_bank import StateBank, encode_batch
+from ubert_training.states.state_bank import StateBank, encode_batch
 from ubert_training.tokens import TokenizedReviews
 
 TABLE = small_table()

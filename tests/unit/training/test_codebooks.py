@@ -5,7 +5,7 @@ import pytest
 
 from ubert_model.states import FloatMatrix, Namespace, make_codec
 from ubert_model.states.product_code import Codebooks
-from ubert_training.codebooks import train_codebooks
+from ubert_training.states.codebooks import train_codebooks
 
 STATE_DIM = 16
 

@@ -10,14 +10,14 @@ import torch
 from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.corpus_rows import target_rows
-from ubert_training.finetune import finetune
-from ubert_training.finetune_options import FinetuneOptions
-from ubert_training.lexicon import Lexicon
+from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.rating_parts import blend_share
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
-from ubert_training.pretrain import PretrainOptions, pretrain
-from ubert_training.rating_parts import blend_share
+from ubert_training.pretraining.corpus_rows import target_rows
+from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.pretraining.pretrain import PretrainOptions, pretrain
 from ubert_training.splits import random_split
 
 TABLE = small_table(users=40)

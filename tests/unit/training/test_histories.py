@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from support.small_corpus import small_table
 from ubert_model.config import preset
-from ubert_training.bias_fit import bias_ratings, fit_bias_model
-from ubert_training.corpus_rows import pretraining_rows, target_rows
-from ubert_training.histories import Histories, KnownReviews
+from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
+from ubert_training.finetuning.histories import Histories, KnownReviews
+from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split, random_split
 

@@ -6,7 +6,7 @@ import pytest
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
-from ubert_training.masking import Masker
+from ubert_training.pretraining.masking import Masker
 
 LEXICON = frozenset({"great", "terrible", "well-made", "beautiful"})
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ubert_training.metrics import history_slices, paired_difference, scores
+from ubert_training.evaluation.metrics import history_slices, paired_difference, scores
 
 
 def test_scores_are_what_their_names_say() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from support.random_models import review_encoder
-from ubert_training.projection_start import start_projection
-from ubert_training.state_bank import StateBank
+from ubert_training.finetuning.projection_start import start_projection
+from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews
 
 CPU = torch.device("cpu")

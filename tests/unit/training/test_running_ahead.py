@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from ubert_training.running_ahead import running_ahead
+from ubert_training.states.running_ahead import running_ahead
 
 
 def failing_after(count: int) -> Iterator[int]:

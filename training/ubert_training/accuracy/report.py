@@ -11,7 +11,7 @@ from ubert_training.accuracy.summary import AccuracyReport, ModelErrors, Slice
 from ubert_training.accuracy.variants import SHUFFLED, UBERT
 from ubert_training.atomic import write_text
 from ubert_training.baselines.cornac_models import NOT_COMPARED
-from ubert_training.metrics import Estimate
+from ubert_training.evaluation.metrics import Estimate
 from ubert_training.stage import plain
 
 REPORT = "accuracy"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ubert_training.accuracy.cells import Cell, CellRatings, CellStore, Contender
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.variants import SHUFFLED, UBERT, is_baseline
-from ubert_training.metrics import Estimate, bootstrap_means, history_slices
+from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history_slices
 
 Column = NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from ubert_training.accuracy.folds import Fold
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import Baseline, tuned
-from ubert_training.evaluate import rate_part
-from ubert_training.recipe import Recipe
+from ubert_training.evaluation.evaluate import rate_part
+from ubert_training.finetuning.recipe import Recipe
 from ubert_training.stage import digest_of
 from ubert_training.workplace import Job, Workplace
 

@@ -25,10 +25,10 @@ from ubert_training.commands.options import (
     console,
     load_reviews,
 )
-from ubert_training.corpus_rows import target_rows
 from ubert_training.devices import DeviceChoice
-from ubert_training.lexicon import load_lexicon
-from ubert_training.recipe import Recipe
+from ubert_training.finetuning.recipe import Recipe
+from ubert_training.pretraining.corpus_rows import target_rows
+from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.workplace import Workplace
 
 

@@ -9,10 +9,10 @@ from ubert_model.config import require
 from ubert_model.states import codec_names
 from ubert_training.commands.options import Device, Reviews, console, load_reviews
 from ubert_training.devices import DeviceChoice
-from ubert_training.finished_run import FinishedRun
+from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.progress import progress_bar
-from ubert_training.state_tiers import measure_tiers
-from ubert_training.tier_report import tier_table, verdict, write_report
+from ubert_training.states.state_tiers import measure_tiers
+from ubert_training.states.tier_report import tier_table, verdict, write_report
 
 
 def bench_states_command(

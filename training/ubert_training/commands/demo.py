@@ -11,21 +11,21 @@ import typer
 from ubert_model.states import DEFAULT_CODEC, open_store
 from ubert_training.commands.options import Seed, console, load_reviews, model_config
 from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
-from ubert_training.evaluate import evaluate, evaluation_table
-from ubert_training.finetune import finetune
-from ubert_training.finetune_options import FinetuneOptions
-from ubert_training.finished_run import FinishedRun
-from ubert_training.lexicon import load_lexicon
+from ubert_training.evaluation.evaluate import evaluate, evaluation_table
+from ubert_training.evaluation.plots import PLOT, plot_evaluation
+from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.loop import LoopOptions
 from ubert_training.make_bundle import export_bundle
-from ubert_training.plots import PLOT, plot_evaluation
-from ubert_training.precompute import precompute
-from ubert_training.pretrain import PretrainOptions, pretrain
-from ubert_training.review_texts import write_texts
+from ubert_training.pretraining.lexicon import load_lexicon
+from ubert_training.pretraining.pretrain import PretrainOptions, pretrain
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.splits import random_split
-from ubert_training.stored_ratings import ReadPairs
+from ubert_training.states.precompute import precompute
+from ubert_training.states.review_texts import write_texts
+from ubert_training.states.stored_ratings import ReadPairs
 
 
 def demo_command(

@@ -7,8 +7,8 @@ import typer
 
 from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
 from ubert_training.devices import DeviceChoice
-from ubert_training.evaluate import EVALUATION, evaluate, evaluation_table, history_table
-from ubert_training.plots import PLOT, plot_evaluation
+from ubert_training.evaluation.evaluate import EVALUATION, evaluate, evaluation_table, history_table
+from ubert_training.evaluation.plots import PLOT, plot_evaluation
 
 Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
 

@@ -40,11 +40,11 @@ from ubert_training.commands.options import (
 )
 from ubert_training.devices import DeviceChoice
 from ubert_training.devices import Precision as PrecisionChoice
-from ubert_training.finetune import finetune
-from ubert_training.finetune_options import FinetuneOptions, Mode, default_loop
+from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
-from ubert_training.pretrain import KIND as PRETRAIN
+from ubert_training.pretraining.pretrain import KIND as PRETRAIN
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
 

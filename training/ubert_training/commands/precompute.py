@@ -12,11 +12,11 @@ from ubert_model.config import require
 from ubert_model.states import DEFAULT_CODEC, open_store, without_password
 from ubert_training.commands.options import Device, Reviews, console, load_reviews
 from ubert_training.devices import DeviceChoice, Precision
-from ubert_training.precompute import PrecomputeReport, find_work, write_missing
-from ubert_training.review_encoders import BankedStates, choose_encoder
-from ubert_training.review_texts import write_texts
-from ubert_training.sharding import Shard
 from ubert_training.splits import PARTS, Split
+from ubert_training.states.precompute import PrecomputeReport, find_work, write_missing
+from ubert_training.states.review_encoders import BankedStates, choose_encoder
+from ubert_training.states.review_texts import write_texts
+from ubert_training.states.sharding import Shard
 
 
 def precompute_command(

@@ -30,13 +30,13 @@ from ubert_training.commands.options import (
     load_reviews,
     model_config,
 )
-from ubert_training.corpus_rows import Corpus
 from ubert_training.devices import DeviceChoice
 from ubert_training.devices import Precision as PrecisionChoice
-from ubert_training.lexicon import load_lexicon
 from ubert_training.loop import LoopOptions
-from ubert_training.masking import MaskingStrategy
-from ubert_training.pretrain import PretrainOptions, default_loop, pretrain
+from ubert_training.pretraining.corpus_rows import Corpus
+from ubert_training.pretraining.lexicon import load_lexicon
+from ubert_training.pretraining.masking import MaskingStrategy
+from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, pretrain
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
 

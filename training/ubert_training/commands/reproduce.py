@@ -11,7 +11,7 @@ from rich.table import Table
 from ubert_model.config import require
 from ubert_training.cli import make_app
 from ubert_training.commands.options import console
-from ubert_training.evaluate import EVALUATION, MODEL_NAME
+from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME
 from ubert_training.reproduction import EXPERIMENTS, METHODS, RUNS, Experiment, commands
 
 

@@ -7,7 +7,7 @@ import typer
 
 from ubert_model.config import require
 from ubert_training.commands.options import Reviews, Seed, console, load_reviews
-from ubert_training.corpus_rows import target_rows
+from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.splits import Split, k_fold_splits, random_split, time_split
 
 

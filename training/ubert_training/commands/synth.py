@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ubert_training.synth import SynthOptions, write_corpus
+from ubert_training.corpora.synth import SynthOptions, write_corpus
 
 DEFAULTS = SynthOptions()
 

@@ -18,9 +18,9 @@ from ubert_training.commands.options import (
     load_reviews,
 )
 from ubert_training.devices import DeviceChoice
-from ubert_training.lexicon import load_lexicon
-from ubert_training.recipe import Recipe
-from ubert_training.recipe_search import RECIPE, TRIALS, Choice, publish_best, search
+from ubert_training.finetuning.recipe import Recipe
+from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Choice, publish_best, search
+from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.splits import Split
 from ubert_training.workplace import Workplace
 

@@ -1,0 +1,1 @@
+"""Why a pair is rated as it is."""

@@ -1,0 +1,188 @@
+"""``Telemetry`` for Prometheus. Every app has a registry of its own; labels take few values, never an identifier."""
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from ubert_service.observability.telemetry import Graph, Refusal, Residence
+from ubert_service.scoring.evidence import Basis
+from ubert_service.serving.shadowing import ShadowFate
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+_STARS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = tuple(2.0**power for power in range(4, 17))
+
+
+class PrometheusMetrics:
+    """Counts and times what an app reports; ``exposition`` is what a scrape reads."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter("ubert_requests", "Requests answered.", ("route", "status"), registry=self._registry)
+        self._request_seconds = Histogram(
+            "ubert_request_seconds",
+            "From the first byte of a request to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._store_seconds = Histogram(
+            "ubert_store_seconds",
+            "One operation of the state store, failed ones included.",
+            ("operation",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._store_failures = Counter(
+            "ubert_store_failures",
+            "Operations of the state store that failed.",
+            ("operation",),
+            registry=self._registry,
+        )
+        self._inference_seconds = Histogram(
+            "ubert_inference_seconds", "One run of a graph.", ("graph",), buckets=_SECONDS, registry=self._registry
+        )
+        self._batch_tokens = Histogram(
+            "ubert_batch_tokens",
+            "Tokens that one run of a graph was given, padding included.",
+            ("graph",),
+            buckets=_TOKENS,
+            registry=self._registry,
+        )
+        self._queue_seconds = Histogram(
+            "ubert_queue_seconds", "From arrival in the queue to a thread.", buckets=_SECONDS, registry=self._registry
+        )
+        self._queue_batch_requests = Histogram(
+            "ubert_queue_batch_requests",
+            "Requests whose work went to a thread together.",
+            buckets=_REQUESTS,
+            registry=self._registry,
+        )
+        self._queue_batch_tokens = Histogram(
+            "ubert_queue_batch_tokens",
+            "Tokens that the work of one thread reads at most.",
+            buckets=_TOKENS,
+            registry=self._registry,
+        )
+        self._parted = Counter(
+            "ubert_batches_parted", "Batches that failed and were tried again in halves.", registry=self._registry
+        )
+        self._refused = Counter(
+            "ubert_refused", "Requests refused because the queue was full.", ("limit",), registry=self._registry
+        )
+        self._expired = Counter(
+            "ubert_expired", "Requests whose deadline passed before the answer.", registry=self._registry
+        )
+        self._cancelled = Counter(
+            "ubert_cancelled", "Requests whose caller left before the answer.", registry=self._registry
+        )
+        self._predictions = Counter(
+            "ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",), registry=self._registry
+        )
+        self._shadow_samples = Counter(
+            "ubert_shadow_samples",
+            "Requests that the shadow bundle was to rate as well.",
+            ("fate",),
+            registry=self._registry,
+        )
+        self._shadow_difference = Histogram(
+            "ubert_shadow_difference_stars",
+            "How far the shadow bundle's rating of a pair lies from the live one.",
+            buckets=_STARS,
+            registry=self._registry,
+        )
+        self._missing_states = Counter(
+            "ubert_missing_states",
+            "Reviews that predictions should have read but whose states the store has lost.",
+            registry=self._registry,
+        )
+        self._residents_asked = Counter(
+            "ubert_residents_asked",
+            "Review lists and states that were wanted, by whether this process held them.",
+            ("kind", "outcome"),
+            registry=self._registry,
+        )
+        self._residents_evicted = Counter(
+            "ubert_residents_evicted", "Lists and states that left because memory was full.", registry=self._registry
+        )
+        self._residents_dropped = Counter(
+            "ubert_residents_dropped",
+            "Lists and states that left because what they copy has changed.",
+            registry=self._registry,
+        )
+        self._residents_bytes = Gauge(
+            "ubert_residents_bytes", "Bytes of review lists and states held by this process.", registry=self._registry
+        )
+        self._residents_stale_seconds = Gauge(
+            "ubert_residents_stale_seconds",
+            "While the state store is away: since when nothing is known of changes; else 0.",
+            registry=self._registry,
+        )
+        self._ready = Gauge(
+            "ubert_ready", "1 if the service could serve when last asked, as /readyz tells.", registry=self._registry
+        )
+
+    def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
+        status_class = "none" if status is None else f"{status // 100}xx"
+        self._requests.labels(route=route, status=status_class).inc()
+        self._request_seconds.labels(route=route).observe(seconds)
+
+    def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
+        self._store_seconds.labels(operation=operation).observe(seconds)
+        if failed:
+            self._store_failures.labels(operation=operation).inc()
+
+    def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
+        self._inference_seconds.labels(graph=graph).observe(seconds)
+        self._batch_tokens.labels(graph=graph).observe(tokens)
+
+    def work_started(self, *, waited: float) -> None:
+        self._queue_seconds.observe(waited)
+
+    def batch_started(self, *, requests: int, tokens: int) -> None:
+        self._queue_batch_requests.observe(requests)
+        self._queue_batch_tokens.observe(tokens)
+
+    def batch_parted(self) -> None:
+        self._parted.inc()
+
+    def work_refused(self, *, limit: Refusal) -> None:
+        self._refused.labels(limit=limit).inc()
+
+    def work_expired(self) -> None:
+        self._expired.inc()
+
+    def work_cancelled(self) -> None:
+        self._cancelled.inc()
+
+    def predicted(self, *, basis: Basis, missing_states: int) -> None:
+        self._predictions.labels(basis=basis).inc()
+        self._missing_states.inc(missing_states)
+
+    def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None:
+        self._residents_asked.labels(kind=residence, outcome="hit").inc(hits)
+        self._residents_asked.labels(kind=residence, outcome="miss").inc(misses)
+
+    def residents_evicted(self, count: int) -> None:
+        self._residents_evicted.inc(count)
+
+    def residents_dropped(self, count: int) -> None:
+        self._residents_dropped.inc(count)
+
+    def residents_stand(self, *, held_bytes: int, stale_s: float) -> None:
+        """As of now, for the scrape that follows."""
+        self._residents_bytes.set(held_bytes)
+        self._residents_stale_seconds.set(stale_s)
+
+    def shadow_sampled(self, *, fate: ShadowFate) -> None:
+        self._shadow_samples.labels(fate=fate).inc()
+
+    def shadow_differed(self, *, stars: float) -> None:
+        self._shadow_difference.observe(stars)
+
+    def readiness_checked(self, *, ready: bool) -> None:
+        self._ready.set(ready)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,83 @@
+"""``Tracing`` by OpenTelemetry: imported only where traces are sent, with the extra ``otel``."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from ubert_service.observability.tracing import RequestSpan, WorkSpan
+
+_NAME = "u-bert"
+
+
+def sending_to(endpoint: str) -> SpanProcessor:
+    """Sends spans in batches to a collector's OTLP address over HTTP, such as ``http://localhost:4318/v1/traces``."""
+    return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint))
+
+
+class OpenTelemetryTracing:
+    """A span for each request, and within it one for each piece of its work, with an event when a thread takes it.
+
+    ``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME`` and ``OTEL_TRACES_SAMPLER`` hold as OpenTelemetry defines them.
+    """
+
+    def __init__(self, processor: SpanProcessor) -> None:
+        named = Resource({SERVICE_NAME: _NAME}).merge(OTELResourceDetector().detect())
+        self._provider = TracerProvider(resource=named, shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer(_NAME)
+        self._propagator = TraceContextTextMapPropagator()
+
+    @contextmanager
+    def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> Iterator[RequestSpan]:
+        attributes = {"http.request.method": method, "ubert.request_id": request_id}
+        origin = self._propagator.extract(headers)
+        with self._tracer.start_as_current_span(
+            method, origin, SpanKind.SERVER, attributes, record_exception=False
+        ) as span:
+            yield _RequestSpan(span, method)
+
+    @contextmanager
+    def work(self, *, tokens: int) -> Iterator[WorkSpan]:
+        # What an exception says may name a user or an item; its class does not.
+        with self._tracer.start_as_current_span(
+            "work", attributes={"ubert.tokens": tokens}, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield _WorkSpan(span)
+            except Exception as error:
+                span.set_status(StatusCode.ERROR)
+                span.set_attribute("error.type", type(error).__name__)
+                raise
+
+    def close(self) -> None:
+        """Send what has not been sent."""
+        self._provider.shutdown()
+
+
+@dataclass(frozen=True)
+class _RequestSpan:
+    span: Span
+    method: str
+
+    def answered(self, *, route: str, status: int | None) -> None:
+        self.span.update_name(f"{self.method} {route}")
+        self.span.set_attribute("http.route", route)
+        if status is not None:
+            self.span.set_attribute("http.response.status_code", status)
+        if status is None or status >= 500:
+            self.span.set_status(StatusCode.ERROR)
+
+
+@dataclass(frozen=True)
+class _WorkSpan:
+    span: Span
+
+    def taken(self) -> None:
+        self.span.add_event("taken")

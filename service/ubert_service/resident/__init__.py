@@ -1,0 +1,1 @@
+"""What the process keeps of the store, bounded in bytes and true to it."""

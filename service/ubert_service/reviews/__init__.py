@@ -1,0 +1,1 @@
+"""Reviews, entities and candidate sets as callers write and list them."""

@@ -1,0 +1,184 @@
+"""Reviews that come and go while the service runs: each encoded on arrival and written beside the precomputed ones."""
+
+import struct
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ubert_model.config import RatingScale
+from ubert_model.errors import InputError
+from ubert_model.history import RatingCounts
+from ubert_model.review_id import review_id
+from ubert_model.states import ReviewEntry, Revision, StateCodec, StateStore
+from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
+from ubert_service.resident.residents import Residents
+
+if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
+    from ubert_service.explaining.review_texts import ReviewTexts
+    from ubert_service.scoring.encoding import ReviewEncoding
+
+_UNDATED = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewReview:
+    """A review as its author sends it.
+
+    ``timestamp`` None: it is dated when it first arrives. ``review_id`` None: it is named by its content.
+    """
+
+    user: str
+    item: str
+    rating: float
+    text: str = field(repr=False)
+    timestamp: int | None = None
+    review_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenReview:
+    """A review as it now stands in the store. The counts are over all reviews of its user and item, it included."""
+
+    entry: ReviewEntry
+    created: bool
+    """False: the store listed it before, and holds the same or new content under the same name now."""
+    revision: Revision
+    """Where the store's feed of changes tells of it."""
+    user_counts: RatingCounts
+    item_counts: RatingCounts
+
+
+class ReviewBook:
+    """Writes and removes reviews of one namespace. Thread-safe, keeps nothing between calls.
+
+    Nothing is locked: of two writers of one review the later wins, and a review that is written and removed at the
+    same time may stay listed without its states, which predictions report as a missing state.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: RatingScale,
+        codec: StateCodec,
+        store: StateStore,
+        residents: Residents,
+        encoder: "ReviewEncoding",
+        texts: "ReviewTexts",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._scale = scale
+        self._codec = codec
+        self._namespace = codec.namespace
+        self._store = store
+        self._residents = residents
+        self._encoder = encoder
+        self._texts = texts
+        self._clock = clock
+
+    def add(self, review: NewReview) -> WrittenReview:
+        """Encode a review and write it; once this returns, every prediction over the store reads it.
+
+        Writing the same review again changes nothing. A review under a name that the caller chose before is replaced.
+
+        Raises ``InputError`` for a rating outside the scale, ``ReviewNameTakenError``, ``NotReadyError`` while the
+        store does not hold the namespace, and ``StoreError``, ``StateError`` or ``DeviceUnavailableError``.
+        """
+        rating = self._stored_rating(review.rating)
+        text = review.text.strip()
+        name = review.review_id or review_id(
+            user=review.user,
+            item=review.item,
+            # Not the time of arrival: a caller that never got the answer and asks again must find the same review.
+            timestamp=review.timestamp or _UNDATED,
+            rating=rating,
+            text=text,
+        )
+        self._require_namespace()
+        user_reviews, item_reviews = self._lists(review.user, review.item)
+        before = _find(name, review.user, review.item, [*user_reviews, *item_reviews])
+        if before is None and review.review_id is not None:
+            self._require_free(name)
+        states = self._encoder.encode(text)
+        entry = ReviewEntry(
+            review_id=name,
+            user=review.user,
+            item=review.item,
+            rating=rating,
+            timestamp=self._timestamp(review, before),
+            tokens=len(states),
+        )
+        payload = self._codec.encode(states)
+        with self._rewriting([entry]):
+            revision = self._store.put(self._namespace.version, [(entry, payload)])
+            self._texts.keep(name, text)
+        return WrittenReview(
+            entry=entry,
+            created=before is None,
+            revision=revision,
+            user_counts=_counts_with(entry, user_reviews),
+            item_counts=_counts_with(entry, item_reviews),
+        )
+
+    def remove(self, name: str, *, user: str, item: str) -> Revision:
+        """Remove a review's lines from both lists, then its states; where the store's feed of changes tells of it.
+
+        Raises ``UnknownReviewError`` if neither list holds it, and ``StoreError``. A removal that was cut short is
+        finished by another, as long as one list still holds the review.
+        """
+        user_reviews, item_reviews = self._lists(user, item)
+        entry = _find(name, user, item, [*user_reviews, *item_reviews])
+        if entry is None:
+            raise UnknownReviewError(
+                f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
+            )
+        with self._rewriting([entry]):
+            return self._store.delete(self._namespace.version, [entry])
+
+    @contextmanager
+    def _rewriting(self, entries: Sequence[ReviewEntry]) -> Iterator[None]:
+        try:
+            yield
+        finally:  # also where the write failed, since it may have been done in part
+            self._residents.wrote(entries)
+
+    def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
+        user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
+        return user_lists[0], item_lists[0]
+
+    def _stored_rating(self, rating: float) -> float:
+        """As a review table stores it, in float32, so that the same review rebuilt from a table is the same."""
+        if not self._scale.lowest <= rating <= self._scale.highest:
+            raise InputError(f"rating {rating:g} is outside the scale {self._scale} of the bundle")
+        (stored,) = struct.unpack("<f", struct.pack("<f", rating))
+        return float(stored)
+
+    def _timestamp(self, review: NewReview, before: ReviewEntry | None) -> int:
+        if review.timestamp is not None:
+            return review.timestamp
+        return int(self._clock()) if before is None else before.timestamp
+
+    def _require_namespace(self) -> None:
+        # Declaring it here would make a store that has lost all its states look ready again.
+        if self._namespace not in self._store.namespaces():
+            raise NotReadyError(
+                f"the store holds no states of version {self._namespace.version}; run `ubert precompute` for it first"
+            )
+
+    def _require_free(self, name: str) -> None:
+        # A state is keyed by the review's name alone, so it would be overwritten for the other pair as well.
+        (state,) = self._store.states(self._namespace.version, [name])
+        if state is not None:
+            raise ReviewNameTakenError(
+                f"review_id {name!r} stands for a review of another user or item; choose another, or leave it out"
+            )
+
+
+def _find(name: str, user: str, item: str, reviews: Sequence[ReviewEntry]) -> ReviewEntry | None:
+    wanted = (name, user, item)
+    return next((one for one in reviews if (one.review_id, one.user, one.item) == wanted), None)
+
+
+def _counts_with(entry: ReviewEntry, reviews: Sequence[ReviewEntry]) -> RatingCounts:
+    return RatingCounts.of([entry, *(review for review in reviews if review.review_id != entry.review_id)])

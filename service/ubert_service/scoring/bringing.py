@@ -1,0 +1,61 @@
+"""Reviews that a request brings along: encoded on the spot, read by its own answer, never stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ubert_model.config import RatingScale
+from ubert_model.errors import InputError
+from ubert_model.review_id import review_id
+from ubert_model.states import ReviewEntry
+from ubert_service.scoring.histories import BroughtReviews
+
+if TYPE_CHECKING:  # the client reads what is above it where no ONNX Runtime is installed
+    from ubert_service.scoring.encoding import ReviewEncoding
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroughtText:
+    """A text of the user, with the rating in stars and the item where these are known."""
+
+    text: str = field(repr=False)
+    rating: float | None = None
+    item: str | None = None
+
+
+def bring(
+    texts: Sequence[BroughtText], *, user: str, encoder: "ReviewEncoding", scale: RatingScale, mean: float
+) -> BroughtReviews:
+    """Encode the texts of a user, newest first, as if they had been written as reviews.
+
+    To the network, one without a rating looks as if it had the ``mean``; to the counts, as if it were not there.
+    Raises ``InputError`` for a rating outside the scale, ``DeviceUnavailableError``.
+    """
+    for one in texts:
+        if one.rating is not None and not scale.lowest <= one.rating <= scale.highest:
+            raise InputError(f"rating {one.rating:g} of a user text is outside the scale {scale} of the bundle")
+    named = {_name(user, one): one for one in texts}
+    states = {name: encoder.encode(one.text.strip()) for name, one in named.items()}
+    entries = [
+        ReviewEntry(
+            review_id=name,
+            user=user,
+            item=one.item or "",
+            rating=mean if one.rating is None else one.rating,
+            timestamp=0,
+            tokens=len(states[name]),
+        )
+        for name, one in named.items()
+    ]
+    return BroughtReviews(
+        user=user,
+        entries=tuple(entries),
+        unrated=frozenset(name for name, one in named.items() if one.rating is None),
+        states=states,
+        texts={name: one.text for name, one in named.items()},
+    )
+
+
+def _name(user: str, one: BroughtText) -> str:
+    """What the review would be named if it were stored, so that one that is stored already is not read twice."""
+    return review_id(user=user, item=one.item or "", timestamp=0, rating=one.rating or 0.0, text=one.text.strip())

@@ -1,0 +1,138 @@
+"""Which runtime scores: the one that the settings name, or the fastest by a measurement on this machine."""
+
+import logging
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+
+from ubert_model.bundle import SCORER_GRAPH, Bundle
+from ubert_model.errors import ConfigError, DeviceUnavailableError
+from ubert_model.states import FloatMatrix
+from ubert_service.scoring.assembly import PaddedSide, ScorerBatch
+from ubert_service.scoring.encoding import ReviewEncoding
+from ubert_service.scoring.runtime import OnnxRuntime, ScoringRuntime
+from ubert_service.settings import FixedRuntime, Settings
+
+_log = logging.getLogger(__name__)
+
+LARGEST_DIFFERENCE = 0.005
+"""In stars, half of the last digit that a person sees. A measured choice never falls on a runtime that differs from
+the graph by more, on any pair of the trial."""
+_PAIRS = 4
+_REPEATS = 5
+_WORDS = "the a it is was very good great poor sound tone string strap pedal case price for my with not and love works"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A runtime, the seconds a pair took it, and how far its outputs are from the graph's, in stars, at most."""
+
+    name: FixedRuntime
+    runtime: ScoringRuntime
+    seconds: float
+    difference: float
+
+
+def open_runtime(settings: Settings, bundle: Bundle, encoder: ReviewEncoding) -> ScoringRuntime:
+    """The runtime of the settings; ``auto`` measures all that open here and logs what it found.
+
+    Raises ``ConfigError`` if torch is asked for and not installed, or would only emulate bfloat16, and
+    ``DeviceUnavailableError`` and ``BundleError`` as the runtimes do.
+    """
+    if settings.runtime != "auto":
+        return _open(settings.runtime, settings, bundle)
+    runtimes: dict[FixedRuntime, ScoringRuntime] = {"onnx": _open("onnx", settings, bundle)}
+    runtimes |= _others(settings, bundle)
+    if len(runtimes) == 1:
+        return runtimes["onnx"]
+    trials = try_runtimes(runtimes, trial_batch(bundle, encoder))
+    chosen = fastest(trials)
+    for trial in trials:
+        _log.info(
+            "runtime %s: %.3f ms a pair, at most %.5f stars from the graph%s",
+            *(trial.name, 1e3 * trial.seconds, trial.difference),
+            ", chosen" if trial is chosen else "",
+        )
+    return chosen.runtime
+
+
+def fastest(trials: Sequence[Trial]) -> Trial:
+    """The fastest that agrees with the graph, which agrees with itself, so that there always is one."""
+    return min((trial for trial in trials if trial.difference <= LARGEST_DIFFERENCE), key=lambda trial: trial.seconds)
+
+
+def try_runtimes(runtimes: Mapping[FixedRuntime, ScoringRuntime], batch: ScorerBatch) -> list[Trial]:
+    """Run all on the same batch, in turns, so that what else the machine does strikes all alike."""
+    outputs = {name: runtime.score(batch) for name, runtime in runtimes.items()}  # warms up, too
+    seconds: dict[FixedRuntime, list[float]] = {name: [] for name in runtimes}
+    for _ in range(_REPEATS):
+        for name, runtime in runtimes.items():
+            started = time.perf_counter()
+            runtime.score(batch)
+            seconds[name].append((time.perf_counter() - started) / len(batch.item))
+    return [
+        Trial(
+            name=name,
+            runtime=runtime,
+            seconds=statistics.median(seconds[name]),
+            difference=float(np.abs(outputs[name] - outputs["onnx"]).max()),
+        )
+        for name, runtime in runtimes.items()
+    ]
+
+
+def trial_batch(bundle: Bundle, encoder: ReviewEncoding) -> ScorerBatch:
+    """One user against some items, each side as full as the bundle allows, of words drawn by a fixed seed.
+
+    The bundle's own encoder makes the states, so that their magnitude, on which rounding depends, is the real one.
+    """
+    config = bundle.manifest.config
+    draw = np.random.default_rng(0)
+    reviews = 1 + config.max_tokens // config.max_length
+    texts = [" ".join(draw.choice(_WORDS.split(), config.max_length)) for _ in range(reviews)]
+    rows = np.concatenate([encoder.encode(text) for text in texts])
+    return ScorerBatch(
+        user=np.zeros(1, dtype=np.int64),
+        item=np.zeros(_PAIRS, dtype=np.int64),
+        domain=np.zeros(_PAIRS, dtype=np.int64),
+        user_side=_trial_side(rows, [config.max_tokens]),
+        item_side=_trial_side(rows, [config.max_tokens - pair for pair in range(_PAIRS)]),
+    )
+
+
+def _trial_side(rows: FloatMatrix, lengths: Sequence[int]) -> PaddedSide:
+    """Entities of these lengths, each of which reads the rows from another one on: (R, D) → (B, N, D)."""
+    shape = (max(lengths), rows.shape[1])
+    starts = np.arange(len(lengths)) * (len(rows) // len(lengths))
+    return PaddedSide(
+        states=np.stack([np.resize(np.roll(rows, -start, axis=0), shape) for start in starts]),
+        offsets=np.tile(np.linspace(-1, 1, shape[0], dtype=np.float32), (len(lengths), 1)),
+        mask=np.arange(shape[0]) < np.asarray(lengths)[:, None],
+    )
+
+
+def _open(name: FixedRuntime, settings: Settings, bundle: Bundle) -> ScoringRuntime:
+    if name == "onnx":
+        return OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads)
+    if find_spec("torch") is None:
+        raise ConfigError(f"runtime = {name!r}: torch is not installed; pip install 'u-bert[torch]', or use onnx")
+    from ubert_service.scoring.torch_runtime import TorchRuntime  # noqa: PLC0415  # the service starts without torch
+
+    bfloat16 = name == "torch-bf16"
+    return TorchRuntime(bundle, device=settings.device, threads=settings.threads, bfloat16=bfloat16)
+
+
+def _others(settings: Settings, bundle: Bundle) -> dict[FixedRuntime, ScoringRuntime]:
+    """The runtimes beside the graph's that open here; of each other the log says why not."""
+    opened: dict[FixedRuntime, ScoringRuntime] = {}
+    names: tuple[FixedRuntime, ...] = ("torch", "torch-bf16")
+    for name in names:
+        try:
+            opened[name] = _open(name, settings, bundle)
+        except (ConfigError, DeviceUnavailableError) as error:
+            _log.info("not tried: %s", error)
+    return opened

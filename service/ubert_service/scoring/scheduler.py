@@ -1,0 +1,292 @@
+"""The blocking work of all callers: one bounded queue, from which a few threads take batches of like work.
+
+A free thread takes at once what has been waiting, so batches grow with the load and a lone request waits for
+nobody. Work is admitted or refused when it is submitted; what was admitted leaves the queue the moment its future
+is done, whatever has done it: an answer, its deadline, or a caller who cancels it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
+
+from ubert_service.errors import DeadlineError, OverloadedError
+from ubert_service.observability.telemetry import QueueTelemetry, Refusal
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+Q_contra = TypeVar("Q_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
+
+_log = logging.getLogger(__name__)
+
+
+class Lane(Hashable, Protocol[Q_contra, R_co]):
+    """One kind of blocking work. Lanes that are equal share batches, so a lane holds all that its answers depend on
+    but the questions themselves.
+    """
+
+    @property
+    def awaits_company(self) -> bool:
+        """Is it worth a short wait that others of the lane may come?"""
+
+    def answer(self, questions: Sequence[Q_contra], /) -> Sequence[R_co]:
+        """One answer a question, in order; called in a worker thread."""
+
+    def fails_all(self, error: Exception, /) -> bool:
+        """Would ``error`` meet each question alone too? If not, the questions are parted to find whose it is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Alone(Generic[R]):
+    """The lane of a call that shares its thread with nobody; its question is None."""
+
+    call: Callable[[], R]
+    awaits_company: bool = False
+
+    def answer(self, questions: Sequence[None], /) -> Sequence[R]:
+        return [self.call() for _ in questions]
+
+    def fails_all(self, error: Exception, /) -> bool:
+        del error
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """What may wait, and what may run together. ``batch_wait`` (seconds): how long a free thread waits for company."""
+
+    requests: int
+    tokens: int
+    batch_tokens: int
+    batch_wait: float
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Job:
+    lane: Lane[Any, Any]
+    question: Any
+    tokens: int
+    submitted: float
+    deadline: float | None
+    taken: Callable[[], None] | None
+    future: asyncio.Future[Any]
+    expiry: asyncio.TimerHandle | None = None
+    waiting: bool = True
+
+
+class Scheduler:
+    """Not thread-safe: for the thread of the event loop alone. ``workers`` batches run at the same time."""
+
+    def __init__(
+        self,
+        *,
+        limits: QueueLimits,
+        workers: int,
+        telemetry: QueueTelemetry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._telemetry = telemetry
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="ubert-work")
+        self._idle = workers
+        self._workers = workers
+        self._waiting: dict[_Job, None] = {}  # a queue whose members can leave from the middle
+        self._waiting_tokens = 0
+        self._wake: asyncio.Handle | None = None
+        self._closing = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many questions wait for a thread."""
+        return len(self._waiting)
+
+    def refuse_if_full(self, tokens: int = 0) -> None:
+        """Raises ``OverloadedError`` if work of that many tokens would not be admitted now.
+
+        However large, work is admitted where nothing else waits.
+        """
+        refusal: Refusal | None = None
+        if self._closing:
+            refusal = "closing"
+        elif len(self._waiting) >= self._limits.requests:
+            refusal = "requests"
+        elif self._waiting and self._waiting_tokens + tokens > self._limits.tokens:
+            refusal = "tokens"
+        if refusal is not None:
+            self._telemetry.work_refused(limit=refusal)
+            raise OverloadedError(
+                f"{len(self._waiting)} requests of {self._waiting_tokens} tokens are waiting to be served; "
+                "try again when Retry-After has passed, and less often"
+            )
+
+    def submit(
+        self,
+        lane: Lane[Q, R],
+        question: Q,
+        *,
+        tokens: int = 0,
+        deadline: float | None = None,
+        taken: Callable[[], None] | None = None,
+    ) -> "asyncio.Future[R]":
+        """The answer to come; cancelling it withdraws the question.
+
+        ``tokens``: what answering will read at most. ``deadline``: by the clock; when it passes the future fails
+        with ``DeadlineError``, and a question that has not begun is dropped. ``taken``: called when it begins.
+
+        Raises ``OverloadedError``, and ``DeadlineError`` for a deadline that is over.
+        """
+        now = self._clock()
+        if deadline is not None and deadline <= now:
+            self._telemetry.work_expired()
+            raise DeadlineError("the deadline of the request had passed before its work could be queued")
+        self.refuse_if_full(tokens)
+        loop = asyncio.get_running_loop()
+        job = _Job(
+            lane=lane,
+            question=question,
+            tokens=tokens,
+            submitted=now,
+            deadline=deadline,
+            taken=taken,
+            future=loop.create_future(),
+        )
+        job.future.add_done_callback(partial(self._settled, job))
+        if deadline is not None:
+            job.expiry = loop.call_later(deadline - now, self._expire, job)
+        self._waiting[job] = None
+        self._waiting_tokens += tokens
+        self._quiet.clear()
+        self._dispatch_soon()
+        return job.future
+
+    async def close(self) -> None:
+        """Admit nothing more, finish what was admitted, and end the threads."""
+        self._closing = True
+        await self._quiet.wait()
+        self._threads.shutdown()
+
+    def _dispatch_soon(self, delay: float = 0.0) -> None:
+        # Not at once: questions that arrive in the same turn of the event loop can then go together.
+        if self._idle:
+            if self._wake is not None:
+                self._wake.cancel()
+            self._wake = asyncio.get_running_loop().call_later(delay, self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._wake = None
+        self._drop_what_is_over()
+        while self._idle and self._waiting:
+            batch = self._next_batch()
+            if (delay := self._seconds_to_company(batch)) > 0:
+                self._dispatch_soon(delay)
+                return
+            self._start(batch)
+        self._note_quiet()
+
+    def _drop_what_is_over(self) -> None:
+        """Timers and callbacks that say so may still stand behind this one in the event loop."""
+        now = self._clock()
+        for job in list(self._waiting):
+            if job.deadline is not None and job.deadline <= now:
+                self._expire(job)
+            if job.future.done():
+                self._leave(job)
+
+    def _seconds_to_company(self, batch: list[_Job]) -> float:
+        if not batch[0].lane.awaits_company or sum(job.tokens for job in batch) >= self._limits.batch_tokens:
+            return 0.0
+        return batch[0].submitted + self._limits.batch_wait - self._clock()
+
+    def _next_batch(self) -> list[_Job]:
+        """Who has waited longest, and those behind of the same lane as far as the tokens of a batch go."""
+        lane = next(iter(self._waiting)).lane
+        batch: list[_Job] = []
+        tokens = 0
+        for job in self._waiting:
+            if job.lane != lane:
+                continue
+            if batch and tokens + job.tokens > self._limits.batch_tokens:
+                break
+            batch.append(job)
+            tokens += job.tokens
+        return batch
+
+    def _start(self, batch: list[_Job]) -> None:
+        now = self._clock()
+        for job in batch:
+            self._leave(job)
+            self._telemetry.work_started(waited=now - job.submitted)
+            if job.taken is not None:
+                job.taken()
+        self._telemetry.batch_started(requests=len(batch), tokens=sum(job.tokens for job in batch))
+        self._idle -= 1
+        questions = [job.question for job in batch]
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._outcomes, batch[0].lane, questions)
+        work.add_done_callback(partial(self._ended, batch))
+
+    def _ended(self, batch: list[_Job], work: "asyncio.Future[list[Any]]") -> None:
+        self._idle += 1
+        failure = work.exception()
+        outcomes = [failure] * len(batch) if failure is not None else work.result()
+        for job, outcome in zip(batch, outcomes, strict=True):
+            if job.future.done():
+                continue  # expired or cancelled while it ran
+            if isinstance(outcome, BaseException):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)
+        self._dispatch_soon()
+
+    def _expire(self, job: _Job) -> None:
+        if not job.future.done():
+            self._telemetry.work_expired()
+            state = "while it was waiting; nothing was done for it" if job.waiting else "while it was being worked on"
+            job.future.set_exception(DeadlineError(f"the deadline of the request has passed {state}"))
+
+    def _settled(self, job: _Job, future: "asyncio.Future[Any]") -> None:
+        if job.expiry is not None:
+            job.expiry.cancel()
+        if future.cancelled():
+            self._telemetry.work_cancelled()
+        if job.waiting:
+            self._leave(job)
+            self._note_quiet()
+
+    def _leave(self, job: _Job) -> None:
+        job.waiting = False
+        del self._waiting[job]
+        self._waiting_tokens -= job.tokens
+
+    def _note_quiet(self) -> None:
+        if not self._waiting and self._idle == self._workers:
+            self._quiet.set()
+
+    def _outcomes(self, lane: Lane[Q, R], questions: Sequence[Q]) -> list[R | Exception]:
+        """An answer or an error for each question, in a worker thread.
+
+        Halving finds the one that fails alone in a few runs. Where all fail alone it makes the failure slow instead
+        of visible, so it is counted and logged.
+        """
+        try:
+            answers = lane.answer(questions)
+        except Exception as error:
+            if len(questions) == 1 or lane.fails_all(error):
+                return [error] * len(questions)
+            self._telemetry.batch_parted()
+            _log.warning(
+                "a batch of %(requests)d requests failed with %(error)s and is tried again in halves",
+                {"requests": len(questions), "error": type(error).__name__},
+            )
+            half = len(questions) // 2
+            return self._outcomes(lane, questions[:half]) + self._outcomes(lane, questions[half:])
+        if len(answers) != len(questions):
+            raise AssertionError(f"{lane} gave {len(answers)} answers to {len(questions)} questions")
+        return list(answers)

@@ -1,0 +1,82 @@
+"""The second ``ScoringRuntime``: torch. No other module of the service imports it, and this one only on demand."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from ubert_model.bundle import WEIGHTS, Bundle
+from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
+from ubert_model.nn.devices import has_native_bfloat16
+from ubert_model.nn.pair_scorer import PairScorer
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.runtime import ActiveDevice
+from ubert_service.settings import Device
+
+_ENCODER_WEIGHTS = "review_encoder."
+
+
+class TorchRuntime:
+    """A ``ScoringRuntime`` over the bundle's weights.
+
+    ``bfloat16``: co-matching, which is nearly all of the arithmetic, computes in it; everything else in fp32.
+    ``threads`` bounds torch's threads in this whole process; 0 leaves the number to torch.
+
+    Raises ``DeviceUnavailableError`` if ``cuda`` was asked for and torch has none, ``ConfigError`` if the device would
+    only emulate bfloat16, ``BundleError`` if the weights do not fit the bundle's configuration.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: Device, threads: int, bfloat16: bool) -> None:
+        self._device = torch.device(device_to_use(device, has_cuda=torch.cuda.is_available()))
+        if bfloat16 and not has_native_bfloat16(self._device):
+            raise ConfigError(f"runtime = 'torch-bf16': this {self._device.type} only emulates bfloat16; use torch")
+        if threads:
+            torch.set_num_threads(threads)
+        self._scorer = _load_scorer(bundle).to(self._device)
+        if bfloat16:
+            self._scorer.head.co_matching.to(torch.bfloat16)
+
+    def device(self) -> ActiveDevice:
+        return "cuda" if self._device.type == "cuda" else "cpu"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        try:
+            with torch.inference_mode():
+                inputs = {
+                    name: torch.from_numpy(values).to(self._device) for name, values in batch.graph_inputs().items()
+                }
+                outputs: NDArray[np.float32] = self._scorer(**inputs).cpu().numpy()
+        except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
+            raise DeviceUnavailableError(f"device {self._device} failed while computing: {error}") from error
+        return outputs
+
+
+def device_to_use(asked: Device, *, has_cuda: bool) -> ActiveDevice:
+    """The device that torch computes on. Raises ``DeviceUnavailableError`` if ``cuda`` is asked for and missing."""
+    if asked == "cuda" and not has_cuda:
+        raise DeviceUnavailableError(
+            "device cuda: this torch sees no GPU; install a CUDA build of torch and make a GPU and its driver visible "
+            "to this process, or use --device cpu"
+        )
+    return "cuda" if has_cuda and asked != "cpu" else "cpu"
+
+
+def _load_scorer(bundle: Bundle) -> PairScorer:
+    """Everything above the review states, in evaluation mode; the encoder's weights are not even read."""
+    path = bundle.file(WEIGHTS)
+    identities = bundle.identities
+    scorer = PairScorer(
+        bundle.manifest.state_dim,
+        bundle.manifest.config,
+        users=len(identities.users),
+        items=len(identities.items),
+        domains=len(identities.domains),
+        mean_rating=0.0,  # replaced by the weights
+    )
+    try:
+        with safe_open(path, framework="pt") as weights:
+            names = [name for name in weights.keys() if not name.startswith(_ENCODER_WEIGHTS)]  # noqa: SIM118
+            scorer.load_state_dict({name: weights.get_tensor(name) for name in names})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BundleError(f"{path} cannot be loaded: {error}; export the bundle again") from error
+    return scorer.eval()

@@ -1,0 +1,1 @@
+"""Bundles made ready to serve, the live one and its shadow."""

@@ -1,0 +1,72 @@
+"""A shadow bundle rates a sample of what the live one has rated; the differences are reported and never returned."""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Semaphore
+from typing import Literal, Protocol
+
+from ubert_service.scoring.engine import Prediction
+from ubert_service.scoring.histories import Reading
+from ubert_service.serving.served import ServedBundle
+
+ShadowFate = Literal["compared", "dropped", "failed"]
+
+PAIRS_A_SAMPLE = 32
+_WAITING = 8
+
+_log = logging.getLogger(__name__)
+
+
+class ShadowTelemetry(Protocol):
+    """What becomes of the samples. Never raises; called from many threads."""
+
+    def shadow_sampled(self, *, fate: ShadowFate) -> None:
+        """A request was rated by the shadow, or could not be, or was left out because too many were waiting."""
+
+    def shadow_differed(self, *, stars: float) -> None:
+        """The shadow's rating of a pair lies so far from the live one."""
+
+
+class Shadowing:
+    """Works in one thread of its own, so that whatever the shadow costs or breaks, answers do not wait for it.
+
+    ``share``: the part of the requests that is sampled, evenly. Not thread-safe: for the event loop alone.
+    """
+
+    def __init__(self, *, share: float, telemetry: ShadowTelemetry) -> None:
+        self._share = share
+        self._telemetry = telemetry
+        self._owed = 0.0
+        self._places = Semaphore(_WAITING)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ubert-shadow")
+
+    def offer(self, shadow: ServedBundle, predictions: Sequence[Prediction], reading: Reading) -> None:
+        """Perhaps compare what a request was answered; returns at once."""
+        if reading.brought is not None:
+            return  # it was encoded for the live bundle alone
+        self._owed += self._share
+        if self._owed < 1:
+            return
+        self._owed -= 1
+        if not self._places.acquire(blocking=False):
+            self._telemetry.shadow_sampled(fate="dropped")
+            return
+        self._thread.submit(self._compare, shadow, list(predictions[:PAIRS_A_SAMPLE]), reading)
+
+    def close(self) -> None:
+        """Finish the few samples that wait, and end the thread."""
+        self._thread.shutdown()
+
+    def _compare(self, shadow: ServedBundle, answered: Sequence[Prediction], reading: Reading) -> None:
+        try:
+            rated = shadow.engine.score([one.pair for one in answered], reading)
+        except Exception:  # whatever it was, nobody waits for this thread who could be told
+            _log.exception("the shadow bundle could not rate a sample")
+            self._telemetry.shadow_sampled(fate="failed")
+        else:
+            for one, other in zip(answered, rated, strict=True):
+                self._telemetry.shadow_differed(stars=abs(one.rating - other.rating))
+            self._telemetry.shadow_sampled(fate="compared")
+        finally:
+            self._places.release()

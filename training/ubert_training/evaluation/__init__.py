@@ -1,0 +1,1 @@
+"""The test part read once: errors, intervals, plots."""

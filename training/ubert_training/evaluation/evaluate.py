@@ -1,0 +1,203 @@
+"""Evaluation: the test part, read once, against tuned baselines on the same split."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from ubert_training.atomic import write_text
+from ubert_training.baselines.surprise_models import baseline_ratings
+from ubert_training.devices import DeviceChoice
+from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores
+from ubert_training.finetuning.finetune import KIND, SPLIT
+from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
+from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.finetuning.histories import Histories
+from ubert_training.finetuning.rating_parts import final_ratings
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+from ubert_training.stage import finished_stage, plain
+
+MODEL_NAME = "U-BERT"
+BIAS_NAME = "U-BERT without text"
+EVALUATION = "evaluation.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatedPairs:
+    """Pairs as a fine-tuned model rates them: (P,) each, in stars. ``bias`` is its bias part alone."""
+
+    histories: Histories
+    truth: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    coverage: float
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Does the interval hold the true rating? (P,)"""
+        covered: NDArray[np.bool_] = (self.low <= self.truth) & (self.truth <= self.high)
+        return covered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """Share of the test ratings that lie in their intervals, which were made for a share of ``promised``."""
+
+    promised: float
+    overall: float
+    by_user_history: Mapping[str, float]
+    by_item_history: Mapping[str, float]
+
+    @classmethod
+    def of(cls, rated: RatedPairs) -> "Coverage":
+        covered = rated.covered
+
+        def sliced(counts: NDArray[np.float64]) -> dict[str, float]:
+            return {name: float(covered[index].mean()) for name, index in history_slices(counts).items()}
+
+        return cls(
+            promised=rated.coverage,
+            overall=float(covered.mean()),
+            by_user_history=sliced(rated.histories.user_count),
+            by_item_history=sliced(rated.histories.item_count),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
+
+    ``U-BERT without text`` is the model's own bias part alone: what is left of it when no review is read.
+    """
+
+    scores: Mapping[str, Scores]
+    settings: Mapping[str, Mapping[str, Any]]
+    by_user_history: Mapping[str, Mapping[str, Scores]]
+    by_item_history: Mapping[str, Mapping[str, Scores]]
+    differences: Mapping[str, Estimate]
+    coverage: Coverage
+
+    @property
+    def best_baseline(self) -> str:
+        """The baseline with the least MSE."""
+        return min((name for name in self.settings), key=lambda name: self.scores[name].mse.value)
+
+
+def rate_part(
+    table: ReviewTable,
+    directory: Path,
+    part: Literal["validation", "test"],
+    *,
+    states: Path,
+    device: DeviceChoice = "auto",
+) -> RatedPairs:
+    """Rate a part of the split that the model of a finished ``finetune`` stage was trained on.
+
+    Raises ``InputError`` if ``directory`` holds no such stage.
+    """
+    run = FinishedRun.open(table, directory, states=states, device=device)
+    config, parts = run.files.config, run.parts
+    histories = run.histories(getattr(run.split, part))
+    outputs = network_outputs(FineTuning(run.model), run.source(run.bank), histories, run.device)
+    predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
+    low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
+    return RatedPairs(
+        histories=histories,
+        truth=table.rating[histories.pairs].astype(np.float64),
+        predicted=predicted,
+        bias=final_ratings(config, parts.bias, 0.0, histories, outputs),
+        low=low,
+        high=high,
+        coverage=parts.intervals.coverage,
+    )
+
+
+def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> Evaluation:
+    """Score a finished ``finetune`` stage and write ``evaluation.json``, the predictions and a plot beside it."""
+    rated = rate_part(table, directory, "test", states=states, device=device)
+    split = Split.load(directory / SPLIT, table)
+    seed = int(finished_stage(directory, KIND)["inputs"]["options"]["loop"]["seed"])
+    baselines = list(baseline_ratings(table, split, seed))
+    errors = {
+        MODEL_NAME: rated.predicted - rated.truth,
+        BIAS_NAME: rated.bias - rated.truth,
+        **{baseline.name: baseline.ratings - rated.truth for baseline in baselines},
+    }
+    evaluation = Evaluation(
+        scores={name: scores(values) for name, values in errors.items()},
+        settings={baseline.name: baseline.settings for baseline in baselines},
+        by_user_history=_sliced(errors, history_slices(rated.histories.user_count)),
+        by_item_history=_sliced(errors, history_slices(rated.histories.item_count)),
+        differences={
+            name: paired_difference(errors[MODEL_NAME], values) for name, values in errors.items() if name != MODEL_NAME
+        },
+        coverage=Coverage.of(rated),
+    )
+    write_text(directory / EVALUATION, json.dumps(plain(evaluation), indent=2, ensure_ascii=False) + "\n")
+    _write_predictions(directory / PREDICTIONS, table, rated)
+    return evaluation
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The scores as a table for the terminal, best first."""
+    coverage = evaluation.coverage
+    table = Table(
+        title="Test part; differences with 95% bootstrap intervals",
+        caption=f"{coverage.promised:.0%} intervals hold {coverage.overall:.1%} of the test ratings",
+    )
+    for column in ("model", "MSE", "RMSE", "MAE", f"MSE of {MODEL_NAME} − this"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for name, scored in sorted(evaluation.scores.items(), key=lambda entry: entry[1].mse.value):
+        difference = evaluation.differences.get(name)
+        table.add_row(
+            name,
+            f"{scored.mse.value:.4f}",
+            f"{scored.rmse.value:.4f}",
+            f"{scored.mae.value:.4f}",
+            "" if difference is None else difference.signed(),
+            style="bold" if name == MODEL_NAME else None,
+        )
+    return table
+
+
+def history_table(evaluation: Evaluation, side: str, slices: Mapping[str, Mapping[str, Scores]]) -> Table:
+    """MSE by length of the user's or the item's history (``side``), for the model and the best baseline."""
+    compared = (MODEL_NAME, evaluation.best_baseline)
+    table = Table(title=f"Test MSE by reviews in the {side}'s history, 95% bootstrap intervals")
+    for column in ("reviews", "pairs", *compared):
+        table.add_column(column, justify="right")
+    for name, scored in slices.items():
+        table.add_row(name, str(scored[MODEL_NAME].pairs), *(str(scored[model].mse) for model in compared))
+    return table
+
+
+def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, Scores]]:
+    return {name: {model: scores(values[index]) for model, values in errors.items()} for name, index in slices.items()}
+
+
+def _write_predictions(path: Path, table: ReviewTable, rated: RatedPairs) -> None:
+    """One JSON line a test pair, so that a served rating can be compared with this one."""
+    columns = (rated.histories.pairs, rated.truth, rated.predicted, rated.low, rated.high)
+    lines = [
+        json.dumps(
+            {
+                "user": table.user[row],
+                "item": table.item[row],
+                "rating": truth,
+                "predicted": predicted,
+                "low": low,
+                "high": high,
+            }
+        )
+        for row, truth, predicted, low, high in zip(*(column.tolist() for column in columns), strict=True)
+    ]
+    write_text(path, "\n".join(lines) + "\n")

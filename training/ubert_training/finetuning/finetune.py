@@ -1,0 +1,189 @@
+"""Fine-tuning (Figure 3): rating prediction on the target domain, end to end or over cached states."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ubert_model.config import ModelConfig, require
+from ubert_model.errors import InputError
+from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.input_layer import UNKNOWN
+from ubert_model.nn.rating_model import RatingModel
+from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.devices import make_accelerator
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.finetuning_task import FinetuningTask, solve_prediction_layer
+from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.pair_batches import PairSource
+from ubert_training.finetuning.projection_start import start_projection
+from ubert_training.loop import discard_checkpoint, train
+from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
+from ubert_training.pretraining.pretrain import CORPUS_READ
+from ubert_training.pretraining.pretrain import KIND as PRETRAIN
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import PARTS, Split
+from ubert_training.stage import Stage, digest_of, finished_stage
+from ubert_training.states.codebooks import codebooks_of, save_codebooks
+from ubert_training.states.state_bank import StateBank, encoder_digest, fill_bank
+from ubert_training.tokens import TokenizedReviews
+
+KIND = "finetune"
+SPLIT = "split.parquet"
+
+
+def finetune(
+    table: ReviewTable,
+    split: Split,
+    config: ModelConfig,
+    options: FinetuneOptions,
+    directory: Path,
+    *,
+    pretrained: Path | None,
+    states: Path,
+    force: bool = False,
+) -> Path:
+    """Fine-tune and leave the model in ``directory``; ``states`` is where cached states lie.
+
+    Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). Finished before: nothing is
+    done; killed before: it continues. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
+    """
+    if pretrained is not None:
+        _check_pretrained(pretrained, table, split, config)
+    inputs = {
+        "table": table.fingerprint,
+        "split": {part: digest_of(table.review_id[row] for row in getattr(split, part)) for part in PARTS},
+        "config": config,
+        "options": options,
+        "pretrained": finished_stage(pretrained, PRETRAIN)["fingerprint"] if pretrained else None,
+    }
+    stage = Stage(directory, KIND, inputs)
+    if stage.open(force=force):
+        return directory
+    torch.manual_seed(options.loop.seed)
+    identities = target_identities(table, split)
+    model, tokenizer_json = _initial_model(config, identities, table, split, pretrained)
+    tokenizer = ReviewTokenizer(tokenizer_json, config.max_length)
+    tokens = TokenizedReviews.of(table.text, tokenizer)
+    accelerator = make_accelerator(options.device)
+    freeze_all_but_last(model.review_encoder.bert, 0 if options.mode == "cached" else options.trainable_layers)
+    bank = None
+    if options.mode == "cached":
+        with accelerator.main_process_first():
+            bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
+    if pretrained is None:
+        start_projection(model.review_encoder, tokens, split.train, bank, accelerator.device, options.loop.seed)
+    source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
+    known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config)
+    task = FinetuningTask(model, source, known, split, options, accelerator.device)
+    model.to(accelerator.device)
+    if config.above_bias:
+        solve_prediction_layer(task)
+    position = train(task, options.loop, directory, accelerator, "fine-tuning", stage.fingerprint)
+    parts = task.rating_parts(position)
+    if accelerator.is_main_process:
+        save_model(directory, model, model.review_encoder, config, tokenizer_json, identities)
+        parts.save(directory)
+        encoder = model.review_encoder
+        save_codebooks(
+            codebooks_of(encoder, tokens, split.train, bank, accelerator.device, options.loop.seed), directory
+        )
+        split.save(directory / SPLIT, table)
+        stage.finish(
+            {
+                "pairs": len(split.train),
+                "best_epoch": position.best_epoch,
+                "validation_losses": position.validation_losses,
+                "blend_weight": parts.blend_weight,
+            }
+        )
+        discard_checkpoint(directory)
+    accelerator.wait_for_everyone()
+    return directory
+
+
+def target_identities(table: ReviewTable, split: Split) -> Identities:
+    """The users and items of the training part, and every domain of the table."""
+    rows = split.train.tolist()
+    item_domains = {table.item[row]: table.domain[row] for row in rows}
+    domain_names, counts = np.unique([table.domain[row] for row in rows], return_counts=True)
+    return Identities(
+        IdTable.of(table.user[row] for row in rows),
+        IdTable.of(item_domains),
+        IdTable.of(table.domains),
+        item_domains,
+        str(domain_names[counts.argmax()]),
+    )
+
+
+def cached_states(
+    directory: Path, model: RatingModel, tokens: TokenizedReviews, tokenizer: ReviewTokenizer, device: torch.device
+) -> StateBank:
+    """The bank of the model's frozen encoder, filled where it is not already."""
+    encoder = model.review_encoder.to(device).eval()
+    digest = encoder_digest(encoder, tokenizer.serialized, tokenizer.max_length, projected=False)
+    return fill_bank(directory, encoder, tokens, digest, device)
+
+
+def _initial_model(
+    config: ModelConfig, identities: Identities, table: ReviewTable, split: Split, pretrained: Path | None
+) -> tuple[RatingModel, str]:
+    """The model before its first step: the plain backbone, or all that pre-training learned."""
+    found = load_model(pretrained, PRETRAIN) if pretrained else None
+    if found is None:
+        backbone = load_backbone(config.backbone)
+        encoder, tokenizer_json = (
+            ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row),
+            backbone.tokenizer_json,
+        )
+    else:
+        encoder, tokenizer_json = found.build_encoder(config.tokens_a_row), found.tokenizer_json
+    model = RatingModel(
+        encoder,
+        config,
+        users=len(identities.users),
+        items=len(identities.items),
+        domains=len(identities.domains),
+        mean_rating=float(table.rating[split.train].mean()),
+    )
+    if found is not None:
+        _inherit(model, found, identities)
+    return model, tokenizer_json
+
+
+def _check_pretrained(pretrained: Path, table: ReviewTable, split: Split, config: ModelConfig) -> None:
+    """Refuse a pre-trained model that has read an evaluation pair (law 5), or of another encoder."""
+    found = load_model(pretrained, PRETRAIN).config
+    for name in ("backbone", "state_dim"):
+        asked, trained = getattr(config, name), getattr(found, name)
+        require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
+    read = set((pretrained / CORPUS_READ).read_text(encoding="utf-8").split())
+    held_out = [table.review_id[row] for row in np.concatenate([split.validation, split.test]).tolist()]
+    leaked = sum(review in read for review in held_out)
+    if leaked:
+        raise InputError(
+            f"{pretrained} has read {leaked} of the {len(held_out)} reviews that this split validates and tests on; "
+            "pre-train with the same split"
+        )
+
+
+def _inherit(model: RatingModel, found: ModelFiles, identities: Identities) -> None:
+    """Take over the user encoder, the domains, and each user's embedding, by name; a new user starts as unknown.
+
+    The item encoder, of the same structure, starts from the same weights: what reads an opinion out of a review reads
+    it for the item as well.
+    """
+    for encoder, query in ((model.head.user_encoder, model.user_query), (model.head.item_encoder, model.item_query)):
+        encoder.load_state_dict(weights_below(found.weights, "user_encoder"))
+        query.norm.load_state_dict(weights_below(found.weights, "user_query.norm"))
+    known = found.weights["user_query.embedding.weight"]
+    domains = found.weights["domain_embedding.weight"]
+    with torch.no_grad():
+        rows = [found.identities.domains.row(name) for name in identities.domains.identifiers]
+        model.domain_embedding.weight.copy_(domains[[UNKNOWN, *rows]])
+        rows = [found.identities.users.row(name) for name in identities.users.identifiers]
+        rows = rows if model.user_query.uses_ids else []
+        model.user_query.embedding.weight.copy_(known[[UNKNOWN, *rows]])
+        model.item_query.embedding.weight.copy_(known[UNKNOWN].expand_as(model.item_query.embedding.weight))

@@ -1,0 +1,199 @@
+"""The fine-tuning task (Figure 3): the rating model over batches of pairs, its loss, its start, its validation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from ubert_model.intervals import RatingIntervals
+from ubert_model.nn.rating_model import RatingModel
+from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.histories import Histories, KnownReviews
+from ubert_training.finetuning.pair_batches import PairBatch, PairSource
+from ubert_training.finetuning.rating_parts import RatingParts, blend_share, final_ratings
+from ubert_training.loop import LoopOptions, Position, Rows, decayed_groups, shuffled_batches
+from ubert_training.objectives import rating_loss
+from ubert_training.splits import Split
+
+EVALUATION_BATCH = 64
+RIDGE_STRENGTHS = tuple(np.logspace(2, 7, 16))
+ID_EMBEDDINGS = ("model.user_query.embedding", "model.item_query.embedding")
+SHRUNK_ID_RATE = 0.01
+"""Share of the learning rate for ``id_embeddings="shrunk"``: what pre-training gave them changes slowly."""
+
+
+class FineTuning(nn.Module):
+    """The rating model over a batch of pairs: encodes or takes cached states, projects, lines them up, predicts."""
+
+    def __init__(self, model: RatingModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Network output of each pair, (B,)."""
+        encoder = self.model.review_encoder
+        states = batch.states
+        if states is None:
+            assert batch.token_ids is not None
+            assert batch.token_mask is not None
+            tokens = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]
+            lengths = batch.token_mask.sum(dim=1)
+            states = encoder.pool(tokens, lengths[lengths > 0])  # (T, d)
+        return outputs_from_states(self.model, encoder.project(states), batch)
+
+
+class StoredStates(nn.Module):
+    """The rating model over a batch whose states are projected already, as a store holds them."""
+
+    def __init__(self, model: RatingModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """Network output of each pair, (B,)."""
+        assert batch.states is not None
+        return outputs_from_states(self.model, batch.states, batch)
+
+
+def outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) -> Tensor:
+    """Line up the projected states (T, D) of a batch's reviews and predict: network output of each pair, (B,)."""
+    if not len(states):
+        states = states.new_zeros((1, model.review_encoder.dim))  # no review at all: the masked column points here
+    user, item = batch.user_side, batch.item_side
+    return model(  # type: ignore[no-any-return]
+        batch.user,
+        batch.item,
+        batch.domain,
+        states[user.token_index],
+        user.offsets,
+        user.mask,
+        states[item.token_index],
+        item.offsets,
+        item.mask,
+    )
+
+
+class FinetuningTask:
+    """Eq. 15 over the training pairs; early stopping on the blended rating's error on validation."""
+
+    def __init__(
+        self,
+        model: RatingModel,
+        source: PairSource,
+        known: KnownReviews,
+        split: Split,
+        options: FinetuneOptions,
+        device: torch.device,
+    ) -> None:
+        self.model: nn.Module = FineTuning(model)
+        self.rating_model = model
+        self.config = model.config
+        self.source = source
+        self.options = options
+        self.device = device
+        ratings = source.table.rating.astype(np.float64)
+        self.training = known.histories(split.train)
+        self.validation = known.histories(split.validation)
+        self.deviations = known.deviations
+        self.bias = fit_bias_model(self.training, ratings[split.train])
+        self.validation_ratings = ratings[split.validation]
+        base = bias_ratings(self.bias, self.training) if self.config.above_bias else np.zeros(len(self.training))
+        self.targets = torch.from_numpy((ratings[split.train] - base).astype(np.float32))
+        self.readable = np.flatnonzero(self.training.has_both_sides)
+
+    def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
+        """The encoder at its own, small rate; id embeddings at theirs, where they are to stay near their start."""
+        rates = {"model.review_encoder.bert": self.options.encoder_learning_rate}
+        if self.config.id_embeddings == "shrunk":
+            rates |= dict.fromkeys(ID_EMBEDDINGS, SHRUNK_ID_RATE * options.learning_rate)
+        return decayed_groups(self.model, options.weight_decay, rates)
+
+    def batches(self, epoch: int) -> Sequence[Rows]:
+        """Training pairs that have text on both sides; the others are the bias model's."""
+        loop = self.options.loop
+        return shuffled_batches(self.readable, loop.batch_size, loop.seed, epoch)
+
+    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:  # noqa: ARG002
+        """Squared error of the rating, or of what is left above the bias model."""
+        batch = self.source.batch(self.training, rows).to(self.device)
+        return rating_loss(model(batch), self.targets[rows].to(self.device))
+
+    def validation_losses(self) -> NDArray[np.float64]:
+        """Squared error of the blended rating of each validation pair, in stars²."""
+        outputs = network_outputs(self.model, self.source, self.validation, self.device)
+        predicted = final_ratings(self.config, self.bias, self._blend_weight(outputs), self.validation, outputs)
+        return np.square(predicted - self.validation_ratings)
+
+    def rating_parts(self, position: Position) -> RatingParts:
+        """The bias model, the blend weight of the model as it is now, and the intervals around its ratings.
+
+        The ridge solution that training started from is taken whole where no epoch was better: leave-one-out over
+        the training pairs has fitted its size more closely than the few validation pairs could.
+        """
+        outputs = network_outputs(self.model, self.source, self.validation, self.device)
+        ridge_stands = position.best_epoch == -1 and self.config.above_bias
+        blend_weight = 1.0 if ridge_stands else self._blend_weight(outputs)
+        predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
+        return RatingParts(
+            bias=self.bias,
+            deviations=self.deviations,
+            blend_weight=blend_weight,
+            intervals=RatingIntervals.fit(predicted, self.validation_ratings, self.validation.user_count),
+        )
+
+    def _blend_weight(self, outputs: NDArray[np.float64]) -> float:
+        """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended."""
+        if not self.config.above_bias:
+            return 1.0
+        readable = self.validation.has_both_sides
+        left = self.validation_ratings - bias_ratings(self.bias, self.validation)
+        return blend_share(outputs[readable], left[readable])
+
+
+def solve_prediction_layer(task: FinetuningTask) -> None:
+    """Start the prediction layer at the ridge regression over û and î; co-matching starts silent.
+
+    With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
+    pairs, where gradient steps from a random layer would spend the same pairs on noise first. û and î come from
+    pre-training; the co-matching layer does not, and has nothing to say before its first step.
+    """
+    layer = task.rating_model.head.prediction_layer
+    inputs = np.zeros((len(task.training), layer.output.in_features))
+    joined: list[Tensor] = []
+    handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
+    task.model.eval()
+    with handle, torch.inference_mode():
+        for index, batch in task.source.batches(task.training, EVALUATION_BATCH):
+            task.model(batch.to(task.device))
+            inputs[index] = joined.pop().numpy()
+    rows = task.readable
+    dim = layer.output.in_features // 4
+    heard = np.r_[0:dim, 2 * dim : 3 * dim]  # û and î of [û; tᵘ; î; tⁱ]
+    inputs = inputs[:, heard]
+    scaler = StandardScaler().fit(inputs[rows])
+    ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs[rows]), task.targets.numpy()[rows])
+    weight = ridge.coef_ / scaler.scale_
+    with torch.no_grad():
+        layer.output.weight.zero_()
+        layer.output.weight[0, heard] = torch.from_numpy(weight).float()
+        layer.output.bias.fill_(float(ridge.intercept_ - weight @ scaler.mean_))
+
+
+def network_outputs(
+    model: nn.Module, source: PairSource, histories: Histories, device: torch.device
+) -> NDArray[np.float64]:
+    """Network output of each pair, (P,), in evaluation mode and fp32. Pairs without text on a side count as 0."""
+    model.eval()
+    outputs = np.zeros(len(histories))
+    readable = histories.has_both_sides
+    with torch.inference_mode():
+        for index, batch in source.batches(histories, EVALUATION_BATCH):
+            outputs[index] = model(batch.to(device)).double().cpu().numpy()
+    outputs[~readable] = 0.0
+    return outputs

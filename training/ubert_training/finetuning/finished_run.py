@@ -1,0 +1,65 @@
+"""A finished fine-tuning run, opened to rate pairs of its table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ubert_model.nn.rating_model import RatingModel
+from ubert_training.devices import DeviceChoice, make_accelerator
+from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states
+from ubert_training.finetuning.histories import Histories, KnownReviews, Rows
+from ubert_training.finetuning.pair_batches import PairSource
+from ubert_training.finetuning.rating_parts import RatingParts
+from ubert_training.model_files import ModelFiles, load_model
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+from ubert_training.states.state_bank import StateBank
+from ubert_training.tokens import TokenizedReviews
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FinishedRun:
+    """What ``finetune`` left, with the cached states of its encoder."""
+
+    directory: Path
+    table: ReviewTable
+    files: ModelFiles
+    split: Split
+    parts: RatingParts
+    tokens: TokenizedReviews
+    model: RatingModel
+    bank: StateBank
+    device: torch.device
+
+    @classmethod
+    def open(cls, table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> "FinishedRun":
+        """Load a run; states that ``states`` lacks are encoded. Raises ``InputError`` if it is not finished."""
+        files = load_model(directory, KIND)
+        split = Split.load(directory / SPLIT, table)
+        parts = RatingParts.load(directory, files.identities)
+        tokenizer = files.tokenizer()
+        tokens = TokenizedReviews.of(table.text, tokenizer)
+        accelerator = make_accelerator(device)
+        model = files.build_rating_model().to(accelerator.device)
+        return cls(
+            directory=directory,
+            table=table,
+            files=files,
+            split=split,
+            parts=parts,
+            tokens=tokens,
+            model=model,
+            bank=cached_states(states, model, tokens, tokenizer, accelerator.device),
+            device=accelerator.device,
+        )
+
+    def histories(self, pairs: Rows) -> Histories:
+        """Both sides of pairs that training has not read: what the training part says of them."""
+        config = self.files.config
+        rows = self.tokens.row_counts(config.tokens_a_row)
+        return KnownReviews(self.table, self.split.train, rows, config).histories(pairs)
+
+    def source(self, bank: StateBank) -> PairSource:
+        """Batches of pairs over the states of a bank."""
+        return PairSource(table=self.table, identities=self.files.identities, tokens=self.tokens, bank=bank)

@@ -1,0 +1,134 @@
+"""Pairs, the two sides of their histories and the reviews these name, as padded tensors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ubert_model.ids import Identities
+from ubert_model.rating import rating_offsets
+from ubert_training.finetuning.histories import Histories, Rows
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.states.state_bank import StateBank
+from ubert_training.tokens import TokenizedReviews
+
+
+class Side(NamedTuple):
+    """The tokens of one side: their rows in the batch's states, the rating of their review, the mask; (B, N) each."""
+
+    token_index: Tensor
+    offsets: Tensor
+    mask: Tensor
+
+
+class PairBatch(NamedTuple):
+    """B pairs and the R distinct reviews that their histories name, T tokens in all.
+
+    Shape:
+        user, item, domain: (B,); states (cached S^L; None where the model encodes): (T, d);
+        token_ids, token_mask: (R, L), None beside cached states.
+    """
+
+    user: Tensor
+    item: Tensor
+    domain: Tensor
+    user_side: Side
+    item_side: Side
+    states: Tensor | None
+    token_ids: Tensor | None
+    token_mask: Tensor | None
+
+    def to(self, device: torch.device) -> "PairBatch":
+        """The same on a device."""
+
+        def moved(value: Tensor | Side | None) -> Tensor | Side | None:
+            if isinstance(value, Side):
+                return Side(*(tensor.to(device) for tensor in value))
+            return None if value is None else value.to(device)
+
+        return PairBatch(*(moved(value) for value in self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairSource:
+    """Makes batches of pairs of one table. ``bank`` holds cached states; None leaves encoding to the model.
+
+    A bank may hold fewer rows of a review than it has tokens: its rows are what is lined up. Without one the model
+    makes a row of ``tokens_a_row`` tokens.
+    """
+
+    table: ReviewTable
+    identities: Identities
+    tokens: TokenizedReviews
+    bank: StateBank | None
+    tokens_a_row: int = 1
+
+    def batch(self, histories: Histories, index: Rows) -> PairBatch:
+        """The batch of the pairs at ``index`` of ``histories``."""
+        pairs = histories.pairs[index].tolist()
+        user_rows = [histories.user_rows[number] for number in index.tolist()]
+        item_rows = [histories.item_rows[number] for number in index.tolist()]
+        reviews = np.unique(np.concatenate([*user_rows, *item_rows, np.zeros(0, dtype=np.int64)]))
+        token_ids, token_mask = (None, None) if self.bank else self.tokens.padded(reviews)
+        return PairBatch(
+            user=torch.tensor([self.identities.users.row(self.table.user[row]) for row in pairs]),
+            item=torch.tensor([self.identities.items.row(self.table.item[row]) for row in pairs]),
+            domain=torch.tensor([self.identities.domain_row(self.table.item[row]) for row in pairs]),
+            user_side=self._side(user_rows, reviews),
+            item_side=self._side(item_rows, reviews),
+            states=self._cached(reviews),
+            token_ids=token_ids,
+            token_mask=token_mask,
+        )
+
+    def batches(self, histories: Histories, batch_size: int) -> Iterator[tuple[Rows, PairBatch]]:
+        """All pairs, in batches of similar size to waste little padding, with their positions."""
+        lengths = np.diff(self._starts)
+        sizes = [
+            int(lengths[user].sum() + lengths[item].sum())
+            for user, item in zip(histories.user_rows, histories.item_rows, strict=True)
+        ]
+        order = np.argsort(sizes, kind="stable")
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
+            yield index, self.batch(histories, index)
+
+    @property
+    def _starts(self) -> NDArray[np.int64]:
+        """Where the rows of each review begin, and the last ends, (R + 1,)."""
+        return self.tokens.row_starts(self.tokens_a_row) if self.bank is None else self.bank.starts
+
+    def _cached(self, reviews: Rows) -> Tensor | None:
+        if self.bank is None:
+            return None
+        index = token_rows(reviews, self._starts[:-1], np.diff(self._starts))
+        return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
+
+    def _side(self, histories: Sequence[Rows], reviews: Rows) -> Side:
+        """Line up the tokens of each pair's reviews, padded to the longest; at least one (masked) column."""
+        lengths = np.diff(self._starts)[reviews]
+        starts = np.cumsum(lengths) - lengths
+        offsets_of = rating_offsets(self.table.rating[reviews], self.table.scale)
+        local = [np.searchsorted(reviews, rows) for rows in histories]
+        width = max(1, *(int(lengths[rows].sum()) for rows in local))
+        token_index = np.zeros((len(local), width), dtype=np.int64)
+        offsets = np.zeros((len(local), width), dtype=np.float32)
+        mask = np.zeros((len(local), width), dtype=bool)
+        for pair, rows in enumerate(local):
+            index = token_rows(rows, starts, lengths)
+            token_index[pair, : len(index)] = index
+            offsets[pair, : len(index)] = np.repeat(offsets_of[rows], lengths[rows])
+            mask[pair, : len(index)] = True
+        return Side(torch.from_numpy(token_index), torch.from_numpy(offsets), torch.from_numpy(mask))
+
+
+def token_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
+    """Positions of the tokens of some reviews in a flat array, review after review."""
+    counts = lengths[rows]
+    ends = np.cumsum(counts)
+    within = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
+    return np.repeat(starts[rows], counts) + within

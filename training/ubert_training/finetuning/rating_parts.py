@@ -1,0 +1,79 @@
+"""From network outputs to ratings: the bias model beneath them, and the network's share."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.bundle import DEVIATIONS
+from ubert_model.config import ModelConfig
+from ubert_model.deviations import UsualDeviations
+from ubert_model.ids import Identities
+from ubert_model.intervals import RatingIntervals
+from ubert_model.rating import BiasModel, blend
+from ubert_training.atomic import replacing, write_text
+from ubert_training.finetuning.histories import Histories
+
+RATING = "rating.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingParts:
+    """What turns network outputs into ratings: fitted on training (bias) and on validation (share, intervals)."""
+
+    bias: BiasModel
+    deviations: UsualDeviations
+    blend_weight: float
+    intervals: RatingIntervals
+
+    def save(self, directory: Path) -> None:
+        content = {
+            "bias": self.bias.to_json(),
+            "blend_weight": self.blend_weight,
+            "intervals": self.intervals.to_json(),
+        }
+        with replacing(directory / DEVIATIONS) as partial:
+            self.deviations.save(partial)
+        write_text(directory / RATING, json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path, identities: Identities) -> "RatingParts":
+        """Inverse of :meth:`save`, for a model of these users and items."""
+        content = json.loads((directory / RATING).read_text(encoding="utf-8"))
+        return cls(
+            bias=BiasModel.from_json(content["bias"]),
+            deviations=UsualDeviations.load(
+                directory / DEVIATIONS, user_ids=identities.users, item_ids=identities.items
+            ),
+            blend_weight=content["blend_weight"],
+            intervals=RatingIntervals.from_json(content["intervals"]),
+        )
+
+
+def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> float:
+    """The network's share in a rating, from 0 to 1, as far as pairs that it was not trained on support it.
+
+    The least-squares share w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
+    where it is within s of 0: a share that only fits noise costs accuracy.
+
+    Shape:
+        outputs: what the network adds; left: what the bias model leaves; (P,) in stars.
+    """
+    energy = float(outputs @ outputs)
+    if energy == 0:
+        return 0.0
+    share = float(outputs @ left) / energy
+    noise = float(np.square(left - share * outputs).mean()) / energy  # s²
+    return float(np.clip(share - noise / share, 0.0, 1.0)) if share > 0 else 0.0
+
+
+def final_ratings(
+    config: ModelConfig, bias_model: BiasModel, blend_weight: float, histories: Histories, outputs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
+    bias = bias_model.rate(histories.user_sums, histories.item_sums)
+    above_bias = config.above_bias
+    network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
+    return blend(bias, network, weight=blend_weight, above_bias=above_bias, scale=config.scale)

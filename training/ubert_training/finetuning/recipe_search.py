@@ -1,0 +1,179 @@
+"""A small search for the recipe that suits a user's reviews, judged by the validation part alone."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_training.atomic import write_text
+from ubert_training.evaluation.evaluate import rate_part
+from ubert_training.finetuning.recipe import Recipe
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+from ubert_training.stage import STAGE_FILE, fingerprint_of, read_stage
+from ubert_training.workplace import Job, Workplace
+
+RECIPE = "recipe.json"
+FINETUNED = "finetuned"
+STATES = "states"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is different from the preset's recipe. ``rate``: times its learning rate of fine-tuning."""
+
+    name: str
+    model: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    pretrained: bool = True
+    rate: float = 1.0
+
+    def recipe(self, base: Recipe, seed: int) -> Recipe:
+        """The recipe to try."""
+        learning_rate = self.rate * base.finetuning.loop.learning_rate
+        varied = base.varied(model=self.model, pretrained=self.pretrained, learning_rate=learning_rate)
+        return varied.seeded(seed)
+
+
+SMALL_STATES = MappingProxyType({"tokens_a_row": 4, "match_pooling": "mean"})
+TRIALS = (
+    Trial(name="no pre-training, 4 tokens a row, mean pooling", pretrained=False, model=SMALL_STATES),
+    Trial(name="no pre-training", pretrained=False),
+    Trial(name="4 tokens a row, mean pooling", model=SMALL_STATES),
+    Trial(name="state dimension 32", model={"state_dim": 32}),
+    Trial(name="mean pooling", model={"match_pooling": "mean"}),
+    Trial(name="the preset"),
+    Trial(name="learning rate × 3", rate=3.0),
+    Trial(name="state dimension 128", model={"state_dim": 128}),
+)
+"""From the cheapest to train and serve to the dearest: of trials that cannot be told apart, the first is taken."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """A trial on the validation part. ``squared_errors``: (P,) in stars²; ``share``: the network's in a rating."""
+
+    trial: Trial
+    squared_errors: NDArray[np.float64]
+    bias_mse: float
+    share: float
+
+    @property
+    def mse(self) -> float:
+        return float(self.squared_errors.mean())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """All trials in order, the one with the least error, and the one taken."""
+
+    tried: Sequence[Tried]
+    best: Tried
+    chosen: Tried
+
+    def above_best(self, tried: Tried) -> tuple[float, float]:
+        """By how much its MSE is above the best one's, and the standard error of that, over pairs."""
+        difference = tried.squared_errors - self.best.squared_errors
+        return float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(len(difference))
+
+
+def choose(tried: Sequence[Tried]) -> Choice:
+    """The first trial whose error is within one standard error of the least one, pair by pair."""
+    best = min(tried, key=lambda entry: entry.mse)
+    judged = Choice(tried=tried, best=best, chosen=best)
+    for entry in tried:
+        above, standard_error = judged.above_best(entry)
+        if above <= standard_error:
+            return Choice(tried=tried, best=best, chosen=entry)
+    return judged
+
+
+def search(
+    table: ReviewTable,
+    split: Split,
+    base: Recipe,
+    workplace: Workplace,
+    seed: int,
+    began: Callable[[Trial], None],
+    trials: Sequence[Trial] = TRIALS,
+) -> Choice:
+    """Try every recipe that was not tried before in the workplace, and choose. The test part is never looked at."""
+    tried = []
+    for trial in trials:
+        job = Job(table=table, split=split, recipe=trial.recipe(base, seed))
+        path = workplace.directory / "trials" / f"{fingerprint_of('trial', _inputs(job, workplace))}.json"
+        if not path.is_file():
+            began(trial)
+            _try(job, workplace, path)
+        tried.append(_read(path, trial))
+    return choose(tried)
+
+
+def publish_best(
+    choice: Choice, table: ReviewTable, split: Split, base: Recipe, workplace: Workplace, seed: int, out: Path
+) -> Path:
+    """Leave the chosen model in ``out/finetuned``, its states in ``out/states`` and its recipe in ``out/recipe.json``.
+
+    Runs and states of the others go; what was measured of them stays, and pre-trained models stay too.
+    """
+    recipe = choice.chosen.trial.recipe(base, seed)
+    job = Job(table=table, split=split, recipe=recipe)
+    fingerprint = fingerprint_of("trial", _inputs(job, workplace))
+    finetuned = out / FINETUNED
+    if _published(out) != fingerprint:
+        run = workplace.run(job, fingerprint)
+        for source, target in ((run, finetuned), (workplace.states(job), out / STATES)):
+            if target.exists():
+                shutil.rmtree(target)
+            source.rename(target)
+        write_text(out / RECIPE, json.dumps({"trial": fingerprint, **recipe.to_json()}, indent=2) + "\n")
+    for leftover in ("runs", "states"):
+        shutil.rmtree(workplace.directory / leftover, ignore_errors=True)
+    return finetuned
+
+
+def _published(out: Path) -> str | None:
+    """The trial whose model lies whole in ``out``."""
+    if not ((out / RECIPE).is_file() and (out / FINETUNED / STAGE_FILE).is_file()):
+        return None
+    return str(json.loads((out / RECIPE).read_text(encoding="utf-8"))["trial"])
+
+
+def _inputs(job: Job, workplace: Workplace) -> dict[str, Any]:
+    pretrained = workplace.pretrained(job)
+    return {
+        "split": job.split_digests,
+        "table": job.table.fingerprint,
+        "config": job.recipe.config,
+        "finetuning": job.recipe.finetuning,
+        "pretrained": pretrained.name if pretrained else None,
+    }
+
+
+def _try(job: Job, workplace: Workplace, path: Path) -> None:
+    run = workplace.run(job, path.stem)
+    states, device = workplace.states(job), job.recipe.finetuning.device
+    rated = rate_part(job.table, run, "validation", states=states, device=device)
+    measured = {
+        "squared_errors": np.square(rated.predicted - rated.truth).tolist(),
+        "bias_mse": float(np.square(rated.bias - rated.truth).mean()),
+        "share": read_stage(run)["summary"]["blend_weight"],
+    }
+    write_text(path, json.dumps(measured) + "\n")
+
+
+def _read(path: Path, trial: Trial) -> Tried:
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    return Tried(
+        trial=trial,
+        squared_errors=np.array(measured["squared_errors"], dtype=np.float64),
+        bias_mse=measured["bias_mse"],
+        share=measured["share"],
+    )

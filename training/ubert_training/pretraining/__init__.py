@@ -1,0 +1,1 @@
+"""Pre-training (Figure 2): masking and its two tasks."""

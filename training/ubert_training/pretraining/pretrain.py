@@ -1,0 +1,222 @@
+"""Pre-training (Figure 2): masked opinion token prediction and opinion rating prediction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ubert_model.config import ModelConfig, require, require_choice
+from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.input_layer import UNKNOWN
+from ubert_model.nn.pretraining_model import PretrainingModel
+from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.atomic import write_text
+from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.devices import DeviceChoice, make_accelerator
+from ubert_training.finetuning.projection_start import start_projection
+from ubert_training.loop import LoopOptions, Rows, decayed_groups, discard_checkpoint, shuffled_batches, train
+from ubert_training.model_files import save_model
+from ubert_training.objectives import pretraining_loss
+from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows
+from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.pretraining.masking import Masker, MaskingStrategy
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
+from ubert_training.stage import Stage, digest_of
+from ubert_training.tokens import TokenizedReviews
+
+KIND = "pretrain"
+CORPUS_READ = "corpus.txt"
+"""The reviews that were read, a line each: no later split may evaluate on one of them."""
+
+VALIDATION_SHARE = 0.05
+
+
+PAPER_LOOP: Mapping[str, Any] = {"epochs": 3, "batch_size": 32, "learning_rate": 3e-5}
+SMALL_LOOP: Mapping[str, Any] = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}
+
+
+def default_loop(preset: str) -> Mapping[str, Any]:
+    """Length and rate of pre-training by preset: the paper's Adam at 3e-5, or one quick pass for a new head."""
+    return PAPER_LOOP if preset == "paper" else SMALL_LOOP
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions:
+    """What to pre-train on and with which objective. ``beta`` weighs task 2 (Eq. 9; the paper's is 3)."""
+
+    corpus: Corpus = "both"
+    fraction: float = 1.0
+    masking: MaskingStrategy = "opinion"
+    beta: float = 3.0
+    encoder_learning_rate: float = 3e-5
+    trainable_layers: int | None = None
+    device: DeviceChoice = "auto"
+    loop: LoopOptions = field(default_factory=lambda: LoopOptions(**SMALL_LOOP))
+
+    def __post_init__(self) -> None:
+        for name, kind in (("corpus", Corpus), ("masking", MaskingStrategy), ("device", DeviceChoice)):
+            require_choice(name, getattr(self, name), kind)
+        require(self.beta >= 0, "beta", self.beta, "use 0 (no task 2) or more")
+        tasks = self.masking != "none" or self.beta > 0
+        require(tasks, "masking", self.masking, "keep at least one task: masking, or beta above 0")
+
+
+def pretrain(
+    table: ReviewTable,
+    split: Split,
+    config: ModelConfig,
+    lexicon: Lexicon,
+    options: PretrainOptions,
+    directory: Path,
+    *,
+    force: bool = False,
+) -> Path:
+    """Pre-train and leave the model in ``directory``. Finished before: nothing is done; killed before: it continues.
+
+    Raises ``InputError`` or ``ConfigError`` on what cannot be trained, ``DeviceUnavailableError`` without the device.
+    """
+    rows = pretraining_rows(table, split, options.corpus, fraction=options.fraction, seed=options.loop.seed)
+    stage = Stage(
+        directory,
+        KIND,
+        {
+            "table": table.fingerprint,
+            "reviews": digest_of(table.review_id[row] for row in rows.tolist()),
+            "config": config,
+            "options": options,
+            "lexicon": digest_of(sorted(lexicon.words)),
+        },
+    )
+    if stage.open(force=force):
+        return directory
+    torch.manual_seed(options.loop.seed)
+    backbone = load_backbone(config.backbone)
+    freeze_all_but_last(backbone.bert, options.trainable_layers)
+    encoder = ReviewEncoder(backbone.bert, config.state_dim)
+    # The target's own reviews train the encoder, under an unknown user. A user embedding that had read them would carry
+    # the ratings of the very pairs that fine-tuning goes on to predict (law 5; measured in the README's Decisions).
+    elsewhere = rows[~np.isin(rows, split.rows)]
+    users = IdTable.of(table.user[row] for row in elsewhere.tolist())
+    domains = IdTable.of(table.domains)
+    identities = Identities(users, IdTable(()), domains, {}, domains.identifiers[0])
+    mean_rating = float(table.rating[rows].mean())
+    model = PretrainingModel(encoder, config, users=len(users), domains=len(domains), mean_rating=mean_rating)
+    accelerator = make_accelerator(options.device)
+    tokenizer = ReviewTokenizer(backbone.tokenizer_json, config.pretrain_max_length)
+    masker = Masker(tokenizer, lexicon.words, options.masking)
+    user_rows = np.where(np.isin(rows, split.rows), UNKNOWN, [identities.users.row(table.user[row]) for row in rows])
+    task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator.device)
+    start_projection(encoder, task.tokens, task.training_rows, None, accelerator.device, options.loop.seed)
+    position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
+    if accelerator.is_main_process:
+        save_model(directory, model, encoder, config, backbone.tokenizer_json, identities)
+        write_text(directory / CORPUS_READ, "".join(f"{table.review_id[row]}\n" for row in rows.tolist()))
+        stage.finish(
+            {
+                "reviews": len(rows),
+                "users": len(users),
+                "lexicon": lexicon.source,
+                "opinion_words": sum(len(task.maskable[index].spans) for index in range(len(rows))),
+                "best_epoch": position.best_epoch,
+                "validation_losses": position.validation_losses,
+            }
+        )
+        discard_checkpoint(directory)
+    accelerator.wait_for_everyone()
+    return directory
+
+
+class PretrainingTask:
+    """Eq. 9 over the rows of the corpus; a twentieth of them is held out to watch."""
+
+    def __init__(
+        self,
+        model: PretrainingModel,
+        table: ReviewTable,
+        rows: NDArray[np.int64],
+        user_rows: NDArray[np.int64],
+        identities: Identities,
+        tokenizer: ReviewTokenizer,
+        masker: Masker,
+        options: PretrainOptions,
+        device: torch.device,
+    ) -> None:
+        self.model: nn.Module = model
+        self.options = options
+        self.device = device
+        self.masker = masker
+        texts = [table.text[row] for row in rows.tolist()]
+        self.tokens = TokenizedReviews.of(texts, tokenizer)
+        self.maskable = masker.maskable(texts)
+        self.ratings = torch.from_numpy(table.rating[rows].astype(np.float32))
+        self.users = torch.from_numpy(user_rows)
+        self.domains = torch.tensor([identities.domains.row(table.domain[row]) for row in rows.tolist()])
+        readable = np.flatnonzero(self.tokens.lengths > 0)
+        order = np.random.default_rng([options.loop.seed, 11]).permutation(readable)
+        held_out = max(1, round(VALIDATION_SHARE * len(order)))
+        self.validation_rows, self.training_rows = np.sort(order[:held_out]), np.sort(order[held_out:])
+
+    def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
+        """BERT at its own, small rate."""
+        return decayed_groups(
+            self.model,
+            options.weight_decay,
+            rates={"review_encoder.bert": self.options.encoder_learning_rate},
+        )
+
+    def batches(self, epoch: int) -> Sequence[Rows]:
+        """Batches of similar length: shuffled, cut into stretches, sorted within a stretch, shuffled again."""
+        size, seed = self.options.loop.batch_size, self.options.loop.seed
+        lengths = self.tokens.lengths
+        batches = [
+            stretch[np.argsort(lengths[stretch], kind="stable")][start : start + size]
+            for stretch in shuffled_batches(self.training_rows, size * 32, seed, epoch)
+            for start in range(0, len(stretch), size)
+        ]
+        order = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
+        return [batches[index] for index in order]
+
+    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
+        """Eq. 9; masks follow from (seed, epoch, step)."""
+        return self._loss(model, rows, np.random.default_rng([self.options.loop.seed, 13, epoch, step]))
+
+    def validation_losses(self) -> NDArray[np.float64]:
+        """Eq. 9 over the held-out reviews, under the same masks every time; a batch's mean stands for each of it."""
+        batches = self.tokens.length_buckets(self.validation_rows, token_budget=4096)
+        losses = [
+            np.full(len(rows), self._loss(self.model, rows, np.random.default_rng([17, number])).item())
+            for number, rows in enumerate(batches)
+        ]
+        return np.concatenate(losses)
+
+    def _loss(self, model: nn.Module, rows: Rows, rng: np.random.Generator) -> Tensor:
+        token_ids, token_mask = self.tokens.padded(rows)
+        predicted_mask = torch.zeros_like(token_mask)
+        shown = token_ids.clone()
+        for index, row in enumerate(rows.tolist()):
+            length = int(self.tokens.lengths[row])
+            visible, predicted = self.masker.mask(token_ids[index, :length].numpy(), self.maskable[row], rng)
+            shown[index, :length] = torch.from_numpy(visible)
+            predicted_mask[index, :length] = torch.from_numpy(predicted)
+        output = model(
+            self.users[rows].to(self.device),
+            self.domains[rows].to(self.device),
+            shown.to(self.device),
+            token_mask.to(self.device),
+            predicted_mask.to(self.device),
+        )
+        return pretraining_loss(
+            token_logits=output.token_logits,
+            token_targets=token_ids[predicted_mask].to(self.device),
+            token_reviews=predicted_mask.nonzero()[:, 0].to(self.device),
+            predicted=output.rating,
+            ratings=self.ratings[rows].to(self.device),
+            beta=self.options.beta,
+        )

@@ -1,0 +1,1 @@
+"""Encoder states: computed, cached, compacted and written to the store."""

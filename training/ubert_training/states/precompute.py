@@ -1,0 +1,176 @@
+"""Precompute: every review encoded once, its states and its lines in both review lists written to the store.
+
+Three steps run at the same time, each a few batches ahead of the next: tokenize, encode, and (here) pack and write.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.bundle import Bundle
+from ubert_model.states import FinishedShard, FloatMatrix, StateCodec, StateStore
+from ubert_training.devices import DeviceChoice
+from ubert_training.finetuning.histories import review_entry
+from ubert_training.progress import throughput_bar
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.states.review_encoders import BankedStates, BatchEncoder, choose_encoder
+from ubert_training.states.running_ahead import running_ahead
+from ubert_training.states.sharding import Shard
+from ubert_training.states.state_estimate import StateEstimate, estimate_states
+from ubert_training.states.token_batches import TokenBatch, token_batches
+
+LOOKUP = 5000
+"""Reviews asked of the store at a time, when looking for what is missing."""
+BATCHES_AHEAD = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PrecomputeWork:
+    """What one share of the reviews still needs.
+
+    Shape: rows (all of the share's), missing (those that the store lacks): row numbers of the table.
+    """
+
+    corpus: str
+    shard: Shard
+    rows: NDArray[np.int64]
+    missing: NDArray[np.int64]
+    estimate: StateEstimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecomputeReport:
+    """What a run found and wrote. ``bytes`` counts encoded states, as written by this run."""
+
+    reviews: int
+    already_there: int
+    written: int
+    tokens: int
+    bytes: int
+    seconds: float
+    version: str
+
+
+def precompute(
+    table: ReviewTable,
+    rows: NDArray[np.int64],
+    bundle: Bundle,
+    store: StateStore,
+    *,
+    codec: str,
+    device: DeviceChoice = "auto",
+    states: Path | None = None,
+) -> PrecomputeReport:
+    """Write what the store lacks of the reviews at ``rows``; killed and started again it writes the rest.
+
+    ``states`` may name the cached states of a fine-tuning run; where they were made by the same encoder from the
+    same reviews, they are projected instead of encoded again.
+    """
+    written_as = bundle.codec(codec)
+    work = find_work(table, rows, bundle, store, written_as)
+    encoder = BankedStates.find(states, bundle, table.text) if states is not None else None
+    return write_missing(table, work, bundle, store, written_as, encoder or choose_encoder(bundle, device, "fp32", 0))
+
+
+def find_work(
+    table: ReviewTable,
+    rows: NDArray[np.int64],
+    bundle: Bundle,
+    store: StateStore,
+    codec: StateCodec,
+    *,
+    shard: Shard | None = None,
+) -> PrecomputeWork:
+    """Ask the store what it lacks of the share ``shard`` (None: all) of the reviews at ``rows``; writes nothing."""
+    shard = shard or Shard()
+    mine = shard.of(table, rows)
+    missing = _missing(table, mine, store, codec.namespace.version)
+    return PrecomputeWork(
+        corpus=_corpus(table, rows),
+        shard=shard,
+        rows=mine,
+        missing=missing,
+        estimate=estimate_states(
+            table.text, missing.tolist(), bundle.tokenizer(), codec, bundle.manifest.config.tokens_a_row
+        ),
+    )
+
+
+def write_missing(
+    table: ReviewTable,
+    work: PrecomputeWork,
+    bundle: Bundle,
+    store: StateStore,
+    codec: StateCodec,
+    encoder: BatchEncoder,
+) -> PrecomputeReport:
+    """Encode and write what is missing, then keep in the store that the share is done.
+
+    Killed at any point, nothing that was written is lost or half there: a list names a review only once its state
+    is stored. An exception of any step ends the others and is raised here.
+    """
+    namespace = codec.namespace
+    store.open_namespace(namespace)
+    started = time.perf_counter()
+    tokens = written_bytes = 0
+    batches = running_ahead(token_batches(table.text, work.missing, bundle.tokenizer()), BATCHES_AHEAD)
+    encoded = running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)
+    with throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance, closing(encoded):
+        advance(len(work.rows) - len(work.missing), 0)
+        for batch, states in encoded:
+            written_bytes += _write(table, batch, states, store, codec)
+            tokens += batch.tokens
+            advance(len(batch.rows), batch.tokens)
+    shard = work.shard
+    store.finish_shard(
+        namespace.version,
+        FinishedShard(corpus=work.corpus, shards=shard.shards, number=shard.number, reviews=len(work.rows)),
+    )
+    return PrecomputeReport(
+        reviews=len(work.rows),
+        already_there=len(work.rows) - len(work.missing),
+        written=len(work.missing),
+        tokens=tokens,
+        bytes=written_bytes,
+        seconds=time.perf_counter() - started,
+        version=namespace.version,
+    )
+
+
+def _encoded(batches: Iterator[TokenBatch], encoder: BatchEncoder) -> Iterator[tuple[TokenBatch, list[FloatMatrix]]]:
+    for batch in batches:
+        yield batch, encoder.states(batch)
+
+
+def _write(
+    table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: StateStore, codec: StateCodec
+) -> int:
+    """Store one batch; its encoded size in bytes."""
+    entries = [review_entry(table, row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
+    payloads = [codec.encode(matrix) for matrix in states]
+    store.put(codec.namespace.version, list(zip(entries, payloads, strict=True)))
+    return sum(map(len, payloads))
+
+
+def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
+    found: list[bool] = []
+    for start in range(0, len(rows), LOOKUP):
+        # How many tokens a review has is not part of where it lies.
+        entries = [review_entry(table, row, 0) for row in rows[start : start + LOOKUP].tolist()]
+        found += store.missing(version, entries)
+    missing: NDArray[np.int64] = rows[np.array(found, dtype=bool)]
+    return missing
+
+
+def _corpus(table: ReviewTable, rows: NDArray[np.int64]) -> str:
+    """16 hexadecimal characters that name the reviews at ``rows``, the same on every machine."""
+    digest = hashlib.blake2b(digest_size=8)
+    for row in rows.tolist():
+        digest.update(table.review_id[row].encode())
+    return digest.hexdigest()

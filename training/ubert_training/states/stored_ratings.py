@@ -1,0 +1,68 @@
+"""Ratings as a store of some codec would give them: offline, from states that were encoded and decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_model.states import FloatMatrix, StateCodec
+from ubert_training.finetuning.finetuning_task import StoredStates, network_outputs
+from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.finetuning.histories import Histories, Rows
+from ubert_training.finetuning.rating_parts import final_ratings
+from ubert_training.states.state_bank import TOKENS_PER_BATCH, StateBank, projected_batch
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReadPairs:
+    """Pairs of a run's split, the rows of the reviews that they read, and these reviews' exact states, (L, D) each."""
+
+    run: FinishedRun
+    histories: Histories
+    rows: Rows
+    states: Sequence[FloatMatrix]
+
+    @classmethod
+    def of(cls, run: FinishedRun, part: str) -> "ReadPairs":
+        """All pairs of ``validation`` or ``test``."""
+        histories = run.histories(getattr(run.split, part))
+        read = np.unique(np.concatenate([*histories.user_rows, *histories.item_rows, np.zeros(0, dtype=np.int64)]))
+        batches = list(run.tokens.length_buckets(read, TOKENS_PER_BATCH))
+        encoder = run.model.review_encoder
+        return cls(
+            run=run,
+            histories=histories,
+            rows=np.concatenate([*batches, np.zeros(0, dtype=np.int64)]),
+            states=[
+                matrix
+                for batch in batches
+                for matrix in projected_batch(encoder, run.tokens, batch, run.bank, run.device)
+            ],
+        )
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """Stars, (P,)."""
+        return self.run.table.rating[self.histories.pairs].astype(np.float64)
+
+    def stored_ratings(self, codec: StateCodec) -> NDArray[np.float64]:
+        """What the service rates the pairs from a store of this codec, in stars, (P,)."""
+        return self.ratings(*codec.decode_many([codec.encode(matrix) for matrix in self.states]))
+
+    def ratings(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Ratings in stars, (P,), from states as ``StateCodec.decode_many`` gives them for the reviews at ``rows``."""
+        source = self.run.source(self._bank(states, offsets))
+        outputs = network_outputs(StoredStates(self.run.model), source, self.histories, self.run.device)
+        parts = self.run.parts
+        return final_ratings(self.run.files.config, parts.bias, parts.blend_weight, self.histories, outputs)
+
+    def _bank(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> StateBank:
+        """The states in the order of the table, in which a bank numbers them; reviews that nobody reads have none."""
+        lengths = np.zeros(len(self.run.table), dtype=np.int64)
+        lengths[self.rows] = np.diff(offsets)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        ordered = np.empty_like(states)
+        for row, start, end in zip(self.rows.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            ordered[starts[row] : starts[row + 1]] = states[start:end]
+        return StateBank(ordered, starts)

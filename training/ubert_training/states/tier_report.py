@@ -1,0 +1,112 @@
+"""The report of ``ubert bench states``: for the terminal, as JSON, as Markdown and as a picture."""
+
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from ubert_training.atomic import replacing, write_text
+from ubert_training.stage import plain
+from ubert_training.states.state_tiers import LARGEST_CHANGE, Tier, TierReport
+
+REPORT = "states"
+COLUMNS = (
+    "D",
+    "codec",
+    "bytes a token",
+    "bytes a review",
+    "fp32 at D / this",
+    "fp32 at full width / this",
+    "MSE",
+    "change of MSE, 95% interval",
+    "rating moves (RMS, most)",
+    "reviews decoded/s",
+    "pairs rated/s",
+)
+
+
+def tier_table(report: TierReport) -> Table:
+    """All tiers; those whose change is surely small in bold."""
+    table = Table(title=_title(report))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "codec" else "right")
+    for tier in report.tiers:
+        table.add_row(*_cells(tier), style="bold" if tier.small_change else None)
+    return table
+
+
+def verdict(report: TierReport) -> list[str]:
+    """Which codec the measurement speaks for, for each dimension."""
+    chosen = [report.smallest(dim) for dim in dict.fromkeys(tier.state_dim for tier in report.tiers)]
+    return [
+        f"D = {tier.state_dim}: {tier.codec} is the smallest codec whose change of MSE is surely below "
+        f"{LARGEST_CHANGE:.1%} ({_change(tier)}), at 1/{tier.ratio_same_dim:.1f} of fp32's bytes"
+        for tier in chosen
+    ]
+
+
+def write_report(report: TierReport, directory: Path) -> list[Path]:
+    """``states.json``, ``states.md`` and ``states.png``."""
+    paths = [directory / f"{REPORT}{suffix}" for suffix in (".json", ".md", ".png")]
+    write_text(paths[0], json.dumps(plain(report), indent=2, ensure_ascii=False) + "\n")
+    write_text(paths[1], _markdown(report))
+    _plot(report, paths[2])
+    return paths
+
+
+def _title(report: TierReport) -> str:
+    return (
+        f"{report.pairs:,} {report.part} pairs of {len(report.runs)} run(s), {report.reviews:,} reviews of "
+        f"{report.tokens_a_review:.1f} tokens"
+    )
+
+
+def _cells(tier: Tier) -> tuple[str, ...]:
+    return (
+        str(tier.state_dim),
+        tier.codec,
+        f"{tier.bytes_a_token:.1f}",
+        f"{tier.bytes_a_review:,.0f}",
+        f"{tier.ratio_same_dim:.1f}",
+        f"{tier.ratio_full_width:.1f}",
+        f"{tier.mse:.5f}",
+        _change(tier),
+        f"{tier.typical_difference:.4f}, {tier.largest_difference:.3f}",
+        f"{tier.reviews_decoded_a_second:,.0f}",
+        f"{tier.pairs_rated_a_second:,.0f}",
+    )
+
+
+def _change(tier: Tier) -> str:
+    change = tier.change
+    return f"{change.value:+.3%} [{change.low:+.3%}, {change.high:+.3%}]"
+
+
+def _markdown(report: TierReport) -> str:
+    rows = [COLUMNS, ("---:",) * len(COLUMNS), *map(_cells, report.tiers)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{_title(report)}:\n\n{table}\n\n" + "\n".join(f"- {line}" for line in verdict(report)) + "\n"
+
+
+def _plot(report: TierReport, path: Path) -> None:
+    """Change of MSE with its interval over bytes a token."""
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, dim in enumerate(dict.fromkeys(tier.state_dim for tier in report.tiers)):
+        tiers = [tier for tier in report.tiers if tier.state_dim == dim]
+        change = [100 * tier.change.value for tier in tiers]
+        below = [100 * (tier.change.value - tier.change.low) for tier in tiers]
+        above = [100 * (tier.change.high - tier.change.value) for tier in tiers]
+        sizes = [tier.bytes_a_token for tier in tiers]
+        axes.errorbar(sizes, change, yerr=[below, above], fmt="o", capsize=3, color=f"C{number}", label=f"D = {dim}")
+        for tier in tiers:
+            place = (tier.bytes_a_token, 100 * tier.change.high)
+            axes.annotate(tier.codec, place, rotation=60, fontsize=7, textcoords="offset points", xytext=(0, 4))
+    axes.axhline(100 * LARGEST_CHANGE, color="0.5", linestyle="--")
+    axes.set_xscale("log", base=2)
+    axes.set_xlabel("bytes a token, everything included")
+    axes.set_ylabel("change of MSE against fp32 states, %, 95% interval")
+    axes.legend()
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
