@@ -32,7 +32,7 @@ class Evidence:
         """``full``: the network reads both sides; else rating counts: ``bias`` of both, ``one_side``, ``mean`` of none.
 
         The network is never asked with one side empty, which it was not trained on: over three seeds that changed the
-        bias model's validation error by anything from −0.004 to +0.018 stars², by no more than noise where it helped.
+        bias model's validation error by anything from −0.004 to +0.018 stars², with no sign that could be relied on.
         """
         if self.user and self.item:
             return "full"
