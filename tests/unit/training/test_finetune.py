@@ -17,7 +17,7 @@ from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import PretrainOptions, pretrain
+from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
 from ubert_training.splits import random_split
 
 TABLE = small_table(users=40)
@@ -90,4 +90,7 @@ def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(tmp_path: Path) ->
         finetune(TABLE, other, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
     with pytest.raises(ConfigError, match=r"state_dim = 8.*pre-trained with 16"):
         finetune(TABLE, SPLIT, replace(preset("tiny"), state_dim=8), FinetuneOptions(), tmp_path / "run", **arguments)
+    (directory / CORPUS_READ).unlink()
+    with pytest.raises(InputError, match="does not say which reviews it has read; pre-train again"):
+        finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()

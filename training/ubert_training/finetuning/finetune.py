@@ -159,7 +159,10 @@ def _check_pretrained(pretrained: Path, table: ReviewTable, split: Split, config
     for name in ("backbone", "state_dim"):
         asked, trained = getattr(config, name), getattr(found, name)
         require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
-    read = set((pretrained / CORPUS_READ).read_text(encoding="utf-8").split())
+    try:
+        read = set((pretrained / CORPUS_READ).read_text(encoding="utf-8").split())
+    except FileNotFoundError as error:
+        raise InputError(f"{pretrained} does not say which reviews it has read; pre-train again") from error
     held_out = [table.review_id[row] for row in np.concatenate([split.validation, split.test]).tolist()]
     leaked = sum(review in read for review in held_out)
     if leaked:
