@@ -1,0 +1,77 @@
+"""What requests and answers share: identifiers, limits, and how strictly they are read."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ubert_model.errors import InputError
+from ubert_model.states import MAX_IDENTIFIER_BYTES, identifier_bytes
+from ubert_service.reviews.candidate_sets import NAME_PATTERN
+
+if TYPE_CHECKING:
+    pass
+
+
+MAX_PAIRS = 1_000
+LISTED_UNREAD = 10
+"""Reviews a side that count and are not read, of which an explanation tells the effect."""
+MAX_CANDIDATES = 10_000
+MAX_EXCLUDED = 1_000
+MAX_USER_TEXTS = 20
+MAX_USER_TEXT_CHARACTERS = 10_000
+MAX_BUDGET_MS = 60_000
+LEAST_SCORED = 16
+"""Candidates that are rated however short the latency budget is."""
+MAX_TEXT_CHARACTERS = 50_000
+MAX_LISTED = 1_000
+MAX_FOUND = 100
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999: a time beyond it was given in another unit."""
+
+
+def _storable(identifier: str) -> str:
+    try:
+        identifier_bytes(identifier)
+    except InputError as error:
+        raise ValueError(str(error)) from error
+    return identifier
+
+
+def _beginning(prefix: str) -> str:
+    return _storable(prefix) if prefix else prefix
+
+
+Identifier = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_IDENTIFIER_BYTES,
+        description=f"At most {MAX_IDENTIFIER_BYTES} UTF-8 bytes. One that training has not seen is served too.",
+    ),
+    AfterValidator(_storable),
+]
+Rating = Annotated[float, Field(description="Predicted rating in stars, within the scale of the bundle.")]
+ReviewId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_IDENTIFIER_BYTES,
+        description=f"Name of a review, at most {MAX_IDENTIFIER_BYTES} UTF-8 bytes.",
+    ),
+    AfterValidator(_storable),
+]
+CandidateSetName = Annotated[str, Field(pattern=NAME_PATTERN)]
+IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
+UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
+BundleId = Annotated[str, Field(description="Digest of the bundle that the whole answer was made with.")]
+
+Codec = Annotated[str, Field(description="How states are stored.")]
+StateVersion = Annotated[str, Field(description="Encoder and codec together; states of another are refused.")]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
