@@ -114,7 +114,7 @@ class Bundle:
     def load(cls, path: Path) -> Self:
         """Open a bundle and verify every checksum.
 
-        Raises ``BundleError`` if the directory is not a bundle, or a file is missing or differs.
+        Raises ``BundleError`` if the directory is not a bundle, or a file is missing, differs or may not be read.
         """
         manifest_path = path / MANIFEST
         try:
@@ -124,10 +124,7 @@ class Bundle:
         except (OSError, ValueError) as error:
             raise BundleError(f"{manifest_path}: {error}; export the bundle again") from error
         for name, expected in manifest.files.items():
-            if not (path / name).is_file():
-                raise BundleError(f"{path / name} is missing; copy the whole bundle, or export it again")
-            if file_digest(path / name) != expected:
-                raise BundleError(f"{path / name} differs from its checksum; copy the bundle again, or export it again")
+            _check_file(path / name, expected)
         if manifest.bundle_id != _bundle_id(manifest):
             raise BundleError(f"{manifest_path} was changed after export; export the bundle again")
         return cls(path, manifest)
@@ -174,6 +171,10 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
         raise BundleError(f"{path} exists and is no bundle; give an empty or a new directory")
     with replaced_directory(path) as staging:
         write_files(staging)
+        for file in staging.iterdir():
+            file.chmod(
+                0o644
+            )  # the service often runs as another user than training, and some writers keep files private
         digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
         complete = Manifest(**{**vars(manifest), "files": digests})
         complete = Manifest(**{**vars(complete), "bundle_id": _bundle_id(complete)})
@@ -198,6 +199,17 @@ def replaced_directory(path: Path) -> Iterator[Path]:
             os.replace(staging, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; copy the whole bundle, or export it again")
+    try:
+        found = file_digest(path)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}; let the user of this process read it") from error
+    if found != expected:
+        raise BundleError(f"{path} differs from its checksum; copy the bundle again, or export it again")
 
 
 def file_digest(path: Path) -> str:

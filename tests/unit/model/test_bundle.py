@@ -96,6 +96,24 @@ def test_a_changed_file_is_refused_by_name(bundle: Bundle, name: str) -> None:
         Bundle.load(bundle.path)
 
 
+def test_every_file_of_a_bundle_may_be_read_by_the_user_that_serves_it(tmp_path: Path) -> None:
+    def fill_privately(directory: Path) -> None:
+        fill(directory)
+        (directory / WEIGHTS).chmod(0o600)
+
+    bundle = write_bundle(tmp_path / "bundle", DRAFT, fill_privately)
+    assert {file.stat().st_mode & 0o777 for file in bundle.path.iterdir()} == {0o644}
+
+
+def test_a_file_that_may_not_be_read_is_refused_by_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))  # chmod would not stop root
+
+    monkeypatch.setattr("ubert_model.bundle.file_digest", refuse)
+    with pytest.raises(BundleError, match="cannot be read: Permission denied; let the user"):
+        Bundle.load(bundle.path)
+
+
 def test_a_truncated_file_is_refused_by_name(bundle: Bundle) -> None:
     bundle.file(WEIGHTS).write_bytes(b"weight")
     with pytest.raises(BundleError, match=WEIGHTS):
