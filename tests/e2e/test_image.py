@@ -121,7 +121,7 @@ def test_the_service_in_its_image_rates_as_the_model_that_was_trained(
 ) -> None:
     url, corpus = filled_store
     pairs = [(entry.user, other.item) for entry, other in zip(corpus.entries[:8], corpus.entries[8:16], strict=True)]
-    with container.serving(UBERT_STORE=url) as port:
+    with container.serving(UBERT_STORE=url, UBERT_CODEC="fp32") as port:
         asked = {"pairs": [{"user": user, "item": item} for user, item in pairs]}
         answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked, timeout=30, trust_env=False)
         assert answer.status_code == 200, answer.text
