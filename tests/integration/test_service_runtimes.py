@@ -73,7 +73,7 @@ def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -
     assert batch.item_side.states.std() > 0.01
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("torch", 1e-5), ("torch-bf16", 0.05), ("auto", LARGEST_DIFFERENCE)])
+@pytest.mark.parametrize(("name", "tolerance"), [("torch", 1e-5), ("torch-bf16", 0.15), ("auto", LARGEST_DIFFERENCE)])
 def test_whatever_runtime_is_asked_for_rates_as_the_graph_does(tiny: TinyBundle, name: str, tolerance: float) -> None:
     if name == "torch-bf16" and not has_native_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU only emulates bfloat16")

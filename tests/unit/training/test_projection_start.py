@@ -59,8 +59,9 @@ def test_reviews_outside_the_training_part_change_nothing() -> None:
     assert torch.equal(one.projection.weight, other.projection.weight)
 
 
-def test_an_encoder_that_keeps_its_own_dimension_stays_as_it_is() -> None:
-    encoder = review_encoder(state_dim=None)
+@pytest.mark.parametrize("state_dim", [None, 1000])
+def test_an_encoder_without_axes_to_choose_from_stays_as_it_is(state_dim: int | None) -> None:
+    encoder = review_encoder(state_dim=state_dim)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     start_projection(encoder, reviews(), np.arange(REVIEWS), bank_of(encoder.hidden_dim, seed=3), CPU, seed=0)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())

@@ -28,9 +28,9 @@ def start_projection(
     seed: int,
 ) -> None:
     """Set the encoder's projection by a sample of the reviews at ``rows``; their states come from the bank, else are
-    encoded. An encoder without a projection stays as it is.
+    encoded. An encoder without a projection, or with one to more dimensions than it has axes, stays as it is.
     """
-    if not isinstance(encoder.projection, nn.Linear):
+    if not isinstance(encoder.projection, nn.Linear) or encoder.dim > encoder.hidden_dim:
         return
     with_text = rows[tokens.lengths[rows] > 0]
     chosen = with_text[np.random.default_rng(seed).permutation(len(with_text))[:REVIEWS_READ]]

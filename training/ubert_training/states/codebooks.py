@@ -1,11 +1,13 @@
 """Training the product codes' codebooks on states of the training part."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from ubert_model.bundle import CODEBOOKS
 from ubert_model.nn.review_encoder import ReviewEncoder
@@ -94,6 +96,9 @@ def _centroids(rows: FloatMatrix, seed: int) -> FloatMatrix:
     distinct = np.unique(rows, axis=0) if len(rows) else np.zeros((1, rows.shape[1]), dtype=np.float32)
     if len(distinct) <= CENTROIDS:
         return np.concatenate([distinct, np.repeat(distinct[-1:], CENTROIDS - len(distinct), axis=0)])
-    found = KMeans(CENTROIDS, n_init=1, max_iter=KMEANS_ROUNDS, tol=0, random_state=seed).fit(rows)
+    with warnings.catch_warnings():
+        # Rows that differ by rounding alone may leave a centroid without any: it is never chosen, and does no harm.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(CENTROIDS, n_init=1, max_iter=KMEANS_ROUNDS, tol=0, random_state=seed).fit(rows)
     centroids: FloatMatrix = found.cluster_centers_
     return centroids
