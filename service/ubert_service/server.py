@@ -22,7 +22,7 @@ _STARTUP_FAILED = 3
 _DRAIN_STEP = 0.02
 _SWITCH_SECONDS = 0.0005
 """How long a scoring thread may keep the interpreter from the event loop, which needs it for every read and write.
-With Python's own 5 ms the slowest 1% of a lone caller's requests took half as long again (tests/benchmarks/load.py).
+Chosen by a lone caller's slowest 1%, which Python's own 5 ms made slower in most runs on a busy machine.
 """
 
 _log = logging.getLogger("ubert_service")
