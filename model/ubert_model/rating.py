@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ubert_model.config import RatingScale, require
 from ubert_model.deviations import RatingSums
+from ubert_model.errors import InputError
 
 Ratings = NDArray[np.float64]
 
@@ -84,6 +85,15 @@ def blend(
     network = np.asarray(network_output, dtype=np.float64)
     text = network if above_bias else network - bias
     return np.clip(bias + weight * text, scale.lowest, scale.highest)
+
+
+def stored_rating(rating: float, scale: RatingScale) -> float:
+    """A caller's rating in stars as a review table stores it, in float32, so that the same review is the same wherever
+    it comes from. Raises ``InputError`` for one outside the scale.
+    """
+    if not scale.lowest <= rating <= scale.highest:
+        raise InputError(f"rating {rating:g} is outside the scale {scale} of the bundle")
+    return float(np.float32(rating))
 
 
 def rating_offsets(ratings: ArrayLike, scale: RatingScale) -> NDArray[np.float32]:

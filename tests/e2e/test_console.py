@@ -18,6 +18,7 @@ pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from support.app_settings import settings_for
 from support.chromium import browser, chromium_path
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus, torch_rating, write_tiny_bundle
@@ -27,7 +28,6 @@ from ubert_service.app import create_app
 from ubert_service.client import Client
 from ubert_service.schemas import PairRequest, PredictRequest
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 pytestmark = pytest.mark.skipif(
     chromium_path() is None, reason="no Chromium here: install the package chromium, or set TEST_CHROMIUM to one"
@@ -55,8 +55,7 @@ def service(tiny: TinyBundle, corpus: Corpus, folder: Path, **options: Any) -> I
     url = f"lmdb:{folder}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
-    values = {"bundle": tiny.bundle.path, "store": url, "device": "cpu", "threads": 1, "codec": "fp32", **options}
-    settings = Settings.of(**values)
+    settings = settings_for(tiny.bundle, store=url, **options)
     with running(create_app(settings, ServedBundle.load(settings, store))) as client:
         yield str(client.base_url)
     store.close()

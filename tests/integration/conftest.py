@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 
+from support.app_settings import settings_for
+from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus, write_tiny_bundle
 from ubert_model.states import StateStore, open_store
+from ubert_service.app import create_app
+from ubert_service.serving.served import ServedBundle
 
 REDIS_DATABASE = 7
 
@@ -28,6 +33,17 @@ def corpus(tiny: TinyBundle) -> Corpus:
 def lmdb_store(tmp_path: Path) -> Iterator[StateStore]:
     store = open_store(f"lmdb:{tmp_path / 'states'}")
     yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Asks a service over the corpus, which no test may change."""
+    settings = settings_for(tiny.bundle)
+    store = open_store(f"lmdb:{tmp_path_factory.mktemp('read')}")
+    corpus.write(store, tiny.bundle)
+    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+        yield client
     store.close()
 
 

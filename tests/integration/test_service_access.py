@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
@@ -16,7 +17,6 @@ from ubert_model.states import StateStore, open_store
 from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
 REVIEW = {"user": "u1", "item": "i1", "rating": 4, "text": "Stays in tune."}
@@ -41,9 +41,7 @@ def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: 
     (reader, reader_table), (writer, writer_table) = new_key("page", ["read"]), new_key("job", ["read", "write"])
     path = tmp_path / "keys.toml"
     path.write_text(reader_table + writer_table)
-    settings = Settings.of(
-        bundle=tiny.bundle.path, codec="fp32", store="lmdb:x", device="cpu", threads=1, api_keys=path
-    )
+    settings = settings_for(tiny.bundle, api_keys=path)
     with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
         yield Guarded(client=client, reader=reader, writer=writer)
 
@@ -92,7 +90,7 @@ def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_n
         trusting = f"rediss://127.0.0.1:{redis.port}/0?ssl_ca_certs={redis.authority}"
         store = open_store(trusting)
         corpus.write(store, tiny.bundle)
-        settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store=trusting, device="cpu", threads=1)
+        settings = settings_for(tiny.bundle, store=trusting)
         with running(create_app(settings, ServedBundle.load(settings, store))) as client:
             assert client.get("/readyz").status_code == 200
             (prediction,) = client.post("/predict", json=PREDICT).raise_for_status().json()["predictions"]

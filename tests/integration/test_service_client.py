@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.states import StateStore
@@ -28,7 +29,6 @@ from ubert_service.client import (
 )
 from ubert_service.schemas import ExplainRequest, PairRequest, PredictRequest, RankRequest, ReviewRequest
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 IMPATIENT = RetryPolicy(attempts=3, deadline_s=5.0, first_pause_s=0.01, longest_pause_s=0.05)
 
@@ -77,7 +77,7 @@ def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[Any]:
     corpus.write(lmdb_store, tiny.bundle)
-    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
+    settings = settings_for(tiny.bundle)
     with (
         running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
         connect(str(server.base_url), RetryPolicy()) as client,
@@ -155,7 +155,7 @@ def test_users_and_items_are_found_by_how_they_begin(client: Any) -> None:
 
 
 def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle, lmdb_store: StateStore) -> None:
-    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
+    settings = settings_for(tiny.bundle)
     with (
         running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
         connect(str(server.base_url), IMPATIENT) as client,

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import METRICS, Bundle
@@ -16,7 +17,6 @@ from ubert_model.states import open_store
 from ubert_service.app import create_app
 from ubert_service.serving.accuracy import scores_of
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def client(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFa
     url = f"lmdb:{tmp_path_factory.mktemp('directory')}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
-    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store=url, device="cpu", threads=1)
+    settings = settings_for(tiny.bundle, store=url)
     with running(create_app(settings, ServedBundle.load(settings, store))) as client:
         yield client
     store.close()

@@ -6,13 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import StateStore
 from ubert_service.app import create_app
 from ubert_service.schemas import LISTED_UNREAD
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 ROUNDING = 1e-5
 PAIRS = [(f"u{user}", f"i{item}") for user in range(0, 10, 2) for item in range(0, 14, 3)]
@@ -20,26 +20,13 @@ REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "  A board, bought c
 PARTS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "clipped")
 
 
-def settings_for(tiny: TinyBundle, **options: Any) -> Settings:
-    values = {"bundle": tiny.bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
-    return Settings.of(**{**values, **options})
-
-
-@pytest.fixture(scope="module")
-def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Over the corpus, which no test may change."""
-    store = open_store(f"lmdb:{tmp_path_factory.mktemp('read')}")
-    corpus.write(store, tiny.bundle)
-    with running(create_app(settings_for(tiny), ServedBundle.load(settings_for(tiny), store))) as client:
-        yield client
-    store.close()
-
-
 @pytest.fixture
 def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
     corpus.write(lmdb_store, tiny.bundle)
-    with running(create_app(settings_for(tiny), ServedBundle.load(settings_for(tiny), lmdb_store))) as client:
+    with running(
+        create_app(settings_for(tiny.bundle), ServedBundle.load(settings_for(tiny.bundle), lmdb_store))
+    ) as client:
         yield client
 
 
@@ -181,9 +168,9 @@ def test_a_text_is_shown_as_far_as_it_is_read_and_goes_with_its_review(
 ) -> None:
     store: StateStore = request.getfixturevalue(store_name)
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny, texts=True), store)
+    served = ServedBundle.load(settings_for(tiny.bundle, texts=True), store)
     version = served.namespace.version
-    with running(create_app(settings_for(tiny), served)) as client:
+    with running(create_app(settings_for(tiny.bundle), served)) as client:
         name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
         shown = reviews_of(explain(client, "u1", "i4"), name)
         changed = {**REVIEW, "review_id": name, "text": ""}

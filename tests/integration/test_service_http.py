@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from support.app_settings import settings_for
 from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.errors import DeviceUnavailableError
@@ -27,9 +28,8 @@ MAX_BODY_BYTES = 200_000
 UNHEARD_OF = {"pairs": [{"user": "nobody", "item": "nothing"}]}
 
 
-def settings_for(tiny: TinyBundle, **options: Any) -> Settings:
-    values = {"bundle": tiny.bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
-    return Settings.of(**{**values, "max_body_bytes": MAX_BODY_BYTES, **options})
+def small_bodies(tiny: TinyBundle, **options: Any) -> Settings:
+    return settings_for(tiny.bundle, **{"max_body_bytes": MAX_BODY_BYTES, **options})
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,14 @@ def served(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFa
     """Over a store that no test writes to."""
     store = open_store(f"lmdb:{tmp_path_factory.mktemp('served')}")
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny), store)
+    served = ServedBundle.load(small_bodies(tiny), store)
     yield served
     store.close()
 
 
 @pytest.fixture(scope="module")
 def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
-    with running(create_app(settings_for(tiny), served)) as client:
+    with running(create_app(small_bodies(tiny), served)) as client:
         yield client
 
 
@@ -194,10 +194,10 @@ def test_a_damaged_state_is_a_problem_that_names_the_review(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny), lmdb_store)
+    served = ServedBundle.load(small_bodies(tiny), lmdb_store)
     read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
     lmdb_store.put(served.namespace.version, [(read, b"UBRS and nothing more")])
-    with running(create_app(settings_for(tiny), served)) as client:
+    with running(create_app(small_bodies(tiny), served)) as client:
         response = client.post("/rank", json={"user": "u0", "candidates": ["i20", "i21"]})
     problem = assert_problem(response, 500, "state-corrupt")
     assert read.review_id in problem["detail"]
@@ -206,7 +206,7 @@ def test_a_damaged_state_is_a_problem_that_names_the_review(
 def test_an_unforeseen_error_tells_the_caller_nothing_but_the_request_id(
     tiny: TinyBundle, served: ServedBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(settings_for(tiny), replace(served, runtime=AlteredRuntime()))
+    app = create_app(small_bodies(tiny), replace(served, runtime=AlteredRuntime()))
     candidates = [f"i{number}" for number in range(12)]
     with running(app) as client:
         response = client.post(
@@ -235,7 +235,7 @@ def test_health_is_answered_while_every_scoring_thread_is_busy(tiny: TinyBundle,
 
     question = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
     statuses: list[int] = []
-    with running(create_app(settings_for(tiny, concurrency=1), replace(served, runtime=StuckRuntime()))) as client:
+    with running(create_app(small_bodies(tiny, concurrency=1), replace(served, runtime=StuckRuntime()))) as client:
         askers = [
             threading.Thread(target=lambda: statuses.append(client.post("/rank", json=question).status_code))
             for _ in range(3)
@@ -259,7 +259,7 @@ def test_readiness_fails_when_the_device_is_no_longer_the_one_asked_for(tiny: Ti
         def device(self) -> ActiveDevice:
             raise DeviceUnavailableError("device cuda: the session runs on the CPU")
 
-    with running(create_app(settings_for(tiny), replace(served, runtime=FallenRuntime()))) as client:
+    with running(create_app(small_bodies(tiny), replace(served, runtime=FallenRuntime()))) as client:
         problem = assert_problem(client.get("/readyz"), 503, "not-ready")
     assert [reason["check"] for reason in problem["reasons"]] == ["device"]
 
@@ -268,8 +268,8 @@ def test_a_store_without_this_bundles_states_is_not_ready_and_names_the_command(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle, codec="fp16")  # another codec's states do not count
-    served = ServedBundle.load(settings_for(tiny), lmdb_store)
-    with running(create_app(settings_for(tiny), served)) as client:
+    served = ServedBundle.load(small_bodies(tiny), lmdb_store)
+    with running(create_app(small_bodies(tiny), served)) as client:
         problem = assert_problem(client.get("/readyz"), 503, "not-ready")
         (reason,) = problem["reasons"]
         assert reason["check"] == "states"

@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
@@ -27,7 +28,6 @@ from ubert_service.app import create_app
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 PATIENCE = 10.0
 QUEUE = 64
@@ -64,15 +64,7 @@ class Service:
     """An app of one thread whose network the test holds; ``hold`` returns once that thread is at work."""
 
     def __init__(self, tiny: TinyBundle, store: StateStore, **options: Any) -> None:
-        values = {
-            "bundle": tiny.bundle.path,
-            "codec": "fp32",
-            "store": "lmdb:unused",
-            "device": "cpu",
-            "threads": 1,
-            "concurrency": 1,
-        }
-        settings = Settings.of(**{**values, **options})
+        settings = settings_for(tiny.bundle, **{"concurrency": 1, **options})
         served = ServedBundle.load(settings, store)
         self.runtime = HeldRuntime(served.runtime)
         self.app: FastAPI = create_app(settings, replace(served, runtime=self.runtime))

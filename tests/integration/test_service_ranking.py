@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
@@ -13,7 +14,6 @@ from ubert_service.app import create_app
 from ubert_service.reviews.candidate_sets import MAX_SETS
 from ubert_service.schemas import LEAST_SCORED
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 ITEMS = [f"i{number}" for number in range(14)]
 
@@ -27,7 +27,7 @@ def store(request: pytest.FixtureRequest) -> StateStore:
 @pytest.fixture
 def client(tiny: TinyBundle, corpus: Corpus, store: StateStore) -> Iterator[httpx.Client]:
     corpus.write(store, tiny.bundle)
-    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
+    settings = settings_for(tiny.bundle)
     with running(create_app(settings, ServedBundle.load(settings, store))) as client:
         yield client
 

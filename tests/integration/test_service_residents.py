@@ -17,6 +17,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.app_settings import settings_for
 from support.redis_server import RedisServer
 from support.running_app import running, wait_until_ready
 from support.serve_process import ServeProcess
@@ -291,8 +292,7 @@ def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
 
 
 def settings_of(tiny: TinyBundle, **options: Any) -> Settings:
-    values = {"bundle": tiny.bundle.path, "store": "redis://unused", "device": "cpu", "threads": 1, "codec": "fp32"}
-    return Settings.of(**{**values, "resident_lag_s": LAG_S, **options})
+    return settings_for(tiny.bundle, **{"resident_lag_s": LAG_S, **options})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
@@ -22,7 +23,6 @@ from ubert_service.context import READ_VERSION
 from ubert_service.reviews.review_book import NewReview, ReviewBook
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 from ubert_training.reviews.table import Review
 
 CACHED_EQUALS_FRESH = 1e-4
@@ -30,31 +30,17 @@ REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought che
 EVERY_PAIR = [(f"u{user}", f"i{item}") for user in range(10) for item in range(14)]
 
 
-def settings_for(tiny: TinyBundle) -> Settings:
-    return Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
-
-
 @pytest.fixture
 def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> ServedBundle:
     corpus.write(lmdb_store, tiny.bundle)
-    return ServedBundle.load(settings_for(tiny), lmdb_store)
+    return ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
 
 
 @pytest.fixture
 def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
-    with running(create_app(settings_for(tiny), served)) as client:
+    with running(create_app(settings_for(tiny.bundle), served)) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Over the corpus, which no test may change."""
-    store = open_store(f"lmdb:{tmp_path_factory.mktemp('read')}")
-    corpus.write(store, tiny.bundle)
-    with running(create_app(settings_for(tiny), ServedBundle.load(settings_for(tiny), store))) as client:
-        yield client
-    store.close()
 
 
 def problem_type(response: httpx.Response) -> tuple[int, str]:
@@ -264,8 +250,8 @@ def test_the_longest_text_is_encoded_as_far_as_the_encoder_reads(client: httpx.C
 
 
 def test_a_store_without_the_bundles_namespace_takes_no_review(tiny: TinyBundle, lmdb_store: StateStore) -> None:
-    served = ServedBundle.load(settings_for(tiny), lmdb_store)
-    with running(create_app(settings_for(tiny), served)) as client:
+    served = ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
+    with running(create_app(settings_for(tiny.bundle), served)) as client:
         response = client.post("/reviews", json=REVIEW)
     assert problem_type(response) == (503, "not-ready")
     assert lists(served, "u1", "i13") == [[], []]
@@ -294,7 +280,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_another(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str, lost: Side
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny), redis_store)
+    served = ServedBundle.load(settings_for(tiny.bundle), redis_store)
     entry = next(entry for entry in corpus.entries if entry.tokens)
     keys = RedisKeys(served.namespace.version)
     with redis.Redis.from_url(own_redis_url) as raw:
@@ -426,7 +412,7 @@ class Emptied:
 
 @pytest.fixture(scope="module")
 def two_services(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Emptied, Emptied]]:
-    settings = settings_for(tiny)
+    settings = settings_for(tiny.bundle)
     with ExitStack() as stack:
         emptied: list[Emptied] = []
         for name in ("grown", "rebuilt"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from support.app_settings import settings_for
 from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
@@ -17,7 +18,7 @@ from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime
 from ubert_service.scoring.runtime_choice import LARGEST_DIFFERENCE, Trial, fastest, trial_batch, try_runtimes
 from ubert_service.scoring.torch_runtime import TorchRuntime, device_to_use
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import FixedRuntime, Settings
+from ubert_service.settings import FixedRuntime
 
 
 class Constant:
@@ -38,15 +39,7 @@ def trial(name: FixedRuntime, seconds: float, difference: float) -> Trial:
 
 
 def served_by(tiny: TinyBundle, **settings: object) -> ServedBundle:
-    values = {
-        "bundle": tiny.bundle.path,
-        "codec": "fp32",
-        "store": "redis://unused",
-        "device": "cpu",
-        "threads": 1,
-        **settings,
-    }
-    return ServedBundle.load(Settings.of(**values), store=None)  # type: ignore[arg-type]  # loading never reads it
+    return ServedBundle.load(settings_for(tiny.bundle, **settings), store=None)  # type: ignore[arg-type]  # loading never reads it
 
 
 def test_the_fastest_runtime_is_chosen_among_those_that_agree_with_the_graph() -> None:

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
@@ -61,9 +62,8 @@ def store(lmdb_store: StateStore, tiny: TinyBundle, other: Bundle, corpus: Corpu
     return lmdb_store
 
 
-def settings_for(bundle: Bundle, **options: Any) -> Settings:
-    values = {"bundle": bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
-    return Settings.of(**{**values, "shadow_share": 1.0, **options})
+def sampling_all(bundle: Bundle, **options: Any) -> Settings:
+    return settings_for(bundle, **{"shadow_share": 1.0, **options})
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def clients(
 ) -> Iterator[dict[str, httpx.Client]]:
     """Of one service: the client of a caller, and that of an operator."""
     path, headers = keys
-    live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
     with (
-        running(create_app(settings_for(tiny.bundle, api_keys=path), live, shadow=shadow)) as client,
+        running(create_app(sampling_all(tiny.bundle, api_keys=path), live, shadow=shadow)) as client,
         httpx.Client(base_url=client.base_url, headers={"Authorization": headers["operator"]}) as operator,
     ):
         client.headers["Authorization"] = headers["caller"]
@@ -88,7 +88,7 @@ def predict(client: httpx.Client) -> dict[str, Any]:
 
 def answers_alone(bundle: Bundle, store: StateStore) -> dict[str, Any]:
     """What a service over one bundle answers."""
-    with running(create_app(settings_for(bundle), ServedBundle.load(settings_for(bundle), store))) as client:
+    with running(create_app(sampling_all(bundle), ServedBundle.load(sampling_all(bundle), store))) as client:
         return predict(client)
 
 
@@ -148,7 +148,7 @@ def test_a_review_is_written_and_removed_for_both(
 
 def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: TinyBundle, store: StateStore) -> None:
     assert clients["caller"].post("/admin/promote").status_code == 403
-    with running(create_app(settings_for(tiny.bundle), ServedBundle.load(settings_for(tiny.bundle), store))) as client:
+    with running(create_app(sampling_all(tiny.bundle), ServedBundle.load(sampling_all(tiny.bundle), store))) as client:
         refused = client.post("/admin/promote")
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:u-bert:problem:forbidden")
 
@@ -158,8 +158,8 @@ def test_a_shadow_that_could_not_answer_is_not_promoted(
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)  # and nothing for the other
     path, headers = keys
-    live, shadow = (ServedBundle.load(settings_for(bundle), lmdb_store) for bundle in (tiny.bundle, other))
-    with running(create_app(settings_for(tiny.bundle, api_keys=path), live, shadow=shadow)) as client:
+    live, shadow = (ServedBundle.load(sampling_all(bundle), lmdb_store) for bundle in (tiny.bundle, other))
+    with running(create_app(sampling_all(tiny.bundle, api_keys=path), live, shadow=shadow)) as client:
         client.headers["Authorization"] = headers["operator"]
         refused = client.post("/admin/promote")
         assert client.get("/version", headers={"Authorization": headers["caller"]}).json()["bundle"] == live.bundle_id
@@ -179,9 +179,9 @@ class BrokenRuntime:
 
 
 def test_a_shadow_that_breaks_is_counted_and_harms_nobody(tiny: TinyBundle, other: Bundle, store: StateStore) -> None:
-    live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
     broken = replace(shadow, runtime=BrokenRuntime())
-    with running(create_app(settings_for(tiny.bundle), live, shadow=broken)) as client:
+    with running(create_app(sampling_all(tiny.bundle), live, shadow=broken)) as client:
         answered = predict(client)
         eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 1)
     assert answered == answers_alone(tiny.bundle, store)
@@ -191,8 +191,8 @@ def test_a_shadow_that_breaks_is_counted_and_harms_nobody(tiny: TinyBundle, othe
 def test_the_share_that_is_asked_for_is_sampled(
     tiny: TinyBundle, other: Bundle, store: StateStore, share: float, sampled: int
 ) -> None:
-    live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
-    app = create_app(settings_for(tiny.bundle, shadow_share=share), live, shadow=shadow)
+    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    app = create_app(sampling_all(tiny.bundle, shadow_share=share), live, shadow=shadow)
     with running(app) as client:
         for _ in range(8):
             predict(client)

@@ -12,6 +12,7 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.app_settings import settings_for
 from support.redis_server import RedisServer
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
@@ -21,7 +22,7 @@ from ubert_service.app import create_app
 from ubert_service.observability.logs import formatter
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import LogFormat, Settings
+from ubert_service.settings import LogFormat
 
 PRIVATE = "mellifluous"
 REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": f"A {PRIVATE} board."}
@@ -31,12 +32,8 @@ BASES = {"full": ("u0", "i1"), "one_side": ("u0", "nothing"), "mean": ("nobody",
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def settings_for(tiny: TinyBundle) -> Settings:
-    return Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
-
-
 def load(tiny: TinyBundle, store: StateStore) -> ServedBundle:
-    return ServedBundle.load(settings_for(tiny), store)
+    return ServedBundle.load(settings_for(tiny.bundle), store)
 
 
 def samples(client: httpx.Client) -> Samples:
@@ -63,8 +60,8 @@ def test_metrics_count_what_happened_and_only_in_their_own_app(
     corpus.write(lmdb_store, tiny.bundle)
     served = load(tiny, lmdb_store)
     with (
-        running(create_app(settings_for(tiny), served)) as client,
-        running(create_app(settings_for(tiny), served)) as idle,
+        running(create_app(settings_for(tiny.bundle), served)) as client,
+        running(create_app(settings_for(tiny.bundle), served)) as idle,
     ):
         bases = [one["basis"] for one in predict(client, *BASES.values()).json()["predictions"]]
         client.post("/reviews", json=REVIEW).raise_for_status()
@@ -92,7 +89,7 @@ def test_metrics_count_what_happened_and_only_in_their_own_app(
 
 def test_a_label_never_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    with running(create_app(settings_for(tiny), load(tiny, lmdb_store))) as client:
+    with running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
         predict(client, *BASES.values())
         client.get("/users/nobody")
         before = {series for series in samples(client) if not series[0].startswith("ubert_request")}
@@ -113,7 +110,7 @@ def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_i
         store = open_store(server.url)
         corpus.write(store, tiny.bundle)
         served = replace(load(tiny, store), resident_bytes=0)
-        with running(create_app(settings_for(tiny), served)) as client:
+        with running(create_app(settings_for(tiny.bundle), served)) as client:
             read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
             with redis.Redis.from_url(server.url) as raw:
                 raw.unlink(RedisKeys(served.namespace.version).state(read.review_id))
@@ -167,7 +164,7 @@ def test_no_log_holds_a_reviews_text_or_the_stores_password(
         store = open_store(url)
         corpus.write(store, tiny.bundle)
         served = replace(load(tiny, store), keeps_texts=True)
-        with running(create_app(settings_for(tiny), served)) as client:
+        with running(create_app(settings_for(tiny.bundle), served)) as client:
             statuses = [client.post("/reviews", json=REVIEW).status_code]
             taken = {**REVIEW, "review_id": corpus.entries[0].review_id}
             for body in ({**REVIEW, "rating": 9}, {**REVIEW, "colour": PRIVATE}, taken):
@@ -179,7 +176,7 @@ def test_no_log_holds_a_reviews_text_or_the_stores_password(
             statuses.append(client.post("/reviews", json=REVIEW).status_code)
             server.start()
             store.open_namespace(served.namespace)
-        with running(create_app(settings_for(tiny), replace(served, encoder=FailingEncoder()))) as client:
+        with running(create_app(settings_for(tiny.bundle), replace(served, encoder=FailingEncoder()))) as client:
             response = client.post("/reviews", json=REVIEW, headers={"X-Request-ID": "order-18"})
             statuses.append(response.status_code)
         store.close()
@@ -193,7 +190,7 @@ def test_no_log_holds_a_reviews_text_or_the_stores_password(
 def test_the_json_line_of_a_request_holds_its_id_its_route_its_status_and_its_time(
     tiny: TinyBundle, lmdb_store: StateStore
 ) -> None:
-    with captured_log("json") as log, running(create_app(settings_for(tiny), load(tiny, lmdb_store))) as client:
+    with captured_log("json") as log, running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
         client.get("/users/nobody", headers={"X-Request-ID": "order-19"})
     events = [json.loads(line) for line in log.getvalue().splitlines()]
     (line,) = (event for event in events if event["logger"] == "ubert_service.requests")

@@ -11,13 +11,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
 from ubert_service.observability.otel import OpenTelemetryTracing
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Settings
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PRIVATE = "mellifluous"
@@ -25,7 +25,7 @@ PRIVATE = "mellifluous"
 
 @contextmanager
 def traced(tiny: TinyBundle, store: StateStore) -> Iterator[tuple[httpx.Client, InMemorySpanExporter]]:
-    settings = Settings.of(bundle=tiny.bundle.path, codec="fp32", store="lmdb:unused", device="cpu", threads=1)
+    settings = settings_for(tiny.bundle)
     exporter = InMemorySpanExporter()
     with (
         closing(OpenTelemetryTracing(SimpleSpanProcessor(exporter))) as tracing,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.atomic import replacing
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.stage import digest_of
 
 Rows = NDArray[np.int64]
 SplitKind = Literal["random", "fold", "time"]
@@ -64,6 +65,10 @@ class Split:
     def rows(self) -> Rows:
         """All rows of the three parts, ascending."""
         return np.sort(np.concatenate([self.train, self.validation, self.test]))
+
+    def digests(self, table: ReviewTable) -> dict[str, str]:
+        """Stands for the reviews of each part among what something is made from."""
+        return {part: digest_of(table.review_id[row] for row in getattr(self, part)) for part in PARTS}
 
     def save(self, path: str | Path, table: ReviewTable) -> None:
         """Write the split, keyed by review id, so that it can be checked against any table it is used with."""

@@ -11,8 +11,8 @@ from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import pretrain
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.splits import PARTS, Split
-from ubert_training.stage import digest_of, fingerprint_of
+from ubert_training.splits import Split
+from ubert_training.stage import fingerprint_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,11 +23,6 @@ class Job:
     split: Split
     recipe: Recipe
     marks: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def split_digests(self) -> dict[str, str]:
-        """The reviews of each part of the split."""
-        return {part: digest_of(self.table.review_id[row] for row in getattr(self.split, part)) for part in PARTS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +44,10 @@ class Workplace:
         inputs = {
             "table": job.table.fingerprint,
             "marks": job.marks,
-            "split": job.split_digests,
+            "split": job.split.digests(job.table),
             "config": job.recipe.pretraining_config,
             "options": options,
-            "lexicon": digest_of(sorted(self.lexicon.words)),
+            "lexicon": self.lexicon.digest,
         }
         return self.directory / "pretrained" / fingerprint_of("pretrain", inputs)
 

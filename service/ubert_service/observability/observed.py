@@ -166,7 +166,7 @@ class ObservedRuntime:
         outputs = self._runtime.score(batch)
         self._telemetry.graph_ran(
             graph="scorer",
-            tokens=batch.user_side.mask.size + batch.item_side.mask.size,
+            tokens=batch.padded_tokens,
             seconds=time.perf_counter() - started,
         )
         return outputs
@@ -184,7 +184,7 @@ class ObservedParting:
         parts = self._parting.part(batch)
         self._telemetry.graph_ran(
             graph="explainer",
-            tokens=batch.user_side.mask.size + batch.item_side.mask.size,
+            tokens=batch.padded_tokens,
             seconds=time.perf_counter() - started,
         )
         return parts

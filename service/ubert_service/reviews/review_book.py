@@ -1,6 +1,5 @@
 """Reviews that come and go while the service runs: each encoded on arrival and written beside the precomputed ones."""
 
-import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
+from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry, Revision, StateCodec, StateStore
 from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
@@ -85,7 +84,7 @@ class ReviewBook:
         Raises ``InputError`` for a rating outside the scale, ``ReviewNameTakenError``, ``NotReadyError`` while the
         store does not hold the namespace, and ``StoreError``, ``StateError`` or ``DeviceUnavailableError``.
         """
-        rating = self._stored_rating(review.rating)
+        rating = stored_rating(review.rating, self._scale)
         text = review.text.strip()
         name = review.review_id or review_id(
             user=review.user,
@@ -146,13 +145,6 @@ class ReviewBook:
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
         return user_lists[0], item_lists[0]
-
-    def _stored_rating(self, rating: float) -> float:
-        """As a review table stores it, in float32, so that the same review rebuilt from a table is the same."""
-        if not self._scale.lowest <= rating <= self._scale.highest:
-            raise InputError(f"rating {rating:g} is outside the scale {self._scale} of the bundle")
-        (stored,) = struct.unpack("<f", struct.pack("<f", rating))
-        return float(stored)
 
     def _timestamp(self, review: NewReview, before: ReviewEntry | None) -> int:
         if review.timestamp is not None:

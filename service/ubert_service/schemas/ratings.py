@@ -188,6 +188,11 @@ class Interval(Answer):
     coverage: float = Field(description="The share of new ratings that such intervals hold, by validation pairs.")
 
 
+_TOKENS = (
+    "Rows of their states: tokens, as far as the encoder reads a review, unless the model pools several into a row."
+)
+
+
 class Grounds(Answer):
     """What a rating was made from. The review that the user wrote on the item is never part of it."""
 
@@ -207,8 +212,8 @@ class Grounds(Answer):
     )
     user_reviews: int = Field(description="Reviews of the user whose states were found, newest first, up to a limit.")
     item_reviews: int = Field(description="Reviews of the item whose states were found, newest first, up to a limit.")
-    user_tokens: int = Field(description="Tokens of those reviews, as far as the encoder reads a review.")
-    item_tokens: int = Field(description="Tokens of those reviews, as far as the encoder reads a review.")
+    user_tokens: int = Field(description=_TOKENS)
+    item_tokens: int = Field(description=_TOKENS)
     missing_states: int = Field(
         description="Reviews that should have been read but whose states the store has lost; 0 in good health."
     )

@@ -60,6 +60,11 @@ class ScorerBatch:
     user_side: PaddedSide
     item_side: PaddedSide
 
+    @property
+    def padded_tokens(self) -> int:
+        """Rows of both sides together, padding included."""
+        return self.user_side.mask.size + self.item_side.mask.size
+
     def graph_inputs(self) -> dict[str, NDArray[np.generic]]:
         """The inputs of ``scorer.onnx`` by name."""
         return {

@@ -1,11 +1,11 @@
 """Reviews that a request brings along: encoded on the spot, read by its own answer, never stored."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError
+from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry
 from ubert_service.scoring.histories import BroughtReviews
@@ -31,10 +31,9 @@ def bring(
     To the network, one without a rating looks as if it had the ``mean``; to the counts, as if it were not there.
     Raises ``InputError`` for a rating outside the scale, ``DeviceUnavailableError``.
     """
-    for one in texts:
-        if one.rating is not None and not scale.lowest <= one.rating <= scale.highest:
-            raise InputError(f"rating {one.rating:g} of a user text is outside the scale {scale} of the bundle")
-    named = {_name(user, one): one for one in texts}
+    # All of them before the first is encoded.
+    rated = [one if one.rating is None else replace(one, rating=stored_rating(one.rating, scale)) for one in texts]
+    named = {_name(user, one): one for one in rated}
     states = {name: encoder.encode(one.text.strip()) for name, one in named.items()}
     entries = [
         ReviewEntry(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.deviations import RatingSums
-from ubert_model.errors import ConfigError
-from ubert_model.rating import BiasModel, blend, rating_offsets
+from ubert_model.errors import ConfigError, InputError
+from ubert_model.rating import BiasModel, blend, rating_offsets, stored_rating
 
 BIAS = BiasModel(
     mean=4.0, intercept=0.1, user_weight=0.8, item_weight=0.6, user_shrinkage=3.0, item_shrinkage=5.0
@@ -108,3 +108,14 @@ def test_offsets_run_from_minus_one_to_one_over_any_scale(lowest: float, width: 
     offsets = rating_offsets(ratings, scale)
     assert offsets.dtype == np.float32
     assert offsets.tolist() == pytest.approx([-1.0, 2 * share - 1, 1.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("rating", [1.0, 4.3, 5.0])
+def test_a_callers_rating_is_the_one_that_a_review_table_would_give_back(rating: float) -> None:
+    assert stored_rating(rating, SCALE) == np.array([rating], dtype=np.float32).astype(np.float64)[0]
+
+
+@pytest.mark.parametrize("rating", [0.9, 5.1, -4e168, 1e300, float("nan")])
+def test_a_rating_outside_the_scale_is_refused_by_name(rating: float) -> None:
+    with pytest.raises(InputError, match="is outside the scale 1:5 of the bundle"):
+        stored_rating(rating, SCALE)

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.splits import PARTS, Rows, Split, k_fold_splits, time_split
-from ubert_training.stage import digest_of
+from ubert_training.splits import Rows, Split, k_fold_splits, time_split
 
 SplitBy = Literal["folds", "time"]
 SPLITTING_SEED = 0
@@ -45,8 +44,7 @@ class Fold:
     @cached_property
     def digests(self) -> dict[str, str]:
         """The reviews of each part, for the inputs of a cell."""
-        table = self.table
-        return {part: digest_of(table.review_id[row] for row in getattr(self.split, part)) for part in PARTS}
+        return self.split.digests(self.table)
 
     def _counts(self, names: Sequence[str]) -> NDArray[np.float64]:
         known = Counter(names[row] for row in self.split.train.tolist())

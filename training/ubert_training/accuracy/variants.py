@@ -16,7 +16,6 @@ from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import Baseline, tuned
 from ubert_training.evaluation.evaluate import rate_part
 from ubert_training.finetuning.recipe import Recipe
-from ubert_training.stage import digest_of
 from ubert_training.workplace import Job, Workplace
 
 UBERT = "u-bert"
@@ -100,7 +99,7 @@ class MeasuredVariant:
         return {
             "recipe": self._recipe(seed),
             "distortion": self.variant.distortion,
-            "lexicon": digest_of(sorted(self.workplace.lexicon.words)) if self.variant.pretrained else None,
+            "lexicon": self.workplace.lexicon.digest if self.variant.pretrained else None,
         }
 
     def job(self, fold: Fold, seed: int) -> Job:

@@ -24,8 +24,8 @@ from ubert_training.model_files import ModelFiles, load_model, save_model, weigh
 from ubert_training.pretraining.pretrain import CORPUS_READ
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.splits import PARTS, Split
-from ubert_training.stage import Stage, digest_of, finished_stage
+from ubert_training.splits import Split
+from ubert_training.stage import Stage, finished_stage
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
 from ubert_training.states.state_bank import StateBank, encoder_digest, fill_bank
 from ubert_training.tokens import TokenizedReviews
@@ -54,7 +54,7 @@ def finetune(
         _check_pretrained(pretrained, table, split, config)
     inputs = {
         "table": table.fingerprint,
-        "split": {part: digest_of(table.review_id[row] for row in getattr(split, part)) for part in PARTS},
+        "split": split.digests(table),
         "config": config,
         "options": options,
         "pretrained": finished_stage(pretrained, PRETRAIN)["fingerprint"] if pretrained else None,
@@ -134,10 +134,8 @@ def _initial_model(
     found = load_model(pretrained, PRETRAIN) if pretrained else None
     if found is None:
         backbone = load_backbone(config.backbone)
-        encoder, tokenizer_json = (
-            ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row),
-            backbone.tokenizer_json,
-        )
+        encoder = ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row)
+        tokenizer_json = backbone.tokenizer_json
     else:
         encoder, tokenizer_json = found.build_encoder(config.tokens_a_row), found.tokenizer_json
     model = RatingModel(

@@ -5,7 +5,6 @@ equal, so every row is aligned to the mean of the other side, and little is lear
 """
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_training.states.state_bank import TOKENS_PER_BATCH, StateBank, encode_batch
+from ubert_training.states.state_bank import StateBank, sample_with_text, unprojected_batch
 from ubert_training.tokens import TokenizedReviews
 
 REVIEWS_READ = 1000
@@ -32,25 +31,14 @@ def start_projection(
     """
     if not isinstance(encoder.projection, nn.Linear) or encoder.dim > encoder.hidden_dim:
         return
-    with_text = rows[tokens.lengths[rows] > 0]
-    chosen = with_text[np.random.default_rng(seed).permutation(len(with_text))[:REVIEWS_READ]]
-    reviews = _states(encoder.to(device).eval(), tokens, chosen, bank, device)
+    encoder.to(device).eval()
+    reviews = [
+        states
+        for batch in sample_with_text(tokens, rows, REVIEWS_READ, seed)
+        for states in unprojected_batch(encoder, tokens, batch, bank, device)
+    ]
     if reviews:
         _project_on_principal_axes(encoder.projection, np.concatenate(reviews).astype(np.float64))
-
-
-def _states(
-    encoder: ReviewEncoder,
-    tokens: TokenizedReviews,
-    chosen: NDArray[np.int64],
-    bank: StateBank | None,
-    device: torch.device,
-) -> Sequence[NDArray[np.float32]]:
-    """S^L of the chosen reviews, pooled, (rows, d) each."""
-    if bank is not None:
-        return [bank.review(row) for row in chosen.tolist()]
-    batches = tokens.length_buckets(chosen, TOKENS_PER_BATCH)
-    return [states for batch in batches for states in encode_batch(encoder, tokens, batch, device)]
 
 
 def _project_on_principal_axes(projection: nn.Linear, states: NDArray[np.float64]) -> None:

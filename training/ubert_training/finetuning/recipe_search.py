@@ -149,7 +149,7 @@ def _published(out: Path) -> str | None:
 def _inputs(job: Job, workplace: Workplace) -> dict[str, Any]:
     pretrained = workplace.pretrained(job)
     return {
-        "split": job.split_digests,
+        "split": job.split.digests(job.table),
         "table": job.table.fingerprint,
         "config": job.recipe.config,
         "finetuning": job.recipe.finetuning,

@@ -13,6 +13,7 @@ from pathlib import Path
 import nltk.data
 
 from ubert_model.errors import InputError
+from ubert_training.stage import digest_of
 
 LIST_NAMES = ("positive-words.txt", "negative-words.txt")
 NLTK_PLACES = ("corpora/opinion_lexicon/", "corpora/opinion_lexicon.zip/opinion_lexicon/")
@@ -30,6 +31,11 @@ class Lexicon:
 
     words: frozenset[str]
     source: str
+
+    @property
+    def digest(self) -> str:
+        """Stands for the words among what something is made from."""
+        return digest_of(sorted(self.words))
 
 
 def load_lexicon(path: str | Path | None = None) -> Lexicon:

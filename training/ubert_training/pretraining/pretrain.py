@@ -91,7 +91,7 @@ def pretrain(
             "reviews": digest_of(table.review_id[row] for row in rows.tolist()),
             "config": config,
             "options": options,
-            "lexicon": digest_of(sorted(lexicon.words)),
+            "lexicon": lexicon.digest,
         },
     )
     if stage.open(force=force):

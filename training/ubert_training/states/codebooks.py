@@ -16,7 +16,7 @@ from ubert_model.states.pooling import pool_neighbours
 from ubert_model.states.product_code import CENTROIDS, PRODUCT_BITS, Codebook, Codebooks, group_shape
 from ubert_model.states.review import FloatMatrix
 from ubert_training.atomic import replacing
-from ubert_training.states.state_bank import TOKENS_PER_BATCH, StateBank, projected_batch
+from ubert_training.states.state_bank import StateBank, projected_batch, sample_with_text
 from ubert_training.tokens import TokenizedReviews
 
 REVIEWS_READ = 1500
@@ -34,12 +34,10 @@ def codebooks_of(
     seed: int,
 ) -> Codebooks:
     """Codebooks from a sample of the reviews at ``rows``; their states come from the bank, else are encoded."""
-    with_text = rows[tokens.lengths[rows] > 0]
-    chosen = with_text[np.random.default_rng(seed).permutation(len(with_text))[:REVIEWS_READ]]
     encoder.eval()
     reviews = [
         states
-        for batch in tokens.length_buckets(chosen, TOKENS_PER_BATCH)
+        for batch in sample_with_text(tokens, rows, REVIEWS_READ, seed)
         for states in projected_batch(encoder, tokens, batch, bank, device)
     ]
     return train_codebooks(reviews or [np.zeros((0, encoder.dim), dtype=np.float32)], seed)

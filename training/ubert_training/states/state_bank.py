@@ -100,6 +100,28 @@ def encode_batch(
     ]
 
 
+def sample_with_text(
+    tokens: TokenizedReviews, rows: NDArray[np.int64], count: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """At most ``count`` of the reviews at ``rows`` that have text, drawn at random, in batches of like length."""
+    with_text = rows[tokens.lengths[rows] > 0]
+    chosen = with_text[np.random.default_rng(seed).permutation(len(with_text))[:count]]
+    return list(tokens.length_buckets(chosen, TOKENS_PER_BATCH))
+
+
+def unprojected_batch(
+    encoder: ReviewEncoder,
+    tokens: TokenizedReviews,
+    rows: NDArray[np.int64],
+    bank: StateBank | None,
+    device: torch.device,
+) -> list[NDArray[np.float32]]:
+    """S^L of some reviews, pooled, each (rows, d): from the bank, else encoded."""
+    if bank is None:
+        return encode_batch(encoder, tokens, rows, device)
+    return [np.ascontiguousarray(bank.review(row)) for row in rows.tolist()]
+
+
 def projected_batch(
     encoder: ReviewEncoder,
     tokens: TokenizedReviews,
@@ -107,11 +129,8 @@ def projected_batch(
     bank: StateBank | None,
     device: torch.device,
 ) -> list[NDArray[np.float32]]:
-    """States of some reviews as a store keeps them before its codec, each (L, D): from the bank, else encoded."""
-    if bank is None:
-        unprojected = encode_batch(encoder, tokens, rows, device)
-    else:
-        unprojected = [np.ascontiguousarray(bank.review(row)) for row in rows.tolist()]
+    """States of some reviews as a store keeps them before its codec, each (rows, D): from the bank, else encoded."""
+    unprojected = unprojected_batch(encoder, tokens, rows, bank, device)
     with torch.inference_mode():
         flat = torch.from_numpy(np.concatenate(unprojected)).to(device)  # (T, d)
         projected = encoder.project(flat).cpu().numpy()  # (T, D)
