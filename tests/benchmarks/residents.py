@@ -1,6 +1,6 @@
 """What memory saves and what it costs: candidates from a loopback Redis against resident ones, and 100,000 requests.
 
-    python tests/benchmarks/residents.py --bundle DIR --states lmdb:DIR [--codecs fp32 int8 int4] [--requests 100000]
+    python tests/benchmarks/residents.py --bundle DIR --states lmdb:DIR [--codecs pq1 int8 fp32] [--requests 100000]
 
 ``--states`` holds the bundle's fp32 states; other codecs are made from them. First, for each codec, ranking one user
 against up to 1,000 real candidates, engine only: cold (nothing resident, all from Redis) over warm (all resident),
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -158,10 +159,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--states", required=True, help="URL of a store with the bundle's fp32 states")
-    parser.add_argument("--codecs", nargs="*", default=["fp32", "int8", "int4"])
+    parser.add_argument("--codecs", nargs="*", default=["pq1", "int8", "fp32"])
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    threadpool_limits(limits=1, user_api="blas")  # as the service does
     bundle = Bundle.load(arguments.bundle)
     runtime = OnnxRuntime(bundle.file(SCORER_GRAPH), device="cpu", threads=arguments.threads)
     with closing(open_store(arguments.states)) as store:

@@ -1,7 +1,7 @@
 """How fast pairs are scored from states that are resident in the process, and what of this machine that uses.
 
     python tests/benchmarks/scoring.py --reviews data/reviews            # one user against 1,000 real candidates
-    python tests/benchmarks/scoring.py --growth                          # more candidates, tokens, threads; growth.png
+    python tests/benchmarks/scoring.py --growth                          # candidates, tokens, entities; growth.png
 
 Histories, their ratings and their lengths are those of the review table; a review's states are rows that MiniLM made of
 other reviews, and the weights are random, since neither changes the time. Two tiers: *exact*, d = 384 and 512 tokens a
@@ -61,17 +61,24 @@ EAGER_PAIRS = 40
 ROUNDS = 5
 GROWTH_CANDIDATES = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 GROWTH_TOKENS = (64, 128, 256, 512, 1_024, 2_048)
+GROWTH_ENTITIES = (1_000, 10_000, 100_000)
 
 
 class Kept:
     """What the engine reads of ``Residents``, all of it in memory. States are windows of one pool of real rows."""
 
-    def __init__(self, entries: Iterable[ReviewEntry], config: ModelConfig, pool: FloatMatrix) -> None:
+    def __init__(
+        self,
+        entries: Iterable[ReviewEntry],
+        config: ModelConfig,
+        pool: FloatMatrix,
+        identities: Identities | None = None,
+    ) -> None:
         of_user, of_item = defaultdict(list), defaultdict(list)
         for entry in sorted(entries, key=lambda entry: entry.recency, reverse=True):
             of_user[entry.user].append(entry)
             of_item[entry.item].append(entry)
-        self.identities = Identities(
+        self.identities = identities or Identities(
             IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
         )
         usual = UsualDeviations.of([], user_ids=self.identities.users, item_ids=self.identities.items)
@@ -309,23 +316,33 @@ def synthetic(entities: int, tokens: int, max_length: int) -> list[ReviewEntry]:
 
 
 def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
-    """Tables and a plot of the default tier's time against candidates and tokens a side, for one and two threads."""
-    curves: dict[str, dict[str, tuple[list[int], list[float]]]] = {"candidates": {}, "tokens a side": {}}
+    """Tables and a plot of the default tier's time against three sizes, for one and two threads."""
+    curves: dict[str, defaultdict[str, tuple[list[int], list[float]]]] = {
+        axis: defaultdict(lambda: ([], [])) for axis in ("candidates", "tokens a side", "entities")
+    }
+
+    def measure(axis: str, size: int, bench: Bench, pairs: Sequence[Pair], *, share: int = 1) -> None:
+        for name, runtime in bench.runtimes.items():
+            sizes, times = curves[axis][f"{name}, {threads} thread(s)"]
+            sizes.append(size)
+            times.append(median_of(bench.engine(runtime), pairs) / share)
+
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        most = GROWTH_CANDIDATES[-1]
-        bench = make_bench(TIERS["default"], synthetic(most, 256, 64), pool, directory, threads)
-        for name, runtime in bench.runtimes.items():
-            pairs = [Pair("user", f"item {number}") for number in range(most)]
-            points = [median_of(bench.engine(runtime), pairs[:size]) for size in GROWTH_CANDIDATES]
-            curves["candidates"][f"{name}, {threads} thread(s)"] = (list(GROWTH_CANDIDATES), points)
+        everyone = [Pair("user", f"item {number}") for number in range(GROWTH_CANDIDATES[-1])]
+        bench = make_bench(TIERS["default"], synthetic(len(everyone), 256, 64), pool, directory, threads)
+        for candidates in GROWTH_CANDIDATES:
+            measure("candidates", candidates, bench, everyone[:candidates])
         for tokens in GROWTH_TOKENS:
-            config = replace(TIERS["default"], max_tokens=max(64, tokens), max_reviews=max(1, tokens // 64))
-            fewer = replace(bench, config=config, kept=Kept(synthetic(16, tokens, 64), config, bench.pool))
-            for name, runtime in fewer.runtimes.items():
-                sizes, times = curves["tokens a side"].setdefault(f"{name}, {threads} thread(s)", ([], []))
-                sizes.append(tokens)
-                times.append(median_of(fewer.engine(runtime), [Pair("user", f"item {n}") for n in range(16)]) / 16)
+            config = replace(TIERS["default"], max_tokens=tokens, max_reviews=tokens // 64)
+            kept = Kept(synthetic(16, tokens, 64), config, bench.pool, bench.kept.identities)
+            measure("tokens a side", tokens, replace(bench, config=config, kept=kept), everyone[:16], share=16)
+        for entities in GROWTH_ENTITIES:
+            crowd = make_bench(
+                TIERS["default"], synthetic(entities, 64, 64), pool, directory / f"{entities} entities", threads
+            )
+            chosen = np.random.default_rng(2).choice(entities, 100, replace=False)
+            measure("entities", entities, crowd, [Pair("user", f"item {number}") for number in chosen])
     for axis, lines in curves.items():
         for label, (sizes, times) in lines.items():
             slopes = np.diff(np.log(times)) / np.diff(np.log(sizes))
@@ -345,11 +362,11 @@ def draw(curves: Mapping[str, Mapping[str, tuple[list[int], list[float]]]], plot
     mpl.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(curves), figsize=(11, 4), layout="constrained")
+    figure, axes = pyplot.subplots(1, len(curves), figsize=(15, 4), layout="constrained")
     for axis, (name, lines) in zip(axes, curves.items(), strict=True):
         for label, (sizes, times) in lines.items():
             axis.loglog(sizes, [1e3 * each for each in times], marker="o", label=label)
-        axis.set(xlabel=name, ylabel="ms a request" if name == "candidates" else "ms a pair")
+        axis.set(xlabel=name, ylabel="ms a pair" if name == "tokens a side" else "ms a request")
         axis.grid(visible=True, alpha=0.3)
     axes[0].legend()
     figure.savefig(plot, dpi=120)

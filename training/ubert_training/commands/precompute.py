@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 import numpy as np
 import typer
+from threadpoolctl import threadpool_limits
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
@@ -54,7 +55,8 @@ def precompute_command(
         rows = np.sort(np.concatenate([getattr(divided, name) for name in part]))
     opened = Bundle.load(bundle)
     written_as = opened.codec(codec)
-    with closing(open_store(store)) as target:
+    # Product codes are made while the next reviews are encoded: one thread of numpy's leaves the cores to the encoder.
+    with closing(open_store(store)) as target, threadpool_limits(limits=1, user_api="blas"):
         work = find_work(table, rows, opened, target, written_as, shard=share)
         console.print(f"shard {share}: {work.estimate}")
         if dry_run:
