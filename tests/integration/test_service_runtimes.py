@@ -82,6 +82,16 @@ def test_whatever_runtime_is_asked_for_rates_as_the_graph_does(tiny: TinyBundle,
     assert served.runtime.device() == "cpu"
 
 
+def test_states_that_stay_on_the_device_rate_as_those_that_come_with_the_batch(tiny: TinyBundle) -> None:
+    batch = trial_batch(tiny.bundle, served_by(tiny).encoder)
+    runtimes = [
+        TorchRuntime(tiny.bundle, device="cpu", threads=1, bfloat16=False, resident_bytes=resident_bytes)
+        for resident_bytes in (0, 64, 1 << 20)
+    ]
+    coming, crowded, staying = (runtime.score(batch) for runtime in runtimes)
+    assert coming.tolist() == crowded.tolist() == staying.tolist() == runtimes[-1].score(batch).tolist()
+
+
 def test_bfloat16_is_refused_where_it_would_be_emulated(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(ConfigError, match="only emulates bfloat16"):

@@ -1,7 +1,9 @@
-"""From stored bytes to the padded arrays that the scorer graph reads."""
+"""From stored bytes to the arrays that the scorer graph reads."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +40,53 @@ def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) 
     return error
 
 
-@dataclass(frozen=True, kw_only=True)
-class PaddedSide:
-    """One side of B entities: states (B, N, D), offsets (B, N) and mask (B, N), True = real."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchSide:
+    """One side of B entities: of each its reviews' states, (rows, D) each, and how far each rating is from the middle.
 
-    states: NDArray[np.float32]
-    offsets: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    Every entity has a review, and N is the most rows that one of them has. What follows is made when it is asked for:
+    a runtime that keeps states on its device never asks for ``states``.
+    """
+
+    reviews: Sequence[Sequence[FloatMatrix]]
+    review_offsets: Sequence[NDArray[np.float32]]
+
+    @classmethod
+    def of(
+        cls, histories: Sequence[Sequence[ReviewEntry]], states: Mapping[str, FloatMatrix], scale: RatingScale
+    ) -> Self:
+        """The side of some histories, whose states are all there."""
+        return cls(
+            reviews=[[states[review.review_id] for review in history] for history in histories],
+            review_offsets=[rating_offsets([review.rating for review in history], scale) for history in histories],
+        )
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Rows of each entity, (B,)."""
+        return np.array([sum(map(len, reviews)) for reviews in self.reviews], dtype=np.int64)
+
+    @cached_property
+    def mask(self) -> NDArray[np.bool_]:
+        """(B, N), True = real."""
+        return np.arange(self.lengths.max()) < self.lengths[:, None]
+
+    @cached_property
+    def states(self) -> NDArray[np.float32]:
+        """Each entity's states one after the other, (B, N, D)."""
+        padded = np.zeros((*self.mask.shape, self.reviews[0][0].shape[1]), dtype=np.float32)
+        for row, (reviews, length) in enumerate(zip(self.reviews, self.lengths.tolist(), strict=True)):
+            np.concatenate(reviews, out=padded[row, :length])
+        return padded
+
+    @cached_property
+    def offsets(self) -> NDArray[np.float32]:
+        """Each row's offset, which is that of its review: (B, N)."""
+        padded = np.zeros(self.mask.shape, dtype=np.float32)
+        columns = zip(self.reviews, self.review_offsets, self.lengths.tolist(), strict=True)
+        for row, (reviews, offsets, length) in enumerate(columns):
+            padded[row, :length] = np.repeat(offsets, [len(matrix) for matrix in reviews])
+        return padded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +99,8 @@ class ScorerBatch:
     user: NDArray[np.int64]
     item: NDArray[np.int64]
     domain: NDArray[np.int64]
-    user_side: PaddedSide
-    item_side: PaddedSide
+    user_side: BatchSide
+    item_side: BatchSide
 
     @property
     def padded_tokens(self) -> int:
@@ -68,34 +110,22 @@ class ScorerBatch:
     def graph_inputs(self) -> dict[str, NDArray[np.generic]]:
         """The inputs of ``scorer.onnx`` by name."""
         return {
+            **self.inputs_beside_states(),
+            "user_states": self.user_side.states,
+            "item_states": self.item_side.states,
+        }
+
+    def inputs_beside_states(self) -> dict[str, NDArray[np.generic]]:
+        """The same without the states, which are nearly all of their bytes."""
+        return {
             "user": self.user,
             "item": self.item,
             "domain": self.domain,
-            "user_states": self.user_side.states,
             "user_offsets": self.user_side.offsets,
             "user_mask": self.user_side.mask,
-            "item_states": self.item_side.states,
             "item_offsets": self.item_side.offsets,
             "item_mask": self.item_side.mask,
         }
-
-
-def pad_side(
-    histories: Sequence[Sequence[ReviewEntry]], states: Mapping[str, FloatMatrix], scale: RatingScale
-) -> PaddedSide:
-    """Each history's states one after the other, each token with its review's rating; every history has a token."""
-    lengths = [token_count(history, states) for history in histories]
-    width = max(lengths)
-    dim = states[histories[0][0].review_id].shape[1]
-    padded = np.zeros((len(histories), width, dim), dtype=np.float32)  # (B, N, D)
-    offsets = np.zeros((len(histories), width), dtype=np.float32)  # (B, N)
-    for row, (history, length) in enumerate(zip(histories, lengths, strict=True)):
-        matrices = [states[review.review_id] for review in history]
-        np.concatenate(matrices, out=padded[row, :length])
-        review_offsets = rating_offsets([review.rating for review in history], scale)
-        offsets[row, :length] = np.repeat(review_offsets, [len(matrix) for matrix in matrices])
-    mask = np.arange(width) < np.asarray(lengths)[:, None]  # (B, N)
-    return PaddedSide(states=padded, offsets=offsets, mask=mask)
 
 
 def token_count(history: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> int:

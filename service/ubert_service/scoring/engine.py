@@ -13,7 +13,7 @@ from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
 from ubert_model.states import FloatMatrix
 from ubert_service.resident.residents import Residents
-from ubert_service.scoring.assembly import ScorerBatch, pad_side, token_count
+from ubert_service.scoring.assembly import BatchSide, ScorerBatch, token_count
 from ubert_service.scoring.batching import PairTokens, plan_batches
 from ubert_service.scoring.evidence import Basis, Evidence, Reason
 from ubert_service.scoring.histories import EVERY_REVIEW, BroughtReviews, Pair, PairHistories, Reading
@@ -161,8 +161,8 @@ class ScoringEngine:
             user=np.array([self._identities.users.row(one.histories.pair.user) for one in users], dtype=np.int64),
             item=np.array([self._identities.items.row(item) for item in items], dtype=np.int64),
             domain=np.array([self._identities.domain_row(item) for item in items], dtype=np.int64),
-            user_side=pad_side([one.user for one in users], states, scale),
-            item_side=pad_side([one.item for one in evidence], states, scale),
+            user_side=BatchSide.of([one.user for one in users], states, scale),
+            item_side=BatchSide.of([one.item for one in evidence], states, scale),
         )
 
     def _prediction(self, evidence: Evidence, rating: float, low: float, high: float) -> Prediction:

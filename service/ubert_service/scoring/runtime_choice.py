@@ -12,7 +12,7 @@ import numpy as np
 from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_model.errors import ConfigError, DeviceUnavailableError
 from ubert_model.states import FloatMatrix
-from ubert_service.scoring.assembly import PaddedSide, ScorerBatch
+from ubert_service.scoring.assembly import BatchSide, ScorerBatch
 from ubert_service.scoring.encoding import ReviewEncoding
 from ubert_service.scoring.runtime import OnnxRuntime, ScoringRuntime
 from ubert_service.settings import FixedRuntime, Settings
@@ -104,14 +104,14 @@ def trial_batch(bundle: Bundle, encoder: ReviewEncoding) -> ScorerBatch:
     )
 
 
-def _trial_side(rows: FloatMatrix, lengths: Sequence[int]) -> PaddedSide:
-    """Entities of these lengths, each of which reads the rows from another one on: (R, D) → (B, N, D)."""
-    shape = (max(lengths), rows.shape[1])
+def _trial_side(rows: FloatMatrix, lengths: Sequence[int]) -> BatchSide:
+    """Entities of these lengths, each of which reads the rows (R, D) from another one on, as reviews of one row."""
     starts = np.arange(len(lengths)) * (len(rows) // len(lengths))
-    return PaddedSide(
-        states=np.stack([np.resize(np.roll(rows, -start, axis=0), shape) for start in starts]),
-        offsets=np.tile(np.linspace(-1, 1, shape[0], dtype=np.float32), (len(lengths), 1)),
-        mask=np.arange(shape[0]) < np.asarray(lengths)[:, None],
+    turned = [np.resize(np.roll(rows, -start, axis=0), (max(lengths), rows.shape[1])) for start in starts]
+    offsets = np.linspace(-1, 1, max(lengths), dtype=np.float32)
+    return BatchSide(
+        reviews=[list(states[:length, None]) for states, length in zip(turned, lengths, strict=True)],
+        review_offsets=[offsets[:length] for length in lengths],
     )
 
 
@@ -120,10 +120,16 @@ def _open(name: FixedRuntime, settings: Settings, bundle: Bundle) -> ScoringRunt
         return OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads)
     if find_spec("torch") is None:
         raise ConfigError(f"runtime = {name!r}: torch is not installed; pip install 'u-bert[torch]', or use onnx")
-    from ubert_service.scoring.torch_runtime import TorchRuntime  # noqa: PLC0415  # the service starts without torch
+    from ubert_service.scoring.torch_runtime import TorchRuntime, chosen_device  # noqa: PLC0415  # serving needs no torch
 
-    bfloat16 = name == "torch-bf16"
-    return TorchRuntime(bundle, device=settings.device, threads=settings.threads, bfloat16=bfloat16)
+    return TorchRuntime(
+        bundle,
+        device=settings.device,
+        threads=settings.threads,
+        bfloat16=name == "torch-bf16",
+        # On a CPU the residents' own arrays are where they are needed.
+        resident_bytes=settings.resident_bytes if chosen_device(settings.device) == "cuda" else 0,
+    )
 
 
 def _others(settings: Settings, bundle: Bundle) -> dict[FixedRuntime, ScoringRuntime]:

@@ -1,15 +1,19 @@
 """The second ``ScoringRuntime``: torch. No other module of the service imports it, and this one only on demand."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from ubert_model.bundle import WEIGHTS, Bundle
 from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.device_states import DeviceStates
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.settings import Device
 
@@ -20,14 +24,17 @@ class TorchRuntime:
     """A ``ScoringRuntime`` over the bundle's weights.
 
     ``bfloat16``: co-matching, which is nearly all of the arithmetic, computes in it; everything else in fp32.
-    ``threads`` bounds torch's threads in this whole process; 0 leaves the number to torch.
+    ``threads`` bounds torch's threads in this whole process; 0 leaves the number to torch. ``resident_bytes``: states
+    that were sent to the device stay there, up to so many bytes; 0: they come with every batch.
 
     Raises ``DeviceUnavailableError`` if ``cuda`` was asked for and torch has none, ``ConfigError`` if the device would
     only emulate bfloat16, ``BundleError`` if the weights do not fit the bundle's configuration.
     """
 
-    def __init__(self, bundle: Bundle, *, device: Device, threads: int, bfloat16: bool) -> None:
-        self._device = torch.device(device_to_use(device, has_cuda=torch.cuda.is_available()))
+    def __init__(
+        self, bundle: Bundle, *, device: Device, threads: int, bfloat16: bool, resident_bytes: int = 0
+    ) -> None:
+        self._device = torch.device(chosen_device(device))
         if bfloat16 and not has_native_bfloat16(self._device):
             raise ConfigError(f"runtime = 'torch-bf16': this {self._device.type} only emulates bfloat16; use torch")
         if threads:
@@ -35,6 +42,10 @@ class TorchRuntime:
         self._scorer = _load_scorer(bundle).to(self._device)
         if bfloat16:
             self._scorer.head.co_matching.to(torch.bfloat16)
+        self._states: DeviceStates | None = None
+        if resident_bytes:
+            dim = bundle.manifest.state_dim
+            self._states = DeviceStates(dim=dim, device=self._device, max_bytes=resident_bytes)
 
     def device(self) -> ActiveDevice:
         return "cuda" if self._device.type == "cuda" else "cpu"
@@ -42,13 +53,27 @@ class TorchRuntime:
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         try:
             with torch.inference_mode():
-                inputs = {
-                    name: torch.from_numpy(values).to(self._device) for name, values in batch.graph_inputs().items()
-                }
-                outputs: NDArray[np.float32] = self._scorer(**inputs).cpu().numpy()
+                outputs: NDArray[np.float32] = self._scorer(**self._inputs(batch)).cpu().numpy()
         except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
             raise DeviceUnavailableError(f"device {self._device} failed while computing: {error}") from error
         return outputs
+
+    def _inputs(self, batch: ScorerBatch) -> dict[str, Tensor]:
+        if self._states is None:
+            return self._sent(batch.graph_inputs())
+        return {
+            **self._sent(batch.inputs_beside_states()),
+            "user_states": self._states.gather(batch.user_side),
+            "item_states": self._states.gather(batch.item_side),
+        }
+
+    def _sent(self, arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(values).to(self._device) for name, values in arrays.items()}
+
+
+def chosen_device(asked: Device) -> ActiveDevice:
+    """The device that torch computes on here. Raises as :func:`device_to_use` does."""
+    return device_to_use(asked, has_cuda=torch.cuda.is_available())
 
 
 def device_to_use(asked: Device, *, has_cuda: bool) -> ActiveDevice:

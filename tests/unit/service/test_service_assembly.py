@@ -4,7 +4,7 @@ import numpy as np
 
 from ubert_model.config import RatingScale
 from ubert_model.states import ReviewEntry
-from ubert_service.scoring.assembly import pad_side
+from ubert_service.scoring.assembly import BatchSide
 
 
 def test_each_token_carries_the_rating_of_its_review_and_padding_is_masked() -> None:
@@ -14,7 +14,7 @@ def test_each_token_carries_the_rating_of_its_review_and_padding_is_masked() -> 
         for name, rating in [("a", 1.0), ("b", 5.0), ("c", 3.0)]
     }
 
-    side = pad_side([[reviews["a"], reviews["b"]], [reviews["c"]]], states, RatingScale())
+    side = BatchSide.of([[reviews["a"], reviews["b"]], [reviews["c"]]], states, RatingScale())
 
     assert side.mask.tolist() == [[True, True, True], [True, True, False]]
     assert side.offsets.tolist() == [[-1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]

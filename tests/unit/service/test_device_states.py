@@ -1,0 +1,90 @@
+"""States that stay on the device. The tests' device is the CPU, which is a device to torch like any other."""
+
+import gc
+
+import numpy as np
+import torch
+
+from ubert_model.states import FloatMatrix
+from ubert_service.scoring.assembly import BatchSide
+from ubert_service.scoring.device_states import DeviceStates
+
+DIM = 4
+ROW_BYTES = 4 * DIM
+
+
+def on_cpu(rows: int) -> DeviceStates:
+    return DeviceStates(dim=DIM, device=torch.device("cpu"), max_bytes=rows * ROW_BYTES)
+
+
+def array_of(rows: int, value: float) -> FloatMatrix:
+    return np.full((rows, DIM), value, dtype=np.float32)
+
+
+def side_of(*entities: list[FloatMatrix]) -> BatchSide:
+    return BatchSide(
+        reviews=entities, review_offsets=[np.zeros(len(reviews), dtype=np.float32) for reviews in entities]
+    )
+
+
+def assert_gathers(states: DeviceStates, *entities: list[FloatMatrix]) -> None:
+    side = side_of(*entities)
+    gathered = states.gather(side).numpy()
+    np.testing.assert_array_equal(gathered[side.mask], side.states[side.mask])
+    assert np.isfinite(gathered).all()
+
+
+def test_what_is_gathered_is_what_the_arrays_hold() -> None:
+    draw = np.random.default_rng(0)
+    states = on_cpu(rows=40)
+    reviews = [draw.normal(size=(rows, DIM)).astype(np.float32) for rows in (3, 1, 5, 2, 4)]
+    for _ in range(30):
+        entities = [[reviews[index] for index in draw.integers(0, 5, size=draw.integers(1, 4))] for _ in range(3)]
+        assert_gathers(states, *entities)
+        changed = int(draw.integers(5))  # a new version of a review, often at the old one's address
+        reviews[changed] = draw.normal(size=reviews[changed].shape).astype(np.float32)
+
+
+def test_an_array_is_sent_once() -> None:
+    states, first, second = on_cpu(rows=100), array_of(3, 1.0), array_of(2, 2.0)
+    assert_gathers(states, [first, second], [first])
+    assert states.held_rows == 5
+    assert_gathers(states, [second], [first, first])
+    assert states.held_rows == 5
+
+
+def test_a_copy_goes_with_its_array() -> None:
+    states, kept = on_cpu(rows=100), array_of(3, 1.0)
+    assert_gathers(states, [kept, array_of(7, 2.0)])
+    gc.collect()
+    assert states.held_rows == 3
+    assert_gathers(states, [kept])
+
+
+def test_the_least_recently_used_leave_first() -> None:
+    states = on_cpu(rows=10)
+    oldest, older, newest = array_of(4, 1.0), array_of(4, 2.0), array_of(4, 3.0)
+    assert_gathers(states, [oldest])
+    assert_gathers(states, [older])
+    assert_gathers(states, [oldest])
+    assert_gathers(states, [newest])
+    assert states.held_rows == 8
+    assert_gathers(states, [oldest, newest])
+    assert_gathers(states, [older, newest])
+    assert states.held_rows == 8
+
+
+def test_more_than_there_is_room_for_comes_with_the_batch() -> None:
+    states, kept = on_cpu(rows=10), array_of(6, 1.0)
+    assert_gathers(states, [kept])
+    assert_gathers(states, [kept, array_of(6, 2.0)], [array_of(1, 3.0)])
+    assert states.held_rows == 6
+
+
+def test_room_grows_with_what_is_kept() -> None:
+    states = on_cpu(rows=100_000)
+    arrays = [array_of(1_000, float(number)) for number in range(60)]
+    for array in arrays:
+        assert_gathers(states, [array])
+    assert states.held_rows == 60_000
+    assert_gathers(states, arrays[:2], arrays[58:])
