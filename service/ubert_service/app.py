@@ -33,6 +33,7 @@ from ubert_service.routes import (
 )
 from ubert_service.scoring.scheduler import QueueLimits, Scheduler
 from ubert_service.serving.bundles import Bundles
+from ubert_service.serving.holding import NamespaceHolder
 from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import Shadowing
 from ubert_service.settings import Settings
@@ -70,8 +71,10 @@ def create_app(
             tracing=tracing,
             stopping=stopping,
         )
+        loaded = [bundle for bundle in (bundles.roles.live, bundles.roles.shadow) if bundle is not None]
         with ExitStack() as keeping:
-            for bundle in filter(None, (bundles.roles.live, bundles.roles.shadow)):
+            keeping.enter_context(NamespaceHolder(observed.store, [bundle.namespace.version for bundle in loaded]))
+            for bundle in loaded:
                 keeping.enter_context(bundle.keeper)
             yield
             await scheduler.close()

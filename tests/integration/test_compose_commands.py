@@ -139,6 +139,7 @@ def test_the_service_is_unhealthy_until_the_job_has_filled_an_emptied_store(
         project.run_job()
         wait_until_ready(service.client)
         assert health_of(service).returncode == 0
+        assert service.terminate() == 0
     assert project.files() == files, "the job trained again"
     assert project.stored().keys() == stored.keys()
 

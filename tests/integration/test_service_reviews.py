@@ -106,6 +106,7 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
             where = {"user": REVIEW["user"], "item": REVIEW["item"]}
             removed = other.client.delete(f"/reviews/{answer['review_id']}", params=where)
             after_removal = rating(one.client, "u1", "i4", since=removed)
+            assert [service.terminate() for service in (one, other)] == [0, 0]
         stored_after = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}
         announced = raw.xrange(feed)
 

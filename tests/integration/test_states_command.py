@@ -153,6 +153,17 @@ def test_dropping_asks_first_and_removes_only_its_namespace(store: Reopened, url
     assert [namespace.version for namespace in store.namespaces()] == [OTHER_VERSION]
 
 
+def test_a_namespace_that_a_service_reads_is_dropped_by_force_alone(store: Reopened, url: str) -> None:
+    store.hold(VERSION, "shop-1/7/ab", 60.0)
+    assert "held by      shop-1/7/ab" in states_command("ls", "--store", url).stdout
+    refused = states_command("drop", "--store", url, "--namespace", VERSION, "--yes")
+    assert isinstance(refused.exception, InputError)
+    assert "shop-1/7/ab" in str(refused.exception)
+    assert len(store.state_sizes(VERSION)) == REVIEWS
+    assert states_command("drop", "--store", url, "--namespace", VERSION, "--yes", "--force").exit_code == 0
+    assert store.namespaces() == []
+
+
 def test_a_copy_moves_everything_and_a_second_one_nothing(store: Reopened, url: str, tmp_path: Path) -> None:
     store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=REVIEWS))
     arguments = ("copy", "--store", url, "--to", f"lmdb:{tmp_path / 'copy'}")

@@ -1,5 +1,6 @@
 """Every promise of the ``StateStore`` protocol, held by every store against its real engine."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -295,6 +296,21 @@ def test_versions_never_see_each_other(store: StateStore) -> None:
     assert store.states(OTHER_VERSION, ["r"]) == [b"theirs"]
     assert store.users(VERSION) == ["ann"]
     assert store.user_reviews(VERSION, ["bob"]) == [[]]
+
+
+def test_a_namespace_is_held_until_it_is_released_or_the_time_is_over(store: StateStore) -> None:
+    store.hold(VERSION, "shop-1/7", 60.0)
+    store.hold(VERSION, "shop-2/7", 0.05)
+    store.hold(OTHER_VERSION, "a:b {c}", 60.0)
+    assert store.holders(OTHER_VERSION) == ["a:b {c}"]
+    time.sleep(0.1)
+    assert store.holders(VERSION) == ["shop-1/7"]
+    store.hold(VERSION, "shop-2/7", 60.0)
+    assert store.holders(VERSION) == ["shop-1/7", "shop-2/7"]
+    for _ in range(2):
+        store.release(VERSION, "shop-1/7")
+        assert store.holders(VERSION) == ["shop-2/7"]
+    assert [namespace.version for namespace in store.namespaces()] == [VERSION]
 
 
 def test_dropping_a_namespace_leaves_nothing_of_it_and_all_of_the_others(store: StateStore) -> None:

@@ -51,7 +51,7 @@ def identifier_bytes(identifier: str) -> bytes:
 
 class RedisKeys:
     """``ubert:<version>:`` and then ``state:<review>``, ``text:<review>``, ``user:<user>``, ``item:<item>``,
-    ``shards`` or ``changes``.
+    ``held:<holder>``, ``shards`` or ``changes``.
 
     Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
     brace, because a cluster puts all keys with the same text in braces on one node.
@@ -74,6 +74,9 @@ class RedisKeys:
     def reviews(self, side: Side, entity: str) -> bytes:
         return self._key(side, entity)
 
+    def held(self, holder: str) -> bytes:
+        return self._key("held", holder)
+
     @property
     def changes(self) -> bytes:
         return f"{self._prefix}changes".encode()
@@ -84,12 +87,15 @@ class RedisKeys:
     def texts_pattern(self) -> str:
         return f"{self._prefix}text:*"
 
+    def held_pattern(self) -> str:
+        return f"{self._prefix}held:*"
+
     def reviews_pattern(self, side: Side) -> str:
         return f"{self._prefix}{side}:*"
 
     @staticmethod
     def name(key: bytes) -> str:
-        """The user, item or review that a key names."""
+        """The user, item, review or holder that a key names."""
         return unquote(key.decode().rsplit(":", 1)[1], errors="strict")
 
     def _key(self, kind: str, identifier: str) -> bytes:
@@ -103,8 +109,8 @@ class LmdbKeys:
     A list's line has a key of its own: the entity, its length first so that no entity's lines begin with another's
     name, then a digest of the review identifier, because two full identifiers would not fit. Kinds are
     ordered so that whoever deletes a namespace in key order removes its changes, so that followers know at once, then
-    what says that it is complete, then texts, lists, states and its description. A change is keyed by the number of its
-    transaction, the oldest that can be followed by 0.
+    what says that it is complete, then texts, holders, lists, states and its description. A change is keyed by the
+    number of its transaction, the oldest that can be followed by 0.
     """
 
     VERSION_BYTES = 8
@@ -113,6 +119,7 @@ class LmdbKeys:
     _CHANGE = b"\x00\x00"
     _SHARD = b"\x00\x01"
     _TEXT = b"\x00\x02"
+    _HELD = b"\x00\x03"
     _USER_LINE = b"\x01"
     _ITEM_LINE = b"\x02"
     _STATE = b"\x03"
@@ -122,6 +129,7 @@ class LmdbKeys:
         self.everything = version_bytes(version)
         self.shards = self.everything + self._SHARD
         self.states = self.everything + self._STATE
+        self.holds = self.everything + self._HELD
         self.description = self.everything + self._DESCRIPTION
         self.changes = self.everything + self._CHANGE
         self.first_change = self.change(0)
@@ -131,6 +139,13 @@ class LmdbKeys:
 
     def text(self, review_id: str) -> bytes:
         return self.everything + self._TEXT + identifier_bytes(review_id)
+
+    def held(self, holder: str) -> bytes:
+        return self.holds + identifier_bytes(holder)
+
+    def holder(self, held: bytes) -> str:
+        """Who holds, by a key of :meth:`held`."""
+        return held[len(self.holds) :].decode()
 
     def review(self, state: bytes) -> str:
         """The review that a state's key names."""

@@ -3,6 +3,8 @@
 Several processes may read while one writes. A transaction is atomic and on disk when it returns.
 """
 
+import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -49,6 +51,8 @@ _LONGEST_KEY = 511
 _KEYS_PER_DROP = 10_000
 _KEYS_PER_SCAN = 10_000
 _LISTS_PER_PAGE = 1_000
+_HELD_UNTIL = struct.Struct("<d")
+"""Seconds since 1970: whoever holds and whoever drops share the machine, so its clock."""
 
 
 class LmdbStore:
@@ -262,6 +266,30 @@ class LmdbStore:
                     yield side, LmdbKeys.entity(head), length
                 start = _beyond(page[-1][0])
 
+    def hold(self, version: str, holder: str, seconds: float) -> None:
+        keys, now = LmdbKeys(version), time.time()
+
+        def write(transaction: _Transaction) -> None:
+            kept = [(key, _until(held)) for key, held in _items(transaction, keys.holds, keys.holds)]
+            for key in (key for key, until in kept if until <= now):
+                transaction.delete(key)  # of a process that was killed
+            transaction.put(keys.held(holder), _HELD_UNTIL.pack(now + seconds))
+
+        self._transact(write, write=True)
+
+    def release(self, version: str, holder: str) -> None:
+        key = LmdbKeys(version).held(holder)
+        self._transact(lambda transaction: transaction.delete(key), write=True)
+
+    def holders(self, version: str) -> list[str]:
+        keys, now = LmdbKeys(version), time.time()
+
+        def read(transaction: _Transaction) -> list[str]:
+            kept = _items(transaction, keys.holds, keys.holds)
+            return [keys.holder(key) for key, held in kept if _until(held) > now]
+
+        return self._transact(read)
+
     def ping(self) -> None:
         self._transact(lambda transaction: transaction.stat())
 
@@ -352,10 +380,14 @@ def _values(transaction: _Transaction, prefix: bytes) -> Iterator[memoryview]:
 
 def _sizes(transaction: _Transaction, start: bytes, prefix: bytes) -> Iterator[tuple[bytes, int]]:
     """Keys under ``prefix`` from ``start`` on, each with the size of its value."""
+    return ((key, len(value)) for key, value in _items(transaction, start, prefix))
+
+
+def _items(transaction: _Transaction, start: bytes, prefix: bytes) -> Iterator[tuple[bytes, memoryview]]:
     cursor = transaction.cursor()
     found = cursor.set_range(start)
     while found and (key := bytes(cursor.key())).startswith(prefix):
-        yield key, len(cursor.value())
+        yield key, cursor.value()
         found = cursor.next()
 
 
@@ -367,6 +399,11 @@ def _heads(transaction: _Transaction, prefix: bytes, head_of: Callable[[bytes], 
         head = head_of(key)
         yield head
         found = cursor.set_range(_beyond(head))
+
+
+def _until(held: memoryview) -> float:
+    (until,) = _HELD_UNTIL.unpack(held)
+    return float(until)
 
 
 def _beyond(head: bytes) -> bytes:

@@ -259,6 +259,16 @@ class RedisStore:
                 for key, length in zip(page, lengths, strict=True):
                     yield side, keys.name(key), length
 
+    def hold(self, version: str, holder: str, seconds: float) -> None:
+        self._run([("SET", RedisKeys(version).held(holder), b"", "PX", str(round(1000 * seconds)))])
+
+    def release(self, version: str, holder: str) -> None:
+        self._run([("UNLINK", RedisKeys(version).held(holder))])
+
+    def holders(self, version: str) -> list[str]:
+        keys = RedisKeys(version)
+        return sorted({keys.name(key) for key in self._scan(keys.held_pattern())})
+
     def ping(self) -> None:
         with self._explained():
             self._client.ping()

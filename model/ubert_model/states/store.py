@@ -140,6 +140,15 @@ class StateStore(Protocol):
         Scans the namespace. What is written meanwhile may be missing.
         """
 
+    def hold(self, version: str, holder: str, seconds: float) -> None:
+        """Keep for so many seconds that ``holder`` (1 to 256 bytes) reads a namespace, so that no tool drops it."""
+
+    def release(self, version: str, holder: str) -> None:
+        """End what :meth:`hold` has kept."""
+
+    def holders(self, version: str) -> list[str]:
+        """Who reads a namespace now, in order. Scans as :meth:`users` does: for tools."""
+
     def ping(self) -> None:
         """Raise ``StoreUnavailableError`` if the store does not answer."""
 

@@ -132,6 +132,18 @@ class ObservedStore:
         with self._timed("finished_shards"):
             return self._store.finished_shards(version)
 
+    def hold(self, version: str, holder: str, seconds: float) -> None:
+        with self._timed("hold"):
+            self._store.hold(version, holder, seconds)
+
+    def release(self, version: str, holder: str) -> None:
+        with self._timed("release"):
+            self._store.release(version, holder)
+
+    def holders(self, version: str) -> list[str]:
+        with self._timed("holders"):
+            return self._store.holders(version)
+
     def ping(self) -> None:
         with self._timed("ping"):
             self._store.ping()

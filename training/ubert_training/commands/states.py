@@ -52,6 +52,7 @@ def ls_command(
                 "read by": ", ".join(str(path) for path, digest in readers if digest == namespace.encoder_digest),
                 "holds": _holdings(opened, namespace) if count else "",
                 "precomputed": shards_done(opened.finished_shards(namespace.version)),
+                "held by": ", ".join(opened.holders(namespace.version)) if count else "",
             }
             shape = f"{namespace.codec}, D = {namespace.state_dim}, at most {namespace.max_length} tokens a review"
             console.print(f"{namespace.version}  {shape}", highlight=False)
@@ -90,10 +91,16 @@ def drop_command(
     store: Store,
     namespace: Version,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even while a service reads it.")] = False,
 ) -> None:
-    """Remove a namespace and everything in it. Killed, the same command goes on."""
+    """Remove a namespace that no service reads, and everything in it. Killed, the same command goes on."""
     with closing(open_existing(store)) as opened:
         chosen = choose_namespace(opened, namespace)
+        if not force and (holders := opened.holders(chosen.version)):
+            raise InputError(
+                f"{chosen.version} is read by {', '.join(holders)}: restart them without its bundle, wait a minute for "
+                "those that were killed, or give --force"
+            )
         if not yes:
             if not sys.stdin.isatty():
                 raise ConfigError(f"nobody is here to confirm that {chosen.version} goes: give --yes")
