@@ -1,6 +1,7 @@
 """The application, put together from what it is given; importing this module does nothing."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,7 @@ from starlette.types import Lifespan
 from ubert_service import problems
 from ubert_service.access import ApiKeys
 from ubert_service.context import ServiceContext
-from ubert_service.gate import Gate
+from ubert_service.gate import KeyGate, QueueGate
 from ubert_service.middleware import BodyLimit, RequestFrame
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing, Untraced
@@ -31,7 +32,8 @@ from ubert_service.routes import (
     rank,
     reviews,
 )
-from ubert_service.scoring.scheduler import QueueLimits, Scheduler
+from ubert_service.scoring.admission import WaitingLimits
+from ubert_service.scoring.scheduler import BatchLimits, Scheduler
 from ubert_service.serving.bundles import Bundles
 from ubert_service.serving.holding import NamespaceHolder
 from ubert_service.serving.served import ServedBundle
@@ -59,7 +61,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         shadowing = Shadowing(share=settings.shadow_share, telemetry=metrics)
-        scheduler = Scheduler(limits=_limits(settings), workers=settings.concurrency, telemetry=metrics)
+        scheduler = Scheduler(
+            waiting=_waiting_limits(settings),
+            batches=BatchLimits(tokens=settings.batch_tokens, wait=settings.batch_wait_ms / 1000),
+            workers=settings.concurrency,
+            telemetry=metrics,
+        )
         app.state.context = ServiceContext(
             bundles=bundles,
             shadowing=shadowing,
@@ -84,17 +91,19 @@ def create_app(
     problems.install(app)
     # Each is added around those before it.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.request_timeout)
-    app.add_middleware(Gate, keys=keys)
+    if keys is not None:
+        app.add_middleware(KeyGate, keys=keys)
     app.add_middleware(RequestFrame, telemetry=metrics, tracing=tracing, stopping=stopping)
+    # Around what frameworks put outside of all middleware, too, since every wrapping costs a refusal microseconds.
+    app.middleware_stack = QueueGate(app.build_middleware_stack(), telemetry=metrics, stopping=stopping)
     return app
 
 
-def _limits(settings: Settings) -> QueueLimits:
-    return QueueLimits(
+def _waiting_limits(settings: Settings) -> WaitingLimits:
+    return WaitingLimits(
         requests=settings.queue_requests,
         tokens=settings.queue_tokens,
-        batch_tokens=settings.batch_tokens,
-        batch_wait=settings.batch_wait_ms / 1000,
+        seconds=settings.queue_wait_ms / 1000 or math.inf,
     )
 
 

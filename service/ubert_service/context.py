@@ -31,6 +31,8 @@ Q = TypeVar("Q")
 _GROWTH = 4
 _CAUTION = 0.8
 """Of the pairs that would fit into the time left at the speed of the last ones, how many are tried."""
+_UNWATCHED_S = 0.005
+"""Work that takes less is done before it could be withdrawn, and to watch its caller costs a task."""
 LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
 REQUEST_TIMEOUT = "X-Request-Timeout"
@@ -161,15 +163,23 @@ class RequestContext:
             return await self._unless_the_caller_goes(submitted)
 
     async def _unless_the_caller_goes(self, submitted: "asyncio.Future[T]") -> T:
-        watch = asyncio.create_task(_cancel_when_gone(self.request, submitted))
+        watch: asyncio.Task[None] | None = None
+
+        def begin_to_watch() -> None:
+            nonlocal watch
+            watch = asyncio.create_task(_cancel_when_gone(self.request, submitted))
+
+        beginning = asyncio.get_running_loop().call_later(_UNWATCHED_S, begin_to_watch)
         try:
             return await submitted
         except asyncio.CancelledError:
-            if not watch.done():
+            if watch is None or not watch.done():
                 raise  # the server ends this request, not its caller
             raise CallerGoneError("the caller closed the connection; the work was withdrawn") from None
         finally:
-            watch.cancel()
+            beginning.cancel()
+            if watch is not None:
+                watch.cancel()
 
 
 async def _cancel_when_gone(request: Request, submitted: "asyncio.Future[T]") -> None:

@@ -36,7 +36,11 @@ class ReviewNameTakenError(InputError):
 
 
 class OverloadedError(UbertError):
-    """As much work is waiting as may wait; the same request may succeed later."""
+    """As much work is waiting as may wait; the same request may succeed ``retry_after_s`` seconds later."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NoShadowError(UbertError):

@@ -1,4 +1,9 @@
-"""What a request must pass before anything is read or computed for it: its key, and the length of the queue."""
+"""What a request must pass before anything is read or computed for it: the length of the queue, and its key."""
+
+import asyncio
+import logging
+import math
+import time
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -6,33 +11,67 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ubert_model.errors import UbertError
 from ubert_service.access import ApiKeys, needed_scope
 from ubert_service.context import ServiceContext
-from ubert_service.problems import error_response
+from ubert_service.errors import OverloadedError
+from ubert_service.middleware import UNMATCHED, request_id_of
+from ubert_service.observability.telemetry import Telemetry
+from ubert_service.problems import OVERLOADED, PreparedProblem, error_response
+
+_TOLD_EVERY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
-class Gate:
-    """Refuses whoever may not ask (401, 403), and everyone while the queue is full (429): under an overload, most of
-    the work is in refusing, so a refusal must not cost the reading of a body. Addresses that are open to all (health,
-    metrics, the page) always pass.
+class QueueGate:
+    """Refuses everyone (429) while as much work waits as may wait. Addresses that are open to all (health, metrics, the
+    page) always pass.
+
+    It stands outside of everything else: under an overload most of the work is in refusing, and what a refusal costs is
+    taken from those who were let in. So a refusal is counted, and has no line of its own in the log and no span.
     """
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys | None) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, stopping: asyncio.Event) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._stopping = stopping
+        self._problem = PreparedProblem(
+            OVERLOADED, "as much work is waiting as may wait; try again when Retry-After has passed, and less often"
+        )
+        self._untold = 0
+        self._told_at = -math.inf
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and needed_scope(scope["method"], scope["path"]) is not None:
+            context: ServiceContext = scope["app"].state.context
+            try:
+                context.scheduler.admission.check()
+            except OverloadedError as error:
+                await self._refuse(scope, send, retry_after_s=error.retry_after_s)
+                return
+        await self._app(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, send: Send, *, retry_after_s: float) -> None:
+        await self._problem.answer(
+            send, request_id=request_id_of(scope), retry_after_s=retry_after_s, last=self._stopping.is_set()
+        )
+        self._telemetry.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=0.0)
+        self._untold += 1
+        if (now := time.monotonic()) >= self._told_at + _TOLD_EVERY_S:
+            _log.warning("refused %(requests)d requests: too much work is waiting", {"requests": self._untold})
+            self._untold, self._told_at = 0, now
+
+
+class KeyGate:
+    """Refuses whoever may not ask (401, 403). Addresses that are open to all always pass."""
+
+    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if scope["type"] == "http":
-                self._pass(scope)
+            if scope["type"] == "http" and (needed := needed_scope(scope["method"], scope["path"])) is not None:
+                scope["state"]["caller"] = self._keys.authorise(Headers(scope=scope).get("Authorization"), needed)
         except UbertError as error:
             await error_response(error, scope)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-    def _pass(self, scope: Scope) -> None:
-        needed = needed_scope(scope["method"], scope["path"])
-        if needed is None:
-            return
-        if self._keys is not None:
-            scope["state"]["caller"] = self._keys.authorise(Headers(scope=scope).get("Authorization"), needed)
-        context: ServiceContext = scope["app"].state.context
-        context.scheduler.refuse_if_full()

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import os
 import re
 import time
-import uuid
+from collections.abc import Iterator
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,10 +16,20 @@ from ubert_service.observability.tracing import Tracing
 from ubert_service.problems import INTERNAL, problem_response
 
 REQUEST_ID = "X-Request-ID"
-_UNMATCHED = "unmatched"
+UNMATCHED = "unmatched"
+"""What stands for the route of a request that no route has answered."""
+_REQUEST_ID = REQUEST_ID.lower().encode()
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _log = logging.getLogger("ubert_service.requests")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The identifier that the caller has given its request, if it is harmless; else a new one."""
+    for name, value in scope["headers"]:
+        if name == _REQUEST_ID and _SAFE_REQUEST_ID.fullmatch(given := value.decode("latin-1")):
+            return str(given)
+    return os.urandom(16).hex()
 
 
 class RequestFrame:
@@ -37,50 +48,37 @@ class RequestFrame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID, "")
-        request_id = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = request_id_of(scope)
         scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
-        with self._tracing.request(method=scope["method"], headers=headers, request_id=request_id) as span:
+        with self._tracing.request(method=scope["method"], headers=Headers(scope=scope), request_id=request_id) as span:
             status: int | None = None
 
             async def send_framed(message: Message) -> None:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    self._complete(MutableHeaders(scope=message), request_id)
+                    message["headers"] = [*message["headers"], *self._headers(request_id)]
                 await send(message)
 
             started = time.perf_counter()
             try:
-                await self._answer(scope, receive, send_framed)
+                await self._app(scope, receive, send_framed)
+            except Exception:
+                _log.exception("unforeseen error request_id=%(request_id)s", {"request_id": request_id})
+                if status is not None:
+                    raise  # half an answer is out: only a broken connection can tell the caller
+                detail = "an unforeseen error; give the request_id to whoever runs this service"
+                await problem_response(INTERNAL, detail, scope)(scope, receive, send_framed)
             finally:
                 # By the route alone: an address may hold an identifier, which is neither a label nor for a log.
-                route = getattr(scope.get("route"), "path_format", _UNMATCHED)
+                route = getattr(scope.get("route"), "path_format", UNMATCHED)
                 span.answered(route=route, status=status)
                 self._report(scope, route, status, seconds=time.perf_counter() - started)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
-
-        async def send_noting(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_noting)
-        except Exception:
-            _log.exception("unforeseen error request_id=%(request_id)s", {"request_id": scope["state"]["request_id"]})
-            if begun:
-                raise  # half an answer is out: only a broken connection can tell the caller
-            detail = "an unforeseen error; give the request_id to whoever runs this service"
-            await problem_response(INTERNAL, detail, scope)(scope, receive, send)
-
-    def _complete(self, headers: MutableHeaders, request_id: str) -> None:
-        headers[REQUEST_ID] = request_id
+    def _headers(self, request_id: str) -> Iterator[tuple[bytes, bytes]]:
+        yield _REQUEST_ID, request_id.encode("ascii")
         if self._stopping.is_set():
-            headers["Connection"] = "close"
+            yield b"connection", b"close"
 
     def _report(self, scope: Scope, route: str, status: int | None, *, seconds: float) -> None:
         self._telemetry.request_answered(route=route, status=status, seconds=seconds)

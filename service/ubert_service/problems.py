@@ -3,6 +3,7 @@
 import http
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 from ubert_model import errors
 from ubert_service.errors import (
@@ -32,7 +33,9 @@ from ubert_service.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:u-bert:problem:"
-_RETRY_AFTER_S = 1
+RETRY_AFTER = "Retry-After"
+_RETRY_AFTER_S = "1"
+"""Where nothing tells when it may have passed."""
 _LISTED_ERRORS = 20
 
 _log = logging.getLogger(__name__)
@@ -177,17 +180,48 @@ def problem_response(
     **members: Sequence[BaseModel],
 ) -> Response:
     """A response of the given kind; ``members`` extend it by ``errors`` or ``reasons``."""
-    problem: dict[str, Any] = {
+    problem = _members(kind, detail, request_id=scope["state"]["request_id"])
+    problem |= {name: [value.model_dump() for value in values] for name, values in members.items()}
+    retry = {RETRY_AFTER: _RETRY_AFTER_S} if kind.may_pass else {}
+    # In ASCII, since what a caller sent may hold half a surrogate pair, which UTF-8 cannot.
+    return Response(json.dumps(problem), kind.status, {**retry, **(headers or {})}, MEDIA_TYPE)
+
+
+class PreparedProblem:
+    """A problem of which all but the identifier of the request is known beforehand: answering with it costs little."""
+
+    def __init__(self, kind: ProblemType, detail: str) -> None:
+        self._status = kind.status
+        self._before, self._after = json.dumps(_members(kind, detail, request_id="\0")).encode().split(b"\\u0000")
+
+    async def answer(self, send: Send, *, request_id: str, retry_after_s: float, last: bool) -> None:
+        """Send it; ``last``: ask the caller for another connection."""
+        named = request_id.encode("ascii")
+        body = self._before + named + self._after
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", _whole_seconds(retry_after_s).encode()),
+            (b"x-request-id", named),
+        ]
+        if last:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _members(kind: ProblemType, detail: str, *, request_id: str) -> dict[str, Any]:
+    return {
         "type": _URN + kind.name,
         "title": kind.title,
         "status": kind.status,
         "detail": detail,
-        "request_id": scope["state"]["request_id"],
+        "request_id": request_id,
     }
-    problem |= {name: [value.model_dump() for value in values] for name, values in members.items()}
-    retry = {"Retry-After": str(_RETRY_AFTER_S)} if kind.may_pass else {}
-    # In ASCII, since what a caller sent may hold half a surrogate pair, which UTF-8 cannot.
-    return Response(json.dumps(problem), kind.status, {**(headers or {}), **retry}, MEDIA_TYPE)
+
+
+def _whole_seconds(seconds: float) -> str:
+    return str(max(1, math.ceil(seconds)))
 
 
 def install(app: FastAPI) -> None:
@@ -211,8 +245,15 @@ def error_response(error: errors.UbertError, scope: Scope) -> Response:
         {"problem": kind.name, "detail": str(error), "request_id": scope["state"]["request_id"]},
         exc_info=error if kind.status == 500 else None,
     )
-    headers = {"WWW-Authenticate": "Bearer"} if kind is UNAUTHENTICATED else None
-    return problem_response(kind, str(error), scope, headers=headers)
+    return problem_response(kind, str(error), scope, headers=_headers(error))
+
+
+def _headers(error: errors.UbertError) -> dict[str, str]:
+    if isinstance(error, UnauthenticatedError):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, OverloadedError):
+        return {RETRY_AFTER: _whole_seconds(error.retry_after_s)}
+    return {}
 
 
 def _level(kind: ProblemType) -> int:

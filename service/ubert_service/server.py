@@ -47,6 +47,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
             log_config=None,
             access_log=False,  # the app's own line carries the request id
             server_header=False,
+            proxy_headers=False,  # no answer and no line depends on where a request came from
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
 

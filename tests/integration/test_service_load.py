@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.app_settings import settings_for
+from support.captured_log import captured_log
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
+from ubert_service.problems import Problem
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.serving.served import ServedBundle
@@ -137,6 +139,26 @@ def test_past_the_queue_both_routes_get_429_and_what_was_accepted_is_answered(
         assert [answer().status_code for answer in accepted] == [200] * 4
         assert service.client.post("/predict", json=PREDICT).status_code == 200
         assert service.metric("ubert_refused_total") == 2
+
+
+def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store, queue_wait_ms=1.0) as service, captured_log("text") as log:
+        held = service.hold()
+        waiting = service.ask("/predict", PREDICT)  # where nothing waits there is room
+        service.until_waiting(1)
+        service.until(lambda: service.app.state.context.scheduler.admission.expected_wait > 1.01)
+        refused = [service.client.post("/rank", json=RANK, headers={"X-Request-ID": f"late-{n}"}) for n in range(3)]
+        for number, response in enumerate(refused):
+            assert (response.status_code, problem(response)) == (429, "overloaded")
+            assert int(response.headers["retry-after"]) >= 2
+            assert response.headers["x-request-id"] == response.json()["request_id"] == f"late-{number}"
+            assert response.headers["content-type"] == "application/problem+json"
+            assert Problem.model_validate(response.json()).status == 429
+        service.runtime.released.set()
+        assert [held().status_code, waiting().status_code] == [200, 200]
+        assert service.metric("ubert_refused_total") == 3
+    assert "late-" not in log.getvalue()
+    assert log.getvalue().count("refused 1 requests") == 1  # told at once, then at most once a second
 
 
 def test_a_few_large_requests_fill_the_queue_as_many_small_ones_do(tiny: TinyBundle, store: StateStore) -> None:
@@ -262,7 +284,7 @@ def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore)
 @pytest.fixture
 def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
-    options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE)]
+    options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE), "--queue-wait-ms", "0"]
     with ServeProcess(
         "--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url, *options
     ) as process:

@@ -1,10 +1,6 @@
 """What an operator sees of a running service: metrics and logs, and what neither may ever hold."""
 
-import io
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import httpx
@@ -13,13 +9,13 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.app_settings import settings_for
+from support.captured_log import captured_log
 from support.redis_server import RedisServer
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import FloatMatrix, StateStore, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
-from ubert_service.observability.logs import formatter
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import LogFormat
@@ -134,25 +130,6 @@ class FailingEncoder:
 
     def encode(self, text: str) -> FloatMatrix:
         raise RuntimeError(f"a bug at length {len(text)}")
-
-
-@contextmanager
-def captured_log(log_format: LogFormat) -> Iterator[io.StringIO]:
-    """All that the process logs, debug messages too, in the service's own format."""
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
-    handler.setFormatter(formatter(log_format))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    for name in ("httpx", "httpcore"):  # the test's own client
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
-        yield written
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -157,7 +157,8 @@ class PrometheusMetrics:
 
     def predicted(self, *, basis: Basis, missing_states: int) -> None:
         self._predictions.labels(basis=basis).inc()
-        self._missing_states.inc(missing_states)
+        if missing_states:
+            self._missing_states.inc(missing_states)
 
     def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None:
         self._residents_asked.labels(kind=residence, outcome="hit").inc(hits)

@@ -5,7 +5,7 @@ from typing import Literal, Protocol
 from ubert_service.scoring.evidence import Basis
 
 Graph = Literal["scorer", "encoder", "explainer"]
-Refusal = Literal["requests", "tokens", "closing"]
+Refusal = Literal["requests", "tokens", "wait", "closing"]
 Residence = Literal["lists", "states"]
 
 

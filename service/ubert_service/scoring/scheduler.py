@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from ubert_service.errors import DeadlineError, OverloadedError
-from ubert_service.observability.telemetry import QueueTelemetry, Refusal
+from ubert_service.errors import DeadlineError
+from ubert_service.observability.telemetry import QueueTelemetry
+from ubert_service.scoring.admission import Admission, WaitingLimits
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -57,13 +58,11 @@ class Alone(Generic[R]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueueLimits:
-    """What may wait, and what may run together. ``batch_wait`` (seconds): how long a free thread waits for company."""
+class BatchLimits:
+    """What may run together, and how long (``wait``, seconds) a free thread waits for company."""
 
-    requests: int
     tokens: int
-    batch_tokens: int
-    batch_wait: float
+    wait: float
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -85,21 +84,21 @@ class Scheduler:
     def __init__(
         self,
         *,
-        limits: QueueLimits,
+        waiting: WaitingLimits,
+        batches: BatchLimits,
         workers: int,
         telemetry: QueueTelemetry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limits = limits
+        self.admission = Admission(waiting, workers=workers, telemetry=telemetry, clock=clock)
+        self._batches = batches
         self._telemetry = telemetry
         self._clock = clock
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="ubert-work")
         self._idle = workers
         self._workers = workers
         self._waiting: dict[_Job, None] = {}  # a queue whose members can leave from the middle
-        self._waiting_tokens = 0
         self._wake: asyncio.Handle | None = None
-        self._closing = False
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -107,25 +106,6 @@ class Scheduler:
     def waiting(self) -> int:
         """How many questions wait for a thread."""
         return len(self._waiting)
-
-    def refuse_if_full(self, tokens: int = 0) -> None:
-        """Raises ``OverloadedError`` if work of that many tokens would not be admitted now.
-
-        However large, work is admitted where nothing else waits.
-        """
-        refusal: Refusal | None = None
-        if self._closing:
-            refusal = "closing"
-        elif len(self._waiting) >= self._limits.requests:
-            refusal = "requests"
-        elif self._waiting and self._waiting_tokens + tokens > self._limits.tokens:
-            refusal = "tokens"
-        if refusal is not None:
-            self._telemetry.work_refused(limit=refusal)
-            raise OverloadedError(
-                f"{len(self._waiting)} requests of {self._waiting_tokens} tokens are waiting to be served; "
-                "try again when Retry-After has passed, and less often"
-            )
 
     def submit(
         self,
@@ -147,7 +127,7 @@ class Scheduler:
         if deadline is not None and deadline <= now:
             self._telemetry.work_expired()
             raise DeadlineError("the deadline of the request had passed before its work could be queued")
-        self.refuse_if_full(tokens)
+        self.admission.check(tokens)
         loop = asyncio.get_running_loop()
         job = _Job(
             lane=lane,
@@ -162,14 +142,14 @@ class Scheduler:
         if deadline is not None:
             job.expiry = loop.call_later(deadline - now, self._expire, job)
         self._waiting[job] = None
-        self._waiting_tokens += tokens
+        self.admission.queued(tokens)
         self._quiet.clear()
         self._dispatch_soon()
         return job.future
 
     async def close(self) -> None:
         """Admit nothing more, finish what was admitted, and end the threads."""
-        self._closing = True
+        self.admission.close()
         await self._quiet.wait()
         self._threads.shutdown()
 
@@ -201,9 +181,9 @@ class Scheduler:
                 self._leave(job)
 
     def _seconds_to_company(self, batch: list[_Job]) -> float:
-        if not batch[0].lane.awaits_company or sum(job.tokens for job in batch) >= self._limits.batch_tokens:
+        if not batch[0].lane.awaits_company or sum(job.tokens for job in batch) >= self._batches.tokens:
             return 0.0
-        return batch[0].submitted + self._limits.batch_wait - self._clock()
+        return batch[0].submitted + self._batches.wait - self._clock()
 
     def _next_batch(self) -> list[_Job]:
         """Who has waited longest, and those behind of the same lane as far as the tokens of a batch go."""
@@ -213,7 +193,7 @@ class Scheduler:
         for job in self._waiting:
             if job.lane != lane:
                 continue
-            if batch and tokens + job.tokens > self._limits.batch_tokens:
+            if batch and tokens + job.tokens > self._batches.tokens:
                 break
             batch.append(job)
             tokens += job.tokens
@@ -226,14 +206,17 @@ class Scheduler:
             self._telemetry.work_started(waited=now - job.submitted)
             if job.taken is not None:
                 job.taken()
-        self._telemetry.batch_started(requests=len(batch), tokens=sum(job.tokens for job in batch))
+        tokens = sum(job.tokens for job in batch)
+        self._telemetry.batch_started(requests=len(batch), tokens=tokens)
+        self.admission.began(requests=len(batch), tokens=tokens)
         self._idle -= 1
         questions = [job.question for job in batch]
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._outcomes, batch[0].lane, questions)
-        work.add_done_callback(partial(self._ended, batch))
+        work.add_done_callback(partial(self._ended, batch, tokens))
 
-    def _ended(self, batch: list[_Job], work: "asyncio.Future[list[Any]]") -> None:
+    def _ended(self, batch: list[_Job], tokens: int, work: "asyncio.Future[list[Any]]") -> None:
         self._idle += 1
+        self.admission.ended(requests=len(batch), tokens=tokens)
         failure = work.exception()
         outcomes = [failure] * len(batch) if failure is not None else work.result()
         for job, outcome in zip(batch, outcomes, strict=True):
@@ -263,7 +246,7 @@ class Scheduler:
     def _leave(self, job: _Job) -> None:
         job.waiting = False
         del self._waiting[job]
-        self._waiting_tokens -= job.tokens
+        self.admission.left(job.tokens)
 
     def _note_quiet(self) -> None:
         if not self._waiting and self._idle == self._workers:

@@ -10,9 +10,11 @@ import pytest
 
 from ubert_service.errors import DeadlineError, OverloadedError
 from ubert_service.observability.telemetry import Refusal
-from ubert_service.scoring.scheduler import Alone, QueueLimits, Scheduler
+from ubert_service.scoring.admission import WaitingLimits
+from ubert_service.scoring.scheduler import Alone, BatchLimits, Scheduler
 
-LIMITS = QueueLimits(requests=100, tokens=1_000, batch_tokens=50, batch_wait=0.0)
+WAITING = WaitingLimits(requests=100, tokens=1_000)
+BATCHES = BatchLimits(tokens=50, wait=0.0)
 PATIENCE = 10.0
 
 
@@ -91,13 +93,14 @@ async def once_taken(scheduler: Scheduler) -> None:
 
 def run(
     law: Callable[[Scheduler, Tally], Awaitable[None]],
-    limits: QueueLimits = LIMITS,
+    waiting: WaitingLimits = WAITING,
+    batches: BatchLimits = BATCHES,
     workers: int = 1,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Tally:
     async def main() -> Tally:
         tally = Tally()
-        scheduler = Scheduler(limits=limits, workers=workers, telemetry=tally, clock=clock)
+        scheduler = Scheduler(waiting=waiting, batches=batches, workers=workers, telemetry=tally, clock=clock)
         await asyncio.wait_for(law(scheduler, tally), PATIENCE)
         await asyncio.wait_for(scheduler.close(), PATIENCE)
         return tally
@@ -192,11 +195,11 @@ def test_a_lane_that_loses_an_answer_fails_rather_than_hangs() -> None:
 @pytest.mark.parametrize(
     ("limits", "limit"),
     [
-        (QueueLimits(requests=3, tokens=1_000, batch_tokens=50, batch_wait=0.0), "requests"),
-        (QueueLimits(requests=100, tokens=39, batch_tokens=50, batch_wait=0.0), "tokens"),
+        (WaitingLimits(requests=3, tokens=1_000), "requests"),
+        (WaitingLimits(requests=100, tokens=39), "tokens"),
     ],
 )
-def test_past_either_limit_work_is_refused_and_what_was_admitted_is_answered(limits: QueueLimits, limit: str) -> None:
+def test_past_either_limit_work_is_refused_and_what_was_admitted_is_answered(limits: WaitingLimits, limit: str) -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         with busy(scheduler):
             await once_taken(scheduler)
@@ -211,7 +214,7 @@ def test_past_either_limit_work_is_refused_and_what_was_admitted_is_answered(lim
 
 def test_work_of_any_size_is_admitted_where_nothing_waits() -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
-        assert await scheduler.submit(Squares(), 2, tokens=LIMITS.tokens * 10) == 4
+        assert await scheduler.submit(Squares(), 2, tokens=WAITING.tokens * 10) == 4
 
     run(law)
 
@@ -268,7 +271,7 @@ def test_what_is_cancelled_leaves_the_queue_and_makes_room() -> None:
             third = scheduler.submit(lane, 3, tokens=5)
         assert await asyncio.gather(second, third) == [4, 9]
 
-    tally = run(law, QueueLimits(requests=2, tokens=1_000, batch_tokens=50, batch_wait=0.0))
+    tally = run(law, WaitingLimits(requests=2, tokens=1_000))
     assert (tally.cancelled, lane.asked) == (1, [[2, 3]])
 
 
@@ -304,7 +307,7 @@ def test_a_free_thread_waits_for_company_no_longer_than_it_may() -> None:
         second = scheduler.submit(lane, 2, tokens=10)
         await asyncio.gather(first, second)
 
-    tally = run(law, QueueLimits(requests=9, tokens=99, batch_tokens=50, batch_wait=0.02), clock=lambda: now)
+    tally = run(law, batches=BatchLimits(tokens=50, wait=0.02), clock=lambda: now)
     assert (tally.batches, tally.waits) == ([(2, 20)], [0.02, 0.0])
 
 
@@ -314,7 +317,7 @@ def test_a_full_batch_and_a_call_that_goes_alone_wait_for_nobody() -> None:
         assert await scheduler.submit(Alone(lambda: "done"), None) == "done"
 
     # The clock stands still, so whoever waited would wait for ever.
-    run(law, QueueLimits(requests=9, tokens=99, batch_tokens=50, batch_wait=1.0))
+    run(law, batches=BatchLimits(tokens=50, wait=1.0))
 
 
 def test_closing_finishes_what_was_admitted_and_admits_nothing_more() -> None:

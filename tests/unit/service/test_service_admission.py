@@ -1,0 +1,175 @@
+"""Who is let in, by a clock that the test turns and work that takes as long as the test says."""
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+
+from ubert_service.errors import OverloadedError
+from ubert_service.observability.telemetry import Refusal
+from ubert_service.scoring.admission import Admission, WaitingLimits
+
+TOKENS = 512
+
+
+@dataclass
+class Refusals:
+    """A ``QueueTelemetry`` that remembers refusals; admission reports nothing else."""
+
+    limits: list[Refusal] = field(default_factory=list)
+
+    def work_refused(self, *, limit: Refusal) -> None:
+        self.limits.append(limit)
+
+    def work_started(self, *, waited: float) -> None:
+        raise AssertionError
+
+    def batch_started(self, *, requests: int, tokens: int) -> None:
+        raise AssertionError
+
+    def batch_parted(self) -> None:
+        raise AssertionError
+
+    def work_expired(self) -> None:
+        raise AssertionError
+
+    def work_cancelled(self) -> None:
+        raise AssertionError
+
+
+class Desk:
+    """An admission whose work and time are in the test's hands."""
+
+    def __init__(self, *, workers: int = 1, seconds: float = math.inf, requests: int = 1_000) -> None:
+        self.now = 100.0
+        self.refusals = Refusals()
+        self.admission = Admission(
+            WaitingLimits(requests=requests, tokens=1_000_000, seconds=seconds),
+            workers=workers,
+            telemetry=self.refusals,
+            clock=lambda: self.now,
+        )
+
+    def submit(self, tokens: int = TOKENS) -> None:
+        self.admission.check(tokens)
+        self.admission.queued(tokens)
+
+    def begin(self, requests: int = 1, tokens: int = TOKENS) -> None:
+        """A thread takes so many requests of so many tokens each."""
+        for _ in range(requests):
+            self.admission.left(tokens)
+        self.admission.began(requests=requests, tokens=requests * tokens)
+
+    def end(self, requests: int = 1, tokens: int = TOKENS) -> None:
+        self.admission.ended(requests=requests, tokens=requests * tokens)
+
+    def work_off(self, times: int, *, seconds: float, tokens: int = TOKENS) -> None:
+        """One request after the other, each of which takes so long."""
+        for _ in range(times):
+            self.submit(tokens)
+            self.begin(tokens=tokens)
+            self.now += seconds
+            self.end(tokens=tokens)
+
+
+def test_what_a_newcomer_waits_is_the_work_before_it_at_the_pace_of_the_last() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    for _ in range(3):
+        desk.submit()
+    desk.begin()
+    assert desk.admission.expected_wait == pytest.approx(3 * 0.004)
+    desk.now += 0.003
+    assert desk.admission.expected_wait == pytest.approx(3 * 0.004 - 0.003)
+
+
+def test_a_free_thread_is_not_waited_for() -> None:
+    desk = Desk(workers=2)
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    desk.begin()
+    assert desk.admission.expected_wait == 0.0
+
+
+def test_larger_work_takes_longer_by_its_tokens() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.submit(100 * TOKENS)
+    assert desk.admission.expected_wait == pytest.approx(0.004 * 101 / 2)
+
+
+def test_the_time_between_two_requests_is_no_work() -> None:
+    desk = Desk()
+    for _ in range(200):
+        desk.now += 10.0
+        desk.work_off(1, seconds=0.004)
+    desk.submit()
+    assert desk.admission.expected_wait == pytest.approx(0.004)
+
+
+def test_a_pace_is_forgotten_once_work_takes_as_long_as_before_again() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.work_off(1, seconds=30.0)  # a store that did not answer
+    desk.work_off(500, seconds=0.004)
+    desk.submit()
+    assert desk.admission.expected_wait < 0.01
+
+
+def test_threads_that_are_stuck_are_noticed_though_the_pace_was_good() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    desk.begin()
+    desk.submit()
+    desk.now += 5.0
+    assert desk.admission.expected_wait == pytest.approx(5.0)
+
+
+def test_what_would_wait_longer_than_it_may_is_refused_and_told_how_long() -> None:
+    desk = Desk(seconds=0.010)
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    desk.begin()
+    for _ in range(2):
+        desk.submit()
+    with pytest.raises(OverloadedError) as refused:
+        desk.submit()
+    assert refused.value.retry_after_s == pytest.approx(0.012)
+    assert desk.refusals.limits == ["wait"]
+    desk.now += 0.003
+    desk.submit()
+
+
+def test_where_nothing_waits_everything_is_let_in() -> None:
+    desk = Desk(seconds=0.001)
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    desk.begin()
+    desk.submit(10_000 * TOKENS)
+
+
+def test_before_anything_is_known_of_the_pace_only_number_and_tokens_count() -> None:
+    desk = Desk(seconds=0.001, requests=64)
+    for _ in range(64):
+        desk.submit()
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    assert desk.refusals.limits == ["requests"]
+
+
+def test_what_leaves_the_queue_unanswered_makes_room() -> None:
+    desk = Desk(requests=1)
+    desk.submit()
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    desk.admission.left(TOKENS)
+    desk.submit()
+
+
+def test_once_closed_nothing_is_let_in() -> None:
+    desk = Desk()
+    desk.admission.close()
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    assert desk.refusals.limits == ["closing"]
