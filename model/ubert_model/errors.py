@@ -47,3 +47,7 @@ class DeviceUnavailableError(UbertError):
 
 class BaselineError(UbertError):
     """A model to compare with cannot be had: its library is missing, or fails."""
+
+
+class ClusterError(UbertError):
+    """A cluster of workers cannot be reached, or has given up on a share of the work."""

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_training.commands.import_reviews import import_command, parse_columns
-from ubert_training.reviews.importer import ImportProgress, import_reviews
+from ubert_training.reviews.file_staging import ImportProgress
+from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.report import ImportReport

@@ -1,6 +1,8 @@
 """What the store suites write: a namespace, reviews and bytes that stand for their states."""
 
-from ubert_model.states import Namespace, ReviewEntry
+from typing import Any
+
+from ubert_model.states import Namespace, ReviewEntry, StateStore
 
 VERSION = "00112233445566aa"
 OTHER_VERSION = "ffffffffffffffff"
@@ -28,3 +30,16 @@ def numbered_reviews(count: int, *, size: int = 32, reviews_a_user: int = 50) ->
         for number in range(count)
     ]
     return [(entry, state_of(entry.review_id, size)) for entry in entries]
+
+
+def contents(store: StateStore, version: str) -> dict[str, Any]:
+    """All that a namespace holds, to the byte, but for who wrote when: equal where two stores hold the same."""
+    users, items = store.users(version), store.items(version)
+    names = sorted(name for name, _ in store.state_sizes(version))
+    return {
+        "users": dict(zip(users, store.user_reviews(version, users), strict=True)),
+        "items": dict(zip(items, store.item_reviews(version, items), strict=True)),
+        "states": dict(zip(names, store.states(version, names), strict=True)),
+        "texts": dict(zip(names, store.texts(version, names), strict=True)),
+        "shards": store.finished_shards(version),
+    }

@@ -5,7 +5,7 @@ from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
-from ubert_model.states.opening import open_store, without_password
+from ubert_model.states.opening import absolute_url, open_store, without_password
 from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace, StateStore
 
@@ -23,6 +23,7 @@ __all__ = [
     "Side",
     "StateCodec",
     "StateStore",
+    "absolute_url",
     "check_namespace",
     "codec_names",
     "copy_namespace",

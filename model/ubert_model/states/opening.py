@@ -30,3 +30,9 @@ def without_password(url: str) -> str:
     """A store's URL as it may be printed: with neither user nor password, nor what stands behind a question mark."""
     scheme, _, rest = url.partition("?")[0].partition("//")
     return f"{scheme}//{rest.rpartition('@')[2]}" if rest else url
+
+
+def absolute_url(url: str) -> str:
+    """The same store, named so that a process in another directory finds it."""
+    scheme, _, rest = url.partition(":")
+    return f"lmdb:{Path(rest.removeprefix('//')).absolute()}" if scheme == "lmdb" and rest else url

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_training.reviews.importer import REJECTS, REVIEWS, ImportProgress, import_reviews
+from ubert_training.commands.options import Engine, RayAddress, Workers, chosen_engine
+from ubert_training.reviews.file_staging import ImportProgress, stage_here
+from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.report import ImportReport
+from ubert_training.reviews.staging_by_ray import stage_by_ray
 from ubert_training.reviews.statistics import shared_users_table, statistics_table
 
 
@@ -57,11 +61,14 @@ def import_command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a finished import of other files or options.")
     ] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = 0,
 ) -> None:
     """Import review files into one table: validated, de-duplicated, k-core filtered, in one fixed order.
 
     Reads Amazon 2014, 2018 and 2023, Yelp, CSV, TSV and Parquet. Bad lines are set aside in rejects.jsonl. An
-    import that was killed goes on where it stopped when the same command is given again.
+    import that was killed goes on where it stopped when the same command is given again. Ray reads one file a worker.
     """
     options = ImportOptions(
         format=review_format,
@@ -74,8 +81,10 @@ def import_command(
         core=core,
         max_bad=max_bad,
     )
+    cluster = chosen_engine(engine, address=ray_address, workers=workers)
+    stage = stage_here if cluster is None else partial(stage_by_ray, cluster)
     with _progress_shown() as listener:
-        report = import_reviews(files, out, options, listener, force=force)
+        report = import_reviews(files, out, options, listener, force=force, stage=stage)
     _show(report, out, Console(markup=False))
 
 

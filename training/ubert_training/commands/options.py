@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ubert_model.config import ModelConfig, preset
+from ubert_model.config import ModelConfig, preset, require
+from ubert_model.ray_engine import EngineName, RayEngine
 from ubert_training.reviews.table import ReviewTable
 
 console = Console()
@@ -42,11 +43,32 @@ TrainableLayers = Annotated[int | None, typer.Option(help="Train only BERT's las
 Accumulate = Annotated[int, typer.Option(help="Batches whose gradients are averaged before a step.")]
 CheckpointSeconds = Annotated[float, typer.Option(help="Work that a killed run repeats, at most.")]
 States = Annotated[Path | None, typer.Option(help="Where cached states lie; unset: states/ beside the run.")]
+Engine = Annotated[EngineName, typer.Option(help="local: this process; ray: the workers of a Ray cluster.")]
+RayAddress = Annotated[
+    str | None, typer.Option(help="HOST:PORT of the Ray cluster; unset: one of this machine, for this command alone.")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Ray workers; 0: as many as there are processors for.")]
+WorkerCpus = Annotated[int, typer.Option(min=1, help="Processors, and threads, of one Ray worker.")]
 
 
 def load_reviews(path: Path) -> ReviewTable:
     """A review table by its file or by the directory of an import."""
-    return ReviewTable.load(path / "reviews.parquet" if path.is_dir() else path)
+    return ReviewTable.load(table_file(path))
+
+
+def table_file(path: Path) -> Path:
+    """The file of a review table, given that or the directory of an import."""
+    return path / "reviews.parquet" if path.is_dir() else path
+
+
+def chosen_engine(
+    engine: EngineName, *, address: str | None, workers: int, cpus: int = 1, gpus: int = 0
+) -> RayEngine | None:
+    """None: this process does the work. Raises ``ConfigError`` for a cluster that nothing is to be sent to."""
+    if engine == "ray":
+        return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
+    require(address is None, "ray address", address, "a cluster is asked with --engine ray")
+    return None
 
 
 def model_config(base: str | ModelConfig, table: ReviewTable, **options: object) -> ModelConfig:

@@ -10,11 +10,23 @@ from threadpoolctl import threadpool_limits
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
-from ubert_model.states import DEFAULT_CODEC, open_store, without_password
-from ubert_training.commands.options import Device, Reviews, console, load_reviews
+from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
+from ubert_training.commands.options import (
+    Device,
+    Engine,
+    RayAddress,
+    Reviews,
+    WorkerCpus,
+    Workers,
+    chosen_engine,
+    console,
+    load_reviews,
+    table_file,
+)
 from ubert_training.devices import DeviceChoice, Precision
 from ubert_training.splits import PARTS, Split
 from ubert_training.states.precompute import PrecomputeReport, find_work, write_missing
+from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
 from ubert_training.states.review_encoders import BankedStates, choose_encoder
 from ubert_training.states.review_texts import write_texts
 from ubert_training.states.sharding import Shard
@@ -41,6 +53,10 @@ def precompute_command(
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster, states off by half a percent.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one a core.")] = 0,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    workers: Workers = 0,
+    worker_cpus: WorkerCpus = 1,
 ) -> None:
     """Encode every review once and fill the store; killed and started again it writes what is left."""
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
@@ -53,6 +69,10 @@ def precompute_command(
             require(name in PARTS, "part", name, f"use one of {', '.join(PARTS)}")
         divided = Split.load(split, table)
         rows = np.sort(np.concatenate([getattr(divided, name) for name in part]))
+    cluster = chosen_engine(
+        engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
+    )
+    require(cluster is None or states is None, "states", states, "workers of a cluster encode anew: leave it out")
     opened = Bundle.load(bundle)
     written_as = opened.codec(codec)
     # Product codes are made while the next reviews are encoded: one thread of numpy's leaves the cores to the encoder.
@@ -61,17 +81,26 @@ def precompute_command(
         console.print(f"shard {share}: {work.estimate}")
         if dry_run:
             return
-        encoder = BankedStates.find(states, opened, table.text) if states is not None else None
-        report = write_missing(
-            table,
-            work,
-            opened,
-            target,
-            written_as,
-            encoder or choose_encoder(opened, cast(DeviceChoice, device), cast(Precision, precision), threads),
-        )
+        chosen_device, chosen_precision = cast(DeviceChoice, device), cast(Precision, precision)
+        if cluster is None:
+            encoder = BankedStates.find(states, opened, table.text) if states is not None else None
+            encode = encoder or choose_encoder(opened, chosen_device, chosen_precision, threads)
+            report = write_missing(table, work, opened, target, written_as, encode)
+            kept = write_texts(table, work.rows, opened.tokenizer(), target, report.version) if texts else 0
+        else:
+            job = PrecomputeJob(
+                reviews=table_file(reviews).absolute(),
+                bundle=bundle.absolute(),
+                store=absolute_url(store),
+                codec=codec,
+                texts=texts,
+                device=chosen_device,
+                precision=chosen_precision,
+                threads=worker_cpus,
+            )
+            report = write_missing_by_ray(cluster, job, work, opened, target)
+            kept = report.texts
         if texts:
-            kept = write_texts(table, work.rows, opened.tokenizer(), target, report.version)
             console.print(f"{kept} texts kept")
     _show(report, store)
 

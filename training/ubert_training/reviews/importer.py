@@ -1,7 +1,7 @@
 """Import of review files into one review table: streamed, resumable, and complete or absent (law 8).
 
-Lines are validated and staged in chunks; once all files are staged, DuckDB removes duplicates, keeps the
-k-core and orders what is left. The finished files are renamed into place, the report last: a folder without a
+Lines are validated and staged in chunks, each file by itself; once all are staged, DuckDB removes duplicates,
+keeps the k-core and orders what is left. The finished files are renamed into place, the report last: a folder without a
 report holds no finished import. A run that was killed goes on from its last whole chunk and ends with the
 same bytes.
 """
@@ -12,24 +12,27 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_training.atomic import publish, write_text
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
+from ubert_training.reviews.file_staging import (
+    RECORDS_PER_CHUNK,
+    ImportProgress,
+    ProgressListener,
+    ReviewInput,
+    Stager,
+    stage_here,
+)
 from ubert_training.reviews.options import ImportOptions
-from ubert_training.reviews.readers.formats import FormatName, ReviewFormat, open_format
-from ubert_training.reviews.readers.records import BadLine, Record
-from ubert_training.reviews.rejects import reject_line
+from ubert_training.reviews.readers.formats import FormatName, open_format
 from ubert_training.reviews.report import FileReport, ImportReport
 from ubert_training.reviews.staging import Chunk, Staging, rejected_by_reason
 from ubert_training.reviews.statistics import CorpusStatistics
-from ubert_training.reviews.table import Review, TableMetadata
+from ubert_training.reviews.table import TableMetadata
 from ubert_training.reviews.validation import Validator
 
 REVIEWS = "reviews.parquet"
@@ -40,32 +43,7 @@ STAGING = "staging"
 IMPORT_VERSION = 1
 """Raised whenever the same input would be staged otherwise, so that staging of an older version is discarded.
 """
-RECORDS_PER_CHUNK = 20_000
 EXAMPLES_SHOWN = 3
-PLACES_PER_FILE = 1 << 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportProgress:
-    """How far an import is: bytes read of the file at hand, or ``file`` None once all are staged."""
-
-    file: Path | None
-    bytes_read: int = 0
-    bytes_total: int = 0
-
-
-ProgressListener = Callable[[ImportProgress], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Input:
-    """One file and everything that is needed to stage it."""
-
-    number: int
-    path: Path
-    format: ReviewFormat
-    domains: Domains
-    validator: Validator
 
 
 def import_reviews(
@@ -76,12 +54,14 @@ def import_reviews(
     *,
     force: bool = False,
     records_per_chunk: int = RECORDS_PER_CHUNK,
+    stage: Stager = stage_here,
 ) -> ImportReport:
     """Import ``files`` into the folder ``out``: ``reviews.parquet``, ``rejects.jsonl`` and ``report.json``.
 
     A finished import of the same files and options is left as it is, one of others is only replaced with
     ``force``. Raises ``ReviewFileError`` for unreadable files or too many bad lines, ``ConfigError`` for
-    options that do not fit the files, ``InputError`` where ``out`` is taken or no review is left.
+    options that do not fit the files, ``InputError`` where ``out`` is taken or no review is left, and what ``stage``
+    raises.
     """
     options = options or ImportOptions()
     fingerprint = _fingerprint(files, options)
@@ -95,12 +75,11 @@ def import_reviews(
         inputs = _inputs(files, options)
         staging.open()
         chunks: list[Chunk] = []
-        for source in inputs:
-            for chunk in _stage(source, staging, progress, records_per_chunk):
-                chunks.append(chunk)
-                if chunk.bad == chunk.records == records_per_chunk:
-                    # Not one good line in a whole chunk: the format is wrong, and the rest would not mend it.
-                    _check_bad(chunks, staging, options.max_bad)
+        for chunk in stage(inputs, staging, progress, records_per_chunk):
+            chunks.append(chunk)
+            if chunk.bad == chunk.records == records_per_chunk:
+                # Not one good line in a whole chunk: the format is wrong, and the rest would not mend it.
+                _check_bad(chunks, staging, options.max_bad)
         _check_bad(chunks, staging, options.max_bad)
         progress(ImportProgress(file=None))
         return _finish(out, staging, inputs, chunks, options)
@@ -149,7 +128,7 @@ def _finished(out: Path, staging: Staging) -> ImportReport | None:
     return None
 
 
-def _inputs(files: Sequence[Path], options: ImportOptions) -> list[_Input]:
+def _inputs(files: Sequence[Path], options: ImportOptions) -> list[ReviewInput]:
     if len(options.domains) not in (0, 1, len(files)):
         raise ConfigError(f"{len(options.domains)} domain names for {len(files)} files: give one for all, or one each")
     names = options.domains * len(files) if len(options.domains) == 1 else options.domains
@@ -168,74 +147,10 @@ def _inputs(files: Sequence[Path], options: ImportOptions) -> list[_Input]:
             with_title=options.with_title,
             domain_of=domains.domain_of,
         )
-        inputs.append(_Input(number=number, path=path, format=review_format, domains=domains, validator=validator))
+        inputs.append(ReviewInput(number=number, path=path, format=review_format, domains=domains, validator=validator))
     if categories is not None and all(source.format.name is not FormatName.YELP for source in inputs):
         raise ConfigError(f"{options.yelp_business} is given, but no review file is Yelp's")
     return inputs
-
-
-def _stage(source: _Input, staging: Staging, progress: ProgressListener, records_per_chunk: int) -> Iterator[Chunk]:
-    """Yield the chunks of one file: those staged by an earlier run, then new ones."""
-    staged = staging.chunks(source.number)
-    yield from staged
-    if staged and staged[-1].is_last:
-        return
-    done = sum(chunk.records for chunk in staged)
-    number = len(staged)
-    size = source.path.stat().st_size
-    records = source.format.reader.records(source.path, done)
-    while True:
-        batch = list(islice(records, records_per_chunk))
-        reviews, rejects, rejected = _judged(source, batch, done)
-        done += len(batch)
-        chunk = Chunk(
-            file=source.number,
-            number=number,
-            records=len(batch),
-            rejected=rejected,
-            is_last=len(batch) < records_per_chunk,
-        )
-        staging.add(chunk, reviews, rejects)
-        yield chunk
-        read = size if chunk.is_last else batch[-1].position
-        progress(ImportProgress(file=source.path, bytes_read=read, bytes_total=size))
-        if chunk.is_last:
-            return
-        number += 1
-
-
-def _judged(
-    source: _Input, batch: Sequence[Record], done: int
-) -> tuple[list[dict[str, object]], list[str], dict[str, int]]:
-    """Divide records into rows to stage and lines to set aside, these also counted by reason."""
-    rows: list[dict[str, object]] = []
-    rejects: list[str] = []
-    rejected: Counter[str] = Counter()
-    for place, record in enumerate(batch, start=source.number * PLACES_PER_FILE + done):
-        try:
-            if isinstance(record.fields, BadLine):
-                raise record.fields
-            review = source.validator.review(record.fields)
-        except BadLine as verdict:
-            rejects.append(reject_line(source.path, record, verdict))
-            rejected[verdict.reason] += 1
-        else:
-            rows.append(_staged_row(review, place, domain_missing=not source.domains.lists(review.item)))
-    return rows, rejects, dict(sorted(rejected.items()))
-
-
-def _staged_row(review: Review, place: int, *, domain_missing: bool) -> dict[str, object]:
-    return {
-        "review_id": review.review_id,
-        "user": review.user,
-        "item": review.item,
-        "rating": review.rating,
-        "text": review.text,
-        "domain": review.domain,
-        "timestamp": review.timestamp,
-        "place": place,
-        "domain_missing": domain_missing,
-    }
 
 
 def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> None:
@@ -258,7 +173,7 @@ def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> Non
 
 
 def _finish(
-    out: Path, staging: Staging, inputs: Sequence[_Input], chunks: Sequence[Chunk], options: ImportOptions
+    out: Path, staging: Staging, inputs: Sequence[ReviewInput], chunks: Sequence[Chunk], options: ImportOptions
 ) -> ImportReport:
     """Consolidate the staged chunks and rename the results into place, the report last."""
     workplace = staging.folder / "consolidation"
@@ -295,7 +210,7 @@ def _check_not_empty(counts: Consolidation, core: int) -> None:
         )
 
 
-def _file_report(source: _Input, chunks: Sequence[Chunk]) -> FileReport:
+def _file_report(source: ReviewInput, chunks: Sequence[Chunk]) -> FileReport:
     own = [chunk for chunk in chunks if chunk.file == source.number]
     return FileReport(
         file=source.path.name,

@@ -186,6 +186,19 @@ class ReviewTable:
         """Read and check a table. Raises ``ReviewFileError`` for a file that is missing, foreign or damaged."""
         path = Path(path)
         stored, metadata = _read(path)
+        return cls._of_columns(path, stored, metadata)
+
+    @classmethod
+    def load_rows(cls, path: Path, rows: NDArray[np.int64]) -> "ReviewTable":
+        """The table of some rows, ascending: no more of the file is read than the row groups that hold them.
+
+        Raises as :meth:`load` does, and ``ReviewFileError`` for rows that the table does not have.
+        """
+        stored, metadata = _read(path, rows)
+        return cls._of_columns(path, stored, metadata)
+
+    @classmethod
+    def _of_columns(cls, path: Path, stored: pa.Table, metadata: TableMetadata) -> "ReviewTable":
         try:
             return cls(
                 review_id=stored["review_id"].to_pylist(),
@@ -266,7 +279,7 @@ class TableWriter:
             self._waiting = self._waiting.slice(count)
 
 
-def _read(path: Path) -> tuple[pa.Table, TableMetadata]:
+def _read(path: Path, rows: NDArray[np.int64] | None = None) -> tuple[pa.Table, TableMetadata]:
     if not path.is_file():
         raise ReviewFileError(f"no review table at {path}: make one with `ubert import`")
     try:
@@ -274,12 +287,24 @@ def _read(path: Path) -> tuple[pa.Table, TableMetadata]:
             metadata = TableMetadata.of_parquet(path, file.schema_arrow.metadata)
             if not file.schema_arrow.remove_metadata().equals(SCHEMA):
                 raise ReviewFileError(f"{path} has columns {file.schema_arrow.names} of other types: import again")
-            stored = file.read()
+            stored = file.read() if rows is None else _read_rows(path, file, rows)
     except (pa.ArrowException, OSError) as error:
         raise ReviewFileError(f"{path} cannot be read as Parquet ({error}): import again") from error
     if not pc.all(pc.match_substring_regex(stored["review_id"], "^[0-9a-f]{16}$"), min_count=0).as_py():
         raise ReviewFileError(f"{path} holds review ids that are not 16 hexadecimal characters: import again")
     return stored, metadata
+
+
+def _read_rows(path: Path, file: pq.ParquetFile, rows: NDArray[np.int64]) -> pa.Table:
+    if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
+        raise ReviewFileError(f"{path} has {file.metadata.num_rows} rows and not row {rows[-1]}: it was replaced")
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    holding = np.searchsorted(starts, rows, side="right") - 1
+    parts = [
+        file.read_row_group(group).take(rows[holding == group] - starts[group]) for group in np.unique(holding).tolist()
+    ]
+    return pa.concat_tables([SCHEMA.empty_table(), *(part.replace_schema_metadata() for part in parts)])
 
 
 def _shared_strings(column: pa.ChunkedArray) -> list[str]:

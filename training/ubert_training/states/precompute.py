@@ -5,7 +5,7 @@ Three steps run at the same time, each a few batches ahead of the next: tokenize
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
-from ubert_model.states import FinishedShard, FloatMatrix, StateCodec, StateStore
+from ubert_model.states import FinishedShard, FloatMatrix, Namespace, StateCodec, StateStore
+from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.histories import review_entry
 from ubert_training.progress import throughput_bar
@@ -45,6 +46,24 @@ class PrecomputeWork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Written:
+    """What was written: ``tokens`` without padding, ``bytes`` of encoded states, ``texts`` that were kept beside."""
+
+    reviews: int = 0
+    tokens: int = 0
+    bytes: int = 0
+    texts: int = 0
+
+    def __add__(self, other: "Written") -> "Written":
+        return Written(
+            reviews=self.reviews + other.reviews,
+            tokens=self.tokens + other.tokens,
+            bytes=self.bytes + other.bytes,
+            texts=self.texts + other.texts,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecomputeReport:
     """What a run found and wrote. ``bytes`` counts encoded states, as written by this run."""
 
@@ -53,6 +72,7 @@ class PrecomputeReport:
     written: int
     tokens: int
     bytes: int
+    texts: int
     seconds: float
     version: str
 
@@ -110,23 +130,45 @@ def write_missing(
     codec: StateCodec,
     encoder: BatchEncoder,
 ) -> PrecomputeReport:
-    """Encode and write what is missing, then keep in the store that the share is done.
+    """Encode and write what is missing, here, then keep in the store that the share is done.
+
+    Raises as :func:`written_batches` does.
+    """
+    written = written_batches(table, work.missing, bundle.tokenizer(), store, codec, encoder)
+    return follow(work, store, codec.namespace, written)
+
+
+def written_batches(
+    table: ReviewTable,
+    rows: NDArray[np.int64],
+    tokenizer: ReviewTokenizer,
+    store: StateStore,
+    codec: StateCodec,
+    encoder: BatchEncoder,
+) -> Generator[Written]:
+    """Encode and write the reviews at ``rows``, batch by batch.
 
     Killed at any point, nothing that was written is lost or half there: a list names a review only once its state
     is stored. An exception of any step ends the others and is raised here.
     """
-    namespace = codec.namespace
+    batches = running_ahead(token_batches(table.text, rows, tokenizer), BATCHES_AHEAD)
+    with closing(running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)) as encoded:
+        for batch, states in encoded:
+            yield _write(table, batch, states, store, codec)
+
+
+def follow(
+    work: PrecomputeWork, store: StateStore, namespace: Namespace, written: Generator[Written]
+) -> PrecomputeReport:
+    """Let ``written`` write what is missing, showing how far it is, then keep in the store that the share is done."""
     store.open_namespace(namespace)
     started = time.perf_counter()
-    tokens = written_bytes = 0
-    batches = running_ahead(token_batches(table.text, work.missing, bundle.tokenizer()), BATCHES_AHEAD)
-    encoded = running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)
-    with throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance, closing(encoded):
+    total = Written()
+    with throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance, closing(written):
         advance(len(work.rows) - len(work.missing), 0)
-        for batch, states in encoded:
-            written_bytes += _write(table, batch, states, store, codec)
-            tokens += batch.tokens
-            advance(len(batch.rows), batch.tokens)
+        for part in written:
+            total += part
+            advance(part.reviews, part.tokens)
     shard = work.shard
     store.finish_shard(
         namespace.version,
@@ -135,9 +177,10 @@ def write_missing(
     return PrecomputeReport(
         reviews=len(work.rows),
         already_there=len(work.rows) - len(work.missing),
-        written=len(work.missing),
-        tokens=tokens,
-        bytes=written_bytes,
+        written=total.reviews,
+        tokens=total.tokens,
+        bytes=total.bytes,
+        texts=total.texts,
         seconds=time.perf_counter() - started,
         version=namespace.version,
     )
@@ -150,12 +193,12 @@ def _encoded(batches: Iterator[TokenBatch], encoder: BatchEncoder) -> Iterator[t
 
 def _write(
     table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: StateStore, codec: StateCodec
-) -> int:
-    """Store one batch; its encoded size in bytes."""
+) -> Written:
+    """Store one batch."""
     entries = [review_entry(table, row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
     payloads = [codec.encode(matrix) for matrix in states]
     store.put(codec.namespace.version, list(zip(entries, payloads, strict=True)))
-    return sum(map(len, payloads))
+    return Written(reviews=len(entries), tokens=batch.tokens, bytes=sum(map(len, payloads)))
 
 
 def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:

@@ -1,0 +1,172 @@
+"""Work on a real Ray cluster of two workers: the bytes that this process would write, whatever fails on the way."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from support.ray_jobs import Squares
+from support.small_corpus import small_table
+from support.store_contents import contents
+from support.tiny_bundle import TinyBundle
+from ubert_model.errors import ConfigError, StoreUnavailableError
+from ubert_model.ray_engine import RayEngine
+from ubert_model.states import open_store
+from ubert_training.cli import make_app
+
+# Ray trips over deprecations of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+CODEC = "pq1"
+SECONDS_TO_WRITE = 60.0
+
+# Portions small enough to be killed among them.
+PRECOMPUTE = """
+import sys
+from ubert_training.cli import main
+from ubert_training.states import precompute_by_ray
+
+precompute_by_ray.REVIEWS_A_PORTION = 16
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster that this process is with, and that others can be sent to."""
+    with pytest.MonkeyPatch.context() as environment:
+        # Workers are processes of their own, which pytest tells nothing of where its modules lie.
+        path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment.setenv("PYTHONPATH", os.pathsep.join(path))
+        with RayEngine(workers=2).connected():
+            import ray
+
+            yield ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table")
+    small_table(users=200).save(folder / "reviews.parquet")
+    return folder
+
+
+def flags(tiny: TinyBundle, table: Path, store: Path) -> list[str]:
+    where = ["--reviews", str(table), "--bundle", str(tiny.bundle.path), "--store", f"lmdb:{store}"]
+    return ["precompute", *where, "--codec", CODEC, "--texts", "--device", "cpu"]
+
+
+def precompute(arguments: Sequence[str]) -> str:
+    result = CliRunner().invoke(make_app(["precompute"]), arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def stored(store: Path, tiny: TinyBundle) -> dict[str, Any]:
+    with closing(open_store(f"lmdb:{store}")) as opened:
+        return contents(opened, tiny.bundle.manifest.namespace(CODEC).version)
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: TinyBundle, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What this process writes by itself."""
+    store = tmp_path_factory.mktemp("local") / "states"
+    precompute(flags(tiny, table, store))
+    return stored(store, tiny)
+
+
+def test_a_cluster_writes_the_bytes_that_one_process_writes(
+    cluster: str,
+    tiny: TinyBundle,
+    table: Path,
+    expected: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ubert_training.states.precompute_by_ray.REVIEWS_A_PORTION", 100)
+    by_ray = [*flags(tiny, table, tmp_path / "states"), "--engine", "ray", "--workers", "2"]
+    precompute(by_ray)
+    assert stored(tmp_path / "states", tiny) == expected
+    assert len(expected["states"]) == 1200
+    assert "1200 were there, 0 written" in " ".join(precompute(by_ray).split())
+
+
+def test_a_run_that_was_killed_is_continued_by_either_engine(
+    cluster: str, tiny: TinyBundle, table: Path, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    command = flags(tiny, table, tmp_path / "states")
+    by_ray = ["--engine", "ray", "--ray-address", cluster, "--workers", "1"]
+    with (
+        closing(open_store(f"lmdb:{tmp_path / 'states'}")) as store,
+        subprocess.Popen([sys.executable, "-c", PRECOMPUTE, *command, *by_ray], stdout=subprocess.DEVNULL) as process,
+    ):
+        version = tiny.bundle.manifest.namespace(CODEC).version
+        deadline = time.monotonic() + SECONDS_TO_WRITE
+        while not any(store.state_sizes(version)):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert 0 < sum(1 for _ in store.state_sizes(version)) < len(expected["states"])
+        assert store.finished_shards(version) == []
+    precompute(command)
+    assert stored(tmp_path / "states", tiny) == expected
+
+
+def test_a_portion_that_fails_or_loses_its_worker_is_done_again_and_no_other(cluster: str, tmp_path: Path) -> None:
+    results = dict(RayEngine(workers=2).results(Squares(folder=tmp_path, raises=3, dies=6), list(range(9))))
+    assert {place: square for place, (square, _) in results.items()} == {number: number**2 for number in range(9)}
+    assert sorted(path.name for path in tmp_path.glob("tried-*-1")) == ["tried-3-1", "tried-6-1"]
+    opened = [path.name for path in tmp_path.glob("opened-*")]
+    assert len(opened) >= 2, "the worker that died was replaced"
+    assert all(name.endswith("-0") for name in opened), "a worker opens its job once"
+
+
+def test_what_a_portion_raises_every_time_is_raised_as_it_was(
+    cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ubert_model.ray_engine.ATTEMPTS", 2)
+    with pytest.raises(StoreUnavailableError, match=r"^no store for 3; start it$"):
+        list(RayEngine(workers=1).results(Squares(folder=tmp_path, raises=3, times=9), list(range(5))))
+    assert len(list(tmp_path.glob("tried-3-*"))) == 2
+
+
+def test_more_workers_than_the_cluster_has_processors_for_are_refused(cluster: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="workers = 2: the cluster has 2 processors, and each takes 2"):
+        list(RayEngine(workers=2, cpus=2).results(Squares(folder=tmp_path), [1]))
+
+
+def test_an_import_by_a_cluster_ends_with_the_bytes_of_one_process(cluster: str, tmp_path: Path) -> None:
+    files = []
+    for number in range(3):
+        lines = [
+            {
+                "reviewerID": f"u{line % 7}",
+                "asin": f"i{(line + number) % 5}",
+                "overall": 1 + line % 6,  # a sixth of them off the scale
+                "reviewText": f"words {line % (20 + number)}",
+                "unixReviewTime": line,
+            }
+            for line in range(60)
+        ]
+        files.append(tmp_path / f"reviews_Part{number}_5.json.gz")
+        files[-1].write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode(), mtime=0))
+    runner = CliRunner()
+    for engine in ("local", "ray"):
+        command = ["import", *map(str, files), "--out", str(tmp_path / engine), "--core", "2", "--max-bad", "0.5"]
+        result = runner.invoke(make_app(["import"]), [*command, "--engine", engine], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    local, by_ray = (
+        {path.name: path.read_bytes() for path in sorted((tmp_path / engine).iterdir())} for engine in ("local", "ray")
+    )
+    assert by_ray == local
+    assert sorted(local) == ["rejects.jsonl", "report.json", "reviews.parquet"]

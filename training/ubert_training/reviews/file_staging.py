@@ -1,0 +1,119 @@
+"""One review file on its way into the staging folder: read, validated and kept chunk by chunk."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ubert_training.reviews.domains import Domains
+from ubert_training.reviews.readers.formats import ReviewFormat
+from ubert_training.reviews.readers.records import BadLine, Record
+from ubert_training.reviews.rejects import reject_line
+from ubert_training.reviews.staging import Chunk, Staging
+from ubert_training.reviews.table import Review
+from ubert_training.reviews.validation import Validator
+
+RECORDS_PER_CHUNK = 20_000
+PLACES_PER_FILE = 1 << 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportProgress:
+    """How far an import is: bytes read of the file at hand, or ``file`` None once all are staged."""
+
+    file: Path | None
+    bytes_read: int = 0
+    bytes_total: int = 0
+
+
+ProgressListener = Callable[[ImportProgress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReviewInput:
+    """One file and everything that is needed to stage it."""
+
+    number: int
+    path: Path
+    format: ReviewFormat
+    domains: Domains
+    validator: Validator
+
+
+Stager = Callable[[Sequence[ReviewInput], Staging, ProgressListener, int], Iterator[Chunk]]
+"""Stages some files in chunks of so many records, and yields the chunks in the order of the files."""
+
+
+def stage_here(
+    inputs: Sequence[ReviewInput], staging: Staging, progress: ProgressListener, records_per_chunk: int
+) -> Iterator[Chunk]:
+    """One file after the other, in this process."""
+    for source in inputs:
+        yield from stage_file(source, staging, progress, records_per_chunk)
+
+
+def stage_file(
+    source: ReviewInput, staging: Staging, progress: ProgressListener, records_per_chunk: int
+) -> Iterator[Chunk]:
+    """Yield the chunks of one file: those staged by an earlier run, then new ones."""
+    staged = staging.chunks(source.number)
+    yield from staged
+    if staged and staged[-1].is_last:
+        return
+    done = sum(chunk.records for chunk in staged)
+    number = len(staged)
+    size = source.path.stat().st_size
+    records = source.format.reader.records(source.path, done)
+    while True:
+        batch = list(islice(records, records_per_chunk))
+        reviews, rejects, rejected = _judged(source, batch, done)
+        done += len(batch)
+        chunk = Chunk(
+            file=source.number,
+            number=number,
+            records=len(batch),
+            rejected=rejected,
+            is_last=len(batch) < records_per_chunk,
+        )
+        staging.add(chunk, reviews, rejects)
+        yield chunk
+        read = size if chunk.is_last else batch[-1].position
+        progress(ImportProgress(file=source.path, bytes_read=read, bytes_total=size))
+        if chunk.is_last:
+            return
+        number += 1
+
+
+def _judged(
+    source: ReviewInput, batch: Sequence[Record], done: int
+) -> tuple[list[dict[str, object]], list[str], dict[str, int]]:
+    """Divide records into rows to stage and lines to set aside, these also counted by reason."""
+    rows: list[dict[str, object]] = []
+    rejects: list[str] = []
+    rejected: Counter[str] = Counter()
+    for place, record in enumerate(batch, start=source.number * PLACES_PER_FILE + done):
+        try:
+            if isinstance(record.fields, BadLine):
+                raise record.fields
+            review = source.validator.review(record.fields)
+        except BadLine as verdict:
+            rejects.append(reject_line(source.path, record, verdict))
+            rejected[verdict.reason] += 1
+        else:
+            rows.append(_staged_row(review, place, domain_missing=not source.domains.lists(review.item)))
+    return rows, rejects, dict(sorted(rejected.items()))
+
+
+def _staged_row(review: Review, place: int, *, domain_missing: bool) -> dict[str, object]:
+    return {
+        "review_id": review.review_id,
+        "user": review.user,
+        "item": review.item,
+        "rating": review.rating,
+        "text": review.text,
+        "domain": review.domain,
+        "timestamp": review.timestamp,
+        "place": place,
+        "domain_missing": domain_missing,
+    }
