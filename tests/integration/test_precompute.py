@@ -16,13 +16,13 @@ from support.small_corpus import small_table
 from support.store_contents import VERSION, numbered_reviews
 from support.tiny_bundle import TinyBundle, states_of_text
 from ubert_model.errors import ConfigError, StoreError
+from ubert_model.sharding import Shard
 from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
 from ubert_training.cli import make_app
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.states.precompute import PrecomputeWork, find_work, precompute, write_missing
+from ubert_training.states.precompute import PrecomputeWork, find_work, precompute, rows_of_shard, write_missing
 from ubert_training.states.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
 from ubert_training.states.review_texts import write_texts
-from ubert_training.states.sharding import Shard
 from ubert_training.states.state_estimate import redis_bytes
 from ubert_training.states.token_batches import TokenBatch, token_batches
 
@@ -95,16 +95,16 @@ def test_a_second_run_finds_nothing_to_write(tiny: TinyBundle, table: ReviewTabl
 
 def test_the_shares_of_a_division_are_disjoint_and_complete(table: ReviewTable) -> None:
     rows = all_rows(table)[3:]
-    shares = [Shard(number=number, shards=5).of(table, rows) for number in range(1, 6)]
+    shares = [rows_of_shard(Shard(number=number, shards=5), table, rows) for number in range(1, 6)]
     assert np.array_equal(np.sort(np.concatenate(shares)), rows)
     assert all(0.1 < len(share) / len(rows) < 0.3 for share in shares)
 
 
 def test_a_review_keeps_its_share_when_the_table_shrinks(table: ReviewTable) -> None:
     fewer = table.subset(all_rows(table)[::3])
-    for number in (1, 2, 3):
+    for shard in (Shard(number=number, shards=3) for number in (1, 2, 3)):
         among_few, among_all = (
-            {some.review_id[row] for row in Shard(number=number, shards=3).of(some, all_rows(some)).tolist()}
+            {some.review_id[row] for row in rows_of_shard(shard, some, all_rows(some)).tolist()}
             for some in (fewer, table)
         )
         assert among_few <= among_all

@@ -13,12 +13,12 @@ import typer
 import yaml
 
 from support.compose import ROOT, Dockerfile
+from ubert_model.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.cli import app as service_app
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.settings import Settings
 from ubert_training.cli import make_app
-from ubert_training.states.sharding import Shard
 
 MANIFESTS = ROOT / "docker" / "k8s"
 OLDEST, NEWEST = "1.33", kubernetes_validate.latest_version()

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 
+from ubert_model.atomic import write_text
 from ubert_model.errors import UbertError
 from ubert_model.states import StateCodec
-from ubert_training.atomic import write_text
 from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.states.stored_ratings import ReadPairs

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from ubert_model.atomic import replacing
 from ubert_model.config import require, require_choice
-from ubert_training.atomic import replacing
 from ubert_training.devices import Precision, uses_bfloat16
 from ubert_training.progress import progress_bar
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig
 
+from ubert_model.atomic import replacing, write_text
 from ubert_model.bundle import ENCODER_CONFIG, IDENTITIES, TOKENIZER, WEIGHTS
 from ubert_model.config import ModelConfig
 from ubert_model.ids import Identities
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.atomic import replacing, write_text
 from ubert_training.loop import weights_of
 from ubert_training.stage import finished_stage
 

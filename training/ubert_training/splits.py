@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ubert_model.atomic import replacing
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.atomic import replacing
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.stage import digest_of
 

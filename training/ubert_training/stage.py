@@ -8,8 +8,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from ubert_model.atomic import write_text
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.atomic import write_text
 
 STAGE_FILE = "stage.json"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ubert_model.atomic import replacing
 from ubert_training.accuracy.summary import AccuracyReport, Slice
-from ubert_training.atomic import replacing
 
 
 def plot_models(report: AccuracyReport, path: Path) -> None:

@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
+from ubert_model.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
 from ubert_training.commands.options import (
     Device,
@@ -29,7 +30,6 @@ from ubert_training.states.precompute import PrecomputeReport, find_work, write_
 from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
 from ubert_training.states.review_encoders import BankedStates, choose_encoder
 from ubert_training.states.review_texts import write_texts
-from ubert_training.states.sharding import Shard
 
 
 def precompute_command(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ubert_training.atomic import write_text
+from ubert_model.atomic import write_text
 from ubert_training.baselines.surprise_models import baseline_ratings
 from ubert_training.devices import DeviceChoice
 from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_training.atomic import write_text
+from ubert_model.atomic import write_text
 from ubert_training.evaluation.evaluate import rate_part
 from ubert_training.finetuning.recipe import Recipe
 from ubert_training.reviews.table import ReviewTable

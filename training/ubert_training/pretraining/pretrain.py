@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ubert_model.atomic import write_text
 from ubert_model.config import ModelConfig, require, require_choice
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.atomic import write_text
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.finetuning.projection_start import start_projection

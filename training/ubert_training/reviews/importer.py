@@ -15,8 +15,8 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ubert_model.atomic import publish, write_text
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
-from ubert_training.atomic import publish, write_text
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
 from ubert_training.reviews.file_staging import (

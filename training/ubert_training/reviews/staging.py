@@ -16,7 +16,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ubert_training.atomic import replacing, write_text
+from ubert_model.atomic import replacing, write_text
 from ubert_training.reviews.table import SCHEMA
 
 STAGED_SCHEMA = pa.schema(

@@ -18,10 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ubert_model.atomic import replacing
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError, ReviewFileError
 from ubert_model.review_id import review_id
-from ubert_training.atomic import replacing
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"ubert.review_table"

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from ubert_model.atomic import replacing
 from ubert_model.bundle import CODEBOOKS
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states.codec import TOKENS_A_ROW
 from ubert_model.states.pooling import pool_neighbours
 from ubert_model.states.product_code import CENTROIDS, PRODUCT_BITS, Codebook, Codebooks, group_shape
 from ubert_model.states.review import FloatMatrix
-from ubert_training.atomic import replacing
 from ubert_training.states.state_bank import StateBank, projected_batch, sample_with_text
 from ubert_training.tokens import TokenizedReviews
 

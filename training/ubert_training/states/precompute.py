@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
+from ubert_model.sharding import Shard
 from ubert_model.states import FinishedShard, FloatMatrix, Namespace, StateCodec, StateStore
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.devices import DeviceChoice
@@ -22,7 +23,6 @@ from ubert_training.progress import throughput_bar
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.review_encoders import BankedStates, BatchEncoder, choose_encoder
 from ubert_training.states.running_ahead import running_ahead
-from ubert_training.states.sharding import Shard
 from ubert_training.states.state_estimate import StateEstimate, estimate_states
 from ubert_training.states.token_batches import TokenBatch, token_batches
 
@@ -109,7 +109,7 @@ def find_work(
 ) -> PrecomputeWork:
     """Ask the store what it lacks of the share ``shard`` (None: all) of the reviews at ``rows``; writes nothing."""
     shard = shard or Shard()
-    mine = shard.of(table, rows)
+    mine = rows_of_shard(shard, table, rows)
     missing = _missing(table, mine, store, codec.namespace.version)
     return PrecomputeWork(
         corpus=_corpus(table, rows),
@@ -120,6 +120,15 @@ def find_work(
             table.text, missing.tolist(), bundle.tokenizer(), codec, bundle.manifest.config.tokens_a_row
         ),
     )
+
+
+def rows_of_shard(shard: Shard, table: ReviewTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of ``rows`` whose reviews, by their identifiers, which are digests of them, fall into the share."""
+    if shard.shards == 1:
+        return rows
+    held = [shard.holds(int(table.review_id[row], 16)) for row in rows.tolist()]
+    mine: NDArray[np.int64] = rows[np.array(held, dtype=bool)]
+    return mine
 
 
 def write_missing(

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ubert_model.atomic import write_text
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states.pooling import pool_neighbours
-from ubert_training.atomic import write_text
 from ubert_training.progress import progress_bar
 from ubert_training.tokens import TokenizedReviews
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ubert_training.atomic import replacing, write_text
+from ubert_model.atomic import replacing, write_text
 from ubert_training.stage import plain
 from ubert_training.states.state_tiers import LARGEST_CHANGE, Tier, TierReport
 

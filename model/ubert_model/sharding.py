@@ -1,14 +1,10 @@
-"""Dividing reviews among processes or machines that know nothing of each other."""
+"""Dividing work among processes or machines that know nothing of each other."""
 
 import re
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ubert_model.config import require
-from ubert_training.reviews.table import ReviewTable
 
 _FORM = re.compile(r"(\d{1,6})/(\d{1,6})")
 
@@ -34,13 +30,9 @@ class Shard:
         assert found is not None
         return cls(number=int(found[1]), shards=int(found[2]))
 
-    def of(self, table: ReviewTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Those of ``rows`` that fall into this share; every row falls into exactly one share of a division.
+    def holds(self, digest: int) -> bool:
+        """Does what has this digest fall into this share? It does into exactly one of a division.
 
-        By the review's identifier, which is a digest of it: so a review stays in its share when the table grows.
+        By a digest and not by its place, so that a thing stays in its share when others come and go.
         """
-        if self.shards == 1:
-            return rows
-        shares = np.array([int(table.review_id[row], 16) % self.shards for row in rows.tolist()], dtype=np.int64)
-        mine: NDArray[np.int64] = rows[shares == self.number - 1]
-        return mine
+        return digest % self.shards == self.number - 1
