@@ -1,9 +1,11 @@
 """Which device and which precision training runs in."""
 
+from datetime import timedelta
 from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from ubert_model.errors import ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
@@ -11,15 +13,31 @@ from ubert_model.nn.devices import has_native_bfloat16
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
 
+_SHARDED_MODELS = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+_LONGEST_WAIT = timedelta(hours=24)
+"""For the main process, which encodes all reviews before the others read their states."""
+
 
 def make_accelerator(device: DeviceChoice) -> Accelerator:
     """One process, or one of many under ``accelerate launch`` or ``torchrun``.
 
-    Raises ``DeviceUnavailableError`` if CUDA was asked for and is not there: never a silent fallback.
+    Raises ``DeviceUnavailableError`` if CUDA was asked for and is not there: never a silent fallback. Raises
+    ``ConfigError`` where the launcher asks for a model in shards, which checkpoints here cannot hold.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailableError("device = 'cuda': torch sees no GPU here; use --device cpu, or mend the driver")
-    return Accelerator(cpu=device == "cpu")
+    # Without CUDA, accelerate joins the processes of torchrun only where it is told to use CPUs.
+    several_on_cpus = torch.distributed.is_torchelastic_launched() and not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=device == "cpu" or several_on_cpus,
+        kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=_LONGEST_WAIT)],
+    )
+    if accelerator.distributed_type in _SHARDED_MODELS:
+        raise ConfigError(
+            f"distributed_type = {accelerator.distributed_type.value}: every process holds the whole model here; "
+            "launch with plain data parallelism, and with --shard-optimizer to share the optimizer's states"
+        )
+    return accelerator
 
 
 def uses_bfloat16(precision: Precision, device: torch.device) -> bool:

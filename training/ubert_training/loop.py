@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ubert_model.atomic import replacing
 from ubert_model.config import require, require_choice
 from ubert_training.devices import Precision, uses_bfloat16
+from ubert_training.processes import own_share
 from ubert_training.progress import progress_bar
 
 Rows = NDArray[np.int64]
@@ -34,6 +35,10 @@ class LoopOptions:
     ``patience`` counts epochs without a better validation score before stopping (None: never). An epoch is better
     when its mean validation loss is lower by ``least_improvement`` standard errors of the paired difference.
     ``checkpoint_seconds`` bounds the work that a killed process repeats.
+
+    ``pieces`` is how many parts a batch is computed in, each with dropout of its own; a multiple of the number of
+    processes (None: that number). Runs in equally many pieces are one run, whatever number of processes shares them.
+    ``shard_optimizer`` leaves each process its share of AdamW's states, which are twice the weights (ZeRO, stage 1).
     """
 
     epochs: int
@@ -47,11 +52,16 @@ class LoopOptions:
     least_improvement: float = 0.0
     precision: Precision = "auto"
     checkpoint_seconds: float = 30.0
+    pieces: int | None = None
+    shard_optimizer: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
+        if self.pieces is not None:
+            most = self.batch_size
+            require(1 <= self.pieces <= most, "pieces", self.pieces, f"use 1 to {most}, the batch size")
         require_choice("precision", self.precision, Precision)
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive step size")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
@@ -63,7 +73,7 @@ class LoopOptions:
 
 
 class Task(Protocol):
-    """What is trained. Everything that it draws follows from (seed, epoch, step), so that a resumed run repeats it."""
+    """What is trained. Whatever it draws follows from (seed, epoch) and the example, or from torch's generator."""
 
     model: nn.Module
 
@@ -73,11 +83,14 @@ class Task(Protocol):
     def batches(self, epoch: int) -> Sequence[Rows]:
         """The epoch's batches, over all processes."""
 
-    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
-        """Mean loss over ``rows``, on the accelerator's device; ``step`` is the batch's position in the epoch."""
+    def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:
+        """Mean loss over ``rows``, a piece of a batch, on the accelerator's device."""
 
     def validation_losses(self) -> NDArray[np.float64]:
-        """What early stopping watches, one loss an example, lower is better; the model is in evaluation mode."""
+        """What early stopping watches, one loss an example, lower is better; the model is in evaluation mode.
+
+        Called by all processes, which may share the work; each gets the same losses.
+        """
 
 
 @dataclass
@@ -98,7 +111,8 @@ def train(
     """Train to the end or to early stopping; the model is left with its best weights.
 
     A checkpoint in ``directory`` with the same fingerprint is continued, to the same result within floating-point
-    noise: batches, masks and dropout repeat, since their generators are part of the checkpoint or of the position.
+    noise: batches, masks and dropout follow from the position. It may be continued by another number of processes.
+    ``directory`` must be one that all processes see.
     """
     run = _Run(task, options, directory, accelerator, fingerprint)
     run.begin()
@@ -124,8 +138,20 @@ class _Run:
         self.position = Position()
         self.best_losses: NDArray[np.float64] | None = None
         self.bfloat16 = uses_bfloat16(options.precision, accelerator.device)
-        optimizer = torch.optim.AdamW(task.parameter_groups(options), lr=options.learning_rate)
-        self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
+        self.pieces = options.pieces or accelerator.num_processes
+        require(
+            self.pieces % accelerator.num_processes == 0,
+            "pieces",
+            self.pieces,
+            f"use a multiple of the {accelerator.num_processes} processes",
+        )
+        # The model first: its parameters move to the device before the optimizer sees them.
+        self.model = accelerator.prepare(task.model)
+        self.optimizer_in_shards = options.shard_optimizer and accelerator.num_processes > 1
+        optimizer = _optimizer(
+            task.parameter_groups(options), options.learning_rate, in_shards=self.optimizer_in_shards
+        )
+        self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
         self.steps_per_epoch = len(task.batches(0))
         self.total_steps = self.steps_per_epoch * options.epochs
         updates = math.ceil(self.steps_per_epoch / options.accumulate) * options.epochs
@@ -159,31 +185,50 @@ class _Run:
                 writer.add_scalar("loss/train", loss, self.steps_done())
                 advance(1)
                 at_update = position.step % self.options.accumulate == 0
-                if at_update and not last and time.monotonic() - saved_at > self.options.checkpoint_seconds:
+                if at_update and not last and self._agreed(time.monotonic() - saved_at):
                     self._save()
                     saved_at = time.monotonic()
             losses = self._validate()
             writer.add_scalar("loss/validation", losses.mean(), self.steps_done())
         self._end_epoch(losses)
 
+    def _agreed(self, seconds_since_saved: float) -> bool:
+        """Is it time for a checkpoint? The clocks of processes differ, and all of them have to take part in it."""
+        if seconds_since_saved > self.options.checkpoint_seconds:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
+
     def _step(self, rows: Rows, step: int, *, update: bool) -> float:
-        """One batch; gradients are averaged over processes and over ``accumulate`` batches."""
+        """One batch, piece by piece; gradients are summed over the pieces of all processes and averaged over
+        ``accumulate`` batches. Returns the mean loss of the whole batch.
+        """
         accelerator, processes = self.accelerator, self.accelerator.num_processes
-        mine = rows[accelerator.process_index :: processes]
-        # With a share of the batch per process, unequal shares would weigh unequally: undo the plain average.
-        share = len(mine) * processes / len(rows) / self.options.accumulate
-        synchronise = contextlib.nullcontext() if update else accelerator.no_sync(self.model)
-        with synchronise:
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
-                loss = self.task.loss(self.model, mine, self.position.epoch, step)
-            accelerator.backward(loss * share)
+        mine = own_share(accelerator, range(self.pieces))
+        batch_loss = torch.zeros((), device=accelerator.device)
+        for number in mine:
+            piece = rows[number :: self.pieces]
+            share = len(piece) / len(rows)
+            synchronise = update and number == mine[-1]
+            with contextlib.nullcontext() if synchronise else accelerator.no_sync(self.model):
+                # A batch may have fewer rows than pieces; a process without a row has to take part all the same.
+                loss = self._loss(piece if len(piece) else rows[:1], step, number)
+                # Processes are averaged where pieces are to be summed.
+                accelerator.backward(loss * (share * processes / self.options.accumulate))
+            batch_loss += share * loss.detach()
         if update:
             accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
             self.optimizer.step()
             self.scheduler.step()
             self.optimizer.zero_grad()
             self.position.updates += 1
-        return loss.item()
+        return float(accelerator.reduce(batch_loss, "sum").item())
+
+    def _loss(self, piece: Rows, step: int, number: int) -> Tensor:
+        """The loss of one piece of the batch at ``step``, under the noise that belongs to it."""
+        position = [self.options.seed, self.position.epoch, step, number]
+        torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0]))
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
+            return self.task.loss(self.model, piece, self.position.epoch)
 
     def _validate(self) -> NDArray[np.float64]:
         self.model.eval()
@@ -206,6 +251,8 @@ class _Run:
 
     def _save(self) -> None:
         """Write the checkpoint; it appears whole or not at all."""
+        if self.optimizer_in_shards:
+            self.optimizer.optimizer.consolidate_state_dict(to=0)
         if not self.accelerator.is_main_process:
             return
         checkpoint = {
@@ -215,14 +262,12 @@ class _Run:
             "model": weights_of(self.task.model),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
-            "generators": _generators(),
         }
         with replacing(self.directory / CHECKPOINT) as partial:
             torch.save(checkpoint, partial)
 
     def begin(self) -> None:
         """Continue from the checkpoint if there is one of this configuration, else from the initial weights."""
-        torch.manual_seed(self.options.seed + self.accelerator.process_index)
         if not self._resume():
             self._keep_if_best(self._validate(), epoch=-1)
 
@@ -238,7 +283,6 @@ class _Run:
         self.task.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
-        _restore_generators(checkpoint["generators"])
         return True
 
     def restore_best(self) -> None:
@@ -246,13 +290,14 @@ class _Run:
         self.accelerator.wait_for_everyone()
         self.task.model.load_state_dict(load_file(self.directory / BEST_WEIGHTS))
         self.task.model.eval()
+        self.accelerator.wait_for_everyone()  # nobody still reads what the main process goes on to discard
 
     def _writer(self) -> contextlib.AbstractContextManager[Any]:
         """TensorBoard's writer on the main process; elsewhere a sink. Resumed steps replace what a kill left."""
         log = self.directory / "tensorboard"
         if not self.accelerator.is_main_process:
             return contextlib.nullcontext(_Sink())
-        return SummaryWriter(str(log), purge_step=self.steps_done())
+        return SummaryWriter(str(log), purge_step=self.steps_done() + 1)
 
 
 def discard_checkpoint(directory: Path) -> None:
@@ -300,14 +345,11 @@ def shuffled_batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> list
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def _generators() -> dict[str, Any]:
-    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
+def _optimizer(groups: list[dict[str, Any]], learning_rate: float, *, in_shards: bool) -> torch.optim.Optimizer:
+    """AdamW, whole or its states shared out among the processes: both write and read the same checkpoints."""
+    if in_shards:
+        # It brings along a compiler, and that one a deprecation's warning, which nobody else needs.
+        from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: PLC0415
 
-
-def _restore_generators(states: Mapping[str, Any]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate)

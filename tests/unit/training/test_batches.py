@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import BertConfig
 
 from support.small_corpus import small_table
@@ -23,7 +24,7 @@ from ubert_training.tokens import TokenizedReviews
 
 TABLE = small_table()
 SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
-CPU = torch.device("cpu")
+CPU = Accelerator(cpu=True)
 
 
 class Trained:
@@ -58,7 +59,7 @@ class Trained:
         states = np.zeros((starts[-1], 32), dtype=np.float32)
         for row in np.flatnonzero(self.tokens.lengths).tolist():
             states[starts[row] : starts[row + 1]] = encode_batch(
-                self.model.review_encoder, self.tokens, np.array([row]), CPU
+                self.model.review_encoder, self.tokens, np.array([row]), CPU.device
             )[0]
         bank = StateBank(states, starts)
         self.cached = PairSource(table=TABLE, identities=identities, tokens=self.tokens, bank=bank)

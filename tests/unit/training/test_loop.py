@@ -32,22 +32,23 @@ OPTIONS = LoopOptions(
 class Regression:
     """Fits noisy lines by a dropout network; validation asks for ``wanted``, which training may lead away from."""
 
-    def __init__(self, *, wanted: float, fails_after: int | None = None) -> None:
+    def __init__(self, *, wanted: float, fails_after: int | None = None, dropout: float = 0.2) -> None:
         torch.manual_seed(0)
-        self.model: nn.Module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.model: nn.Module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(dropout), nn.Linear(8, 1))
         nn.init.zeros_(self.model[2].weight)
         nn.init.zeros_(self.model[2].bias)
         self.inputs = torch.linspace(-1, 1, 32).unsqueeze(1)
         self.wanted = wanted
+        self.batch_size = OPTIONS.batch_size
         self.left = fails_after
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
         return decayed_groups(self.model, options.weight_decay, {})
 
     def batches(self, epoch: int) -> Sequence[Rows]:
-        return shuffled_batches(np.arange(32), 4, OPTIONS.seed, epoch)
+        return shuffled_batches(np.arange(32), self.batch_size, OPTIONS.seed, epoch)
 
-    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
+    def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
@@ -64,6 +65,7 @@ def weights(task: Regression) -> list[NDArray[np.float32]]:
 
 def run(task: Regression, directory: Path, options: LoopOptions = OPTIONS) -> Position:
     directory.mkdir(exist_ok=True)
+    task.batch_size = options.batch_size
     return train(task, options, directory, Accelerator(cpu=True), "test", "fingerprint")
 
 
@@ -113,6 +115,21 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) 
 def test_accumulated_batches_step_as_one(tmp_path: Path) -> None:
     position = run(Regression(wanted=2.0), tmp_path, replace(OPTIONS, accumulate=3))
     assert position.updates == OPTIONS.epochs * 3  # 3 + 3 + 2 batches an epoch
+
+
+def test_a_batch_in_pieces_steps_as_a_whole_one(tmp_path: Path) -> None:
+    whole, cut = Regression(wanted=2.0, dropout=0.0), Regression(wanted=2.0, dropout=0.0)
+    options = replace(OPTIONS, batch_size=5)  # whose last batch, of two, has fewer rows than pieces
+    run(whole, tmp_path / "whole", options)
+    run(cut, tmp_path / "cut", replace(options, pieces=3))
+    for expected, found in zip(weights(whole), weights(cut), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pieces", [0, 5])
+def test_more_pieces_than_a_batch_has_rows_are_refused(pieces: int) -> None:
+    with pytest.raises(ConfigError, match=f"pieces = {pieces}: use 1 to 4"):
+        replace(OPTIONS, pieces=pieces)
 
 
 def test_a_gain_within_its_noise_is_no_improvement() -> None:

@@ -23,11 +23,13 @@ from ubert_training.commands.options import (
     MaxReviews,
     MaxTokens,
     Out,
+    Pieces,
     Precision,
     Preset,
     RatingBase,
     Reviews,
     Seed,
+    ShardOptimizer,
     SplitFile,
     StateDim,
     States,
@@ -45,6 +47,7 @@ from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, de
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
+from ubert_training.processes import speaks_for_all
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
 
@@ -80,6 +83,8 @@ def finetune_command(
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     checkpoint_seconds: CheckpointSeconds = 30.0,
+    pieces: Pieces = None,
+    shard_optimizer: ShardOptimizer = False,
     device: Device = "auto",
     seed: Seed = 0,
     force: Force = False,
@@ -112,6 +117,8 @@ def finetune_command(
         learning_rate=learning_rate,
         accumulate=accumulate,
         checkpoint_seconds=checkpoint_seconds,
+        pieces=pieces,
+        shard_optimizer=shard_optimizer,
         precision=cast(PrecisionChoice, precision),
         seed=seed,
     )
@@ -132,6 +139,8 @@ def finetune_command(
         states=states or out.with_name("states"),
         force=force,
     )
+    if not speaks_for_all():
+        return
     summary = read_stage(directory)["summary"]
     losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
     console.print(

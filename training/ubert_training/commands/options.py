@@ -41,6 +41,13 @@ LearningRate = Annotated[float | None, typer.Option(help="Peak step size of what
 EncoderLearningRate = Annotated[float | None, typer.Option(help="Peak step size of BERT; the paper's is 3e-5.")]
 TrainableLayers = Annotated[int | None, typer.Option(help="Train only BERT's last layers; unset trains all.")]
 Accumulate = Annotated[int, typer.Option(help="Batches whose gradients are averaged before a step.")]
+Pieces = Annotated[
+    int | None,
+    typer.Option(help="Parts a batch is computed in, each with dropout of its own; unset: one a process."),
+]
+ShardOptimizer = Annotated[
+    bool, typer.Option("--shard-optimizer", help="Each process keeps its share of the optimizer's states.")
+]
 CheckpointSeconds = Annotated[float, typer.Option(help="Work that a killed run repeats, at most.")]
 States = Annotated[Path | None, typer.Option(help="Where cached states lie; unset: states/ beside the run.")]
 Engine = Annotated[EngineName, typer.Option(help="local: this process; ray: the workers of a Ray cluster.")]

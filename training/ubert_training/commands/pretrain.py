@@ -18,10 +18,12 @@ from ubert_training.commands.options import (
     LearningRate,
     MaxLength,
     Out,
+    Pieces,
     Precision,
     Preset,
     Reviews,
     Seed,
+    ShardOptimizer,
     SplitFile,
     StateDim,
     TrainableLayers,
@@ -37,6 +39,7 @@ from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.pretraining.masking import MaskingStrategy
 from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, pretrain
+from ubert_training.processes import speaks_for_all
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
 
@@ -69,6 +72,8 @@ def pretrain_command(
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     checkpoint_seconds: CheckpointSeconds = 30.0,
+    pieces: Pieces = None,
+    shard_optimizer: ShardOptimizer = False,
     device: Device = "auto",
     seed: Seed = 0,
     force: Force = False,
@@ -86,7 +91,6 @@ def pretrain_command(
         id_embeddings=id_embeddings,
     )
     words = load_lexicon(lexicon)
-    console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")
     loop = LoopOptions.of(
         default_loop(config.preset),
         epochs=epochs,
@@ -94,6 +98,8 @@ def pretrain_command(
         learning_rate=learning_rate,
         accumulate=accumulate,
         checkpoint_seconds=checkpoint_seconds,
+        pieces=pieces,
+        shard_optimizer=shard_optimizer,
         precision=cast(PrecisionChoice, precision),
         seed=seed,
     )
@@ -108,6 +114,9 @@ def pretrain_command(
         **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
     )
     directory = pretrain(table, Split.load(split, table), config, words, options, Path(out), force=force)
+    if not speaks_for_all():
+        return
+    console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")
     summary = read_stage(directory)["summary"]
     losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
     console.print(f"{directory}: {summary['reviews']} reviews of {summary['users']} users; validation loss {losses}")

@@ -107,7 +107,7 @@ def rate_part(
     run = FinishedRun.open(table, directory, states=states, device=device)
     config, parts = run.files.config, run.parts
     histories = run.histories(getattr(run.split, part))
-    outputs = network_outputs(FineTuning(run.model), run.source(run.bank), histories, run.device)
+    outputs = network_outputs(FineTuning(run.model), run.source(run.bank), histories, run.accelerator)
     predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
     low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
     return RatedPairs(

@@ -60,14 +60,16 @@ def finetune(
         "pretrained": finished_stage(pretrained, PRETRAIN)["fingerprint"] if pretrained else None,
     }
     stage = Stage(directory, KIND, inputs)
-    if stage.open(force=force):
+    accelerator = make_accelerator(options.device)
+    with accelerator.main_process_first():
+        finished = stage.open(force=force)
+    if finished:
         return directory
     torch.manual_seed(options.loop.seed)
     identities = target_identities(table, split)
     model, tokenizer_json = _initial_model(config, identities, table, split, pretrained)
     tokenizer = ReviewTokenizer(tokenizer_json, config.max_length)
     tokens = TokenizedReviews.of(table.text, tokenizer)
-    accelerator = make_accelerator(options.device)
     freeze_all_but_last(model.review_encoder.bert, 0 if options.mode == "cached" else options.trainable_layers)
     bank = None
     if options.mode == "cached":
@@ -77,7 +79,7 @@ def finetune(
         start_projection(model.review_encoder, tokens, split.train, bank, accelerator.device, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
     known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config)
-    task = FinetuningTask(model, source, known, split, options, accelerator.device)
+    task = FinetuningTask(model, source, known, split, options, accelerator)
     model.to(accelerator.device)
     if config.above_bias:
         solve_prediction_layer(task)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
@@ -19,6 +20,7 @@ from ubert_training.finetuning.pair_batches import PairBatch, PairSource
 from ubert_training.finetuning.rating_parts import RatingParts, blend_share, final_ratings
 from ubert_training.loop import LoopOptions, Position, Rows, decayed_groups, shuffled_batches
 from ubert_training.objectives import rating_loss
+from ubert_training.processes import own_share, put_together
 from ubert_training.splits import Split
 
 EVALUATION_BATCH = 64
@@ -89,14 +91,15 @@ class FinetuningTask:
         known: KnownReviews,
         split: Split,
         options: FinetuneOptions,
-        device: torch.device,
+        accelerator: Accelerator,
     ) -> None:
         self.model: nn.Module = FineTuning(model)
         self.rating_model = model
         self.config = model.config
         self.source = source
         self.options = options
-        self.device = device
+        self.accelerator = accelerator
+        self.device = accelerator.device
         ratings = source.table.rating.astype(np.float64)
         self.training = known.histories(split.train)
         self.validation = known.histories(split.validation)
@@ -119,14 +122,14 @@ class FinetuningTask:
         loop = self.options.loop
         return shuffled_batches(self.readable, loop.batch_size, loop.seed, epoch)
 
-    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:  # noqa: ARG002
+    def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:  # noqa: ARG002
         """Squared error of the rating, or of what is left above the bias model."""
         batch = self.source.batch(self.training, rows).to(self.device)
         return rating_loss(model(batch), self.targets[rows].to(self.device))
 
     def validation_losses(self) -> NDArray[np.float64]:
         """Squared error of the blended rating of each validation pair, in stars²."""
-        outputs = network_outputs(self.model, self.source, self.validation, self.device)
+        outputs = network_outputs(self.model, self.source, self.validation, self.accelerator)
         predicted = final_ratings(self.config, self.bias, self._blend_weight(outputs), self.validation, outputs)
         return np.square(predicted - self.validation_ratings)
 
@@ -136,7 +139,7 @@ class FinetuningTask:
         The ridge solution that training started from is taken whole where no epoch was better: leave-one-out over
         the training pairs has fitted its size more closely than the few validation pairs could.
         """
-        outputs = network_outputs(self.model, self.source, self.validation, self.device)
+        outputs = network_outputs(self.model, self.source, self.validation, self.accelerator)
         ridge_stands = position.best_epoch == -1 and self.config.above_bias
         blend_weight = 1.0 if ridge_stands else self._blend_weight(outputs)
         predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
@@ -169,9 +172,10 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
     task.model.eval()
     with handle, torch.inference_mode():
-        for index, batch in task.source.batches(task.training, EVALUATION_BATCH):
-            task.model(batch.to(task.device))
+        for index in own_share(task.accelerator, task.source.batch_indexes(task.training, EVALUATION_BATCH)):
+            task.model(task.source.batch(task.training, index).to(task.device))
             inputs[index] = joined.pop().numpy()
+    inputs = put_together(task.accelerator, inputs)
     rows = task.readable
     dim = layer.output.in_features // 4
     heard = np.r_[0:dim, 2 * dim : 3 * dim]  # û and î of [û; tᵘ; î; tⁱ]
@@ -186,14 +190,18 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
 
 
 def network_outputs(
-    model: nn.Module, source: PairSource, histories: Histories, device: torch.device
+    model: nn.Module, source: PairSource, histories: Histories, accelerator: Accelerator
 ) -> NDArray[np.float64]:
-    """Network output of each pair, (P,), in evaluation mode and fp32. Pairs without text on a side count as 0."""
+    """Network output of each pair, (P,), in evaluation mode and fp32. Pairs without text on a side count as 0.
+
+    To be called by all processes, which share the work.
+    """
     model.eval()
     outputs = np.zeros(len(histories))
     readable = histories.has_both_sides
     with torch.inference_mode():
-        for index, batch in source.batches(histories, EVALUATION_BATCH):
-            outputs[index] = model(batch.to(device)).double().cpu().numpy()
+        for index in own_share(accelerator, source.batch_indexes(histories, EVALUATION_BATCH)):
+            batch = source.batch(histories, index).to(accelerator.device)
+            outputs[index] = model(batch).double().cpu().numpy()
     outputs[~readable] = 0.0
-    return outputs
+    return put_together(accelerator, outputs)

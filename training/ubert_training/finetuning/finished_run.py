@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.devices import DeviceChoice, make_accelerator
@@ -30,7 +31,7 @@ class FinishedRun:
     tokens: TokenizedReviews
     model: RatingModel
     bank: StateBank
-    device: torch.device
+    accelerator: Accelerator
 
     @classmethod
     def open(cls, table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> "FinishedRun":
@@ -51,8 +52,13 @@ class FinishedRun:
             tokens=tokens,
             model=model,
             bank=cached_states(states, model, tokens, tokenizer, accelerator.device),
-            device=accelerator.device,
+            accelerator=accelerator,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.accelerator.device  # type: ignore[no-any-return]
 
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of pairs that training has not read: what the training part says of them."""

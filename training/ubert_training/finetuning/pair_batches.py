@@ -1,6 +1,6 @@
 """Pairs, the two sides of their histories and the reviews these name, as padded tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,17 +85,15 @@ class PairSource:
             token_mask=token_mask,
         )
 
-    def batches(self, histories: Histories, batch_size: int) -> Iterator[tuple[Rows, PairBatch]]:
-        """All pairs, in batches of similar size to waste little padding, with their positions."""
+    def batch_indexes(self, histories: Histories, batch_size: int) -> list[Rows]:
+        """The positions of all pairs, in batches of similar size to waste little padding."""
         lengths = np.diff(self._starts)
         sizes = [
             int(lengths[user].sum() + lengths[item].sum())
             for user, item in zip(histories.user_rows, histories.item_rows, strict=True)
         ]
         order = np.argsort(sizes, kind="stable")
-        for start in range(0, len(order), batch_size):
-            index = order[start : start + batch_size]
-            yield index, self.batch(histories, index)
+        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
     @property
     def _starts(self) -> NDArray[np.int64]:

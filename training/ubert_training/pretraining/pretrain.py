@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from ubert_training.objectives import pretraining_loss
 from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.masking import Masker, MaskingStrategy
+from ubert_training.processes import own_share, put_together
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import Stage, digest_of
@@ -94,7 +96,10 @@ def pretrain(
             "lexicon": lexicon.digest,
         },
     )
-    if stage.open(force=force):
+    accelerator = make_accelerator(options.device)
+    with accelerator.main_process_first():
+        finished = stage.open(force=force)
+    if finished:
         return directory
     torch.manual_seed(options.loop.seed)
     backbone = load_backbone(config.backbone)
@@ -108,11 +113,10 @@ def pretrain(
     identities = Identities(users, IdTable(()), domains, {}, domains.identifiers[0])
     mean_rating = float(table.rating[rows].mean())
     model = PretrainingModel(encoder, config, users=len(users), domains=len(domains), mean_rating=mean_rating)
-    accelerator = make_accelerator(options.device)
     tokenizer = ReviewTokenizer(backbone.tokenizer_json, config.pretrain_max_length)
     masker = Masker(tokenizer, lexicon.words, options.masking)
     user_rows = np.where(np.isin(rows, split.rows), UNKNOWN, [identities.users.row(table.user[row]) for row in rows])
-    task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator.device)
+    task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator)
     start_projection(encoder, task.tokens, task.training_rows, None, accelerator.device, options.loop.seed)
     position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
     if accelerator.is_main_process:
@@ -146,11 +150,12 @@ class PretrainingTask:
         tokenizer: ReviewTokenizer,
         masker: Masker,
         options: PretrainOptions,
-        device: torch.device,
+        accelerator: Accelerator,
     ) -> None:
         self.model: nn.Module = model
         self.options = options
-        self.device = device
+        self.accelerator = accelerator
+        self.device = accelerator.device
         self.masker = masker
         texts = [table.text[row] for row in rows.tolist()]
         self.tokens = TokenizedReviews.of(texts, tokenizer)
@@ -183,25 +188,26 @@ class PretrainingTask:
         order = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
         return [batches[index] for index in order]
 
-    def loss(self, model: nn.Module, rows: Rows, epoch: int, step: int) -> Tensor:
-        """Eq. 9; masks follow from (seed, epoch, step)."""
-        return self._loss(model, rows, np.random.default_rng([self.options.loop.seed, 13, epoch, step]))
+    def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:
+        """Eq. 9; a review's mask follows from (seed, epoch)."""
+        return self._loss(model, rows, [self.options.loop.seed, 13, epoch])
 
     def validation_losses(self) -> NDArray[np.float64]:
         """Eq. 9 over the held-out reviews, under the same masks every time; a batch's mean stands for each of it."""
-        batches = self.tokens.length_buckets(self.validation_rows, token_budget=4096)
-        losses = [
-            np.full(len(rows), self._loss(self.model, rows, np.random.default_rng([17, number])).item())
-            for number, rows in enumerate(batches)
-        ]
-        return np.concatenate(losses)
+        batches = list(self.tokens.length_buckets(self.validation_rows, token_budget=4096))
+        losses = np.zeros(len(self.validation_rows))
+        for rows in own_share(self.accelerator, batches):
+            losses[np.searchsorted(self.validation_rows, rows)] = self._loss(self.model, rows, [17]).item()
+        return put_together(self.accelerator, losses)
 
-    def _loss(self, model: nn.Module, rows: Rows, rng: np.random.Generator) -> Tensor:
+    def _loss(self, model: nn.Module, rows: Rows, seed: list[int]) -> Tensor:
+        """Eq. 9; what is hidden of a review follows from the seed and its row, whatever stands beside it."""
         token_ids, token_mask = self.tokens.padded(rows)
         predicted_mask = torch.zeros_like(token_mask)
         shown = token_ids.clone()
         for index, row in enumerate(rows.tolist()):
             length = int(self.tokens.lengths[row])
+            rng = np.random.default_rng([*seed, row])
             visible, predicted = self.masker.mask(token_ids[index, :length].numpy(), self.maskable[row], rng)
             shown[index, :length] = torch.from_numpy(visible)
             predicted_mask[index, :length] = torch.from_numpy(predicted)

@@ -53,7 +53,7 @@ class ReadPairs:
     def ratings(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Ratings in stars, (P,), from states as ``StateCodec.decode_many`` gives them for the reviews at ``rows``."""
         source = self.run.source(self._bank(states, offsets))
-        outputs = network_outputs(StoredStates(self.run.model), source, self.histories, self.run.device)
+        outputs = network_outputs(StoredStates(self.run.model), source, self.histories, self.run.accelerator)
         parts = self.run.parts
         return final_ratings(self.run.files.config, parts.bias, parts.blend_weight, self.histories, outputs)
 

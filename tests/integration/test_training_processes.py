@@ -1,0 +1,96 @@
+"""Several processes train what one process trains: by the same losses, from one another's checkpoints."""
+
+import signal
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from support.training_stage import TinyCorpus, end_at_a_checkpoint, on_one_process, on_processes, run_to_the_end
+from ubert_model.bundle import WEIGHTS
+from ubert_training.cli import main
+from ubert_training.loop import CHECKPOINT
+
+# Dropout stays on: the two pieces of a batch draw the same in one process as in two. In bfloat16 the noise of
+# floating point would be that of three digits.
+SHARED = ["--pieces", "2", "--precision", "fp32", "--batch-size", "8", "--seed", "3"]
+STAGES = {
+    "pretrain": ["pretrain", "--epochs", "3", "--accumulate", "2", *SHARED],
+    "cached": ["finetune", "--epochs", "12", "--shard-optimizer", *SHARED],
+    "end-to-end": ["finetune", "--epochs", "3", "--mode", "end-to-end", "--shard-optimizer", *SHARED],
+}
+Trained = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> TinyCorpus:
+    return TinyCorpus.write(tmp_path_factory.mktemp("corpus"), target="domain-0")
+
+
+@pytest.fixture(scope="module")
+def trained(corpus: TinyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A stage as one process trains it, without a stop."""
+
+    @cache
+    def by_one_process(stage: str) -> Path:
+        directory = tmp_path_factory.mktemp("one") / "run"
+        with pytest.raises(SystemExit) as ended:
+            main(arguments(corpus, stage, directory))
+        assert ended.value.code == 0
+        return directory
+
+    return by_one_process
+
+
+def arguments(corpus: TinyCorpus, stage: str, out: Path) -> list[str]:
+    name, *flags = STAGES[stage]
+    return corpus.arguments(name, out, *flags)
+
+
+def curve(directory: Path, name: str) -> NDArray[np.float64]:
+    """Step and loss of every point that TensorBoard shows, (P, 2)."""
+    events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return np.array([(event.step, event.value) for event in events.Scalars(name)])
+
+
+def assert_same_weights(directory: Path, expected: Path) -> None:
+    found, weights = load_file(directory / WEIGHTS), load_file(expected / WEIGHTS)
+    assert found.keys() == weights.keys()
+    for name, weight in weights.items():
+        np.testing.assert_allclose(found[name], weight, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "end-to-end"])
+def test_two_processes_go_down_the_loss_curve_of_one(
+    stage: str, corpus: TinyCorpus, trained: Trained, tmp_path: Path
+) -> None:
+    run_to_the_end(on_processes(2, arguments(corpus, stage, tmp_path / "run")))
+    for name in ("loss/train", "loss/validation"):
+        expected = curve(trained(stage), name)
+        assert len(expected) > 1
+        np.testing.assert_allclose(curve(tmp_path / "run", name), expected, rtol=1e-4)
+    assert_same_weights(tmp_path / "run", trained(stage))
+
+
+def test_a_checkpoint_of_one_process_is_continued_by_two(corpus: TinyCorpus, trained: Trained, tmp_path: Path) -> None:
+    stage = arguments(corpus, "pretrain", tmp_path / "run")
+    end_at_a_checkpoint(on_one_process(stage), tmp_path / "run" / CHECKPOINT, signal.SIGKILL)
+    run_to_the_end(on_processes(2, stage))
+    assert_same_weights(tmp_path / "run", trained("pretrain"))
+
+
+def test_a_checkpoint_of_two_processes_with_a_shared_optimizer_is_continued_by_one(
+    corpus: TinyCorpus, trained: Trained, tmp_path: Path
+) -> None:
+    stage = arguments(corpus, "cached", tmp_path / "run")
+    end_at_a_checkpoint(on_processes(2, stage), tmp_path / "run" / CHECKPOINT, signal.SIGTERM)
+    assert not (tmp_path / "run" / WEIGHTS).exists()
+    with pytest.raises(SystemExit) as ended:
+        main(stage)
+    assert ended.value.code == 0
+    assert_same_weights(tmp_path / "run", trained("cached"))

@@ -1,0 +1,68 @@
+"""Training stages as their users start them: on one process or several, killed in the middle or not."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from signal import Signals
+from typing import Self
+
+import numpy as np
+
+from support.small_corpus import small_table
+from ubert_training.splits import random_split
+
+TIMEOUT_S = 240
+SAVED_STEPS_S = 0.3
+"""After the first checkpoint others follow, so that a kill comes somewhere in the middle."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyCorpus:
+    """What the commands of training read."""
+
+    directory: Path
+
+    @classmethod
+    def write(cls, directory: Path, *, target: str | None = None) -> Self:
+        """``target``: the domain to predict in; None takes all."""
+        table = small_table(users=40)
+        rows = np.arange(len(table)) if target is None else table.rows_of_domains(target)
+        table.save(directory / "reviews.parquet")
+        random_split(table, rows, seed=0).save(directory / "split.parquet", table)
+        (directory / "words.txt").write_text("good\nsolid\nexcellent\nlove\nterrible\njunk\nweak\ndecent\n")
+        return cls(directory=directory)
+
+    def arguments(self, name: str, out: Path, *flags: str) -> list[str]:
+        """``ubert``'s arguments for a stage that saves a checkpoint at every step."""
+        lexicon = ["--lexicon", str(self.directory / "words.txt")] if name == "pretrain" else []
+        shared = ["--reviews", str(self.directory), "--split", str(self.directory / "split.parquet"), "--out", str(out)]
+        return [name, *shared, "--preset", "tiny", "--checkpoint-seconds", "0", *lexicon, *flags]
+
+
+def on_one_process(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "ubert_training.cli", *arguments]
+
+
+def on_processes(count: int, arguments: Sequence[str]) -> list[str]:
+    """Under torchrun, which finds a free port by itself."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    return [sys.executable, *launcher, "-m", "ubert_training.cli", *arguments]
+
+
+def run_to_the_end(command: Sequence[str]) -> None:
+    done = subprocess.run(command, timeout=TIMEOUT_S, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def end_at_a_checkpoint(command: Sequence[str], checkpoint: Path, signal: Signals) -> None:
+    """Start, wait until some steps are saved, and send the signal; it must be what ends the stage."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(SAVED_STEPS_S)
+    process.send_signal(signal)
+    assert process.wait(timeout=TIMEOUT_S) != 0, "the stage ended before it could be stopped: give it more work"
