@@ -47,6 +47,10 @@ class NoShadowError(UbertError):
     """There is no bundle beside the live one."""
 
 
+class NotTheShadowError(UbertError):
+    """A bundle was to be promoted that is neither the live one nor its shadow."""
+
+
 class DeadlineError(UbertError):
     """The time that a request was given has passed before there was an answer."""
 

@@ -22,6 +22,7 @@ from ubert_service.errors import (
     LostRevisionError,
     NoShadowError,
     NotReadyError,
+    NotTheShadowError,
     OverloadedError,
     ReviewNameTakenError,
     UnauthenticatedError,
@@ -79,6 +80,7 @@ REVIEW_NAME_TAKEN = ProblemType(
     name="review-name-taken", status=409, title="This review_id stands for a review of another user or item"
 )
 NO_SHADOW = ProblemType(name="no-shadow", status=409, title="There is no shadow bundle")
+NOT_THE_SHADOW = ProblemType(name="not-the-shadow", status=409, title="Another bundle is the shadow")
 NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
 DEVICE_UNAVAILABLE = ProblemType(
     name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
@@ -103,6 +105,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     LostRevisionError: LOST_REVISION,
     NotReadyError: NOT_READY,
     NoShadowError: NO_SHADOW,
+    NotTheShadowError: NOT_THE_SHADOW,
     OverloadedError: OVERLOADED,
     DeadlineError: DEADLINE_PASSED,
     CallerGoneError: CALLER_GONE,

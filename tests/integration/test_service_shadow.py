@@ -133,6 +133,18 @@ def test_an_operator_promotes_the_shadow_and_takes_it_back(
         assert predict(client) == alone[live]
 
 
+def test_a_bundle_is_promoted_by_its_name_once_however_often_that_is_asked(
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle
+) -> None:
+    operator, ids = clients["operator"], [bundle.manifest.bundle_id for bundle in (tiny.bundle, other)]
+    for live, shadow in ((1, 0), (1, 0), (0, 1), (0, 1)):
+        promoted = operator.post("/admin/promote", params={"bundle": ids[live]}).raise_for_status().json()
+        assert promoted == {"bundle": ids[live], "shadow": ids[shadow]}
+    refused = operator.post("/admin/promote", params={"bundle": "a third"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:u-bert:problem:not-the-shadow")
+    assert clients["caller"].get("/version").json()["bundle"] == ids[0]
+
+
 def test_a_review_is_written_and_removed_for_both(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
 ) -> None:

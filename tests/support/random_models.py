@@ -66,11 +66,11 @@ def tiny_config(**options: Any) -> ModelConfig:
     return ModelConfig.from_json({**preset("tiny").to_json(), **options})
 
 
-def rating_model(**options: Any) -> RatingModel:
+def rating_model(*, seed: int = 0, **options: Any) -> RatingModel:
     config = tiny_config(**options)
     encoder = ReviewEncoder.from_config(bert_config(), config.state_dim)
     model = RatingModel(encoder, config, users=USERS, items=ITEMS, domains=DOMAINS, mean_rating=MEAN_RATING)
-    return randomized(model)
+    return randomized(model, seed)
 
 
 def pretraining_model(**options: Any) -> PretrainingModel:

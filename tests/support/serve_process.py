@@ -16,10 +16,10 @@ _SECONDS_TO_START = 20.0
 
 
 class ServeProcess:
-    """Started on entry, killed on exit if it still runs. ``client`` talks to it."""
+    """Started on entry, killed on exit if it still runs. ``client`` talks to it. ``port`` 0: any free one."""
 
-    def __init__(self, *arguments: str) -> None:
-        self._command = [sys.executable, "-m", "ubert_service.cli", *arguments, "--port", "0"]
+    def __init__(self, *arguments: str, port: int = 0) -> None:
+        self._command = [sys.executable, "-m", "ubert_service.cli", *arguments, "--port", str(port)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)

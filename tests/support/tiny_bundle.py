@@ -54,9 +54,11 @@ class TinyBundle:
     model: RatingModel
 
 
-def write_tiny_bundle(path: Path) -> TinyBundle:
+def write_tiny_bundle(path: Path, *, seed: int = 0) -> TinyBundle:
     """Known users ``u0``…, items ``i0``… in domains ``d0`` and ``d1``, and the files that the service reads."""
-    model = rating_model()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the weights that are drawn before ``seed`` adds to them
+        model = rating_model(seed=seed)
     domains = IdTable(f"d{number}" for number in range(DOMAINS))
     items = IdTable(f"i{number}" for number in range(ITEMS))
     identities = Identities(
@@ -81,7 +83,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
     manifest = Manifest(
         config=model.config,
         state_dim=model.review_encoder.dim,
-        encoder_digest="random weights of seed 0",
+        encoder_digest=f"random weights of seed {seed}",
         bias=BIAS,
         blend_weight=BLEND_WEIGHT,
         intervals=INTERVALS,

@@ -116,6 +116,14 @@ def test_the_service_reads_the_bundle_that_the_job_writes(monkeypatch: pytest.Mo
     assert '--out "$work/bundle"' in (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
 
 
+def test_a_bundle_and_its_shadow_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = service_settings(load_compose(BASE, environment={})["services"]["service"], monkeypatch)
+    assert (alone.shadow_bundle, alone.api_keys) == (None, None)
+    chosen = {"UBERT_BUNDLE": "/data/a", "UBERT_SHADOW_BUNDLE": "/data/b", "UBERT_API_KEYS": "/data/keys.toml"}
+    both = service_settings(load_compose(BASE, environment=chosen)["services"]["service"], monkeypatch)
+    assert (both.bundle, both.shadow_bundle, both.api_keys) == tuple(map(Path, chosen.values()))
+
+
 def test_redis_is_reached_by_its_default_address_only_over_the_inner_network() -> None:
     compose = load_compose(BASE)
     services = compose["services"]

@@ -86,9 +86,9 @@ class AsyncClient:
         """Remove a stored set. Raises ``NotFoundError`` if there is none."""
         await self._do(calls.remove_candidate_set(name))
 
-    async def promote(self) -> PromotionAnswer:
-        """Let the shadow bundle answer; needs an admin key."""
-        return await self._do(calls.promote())
+    async def promote(self, bundle: str | None = None) -> PromotionAnswer:
+        """Let the shadow bundle answer, or the one that is named; needs an admin key."""
+        return await self._do(calls.promote(bundle))
 
     async def write_review(self, request: ReviewRequest) -> ReviewAnswer:
         """Store a review. The next prediction over the same store reads it."""

@@ -86,9 +86,9 @@ class Client:
         """Remove a stored set. Raises ``NotFoundError`` if there is none."""
         self._do(calls.remove_candidate_set(name))
 
-    def promote(self) -> PromotionAnswer:
-        """Let the shadow bundle answer; needs an admin key."""
-        return self._do(calls.promote())
+    def promote(self, bundle: str | None = None) -> PromotionAnswer:
+        """Let the shadow bundle answer, or the one that is named; needs an admin key."""
+        return self._do(calls.promote(bundle))
 
     def write_review(self, request: ReviewRequest) -> ReviewAnswer:
         """Store a review. The next prediction over the same store reads it."""

@@ -77,9 +77,14 @@ def remove_candidate_set(name: str) -> Call[bool]:
     return Call(method="DELETE", path=path, read=lambda _: True, absent_if_repeated=True)
 
 
-def promote() -> Call[PromotionAnswer]:
-    # Sent twice it would take back what it did.
-    return Call(method="POST", path="/admin/promote", read=_reader(PromotionAnswer), asked_again=False)
+def promote(bundle: str | None) -> Call[PromotionAnswer]:
+    return Call(
+        method="POST",
+        path="/admin/promote",
+        query=_given(bundle=bundle),
+        read=_reader(PromotionAnswer),
+        asked_again=bundle is not None,  # without a name, the second takes back what the first did
+    )
 
 
 def write_review(request: ReviewRequest) -> Call[ReviewAnswer]:

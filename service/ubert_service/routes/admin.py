@@ -1,12 +1,26 @@
 """``/admin``: what only an operator may do."""
 
+from functools import partial
+from typing import Annotated
+
 import anyio.to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 
 from ubert_service.context import ServiceDependency
 from ubert_service.errors import ForbiddenError
-from ubert_service.problems import ACCESS_PROBLEMS, INTERNAL, NO_SHADOW, NOT_READY, OVERLOADED, documented
+from ubert_service.problems import (
+    ACCESS_PROBLEMS,
+    INTERNAL,
+    INVALID_REQUEST,
+    NO_SHADOW,
+    NOT_READY,
+    NOT_THE_SHADOW,
+    OVERLOADED,
+    documented,
+)
 from ubert_service.schemas import PromotionAnswer
+
+_LONGEST_ID = 128
 
 router = APIRouter(prefix="/admin", tags=["operation"])
 
@@ -14,13 +28,24 @@ router = APIRouter(prefix="/admin", tags=["operation"])
 @router.post(
     "/promote",
     summary="Let the shadow bundle answer",
-    responses=documented(*ACCESS_PROBLEMS, NO_SHADOW, NOT_READY, OVERLOADED, INTERNAL),
+    responses=documented(*ACCESS_PROBLEMS, INVALID_REQUEST, NO_SHADOW, NOT_THE_SHADOW, NOT_READY, OVERLOADED, INTERNAL),
 )
-async def promote(request: Request, context: ServiceDependency) -> PromotionAnswer:
+async def promote(
+    request: Request,
+    context: ServiceDependency,
+    bundle: Annotated[
+        str | None,
+        Query(
+            min_length=1,
+            max_length=_LONGEST_ID,
+            description="The bundle that is to answer; where it does already, nothing changes. Unset: the shadow.",
+        ),
+    ] = None,
+) -> PromotionAnswer:
     """Swap the live bundle and its shadow, at once for every request that comes after; a request that is being
     answered keeps to the bundle it began with. Needs an API key with the scope `admin`, even where no other call does.
     """
     if getattr(request.state, "caller", None) is None:
         raise ForbiddenError("the service runs without API keys; start it with --api-keys, or send it SIGHUP instead")
-    roles = await anyio.to_thread.run_sync(context.bundles.promote, limiter=context.checking)
+    roles = await anyio.to_thread.run_sync(partial(context.bundles.promote, bundle), limiter=context.checking)
     return PromotionAnswer(bundle=roles.live.bundle_id, shadow=roles.shadow.bundle_id if roles.shadow else None)

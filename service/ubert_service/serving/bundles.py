@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from threading import Lock
 
 from ubert_model.states import Revision
-from ubert_service.errors import NoShadowError, NotReadyError, UnknownReviewError
+from ubert_service.errors import NoShadowError, NotReadyError, NotTheShadowError, UnknownReviewError
 from ubert_service.reviews.review_book import NewReview, WrittenReview
 from ubert_service.serving.served import ServedBundle
 
@@ -59,15 +59,22 @@ class Bundles:
         self.roles = Roles(live=live, shadow=shadow)
         self._promoting = Lock()
 
-    def promote(self) -> Roles:
+    def promote(self, bundle_id: str | None = None) -> Roles:
         """The shadow answers from now on, and what has answered becomes the shadow; promoting again takes it back.
 
-        Asks the store once. Raises ``NoShadowError``, and ``NotReadyError`` for a shadow that could not answer.
+        ``bundle_id`` names the one that is to answer: where it does already, nothing changes. Asks the store once.
+        Raises ``NoShadowError``, ``NotTheShadowError``, and ``NotReadyError`` for a shadow that could not answer.
         """
         with self._promoting:
             live, shadow = self.roles.live, self.roles.shadow
+            if bundle_id == live.bundle_id:
+                return self.roles
             if shadow is None:
                 raise NoShadowError("there is no shadow bundle to promote; start the service with --shadow-bundle")
+            if bundle_id not in (None, shadow.bundle_id):
+                raise NotTheShadowError(
+                    f"bundle {bundle_id} is not here: {live.bundle_id} answers and {shadow.bundle_id} is its shadow"
+                )
             if obstacles := shadow.obstacles():
                 raise NotReadyError("; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles))
             self.roles = Roles(live=shadow, shadow=live)

@@ -1,0 +1,206 @@
+"""Three replicas behind HAProxy as it ships: restarts, writes, users, and a new bundle, all under load."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from support.app_settings import settings_for
+from support.fleet import HOSTS, Fleet, load
+from support.haproxy import haproxy_path
+from support.redis_server import RedisServer
+from support.tiny_bundle import TinyBundle, random_corpus, write_tiny_bundle
+from ubert_model.errors import InputError
+from ubert_model.states import open_store
+from ubert_service import promote_cli
+from ubert_service.access import new_key
+from ubert_service.scoring.histories import Pair
+from ubert_service.serving.served import ServedBundle
+from ubert_training.cli import make_app
+
+pytestmark = pytest.mark.skipif(haproxy_path() is None, reason="HAProxy is not installed: apt-get install haproxy")
+
+LAG_S = 0.5
+PAIRS = [Pair(f"u{user}", f"i{item}") for user in range(8) for item in range(4)]
+LEAST_APART = 0.01
+"""Stars that two bundles' ratings of a pair must differ by, to tell which of them has rated it."""
+REVIEW = {"user": "u1", "item": "i13", "rating": 1, "text": "A board, bought cheap, came back."}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A fleet, and what each of its two bundles rates the pairs by itself. ``live`` names the one that answers."""
+
+    fleet: Fleet
+    blue: TinyBundle
+    green: TinyBundle
+    store_url: str
+    common: Sequence[str]
+    key: str
+    alone: Mapping[str, Mapping[Pair, float]]
+
+    def promote(self, bundle: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> Result:
+        """As in a container of the project: the name ``service`` stands for every replica."""
+        resolve = socket.getaddrinfo
+
+        def as_docker(host: Any, *rest: Any, **named: Any) -> Any:
+            if host != "service":
+                return resolve(host, *rest, **named)
+            return [found for replica in HOSTS for found in resolve(replica, *rest, **named)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", as_docker)
+        url = f"http://service:{self.fleet.port}"
+        arguments = [bundle.bundle.manifest.bundle_id, "--url", url, "--all-addresses"]
+        return CliRunner().invoke(promote_cli.app, arguments, env={"UBERT_API_KEY": self.key})
+
+    def unlike_its_bundle(self, answered: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The predictions that are not what the bundle of their answer rates."""
+        return [
+            (answer["bundle"], one)
+            for answer in answered
+            for one in answer["predictions"]
+            if one["rating"] != pytest.approx(self.alone[answer["bundle"]][Pair(one["user"], one["item"])], abs=1e-4)
+        ]
+
+    def drop(self, bundle: TinyBundle) -> Result:
+        version = bundle.bundle.manifest.namespace("fp32").version
+        arguments = ["states", "drop", "--store", self.store_url, "--namespace", version, "--yes"]
+        return CliRunner().invoke(make_app(["states"]), arguments)
+
+
+@pytest.fixture(scope="module")
+def site(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Every replica has loaded both bundles, until the second test restarts them with green alone."""
+    folder = tmp_path_factory.mktemp("site")
+    green = write_tiny_bundle(folder / "green", seed=1)
+    key, table = new_key("operator", ["read", "write", "admin"])
+    (folder / "keys.toml").write_text(table, encoding="utf-8")
+    with RedisServer() as server:
+        alone = {}
+        with closing(open_store(server.url)) as store:
+            for one in (tiny, green):
+                random_corpus(one.model, users=8, items=12, reviews=48).write(store, one.bundle)
+                rated = ServedBundle.load(settings_for(one.bundle), store).engine.score(PAIRS)
+                alone[one.bundle.manifest.bundle_id] = {prediction.pair: prediction.rating for prediction in rated}
+        common = ["--store", server.url, "--codec", "fp32", "--device", "cpu", "--threads", "1", "--concurrency", "1"]
+        common += ["--api-keys", str(folder / "keys.toml"), "--resident-lag", str(LAG_S)]
+        both = ["--bundle", str(tiny.bundle.path), "--shadow-bundle", str(green.bundle.path)]
+        with Fleet(folder, [*common, *both], {"Authorization": f"Bearer {key}"}) as fleet:
+            yield Site(fleet=fleet, blue=tiny, green=green, store_url=server.url, common=common, key=key, alone=alone)
+
+
+@pytest.fixture
+def questions(site: Site) -> list[dict[str, Any]]:
+    """Requests of four pairs each, which the two bundles rate differently."""
+    blue, green = site.alone.values()
+    apart = [pair for pair in PAIRS if abs(blue[pair] - green[pair]) > LEAST_APART]
+    assert len(apart) >= 8
+    asked = [{"user": pair.user, "item": pair.item} for pair in apart]
+    return [{"pairs": asked[first : first + 4]} for first in range(0, len(asked), 4)]
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15.0
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def asked_for(user: str) -> dict[str, Any]:
+    return {"pairs": [{"user": user, "item": "i1"}]}
+
+
+def test_bundles_change_places_on_every_replica_under_load_and_no_answer_mixes_them(
+    site: Site, questions: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lives(bundle: TinyBundle) -> bool:
+        told = [replica.client.get("/version").json()["bundle"] for replica in site.fleet.replicas]
+        return told == [bundle.bundle.manifest.bundle_id] * 3
+
+    with load(site.fleet, questions) as answered:
+        assert lives(site.blue)
+        for bundle in (site.green, site.green, site.blue):
+            done = site.promote(bundle, monkeypatch)
+            assert done.exit_code == 0, done.output
+            assert lives(bundle)
+            seen = len(answered.bodies)
+            eventually(lambda seen=seen: len(answered.bodies) > seen + 20)
+            # Each of four callers may have had a question under way.
+            assert {body["bundle"] for body in answered.bodies[seen + 4 :]} == {bundle.bundle.manifest.bundle_id}
+        for bundle in (site.green, site.blue):
+            for replica in site.fleet.replicas:
+                replica.hang_up()
+            eventually(lambda bundle=bundle: lives(bundle))
+    assert answered.failed == []
+    assert {body["bundle"] for body in answered.bodies} == set(site.alone)
+    assert site.unlike_its_bundle(answered.bodies) == []
+
+
+def test_a_rolling_restart_fails_no_request_and_what_it_has_left_can_be_dropped_and_not_before(
+    site: Site, questions: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(site.fleet, questions) as answered:
+        assert site.promote(site.green, monkeypatch).exit_code == 0
+        refused = site.drop(site.blue)
+        assert isinstance(refused.exception, InputError)
+        assert str(refused.exception).count(f"{socket.gethostname()}/") == 3
+        site.fleet.restart_in_turn([*site.common, "--bundle", str(site.green.bundle.path)])
+        dropped = site.drop(site.blue)
+        assert dropped.exit_code == 0, dropped.output
+        seen = len(answered.bodies)
+        eventually(lambda: len(answered.bodies) > seen + 20)
+    assert answered.failed == []
+    assert len(answered.bodies) > 100
+    assert {body["bundle"] for body in answered.bodies[seen:]} == {site.green.bundle.manifest.bundle_id}
+    assert site.unlike_its_bundle(answered.bodies) == []
+    assert isinstance(site.drop(site.green).exception, InputError)
+
+
+def test_a_review_is_seen_by_every_replica_within_the_lag_and_at_once_with_its_version(site: Site) -> None:
+    one, *others = (replica.client for replica in site.fleet.replicas)
+
+    def rating(client: httpx.Client, **headers: str) -> float:
+        (rated,) = (
+            client.post("/predict", json=asked_for("u1"), headers=headers).raise_for_status().json()["predictions"]
+        )
+        return float(rated["rating"])
+
+    before = rating(one)
+    written = one.post("/reviews", json=REVIEW).raise_for_status()
+    version = {"X-Read-Version": written.headers["X-Read-Version"]}
+    after = rating(one)
+    assert after != before
+    assert [rating(client, **version) for client in (*others, *site.fleet.proxies.values())] == [after] * 4
+    where = {"user": REVIEW["user"], "item": REVIEW["item"]}
+    one.delete(f"/reviews/{written.json()['review_id']}", params=where).raise_for_status()
+    time.sleep(LAG_S)
+    assert [rating(client) for client in (one, *others, *site.fleet.proxies.values())] == [before] * 5
+
+
+def test_a_user_keeps_to_one_replica_and_only_a_dead_replicas_users_move(site: Site) -> None:
+    users = [f"shopper-{number}" for number in range(24)]
+
+    def replicas_of_users() -> dict[str, int]:
+        return {user: site.fleet.who_answers("by-user", "/predict", asked_for(user)) for user in users}
+
+    before = replicas_of_users()
+    assert set(before.values()) == {0, 1, 2}
+    assert replicas_of_users() == before
+    for user in users[:6]:
+        ranked = {"user": user, "candidates": ["i1", "i2"]}
+        assert site.fleet.who_answers("by-user", "/rank", ranked) == before[user]
+    site.fleet.replicas[0].kill()
+    during = replicas_of_users()
+    assert {user: replica for user, replica in during.items() if before[user] != 0} == {
+        user: replica for user, replica in before.items() if replica != 0
+    }
+    assert 0 not in during.values()
+    site.fleet.start_again(0)
+    eventually(lambda: replicas_of_users() == before)

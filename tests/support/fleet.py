@@ -1,0 +1,143 @@
+"""Replicas of the service as the compose file runs them: one store, one name, HAProxy before them."""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from support.haproxy import HaProxy
+from support.name_server import NameServer
+from support.redis_server import free_port
+from support.running_app import wait_until_ready
+from support.serve_process import ServeProcess
+
+HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
+_BALANCES = ("any", "by-user")
+_SECONDS_TO_NOTICE = 15.0
+
+
+class Fleet:
+    """Three replicas on one port of three addresses. ``proxies``: a client of HAProxy by each way of balancing."""
+
+    def __init__(self, directory: Path, arguments: Sequence[str], headers: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._arguments = arguments
+        self.headers = headers
+        self._numbers = itertools.count()
+        self.port = free_port()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            with ThreadPoolExecutor(len(HOSTS)) as threads:
+                self.replicas = list(threads.map(self._start, HOSTS))
+            stack.callback(self._kill_all)
+            names = stack.enter_context(NameServer(HOSTS))
+            self.proxies: dict[str, httpx.Client] = {}
+            for balance in _BALANCES:
+                proxy = HaProxy(self._directory, balance=balance, name_server_port=names.port, replica_port=self.port)
+                address = stack.enter_context(proxy).address
+                client = httpx.Client(base_url=address, headers=self.headers, timeout=30.0, trust_env=False)
+                self.proxies[balance] = stack.enter_context(client)
+                _wait_for_answers(client)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def restart_in_turn(self, arguments: Sequence[str]) -> None:
+        """A rolling restart: each replica is told to end, and is ready again before the next one's turn."""
+        self._arguments = arguments
+        for number, replica in enumerate(self.replicas):
+            assert replica.terminate() == 0
+            self.start_again(number)
+
+    def start_again(self, number: int) -> None:
+        """A new process in the place of one that has ended."""
+        self.replicas[number].__exit__(None, None, None)
+        self.replicas[number] = self._start(HOSTS[number])
+
+    def who_answers(self, balance: str, path: str, body: Mapping[str, Any]) -> int:
+        """Through the proxy; the number of the replica whose log tells of this request."""
+        name = f"asked-{next(self._numbers)}"
+        answer = self.proxies[balance].post(path, json=body, headers={"X-Request-ID": name})
+        assert answer.status_code == 200, answer.text
+        deadline = time.monotonic() + _SECONDS_TO_NOTICE
+        while time.monotonic() < deadline:
+            for number, replica in enumerate(self.replicas):
+                if any(line.rstrip().endswith(f"request_id={name}") for line in list(replica.log)):
+                    return number
+            time.sleep(0.005)
+        raise AssertionError(f"no replica tells of request {name}")
+
+    def _start(self, host: str) -> ServeProcess:
+        replica = ServeProcess(*self._arguments, "--host", host, port=self.port).__enter__()
+        replica.client.headers.update(self.headers)
+        wait_until_ready(replica.client)
+        return replica
+
+    def _kill_all(self) -> None:
+        for replica in self.replicas:
+            replica.__exit__(None, None, None)
+
+
+@dataclass(kw_only=True)
+class Answered:
+    """What a load has been answered. ``failed``: anything but 200, in words."""
+
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[Answered]:
+    """While entered, two callers a way of balancing ask ``/predict`` again and again, each over one connection."""
+    answered, ended = Answered(), threading.Event()
+
+    def ask(address: httpx.URL) -> None:
+        with httpx.Client(base_url=address, headers=fleet.headers, timeout=30.0, trust_env=False) as client:
+            for body in itertools.cycle(requests):
+                if ended.is_set():
+                    return
+                try:
+                    answer = client.post("/predict", json=body)
+                except httpx.HTTPError as error:
+                    answered.failed.append(repr(error))
+                    continue
+                if answer.status_code == 200:
+                    answered.bodies.append(answer.json())
+                else:
+                    answered.failed.append(f"{answer.status_code} {answer.text}")
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(2 * len(fleet.proxies)) as callers:
+        for proxy in fleet.proxies.values():
+            for _ in range(2):
+                callers.submit(ask, proxy.base_url)
+        try:
+            yield answered
+        finally:
+            ended.set()
+
+
+def _wait_for_answers(client: httpx.Client) -> None:
+    """The proxy first has to ask the name server."""
+    deadline = time.monotonic() + _SECONDS_TO_NOTICE
+    while time.monotonic() < deadline:
+        try:
+            if client.get("/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError("the proxy finds no replica")

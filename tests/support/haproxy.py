@@ -1,0 +1,64 @@
+"""A real HAProxy under the configuration that ships, with the addresses of a test in place of the containers'."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from support.compose import ROOT
+from support.redis_server import free_port
+
+
+def haproxy_path() -> str | None:
+    """``TEST_HAPROXY`` if it is set, as `.ci/run` does, so that a missing proxy cannot pass for a skipped test."""
+    return os.environ.get("TEST_HAPROXY") or shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
+
+
+class HaProxy:
+    """Started on entry, killed on exit. ``balance`` is a backend of the configuration.
+
+    The replicas are what a name server at ``name_server_port`` tells, all at ``replica_port``.
+    """
+
+    def __init__(self, directory: Path, *, balance: str, name_server_port: int, replica_port: int) -> None:
+        self._directory = directory
+        self._balance = balance
+        port = free_port()
+        self.address = f"http://127.0.0.1:{port}"
+        self._configuration = _with(
+            (ROOT / "docker" / "haproxy.cfg").read_text(encoding="utf-8"),
+            {
+                "bind :8000": f"bind 127.0.0.1:{port}",
+                "service:8000": f"service:{replica_port}",
+                "127.0.0.11:53": f"127.0.0.1:{name_server_port}",
+            },
+        )
+
+    def __enter__(self) -> Self:
+        executable = haproxy_path()
+        assert executable is not None
+        configuration = self._directory / f"{self._balance}.cfg"
+        configuration.write_text(self._configuration, encoding="utf-8")
+        with (self._directory / f"{self._balance}.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [executable, "-db", "-f", configuration],
+                env={**os.environ, "UBERT_BALANCE": self._balance},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def _with(text: str, substitutes: dict[str, str]) -> str:
+    for old, new in substitutes.items():
+        assert old in text, f"{old} stands nowhere in the configuration"
+        text = text.replace(old, new)
+    return text
