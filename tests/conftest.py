@@ -1,5 +1,6 @@
 """Fixtures of all suites."""
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -17,3 +18,18 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture(scope="session")
 def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
+
+
+@pytest.fixture
+def logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For a test that runs a command in this process: what that does to logging ends with the test. Its handler would
+    go on writing to a stream of the test that is closed by then.
+    """
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "level", root.level)
+    for name in ("logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))
+    yield
+    for handler in list(root.handlers):
+        if type(handler) is logging.StreamHandler:  # pytest's own are of other classes
+            root.removeHandler(handler)

@@ -4,7 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
-from ubert_model.states import StateStore
+from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.client import (
     AsyncClient,
@@ -129,6 +129,36 @@ def test_a_review_is_written_listed_and_removed(client: Any) -> None:
         client.user("..")
     assert raised.value.type == "urn:u-bert:problem:unknown-user"
     assert raised.value.request_id
+
+
+def test_evidence_comes_with_a_prediction_that_asks_for_it(client: Any) -> None:
+    asked = client.predict(pair("u0", "i2", explain=True)).predictions[0].evidence
+    assert asked.contributions == client.explain(ExplainRequest(user="u0", item="i2")).contributions
+    assert client.predict(pair("u0", "i2")).predictions[0].evidence is None
+
+
+def test_what_is_asked_after_a_write_shows_it_whichever_replica_answers(
+    connect: Connect, tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    settings = settings_for(tiny.bundle, resident_lag_s=60.0)
+    with ExitStack() as stack:
+        clients = []
+        for store in (redis_store, stack.enter_context(closing(open_store(own_redis_url)))):
+            server = stack.enter_context(running(create_app(settings, ServedBundle.load(settings, store))))
+            clients.append(stack.enter_context(connect(str(server.base_url), RetryPolicy())))
+        one, other = clients
+        questions = (
+            lambda **after: other.predict(pair("u8", "i1"), **after).predictions[0].user_reviews,
+            lambda **after: other.rank(RankRequest(user="u8", candidates=["i1"]), **after).items[0].user_reviews,
+            lambda **after: other.explain(ExplainRequest(user="u8", item="i1"), **after).user_reviews,
+        )
+        assert questions[0]() == 0
+        for question in questions:
+            written = one.write_review(ReviewRequest(user="u8", item="i13", rating=4, text="in tune", review_id="new"))
+            assert question(after=written) == 1
+            removed = one.remove_review("new", user="u8", item="i13")
+            assert question(after=removed) == 0
 
 
 def test_pages_follow_by_their_cursor(client: Any, corpus: Corpus) -> None:

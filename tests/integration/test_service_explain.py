@@ -11,7 +11,7 @@ from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.schemas import LISTED_UNREAD
+from ubert_service.schemas import LISTED_UNREAD, MAX_EXPLAINED_PAIRS
 from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
@@ -40,6 +40,27 @@ def predict(client: httpx.Client, user: str, item: str, **options: Any) -> dict[
     answer = client.post("/predict", json={"pairs": [{"user": user, "item": item}], **options})
     prediction: dict[str, Any] = answer.raise_for_status().json()["predictions"][0]
     return prediction
+
+
+def test_predict_tells_on_request_of_each_pair_what_explain_tells(reader: httpx.Client) -> None:
+    pairs = [{"user": user, "item": item} for user, item in PAIRS[:MAX_EXPLAINED_PAIRS]]
+    plain = reader.post("/predict", json={"pairs": pairs}).raise_for_status().json()["predictions"]
+    answer = reader.post("/predict", json={"pairs": pairs, "explain": True}).raise_for_status().json()["predictions"]
+    for rated, explained, pair in zip(plain, answer, pairs, strict=True):
+        evidence = explained.pop("evidence")
+        assert explained.pop("rating") == pytest.approx(rated.pop("rating"), abs=ROUNDING)
+        assert explained.pop("interval") == pytest.approx(rated.pop("interval"), abs=ROUNDING)
+        assert explained == rated
+        alone = explain(reader, **pair)
+        assert evidence == {name: alone[name] for name in ("contributions", "reviews", "heat_map")}
+
+
+def test_more_pairs_than_may_be_explained_are_refused_by_the_limit(reader: httpx.Client) -> None:
+    pairs = [{"user": "u0", "item": "i1"}] * (MAX_EXPLAINED_PAIRS + 1)
+    refused = reader.post("/predict", json={"pairs": pairs, "explain": True})
+    assert refused.status_code == 422
+    assert f"at most {MAX_EXPLAINED_PAIRS} pairs" in refused.json()["detail"]
+    assert reader.post("/predict", json={"pairs": pairs}).status_code == 200
 
 
 @pytest.fixture(scope="module")

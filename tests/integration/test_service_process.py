@@ -1,6 +1,5 @@
 """The service as it is run: a process from the command line, a real Redis, signals."""
 
-import logging
 import subprocess
 import sys
 import textwrap
@@ -81,19 +80,7 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
                 redis_server.stop()
 
 
-@pytest.fixture
-def _logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command that runs in this process does to logging ends with the test: its handler writes to a stream that
-    is closed then.
-    """
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    monkeypatch.setattr(root, "level", root.level)
-    for name in ("logThreads", "logProcesses", "logMultiprocessing"):
-        monkeypatch.setattr(logging, name, getattr(logging, name))
-
-
-@pytest.mark.usefixtures("_logging_of_its_own")
+@pytest.mark.usefixtures("logging_of_its_own")
 @pytest.mark.parametrize(
     ("change", "clue"),
     [

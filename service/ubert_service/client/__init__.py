@@ -5,6 +5,7 @@ It needs httpx and pydantic alone: neither ONNX Runtime nor the web framework of
 
 from ubert_service.client.asynchronous import AsyncClient
 from ubert_service.client.blocking import Client
+from ubert_service.client.calls import RemovedReview, Write
 from ubert_service.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -27,8 +28,10 @@ __all__ = [
     "NotFoundError",
     "OverloadedError",
     "ProblemError",
+    "RemovedReview",
     "RetryPolicy",
     "ServiceUnreachableError",
     "UnavailableError",
     "UnexpectedAnswerError",
+    "Write",
 ]

@@ -8,8 +8,8 @@ from typing import Any, Self
 import httpx
 
 from ubert_service.client import calls
-from ubert_service.client.calls import Call, T, headers_of
-from ubert_service.client.conversation import Conversation, Outcome, Received
+from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, headers_of
+from ubert_service.client.conversation import Conversation, Outcome
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
     About,
@@ -37,6 +37,9 @@ class Client:
 
     Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
     with a problem. ``transport`` replaces the network in whole.
+
+    ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
+    calls need none: they go to the store itself.
     """
 
     def __init__(
@@ -62,17 +65,17 @@ class Client:
         """Close all connections. Safe to call twice."""
         self._http.close()
 
-    def predict(self, request: PredictRequest) -> PredictAnswer:
+    def predict(self, request: PredictRequest, *, after: Write | None = None) -> PredictAnswer:
         """Rate pairs of a user and an item."""
-        return self._do(calls.predict(request))
+        return self._do(calls.predict(request, after))
 
-    def rank(self, request: RankRequest) -> RankAnswer:
+    def rank(self, request: RankRequest, *, after: Write | None = None) -> RankAnswer:
         """Order items for a user."""
-        return self._do(calls.rank(request))
+        return self._do(calls.rank(request, after))
 
-    def explain(self, request: ExplainRequest) -> ExplainAnswer:
+    def explain(self, request: ExplainRequest, *, after: Write | None = None) -> ExplainAnswer:
         """Where the rating of one pair comes from."""
-        return self._do(calls.explain(request))
+        return self._do(calls.explain(request, after))
 
     def write_candidate_set(self, name: str, items: Sequence[str]) -> CandidateSetAnswer:
         """Store items under a name for ``rank`` to order."""
@@ -91,12 +94,12 @@ class Client:
         return self._do(calls.promote(bundle))
 
     def write_review(self, request: ReviewRequest) -> ReviewAnswer:
-        """Store a review. The next prediction over the same store reads it."""
+        """Store a review. The next prediction of the same process reads it, that of another if asked ``after`` it."""
         return self._do(calls.write_review(request))
 
-    def remove_review(self, review_id: str, *, user: str, item: str) -> None:
+    def remove_review(self, review_id: str, *, user: str, item: str) -> RemovedReview:
         """Remove every trace of a review. Raises ``NotFoundError`` if there is none."""
-        self._do(calls.remove_review(review_id, user=user, item=item))
+        return self._do(calls.remove_review(review_id, user=user, item=item))
 
     def user(self, user: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
         """A page of the reviews of a user, newest first; ``next`` of one page is the ``cursor`` of the next."""

@@ -30,15 +30,38 @@ from ubert_service.schemas import (
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
 
+READ_VERSION = "X-Read-Version"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """A complete answer; ``headers`` in any case."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemovedReview:
+    """A review is gone. ``read_version`` None: an earlier attempt has removed it, whose answer was lost."""
+
+    read_version: str | None
+
+
+Write = ReviewAnswer | RemovedReview
+"""What a write was answered with: handed to a question, its answer shows that write, whichever replica gives it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[T]):
-    """One request of a caller, however often it is sent. ``read`` makes the result of a successful answer's body."""
+    """One request of a caller, however often it is sent. ``read`` makes the result of a successful answer."""
 
     method: str
     path: str
-    read: Callable[[bytes], T]
+    read: Callable[[Received], T]
     query: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: BaseModel | None = field(default=None, repr=False)
     asked_again: bool = True
     """To send it twice does no more than to send it once, so it may be repeated."""
@@ -51,16 +74,16 @@ def headers_of(api_key: str | None) -> dict[str, str]:
     return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
 
-def predict(request: PredictRequest) -> Call[PredictAnswer]:
-    return Call(method="POST", path="/predict", body=request, read=_reader(PredictAnswer))
+def predict(request: PredictRequest, after: Write | None = None) -> Call[PredictAnswer]:
+    return Call(method="POST", path="/predict", body=request, headers=_showing(after), read=_reader(PredictAnswer))
 
 
-def rank(request: RankRequest) -> Call[RankAnswer]:
-    return Call(method="POST", path="/rank", body=request, read=_reader(RankAnswer))
+def rank(request: RankRequest, after: Write | None = None) -> Call[RankAnswer]:
+    return Call(method="POST", path="/rank", body=request, headers=_showing(after), read=_reader(RankAnswer))
 
 
-def explain(request: ExplainRequest) -> Call[ExplainAnswer]:
-    return Call(method="POST", path="/explain", body=request, read=_reader(ExplainAnswer))
+def explain(request: ExplainRequest, after: Write | None = None) -> Call[ExplainAnswer]:
+    return Call(method="POST", path="/explain", body=request, headers=_showing(after), read=_reader(ExplainAnswer))
 
 
 def write_candidate_set(name: str, request: CandidateSetRequest) -> Call[CandidateSetAnswer]:
@@ -92,13 +115,13 @@ def write_review(request: ReviewRequest) -> Call[ReviewAnswer]:
     return Call(method="POST", path="/reviews", body=request, read=_reader(ReviewAnswer))
 
 
-def remove_review(review_id: str, *, user: str, item: str) -> Call[bool]:
+def remove_review(review_id: str, *, user: str, item: str) -> Call[RemovedReview]:
     return Call(
         method="DELETE",
         path=f"/reviews/{_escaped(review_id)}",
         query={"user": user, "item": item},
-        read=lambda _: True,
-        absent_if_repeated=True,
+        read=lambda received: RemovedReview(read_version=received.headers.get(READ_VERSION.lower())),
+        absent_if_repeated=RemovedReview(read_version=None),
     )
 
 
@@ -140,13 +163,17 @@ def version() -> Call[Version]:
 
 
 def metrics() -> Call[str]:
-    return Call(method="GET", path="/metrics", read=lambda content: content.decode("utf-8"))
+    return Call(method="GET", path="/metrics", read=lambda received: received.content.decode("utf-8"))
 
 
-def _reader(model: type[Answer]) -> Callable[[bytes], Answer]:
-    def read(content: bytes) -> Answer:
+def _showing(write: Write | None) -> dict[str, str]:
+    return {READ_VERSION: write.read_version} if write is not None and write.read_version else {}
+
+
+def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
+    def read(received: Received) -> Answer:
         try:
-            return model.model_validate_json(content)
+            return model.model_validate_json(received.content)
         except ValidationError as error:
             raise UnexpectedAnswerError(
                 f"the answer is no {model.__name__}: {error.error_count()} error(s), {error.errors()[0]['msg']} at "

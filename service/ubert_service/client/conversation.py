@@ -3,12 +3,11 @@
 import email.utils
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import httpx
 
-from ubert_service.client.calls import Call, T
+from ubert_service.client.calls import Call, Received, T
 from ubert_service.client.errors import (
     ClientError,
     DeadlineExceededError,
@@ -22,15 +21,6 @@ from ubert_service.client.errors import (
 from ubert_service.client.policy import RetryPolicy
 
 TIMEOUT_HEADER = "X-Request-Timeout"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Received:
-    """A complete answer; ``headers`` in any case."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes = field(repr=False)
 
 
 Outcome = Received | httpx.RequestError
@@ -65,7 +55,7 @@ class Conversation(Generic[T]):
         """The next attempt, as arguments of :meth:`httpx.Client.build_request`."""
         left = self.seconds_left
         self._attempt += 1
-        headers = {TIMEOUT_HEADER: f"{left:.3f}", "Accept": "application/json"}
+        headers = {TIMEOUT_HEADER: f"{left:.3f}", "Accept": "application/json", **self._call.headers}
         body = self._call.body
         if body is not None:
             headers["Content-Type"] = "application/json"
@@ -85,7 +75,7 @@ class Conversation(Generic[T]):
             broken = ServiceUnreachableError(f"{self._name}: {type(outcome).__name__}, is the service up?")
             return self._pause_or_raise(broken, cause=outcome)
         if outcome.status < 300:
-            self._settled = lambda: self._call.read(outcome.content)
+            self._settled = lambda: self._call.read(outcome)
             return None
         problem = problem_error(outcome.status, outcome.content, outcome.headers.get("x-request-id"))
         if isinstance(problem, OverloadedError | UnavailableError):

@@ -17,7 +17,7 @@ async def explain(request: ExplainRequest, context: Context) -> ExplainAnswer:
     """
     served = context.served
     reading = await context.reading(request.user, request.reading(), request.brought())
-    explanation = await context.explain(Pair(user=request.user, item=request.item), reading)
+    (explanation,) = await context.explain([Pair(user=request.user, item=request.item)], reading)
     return ExplainAnswer.explaining(
         explanation, bundle=served.bundle_id, codec=served.codec.name, coverage=served.coverage
     )

@@ -4,13 +4,18 @@ from fastapi import APIRouter
 
 from ubert_service.context import JSON_BODY, READS_STORE, Context
 from ubert_service.problems import SCORING_PROBLEMS, documented
-from ubert_service.schemas import PairPrediction, PredictAnswer, PredictRequest
+from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest
 from ubert_service.scoring.histories import Pair
 
 router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
 
 
-@router.post("/predict", summary="Rate pairs of a user and an item", responses=documented(*SCORING_PROBLEMS))
+@router.post(
+    "/predict",
+    summary="Rate pairs of a user and an item",
+    response_model_exclude_unset=True,
+    responses=documented(*SCORING_PROBLEMS),
+)
 async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
     """Predict the rating that each user would give to each item, in the order of the request.
 
@@ -20,9 +25,10 @@ async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
     served = context.served
     reading = await context.reading(pairs[0].user, request.reading(), request.brought())
-    predictions = await context.predict(pairs, reading)
-    return PredictAnswer(
-        bundle=served.bundle_id,
-        codec=served.codec.name,
-        predictions=[PairPrediction.of(one, coverage=served.coverage) for one in predictions],
-    )
+    if request.explain:
+        explanations = await context.explain(pairs, reading)
+        predictions = [PredictedPair.explained(one, coverage=served.coverage) for one in explanations]
+    else:
+        rated = await context.predict(pairs, reading)
+        predictions = [PredictedPair.of(one, coverage=served.coverage) for one in rated]
+    return PredictAnswer(bundle=served.bundle_id, codec=served.codec.name, predictions=predictions)

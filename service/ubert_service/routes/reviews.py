@@ -43,16 +43,17 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     """Encode a review and store its states; its text is kept only by a service that runs with `--texts`.
 
     Once this answers, every prediction by the same process reads the review, and any other process's within its
-    `--resident-lag`, or at once if it is sent the `X-Read-Version` of this answer. A user may review an item more
-    than once. To send the same request again is safe.
+    `--resident-lag`, or at once if it is sent the `read_version` of this answer as `X-Read-Version`. A user may
+    review an item more than once. To send the same request again is safe.
     """
     roles = context.roles
     review = request.review()
     written = await context.work(lambda: roles.add(review))
     if not written.created:
         response.status_code = status.HTTP_200_OK
-    response.headers[READ_VERSION] = str(written.revision)
-    return ReviewAnswer.of(written, version=roles.live.namespace.version)
+    answer = ReviewAnswer.of(written, version=roles.live.namespace.version)
+    response.headers[READ_VERSION] = answer.read_version
+    return answer
 
 
 @router.delete(

@@ -1,6 +1,6 @@
 """What requests and answers share: identifiers, limits, and how strictly they are read."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -8,13 +8,10 @@ from ubert_model.errors import InputError
 from ubert_model.states import MAX_IDENTIFIER_BYTES, identifier_bytes
 from ubert_service.reviews.candidate_sets import NAME_PATTERN
 
-if TYPE_CHECKING:
-    pass
-
-
 MAX_PAIRS = 1_000
 LISTED_UNREAD = 10
 """Reviews a side that count and are not read, of which an explanation tells the effect."""
+MAX_EXPLAINED_PAIRS = 10
 MAX_CANDIDATES = 10_000
 MAX_EXCLUDED = 1_000
 MAX_USER_TEXTS = 20

@@ -1,12 +1,11 @@
-"""``/explain``."""
+"""Where a rating comes from: what ``/explain`` answers, and ``/predict`` if it is asked to."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ubert_service.schemas.common import LISTED_UNREAD, Answer, BundleId, Codec
-from ubert_service.schemas.ratings import PairPrediction, prediction_fields
+from ubert_service.schemas.common import LISTED_UNREAD, Answer
 
 if TYPE_CHECKING:
     from ubert_service.explaining.explain import Explanation, ReviewEvidence
@@ -68,11 +67,9 @@ class AttentionMap(Answer):
     item_attention: list[list[float]] = Field(description="The same from the item's review to the user's.")
 
 
-class ExplainAnswer(PairPrediction):
-    """The rating of a pair and where it comes from."""
+class RatingEvidence(Answer):
+    """Where the rating of a pair comes from."""
 
-    bundle: BundleId
-    codec: Codec
     contributions: RatingParts
     reviews: list[ExplainedReview] = Field(
         description=(
@@ -82,24 +79,21 @@ class ExplainAnswer(PairPrediction):
     )
     heat_map: AttentionMap | None = Field(description="Null unless `basis` is `full`.")
 
-    @classmethod
-    def explaining(cls, explanation: "Explanation", *, bundle: str, codec: str, coverage: float) -> Self:
-        heat_map = explanation.heat_map
-        return cls(
-            **prediction_fields(explanation.prediction, coverage),
-            bundle=bundle,
-            codec=codec,
-            contributions=RatingParts(**asdict(explanation.contributions)),
-            reviews=[_explained(review) for review in explanation.reviews],
-            heat_map=None
-            if heat_map is None
-            else AttentionMap(
-                user_review_id=heat_map.user_review_id,
-                item_review_id=heat_map.item_review_id,
-                user_attention=heat_map.user_attention.tolist(),
-                item_attention=heat_map.item_attention.tolist(),
-            ),
-        )
+
+def evidence_fields(explanation: "Explanation") -> dict[str, Any]:
+    heat_map = explanation.heat_map
+    return {
+        "contributions": RatingParts(**asdict(explanation.contributions)),
+        "reviews": [_explained(review) for review in explanation.reviews],
+        "heat_map": None
+        if heat_map is None
+        else AttentionMap(
+            user_review_id=heat_map.user_review_id,
+            item_review_id=heat_map.item_review_id,
+            user_attention=heat_map.user_attention.tolist(),
+            item_attention=heat_map.item_attention.tolist(),
+        ),
+    }
 
 
 def _explained(review: "ReviewEvidence") -> ExplainedReview:

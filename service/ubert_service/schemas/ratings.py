@@ -1,4 +1,4 @@
-"""``/predict``, ``/rank`` and candidate sets."""
+"""``/predict``, ``/rank``, ``/explain`` and candidate sets."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -9,6 +9,7 @@ from ubert_service.schemas.common import (
     MAX_BUDGET_MS,
     MAX_CANDIDATES,
     MAX_EXCLUDED,
+    MAX_EXPLAINED_PAIRS,
     MAX_PAIRS,
     MAX_USER_TEXT_CHARACTERS,
     MAX_USER_TEXTS,
@@ -22,11 +23,13 @@ from ubert_service.schemas.common import (
     ReviewId,
     UnixSeconds,
 )
+from ubert_service.schemas.explanations import RatingEvidence, evidence_fields
 from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.evidence import Basis, Reason
 from ubert_service.scoring.histories import Reading
 
 if TYPE_CHECKING:
+    from ubert_service.explaining.explain import Explanation
     from ubert_service.scoring.engine import Prediction
 
 
@@ -108,6 +111,22 @@ class PredictRequest(_RatingRequest):
     )
 
     pairs: list[PairRequest] = Field(min_length=1, max_length=MAX_PAIRS)
+    explain: bool = Field(
+        default=False,
+        description=(
+            "Tell with each rating where it comes from, as `/explain` does; of at most "
+            f"{MAX_EXPLAINED_PAIRS} pairs, since each is rated again without each of its reviews."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _few_are_explained(self) -> Self:
+        if self.explain and len(self.pairs) > MAX_EXPLAINED_PAIRS:
+            raise ValueError(
+                f"explain is for at most {MAX_EXPLAINED_PAIRS} pairs a request, and here are {len(self.pairs)}; "
+                "send several requests, or explain only those that matter"
+            )
+        return self
 
     @model_validator(mode="after")
     def _texts_are_of_one_user(self) -> Self:
@@ -252,12 +271,25 @@ def prediction_fields(prediction: "Prediction", coverage: float) -> dict[str, An
     }
 
 
+class PredictedPair(PairPrediction):
+    """The rating of one pair, and where it comes from if that was asked for."""
+
+    evidence: RatingEvidence | None = Field(default=None, description="Only there if the request says `explain`.")
+
+    @classmethod
+    def explained(cls, explanation: "Explanation", *, coverage: float) -> Self:
+        return cls(
+            **prediction_fields(explanation.prediction, coverage),
+            evidence=RatingEvidence(**evidence_fields(explanation)),
+        )
+
+
 class PredictAnswer(Answer):
     """One prediction for each pair, in the order of the request."""
 
     bundle: BundleId
     codec: Codec
-    predictions: list[PairPrediction]
+    predictions: list[PredictedPair]
 
 
 class RankAnswer(Answer):
@@ -269,3 +301,19 @@ class RankAnswer(Answer):
     candidates: int = Field(description="Distinct candidates, less those that `exclude_rated` has left out.")
     scored: int = Field(description="How many of them were rated: the first so many, if the budget was short.")
     items: list[PairPrediction]
+
+
+class ExplainAnswer(RatingEvidence, PairPrediction):
+    """The rating of a pair and where it comes from."""
+
+    bundle: BundleId
+    codec: Codec
+
+    @classmethod
+    def explaining(cls, explanation: "Explanation", *, bundle: str, codec: str, coverage: float) -> Self:
+        return cls(
+            **prediction_fields(explanation.prediction, coverage),
+            **evidence_fields(explanation),
+            bundle=bundle,
+            codec=codec,
+        )

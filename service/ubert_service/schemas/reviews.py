@@ -88,6 +88,9 @@ class ReviewAnswer(Answer):
     tokens: int = Field(description="Rows of its states; 0 where the text has no words.")
     timestamp: int = Field(description="Unix seconds, 0: unknown.")
     states: StateVersion
+    read_version: str = Field(
+        description="As the header `X-Read-Version`; send it with a question that must show this."
+    )
     user: EntityCounts
     item: EntityCounts
 
@@ -98,6 +101,7 @@ class ReviewAnswer(Answer):
             tokens=written.entry.tokens,
             timestamp=written.entry.timestamp,
             states=version,
+            read_version=str(written.revision),
             user=EntityCounts.of(written.user_counts),
             item=EntityCounts.of(written.item_counts),
         )

@@ -9,6 +9,7 @@ from ubert_model.bundle import ENCODER_GRAPH, EXPLAINER_GRAPH, Bundle
 from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
+from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.explaining.explain import Explainer
 from ubert_service.explaining.explainer_graph import OnnxExplainer, OutputParting
 from ubert_service.explaining.review_texts import ReviewTexts
@@ -48,6 +49,7 @@ class ServedBundle:
     store: StateStore
     runtime: ScoringRuntime
     encoder: ReviewEncoding
+    tokenizer: ReviewTokenizer
     parting: OutputParting
     resident_bytes: int
     resident_lag_s: float
@@ -64,9 +66,10 @@ class ServedBundle:
         """
         require_codec(settings.codec)
         bundle = Bundle.load(settings.bundle)
+        tokenizer = bundle.tokenizer()
         encoder = OnnxReviewEncoder(
             bundle.file(ENCODER_GRAPH),
-            bundle.tokenizer(),
+            tokenizer,
             state_dim=bundle.manifest.state_dim,
             tokens_a_row=bundle.manifest.config.tokens_a_row,
             device=settings.device,
@@ -79,6 +82,7 @@ class ServedBundle:
             store=store,
             runtime=open_runtime(settings, bundle, encoder),
             encoder=encoder,
+            tokenizer=tokenizer,
             parting=OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads),
             resident_bytes=settings.resident_bytes,
             resident_lag_s=settings.resident_lag_s,
@@ -145,11 +149,10 @@ class ServedBundle:
     @cached_property
     def texts(self) -> ReviewTexts:
         """The texts of reviews, if they are kept."""
-        tokenizer = self.bundle.tokenizer()
         return ReviewTexts(
             store=self.store,
             codec=self.codec,
-            tokenizer=tokenizer,
+            tokenizer=self.tokenizer,
             tokens_a_row=self.bundle.manifest.config.tokens_a_row,
             keeps=self.keeps_texts,
         )

@@ -17,6 +17,7 @@ from ubert_service.client import (
     NotFoundError,
     OverloadedError,
     ProblemError,
+    RemovedReview,
     RetryPolicy,
     ServiceUnreachableError,
     UnavailableError,
@@ -152,7 +153,16 @@ def test_a_removal_whose_answer_was_lost_has_succeeded_if_the_review_is_gone() -
     assert conversation.pause_after(LOST) is not None
     conversation.request()
     assert conversation.pause_after(problem(404)) is None
-    assert conversation.result() is True
+    assert conversation.result() == RemovedReview(read_version=None)
+
+
+def test_a_question_after_a_write_names_its_read_version_and_after_a_lost_answer_none() -> None:
+    request = PredictRequest(pairs=[PairRequest(user="u", item="i")])
+    removal = talk(calls.remove_review("r", user="u", item="i"))
+    assert removal.pause_after(Received(status=204, headers={"x-read-version": "17-3"}, content=b"")) is None
+    for write, sent in ((removal.result(), "17-3"), (RemovedReview(read_version=None), None), (None, None)):
+        headers = Conversation(calls.predict(request, write), POLICY).request()["headers"]
+        assert headers.get("X-Read-Version") == sent
 
 
 def test_only_what_the_caller_has_set_is_sent() -> None:

@@ -23,6 +23,7 @@ def codec_in_force(arguments: list[str]) -> str:
     return str(refusal.value).split("'")[1]
 
 
+@pytest.mark.usefixtures("logging_of_its_own")
 def test_a_flag_beats_the_environment_which_beats_the_file(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--config", str(toml)]
     assert codec_in_force(arguments) == "from-file"
@@ -31,6 +32,7 @@ def test_a_flag_beats_the_environment_which_beats_the_file(toml: Path, monkeypat
     assert codec_in_force([*arguments, "--codec", "from-flag"]) == "from-flag"
 
 
+@pytest.mark.usefixtures("logging_of_its_own")
 def test_the_file_itself_can_be_named_by_the_environment(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UBERT_CONFIG", str(toml))
     assert codec_in_force([]) == "from-file"
