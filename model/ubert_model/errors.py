@@ -41,6 +41,10 @@ class StoreUnavailableError(StoreError):
     """The state store cannot be reached now; the same call may succeed later."""
 
 
+class UnconfirmedWriteError(StoreUnavailableError):
+    """A write was done, and fewer replicas than asked for confirmed it: a failover may lose it. Repeat it."""
+
+
 class DeviceUnavailableError(UbertError):
     """A device (a GPU) was asked for and this process has none."""
 

@@ -74,6 +74,10 @@ class ServiceContext:
         self.metrics.readiness_checked(ready=not obstacles)
         return obstacles
 
+    async def shortfall(self) -> str | None:
+        """Why it serves less than it should, checked in a thread of its own."""
+        return await anyio.to_thread.run_sync(self.served.shortfall, limiter=self.checking)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:

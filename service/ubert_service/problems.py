@@ -121,6 +121,9 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.StoreUnavailableError: ProblemType(
         name="store-unavailable", status=503, title="The state store cannot be reached", may_pass=True
     ),
+    errors.UnconfirmedWriteError: ProblemType(
+        name="write-unconfirmed", status=503, title="Too few replicas of the state store have the write", may_pass=True
+    ),
     errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
 }
 

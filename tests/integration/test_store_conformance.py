@@ -29,8 +29,8 @@ AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0
 
 @pytest.fixture(scope="module")
 def cluster_url() -> Iterator[str]:
-    with redis_cluster() as url:
-        yield url
+    with redis_cluster() as cluster:
+        yield cluster.url
 
 
 @pytest.fixture(params=["redis", "redis+cluster", "lmdb"])
@@ -40,7 +40,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"lmdb:{tmp_path}/states"
     if request.param == "redis+cluster":
         url: str = request.getfixturevalue("cluster_url")
-        with redis.RedisCluster.from_url(url.replace("redis+cluster", "redis")) as cluster:
+        with redis.RedisCluster.from_url(url.replace("redis+cluster", "redis").partition(",")[0]) as cluster:
             cluster.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
         return url
     own_database = f"{request.getfixturevalue('redis_url')[:-1]}15"

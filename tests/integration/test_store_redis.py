@@ -10,7 +10,13 @@ import redis
 
 from support.redis_server import RedisServer
 from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of
-from ubert_model.errors import ConfigError, CorruptStateError, StoreError, StoreUnavailableError
+from ubert_model.errors import (
+    ConfigError,
+    CorruptStateError,
+    StoreError,
+    StoreUnavailableError,
+    UnconfirmedWriteError,
+)
 from ubert_model.states.redis_store import RedisStore
 
 TIMEOUT_S = 0.3
@@ -231,9 +237,66 @@ def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
 def test_a_cluster_that_does_not_answer_is_unavailable() -> None:
     with RedisServer() as server:
         server.stop()
-        with pytest.raises(StoreUnavailableError, match=str(server.port)) as outage:
-            RedisStore(f"redis+cluster://:secret@127.0.0.1:{server.port}", timeout_s=TIMEOUT_S)
-        assert "secret" not in str(outage.value)
+        store = RedisStore(f"redis+cluster://:secret@127.0.0.1:{server.port}", timeout_s=TIMEOUT_S)
+        for ask in (store.ping, store.namespaces):
+            with pytest.raises(StoreUnavailableError, match=str(server.port)) as outage:
+                ask()
+            assert "secret" not in str(outage.value)
+
+
+def test_writes_are_refused_for_now_while_fewer_replicas_follow_than_the_server_wants(
+    store: RedisStore, admin: redis.Redis
+) -> None:
+    admin.config_set("min-replicas-to-write", 1)
+    with pytest.raises(StoreUnavailableError, match="while replicas are away"):
+        store.put(VERSION, numbered_reviews(1))
+    admin.config_set("min-replicas-to-write", 0)
+    store.put(VERSION, numbered_reviews(1))
+
+
+def test_a_write_that_no_replica_confirms_is_told_though_it_was_done(server: RedisServer) -> None:
+    store = RedisStore(f"{server.url}?wait_replicas=1", timeout_s=TIMEOUT_S)
+    with pytest.raises(UnconfirmedWriteError, match="0 of the 1 replicas"):
+        store.put_candidates("spring", ["a"])
+    assert store.candidates("spring") == ["a"]
+    with (
+        RedisServer("--replicaof", "127.0.0.1", str(server.port)) as replica,
+        redis.Redis(port=replica.port) as follower,
+    ):
+        while follower.info("replication")["master_link_status"] != "up":
+            time.sleep(0.02)
+        store.put_candidates("spring", ["b"])
+        assert follower.hlen("ubert:candidates") == 1
+    store.close()
+
+
+def test_a_patient_call_outlasts_an_outage(server: RedisServer) -> None:
+    store = RedisStore(f"{server.url}?patience=20", retries=0)
+    store.put(VERSION, numbered_reviews(3))
+    server.stop()
+    back = threading.Timer(0.5, server.start)
+    back.start()
+    store.put(VERSION, numbered_reviews(3))
+    assert store.states(VERSION, ["r1"]) == [state_of("r1")]
+    back.join()
+    store.close()
+
+
+def test_a_server_that_was_restarted_has_another_history(server: RedisServer, store: RedisStore) -> None:
+    store.open_namespace(namespace_of())
+    before = store.changes(VERSION, None).history
+    assert store.changes(VERSION, None).history == before != ""
+    server.kill()
+    server.start()
+    assert store.changes(VERSION, None).history != before
+
+
+def test_a_server_that_keeps_its_name_to_itself_can_be_followed_all_the_same(
+    store: RedisStore, admin: redis.Redis
+) -> None:
+    store.open_namespace(namespace_of())
+    admin.acl_setuser("default", commands=["-info"])
+    assert store.changes(VERSION, None).history == ""
 
 
 def test_a_unix_socket_serves() -> None:

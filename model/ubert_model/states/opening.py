@@ -4,25 +4,26 @@ from pathlib import Path
 
 from ubert_model.errors import ConfigError
 from ubert_model.states.lmdb_store import LmdbStore
+from ubert_model.states.redis_address import REDIS_SCHEMES
 from ubert_model.states.redis_store import RedisStore
 from ubert_model.states.store import StateStore
 
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
-
 
 def open_store(url: str) -> StateStore:
-    """The store that a URL names: ``redis://host:6379/0``, ``rediss://``, ``unix://``, ``redis+cluster://``
-    or ``lmdb:/path/to/directory``. Raises ``ConfigError`` for any other and ``StoreError`` if it cannot be opened.
+    """The store that a URL names: ``redis://host:6379/0``, ``rediss://``, ``unix://``, ``redis+cluster://host,host``,
+    ``redis+sentinel://host,host/name/0`` or ``lmdb:/path/to/directory``.
+
+    Raises ``ConfigError`` for any other and ``StoreError`` if it cannot be opened.
     """
     scheme, _, rest = url.partition(":")
     if scheme == "lmdb" and rest.removeprefix("//"):
         return LmdbStore(Path(rest.removeprefix("//")))
-    if scheme in _REDIS_SCHEMES and rest.startswith("//"):
+    if scheme in REDIS_SCHEMES and rest.startswith("//"):
         return RedisStore(url)
     # The rest of the URL may hold a password.
     raise ConfigError(
         f"no state store for a URL that begins with {scheme + ':' if rest else url!r}: "
-        f"use {', '.join(f'{known}://' for known in _REDIS_SCHEMES)} or lmdb:/path/to/directory"
+        f"use {', '.join(f'{known}://' for known in REDIS_SCHEMES)} or lmdb:/path/to/directory"
     )
 
 

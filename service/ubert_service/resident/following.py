@@ -44,6 +44,7 @@ class Follower:
         self._asking = Lock()
         self._begun = self._answered = 0
         self._revision: Revision | None = None
+        self._history: str | None = None
         self._confirmed_at = -float("inf")
         self._away: str | None = None
         self.kept_up = False
@@ -81,11 +82,17 @@ class Follower:
                     _log.warning("the state store does not tell of changes: %s", error)
                 self._away = str(error)
                 return
-            if changes.marks is None or changes.marks:
+            another = self._history not in {None, changes.history}
+            if another:
+                _log.warning("the state store was restarted or has failed over: nothing read before is kept")
+            if changes.marks is None or another:
+                self._copies.drop(None)
+            elif changes.marks:
                 self._copies.drop(changes.marks)
             if self._away is not None:
                 _log.info("the state store tells of changes again")
-            self._revision, self._away, self._confirmed_at = changes.revision, None, asked_at
+            self._revision, self._history = changes.revision, changes.history
+            self._away, self._confirmed_at = None, asked_at
             self._answered = self._begun
 
     def catch_up(self, revision: Revision) -> None:

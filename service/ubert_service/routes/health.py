@@ -1,6 +1,7 @@
 """What an orchestrator and an operator ask."""
 
 from dataclasses import asdict
+from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
@@ -35,12 +36,14 @@ async def healthz() -> Alive:
 async def readyz(request: Request, context: ServiceDependency) -> Ready | Response:
     """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec.
 
-    `degraded`: the store is away, and what this process holds in memory is still answered.
+    `degraded`: the store is away and what this process holds in memory is still answered, or one server of a cluster
+    is away and what the others hold is answered.
     """
     obstacles = await context.obstacles()
     if not obstacles:
-        away = context.served.residents.away
-        return Ready(bundle=context.served.bundle_id, status="ready" if away is None else "degraded", detail=away)
+        shortfall = await context.shortfall()
+        status: Literal["ready", "degraded"] = "ready" if shortfall is None else "degraded"
+        return Ready(bundle=context.served.bundle_id, status=status, detail=shortfall)
     detail = "; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles)
     reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
     return problem_response(NOT_READY, detail, request.scope, reasons=reasons)

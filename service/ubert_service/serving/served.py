@@ -212,6 +212,19 @@ class ServedBundle:
         """
         return [*self._device_obstacles(), *(self._store_obstacles() or self._warming_obstacles())]
 
+    def shortfall(self) -> str | None:
+        """Why some requests cannot be answered now although others are: the store, or one server of it, is away.
+
+        One round trip to each server of the store.
+        """
+        if self.residents.away is not None:
+            return self.residents.away
+        try:
+            self.store.ping()
+        except StoreError as error:
+            return str(error)
+        return None
+
     def _warming_obstacles(self) -> list[Obstacle]:
         if self.keeper.warming is None:
             return []

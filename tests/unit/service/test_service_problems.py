@@ -31,4 +31,4 @@ def test_one_name_stands_for_one_kind() -> None:
 
 def test_only_what_may_pass_by_itself_asks_the_caller_to_try_again() -> None:
     passing = {error for error in EVERY_ERROR if kind_of(error("message")).may_pass}
-    assert passing == {errors.StoreUnavailableError, errors.DeviceUnavailableError}
+    assert passing == {errors.StoreUnavailableError, errors.UnconfirmedWriteError, errors.DeviceUnavailableError}

@@ -5,7 +5,9 @@ import pytest
 from ubert_model.errors import ConfigError, StoreUnavailableError
 from ubert_model.states import open_store, without_password
 from ubert_model.states.lmdb_store import LmdbStore
-from ubert_model.states.redis_store import RedisStore, _chunks
+from ubert_model.states.redis_address import Arrangement, RedisAddress
+from ubert_model.states.redis_pipelines import chunks
+from ubert_model.states.redis_store import RedisStore
 
 
 @pytest.mark.parametrize("slashes", ["", "//"])
@@ -16,7 +18,16 @@ def test_an_lmdb_url_names_its_directory(tmp_path: Path, slashes: str) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("url", ["redis://host:6379/0", "rediss://:secret@host", "unix:///run/redis.sock"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:6379/0",
+        "rediss://:secret@host",
+        "unix:///run/redis.sock",
+        "redis+cluster://host,[::1]:7001",
+        "rediss+sentinel://:secret@host/states/0?ssl_cert_reqs=none&sentinel_password=other",
+    ],
+)
 def test_a_redis_url_names_a_store_that_has_not_connected_yet(url: str) -> None:
     store = open_store(url)
     assert isinstance(store, RedisStore)
@@ -24,8 +35,38 @@ def test_a_redis_url_names_a_store_that_has_not_connected_yet(url: str) -> None:
 
 
 def test_a_cluster_url_goes_to_the_cluster() -> None:
-    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1 "):
-        open_store("redis+cluster://127.0.0.1:1")
+    store = open_store("redis+cluster://127.0.0.1:1")
+    with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1 .*Cluster"):
+        store.ping()
+
+
+def test_an_address_holds_all_that_its_url_says() -> None:
+    url = "rediss+sentinel://me:secret@one,two:7,[::1]/states/3?wait_replicas=2&patience=1.5&sentinel_password=p&db=4"
+    address = RedisAddress.parse(url)
+    assert address.arrangement is Arrangement.SENTINEL
+    assert address.hosts == (("one", 26379), ("two", 7), ("::1", 26379))
+    assert (address.service, address.wait_replicas, address.patience_s) == ("states", 2, 1.5)
+    assert address.client_url == "rediss://me:secret@one:26379/3?db=4"
+    assert address.sentinel_credentials == {"password": "p"}
+    assert "secret" not in repr(address)
+    assert address.place == "Redis at one:26379 and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("redis://:secret@one,two/0", r"several servers.*redis\+cluster"),
+        ("redis+sentinel://:secret@one", "add /NAME"),
+        ("redis://:secret@one?wait_replicas=some", "wait_replicas=some"),
+        ("redis://:secret@one?wait_replicas=1.5", "whole number"),
+        ("redis://:secret@one?patience=-1", "patience=-1"),
+        ("redis://:secret@one?patience=nan", "patience=nan"),
+    ],
+)
+def test_an_address_that_cannot_be_is_refused_with_the_remedy(url: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as refusal:
+        open_store(url)
+    assert "secret" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -39,10 +80,10 @@ def test_an_unknown_url_is_refused_with_the_schemes_there_are(url: str) -> None:
 
 def test_a_pipeline_never_exceeds_its_bounds() -> None:
     small = [("GET", b"key")] * 25
-    assert [len(chunk) for chunk in _chunks(small, 10)] == [10, 10, 5]
+    assert [len(chunk) for chunk in chunks(small, 10)] == [10, 10, 5]
     large = [("SET", b"key", bytes(30_000_000))] * 5 + [("SET", b"key", bytes(70_000_000))] * 2
-    assert [len(chunk) for chunk in _chunks(large, 10)] == [2, 2, 1, 1, 1]
-    assert list(_chunks([], 10)) == []
+    assert [len(chunk) for chunk in chunks(large, 10)] == [2, 2, 1, 1, 1]
+    assert list(chunks([], 10)) == []
 
 
 @pytest.mark.parametrize(

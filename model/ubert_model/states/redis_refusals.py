@@ -1,0 +1,47 @@
+"""What a server or the client library says went wrong, as this project's own errors."""
+
+from redis import exceptions as refusals
+
+from ubert_model.errors import StoreError, StoreUnavailableError
+from ubert_model.states.redis_address import Arrangement, RedisAddress
+
+Command = tuple[str | bytes, ...]
+
+EVERY_FAILURE = (refusals.RedisError, refusals.RedisClusterException, OSError)
+"""All that the library raises when servers refuse or cannot be reached."""
+_CREDENTIALS = (refusals.AuthenticationError, refusals.AuthorizationError, refusals.NoPermissionError)
+_UNREACHABLE = (
+    refusals.ConnectionError,
+    refusals.TimeoutError,
+    refusals.ClusterError,
+    refusals.AskError,
+    refusals.TryAgainError,
+    refusals.RedisClusterException,
+    OSError,
+)
+_TOO_FEW_REPLICAS = "NOREPLICAS"
+
+
+def store_error(error: Exception, address: RedisAddress, command: Command = ()) -> StoreError:
+    """The error to raise from one of redis-py, which may quote the command; never the address's credentials."""
+    place = address.place
+    if isinstance(error, _CREDENTIALS):
+        return StoreError(f"{place} refuses the credentials ({error}): check those in the store URL")
+    if isinstance(error, _UNREACHABLE):
+        return StoreUnavailableError(f"{place} cannot be reached: {error}")
+    if str(error).startswith(_TOO_FEW_REPLICAS):
+        return StoreUnavailableError(f"{place} takes no writes while replicas are away: {error}")
+    if isinstance(error, refusals.ReadOnlyError):
+        return _of_replica(address)
+    if isinstance(error, refusals.OutOfMemoryError):
+        return StoreError(
+            f"{place} is out of memory: raise its maxmemory, drop an old namespace, or use a smaller codec"
+        )
+    what = " ".join(part.decode() if isinstance(part, bytes) else part for part in command[:2])
+    return StoreError(f"{place} refused {what or 'a command'}: {error}")
+
+
+def _of_replica(address: RedisAddress) -> StoreError:
+    if address.arrangement is Arrangement.SERVER:
+        return StoreError(f"{address.place} is a read-only replica: put the primary in the store URL")
+    return StoreUnavailableError(f"{address.place} is failing over: a primary has become a replica")

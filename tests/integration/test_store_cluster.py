@@ -1,0 +1,173 @@
+"""What a store over six processes of a Redis Cluster keeps, and what it says, while primaries die and slots move."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import pytest
+
+from support.app_settings import settings_for
+from support.redis_cluster import ClusterServers, redis_cluster
+from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.errors import StoreUnavailableError, UnconfirmedWriteError
+from ubert_model.states import ReviewEntry, Side, StateStore, open_store
+from ubert_model.states.keys import RedisKeys
+from ubert_service.scoring.histories import Pair
+from ubert_service.serving.served import ServedBundle
+
+FEED = RedisKeys(VERSION).changes
+USERS = [f"u{number}" for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterServers]:
+    """Whole at the beginning of every test, whatever the one before has done to it."""
+    with redis_cluster(primaries=3, replicas=1) as servers:
+        yield servers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """Over one cluster: whose writes replicas confirm, whose writes none does, and who waits out a failover."""
+
+    confirmed: StateStore
+    plain: StateStore
+    patient: StateStore
+
+    @property
+    def all(self) -> tuple[StateStore, ...]:
+        return (self.confirmed, self.plain, self.patient)
+
+
+@pytest.fixture
+def stores(cluster: ClusterServers) -> Iterator[Stores]:
+    cluster.empty()
+    with ExitStack() as stack:
+        opened = Stores(
+            **{
+                name: stack.enter_context(closing(open_store(cluster.url + options)))
+                for name, options in (("confirmed", "?wait_replicas=1"), ("plain", ""), ("patient", "?patience=30"))
+            }
+        )
+        for store in opened.all:
+            store.open_namespace(namespace_of())
+        yield opened
+
+
+def names_of(reviews: list[tuple[ReviewEntry, bytes]]) -> list[str]:
+    return [entry.review_id for entry, _ in reviews]
+
+
+def assert_holds(store: StateStore, reviews: list[tuple[ReviewEntry, bytes]]) -> None:
+    assert store.states(VERSION, names_of(reviews)) == [state for _, state in reviews]
+    assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
+
+
+def test_a_write_that_its_replica_does_not_confirm_is_told_and_can_be_repeated(
+    cluster: ClusterServers, stores: Stores
+) -> None:
+    stores.confirmed.put(VERSION, numbered_reviews(100))
+    (replica,) = cluster.replicas_of(cluster.primary_of(FEED))
+    replica.pause()
+    with pytest.raises(UnconfirmedWriteError, match="0 of the 1 replicas"):
+        stores.confirmed.put(VERSION, [(review_of("r"), b"s")])
+    replica.resume()
+    cluster.wait_until_whole()
+    stores.confirmed.put(VERSION, [(review_of("r"), b"s")])
+    assert_holds(stores.plain, [*numbered_reviews(100), (review_of("r"), b"s")])
+
+
+def test_what_replicas_confirmed_outlives_the_primary_and_the_patient_do_not_notice(
+    cluster: ClusterServers, stores: Stores
+) -> None:
+    reviews = numbered_reviews(500)
+    written = stores.confirmed.put(VERSION, reviews)
+    primary = cluster.primary_of(FEED)
+    primary.kill()
+    with pytest.raises(StoreUnavailableError):
+        stores.plain.put(VERSION, reviews)
+    later = [(review_of("later"), b"s")]
+    stores.patient.put(VERSION, later)
+    assert cluster.primary_of(FEED) is not primary
+    for store in stores.all:
+        assert_holds(store, [*reviews, *later])
+        assert store.changes(VERSION, written).marks
+    # Nobody is left to confirm before the killed process has come back as a replica.
+    with pytest.raises(UnconfirmedWriteError):
+        stores.confirmed.put(VERSION, later)
+    primary.start()
+    cluster.wait_until_whole()
+    stores.confirmed.put(VERSION, later)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_slot_on_the_move_is_read_and_written_wherever_its_keys_are(
+    cluster: ClusterServers, stores: Stores, finished: bool
+) -> None:
+    reviews = numbered_reviews(50)
+    start = stores.plain.put(VERSION, reviews)
+    for store in stores.all:
+        assert_holds(store, reviews)  # and knows where the slots were
+    moving = [FEED, RedisKeys(VERSION).reviews(Side.USER, "u0"), RedisKeys(VERSION).state("r7")]
+    sources = [cluster.primary_of(key) for key in moving]
+    targets = [next(one for one in cluster.owners() if one is not source) for source in sources]
+    for key, target in zip(moving, targets, strict=True):
+        source = cluster.begin_move(key, target)
+        assert cluster.migrate_keys(key, source, target) > 0
+        if finished:
+            cluster.finish_move(key, source, target)
+    for number, store in enumerate(stores.all):
+        assert_holds(store, reviews)
+        assert len(store.user_reviews(VERSION, ["u0"])[0]) == 50 + number
+        later = (review_of("r7", "u0", "i7", timestamp=7), b"new %d" % number)
+        end = store.put(VERSION, [later, (review_of(f"n{number}", "u0"), b"s")])
+        assert store.states(VERSION, ["r7"]) == [later[1]]
+        assert store.changes(VERSION, start).revision == end
+        reviews[7] = later
+    for key, source, target in zip(moving, sources, targets, strict=True):
+        cluster.finish_move(key, source, target)
+    for store in stores.all:
+        assert_holds(store, reviews)
+        assert store.changes(VERSION, start).revision == end
+
+
+def test_keys_ahead_of_their_slot_on_a_server_that_owns_none_are_away_until_the_slot_has_come() -> None:
+    with redis_cluster(primaries=1) as cluster, closing(open_store(cluster.url)) as store:
+        store.open_namespace(namespace_of())
+        store.put(VERSION, numbered_reviews(3))
+        with cluster.newcomer() as target:
+            source = cluster.begin_move(FEED, target)
+            cluster.migrate_keys(FEED, source, target)
+            with pytest.raises(StoreUnavailableError, match="ahead of its slot"):
+                store.put(VERSION, numbered_reviews(1))
+            cluster.finish_move(FEED, source, target)
+            store.put(VERSION, numbered_reviews(1))
+            assert_holds(store, numbered_reviews(3))
+
+
+def test_nothing_read_is_kept_once_a_failover_has_lost_it_though_the_feed_tells_of_nothing(
+    cluster: ClusterServers, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    cluster.empty()
+    with closing(open_store(cluster.url)) as store:
+        corpus.write(store, tiny.bundle)
+        keeping, fresh = (
+            ServedBundle.load(settings, store)
+            for settings in (settings_for(tiny.bundle, resident_lag_s=0), settings_for(tiny.bundle, resident_bytes=0))
+        )
+        keys = RedisKeys(fresh.namespace.version)
+        feed = cluster.primary_of(keys.changes)
+        lost = next(user for user in USERS if cluster.primary_of(keys.reviews(Side.USER, user)) is not feed)
+        pairs = [Pair(lost, item) for item in ("i0", "i1", "i2")]
+        before = keeping.engine.score(pairs)
+        primary = cluster.primary_of(keys.reviews(Side.USER, lost))
+        cluster.cut_off_replicas(primary)
+        store.delete(fresh.namespace.version, corpus.of_user(lost)[:1])
+        after = keeping.engine.score(pairs)
+        assert after == fresh.engine.score(pairs) != before
+        primary.kill()
+        cluster.wait_for_failover(primary, keys.reviews(Side.USER, lost))
+        primary.start()
+        cluster.wait_until_whole()
+        assert keeping.engine.score(pairs) == fresh.engine.score(pairs) != after

@@ -1,0 +1,101 @@
+"""A store behind sentinels: its primary dies, and the same store, and the service over it, go on with the next one."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import redis
+
+from support.app_settings import settings_for
+from support.redis_server import RedisServer, SentinelServer, free_port
+from support.running_app import running, wait_until_ready
+from support.store_contents import VERSION, namespace_of, numbered_reviews
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.errors import StoreUnavailableError
+from ubert_model.states import open_store
+from ubert_service.app import create_app
+from ubert_service.serving.served import ServedBundle
+
+SECONDS_TO_FAIL_OVER = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """A primary, its replica, and the URL under which a sentinel names whichever leads."""
+
+    primary: RedisServer
+    replica: RedisServer
+    url: str
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with ExitStack() as stack:
+        primary = stack.enter_context(RedisServer())
+        replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(primary.port)))
+        with redis.Redis(port=replica.port) as client:
+            wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+        sentinel = stack.enter_context(SentinelServer(primary))
+        with redis.Redis(port=sentinel.port) as client:
+            wait_for(lambda: bool(client.sentinel_slaves(sentinel.SERVICE)))
+        # The first of the two is away: any that answers will do.
+        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
+        yield Watched(primary=primary, replica=replica, url=f"redis+sentinel://{hosts}/{sentinel.SERVICE}/0")
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS_TO_FAIL_OVER
+    while not happens():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_the_same_store_goes_on_with_what_its_replica_confirmed_once_the_primary_is_dead(watched: Watched) -> None:
+    reviews = numbered_reviews(300)
+    with (
+        closing(open_store(f"{watched.url}?wait_replicas=1")) as confirmed,
+        closing(open_store(watched.url)) as store,
+        closing(open_store(f"{watched.url}?patience=30")) as patient,
+    ):
+        confirmed.open_namespace(namespace_of())
+        written = confirmed.put(VERSION, reviews)
+        history = store.changes(VERSION, written).history
+        watched.primary.kill()
+        with pytest.raises(StoreUnavailableError, match="and 1 more cannot be reached"):
+            store.put(VERSION, reviews)
+        assert patient.put(VERSION, reviews[:1]) > written
+        for one in (store, patient, confirmed):
+            assert one.states(VERSION, [entry.review_id for entry, _ in reviews]) == [state for _, state in reviews]
+            assert not any(one.missing(VERSION, [entry for entry, _ in reviews]))
+        assert store.changes(VERSION, written).history != history
+
+
+def test_the_service_says_that_it_is_degraded_until_a_replica_leads_and_then_takes_reviews_again(
+    watched: Watched, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    question = {"pairs": [{"user": "u0", "item": "i1"}]}
+    review = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
+    settings = settings_for(tiny.bundle, resident_lag_s=0.2)
+    with closing(open_store(watched.url)) as store:
+        corpus.write(store, tiny.bundle)
+        with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+            wait_until_ready(client)
+            healthy = client.post("/predict", json=question).json()["predictions"]
+            watched.primary.kill()
+            wait_for(lambda: status(client) == "degraded")
+            assert "cannot be reached" in client.get("/readyz").json()["detail"]
+            assert client.post("/predict", json=question).json()["predictions"] == healthy
+            refused = client.post("/reviews", json=review)
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:store-unavailable")
+            wait_for(lambda: status(client) == "ready")
+            assert client.post("/predict", json=question).json()["predictions"] == healthy
+            client.post("/reviews", json=review).raise_for_status()
+            assert client.post("/predict", json=question).json()["predictions"] != healthy
+
+
+def status(client: httpx.Client) -> str:
+    answer = client.get("/readyz").json()
+    return str(answer["status"])
