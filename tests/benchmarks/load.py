@@ -2,12 +2,17 @@
 
     python tests/benchmarks/load.py --bundle DIR --store lmdb:DIR [--seconds 10] [--candidates 0]
 
-A real ``ubert-serve`` on loopback, asked for real pairs of the bundle by Locust, which shares the machine with it.
-Every number is set against another of the same run. ``--candidates 100`` ranks so many items instead of one pair;
-whatever follows ``--`` goes to the service as it is (``-- --concurrency 4``).
+A real ``ubert-serve`` on loopback, asked for real pairs of the bundle by Locust. The service has the first core to
+itself and Locust the second, where there are two: else what is measured is how they are scheduled. Every number is set
+against another of the same run. ``--candidates 100`` ranks so many items instead of one pair; whatever follows ``--``
+goes to the service as it is (``-- --concurrency 4``).
+
+How much batching could gain at most is shown by a service whose engine answers at once.
 """
 
 import argparse
+import json
+import os
 import random
 import shlex
 import statistics
@@ -16,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +29,7 @@ from typing import Any
 
 import gevent
 import httpx
+import psutil
 from locust import FastHttpUser, constant_throughput, task
 from locust.env import Environment
 
@@ -35,9 +41,27 @@ from ubert_service.scoring.histories import Pair
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
+CLI = "ubert_service.cli"
 UNLOADED, LOADED, OVERLOADED_CALLERS = 1, 32, 256
 WARM_UP_SECONDS = 2.0
 SECONDS_UNTIL_HUNG = 10.0
+TOGETHER = 16
+CORES = sorted(os.sched_getaffinity(0))[:2]
+"""Of the service and of Locust."""
+ANSWERS_AT_ONCE = """
+from ubert_service.cli import main
+from ubert_service.scoring.engine import EVERY_REVIEW, ScoringEngine
+
+real, answers = ScoringEngine.score, {}
+
+def score(engine, pairs, reading=EVERY_REVIEW):
+    if "first" not in answers:
+        answers["first"] = real(engine, pairs[:1], reading)[0]
+    return [answers["first"]] * len(pairs)
+
+ScoringEngine.score = score
+main()
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +69,18 @@ class Question:
     """What is asked over HTTP, and the same of the engine."""
 
     path: str
-    body: dict[str, Any]
+    body: bytes
     pairs: list[Pair]
 
 
 @dataclass(kw_only=True)
 class Seen:
-    """What callers saw in ``seconds``: answers by status, and milliseconds of each that was accepted."""
+    """What callers saw in ``seconds``: answers by status, and milliseconds of each that was accepted. ``busy`` is the
+    share of its core that Locust took: near 1 it has measured itself.
+    """
 
     seconds: float
+    busy: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
     accepted: list[float] = field(default_factory=list)
 
@@ -68,7 +95,8 @@ class Seen:
     def __str__(self) -> str:
         return (
             f"{self.per_second:7.1f} accepted/s, p50 {self.percentile(50):.2f} ms, p99 {self.percentile(99):.2f} ms, "
-            f"longest {max(self.accepted):.0f} ms; statuses {dict(sorted(self.statuses.items()))}"
+            f"longest {max(self.accepted):.0f} ms; statuses {dict(sorted(self.statuses.items()))}; "
+            f"Locust {self.busy:.0%} busy"
         )
 
 
@@ -85,23 +113,25 @@ def questions_of(served: ServedBundle, candidates: int, count: int = 2_000) -> l
         if candidates:
             names = chance.sample(items, k=min(candidates, len(items)))
             body: dict[str, Any] = {"user": review.user, "candidates": names}
-            found.append(Question(path="/rank", body=body, pairs=[Pair(review.user, name) for name in names]))
+            pairs = [Pair(review.user, name) for name in names]
+            found.append(Question(path="/rank", body=json.dumps(body).encode(), pairs=pairs))
         else:
             body = {"pairs": [{"user": review.user, "item": review.item}]}
-            found.append(Question(path="/predict", body=body, pairs=[Pair(review.user, review.item)]))
+            pairs = [Pair(review.user, review.item)]
+            found.append(Question(path="/predict", body=json.dumps(body).encode(), pairs=pairs))
     return found
 
 
-def engine_milliseconds(served: ServedBundle, questions: list[Question], seconds: float) -> float:
-    """The median time of the engine alone, in one thread of this process."""
+def engine_milliseconds(served: ServedBundle, questions: list[Question], seconds: float, together: int) -> float:
+    """The median time that one request takes of the engine alone, if so many are scored together in one thread."""
     times = []
+    chance = random.Random(0)
     until = time.perf_counter() + seconds
-    for number in range(sys.maxsize):
+    while time.perf_counter() < until:
+        pairs = [pair for question in chance.sample(questions, together) for pair in question.pairs]
         started = time.perf_counter()
-        served.engine.score(questions[number % len(questions)].pairs)
-        times.append((time.perf_counter() - started) * 1000)
-        if time.perf_counter() > until:
-            break
+        served.engine.score(pairs)
+        times.append((time.perf_counter() - started) * 1000 / together)
     return statistics.median(times[len(times) // 5 :])
 
 
@@ -118,7 +148,7 @@ def load(address: str, questions: list[Question], *, callers: int, seconds: floa
         @task
         def ask(self) -> None:
             question = chance.choice(questions)
-            self.client.post(question.path, json=question.body)
+            self.client.post(question.path, data=question.body, headers={"Content-Type": "application/json"})
 
     environment = Environment(user_classes=[Caller])
     seen = Seen(seconds=seconds)
@@ -135,30 +165,52 @@ def load(address: str, questions: list[Question], *, callers: int, seconds: floa
     runner = environment.create_local_runner()
     runner.start(callers, spawn_rate=callers)
     gevent.sleep(WARM_UP_SECONDS)
-    counting = True
+    counting, used = True, time.process_time()
     gevent.sleep(seconds)
-    counting = False
+    counting, seen.busy = False, (time.process_time() - used) / seconds
     runner.quit()
     return seen
 
 
 @contextmanager
-def service(arguments: argparse.Namespace, *options: str) -> Iterator[str]:
-    """The address of a service that is ready; what the command line leaves to the service comes last, so it wins."""
+def on_core(number: int) -> Iterator[None]:
+    """One of the two cores for this thread and for what it starts."""
+    os.sched_setaffinity(0, {CORES[number]} if len(CORES) == 2 else CORES)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, CORES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A service that is ready."""
+
+    address: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+@contextmanager
+def service(arguments: argparse.Namespace, *options: str, program: Sequence[str] = ("-m", CLI)) -> Iterator[Running]:
+    """What the command line leaves to the service comes last, so it wins."""
     address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, "-m", "ubert_service.cli", "--port", str(port), "--device", "cpu"]
+    command = [sys.executable, *program, "--port", str(port), "--device", "cpu", "--threads", "1"]
     command += ["--bundle", str(arguments.bundle), "--store", arguments.store, "--codec", arguments.codec]
     # To a file: a pipe would make the generator of the load read the log meanwhile.
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen([*command, *options, *arguments.service], stderr=log) as process,
-    ):
-        try:
-            with httpx.Client(base_url=address, trust_env=False) as client:
-                wait_until_ready(client, process)
-            yield address
-        finally:
-            process.terminate()
+    with tempfile.TemporaryFile() as log:
+        with on_core(0):
+            process = subprocess.Popen([*command, *options, *arguments.service], stderr=log)
+        with process:
+            try:
+                with httpx.Client(base_url=address, trust_env=False) as client:
+                    wait_until_ready(client, process)
+                yield Running(address=address, process=psutil.Process(process.pid))
+            finally:
+                process.terminate()
 
 
 def wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
@@ -178,37 +230,50 @@ def main() -> None:
     parser.add_argument("--codec", default="fp32")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--candidates", type=int, default=0, help="0: one pair a request")
-    parser.add_argument("--queues", type=int, nargs="+", default=[4, 64], help="lengths of the queue under overload")
+    parser.add_argument("--queue-waits-ms", nargs="+", default=["1", "200"], help="bounds of waiting under overload")
     parser.add_argument("service", nargs="*", help="options of ubert-serve")
     arguments = parser.parse_args()
 
-    settings = Settings.of(bundle=arguments.bundle, store=arguments.store, codec=arguments.codec, device="cpu")
-    with closing(open_store(settings.store)) as store:
+    settings = Settings.of(
+        bundle=arguments.bundle, store=arguments.store, codec=arguments.codec, device="cpu", threads=1
+    )
+    with on_core(0), closing(open_store(settings.store)) as store:
         served = ServedBundle.load(settings, store)
         questions = questions_of(served, arguments.candidates)
         with served.keeper:
-            engine = engine_milliseconds(served, questions, arguments.seconds)
-    print(f"engine alone: median {engine:.2f} ms a request")
+            while served.keeper.warming is not None:
+                time.sleep(0.1)
+            engine, together = (engine_milliseconds(served, questions, arguments.seconds, n) for n in (1, TOGETHER))
+    print(f"engine alone: median {engine:.2f} ms a request, {together:.2f} ms if {TOGETHER} are scored together")
 
-    def measured(title: str, address: str, **how: Any) -> Seen:
-        seen = load(address, questions, seconds=arguments.seconds, **how)
-        print(f"{title}: {seen}", flush=True)
+    def measured(title: str, running: Running, **how: Any) -> Seen:
+        with on_core(1):
+            before = running.cpu_seconds()
+            seen = load(running.address, questions, seconds=arguments.seconds, **how)
+            used = running.cpu_seconds() - before
+        share = arguments.seconds / (arguments.seconds + WARM_UP_SECONDS)
+        print(f"{title}: {seen}, the service {used * share / seen.seconds:.0%}", flush=True)
         return seen
 
-    room = ("--queue-requests", str(LOADED))  # so that no caller of a closed loop is refused
-    with service(arguments, *room) as address:
-        alone = measured("1 caller", address, callers=UNLOADED)
-        batched = measured(f"{LOADED} callers", address, callers=LOADED)
-    with service(arguments, *room, "--batch-tokens", "1") as address:
-        unbatched = measured(f"{LOADED} callers, batching off", address, callers=LOADED)
+    unbounded = ("--queue-requests", str(LOADED), "--queue-wait-ms", "0")  # no caller of a closed loop is refused
+    with service(arguments, *unbounded) as running:
+        alone = measured("1 caller", running, callers=UNLOADED)
+        batched = measured(f"{LOADED} callers", running, callers=LOADED)
+    with service(arguments, *unbounded, "--batch-tokens", "1") as running:
+        unbatched = measured(f"{LOADED} callers, batching off", running, callers=LOADED)
+    with service(arguments, *unbounded, program=("-c", ANSWERS_AT_ONCE)) as running:
+        free = measured(f"{LOADED} callers, an engine that answers at once", running, callers=LOADED)
     print(f"HTTP costs a lone caller {alone.percentile(50) - engine:.2f} ms at the median (target: at most 2)")
-    print(f"batching serves {LOADED} callers {batched.per_second / unbatched.per_second:.2f}× as many (target: 5)")
+    print(
+        f"batching serves {LOADED} callers {batched.per_second / unbatched.per_second:.2f}× as many (target: 5); "
+        f"an engine that costs nothing would serve {free.per_second / unbatched.per_second:.2f}×"
+    )
 
     offered = 2 * batched.per_second
-    for queue in arguments.queues:
-        with service(arguments, "--queue-requests", str(queue)) as address:
-            title = f"{offered:.0f}/s offered to a queue of {queue}"
-            crowd = measured(title, address, callers=OVERLOADED_CALLERS, rate=offered)
+    for wait in arguments.queue_waits_ms:
+        with service(arguments, "--queue-wait-ms", wait) as running:
+            title = f"{offered:.0f}/s offered, at most {wait} ms in the queue"
+            crowd = measured(title, running, callers=OVERLOADED_CALLERS, rate=offered)
         slower = crowd.percentile(99) / alone.percentile(99)
         strange = {status: number for status, number in crowd.statuses.items() if status not in {200, 429}}
         print(f"  p99 of what was accepted: {slower:.1f}× a lone caller's (target: 3); neither 200 nor 429: {strange}")
