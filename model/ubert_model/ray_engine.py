@@ -137,6 +137,16 @@ class RayEngine:
         )
 
 
+def chosen_engine(
+    engine: EngineName, *, address: str | None, workers: int, cpus: int = 1, gpus: int = 0
+) -> RayEngine | None:
+    """None: this process does the work. Raises ``ConfigError`` for a cluster that nothing is to be sent to."""
+    if engine == "ray":
+        return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
+    require(address is None, "ray address", address, "a cluster is asked with --engine ray")
+    return None
+
+
 def _join(ray: ModuleType, address: str) -> None:
     """Raises ``ConfigError`` for an address of another form, ``ClusterError`` where nobody answers."""
     host, _, port = address.rpartition(":")

@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from support.app_settings import settings_for
 from support.ray_jobs import Squares
 from support.small_corpus import small_table
 from support.store_contents import contents
 from support.tiny_bundle import TinyBundle
 from ubert_model.errors import ConfigError, StoreUnavailableError
 from ubert_model.ray_engine import RayEngine
+from ubert_model.sharding import Shard
 from ubert_model.states import open_store
+from ubert_service.bulk.rating import rate_pairs
 from ubert_training.cli import make_app
 
 # Ray trips over deprecations of its own.
@@ -143,6 +146,20 @@ def test_what_a_portion_raises_every_time_is_raised_as_it_was(
 def test_more_workers_than_the_cluster_has_processors_for_are_refused(cluster: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers = 2: the cluster has 2 processors, and each takes 2"):
         list(RayEngine(workers=2, cpus=2).results(Squares(folder=tmp_path), [1]))
+
+
+def test_a_cluster_rates_a_file_of_pairs_to_the_bytes_of_one_process(
+    cluster: str, tiny: TinyBundle, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precompute(flags(tiny, table, tmp_path / "states"))
+    monkeypatch.setattr("ubert_service.bulk.rating.PAIRS_A_PORTION", 64)
+    pairs = [f"user-{user:02},item-{item:02}\n" for user in range(30) for item in range(10)]
+    (tmp_path / "pairs.csv").write_text("user,item\n" + "".join(pairs))
+    settings = settings_for(tiny.bundle, store=f"lmdb:{tmp_path / 'states'}", codec=CODEC)
+    for out, engine in (("local", None), ("ray", RayEngine(workers=2))):
+        rated = rate_pairs(tmp_path / "pairs.csv", tmp_path / out, settings, shard=Shard(), engine=engine)
+        assert rated == len(pairs)
+    assert (tmp_path / "ray").read_bytes() == (tmp_path / "local").read_bytes()
 
 
 def test_an_import_by_a_cluster_ends_with_the_bytes_of_one_process(cluster: str, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ubert_model.config import ModelConfig, preset, require
-from ubert_model.ray_engine import EngineName, RayEngine
+from ubert_model.config import ModelConfig, preset
+from ubert_model.ray_engine import EngineName
 from ubert_training.reviews.table import ReviewTable
 
 console = Console()
@@ -66,16 +66,6 @@ def load_reviews(path: Path) -> ReviewTable:
 def table_file(path: Path) -> Path:
     """The file of a review table, given that or the directory of an import."""
     return path / "reviews.parquet" if path.is_dir() else path
-
-
-def chosen_engine(
-    engine: EngineName, *, address: str | None, workers: int, cpus: int = 1, gpus: int = 0
-) -> RayEngine | None:
-    """None: this process does the work. Raises ``ConfigError`` for a cluster that nothing is to be sent to."""
-    if engine == "ray":
-        return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
-    require(address is None, "ray address", address, "a cluster is asked with --engine ray")
-    return None
 
 
 def model_config(base: str | ModelConfig, table: ReviewTable, **options: object) -> ModelConfig:

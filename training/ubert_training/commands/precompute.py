@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
+from ubert_model.ray_engine import chosen_engine
 from ubert_model.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
 from ubert_training.commands.options import (
@@ -19,7 +20,6 @@ from ubert_training.commands.options import (
     Reviews,
     WorkerCpus,
     Workers,
-    chosen_engine,
     console,
     load_reviews,
     table_file,

@@ -1,0 +1,1 @@
+"""Rating a file of pairs, by the scoring that answers ``/predict``."""

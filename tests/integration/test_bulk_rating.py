@@ -1,0 +1,184 @@
+"""`ubert-serve-score`: the ratings of ``/predict``, for a whole file of pairs, whatever happens on the way."""
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from support.app_settings import settings_for
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.errors import InputError
+from ubert_model.sharding import Shard
+from ubert_model.states import open_store
+from ubert_service.bulk.portions import Portions
+from ubert_service.bulk.rating import rate_pairs
+from ubert_service.errors import NotReadyError
+from ubert_service.settings import Settings
+
+# Users and items with reviews, without, unknown to training; one twice; identifiers that look like numbers.
+PAIRS = [(f"u{user}", f"i{(7 * user + number) % 14}") for number in range(5) for user in range(10)]
+PAIRS += [("007", "i1"), ("NA", "1e3"), PAIRS[0]]
+WHOLE = Shard()
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of a store that holds the corpus."""
+    url = f"lmdb:{tmp_path_factory.mktemp('rated') / 'states'}"
+    with closing(open_store(url)) as store:
+        corpus.write(store, tiny.bundle)
+    return settings_for(tiny.bundle, store=url)
+
+
+@pytest.fixture(autouse=True)
+def small_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ubert_service.bulk.rating.PAIRS_A_PORTION", 20)
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "pairs.parquet"
+    users, items = zip(*PAIRS, strict=True)
+    pq.write_table(pa.table({"item": items, "place": range(len(PAIRS)), "user": pa.array(users)}), path)
+    yield path
+    assert not list(tmp_path.glob("*.portions"))
+
+
+def test_a_file_of_pairs_is_rated_as_the_service_rates_them(
+    settings: Settings, pairs: Path, tmp_path: Path, reader: httpx.Client
+) -> None:
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
+    rated = pq.ParquetFile(tmp_path / "out.parquet").read().to_pylist()
+    asked = {"pairs": [{"user": user, "item": item} for user, item in PAIRS]}
+    answered = reader.post("/predict", json=asked).raise_for_status().json()["predictions"]
+    for row, expected in zip(rated, answered, strict=True):
+        interval = expected["interval"]
+        stars = [row.pop(name) for name in ("rating", "low", "high")]
+        assert stars == pytest.approx([expected["rating"], interval["low"], interval["high"]], abs=1e-5)
+        assert row == {name: expected[name] for name in row}
+    assert {"full", "one_side", "mean"} <= {row["basis"] for row in rated}
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv.gz"])
+def test_the_form_of_the_file_changes_no_byte_of_the_ratings(
+    settings: Settings, pairs: Path, tmp_path: Path, name: str
+) -> None:
+    separator = "\t" if "tsv" in name else ","
+    text = "".join(separator.join(row) + "\n" for row in [("item", "note", "user"), *((i, "x", u) for u, i in PAIRS)])
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    for source, out in ((pairs, "expected"), (tmp_path / name, "out")):
+        rate_pairs(source, tmp_path / out, settings, shard=WHOLE)
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+class Stopped(Exception):  # noqa: N818 - stands for a kill
+    pass
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was(
+    settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(rated: int, of: int) -> None:
+        assert of == len(PAIRS)
+        if rated == 20:
+            raise Stopped
+
+    rate_pairs(pairs, tmp_path / "expected", settings, shard=WHOLE)
+    with pytest.raises(Stopped):
+        rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE, progress=stop)
+    assert not (tmp_path / "out").exists()
+    again: list[int] = []
+    rate = Portions.rate
+    monkeypatch.setattr(Portions, "rate", lambda self, number, found: (again.append(number), rate(self, number, found)))
+    assert rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE) == len(PAIRS)
+    assert again == [1, 2]
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+
+
+def test_what_was_rated_by_another_bundle_or_from_another_file_is_not_kept(
+    settings: Settings, pairs: Path, tmp_path: Path
+) -> None:
+    def stop(rated: int, of: int) -> None:
+        if rated:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE, progress=stop)
+    table = pq.ParquetFile(pairs).read()
+    pq.write_table(table.slice(1), pairs)
+    assert rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE) == len(PAIRS) - 1
+    assert pq.ParquetFile(tmp_path / "out").read()["user"].to_pylist() == table["user"].to_pylist()[1:]
+
+
+def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    shares = []
+    for number in (1, 2, 3):
+        rate_pairs(pairs, tmp_path / "out", settings, shard=Shard(number=number, shards=3), force=True)
+        shares.append(pq.ParquetFile(tmp_path / "out").read().to_pylist())
+    rate_pairs(pairs, tmp_path / "whole", settings, shard=WHOLE)
+    whole = pq.ParquetFile(tmp_path / "whole").read().to_pylist()
+    users = [{row["user"] for row in share} for share in shares]
+    assert all(users)
+    assert sum(map(len, users)) == len(set().union(*users))
+    assert sorted((row["user"], row["item"]) for share in shares for row in share) == sorted(PAIRS)
+    order = [(row["user"], row["item"]) for row in whole]
+    for share, own in zip(shares, users, strict=True):
+        assert [(row["user"], row["item"]) for row in share] == [pair for pair in order if pair[0] in own]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("pairs.csv", "user,item\nu1,i1\n,i2\n", r"row 2: user '' has 0 bytes"),
+        ("pairs.csv", f"user,item\nu1,{'i' * 257}\n", "row 1: item 'iii.* has 257 bytes"),
+        ("pairs.csv", "user,thing\nu1,i1\n", "item"),
+        ("pairs.csv", "user,item\nu1\n", "columns user and item"),
+        ("pairs.parquet", "user,item\nu1,i1\n", "columns user and item"),
+        ("pairs.txt", "user,item\nu1,i1\n", r"call it \.csv"),
+        ("missing/pairs.csv", None, "no file of pairs"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_named(
+    settings: Settings, tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        rate_pairs(tmp_path / name, tmp_path / "out", settings, shard=WHOLE)
+
+
+def test_what_is_there_already_is_only_replaced_when_asked_for(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="--force"):
+        rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
+    tiny: TinyBundle, pairs: Path, tmp_path: Path
+) -> None:
+    empty = settings_for(tiny.bundle, store=f"lmdb:{tmp_path / 'empty'}")
+    with pytest.raises(NotReadyError, match=r"ubert precompute --bundle .* --codec fp32"):
+        rate_pairs(pairs, tmp_path / "out", empty, shard=WHOLE)
+
+
+def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    flags = ["--bundle", str(settings.bundle), "--store", settings.store, "--codec", "fp32", "--device", "cpu"]
+    command = [*flags, "--pairs", str(pairs), "--out", str(tmp_path / "out.parquet")]
+    without = "import sys; sys.modules['pyarrow'] = None; from ubert_service.score_cli import main; main()"
+    refused, rated = (
+        subprocess.run([sys.executable, *way, *command], capture_output=True, text=True, check=False)
+        for way in (("-c", without), ("-m", "ubert_service.score_cli"))
+    )
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("ubert-serve-score: pairs = ")
+    assert refused.stderr.endswith("pip install '.[score]'\n")
+    assert (rated.returncode, rated.stdout) == (0, f"{len(PAIRS)} pairs rated in {tmp_path / 'out.parquet'}\n")
+    assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_rows == len(PAIRS)
