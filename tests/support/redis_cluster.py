@@ -12,7 +12,6 @@ from support.redis_server import RedisServer
 
 _SLOTS = 16_384
 _SECONDS_TO_AGREE = 20.0
-_NODE_TIMEOUT_MS = 1_000
 _KEYS_A_STEP = 100
 
 
@@ -119,11 +118,11 @@ class ClusterServers:
 
 
 @contextmanager
-def redis_cluster(*, primaries: int = 2, replicas: int = 0, options: Sequence[str] = ()) -> Iterator[ClusterServers]:
-    """So many primaries, and so many replicas of each. A primary that is silent for a second is replaced."""
+def redis_cluster(*, primaries: int = 2, replicas: int = 0, node_timeout_ms: int = 1_000) -> Iterator[ClusterServers]:
+    """So many primaries, and so many replicas of each, which replace a primary that is silent for so long."""
     with ExitStack() as stack:
-        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(_NODE_TIMEOUT_MS))
-        settings += ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", *options)
+        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
+        settings += ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
         servers = [stack.enter_context(RedisServer(*settings)) for _ in range(primaries * (1 + replicas))]
         clients = [stack.enter_context(redis.Redis(port=server.port)) for server in servers]
         cluster = ClusterServers(servers=servers, settings=settings, clients=dict(zip(servers, clients, strict=True)))

@@ -1,0 +1,106 @@
+"""How long callers see errors after a primary of a Redis Cluster is killed, and what a confirmed write costs.
+
+    python tests/benchmarks/cluster_failover.py [--node-timeout-ms 1000] [--authors 3]
+
+Six real Redis processes, two real ``ubert-serve`` and a tiny random bundle, so that what is timed is the cluster and
+not the model. The same load runs twice, with ``?wait_replicas=1`` and without; each time the primary that owns the feed
+of changes, which every write needs, is killed, and is started again as its successor's replica.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.failover_load import CODEC, FailoverLoad, kill_primary, lost_reviews, rebuild, wrong_answers
+from support.redis_cluster import ClusterServers, redis_cluster
+from support.running_app import wait_until_ready
+from support.serve_process import ServeProcess
+from support.small_corpus import small_table
+from support.store_contents import VERSION, namespace_of, numbered_reviews
+from support.tiny_bundle import TinyBundle, write_tiny_bundle
+from ubert_model.states import check_namespace, open_store
+from ubert_model.states.keys import RedisKeys
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.states.precompute import precompute
+
+CONFIRMED, PLAIN = "?wait_replicas=1", ""
+WRITES = 300
+SECONDS_OF_LOAD = 3.0
+
+
+def fail_over(
+    cluster: ClusterServers, tiny: TinyBundle, table: ReviewTable, options: str, authors: int, within_s: float
+) -> str:
+    """One line: when errors stopped, and what was lost or wrong."""
+    cluster.empty()
+    namespace = tiny.bundle.codec(CODEC).namespace
+    with closing(open_store(cluster.url + options)) as store:
+        precompute(table, np.arange(len(table)), tiny.bundle, store, codec=CODEC)
+    command = ["--bundle", str(tiny.bundle.path), "--codec", CODEC, "--device", "cpu", "--threads", "1"]
+    command += ["--store", cluster.url + options]
+    with ServeProcess(*command) as one, ServeProcess(*command) as other:
+        for service in (one, other):
+            wait_until_ready(service.client)
+        items = [f"item-{number:02}" for number in range(8)]
+        with FailoverLoad(
+            writing=one.address, reading=other.address, authors=authors, asked_item="i3", user="user-03", items=items
+        ) as load:
+            load.wait_until_quiet(for_s=SECONDS_OF_LOAD, within_s=within_s)
+            killed_at = kill_primary(cluster, RedisKeys(namespace.version).changes, load, within_s=within_s)
+    with tempfile.TemporaryDirectory() as plain, closing(open_store(cluster.url)) as store:
+        wrong = wrong_answers(load, rebuild(tiny, table, Path(plain), load))
+        lost = lost_reviews(load, store, namespace.version)
+        problems = check_namespace(store, namespace).problems
+    return (
+        f"errors stop {load.last_failure_s(killed_at, '/predict'):4.1f} s (predict), "
+        f"{load.last_failure_s(killed_at, '/rank'):4.1f} s (rank), {load.last_failure_s(killed_at, '/reviews'):4.1f} s "
+        f"(writes) after the kill; {len(load.failed())} of {len(load.answers)} answers were problems, "
+        f"{len(wrong)} were wrong; {len(lost)} of {sum(one.acknowledged for one in load.authors)} acknowledged reviews "
+        f"lost; {problems} problems in the store"
+    )
+
+
+def write_milliseconds(cluster: ClusterServers) -> tuple[float, float]:
+    """The median time of writing one review, confirmed and not, in turns."""
+    times: dict[str, list[float]] = {CONFIRMED: [], PLAIN: []}
+    with closing(open_store(cluster.url + CONFIRMED)) as confirmed, closing(open_store(cluster.url)) as plain:
+        confirmed.open_namespace(namespace_of())
+        for review in numbered_reviews(WRITES, size=500):
+            for options, store in ((CONFIRMED, confirmed), (PLAIN, plain)):
+                began = time.perf_counter()
+                store.put(VERSION, [review])
+                times[options].append(1000 * (time.perf_counter() - began))
+    return statistics.median(times[CONFIRMED]), statistics.median(times[PLAIN])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--node-timeout-ms", type=int, default=1_000, help="cluster-node-timeout; Redis' own is 15000")
+    parser.add_argument("--authors", type=int, default=3)
+    options = parser.parse_args()
+    within_s = 30.0 + 3 * options.node_timeout_ms / 1000
+    table = small_table(users=12)
+    with tempfile.TemporaryDirectory() as directory:
+        tiny = write_tiny_bundle(Path(directory) / "bundle")
+        with redis_cluster(primaries=3, replicas=1, node_timeout_ms=options.node_timeout_ms) as cluster:
+            confirmed, plain = write_milliseconds(cluster)
+            print(
+                f"one review written: {confirmed:.2f} ms confirmed by a replica, {plain:.2f} ms not: "
+                f"{confirmed / plain:.2f} times as long"
+            )
+            for name, url_options in (("confirmed", CONFIRMED), ("not confirmed", PLAIN)):
+                told = fail_over(cluster, tiny, table, url_options, options.authors, within_s)
+                print(f"{name}: {told}", flush=True)
+                cluster.wait_until_whole()
+
+
+if __name__ == "__main__":
+    main()

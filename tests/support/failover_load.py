@@ -1,0 +1,249 @@
+"""Authors and readers of two real services over one store, who go on whatever happens and remember every answer."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import numpy as np
+
+from support.app_settings import settings_for
+from support.redis_cluster import ClusterServers
+from support.tiny_bundle import TinyBundle
+from ubert_model.states import StateStore, open_store
+from ubert_service.context import READ_VERSION
+from ubert_service.reviews.review_book import NewReview
+from ubert_service.scoring.histories import Pair
+from ubert_service.serving.served import ServedBundle
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.states.precompute import precompute
+
+CODEC = "fp32"
+CACHED_EQUALS_FRESH = 1e-4
+_SECONDS_BETWEEN = 0.05
+_SECONDS_TO_ANSWER = 60.0
+_TEXTS = ("A big board.", "Cheap, and bad because it came black.", "again and again", "")
+_ABANDONED_AFTER_S = 45.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One HTTP answer: to what, when (monotonic seconds), and the type of the problem if it is one."""
+
+    path: str
+    at: float
+    status: int
+    problem: str | None
+    ratings: tuple[float, ...] = ()
+    read_version: str = ""
+    missing_states: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """A rating of an author's pair, asked for after ``acknowledged`` reviews and answered when ``begun`` were begun."""
+
+    acknowledged: int
+    begun: int
+    rating: float
+
+
+@dataclass(kw_only=True)
+class Author:
+    """Writes one review after the other, each until it is acknowledged, to one service, and is read at another."""
+
+    name: str
+    begun: int = 0
+    acknowledged: int = 0
+    read_version: str = ""
+    reads: list[Read] = field(default_factory=list)
+
+
+class FailoverLoad:
+    """While entered: each of ``authors`` writes to ``writing`` and is read at ``reading``; a reader asks for pairs that
+    nobody writes to. Whatever a thread raises is raised on exit.
+    """
+
+    def __init__(
+        self, *, writing: str, reading: str, authors: int, asked_item: str, user: str, items: Sequence[str]
+    ) -> None:
+        self.authors = [Author(name=f"author-{number}") for number in range(authors)]
+        self.answers: list[Answer] = []
+        self._writing = writing
+        self._reading = reading
+        self.asked_item = asked_item
+        self.user = user
+        self.items = list(items)
+        self._ended = threading.Event()
+        self._threads = ThreadPoolExecutor(2 * authors + 1)
+        self._running: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        for author in self.authors:
+            self._running += [self._threads.submit(self._write, author), self._threads.submit(self._read, author)]
+        self._running.append(self._threads.submit(self._read_what_stays))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._threads.shutdown()
+        for thread in self._running:
+            thread.result()
+
+    def failed(self, path: str = "") -> list[Answer]:
+        """Every answer that was a problem."""
+        return [one for one in list(self.answers) if one.status >= 400 and one.path.startswith(path)]
+
+    def last_failure_s(self, since: float, path: str = "") -> float:
+        """Seconds from ``since`` to the last problem; 0 if there was none."""
+        return max((one.at - since for one in self.failed(path)), default=0.0)
+
+    def wait_until_quiet(self, *, for_s: float, within_s: float) -> None:
+        """Return once nothing has failed for so long and every author was acknowledged since."""
+        until = time.monotonic() + within_s
+        while time.monotonic() < until:
+            began, acknowledged = time.monotonic(), [author.acknowledged for author in self.authors]
+            time.sleep(for_s)
+            all_wrote = all(
+                author.acknowledged > before for author, before in zip(self.authors, acknowledged, strict=True)
+            )
+            if all_wrote and not any(one.at > began for one in self.failed()):
+                return
+        raise AssertionError(f"errors had not stopped after {within_s} s: {self.failed()[-1]}")
+
+    def _write(self, author: Author) -> None:
+        with httpx.Client(base_url=self._writing, timeout=_SECONDS_TO_ANSWER, trust_env=False) as client:
+            while not self._ended.is_set():
+                number = author.begun
+                author.begun += 1
+                given_up = time.monotonic() + _ABANDONED_AFTER_S
+                while (answer := self._post(client, "/reviews", review_of(author.name, number))).status >= 400:
+                    assert time.monotonic() < given_up, f"review {number} of {author.name} was never taken: {answer}"
+                    time.sleep(_SECONDS_BETWEEN)
+                author.read_version = answer.read_version
+                author.acknowledged += 1
+                time.sleep(_SECONDS_BETWEEN)
+
+    def _read(self, author: Author) -> None:
+        question = {"pairs": [{"user": author.name, "item": self.asked_item}]}
+        with httpx.Client(base_url=self._reading, timeout=_SECONDS_TO_ANSWER, trust_env=False) as client:
+            while not self._ended.is_set():
+                acknowledged, version = author.acknowledged, author.read_version
+                answer = self._post(client, "/predict", question, **({READ_VERSION: version} if version else {}))
+                if answer.status == 200:
+                    read = Read(acknowledged=acknowledged, begun=author.begun, rating=answer.ratings[0])
+                    author.reads.append(read)
+                time.sleep(_SECONDS_BETWEEN)
+
+    def _read_what_stays(self) -> None:
+        pairs = [{"user": self.user, "item": item} for item in self.items]
+        with httpx.Client(base_url=self._reading, timeout=_SECONDS_TO_ANSWER, trust_env=False) as client:
+            while not self._ended.is_set():
+                self._post(client, "/predict", {"pairs": pairs})
+                self._post(client, "/rank", {"user": self.user, "candidates": self.items})
+                time.sleep(_SECONDS_BETWEEN)
+
+    def _post(self, client: httpx.Client, path: str, body: dict[str, Any], **headers: str) -> Answer:
+        response = client.post(path, json=body, headers=headers)
+        told = response.json()
+        rated = told.get("predictions") or sorted(told.get("items", ()), key=lambda one: self.items.index(one["item"]))
+        answer = Answer(
+            path=path,
+            at=time.monotonic(),
+            status=response.status_code,
+            problem=told.get("type"),
+            ratings=tuple(one["rating"] for one in rated),
+            read_version=response.headers.get(READ_VERSION, ""),
+            missing_states=sum(one.get("missing_states", 0) for one in rated),
+        )
+        self.answers.append(answer)
+        return answer
+
+
+def kill_primary(cluster: ClusterServers, key: bytes, load: FailoverLoad, *, within_s: float) -> float:
+    """Kill -9 who owns a key, and start it again once its replica has taken over, as a supervisor would.
+
+    When it was killed (monotonic seconds). Returns once errors have stopped.
+    """
+    primary = cluster.primary_of(key)
+    primary.kill()
+    killed_at = time.monotonic()
+    cluster.wait_for_failover(primary, key)
+    primary.start()  # empty: before the failover this would have emptied its replica, too
+    load.wait_until_quiet(for_s=1.0, within_s=within_s)
+    return killed_at
+
+
+def lost_reviews(load: FailoverLoad, store: StateStore, version: str) -> list[str]:
+    """What was acknowledged and is not listed."""
+    lists = store.user_reviews(version, [author.name for author in load.authors])
+    return [
+        name
+        for author, reviews in zip(load.authors, lists, strict=True)
+        for name in (review_of(author.name, number)["review_id"] for number in range(author.acknowledged))
+        if name not in {review.review_id for review in reviews}
+    ]
+
+
+def review_of(author: str, number: int) -> dict[str, Any]:
+    """The review that an author writes as the so-many-th: the same, but for the name, of every author."""
+    return {
+        "user": author,
+        "item": f"novelty-{number}",
+        "rating": 1 + 7 * number % 5,
+        "text": _TEXTS[number % len(_TEXTS)],
+        "timestamp": number + 1,
+        "review_id": f"{author}-{number}",
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """What a plain store gives that holds the table and then the reviews of one author, one after the other."""
+
+    of_author: Sequence[float]
+    """The rating of an author's pair after so many reviews."""
+    staying: Sequence[float]
+    """The ratings of the pairs that nobody writes to."""
+
+
+def rebuild(tiny: TinyBundle, table: ReviewTable, directory: Path, load: FailoverLoad) -> Rebuilt:
+    """Over LMDB, in this process, without anything kept in memory."""
+    settings = settings_for(tiny.bundle, resident_bytes=0)
+    store = open_store(f"lmdb:{directory}")
+    precompute(table, np.arange(len(table)), tiny.bundle, store, codec=CODEC)
+    served = ServedBundle.load(settings, store)
+    pair = [Pair(load.authors[0].name, load.asked_item)]
+    after = [served.engine.score(pair)[0].rating]
+    for number in range(max(author.begun for author in load.authors)):
+        served.reviews.add(NewReview(**review_of(load.authors[0].name, number)))
+        after.append(served.engine.score(pair)[0].rating)
+    staying = [one.rating for one in served.engine.score([Pair(load.user, item) for item in load.items])]
+    store.close()
+    return Rebuilt(of_author=after, staying=staying)
+
+
+def wrong_answers(load: FailoverLoad, rebuilt: Rebuilt) -> list[str]:
+    """What was answered with 200 and is not what the plain store gives for reviews that were or may have been there."""
+    wrong = [
+        f"{author.name}: {read}, not one of {possible}"
+        for author in load.authors
+        for read in author.reads
+        if (possible := rebuilt.of_author[read.acknowledged : read.begun + 1])
+        if min(abs(read.rating - one) for one in possible) > CACHED_EQUALS_FRESH
+    ]
+    for answer in load.answers:
+        if answer.status == 200 and answer.missing_states:
+            wrong.append(f"states were missing: {answer}")
+        if answer.status == 200 and len(answer.ratings) == len(load.items) > 1:
+            difference = np.abs(np.subtract(answer.ratings, rebuilt.staying)).max()
+            if difference > CACHED_EQUALS_FRESH:
+                wrong.append(f"{difference} off: {answer}")
+    return wrong
