@@ -4,6 +4,7 @@ In every test: nothing is asked of another origin, and the browser's console sta
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ from support.tiny_bundle import Corpus, TinyBundle, random_corpus, torch_rating,
 from ubert_model.states import open_store
 from ubert_service.access import new_key
 from ubert_service.app import create_app
-from ubert_service.client import Client
-from ubert_service.schemas import PairRequest, PredictRequest
+from ubert_service.client import Client, NotFoundError
+from ubert_service.schemas import PairRequest, PredictRequest, RankRequest, ReviewRequest
 from ubert_service.serving.served import ServedBundle
 
 pytestmark = pytest.mark.skipif(
@@ -36,6 +37,8 @@ pytestmark = pytest.mark.skipif(
 PAIR = "#/pair?user=u0&item=i2"
 PATIENCE_MS = 20_000
 """Only ever waited out by a test that fails."""
+FAINTEST = 0.2
+"""The least weight that is marked, as the page has it."""
 EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|404|422)")
 """The browser itself reports every answer that is no success; those are what some tests are about."""
 
@@ -154,7 +157,7 @@ def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage
     field = page.get_by_role("combobox", name="User")
     expect(field).to_be_focused()
     press(page, "ArrowDown")
-    options = page.get_by_role("option")
+    options = page.get_by_role("listbox", name="User").get_by_role("option")
     expect(options).to_have_count(5)
     expect(field).to_have_attribute("aria-expanded", "true")
     press(page, "ArrowDown", "ArrowDown")
@@ -256,6 +259,106 @@ def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenP
     expect(other.locator("article").first).to_contain_text("it counts by its rating")
 
 
+SAID = {
+    "u0": ("The strings are bright, my tuner is good.", "A weak cable: it broke in the first week."),
+    "i2": ("Solid pedal, great sound, I love it.", "Not good: the stand is too light and a string broke."),
+}
+
+
+@pytest.fixture(scope="module")
+def texts_address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that keeps texts: those of two reviews by ``u0`` and of two about ``i2``."""
+    with service(tiny, corpus, tmp_path_factory.mktemp("texts"), texts=True) as address, Client(address) as client:
+        for number, (by_user, of_item) in enumerate(zip(*SAID.values(), strict=True)):
+            client.write_review(ReviewRequest(user="u0", item=f"other-{number}", rating=4, text=by_user, timestamp=90))
+            client.write_review(ReviewRequest(user=f"guest-{number}", item="i2", rating=2, text=of_item, timestamp=90))
+        yield address
+
+
+def shares_of_words(review: dict[str, Any]) -> dict[str, float]:
+    """What the tokens of each word contribute together, as ``/explain`` answered; tokens of one word touch."""
+    found: list[tuple[int, int, float]] = []
+    for (start, end), share in zip(review["token_spans"], review["token_contributions"], strict=True):
+        if start == end:
+            continue
+        if found and found[-1][1] == start and review["text"][start - 1 : start + 1].isalnum():
+            found[-1] = (found[-1][0], end, found[-1][2] + share)
+        else:
+            found.append((start, end, share))
+    shares: dict[str, float] = {}
+    for start, end, share in found:
+        assert shares.setdefault(review["text"][start:end], share) == share, "a word twice in one text tells nothing"
+    return shares
+
+
+def test_words_of_stored_texts_are_marked_as_strongly_as_their_share_in_the_rating(
+    open_page: OpenPage, texts_address: str
+) -> None:
+    page = open_page(PAIR, at=texts_address)
+    wait_for_evidence(page)
+    page.locator("#evidence details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    explained = httpx.post(f"{texts_address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
+    shown = [one for one in explained["reviews"] if one["text"] and one["token_contributions"]]
+    assert sorted(one["text"] for one in shown) == sorted(text for said in SAID.values() for text in said)
+    shares = {one["text"]: shares_of_words(one) for one in shown}
+    strongest = max(abs(share) for words in shares.values() for share in words.values())
+    assert strongest > 0
+    marks = 0
+    for text, words in shares.items():
+        marked = {
+            mark.inner_text(): mark for mark in page.locator("article", has_text=text).locator(".text .word").all()
+        }
+        weights = {word: math.sqrt(abs(share) / strongest) for word, share in words.items()}
+        assert marked.keys() == {word for word, weight in weights.items() if weight >= FAINTEST}
+        marks += len(marked)
+        for word, mark in marked.items():
+            drawn = float(mark.evaluate("mark => mark.style.getPropertyValue('--weight')"))
+            assert drawn == pytest.approx(weights[word], abs=0.002)
+            assert ("raises" in str(mark.get_attribute("class"))) == (words[word] > 0)
+            told = str(mark.get_attribute("title")).removesuffix(" stars").replace("\u2212", "-")
+            assert float(told) == pytest.approx(words[word], abs=0.00006)
+    assert marks >= 3, "too few to tell that they follow the shares"
+
+
+def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_page: OpenPage, address: str) -> None:
+    page = open_page("#/pair?user=newcomer&item=i2")
+    wait_for_evidence(page)
+    without = shown_rating(page)
+    page.get_by_text("Bring texts of this user").focus()
+    press(page, "Enter", "Tab")
+    expect(page.get_by_label("Text 1", exact=True)).to_be_focused()
+    page.keyboard.type(SAID["u0"][0])
+    page.get_by_label("Stars of text 1").select_option("5")
+    page.get_by_role("button", name="Another text").focus()
+    press(page, "Enter")
+    expect(page.get_by_label("Text 2", exact=True)).to_be_focused()
+    page.keyboard.type(SAID["u0"][1])
+    page.get_by_role("button", name="Predict").focus()
+    press(page, "Enter")
+
+    own = page.get_by_role("region", name="By newcomer")
+    expect(own.locator("article")).to_have_count(2)
+    assert set(own.locator("article .given").all_inner_texts()) == {"★ 5", "no stars"}
+    texts = [{"text": SAID["u0"][0], "rating": 5}, {"text": SAID["u0"][1]}]
+    question = {"pairs": [{"user": "newcomer", "item": "i2"}], "user_texts": texts}
+    answer = httpx.post(f"{address}/predict", json=question, trust_env=False).json()
+    (rated,) = answer["predictions"]
+    assert rated["basis"] == "full"
+    expect(page.get_by_role("region", name="Where the two reviews meet")).to_contain_text("The text brought along")
+    assert shown_rating(page) == f"{rated['rating']:.2f}" != without
+    assert SAID["u0"][0] in own.locator(".text").all_inner_texts()
+    assert "strings" not in page.evaluate(
+        "() => JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])"
+    )
+    with Client(address) as client, pytest.raises(NotFoundError):
+        client.user("newcomer")
+
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # another user: what was brought along is not theirs
+    wait_for_evidence(page)
+    expect(page.get_by_label("Text 1", exact=True)).to_have_value("")
+    expect(page.get_by_role("region", name="By u0").locator("article", has_text="strings")).to_have_count(0)
+
+
 def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page: OpenPage, address: str) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
@@ -309,6 +412,48 @@ def test_a_ranking_leads_from_candidates_to_a_pair(open_page: OpenPage) -> None:
     assert shown_rating(page) == rating
     page.go_back()
     expect(table).to_be_visible()
+
+
+def ranked(page: Page) -> list[str]:
+    page.get_by_role("button", name="Rank", exact=True).focus()
+    press(page, "Enter")
+    expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
+    return [row[1] for row in figures(page.locator("table.ranked"))]
+
+
+def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_reviewed(
+    open_page: OpenPage, address: str, corpus: Corpus
+) -> None:
+    items = [f"i{number}" for number in range(10)]
+    with Client(address) as client:
+        client.write_candidate_set("spring", items)
+        best = client.rank(RankRequest(user="u1", candidate_set="spring")).items
+    reviewed = {entry.item for entry in corpus.of_user("u1")}
+    least = best[len(best) // 2].rating
+    page = open_page("#/ranking?user=u1")
+    source = page.get_by_label("Items from")
+    expect(source).to_be_visible()
+    source.focus()
+    page.keyboard.type("spring")
+    expect(source).to_have_value("spring")
+    expect(page.get_by_label("Candidates, one item a line")).to_be_hidden()
+    assert ranked(page) == [one.item for one in best]
+
+    page.get_by_label("Rated at least").fill(str(least))
+    assert ranked(page) == [one.item for one in best if one.rating >= least]
+
+    page.get_by_label("Leave out what the user has reviewed").focus()
+    press(page, "Space")
+    assert ranked(page) == [one.item for one in best if one.rating >= least and one.item not in reviewed]
+
+    page.get_by_label("Rated at least").fill("5.5")
+    page.get_by_role("button", name="Rank", exact=True).focus()
+    press(page, "Enter")
+    expect(page.locator("#ranking-answer")).to_contain_text("is rated so high for u1")
+    expect(page.locator("#announcement")).to_contain_text("is rated so high")
+    source.select_option("the list below")
+    expect(page.get_by_label("Candidates, one item a line")).to_be_visible()
+    httpx.delete(f"{address}/candidate-sets/spring", trust_env=False).raise_for_status()
 
 
 def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> None:
@@ -410,6 +555,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         assert key not in kept
         page.reload()
         expect(field).to_be_visible()
+        page.close()  # before the service: the page asks it every few seconds how it is
 
 
 def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: OpenPage) -> None:
@@ -439,10 +585,13 @@ def test_the_skip_link_comes_first_and_leads_to_the_content(open_page: OpenPage)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
-    open_page: OpenPage, scheme: str, width: int
+    open_page: OpenPage, address: str, scheme: str, width: int
 ) -> None:
     page = open_page(PAIR, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 900})
     wait_for_evidence(page)
+    page.get_by_text("Bring texts of this user").click()
+    with Client(address) as client:
+        client.write_candidate_set("spring", ["i0"])
     for view in ("pair", "ranking", "status"):
         if view == "ranking":
             page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
@@ -450,6 +599,7 @@ def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
             expect(page.get_by_label("Candidates")).not_to_have_value("")
             page.get_by_role("button", name="Rank", exact=True).click()
             expect(page.locator("table.ranked")).to_be_visible()
+            expect(page.get_by_label("Items from")).to_be_visible()
         elif view == "status":
             page.evaluate("() => { location.hash = '#/status'; }")
             expect(page.locator(".facts").first).to_be_visible()

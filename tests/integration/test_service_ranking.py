@@ -46,6 +46,7 @@ def test_a_stored_set_ranks_as_its_items_do_until_it_is_removed(client: httpx.Cl
     written = client.put("/candidate-sets/spring", json={"items": [*ITEMS, "i0"]})
     assert written.raise_for_status().json() == {"name": "spring", "items": ITEMS}
     assert client.get("/candidate-sets/spring").json() == {"name": "spring", "items": ITEMS}
+    assert client.get("/candidate-sets").json() == {"names": ["spring"]}
     assert rank(client, candidate_set="spring") == rank(client)
 
     client.put("/candidate-sets/spring", json={"items": ["i3"]}).raise_for_status()

@@ -16,6 +16,10 @@ class CandidateSets:
     def __init__(self, store: StateStore) -> None:
         self._store = store
 
+    def names(self) -> list[str]:
+        """The names of all sets, in order. Raises ``StoreError``."""
+        return self._store.candidate_sets()
+
     def write(self, name: str, items: Sequence[str]) -> list[str]:
         """Keep a set under a name, instead of the one that it may stand for; its distinct items, in order.
 

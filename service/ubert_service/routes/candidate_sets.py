@@ -6,11 +6,17 @@ from fastapi import APIRouter, Path, status
 
 from ubert_service.context import JSON_BODY, Context
 from ubert_service.problems import BODY_PROBLEMS, STORE_PROBLEMS, UNKNOWN_CANDIDATE_SET, UNUSABLE_INPUT, documented
-from ubert_service.schemas import CandidateSetAnswer, CandidateSetName, CandidateSetRequest
+from ubert_service.schemas import CandidateSetAnswer, CandidateSetList, CandidateSetName, CandidateSetRequest
 
 router = APIRouter(tags=["candidate sets"])
 
 Name = Annotated[CandidateSetName, Path()]
+
+
+@router.get("/candidate-sets", summary="The names of all candidate sets", responses=documented(*STORE_PROBLEMS))
+async def list_candidate_sets(context: Context) -> CandidateSetList:
+    """The sets that `/rank` takes by name."""
+    return CandidateSetList(names=await context.work(context.served.candidate_sets.names))
 
 
 @router.put(

@@ -31,6 +31,7 @@ from ubert_service.schemas.explanations import AttentionMap, ExplainedReview, Ra
 from ubert_service.schemas.ratings import (
     AsOf,
     CandidateSetAnswer,
+    CandidateSetList,
     CandidateSetRequest,
     ExcludedReviews,
     ExplainAnswer,
@@ -88,6 +89,7 @@ __all__ = [
     "AttentionMap",
     "BundleId",
     "CandidateSetAnswer",
+    "CandidateSetList",
     "CandidateSetName",
     "CandidateSetRequest",
     "Codec",

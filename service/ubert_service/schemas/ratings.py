@@ -190,6 +190,12 @@ class CandidateSetAnswer(Answer):
     items: list[str]
 
 
+class CandidateSetList(Answer):
+    """The stored sets of items."""
+
+    names: list[str] = Field(description="In order.")
+
+
 class ExplainRequest(_RatingRequest):
     """The pair whose rating is to be explained."""
 

@@ -8,6 +8,7 @@ const SHOWN = 3; // of each side; the others are one key press away
 const FAINTEST = 0.2; // in weights, see below: less is left unmarked
 const STRONG = 0.6; // from here on a word also carries its sign
 const NAMED_WORDS = 3;
+const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
 
 export function evidenceSides({ user, item, reviews }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
@@ -35,14 +36,17 @@ const theRest = (reviews, strongest) =>
   element("details", {}, element("summary", {}, `${many(reviews.length, "further review")}`), cards(reviews, strongest));
 
 function card(review, strongest) {
-  const counterpart = review.side === "user" ? `on ${review.item}` : `by ${review.user}`;
+  const about = review.item === null ? "brought along" : `on ${review.item}`;
+  const counterpart = review.side === "user" ? about : `by ${review.user}`;
   return element(
     "article",
     { class: "review", "aria-label": `Review ${counterpart}` },
     element(
       "header",
       {},
-      element("span", { class: "given", role: "img", "aria-label": `rated ${review.rating} stars` }, `★ ${review.rating}`),
+      review.rating === null
+        ? element("span", { class: "given" }, "no stars")
+        : element("span", { class: "given", role: "img", "aria-label": `rated ${review.rating} stars` }, `★ ${review.rating}`),
       element("span", { class: "note" }, `${counterpart}, ${day(review.timestamp)}`),
       effect(review.effect),
     ),
@@ -103,7 +107,7 @@ function summary(marked, strongest) {
   const strong = marked.filter((word) => LETTER.test(word.text) && weightOf(word.stars, strongest) >= FAINTEST);
   strong.sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars));
   const named = (sign) => {
-    const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => word.text.toLowerCase());
+    const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => word.text.toLowerCase().replace(PUNCTUATION, ""));
     return [...new Set(texts)].slice(0, NAMED_WORDS).join(", ");
   };
   const [raising, lowering] = [named(1), named(-1)];

@@ -23,7 +23,7 @@ export function heatMap({ heat_map: map, reviews }) {
   return element(
     "div",
     {},
-    element("p", { class: "note" }, `The user's review on ${user.item} (rows) and the review by ${item.user} (columns): the pair with the strongest mutual attention.`),
+    element("p", { class: "note" }, `${user.item === null ? "The text brought along" : `The user's review on ${user.item}`} (rows) and the review by ${item.user} (columns): the pair with the strongest mutual attention.`),
     element(
       "fieldset",
       { class: "choice", on: { change: (event) => show(event.target.value) } },

@@ -7,6 +7,7 @@ import { announce, byId, element, showProblem } from "./elements.js";
 import { evidenceSides } from "./evidence.js";
 import { many, signed, stars } from "./format.js";
 import { heatMap } from "./heat_map.js";
+import { OwnTexts } from "./own_texts.js";
 import { grounds, intervalText, ratingScale } from "./rating_scale.js";
 import * as service from "./service.js";
 import { Writing } from "./writing.js";
@@ -17,6 +18,7 @@ export class PairView {
   constructor() {
     this.user = new Combobox(byId("pair-user"), { label: "User", find: service.findUsers });
     this.item = new Combobox(byId("pair-item"), { label: "Item", find: service.findItems });
+    this.texts = new OwnTexts();
     this.writing = new Writing(() => this.#reload());
     byId("pair-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -56,6 +58,7 @@ export class PairView {
   }
 
   async #load(user, item) {
+    this.texts.keepFor(user);
     this.pair = { user, item };
     this.before = null;
     this.writing.begin(this.pair);
@@ -73,11 +76,12 @@ export class PairView {
     this.asking?.abort();
     const asking = (this.asking = new AbortController());
     const { user, item } = this.pair;
+    const texts = this.texts.given;
     showProblem(byId("pair-problem"), null);
     byId("pair").setAttribute("aria-busy", "true");
     try {
-      this.#showRating(await service.predict(user, item, asking.signal));
-      this.#showEvidence(await service.explain(user, item, asking.signal));
+      this.#showRating(await service.predict(user, item, texts, asking.signal));
+      this.#showEvidence(await service.explain(user, item, texts, asking.signal));
     } catch (error) {
       if (error.name === "AbortError") return;
       showProblem(byId("pair-problem"), error);

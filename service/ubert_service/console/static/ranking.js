@@ -1,4 +1,4 @@
-// Candidates ordered for one user; every row leads to the pair.
+// Candidates, listed here or stored as a set, ordered for one user; every row leads to the pair.
 
 import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
@@ -25,15 +25,35 @@ export class RankingView {
       this.#add(found.map((item) => item.id));
       announce(`${many(this.#candidates().length, "candidate")}`);
     }));
+    byId("ranking-set").addEventListener("change", () => this.#showList());
     byId("ranking-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#attempt(() => this.#rank());
     });
   }
 
-  enter({ user }) { if (user) this.user.value = user; }
+  enter({ user }) {
+    if (user) this.user.value = user;
+    this.#attempt(() => this.#findSets());
+  }
 
   leave() {}
+
+  async #findSets() {
+    const chosen = byId("ranking-set").value;
+    const names = await service.candidateSets();
+    byId("ranking-set").replaceChildren(
+      element("option", { value: "" }, "the list below"),
+      ...names.map((name) => element("option", { value: name, selected: name === chosen }, name)),
+    );
+    byId("ranking-from").hidden = names.length === 0;
+    this.#showList();
+  }
+
+  #showList() {
+    const stored = byId("ranking-set").value !== "";
+    for (const id of ["ranking-add", "ranking-fill", "ranking-list"]) byId(id).hidden = stored;
+  }
 
   #candidates() {
     return [...new Set(byId("ranking-candidates").value.split("\n").map((line) => line.trim()).filter(Boolean))];
@@ -56,20 +76,40 @@ export class RankingView {
   }
 
   async #rank() {
-    const [user, candidates] = [this.user.value, this.#candidates()];
-    if (!user || !candidates.length) {
+    const user = this.user.value;
+    const set = byId("ranking-set").value;
+    const candidates = this.#candidates();
+    if (!user || !(set || candidates.length)) {
       throw new service.Problem({ title: "One more is needed", detail: "Choose a user, and one candidate or more." });
     }
-    const answer = await service.rank({ user, candidates, top_k: Number(byId("ranking-top").value) || undefined });
+    const least = byId("ranking-least").value;
+    this.#show(await service.rank({
+      user,
+      ...(set ? { candidate_set: set } : { candidates }),
+      top_k: Number(byId("ranking-top").value) || undefined,
+      min_rating: least === "" ? undefined : Number(least),
+      exclude_rated: byId("ranking-unrated").checked,
+    }));
+  }
+
+  #show({ user, items, candidates }) {
+    if (!items.length) {
+      const nothing = candidates
+        ? `None of ${many(candidates, "candidate")} is rated so high for ${user}.`
+        : `No candidate is left: ${user} has reviewed them all.`;
+      byId("ranking-answer").replaceChildren(element("p", {}, nothing));
+      announce(nothing);
+      return;
+    }
     byId("ranking-answer").replaceChildren(
       table({
-        caption: `${many(answer.items.length, "item")} of ${count(candidates.length)} for ${user}, best first`,
+        caption: `${many(items.length, "item")} of ${count(candidates)} for ${user}, best first`,
         className: "ranked",
         head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Basis" }],
-        rows: answer.items.map((item, index) => row(item, index)),
+        rows: items.map((item, index) => row(item, index)),
       }),
     );
-    announce(`${many(answer.items.length, "item")} ranked; the best is ${answer.items[0].item} with ${stars(answer.items[0].rating)} stars`);
+    announce(`${many(items.length, "item")} ranked; the best is ${items[0].item} with ${stars(items[0].rating)} stars`);
   }
 }
 

@@ -48,12 +48,13 @@ const json = async (...request) => (await answer(...request)).json();
 const escaped = (identifier) =>
   [...new TextEncoder().encode(identifier)].map((byte) => `%${byte.toString(16).padStart(2, "0").toUpperCase()}`).join("");
 
-export const predict = async (user, item, signal) => {
-  const { predictions } = await json("POST", "predict", { body: { pairs: [{ user, item }] }, signal });
+export const predict = async (user, item, texts, signal) => {
+  const { predictions } = await json("POST", "predict", { body: { pairs: [{ user, item }], user_texts: texts }, signal });
   return predictions[0];
 };
-export const explain = (user, item, signal) => json("POST", "explain", { body: { user, item }, signal });
+export const explain = (user, item, texts, signal) => json("POST", "explain", { body: { user, item, user_texts: texts }, signal });
 export const rank = (body, signal) => json("POST", "rank", { body, signal });
+export const candidateSets = async () => (await json("GET", "candidate-sets")).names;
 export const writeReview = (body) => json("POST", "reviews", { body });
 export const removeReview = (name, user, item) => answer("DELETE", `reviews/${escaped(name)}`, { query: { user, item } });
 export const findUsers = async (prefix, limit, signal) => (await json("GET", "users", { query: { prefix, limit }, signal })).found;
