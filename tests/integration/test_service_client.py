@@ -103,7 +103,9 @@ def test_a_candidate_set_is_stored_ranked_and_removed(client: Any) -> None:
     assert client.candidate_set("spring").items == ["i1", "i2"]
     ranked = client.rank(RankRequest(user="u0", candidate_set="spring"))
     assert {one.item for one in ranked.items} == {"i1", "i2"}
+    assert client.candidate_sets() == ["spring"]
     client.remove_candidate_set("spring")
+    assert client.candidate_sets() == []
     with pytest.raises(NotFoundError):
         client.remove_candidate_set("spring")
 

@@ -81,6 +81,10 @@ class AsyncClient:
         """Store items under a name for ``rank`` to order."""
         return await self._do(calls.write_candidate_set(name, CandidateSetRequest(items=list(items))))
 
+    async def candidate_sets(self) -> list[str]:
+        """The names of all stored sets, in order."""
+        return (await self._do(calls.candidate_sets())).names
+
     async def candidate_set(self, name: str) -> CandidateSetAnswer:
         """The items of a stored set. Raises ``NotFoundError`` if there is none."""
         return await self._do(calls.candidate_set(name))

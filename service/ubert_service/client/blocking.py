@@ -81,6 +81,10 @@ class Client:
         """Store items under a name for ``rank`` to order."""
         return self._do(calls.write_candidate_set(name, CandidateSetRequest(items=list(items))))
 
+    def candidate_sets(self) -> list[str]:
+        """The names of all stored sets, in order."""
+        return self._do(calls.candidate_sets()).names
+
     def candidate_set(self, name: str) -> CandidateSetAnswer:
         """The items of a stored set. Raises ``NotFoundError`` if there is none."""
         return self._do(calls.candidate_set(name))

@@ -11,6 +11,7 @@ from ubert_service.schemas import (
     About,
     Alive,
     CandidateSetAnswer,
+    CandidateSetList,
     CandidateSetRequest,
     EntityList,
     ExplainAnswer,
@@ -89,6 +90,10 @@ def explain(request: ExplainRequest, after: Write | None = None) -> Call[Explain
 def write_candidate_set(name: str, request: CandidateSetRequest) -> Call[CandidateSetAnswer]:
     path = f"/candidate-sets/{_escaped(name)}"
     return Call(method="PUT", path=path, body=request, read=_reader(CandidateSetAnswer))
+
+
+def candidate_sets() -> Call[CandidateSetList]:
+    return Call(method="GET", path="/candidate-sets", read=_reader(CandidateSetList))
 
 
 def candidate_set(name: str) -> Call[CandidateSetAnswer]:
