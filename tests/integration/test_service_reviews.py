@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.app_settings import settings_for
+from support.redis_server import RedisServer
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
@@ -212,6 +213,30 @@ def test_a_name_that_stands_for_a_review_of_another_pair_is_refused_and_nothing_
     assert problem_type(refused) == (409, "review-name-taken")
     assert rating(client, "u0", "i13") == before
     assert client.get("/items/i13").status_code == 404
+
+
+def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_same_pair_alone(
+    tiny: TinyBundle, corpus: Corpus
+) -> None:
+    named = {**REVIEW, "review_id": "mine"}
+    with RedisServer() as server, closing(open_store(server.url)) as store, redis.Redis(port=server.port) as raw:
+        corpus.write(store, tiny.bundle)
+        served = ServedBundle.load(settings_for(tiny.bundle), store)
+        with running(create_app(settings_for(tiny.bundle), served)) as client:
+            raw.acl_setuser("default", commands=["-hset"])  # a state can be written, its lines cannot
+            assert client.post("/reviews", json=named).status_code == 500
+            raw.acl_setuser("default", commands=["+hset"])
+            assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
+            assert client.post("/reviews", json=named).status_code == 201
+            where = {"user": REVIEW["user"], "item": REVIEW["item"]}
+            raw.acl_setuser("default", commands=["-unlink"])
+            assert client.delete("/reviews/mine", params=where).status_code == 500
+            raw.acl_setuser("default", commands=["+unlink"])
+            assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
+            assert client.post("/reviews", json=named).status_code == 201
+            assert client.delete("/reviews/mine", params=where).status_code == 204
+            assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 201
+        assert not list(raw.scan_iter("*:claim:*"))
 
 
 @pytest.mark.parametrize(

@@ -447,3 +447,11 @@ def test_candidate_sets_are_replaced_listed_and_removed_and_are_of_no_namespace(
     assert store.candidates("autumn") == ["b"]
     assert store.delete_candidates("autumn")
     assert store.candidate_sets() == ["spring"]
+
+
+def test_a_claim_stands_until_it_is_ended_or_no_write_can_be_cut_short(store: StateStore) -> None:
+    store.claim(VERSION, "r", b"ann on lamp")
+    assert store.claimant(VERSION, "r") == (None if store.local else b"ann on lamp")
+    assert store.claimant(VERSION, "another") is None
+    store.unclaim(VERSION, "r")
+    assert store.claimant(VERSION, "r") is None

@@ -119,13 +119,14 @@ class RedisServer:
 
 
 class SentinelServer(RedisServer):
-    """A sentinel that watches one primary alone, as ``SERVICE``, and gives it up after half a second of silence."""
+    """A sentinel that watches one primary alone, as ``SERVICE``, and gives it up once it has been silent so long."""
 
     SERVICE = "states"
 
-    def __init__(self, primary: RedisServer) -> None:
+    def __init__(self, primary: RedisServer, *, silent_ms: int) -> None:
         super().__init__()
         self._primary = primary
+        self._silent_ms = silent_ms
 
     def _command(self) -> list[str]:
         configuration = self.directory / "sentinel.conf"
@@ -133,7 +134,7 @@ class SentinelServer(RedisServer):
             f"port {self.port}\n"
             f"dir {self.directory}\n"
             f"sentinel monitor {self.SERVICE} 127.0.0.1 {self._primary.port} 1\n"
-            f"sentinel down-after-milliseconds {self.SERVICE} 500\n"
+            f"sentinel down-after-milliseconds {self.SERVICE} {self._silent_ms}\n"
             f"sentinel failover-timeout {self.SERVICE} 2000\n"
         )
         return [self._binary, str(configuration), "--sentinel"]

@@ -51,7 +51,7 @@ def identifier_bytes(identifier: str) -> bytes:
 
 class RedisKeys:
     """``ubert:<version>:`` and then ``state:<review>``, ``text:<review>``, ``user:<user>``, ``item:<item>``,
-    ``held:<holder>``, ``shards`` or ``changes``.
+    ``claim:<review>``, ``held:<holder>``, ``shards`` or ``changes``.
 
     Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
     brace, because a cluster puts all keys with the same text in braces on one node.
@@ -73,6 +73,9 @@ class RedisKeys:
 
     def reviews(self, side: Side, entity: str) -> bytes:
         return self._key(side, entity)
+
+    def claim(self, review_id: str) -> bytes:
+        return self._key("claim", review_id)
 
     def held(self, holder: str) -> bytes:
         return self._key("held", holder)

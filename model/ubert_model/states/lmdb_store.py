@@ -266,6 +266,15 @@ class LmdbStore:
                     yield side, LmdbKeys.entity(head), length
                 start = _beyond(page[-1][0])
 
+    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
+        """Nothing to keep: a transaction leaves no half of a write."""
+
+    def claimant(self, version: str, review_id: str) -> bytes | None:  # noqa: ARG002
+        return None
+
+    def unclaim(self, version: str, review_id: str) -> None:
+        """Nothing was kept."""
+
     def hold(self, version: str, holder: str, seconds: float) -> None:
         keys, now = LmdbKeys(version), time.time()
 

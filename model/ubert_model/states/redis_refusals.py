@@ -1,6 +1,7 @@
 """What a server or the client library says went wrong, as this project's own errors."""
 
 from redis import exceptions as refusals
+from redis.sentinel import MasterNotFoundError
 
 from ubert_model.errors import StoreError, StoreUnavailableError
 from ubert_model.states.redis_address import Arrangement, RedisAddress
@@ -27,12 +28,11 @@ def store_error(error: Exception, address: RedisAddress, command: Command = ()) 
     place = address.place
     if isinstance(error, _CREDENTIALS):
         return StoreError(f"{place} refuses the credentials ({error}): check those in the store URL")
-    if isinstance(error, _UNREACHABLE):
-        return StoreUnavailableError(f"{place} cannot be reached: {error}")
-    if str(error).startswith(_TOO_FEW_REPLICAS):
-        return StoreUnavailableError(f"{place} takes no writes while replicas are away: {error}")
+    passing = _what_may_pass(error, address)
+    if passing is not None:
+        return StoreUnavailableError(f"{place} {passing}")
     if isinstance(error, refusals.ReadOnlyError):
-        return _of_replica(address)
+        return StoreError(f"{place} is a read-only replica: put the primary in the store URL")
     if isinstance(error, refusals.OutOfMemoryError):
         return StoreError(
             f"{place} is out of memory: raise its maxmemory, drop an old namespace, or use a smaller codec"
@@ -41,7 +41,14 @@ def store_error(error: Exception, address: RedisAddress, command: Command = ()) 
     return StoreError(f"{place} refused {what or 'a command'}: {error}")
 
 
-def _of_replica(address: RedisAddress) -> StoreError:
-    if address.arrangement is Arrangement.SERVER:
-        return StoreError(f"{address.place} is a read-only replica: put the primary in the store URL")
-    return StoreUnavailableError(f"{address.place} is failing over: a primary has become a replica")
+def _what_may_pass(error: Exception, address: RedisAddress) -> str | None:
+    if isinstance(error, MasterNotFoundError):
+        # The library's own message is a page of how it tried to connect.
+        return f"cannot be reached: no sentinel names a primary for {address.service!r}"
+    if isinstance(error, _UNREACHABLE):
+        return f"cannot be reached: {error}"
+    if str(error).startswith(_TOO_FEW_REPLICAS):
+        return f"takes no writes while replicas are away: {error}"
+    if isinstance(error, refusals.ReadOnlyError) and address.arrangement is not Arrangement.SERVER:
+        return "is failing over: a primary has become a replica"
+    return None

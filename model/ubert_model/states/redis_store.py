@@ -45,6 +45,7 @@ from ubert_model.states.store import FinishedShard, Namespace
 _STATES_PER_COMMAND = 500
 _KEYS_PER_PAGE = 1_000
 _CHANGES_AT_ONCE = 1_000
+_SECONDS_OF_CLAIM = 7 * 24 * 3600
 _MARKS = b"marks"
 
 
@@ -246,6 +247,16 @@ class RedisStore:
                 lengths = self._redis.read(("HLEN", key) for key in page)
                 for key, length in zip(page, lengths, strict=True):
                     yield side, keys.name(key), length
+
+    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
+        self._redis.write([("SET", RedisKeys(version).claim(review_id), claimant, "EX", str(_SECONDS_OF_CLAIM))])
+
+    def claimant(self, version: str, review_id: str) -> bytes | None:
+        (found,) = self._redis.read([("GET", RedisKeys(version).claim(review_id))])
+        return None if found is None else bytes(found)
+
+    def unclaim(self, version: str, review_id: str) -> None:
+        self._redis.write([("UNLINK", RedisKeys(version).claim(review_id))])
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
         self._redis.write([("SET", RedisKeys(version).held(holder), b"", "PX", str(round(1000 * seconds)))])

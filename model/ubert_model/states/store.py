@@ -140,6 +140,19 @@ class StateStore(Protocol):
         Scans the namespace. What is written meanwhile may be missing.
         """
 
+    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
+        """Keep, for a week, who begins to write or to remove a review under this name.
+
+        A write that is cut short may leave a state that no list names; then the claim tells whose it is. A store whose
+        writes are done whole or not at all keeps no claims.
+        """
+
+    def claimant(self, version: str, review_id: str) -> bytes | None:
+        """Who has claimed the name and not yet ended; None if nobody has."""
+
+    def unclaim(self, version: str, review_id: str) -> None:
+        """End what :meth:`claim` has kept."""
+
     def hold(self, version: str, holder: str, seconds: float) -> None:
         """Keep for so many seconds that ``holder`` (1 to 256 bytes) reads a namespace, so that no tool drops it."""
 

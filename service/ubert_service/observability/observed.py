@@ -132,6 +132,18 @@ class ObservedStore:
         with self._timed("finished_shards"):
             return self._store.finished_shards(version)
 
+    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
+        with self._timed("claim"):
+            self._store.claim(version, review_id, claimant)
+
+    def claimant(self, version: str, review_id: str) -> bytes | None:
+        with self._timed("claimant"):
+            return self._store.claimant(version, review_id)
+
+    def unclaim(self, version: str, review_id: str) -> None:
+        with self._timed("unclaim"):
+            self._store.unclaim(version, review_id)
+
     def hold(self, version: str, holder: str, seconds: float) -> None:
         with self._timed("hold"):
             self._store.hold(version, holder, seconds)

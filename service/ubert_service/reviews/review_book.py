@@ -10,7 +10,7 @@ from ubert_model.config import RatingScale
 from ubert_model.history import RatingCounts
 from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
-from ubert_model.states import ReviewEntry, Revision, StateCodec, StateStore
+from ubert_model.states import ReviewEntry, Revision, Side, StateCodec, StateStore, entity_mark
 from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
 from ubert_service.resident.residents import Residents
 
@@ -53,7 +53,8 @@ class ReviewBook:
     """Writes and removes reviews of one namespace. Thread-safe, keeps nothing between calls.
 
     Nothing is locked: of two writers of one review the later wins, and a review that is written and removed at the
-    same time may stay listed without its states, which predictions report as a missing state.
+    same time may stay listed without its states, which predictions report as a missing state. A write that the store
+    cuts short can be repeated, also under a name that the caller chose.
     """
 
     def __init__(
@@ -97,8 +98,9 @@ class ReviewBook:
         self._require_namespace()
         user_reviews, item_reviews = self._lists(review.user, review.item)
         before = _find(name, review.user, review.item, [*user_reviews, *item_reviews])
-        if before is None and review.review_id is not None:
-            self._require_free(name)
+        chosen = before is None and review.review_id is not None
+        if chosen:
+            self._require_free(name, _claimant(review.user, review.item))
         states = self._encoder.encode(text)
         entry = ReviewEntry(
             review_id=name,
@@ -109,7 +111,7 @@ class ReviewBook:
             tokens=len(states),
         )
         payload = self._codec.encode(states)
-        with self._rewriting([entry]):
+        with self._rewriting(entry, claims=chosen):
             revision = self._store.put(self._namespace.version, [(entry, payload)])
             self._texts.keep(name, text)
         return WrittenReview(
@@ -132,15 +134,20 @@ class ReviewBook:
             raise UnknownReviewError(
                 f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
             )
-        with self._rewriting([entry]):
+        with self._rewriting(entry, claims=True):
             return self._store.delete(self._namespace.version, [entry])
 
     @contextmanager
-    def _rewriting(self, entries: Sequence[ReviewEntry]) -> Iterator[None]:
+    def _rewriting(self, entry: ReviewEntry, *, claims: bool) -> Iterator[None]:
+        version, name = self._namespace.version, entry.review_id
+        if claims:
+            self._store.claim(version, name, _claimant(entry.user, entry.item))
         try:
             yield
         finally:  # also where the write failed, since it may have been done in part
-            self._residents.wrote(entries)
+            self._residents.wrote([entry])
+        if claims:
+            self._store.unclaim(version, name)
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
@@ -158,13 +165,17 @@ class ReviewBook:
                 f"the store holds no states of version {self._namespace.version}; run `ubert precompute` for it first"
             )
 
-    def _require_free(self, name: str) -> None:
+    def _require_free(self, name: str, claimant: bytes) -> None:
         # A state is keyed by the review's name alone, so it would be overwritten for the other pair as well.
         (state,) = self._store.states(self._namespace.version, [name])
-        if state is not None:
+        if state is not None and self._store.claimant(self._namespace.version, name) != claimant:
             raise ReviewNameTakenError(
                 f"review_id {name!r} stands for a review of another user or item; choose another, or leave it out"
             )
+
+
+def _claimant(user: str, item: str) -> bytes:
+    return entity_mark(Side.USER, user) + entity_mark(Side.ITEM, item)
 
 
 def _find(name: str, user: str, item: str, reviews: Sequence[ReviewEntry]) -> ReviewEntry | None:
