@@ -1,6 +1,8 @@
 """Fixtures of the suites that put real parts together."""
 
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -10,6 +12,7 @@ import redis
 from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus, write_tiny_bundle
+from ubert_model.bundle import Bundle, write_bundle
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.serving.served import ServedBundle
@@ -21,6 +24,20 @@ REDIS_DATABASE = 7
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     """Exporting its graph takes seconds, so all tests of a process share it; nothing writes to it."""
     return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Rates a star lower than ``tiny``, and has an encoder of another digest, so that its states lie elsewhere."""
+    manifest = tiny.bundle.manifest
+    bias = replace(manifest.bias, mean=manifest.bias.mean - 1)
+
+    def copy_files(directory: Path) -> None:
+        for name in manifest.files:
+            shutil.copyfile(tiny.bundle.file(name), directory / name)
+
+    changed = replace(manifest, bias=bias, encoder_digest="another encoder", files={}, bundle_id="")
+    return write_bundle(tmp_path_factory.mktemp("other") / "bundle", changed, copy_files)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,8 @@
 """`ubert-serve-promote`: all replicas answer by the bundle that is named, or it is told which do not."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -14,26 +13,13 @@ from typer.testing import CliRunner
 from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.bundle import Bundle, write_bundle
+from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError
 from ubert_model.states import StateStore, open_store
 from ubert_service import promote_cli
 from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.serving.served import ServedBundle
-
-
-@pytest.fixture(scope="module")
-def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The same model as if of another encoder: its states lie elsewhere."""
-    manifest = tiny.bundle.manifest
-
-    def copy_files(directory: Path) -> None:
-        for name in manifest.files:
-            shutil.copyfile(tiny.bundle.file(name), directory / name)
-
-    changed = replace(manifest, encoder_digest="another encoder", files={}, bundle_id="")
-    return write_bundle(tmp_path_factory.mktemp("other") / "bundle", changed, copy_files)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """A shadow bundle beside the live one: compared, never returned, and in its place at once when it is promoted."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from support.app_settings import settings_for
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.bundle import Bundle, write_bundle
+from ubert_model.bundle import Bundle
 from ubert_model.states import StateStore
 from ubert_service.access import new_key
 from ubert_service.app import create_app
@@ -27,20 +26,6 @@ from ubert_service.settings import Settings
 PAIRS = [{"user": f"u{user}", "item": f"i{item}"} for user in range(4) for item in range(4)]
 REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought cheap, came back.", "timestamp": 60}
 PATIENCE_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Rates a star lower than ``tiny``, and has an encoder of another digest, so that its states lie elsewhere."""
-    manifest = tiny.bundle.manifest
-    bias = replace(manifest.bias, mean=manifest.bias.mean - 1)
-
-    def copy_files(directory: Path) -> None:
-        for name in manifest.files:
-            shutil.copyfile(tiny.bundle.file(name), directory / name)
-
-    changed = replace(manifest, bias=bias, encoder_digest="another encoder", files={}, bundle_id="")
-    return write_bundle(tmp_path_factory.mktemp("other") / "bundle", changed, copy_files)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import IO, Self
 import httpx
 
 _LISTENING = re.compile(r"listening on (http://\S+)")
-_SECONDS_TO_START = 20.0
+_SECONDS_TO_START = 60.0
 
 
 class ServeProcess:
