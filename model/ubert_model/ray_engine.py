@@ -62,7 +62,7 @@ class RayEngine:
     def connected(self) -> Iterator[None]:
         """Stay with the cluster for several pieces of work; a process that is with one already stays with that.
 
-        Raises ``ConfigError`` where ray is not installed, ``ClusterError`` where the cluster cannot be reached.
+        Raises ``ConfigError`` where ray is not installed, ``ClusterError`` where no cluster can be reached or started.
         """
         ray = _imported()
         if ray.is_initialized():
@@ -97,44 +97,47 @@ class RayEngine:
                 yield row["place"], pickle.loads(row["result"])
 
     def _dataset(self, ray: ModuleType, job: Job[P, R], portions: Sequence[P], workers: int) -> Any:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        context.retried_map_errors = True
-        context.max_map_retries = ATTEMPTS - 1
-        context.raise_original_map_exception = True
         items = [{"place": place, "portion": pickle.dumps(portion)} for place, portion in enumerate(portions)]
-        pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=PORTIONS_UNDER_WAY)
-        return ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Worker,
             fn_constructor_args=(job,),
-            compute=pool,
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=PORTIONS_UNDER_WAY),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=self.cpus,
             num_gpus=self.gpus,
         )
+        dataset.context.enable_progress_bars = False
+        dataset.context.retried_map_errors = True
+        dataset.context.max_map_retries = ATTEMPTS - 1
+        dataset.context.raise_original_map_exception = True
+        return dataset
 
     def _workers(self, ray: ModuleType) -> int:
-        """How many there will be. Raises ``ConfigError`` for more than the cluster has processors for."""
-        processors = int(ray.cluster_resources().get("CPU", 0))
-        room = processors // self.cpus
-        remedy = f"the cluster has {processors} processors, and each takes {self.cpus}: ask for fewer, or add nodes"
+        """How many there will be. Raises ``ConfigError`` for more than the cluster has room for."""
+        there = ray.cluster_resources()
+        needed = {name: count for name, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
+        room = min(int(there.get(name, 0)) // count for name, count in needed.items())
+        has, takes = (" and ".join(f"{int(found.get(name, 0))} {name}" for name in needed) for found in (there, needed))
+        remedy = f"the cluster has {has}, and each takes {takes}: ask for fewer, or add nodes"
         require(room >= max(1, self.workers), "workers", self.workers, remedy)
         return self.workers or room
 
     def _start_here(self, ray: ModuleType, scratch: str) -> None:
         """A cluster that ends with this process. To talk to it takes a token that only its processes know."""
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(
-            address="local",
-            num_cpus=self.workers * self.cpus or os.cpu_count(),
-            num_gpus=self.workers * self.gpus or None,
-            object_store_memory=LOCAL_OBJECT_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=scratch,
-        )
+        try:
+            ray.init(
+                address="local",
+                num_cpus=self.workers * self.cpus or None,
+                object_store_memory=LOCAL_OBJECT_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=scratch,
+            )
+        except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+            raise ClusterError(f"Ray does not start on this machine ({error}): use --engine local") from error
 
 
 def chosen_engine(

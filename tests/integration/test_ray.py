@@ -144,7 +144,7 @@ def test_what_a_portion_raises_every_time_is_raised_as_it_was(
 
 
 def test_more_workers_than_the_cluster_has_processors_for_are_refused(cluster: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="workers = 2: the cluster has 2 processors, and each takes 2"):
+    with pytest.raises(ConfigError, match="workers = 2: the cluster has 2 CPU, and each takes 2 CPU"):
         list(RayEngine(workers=2, cpus=2).results(Squares(folder=tmp_path), [1]))
 
 

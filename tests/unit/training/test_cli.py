@@ -67,6 +67,7 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
             ["precompute", "--reviews", "{reviews}", "--bundle", "nowhere", "--store", "lmdb:x"],
             "holds no manifest.json",
         ),
+        (["import", "{reviews}/reviews.parquet", "--out", "o", "--ray-address", "h:1"], "with --engine ray"),
     ],
 )
 def test_an_expected_error_is_one_line_and_no_traceback(reviews: Path, arguments: list[str], message: str) -> None:

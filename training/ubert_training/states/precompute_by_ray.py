@@ -1,5 +1,6 @@
 """Precompute on a Ray cluster: the reviews that lack a state, in portions, by workers that each open the store."""
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from ubert_training.states.review_texts import write_texts
 
 REVIEWS_A_PORTION = 256
 """Seconds of work for a processor. A portion that is tried again is encoded again as a whole."""
+MOST_PORTIONS = 20_000
+"""Of so many the driver keeps count in seconds; more reviews make larger portions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,12 +77,13 @@ def write_missing_by_ray(
     neighbours change a bit of them.
     """
     portions = _portions(work.rows if job.texts else work.missing, work.missing)
-    return follow(work, store, bundle.manifest.namespace(job.codec), _written(engine, job, portions, store))
+    return follow(work, store, bundle.manifest.namespace(job.codec), written_by_ray(engine, job, portions, store))
 
 
-def _written(
+def written_by_ray(
     engine: RayEngine, job: PrecomputeJob, portions: Sequence[RowPortion], store: StateStore
 ) -> Generator[Written]:
+    """Portion by portion what was written, in the order in which they end. Raises as :meth:`RayEngine.results` does."""
     with closing(engine.results(job, portions, one_node=store.local)) as results:
         for _, written in results:
             yield written
@@ -87,5 +91,6 @@ def _written(
 
 def _portions(rows: NDArray[np.int64], missing: NDArray[np.int64]) -> list[RowPortion]:
     lacking = np.isin(rows, missing)
-    cuts = [slice(start, start + REVIEWS_A_PORTION) for start in range(0, len(rows), REVIEWS_A_PORTION)]
+    size = max(REVIEWS_A_PORTION, math.ceil(len(rows) / MOST_PORTIONS))
+    cuts = [slice(start, start + size) for start in range(0, len(rows), size)]
     return [RowPortion(rows=rows[cut], lacking=lacking[cut]) for cut in cuts]
