@@ -8,8 +8,10 @@ import logging
 import os
 import pickle
 import secrets
+import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ ATTEMPTS = 4
 PORTIONS_UNDER_WAY = 2
 """Given to a worker at a time: one that it works on, and one so that it need not wait for the next."""
 SECONDS_TO_CONNECT = 5.0
+SECONDS_TO_END = 3.0
 LOCAL_OBJECT_BYTES = 256 * 1024 * 1024
 """Shared memory of a local cluster: portions and what they give back are small."""
 
@@ -68,7 +71,7 @@ class RayEngine:
         if ray.is_initialized():
             yield
             return
-        with tempfile.TemporaryDirectory(prefix="ubert-ray-", ignore_cleanup_errors=True) as scratch:
+        with _scratch() as scratch:
             if self.address is None:
                 self._start_here(ray, scratch)
             else:
@@ -148,6 +151,19 @@ def chosen_engine(
         return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
     require(address is None, "ray address", address, "a cluster is asked with --engine ray")
     return None
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A folder for the logs and sockets of a cluster, whose last processes go on writing for a moment."""
+    folder = tempfile.mkdtemp(prefix="ubert-ray-")
+    try:
+        yield folder
+    finally:
+        deadline = time.monotonic() + SECONDS_TO_END
+        while os.path.isdir(folder) and time.monotonic() < deadline:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.05)
 
 
 def _join(ray: ModuleType, address: str) -> None:
