@@ -49,8 +49,10 @@ class Settings(BaseModel):
     """How long a free thread waits for more requests before it takes a batch that is not full."""
     request_timeout: float = Field(default=30.0, gt=0.0, le=3600.0)
     """Seconds that a request may take that does not say so itself (``X-Request-Timeout``)."""
-    drain_seconds: float = Field(default=1.0, ge=0.0)
-    """On SIGTERM, how long connections stay open for requests that are on their way, if callers do not close them."""
+    drain_seconds: float = Field(default=2.0, ge=0.0)
+    """On SIGTERM, how long connections stay open for requests that are on their way, if callers do not close them.
+
+    Longer than a load balancer takes to notice that ``/readyz`` says no: the one that ships asks once a second."""
     traces: str | None = Field(default=None, repr=False)
     """OTLP address (HTTP) that traces are sent to; None: nothing is traced. May hold a password, as ``store``."""
     api_keys: Path | None = None

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
 from ubert_model.errors import StoreUnavailableError
@@ -92,7 +92,7 @@ def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_n
         corpus.write(store, tiny.bundle)
         settings = settings_for(tiny.bundle, store=trusting)
         with running(create_app(settings, ServedBundle.load(settings, store))) as client:
-            assert client.get("/readyz").status_code == 200
+            wait_until_ready(client)
             (prediction,) = client.post("/predict", json=PREDICT).raise_for_status().json()["predictions"]
         store.close()
         assert prediction["basis"] == "full"
