@@ -82,6 +82,8 @@ def test_what_replicas_confirmed_outlives_the_primary_and_the_patient_do_not_not
     cluster: ClusterServers, stores: Stores
 ) -> None:
     reviews = numbered_reviews(500)
+    unaware = open_store(f"{cluster.url}?wait_replicas=1")
+    unaware.put(VERSION, reviews)
     written = stores.confirmed.put(VERSION, reviews)
     primary = cluster.primary_of(FEED)
     primary.kill()
@@ -98,7 +100,9 @@ def test_what_replicas_confirmed_outlives_the_primary_and_the_patient_do_not_not
         stores.confirmed.put(VERSION, later)
     primary.start()
     cluster.wait_until_whole()
-    stores.confirmed.put(VERSION, later)
+    for store in (stores.confirmed, unaware):  # to which what is a replica now is still the primary
+        store.put(VERSION, later)
+    unaware.close()
 
 
 @pytest.mark.parametrize("finished", [False, True])

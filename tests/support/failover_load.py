@@ -39,6 +39,7 @@ class Answer:
     at: float
     status: int
     problem: str | None
+    detail: str | None
     ratings: tuple[float, ...] = ()
     read_version: str = ""
     missing_states: int = 0
@@ -159,6 +160,7 @@ class FailoverLoad:
             at=time.monotonic(),
             status=response.status_code,
             problem=told.get("type"),
+            detail=told.get("detail"),
             ratings=tuple(one["rating"] for one in rated),
             read_version=response.headers.get(READ_VERSION, ""),
             missing_states=sum(one.get("missing_states", 0) for one in rated),

@@ -94,7 +94,8 @@ class RedisServer:
 
     def _command(self) -> list[str]:
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
-        return [self._binary, *where, "--save", "", "--appendonly", "no", *self._options]
+        at_once = ["--repl-diskless-sync-delay", "0"]  # newer servers wait five seconds for a second replica
+        return [self._binary, *where, "--save", "", "--appendonly", "no", *at_once, *self._options]
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None

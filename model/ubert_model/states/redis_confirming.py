@@ -95,11 +95,15 @@ class ConfirmedWrites:
             if isinstance(self._client, Redis):
                 raise
             return [error] * len(commands)
+        if asking:
+            replies = replies[1::2]
         if isinstance(confirmed, Exception):
-            raise confirmed
-        if confirmed < wanted:
+            # A server that has become a replica since refuses the WAIT as well as the writes, and says who to turn to.
+            if not all(isinstance(reply, Exception) for reply in replies):
+                raise confirmed
+        elif confirmed < wanted:
             raise UnconfirmedWriteError(
                 f"{self._address.place} wrote, but {confirmed} of the {wanted} replicas that wait_replicas asks for "
                 f"confirmed it within {self._within_ms} ms, so a failover may lose it: repeat the write"
             )
-        return replies[1::2] if asking else replies
+        return replies
