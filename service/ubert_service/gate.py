@@ -50,12 +50,14 @@ class QueueGate:
         await self._app(scope, receive, send)
 
     async def _refuse(self, scope: Scope, send: Send, *, retry_after_s: float) -> None:
+        began = time.monotonic()
         await self._problem.answer(
             send, request_id=request_id_of(scope), retry_after_s=retry_after_s, last=self._stopping.is_set()
         )
-        self._telemetry.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=0.0)
+        now = time.monotonic()
+        self._telemetry.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=now - began)
         self._untold += 1
-        if (now := time.monotonic()) >= self._told_at + _TOLD_EVERY_S:
+        if now >= self._told_at + _TOLD_EVERY_S:
             _log.warning("refused %(requests)d requests: too much work is waiting", {"requests": self._untold})
             self._untold, self._told_at = 0, now
 

@@ -281,6 +281,20 @@ def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore)
     assert b"urn:u-bert:problem:body-too-slow" in answer
 
 
+def test_a_refusal_waits_for_no_body_and_leaves_the_connection_usable(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store, queue_requests=1) as service, connect(service.client) as caller:
+        accepted = [service.hold(), service.ask("/predict", PREDICT)]
+        service.until_waiting(1)
+        whole = raw_request("/predict", PREDICT)
+        head, body = whole[: whole.index(b"{")], whole[whole.index(b"{") :]
+        caller.sendall(head)
+        assert caller.recv(65536).startswith(b"HTTP/1.1 429 ")
+        service.runtime.released.set()
+        assert [answer().status_code for answer in accepted] == [200, 200]
+        caller.sendall(body + whole)
+        assert caller.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.fixture
 def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
