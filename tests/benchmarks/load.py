@@ -145,6 +145,10 @@ def load(address: str, questions: list[Question], *, callers: int, seconds: floa
         wait_time = pace
         network_timeout = connection_timeout = SECONDS_UNTIL_HUNG
 
+        def on_start(self) -> None:
+            # Else they would keep asking all at the same moment, and nobody in between.
+            gevent.sleep(chance.random() * callers / rate if rate else 0.0)
+
         @task
         def ask(self) -> None:
             question = chance.choice(questions)
