@@ -32,7 +32,14 @@ def _apply_file(context: typer.Context, path: Path | None) -> Path | None:
 @app.command(help="Serve ratings over HTTP. Flags come before environment variables, those before --config.")
 def run(
     bundle: Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")],
-    store: Annotated[str, typer.Option(envvar="UBERT_STORE", help="redis://HOST:PORT/DB or lmdb:DIRECTORY.")],
+    store: Annotated[
+        str,
+        typer.Option(
+            envvar="UBERT_STORE",
+            help="redis://HOST:PORT/DB, redis+cluster://NODE,NODE, redis+sentinel://SENTINEL,SENTINEL/NAME or "
+            "lmdb:DIRECTORY.",
+        ),
+    ],
     codec: Annotated[
         str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")
     ] = _DEFAULTS.codec,

@@ -223,15 +223,15 @@ def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_
         corpus.write(store, tiny.bundle)
         served = ServedBundle.load(settings_for(tiny.bundle), store)
         with running(create_app(settings_for(tiny.bundle), served)) as client:
-            raw.acl_setuser("default", commands=["-hset"])  # a state can be written, its lines cannot
+            raw.acl_setuser("default", enabled=True, commands=["-hset"])  # a state can be written, its lines cannot
             assert client.post("/reviews", json=named).status_code == 500
-            raw.acl_setuser("default", commands=["+hset"])
+            raw.acl_setuser("default", enabled=True, commands=["+hset"])
             assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
             assert client.post("/reviews", json=named).status_code == 201
             where = {"user": REVIEW["user"], "item": REVIEW["item"]}
-            raw.acl_setuser("default", commands=["-unlink"])
+            raw.acl_setuser("default", enabled=True, commands=["-unlink"])
             assert client.delete("/reviews/mine", params=where).status_code == 500
-            raw.acl_setuser("default", commands=["+unlink"])
+            raw.acl_setuser("default", enabled=True, commands=["+unlink"])
             assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
             assert client.post("/reviews", json=named).status_code == 201
             assert client.delete("/reviews/mine", params=where).status_code == 204

@@ -295,7 +295,7 @@ def test_a_server_that_keeps_its_name_to_itself_can_be_followed_all_the_same(
     store: RedisStore, admin: redis.Redis
 ) -> None:
     store.open_namespace(namespace_of())
-    admin.acl_setuser("default", commands=["-info"])
+    admin.acl_setuser("default", enabled=True, commands=["-info"])
     assert store.changes(VERSION, None).history == ""
 
 

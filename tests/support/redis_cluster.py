@@ -71,7 +71,7 @@ class ClusterServers:
     def cut_off_replicas(self, primary: RedisServer) -> None:
         """Let nothing more reach them, though they run and will take the primary's place."""
         client = self.clients[primary]
-        client.acl_setuser("default", commands=["-psync", "-sync"])
+        client.acl_setuser("default", enabled=True, commands=["-psync", "-sync"])
         client.client_kill_filter(_type="replica", skipme=True)
 
     def empty(self) -> None:
