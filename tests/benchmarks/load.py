@@ -3,9 +3,9 @@
     python tests/benchmarks/load.py --bundle DIR --store lmdb:DIR [--seconds 10] [--candidates 0]
 
 A real ``ubert-serve`` on loopback, asked for real pairs of the bundle by Locust. The service has the first core to
-itself and Locust the second, where there are two: else what is measured is how they are scheduled. Every number is set
-against another of the same run. ``--candidates 100`` ranks so many items instead of one pair; whatever follows ``--``
-goes to the service as it is (``-- --concurrency 4``).
+itself, with one thread that scores, and Locust the second, where there are two: else what is measured is how they are
+scheduled. Every number is set against another of the same run. ``--candidates 100`` ranks so many items instead of one pair; whatever follows ``--``
+goes to the service as it is (``-- --concurrency 2``).
 
 How much batching could gain at most is shown by a service whose engine answers at once.
 """
@@ -202,7 +202,7 @@ class Running:
 def service(arguments: argparse.Namespace, *options: str, program: Sequence[str] = ("-m", CLI)) -> Iterator[Running]:
     """What the command line leaves to the service comes last, so it wins."""
     address = f"http://127.0.0.1:{(port := free_port())}"
-    command = [sys.executable, *program, "--port", str(port), "--device", "cpu", "--threads", "1"]
+    command = [sys.executable, *program, "--port", str(port), "--device", "cpu", "--threads", "1", "--concurrency", "1"]
     command += ["--bundle", str(arguments.bundle), "--store", arguments.store, "--codec", arguments.codec]
     # To a file: a pipe would make the generator of the load read the log meanwhile.
     with tempfile.TemporaryFile() as log:
