@@ -4,8 +4,8 @@
 
 A real ``ubert-serve`` on loopback, asked for real pairs of the bundle by Locust. The service has the first core to
 itself, with one thread that scores, and Locust the second, where there are two: else what is measured is how they are
-scheduled. Every number is set against another of the same run. ``--candidates 100`` ranks so many items instead of one pair; whatever follows ``--``
-goes to the service as it is (``-- --concurrency 2``).
+scheduled. Every number is set against another of the same run. ``--candidates 100`` ranks so many items instead of one
+pair; whatever follows ``--`` goes to the service as it is (``-- --concurrency 2``).
 
 How much batching could gain at most is shown by a service whose engine answers at once.
 """
@@ -30,7 +30,7 @@ from typing import Any
 import gevent
 import httpx
 import psutil
-from locust import FastHttpUser, constant_throughput, task
+from locust import FastHttpUser, task
 from locust.env import Environment
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -136,18 +136,24 @@ def engine_milliseconds(served: ServedBundle, questions: list[Question], seconds
 
 
 def load(address: str, questions: list[Question], *, callers: int, seconds: float, rate: float | None = None) -> Seen:
-    """``callers`` who ask one question after the other, or together ``rate`` a second however long answers take."""
-    pace = constant_throughput(rate / callers) if rate else constant_throughput(1e9)
+    """``callers`` who ask one question after the other, or together ``rate`` a second however long answers take, at
+    random moments: callers of a fixed period all wait for the same hiccup and from then on ask all at once.
+    """
     chance = random.Random(0)
 
     class Caller(FastHttpUser):
         host = address
-        wait_time = pace
         network_timeout = connection_timeout = SECONDS_UNTIL_HUNG
 
         def on_start(self) -> None:
-            # Else they would keep asking all at the same moment, and nobody in between.
-            gevent.sleep(chance.random() * callers / rate if rate else 0.0)
+            self.next_at = time.perf_counter()
+            gevent.sleep(self.wait_time())
+
+        def wait_time(self) -> float:
+            if not rate:
+                return 0.0
+            self.next_at += chance.expovariate(rate / callers)
+            return max(0.0, self.next_at - time.perf_counter())
 
         @task
         def ask(self) -> None:
