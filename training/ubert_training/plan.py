@@ -12,12 +12,18 @@ from typing import Self
 
 from ubert_model.config import require
 from ubert_model.errors import ConfigError
-from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes
+from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes, stored_rows
+from ubert_model.states.pooling import pooled_rows
 from ubert_training.states.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYTES_A_STATE_BYTE, redis_bytes
 
 SECONDS_A_MONTH = 30 * 24 * 3600
-BYTES_OF_A_LINE = 300
-"""One line of a review list, decoded, in the service's process."""
+RESIDENT_BYTES_A_REVIEW = 1_300
+"""What a process keeps of a review beside its decoded state: its array, its places, a line in each of two lists."""
+RESIDENT_BYTES_A_LIST = 700
+"""What it keeps of a user or an item beside these lines."""
+LMDB_BYTES_A_REVIEW = 500
+"""What a directory holds of one beside its state: a key and two lines, in pages that are two thirds full."""
+LMDB_BYTES_A_STATE_BYTE = 1.5
 BYTES_OF_A_TABLE_ROW = 350
 """One row of the review table in a training process, beside its text."""
 BYTES_OF_AN_IDENTIFIER = 130
@@ -31,13 +37,19 @@ class Rates:
     """What one core, or one server, does. Defaults: measured on one of 2 cores with AVX-512 (AMD EPYC), 2026-11-23.
 
     ``encode_tokens_per_core``: tokens a second (MiniLM, fp32, ONNX Runtime). ``score_flops_per_core``: of co-matching,
-    softmax and pooling included. ``request_core_ms``: what a request costs before it is scored.
-    ``redis_bytes_per_s``: large values from one server.
+    softmax and pooling included. ``request_core_ms``: what a request costs before it is scored, and
+    ``candidate_core_ms``: each of its pairs. ``list_core_ms`` and ``review_core_ms``: reading a user or an item that is
+    not resident, and each of its reviews. ``redis_bytes_per_s``: large values from one server.
+
+    ``python tests/benchmarks/simulation.py`` measures all but the first and the last, and sets the plan against them.
     """
 
     encode_tokens_per_core: float = 6_000.0
     score_flops_per_core: float = 70e9
     request_core_ms: float = 2.0
+    candidate_core_ms: float = 0.05
+    list_core_ms: float = 0.1
+    review_core_ms: float = 0.05
     redis_bytes_per_s: float = 300e6
     redis_round_trip_ms: float = 0.5
 
@@ -61,7 +73,8 @@ class Rates:
 class Demand:
     """What is to be served, and with which settings.
 
-    ``tokens`` is a review's mean length after truncation; ``max_reviews`` and ``max_tokens`` bound a side of a pair;
+    ``tokens`` is a review's mean length after truncation, ``tokens_a_row`` of which share a row of states;
+    ``max_reviews`` bounds the reviews and ``max_tokens`` the rows of a side of a pair;
     ``candidates`` are pairs a request; ``resident`` is the share of all reviews that a replica keeps decoded, ``hits``
     the share of reviews read that are found there. ``utilization`` is how busy cores may be on average.
     """
@@ -70,6 +83,7 @@ class Demand:
     items: int
     reviews: int
     tokens: int = 64
+    tokens_a_row: int = 1
     requests_per_s: float = 100.0
     candidates: int = 100
     latency_ms: float = 100.0
@@ -97,6 +111,21 @@ class Demand:
             value = getattr(self, field.name)
             if field.name not in shares and not isinstance(value, (str, bool)):
                 require(value > 0, field.name, value, "use a number above 0")
+
+    @property
+    def listed_rows(self) -> int:
+        """Rows of states of an average review, as the budget of a side counts them."""
+        return pooled_rows(self.tokens, self.tokens_a_row)
+
+    @property
+    def rows(self) -> int:
+        """Rows that the codec leaves of these."""
+        return stored_rows(self.codec, self.listed_rows)
+
+    @property
+    def state_bytes(self) -> int:
+        """An average review in the store."""
+        return stored_bytes(self.codec, self.listed_rows, self.state_dim)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +162,14 @@ def plan(demand: Demand, rates: Rates) -> Plan:
     return Plan(figures=figures, limits=_limits(demand, rates, figures))
 
 
-def side_tokens(demand: Demand, entities: int) -> int:
-    """Rows of a side of an average pair: tokens of an entity's reviews, as far as the budgets go."""
-    reviews = min(demand.max_reviews, max(1.0, demand.reviews / entities))
-    return min(demand.max_tokens, round(demand.tokens * reviews))
+def side_reviews(demand: Demand, entities: int) -> float:
+    """Reviews of a side of an average pair: an entity's, as far as the budgets go."""
+    return min(demand.max_reviews, demand.max_tokens / demand.listed_rows, max(1.0, demand.reviews / entities))
+
+
+def side_rows(demand: Demand, entities: int) -> int:
+    """Rows of a side of an average pair."""
+    return round(side_reviews(demand, entities) * demand.rows)
 
 
 def pair_flops(user_tokens: int, item_tokens: int, dim: int) -> int:
@@ -145,18 +178,19 @@ def pair_flops(user_tokens: int, item_tokens: int, dim: int) -> int:
 
 
 def _storage(demand: Demand) -> list[Figure]:
-    state = stored_bytes(demand.codec, demand.tokens, demand.state_dim)
+    state = demand.state_bytes
     memory = redis_bytes(demand.reviews, demand.reviews * state)
+    directory = demand.reviews * (LMDB_BYTES_A_STATE_BYTE * state + LMDB_BYTES_A_REVIEW)
     servers = ceil(demand.redis_copies * memory / (0.75 * demand.redis_bytes))
-    decoded = demand.tokens * demand.state_dim * 4 + BYTES_OF_A_LINE
-    resident = demand.resident * demand.reviews * decoded
     known = demand.users + demand.items
+    decoded = demand.rows * demand.state_dim * 4 + RESIDENT_BYTES_A_REVIEW
+    resident = demand.resident * (demand.reviews * decoded + known * RESIDENT_BYTES_A_LIST)
     embeddings = known * demand.state_dim * 4 if demand.id_embeddings else 0
     identifiers = known * BYTES_OF_AN_IDENTIFIER
     return [
         Figure(
             name="state of a review", value=state, unit="B",
-            formula=f"{demand.codec}, {demand.tokens} tokens, D = {demand.state_dim}, header and checksum",
+            formula=f"{demand.codec}, {demand.rows} rows, D = {demand.state_dim}, header and checksum",
         ),
         Figure(
             name="Redis memory", value=memory, unit="B",
@@ -164,13 +198,19 @@ def _storage(demand: Demand) -> list[Figure]:
             f"{REDIS_BYTES_A_REVIEW} B), one copy",
         ),
         Figure(
+            name="LMDB directory", value=directory, unit="B",
+            formula=f"{demand.reviews:.3g} reviews × ({LMDB_BYTES_A_STATE_BYTE} × {state} B + "
+            f"{LMDB_BYTES_A_REVIEW} B), in place of Redis on one machine",
+        ),
+        Figure(
             name="Redis servers", value=servers, unit="",
             formula=f"{demand.redis_copies} copies × {memory:.3g} B ÷ (75% of {demand.redis_bytes:.3g} B)",
         ),
         Figure(
             name="resident states a replica", value=resident, unit="B",
-            formula=f"{demand.resident:g} × {demand.reviews:.3g} reviews × ({demand.tokens} tokens × "
-            f"{demand.state_dim} × 4 B + {BYTES_OF_A_LINE} B)",
+            formula=f"{demand.resident:g} × ({demand.reviews:.3g} reviews × ({demand.rows} rows × "
+            f"{demand.state_dim} × 4 B + {RESIDENT_BYTES_A_REVIEW} B) + {known:.3g} users and items × "
+            f"{RESIDENT_BYTES_A_LIST} B)",
         ),
         Figure(
             name="embeddings and identifiers a replica", value=embeddings + identifiers, unit="B",
@@ -185,28 +225,39 @@ def _storage(demand: Demand) -> list[Figure]:
 
 
 def _scoring(demand: Demand, rates: Rates) -> list[Figure]:
-    user, item = side_tokens(demand, demand.users), side_tokens(demand, demand.items)
+    user, item = side_rows(demand, demand.users), side_rows(demand, demand.items)
     flops = pair_flops(user, item, demand.state_dim)
     pair_ms = 1000 * flops / rates.score_flops_per_core
-    request_ms = rates.request_core_ms + demand.candidates * pair_ms
+    missed = 1 - demand.hits
+    lists = missed * (1 + demand.candidates)
+    of_item = side_reviews(demand, demand.items)
+    reviews = missed * (side_reviews(demand, demand.users) + demand.candidates * of_item)
+    reading_ms = lists * rates.list_core_ms + reviews * rates.review_core_ms
+    around_ms = rates.request_core_ms + demand.candidates * rates.candidate_core_ms + reading_ms
+    request_ms = around_ms + demand.candidates * pair_ms
     cores = demand.requests_per_s * request_ms / 1000 / demand.utilization
     replicas = max(2, ceil(cores / demand.replica_cores))
-    state = stored_bytes(demand.codec, demand.tokens, demand.state_dim)
-    sides = user + demand.candidates * item
-    read = (1 - demand.hits) * sides / demand.tokens * state
-    read_ms = 2 * rates.redis_round_trip_ms + 1000 * read / rates.redis_bytes_per_s
-    service_ms = read_ms + rates.request_core_ms + demand.candidates * pair_ms / demand.replica_cores
+    read = reviews * demand.state_bytes
+    waiting_ms = 2 * rates.redis_round_trip_ms + 1000 * read / rates.redis_bytes_per_s if missed else 0.0
+    service_ms = waiting_ms + around_ms + demand.candidates * pair_ms / demand.replica_cores
     traffic = demand.requests_per_s * read
     answered = demand.requests_per_s * demand.candidates * HTTP_BYTES_A_PAIR
     return [
         Figure(
-            name="time of a pair", value=pair_ms, unit="core ms",
+            name="time of a pair in the network", value=pair_ms, unit="core ms",
             formula=f"(6·{user}·{item}·{demand.state_dim} + 4·{demand.state_dim}²·({user} + {item})) ÷ "
             f"{rates.score_flops_per_core:.3g} a second",
         ),
         Figure(
+            name="reading what is not resident", value=reading_ms, unit="core ms",
+            formula=f"{missed:.2g} missed × ({1 + demand.candidates} users and items × {rates.list_core_ms:.2g} ms + "
+            f"({side_reviews(demand, demand.users):.3g} + {demand.candidates} × {of_item:.3g}) reviews × "
+            f"{rates.review_core_ms:.2g} ms)",
+        ),
+        Figure(
             name="time of a request", value=request_ms, unit="core ms",
-            formula=f"{rates.request_core_ms:g} ms + {demand.candidates} pairs × {pair_ms:.3g} ms",
+            formula=f"{rates.request_core_ms:.3g} ms + {demand.candidates} pairs × ({rates.candidate_core_ms:.3g} ms + "
+            f"{pair_ms:.3g} ms) + {reading_ms:.3g} ms of reading",
         ),
         Figure(
             name="cores", value=cores, unit="",
@@ -218,12 +269,13 @@ def _scoring(demand: Demand, rates: Rates) -> list[Figure]:
         ),
         Figure(
             name="read from Redis a request", value=read, unit="B",
-            formula=f"{1 - demand.hits:.2g} missed × {sides} tokens ÷ {demand.tokens} a review × {state} B",
+            formula=f"{reviews:.3g} reviews × {demand.state_bytes} B",
         ),
         Figure(
             name="answer of an idle replica", value=service_ms, unit="ms",
-            formula=f"2 × {rates.redis_round_trip_ms:g} ms + {read:.3g} B ÷ {rates.redis_bytes_per_s:.3g} B/s + "
-            f"{rates.request_core_ms:g} ms + {demand.candidates} × {pair_ms:.3g} ms ÷ {demand.replica_cores} cores",
+            formula=f"{waiting_ms:.3g} ms of waiting (2 × {rates.redis_round_trip_ms:.2g} ms + {read:.3g} B ÷ "
+            f"{rates.redis_bytes_per_s:.3g} B/s) + {around_ms:.3g} ms around the network + {demand.candidates} × "
+            f"{pair_ms:.3g} ms ÷ {demand.replica_cores} cores",
         ),
         Figure(
             name="Redis throughput", value=traffic, unit="B/s",
@@ -243,6 +295,7 @@ def _scoring(demand: Demand, rates: Rates) -> list[Figure]:
 def _offline(demand: Demand, rates: Rates) -> list[Figure]:
     hours = demand.reviews * demand.tokens / (rates.encode_tokens_per_core * demand.encoding_cores) / 3600
     table = demand.reviews * (BYTES_OF_A_TABLE_ROW + 5 * demand.tokens)
+    known = demand.users + demand.items if demand.id_embeddings else 0
     return [
         Figure(
             name="precompute", value=hours, unit="h",
@@ -252,6 +305,10 @@ def _offline(demand: Demand, rates: Rates) -> list[Figure]:
         Figure(
             name="review table in one process", value=table, unit="B",
             formula=f"{demand.reviews:.3g} reviews × ({BYTES_OF_A_TABLE_ROW} B + {demand.tokens} tokens × 5 B)",
+        ),
+        Figure(
+            name="id embeddings in one process", value=known * demand.state_dim * 16, unit="B",
+            formula=f"{known:.3g} users and items × {demand.state_dim} × 4 B × 4: weights, gradients, two of AdamW",
         ),
     ]  # fmt: skip
 
@@ -296,8 +353,9 @@ def _limits(demand: Demand, rates: Rates, figures: Mapping[str, Figure]) -> list
             ),
             Limit(
                 step="one training machine's memory",
-                times=need("review table in one process") / demand.training_bytes,
-                setting="a machine with more memory, one domain at a time (`ubert split --target`), a sample of users",
+                times=(need("review table in one process") + need("id embeddings in one process"))
+                / demand.training_bytes,
+                setting="--id-embeddings none, one domain at a time (`ubert split --target`), a sample of users",
             ),
         ),
         key=lambda limit: -limit.times,

@@ -75,14 +75,19 @@ def is_trained(name: str) -> bool:
     return _parts(name)[0] in PRODUCT_BITS
 
 
+def stored_rows(name: str, tokens: int) -> int:
+    """Rows that a stored review of L tokens has under a codec. Raises ``ConfigError`` for an unknown codec."""
+    require_codec(name)
+    return pooled_rows(tokens, _parts(name)[1])
+
+
 def stored_bytes(name: str, tokens: int, state_dim: int) -> int:
     """Size of a stored review of L tokens under a codec, header and checksum included; needs no codebook.
 
     Raises ``ConfigError`` for an unknown codec.
     """
-    require_codec(name)
-    precision, pooled = _parts(name)
-    rows = pooled_rows(tokens, pooled)
+    rows = stored_rows(name, tokens)
+    precision, _ = _parts(name)
     if precision in PRODUCT_BITS:
         encoded = rows * group_shape(state_dim, PRODUCT_BITS[precision])[0]
     else:

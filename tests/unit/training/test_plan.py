@@ -14,7 +14,7 @@ from ubert_model.states import Namespace
 from ubert_model.states.codec import make_codec, stored_bytes
 from ubert_training.cli import make_app
 from ubert_training.commands.plan import readable
-from ubert_training.plan import Demand, Figure, Rates, pair_flops, plan, side_tokens
+from ubert_training.plan import Demand, Figure, Rates, pair_flops, plan, side_rows
 
 # One million reviews of 50 tokens, 10 a user and 100 an item; a side takes 4 reviews, 200 tokens.
 DEMAND = Demand(
@@ -43,6 +43,9 @@ RATES = Rates(
     encode_tokens_per_core=1_000,
     score_flops_per_core=256e6,
     request_core_ms=1,
+    candidate_core_ms=0.5,
+    list_core_ms=0.1,
+    review_core_ms=0.01,
     redis_bytes_per_s=1e6,
     redis_round_trip_ms=1,
 )
@@ -54,20 +57,25 @@ RATES = Rates(
         ("state of a review", 28 + 50 * 10 * 2),
         ("Redis memory", 1_000_000 * (1.1 * 1_028 + 330)),  # 1.4608e9
         ("Redis servers", 4),  # 2 × 1.4608e9 ÷ 0.75e9 = 3.9
-        ("resident states a replica", 100_000 * (50 * 10 * 4 + 300)),
+        ("resident states a replica", 0.1 * (1_000_000 * (50 * 10 * 4 + 1_300) + 110_000 * 700)),  # 337.7e6
         ("embeddings and identifiers a replica", 110_000 * (10 * 4 + 130)),
-        ("memory a replica", 230e6 + 18.7e6 + 1e9),
-        ("time of a pair", 1_000 * (6 * 200 * 200 * 10 + 4 * 10 * 10 * 400) / 256e6),  # 2.56e6 operations: 10 ms
-        ("time of a request", 1 + 10 * 10),
-        ("cores", 30 * 0.101 / 0.5),  # 6.06
+        ("memory a replica", 337.7e6 + 18.7e6 + 1e9),
+        (
+            "time of a pair in the network",
+            1_000 * (6 * 200 * 200 * 10 + 4 * 10 * 10 * 400) / 256e6,
+        ),  # 2.56e6 operations: 10 ms
+        ("reading what is not resident", 0.5 * (11 * 0.1 + (4 + 10 * 4) * 0.01)),  # 0.77
+        ("time of a request", 1 + 10 * 0.5 + 0.77 + 10 * 10),
+        ("cores", 30 * 0.10677 / 0.5),  # 6.41
         ("replicas", 4),
-        ("read from Redis a request", 0.5 * (200 + 10 * 200) / 50 * 1_028),  # 22 616
-        ("answer of an idle replica", 2 * 1 + 22.616 + 1 + 10 * 10 / 2),
+        ("read from Redis a request", 0.5 * (4 + 10 * 4) * 1_028),  # 22 616
+        ("answer of an idle replica", 2 * 1 + 22.616 + 1 + 10 * 0.5 + 0.77 + 10 * 10 / 2),
         ("Redis throughput", 30 * 22_616),
         ("monthly traffic inside", 30 * 22_616 * 2_592_000),
         ("monthly traffic outside", 30 * 10 * 600 * 2_592_000),
         ("precompute", 50e6 / 10_000 / 3_600),
         ("review table in one process", 1_000_000 * (350 + 250)),
+        ("id embeddings in one process", 110_000 * 10 * 16),
     ],
 )
 def test_a_figure_is_what_a_pencil_gives(name: str, value: float) -> None:
@@ -79,18 +87,42 @@ def test_what_breaks_first_stands_first_and_every_limit_names_what_moves_it() ->
     times = {limit.step: limit.times for limit in limits}
     assert list(times.values()) == sorted(times.values(), reverse=True)
     assert next(iter(times)) == "the latency asked for"
-    assert times["the latency asked for"] == pytest.approx(7.5616)
-    assert times["one replica's cores"] == pytest.approx(3.03)
+    assert times["the latency asked for"] == pytest.approx(8.1386)
+    assert times["one replica's cores"] == pytest.approx(3.2031)
     assert times["one Redis server's throughput"] == pytest.approx(0.67848)
-    assert times["one training machine's memory"] == pytest.approx(0.5)
+    assert times["one training machine's memory"] == pytest.approx((600e6 + 17.6e6) / 1.2e9)
     assert all(limit.setting for limit in limits)
 
 
 def test_a_side_holds_no_more_than_its_entity_has_nor_than_its_budgets() -> None:
-    assert side_tokens(DEMAND, DEMAND.users) == 200
-    assert side_tokens(DEMAND, 500_000) == 100
-    assert side_tokens(DEMAND, 10**9) == 50, "an entity that is asked for has a review"
-    assert side_tokens(replace(DEMAND, max_tokens=128), DEMAND.users) == 128
+    assert side_rows(DEMAND, DEMAND.users) == 200
+    assert side_rows(DEMAND, 500_000) == 100
+    assert side_rows(DEMAND, 10**9) == 50, "an entity that is asked for has a review"
+    assert side_rows(replace(DEMAND, max_tokens=128), DEMAND.users) == 128
+
+
+def test_tokens_that_share_a_row_take_one_row_of_everything_but_the_encoding() -> None:
+    shared = replace(DEMAND, tokens_a_row=7)  # [CLS], and seven rows of seven
+    assert (shared.rows, shared.state_bytes) == (8, 28 + 8 * 10 * 2)
+    assert side_rows(shared, DEMAND.users) == 4 * 8
+    assert side_rows(replace(shared, max_tokens=20), DEMAND.users) == 20, "the budget of a side counts rows"
+    found, whole = plan(shared, RATES).figures, plan(DEMAND, RATES).figures
+    assert found["resident states a replica"].value == pytest.approx(
+        whole["resident states a replica"].value - 0.1 * 1_000_000 * 42 * 10 * 4
+    )
+    assert found["precompute"].value == whole["precompute"].value
+
+
+def test_a_codec_that_pools_leaves_fewer_rows_of_what_the_budget_counted() -> None:
+    pooled = replace(DEMAND, codec="fp16/pool2")
+    assert (pooled.listed_rows, pooled.rows) == (50, 26)
+    assert side_rows(replace(pooled, max_tokens=100), DEMAND.users) == 2 * 26
+
+
+def test_what_is_resident_waits_for_no_store() -> None:
+    figures = plan(replace(DEMAND, hits=1.0), RATES).figures
+    assert figures["reading what is not resident"].value == 0
+    assert figures["answer of an idle replica"].value == pytest.approx(1 + 10 * 0.5 + 10 * 10 / 2)
 
 
 def test_work_grows_with_both_sides() -> None:
@@ -100,6 +132,7 @@ def test_work_grows_with_both_sides() -> None:
 def test_without_embeddings_a_replica_holds_identifiers_only() -> None:
     figures = plan(replace(DEMAND, id_embeddings=False), RATES).figures
     assert figures["embeddings and identifiers a replica"].value == 110_000 * 130
+    assert figures["id embeddings in one process"].value == 0
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int8/pool2", "int4/pool3"])
@@ -131,7 +164,9 @@ def test_a_rates_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path, content:
         Rates.load(tmp_path / "rates.json")
 
 
-@pytest.mark.parametrize("wrong", [{"users": 0}, {"hits": 1.1}, {"utilization": 0}, {"codec": "int5"}])
+@pytest.mark.parametrize(
+    "wrong", [{"users": 0}, {"tokens_a_row": 0}, {"hits": 1.1}, {"utilization": 0}, {"codec": "int5"}]
+)
 def test_a_demand_that_cannot_be_is_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         plan(replace(DEMAND, **wrong), RATES)

@@ -1,0 +1,437 @@
+"""What `ubert plan` predicts of a catalogue, against the same catalogue made of synthetic states and served.
+
+    nice python tests/benchmarks/simulation.py                 # 100,000 users x 50,000 items, 400,000 reviews; minutes
+    nice python tests/benchmarks/simulation.py --users 10000 --items 5000 --reviews 40000       # seconds
+
+The states are noise, of D = 32 and 16 tokens a review, in a real Redis and in a real LMDB directory; the engine, its
+residents and its runtime are the service's own, one thread, without HTTP. The plan's rates are those of two other
+catalogues, of 6,000 users each with shorter and longer histories, that are asked in turn with the large one; the sizes
+are the plan's own constants. Every quantity is printed as measured, predicted, and the one over the other. Memory is
+what the process took from the system (RssAnon), in a process of its own that has written nothing. Takes about 4 GB of
+memory and 1 GB of the temporary directory.
+"""
+
+import argparse
+import gc
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import redis
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.codebooks import random_codebooks
+from support.redis_server import RedisServer
+from ubert_model.bundle import CODEBOOKS, SCORER_GRAPH, Manifest
+from ubert_model.config import ModelConfig, preset
+from ubert_model.deviations import UsualDeviations
+from ubert_model.ids import Identities, IdTable
+from ubert_model.intervals import Margins, RatingIntervals
+from ubert_model.rating import BiasModel
+from ubert_model.states import ReviewEntry, StateCodec, StateStore, make_codec, open_store
+from ubert_model.states.codec import DEFAULT_CODEC
+from ubert_service.resident.residents import Residents
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.engine import ScoringEngine
+from ubert_service.scoring.histories import Pair
+from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
+from ubert_training.plan import Demand, Rates, pair_flops, plan
+
+CONFIG: ModelConfig = replace(preset("minilm"), state_dim=32, max_length=64, max_reviews=40, max_tokens=1_024)
+DIM = 32
+ROOM_FOR_ALL = 1 << 40
+DISTINCT_STATES = 4_096
+REVIEWS_A_WRITE = 1_000
+ENTITIES_A_READ = 200
+ROUNDS = 10
+WAYS = ("warm", "cold", "without_network")
+CALIBRATION_CANDIDATES = (10, 60, 300)
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """Reviews drawn at random: any user, any item."""
+
+    users: int
+    items: int
+    reviews: int
+    tokens: int
+
+    def user(self, number: int) -> str:
+        return f"A{number:012}U"
+
+    def item(self, number: int) -> str:
+        return f"B{number:09}"
+
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        random = np.random.default_rng(0)
+        return random.integers(self.users, size=self.reviews), random.integers(self.items, size=self.reviews)
+
+    def entries(self) -> Iterator[ReviewEntry]:
+        for number, (user, item) in enumerate(zip(*(side.tolist() for side in self.pairs()), strict=True)):
+            yield ReviewEntry(
+                review_id=blake2b(number.to_bytes(8, "little"), digest_size=8).hexdigest(),
+                user=self.user(user),
+                item=self.item(item),
+                rating=float(1 + number % 5),
+                timestamp=1_300_000_000 + number,
+                tokens=self.tokens,
+            )
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest(
+            config=CONFIG,
+            state_dim=DIM,
+            encoder_digest=f"noise for {self.reviews} reviews",
+            bias=BiasModel(mean=3, intercept=0, user_weight=1, item_weight=1, user_shrinkage=1, item_shrinkage=1),
+            blend_weight=0.5,
+            intervals=RatingIntervals(
+                coverage=0.9, centre=3, variance=1, variance_slope=0, margins=(Margins(below=1, above=1),) * 4
+            ),
+            files={CODEBOOKS: "random"},
+        )
+
+    def make_codec(self) -> StateCodec:
+        return make_codec(self.manifest.namespace(DEFAULT_CODEC), random_codebooks(DIM))
+
+    def identities(self) -> Identities:
+        items = [self.item(number) for number in range(self.items)]
+        users = IdTable(self.user(number) for number in range(self.users))
+        return Identities(users, IdTable(items), IdTable(["d"]), dict.fromkeys(items, "d"), "d")
+
+    def demand(self, candidates: int, *, hits: float) -> Demand:
+        """How a user of `ubert plan` describes it, and one core of a machine that keeps everything."""
+        return Demand(
+            users=self.users,
+            items=self.items,
+            reviews=self.reviews,
+            tokens=self.tokens,
+            candidates=candidates,
+            codec=DEFAULT_CODEC,
+            state_dim=DIM,
+            max_reviews=CONFIG.max_reviews,
+            max_tokens=CONFIG.max_tokens,
+            resident=1.0,
+            hits=hits,
+            replica_cores=1,
+        )
+
+
+SMALL = (
+    Catalogue(users=6_000, items=3_000, reviews=18_000, tokens=14),
+    Catalogue(users=6_000, items=3_000, reviews=30_000, tokens=20),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What was seen of a catalogue in service. Seconds a request by way and by number of candidates, medians."""
+
+    seconds: Mapping[str, Mapping[int, float]]
+    identities_bytes: float
+    resident_bytes: float
+    counted_bytes: float
+    round_trip_s: float
+
+
+class NoNetwork:
+    """A runtime that costs nothing, which leaves what the engine costs around it."""
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        return np.zeros(len(batch.item), dtype=np.float32)
+
+
+def write(catalogue: Catalogue, url: str) -> None:
+    """Put the catalogue into a store."""
+    codec = catalogue.make_codec()
+    random = np.random.default_rng(1)
+    states = [
+        codec.encode(random.normal(size=(catalogue.tokens, DIM)).astype(np.float32)) for _ in range(DISTINCT_STATES)
+    ]
+    with closing(open_store(url)) as store:
+        store.open_namespace(codec.namespace)
+        entries = enumerate(catalogue.entries())
+        while batch := [(entry, states[number % len(states)]) for number, entry in islice(entries, REVIEWS_A_WRITE)]:
+            store.put(codec.namespace.version, batch)
+
+
+class Service:
+    """What serves one catalogue in this process, and the memory it took."""
+
+    def __init__(self, catalogue: Catalogue, store: StateStore, graph: Path) -> None:
+        self._manifest = catalogue.manifest
+        self._codec = catalogue.make_codec()
+        self._store = store
+        before = taken_bytes()
+        self._identities = catalogue.identities()
+        self._network = OnnxRuntime(graph, device="cpu", threads=1)
+        users, items = self._identities.users, self._identities.items
+        self._usual = UsualDeviations.of([], user_ids=users, item_ids=items)
+        self.identities_bytes = taken_bytes() - before
+        before = taken_bytes()
+        self.kept = self._residents()
+        fill(self.kept, self._identities)
+        self.resident_bytes = taken_bytes() - before
+
+    def warm(self, pairs: list[Pair]) -> None:
+        self._engine(self.kept, self._network).score(pairs)
+
+    def cold(self, pairs: list[Pair]) -> None:
+        self._engine(self._residents(), self._network).score(pairs)
+
+    def without_network(self, pairs: list[Pair]) -> None:
+        self._engine(self.kept, NoNetwork()).score(pairs)
+
+    def _engine(self, residents: Residents, runtime: ScoringRuntime) -> ScoringEngine:
+        return ScoringEngine(manifest=self._manifest, identities=self._identities, residents=residents, runtime=runtime)
+
+    def _residents(self) -> Residents:
+        return Residents(
+            store=self._store,
+            codec=self._codec,
+            config=CONFIG,
+            usual=self._usual,
+            max_bytes=ROOM_FOR_ALL,
+            max_lag_s=0.5,
+        )
+
+
+def serve(url: str, asked_for: Sequence[tuple[Catalogue, Sequence[int]]], graphs: "Graphs", clock: str) -> list[Served]:
+    """Serve them all and look, asking each in turn: what else the machine does, it does to all of them."""
+    now = CLOCKS[clock]
+    OnnxRuntime(graphs.smallest, device="cpu", threads=1)  # whatever the library takes once, it has now
+    with closing(open_store(url)) as store:
+        store.ping()
+        services = [Service(catalogue, store, graphs.of(catalogue)) for catalogue, _ in asked_for]
+        requests = [
+            {number: requests_for(catalogue, number) for number in candidates} for catalogue, candidates in asked_for
+        ]
+        gc.collect()
+        gc.freeze()  # as the service does once it is warm
+        seconds: defaultdict[tuple[int, str, int], list[float]] = defaultdict(list)
+        for one in range(ROUNDS):
+            for number, service in enumerate(services):
+                for candidates, rounds in requests[number].items():
+                    for name in WAYS:
+                        took = timed(partial(getattr(service, name), rounds[one]), now)
+                        if one:  # the first round warms up
+                            seconds[number, name, candidates].append(took)
+        round_trip_s = statistics.median(timed(store.ping, now) for _ in range(200))
+        return [
+            Served(
+                seconds={
+                    name: {many: statistics.median(seconds[number, name, many]) for many in requests[number]}
+                    for name in WAYS
+                },
+                identities_bytes=service.identities_bytes,
+                resident_bytes=service.resident_bytes,
+                counted_bytes=service.kept.held_bytes,
+                round_trip_s=round_trip_s,
+            )
+            for number, service in enumerate(services)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graphs:
+    """Scorers of random weights, written where the processes that serve find them."""
+
+    directory: Path
+
+    @property
+    def smallest(self) -> Path:
+        return self.of(Catalogue(users=1, items=1, reviews=1, tokens=1))
+
+    def of(self, catalogue: Catalogue) -> Path:
+        return self.directory / f"{catalogue.users} x {catalogue.items}" / SCORER_GRAPH
+
+    def write(self, catalogues: Sequence[Catalogue]) -> None:
+        for graph in {self.smallest, *map(self.of, catalogues)}:
+            users, _, items = graph.parent.name.split()
+            export_graph(int(users), int(items), graph)
+
+
+def export_graph(users: int, items: int, graph: Path) -> None:
+    import torch  # the processes that serve do without
+
+    from ubert_model.nn.pair_scorer import PairScorer
+    from ubert_training.export import export_scorer
+
+    torch.manual_seed(0)
+    graph.parent.mkdir()
+    scorer = PairScorer(DIM, CONFIG, users=users, items=items, domains=1, mean_rating=0.0).eval()
+    export_scorer(scorer, graph)
+
+
+def requests_for(catalogue: Catalogue, candidates: int) -> list[list[Pair]]:
+    """Requests of users who have a review, each for other items that have one."""
+    random = np.random.default_rng(candidates)
+    users, items = (np.unique(side) for side in catalogue.pairs())
+    return [
+        [
+            Pair(catalogue.user(user), catalogue.item(item))
+            for item in random.choice(items, candidates, replace=False).tolist()
+        ]
+        for user in random.choice(users, ROUNDS, replace=False).tolist()
+    ]
+
+
+def fill(residents: Residents, identities: Identities) -> None:
+    """Read everything, as the service's warming does."""
+    users, items = identities.users.identifiers, identities.items.identifiers
+    for first in range(0, max(len(users), len(items)), ENTITIES_A_READ):
+        part = slice(first, first + ENTITIES_A_READ)
+        lists = residents.review_lists(users[part], items[part], coldest=True)
+        residents.states((review.review_id for one in lists for review in one.whole.selected), coldest=True)
+
+
+def timed(work: Callable[[], object], now: Callable[[], float]) -> float:
+    started = now()
+    work()
+    return now() - started
+
+
+def taken_bytes() -> int:
+    """Memory of this process that is nobody else's and no file's."""
+    gc.collect()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+
+def in_new_process(work: Callable[[], Result]) -> Result:
+    """Done by a process that has done nothing else, whose memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work).result()
+
+
+def in_redis(catalogues: Sequence[Catalogue], look: Callable[[str], list[Served]]) -> tuple[list[Served], float]:
+    """Served from Redis, and the memory that Redis took for the first."""
+    with RedisServer() as server, redis.Redis(port=server.port) as client:
+
+        def used() -> float:
+            return float(client.info("memory")["used_memory"])
+
+        empty = used()
+        in_new_process(partial(write, catalogues[0], server.url))
+        taken = used() - empty
+        for catalogue in catalogues[1:]:
+            in_new_process(partial(write, catalogue, server.url))
+        return in_new_process(partial(look, server.url)), taken
+
+
+def in_lmdb(catalogues: Sequence[Catalogue], look: Callable[[str], list[Served]]) -> tuple[list[Served], float]:
+    """Served from a directory, and what it takes of the disk with the first in it."""
+    with tempfile.TemporaryDirectory() as place:
+        in_new_process(partial(write, catalogues[0], f"lmdb:{place}"))
+        taken = 512 * Path(place, "data.mdb").stat().st_blocks
+        for catalogue in catalogues[1:]:
+            in_new_process(partial(write, catalogue, f"lmdb:{place}"))
+        return in_new_process(partial(look, f"lmdb:{place}")), taken
+
+
+STORES = {"Redis": in_redis, "LMDB": in_lmdb}
+
+
+def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Served]) -> Rates:
+    """What this machine did with these catalogues, as the plan wants to be told."""
+    network_s = flops = 0.0
+    engine_rows, engine_s, read_rows, read_s, cold_s = [], [], [], [], []
+    for catalogue, served in zip(catalogues, seen, strict=True):
+        of_user, of_item = catalogue.reviews / catalogue.users, catalogue.reviews / catalogue.items
+        rows = round(of_user * catalogue.tokens), round(of_item * catalogue.tokens)
+        for candidates, warm in served.seconds["warm"].items():
+            around = served.seconds["without_network"][candidates]
+            engine_rows.append([1, candidates])
+            engine_s.append(around)
+            network_s += warm - around
+            flops += candidates * pair_flops(*rows, DIM)
+            read_rows.append([1 + candidates, of_user + candidates * of_item])
+            read_s.append(served.seconds["cold"][candidates] - warm)
+            cold_s.append(served.seconds["cold"][candidates])
+    request, candidate = fitted_costs(engine_rows, engine_s, noise=engine_s)
+    of_list, of_review = fitted_costs(read_rows, read_s, noise=cold_s)
+    return Rates(
+        score_flops_per_core=flops / network_s,
+        request_core_ms=1e3 * request,
+        candidate_core_ms=1e3 * candidate,
+        list_core_ms=1e3 * of_list,
+        review_core_ms=1e3 * of_review,
+        redis_round_trip_ms=1e3 * seen[0].round_trip_s,
+    )
+
+
+def fitted_costs(counts: list[list[float]], seconds: list[float], *, noise: list[float]) -> list[float]:
+    """Seconds of each thing that was counted, above 0; least squares, each row in units of its noise."""
+    scale = np.array(noise)
+    costs, _ = nnls(np.array(counts) / scale[:, None], np.array(seconds) / scale)
+    return [max(cost, sys.float_info.epsilon) for cost in costs.tolist()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--reviews", type=int, default=400_000)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--candidates", type=int, nargs="*", default=[100, 1_000])
+    parser.add_argument("--stores", nargs="*", choices=list(STORES), default=list(STORES))
+    parser.add_argument(
+        "--clock",
+        choices=list(CLOCKS),
+        default="wall",
+        help="processor: of this process alone, on a machine that is busy",
+    )
+    given = parser.parse_args()
+    large = Catalogue(users=given.users, items=given.items, reviews=given.reviews, tokens=given.tokens)
+    with tempfile.TemporaryDirectory() as directory:
+        graphs = Graphs(directory=Path(directory))
+        graphs.write([large, *SMALL])
+        asked_for = [(large, given.candidates), *((one, CALIBRATION_CANDIDATES) for one in SMALL)]
+        look = partial(serve, asked_for=asked_for, graphs=graphs, clock=given.clock)
+        for store in given.stores:
+            (served, *others), taken = STORES[store]([large, *SMALL], look)
+            compare(store, large, rates_of(SMALL, others), served, taken)
+
+
+def compare(store: str, catalogue: Catalogue, rates: Rates, served: Served, taken: float) -> None:
+    figures = plan(catalogue.demand(1, hits=1.0), rates).figures
+    print(f"\n{store}; rates of the small catalogues: {asdict(rates)}")
+    rows = [
+        (f"{store} bytes", taken, figures[{"Redis": "Redis memory", "LMDB": "LMDB directory"}[store]].value),
+        ("residents, as counted", served.counted_bytes, figures["resident states a replica"].value),
+        ("residents, of the process", served.resident_bytes, figures["resident states a replica"].value),
+        ("embeddings and identifiers", served.identities_bytes, figures["embeddings and identifiers a replica"].value),
+    ]
+    for name, hits in (("warm", 1.0), ("cold", 0.0)):
+        for candidates, each in served.seconds[name].items():
+            predicted = plan(catalogue.demand(candidates, hits=hits), rates).figures["answer of an idle replica"]
+            rows.append((f"/rank of {candidates}, {name}, ms", 1e3 * each, predicted.value))
+    print(f"{'':30s} {'measured':>15s} {'predicted':>15s} {'ratio':>7s}")
+    for name, measured, predicted_value in rows:
+        print(f"{name:30s} {measured:15,.1f} {predicted_value:15,.1f} {measured / predicted_value:7.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
