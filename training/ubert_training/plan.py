@@ -37,9 +37,10 @@ class Rates:
     """What one core, or one server, does. Defaults: measured on one of 2 cores with AVX-512 (AMD EPYC), 2026-11-23.
 
     ``encode_tokens_per_core``: tokens a second (MiniLM, fp32, ONNX Runtime). ``score_flops_per_core``: of co-matching,
-    softmax and pooling included. ``request_core_ms``: what a request costs before it is scored, and
-    ``candidate_core_ms``: each of its pairs. ``list_core_ms`` and ``review_core_ms``: reading a user or an item that is
-    not resident, and each of its reviews. ``redis_bytes_per_s``: large values from one server.
+    softmax and pooling included. ``request_core_ms``: what a request costs before it is scored,
+    ``candidate_core_ms``: each of its pairs, ``review_core_ms``: lining up each review of their sides, from a memory
+    that no cache holds. ``read_list_core_ms`` and ``read_review_core_ms``: reading a user or an item that is not
+    resident, and each of its reviews. ``redis_bytes_per_s``: large values from one server.
 
     ``python tests/benchmarks/simulation.py`` measures all but the first and the last, and sets the plan against them.
     """
@@ -47,9 +48,10 @@ class Rates:
     encode_tokens_per_core: float = 6_000.0
     score_flops_per_core: float = 70e9
     request_core_ms: float = 2.0
-    candidate_core_ms: float = 0.05
-    list_core_ms: float = 0.1
-    review_core_ms: float = 0.05
+    candidate_core_ms: float = 0.01
+    review_core_ms: float = 0.005
+    read_list_core_ms: float = 0.035
+    read_review_core_ms: float = 0.015
     redis_bytes_per_s: float = 300e6
     redis_round_trip_ms: float = 0.5
 
@@ -230,16 +232,16 @@ def _scoring(demand: Demand, rates: Rates) -> list[Figure]:
     pair_ms = 1000 * flops / rates.score_flops_per_core
     missed = 1 - demand.hits
     lists = missed * (1 + demand.candidates)
-    of_item = side_reviews(demand, demand.items)
-    reviews = missed * (side_reviews(demand, demand.users) + demand.candidates * of_item)
-    reading_ms = lists * rates.list_core_ms + reviews * rates.review_core_ms
-    around_ms = rates.request_core_ms + demand.candidates * rates.candidate_core_ms + reading_ms
-    request_ms = around_ms + demand.candidates * pair_ms
+    of_user, of_item = side_reviews(demand, demand.users), side_reviews(demand, demand.items)
+    reviews = of_user + demand.candidates * of_item
+    around_ms = rates.request_core_ms + demand.candidates * rates.candidate_core_ms + reviews * rates.review_core_ms
+    reading_ms = lists * rates.read_list_core_ms + missed * reviews * rates.read_review_core_ms
+    request_ms = around_ms + reading_ms + demand.candidates * pair_ms
     cores = demand.requests_per_s * request_ms / 1000 / demand.utilization
     replicas = max(2, ceil(cores / demand.replica_cores))
-    read = reviews * demand.state_bytes
+    read = missed * reviews * demand.state_bytes
     waiting_ms = 2 * rates.redis_round_trip_ms + 1000 * read / rates.redis_bytes_per_s if missed else 0.0
-    service_ms = waiting_ms + around_ms + demand.candidates * pair_ms / demand.replica_cores
+    service_ms = waiting_ms + around_ms + reading_ms + demand.candidates * pair_ms / demand.replica_cores
     traffic = demand.requests_per_s * read
     answered = demand.requests_per_s * demand.candidates * HTTP_BYTES_A_PAIR
     return [
@@ -249,15 +251,19 @@ def _scoring(demand: Demand, rates: Rates) -> list[Figure]:
             f"{rates.score_flops_per_core:.3g} a second",
         ),
         Figure(
+            name="around the network", value=around_ms, unit="core ms",
+            formula=f"{rates.request_core_ms:.3g} ms + {demand.candidates} pairs × {rates.candidate_core_ms:.2g} ms + "
+            f"({of_user:.3g} + {demand.candidates} × {of_item:.3g}) reviews × {rates.review_core_ms:.2g} ms",
+        ),
+        Figure(
             name="reading what is not resident", value=reading_ms, unit="core ms",
-            formula=f"{missed:.2g} missed × ({1 + demand.candidates} users and items × {rates.list_core_ms:.2g} ms + "
-            f"({side_reviews(demand, demand.users):.3g} + {demand.candidates} × {of_item:.3g}) reviews × "
-            f"{rates.review_core_ms:.2g} ms)",
+            formula=f"{missed:.2g} missed × ({1 + demand.candidates} users and items × {rates.read_list_core_ms:.2g} "
+            f"ms + {reviews:.4g} reviews × {rates.read_review_core_ms:.2g} ms)",
         ),
         Figure(
             name="time of a request", value=request_ms, unit="core ms",
-            formula=f"{rates.request_core_ms:.3g} ms + {demand.candidates} pairs × ({rates.candidate_core_ms:.3g} ms + "
-            f"{pair_ms:.3g} ms) + {reading_ms:.3g} ms of reading",
+            formula=f"{around_ms:.3g} ms around + {reading_ms:.3g} ms of reading + {demand.candidates} pairs × "
+            f"{pair_ms:.3g} ms",
         ),
         Figure(
             name="cores", value=cores, unit="",
@@ -269,13 +275,13 @@ def _scoring(demand: Demand, rates: Rates) -> list[Figure]:
         ),
         Figure(
             name="read from Redis a request", value=read, unit="B",
-            formula=f"{reviews:.3g} reviews × {demand.state_bytes} B",
+            formula=f"{missed:.2g} missed × {reviews:.4g} reviews × {demand.state_bytes} B",
         ),
         Figure(
             name="answer of an idle replica", value=service_ms, unit="ms",
             formula=f"{waiting_ms:.3g} ms of waiting (2 × {rates.redis_round_trip_ms:.2g} ms + {read:.3g} B ÷ "
-            f"{rates.redis_bytes_per_s:.3g} B/s) + {around_ms:.3g} ms around the network + {demand.candidates} × "
-            f"{pair_ms:.3g} ms ÷ {demand.replica_cores} cores",
+            f"{rates.redis_bytes_per_s:.3g} B/s) + {around_ms:.3g} ms around the network + {reading_ms:.3g} ms of "
+            f"reading + {demand.candidates} × {pair_ms:.3g} ms ÷ {demand.replica_cores} cores",
         ),
         Figure(
             name="Redis throughput", value=traffic, unit="B/s",
