@@ -102,7 +102,7 @@ class Catalogue:
         return Manifest(
             config=CONFIG,
             state_dim=DIM,
-            encoder_digest=f"noise for {self.reviews} reviews",
+            encoder_digest=f"noise of {self}",  # each in a namespace of its own
             bias=BiasModel(mean=3, intercept=0, user_weight=1, item_weight=1, user_shrinkage=1, item_shrinkage=1),
             blend_weight=0.5,
             intervals=RatingIntervals(
