@@ -44,7 +44,8 @@ def store_error(error: Exception, address: RedisAddress, command: Command = ()) 
 def _what_may_pass(error: Exception, address: RedisAddress) -> str | None:
     if isinstance(error, MasterNotFoundError):
         # The library's own message is a page of how it tried to connect.
-        return f"cannot be reached: no sentinel names a primary for {address.service!r}"
+        asked = "" if address.sentinel_credentials else " (if they ask for a password: add sentinel_password)"
+        return f"cannot be reached: no sentinel names a primary for {address.service!r}{asked}"
     if isinstance(error, _UNREACHABLE):
         return f"cannot be reached: {error}"
     if str(error).startswith(_TOO_FEW_REPLICAS):
