@@ -21,9 +21,10 @@ from ubert_service.settings import Settings
 _SECONDS_TO_FINISH = 30
 _STARTUP_FAILED = 3
 _DRAIN_STEP = 0.02
-_SWITCH_SECONDS = 0.0005
-"""How long a scoring thread may keep the interpreter from the event loop, which needs it for every read and write.
-Chosen by a lone caller's slowest 1%, which Python's own 5 ms made slower in most runs on a busy machine.
+_SWITCH_SECONDS = 0.00005
+"""How long one thread may keep the interpreter from another that wants it. A scoring thread gives it up for each short
+call to the runtime and to numpy, and under an overload the event loop never idles: at 0.5 ms to get it back, what was
+accepted took ten times as long as alone, and a quarter as much was accepted.
 """
 
 _log = logging.getLogger("ubert_service")

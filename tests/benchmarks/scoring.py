@@ -367,6 +367,9 @@ def draw(curves: Mapping[str, Mapping[str, tuple[list[int], list[float]]]], plot
         for label, (sizes, times) in lines.items():
             axis.loglog(sizes, [1e3 * each for each in times], marker="o", label=label)
         axis.set(xlabel=name, ylabel="ms a pair" if name == "tokens a side" else "ms a request")
+        if name == "entities":
+            axis.set_yscale("linear")
+            axis.set_ylim(bottom=0)
         axis.grid(visible=True, alpha=0.3)
     axes[0].legend()
     figure.savefig(plot, dpi=120)
