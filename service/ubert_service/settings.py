@@ -10,8 +10,8 @@ from ubert_model.errors import ConfigError
 from ubert_model.states import DEFAULT_CODEC
 
 Device = Literal["auto", "cpu", "cuda"]
-FixedRuntime = Literal["onnx", "torch", "torch-bf16"]
-RuntimeChoice = Literal["onnx", "torch", "torch-bf16", "auto"]
+FixedRuntime = Literal["onnx", "onnx-tensorrt", "torch", "torch-bf16"]
+RuntimeChoice = Literal["onnx", "onnx-tensorrt", "torch", "torch-bf16", "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -30,8 +30,9 @@ class Settings(BaseModel):
     """0: the system chooses a free one, which the log line ``listening on`` tells."""
     device: Device = "auto"
     runtime: RuntimeChoice = "onnx"
-    """What scores: ONNX Runtime, torch, torch with co-matching in bfloat16, or the fastest of these that is measured at
-    the start and agrees with the first within 0.005 stars. New reviews are encoded by ONNX Runtime in any case."""
+    """What scores: ONNX Runtime, also with TensorRT, torch, torch with co-matching in bfloat16; ``auto``: the fastest
+    measured at the start that agrees with the first within 0.005 stars (TensorRT, which takes minutes, is not tried).
+    New reviews are encoded by ONNX Runtime in any case."""
     threads: int = Field(default=0, ge=0)
     """Threads that one scoring call computes with; 0: one a physical core."""
     concurrency: int = Field(default=2, ge=1)

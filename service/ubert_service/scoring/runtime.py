@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from ubert_service.settings import Device
 ActiveDevice = Literal["cpu", "cuda"]
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
 _CUDA_DRIVER = "libcuda.so.1"
 
 
@@ -33,21 +35,33 @@ class ScoringRuntime(Protocol):
         """
 
 
-def providers_to_ask(device: Device, available: Sequence[str], *, has_driver: bool) -> list[str]:
+def providers_to_ask(
+    device: Device, available: Sequence[str], *, has_driver: bool, tensorrt: bool = False
+) -> list[str]:
     """The execution providers to create a session with, preferred first.
 
     ``available`` tells what this build of ONNX Runtime contains, not what can start; so ``auto`` also wants the
     driver of a GPU on this machine. Raises ``DeviceUnavailableError`` if ``cuda`` is asked for and this build has
-    no CUDA provider.
+    no CUDA provider, or ``tensorrt`` where it has none or the CPU is what is left.
     """
     if device == "cpu" or (device == "auto" and not (has_driver and _CUDA in available)):
+        if tensorrt:
+            raise DeviceUnavailableError(
+                "runtime onnx-tensorrt: it computes on a GPU only, and none is to be used here; use --runtime onnx"
+            )
         return [_CPU]
     if _CUDA not in available:
         raise DeviceUnavailableError(
             f"device cuda: this ONNX Runtime offers {', '.join(available)} only; "
             "install onnxruntime-gpu, or use --device cpu"
         )
-    return [_CUDA, _CPU]
+    if not tensorrt:
+        return [_CUDA, _CPU]
+    if _TENSORRT not in available:
+        raise DeviceUnavailableError(
+            f"runtime onnx-tensorrt: this ONNX Runtime offers {', '.join(available)} only; use --runtime onnx"
+        )
+    return [_TENSORRT, _CUDA, _CPU]
 
 
 def active_device(asked: Device, providers: Sequence[str]) -> ActiveDevice:
@@ -66,19 +80,32 @@ def active_device(asked: Device, providers: Sequence[str]) -> ActiveDevice:
     return "cpu"
 
 
+def require_tensorrt(providers: Sequence[str]) -> None:
+    """Raise ``DeviceUnavailableError`` if a session that was to use TensorRT does without it, which it never says."""
+    if _TENSORRT not in providers:
+        raise DeviceUnavailableError(
+            f"runtime onnx-tensorrt: the session runs on {', '.join(providers)}; make TensorRT's libraries visible to "
+            "this process, or use --runtime onnx"
+        )
+
+
 class OnnxGraph:
     """One of a bundle's graphs in an ONNX Runtime session. Thread-safe.
 
-    ``threads`` bounds the intra-op threads; 0 leaves the number to ONNX Runtime. Raises ``DeviceUnavailableError``
-    if ``cuda`` was asked for and is not what the session got, ``BundleError`` if the graph cannot be loaded.
+    ``threads`` bounds the intra-op threads; 0 leaves the number to ONNX Runtime. ``tensorrt``: on a GPU, by engines
+    that TensorRT builds when shapes outside of those before come for the first time, and keeps in the temporary
+    directory. Raises ``DeviceUnavailableError`` if ``cuda`` or TensorRT was asked for and is not what the session got,
+    ``BundleError`` if the graph cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, device: Device, threads: int) -> None:
+    def __init__(self, path: Path, *, device: Device, threads: int, tensorrt: bool = False) -> None:
         self._asked = device
         available = onnxruntime.get_available_providers()
-        providers = providers_to_ask(device, available, has_driver=_has_cuda_driver())
+        providers = providers_to_ask(device, available, has_driver=_has_cuda_driver(), tensorrt=tensorrt)
         self._session = _open_session(path, providers, threads)
         active_device(device, self._session.get_providers())
+        if tensorrt:
+            require_tensorrt(self._session.get_providers())
 
     def device(self) -> ActiveDevice:
         """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
@@ -100,8 +127,8 @@ class OnnxGraph:
 class OnnxRuntime:
     """A ``ScoringRuntime`` over the scorer graph. Raises as :class:`OnnxGraph` does."""
 
-    def __init__(self, graph: Path, *, device: Device, threads: int) -> None:
-        self._graph = OnnxGraph(graph, device=device, threads=threads)
+    def __init__(self, graph: Path, *, device: Device, threads: int, tensorrt: bool = False) -> None:
+        self._graph = OnnxGraph(graph, device=device, threads=threads, tensorrt=tensorrt)
 
     def device(self) -> ActiveDevice:
         return self._graph.device()
@@ -119,12 +146,20 @@ def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntim
     if _CUDA in providers:
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN that were installed as Python packages
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers)
+        session = onnxruntime.InferenceSession(
+            graph, options, providers=providers, provider_options=[_provider_options(name) for name in providers]
+        )
     except Exception as error:  # its exceptions have no common base
         raise BundleError(f"{graph} cannot be loaded: {error}; export the bundle again") from error
     # Else an error on the GPU would move the session to the CPU, and nobody would know.
     session.disable_fallback()
     return session
+
+
+def _provider_options(provider: str) -> dict[str, str]:
+    if provider == _TENSORRT:
+        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": gettempdir()}
+    return {}
 
 
 def _has_cuda_driver() -> bool:

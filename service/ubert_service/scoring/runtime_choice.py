@@ -116,8 +116,10 @@ def _trial_side(rows: FloatMatrix, lengths: Sequence[int]) -> BatchSide:
 
 
 def _open(name: FixedRuntime, settings: Settings, bundle: Bundle) -> ScoringRuntime:
-    if name == "onnx":
-        return OnnxRuntime(bundle.file(SCORER_GRAPH), device=settings.device, threads=settings.threads)
+    if name in ("onnx", "onnx-tensorrt"):
+        tensorrt = name == "onnx-tensorrt"
+        graph = bundle.file(SCORER_GRAPH)
+        return OnnxRuntime(graph, device=settings.device, threads=settings.threads, tensorrt=tensorrt)
     if find_spec("torch") is None:
         raise ConfigError(f"runtime = {name!r}: torch is not installed; pip install 'u-bert[torch]', or use onnx")
     from ubert_service.scoring.torch_runtime import TorchRuntime, chosen_device  # noqa: PLC0415  # serving needs no torch

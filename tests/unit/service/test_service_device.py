@@ -3,7 +3,8 @@
 import pytest
 
 from ubert_model.errors import DeviceUnavailableError
-from ubert_service.scoring.runtime import active_device, providers_to_ask
+from ubert_service.scoring.runtime import active_device, providers_to_ask, require_tensorrt
+from ubert_service.settings import Device
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 WITH_CUDA = [TENSORRT, CUDA, CPU]
@@ -39,3 +40,23 @@ def test_a_session_that_silently_fell_back_to_the_cpu_is_refused_if_cuda_was_ask
         active_device("cuda", [CPU])
     assert active_device("auto", [CPU]) == "cpu"
     assert active_device("cuda", [CUDA, CPU]) == active_device("auto", [CUDA, CPU]) == "cuda"
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_tensorrt_comes_before_cuda_where_it_is_asked_for(device: Device) -> None:
+    assert providers_to_ask(device, WITH_CUDA, has_driver=True, tensorrt=True) == [TENSORRT, CUDA, CPU]
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "has_driver"),
+    [("cpu", WITH_CUDA, True), ("auto", WITH_CUDA, False), ("cuda", [CUDA, CPU], True), ("auto", [CUDA, CPU], True)],
+)
+def test_tensorrt_is_refused_where_it_cannot_be(device: Device, available: list[str], has_driver: bool) -> None:
+    with pytest.raises(DeviceUnavailableError, match="use --runtime onnx"):
+        providers_to_ask(device, available, has_driver=has_driver, tensorrt=True)
+
+
+def test_a_session_that_silently_does_without_tensorrt_is_refused() -> None:
+    require_tensorrt([TENSORRT, CUDA, CPU])
+    with pytest.raises(DeviceUnavailableError, match="TensorRT's libraries"):
+        require_tensorrt([CUDA, CPU])
