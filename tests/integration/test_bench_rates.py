@@ -1,0 +1,23 @@
+"""`ubert bench rates`: what this machine does, in the file that `ubert plan` reads."""
+
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from support.small_corpus import small_table
+from support.tiny_bundle import TinyBundle
+from ubert_training.cli import make_app
+
+
+def test_a_plan_is_fed_by_what_the_bench_measured(tiny: TinyBundle, tmp_path: Path) -> None:
+    table, rates = tmp_path / "reviews.parquet", tmp_path / "rates.json"
+    small_table().save(table)
+    measure = ["bench", "rates", "--reviews", str(table), "--bundle", str(tiny.bundle.path), "--out", str(rates)]
+    assert CliRunner().invoke(make_app(["bench"]), measure, catch_exceptions=False).exit_code == 0
+    measured = json.loads(rates.read_text(encoding="utf-8"))
+    assert set(measured) == {"encode_tokens_per_core", "score_flops_per_core"}
+
+    demand = ["plan", "--users", "1e6", "--items", "1e5", "--reviews", "1e7", "--json", "--rates", str(rates)]
+    planned = CliRunner().invoke(make_app(["plan"]), demand, catch_exceptions=False)
+    assert measured.items() <= json.loads(planned.stdout)["rates"].items()

@@ -1,0 +1,37 @@
+"""`ubert bench rates`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from ubert_model.atomic import write_text
+from ubert_model.bundle import Bundle
+from ubert_model.config import require
+from ubert_training.commands.options import Reviews, console, load_reviews
+from ubert_training.measured_rates import encode_tokens_per_core, score_flops_per_core
+
+SAMPLE = 512
+
+
+def bench_rates_command(
+    reviews: Reviews,
+    bundle: Annotated[Path, typer.Option(help="What `ubert export` wrote.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write, for `ubert plan --rates`.")],
+) -> None:
+    """How fast one core of this machine encodes and scores with your bundle, for `ubert plan --rates`."""
+    table = load_reviews(reviews)
+    with_text = [text for text in table.text if text.strip()]
+    require(bool(with_text), "reviews", str(reviews), "give reviews of which at least one has text")
+    chosen = np.random.default_rng(0).permutation(len(with_text))[:SAMPLE]
+    opened = Bundle.load(bundle)
+    rates = {
+        "encode_tokens_per_core": round(encode_tokens_per_core(opened, [with_text[row] for row in chosen.tolist()])),
+        "score_flops_per_core": round(score_flops_per_core(opened)),
+    }
+    write_text(out, json.dumps(rates, indent=2) + "\n")
+    for name, value in rates.items():
+        console.print(f"{name}: {value:.3g} a second", highlight=False)
+    console.print(f"{out}: for ubert plan --rates", markup=False, highlight=False, soft_wrap=True)
