@@ -37,6 +37,10 @@ class StoreError(UbertError):
     """The state store refused an operation."""
 
 
+class StoreFullError(StoreError):
+    """The state store has no memory left for a write; reads and removals go on."""
+
+
 class StoreUnavailableError(StoreError):
     """The state store cannot be reached now; the same call may succeed later."""
 

@@ -3,7 +3,7 @@
 from redis import exceptions as refusals
 from redis.sentinel import MasterNotFoundError
 
-from ubert_model.errors import StoreError, StoreUnavailableError
+from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
 from ubert_model.states.redis_address import Arrangement, RedisAddress
 
 Command = tuple[str | bytes, ...]
@@ -34,7 +34,7 @@ def store_error(error: Exception, address: RedisAddress, command: Command = ()) 
     if isinstance(error, refusals.ReadOnlyError):
         return StoreError(f"{place} is a read-only replica: put the primary in the store URL")
     if isinstance(error, refusals.OutOfMemoryError):
-        return StoreError(
+        return StoreFullError(
             f"{place} is out of memory: raise its maxmemory, drop an old namespace, or use a smaller codec"
         )
     what = " ".join(part.decode() if isinstance(part, bytes) else part for part in command[:2])

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ubert_model.config import RatingScale
+from ubert_model.errors import StoreFullError
 from ubert_model.history import RatingCounts
 from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
@@ -111,9 +112,13 @@ class ReviewBook:
             tokens=len(states),
         )
         payload = self._codec.encode(states)
-        with self._rewriting(entry, claims=chosen):
+        if chosen:
+            self._claim(entry)
+        with self._rewriting(entry):
             revision = self._store.put(self._namespace.version, [(entry, payload)])
             self._texts.keep(name, text)
+        if chosen:
+            self._store.unclaim(self._namespace.version, name)
         return WrittenReview(
             entry=entry,
             created=before is None,
@@ -134,20 +139,22 @@ class ReviewBook:
             raise UnknownReviewError(
                 f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
             )
-        with self._rewriting(entry, claims=True):
-            return self._store.delete(self._namespace.version, [entry])
+        with suppress(StoreFullError):  # a full store still removes, which is what makes room in it
+            self._claim(entry)
+        with self._rewriting(entry):
+            revision = self._store.delete(self._namespace.version, [entry])
+        self._store.unclaim(self._namespace.version, name)
+        return revision
+
+    def _claim(self, entry: ReviewEntry) -> None:
+        self._store.claim(self._namespace.version, entry.review_id, _claimant(entry.user, entry.item))
 
     @contextmanager
-    def _rewriting(self, entry: ReviewEntry, *, claims: bool) -> Iterator[None]:
-        version, name = self._namespace.version, entry.review_id
-        if claims:
-            self._store.claim(version, name, _claimant(entry.user, entry.item))
+    def _rewriting(self, entry: ReviewEntry) -> Iterator[None]:
         try:
             yield
         finally:  # also where the write failed, since it may have been done in part
             self._residents.wrote([entry])
-        if claims:
-            self._store.unclaim(version, name)
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
