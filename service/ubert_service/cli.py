@@ -1,6 +1,5 @@
 """``ubert-serve``: serve ratings from a bundle and a state store."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -8,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from ubert_model.errors import ConfigError, UbertError
+from ubert_model.errors import ConfigError
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
+from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, run_command
 from ubert_service.observability.logs import configure_logs
 from ubert_service.observability.tracing import Tracing, Untraced
 from ubert_service.server import serve
 from ubert_service.serving.served import ServedBundle
-from ubert_service.settings import Device, LogFormat, LogLevel, RuntimeChoice, Settings, read_toml
+from ubert_service.settings import LogFormat, LogLevel, Settings, read_toml
 
-_USAGE_ERROR = 2
 _DEFAULTS = Settings.model_construct()
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,28 +30,15 @@ def _apply_file(context: typer.Context, path: Path | None) -> Path | None:
 
 @app.command(help="Serve ratings over HTTP. Flags come before environment variables, those before --config.")
 def run(
-    bundle: Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")],
-    store: Annotated[
-        str,
-        typer.Option(
-            envvar="UBERT_STORE",
-            help="redis://HOST:PORT/DB, redis+cluster://NODE,NODE, redis+sentinel://SENTINEL,SENTINEL/NAME or "
-            "lmdb:DIRECTORY.",
-        ),
-    ],
-    codec: Annotated[
-        str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")
-    ] = _DEFAULTS.codec,
+    bundle: BundleFlag,
+    store: StoreFlag,
+    codec: CodecFlag = _DEFAULTS.codec,
     host: Annotated[str, typer.Option(envvar="UBERT_HOST", help="Address to listen on.")] = _DEFAULTS.host,
     port: Annotated[
         int, typer.Option(envvar="UBERT_PORT", min=0, max=65535, help="0: any free one; the log tells which.")
     ] = _DEFAULTS.port,
-    device: Annotated[
-        Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail where no GPU works; auto: then take the CPU.")
-    ] = _DEFAULTS.device,
-    runtime: Annotated[
-        RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; auto: the fastest, by a measurement.")
-    ] = _DEFAULTS.runtime,
+    device: DeviceFlag = _DEFAULTS.device,
+    runtime: RuntimeFlag = _DEFAULTS.runtime,
     threads: Annotated[
         int, typer.Option(envvar="UBERT_THREADS", min=0, help="Threads of one scoring call; 0: one a core.")
     ] = _DEFAULTS.threads,
@@ -185,12 +171,8 @@ def _tracing(settings: Settings) -> Iterator[Tracing]:
 
 
 def main() -> None:
-    """Entry point. An error that has a name is one line on stderr and exit status 2."""
-    try:
-        app()
-    except UbertError as error:
-        print(f"ubert-serve: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(_USAGE_ERROR)
+    """Entry point."""
+    run_command(app, "ubert-serve")
 
 
 if __name__ == "__main__":

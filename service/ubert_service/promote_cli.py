@@ -1,7 +1,6 @@
 """``ubert-serve-promote``: let a bundle answer on all replicas of a service."""
 
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -9,10 +8,10 @@ from typing import Annotated
 import httpx
 import typer
 
-from ubert_model.errors import ConfigError, InputError, UbertError
+from ubert_model.errors import ConfigError, InputError
 from ubert_service.client import Client, ClientError, RetryPolicy
+from ubert_service.command_line import run_command
 
-_USAGE_ERROR = 2
 _SHOWN = 12
 _ONE_ANSWER = RetryPolicy(attempts=3, deadline_s=10.0)
 
@@ -121,12 +120,8 @@ def _addresses(url: str) -> list[str]:
 
 
 def main() -> None:
-    """Entry point. An error that has a name is one line on stderr and exit status 2."""
-    try:
-        app()
-    except UbertError as error:
-        print(f"ubert-serve-promote: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(_USAGE_ERROR)
+    """Entry point."""
+    run_command(app, "ubert-serve-promote")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """``ubert-serve-score``: rate a file of pairs, as the service would."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +9,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ubert_model.errors import ConfigError, UbertError
+from ubert_model.errors import ConfigError
 from ubert_model.ray_engine import EngineName, chosen_engine
 from ubert_model.sharding import Shard
 from ubert_model.states import absolute_url
-from ubert_service.settings import Device, RuntimeChoice, Settings
+from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, run_command
+from ubert_service.settings import Settings
 
-_USAGE_ERROR = 2
 _DEFAULTS = Settings.model_construct()
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -24,21 +23,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help="Rate the pairs of a file, as /predict would; killed and started again it rates the rest.")
 def run(
-    bundle: Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")],
-    store: Annotated[str, typer.Option(envvar="UBERT_STORE", help="redis://HOST:PORT/DB or lmdb:DIRECTORY.")],
+    bundle: BundleFlag,
+    store: StoreFlag,
     pairs: Annotated[Path, typer.Option(help="CSV, TSV (also .gz) or Parquet with the columns user and item.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write, in the order of the pairs.")],
-    codec: Annotated[
-        str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")
-    ] = _DEFAULTS.codec,
+    codec: CodecFlag = _DEFAULTS.codec,
     shard: Annotated[str, typer.Option(help="Only this share of the users, as 3/8: others do the rest.")] = "1/1",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    device: Annotated[
-        Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail where no GPU works; auto: then take the CPU.")
-    ] = _DEFAULTS.device,
-    runtime: Annotated[
-        RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; auto: the fastest, by a measurement.")
-    ] = _DEFAULTS.runtime,
+    device: DeviceFlag = _DEFAULTS.device,
+    runtime: RuntimeFlag = _DEFAULTS.runtime,
     threads: Annotated[int, typer.Option(min=0, help="Threads that score; 0: one a core.")] = _DEFAULTS.threads,
     resident_bytes: Annotated[
         int, typer.Option(min=0, help="Memory of a process for reviews that it has read; 0: none.")
@@ -84,12 +77,8 @@ def _progress_shown() -> Iterator[Callable[[int, int], None]]:
 
 
 def main() -> None:
-    """Entry point. An error that has a name is one line on stderr and exit status 2."""
-    try:
-        app()
-    except UbertError as error:
-        print(f"ubert-serve-score: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(_USAGE_ERROR)
+    """Entry point."""
+    run_command(app, "ubert-serve-score")
 
 
 if __name__ == "__main__":

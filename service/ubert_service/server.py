@@ -12,9 +12,9 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from threadpoolctl import threadpool_limits
 
 from ubert_model.errors import ConfigError, UbertError
+from ubert_model.states import numpy_in_one_thread
 from ubert_service.context import ServiceContext
 from ubert_service.settings import Settings
 
@@ -39,8 +39,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
     with _listen(settings.host, settings.port) as listener:
         _end_quietly_on_signals()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        # The small products that decode states: shared over threads, these wait for each other and for the runtime's.
-        threadpool_limits(limits=1, user_api="blas")
+        numpy_in_one_thread()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         _log.info("listening on http://%s:%d", host, listener.getsockname()[1])
         config = uvicorn.Config(

@@ -19,13 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.redis_server import RedisServer
 from ubert_model.bundle import SCORER_GRAPH, Bundle
-from ubert_model.states import ReviewEntry, StateStore, open_store
+from ubert_model.states import ReviewEntry, StateStore, numpy_in_one_thread, open_store
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.histories import Pair
@@ -163,7 +162,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    threadpool_limits(limits=1, user_api="blas")  # as the service does
+    numpy_in_one_thread()  # as the service does
     bundle = Bundle.load(arguments.bundle)
     runtime = OnnxRuntime(bundle.file(SCORER_GRAPH), device="cpu", threads=arguments.threads)
     with closing(open_store(arguments.states)) as store:

@@ -4,14 +4,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_training.plan import pair_flops
-from ubert_training.states.review_encoders import OnnxEncoder
+from ubert_training.states.review_encoders import OnnxEncoder, cpu_session
 from ubert_training.states.token_batches import token_batches
 
 ROUNDS = 5
@@ -30,7 +28,7 @@ def encode_tokens_per_core(bundle: Bundle, texts: Sequence[str]) -> float:
 def score_flops_per_core(bundle: Bundle) -> float:
     """Operations a second of the scorer graph in one thread, by the count that the plan uses: full sides, one user."""
     config, dim = bundle.manifest.config, bundle.manifest.state_dim
-    session = _scorer_session(bundle.file(SCORER_GRAPH))
+    session = cpu_session(bundle.file(SCORER_GRAPH), threads=1)
     draw = np.random.default_rng(0)
     inputs: dict[str, np.ndarray] = {"domain": np.zeros(PAIRS, dtype=np.int64)}
     for side, entities in (("user", 1), ("item", PAIRS)):
@@ -41,13 +39,6 @@ def score_flops_per_core(bundle: Bundle) -> float:
     session.run(["rating"], inputs)  # warms up
     taken = statistics.median(_seconds(partial(session.run, ["rating"], inputs)) for _ in range(ROUNDS))
     return PAIRS * pair_flops(config.max_tokens, config.max_tokens, dim) / taken
-
-
-def _scorer_session(graph: Path) -> onnxruntime.InferenceSession:
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -5,6 +5,7 @@ from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
+from ubert_model.states.numpy_threads import numpy_in_one_thread
 from ubert_model.states.opening import absolute_url, open_store, without_password
 from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace, StateStore
@@ -31,6 +32,7 @@ __all__ = [
     "identifier_bytes",
     "make_codec",
     "marks_of",
+    "numpy_in_one_thread",
     "open_store",
     "repair_namespace",
     "require_codec",

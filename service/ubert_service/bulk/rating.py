@@ -12,7 +12,7 @@ from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError
 from ubert_model.ray_engine import RayEngine
 from ubert_model.sharding import Shard
-from ubert_model.states import StateStore, open_store, without_password
+from ubert_model.states import StateStore, numpy_in_one_thread, open_store, without_password
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions
 from ubert_service.errors import NotReadyError
@@ -39,7 +39,7 @@ class RatingJob:
 
         Raises as ``ServedBundle.load``, ``open_store`` and ``ScoringEngine.score`` do.
         """
-        with closing(open_store(self.settings.store)) as store:
+        with numpy_in_one_thread(), closing(open_store(self.settings.store)) as store:
             served = ServedBundle.load(self.settings, store)
 
             def rate(number: int) -> int:

@@ -6,7 +6,6 @@ from typing import Annotated, cast
 
 import numpy as np
 import typer
-from threadpoolctl import threadpool_limits
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
@@ -75,8 +74,7 @@ def precompute_command(
     require(cluster is None or states is None, "states", states, "workers of a cluster encode anew: leave it out")
     opened = Bundle.load(bundle)
     written_as = opened.codec(codec)
-    # Product codes are made while the next reviews are encoded: one thread of numpy's leaves the cores to the encoder.
-    with closing(open_store(store)) as target, threadpool_limits(limits=1, user_api="blas"):
+    with closing(open_store(store)) as target:
         work = find_work(table, rows, opened, target, written_as, shard=share)
         console.print(f"shard {share}: {work.estimate}")
         if dry_run:

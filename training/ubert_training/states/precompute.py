@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
 from ubert_model.sharding import Shard
-from ubert_model.states import FinishedShard, FloatMatrix, Namespace, StateCodec, StateStore
+from ubert_model.states import FinishedShard, FloatMatrix, Namespace, StateCodec, StateStore, numpy_in_one_thread
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.histories import review_entry
@@ -161,7 +161,7 @@ def written_batches(
     is stored. An exception of any step ends the others and is raised here.
     """
     batches = running_ahead(token_batches(table.text, rows, tokenizer), BATCHES_AHEAD)
-    with closing(running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)) as encoded:
+    with numpy_in_one_thread(), closing(running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)) as encoded:
         for batch, states in encoded:
             yield _write(table, batch, states, store, codec)
 

@@ -43,14 +43,19 @@ def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, t
     return TorchEncoder(load_encoder(bundle), target, bfloat16=bfloat16)
 
 
+def cpu_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A bundle's graph on the CPU; ``threads`` 0: as many as ONNX Runtime finds cores."""
+    onnxruntime.disable_telemetry_events()  # nothing about a review leaves this process but its states
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxEncoder:
     """A bundle's encoder graph on the CPU."""
 
     def __init__(self, graph: Path, *, state_dim: int, tokens_a_row: int, threads: int) -> None:
-        onnxruntime.disable_telemetry_events()  # nothing about a review leaves this process but its states
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = cpu_session(graph, threads)
         self._state_dim = state_dim
         self._tokens_a_row = tokens_a_row
 
