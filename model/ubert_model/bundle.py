@@ -23,7 +23,7 @@ from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ENCODER_CONFIG = "encoder_config.json"
@@ -141,8 +141,9 @@ class Bundle:
     @cached_property
     def deviations(self) -> UsualDeviations:
         """What ratings are usual for each of those users and items."""
+        bias, identities = self.manifest.bias, self.identities
         return UsualDeviations.load(
-            self.file(DEVIATIONS), user_ids=self.identities.users, item_ids=self.identities.items
+            self.file(DEVIATIONS), bias.user, bias.item, user_ids=identities.users, item_ids=identities.items
         )
 
     def tokenizer(self) -> ReviewTokenizer:

@@ -1,22 +1,28 @@
-"""What ratings are usual for each known user and item, so that a rating can be told from its surroundings.
+"""How far the ratings in a history lie from what is usual, so that a rating can be told from its surroundings.
 
 A user who rated three excellent items with five stars is not shown to be generous by it. So the bias model takes
 from each rating in a user's history how far its item usually lies from the mean, and from each in an item's history
 how far its user does. These usual deviations are frozen with the bundle: they belong to the *other* reviews' items and
 users, none of which the target review is of, so that a prediction still reads nothing of its target (law 5).
+
+All of it is reckoned in what ratings count for (:class:`RatingCurve`), which is not the same for a user's habit as for
+an item's worth.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ubert_model.config import require
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
+from ubert_model.rating_curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
 
 DEVIATION_SHRINKAGE = 5.0
@@ -27,24 +33,18 @@ Levels = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingSums:
-    """The ratings in a history, each less the usual deviation of its item (or user): all that a bias needs.
-
-    A usual deviation is ``total share − mean · count share``, so it is told apart from the mean, which a pair from
-    training must leave itself out of: ``total`` is the sum of the ratings less their total shares, in stars,
-    ``mean_weight`` the sum of 1 − count share. Then ``total − mean_weight · mean`` sums up what is left of the ratings.
+    """The ratings in a history: how many, and how far they lie above what is usual in all, in stars.
 
     Shape:
         numbers of one history, or (B,) arrays.
     """
 
     count: ArrayLike
-    total: ArrayLike
-    mean_weight: ArrayLike
+    above_usual: ArrayLike
 
-    def shrunk_deviation(self, mean: ArrayLike, shrinkage: float) -> Levels:
+    def shrunk_deviation(self, shrinkage: float) -> Levels:
         """Mean deviation from what is usual, as if ``shrinkage`` further ratings had been exactly that; (B,), stars."""
-        left = np.asarray(self.total, dtype=np.float64) - np.asarray(self.mean_weight) * np.asarray(mean)
-        deviation: Levels = left / (np.asarray(self.count, dtype=np.float64) + shrinkage)
+        deviation: Levels = np.asarray(self.above_usual) / (np.asarray(self.count, dtype=np.float64) + shrinkage)
         return deviation
 
 
@@ -52,47 +52,111 @@ def stacked(sums: Sequence[RatingSums]) -> RatingSums:
     """The sums of B histories as arrays, (B,) each."""
     return RatingSums(
         count=np.array([one.count for one in sums], dtype=np.float64),
-        total=np.array([one.total for one in sums], dtype=np.float64),
-        mean_weight=np.array([one.mean_weight for one in sums], dtype=np.float64),
+        above_usual=np.array([one.above_usual for one in sums], dtype=np.float64),
     )
 
 
-class UsualDeviations:
-    """Total share and count share of every known user and item; both 0 for strangers.
-
-    Shape:
-        users: (U + 1, 2), items: (I + 1, 2), by the rows of their identifier tables.
+@dataclass(frozen=True, kw_only=True)
+class SideBias:
+    """How one side's ratings move the rating of a pair: what each counts for, the mean of that over all known ratings,
+    and how many further ratings, exactly usual, a history is shrunk by.
     """
 
-    def __init__(self, user_ids: IdTable, users: Levels, item_ids: IdTable, items: Levels) -> None:
-        self._user_ids = user_ids
-        self._users = users
-        self._item_ids = item_ids
-        self._items = items
+    curve: RatingCurve
+    mean: float
+    shrinkage: float
+
+    def __post_init__(self) -> None:
+        require(self.shrinkage > 0, "shrinkage", self.shrinkage, "use a positive number of ratings")
+
+    def bias(self, sums: RatingSums) -> Levels:
+        """The shrunk mean deviation from what is usual, (B,), in stars; 0 for a stranger."""
+        return sums.shrunk_deviation(self.shrinkage)
 
     @classmethod
-    def of(cls, reviews: Iterable[ReviewEntry], *, user_ids: IdTable, item_ids: IdTable) -> "UsualDeviations":
-        """Of the reviews that training may read."""
-        users, items = np.zeros((len(user_ids) + 1, 2)), np.zeros((len(item_ids) + 1, 2))
-        for review in reviews:
-            users[user_ids.row(review.user)] += (review.rating, 1.0)
-            items[item_ids.row(review.item)] += (review.rating, 1.0)
-        return cls(user_ids, _shrunk(users), item_ids, _shrunk(items))
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From the plain values of its fields."""
+        return cls(**{**values, "curve": RatingCurve.from_json(values["curve"])})
 
-    def of_user(self, reviews: Iterable[ReviewEntry]) -> RatingSums:
-        """Sums over a user's reviews, each less what is usual for its item."""
-        return _sums((review.rating, self._items[self._item_ids.row(review.item)]) for review in reviews)
 
-    def of_item(self, reviews: Iterable[ReviewEntry]) -> RatingSums:
-        """Sums over an item's reviews, each less what is usual for its user."""
-        return _sums((review.rating, self._users[self._user_ids.row(review.user)]) for review in reviews)
+class SideDeviations:
+    """Sums up histories of one side, by what is usual for each known counterpart: for each item of a user's ratings.
+
+    A counterpart's usual deviation is ``total share − mean · count share``, told apart from the mean because a pair
+    from training leaves its own rating out of that. Both are 0 for strangers.
+
+    Shape:
+        usual: (N + 1, 2), total share in stars and count share, by the counterparts' rows.
+    """
+
+    def __init__(self, curve: RatingCurve, mean: float, counterparts: IdTable, usual: Levels) -> None:
+        self.curve = curve
+        self.mean = mean
+        self.usual = usual
+        self._counterparts = counterparts
+
+    @classmethod
+    def of(cls, ratings: Iterable[tuple[str, float]], curve: RatingCurve, counterparts: IdTable) -> Self:
+        """Of the ratings that training may read, each with its counterpart."""
+        sums = np.zeros((len(counterparts) + 1, 2))
+        for counterpart, rating in ratings:
+            sums[counterparts.row(counterpart)] += (curve(rating), 1.0)
+        total, count = sums.sum(axis=0).tolist()
+        usual = sums / (sums[:, 1:] + DEVIATION_SHRINKAGE)
+        usual[0] = 0.0  # strangers
+        return cls(curve, total / max(1.0, count), counterparts, usual)
+
+    def sum_up(self, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> RatingSums:
+        """Of one history, each rating with its counterpart.
+
+        ``mean`` replaces the one over all known ratings where the target review has to leave it, too.
+        """
+        centre = self.mean if mean is None else mean
+        count, above_usual = 0, 0.0
+        for counterpart, rating in ratings:
+            total_share, count_share = self.usual[self._counterparts.row(counterpart)]
+            count += 1
+            above_usual += self.curve(rating) - float(total_share) - (1.0 - float(count_share)) * centre
+        return RatingSums(count=count, above_usual=above_usual)
+
+
+class UsualDeviations:
+    """Both sides: users' ratings by what is usual for their items, items' by what is usual for their users."""
+
+    def __init__(self, user: SideDeviations, item: SideDeviations) -> None:
+        self.user = user
+        self.item = item
+
+    @classmethod
+    def of(
+        cls,
+        reviews: Sequence[ReviewEntry],
+        *,
+        curves: tuple[RatingCurve, RatingCurve],
+        user_ids: IdTable,
+        item_ids: IdTable,
+    ) -> Self:
+        """Of the reviews that training may read. ``curves``: of the user's side and of the item's."""
+        of_user, of_item = curves
+        return cls(
+            SideDeviations.of(((one.item, one.rating) for one in reviews), of_user, item_ids),
+            SideDeviations.of(((one.user, one.rating) for one in reviews), of_item, user_ids),
+        )
+
+    def of_user(self, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:
+        """Sums over a user's reviews; ``mean`` as for :meth:`SideDeviations.sum_up`."""
+        return self.user.sum_up(((review.item, review.rating) for review in reviews), mean)
+
+    def of_item(self, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:
+        """Sums over an item's reviews; ``mean`` likewise."""
+        return self.item.sum_up(((review.user, review.rating) for review in reviews), mean)
 
     def save(self, path: Path) -> None:
-        """Write both tables."""
-        save_file({"users": self._users, "items": self._items}, path)
+        """Write both tables; the curves and means are the bias model's."""
+        save_file({"users": self.item.usual, "items": self.user.usual}, path)
 
     @classmethod
-    def load(cls, path: Path, *, user_ids: IdTable, item_ids: IdTable) -> "UsualDeviations":
+    def load(cls, path: Path, user: SideBias, item: SideBias, *, user_ids: IdTable, item_ids: IdTable) -> Self:
         """Inverse of :meth:`save`. Raises ``BundleError`` unless the tables are those of the identifiers."""
         try:
             tables = load_file(path)
@@ -104,20 +168,7 @@ class UsualDeviations:
                 f"{path} holds {users.shape} and {items.shape} for {len(user_ids)} users and {len(item_ids)} items; "
                 "export the bundle again"
             )
-        return cls(user_ids, users, item_ids, items)
-
-
-def _shrunk(sums: Levels) -> Levels:
-    """Totals and counts, (N, 2), divided by the shrunk count; row 0, of strangers, is none of theirs."""
-    shares: Levels = sums / (sums[:, 1:] + DEVIATION_SHRINKAGE)
-    shares[0] = 0.0
-    return shares
-
-
-def _sums(ratings: Iterable[tuple[float, Levels]]) -> RatingSums:
-    count, total, mean_weight = 0, 0.0, 0.0
-    for rating, (total_share, count_share) in ratings:
-        count += 1
-        total += rating - float(total_share)
-        mean_weight += 1.0 - float(count_share)
-    return RatingSums(count=count, total=total, mean_weight=mean_weight)
+        return cls(
+            SideDeviations(user.curve, user.mean, item_ids, items),
+            SideDeviations(item.curve, item.mean, user_ids, users),
+        )

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ubert_model.config import RatingScale, require
-from ubert_model.deviations import RatingSums
+from ubert_model.config import RatingScale
+from ubert_model.deviations import RatingSums, SideBias
 from ubert_model.errors import InputError
 
 Ratings = NDArray[np.float64]
@@ -27,29 +27,23 @@ class BiasParts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BiasModel:
-    """mean + intercept + w_u · (shrunk mean deviation of the user's ratings) + w_i · (the item's), in stars.
+    """mean + intercept + shrunk mean deviation of the user's ratings + of the item's, in stars.
 
     A user's ratings deviate from what is usual for the rated items, an item's from what is usual for their users
-    (:class:`UsualDeviations`). The sums are those of histories that the caller has already rid of the target review
-    (law 5), so that the same arithmetic serves a pair from training, from test and from a stranger (count 0:
-    deviation 0).
+    (:class:`UsualDeviations`), each in what ratings count for on its side. The sums are those of histories that the
+    caller has already rid of the target review (law 5), so that the same arithmetic serves a pair from training, from
+    test and from a stranger (count 0: deviation 0).
     """
 
     mean: float
     intercept: float
-    user_weight: float
-    item_weight: float
-    user_shrinkage: float
-    item_shrinkage: float
-
-    def __post_init__(self) -> None:
-        for name in ("user_shrinkage", "item_shrinkage"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive number of ratings")
+    user: SideBias
+    item: SideBias
 
     def rate(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> Ratings:
         """Ratings in stars, not yet clipped, (B,).
 
-        ``mean`` replaces the fitted mean where the target review has to leave it too.
+        ``mean`` replaces the fitted mean where the target review has to leave it, too.
         """
         parts = self.parts(user, item, mean)
         return parts.mean + parts.user + parts.item
@@ -59,18 +53,19 @@ class BiasModel:
         centre = np.asarray(self.mean if mean is None else mean, dtype=np.float64)
         return BiasParts(
             mean=centre + self.intercept,
-            user=self.user_weight * user.shrunk_deviation(centre, self.user_shrinkage),
-            item=self.item_weight * item.shrunk_deviation(centre, self.item_shrinkage),
+            user=self.user.bias(user),
+            item=self.item.bias(item),
         )
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         """Plain values, for the manifest."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`."""
-        return cls(**values)
+        sides = {side: SideBias.from_json(values[side]) for side in ("user", "item")}
+        return cls(**{**values, **sides})
 
 
 def blend(

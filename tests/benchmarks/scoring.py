@@ -32,7 +32,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.tiny_bundle import BIAS, INTERVALS
+from support.tiny_bundle import BIAS, INTERVALS, ITEM_CURVE, USER_CURVE
 from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.deviations import UsualDeviations
@@ -81,7 +81,9 @@ class Kept:
         self.identities = identities or Identities(
             IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
         )
-        usual = UsualDeviations.of([], user_ids=self.identities.users, item_ids=self.identities.items)
+        usual = UsualDeviations.of(
+            [], curves=(USER_CURVE, ITEM_CURVE), user_ids=self.identities.users, item_ids=self.identities.items
+        )
         self._of_user = {user: ReviewList.of_user(reviews, usual, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of_item(reviews, usual, config) for item, reviews in of_item.items()}
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))

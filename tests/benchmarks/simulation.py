@@ -38,12 +38,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.codebooks import random_codebooks
 from support.redis_server import RedisServer
+from support.tiny_bundle import BIAS, ITEM_CURVE, USER_CURVE
 from ubert_model.bundle import CODEBOOKS, SCORER_GRAPH, Manifest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.deviations import UsualDeviations
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import Margins, RatingIntervals
-from ubert_model.rating import BiasModel
 from ubert_model.states import ReviewEntry, StateCodec, StateStore, make_codec, open_store
 from ubert_model.states.codec import DEFAULT_CODEC
 from ubert_service.resident.residents import Residents
@@ -101,7 +101,7 @@ class Catalogue:
             config=CONFIG,
             state_dim=DIM,
             encoder_digest=f"noise of {self}",  # each in a namespace of its own
-            bias=BiasModel(mean=3, intercept=0, user_weight=1, item_weight=1, user_shrinkage=1, item_shrinkage=1),
+            bias=BIAS,
             blend_weight=0.5,
             intervals=RatingIntervals(
                 coverage=0.9, centre=3, variance=1, variance_slope=0, margins=(Margins(below=1, above=1),) * 4
@@ -188,7 +188,7 @@ class Service:
         self._identities = catalogue.identities()
         self._network = OnnxRuntime(graph, device="cpu", threads=1)
         users, items = self._identities.users, self._identities.items
-        self._usual = UsualDeviations.of([], user_ids=users, item_ids=items)
+        self._usual = UsualDeviations.of([], curves=(USER_CURVE, ITEM_CURVE), user_ids=users, item_ids=items)
         self.identities_bytes = taken_bytes() - before
         before = taken_bytes()
         self.kept = self._residents()

@@ -26,16 +26,25 @@ from ubert_model.bundle import (
     Manifest,
     write_bundle,
 )
-from ubert_model.deviations import UsualDeviations, stacked
+from ubert_model.config import RatingScale
+from ubert_model.deviations import SideBias, UsualDeviations, stacked
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating import BiasModel, blend, rating_offsets
+from ubert_model.rating_curve import RatingCurve
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
 from ubert_training.export import export_encoder, export_explainer, export_scorer
 
-BIAS = BiasModel(mean=3.5, intercept=0.1, user_weight=0.8, item_weight=0.7, user_shrinkage=2.0, item_shrinkage=3.0)
+USER_CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
+ITEM_CURVE = RatingCurve.of_rises(RatingScale(), [0.6, 0.7, 0.9, 0.7])
+BIAS = BiasModel(
+    mean=3.5,
+    intercept=0.1,
+    user=SideBias(curve=USER_CURVE, mean=1.1, shrinkage=2.0),
+    item=SideBias(curve=ITEM_CURVE, mean=1.8, shrinkage=3.0),
+)
 BLEND_WEIGHT = 0.6
 INTERVALS = RatingIntervals(
     coverage=0.9,
@@ -104,7 +113,8 @@ def _random_deviations(identities: Identities) -> UsualDeviations:
         )
         for number in range(60)
     ]
-    return UsualDeviations.of(reviews, user_ids=identities.users, item_ids=identities.items)
+    curves = (USER_CURVE, ITEM_CURVE)
+    return UsualDeviations.of(reviews, curves=curves, user_ids=identities.users, item_ids=identities.items)
 
 
 def _tokenizer_of_the_model() -> str:

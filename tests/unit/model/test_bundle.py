@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save
 
 from support.codebooks import random_codebooks
+from support.tiny_bundle import BIAS
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
@@ -29,14 +30,13 @@ from ubert_model.config import preset
 from ubert_model.errors import BundleError, ConfigError, ForeignStateError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import RatingIntervals
-from ubert_model.rating import BiasModel
 from ubert_model.states import codec_names
 
 DRAFT = Manifest(
     config=preset("tiny"),
     state_dim=16,
     encoder_digest="e" * 64,
-    bias=BiasModel(mean=4, intercept=0, user_weight=1, item_weight=1, user_shrinkage=3, item_shrinkage=5),
+    bias=BIAS,
     blend_weight=0.25,
     intervals=RatingIntervals.fit(np.zeros(0), np.zeros(0), np.zeros(0)),
     origin={"source": "unit test", "seed": 0},

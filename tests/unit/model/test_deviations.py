@@ -1,5 +1,6 @@
 """Usual deviations: what is taken from each rating in a history before it counts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubert_model.deviations import DEVIATION_SHRINKAGE, UsualDeviations
-from ubert_model.errors import BundleError
+from ubert_model.config import RatingScale
+from ubert_model.deviations import DEVIATION_SHRINKAGE, RatingSums, SideBias, UsualDeviations
+from ubert_model.errors import BundleError, ConfigError
 from ubert_model.ids import IdTable
+from ubert_model.rating_curve import RatingCurve
 from ubert_model.states import ReviewEntry
 
-MEAN = 4.0
+MEAN = 3.0
+"""Of what ratings count for: the curve below starts at 0 for one star, so that four stars lie at the mean."""
+STRAIGHT = RatingCurve.of_rises(RatingScale(), [4.0])
+BENT = RatingCurve.of_rises(RatingScale(), [0.0, 0.0, 1.0, 1.0])
+TABLES = {"user_ids": IdTable.of(["u", "v"]), "item_ids": IdTable.of(["i", "j"])}
+
+
+SIDE = SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=1.0)
 
 
 def review(user: str, item: str, rating: float) -> ReviewEntry:
     return ReviewEntry(review_id=f"{user}/{item}", user=user, item=item, rating=rating, timestamp=0, tokens=1)
 
 
-def deviations_of(reviews: list[ReviewEntry]) -> UsualDeviations:
+def deviations_of(reviews: list[ReviewEntry], curves: tuple[RatingCurve, RatingCurve] | None = None) -> UsualDeviations:
     return UsualDeviations.of(
-        reviews, user_ids=IdTable.of(one.user for one in reviews), item_ids=IdTable.of(one.item for one in reviews)
+        reviews,
+        curves=curves or (STRAIGHT, STRAIGHT),
+        user_ids=IdTable.of(one.user for one in reviews),
+        item_ids=IdTable.of(one.item for one in reviews),
     )
 
 
@@ -29,28 +42,37 @@ def test_five_stars_for_what_all_find_excellent_show_little_generosity() -> None
     excellent = [review(f"u{number}", "excellent", 5.0) for number in range(20)]
     poor = [review(f"v{number}", "poor", 2.0) for number in range(20)]
     usual = deviations_of(excellent + poor)
-    of_excellent = usual.of_user([review("me", "excellent", 5.0)]).shrunk_deviation(MEAN, 1.0)
-    of_unknown = usual.of_user([review("me", "never seen", 5.0)]).shrunk_deviation(MEAN, 1.0)
-    of_poor = usual.of_user([review("me", "poor", 5.0)]).shrunk_deviation(MEAN, 1.0)
+    of_excellent = usual.of_user([review("me", "excellent", 5.0)], MEAN).shrunk_deviation(1.0)
+    of_unknown = usual.of_user([review("me", "never seen", 5.0)], MEAN).shrunk_deviation(1.0)
+    of_poor = usual.of_user([review("me", "poor", 5.0)], MEAN).shrunk_deviation(1.0)
     assert 0 < of_excellent < of_unknown < of_poor
 
 
 def test_what_is_left_of_a_rating_is_its_deviation_less_the_usual_one() -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
     usual = deviations_of(known)
-    usual_of_i = (5.0 + 3.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
-    usual_of_j = (2.0 - MEAN) / (1 + DEVIATION_SHRINKAGE)
-    sums = usual.of_user([review("v", "i", 3.0), review("v", "j", 2.0)])
-    left = (3.0 - MEAN - usual_of_i) + (2.0 - MEAN - usual_of_j)
-    assert sums.shrunk_deviation(MEAN, 2.0) == pytest.approx(left / (2 + 2.0))
+    usual_of_i = (4.0 + 2.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
+    usual_of_j = (1.0 - MEAN) / (1 + DEVIATION_SHRINKAGE)
+    sums = usual.of_user([review("v", "i", 3.0), review("v", "j", 2.0)], MEAN)
+    left = (2.0 - MEAN - usual_of_i) + (1.0 - MEAN - usual_of_j)
+    assert sums.shrunk_deviation(2.0) == pytest.approx(left / (2 + 2.0))
+
+
+def test_each_side_counts_ratings_by_its_own_curve() -> None:
+    known = [review("u", "i", 1.0), review("v", "i", 3.0), review("v", "j", 5.0)]
+    usual = deviations_of(known, (BENT, STRAIGHT))
+    assert (usual.user.mean, usual.item.mean) == pytest.approx((2 / 3, 2.0))
+    one, three = (usual.of_user([review("w", "new", rating)]).above_usual for rating in (1.0, 3.0))
+    assert one == three == pytest.approx(0 - 2 / 3)
+    assert usual.of_item([review("new", "i", 1.0)]).above_usual == pytest.approx(0 - 2.0)
 
 
 def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
     known = [review("generous", f"i{number}", 5.0) for number in range(20)]
     known += [review("strict", f"j{number}", 2.0) for number in range(20)]
     usual = deviations_of(known)
-    by_generous = usual.of_item([review("generous", "new", 4.0)]).shrunk_deviation(MEAN, 1.0)
-    by_strict = usual.of_item([review("strict", "new", 4.0)]).shrunk_deviation(MEAN, 1.0)
+    by_generous = usual.of_item([review("generous", "new", 4.0)]).shrunk_deviation(1.0)
+    by_strict = usual.of_item([review("strict", "new", 4.0)]).shrunk_deviation(1.0)
     assert by_generous < 0 < by_strict
 
 
@@ -58,25 +80,20 @@ def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
 def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(rating: float) -> None:
     mine = [review("u", "i", 5.0), review("v", "i", 4.0)]
     history = [review("w", "i", 3.0)]
-    alone = deviations_of(mine).of_user(history)
-    among_others = deviations_of([*mine, review("x", "j", rating)]).of_user(history)
-    assert (alone.count, alone.total, alone.mean_weight) == (
-        among_others.count,
-        among_others.total,
-        among_others.mean_weight,
-    )
+    alone = deviations_of(mine).of_user(history, MEAN)
+    among_others = deviations_of([*mine, review("x", "j", rating)]).of_user(history, MEAN)
+    assert alone == among_others
 
 
 def test_an_empty_history_deviates_by_nothing() -> None:
-    assert deviations_of([review("u", "i", 5.0)]).of_user([]).shrunk_deviation(MEAN, 3.0) == 0
+    assert deviations_of([review("u", "i", 5.0)]).of_user([]).shrunk_deviation(3.0) == 0
 
 
 def test_deviations_survive_their_file(tmp_path: Path) -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
     usual = deviations_of(known)
     usual.save(tmp_path / "deviations")
-    tables = {"user_ids": IdTable.of(["u", "v"]), "item_ids": IdTable.of(["i", "j"])}
-    loaded = UsualDeviations.load(tmp_path / "deviations", **tables)
+    loaded = load(tmp_path / "deviations", usual)
     assert loaded.of_user(known) == usual.of_user(known)
     assert loaded.of_item(known) == usual.of_item(known)
 
@@ -84,17 +101,42 @@ def test_deviations_survive_their_file(tmp_path: Path) -> None:
 def test_deviations_of_other_identities_are_refused(tmp_path: Path) -> None:
     deviations_of([review("u", "i", 5.0)]).save(tmp_path / "deviations")
     with pytest.raises(BundleError, match="for 2 users and 1 items"):
-        UsualDeviations.load(tmp_path / "deviations", user_ids=IdTable(["u", "v"]), item_ids=IdTable(["i"]))
+        load(tmp_path / "deviations", item_ids=IdTable(["i"]))
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deviations").write_bytes(b"not tensors")
     with pytest.raises(BundleError, match="export the bundle again"):
-        UsualDeviations.load(tmp_path / "deviations", user_ids=IdTable([]), item_ids=IdTable([]))
+        load(tmp_path / "deviations")
 
 
-def test_strangers_share_no_deviation(tmp_path: Path) -> None:
+def test_strangers_share_no_deviation() -> None:
     known = [review("u", "i", 5.0)]
-    sums = deviations_of(known).of_item([review("stranger", "i", 5.0)])
-    assert np.isclose(float(sums.total), 5.0)
-    assert np.isclose(float(sums.mean_weight), 1.0)
+    sums = deviations_of(known).of_item([review("stranger", "i", 5.0)], MEAN)
+    assert sums == RatingSums(count=1, above_usual=4.0 - MEAN)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, -1.0])
+def test_a_shrinkage_that_could_divide_by_zero_is_refused(shrinkage: float) -> None:
+    with pytest.raises(ConfigError, match=f"shrinkage = {shrinkage}.*positive"):
+        SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=shrinkage)
+
+
+@given(above=st.lists(st.floats(-4, 4), min_size=1, max_size=20), shrinkage=st.floats(0.01, 100))
+def test_a_shrunk_deviation_lies_between_nothing_and_the_plain_one(above: list[float], shrinkage: float) -> None:
+    plain = sum(above) / len(above)
+    shrunk = float(RatingSums(count=len(above), above_usual=sum(above)).shrunk_deviation(shrinkage))
+    assert min(0, plain) - 1e-9 <= shrunk <= max(0, plain) + 1e-9
+
+
+def test_more_ratings_of_the_same_kind_shrink_less() -> None:
+    counts = np.array([0, 1, 5, 50, 5000])
+    deviations = RatingSums(count=counts, above_usual=counts * 1.0).shrunk_deviation(5.0)
+    assert deviations[0] == 0
+    assert (np.diff(deviations) > 0).all()
+    assert deviations[-1] == pytest.approx(1.0, abs=0.01)
+
+
+def load(path: Path, usual: UsualDeviations | None = None, **tables: IdTable) -> UsualDeviations:
+    sides = [replace(SIDE, curve=one.curve, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
+    return UsualDeviations.load(path, *sides, **{**TABLES, **tables})

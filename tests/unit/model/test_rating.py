@@ -10,14 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
-from ubert_model.deviations import RatingSums
-from ubert_model.errors import ConfigError, InputError
+from ubert_model.deviations import RatingSums, SideBias
+from ubert_model.errors import InputError
 from ubert_model.rating import BiasModel, blend, rating_offsets, stored_rating
+from ubert_model.rating_curve import RatingCurve
 
-BIAS = BiasModel(
-    mean=4.0, intercept=0.1, user_weight=0.8, item_weight=0.6, user_shrinkage=3.0, item_shrinkage=5.0
-)  # fmt: skip
 SCALE = RatingScale()
+STRAIGHT = RatingCurve.of_rises(SCALE, [4.0])
+BIAS = BiasModel(
+    mean=4.0,
+    intercept=0.1,
+    user=SideBias(curve=STRAIGHT, mean=3.0, shrinkage=3.0),
+    item=SideBias(curve=STRAIGHT, mean=3.0, shrinkage=5.0),
+)
 
 stars = st.floats(1, 5)
 rating_lists = st.lists(stars, max_size=20)
@@ -26,19 +31,19 @@ shares = st.floats(0, 1)
 
 
 def plain_sums(ratings: Sequence[float] = ()) -> RatingSums:
-    """Ratings of which nothing is known to be usual."""
-    return RatingSums(count=[len(ratings)], total=[sum(ratings)], mean_weight=[len(ratings)])
+    """Ratings of which nothing but the mean is known to be usual."""
+    return RatingSums(count=[len(ratings)], above_usual=[sum(rating - 4.0 for rating in ratings)])
 
 
 @given(users_ratings=rating_lists, items_ratings=rating_lists)
-def test_bias_is_the_mean_moved_by_the_weighted_shrunk_deviations(
+def test_bias_is_the_mean_moved_by_the_shrunk_deviations(
     users_ratings: list[float], items_ratings: list[float]
 ) -> None:
     rating = BIAS.rate(plain_sums(users_ratings), plain_sums(items_ratings))
     user = sum(rating - 4.0 for rating in users_ratings) / (len(users_ratings) + 3.0)
     item = sum(rating - 4.0 for rating in items_ratings) / (len(items_ratings) + 5.0)
     assert rating.shape == (1,)
-    assert rating[0] == pytest.approx(4.0 + 0.1 + 0.8 * user + 0.6 * item)
+    assert rating[0] == pytest.approx(4.0 + 0.1 + user + item)
 
 
 def test_a_stranger_and_an_unrated_item_are_given_the_mean() -> None:
@@ -50,28 +55,6 @@ def test_a_mean_of_the_pairs_own_replaces_the_fitted_one_everywhere() -> None:
     user, item = plain_sums([3.0, 4.0]), plain_sums([5.0])
     expected = [replace(BIAS, mean=mean).rate(user, item).item() for mean in own]
     assert BIAS.rate(user, item, mean=own).tolist() == pytest.approx(expected)
-
-
-@given(ratings=st.lists(stars, min_size=1, max_size=20), shrinkage=st.floats(0.01, 100))
-def test_a_shrunk_deviation_lies_between_nothing_and_the_plain_one(ratings: list[float], shrinkage: float) -> None:
-    plain = sum(ratings) / len(ratings) - 3.5
-    shrunk = plain_sums(ratings).shrunk_deviation(3.5, shrinkage).item()
-    assert min(0, plain) - 1e-9 <= shrunk <= max(0, plain) + 1e-9
-
-
-def test_more_ratings_of_the_same_kind_shrink_less() -> None:
-    counts = np.array([0, 1, 5, 50, 5000])
-    deviations = RatingSums(count=counts, total=counts * 5.0, mean_weight=counts).shrunk_deviation(4.0, 5.0)
-    assert deviations[0] == 0
-    assert (np.diff(deviations) > 0).all()
-    assert deviations[-1] == pytest.approx(1.0, abs=0.01)
-
-
-@pytest.mark.parametrize("field", ["user_shrinkage", "item_shrinkage"])
-@pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_shrinkage_that_could_divide_by_zero_is_refused(field: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{field} = {value}.*positive"):
-        replace(BIAS, **{field: value})
 
 
 def test_a_bias_model_survives_json() -> None:

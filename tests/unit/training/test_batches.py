@@ -12,6 +12,7 @@ from support.small_corpus import small_table
 from ubert_model.config import ModelConfig, preset
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.rating_curve import RatingCurve
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
 from ubert_training.finetuning.finetune import target_identities
@@ -54,7 +55,8 @@ class Trained:
         torch.nn.init.normal_(self.model.head.prediction_layer.output.weight)
         torch.nn.init.normal_(self.model.head.rating_direction)
         known = KnownReviews(TABLE, SPLIT.train, self.tokens.row_counts(tokens_a_row), self.config)
-        self.histories = known.histories(SPLIT.test)
+        curve = RatingCurve.of_rises(self.config.scale, [1.0])
+        self.histories = known.histories(SPLIT.test, known.usual(curve, curve))
         starts = self.tokens.row_starts(tokens_a_row)
         states = np.zeros((starts[-1], 32), dtype=np.float32)
         for row in np.flatnonzero(self.tokens.lengths).tolist():

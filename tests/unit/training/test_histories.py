@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from support.small_corpus import small_table
 from ubert_model.config import preset
+from ubert_model.rating_curve import RatingCurve
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows
@@ -17,11 +18,26 @@ from ubert_training.splits import Split, random_split
 
 TABLE = small_table()
 SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+CONFIG = preset("tiny")
 LENGTHS = np.array([len(text.split()) + 2 if text else 0 for text in TABLE.text])
 
 
+def known_of(table: ReviewTable) -> KnownReviews:
+    return KnownReviews(table, SPLIT.train, LENGTHS, CONFIG)
+
+
 def histories_of(table: ReviewTable, pairs: np.ndarray) -> Histories:
-    return KnownReviews(table, SPLIT.train, LENGTHS, preset("tiny")).histories(pairs)
+    known = known_of(table)
+    curve = RatingCurve.of_rises(CONFIG.scale, [0.5, 0.2, 1.0, 1.5])
+    return known.histories(pairs, known.usual(curve, curve))
+
+
+def bias_error(table: ReviewTable) -> float:
+    """Leave-one-out error of the fitted bias, as a share of the ratings' variance."""
+    known, truth = known_of(table), table.rating[SPLIT.train].astype(np.float64)
+    fitted = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale)
+    rated = bias_ratings(fitted.model, known.sums(SPLIT.train, fitted.usual))
+    return float(np.square(rated - truth).mean() / truth.var())
 
 
 def with_rating(row: int, rating: float) -> ReviewTable:
@@ -34,10 +50,10 @@ def with_rating(row: int, rating: float) -> ReviewTable:
 def test_the_target_rating_changes_nothing_that_its_prediction_reads(position: int, rating: float) -> None:
     row = int(SPLIT.train[position])
     before, after = (histories_of(table, np.array([row])) for table in (TABLE, with_rating(row, rating)))
-    assert before.mean == pytest.approx(after.mean, abs=1e-9)
-    for side in ("user_sums", "item_sums"):
-        for name in ("count", "total", "mean_weight"):
-            read = [getattr(getattr(histories, side), name) for histories in (before, after)]
+    assert before.sums.mean == pytest.approx(after.sums.mean, abs=1e-9)
+    for side in ("user", "item"):
+        for name in ("count", "above_usual"):
+            read = [getattr(getattr(histories.sums, side), name) for histories in (before, after)]
             assert read[0] == pytest.approx(read[1], abs=1e-9), (side, name)
     assert row not in before.user_rows[0]
     assert row not in before.item_rows[0]
@@ -60,7 +76,7 @@ def test_no_history_holds_a_review_of_the_pair_or_of_an_evaluation_part(part: st
 
 
 def test_histories_are_newest_first_and_within_the_budget() -> None:
-    config = preset("tiny")
+    config = CONFIG
     found = histories_of(TABLE, SPLIT.test)
     for rows in [*found.user_rows, *found.item_rows]:
         assert (np.diff(rows) < 0).all()  # the table is ordered by time
@@ -79,18 +95,25 @@ def test_a_bias_fitted_on_a_pair_is_not_fitted_to_its_rating() -> None:
     """With ratings that are pure noise, statistics that leak the target would predict it; honest ones cannot."""
     rng = np.random.default_rng(0)
     table = replace(TABLE, rating=rng.integers(1, 6, len(TABLE)).astype(np.float32))
-    found = histories_of(table, SPLIT.train)
-    truth = table.rating[SPLIT.train].astype(np.float64)
-    fitted = fit_bias_model(found, truth)
-    error = np.square(bias_ratings(fitted, found) - truth).mean()
-    assert error > 0.98 * truth.var()
+    assert bias_error(table) > 0.98
 
 
 def test_bias_model_finds_planted_user_and_item_differences() -> None:
-    found = histories_of(TABLE, SPLIT.train)
-    truth = TABLE.rating[SPLIT.train].astype(np.float64)
-    error = np.square(bias_ratings(fit_bias_model(found, truth), found) - truth).mean()
-    assert error < 0.7 * truth.var()
+    assert bias_error(TABLE) < 0.7
+
+
+def test_what_a_rating_counts_for_is_learned() -> None:
+    """Users who give two stars rate the rest as those who give one do: only what is above them tells of a habit."""
+    rng = np.random.default_rng(1)
+    kind = {user: rng.uniform() < 0.5 for user in sorted(set(TABLE.user))}
+    lively = np.array([kind[user] for user in TABLE.user])
+    chance = rng.uniform(size=len(TABLE))
+    ratings = np.where(chance < 0.3, rng.integers(1, 4, len(TABLE)), np.where(lively, 5, 4)).astype(np.float32)
+    table = replace(TABLE, rating=ratings)
+    fitted = fit_bias_model(known_of(table), SPLIT.train, ratings[SPLIT.train].astype(np.float64), CONFIG.scale)
+    rises = np.diff(fitted.model.user.curve.values)
+    assert (rises >= 0).all()
+    assert rises[3] > 2 * max(rises[0], rises[1])
 
 
 @pytest.mark.parametrize("corpus", ["other-domains", "target", "both"])

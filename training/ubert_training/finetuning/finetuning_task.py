@@ -101,12 +101,12 @@ class FinetuningTask:
         self.accelerator = accelerator
         self.device = accelerator.device
         ratings = source.table.rating.astype(np.float64)
-        self.training = known.histories(split.train)
-        self.validation = known.histories(split.validation)
-        self.deviations = known.deviations
-        self.bias = fit_bias_model(self.training, ratings[split.train])
+        fitted = fit_bias_model(known, split.train, ratings[split.train], self.config.scale)
+        self.bias, self.deviations = fitted.model, fitted.usual
+        self.training = known.histories(split.train, self.deviations)
+        self.validation = known.histories(split.validation, self.deviations)
         self.validation_ratings = ratings[split.validation]
-        base = bias_ratings(self.bias, self.training) if self.config.above_bias else np.zeros(len(self.training))
+        base = bias_ratings(self.bias, self.training.sums) if self.config.above_bias else np.zeros(len(self.training))
         self.targets = torch.from_numpy((ratings[split.train] - base).astype(np.float32))
         self.readable = np.flatnonzero(self.training.has_both_sides)
 
@@ -155,7 +155,7 @@ class FinetuningTask:
         if not self.config.above_bias:
             return 1.0
         readable = self.validation.has_both_sides
-        left = self.validation_ratings - bias_ratings(self.bias, self.validation)
+        left = self.validation_ratings - bias_ratings(self.bias, self.validation.sums)
         return blend_share(outputs[readable], left[readable])
 
 

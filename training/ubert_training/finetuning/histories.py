@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import RatingSums, UsualDeviations, stacked
+from ubert_model.deviations import RatingSums, SideDeviations, UsualDeviations, stacked
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import IdTable
+from ubert_model.rating_curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
 from ubert_training.reviews.table import ReviewTable
 
@@ -19,22 +20,34 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class PairSums:
+    """The ratings beneath the bias of P pairs: those of every known review of both sides, less the pair's own.
+
+    ``mean`` is the mean rating of the known reviews, the pair's own left out.
+
+    Shape:
+        mean, and the arrays of both sums: (P,).
+    """
+
+    user: RatingSums
+    item: RatingSums
+    mean: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Histories:
     """P pairs, each with the review rows of its two sides, newest first, and the ratings beneath its bias.
 
-    Sums cover every known review of the entity, rows only those that fit the model's budget. ``mean`` is the
-    mean rating of the known reviews, the pair's own left out.
+    Sums cover every known review of the entity, rows only those that fit the model's budget.
 
     Shape:
-        pairs (row of the target review), mean, and the arrays of both sums: (P,); user_rows, item_rows: P arrays.
+        pairs (row of the target review): (P,); user_rows, item_rows: P arrays.
     """
 
     pairs: Rows
     user_rows: Sequence[Rows]
     item_rows: Sequence[Rows]
-    user_sums: RatingSums
-    item_sums: RatingSums
-    mean: NDArray[np.float64]
+    sums: PairSums
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -42,12 +55,12 @@ class Histories:
     @property
     def user_count(self) -> NDArray[np.float64]:
         """Known reviews of each pair's user, (P,)."""
-        return np.asarray(self.user_sums.count, dtype=np.float64)
+        return np.asarray(self.sums.user.count, dtype=np.float64)
 
     @property
     def item_count(self) -> NDArray[np.float64]:
         """Known reviews of each pair's item, (P,)."""
-        return np.asarray(self.item_sums.count, dtype=np.float64)
+        return np.asarray(self.sums.item.count, dtype=np.float64)
 
     @property
     def has_both_sides(self) -> NDArray[np.bool_]:
@@ -81,39 +94,54 @@ class KnownReviews:
             self._row_of[entry.review_id] = row
             self._by_user[entry.user].append(entry)
             self._by_item[entry.item].append(entry)
+        self._mean = float(table.rating[known].mean(dtype=np.float64))
         self._count = len(known)
-        self._total = float(table.rating[known].sum(dtype=np.float64))
-        self.deviations = UsualDeviations.of(
-            itertools.chain.from_iterable(self._by_user.values()),
+
+    def usual(self, user_curve: RatingCurve, item_curve: RatingCurve) -> UsualDeviations:
+        """What these reviews show to be usual, in what ratings count for by the two curves."""
+        return UsualDeviations.of(
+            list(itertools.chain.from_iterable(self._by_user.values())),
+            curves=(user_curve, item_curve),
             user_ids=IdTable.of(self._by_user),
             item_ids=IdTable.of(self._by_item),
         )
 
-    def histories(self, pairs: Rows) -> Histories:
+    def histories(self, pairs: Rows, usual: UsualDeviations) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
         sides = [self._sides(row) for row in pairs.tolist()]
         return Histories(
             pairs=pairs,
-            user_rows=[side[0] for side in sides],
-            item_rows=[side[1] for side in sides],
-            user_sums=stacked([side[2] for side in sides]),
-            item_sums=stacked([side[3] for side in sides]),
-            mean=np.array([side[4] for side in sides], dtype=np.float64),
+            user_rows=[self._rows(of_user) for of_user, _ in sides],
+            item_rows=[self._rows(of_item) for _, of_item in sides],
+            sums=self.sums(pairs, usual),
         )
 
-    def _sides(self, row: int) -> tuple[Rows, Rows, RatingSums, RatingSums, float]:
+    def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
+        """The ratings beneath each pair's bias, its own left out of the sums and of every mean."""
+        user: list[RatingSums] = []
+        item: list[RatingSums] = []
+        means: list[float] = []
+        for row in pairs.tolist():
+            of_user, of_item = self._sides(row)
+            own = self._own_ratings(row)
+            user.append(usual.of_user(of_user, self._side_mean(usual.user, own)))
+            item.append(usual.of_item(of_item, self._side_mean(usual.item, own)))
+            means.append(self._mean_without(self._mean, own))
+        return PairSums(user=stacked(user), item=stacked(item), mean=np.array(means, dtype=np.float64))
+
+    def _sides(self, row: int) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user, item = self._table.user[row], self._table.item[row]
-        of_user = self._by_user.get(user, [])
-        user_reviews = without_item(of_user, item)
-        item_reviews = without_user(self._by_item.get(item, []), user)
-        own = [review.rating for review in of_user if review.item == item]
-        return (
-            self._rows(user_reviews),
-            self._rows(item_reviews),
-            self.deviations.of_user(user_reviews),
-            self.deviations.of_item(item_reviews),
-            (self._total - sum(own)) / max(1, self._count - len(own)),
-        )
+        return without_item(self._by_user.get(user, []), item), without_user(self._by_item.get(item, []), user)
+
+    def _own_ratings(self, row: int) -> list[float]:
+        of_user = self._by_user.get(self._table.user[row], [])
+        return [review.rating for review in of_user if review.item == self._table.item[row]]
+
+    def _side_mean(self, side: SideDeviations, own: Sequence[float]) -> float:
+        return self._mean_without(side.mean, [side.curve(rating) for rating in own])
+
+    def _mean_without(self, mean: float, own: Sequence[float]) -> float:
+        return (mean * self._count - sum(own)) / max(1, self._count - len(own))
 
     def _rows(self, reviews: list[ReviewEntry]) -> Rows:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)

@@ -42,10 +42,11 @@ class RatingParts:
     def load(cls, directory: Path, identities: Identities) -> "RatingParts":
         """Inverse of :meth:`save`, for a model of these users and items."""
         content = json.loads((directory / RATING).read_text(encoding="utf-8"))
+        bias = BiasModel.from_json(content["bias"])
         return cls(
-            bias=BiasModel.from_json(content["bias"]),
+            bias=bias,
             deviations=UsualDeviations.load(
-                directory / DEVIATIONS, user_ids=identities.users, item_ids=identities.items
+                directory / DEVIATIONS, bias.user, bias.item, user_ids=identities.users, item_ids=identities.items
             ),
             blend_weight=content["blend_weight"],
             intervals=RatingIntervals.from_json(content["intervals"]),
@@ -73,7 +74,7 @@ def final_ratings(
     config: ModelConfig, bias_model: BiasModel, blend_weight: float, histories: Histories, outputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
-    bias = bias_model.rate(histories.user_sums, histories.item_sums)
+    bias = bias_model.rate(histories.sums.user, histories.sums.item)
     above_bias = config.above_bias
     network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
     return blend(bias, network, weight=blend_weight, above_bias=above_bias, scale=config.scale)

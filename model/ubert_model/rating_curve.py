@@ -1,0 +1,66 @@
+"""What a rating in a history counts for: an increasing curve over the scale, since stars are not evenly spaced.
+
+One star often tells of a broken string rather than of a strict user, and says less about the user's next rating than
+its distance from four stars suggests.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Self
+
+import numpy as np
+
+from ubert_model.config import RatingScale, require
+
+SEGMENTS = 4
+"""Stretches of equal length that a scale is divided into: its stars, for one to five."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingCurve:
+    """Linear between its knots and level beyond them.
+
+    Shape:
+        knots: (S + 1,), increasing, in stars of the scale; values: (S + 1,), not decreasing, in stars of the bias.
+    """
+
+    knots: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        matching = len(self.knots) == len(self.values) > 1
+        require(matching, "values", self.values, f"give one for each of the knots {self.knots}, two or more")
+        for name, low, high in (("knots", np.less, "increase"), ("values", np.less_equal, "never decrease")):
+            ordered = getattr(self, name)
+            require(all(low(*pair) for pair in pairwise(ordered)), name, ordered, f"they are to {high}")
+
+    @classmethod
+    def of_rises(cls, scale: RatingScale, rises: Sequence[float]) -> Self:
+        """From 0 at the lowest rating, up by each of these over one stretch of the scale after the other."""
+        knots = np.linspace(scale.lowest, scale.highest, len(rises) + 1)
+        values = np.concatenate([[0.0], np.cumsum(rises)])
+        return cls(knots=tuple(knots.tolist()), values=tuple(values.tolist()))
+
+    @classmethod
+    def segments(cls, scale: RatingScale) -> list[Self]:
+        """Curves that rise by 1 over one stretch each: any other is a sum of multiples of them."""
+        return [cls.of_rises(scale, rises) for rises in np.eye(SEGMENTS).tolist()]
+
+    @cached_property
+    def _slopes(self) -> tuple[float, ...]:
+        return tuple((np.diff(self.values) / np.diff(self.knots)).tolist())
+
+    def __call__(self, rating: float) -> float:
+        """In plain Python: a history is short, and this is called for each of its ratings."""
+        knots = self.knots
+        within = min(max(rating, knots[0]), knots[-1])
+        stretch = min(bisect_right(knots, within), len(knots) - 1) - 1
+        return self.values[stretch] + self._slopes[stretch] * (within - knots[stretch])
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From the plain values of its fields."""
+        return cls(knots=tuple(values["knots"]), values=tuple(values["values"]))
