@@ -6,7 +6,8 @@ how far its user does. These usual deviations are frozen with the bundle: they b
 users, none of which the target review is of, so that a prediction still reads nothing of its target (law 5).
 
 All of it is reckoned in what ratings count for (:class:`RatingCurve`), which is not the same for a user's habit as for
-an item's worth.
+an item's worth. What pre-training has read of a user in other domains adds to the user's side, each rating there for a
+part of one here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,16 +36,20 @@ Levels = NDArray[np.float64]
 class RatingSums:
     """The ratings in a history: how many, and how far they lie above what is usual in all, in stars.
 
+    ``elsewhere`` is what those that the user gave in other domains count for, in ratings; ``above_usual`` covers both.
+
     Shape:
         numbers of one history, or (B,) arrays.
     """
 
     count: ArrayLike
     above_usual: ArrayLike
+    elsewhere: ArrayLike = 0.0
 
     def shrunk_deviation(self, shrinkage: float) -> Levels:
         """Mean deviation from what is usual, as if ``shrinkage`` further ratings had been exactly that; (B,), stars."""
-        deviation: Levels = np.asarray(self.above_usual) / (np.asarray(self.count, dtype=np.float64) + shrinkage)
+        weight = np.asarray(self.count, dtype=np.float64) + np.asarray(self.elsewhere, dtype=np.float64)
+        deviation: Levels = np.asarray(self.above_usual) / (weight + shrinkage)
         return deviation
 
 
@@ -53,6 +58,7 @@ def stacked(sums: Sequence[RatingSums]) -> RatingSums:
     return RatingSums(
         count=np.array([one.count for one in sums], dtype=np.float64),
         above_usual=np.array([one.above_usual for one in sums], dtype=np.float64),
+        elsewhere=np.array([one.elsewhere for one in sums], dtype=np.float64),
     )
 
 
@@ -120,12 +126,52 @@ class SideDeviations:
         return RatingSums(count=count, above_usual=above_usual)
 
 
+class ElsewhereRatings:
+    """What each known user's ratings in other domains add to the user's side, frozen with the bundle.
+
+    Shape:
+        sums: (U + 1, 2), for how many ratings they count and how far these lie above what is usual there, by user row.
+    """
+
+    def __init__(self, users: IdTable, sums: Levels) -> None:
+        self.sums = sums
+        self._users = users
+
+    @classmethod
+    def none(cls, users: IdTable) -> Self:
+        """Of users of whom no other domain is known."""
+        return cls(users, np.zeros((len(users) + 1, 2)))
+
+    @classmethod
+    def of(cls, reviews: Sequence[ReviewEntry], curve: RatingCurve, users: IdTable) -> Self:
+        """Each for a whole rating, by what is usual for its item among these reviews."""
+        items = IdTable.of(review.item for review in reviews)
+        side = SideDeviations.of(((one.item, one.rating) for one in reviews), curve, items)
+        sums = np.zeros((len(users) + 1, 2))
+        for review in reviews:
+            sums[users.row(review.user)] += (1.0, side.sum_up([(review.item, review.rating)]).above_usual)
+        sums[0] = 0.0  # strangers
+        return cls(users, sums)
+
+    def weighted(self, weight: float) -> "ElsewhereRatings":
+        """Each for that part of a rating."""
+        return ElsewhereRatings(self._users, weight * self.sums)
+
+    def added(self, user: str, sums: RatingSums) -> RatingSums:
+        """A user's sums with these ratings."""
+        count, above_usual = self.sums[self._users.row(user)].tolist()
+        if not count:
+            return sums
+        return RatingSums(count=sums.count, above_usual=sums.above_usual + above_usual, elsewhere=count)
+
+
 class UsualDeviations:
     """Both sides: users' ratings by what is usual for their items, items' by what is usual for their users."""
 
-    def __init__(self, user: SideDeviations, item: SideDeviations) -> None:
+    def __init__(self, user: SideDeviations, item: SideDeviations, elsewhere: ElsewhereRatings) -> None:
         self.user = user
         self.item = item
+        self.elsewhere = elsewhere
 
     @classmethod
     def of(
@@ -135,35 +181,38 @@ class UsualDeviations:
         curves: tuple[RatingCurve, RatingCurve],
         user_ids: IdTable,
         item_ids: IdTable,
+        elsewhere: ElsewhereRatings | None = None,
     ) -> Self:
         """Of the reviews that training may read. ``curves``: of the user's side and of the item's."""
         of_user, of_item = curves
         return cls(
             SideDeviations.of(((one.item, one.rating) for one in reviews), of_user, item_ids),
             SideDeviations.of(((one.user, one.rating) for one in reviews), of_item, user_ids),
+            elsewhere or ElsewhereRatings.none(user_ids),
         )
 
-    def of_user(self, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:
+    def of_user(self, user: str, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:
         """Sums over a user's reviews; ``mean`` as for :meth:`SideDeviations.sum_up`."""
-        return self.user.sum_up(((review.item, review.rating) for review in reviews), mean)
+        return self.elsewhere.added(user, self.user.sum_up(((one.item, one.rating) for one in reviews), mean))
 
-    def of_item(self, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:
+    def of_item(self, item: str, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:  # noqa: ARG002
         """Sums over an item's reviews; ``mean`` likewise."""
-        return self.item.sum_up(((review.user, review.rating) for review in reviews), mean)
+        return self.item.sum_up(((one.user, one.rating) for one in reviews), mean)
 
     def save(self, path: Path) -> None:
-        """Write both tables; the curves and means are the bias model's."""
-        save_file({"users": self.item.usual, "items": self.user.usual}, path)
+        """Write the tables; the curves and means are the bias model's."""
+        save_file({"users": self.item.usual, "items": self.user.usual, "elsewhere": self.elsewhere.sums}, path)
 
     @classmethod
     def load(cls, path: Path, user: SideBias, item: SideBias, *, user_ids: IdTable, item_ids: IdTable) -> Self:
         """Inverse of :meth:`save`. Raises ``BundleError`` unless the tables are those of the identifiers."""
         try:
             tables = load_file(path)
-            users, items = tables["users"], tables["items"]
+            users, items, elsewhere = tables["users"], tables["items"], tables["elsewhere"]
         except (OSError, KeyError, SafetensorError) as error:
             raise BundleError(f"{path}: {error!r}; export the bundle again") from error
-        if users.shape != (len(user_ids) + 1, 2) or items.shape != (len(item_ids) + 1, 2):
+        known = (len(user_ids) + 1, 2)
+        if users.shape != known or elsewhere.shape != known or items.shape != (len(item_ids) + 1, 2):
             raise BundleError(
                 f"{path} holds {users.shape} and {items.shape} for {len(user_ids)} users and {len(item_ids)} items; "
                 "export the bundle again"
@@ -171,4 +220,5 @@ class UsualDeviations:
         return cls(
             SideDeviations(user.curve, user.mean, item_ids, items),
             SideDeviations(item.curve, item.mean, user_ids, users),
+            ElsewhereRatings(user_ids, elsewhere),
         )

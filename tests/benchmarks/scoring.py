@@ -84,8 +84,8 @@ class Kept:
         usual = UsualDeviations.of(
             [], curves=(USER_CURVE, ITEM_CURVE), user_ids=self.identities.users, item_ids=self.identities.items
         )
-        self._of_user = {user: ReviewList.of_user(reviews, usual, config) for user, reviews in of_user.items()}
-        self._of_item = {item: ReviewList.of_item(reviews, usual, config) for item, reviews in of_item.items()}
+        self._of_user = {user: ReviewList.of_user(user, reviews, usual, config) for user, reviews in of_user.items()}
+        self._of_item = {item: ReviewList.of_item(item, reviews, usual, config) for item, reviews in of_item.items()}
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))
         self._states = {
             review.review_id: pool[start : start + review.tokens]

@@ -16,11 +16,19 @@ from support.small_corpus import small_table
 from support.store_contents import VERSION, numbered_reviews
 from support.tiny_bundle import TinyBundle, states_of_text
 from ubert_model.errors import ConfigError, StoreError
+from ubert_model.ids import Identities, IdTable
 from ubert_model.sharding import Shard
 from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
 from ubert_training.cli import make_app
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.states.precompute import PrecomputeWork, find_work, precompute, rows_of_shard, write_missing
+from ubert_training.states.precompute import (
+    PrecomputeWork,
+    find_work,
+    precompute,
+    rows_of_shard,
+    rows_served,
+    write_missing,
+)
 from ubert_training.states.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
 from ubert_training.states.review_texts import write_texts
 from ubert_training.states.state_estimate import redis_bytes
@@ -91,6 +99,18 @@ def test_a_second_run_finds_nothing_to_write(tiny: TinyBundle, table: ReviewTabl
     assert (report.already_there, report.written) == (50, len(table) - 50)
     again = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (again.already_there, again.written, again.tokens, again.bytes) == (len(table), 0, 0, 0)
+
+
+def test_reviews_of_domains_that_pretraining_has_counted_stay_out(table: ReviewTable) -> None:
+    domains = IdTable(table.domains)
+    identities = Identities(IdTable(()), IdTable(["item-00"]), domains, {"item-00": "domain-0"}, "domain-0")
+    served = rows_served(identities, table)
+    assert served.tolist() == [row for row, domain in enumerate(table.domain) if domain == "domain-0"]
+
+
+def test_reviews_of_a_domain_that_training_never_saw_are_the_targets(table: ReviewTable) -> None:
+    identities = Identities(IdTable(()), IdTable(["x"]), IdTable(["music"]), {"x": "music"}, "music")
+    assert rows_served(identities, table).tolist() == all_rows(table).tolist()
 
 
 def test_the_shares_of_a_division_are_disjoint_and_complete(table: ReviewTable) -> None:

@@ -209,7 +209,7 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
     user_reviews = without_item(corpus.of_user(user), item)
     item_reviews = without_user(corpus.of_item(item), user)
     usual = tiny.bundle.deviations
-    bias = BIAS.rate(stacked([usual.of_user(user_reviews)]), stacked([usual.of_item(item_reviews)]))
+    bias = BIAS.rate(stacked([usual.of_user(user, user_reviews)]), stacked([usual.of_item(item, item_reviews)]))
     sides = [
         select_history(reviews, max_reviews=config.max_reviews, max_tokens=config.max_tokens)
         for reviews in (user_reviews, item_reviews)

@@ -175,8 +175,14 @@ class Residents:
         items = [entity for side, entity in keys if side == Side.ITEM.value]
         user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
         return [
-            *(ReviewList.of_user(reviews, self._usual, self._config) for reviews in user_lists),
-            *(ReviewList.of_item(reviews, self._usual, self._config) for reviews in item_lists),
+            *(
+                ReviewList.of_user(user, reviews, self._usual, self._config)
+                for user, reviews in zip(users, user_lists, strict=True)
+            ),
+            *(
+                ReviewList.of_item(item, reviews, self._usual, self._config)
+                for item, reviews in zip(items, item_lists, strict=True)
+            ),
         ]
 
     def _fresh_list(self, key: Key, reviews: ReviewList) -> Fresh[Copy]:

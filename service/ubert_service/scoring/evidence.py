@@ -37,7 +37,7 @@ class Evidence:
         if self.user and self.item:
             return "full"
         rated: tuple[Basis, ...] = ("mean", "one_side", "bias")
-        return rated[(self.histories.user.reviews > 0) + (self.histories.item.reviews > 0)]
+        return rated[self.histories.user.is_rated + self.histories.item.is_rated]
 
     @property
     def reasons(self) -> tuple[Reason, ...]:

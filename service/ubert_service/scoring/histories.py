@@ -79,6 +79,11 @@ class History:
     sums: RatingSums
     selected: tuple[ReviewEntry, ...]
 
+    @property
+    def is_rated(self) -> bool:
+        """Is any rating known that tells of it: here, or, of a user, in the domains of pre-training?"""
+        return self.reviews > 0 or bool(self.sums.elsewhere)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairHistories:
@@ -90,7 +95,7 @@ class PairHistories:
 
 
 _Without = Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
-_SumUp = Callable[[Sequence[ReviewEntry]], RatingSums]
+_SumUp = Callable[[str, Sequence[ReviewEntry]], RatingSums]
 
 
 class ReviewList:
@@ -99,10 +104,11 @@ class ReviewList:
     Its history is one and the same for every counterpart that it shares no review with.
     """
 
-    __slots__ = ("_config", "_counterparts", "_reviews", "_sum_up", "_unrated", "_without", "whole")
+    __slots__ = ("_config", "_counterparts", "_entity", "_reviews", "_sum_up", "_unrated", "_without", "whole")
 
     def __init__(
         self,
+        entity: str,
         reviews: Sequence[ReviewEntry],
         without: _Without,
         sum_up: _SumUp,
@@ -110,6 +116,7 @@ class ReviewList:
         config: ModelConfig,
         unrated: frozenset[str] = frozenset(),
     ) -> None:
+        self._entity = entity
         self._reviews = reviews
         self._without = without
         self._sum_up = sum_up
@@ -120,26 +127,34 @@ class ReviewList:
         """The history with every review."""
 
     @classmethod
-    def of_user(cls, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
-        return cls(reviews, without_item, usual.of_user, frozenset(review.item for review in reviews), config)
+    def of_user(cls, user: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
+        return cls(user, reviews, without_item, usual.of_user, frozenset(review.item for review in reviews), config)
 
     @classmethod
-    def of_item(cls, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
-        return cls(reviews, without_user, usual.of_item, frozenset(review.user for review in reviews), config)
+    def of_item(cls, item: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
+        return cls(item, reviews, without_user, usual.of_item, frozenset(review.user for review in reviews), config)
 
     def read_by(self, reading: Reading) -> Self:
         """The list of those of its reviews that are read."""
         if reading.before is None and not reading.excluded:
             return self
         read = reading.of_store(self._reviews)
-        return type(self)(read, self._without, self._sum_up, self._counterparts, self._config)
+        return type(self)(self._entity, read, self._without, self._sum_up, self._counterparts, self._config)
 
     def joined_by(self, brought: Sequence[ReviewEntry], unrated: frozenset[str]) -> Self:
         """The list with reviews that a request brings along; one that it holds already is not added again."""
         held = {review.review_id for review in self._reviews}
         added = [review for review in brought if review.review_id not in held]
         counterparts = self._counterparts | {review.item for review in added}
-        return type(self)([*added, *self._reviews], self._without, self._sum_up, counterparts, self._config, unrated)
+        return type(self)(
+            self._entity,
+            [*added, *self._reviews],
+            self._without,
+            self._sum_up,
+            counterparts,
+            self._config,
+            unrated,
+        )
 
     def history(self, counterpart: str) -> History:
         """Without what the counterpart shares (law 5)."""
@@ -163,7 +178,7 @@ class ReviewList:
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
         rated = [review for review in reviews if review.review_id not in self._unrated] if self._unrated else reviews
-        return History(reviews=len(rated), sums=self._sum_up(rated), selected=tuple(selected))
+        return History(reviews=len(rated), sums=self._sum_up(self._entity, rated), selected=tuple(selected))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

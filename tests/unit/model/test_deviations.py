@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
-from ubert_model.deviations import DEVIATION_SHRINKAGE, RatingSums, SideBias, UsualDeviations
+from ubert_model.deviations import DEVIATION_SHRINKAGE, ElsewhereRatings, RatingSums, SideBias, UsualDeviations
 from ubert_model.errors import BundleError, ConfigError
 from ubert_model.ids import IdTable
 from ubert_model.rating_curve import RatingCurve
@@ -29,12 +29,17 @@ def review(user: str, item: str, rating: float) -> ReviewEntry:
     return ReviewEntry(review_id=f"{user}/{item}", user=user, item=item, rating=rating, timestamp=0, tokens=1)
 
 
-def deviations_of(reviews: list[ReviewEntry], curves: tuple[RatingCurve, RatingCurve] | None = None) -> UsualDeviations:
+def deviations_of(
+    reviews: list[ReviewEntry],
+    curves: tuple[RatingCurve, RatingCurve] | None = None,
+    elsewhere: ElsewhereRatings | None = None,
+) -> UsualDeviations:
     return UsualDeviations.of(
         reviews,
         curves=curves or (STRAIGHT, STRAIGHT),
         user_ids=IdTable.of(one.user for one in reviews),
         item_ids=IdTable.of(one.item for one in reviews),
+        elsewhere=elsewhere,
     )
 
 
@@ -42,9 +47,9 @@ def test_five_stars_for_what_all_find_excellent_show_little_generosity() -> None
     excellent = [review(f"u{number}", "excellent", 5.0) for number in range(20)]
     poor = [review(f"v{number}", "poor", 2.0) for number in range(20)]
     usual = deviations_of(excellent + poor)
-    of_excellent = usual.of_user([review("me", "excellent", 5.0)], MEAN).shrunk_deviation(1.0)
-    of_unknown = usual.of_user([review("me", "never seen", 5.0)], MEAN).shrunk_deviation(1.0)
-    of_poor = usual.of_user([review("me", "poor", 5.0)], MEAN).shrunk_deviation(1.0)
+    of_excellent = usual.of_user("me", [review("me", "excellent", 5.0)], MEAN).shrunk_deviation(1.0)
+    of_unknown = usual.of_user("me", [review("me", "never seen", 5.0)], MEAN).shrunk_deviation(1.0)
+    of_poor = usual.of_user("me", [review("me", "poor", 5.0)], MEAN).shrunk_deviation(1.0)
     assert 0 < of_excellent < of_unknown < of_poor
 
 
@@ -53,7 +58,7 @@ def test_what_is_left_of_a_rating_is_its_deviation_less_the_usual_one() -> None:
     usual = deviations_of(known)
     usual_of_i = (4.0 + 2.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
     usual_of_j = (1.0 - MEAN) / (1 + DEVIATION_SHRINKAGE)
-    sums = usual.of_user([review("v", "i", 3.0), review("v", "j", 2.0)], MEAN)
+    sums = usual.of_user("v", [review("v", "i", 3.0), review("v", "j", 2.0)], MEAN)
     left = (2.0 - MEAN - usual_of_i) + (1.0 - MEAN - usual_of_j)
     assert sums.shrunk_deviation(2.0) == pytest.approx(left / (2 + 2.0))
 
@@ -62,17 +67,17 @@ def test_each_side_counts_ratings_by_its_own_curve() -> None:
     known = [review("u", "i", 1.0), review("v", "i", 3.0), review("v", "j", 5.0)]
     usual = deviations_of(known, (BENT, STRAIGHT))
     assert (usual.user.mean, usual.item.mean) == pytest.approx((2 / 3, 2.0))
-    one, three = (usual.of_user([review("w", "new", rating)]).above_usual for rating in (1.0, 3.0))
+    one, three = (usual.of_user("w", [review("w", "new", rating)]).above_usual for rating in (1.0, 3.0))
     assert one == three == pytest.approx(0 - 2 / 3)
-    assert usual.of_item([review("new", "i", 1.0)]).above_usual == pytest.approx(0 - 2.0)
+    assert usual.of_item("i", [review("new", "i", 1.0)]).above_usual == pytest.approx(0 - 2.0)
 
 
 def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
     known = [review("generous", f"i{number}", 5.0) for number in range(20)]
     known += [review("strict", f"j{number}", 2.0) for number in range(20)]
     usual = deviations_of(known)
-    by_generous = usual.of_item([review("generous", "new", 4.0)]).shrunk_deviation(1.0)
-    by_strict = usual.of_item([review("strict", "new", 4.0)]).shrunk_deviation(1.0)
+    by_generous = usual.of_item("new", [review("generous", "new", 4.0)]).shrunk_deviation(1.0)
+    by_strict = usual.of_item("new", [review("strict", "new", 4.0)]).shrunk_deviation(1.0)
     assert by_generous < 0 < by_strict
 
 
@@ -80,22 +85,47 @@ def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
 def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(rating: float) -> None:
     mine = [review("u", "i", 5.0), review("v", "i", 4.0)]
     history = [review("w", "i", 3.0)]
-    alone = deviations_of(mine).of_user(history, MEAN)
-    among_others = deviations_of([*mine, review("x", "j", rating)]).of_user(history, MEAN)
+    alone = deviations_of(mine).of_user("w", history, MEAN)
+    among_others = deviations_of([*mine, review("x", "j", rating)]).of_user("w", history, MEAN)
     assert alone == among_others
 
 
 def test_an_empty_history_deviates_by_nothing() -> None:
-    assert deviations_of([review("u", "i", 5.0)]).of_user([]).shrunk_deviation(3.0) == 0
+    assert deviations_of([review("u", "i", 5.0)]).of_user("u", []).shrunk_deviation(3.0) == 0
+
+
+def test_ratings_in_other_domains_count_for_a_part_of_one_here() -> None:
+    known = [review("u", "i", 4.0), review("v", "i", 4.0)]
+    elsewhere = [review("u", "far", 5.0), review("u", "off", 5.0), review("v", "far", 1.0)]
+    users = IdTable.of(["u", "v"])
+    whole = ElsewhereRatings.of(elsewhere, STRAIGHT, users)
+    usual = deviations_of(known, elsewhere=whole.weighted(0.5))
+    alone = deviations_of(known).of_user("u", known[:1])
+    sums = usual.of_user("u", known[:1])
+    mean = 8 / 3
+    usual_of_far = (4.0 + 0.0 - 2 * mean) / (2 + DEVIATION_SHRINKAGE)
+    usual_of_off = (4.0 - mean) / (1 + DEVIATION_SHRINKAGE)
+    left = (4.0 - mean - usual_of_far) + (4.0 - mean - usual_of_off)
+    assert (sums.count, sums.elsewhere) == (1, pytest.approx(0.5 * 2))
+    assert sums.above_usual == pytest.approx(alone.above_usual + 0.5 * left)
+    assert sums.shrunk_deviation(2.0) == pytest.approx(sums.above_usual / (1 + 1 + 2))
+    assert usual.of_user("stranger", known[:1]) == deviations_of(known).of_user("stranger", known[:1])
+
+
+def test_a_user_known_from_other_domains_only_is_no_stranger() -> None:
+    elsewhere = ElsewhereRatings.of([review("v", "far", 5.0), review("w", "far", 1.0)], STRAIGHT, TABLES["user_ids"])
+    sums = deviations_of([review("u", "i", 4.0), review("v", "i", 4.0)], elsewhere=elsewhere).of_user("v", [])
+    assert sums.shrunk_deviation(1.0) > 0
 
 
 def test_deviations_survive_their_file(tmp_path: Path) -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
-    usual = deviations_of(known)
+    elsewhere = ElsewhereRatings.of([review("v", "far", 5.0), review("u", "far", 1.0)], BENT, TABLES["user_ids"])
+    usual = deviations_of(known, elsewhere=elsewhere)
     usual.save(tmp_path / "deviations")
     loaded = load(tmp_path / "deviations", usual)
-    assert loaded.of_user(known) == usual.of_user(known)
-    assert loaded.of_item(known) == usual.of_item(known)
+    assert loaded.of_user("v", known) == usual.of_user("v", known)
+    assert loaded.of_item("i", known) == usual.of_item("i", known)
 
 
 def test_deviations_of_other_identities_are_refused(tmp_path: Path) -> None:
@@ -112,7 +142,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_strangers_share_no_deviation() -> None:
     known = [review("u", "i", 5.0)]
-    sums = deviations_of(known).of_item([review("stranger", "i", 5.0)], MEAN)
+    sums = deviations_of(known).of_item("i", [review("stranger", "i", 5.0)], MEAN)
     assert sums == RatingSums(count=1, above_usual=4.0 - MEAN)
 
 

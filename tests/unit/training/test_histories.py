@@ -116,6 +116,39 @@ def test_what_a_rating_counts_for_is_learned() -> None:
     assert rises[3] > 2 * max(rises[0], rises[1])
 
 
+def test_ratings_in_other_domains_tell_of_their_users() -> None:
+    """Planted: what users give here is what they give elsewhere, and here each has few ratings."""
+    rng = np.random.default_rng(2)
+    users = sorted(set(TABLE.user))
+    habit = dict(zip(users, rng.integers(1, 6, len(users)), strict=True))
+    ratings = np.array([habit[user] for user in TABLE.user], dtype=np.float32)
+    table = replace(TABLE, rating=ratings)
+    rows = target_rows(table, ["domain-0"])
+    split = random_split(table, rows, seed=1)
+    elsewhere = pretraining_rows(table, split, "other-domains", fraction=1.0, seed=0)
+    errors = {}
+    for name, read in (("here", None), ("elsewhere", elsewhere)):
+        known = KnownReviews(table, split.train, LENGTHS, CONFIG, read)
+        fitted = fit_bias_model(known, split.train, ratings[split.train].astype(np.float64), CONFIG.scale)
+        sums = known.sums(split.test, fitted.usual)
+        errors[name] = np.square(fitted.model.rate(sums.user, sums.item) - ratings[split.test]).mean()
+    assert errors["elsewhere"] < 0.8 * errors["here"]
+
+
+@given(st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]))
+def test_ratings_in_other_domains_are_none_of_the_targets(rating: float) -> None:
+    split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    row = int(split.train[0])
+    read = []
+    for table in (TABLE, with_rating(row, rating)):
+        elsewhere = pretraining_rows(table, split, "other-domains", fraction=1.0, seed=0)
+        known = KnownReviews(table, split.train, LENGTHS, CONFIG, elsewhere)
+        curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
+        read.append(known.sums(np.array([row]), known.usual(curve, curve, elsewhere=0.5)))
+    assert read[0].user.above_usual == pytest.approx(read[1].user.above_usual, abs=1e-9)
+    assert read[0].item.above_usual == pytest.approx(read[1].item.above_usual, abs=1e-9)
+
+
 @pytest.mark.parametrize("corpus", ["other-domains", "target", "both"])
 def test_pretraining_never_sees_an_evaluation_pair(corpus: str) -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)

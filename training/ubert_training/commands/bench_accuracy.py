@@ -42,6 +42,9 @@ def bench_accuracy_command(
     ] = "default",
     split: Annotated[str, typer.Option(help="folds, or time (one split: train on the past).")] = "folds",
     target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="What pre-training reads: other-domains, target or both. Unset: the recipe's.")
+    ] = None,
     preset: Preset = "minilm",
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe.json that `ubert tune` left, instead of the preset's.")
@@ -63,6 +66,8 @@ def bench_accuracy_command(
     chosen = base.on(cast(DeviceChoice, device)).shortened(
         pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs
     )
+    if corpus is not None:
+        chosen = chosen.varied(pretraining={"corpus": corpus})
     workplace = Workplace(directory=out, lexicon=load_lexicon(lexicon))
     rows = target_rows(table, target or ())
     cells = ordered_cells(

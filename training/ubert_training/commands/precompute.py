@@ -25,7 +25,7 @@ from ubert_training.commands.options import (
 )
 from ubert_training.devices import DeviceChoice, Precision
 from ubert_training.splits import PARTS, Split
-from ubert_training.states.precompute import PrecomputeReport, find_work, write_missing
+from ubert_training.states.precompute import PrecomputeReport, find_work, rows_served, write_missing
 from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
 from ubert_training.states.review_encoders import BankedStates, choose_encoder
 from ubert_training.states.review_texts import write_texts
@@ -62,17 +62,19 @@ def precompute_command(
     require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
     share = Shard.parse(shard)
     table = load_reviews(reviews)
-    rows = np.arange(len(table))
+    opened = Bundle.load(bundle)
+    rows = served = rows_served(opened.identities, table)
+    if len(served) < len(table):
+        console.print(f"{len(table) - len(served):,} reviews of domains that the bundle does not predict in stay out")
     if split and part:
         for name in part:
             require(name in PARTS, "part", name, f"use one of {', '.join(PARTS)}")
         divided = Split.load(split, table)
-        rows = np.sort(np.concatenate([getattr(divided, name) for name in part]))
+        rows = np.intersect1d(served, np.concatenate([getattr(divided, name) for name in part]))
     cluster = chosen_engine(
         engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
     )
     require(cluster is None or states is None, "states", states, "workers of a cluster encode anew: leave it out")
-    opened = Bundle.load(bundle)
     written_as = opened.codec(codec)
     with closing(open_store(store)) as target:
         work = find_work(table, rows, opened, target, written_as, shard=share)
@@ -81,7 +83,7 @@ def precompute_command(
             return
         chosen_device, chosen_precision = cast(DeviceChoice, device), cast(Precision, precision)
         if cluster is None:
-            encoder = BankedStates.find(states, opened, table.text) if states is not None else None
+            encoder = BankedStates.find(states, opened, table.texts_at(served)) if states is not None else None
             encode = encoder or choose_encoder(opened, chosen_device, chosen_precision, threads)
             report = write_missing(table, work, opened, target, written_as, encode)
             kept = write_texts(table, work.rows, opened.tokenizer(), target, report.version) if texts else 0

@@ -15,6 +15,8 @@ from ubert_model.rating_curve import SEGMENTS, RatingCurve
 from ubert_training.finetuning.histories import KnownReviews, PairSums, Rows
 
 SHRINKAGES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0)
+ELSEWHERE = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+"""Which part of a rating one that the user gave in another domain may count for."""
 EVENNESS = 10.0
 """How many ratings' worth of evidence there is, before any is seen, that each stretch of the scale counts the same."""
 
@@ -35,13 +37,15 @@ def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64
     Shape:
         pairs: (P,); ratings: (P,), in stars.
     """
-    sums = [known.sums(pairs, known.usual(segment, segment)) for segment in RatingCurve.segments(scale)]
-    best = min(
-        (_Fit.of(sums, ratings, user, item) for user, item in itertools.product(SHRINKAGES, repeat=2)),
-        key=lambda fit: fit.error,
-    )
+    segments = RatingCurve.segments(scale)
+    fits: list[tuple[_Fit, float]] = []
+    for elsewhere in ELSEWHERE if known.reads_elsewhere else (0.0,):
+        sums = [known.sums(pairs, known.usual(segment, segment, elsewhere=elsewhere)) for segment in segments]
+        shrinkages = itertools.product(SHRINKAGES, repeat=2)
+        fits += [(_Fit.of(sums, ratings, user, item), elsewhere) for user, item in shrinkages]
+    best, elsewhere = min(fits, key=lambda fit: fit[0].error)
     user_curve, item_curve = (RatingCurve.of_rises(scale, rises.tolist()) for rises in (best.user, best.item))
-    usual = known.usual(user_curve, item_curve)
+    usual = known.usual(user_curve, item_curve, elsewhere=elsewhere)
     model = BiasModel(
         mean=float(ratings.mean()),
         intercept=best.intercept,

@@ -1,5 +1,6 @@
 """Fine-tuning (Figure 3): rating prediction on the target domain, end to end or over cached states."""
 
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.devices import make_accelerator
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask, solve_prediction_layer
-from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.histories import KnownReviews, Rows
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.projection_start import start_projection
 from ubert_training.loop import discard_checkpoint, train
@@ -50,8 +51,9 @@ def finetune(
     Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). Finished before: nothing is
     done; killed before: it continues. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
     """
+    read = reviews_read(pretrained) if pretrained is not None else frozenset()
     if pretrained is not None:
-        _check_pretrained(pretrained, table, split, config)
+        _check_pretrained(pretrained, read, table, split, config)
     inputs = {
         "table": table.fingerprint,
         "split": split.digests(table),
@@ -66,10 +68,11 @@ def finetune(
     if finished:
         return directory
     torch.manual_seed(options.loop.seed)
-    identities = target_identities(table, split)
+    elsewhere = rows_elsewhere(table, split, read)
+    identities = target_identities(table, split, elsewhere)
     model, tokenizer_json = _initial_model(config, identities, table, split, pretrained)
     tokenizer = ReviewTokenizer(tokenizer_json, config.max_length)
-    tokens = TokenizedReviews.of(table.text, tokenizer)
+    tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)
     freeze_all_but_last(model.review_encoder.bert, 0 if options.mode == "cached" else options.trainable_layers)
     bank = None
     if options.mode == "cached":
@@ -78,7 +81,7 @@ def finetune(
     if pretrained is None:
         start_projection(model.review_encoder, tokens, split.train, bank, accelerator.device, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
-    known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config)
+    known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config, elsewhere)
     task = FinetuningTask(model, source, known, split, options, accelerator)
     model.to(accelerator.device)
     if config.above_bias:
@@ -106,13 +109,31 @@ def finetune(
     return directory
 
 
-def target_identities(table: ReviewTable, split: Split) -> Identities:
-    """The users and items of the training part, and every domain of the table."""
+def reviews_read(pretrained: Path) -> frozenset[str]:
+    """Ids of the reviews that a pre-trained model has read. Raises ``InputError`` if it does not say."""
+    try:
+        return frozenset((pretrained / CORPUS_READ).read_text(encoding="utf-8").split())
+    except FileNotFoundError as error:
+        raise InputError(f"{pretrained} does not say which reviews it has read; pre-train again") from error
+
+
+def rows_elsewhere(table: ReviewTable, split: Split, read: Set[str]) -> Rows:
+    """Rows of the reviews that pre-training has read and that are not of the target domain."""
+    in_target = frozenset(split.rows.tolist())
+    rows = [row for row, review in enumerate(table.review_id) if review in read and row not in in_target]
+    return np.array(rows, dtype=np.int64)
+
+
+def target_identities(table: ReviewTable, split: Split, elsewhere: Rows | None = None) -> Identities:
+    """The users and items of the training part, and every domain of the table.
+
+    ``elsewhere``: rows of other domains, whose users are known as well.
+    """
     rows = split.train.tolist()
     item_domains = {table.item[row]: table.domain[row] for row in rows}
     domain_names, counts = np.unique([table.domain[row] for row in rows], return_counts=True)
     return Identities(
-        IdTable.of(table.user[row] for row in rows),
+        IdTable.of(table.user[row] for row in [*rows, *([] if elsewhere is None else elsewhere.tolist())]),
         IdTable.of(item_domains),
         IdTable.of(table.domains),
         item_domains,
@@ -153,16 +174,12 @@ def _initial_model(
     return model, tokenizer_json
 
 
-def _check_pretrained(pretrained: Path, table: ReviewTable, split: Split, config: ModelConfig) -> None:
+def _check_pretrained(pretrained: Path, read: Set[str], table: ReviewTable, split: Split, config: ModelConfig) -> None:
     """Refuse a pre-trained model that has read an evaluation pair (law 5), or of another encoder."""
     found = load_model(pretrained, PRETRAIN).config
     for name in ("backbone", "state_dim"):
         asked, trained = getattr(config, name), getattr(found, name)
         require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
-    try:
-        read = set((pretrained / CORPUS_READ).read_text(encoding="utf-8").split())
-    except FileNotFoundError as error:
-        raise InputError(f"{pretrained} does not say which reviews it has read; pre-train again") from error
     held_out = [table.review_id[row] for row in np.concatenate([split.validation, split.test]).tolist()]
     leaked = sum(review in read for review in held_out)
     if leaked:

@@ -40,7 +40,7 @@ class FinishedRun:
         split = Split.load(directory / SPLIT, table)
         parts = RatingParts.load(directory, files.identities)
         tokenizer = files.tokenizer()
-        tokens = TokenizedReviews.of(table.text, tokenizer)
+        tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)
         accelerator = make_accelerator(device)
         model = files.build_rating_model().to(accelerator.device)
         return cls(

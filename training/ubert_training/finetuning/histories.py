@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import RatingSums, SideDeviations, UsualDeviations, stacked
+from ubert_model.deviations import ElsewhereRatings, RatingSums, SideDeviations, UsualDeviations, stacked
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import IdTable
 from ubert_model.rating_curve import RatingCurve
@@ -81,10 +81,23 @@ def review_entry(table: ReviewTable, row: int, tokens: int) -> ReviewEntry:
 
 
 class KnownReviews:
-    """The reviews that predictions may read (the training part), listed by user and by item as a store lists them."""
+    """The reviews that predictions may read (the training part), listed by user and by item as a store lists them.
 
-    def __init__(self, table: ReviewTable, known: Rows, lengths: NDArray[np.int64], config: ModelConfig) -> None:
+    Shape:
+        lengths: (R,), tokens of each review of the table.
+    """
+
+    def __init__(
+        self,
+        table: ReviewTable,
+        known: Rows,
+        lengths: NDArray[np.int64],
+        config: ModelConfig,
+        elsewhere: Rows | None = None,
+    ) -> None:
+        """``elsewhere``: rows of other domains, whose ratings tell of their users."""
         self._table = table
+        self._elsewhere = [review_entry(table, row, 0) for row in (() if elsewhere is None else elsewhere.tolist())]
         self._config = config
         self._row_of: dict[str, int] = {}
         self._by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
@@ -97,13 +110,23 @@ class KnownReviews:
         self._mean = float(table.rating[known].mean(dtype=np.float64))
         self._count = len(known)
 
-    def usual(self, user_curve: RatingCurve, item_curve: RatingCurve) -> UsualDeviations:
-        """What these reviews show to be usual, in what ratings count for by the two curves."""
+    @property
+    def reads_elsewhere(self) -> bool:
+        """Are there ratings of other domains?"""
+        return bool(self._elsewhere)
+
+    def usual(self, user_curve: RatingCurve, item_curve: RatingCurve, *, elsewhere: float = 0.0) -> UsualDeviations:
+        """What these reviews show to be usual, in what ratings count for by the two curves.
+
+        ``elsewhere``: which part of a rating one in another domain counts for.
+        """
+        users = IdTable.of([*self._by_user, *(review.user for review in self._elsewhere)])
         return UsualDeviations.of(
             list(itertools.chain.from_iterable(self._by_user.values())),
             curves=(user_curve, item_curve),
-            user_ids=IdTable.of(self._by_user),
+            user_ids=users,
             item_ids=IdTable.of(self._by_item),
+            elsewhere=ElsewhereRatings.of(self._elsewhere, user_curve, users).weighted(elsewhere),
         )
 
     def histories(self, pairs: Rows, usual: UsualDeviations) -> Histories:
@@ -123,9 +146,10 @@ class KnownReviews:
         means: list[float] = []
         for row in pairs.tolist():
             of_user, of_item = self._sides(row)
+            names = self._table.user[row], self._table.item[row]
             own = self._own_ratings(row)
-            user.append(usual.of_user(of_user, self._side_mean(usual.user, own)))
-            item.append(usual.of_item(of_item, self._side_mean(usual.item, own)))
+            user.append(usual.of_user(names[0], of_user, self._side_mean(usual.user, own)))
+            item.append(usual.of_item(names[1], of_item, self._side_mean(usual.item, own)))
             means.append(self._mean_without(self._mean, own))
         return PairSums(user=stacked(user), item=stacked(item), mean=np.array(means, dtype=np.float64))
 

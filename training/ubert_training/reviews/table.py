@@ -148,6 +148,12 @@ class ReviewTable:
         wanted = set(domains)
         return np.array([row for row, domain in enumerate(self.domain) if domain in wanted], dtype=np.int64)
 
+    def texts_at(self, rows: NDArray[np.int64]) -> list[str]:
+        """The text of every review, (N,); of those not at ``rows`` none."""
+        wanted = np.zeros(len(self), dtype=bool)
+        wanted[rows] = True
+        return [text if kept else "" for text, kept in zip(self.text, wanted.tolist(), strict=True)]
+
     def subset(self, index: Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "ReviewTable":
         """The table of the rows in ``index`` (row numbers, or a bool mask of shape (N,)), in table order.
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
+from ubert_model.ids import Identities
 from ubert_model.sharding import Shard
 from ubert_model.states import FinishedShard, FloatMatrix, Namespace, StateCodec, StateStore, numpy_in_one_thread
 from ubert_model.tokenizer import ReviewTokenizer
@@ -94,7 +95,8 @@ def precompute(
     """
     written_as = bundle.codec(codec)
     work = find_work(table, rows, bundle, store, written_as)
-    encoder = BankedStates.find(states, bundle, table.text) if states is not None else None
+    texts = table.texts_at(rows_served(bundle.identities, table))
+    encoder = BankedStates.find(states, bundle, texts) if states is not None else None
     return write_missing(table, work, bundle, store, written_as, encoder or choose_encoder(bundle, device, "fp32", 0))
 
 
@@ -120,6 +122,14 @@ def find_work(
             table.text, missing.tolist(), bundle.tokenizer(), codec, bundle.manifest.config.tokens_a_row
         ),
     )
+
+
+def rows_served(identities: Identities, table: ReviewTable) -> NDArray[np.int64]:
+    """Rows of the reviews that the bundle's pairs may read: all but those of domains that it knows and predicts
+    nothing in, whose ratings pre-training has already left in it.
+    """
+    foreign = set(identities.domains.identifiers) - set(identities.item_domains.values())
+    return np.flatnonzero([domain not in foreign for domain in table.domain])
 
 
 def rows_of_shard(shard: Shard, table: ReviewTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
