@@ -185,22 +185,29 @@ def test_a_review_is_seen_by_every_replica_within_the_lag_and_at_once_with_its_v
 
 
 def test_a_user_keeps_to_one_replica_and_only_a_dead_replicas_users_move(site: Site) -> None:
+    """On a loaded machine a check may fail that would have passed, and take a living replica out for a second."""
     users = [f"shopper-{number}" for number in range(24)]
 
     def replicas_of_users() -> dict[str, int]:
         return {user: site.fleet.who_answers("by-user", "/predict", asked_for(user)) for user in users}
 
-    before = replicas_of_users()
-    assert set(before.values()) == {0, 1, 2}
-    assert replicas_of_users() == before
+    def with_all_three() -> dict[str, int]:
+        found: dict[str, int] = {}
+        eventually(lambda: bool(found.update(replicas_of_users()) or set(found.values()) == {0, 1, 2}))
+        return found
+
+    before = with_all_three()
+    assert with_all_three() == before
     for user in users[:6]:
         ranked = {"user": user, "candidates": ["i1", "i2"]}
-        assert site.fleet.who_answers("by-user", "/rank", ranked) == before[user]
+        eventually(lambda user=user, ranked=ranked: site.fleet.who_answers("by-user", "/rank", ranked) == before[user])
     site.fleet.replicas[0].kill()
-    during = replicas_of_users()
-    assert {user: replica for user, replica in during.items() if before[user] != 0} == {
-        user: replica for user, replica in before.items() if replica != 0
-    }
-    assert 0 not in during.values()
+
+    def only_those_of_the_dead_have_moved() -> bool:
+        during = replicas_of_users()
+        assert 0 not in during.values()
+        return all(during[user] == replica for user, replica in before.items() if replica != 0)
+
+    eventually(only_those_of_the_dead_have_moved)
     site.fleet.start_again(0)
     eventually(lambda: replicas_of_users() == before)

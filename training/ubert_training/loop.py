@@ -346,10 +346,13 @@ def shuffled_batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> list
 
 
 def _optimizer(groups: list[dict[str, Any]], learning_rate: float, *, in_shards: bool) -> torch.optim.Optimizer:
-    """AdamW, whole or its states shared out among the processes: both write and read the same checkpoints."""
+    """AdamW, whole or its states shared out among the processes: both write and read the same checkpoints.
+
+    Fused: one pass over weights and states in place of ten, which on a CPU was a sixth of a step of pre-training.
+    """
     if in_shards:
         # It brings along a compiler, and that one a deprecation's warning, which nobody else needs.
         from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: PLC0415
 
-        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=learning_rate)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+        return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)

@@ -12,6 +12,10 @@ _HIDDEN = -1e30
 """Added to the score of a padded token. exp(−1e30 − max) is exactly 0, and twice it is still a float32 or bfloat16."""
 
 
+PLAIN_START = 0.3
+"""ε of :meth:`CoMatching.start_plain`."""
+
+
 class CoMatching(nn.Module):
     """The user's and the item's review tokens, aligned to each other, compared and pooled: Eq. 12–14.
 
@@ -40,6 +44,18 @@ class CoMatching(nn.Module):
         super().__init__()
         self.pooling = pooling
         self.kernel = nn.Linear(2 * dim, dim)  # W_M = [W₁; W₂], b_M
+
+    def start_plain(self) -> None:
+        """Start as the plain comparison M = tanh(ε (D − S)), which a linear layer above can already make use of.
+
+        What a user's reviews say of a subject, against what the item's say of the same: from random weights that has
+        to be found among the noise of as many other directions. ε is small enough for tanh to be nearly linear.
+        """
+        dim = self.kernel.out_features
+        with torch.no_grad():
+            self.kernel.weight.zero_()
+            self.kernel.weight[:, :dim] = -PLAIN_START * torch.eye(dim)
+            self.kernel.bias.zero_()
 
     def forward(
         self, user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor

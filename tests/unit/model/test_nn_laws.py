@@ -16,7 +16,7 @@ from support.random_models import (
     tiny_config,
 )
 from ubert_model.config import MatchPooling
-from ubert_model.nn.co_matching import CoMatching
+from ubert_model.nn.co_matching import PLAIN_START, CoMatching, masked_scores
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.states.pooling import pool_neighbours
 
@@ -102,6 +102,17 @@ def test_what_the_rows_of_a_side_give_adds_up_to_its_match_vector(pooling: Match
     shares = layer.row_shares(side.states, side.mask)
     torch.testing.assert_close(shares.sum(dim=1), layer.pooled(side.states, side.mask))
     assert (shares[~side.mask] == 0).all()
+
+
+def test_co_matching_starts_as_the_difference_between_a_row_and_what_it_is_aligned_to() -> None:
+    layer = randomized(CoMatching(8, "mean"))
+    layer.start_plain()
+    user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
+    scores = masked_scores(user.states, user.mask, item.states, item.mask)
+    aligned = scores.softmax(dim=-1) @ item.states
+    plain = torch.tanh(PLAIN_START * (aligned - user.states)).masked_fill(~user.mask.unsqueeze(-1), 0.0)
+    expected = plain.sum(dim=1) / user.mask.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(layer(user.states, user.mask, item.states, item.mask)[0], expected)
 
 
 @pytest.mark.parametrize("tokens_a_row", [1, 2, 3, 7])

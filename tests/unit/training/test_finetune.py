@@ -10,6 +10,8 @@ import torch
 from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.errors import ConfigError, InputError
+from ubert_model.nn.co_matching import PLAIN_START
+from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.rating_parts import blend_share
@@ -80,6 +82,29 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         atol=1e-5,
         rtol=1e-3,
     )
+
+
+def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: Path) -> None:
+    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
+    run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
+    weights = load_model(run, "finetune").weights
+    heard = weights["head.prediction_layer.output.weight"].view(4, -1).abs().sum(dim=1)  # of û, tᵘ, î and tⁱ
+    assert (heard > 0).all()
+    kernel = weights["head.co_matching.kernel.weight"]
+    torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
+
+
+def test_frozen_layers_of_the_encoder_draw_no_noise() -> None:
+    bert = load_backbone("random-tiny").bert.train()
+    tokens = torch.arange(1, 9)[None]
+    freeze_all_but_last(bert, 1)
+    lower, upper = (
+        [bert(tokens, output_hidden_states=True).hidden_states[layer] for _ in range(2)] for layer in (1, 2)
+    )
+    assert torch.equal(*lower)
+    assert not torch.equal(*upper)
+    assert [all(weight.requires_grad for weight in layer.parameters()) for layer in bert.encoder.layer] == [False, True]
+    assert not any(weight.requires_grad for weight in bert.embeddings.parameters())
 
 
 def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(tmp_path: Path) -> None:

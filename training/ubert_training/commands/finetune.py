@@ -76,6 +76,7 @@ def finetune_command(
     id_embeddings: IdEmbeddings = None,
     dropout: Dropout = None,
     epochs: Epochs = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one.")] = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     encoder_learning_rate: EncoderLearningRate = None,
@@ -113,6 +114,7 @@ def finetune_command(
     loop = LoopOptions.of(
         default_loop(mode),
         epochs=epochs,
+        patience=patience,
         batch_size=batch_size,
         learning_rate=learning_rate,
         accumulate=accumulate,

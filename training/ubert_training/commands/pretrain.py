@@ -26,7 +26,6 @@ from ubert_training.commands.options import (
     ShardOptimizer,
     SplitFile,
     StateDim,
-    TrainableLayers,
     console,
     given,
     load_reviews,
@@ -38,7 +37,7 @@ from ubert_training.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.pretraining.masking import MaskingStrategy
-from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, pretrain
+from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers, pretrain
 from ubert_training.processes import speaks_for_all
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
@@ -68,7 +67,9 @@ def pretrain_command(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     encoder_learning_rate: EncoderLearningRate = None,
-    trainable_layers: TrainableLayers = None,
+    trainable_layers: Annotated[
+        int | None, typer.Option(help="Train only BERT's last layers; unset: 2 in the preset minilm, else all.")
+    ] = None,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
     checkpoint_seconds: CheckpointSeconds = 30.0,
@@ -109,7 +110,7 @@ def pretrain_command(
         masking=cast(MaskingStrategy, masking),
         beta=beta,
         device=cast(DeviceChoice, device),
-        trainable_layers=trainable_layers,
+        trainable_layers=default_trainable_layers(config.preset) if trainable_layers is None else trainable_layers,
         loop=loop,
         **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
     )

@@ -24,7 +24,7 @@ from ubert_training.processes import own_share, put_together
 from ubert_training.splits import Split
 
 EVALUATION_BATCH = 64
-RIDGE_STRENGTHS = tuple(np.logspace(2, 7, 16))
+RIDGE_STRENGTHS = tuple(np.logspace(1, 7, 19))
 ID_EMBEDDINGS = ("model.user_query.embedding", "model.item_query.embedding")
 SHRUNK_ID_RATE = 0.01
 """Share of the learning rate for ``id_embeddings="shrunk"``: what pre-training gave them changes slowly."""
@@ -160,13 +160,14 @@ class FinetuningTask:
 
 
 def solve_prediction_layer(task: FinetuningTask) -> None:
-    """Start the prediction layer at the ridge regression over û and î; co-matching starts silent.
+    """Start co-matching as a plain comparison, and the prediction layer at the ridge regression over û, tᵘ, î and tⁱ.
 
     With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
-    pairs, where gradient steps from a random layer would spend the same pairs on noise first. û and î come from
-    pre-training; the co-matching layer does not, and has nothing to say before its first step.
+    pairs, where gradient steps from a random layer would spend the same pairs on noise first.
     """
-    layer = task.rating_model.head.prediction_layer
+    head = task.rating_model.head
+    head.co_matching.start_plain()
+    layer = head.prediction_layer
     inputs = np.zeros((len(task.training), layer.output.in_features))
     joined: list[Tensor] = []
     handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
@@ -177,15 +178,11 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
             inputs[index] = joined.pop().numpy()
     inputs = put_together(task.accelerator, inputs)
     rows = task.readable
-    dim = layer.output.in_features // 4
-    heard = np.r_[0:dim, 2 * dim : 3 * dim]  # û and î of [û; tᵘ; î; tⁱ]
-    inputs = inputs[:, heard]
     scaler = StandardScaler().fit(inputs[rows])
     ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs[rows]), task.targets.numpy()[rows])
     weight = ridge.coef_ / scaler.scale_
     with torch.no_grad():
-        layer.output.weight.zero_()
-        layer.output.weight[0, heard] = torch.from_numpy(weight).float()
+        layer.output.weight[0] = torch.from_numpy(weight).float()
         layer.output.bias.fill_(float(ridge.intercept_ - weight @ scaler.mean_))
 
 

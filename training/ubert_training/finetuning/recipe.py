@@ -9,7 +9,7 @@ from ubert_model.errors import ConfigError
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.loop import LoopOptions
-from ubert_training.pretraining.pretrain import PretrainOptions, default_loop
+from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers
 from ubert_training.stage import plain
 
 READ_BY_PRETRAINING = ("backbone", "pretrain_max_length", "state_dim", "dropout", "id_embeddings", "scale")
@@ -30,7 +30,7 @@ class Recipe:
         loop = LoopOptions.of(default_loop(name))
         return cls(
             config=preset(name).with_options(scale=scale),
-            pretraining=PretrainOptions(loop=loop),
+            pretraining=PretrainOptions(loop=loop, trainable_layers=default_trainable_layers(name)),
             finetuning=FinetuneOptions(),
         )
 

@@ -49,6 +49,11 @@ def default_loop(preset: str) -> Mapping[str, Any]:
     return PAPER_LOOP if preset == "paper" else SMALL_LOOP
 
 
+def default_trainable_layers(preset: str) -> int | None:
+    """How many of BERT's last layers pre-training changes by preset: all (None) in the paper."""
+    return 2 if preset == "minilm" else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions:
     """What to pre-train on and with which objective. ``beta`` weighs task 2 (Eq. 9; the paper's is 3)."""
