@@ -79,7 +79,9 @@ def finetune(
         with accelerator.main_process_first():
             bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
     if pretrained is None:
-        start_projection(model.review_encoder, tokens, split.train, bank, accelerator.device, options.loop.seed)
+        start_projection(
+            model.review_encoder, tokens, split.train, table.user, bank, accelerator.device, options.loop.seed
+        )
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
     known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config, elsewhere)
     task = FinetuningTask(model, source, known, split, options, accelerator)

@@ -122,7 +122,8 @@ def pretrain(
     masker = Masker(tokenizer, lexicon.words, options.masking)
     user_rows = np.where(np.isin(rows, split.rows), UNKNOWN, [identities.users.row(table.user[row]) for row in rows])
     task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator)
-    start_projection(encoder, task.tokens, task.training_rows, None, accelerator.device, options.loop.seed)
+    writers = [table.user[row] for row in rows.tolist()]
+    start_projection(encoder, task.tokens, task.training_rows, writers, None, accelerator.device, options.loop.seed)
     position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, backbone.tokenizer_json, identities)
