@@ -43,8 +43,19 @@ class Trial:
 
 
 SMALL_STATES = MappingProxyType({"tokens_a_row": 4, "match_pooling": "mean"})
+LONG_HISTORIES = MappingProxyType(
+    {
+        "tokens_a_row": 16,
+        "match_pooling": "mean",
+        "max_reviews": 40,
+        "state_dim": 128,
+        "dropout": 0.0,
+    }
+)
+"""Where ratings follow from what is said: many reviews a side, a row a sentence (README, Where text decides)."""
 TRIALS = (
     Trial(name="no pre-training, 4 tokens a row, mean pooling", pretrained=False, model=SMALL_STATES),
+    Trial(name="no pre-training, long histories, a row a sentence", pretrained=False, model=LONG_HISTORIES),
     Trial(name="no pre-training", pretrained=False),
     Trial(name="4 tokens a row, mean pooling", model=SMALL_STATES),
     Trial(name="state dimension 32", model={"state_dim": 32}),
