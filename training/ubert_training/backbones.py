@@ -104,7 +104,7 @@ def _random_tiny() -> Backbone:
 def freeze_all_but_last(bert: BertModel, trainable_layers: int | None) -> None:
     """Leave only the last layers trainable; None trains everything, 0 nothing.
 
-    What is frozen draws no dropout: noise where nothing learns to bear it, and on a CPU a tenth of a step.
+    What is frozen draws no dropout: noise where nothing learns to bear it, and slow to draw on a CPU.
 
     Raises ``ConfigError`` for more layers than there are.
     """

@@ -59,6 +59,8 @@ class LoopOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
+        if self.patience is not None:
+            require(self.patience >= 1, "patience", self.patience, "use 1 or more epochs, or none")
         if self.pieces is not None:
             most = self.batch_size
             require(1 <= self.pieces <= most, "pieces", self.pieces, f"use 1 to {most}, the batch size")

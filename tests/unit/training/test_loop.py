@@ -147,3 +147,8 @@ def test_a_gain_within_its_noise_is_no_improvement() -> None:
 def test_options_that_cannot_train_are_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} = 0"):
         replace(OPTIONS, **{name: 0})
+
+
+def test_patience_for_no_epoch_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"patience = 0: use 1 or more epochs"):
+        replace(OPTIONS, patience=0)
