@@ -9,7 +9,8 @@ from typing import Any
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import pretrain
+from ubert_training.pretraining.pretrain import KIND as PRETRAIN
+from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import fingerprint_of
@@ -38,18 +39,11 @@ class Workplace:
 
     def pretrained(self, job: Job) -> Path | None:
         """The directory of the job's pre-trained model, trained or not; None where its recipe has none."""
-        options = job.recipe.pretraining
-        if options is None:
+        recipe = job.recipe
+        if recipe.pretraining is None:
             return None
-        inputs = {
-            "table": job.table.fingerprint,
-            "marks": job.marks,
-            "split": job.split.digests(job.table),
-            "config": job.recipe.pretraining_config,
-            "options": options,
-            "lexicon": self.lexicon.digest,
-        }
-        return self.directory / "pretrained" / fingerprint_of("pretrain", inputs)
+        inputs = pretraining_inputs(job.table, job.split, recipe.pretraining_config, self.lexicon, recipe.pretraining)
+        return self.directory / "pretrained" / fingerprint_of(PRETRAIN, {**inputs, "marks": job.marks})
 
     def states(self, job: Job) -> Path:
         """Where the states of the job's encoder lie: without pre-training, one place for all splits and seeds."""

@@ -253,6 +253,16 @@ def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: P
     assert pretrained(UBERT, seed=1) != pretrained(UBERT)
 
 
+def test_folds_share_pre_training_in_other_domains_and_no_other(tmp_path: Path) -> None:
+    folds = make_folds(TABLE, target_rows(TABLE, ["domain-0"]), "folds", 3, tmp_path)
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    for corpus, places in (("other-domains", 1), ("target", len(folds)), ("both", len(folds))):
+        recipe = Recipe.of_preset("tiny", RatingScale()).varied(pretraining={"corpus": corpus})
+        measured = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workplace=workplace)
+        assert len({workplace.pretrained(measured.job(fold, 0)) for fold in folds}) == places
+        assert len({workplace.states(measured.job(fold, 0)) for fold in folds}) == places
+
+
 def test_variants_that_change_nothing_of_the_recipe_are_left_out(tmp_path: Path) -> None:
     workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     whole = Recipe.of_preset("tiny", RatingScale())

@@ -25,8 +25,9 @@ def pretraining_rows(
     """Tp: reviews that users of the target wrote in other domains, or the target's own training part, or both.
 
     Left out are the target's validation and test pairs, and any review with the text of one by the same user
-    (a review copied to another item would give the answer away). ``fraction`` keeps that share, drawn by seed.
-    Raises ``InputError`` if nothing is left.
+    (a review copied to another item would give the answer away); in other domains, with the text of any review of the
+    target by the same user, so that what is read there is the same for every split. ``fraction`` keeps that share,
+    drawn by seed. Raises ``InputError`` if nothing is left.
     """
     require(0 < fraction <= 1, "fraction", fraction, "use a share of the reviews above 0, at most 1")
     in_target = np.zeros(len(table), dtype=bool)
@@ -40,10 +41,14 @@ def pretraining_rows(
         "target": trained,
         "both": (~in_target & of_target_user) | trained,
     }[corpus]
-    held_out = np.concatenate([split.validation, split.test]).tolist()
-    answers = {(table.user[row], table.text[row]) for row in held_out if table.text[row].strip()}
+    answers = _written(table, np.concatenate([split.validation, split.test]))
+    in_target_too = _written(table, split.rows)
     rows = np.array(
-        [row for row in np.flatnonzero(wanted).tolist() if (table.user[row], table.text[row]) not in answers],
+        [
+            row
+            for row in np.flatnonzero(wanted).tolist()
+            if (table.user[row], table.text[row]) not in (answers if trained[row] else in_target_too)
+        ],
         dtype=np.int64,
     )
     if not len(rows):
@@ -53,3 +58,8 @@ def pretraining_rows(
         )
     kept = np.random.default_rng([seed, 7]).permutation(rows)[: max(1, round(fraction * len(rows)))]
     return np.sort(kept)
+
+
+def _written(table: ReviewTable, rows: NDArray[np.int64]) -> set[tuple[str, str]]:
+    """User and text of the reviews that have one."""
+    return {(table.user[row], table.text[row]) for row in rows.tolist() if table.text[row].strip()}

@@ -89,18 +89,8 @@ def pretrain(
 
     Raises ``InputError`` or ``ConfigError`` on what cannot be trained, ``DeviceUnavailableError`` without the device.
     """
-    rows = pretraining_rows(table, split, options.corpus, fraction=options.fraction, seed=options.loop.seed)
-    stage = Stage(
-        directory,
-        KIND,
-        {
-            "table": table.fingerprint,
-            "reviews": digest_of(table.review_id[row] for row in rows.tolist()),
-            "config": config,
-            "options": options,
-            "lexicon": lexicon.digest,
-        },
-    )
+    rows = _rows_read(table, split, options)
+    stage = Stage(directory, KIND, pretraining_inputs(table, split, config, lexicon, options))
     accelerator = make_accelerator(options.device)
     with accelerator.main_process_first():
         finished = stage.open(force=force)
@@ -141,6 +131,27 @@ def pretrain(
         discard_checkpoint(directory)
     accelerator.wait_for_everyone()
     return directory
+
+
+def pretraining_inputs(
+    table: ReviewTable, split: Split, config: ModelConfig, lexicon: Lexicon, options: PretrainOptions
+) -> dict[str, Any]:
+    """All that determines a pre-trained model. Of the split only what is read and what the target is: splits that agree
+    in both, such as folds of one target after pre-training in other domains, have one pre-trained model.
+    """
+    read, target = _rows_read(table, split, options), np.sort(split.rows)
+    return {
+        "table": table.fingerprint,
+        "reviews": digest_of(table.review_id[row] for row in read.tolist()),
+        "target": digest_of(table.review_id[row] for row in target.tolist()),
+        "config": config,
+        "options": options,
+        "lexicon": lexicon.digest,
+    }
+
+
+def _rows_read(table: ReviewTable, split: Split, options: PretrainOptions) -> NDArray[np.int64]:
+    return pretraining_rows(table, split, options.corpus, fraction=options.fraction, seed=options.loop.seed)
 
 
 class PretrainingTask:
