@@ -30,6 +30,7 @@ from ubert_training.accuracy.variants import (
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.cli import make_app
 from ubert_training.finetuning.recipe import Recipe
+from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.workplace import Workplace
 
