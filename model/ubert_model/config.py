@@ -78,7 +78,7 @@ class ModelConfig:
     rating_base: RatingBase = "none"
     """``leave_one_out_bias``: the network predicts what is left above the user's and the item's mean ratings."""
     history_ratings: bool = False
-    """The rating of a history review is added to its states, along one learned direction."""
+    """How far each history rating lies above the bias model's expectation is aligned as the texts are (Eq. 12)."""
     id_embeddings: IdEmbeddings = "free"
     """``shrunk``: fine-tuning keeps user and item embeddings near their start; ``none``: identities unknown."""
 
@@ -98,6 +98,12 @@ class ModelConfig:
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
         if self.state_dim is not None:
             require(self.state_dim >= 1, "state_dim", self.state_dim, "use a positive dimension, or none")
+        require(
+            self.above_bias or not self.history_ratings,
+            "history_ratings",
+            self.history_ratings,
+            "choose rating_base = leave_one_out_bias with it: it needs a bias model to tell what a rating adds to",
+        )
         require(1 <= self.tokens_a_row <= 64, "tokens_a_row", self.tokens_a_row, "use 1 to 64 tokens")
         choices = {"rating_base": RatingBase, "id_embeddings": IdEmbeddings, "match_pooling": MatchPooling}
         for name, kind in choices.items():

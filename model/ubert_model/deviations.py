@@ -117,13 +117,17 @@ class SideDeviations:
 
         ``mean`` replaces the one over all known ratings where the target review has to leave it, too.
         """
+        above_usual = self.above_usual(ratings, mean)
+        return RatingSums(count=len(above_usual), above_usual=sum(above_usual))
+
+    def above_usual(self, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> list[float]:
+        """How far each rating lies above what is usual for its counterpart; ``mean`` as for :meth:`sum_up`."""
         centre = self.mean if mean is None else mean
-        count, above_usual = 0, 0.0
+        above: list[float] = []
         for counterpart, rating in ratings:
             total_share, count_share = self.usual[self._counterparts.row(counterpart)]
-            count += 1
-            above_usual += self.curve(rating) - float(total_share) - (1.0 - float(count_share)) * centre
-        return RatingSums(count=count, above_usual=above_usual)
+            above.append(self.curve(rating) - float(total_share) - (1.0 - float(count_share)) * centre)
+        return above
 
 
 class ElsewhereRatings:
@@ -199,6 +203,21 @@ class UsualDeviations:
         """Sums over an item's reviews; ``mean`` likewise."""
         return self.item.sum_up(((one.user, one.rating) for one in reviews), mean)
 
+    def residuals_of_user(
+        self, reviews: Iterable[ReviewEntry], bias: ArrayLike, mean: float | None = None
+    ) -> NDArray[np.float32]:
+        """How far each of a user's ratings lies above what the bias model expects: (R,), in stars.
+
+        ``bias``: the user's, by the history that the reviews are of; what is usual for each item is taken off, too.
+        """
+        return _above(self.user.above_usual(((one.item, one.rating) for one in reviews), mean), bias)
+
+    def residuals_of_item(
+        self, reviews: Iterable[ReviewEntry], bias: ArrayLike, mean: float | None = None
+    ) -> NDArray[np.float32]:
+        """The same of an item's ratings, by the item's bias and what is usual for each user."""
+        return _above(self.item.above_usual(((one.user, one.rating) for one in reviews), mean), bias)
+
     def save(self, path: Path) -> None:
         """Write the tables; the curves and means are the bias model's."""
         save_file({"users": self.item.usual, "items": self.user.usual, "elsewhere": self.elsewhere.sums}, path)
@@ -222,3 +241,7 @@ class UsualDeviations:
             SideDeviations(item.curve, item.mean, user_ids, users),
             ElsewhereRatings(user_ids, elsewhere),
         )
+
+
+def _above(above_usual: Sequence[float], bias: ArrayLike) -> NDArray[np.float32]:
+    return (np.asarray(above_usual, dtype=np.float64) - np.asarray(bias, dtype=np.float64)).astype(np.float32)

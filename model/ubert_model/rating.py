@@ -89,10 +89,3 @@ def stored_rating(rating: float, scale: RatingScale) -> float:
     if not scale.lowest <= rating <= scale.highest:
         raise InputError(f"rating {rating:g} is outside the scale {scale} of the bundle")
     return float(np.float32(rating))
-
-
-def rating_offsets(ratings: ArrayLike, scale: RatingScale) -> NDArray[np.float32]:
-    """Ratings of history reviews as model inputs: −1 at the scale's minimum, +1 at its maximum."""
-    centre = (scale.lowest + scale.highest) / 2
-    half = (scale.highest - scale.lowest) / 2
-    return ((np.asarray(ratings, dtype=np.float64) - centre) / half).astype(np.float32)

@@ -82,6 +82,7 @@ class Setup:
             codec=bundle.codec(codec),
             config=manifest.config,
             usual=bundle.deviations,
+            bias=manifest.bias,
             max_bytes=max_bytes,
             max_lag_s=lag,
         )

@@ -37,6 +37,7 @@ from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.deviations import UsualDeviations
 from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.co_matching import Matches
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.states import FloatMatrix, ReviewEntry
@@ -84,8 +85,12 @@ class Kept:
         usual = UsualDeviations.of(
             [], curves=(USER_CURVE, ITEM_CURVE), user_ids=self.identities.users, item_ids=self.identities.items
         )
-        self._of_user = {user: ReviewList.of_user(user, reviews, usual, config) for user, reviews in of_user.items()}
-        self._of_item = {item: ReviewList.of_item(item, reviews, usual, config) for item, reviews in of_item.items()}
+        self._of_user = {
+            user: ReviewList.of_user(user, reviews, usual, BIAS, config) for user, reviews in of_user.items()
+        }
+        self._of_item = {
+            item: ReviewList.of_item(item, reviews, usual, BIAS, config) for item, reviews in of_item.items()
+        }
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))
         self._states = {
             review.review_id: pool[start : start + review.tokens]
@@ -211,10 +216,11 @@ def real_rows(texts: Sequence[str]) -> FloatMatrix:
 
 
 def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Eq. 11–14 as the paper writes them, for one pair without padding: the yardstick."""
+    """Eq. 11–14 as the paper writes them, for one pair without padding: the yardstick. Ratings aligned beside it."""
     head = scorer.head
     domain = scorer.domain_embedding(inputs["domain"])
-    sides = [head.rated(inputs[f"{side}_states"], inputs[f"{side}_offsets"]) for side in ("user", "item")]
+    sides = [inputs[f"{side}_states"] for side in ("user", "item")]
+    residuals = [inputs[f"{side}_residuals"] for side in ("user", "item")]
     user_query, item_query = (
         scorer.user_query(inputs["user"], domain),
         scorer.item_query(inputs["item"], domain),
@@ -223,11 +229,13 @@ def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
         head.user_encoder(user_query, sides[0], inputs["user_mask"]),
         head.item_encoder(item_query, sides[1], inputs["item_mask"]),
     )
-    matches = []
-    for states, others in (sides, sides[::-1]):
-        aligned = (states @ others.mT / states.shape[-1] ** 0.5).softmax(-1) @ others
-        matches.append(torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1))).amax(1))
-    return head.prediction_layer(representations[0], matches[0], representations[1], matches[1])
+    vectors, ratings = [], []
+    for states, others, given in ((*sides, residuals[1]), (*sides[::-1], residuals[0])):
+        weights = (states @ others.mT / states.shape[-1] ** 0.5).softmax(-1)
+        aligned = weights @ others
+        vectors.append(torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1))).amax(1))
+        ratings.append((weights @ given.unsqueeze(-1)).squeeze(-1).mean(1))
+    return head.prediction_layer(*representations, Matches(*vectors, *ratings))
 
 
 def needed(inputs: Sequence[Mapping[str, Tensor]], dim: int) -> float:

@@ -213,6 +213,7 @@ class Service:
             codec=self._codec,
             config=CONFIG,
             usual=self._usual,
+            bias=self._manifest.bias,
             max_bytes=ROOM_FOR_ALL,
             max_lag_s=0.5,
         )

@@ -60,6 +60,7 @@ def engine_over(
             codec=tiny.bundle.codec(codec),
             config=tiny.bundle.manifest.config,
             usual=tiny.bundle.deviations,
+            bias=tiny.bundle.manifest.bias,
             max_bytes=resident_bytes,
         ),
         runtime=runtime,

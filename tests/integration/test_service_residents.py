@@ -75,6 +75,7 @@ class Replica:
             codec=self.tiny.bundle.codec("fp32"),
             config=manifest.config,
             usual=self.tiny.bundle.deviations,
+            bias=manifest.bias,
             max_bytes=self.max_bytes,
             max_lag_s=LAG_S,
             clock=self.clock,

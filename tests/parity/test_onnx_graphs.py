@@ -34,10 +34,10 @@ SCORER_INPUTS = (
     "item",
     "domain",
     "user_states",
-    "user_offsets",
+    "user_residuals",
     "user_mask",
     "item_states",
-    "item_offsets",
+    "item_residuals",
     "item_mask",
 )
 
@@ -92,7 +92,7 @@ def scorer_inputs(user_side: Side, item_side: Side, seed: int) -> dict[str, torc
     )
     tensors = [*(torch.from_numpy(row) for row in rows)]
     for side in (user_side, item_side):
-        tensors += [side.states, side.offsets, side.mask]
+        tensors += [side.states, side.residuals, side.mask]
     return dict(zip(SCORER_INPUTS, tensors, strict=True))
 
 

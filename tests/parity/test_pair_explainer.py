@@ -36,10 +36,10 @@ def inputs_of(model: RatingModel, user_lengths: list[list[int]], item_lengths: l
             for name, rows in (("user", USERS), ("item", ITEMS), ("domain", DOMAINS))
         },
         "user_states": users.states,
-        "user_offsets": users.offsets,
+        "user_residuals": users.residuals,
         "user_mask": users.mask,
         "item_states": items.states,
-        "item_offsets": items.offsets,
+        "item_residuals": items.residuals,
         "item_mask": items.mask,
     }
 
@@ -66,6 +66,7 @@ def test_a_token_contributes_what_the_output_loses_where_nothing_takes_its_place
         parts, output = PairExplainer(model)(**inputs), model(**inputs)
         kept = weight.clone()
         weight[:, model.dim : 2 * model.dim] = 0
+        weight[:, 4 * model.dim + 1 :] = 0  # the user's rating, aligned to the item's row
         without = model(**inputs)
         weight.copy_(kept)
     assert parts.user_contributions.sum() != 0
@@ -93,10 +94,7 @@ def test_the_attention_is_that_of_eq_12(model: RatingModel) -> None:
     inputs = inputs_of(model, *LENGTHS["one pair"])
     with torch.no_grad():
         parts = PairExplainer(model)(**inputs)
-        sides = [
-            model.head.rated(inputs[f"{side}_states"], inputs[f"{side}_offsets"])[0][inputs[f"{side}_mask"][0]]
-            for side in ("user", "item")
-        ]
+        sides = [inputs[f"{side}_states"][0][inputs[f"{side}_mask"][0]] for side in ("user", "item")]
     user, item = (side.double().numpy() for side in sides)
     scores = user @ item.T / np.sqrt(model.dim)
     found = parts.user_attention[0][inputs["user_mask"][0]][:, inputs["item_mask"][0]]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from reference.layers import part
-from reference.rating_prediction import co_matching, eq15_mean_squared_error, prediction, rating_forward
+from reference.rating_prediction import aligned_rating, co_matching, eq15_mean_squared_error, prediction, rating_forward
 from support.closeness import assert_equals_reference
 from support.random_models import DOMAINS, ITEMS, USERS, random_side, randomized, rating_model, weights_of
 from ubert_model.config import MatchPooling
-from ubert_model.nn.co_matching import CoMatching
+from ubert_model.nn.co_matching import CoMatching, Matches
 from ubert_model.nn.prediction_layer import PredictionLayer
 from ubert_training.objectives import rating_loss
 
@@ -45,21 +45,32 @@ def test_co_matching_equals_eq_12_to_14_pair_by_pair(
     weights = weights_of(layer)
     user_lengths, item_lengths = lengths
     user, item = random_side(user_lengths, dim, seed=7), random_side(item_lengths, dim, seed=8)
-    user_match, item_match = layer(user.states, user.mask, item.states, item.mask)
+    found = layer(user.states, user.residuals, user.mask, item.states, item.residuals, item.mask)
     expected = [
         co_matching(part(weights, "kernel"), user.real_states(b % len(user_lengths)), item.real_states(b), pooling)
         for b in range(len(item_lengths))
     ]
-    assert_equals_reference(user_match, [user_vector for user_vector, _ in expected])
-    assert_equals_reference(item_match, [item_vector for _, item_vector in expected])
+    assert_equals_reference(found.user, [user_vector for user_vector, _ in expected])
+    assert_equals_reference(found.item, [item_vector for _, item_vector in expected])
+    sides = [(b % len(user_lengths), b) for b in range(len(item_lengths))]
+    users, items = ([side.real_states(pair[place]) for pair in sides] for place, side in enumerate((user, item)))
+    of_users, of_items = ([side.real_residuals(pair[n]) for pair in sides] for n, side in enumerate((user, item)))
+    assert_equals_reference(found.user_rating, list(map(aligned_rating, users, items, of_items)))
+    assert_equals_reference(found.item_rating, list(map(aligned_rating, items, users, of_users)))
 
 
-def test_prediction_layer_is_linear_in_the_four_vectors_in_the_papers_order() -> None:
-    layer = randomized(PredictionLayer(8, 4.0, dropout=0.1))
-    vectors = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(9))
+@pytest.mark.parametrize("ratings", [False, True])
+def test_prediction_layer_is_linear_in_the_four_vectors_in_the_papers_order(ratings: bool) -> None:
+    layer = randomized(PredictionLayer(8, 4.0, dropout=0.1, ratings=ratings))
+    generator = torch.Generator().manual_seed(9)
+    user, user_match, item, item_match = vectors = torch.randn(4, 3, 8, generator=generator)
+    aligned = torch.randn(2, 3, generator=generator)
     weights = part(weights_of(layer), "output")
-    expected = [prediction(weights, *vectors[:, b].double().numpy()) for b in range(3)]
-    assert_equals_reference(layer(*vectors), expected)
+    expected = [
+        prediction(weights, *vectors[:, b].double().numpy(), aligned[:, b].double().numpy() if ratings else ())
+        for b in range(3)
+    ]
+    assert_equals_reference(layer(user, item, Matches(user_match, item_match, *aligned)), expected)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -79,10 +90,10 @@ def test_rating_model_equals_figure_3_pair_by_pair(lengths: tuple[Lengths, Lengt
             torch.from_numpy(items),
             torch.from_numpy(domains),
             user_side.states,
-            user_side.offsets,
+            user_side.residuals,
             user_side.mask,
             item_side.states,
-            item_side.offsets,
+            item_side.residuals,
             item_side.mask,
         )
     knows_ids = options["id_embeddings"] != "none"

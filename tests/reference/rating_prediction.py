@@ -40,11 +40,25 @@ def co_matching(kernel: Weights, user_states: Array, item_states: Array, pooling
     return pool(user_matching), pool(item_matching)
 
 
+def aligned_rating(states: Array, other_states: Array, other_residuals: Array) -> float:
+    """Beyond the paper: the other side's residuals, aligned by Eq. 12 to each row, as a mean over the rows: (N, D),
+    (N′, D), (N′,) → stars. 0 if a side has no rows.
+    """
+    if not len(states) or not len(other_states):
+        return 0.0
+    return float(eq01_attention(states, other_states, other_residuals[:, None]).mean())
+
+
 def prediction(
-    output: Weights, user_representation: Array, user_match: Array, item_representation: Array, item_match: Array
+    output: Weights,
+    user_representation: Array,
+    user_match: Array,
+    item_representation: Array,
+    item_match: Array,
+    aligned_ratings: Sequence[float] = (),
 ) -> float:
-    """r′ = [û; tᵘ; î; tⁱ] W_f + b_f: four (D,) → stars."""
-    joined = np.concatenate([user_representation, user_match, item_representation, item_match])
+    """r′ = [û; tᵘ; î; tⁱ] W_f + b_f: four (D,) → stars; beyond the paper, two aligned ratings behind them."""
+    joined = np.concatenate([user_representation, user_match, item_representation, item_match, aligned_ratings])
     return float(linear(joined, output)[0])
 
 
@@ -53,14 +67,12 @@ def eq15_mean_squared_error(predicted_ratings: Sequence[float], ratings: Sequenc
     return sum((a - b) ** 2 for a, b in zip(predicted_ratings, ratings, strict=True)) / len(ratings)
 
 
-def rated_states(head: Weights, states: Array, offset: float) -> Array:
-    """Beyond the paper: one review's states with its rating offset added along the learned direction, if any."""
-    return states + offset * head["rating_direction"] if "rating_direction" in head else states
-
-
-def concatenated_reviews(head: Weights, reviews: Sequence[tuple[Array, float]], dim: int) -> Array:
-    """Ŝ = [Ŝ₁ | Ŝ₂ | …], the rows of all reviews: C times (states (L, D), rating offset) → (N, D)."""
-    return np.concatenate([np.zeros((0, dim)), *(rated_states(head, states, offset) for states, offset in reviews)])
+def concatenated_reviews(reviews: Sequence[tuple[Array, float]], dim: int) -> tuple[Array, Array]:
+    """Ŝ = [Ŝ₁ | Ŝ₂ | …], the rows of all reviews, and the residual of each row's review: C times (states (L, D),
+    residual) → (N, D), (N,).
+    """
+    states = np.concatenate([np.zeros((0, dim)), *(review for review, _ in reviews)])
+    return states, np.concatenate([np.zeros(0), *(np.full(len(review), residual) for review, residual in reviews)])
 
 
 def rating_forward(
@@ -72,7 +84,7 @@ def rating_forward(
     item_reviews: Sequence[tuple[Array, float]],
     match_pooling: str = "max",
 ) -> float:
-    """Figure 3 for one pair: embedding rows, and each side's reviews as (states (L, D), rating offset) → stars.
+    """Figure 3 for one pair: embedding rows, and each side's reviews as (states (L, D), residual) → stars.
 
     ``weights``: of a ``RatingModel``.
     """
@@ -80,13 +92,20 @@ def rating_forward(
     domain_embedding = weights["domain_embedding.weight"][domain]
     user_query = query(part(weights, "user_query.norm"), weights["user_query.embedding.weight"][user], domain_embedding)
     item_query = query(part(weights, "item_query.norm"), weights["item_query.embedding.weight"][item], domain_embedding)
-    user_states = concatenated_reviews(head, user_reviews, len(domain_embedding))
-    item_states = concatenated_reviews(head, item_reviews, len(domain_embedding))
+    user_states, user_residuals = concatenated_reviews(user_reviews, len(domain_embedding))
+    item_states, item_residuals = concatenated_reviews(item_reviews, len(domain_embedding))
     user_match, item_match = co_matching(part(head, "co_matching.kernel"), user_states, item_states, match_pooling)
+    output = part(head, "prediction_layer.output")
+    reads_ratings = output["weight"].shape[1] > 4 * len(domain_embedding)
+    aligned_ratings = [
+        aligned_rating(user_states, item_states, item_residuals),
+        aligned_rating(item_states, user_states, user_residuals),
+    ]
     return prediction(
-        part(head, "prediction_layer.output"),
+        output,
         eq11_representation(part(head, "user_encoder"), user_query, user_states),
         user_match,
         eq11_representation(part(head, "item_encoder"), item_query, item_states),
         item_match,
+        aligned_ratings if reads_ratings else (),
     )

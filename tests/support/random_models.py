@@ -31,7 +31,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def randomized(module: ModuleT, seed: int = 0, std: float = 0.3) -> ModuleT:
     """The module in evaluation mode with every parameter drawn anew.
 
-    Initial zeros and ones (biases, normalizations, the rating direction) would hide a term that is left out.
+    Initial zeros and ones (biases, normalizations) would hide a term that is left out.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -84,17 +84,21 @@ def pretraining_model(**options: Any) -> PretrainingModel:
 class Side:
     """One side of a batch: each entity's reviews as they are, and the tensors that a model reads.
 
-    ``reviews[b]`` lists (states (L, D), rating offset); the real rows of ``states[b]`` are theirs, in order.
+    ``reviews[b]`` lists (states (L, D), residual of the rating); the real rows of ``states[b]`` are theirs, in order.
     """
 
     reviews: list[list[tuple[NDArray[np.float64], float]]]
     states: Tensor  # (B, N, D)
-    offsets: Tensor  # (B, N)
+    residuals: Tensor  # (B, N)
     mask: Tensor  # (B, N)
 
     def real_states(self, index: int) -> NDArray[np.float64]:
         """All real rows of one entity, (N_b, D)."""
         return self.states[index][self.mask[index]].double().numpy()
+
+    def real_residuals(self, index: int) -> NDArray[np.float64]:
+        """The residual of each real row's review, (N_b,)."""
+        return self.residuals[index][self.mask[index]].double().numpy()
 
 
 def random_side(lengths: Sequence[Sequence[int]], dim: int, seed: int, spare_rows: int = 3) -> Side:
@@ -106,17 +110,17 @@ def random_side(lengths: Sequence[Sequence[int]], dim: int, seed: int, spare_row
     reviews = [[(random.normal(size=(length, dim)), random.uniform(-1, 1)) for length in each] for each in lengths]
     rows = max(1, max(sum(each) for each in lengths) + spare_rows)  # no tensor has a side without rows
     states = np.full((len(lengths), rows, dim), GARBAGE)
-    offsets = np.full((len(lengths), rows), GARBAGE)
+    residuals = np.full((len(lengths), rows), GARBAGE)
     mask = np.zeros((len(lengths), rows), dtype=bool)
     for index, each in enumerate(reviews):
         real = np.sort(random.choice(rows, size=sum(lengths[index]), replace=False))
         mask[index, real] = True
         if each:
             states[index, real] = np.concatenate([review for review, _ in each])
-            offsets[index, real] = np.repeat([offset for _, offset in each], lengths[index])
+            residuals[index, real] = np.repeat([residual for _, residual in each], lengths[index])
     return Side(
         reviews=reviews,
         states=torch.from_numpy(states).float(),
-        offsets=torch.from_numpy(offsets).float(),
+        residuals=torch.from_numpy(residuals).float(),
         mask=torch.from_numpy(mask),
     )

@@ -32,7 +32,7 @@ from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
-from ubert_model.rating import BiasModel, blend, rating_offsets
+from ubert_model.rating import BiasModel, blend
 from ubert_model.rating_curve import RatingCurve
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
 from ubert_training.export import export_encoder, export_explainer, export_scorer
@@ -209,7 +209,8 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
     user_reviews = without_item(corpus.of_user(user), item)
     item_reviews = without_user(corpus.of_item(item), user)
     usual = tiny.bundle.deviations
-    bias = BIAS.rate(stacked([usual.of_user(user, user_reviews)]), stacked([usual.of_item(item, item_reviews)]))
+    user_sums, item_sums = usual.of_user(user, user_reviews), usual.of_item(item, item_reviews)
+    bias = BIAS.rate(stacked([user_sums]), stacked([item_sums]))
     sides = [
         select_history(reviews, max_reviews=config.max_reviews, max_tokens=config.max_tokens)
         for reviews in (user_reviews, item_reviews)
@@ -218,14 +219,17 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
     if all(sides):
         rows = (identities.users.row(user), identities.items.row(item), identities.domain_row(item))
         inputs = [torch.tensor([row]) for row in rows]
-        for side in sides:
+        residuals = (
+            usual.residuals_of_user(sides[0], BIAS.user.bias(user_sums)),
+            usual.residuals_of_item(sides[1], BIAS.item.bias(item_sums)),
+        )
+        for side, of_reviews in zip(sides, residuals, strict=True):
             matrices = [corpus.states[review.review_id] for review in side]
             states = np.concatenate(matrices)
-            ratings = rating_offsets([review.rating for review in side], config.scale)
-            offsets = np.repeat(ratings, [len(matrix) for matrix in matrices])
+            of_rows = np.repeat(of_reviews, [len(matrix) for matrix in matrices])
             inputs += [
                 torch.from_numpy(states)[None],
-                torch.from_numpy(offsets)[None],
+                torch.from_numpy(of_rows)[None],
                 torch.ones(1, len(states), dtype=torch.bool),
             ]
         with torch.inference_mode():

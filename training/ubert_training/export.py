@@ -44,11 +44,11 @@ def export_scorer(model: PairScorer, path: Path) -> None:
     options ignore, so that one caller serves every model. The encoder's weights are not in the graph.
 
     Shape:
-        user (U,), item (B,), domain (B,) int64; user_states (U, Nu, D), item_states (B, Ni, D) float32; offsets
-        float32 and masks bool (U, Nu) and (B, Ni) → rating (B,): the network output. B, Nu and Ni ≥ 1 are free;
-        U is B, or 1 for a user that all items share.
+        user (U,), item (B,), domain (B,) int64; user_states (U, Nu, D), item_states (B, Ni, D) float32;
+        residuals float32 and masks bool (U, Nu) and (B, Ni) → rating (B,): the network output. B, Nu and Ni ≥ 1 are
+        free; U is B, or 1 for a user that all items share.
     """
-    broadcast = ("user", "user_states", "user_offsets", "user_mask")
+    broadcast = ("user", "user_states", "user_residuals", "user_mask")
     _write_graph(model, _pair_inputs(model.dim), ("rating",), path, broadcast=broadcast)
 
 
@@ -72,10 +72,10 @@ def _pair_inputs(dim: int) -> dict[str, tuple[Tensor, Axes]]:
         "item": (torch.zeros(B, dtype=torch.int64), pairs),
         "domain": (torch.zeros(B, dtype=torch.int64), pairs),
         "user_states": (torch.zeros(B, Nu, D), user_tokens),
-        "user_offsets": (torch.zeros(B, Nu), user_tokens),
+        "user_residuals": (torch.zeros(B, Nu), user_tokens),
         "user_mask": (torch.ones(B, Nu, dtype=torch.bool), user_tokens),
         "item_states": (torch.zeros(B, Ni, D), item_tokens),
-        "item_offsets": (torch.zeros(B, Ni), item_tokens),
+        "item_residuals": (torch.zeros(B, Ni), item_tokens),
         "item_mask": (torch.ones(B, Ni, dtype=torch.bool), item_tokens),
     }
 

@@ -34,7 +34,7 @@ def score_flops_per_core(bundle: Bundle) -> float:
     for side, entities in (("user", 1), ("item", PAIRS)):
         inputs[side] = np.zeros(entities, dtype=np.int64)
         inputs[f"{side}_states"] = draw.normal(size=(entities, config.max_tokens, dim)).astype(np.float32)
-        inputs[f"{side}_offsets"] = np.zeros((entities, config.max_tokens), dtype=np.float32)
+        inputs[f"{side}_residuals"] = np.zeros((entities, config.max_tokens), dtype=np.float32)
         inputs[f"{side}_mask"] = np.ones((entities, config.max_tokens), dtype=np.bool_)
     session.run(["rating"], inputs)  # warms up
     taken = statistics.median(_seconds(partial(session.run, ["rating"], inputs)) for _ in range(ROUNDS))

@@ -1,6 +1,7 @@
 """Figure 3, box *Review Co-Matching Layer*."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,23 @@ PLAIN_START = 0.3
 """ε of :meth:`CoMatching.start_plain`."""
 
 
+class Matches(NamedTuple):
+    """What co-matching makes of two sides: the match vectors tᵘ and tⁱ, (B, D) each, and the ratings that were aligned
+    to the user's rows and to the item's, (B,) each, in stars.
+    """
+
+    user: Tensor
+    item: Tensor
+    user_rating: Tensor
+    item_rating: Tensor
+
+
 class CoMatching(nn.Module):
     """The user's and the item's review tokens, aligned to each other, compared and pooled: Eq. 12–14.
 
-    ``pooling`` beyond the paper: ``mean`` over a side's rows, where Eq. 14 takes the maximum.
+    Beyond the paper: ``pooling`` may be the ``mean`` over a side's rows, where Eq. 14 takes the maximum. And ratings
+    are aligned as the texts are: where a user's row is aligned to what an item's reviews say of the same subject, it
+    is told as well how these reviews rated the item, above what the bias model expects of them (their *residuals*).
 
     What is rearranged is exact, and saves passes over the (Nu, Ni) scores and the (N, D) matches, which cost more
     than the products where D is small:
@@ -35,9 +49,9 @@ class CoMatching(nn.Module):
     The layer computes in the type of its own weights: ``layer.to(torch.bfloat16)`` where that is exact enough.
 
     Shape:
-        user_states: (B, Nu, D), user_mask: (B, Nu); item_states: (B, Ni, D), item_mask: (B, Ni).
-        Either side may have B = 1 and is then shared. Output: match vectors tᵘ and tⁱ, (B, D) each, in the type of
-        the states; zeros for a side without tokens.
+        user_states: (B, Nu, D), user_residuals and user_mask: (B, Nu); of the item: (B, Ni, D) and (B, Ni).
+        Either side may have B = 1 and is then shared. Output: in the type of the states; zeros for a side without
+        tokens.
     """
 
     def __init__(self, dim: int, pooling: MatchPooling = "max") -> None:
@@ -58,16 +72,25 @@ class CoMatching(nn.Module):
             self.kernel.bias.zero_()
 
     def forward(
-        self, user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        user_states: Tensor,
+        user_residuals: Tensor,
+        user_mask: Tensor,
+        item_states: Tensor,
+        item_residuals: Tensor,
+        item_mask: Tensor,
+    ) -> Matches:
         outside = user_states.dtype
         user_states, item_states = user_states.to(self.kernel.weight.dtype), item_states.to(self.kernel.weight.dtype)
         scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
-        user_aligned = _aligned(scores, item_states, item_mask)  # (B, Nu, D)
-        item_aligned = _aligned(scores.mT, user_states, user_mask)  # (B, Ni, D)
-        user_match = self.pooled(self.compared(user_states, user_aligned), user_mask)
-        item_match = self.pooled(self.compared(item_states, item_aligned), item_mask)
-        return user_match.to(outside), item_match.to(outside)
+        user_aligned, user_rating = _aligned(scores, item_states, item_residuals, item_mask)  # (B, Nu, D), (B, Nu)
+        item_aligned, item_rating = _aligned(scores.mT, user_states, user_residuals, user_mask)  # (B, Ni, D), (B, Ni)
+        return Matches(
+            user=self.pooled(self.compared(user_states, user_aligned), user_mask).to(outside),
+            item=self.pooled(self.compared(item_states, item_aligned), item_mask).to(outside),
+            user_rating=row_mean(user_rating, user_mask).to(outside),
+            item_rating=row_mean(item_rating, item_mask).to(outside),
+        )
 
     def compared(self, states: Tensor, aligned: Tensor) -> Tensor:
         """[S−D; S∘D] W_M, Eq. 13 before b_M and tanh: (B, N, D) each."""
@@ -112,7 +135,20 @@ def masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, i
     return users @ items.mT
 
 
-def _aligned(scores: Tensor, other_states: Tensor, other_mask: Tensor) -> Tensor:
-    """D = softmax(scores) S′, Eq. 12; zeros where the other side has no token (law 7): (B, N, N′) → (B, N, D)."""
+def row_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean over a side's real rows, 0 without any: (B, N) → (B,)."""
+    return values.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def _aligned(
+    scores: Tensor, other_states: Tensor, other_residuals: Tensor, other_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """D = softmax(scores) S′, Eq. 12, and the other side's residuals by the same weights; zeros where that side has no
+    token (law 7): (B, N, N′) → (B, N, D) and (B, N).
+
+    One product: the residuals are a further column of S′.
+    """
     nothing = ~other_mask.any(dim=1)  # (B,)
-    return (scores.softmax(dim=-1) @ other_states).masked_fill(nothing[:, None, None], 0.0)
+    values = torch.cat([other_states, other_residuals.to(other_states.dtype).unsqueeze(-1)], dim=-1)  # (B, N′, D + 1)
+    aligned = (scores.softmax(dim=-1) @ values).masked_fill(nothing[:, None, None], 0.0)  # (B, N, D + 1)
+    return aligned[..., :-1], aligned[..., -1]

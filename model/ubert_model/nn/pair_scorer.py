@@ -1,6 +1,5 @@
 """Figure 3 above the review encoder: identities and review states in, network output out. Needs torch alone."""
 
-import torch
 from torch import Tensor, nn
 
 from ubert_model.config import ModelConfig
@@ -22,42 +21,34 @@ class RatingHead(nn.Module):
         self.user_encoder = UserEncoder(dim, config.dropout)
         self.item_encoder = ItemEncoder(dim, config.dropout)
         self.co_matching = CoMatching(dim, config.match_pooling)
-        self.prediction_layer = PredictionLayer(dim, initial_output, config.dropout)
-        self.rating_direction: nn.Parameter | None = None
-        if config.history_ratings:
-            self.rating_direction = nn.Parameter(torch.zeros(dim))
-
-    def rated(self, states: Tensor, offsets: Tensor) -> Tensor:
-        """States with the rating of their review added along one direction: (B, N, D), (B, N) → (B, N, D)."""
-        if self.rating_direction is None:
-            return states
-        return states + offsets.unsqueeze(-1) * self.rating_direction
+        self.prediction_layer = PredictionLayer(dim, initial_output, config.dropout, ratings=config.history_ratings)
 
     def forward(
         self,
         user_query: Tensor,
         user_states: Tensor,
-        user_offsets: Tensor,
+        user_residuals: Tensor,
         user_mask: Tensor,
         item_query: Tensor,
         item_states: Tensor,
-        item_offsets: Tensor,
+        item_residuals: Tensor,
         item_mask: Tensor,
     ) -> Tensor:
         """Network output in stars: the rating r′, or what it adds to the bias model (``rating_base``).
 
         Shape:
-            queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); offsets and masks: (B, N). Output: (B,).
+            queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); residuals of each row's review, in stars, and masks: (B, N).
+            Output: (B,).
             The user side may have B = 1 and is then shared by all B items (``/rank``). N ≥ 1: a side without
             tokens is one masked row.
         """
-        user_states = self.rated(user_states, user_offsets)
-        item_states = self.rated(item_states, item_offsets)
         user_representation = self.user_encoder(user_query, user_states, user_mask)  # û (B, D)
         item_representation = self.item_encoder(item_query, item_states, item_mask)  # î (B, D)
-        user_match, item_match = self.co_matching(user_states, user_mask, item_states, item_mask)  # (B, D) each
+        matches = self.co_matching(
+            user_states, user_residuals, user_mask, item_states, item_residuals, item_mask
+        )  # (B, D) and (B,) each
         user_representation = user_representation.expand_as(item_representation)
-        return self.prediction_layer(user_representation, user_match, item_representation, item_match)  # type: ignore[no-any-return]
+        return self.prediction_layer(user_representation, item_representation, matches)  # type: ignore[no-any-return]
 
 
 class PairScorer(nn.Module):
@@ -91,26 +82,26 @@ class PairScorer(nn.Module):
         item: Tensor,
         domain: Tensor,
         user_states: Tensor,
-        user_offsets: Tensor,
+        user_residuals: Tensor,
         user_mask: Tensor,
         item_states: Tensor,
-        item_offsets: Tensor,
+        item_residuals: Tensor,
         item_mask: Tensor,
     ) -> Tensor:
         """Network output in stars (see :class:`RatingHead`).
 
         Shape:
-            user, item, domain: (B,) int64; states: (B, N, D), already projected; offsets, masks: (B, N).
+            user, item, domain: (B,) int64; states: (B, N, D), already projected; residuals, masks: (B, N).
             The user and its side may have B = 1 and are then shared by all items. Output: (B,).
         """
         domain_embedding = self.domain_embedding(domain)  # o (B, D)
         return self.head(  # type: ignore[no-any-return]
             self.user_query(user, domain_embedding),
             user_states,
-            user_offsets,
+            user_residuals,
             user_mask,
             self.item_query(item, domain_embedding),
             item_states,
-            item_offsets,
+            item_residuals,
             item_mask,
         )

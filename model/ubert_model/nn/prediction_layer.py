@@ -3,27 +3,31 @@
 import torch
 from torch import Tensor, nn
 
+from ubert_model.nn.co_matching import Matches
+
+ALIGNED_RATINGS = 2
+"""Numbers beside the four vectors, where the model reads ratings: aligned to the user's rows, and to the item's."""
+
 
 class PredictionLayer(nn.Module):
-    """[û; tᵘ; î; tⁱ] W_f + b_f.
+    """[û; tᵘ; î; tⁱ] W_f + b_f; with ``ratings``, beyond the paper, two aligned ratings stand behind the vectors.
 
     Shape:
-        four (B, D). Output: (B,), in stars.
+        representations û and î: (B, D); matches tᵘ and tⁱ: (B, D), ratings (B,). Output: (B,), in stars.
     """
 
-    def __init__(self, dim: int, initial_output: float, dropout: float) -> None:
+    def __init__(self, dim: int, initial_output: float, dropout: float, *, ratings: bool) -> None:
         super().__init__()
-        self.output = nn.Linear(4 * dim, 1)
+        self.ratings = ratings
+        self.output = nn.Linear(4 * dim + (ALIGNED_RATINGS if ratings else 0), 1)
         self.dropout = nn.Dropout(dropout)
         nn.init.normal_(self.output.weight, std=0.02)
         nn.init.constant_(self.output.bias, initial_output)
 
-    def forward(
-        self,
-        user_representation: Tensor,
-        user_match_vector: Tensor,
-        item_representation: Tensor,
-        item_match_vector: Tensor,
-    ) -> Tensor:
-        joined = torch.cat([user_representation, user_match_vector, item_representation, item_match_vector], dim=-1)
-        return self.output(self.dropout(joined)).squeeze(-1)  # type: ignore[no-any-return]
+    def forward(self, user_representation: Tensor, item_representation: Tensor, matches: Matches) -> Tensor:
+        vectors = torch.cat([user_representation, matches.user, item_representation, matches.item], dim=-1)
+        joined = self.dropout(vectors)
+        if self.ratings:
+            aligned = torch.stack([matches.user_rating, matches.item_rating], dim=-1)  # (B, 2)
+            joined = torch.cat([joined, aligned], dim=-1)
+        return self.output(joined).squeeze(-1)  # type: ignore[no-any-return]

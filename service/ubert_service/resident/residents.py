@@ -6,6 +6,7 @@ from typing import cast
 
 from ubert_model.config import ModelConfig
 from ubert_model.deviations import UsualDeviations
+from ubert_model.rating import BiasModel
 from ubert_model.states import (
     FloatMatrix,
     ReviewEntry,
@@ -49,6 +50,7 @@ class Residents:
         codec: StateCodec,
         config: ModelConfig,
         usual: UsualDeviations,
+        bias: BiasModel,
         max_bytes: int,
         max_lag_s: float = 0.0,
         telemetry: ResidentsTelemetry = SILENT,
@@ -59,6 +61,7 @@ class Residents:
         self._version = codec.namespace.version
         self._config = config
         self._usual = usual
+        self._bias = bias
         self._telemetry = telemetry
         self._clock = clock
         self._keeps = max_bytes > 0
@@ -176,11 +179,11 @@ class Residents:
         user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
         return [
             *(
-                ReviewList.of_user(user, reviews, self._usual, self._config)
+                ReviewList.of_user(user, reviews, self._usual, self._bias, self._config)
                 for user, reviews in zip(users, user_lists, strict=True)
             ),
             *(
-                ReviewList.of_item(item, reviews, self._usual, self._config)
+                ReviewList.of_item(item, reviews, self._usual, self._bias, self._config)
                 for item, reviews in zip(items, item_lists, strict=True)
             ),
         ]

@@ -8,10 +8,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.config import RatingScale
 from ubert_model.errors import StateError
-from ubert_model.rating import rating_offsets
 from ubert_model.states import FloatMatrix, ReviewEntry, StateCodec, StateStore
+
+Residuals = NDArray[np.float32]
+"""How far each of some ratings lies above what the bias model expects, in stars."""
 
 
 def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
@@ -42,23 +43,26 @@ def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchSide:
-    """One side of B entities: of each its reviews' states, (rows, D) each, and how far each rating is from the middle.
+    """One side of B entities: of each its reviews' states, (rows, D) each, and their ratings' residuals.
 
     Every entity has a review, and N is the most rows that one of them has. What follows is made when it is asked for:
     a runtime that keeps states on its device never asks for ``states``.
     """
 
     reviews: Sequence[Sequence[FloatMatrix]]
-    review_offsets: Sequence[NDArray[np.float32]]
+    review_residuals: Sequence[Residuals]
 
     @classmethod
     def of(
-        cls, histories: Sequence[Sequence[ReviewEntry]], states: Mapping[str, FloatMatrix], scale: RatingScale
+        cls,
+        histories: Sequence[Sequence[ReviewEntry]],
+        residuals: Sequence[Residuals],
+        states: Mapping[str, FloatMatrix],
     ) -> Self:
         """The side of some histories, whose states are all there."""
         return cls(
             reviews=[[states[review.review_id] for review in history] for history in histories],
-            review_offsets=[rating_offsets([review.rating for review in history], scale) for history in histories],
+            review_residuals=residuals,
         )
 
     @cached_property
@@ -80,12 +84,12 @@ class BatchSide:
         return padded
 
     @cached_property
-    def offsets(self) -> NDArray[np.float32]:
-        """Each row's offset, which is that of its review: (B, N)."""
+    def residuals(self) -> NDArray[np.float32]:
+        """Each row's residual, which is that of its review: (B, N)."""
         padded = np.zeros(self.mask.shape, dtype=np.float32)
-        columns = zip(self.reviews, self.review_offsets, self.lengths.tolist(), strict=True)
-        for row, (reviews, offsets, length) in enumerate(columns):
-            padded[row, :length] = np.repeat(offsets, [len(matrix) for matrix in reviews])
+        columns = zip(self.reviews, self.review_residuals, self.lengths.tolist(), strict=True)
+        for row, (reviews, residuals, length) in enumerate(columns):
+            padded[row, :length] = np.repeat(residuals, [len(matrix) for matrix in reviews])
         return padded
 
 
@@ -121,9 +125,9 @@ class ScorerBatch:
             "user": self.user,
             "item": self.item,
             "domain": self.domain,
-            "user_offsets": self.user_side.offsets,
+            "user_residuals": self.user_side.residuals,
             "user_mask": self.user_side.mask,
-            "item_offsets": self.item_side.offsets,
+            "item_residuals": self.item_side.residuals,
             "item_mask": self.item_side.mask,
         }
 

@@ -1,6 +1,6 @@
 """The scoring engine: pairs in, predictions out, whatever route or batch they come from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -154,15 +154,14 @@ class ScoringEngine:
 
     def batch(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> ScorerBatch:
         """The network's inputs for some pairs; a user side that all share is there once."""
-        scale = self._manifest.config.scale
         users = evidence[:1] if len({_user_side(one) for one in evidence}) == 1 else evidence
         items = [one.histories.pair.item for one in evidence]
         return ScorerBatch(
             user=np.array([self._identities.users.row(one.histories.pair.user) for one in users], dtype=np.int64),
             item=np.array([self._identities.items.row(item) for item in items], dtype=np.int64),
             domain=np.array([self._identities.domain_row(item) for item in items], dtype=np.int64),
-            user_side=BatchSide.of([one.user for one in users], states, scale),
-            item_side=BatchSide.of([one.item for one in evidence], states, scale),
+            user_side=BatchSide.of([one.user for one in users], [one.user_residuals for one in users], states),
+            item_side=BatchSide.of([one.item for one in evidence], [one.item_residuals for one in evidence], states),
         )
 
     def _prediction(self, evidence: Evidence, rating: float, low: float, high: float) -> Prediction:
@@ -202,6 +201,9 @@ def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[P
         yield together
 
 
-def _user_side(evidence: Evidence) -> tuple[str, ...]:
-    """What the network reads of the user: a user who has reviewed the candidate reads without that review."""
-    return (evidence.histories.pair.user, *(review.review_id for review in evidence.user))
+def _user_side(evidence: Evidence) -> Hashable:
+    """What the network reads of the user: a user who has reviewed the candidate reads without that review, and the
+    others' ratings are measured against a bias without it.
+    """
+    reviews = tuple(review.review_id for review in evidence.user)
+    return evidence.histories.pair.user, reviews, evidence.user_residuals.tobytes()

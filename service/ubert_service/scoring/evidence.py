@@ -1,11 +1,13 @@
 """What a pair's prediction can be made from, once it is known which states the store has."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ubert_model.states import FloatMatrix, ReviewEntry
-from ubert_service.scoring.histories import PairHistories
+from ubert_service.scoring.assembly import Residuals
+from ubert_service.scoring.histories import History, PairHistories
 
 Basis = Literal["full", "bias", "one_side", "mean"]
 Reason = Literal["user_without_reviews", "item_without_reviews", "user_states_missing", "item_states_missing"]
@@ -13,18 +15,22 @@ Reason = Literal["user_without_reviews", "item_without_reviews", "user_states_mi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A pair's histories, and of each side the selected reviews whose states were found."""
+    """A pair's histories, and of each side the selected reviews whose states were found, with the residuals of their
+    ratings.
+    """
 
     histories: PairHistories
     user: tuple[ReviewEntry, ...]
     item: tuple[ReviewEntry, ...]
+    user_residuals: Residuals
+    item_residuals: Residuals
 
     @classmethod
     def of(cls, histories: PairHistories, states: Mapping[str, FloatMatrix]) -> "Evidence":
+        user, user_residuals = _found(histories.user, states)
+        item, item_residuals = _found(histories.item, states)
         return cls(
-            histories=histories,
-            user=_found(histories.user.selected, states),
-            item=_found(histories.item.selected, states),
+            histories=histories, user=user, item=item, user_residuals=user_residuals, item_residuals=item_residuals
         )
 
     @property
@@ -56,6 +62,9 @@ class Evidence:
         return selected - len(self.user) - len(self.item)
 
 
-def _found(selected: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> tuple[ReviewEntry, ...]:
-    """Those with states; a state of no rows, where the list says there are some, counts as none."""
-    return tuple(review for review in selected if len(states.get(review.review_id, ())))
+def _found(history: History, states: Mapping[str, FloatMatrix]) -> tuple[tuple[ReviewEntry, ...], Residuals]:
+    """Those selected that have states; a state of no rows, where the list says there are some, counts as none."""
+    has_states = [len(states.get(review.review_id, ())) > 0 for review in history.selected]
+    if all(has_states):
+        return history.selected, history.residuals
+    return tuple(itertools.compress(history.selected, has_states)), history.residuals[has_states]

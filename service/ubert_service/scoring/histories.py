@@ -1,14 +1,18 @@
 """Which reviews the pairs of a request may read, from the store's review lists."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from numpy.typing import ArrayLike
+
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import RatingSums, UsualDeviations
+from ubert_model.deviations import RatingSums, SideBias, UsualDeviations
 from ubert_model.history import select_history, without_item, without_user
+from ubert_model.rating import BiasModel
 from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_service.scoring.assembly import Residuals
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +76,13 @@ _LINE_BYTES = 275
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
     """What a pair may know of one of its sides: how many ratings there are, what they sum up to, and the reviews whose
-    states it reads.
+    states it reads, with how far each of their ratings lies above what the bias model expects (0 for one without).
     """
 
     reviews: int
     sums: RatingSums
     selected: tuple[ReviewEntry, ...]
+    residuals: Residuals
 
     @property
     def is_rated(self) -> bool:
@@ -94,8 +99,22 @@ class PairHistories:
     item: History
 
 
-_Without = Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
-_SumUp = Callable[[str, Sequence[ReviewEntry]], RatingSums]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reckoning:
+    """What is done with reviews on one side: how a counterpart's are left out, and what their ratings come to."""
+
+    without: Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
+    sum_up: Callable[[str, Iterable[ReviewEntry]], RatingSums]
+    residuals: Callable[[Iterable[ReviewEntry], ArrayLike], Residuals]
+    bias: SideBias
+
+    @classmethod
+    def of_user(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
+        return cls(without=without_item, sum_up=usual.of_user, residuals=usual.residuals_of_user, bias=bias.user)
+
+    @classmethod
+    def of_item(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
+        return cls(without=without_user, sum_up=usual.of_item, residuals=usual.residuals_of_item, bias=bias.item)
 
 
 class ReviewList:
@@ -104,22 +123,20 @@ class ReviewList:
     Its history is one and the same for every counterpart that it shares no review with.
     """
 
-    __slots__ = ("_config", "_counterparts", "_entity", "_reviews", "_sum_up", "_unrated", "_without", "whole")
+    __slots__ = ("_config", "_counterparts", "_entity", "_reckoning", "_reviews", "_unrated", "whole")
 
     def __init__(
         self,
         entity: str,
         reviews: Sequence[ReviewEntry],
-        without: _Without,
-        sum_up: _SumUp,
+        reckoning: _Reckoning,
         counterparts: frozenset[str],
         config: ModelConfig,
         unrated: frozenset[str] = frozenset(),
     ) -> None:
         self._entity = entity
         self._reviews = reviews
-        self._without = without
-        self._sum_up = sum_up
+        self._reckoning = reckoning
         self._counterparts = counterparts
         self._config = config
         self._unrated = unrated
@@ -127,19 +144,25 @@ class ReviewList:
         """The history with every review."""
 
     @classmethod
-    def of_user(cls, user: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
-        return cls(user, reviews, without_item, usual.of_user, frozenset(review.item for review in reviews), config)
+    def of_user(
+        cls, user: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, bias: BiasModel, config: ModelConfig
+    ) -> Self:
+        items = frozenset(review.item for review in reviews)
+        return cls(user, reviews, _Reckoning.of_user(usual, bias), items, config)
 
     @classmethod
-    def of_item(cls, item: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, config: ModelConfig) -> Self:
-        return cls(item, reviews, without_user, usual.of_item, frozenset(review.user for review in reviews), config)
+    def of_item(
+        cls, item: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, bias: BiasModel, config: ModelConfig
+    ) -> Self:
+        users = frozenset(review.user for review in reviews)
+        return cls(item, reviews, _Reckoning.of_item(usual, bias), users, config)
 
     def read_by(self, reading: Reading) -> Self:
         """The list of those of its reviews that are read."""
         if reading.before is None and not reading.excluded:
             return self
         read = reading.of_store(self._reviews)
-        return type(self)(self._entity, read, self._without, self._sum_up, self._counterparts, self._config)
+        return type(self)(self._entity, read, self._reckoning, self._counterparts, self._config)
 
     def joined_by(self, brought: Sequence[ReviewEntry], unrated: frozenset[str]) -> Self:
         """The list with reviews that a request brings along; one that it holds already is not added again."""
@@ -149,8 +172,7 @@ class ReviewList:
         return type(self)(
             self._entity,
             [*added, *self._reviews],
-            self._without,
-            self._sum_up,
+            self._reckoning,
             counterparts,
             self._config,
             unrated,
@@ -164,7 +186,7 @@ class ReviewList:
 
     def apart_from(self, counterpart: str) -> Sequence[ReviewEntry]:
         """Its reviews, newest first, less what the counterpart shares (law 5)."""
-        return self._without(self._reviews, counterpart)
+        return self._reckoning.without(self._reviews, counterpart)
 
     @property
     def held_bytes(self) -> int:
@@ -178,7 +200,12 @@ class ReviewList:
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
         rated = [review for review in reviews if review.review_id not in self._unrated] if self._unrated else reviews
-        return History(reviews=len(rated), sums=self._sum_up(self._entity, rated), selected=tuple(selected))
+        reckoning = self._reckoning
+        sums = reckoning.sum_up(self._entity, rated)
+        residuals = reckoning.residuals(selected, reckoning.bias.bias(sums))
+        if self._unrated:
+            residuals[[review.review_id in self._unrated for review in selected]] = 0.0
+        return History(reviews=len(rated), sums=sums, selected=tuple(selected), residuals=residuals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,10 +108,10 @@ def _trial_side(rows: FloatMatrix, lengths: Sequence[int]) -> BatchSide:
     """Entities of these lengths, each of which reads the rows (R, D) from another one on, as reviews of one row."""
     starts = np.arange(len(lengths)) * (len(rows) // len(lengths))
     turned = [np.resize(np.roll(rows, -start, axis=0), (max(lengths), rows.shape[1])) for start in starts]
-    offsets = np.linspace(-1, 1, max(lengths), dtype=np.float32)
+    residuals = np.linspace(-1, 1, max(lengths), dtype=np.float32)
     return BatchSide(
         reviews=[list(states[:length, None]) for states, length in zip(turned, lengths, strict=True)],
-        review_offsets=[offsets[:length] for length in lengths],
+        review_residuals=[residuals[:length] for length in lengths],
     )
 
 

@@ -124,6 +124,7 @@ class ServedBundle:
             codec=self.codec,
             config=self.bundle.manifest.config,
             usual=self.bundle.deviations,
+            bias=self.bundle.manifest.bias,
             max_bytes=self.resident_bytes,
             max_lag_s=self.resident_lag_s,
             telemetry=self.telemetry,

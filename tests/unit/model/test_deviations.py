@@ -140,6 +140,22 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "deviations")
 
 
+def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_the_bias_of_its_own_side() -> None:
+    known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
+    usual = deviations_of(known)
+    mine = [review("w", "i", 4.0), review("w", "new", 1.0)]
+    sums = usual.of_user("w", mine, MEAN)
+    bias = SIDE.bias(sums)
+    alone = [usual.of_user("w", [one], MEAN).above_usual for one in mine]
+    found = usual.residuals_of_user(mine, bias, MEAN)
+    assert found.dtype == np.float32
+    assert found.tolist() == pytest.approx([float(above) - float(bias) for above in alone], abs=1e-6)
+    (of_item,) = usual.residuals_of_item([review("v", "new", 5.0)], 0.25)
+    expected = usual.of_item("new", [review("v", "new", 5.0)]).above_usual
+    assert of_item == pytest.approx(float(expected) - 0.25, abs=1e-6)
+    assert usual.residuals_of_item([], 0.0).shape == (0,)
+
+
 def test_strangers_share_no_deviation() -> None:
     known = [review("u", "i", 5.0)]
     sums = deviations_of(known).of_item("i", [review("stranger", "i", 5.0)], MEAN)

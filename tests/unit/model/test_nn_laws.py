@@ -1,5 +1,7 @@
 """Laws 3 and 7 for the modules: padding, order and neighbours never change an output; nothing becomes NaN."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from support.random_models import (
     MAX_POSITIONS,
     VOCABULARY,
+    Side,
     pretraining_model,
     random_side,
     randomized,
@@ -16,13 +19,13 @@ from support.random_models import (
     tiny_config,
 )
 from ubert_model.config import MatchPooling
-from ubert_model.nn.co_matching import PLAIN_START, CoMatching, masked_scores
+from ubert_model.nn.co_matching import PLAIN_START, CoMatching, Matches, masked_scores
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.states.pooling import pool_neighbours
 
 USER_LENGTHS = [[2, 3], [], [6], [1, 1]]
 ITEM_LENGTHS = [[4], [2, 5], [], [3]]
-SIDE_NAMES = ("states", "offsets", "mask")
+SIDE_NAMES = ("states", "residuals", "mask")
 
 
 def batch(model: RatingModel, user_lengths: list[list[int]], item_lengths: list[list[int]]) -> dict[str, Tensor]:
@@ -87,12 +90,18 @@ def test_the_order_of_rows_never_changes_a_rating(model: RatingModel, side: str)
     torch.testing.assert_close(rate(model, shuffled), rate(model, inputs), rtol=1e-5, atol=1e-5)
 
 
-def test_user_and_item_change_places_in_co_matching_with_their_match_vectors() -> None:
+def matches(layer: CoMatching, user: Side, item: Side) -> Matches:
+    found: Matches = layer(user.states, user.residuals, user.mask, item.states, item.residuals, item.mask)
+    return found
+
+
+def test_user_and_item_change_places_in_co_matching_with_their_matches() -> None:
     layer = randomized(CoMatching(8))
     user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
-    forward = layer(user.states, user.mask, item.states, item.mask)
-    backward = layer(item.states, item.mask, user.states, user.mask)
-    torch.testing.assert_close(forward, backward[::-1])
+    forward = matches(layer, user, item)
+    backward = matches(layer, item, user)
+    expected = Matches(backward.item, backward.user, backward.item_rating, backward.user_rating)
+    torch.testing.assert_close(forward, expected)
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
@@ -112,7 +121,7 @@ def test_co_matching_starts_as_the_difference_between_a_row_and_what_it_is_align
     aligned = scores.softmax(dim=-1) @ item.states
     plain = torch.tanh(PLAIN_START * (aligned - user.states)).masked_fill(~user.mask.unsqueeze(-1), 0.0)
     expected = plain.sum(dim=1) / user.mask.sum(dim=1, keepdim=True)
-    torch.testing.assert_close(layer(user.states, user.mask, item.states, item.mask)[0], expected)
+    torch.testing.assert_close(matches(layer, user, item).user, expected)
 
 
 @pytest.mark.parametrize("tokens_a_row", [1, 2, 3, 7])
@@ -126,12 +135,13 @@ def test_rows_pooled_in_training_are_those_that_the_store_keeps(tokens_a_row: in
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
-def test_a_side_without_tokens_has_a_match_vector_of_zeros(pooling: MatchPooling) -> None:
+def test_a_side_without_tokens_has_a_match_vector_of_zeros_and_no_rating(pooling: MatchPooling) -> None:
     layer = randomized(CoMatching(8, pooling))
     user, item = random_side([[]], 8, seed=4), random_side([[3]], 8, seed=5)
-    user_match, item_match = layer(user.states, user.mask, item.states, item.mask)
-    assert (user_match == 0).all()
-    assert item_match.abs().sum() > 0
+    found = matches(layer, user, item)
+    assert (found.user == 0).all()
+    assert found.item.abs().sum() > 0
+    assert (found.user_rating, found.item_rating) == (0, 0)
 
 
 EMPTINESS = {"user": ([[]], [[3]]), "item": ([[3]], [[]]), "both": ([[]], [[]]), "some": (USER_LENGTHS, ITEM_LENGTHS)}
@@ -193,7 +203,7 @@ def test_pretraining_on_a_batch_without_any_masked_token_has_no_token_logits() -
 def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_nothing_above_the_bias(
     rating_base: str, expected: float
 ) -> None:
-    config = tiny_config(rating_base=rating_base)
+    config = tiny_config(rating_base=rating_base, history_ratings=False)
     model = RatingModel(review_encoder(16), config, users=1, items=1, domains=1, mean_rating=4.2)
     assert model.head.prediction_layer.output.bias.item() == pytest.approx(expected)
 
@@ -202,5 +212,12 @@ def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_nothing_above_th
 def test_the_ratings_of_a_history_count_only_where_the_model_reads_them(history_ratings: bool) -> None:
     model = rating_model(history_ratings=history_ratings)
     inputs = batch(model, USER_LENGTHS, ITEM_LENGTHS)
-    opposite = {**inputs, "user_offsets": -inputs["user_offsets"]}
+    opposite = {**inputs, "user_residuals": -inputs["user_residuals"]}
     assert torch.equal(rate(model, inputs), rate(model, opposite)) is not history_ratings
+
+
+def test_ratings_that_lie_all_as_far_above_expectation_are_aligned_to_that_whatever_the_texts() -> None:
+    layer = randomized(CoMatching(8))
+    user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
+    found = matches(layer, user, replace(item, residuals=torch.full_like(item.residuals, 0.7)))
+    torch.testing.assert_close(found.user_rating, torch.full((2,), 0.7))

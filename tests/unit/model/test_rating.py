@@ -1,4 +1,4 @@
-"""From the network's output to a rating: bias, blend, clip and the offsets of history ratings."""
+"""From the network's output to a rating: bias, blend and clip."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ubert_model.config import RatingScale
 from ubert_model.deviations import RatingSums, SideBias
 from ubert_model.errors import InputError
-from ubert_model.rating import BiasModel, blend, rating_offsets, stored_rating
+from ubert_model.rating import BiasModel, blend, stored_rating
 from ubert_model.rating_curve import RatingCurve
 
 SCALE = RatingScale()
@@ -82,15 +82,6 @@ def test_a_network_that_rates_is_averaged_with_the_bias(bias: float, network: fl
 def test_a_network_above_the_bias_is_added_to_it(bias: float, above: float, weight: float) -> None:
     rating = blend(bias, above, weight=weight, above_bias=True, scale=SCALE).item()
     assert rating == pytest.approx(bias + weight * above)
-
-
-@given(lowest=st.floats(-10, 10), width=st.floats(0.5, 20), share=shares)
-def test_offsets_run_from_minus_one_to_one_over_any_scale(lowest: float, width: float, share: float) -> None:
-    scale = RatingScale(lowest=lowest, highest=lowest + width)
-    ratings = [lowest, lowest + share * width, lowest + width]
-    offsets = rating_offsets(ratings, scale)
-    assert offsets.dtype == np.float32
-    assert offsets.tolist() == pytest.approx([-1.0, 2 * share - 1, 1.0], abs=1e-5)
 
 
 @pytest.mark.parametrize("rating", [1.0, 4.3, 5.0])

@@ -23,7 +23,7 @@ def array_of(rows: int, value: float) -> FloatMatrix:
 
 def side_of(*entities: list[FloatMatrix]) -> BatchSide:
     return BatchSide(
-        reviews=entities, review_offsets=[np.zeros(len(reviews), dtype=np.float32) for reviews in entities]
+        reviews=entities, review_residuals=[np.zeros(len(reviews), dtype=np.float32) for reviews in entities]
     )
 
 

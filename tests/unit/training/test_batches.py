@@ -12,9 +12,9 @@ from support.small_corpus import small_table
 from ubert_model.config import ModelConfig, preset
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_model.rating_curve import RatingCurve
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
+from ubert_training.finetuning.bias_fit import fit_bias_model
 from ubert_training.finetuning.finetune import target_identities
 from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
 from ubert_training.finetuning.histories import KnownReviews
@@ -53,10 +53,10 @@ class Trained:
             mean_rating=3.0,
         ).eval()
         torch.nn.init.normal_(self.model.head.prediction_layer.output.weight)
-        torch.nn.init.normal_(self.model.head.rating_direction)
         known = KnownReviews(TABLE, SPLIT.train, self.tokens.row_counts(tokens_a_row), self.config)
-        curve = RatingCurve.of_rises(self.config.scale, [1.0])
-        self.histories = known.histories(SPLIT.test, known.usual(curve, curve))
+        ratings = TABLE.rating[SPLIT.train].astype(np.float64)
+        fitted = fit_bias_model(known, SPLIT.train, ratings, self.config.scale)
+        self.histories = known.histories(SPLIT.test, fitted.model, fitted.usual)
         starts = self.tokens.row_starts(tokens_a_row)
         states = np.zeros((starts[-1], 32), dtype=np.float32)
         for row in np.flatnonzero(self.tokens.lengths).tolist():

@@ -246,7 +246,7 @@ def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: P
         measured = MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace)
         return workplace.pretrained(measured.job(folds[0], seed))
 
-    assert pretrained(UBERT) == pretrained(UBERT, match_pooling="mean") == pretrained(UBERT, rating_base="none")
+    assert pretrained(UBERT) == pretrained(UBERT, match_pooling="mean") == pretrained(UBERT, history_ratings=False)
     assert pretrained("u-bert without pre-training") is None
     assert pretrained("no review text") is None
     places = [pretrained(name) for name, variant in VARIANT.items() if variant.pretrained]

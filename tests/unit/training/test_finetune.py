@@ -88,8 +88,10 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
     options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
     run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
     weights = load_model(run, "finetune").weights
-    heard = weights["head.prediction_layer.output.weight"].view(4, -1).abs().sum(dim=1)  # of û, tᵘ, î and tⁱ
+    vectors, ratings = weights["head.prediction_layer.output.weight"][0].split([4 * preset("tiny").state_dim, 2])
+    heard = vectors.view(4, -1).abs().sum(dim=1)  # of û, tᵘ, î and tⁱ
     assert (heard > 0).all()
+    assert (ratings != 0).all()
     kernel = weights["head.co_matching.kernel.weight"]
     torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
 

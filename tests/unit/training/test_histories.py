@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from support.small_corpus import small_table
 from ubert_model.config import preset
+from ubert_model.deviations import SideBias
+from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.histories import Histories, KnownReviews
@@ -29,7 +31,9 @@ def known_of(table: ReviewTable) -> KnownReviews:
 def histories_of(table: ReviewTable, pairs: np.ndarray) -> Histories:
     known = known_of(table)
     curve = RatingCurve.of_rises(CONFIG.scale, [0.5, 0.2, 1.0, 1.5])
-    return known.histories(pairs, known.usual(curve, curve))
+    usual = known.usual(curve, curve)
+    sides = (SideBias(curve=curve, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item))
+    return known.histories(pairs, BiasModel(mean=3.0, intercept=0.0, user=next(sides), item=next(sides)), usual)
 
 
 def bias_error(table: ReviewTable) -> float:
@@ -55,6 +59,9 @@ def test_the_target_rating_changes_nothing_that_its_prediction_reads(position: i
         for name in ("count", "above_usual"):
             read = [getattr(getattr(histories.sums, side), name) for histories in (before, after)]
             assert read[0] == pytest.approx(read[1], abs=1e-9), (side, name)
+        residuals = [getattr(histories, f"{side}_residuals")[0] for histories in (before, after)]
+        np.testing.assert_allclose(residuals[0], residuals[1], atol=1e-6)
+        assert len(residuals[0]) == len(getattr(before, f"{side}_rows")[0])
     assert row not in before.user_rows[0]
     assert row not in before.item_rows[0]
 

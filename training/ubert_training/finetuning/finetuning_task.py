@@ -73,10 +73,10 @@ def outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) ->
         batch.item,
         batch.domain,
         states[user.token_index],
-        user.offsets,
+        user.residuals,
         user.mask,
         states[item.token_index],
-        item.offsets,
+        item.residuals,
         item.mask,
     )
 
@@ -103,8 +103,8 @@ class FinetuningTask:
         ratings = source.table.rating.astype(np.float64)
         fitted = fit_bias_model(known, split.train, ratings[split.train], self.config.scale)
         self.bias, self.deviations = fitted.model, fitted.usual
-        self.training = known.histories(split.train, self.deviations)
-        self.validation = known.histories(split.validation, self.deviations)
+        self.training = known.histories(split.train, self.bias, self.deviations)
+        self.validation = known.histories(split.validation, self.bias, self.deviations)
         self.validation_ratings = ratings[split.validation]
         base = bias_ratings(self.bias, self.training.sums) if self.config.above_bias else np.zeros(len(self.training))
         self.targets = torch.from_numpy((ratings[split.train] - base).astype(np.float32))
@@ -160,7 +160,8 @@ class FinetuningTask:
 
 
 def solve_prediction_layer(task: FinetuningTask) -> None:
-    """Start co-matching as a plain comparison, and the prediction layer at the ridge regression over û, tᵘ, î and tⁱ.
+    """Start co-matching as a plain comparison, and the prediction layer at the ridge regression over all that it reads:
+    û, tᵘ, î, tⁱ and the aligned ratings.
 
     With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
     pairs, where gradient steps from a random layer would spend the same pairs on noise first.

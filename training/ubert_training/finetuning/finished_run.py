@@ -64,7 +64,9 @@ class FinishedRun:
         """Both sides of pairs that training has not read: what the training part says of them."""
         config = self.files.config
         rows = self.tokens.row_counts(config.tokens_a_row)
-        return KnownReviews(self.table, self.split.train, rows, config).histories(pairs, self.parts.deviations)
+        return KnownReviews(self.table, self.split.train, rows, config).histories(
+            pairs, self.parts.bias, self.parts.deviations
+        )
 
     def source(self, bank: StateBank) -> PairSource:
         """Batches of pairs over the states of a bank."""

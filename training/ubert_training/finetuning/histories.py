@@ -12,11 +12,13 @@ from ubert_model.config import ModelConfig
 from ubert_model.deviations import ElsewhereRatings, RatingSums, SideDeviations, UsualDeviations, stacked
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import IdTable
+from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
 from ubert_training.reviews.table import ReviewTable
 
 Rows = NDArray[np.int64]
+Residuals = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,17 +38,20 @@ class PairSums:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Histories:
-    """P pairs, each with the review rows of its two sides, newest first, and the ratings beneath its bias.
+    """P pairs, each with the review rows of its two sides, newest first, how far each of these reviews' ratings lies
+    above what the bias model expects, and the ratings beneath its bias.
 
     Sums cover every known review of the entity, rows only those that fit the model's budget.
 
     Shape:
-        pairs (row of the target review): (P,); user_rows, item_rows: P arrays.
+        pairs (row of the target review): (P,); user_rows, item_rows and the residuals, in stars: P arrays.
     """
 
     pairs: Rows
     user_rows: Sequence[Rows]
     item_rows: Sequence[Rows]
+    user_residuals: Sequence[Residuals]
+    item_residuals: Sequence[Residuals]
     sums: PairSums
 
     def __len__(self) -> int:
@@ -129,14 +134,29 @@ class KnownReviews:
             elsewhere=ElsewhereRatings.of(self._elsewhere, user_curve, users).weighted(elsewhere),
         )
 
-    def histories(self, pairs: Rows, usual: UsualDeviations) -> Histories:
+    def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
-        sides = [self._sides(row) for row in pairs.tolist()]
+        sums = self.sums(pairs, usual)
+        user_bias, item_bias = bias.user.bias(sums.user), bias.item.bias(sums.item)  # (P,)
+        user_rows: list[Rows] = []
+        item_rows: list[Rows] = []
+        user_residuals: list[Residuals] = []
+        item_residuals: list[Residuals] = []
+        for number, row in enumerate(pairs.tolist()):
+            of_user, of_item = (self._selected(reviews) for reviews in self._sides(row))
+            own = self._own_ratings(row)
+            means = self._side_mean(usual.user, own), self._side_mean(usual.item, own)
+            user_rows.append(self._rows(of_user))
+            item_rows.append(self._rows(of_item))
+            user_residuals.append(usual.residuals_of_user(of_user, user_bias[number], means[0]))
+            item_residuals.append(usual.residuals_of_item(of_item, item_bias[number], means[1]))
         return Histories(
             pairs=pairs,
-            user_rows=[self._rows(of_user) for of_user, _ in sides],
-            item_rows=[self._rows(of_item) for _, of_item in sides],
-            sums=self.sums(pairs, usual),
+            user_rows=user_rows,
+            item_rows=item_rows,
+            user_residuals=user_residuals,
+            item_residuals=item_residuals,
+            sums=sums,
         )
 
     def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
@@ -167,6 +187,8 @@ class KnownReviews:
     def _mean_without(self, mean: float, own: Sequence[float]) -> float:
         return (mean * self._count - sum(own)) / max(1, self._count - len(own))
 
+    def _selected(self, reviews: list[ReviewEntry]) -> list[ReviewEntry]:
+        return select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
+
     def _rows(self, reviews: list[ReviewEntry]) -> Rows:
-        selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
-        return np.array([self._row_of[review.review_id] for review in selected], dtype=np.int64)
+        return np.array([self._row_of[review.review_id] for review in reviews], dtype=np.int64)

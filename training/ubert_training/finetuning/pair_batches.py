@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.ids import Identities
-from ubert_model.rating import rating_offsets
-from ubert_training.finetuning.histories import Histories, Rows
+from ubert_training.finetuning.histories import Histories, Residuals, Rows
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews
 
 
 class Side(NamedTuple):
-    """The tokens of one side: their rows in the batch's states, the rating of their review, the mask; (B, N) each."""
+    """The tokens of one side: their rows in the batch's states, how far the rating of their review lies above what the
+    bias model expects, the mask; (B, N) each.
+    """
 
     token_index: Tensor
-    offsets: Tensor
+    residuals: Tensor
     mask: Tensor
 
 
@@ -78,8 +79,8 @@ class PairSource:
             user=torch.tensor([self.identities.users.row(self.table.user[row]) for row in pairs]),
             item=torch.tensor([self.identities.items.row(self.table.item[row]) for row in pairs]),
             domain=torch.tensor([self.identities.domain_row(self.table.item[row]) for row in pairs]),
-            user_side=self._side(user_rows, reviews),
-            item_side=self._side(item_rows, reviews),
+            user_side=self._side(user_rows, [histories.user_residuals[number] for number in index.tolist()], reviews),
+            item_side=self._side(item_rows, [histories.item_residuals[number] for number in index.tolist()], reviews),
             states=self._cached(reviews),
             token_ids=token_ids,
             token_mask=token_mask,
@@ -106,22 +107,21 @@ class PairSource:
         index = token_rows(reviews, self._starts[:-1], np.diff(self._starts))
         return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
 
-    def _side(self, histories: Sequence[Rows], reviews: Rows) -> Side:
+    def _side(self, histories: Sequence[Rows], history_residuals: Sequence[Residuals], reviews: Rows) -> Side:
         """Line up the tokens of each pair's reviews, padded to the longest; at least one (masked) column."""
         lengths = np.diff(self._starts)[reviews]
         starts = np.cumsum(lengths) - lengths
-        offsets_of = rating_offsets(self.table.rating[reviews], self.table.scale)
         local = [np.searchsorted(reviews, rows) for rows in histories]
         width = max(1, *(int(lengths[rows].sum()) for rows in local))
         token_index = np.zeros((len(local), width), dtype=np.int64)
-        offsets = np.zeros((len(local), width), dtype=np.float32)
+        residuals = np.zeros((len(local), width), dtype=np.float32)
         mask = np.zeros((len(local), width), dtype=bool)
-        for pair, rows in enumerate(local):
+        for pair, (rows, of_reviews) in enumerate(zip(local, history_residuals, strict=True)):
             index = token_rows(rows, starts, lengths)
             token_index[pair, : len(index)] = index
-            offsets[pair, : len(index)] = np.repeat(offsets_of[rows], lengths[rows])
+            residuals[pair, : len(index)] = np.repeat(of_reviews, lengths[rows])
             mask[pair, : len(index)] = True
-        return Side(torch.from_numpy(token_index), torch.from_numpy(offsets), torch.from_numpy(mask))
+        return Side(torch.from_numpy(token_index), torch.from_numpy(residuals), torch.from_numpy(mask))
 
 
 def token_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
