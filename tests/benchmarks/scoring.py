@@ -53,7 +53,15 @@ from ubert_training.reviews.table import ReviewTable
 from ubert_training.tokens import TokenizedReviews
 
 TIERS: Mapping[str, ModelConfig] = {
-    "exact": replace(preset("minilm"), max_length=128, max_reviews=20, max_tokens=512, state_dim=None),
+    "exact": replace(
+        preset("minilm"),
+        max_length=128,
+        max_reviews=20,
+        max_tokens=512,
+        state_dim=None,
+        tokens_a_row=1,
+        match_pooling="max",
+    ),
     "default": preset("minilm"),
 }
 WIDTH = 384
@@ -193,8 +201,9 @@ def make_bench(
     return Bench(config=config, pool=pool, kept=kept, scorer=scorer, runtimes=runtimes)
 
 
-def read_entries(table: ReviewTable, max_length: int, tokenizer_json: str) -> list[ReviewEntry]:
-    lengths = TokenizedReviews.of(table.text, ReviewTokenizer(tokenizer_json, max_length)).lengths.tolist()
+def read_entries(table: ReviewTable, config: ModelConfig, tokenizer_json: str) -> list[ReviewEntry]:
+    tokens = TokenizedReviews.of(table.text, ReviewTokenizer(tokenizer_json, config.max_length))
+    lengths = tokens.row_counts(config.tokens_a_row).tolist()
     columns = zip(
         table.review_id, table.user, table.item, table.rating.tolist(), table.timestamp.tolist(), lengths, strict=True
     )
@@ -216,7 +225,9 @@ def real_rows(texts: Sequence[str]) -> FloatMatrix:
 
 
 def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Eq. 11–14 as the paper writes them, for one pair without padding: the yardstick. Ratings aligned beside it."""
+    """Eq. 11–14 as the paper writes them, for one pair without padding: the yardstick. Ratings are aligned beside it,
+    and rows pooled as the model's options say.
+    """
     head = scorer.head
     domain = scorer.domain_embedding(inputs["domain"])
     sides = [inputs[f"{side}_states"] for side in ("user", "item")]
@@ -233,7 +244,8 @@ def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
     for states, others, given in ((*sides, residuals[1]), (*sides[::-1], residuals[0])):
         weights = (states @ others.mT / states.shape[-1] ** 0.5).softmax(-1)
         aligned = weights @ others
-        vectors.append(torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1))).amax(1))
+        matching = torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1)))
+        vectors.append(matching.amax(1) if head.co_matching.pooling == "max" else matching.mean(1))
         ratings.append((weights @ given.unsqueeze(-1)).squeeze(-1).mean(1))
     return head.prediction_layer(*representations, Matches(*vectors, *ratings))
 
@@ -407,7 +419,7 @@ def main() -> None:
         tiers = {
             name: make_bench(
                 config,
-                read_entries(table, config.max_length, tokenizer_json),
+                read_entries(table, config, tokenizer_json),
                 pool,
                 Path(scratch, name),
                 arguments.threads,

@@ -53,7 +53,15 @@ from ubert_service.scoring.histories import Pair
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_training.plan import Demand, Rates, pair_flops, plan
 
-CONFIG: ModelConfig = replace(preset("minilm"), state_dim=32, max_length=64, max_reviews=40, max_tokens=1_024)
+CONFIG: ModelConfig = replace(
+    preset("minilm"),
+    state_dim=32,
+    tokens_a_row=1,
+    match_pooling="max",
+    max_length=64,
+    max_reviews=40,
+    max_tokens=1_024,
+)
 DIM = 32
 ROOM_FOR_ALL = 1 << 40
 DISTINCT_STATES = 4_096
@@ -124,6 +132,7 @@ class Catalogue:
             items=self.items,
             reviews=self.reviews,
             tokens=self.tokens,
+            tokens_a_row=CONFIG.tokens_a_row,
             candidates=candidates,
             codec=DEFAULT_CODEC,
             state_dim=DIM,

@@ -21,6 +21,7 @@ from ubert_model.config import require, require_choice
 from ubert_training.devices import Precision, uses_bfloat16
 from ubert_training.processes import own_share
 from ubert_training.progress import progress_bar
+from ubert_training.weight_average import WeightAverage
 
 Rows = NDArray[np.int64]
 
@@ -34,6 +35,8 @@ class LoopOptions:
 
     ``patience`` counts epochs without a better validation score before stopping (None: never). An epoch is better
     when its mean validation loss is lower by ``least_improvement`` standard errors of the paired difference.
+    ``averaging``: what is validated and kept is a moving average of the weights, of which an update leaves so much
+    (None: the weights as they are).
     ``checkpoint_seconds`` bounds the work that a killed process repeats.
 
     ``pieces`` is how many parts a batch is computed in, each with dropout of its own; a multiple of the number of
@@ -50,6 +53,7 @@ class LoopOptions:
     accumulate: int = 1
     patience: int | None = None
     least_improvement: float = 0.0
+    averaging: float | None = None
     precision: Precision = "auto"
     checkpoint_seconds: float = 30.0
     pieces: int | None = None
@@ -64,6 +68,8 @@ class LoopOptions:
         if self.pieces is not None:
             most = self.batch_size
             require(1 <= self.pieces <= most, "pieces", self.pieces, f"use 1 to {most}, the batch size")
+        if self.averaging is not None:
+            require(0 < self.averaging < 1, "averaging", self.averaging, "use a share between 0 and 1, or none")
         require_choice("precision", self.precision, Precision)
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive step size")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
@@ -149,6 +155,8 @@ class _Run:
         )
         # The model first: its parameters move to the device before the optimizer sees them.
         self.model = accelerator.prepare(task.model)
+        averaging = options.averaging
+        self.average = None if averaging is None else WeightAverage(task.model, averaging)
         self.optimizer_in_shards = options.shard_optimizer and accelerator.num_processes > 1
         optimizer = _optimizer(
             task.parameter_groups(options), options.learning_rate, in_shards=self.optimizer_in_shards
@@ -190,9 +198,16 @@ class _Run:
                 if at_update and not last and self._agreed(time.monotonic() - saved_at):
                     self._save()
                     saved_at = time.monotonic()
-            losses = self._validate()
+            with self._as_kept():
+                losses = self._validate()
+                self._keep_if_best(losses, position.epoch)
             writer.add_scalar("loss/validation", losses.mean(), self.steps_done())
-        self._end_epoch(losses)
+        position.epoch, position.step = position.epoch + 1, 0
+        self._save()
+
+    def _as_kept(self) -> contextlib.AbstractContextManager[None]:
+        """The model has the weights that are validated and kept: their average, where one is made."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _agreed(self, seconds_since_saved: float) -> bool:
         """Is it time for a checkpoint? The clocks of processes differ, and all of them have to take part in it."""
@@ -223,6 +238,8 @@ class _Run:
             self.scheduler.step()
             self.optimizer.zero_grad()
             self.position.updates += 1
+            if self.average is not None:
+                self.average.update(self.position.updates)
         return float(accelerator.reduce(batch_loss, "sum").item())
 
     def _loss(self, piece: Rows, step: int, number: int) -> Tensor:
@@ -236,11 +253,6 @@ class _Run:
         self.model.eval()
         with torch.no_grad():
             return self.task.validation_losses()
-
-    def _end_epoch(self, losses: NDArray[np.float64]) -> None:
-        self._keep_if_best(losses, self.position.epoch)
-        self.position.epoch, self.position.step = self.position.epoch + 1, 0
-        self._save()
 
     def _keep_if_best(self, losses: NDArray[np.float64], epoch: int) -> None:
         position = self.position
@@ -262,6 +274,7 @@ class _Run:
             "position": vars(self.position),
             "best_losses": torch.from_numpy(self.best_losses),
             "model": weights_of(self.task.model),
+            "average": {} if self.average is None else self.average.state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
@@ -283,6 +296,8 @@ class _Run:
         self.position = Position(**checkpoint["position"])
         self.best_losses = checkpoint["best_losses"].numpy()
         self.task.model.load_state_dict(checkpoint["model"])
+        if self.average is not None:
+            self.average.restore(checkpoint["average"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scheduler.load_state_dict(checkpoint["scheduler"])
         return True

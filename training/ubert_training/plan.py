@@ -85,13 +85,13 @@ class Demand:
     items: int
     reviews: int
     tokens: int = 64
-    tokens_a_row: int = 1
+    tokens_a_row: int = 16
     requests_per_s: float = 100.0
     candidates: int = 100
     latency_ms: float = 100.0
     codec: str = DEFAULT_CODEC
-    state_dim: int = 64
-    max_reviews: int = 10
+    state_dim: int = 128
+    max_reviews: int = 40
     max_tokens: int = 256
     resident: float = 0.01
     hits: float = 0.8

@@ -86,20 +86,36 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
     assert task.validation_losses().mean() == pytest.approx(min(position.validation_losses), rel=1e-5)
 
 
+@pytest.mark.parametrize("averaging", [None, 0.9])
 @pytest.mark.parametrize("steps", [1, 8, 9, 21, 47])
-def test_a_run_stopped_at_any_step_continues_to_the_same_weights(tmp_path: Path, steps: int) -> None:
+def test_a_run_stopped_at_any_step_continues_to_the_same_weights(
+    tmp_path: Path, steps: int, averaging: float | None
+) -> None:
+    options = replace(OPTIONS, averaging=averaging)
     whole, stopped, resumed = (
         Regression(wanted=2.0),
         Regression(wanted=2.0, fails_after=steps),
         Regression(wanted=2.0),
     )
-    run(whole, tmp_path / "whole")
+    run(whole, tmp_path / "whole", options)
     with pytest.raises(KeyboardInterrupt):
-        run(stopped, tmp_path / "stopped")
-    position = run(resumed, tmp_path / "stopped")
+        run(stopped, tmp_path / "stopped", options)
+    position = run(resumed, tmp_path / "stopped", options)
     assert position.updates == OPTIONS.epochs * 8
     for expected, found in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_is_validated_and_kept_is_the_average(tmp_path: Path) -> None:
+    task = Regression(wanted=2.0, dropout=0.0)
+    plain = run(task, tmp_path / "plain")
+    last = task.validation_losses().mean()
+    position = run(
+        averaged := Regression(wanted=2.0, dropout=0.0), tmp_path / "averaged", replace(OPTIONS, averaging=0.9)
+    )
+    assert averaged.validation_losses().mean() == pytest.approx(min(position.validation_losses), rel=1e-5)
+    assert position.validation_losses[1:3] != pytest.approx(plain.validation_losses[1:3], rel=1e-3)
+    assert last == pytest.approx(min(plain.validation_losses), rel=1e-5)
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) -> None:

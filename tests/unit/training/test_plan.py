@@ -22,6 +22,7 @@ DEMAND = Demand(
     items=10_000,
     reviews=1_000_000,
     tokens=50,
+    tokens_a_row=1,
     requests_per_s=30,
     candidates=10,
     latency_ms=10,

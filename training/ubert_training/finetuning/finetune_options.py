@@ -12,10 +12,11 @@ Mode = Literal["cached", "end-to-end"]
 
 CACHED_LOOP: Mapping[str, Any] = {
     "epochs": 10,
-    "batch_size": 64,
-    "learning_rate": 2e-4,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
     "patience": 3,
     "least_improvement": 1.0,
+    "averaging": 0.99,
 }
 END_TO_END_LOOP: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "learning_rate": 3e-5, "patience": 2}
 
@@ -31,9 +32,11 @@ class FinetuneOptions:
 
     ``cached``: the review encoder is frozen, its states are computed once, and only what stands above it trains.
     ``end-to-end``: everything trains, the last ``trainable_layers`` of BERT (None: all) at their own rate.
+    The projection of states, by which they are aligned, has a rate of its own, too.
     """
 
     mode: Mode = "cached"
+    projection_learning_rate: float = 3e-3
     encoder_learning_rate: float = 3e-5
     trainable_layers: int | None = None
     device: DeviceChoice = "auto"

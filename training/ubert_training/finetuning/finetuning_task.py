@@ -111,8 +111,11 @@ class FinetuningTask:
         self.readable = np.flatnonzero(self.training.has_both_sides)
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
-        """The encoder at its own, small rate; id embeddings at theirs, where they are to stay near their start."""
-        rates = {"model.review_encoder.bert": self.options.encoder_learning_rate}
+        """BERT and the projection at rates of their own; id embeddings at theirs, where they stay near their start."""
+        rates = {
+            "model.review_encoder.bert": self.options.encoder_learning_rate,
+            "model.review_encoder.projection": self.options.projection_learning_rate,
+        }
         if self.config.id_embeddings == "shrunk":
             rates |= dict.fromkeys(ID_EMBEDDINGS, SHRUNK_ID_RATE * options.learning_rate)
         return decayed_groups(self.model, options.weight_decay, rates)
