@@ -44,7 +44,7 @@ from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.histories import Pair, ReviewList, ReviewLists
+from ubert_service.scoring.histories import Pair, Reckoning, ReviewList, ReviewLists
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_service.scoring.torch_runtime import TorchRuntime
 from ubert_training.backbones import load_backbone
@@ -93,12 +93,9 @@ class Kept:
         usual = UsualDeviations.of(
             [], curves=(USER_CURVE, ITEM_CURVE), user_ids=self.identities.users, item_ids=self.identities.items
         )
-        self._of_user = {
-            user: ReviewList.of_user(user, reviews, usual, BIAS, config) for user, reviews in of_user.items()
-        }
-        self._of_item = {
-            item: ReviewList.of_item(item, reviews, usual, BIAS, config) for item, reviews in of_item.items()
-        }
+        of_users, of_items = Reckoning.of_users(usual, BIAS), Reckoning.of_items(usual, BIAS)
+        self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
+        self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))
         self._states = {
             review.review_id: pool[start : start + review.tokens]

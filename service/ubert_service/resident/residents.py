@@ -23,7 +23,7 @@ from ubert_service.observability.telemetry import SILENT, Residence, ResidentsTe
 from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
 from ubert_service.resident.following import Follower
 from ubert_service.scoring.assembly import read_states
-from ubert_service.scoring.histories import Pair, ReviewList, ReviewLists
+from ubert_service.scoring.histories import Pair, Reckoning, ReviewList, ReviewLists
 
 _MAX_AGE_S = 300.0
 """Bounds what no feed tells: a writer that died between its write and its announcement."""
@@ -60,8 +60,7 @@ class Residents:
         self._codec = codec
         self._version = codec.namespace.version
         self._config = config
-        self._usual = usual
-        self._bias = bias
+        self._of_users, self._of_items = Reckoning.of_users(usual, bias), Reckoning.of_items(usual, bias)
         self._telemetry = telemetry
         self._clock = clock
         self._keeps = max_bytes > 0
@@ -179,11 +178,11 @@ class Residents:
         user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
         return [
             *(
-                ReviewList.of_user(user, reviews, self._usual, self._bias, self._config)
+                ReviewList.of(user, reviews, self._of_users, self._config)
                 for user, reviews in zip(users, user_lists, strict=True)
             ),
             *(
-                ReviewList.of_item(item, reviews, self._usual, self._bias, self._config)
+                ReviewList.of(item, reviews, self._of_items, self._config)
                 for item, reviews in zip(items, item_lists, strict=True)
             ),
         ]

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Self
 
 from numpy.typing import ArrayLike
@@ -100,21 +101,36 @@ class PairHistories:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Reckoning:
-    """What is done with reviews on one side: how a counterpart's are left out, and what their ratings come to."""
+class Reckoning:
+    """What is done with the reviews of one side: whose they are, how a counterpart's are left out, and what their
+    ratings come to. One for all users of a bundle, and one for all items.
+    """
 
+    counterpart: Callable[[ReviewEntry], str]
     without: Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
     sum_up: Callable[[str, Iterable[ReviewEntry]], RatingSums]
     residuals: Callable[[Iterable[ReviewEntry], ArrayLike], Residuals]
     bias: SideBias
 
     @classmethod
-    def of_user(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
-        return cls(without=without_item, sum_up=usual.of_user, residuals=usual.residuals_of_user, bias=bias.user)
+    def of_users(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
+        return cls(
+            counterpart=attrgetter("item"),
+            without=without_item,
+            sum_up=usual.of_user,
+            residuals=usual.residuals_of_user,
+            bias=bias.user,
+        )
 
     @classmethod
-    def of_item(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
-        return cls(without=without_user, sum_up=usual.of_item, residuals=usual.residuals_of_item, bias=bias.item)
+    def of_items(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
+        return cls(
+            counterpart=attrgetter("user"),
+            without=without_user,
+            sum_up=usual.of_item,
+            residuals=usual.residuals_of_item,
+            bias=bias.item,
+        )
 
 
 class ReviewList:
@@ -129,7 +145,7 @@ class ReviewList:
         self,
         entity: str,
         reviews: Sequence[ReviewEntry],
-        reckoning: _Reckoning,
+        reckoning: Reckoning,
         counterparts: frozenset[str],
         config: ModelConfig,
         unrated: frozenset[str] = frozenset(),
@@ -144,18 +160,9 @@ class ReviewList:
         """The history with every review."""
 
     @classmethod
-    def of_user(
-        cls, user: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, bias: BiasModel, config: ModelConfig
-    ) -> Self:
-        items = frozenset(review.item for review in reviews)
-        return cls(user, reviews, _Reckoning.of_user(usual, bias), items, config)
-
-    @classmethod
-    def of_item(
-        cls, item: str, reviews: Sequence[ReviewEntry], usual: UsualDeviations, bias: BiasModel, config: ModelConfig
-    ) -> Self:
-        users = frozenset(review.user for review in reviews)
-        return cls(item, reviews, _Reckoning.of_item(usual, bias), users, config)
+    def of(cls, entity: str, reviews: Sequence[ReviewEntry], reckoning: Reckoning, config: ModelConfig) -> Self:
+        """The list of a user or an item, by the reckoning of its side."""
+        return cls(entity, reviews, reckoning, frozenset(map(reckoning.counterpart, reviews)), config)
 
     def read_by(self, reading: Reading) -> Self:
         """The list of those of its reviews that are read."""
@@ -192,7 +199,7 @@ class ReviewList:
     def held_bytes(self) -> int:
         """Memory that it takes: what Python allocates, by tracemalloc, within 5%."""
         lines = sum(_LINE_BYTES + len(one.review_id) + len(one.item) for one in self._reviews)
-        return _LIST_BYTES + sys.getsizeof(self._counterparts) + lines
+        return _LIST_BYTES + sys.getsizeof(self._counterparts) + sys.getsizeof(self.whole.residuals) + lines
 
     def __iter__(self) -> Iterator[ReviewEntry]:
         return iter(self._reviews)
