@@ -216,6 +216,21 @@ def test_the_ratings_of_a_history_count_only_where_the_model_reads_them(history_
     assert torch.equal(rate(model, inputs), rate(model, opposite)) is not history_ratings
 
 
+@pytest.mark.parametrize(("subject", "expected"), [(0, 1.0), (1, -1.0)])
+def test_a_row_is_told_the_ratings_of_those_who_speak_of_the_same(subject: int, expected: float) -> None:
+    layer = randomized(CoMatching(8))
+    subjects = 6.0 * torch.eye(8)
+    found: Matches = layer(
+        subjects[None, [subject]],
+        torch.zeros(1, 1),
+        torch.ones(1, 1, dtype=torch.bool),
+        subjects[None, :2],
+        torch.tensor([[1.0, -1.0]]),
+        torch.ones(1, 2, dtype=torch.bool),
+    )
+    assert found.user_rating.item() == pytest.approx(expected, abs=1e-3)
+
+
 def test_ratings_that_lie_all_as_far_above_expectation_are_aligned_to_that_whatever_the_texts() -> None:
     layer = randomized(CoMatching(8))
     user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
