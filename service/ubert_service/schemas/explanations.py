@@ -20,7 +20,9 @@ class RatingParts(Answer):
     identity_and_summary: float = Field(
         description="What the network makes of user and item and of each one's reviews by themselves, by its share."
     )
-    matching: float = Field(description="What the network makes of the reviews matched with each other, by its share.")
+    matching: float = Field(
+        description="What the network makes of the reviews and their ratings matched with each other, by its share."
+    )
     clipped: float = Field(description="What keeps the sum of the others within the scale; 0 where it lies within.")
 
 
