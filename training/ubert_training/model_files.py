@@ -12,6 +12,7 @@ from transformers import BertConfig
 from ubert_model.atomic import replacing, write_text
 from ubert_model.bundle import ENCODER_CONFIG, IDENTITIES, TOKENIZER, WEIGHTS
 from ubert_model.config import ModelConfig
+from ubert_model.errors import InputError
 from ubert_model.ids import Identities
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
@@ -44,7 +45,7 @@ class ModelFiles:
         return encoder
 
     def build_rating_model(self) -> RatingModel:
-        """The fine-tuned model, in evaluation mode."""
+        """The fine-tuned model, in evaluation mode. Raises ``InputError`` for the weights of another version."""
         model = RatingModel(
             ReviewEncoder.from_config(self.bert_config, self.config.state_dim, self.config.tokens_a_row),
             self.config,
@@ -53,7 +54,11 @@ class ModelFiles:
             domains=len(self.identities.domains),
             mean_rating=0.0,
         )
-        model.load_state_dict(self.weights)
+        try:
+            model.load_state_dict(self.weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"the weights are not of this version's model ({reason}); fine-tune again") from error
         return model.eval()
 
 

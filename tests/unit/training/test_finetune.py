@@ -96,6 +96,14 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
     torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
 
 
+def test_weights_of_another_versions_model_are_refused(tmp_path: Path) -> None:
+    options = FinetuneOptions(loop=ONE_EPOCH)
+    run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
+    files = load_model(run, "finetune")
+    with pytest.raises(InputError, match=r"not of this version's model .*fine-tune again"):
+        replace(files, config=files.config.with_options(history_ratings=False)).build_rating_model()
+
+
 def test_frozen_layers_of_the_encoder_draw_no_noise() -> None:
     bert = load_backbone("random-tiny").bert.train()
     tokens = torch.arange(1, 9)[None]
