@@ -80,6 +80,9 @@ def finetune_command(
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     encoder_learning_rate: EncoderLearningRate = None,
+    projection_learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of the projection of states, by which they are aligned.")
+    ] = None,
     trainable_layers: TrainableLayers = None,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
@@ -129,7 +132,9 @@ def finetune_command(
         device=cast(DeviceChoice, device),
         trainable_layers=trainable_layers,
         loop=loop,
-        **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
+        **given(  # type: ignore[arg-type]
+            encoder_learning_rate=encoder_learning_rate, projection_learning_rate=projection_learning_rate
+        ),
     )
     directory = finetune(
         table,
