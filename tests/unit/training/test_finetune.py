@@ -96,6 +96,12 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
     torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["encoder_learning_rate", "projection_learning_rate"])
+def test_a_learning_rate_of_nothing_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} = 0.0: use a positive step size"):
+        FinetuneOptions(**{name: 0.0})
+
+
 def test_weights_of_another_versions_model_are_refused(tmp_path: Path) -> None:
     options = FinetuneOptions(loop=ONE_EPOCH)
     run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")

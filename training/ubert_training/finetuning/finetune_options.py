@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ubert_model.config import require_choice
+from ubert_model.config import require, require_choice
 from ubert_training.devices import DeviceChoice
 from ubert_training.loop import LoopOptions
 
@@ -45,3 +45,5 @@ class FinetuneOptions:
     def __post_init__(self) -> None:
         for name, kind in (("mode", Mode), ("device", DeviceChoice)):
             require_choice(name, getattr(self, name), kind)
+        for name in ("encoder_learning_rate", "projection_learning_rate"):
+            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive step size")
