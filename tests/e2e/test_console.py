@@ -261,7 +261,7 @@ def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenP
 
 SAID = {
     "u0": ("The strings are bright, my tuner is good.", "A weak cable: it broke in the first week."),
-    "i2": ("Solid pedal, great sound, I love it.", "Not good: the stand is too light and a string broke."),
+    "i2": ("Solid pedal, great sound; I love it.", "Not good: the stand is too light and a string broke."),
 }
 
 
