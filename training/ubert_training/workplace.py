@@ -10,7 +10,7 @@ from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
-from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs
+from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs, rows_read
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import fingerprint_of
@@ -42,7 +42,10 @@ class Workplace:
         recipe = job.recipe
         if recipe.pretraining is None:
             return None
-        inputs = pretraining_inputs(job.table, job.split, recipe.pretraining_config, self.lexicon, recipe.pretraining)
+        rows = rows_read(job.table, job.split, recipe.pretraining)
+        inputs = pretraining_inputs(
+            job.table, job.split, rows, recipe.pretraining_config, self.lexicon, recipe.pretraining
+        )
         return self.directory / "pretrained" / fingerprint_of(PRETRAIN, {**inputs, "marks": job.marks})
 
     def states(self, job: Job) -> Path:

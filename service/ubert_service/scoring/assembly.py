@@ -8,11 +8,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.deviations import Residuals
 from ubert_model.errors import StateError
 from ubert_model.states import FloatMatrix, ReviewEntry, StateCodec, StateStore
-
-Residuals = NDArray[np.float32]
-"""How far each of some ratings lies above what the bias model expects, in stars."""
 
 
 def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ubert_model.deviations import Residuals
 from ubert_model.states import FloatMatrix, ReviewEntry
-from ubert_service.scoring.assembly import Residuals
 from ubert_service.scoring.histories import History, PairHistories
 
 Basis = Literal["full", "bias", "one_side", "mean"]

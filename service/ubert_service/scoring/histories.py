@@ -9,11 +9,10 @@ from typing import Self
 from numpy.typing import ArrayLike
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import RatingSums, SideBias, UsualDeviations
+from ubert_model.deviations import RatingSums, Residuals, SideBias, UsualDeviations
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.rating import BiasModel
 from ubert_model.states import FloatMatrix, ReviewEntry
-from ubert_service.scoring.assembly import Residuals
 
 
 @dataclass(frozen=True, slots=True)

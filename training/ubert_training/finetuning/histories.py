@@ -2,14 +2,14 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import ElsewhereRatings, RatingSums, SideDeviations, UsualDeviations, stacked
+from ubert_model.deviations import ElsewhereRatings, RatingSums, Residuals, SideDeviations, UsualDeviations, stacked
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import IdTable
 from ubert_model.rating import BiasModel
@@ -18,7 +18,6 @@ from ubert_model.states.review import ReviewEntry
 from ubert_training.reviews.table import ReviewTable
 
 Rows = NDArray[np.int64]
-Residuals = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +84,19 @@ def review_entry(table: ReviewTable, row: int, tokens: int) -> ReviewEntry:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """Both sides of one pair and the means over all known reviews, the pair's own left out of everything."""
+
+    of_user: list[ReviewEntry]
+    of_item: list[ReviewEntry]
+    user_mean: float
+    """In what ratings count for on the user's side."""
+    item_mean: float
+    """Likewise on the item's."""
+    mean: float
+
+
 class KnownReviews:
     """The reviews that predictions may read (the training part), listed by user and by item as a store lists them.
 
@@ -136,20 +148,19 @@ class KnownReviews:
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
-        sums = self.sums(pairs, usual)
+        known = [self._known_of(row, usual) for row in pairs.tolist()]
+        sums = self._sums(pairs, known, usual)
         user_bias, item_bias = bias.user.bias(sums.user), bias.item.bias(sums.item)  # (P,)
         user_rows: list[Rows] = []
         item_rows: list[Rows] = []
         user_residuals: list[Residuals] = []
         item_residuals: list[Residuals] = []
-        for number, row in enumerate(pairs.tolist()):
-            of_user, of_item = (self._selected(reviews) for reviews in self._sides(row))
-            own = self._own_ratings(row)
-            means = self._side_mean(usual.user, own), self._side_mean(usual.item, own)
+        for number, one in enumerate(known):
+            of_user, of_item = self._selected(one.of_user), self._selected(one.of_item)
             user_rows.append(self._rows(of_user))
             item_rows.append(self._rows(of_item))
-            user_residuals.append(usual.residuals_of_user(of_user, user_bias[number], means[0]))
-            item_residuals.append(usual.residuals_of_item(of_item, item_bias[number], means[1]))
+            user_residuals.append(usual.residuals_of_user(of_user, user_bias[number], one.user_mean))
+            item_residuals.append(usual.residuals_of_item(of_item, item_bias[number], one.item_mean))
         return Histories(
             pairs=pairs,
             user_rows=user_rows,
@@ -161,25 +172,29 @@ class KnownReviews:
 
     def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
         """The ratings beneath each pair's bias, its own left out of the sums and of every mean."""
+        return self._sums(pairs, (self._known_of(row, usual) for row in pairs.tolist()), usual)
+
+    def _sums(self, pairs: Rows, known: Iterable[_Known], usual: UsualDeviations) -> PairSums:
         user: list[RatingSums] = []
         item: list[RatingSums] = []
         means: list[float] = []
-        for row in pairs.tolist():
-            of_user, of_item = self._sides(row)
-            names = self._table.user[row], self._table.item[row]
-            own = self._own_ratings(row)
-            user.append(usual.of_user(names[0], of_user, self._side_mean(usual.user, own)))
-            item.append(usual.of_item(names[1], of_item, self._side_mean(usual.item, own)))
-            means.append(self._mean_without(self._mean, own))
+        for row, one in zip(pairs.tolist(), known, strict=True):
+            user.append(usual.of_user(self._table.user[row], one.of_user, one.user_mean))
+            item.append(usual.of_item(self._table.item[row], one.of_item, one.item_mean))
+            means.append(one.mean)
         return PairSums(user=stacked(user), item=stacked(item), mean=np.array(means, dtype=np.float64))
 
-    def _sides(self, row: int) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
+    def _known_of(self, row: int, usual: UsualDeviations) -> _Known:
         user, item = self._table.user[row], self._table.item[row]
-        return without_item(self._by_user.get(user, []), item), without_user(self._by_item.get(item, []), user)
-
-    def _own_ratings(self, row: int) -> list[float]:
-        of_user = self._by_user.get(self._table.user[row], [])
-        return [review.rating for review in of_user if review.item == self._table.item[row]]
+        of_user = self._by_user.get(user, [])
+        own = [review.rating for review in of_user if review.item == item]
+        return _Known(
+            of_user=without_item(of_user, item),
+            of_item=without_user(self._by_item.get(item, []), user),
+            user_mean=self._side_mean(usual.user, own),
+            item_mean=self._side_mean(usual.item, own),
+            mean=self._mean_without(self._mean, own),
+        )
 
     def _side_mean(self, side: SideDeviations, own: Sequence[float]) -> float:
         return self._mean_without(side.mean, [side.curve(rating) for rating in own])

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ubert_model.deviations import Residuals
 from ubert_model.ids import Identities
-from ubert_training.finetuning.histories import Histories, Residuals, Rows
+from ubert_training.finetuning.histories import Histories, Rows
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews

@@ -89,8 +89,8 @@ def pretrain(
 
     Raises ``InputError`` or ``ConfigError`` on what cannot be trained, ``DeviceUnavailableError`` without the device.
     """
-    rows = _rows_read(table, split, options)
-    stage = Stage(directory, KIND, pretraining_inputs(table, split, config, lexicon, options))
+    rows = rows_read(table, split, options)
+    stage = Stage(directory, KIND, pretraining_inputs(table, split, rows, config, lexicon, options))
     accelerator = make_accelerator(options.device)
     with accelerator.main_process_first():
         finished = stage.open(force=force)
@@ -134,12 +134,17 @@ def pretrain(
 
 
 def pretraining_inputs(
-    table: ReviewTable, split: Split, config: ModelConfig, lexicon: Lexicon, options: PretrainOptions
+    table: ReviewTable,
+    split: Split,
+    read: NDArray[np.int64],
+    config: ModelConfig,
+    lexicon: Lexicon,
+    options: PretrainOptions,
 ) -> dict[str, Any]:
-    """All that determines a pre-trained model. Of the split only what is read and what the target is: splits that agree
-    in both, such as folds of one target after pre-training in other domains, have one pre-trained model.
+    """All that determines a model that is pre-trained on the rows ``read``. Of the split only these and what the target
+    is: splits that agree in both, such as folds of one target after pre-training in other domains, have one model.
     """
-    read, target = _rows_read(table, split, options), np.sort(split.rows)
+    target = np.sort(split.rows)
     return {
         "table": table.fingerprint,
         "reviews": digest_of(table.review_id[row] for row in read.tolist()),
@@ -150,7 +155,8 @@ def pretraining_inputs(
     }
 
 
-def _rows_read(table: ReviewTable, split: Split, options: PretrainOptions) -> NDArray[np.int64]:
+def rows_read(table: ReviewTable, split: Split, options: PretrainOptions) -> NDArray[np.int64]:
+    """Rows that pre-training with these options reads. Raises ``InputError`` if there are none."""
     return pretraining_rows(table, split, options.corpus, fraction=options.fraction, seed=options.loop.seed)
 
 
