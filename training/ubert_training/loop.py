@@ -18,12 +18,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ubert_model.atomic import replacing
 from ubert_model.config import require, require_choice
+from ubert_training.batches import Rows
 from ubert_training.devices import Precision, uses_bfloat16
 from ubert_training.processes import own_share
 from ubert_training.progress import progress_bar
 from ubert_training.weight_average import WeightAverage
-
-Rows = NDArray[np.int64]
 
 CHECKPOINT = "checkpoint.pt"
 BEST_WEIGHTS = "best.safetensors"
@@ -354,12 +353,6 @@ def decayed_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, fl
         {"params": parameters, "weight_decay": decay, **({} if rate is None else {"lr": rate})}
         for (rate, decay), parameters in groups.items()
     ]
-
-
-def shuffled_batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> list[Rows]:
-    """All rows in a random order that follows from (seed, epoch), cut into batches."""
-    order = np.random.default_rng([seed, epoch]).permutation(rows)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def _optimizer(groups: list[dict[str, Any]], learning_rate: float, *, in_shards: bool) -> torch.optim.Optimizer:

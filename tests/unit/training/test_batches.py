@@ -1,105 +1,56 @@
-"""Pairs as tensors: padding, order and neighbours never change a network output (law 3, on the training side)."""
+"""Rows in batches: each once, of like size, drawn anew in every epoch and the same for the same epoch."""
 
-from dataclasses import replace
+import math
 
 import numpy as np
 import pytest
-import torch
-from accelerate import Accelerator
-from transformers import BertConfig
 
-from support.small_corpus import small_table
-from ubert_model.config import ModelConfig, preset
-from ubert_model.nn.rating_model import RatingModel
-from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import load_backbone
-from ubert_training.finetuning.bias_fit import fit_bias_model
-from ubert_training.finetuning.finetune import target_identities
-from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
-from ubert_training.finetuning.histories import KnownReviews
-from ubert_training.finetuning.pair_batches import PairSource, token_rows
-from ubert_training.splits import random_split
-from ubert_training.states.state_bank import StateBank, encode_batch
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.batches import Rows, batches_of_like_size, shuffled_batches, shuffled_batches_of_like_size
 
-TABLE = small_table()
-SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
-CPU = Accelerator(cpu=True)
+SEED = 5
+SIZE = 8
+ROWS = np.arange(10, 1210)
 
 
-class Trained:
-    """A randomly initialised model whose every option is on, its states, and the pairs to rate."""
-
-    def __init__(self, tokens_a_row: int) -> None:
-        torch.manual_seed(0)
-        self.config: ModelConfig = preset("tiny").with_options(tokens_a_row=tokens_a_row)
-        tokenizer = ReviewTokenizer(load_backbone("random-tiny").tokenizer_json, self.config.max_length)
-        self.tokens = TokenizedReviews.of(TABLE.text, tokenizer)
-        bert = BertConfig(
-            vocab_size=tokenizer.vocabulary_size,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-        )
-        identities = target_identities(TABLE, SPLIT)
-        self.model = RatingModel(
-            ReviewEncoder.from_config(bert, self.config.state_dim, tokens_a_row),
-            self.config,
-            users=len(identities.users),
-            items=len(identities.items),
-            domains=len(identities.domains),
-            mean_rating=3.0,
-        ).eval()
-        torch.nn.init.normal_(self.model.head.prediction_layer.output.weight)
-        known = KnownReviews(TABLE, SPLIT.train, self.tokens.row_counts(tokens_a_row), self.config)
-        ratings = TABLE.rating[SPLIT.train].astype(np.float64)
-        fitted = fit_bias_model(known, SPLIT.train, ratings, self.config.scale)
-        self.histories = known.histories(SPLIT.test, fitted.model, fitted.usual)
-        starts = self.tokens.row_starts(tokens_a_row)
-        states = np.zeros((starts[-1], 32), dtype=np.float32)
-        for row in np.flatnonzero(self.tokens.lengths).tolist():
-            states[starts[row] : starts[row + 1]] = encode_batch(
-                self.model.review_encoder, self.tokens, np.array([row]), CPU.device
-            )[0]
-        bank = StateBank(states, starts)
-        self.cached = PairSource(table=TABLE, identities=identities, tokens=self.tokens, bank=bank)
-        self.encoding = replace(self.cached, bank=None, tokens_a_row=tokens_a_row)
+def drawn_sizes(dimensions: int) -> Rows:
+    """Sizes as histories have them: most are short, a few long."""
+    return np.random.default_rng(SEED).geometric(0.05, size=(ROWS[-1] + 1, dimensions))
 
 
-@pytest.fixture(scope="module", params=[1, 3], ids="tokens_a_row={}".format)
-def trained(request: pytest.FixtureRequest) -> Trained:
-    return Trained(request.param)
+def padded_size(batches: list[Rows], sizes: Rows) -> int:
+    return sum(len(batch) * int(np.prod(sizes[batch].max(axis=0))) for batch in batches)
 
 
-def test_cached_states_rate_as_the_model_that_encodes_afresh(trained: Trained) -> None:
-    fine_tuning = FineTuning(trained.model)
-    cached = network_outputs(fine_tuning, trained.cached, trained.histories, CPU)
-    fresh = network_outputs(fine_tuning, trained.encoding, trained.histories, CPU)
-    assert np.abs(cached - fresh).max() < 1e-4
-    assert cached.std() > 0.01
+@pytest.mark.parametrize("dimensions", [1, 2])
+@pytest.mark.parametrize("count", [0, 1, SIZE, 100, len(ROWS)])
+def test_every_row_is_in_one_batch(dimensions: int, count: int) -> None:
+    sizes = drawn_sizes(dimensions)
+    for batches in (
+        batches_of_like_size(ROWS[:count], sizes, SIZE),
+        shuffled_batches_of_like_size(ROWS[:count], sizes, SIZE, SEED, 0),
+    ):
+        assert sorted(row for batch in batches for row in batch.tolist()) == ROWS[:count].tolist()
+        assert all(0 < len(batch) <= SIZE for batch in batches)
 
 
-def test_a_batch_of_pairs_rates_as_each_pair_alone(trained: Trained) -> None:
-    fine_tuning = FineTuning(trained.model)
-    together = network_outputs(fine_tuning, trained.cached, trained.histories, CPU)
-    with torch.inference_mode():
-        for position in range(len(trained.histories)):
-            if trained.histories.has_both_sides[position]:
-                alone = fine_tuning(trained.cached.batch(trained.histories, np.array([position])))
-                assert alone.item() == pytest.approx(together[position], abs=1e-5)
+@pytest.mark.parametrize(("dimensions", "saved"), [(1, 0.5), (2, 0.7)])
+def test_like_sizes_save_most_of_the_padding(dimensions: int, saved: float) -> None:
+    sizes = drawn_sizes(dimensions)
+    needed = int(np.prod(sizes[ROWS], axis=1).sum())
+    mixed = padded_size(shuffled_batches(ROWS, SIZE, SEED, 0), sizes) - needed
+    alike = padded_size(shuffled_batches_of_like_size(ROWS, sizes, SIZE, SEED, 0), sizes) - needed
+    assert alike < (1 - saved) * mixed
 
 
-def test_token_rows_walk_the_reviews_in_order() -> None:
-    starts, lengths = np.array([0, 3, 3, 7]), np.array([3, 0, 4, 2])
-    assert token_rows(np.array([2, 1, 0]), starts, lengths).tolist() == [3, 4, 5, 6, 0, 1, 2]
-    assert token_rows(np.zeros(0, dtype=np.int64), starts, lengths).tolist() == []
+def test_an_epoch_can_be_drawn_again_and_another_is_different() -> None:
+    sizes = drawn_sizes(2)
+    first, again, other = (shuffled_batches_of_like_size(ROWS, sizes, SIZE, SEED, epoch) for epoch in (0, 0, 1))
+    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
+    assert len(other) == len(first)
+    assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
 
 
-def test_length_buckets_hold_every_review_once_within_the_budget(trained: Trained) -> None:
-    rows = np.flatnonzero(trained.tokens.lengths)
-    buckets = list(trained.tokens.length_buckets(rows, token_budget=64))
-    assert sorted(np.concatenate(buckets).tolist()) == rows.tolist()
-    for bucket in buckets:
-        assert trained.tokens.lengths[bucket].max() * len(bucket) <= 64 or len(bucket) == 1
+def test_batches_are_not_in_order_of_size() -> None:
+    sizes = drawn_sizes(1)
+    means = [sizes[batch].mean() for batch in shuffled_batches_of_like_size(ROWS, sizes, SIZE, SEED, 0)]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 3 / math.sqrt(len(means))

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ubert_model.errors import ConfigError
+from ubert_training.batches import Rows, shuffled_batches
 from ubert_training.loop import (
     CHECKPOINT,
     LoopOptions,
     Position,
-    Rows,
     decayed_groups,
     improves,
-    shuffled_batches,
     train,
 )
 

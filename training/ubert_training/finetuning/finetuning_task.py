@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ubert_model.intervals import RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
+from ubert_training.batches import Rows, batches_of_like_size, shuffled_batches_of_like_size
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairBatch, PairSource
 from ubert_training.finetuning.rating_parts import RatingParts, blend_share, final_ratings
-from ubert_training.loop import LoopOptions, Position, Rows, decayed_groups, shuffled_batches
+from ubert_training.loop import LoopOptions, Position, decayed_groups
 from ubert_training.objectives import rating_loss
 from ubert_training.processes import own_share, put_together
 from ubert_training.splits import Split
@@ -109,6 +110,7 @@ class FinetuningTask:
         base = bias_ratings(self.bias, self.training.sums) if self.config.above_bias else np.zeros(len(self.training))
         self.targets = torch.from_numpy((ratings[split.train] - base).astype(np.float32))
         self.readable = np.flatnonzero(self.training.has_both_sides)
+        self._sizes = source.sizes(self.training)
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
         """BERT and the projection at rates of their own; id embeddings at theirs, where they stay near their start."""
@@ -123,7 +125,7 @@ class FinetuningTask:
     def batches(self, epoch: int) -> Sequence[Rows]:
         """Training pairs that have text on both sides; the others are the bias model's."""
         loop = self.options.loop
-        return shuffled_batches(self.readable, loop.batch_size, loop.seed, epoch)
+        return shuffled_batches_of_like_size(self.readable, self._sizes, loop.batch_size, loop.seed, epoch)
 
     def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:  # noqa: ARG002
         """Squared error of the rating, or of what is left above the bias model."""
@@ -177,7 +179,7 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
     task.model.eval()
     with handle, torch.inference_mode():
-        for index in own_share(task.accelerator, task.source.batch_indexes(task.training, EVALUATION_BATCH)):
+        for index in own_share(task.accelerator, evaluation_batches(task.source, task.training)):
             task.model(task.source.batch(task.training, index).to(task.device))
             inputs[index] = joined.pop().numpy()
     inputs = put_together(task.accelerator, inputs)
@@ -188,6 +190,11 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     with torch.no_grad():
         layer.output.weight[0] = torch.from_numpy(weight).float()
         layer.output.bias.fill_(float(ridge.intercept_ - weight @ scaler.mean_))
+
+
+def evaluation_batches(source: PairSource, histories: Histories) -> list[Rows]:
+    """The positions of all pairs, in batches that need little padding."""
+    return batches_of_like_size(np.arange(len(histories)), source.sizes(histories), EVALUATION_BATCH)
 
 
 def network_outputs(
@@ -201,7 +208,7 @@ def network_outputs(
     outputs = np.zeros(len(histories))
     readable = histories.has_both_sides
     with torch.inference_mode():
-        for index in own_share(accelerator, source.batch_indexes(histories, EVALUATION_BATCH)):
+        for index in own_share(accelerator, evaluation_batches(source, histories)):
             batch = source.batch(histories, index).to(accelerator.device)
             outputs[index] = model(batch).double().cpu().numpy()
     outputs[~readable] = 0.0

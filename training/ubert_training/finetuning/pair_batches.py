@@ -87,15 +87,11 @@ class PairSource:
             token_mask=token_mask,
         )
 
-    def batch_indexes(self, histories: Histories, batch_size: int) -> list[Rows]:
-        """The positions of all pairs, in batches of similar size to waste little padding."""
+    def sizes(self, histories: Histories) -> NDArray[np.int64]:
+        """Rows of states on the user's side and on the item's of each pair, (P, 2)."""
         lengths = np.diff(self._starts)
-        sizes = [
-            int(lengths[user].sum() + lengths[item].sum())
-            for user, item in zip(histories.user_rows, histories.item_rows, strict=True)
-        ]
-        order = np.argsort(sizes, kind="stable")
-        return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        sides = (histories.user_rows, histories.item_rows)
+        return np.array([[lengths[rows].sum() for rows in side] for side in sides], dtype=np.int64).T
 
     @property
     def _starts(self) -> NDArray[np.int64]:

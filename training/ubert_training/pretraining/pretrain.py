@@ -19,9 +19,10 @@ from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.batches import Rows, shuffled_batches_of_like_size
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.finetuning.projection_start import start_projection
-from ubert_training.loop import LoopOptions, Rows, decayed_groups, discard_checkpoint, shuffled_batches, train
+from ubert_training.loop import LoopOptions, decayed_groups, discard_checkpoint, train
 from ubert_training.model_files import save_model
 from ubert_training.objectives import pretraining_loss
 from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows
@@ -200,16 +201,9 @@ class PretrainingTask:
         )
 
     def batches(self, epoch: int) -> Sequence[Rows]:
-        """Batches of similar length: shuffled, cut into stretches, sorted within a stretch, shuffled again."""
-        size, seed = self.options.loop.batch_size, self.options.loop.seed
-        lengths = self.tokens.lengths
-        batches = [
-            stretch[np.argsort(lengths[stretch], kind="stable")][start : start + size]
-            for stretch in shuffled_batches(self.training_rows, size * 32, seed, epoch)
-            for start in range(0, len(stretch), size)
-        ]
-        order = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
-        return [batches[index] for index in order]
+        """Batches of like length."""
+        loop, lengths = self.options.loop, self.tokens.lengths[:, None]
+        return shuffled_batches_of_like_size(self.training_rows, lengths, loop.batch_size, loop.seed, epoch)
 
     def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:
         """Eq. 9; a review's mask follows from (seed, epoch)."""

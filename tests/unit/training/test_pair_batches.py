@@ -1,0 +1,105 @@
+"""Pairs as tensors: padding, order and neighbours never change a network output (law 3, on the training side)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import BertConfig
+
+from support.small_corpus import small_table
+from ubert_model.config import ModelConfig, preset
+from ubert_model.nn.rating_model import RatingModel
+from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.backbones import load_backbone
+from ubert_training.finetuning.bias_fit import fit_bias_model
+from ubert_training.finetuning.finetune import target_identities
+from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
+from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.pair_batches import PairSource, token_rows
+from ubert_training.splits import random_split
+from ubert_training.states.state_bank import StateBank, encode_batch
+from ubert_training.tokens import TokenizedReviews
+
+TABLE = small_table()
+SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+CPU = Accelerator(cpu=True)
+
+
+class Trained:
+    """A randomly initialised model whose every option is on, its states, and the pairs to rate."""
+
+    def __init__(self, tokens_a_row: int) -> None:
+        torch.manual_seed(0)
+        self.config: ModelConfig = preset("tiny").with_options(tokens_a_row=tokens_a_row)
+        tokenizer = ReviewTokenizer(load_backbone("random-tiny").tokenizer_json, self.config.max_length)
+        self.tokens = TokenizedReviews.of(TABLE.text, tokenizer)
+        bert = BertConfig(
+            vocab_size=tokenizer.vocabulary_size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+        )
+        identities = target_identities(TABLE, SPLIT)
+        self.model = RatingModel(
+            ReviewEncoder.from_config(bert, self.config.state_dim, tokens_a_row),
+            self.config,
+            users=len(identities.users),
+            items=len(identities.items),
+            domains=len(identities.domains),
+            mean_rating=3.0,
+        ).eval()
+        torch.nn.init.normal_(self.model.head.prediction_layer.output.weight)
+        known = KnownReviews(TABLE, SPLIT.train, self.tokens.row_counts(tokens_a_row), self.config)
+        ratings = TABLE.rating[SPLIT.train].astype(np.float64)
+        fitted = fit_bias_model(known, SPLIT.train, ratings, self.config.scale)
+        self.histories = known.histories(SPLIT.test, fitted.model, fitted.usual)
+        starts = self.tokens.row_starts(tokens_a_row)
+        states = np.zeros((starts[-1], 32), dtype=np.float32)
+        for row in np.flatnonzero(self.tokens.lengths).tolist():
+            states[starts[row] : starts[row + 1]] = encode_batch(
+                self.model.review_encoder, self.tokens, np.array([row]), CPU.device
+            )[0]
+        bank = StateBank(states, starts)
+        self.cached = PairSource(table=TABLE, identities=identities, tokens=self.tokens, bank=bank)
+        self.encoding = replace(self.cached, bank=None, tokens_a_row=tokens_a_row)
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids="tokens_a_row={}".format)
+def trained(request: pytest.FixtureRequest) -> Trained:
+    return Trained(request.param)
+
+
+def test_cached_states_rate_as_the_model_that_encodes_afresh(trained: Trained) -> None:
+    fine_tuning = FineTuning(trained.model)
+    cached = network_outputs(fine_tuning, trained.cached, trained.histories, CPU)
+    fresh = network_outputs(fine_tuning, trained.encoding, trained.histories, CPU)
+    assert np.abs(cached - fresh).max() < 1e-4
+    assert cached.std() > 0.01
+
+
+def test_a_batch_of_pairs_rates_as_each_pair_alone(trained: Trained) -> None:
+    fine_tuning = FineTuning(trained.model)
+    together = network_outputs(fine_tuning, trained.cached, trained.histories, CPU)
+    with torch.inference_mode():
+        for position in range(len(trained.histories)):
+            if trained.histories.has_both_sides[position]:
+                alone = fine_tuning(trained.cached.batch(trained.histories, np.array([position])))
+                assert alone.item() == pytest.approx(together[position], abs=1e-5)
+
+
+def test_token_rows_walk_the_reviews_in_order() -> None:
+    starts, lengths = np.array([0, 3, 3, 7]), np.array([3, 0, 4, 2])
+    assert token_rows(np.array([2, 1, 0]), starts, lengths).tolist() == [3, 4, 5, 6, 0, 1, 2]
+    assert token_rows(np.zeros(0, dtype=np.int64), starts, lengths).tolist() == []
+
+
+def test_length_buckets_hold_every_review_once_within_the_budget(trained: Trained) -> None:
+    rows = np.flatnonzero(trained.tokens.lengths)
+    buckets = list(trained.tokens.length_buckets(rows, token_budget=64))
+    assert sorted(np.concatenate(buckets).tolist()) == rows.tolist()
+    for bucket in buckets:
+        assert trained.tokens.lengths[bucket].max() * len(bucket) <= 64 or len(bucket) == 1
