@@ -100,10 +100,12 @@ def create_app(
 
 
 def _waiting_limits(settings: Settings) -> WaitingLimits:
+    bounded = settings.queue_wait_ms > 0
     return WaitingLimits(
         requests=settings.queue_requests,
         tokens=settings.queue_tokens,
-        seconds=settings.queue_wait_ms / 1000 or math.inf,
+        seconds=settings.queue_wait_ms / 1000 if bounded else math.inf,
+        overload_seconds=settings.overload_wait_ms / 1000 if bounded else math.inf,
     )
 
 

@@ -57,6 +57,10 @@ def run(
             envvar="UBERT_QUEUE_WAIT_MS", min=0, help="Expected to wait longer, a request gets 429; 0: however long."
         ),
     ] = _DEFAULTS.queue_wait_ms,
+    overload_wait_ms: Annotated[
+        float,
+        typer.Option(envvar="UBERT_OVERLOAD_WAIT_MS", min=0, help="The same while more is asked for than can be done."),
+    ] = _DEFAULTS.overload_wait_ms,
     batch_tokens: Annotated[
         int, typer.Option(envvar="UBERT_BATCH_TOKENS", min=1, help="Tokens of several callers in one batch.")
     ] = _DEFAULTS.batch_tokens,
@@ -129,6 +133,7 @@ def run(
         queue_requests=queue_requests,
         queue_tokens=queue_tokens,
         queue_wait_ms=queue_wait_ms,
+        overload_wait_ms=overload_wait_ms,
         batch_tokens=batch_tokens,
         batch_wait_ms=batch_wait_ms,
         request_timeout=request_timeout,

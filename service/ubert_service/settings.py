@@ -43,7 +43,10 @@ class Settings(BaseModel):
     """Tokens that waiting requests may read together; further ones are refused, unless nothing else waits."""
     queue_wait_ms: float = Field(default=200.0, ge=0.0)
     """How long a further request may be expected to wait for a thread; else it is refused, unless nothing else waits.
-    0: only the number of requests and tokens counts."""
+    0: only the number of requests and tokens counts, in overload, too."""
+    overload_wait_ms: float = Field(default=1.0, ge=0.0)
+    """The same while more is asked for than can be done, from the first refusal on: a burst may wait, but in a queue
+    that never empties all would."""
     batch_tokens: int = Field(default=32 * 1024, ge=1)
     """Tokens that predictions of several requests read together in one thread; a request is never parted."""
     batch_wait_ms: float = Field(default=0.0, ge=0.0, le=1000.0)

@@ -240,7 +240,9 @@ def main() -> None:
     parser.add_argument("--codec", default="fp32")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--candidates", type=int, default=0, help="0: one pair a request")
-    parser.add_argument("--queue-waits-ms", nargs="+", default=["1", "200"], help="bounds of waiting under overload")
+    parser.add_argument(
+        "--overload-waits-ms", nargs="+", default=["1", "200"], help="bounds of waiting under overload (default: 1)"
+    )
     parser.add_argument("service", nargs="*", help="options of ubert-serve")
     arguments = parser.parse_args()
 
@@ -280,8 +282,8 @@ def main() -> None:
     )
 
     offered = 2 * batched.per_second
-    for wait in arguments.queue_waits_ms:
-        with service(arguments, "--queue-wait-ms", wait) as running:
+    for wait in arguments.overload_waits_ms:
+        with service(arguments, "--overload-wait-ms", wait) as running:
             title = f"{offered:.0f}/s offered, at most {wait} ms in the queue"
             crowd = measured(title, running, callers=OVERLOADED_CALLERS, rate=offered)
         slower = crowd.percentile(99) / alone.percentile(99)

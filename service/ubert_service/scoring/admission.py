@@ -1,4 +1,8 @@
-"""What may come in: waiting work is bounded by its number, its tokens, and the time that a newcomer would wait."""
+"""What may come in: waiting work is bounded by its number, its tokens, and the time that a newcomer would wait.
+
+A burst may wait for longer than what never ends. A queue that is full because more is asked for than can be done only
+makes all wait; so while that lasts, newcomers are let in only if they would be served almost at once.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,17 +15,22 @@ _REQUEST_TOKENS = 512
 """What a request costs beside its tokens (HTTP, threads), in tokens of the default model: as much as one pair."""
 _REMEMBERED = 0.98
 """What is left of a measurement after the next request: half of the pace rests on the last 34."""
+_LONGEST_OVERLOAD = 30.0
+"""Seconds after which it is tried whether demand is met again. Small batches take longer, so that what ended the
+overload need not be seen from within."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingLimits:
     """What may wait for a thread. ``seconds``: how long a newcomer may be expected to, which follows from the pace at
-    which work gets done; infinite: only number and tokens count.
+    which work gets done; infinite: only number and tokens count. ``overload_seconds``: the same while more is asked
+    for than can be done.
     """
 
     requests: int
     tokens: int
     seconds: float = math.inf
+    overload_seconds: float = math.inf
 
 
 class Admission:
@@ -39,6 +48,7 @@ class Admission:
         self._clock = clock
         self._closed = False
         self._pace = _Pace()
+        self._demand = _Demand(limits.seconds)
         self._waiting = self._waiting_tokens = 0
         self._running = self._running_batches = self._running_tokens = 0
         self._counted_from = 0.0
@@ -64,7 +74,9 @@ class Admission:
         """
         if not self._waiting and not self._closed:
             return
-        wait = self.expected_wait
+        now, wait = self._clock(), self.expected_wait
+        overloaded = self._demand.exceeds_supply(now)
+        longest = min(self._limits.seconds, self._limits.overload_seconds) if overloaded else self._limits.seconds
         refusal: Refusal
         if self._closed:
             refusal = "closing"
@@ -72,10 +84,12 @@ class Admission:
             refusal = "requests"
         elif self._waiting_tokens + tokens > self._limits.tokens:
             refusal = "tokens"
-        elif wait > self._limits.seconds:
+        elif wait > longest:
             refusal = "wait"
         else:
             return
+        if refusal != "closing":
+            self._demand.refused(now, self._pace.seconds_a_request)
         self._telemetry.work_refused(limit=refusal)
         raise OverloadedError(
             f"{self._waiting} requests of {self._waiting_tokens} tokens are waiting to be served; "
@@ -86,6 +100,7 @@ class Admission:
     def queued(self, tokens: int) -> None:
         """Work that was let in has begun to wait."""
         now = self._clock()
+        self._demand.asked(now, self._pace.seconds(requests=1, tokens=tokens))
         if not self._waiting:
             self._moved = now
             if not self._running:
@@ -119,16 +134,58 @@ class Admission:
         self._closed = True
 
 
+class _Demand:
+    """Whether more is asked for than can be done: how long a newcomer would wait if nobody had been refused.
+
+    Overload begins with a refusal, and ends when that wait has come down to nothing, or after ``_LONGEST_OVERLOAD``.
+    """
+
+    def __init__(self, longest_wait: float) -> None:
+        self._most = longest_wait
+        self._wait = 0.0
+        self._at = -math.inf
+        self._since: float | None = None
+
+    def asked(self, now: float, seconds: float) -> None:
+        """Work of so many seconds was let in."""
+        self._pass_time(now)
+        self._wait = min(self._wait + seconds, self._most)
+
+    def refused(self, now: float, seconds: float) -> None:
+        """Work of about so many seconds was not."""
+        self.asked(now, seconds)
+        if self._since is None:
+            self._since = now
+            self._wait = self._most if math.isfinite(self._most) else self._wait
+
+    def exceeds_supply(self, now: float) -> bool:
+        """Is there overload?"""
+        self._pass_time(now)
+        return self._since is not None
+
+    def _pass_time(self, now: float) -> None:
+        self._wait = max(0.0, self._wait - (now - self._at))
+        self._at = now
+        if self._since is not None and (self._wait == 0 or now - self._since > _LONGEST_OVERLOAD):
+            self._since = None
+
+
 class _Pace:
     """How fast work gets done while there is some, all threads and all that surrounds them together."""
 
     def __init__(self) -> None:
-        self._seconds = self._tokens = 0.0
+        self._seconds = self._tokens = self._requests = 0.0
+
+    @property
+    def seconds_a_request(self) -> float:
+        """Of a request as they were of late; 0 as long as nothing is known."""
+        return self._seconds / self._requests if self._requests else 0.0
 
     def measured(self, *, requests: int, tokens: int, seconds: float) -> None:
         kept = _REMEMBERED**requests
         self._seconds = kept * self._seconds + seconds
         self._tokens = kept * self._tokens + _cost(requests, tokens)
+        self._requests = kept * self._requests + requests
 
     def seconds(self, *, requests: int, tokens: int) -> float:
         """What work will take; 0 as long as nothing is known."""

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from ubert_service.errors import OverloadedError
@@ -40,11 +41,18 @@ class Refusals:
 class Desk:
     """An admission whose work and time are in the test's hands."""
 
-    def __init__(self, *, workers: int = 1, seconds: float = math.inf, requests: int = 1_000) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        seconds: float = math.inf,
+        requests: int = 1_000,
+        overload_seconds: float = math.inf,
+    ) -> None:
         self.now = 100.0
         self.refusals = Refusals()
         self.admission = Admission(
-            WaitingLimits(requests=requests, tokens=1_000_000, seconds=seconds),
+            WaitingLimits(requests=requests, tokens=1_000_000, seconds=seconds, overload_seconds=overload_seconds),
             workers=workers,
             telemetry=self.refusals,
             clock=lambda: self.now,
@@ -173,3 +181,88 @@ def test_once_closed_nothing_is_let_in() -> None:
     with pytest.raises(OverloadedError):
         desk.submit()
     assert desk.refusals.limits == ["closing"]
+
+
+class Traffic(Desk):
+    """A desk whose one worker takes 4 ms a request, and may queue 200 ms, in overload 5."""
+
+    WORK = 0.004
+
+    def __init__(self) -> None:
+        super().__init__(seconds=0.2, overload_seconds=0.005)
+        self.work_off(200, seconds=self.WORK)
+        self.waits: list[float] = []
+        self._queue: list[float] = []
+        self._busy_until: float | None = None
+        self.refused = 0
+
+    def comes(self, every: float, *, for_seconds: float) -> None:
+        """A request at each interval, and the worker works meanwhile."""
+        end = self.now + for_seconds
+        while self.now < end:
+            try:
+                self.submit()
+            except OverloadedError:
+                self.refused += 1
+            else:
+                self._queue.append(self.now)
+            self._work_until(self.now + every)
+
+    def _work_until(self, then: float) -> None:
+        while self._queue or self._busy_until is not None:
+            if self._busy_until is None:
+                self.waits.append(self.now - self._queue.pop(0))
+                self.begin()
+                self._busy_until = self.now + self.WORK
+            if self._busy_until > then:
+                break
+            self.now, self._busy_until = self._busy_until, None
+            self.end()
+        self.now = then
+
+
+def test_a_burst_waits_and_none_of_it_is_refused() -> None:
+    traffic = Traffic()
+    traffic.comes(0.001, for_seconds=0.06)
+    traffic.comes(1.0, for_seconds=1.0)
+    assert traffic.refused == 0
+    assert max(traffic.waits) > 0.1
+
+
+def test_in_overload_those_who_are_let_in_hardly_wait() -> None:
+    traffic = Traffic()
+    traffic.comes(0.002, for_seconds=1.0)
+    traffic.waits.clear()
+    traffic.comes(0.002, for_seconds=20.0)
+    assert max(traffic.waits) <= 0.005 + traffic.WORK
+    assert len(traffic.waits) == pytest.approx(20.0 / traffic.WORK, rel=0.02)  # the worker is never idle
+
+
+@pytest.mark.parametrize("every", [0.005, 0.02])
+def test_after_an_overload_a_burst_may_wait_again(every: float) -> None:
+    traffic = Traffic()
+    traffic.comes(0.002, for_seconds=1.0)
+    traffic.comes(every, for_seconds=2.0)
+    traffic.refused = 0
+    traffic.comes(0.001, for_seconds=0.05)
+    assert traffic.refused == 0
+
+
+def test_an_overload_that_does_not_seem_to_end_is_doubted_from_time_to_time() -> None:
+    traffic = Traffic()
+    traffic.comes(0.002, for_seconds=40.0)
+    waited = np.array(traffic.waits)
+    assert (waited > 0.1).mean() < 0.02
+    assert (waited[len(waited) // 2 :] > 0.1).any()
+
+
+def test_where_no_time_is_set_overload_sets_none() -> None:
+    desk = Desk(requests=3)
+    desk.work_off(200, seconds=0.004)
+    for _ in range(3):
+        desk.submit()
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    desk.begin()
+    desk.submit()
+    assert desk.refusals.limits == ["requests"]
