@@ -69,6 +69,8 @@ class ModelConfig:
     dropout: float = 0.1
 
     # Beyond the paper, one line each:
+    encoder_layers: int | None = None
+    """The review encoder is so many of the backbone's layers, the first; None: all of them."""
     state_dim: int | None = None
     """Review states are projected from the encoder's d to this many dimensions; None keeps d."""
     tokens_a_row: int = 1
@@ -96,6 +98,8 @@ class ModelConfig:
             f"use at least max_length ({self.max_length}), so that one review always fits",
         )
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
+        if self.encoder_layers is not None:
+            require(self.encoder_layers >= 1, "encoder_layers", self.encoder_layers, "use 1 or more layers, or none")
         if self.state_dim is not None:
             require(self.state_dim >= 1, "state_dim", self.state_dim, "use a positive dimension, or none")
         require(
@@ -117,6 +121,10 @@ class ModelConfig:
     def above_bias(self) -> bool:
         """Does the network predict what is left above the bias model, rather than the rating itself?"""
         return self.rating_base != "none"
+
+    def with_all_layers(self) -> Self:
+        """A copy whose encoder is the whole backbone."""
+        return replace(self, encoder_layers=None)
 
     def without_state_dim(self) -> Self:
         """A copy that keeps the encoder's own dimension."""
@@ -154,6 +162,7 @@ PRESETS: Mapping[str, ModelConfig] = {
         max_reviews=40,
         max_tokens=256,
         dropout=0.0,
+        encoder_layers=3,
         state_dim=128,
         tokens_a_row=16,
         match_pooling="mean",

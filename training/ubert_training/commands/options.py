@@ -21,6 +21,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda. Asked for and miss
 Precision = Annotated[str, typer.Option(help="auto (bfloat16 where the device has it), fp32 or bf16.")]
 Preset = Annotated[str, typer.Option(help="paper, minilm or tiny: the model's shape and options.")]
 Backbone = Annotated[str | None, typer.Option(help="BERT checkpoint: path, hub name, or minilm.")]
+EncoderLayers = Annotated[
+    int | None,
+    typer.Option(help="The backbone's first layers that encode; 0: all. Unset: the preset's, all of another backbone."),
+]
 StateDim = Annotated[int | None, typer.Option(help="Project review states to this dimension; 0 keeps the encoder's.")]
 TokensARow = Annotated[int | None, typer.Option(help="Tokens that share a row of states, [CLS] apart.")]
 MatchPooling = Annotated[str | None, typer.Option(help="max (Eq. 14) or mean over the rows of a side.")]
@@ -71,6 +75,10 @@ def table_file(path: Path) -> Path:
 def model_config(base: str | ModelConfig, table: ReviewTable, **options: object) -> ModelConfig:
     """A preset (or a former stage's configuration) with the flags that were given, on the table's scale."""
     config = preset(base) if isinstance(base, str) else base
+    if options.get("encoder_layers") == 0 or options.get("backbone") not in {None, config.backbone}:
+        config = config.with_all_layers()
+    if options.get("encoder_layers") == 0:
+        options["encoder_layers"] = None
     if options.get("state_dim") == 0:
         config = config.without_state_dim()
         options["state_dim"] = None

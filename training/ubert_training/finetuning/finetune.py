@@ -158,7 +158,7 @@ def _initial_model(
     """The model before its first step: the plain backbone, or all that pre-training learned."""
     found = load_model(pretrained, PRETRAIN) if pretrained else None
     if found is None:
-        backbone = load_backbone(config.backbone)
+        backbone = load_backbone(config.backbone, config.encoder_layers)
         encoder = ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row)
         tokenizer_json = backbone.tokenizer_json
     else:
@@ -179,7 +179,7 @@ def _initial_model(
 def _check_pretrained(pretrained: Path, read: Set[str], table: ReviewTable, split: Split, config: ModelConfig) -> None:
     """Refuse a pre-trained model that has read an evaluation pair (law 5), or of another encoder."""
     found = load_model(pretrained, PRETRAIN).config
-    for name in ("backbone", "state_dim"):
+    for name in ("backbone", "encoder_layers", "state_dim"):
         asked, trained = getattr(config, name), getattr(found, name)
         require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
     held_out = [table.review_id[row] for row in np.concatenate([split.validation, split.test]).tolist()]

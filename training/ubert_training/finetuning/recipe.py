@@ -12,7 +12,15 @@ from ubert_training.loop import LoopOptions
 from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers
 from ubert_training.stage import plain
 
-READ_BY_PRETRAINING = ("backbone", "pretrain_max_length", "state_dim", "dropout", "id_embeddings", "scale")
+READ_BY_PRETRAINING = (
+    "backbone",
+    "encoder_layers",
+    "pretrain_max_length",
+    "state_dim",
+    "dropout",
+    "id_embeddings",
+    "scale",
+)
 """Fields of a configuration that change what pre-training learns; recipes that agree in them share it."""
 
 

@@ -98,7 +98,7 @@ def pretrain(
     if finished:
         return directory
     torch.manual_seed(options.loop.seed)
-    backbone = load_backbone(config.backbone)
+    backbone = load_backbone(config.backbone, config.encoder_layers)
     freeze_all_but_last(backbone.bert, options.trainable_layers)
     encoder = ReviewEncoder(backbone.bert, config.state_dim)
     # The target's own reviews train the encoder, under an unknown user. A user embedding that had read them would carry
