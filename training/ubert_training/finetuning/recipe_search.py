@@ -59,6 +59,7 @@ TRIALS = (
     Trial(name="state dimension 64", model=SMALL_STATES),
     Trial(name="the preset"),
     Trial(name="learning rate × 3", rate=3.0),
+    Trial(name="all layers of the backbone", model={"encoder_layers": None}),
     Trial(name="8 tokens a row", model={"tokens_a_row": 8}),
     Trial(name="maximum over rows", model={"match_pooling": "max"}),
     Trial(name="a row a token", model=ROW_A_TOKEN),
