@@ -1,11 +1,19 @@
 """Fixtures of all suites."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from support.redis_server import RedisServer
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A console of rich's is for good as wide as these say when it is made, on import; the controller sets them.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
+    # The workers share the cores: one thread of arithmetic each, and for each process that a test starts.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

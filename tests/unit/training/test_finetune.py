@@ -11,10 +11,12 @@ from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.nn.co_matching import PLAIN_START
+from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.projection_start import start_projection
 from ubert_training.finetuning.rating_parts import blend_share
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
@@ -22,6 +24,7 @@ from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
 from ubert_training.splits import random_split
+from ubert_training.tokens import TokenizedReviews
 
 TABLE = small_table(users=40)
 SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
@@ -83,6 +86,22 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         atol=1e-5,
         rtol=1e-3,
     )
+
+
+def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_says(tmp_path: Path) -> None:
+    before = load_model(pretrained(tmp_path / "pretrained", "both"), "pretrain")
+    still = FinetuneOptions(mode="end-to-end", loop=replace(ONE_EPOCH, learning_rate=1e-12))
+    still = replace(still, encoder_learning_rate=1e-12, projection_learning_rate=1e-12)
+    given = {"pretrained": tmp_path / "pretrained", "states": tmp_path / "states"}
+    run = finetune(TABLE, SPLIT, before.config, still, tmp_path / "run", **given)
+    encoder = before.build_encoder(before.config.tokens_a_row)
+    left_by_pretraining = encoder.projection.weight.detach().clone()
+    tokenizer = ReviewTokenizer(before.tokenizer_json, before.config.max_length)
+    tokens = TokenizedReviews.of(TABLE.texts_at(SPLIT.rows), tokenizer)
+    start_projection(encoder, tokens, SPLIT.train, TABLE.user, None, torch.device("cpu"), ONE_EPOCH.seed)
+    begun = load_model(run, "finetune").build_encoder(before.config.tokens_a_row).projection.weight
+    torch.testing.assert_close(begun, encoder.projection.weight, atol=1e-5, rtol=1e-4)
+    assert (begun - left_by_pretraining).abs().max() > 1e-2
 
 
 def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: Path) -> None:

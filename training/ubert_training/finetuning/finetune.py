@@ -78,10 +78,8 @@ def finetune(
     if options.mode == "cached":
         with accelerator.main_process_first():
             bank = cached_states(states, model, tokens, tokenizer, accelerator.device)
-    if pretrained is None:
-        start_projection(
-            model.review_encoder, tokens, split.train, table.user, bank, accelerator.device, options.loop.seed
-        )
+    # After pre-training, too: what that leaves tells apart what its tasks ask for, not what pairs are aligned by.
+    start_projection(model.review_encoder, tokens, split.train, table.user, bank, accelerator.device, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
     known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config, elsewhere)
     task = FinetuningTask(model, source, known, split, options, accelerator)
