@@ -1,7 +1,10 @@
 """`ubert bench accuracy`: cells computed once, fair differences, and a report that says what came out."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError
+from ubert_training.accuracy import bench
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
 from ubert_training.accuracy.cells import CELL, Cell, CellRatings, CellStore, Contender
 from ubert_training.accuracy.distortions import ONE_WORD, Distortion, distorted
@@ -37,6 +41,7 @@ from ubert_training.workplace import Workplace
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
 MEAN, BIAS = surprise_baselines()[:2]
+COMMAND = [sys.executable, "-m", "ubert_training.cli", "bench", "accuracy"]
 VARIANT = {variant.name: variant for variant in VARIANTS}
 
 
@@ -126,6 +131,28 @@ def test_a_cell_killed_while_it_was_written_is_computed_again(tmp_path: Path, fo
     begun: list[Cell] = []
     compute_cells(cells, store, until=float("inf"), began=begun.append, ended=lambda _: None)
     assert begun == [cells[1]]
+
+
+@pytest.mark.parametrize("computed_there", [True, False])
+def test_what_another_process_is_busy_with_is_passed_over_until_it_is_done_or_gives_up(
+    tmp_path: Path, folds: list[Fold], monkeypatch: pytest.MonkeyPatch, computed_there: bool
+) -> None:
+    monkeypatch.setattr(bench, "LOOK_AGAIN_SECONDS", 0.0)
+    store, there = CellStore(tmp_path), CellStore(tmp_path)
+    cells = ordered_cells(folds, [0], [Planted(name=UBERT)])
+    busy, *free = cells
+    begun: list[Cell] = []
+    with ExitStack() as other:
+        assert other.enter_context(there.claim(busy.fingerprint))
+
+        def ended(cell: Cell) -> None:
+            if cell is free[-1]:
+                if computed_there:
+                    there.save(busy, busy.contender.rate(busy.fold, busy.seed), seconds=0.0)
+                other.close()
+
+        compute_cells(cells, store, until=float("inf"), began=begun.append, ended=ended)
+    assert begun == (free if computed_there else [*free, busy])
 
 
 def test_no_cell_begins_after_the_time_limit_and_the_report_counts_what_is_missing(
@@ -294,6 +321,33 @@ def test_the_bench_continues_and_ends_in_the_same_report(tmp_path: Path) -> None
     again = invoke()
     assert "fold 0" not in again
     assert (tmp_path / "out" / "accuracy.json").read_bytes() == report
+
+
+def test_two_processes_share_the_cells_and_write_the_report_of_one(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "reviews.parquet")
+
+    def command(out: str) -> list[str]:
+        common = [
+            "--reviews",
+            str(tmp_path),
+            "--out",
+            str(tmp_path / out),
+            "--preset",
+            "tiny",
+            "--finetune-epochs",
+            "1",
+        ]
+        return [*COMMAND, *common, "--folds", "2", "--seeds", "0", "--variants", f"{UBERT},{BIAS.name}"]
+
+    together = [subprocess.Popen(command("shared"), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    alone = subprocess.run(command("alone"), stdout=subprocess.PIPE, text=True, check=True)
+    said = [process.communicate()[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0]
+    cells = [line[len("   0.0 min") :] for output in said for line in output.splitlines() if ", seed " in line]
+    assert len(cells) == len(set(cells)) == 4
+    for name in ("accuracy.json", "accuracy.md"):
+        assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    assert "are missing" not in alone.stdout + "".join(said)
 
 
 def test_an_unknown_variant_is_refused_by_name(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Cells: one model on one fold by one seed, computed once and kept under the digest of all that it is made from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,13 @@ from ubert_model.atomic import replacing, write_text
 from ubert_model.errors import UbertError
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.provenance import code_digest
+from ubert_training.claims import claimed
 from ubert_training.stage import fingerprint_of, plain
 
 RATINGS = "ratings.npz"
 CELL = "cell.json"
 FAILURE = "failure.txt"
+CLAIMS = "claims"
 KIND = "accuracy cell"
 
 
@@ -88,6 +91,14 @@ class CellStore:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[bool]:
+        """Hold a name against other processes over the same store: is it ours, or does another hold it?"""
+        folder = self.directory / CLAIMS / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with claimed(folder) as ours:
+            yield ours
 
     def has(self, cell: Cell) -> bool:
         """Was it measured already?"""

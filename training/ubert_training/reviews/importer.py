@@ -6,17 +6,15 @@ report holds no finished import. A run that was killed goes on from its last who
 same bytes.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ubert_model.atomic import publish, write_text
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_training.claims import claimed
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
 from ubert_training.reviews.file_staging import (
@@ -66,7 +64,9 @@ def import_reviews(
     options = options or ImportOptions()
     fingerprint = _fingerprint(files, options)
     out.mkdir(parents=True, exist_ok=True)
-    with _sole_import_into(out):
+    with claimed(out) as ours:
+        if not ours:
+            raise InputError(f"another import into {out} is running: wait for it or choose another --out")
         staging = Staging(folder=out / STAGING, fingerprint=fingerprint)
         finished = None if force else _finished(out, staging)
         if finished is not None:
@@ -98,20 +98,6 @@ def _fingerprint(files: Sequence[Path], options: ImportOptions) -> str:
         stat = path.stat()
         described.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
     return hashlib.blake2b(json.dumps(described).encode(), digest_size=16).hexdigest()
-
-
-@contextlib.contextmanager
-def _sole_import_into(out: Path) -> Iterator[None]:
-    """Hold a lock on the folder that the system takes back when the process dies, however it dies."""
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"another import into {out} is running: wait for it or choose another --out") from error
-        yield
-    finally:
-        os.close(folder)
 
 
 def _finished(out: Path, staging: Staging) -> ImportReport | None:
