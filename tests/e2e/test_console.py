@@ -377,7 +377,7 @@ def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page:
     press(page, "ArrowUp", "ArrowUp")  # the edge holds
     expect(cells.nth(1)).to_be_focused()
 
-    page.get_by_role("radio", name="Each word of the user").focus()
+    page.get_by_role("radio", name="Each passage of the user").focus()
     press(page, "ArrowDown")  # the other direction: its rows are columns here
     expected = f"{heat['item_attention'][2][1] * 100:.1f}%"
     expect(cells.nth(columns + 2)).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))

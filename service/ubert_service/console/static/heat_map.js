@@ -7,8 +7,8 @@ import { LETTER, tokenLabels } from "./words.js";
 const STRONGEST_PAIRS = 5;
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const DIRECTIONS = [
-  ["user", "Each word of the user's review looks at the item's (rows)"],
-  ["item", "Each word of the item's review looks at the user's (columns)"],
+  ["user", "Each passage of the user's review looks at the item's (rows)"],
+  ["item", "Each passage of the item's review looks at the user's (columns)"],
 ];
 
 export function heatMap({ heat_map: map, reviews }) {
@@ -50,7 +50,7 @@ function strongestPairs(weights, labels, direction) {
     const [from, to] = direction === "user" ? [row, column] : [column, row];
     return `${from} → ${to} ${percent(weight)}`;
   });
-  return element("p", {}, named.length ? `Strongest between words: ${named.join(" · ")}` : "No words meet.");
+  return element("p", {}, named.length ? `Strongest between passages: ${named.join(" · ")}` : "No passages meet.");
 }
 
 const isWord = (label) => LETTER.test(label) && !label.startsWith("[");
