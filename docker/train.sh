@@ -27,11 +27,13 @@ fi
 if [ -f "$work/bundle/manifest.json" ]; then
     echo "bundle: $work/bundle is there, nothing to train"
 else
-    ubert split --reviews "$work/reviews" --out "$work/split.parquet" --seed "$seed"
+    split_seed="--seed $seed"
+    [ "${UBERT_SPLIT_KIND:-random}" != time ] || split_seed=  # nothing is drawn
+    ubert split --reviews "$work/reviews" --out "$work/split.parquet" $split_seed
     ubert pretrain --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/pretrained" \
         --preset "$preset" --device "$device" --seed "$seed"
     ubert finetune --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/finetuned" \
-        --pretrained "$work/pretrained" --states "$work/states" --device "$device" --seed "$seed"
+        --pretrained "$work/pretrained" --device "$device" --seed "$seed"
     ubert evaluate --reviews "$work/reviews" --run "$work/finetuned" --states "$work/states" --device "$device"
     ubert export --run "$work/finetuned" --out "$work/bundle"
 fi

@@ -91,11 +91,13 @@ class ModelConfig:
             length = getattr(self, name)
             require(3 <= length <= 512, name, length, "use 3 to 512 tokens")
         require(self.max_reviews >= 1, "max_reviews", self.max_reviews, "use 1 or more reviews a side")
+        require(1 <= self.tokens_a_row <= 64, "tokens_a_row", self.tokens_a_row, "use 1 to 64 tokens")
         require(
-            self.max_tokens >= self.max_length,
+            self.max_tokens >= self.rows_a_review,
             "max_tokens",
             self.max_tokens,
-            f"use at least max_length ({self.max_length}), so that one review always fits",
+            f"use at least {self.rows_a_review} rows, those of a review of max_length ({self.max_length}) tokens, "
+            "so that one review always fits",
         )
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
         if self.encoder_layers is not None:
@@ -108,7 +110,6 @@ class ModelConfig:
             self.history_ratings,
             "choose rating_base = leave_one_out_bias with it: it needs a bias model to tell what a rating adds to",
         )
-        require(1 <= self.tokens_a_row <= 64, "tokens_a_row", self.tokens_a_row, "use 1 to 64 tokens")
         choices = {"rating_base": RatingBase, "id_embeddings": IdEmbeddings, "match_pooling": MatchPooling}
         for name, kind in choices.items():
             require_choice(name, getattr(self, name), kind)
@@ -116,6 +117,11 @@ class ModelConfig:
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the manifest."""
         return asdict(self)
+
+    @property
+    def rows_a_review(self) -> int:
+        """Rows of states of the longest review: [CLS] has one, of the other tokens neighbours share one."""
+        return 1 + math.ceil((self.max_length - 1) / self.tokens_a_row)
 
     @property
     def above_bias(self) -> bool:

@@ -11,7 +11,7 @@ part of one here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -121,6 +121,11 @@ class SideDeviations:
         """
         above_usual = self.above_usual(ratings, mean)
         return RatingSums(count=len(above_usual), above_usual=sum(above_usual))
+
+    def less(self, sums: RatingSums, counterpart: str, rating: float) -> RatingSums:
+        """Of one history without one of its ratings: what summing up the others gives, but for the last digits."""
+        (above_usual,) = self.above_usual([(counterpart, rating)])
+        return replace(sums, count=np.asarray(sums.count) - 1, above_usual=np.asarray(sums.above_usual) - above_usual)
 
     def above_usual(self, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> list[float]:
         """How far each rating lies above what is usual for its counterpart; ``mean`` as for :meth:`sum_up`."""

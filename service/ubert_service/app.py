@@ -78,7 +78,7 @@ def create_app(
             tracing=tracing,
             stopping=stopping,
         )
-        loaded = [bundle for bundle in (bundles.roles.live, bundles.roles.shadow) if bundle is not None]
+        loaded = bundles.roles.loaded
         with ExitStack() as keeping:
             keeping.enter_context(NamespaceHolder(observed.store, [bundle.namespace.version for bundle in loaded]))
             for bundle in loaded:

@@ -151,7 +151,7 @@ def run(
         traces=traces,
     )
     configure_logs(settings)
-    with closing(open_store(settings.store)) as opened, _tracing(settings) as tracing:
+    with closing(open_store(settings.store)) as opened, opened_tracing(settings) as tracing:
         live = ServedBundle.load(settings, opened)
         serve(create_app(settings, live, tracing, shadow=_load_shadow(settings, opened)), settings)
 
@@ -163,14 +163,15 @@ def _load_shadow(settings: Settings, store: StateStore) -> ServedBundle | None:
 
 
 @contextmanager
-def _tracing(settings: Settings) -> Iterator[Tracing]:
+def opened_tracing(settings: Settings) -> Iterator[Tracing]:
+    """Where spans go. Raises ``ConfigError``, without the address, which may hold a password."""
     if settings.traces is None:
         yield Untraced()
         return
     try:
         from ubert_service.observability import otel  # noqa: PLC0415  nobody else pays for its import
     except ImportError as error:
-        raise ConfigError(f"traces = {settings.traces!r}: {error}; install u-bert[otel]") from error
+        raise ConfigError(f"traces: {error}; install u-bert[otel]") from error
     with closing(otel.OpenTelemetryTracing(otel.sending_to(settings.traces))) as tracing:
         yield tracing
 

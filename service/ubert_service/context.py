@@ -10,12 +10,12 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Depends, Header, HTTPException, Request, Response
 
-from ubert_model.states import REVISION_PATTERN, Revision
 from ubert_service.errors import CallerGoneError
 from ubert_service.explaining.explain import Explanation
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
-from ubert_service.schemas import LEAST_SCORED, LISTED_UNREAD
+from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
+from ubert_service.schemas import LEAST_REQUEST_SECONDS, LEAST_SCORED, LISTED_UNREAD, MAX_REQUEST_SECONDS
 from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.engine import Prediction
 from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
@@ -33,8 +33,6 @@ _CAUTION = 0.8
 """Of the pairs that would fit into the time left at the speed of the last ones, how many are tried."""
 _UNWATCHED_S = 0.005
 """Work that takes less is done before it could be withdrawn, and to watch its caller costs a task."""
-LEAST_REQUEST_SECONDS = 0.001
-MAX_REQUEST_SECONDS = 3600.0
 REQUEST_TIMEOUT = "X-Request-Timeout"
 READ_VERSION = "X-Read-Version"
 """Of an answer to a write: what to send along with a question whose answer must show it."""
@@ -167,9 +165,12 @@ class RequestContext:
         return explanations
 
     async def _answer(self, lane: Lane[Q, T], question: Q, tokens: int) -> T:
-        scheduler = self.service.scheduler
+        scheduler, state = self.service.scheduler, self.request.state
         with self.service.tracing.work(tokens=tokens) as span:
-            submitted = scheduler.submit(lane, question, tokens=tokens, deadline=self.deadline, taken=span.taken)
+            submitted = scheduler.submit(
+                lane, question, tokens=tokens, deadline=self.deadline, taken=span.taken, goes_on=state.let_in
+            )
+            state.let_in = True
             return await self._unless_the_caller_goes(submitted)
 
     async def _unless_the_caller_goes(self, submitted: "asyncio.Future[T]") -> T:
@@ -241,15 +242,15 @@ async def _read_version(
         str | None,
         Header(
             alias=READ_VERSION,
-            pattern=REVISION_PATTERN,
+            pattern=READ_VERSION_PATTERN,
             description=f"The `{READ_VERSION}` of a write's answer: this answer shows that write, whoever gives it.",
         ),
     ] = None,
 ) -> None:
     residents = context.served.residents
     if version is not None:
-        revision = Revision.parse(version)
-        await context.work(lambda: residents.catch_up(revision))
+        written = ReadVersion.parse(version)
+        await context.work(lambda: residents.catch_up(written))
     if stale_s := residents.stale_s:
         response.headers[STALE_SECONDS] = f"{stale_s:.1f}"
 

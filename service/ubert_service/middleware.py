@@ -49,7 +49,7 @@ class RequestFrame:
             await self._app(scope, receive, send)
             return
         request_id = request_id_of(scope)
-        scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
+        scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic(), let_in=False)
         with self._tracing.request(method=scope["method"], headers=Headers(scope=scope), request_id=request_id) as span:
             status: int | None = None
 

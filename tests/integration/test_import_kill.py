@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ubert_training.reviews.importer import STAGING
+
 STEP = 11  # of the about 110 changes that an import makes; 1 tries them all
 FINISHED = ["rejects.jsonl", "report.json", "reviews.parquet"]
 
@@ -141,7 +143,7 @@ def test_a_process_killed_from_outside_goes_on_where_it_was(
 ) -> None:
     out = tmp_path / "out"
     assert killed_at(report, out, files) == -signal.SIGKILL
-    assert len(list((out / "staging").glob("part-*.json"))) == staged_chunks
+    assert len(list((out / STAGING).glob("part-*.json"))) == staged_chunks
     finish(out, files)
     assert contents(out) == unkilled
 
@@ -150,7 +152,7 @@ def test_staged_chunks_are_not_read_again(files: list[Path], unkilled: dict[str,
     """A mark left in a staged chunk shows in the result: the restarted run took it from the staging folder."""
     out = tmp_path / "out"
     killed_at(2, out, files)
-    rejects = out / "staging" / "part-0000-000000.rejects.jsonl"
+    rejects = out / STAGING / "part-0000-000000.rejects.jsonl"
     rejects.write_text('{"marked": true}\n' + rejects.read_text())
     finish(out, files)
     assert contents(out)["rejects.jsonl"] == b'{"marked": true}\n' + unkilled["rejects.jsonl"]

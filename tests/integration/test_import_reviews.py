@@ -18,7 +18,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_training.commands.import_reviews import import_command, parse_columns
 from ubert_training.reviews.file_staging import ImportProgress
-from ubert_training.reviews.importer import import_reviews
+from ubert_training.reviews.importer import STAGING, import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.report import ImportReport
@@ -208,7 +208,7 @@ def test_too_many_bad_lines_fail_the_import_and_name_counts_examples_and_the_rej
     with pytest.raises(ReviewFileError) as caught:
         import_reviews([path], tmp_path / "out", ALL)
     message = str(caught.value)
-    rejects = tmp_path / "out" / "staging" / "rejects.jsonl"
+    rejects = tmp_path / "out" / STAGING / "rejects.jsonl"
     counts = ("3 of 100", "3.00%", "1.00%", "broken JSON 1", "rating is no number 1")
     for part in (*counts, "x.json line 98", str(rejects)):
         assert part in message
@@ -266,6 +266,32 @@ def test_staging_of_other_options_is_discarded(tmp_path: Path) -> None:
         import_reviews([path], tmp_path / "out", ALL)
     report = import_reviews([path], tmp_path / "out", ImportOptions(core=0, scale=RatingScale(lowest=1, highest=9)))
     assert report.consolidation.reviews == 2
+
+
+def test_a_folder_that_no_import_made_is_never_discarded(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i"))
+    for name in ("staging", STAGING):
+        (tmp_path / name / name).mkdir(parents=True)
+        (tmp_path / name / name / "thesis.tex").write_text("years of work")
+    import_reviews([path], tmp_path / "staging", ALL)
+    for again in (False, True):
+        with pytest.raises(InputError, match="not what an import left: move it away"):
+            import_reviews([path], tmp_path / STAGING, ALL, force=again)
+    for name in ("staging", STAGING):
+        assert (tmp_path / name / name / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize("leftover", [None, "fingerprint", ".fingerprint.1.partial"])
+def test_a_staging_folder_whose_making_or_removal_was_killed_is_taken_over(
+    tmp_path: Path, leftover: str | None
+) -> None:
+    path = write(tmp_path / "x.json", line("u", "i"))
+    staging = tmp_path / "out" / STAGING
+    staging.mkdir(parents=True)
+    if leftover:
+        (staging / leftover).write_text("")
+    assert import_reviews([path], tmp_path / "out", ALL).consolidation.reviews == 1
+    assert not staging.exists()
 
 
 def test_a_table_that_no_import_made_is_not_overwritten(tmp_path: Path) -> None:

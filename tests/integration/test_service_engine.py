@@ -296,7 +296,7 @@ def test_damaged_foreign_or_misshapen_states_raise_and_name_the_review(
 
     for bad, error in [(flipped, CorruptStateError), (foreign, ForeignStateError), (narrow, StateError)]:
         lmdb_store.put(version, [(read, bad)])
-        with pytest.raises(error, match=read.review_id):
+        with pytest.raises(error, match=rf"{read.review_id}.*`ubert states verify --repair`, then `ubert precompute`"):
             engine.score([pair])
 
 

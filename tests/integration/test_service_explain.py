@@ -1,6 +1,7 @@
 """``/explain`` over real HTTP: its parts make up the rating, and its effects are what really happens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -9,12 +10,17 @@ import pytest
 from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.states import StateStore
+from ubert_model.deviations import SideDeviations
+from ubert_model.states import ReviewEntry, Side, StateStore
 from ubert_service.app import create_app
 from ubert_service.schemas import LISTED_UNREAD, MAX_EXPLAINED_PAIRS
+from ubert_service.scoring.bringing import BroughtText
+from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
+FLOAT32 = 1e-6
+"""Stars by which single precision may move a rating."""
 PAIRS = [(f"u{user}", f"i{item}") for user in range(0, 10, 2) for item in range(0, 14, 3)]
 REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "  A board, bought cheap,\n came back. ", "timestamp": 60}
 PARTS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "clipped")
@@ -110,6 +116,67 @@ def test_an_effect_is_what_predict_gives_without_the_review(reader: httpx.Client
         without = predict(reader, full["user"], full["item"], exclude_review_ids=[review["review_id"]])
         assert review["effect"] == pytest.approx(full["rating"] - without["rating"], abs=ROUNDING)
     assert any(abs(review["effect"]) > 100 * ROUNDING for review in full["reviews"])
+
+
+@pytest.fixture
+def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> ServedBundle:
+    corpus.write(lmdb_store, tiny.bundle)
+    return ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
+
+
+def test_every_effect_equals_that_of_lists_built_anew_without_the_review(served: ServedBundle, corpus: Corpus) -> None:
+    """Over pairs of all kinds: with a review of their own, with texts brought along, with a replay of the past."""
+    texts = [BroughtText(text="A board, bought cheap, came back.", rating=2, item="i13"), BroughtText(text="All big.")]
+    pairs = [Pair(*pair) for pair in PAIRS] + [Pair(one.user, one.item) for one in corpus.entries[::6]]
+    moved = 0
+    for pair in pairs:
+        excluded = frozenset(one.review_id for one in corpus.of_user(pair.user)[:1])
+        for reading in (
+            EVERY_REVIEW,
+            Reading(before=30, excluded=excluded),
+            Reading(brought=served.bring(pair.user, texts)),
+        ):
+            explanation = served.explainer.explain(pair, reading)
+            anew = [
+                served.residents.read([pair])
+                .read_by(replace(reading, excluded=reading.excluded | left_out))
+                .histories(pair)
+                for left_out in (frozenset[str](), *(frozenset([one.entry.review_id]) for one in explanation.reviews))
+            ]
+            prediction, *others = served.engine.rate(anew, reading.brought)
+            assert explanation.prediction == prediction
+            expected = [prediction.rating - other.rating for other in others]
+            assert [one.effect for one in explanation.reviews] == pytest.approx(expected, abs=FLOAT32)
+            moved += sum(abs(effect) > 100 * ROUNDING for effect in expected)
+    assert moved > len(pairs)  # else it would not have been seen
+
+
+@pytest.mark.parametrize("words", [0, 3])
+def test_an_explanation_does_not_sum_up_a_long_list_for_each_review(
+    served: ServedBundle, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    pair = next(Pair(one.user, one.item) for one in corpus.entries if len(corpus.of_user(one.user)) > 3)
+    many = [
+        ReviewEntry(review_id=f"p{number}", user=f"x{number}", item=pair.item, rating=4, timestamp=100, tokens=words)
+        for number in range(300)
+    ]
+    codec = tiny.bundle.codec("fp32")
+    states = next(states for states in corpus.states.values() if len(states) >= words)[:words]
+    served.store.put(codec.namespace.version, [(one, codec.encode(states)) for one in many])
+    summed = 0
+    above_usual = SideDeviations.above_usual
+
+    def counted(side: SideDeviations, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> list[float]:
+        nonlocal summed
+        above = above_usual(side, ratings, mean)
+        summed += len(above)
+        return above
+
+    monkeypatch.setattr(SideDeviations, "above_usual", counted)
+    reviews = served.explainer.explain(pair, Reading(before=101)).reviews
+    assert sum(one.side == Side.ITEM for one in reviews) >= LISTED_UNREAD
+    # Once as the store has the list, once without what the request does not read, once without the pair's own review.
+    assert len(many) < summed < 4 * len(many)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -142,6 +142,14 @@ def test_a_request_that_breaks_the_schema_is_told_where(
 ) -> None:
     problem = assert_problem(client.post(path, json=body), 422, "invalid-request")
     assert problem["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("surrounding", [dict, lambda members: {"pairs": [members]}])
+def test_a_flood_of_unknown_members_is_one_error(client: httpx.Client, surrounding: Callable[[Any], Any]) -> None:
+    body = surrounding({f"member {number}": number for number in range(10_000)})
+    problem = assert_problem(client.post("/predict", json=body), 422, "invalid-request")
+    assert len(problem["errors"]) == 1
+    assert "10000 members are too many" in problem["errors"][0]["message"]
 
 
 @pytest.mark.parametrize("escaped", [r'"\ud800"', r'"u\ud800"'])

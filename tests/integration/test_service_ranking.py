@@ -124,3 +124,24 @@ def test_with_time_enough_all_are_rated_as_without_a_budget(client: httpx.Client
     ample, whole = rank(client, candidates=candidates, latency_budget_ms=60_000), rank(client, candidates=candidates)
     assert (ample["candidates"], ample["scored"]) == (len(candidates), len(candidates))
     assert [one["item"] for one in ample["items"]] == [one["item"] for one in whole["items"]]
+
+
+def test_of_a_request_that_was_let_in_no_later_step_asks_again(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle)
+    app = create_app(settings, ServedBundle.load(settings, lmdb_store))
+    with running(app) as client:
+        admission = app.state.context.scheduler.admission
+        check, going_on = admission.check, []
+
+        def noted(tokens: int = 0, *, goes_on: bool = False) -> None:
+            going_on.append(goes_on)
+            check(tokens, goes_on=goes_on)
+
+        monkeypatch.setattr(admission, "check", noted)
+        for _ in range(2):
+            rank(client, user_texts=[{"text": "A dull board."}], exclude_rated=True, latency_budget_ms=60_000)
+    # At the gate, then encoding, what is rated already, and the candidates themselves.
+    assert going_on == 2 * [False, False, True, True]

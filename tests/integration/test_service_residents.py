@@ -28,6 +28,7 @@ from ubert_model.states import ReviewEntry, Revision, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.errors import LostRevisionError, NotResidentError
+from ubert_service.read_version import ReadVersion
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
@@ -196,13 +197,24 @@ def test_a_write_is_seen_at_once_by_whoever_is_told_its_revision(
         one.put("a", "u0", "i0", 5, 1)
         before = other.engine.score(PAIRS)
         revision = one.put("b", "u0", "i1", 5, 5)
-        other.residents.catch_up(revision)
+        other.residents.catch_up(ReadVersion(one.version, revision))
         after = other.engine.score(PAIRS)
         assert after == uncached.engine.score(PAIRS) != before
-        other.residents.catch_up(one.delete("b", "u0", "i1"))
+        other.residents.catch_up(ReadVersion(one.version, one.delete("b", "u0", "i1")))
         assert other.engine.score(PAIRS) == before
         with pytest.raises(LostRevisionError, match=str(revision.major + 10**6)):
-            other.residents.catch_up(Revision(revision.major + 10**6))
+            other.residents.catch_up(ReadVersion(one.version, Revision(revision.major + 10**6)))
+
+
+@pytest.mark.parametrize("position", [0, 10**15])
+def test_after_a_write_in_another_namespace_all_that_is_there_now_is_read(
+    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore], position: int
+) -> None:
+    with two_replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
+        before = other.engine.score(PAIRS)
+        one.put("b", "u0", "i1", 5, 5)
+        other.residents.catch_up(ReadVersion("0f" * 8, Revision(position)))
+        assert other.engine.score(PAIRS) == uncached.engine.score(PAIRS) != before
 
 
 def test_a_write_is_seen_within_the_lag_and_not_asked_for_before(
@@ -358,7 +370,7 @@ def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
     assert int(refused.headers["retry-after"]) > 0
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-    assert ask(client, **{READ_VERSION: "99999999999999-0"}).status_code == 503
+    assert ask(client, **{READ_VERSION: "0f0f:99999999999999-0"}).status_code == 503
 
 
 REVIEW = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
@@ -412,8 +424,11 @@ def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predict
     wait_for(lambda: prediction(ask(outage.other))["rating"] != without["rating"])
 
 
-def test_a_revision_that_the_store_has_lost_is_refused_and_a_malformed_one_too(outage: Outage) -> None:
-    lost = ask(outage.one, **{READ_VERSION: "99999999999999-0"})
+def test_a_revision_that_the_store_has_lost_is_refused_and_a_malformed_one_too(
+    outage: Outage, tiny: TinyBundle
+) -> None:
+    version = tiny.bundle.manifest.namespace("fp32").version
+    lost = ask(outage.one, **{READ_VERSION: f"{version}:99999999999999-0"})
     assert (lost.status_code, lost.json()["type"]) == (412, "urn:u-bert:problem:read-version-lost")
     assert ask(outage.one, **{READ_VERSION: "yesterday"}).status_code == 422
 

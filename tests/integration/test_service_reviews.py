@@ -1,5 +1,6 @@
 """Reviews written and removed over HTTP: what every prediction reads afterwards, and what the store is left with."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from support.redis_server import RedisServer
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
-from ubert_model.states import ReviewEntry, StateStore, open_store
+from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION
+from ubert_service.errors import ReviewNameTakenError
 from ubert_service.reviews.review_book import NewReview, ReviewBook
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
 from ubert_service.serving.served import ServedBundle
@@ -215,6 +217,47 @@ def test_a_name_that_stands_for_a_review_of_another_pair_is_refused_and_nothing_
     assert client.get("/items/i13").status_code == 404
 
 
+@pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
+def test_of_two_who_choose_one_name_at_the_same_time_the_second_is_refused_and_changes_nothing(
+    kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: StateStore = request.getfixturevalue(kind)
+    corpus.write(store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny.bundle), store)
+    book = served.reviews
+    both_encode = threading.Barrier(2)
+    encode = served.encoder.encode
+
+    def encoding_together(text: str) -> FloatMatrix:
+        both_encode.wait(10)
+        return encode(text)
+
+    monkeypatch.setattr(served.encoder, "encode", encoding_together)
+    written: dict[str, str] = {}
+    refused: list[Exception] = []
+
+    def write(user: str) -> None:
+        try:
+            book.add(NewReview(user=user, item="i13", rating=2.0, text=f"The board of {user}.", review_id="mine"))
+            written[user] = f"The board of {user}."
+        except ReviewNameTakenError as error:
+            refused.append(error)
+
+    writers = [threading.Thread(target=write, args=(user,)) for user in ("u1", "u2")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    ((user, text),) = written.items()
+    assert len(refused) == 1
+    version = served.namespace.version
+    (of_item,) = served.store.item_reviews(version, ["i13"])
+    assert [(review.user, review.review_id) for review in of_item] == [(user, "mine")]
+    (state,) = served.store.states(version, ["mine"])
+    assert state is not None
+    np.testing.assert_array_equal(served.codec.decode(state), served.codec.decode(served.codec.encode(encode(text))))
+
+
 def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_same_pair_alone(
     tiny: TinyBundle, corpus: Corpus
 ) -> None:
@@ -316,7 +359,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_another(
     assert all(entry not in reviews for reviews in lists(served, entry.user, entry.item))
 
 
-@pytest.mark.parametrize("identifier", ["a/b", "/", "ü x", "50%2F", "?#", "用户"])
+@pytest.mark.parametrize("identifier", ["a/b", "/", "ü x", "50%2F", "?#", "用户", "a\n", "\na\r\nb"])
 def test_any_identifier_can_stand_in_an_address(client: httpx.Client, identifier: str) -> None:
     escaped = "".join(f"%{byte:02X}" for byte in identifier.encode())
     post(client, user=identifier, item=identifier, review_id=identifier)
@@ -325,6 +368,15 @@ def test_any_identifier_can_stand_in_an_address(client: httpx.Client, identifier
     params = {"user": identifier, "item": identifier}
     assert client.delete(f"/reviews/{escaped}", params=params).status_code == 204
     assert client.get(f"/users/{escaped}").status_code == 404
+
+
+def test_a_line_break_at_the_end_of_an_address_names_another_review(client: httpx.Client, served: ServedBundle) -> None:
+    for name in ("mine", "mine\n"):
+        post(client, review_id=name)
+    where = {"user": REVIEW["user"], "item": REVIEW["item"]}
+    assert client.delete("/reviews/mine%0A", params=where).status_code == 204
+    (of_item,) = served.store.item_reviews(served.namespace.version, [REVIEW["item"]])
+    assert [review.review_id for review in of_item] == ["mine"]
 
 
 @pytest.mark.parametrize("limit", [1, 3, MAX_LISTED])

@@ -41,10 +41,11 @@ def keys(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 @pytest.fixture
-def store(lmdb_store: StateStore, tiny: TinyBundle, other: Bundle, corpus: Corpus) -> StateStore:
+def store(request: pytest.FixtureRequest, tiny: TinyBundle, other: Bundle, corpus: Corpus) -> StateStore:
+    store: StateStore = request.getfixturevalue(getattr(request, "param", "lmdb_store"))
     for bundle in (tiny.bundle, other):
-        corpus.write(lmdb_store, bundle)
-    return lmdb_store
+        corpus.write(store, bundle)
+    return store
 
 
 def sampling_all(bundle: Bundle, **options: Any) -> Settings:
@@ -141,6 +142,27 @@ def test_a_review_is_written_and_removed_for_both(
     client.delete(f"/reviews/{name}", params={"user": "u1", "item": "i13"}).raise_for_status()
     assert [store.item_reviews(version, ["i13"]) for version in versions] == [[[]], [[]]]
     assert [store.states(version, [name]) for version in versions] == [[None], [None]]
+
+
+@pytest.mark.parametrize("store", ["lmdb_store", "redis_store"], indirect=True)
+def test_what_a_write_was_answered_with_holds_after_a_promotion(clients: dict[str, httpx.Client]) -> None:
+    client, operator = clients["caller"], clients["operator"]
+    written = client.post("/reviews", json=REVIEW).raise_for_status()
+    where = {"user": "u1", "item": "i13"}
+    removed = client.delete(f"/reviews/{written.json()['review_id']}", params=where).raise_for_status()
+    operator.post("/admin/promote").raise_for_status()
+    for answered in (written, removed):
+        version = answered.headers["X-Read-Version"]
+        client.post("/predict", json={"pairs": PAIRS}, headers={"X-Read-Version": version}).raise_for_status()
+
+
+def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:
+    before = metric(clients["caller"], "ubert_residents_bytes")
+    predict(clients["caller"])
+    eventually(lambda: metric(clients["caller"], 'ubert_shadow_samples_total{fate="compared"}') == 1)
+    with_both = metric(clients["caller"], "ubert_residents_bytes")
+    clients["operator"].post("/admin/promote").raise_for_status()
+    assert metric(clients["caller"], "ubert_residents_bytes") == with_both > before
 
 
 def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: TinyBundle, store: StateStore) -> None:

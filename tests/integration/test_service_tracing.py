@@ -14,8 +14,10 @@ from opentelemetry.trace import StatusCode
 from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.errors import ConfigError
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
+from ubert_service.cli import opened_tracing
 from ubert_service.observability.otel import OpenTelemetryTracing
 from ubert_service.serving.served import ServedBundle
 
@@ -89,3 +91,14 @@ def test_who_sends_no_traces_imports_nothing_for_them(module: str) -> None:
         for name in ended.stdout.split()
         if name.startswith(("ubert_service.observability.otel", "opentelemetry.exporter"))
     ]
+
+
+def test_without_the_exporter_the_error_names_the_extra_and_not_the_address(
+    monkeypatch: pytest.MonkeyPatch, tiny: TinyBundle
+) -> None:
+    monkeypatch.delattr("ubert_service.observability.otel")
+    monkeypatch.setitem(sys.modules, "ubert_service.observability.otel", None)
+    settings = settings_for(tiny.bundle, traces="https://user:s3cret@collector/v1/traces")
+    with pytest.raises(ConfigError, match=r"u-bert\[otel\]") as raised, opened_tracing(settings):
+        pass
+    assert "s3cret" not in str(raised.value)

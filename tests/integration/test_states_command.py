@@ -116,15 +116,28 @@ def test_a_review_in_one_list_only_is_found_from_either_side_and_written_to_both
 
 def test_a_damaged_list_is_named_and_no_state_is_taken_for_unlisted(store: Reopened, url: str) -> None:
     entry = entries()[3]
-    if url.startswith("lmdb"):
-        change(url, LmdbKeys(VERSION).line(Side.USER, entry), b"not a line")
-    else:
-        with redis.Redis.from_url(url) as client:
-            client.hset(RedisKeys(VERSION).reviews(Side.USER, entry.user).decode(), entry.review_id, b"not a line")
-    result = states_command("verify", "--store", url, "--repair")
-    assert result.exit_code == 1
-    assert f"damaged line in the review list of user '{entry.user}'" in result.output
+    damage(url, Side.USER, entry)
+    found = states_command("verify", "--store", url)
+    assert found.exit_code == 1
+    assert f"damaged line in the review list of user '{entry.user}'" in found.output
+    assert "1 problems" in found.output
+    assert states_command("verify", "--store", url, "--repair").exit_code == 0
     assert None not in store.states(VERSION, [entry.review_id for entry in entries()])
+    assert entry in store.user_reviews(VERSION, [entry.user])[0]
+    assert states_command("verify", "--store", url).exit_code == 0
+
+
+def test_what_a_repair_cannot_restore_is_told_and_is_missing_for_precompute(store: Reopened, url: str) -> None:
+    entry = entries()[3]
+    for side in Side:
+        damage(url, side, entry)
+    mended = states_command("verify", "--store", url, "--repair")
+    assert mended.exit_code == 1
+    assert "no other list replaces: 2" in mended.output
+    assert f"user '{entry.user}'" in mended.output
+    assert store.missing(VERSION, entries()) == [one == entry for one in entries()]
+    store.put(VERSION, [(entry, state_of(entry))])
+    assert states_command("verify", "--store", url).exit_code == 0
 
 
 def test_ls_tells_what_a_namespace_holds_and_which_shards_are_done(store: Reopened, url: str) -> None:
@@ -195,6 +208,14 @@ def remove(url: str, redis_key: bytes, lmdb_key: bytes) -> None:
         return
     with redis.Redis.from_url(url) as client:
         assert client.delete(redis_key) == 1
+
+
+def damage(url: str, side: Side, entry: ReviewEntry) -> None:
+    if url.startswith("lmdb"):
+        change(url, LmdbKeys(VERSION).line(side, entry), b"not a line")
+        return
+    with redis.Redis.from_url(url) as client:
+        client.hset(RedisKeys(VERSION).reviews(side, side.entity(entry)).decode(), entry.review_id, b"not a line")
 
 
 def change(url: str, key: bytes, value: bytes | None) -> None:

@@ -13,6 +13,7 @@ from support.store_contents import OTHER_VERSION, VERSION, namespace_of, numbere
 from ubert_model.errors import ForeignStateError, InputError, StoreError
 from ubert_model.states import (
     FinishedShard,
+    MendableStore,
     Revision,
     Side,
     StateStore,
@@ -50,7 +51,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[StateStore]:
+def store(store_url: str) -> Iterator[MendableStore]:
     opened = open_store(store_url)
     opened.open_namespace(namespace_of())
     yield opened
@@ -424,6 +425,36 @@ def test_a_review_that_is_put_again_has_no_text_until_it_is_given_one(store: Sta
     assert store.texts(VERSION, ["r1"]) == [None]
 
 
+def test_reviews_are_put_with_their_texts_and_whoever_is_given_none_has_none(store: MendableStore) -> None:
+    reviews = numbered_reviews(3)
+    store.put(VERSION, reviews, [("r0", "old"), ("r1", "old")])
+    assert store.texts(VERSION, ["r0", "r1", "r2"]) == ["old", "old", None]
+    store.put(VERSION, reviews, [("r1", "new"), ("r2", "")])
+    assert store.texts(VERSION, ["r0", "r1", "r2"]) == [None, "new", ""]
+    assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
+
+
+def test_lines_are_written_and_removed_apart_from_states_and_texts(store: MendableStore) -> None:
+    gone, kept = review_of("gone", "x:{y}", "lamp", timestamp=2), review_of("kept", "x:{y}", "sofa", timestamp=1)
+    store.put(VERSION, [(gone, b"g"), (kept, b"k")], [("gone", "words")])
+    (name,) = (name for name, line in store.lines(VERSION, Side.USER, gone.user).items() if b"gone" in line)
+    start = store.changes(VERSION, None).revision
+    removed = store.remove_lines(VERSION, Side.USER, gone.user, [name])
+    told = store.changes(VERSION, start)
+    assert (told.revision, told.marks) == (removed, {entity_mark(Side.USER, gone.user)})
+    assert store.review_lists(VERSION, users=[gone.user], items=["lamp"]) == ([[kept]], [[gone]])
+    assert store.missing(VERSION, [gone, kept]) == [True, False]
+    written = store.put_lines(VERSION, [gone])
+    told = store.changes(VERSION, removed)
+    assert told.revision == written
+    assert told.marks is not None
+    assert {entity_mark(side, side.entity(gone)) for side in Side} <= told.marks
+    assert store.user_reviews(VERSION, [gone.user]) == [[gone, kept]]
+    assert store.states(VERSION, ["gone", "kept"]) == [b"g", b"k"]
+    assert store.texts(VERSION, ["gone"]) == ["words"]
+    assert store.lines(VERSION, Side.ITEM, "nothing") == {}
+
+
 def test_dropping_a_namespace_drops_its_texts_and_copying_one_copies_them(store: StateStore, tmp_path: Path) -> None:
     store.put(VERSION, numbered_reviews(3))
     store.put_texts(VERSION, [("r0", "first"), ("r2", "third")])
@@ -450,8 +481,11 @@ def test_candidate_sets_are_replaced_listed_and_removed_and_are_of_no_namespace(
 
 
 def test_a_claim_stands_until_it_is_ended_or_no_write_can_be_cut_short(store: StateStore) -> None:
-    store.claim(VERSION, "r", b"ann on lamp")
-    assert store.claimant(VERSION, "r") == (None if store.local else b"ann on lamp")
+    first = None if store.local else b"ann on lamp"
+    assert store.claim(VERSION, "r", b"ann on lamp") is None
+    assert store.claim(VERSION, "r", b"ann on lamp") == first
+    assert store.claim(VERSION, "r", b"bob on lamp") == first
+    assert store.claimant(VERSION, "r") == first
     assert store.claimant(VERSION, "another") is None
     store.unclaim(VERSION, "r")
     assert store.claimant(VERSION, "r") is None

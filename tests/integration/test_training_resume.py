@@ -9,6 +9,8 @@ from safetensors.numpy import load_file
 
 from support.training_stage import TinyCorpus, end_at_a_checkpoint, on_one_process, run_to_the_end
 from ubert_model.bundle import WEIGHTS
+from ubert_training.claims import claimed
+from ubert_training.cli import main
 from ubert_training.loop import CHECKPOINT
 
 FLAGS = {
@@ -42,3 +44,17 @@ def test_a_finished_stage_started_again_changes_nothing(corpus: TinyCorpus, tmp_
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     run_to_the_end(command)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_second_run_in_a_directory_at_work_is_refused_in_one_line(
+    name: str, corpus: TinyCorpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with claimed(directory), pytest.raises(SystemExit) as ended:
+        main(corpus.arguments(name, directory, *FLAGS[name], "--force"))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"another run is at work in {directory}" in line
+    assert not list(directory.iterdir())

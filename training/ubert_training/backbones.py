@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
 from ubert_model.bundle import file_digest
+from ubert_model.config import require
 from ubert_model.errors import ConfigError, InputError
 
 MINILM = "minilm"
@@ -59,6 +60,12 @@ def load_backbone(name: str, layers: int | None = None) -> Backbone:
     if report["missing_keys"]:
         raise InputError(f"backbone {name!r} is no BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
     return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
+
+
+def require_length(bert: BertModel, field: str, length: int) -> None:
+    """Raises ``ConfigError`` for reviews of more tokens than the backbone has positions."""
+    positions = bert.config.max_position_embeddings
+    require(length <= positions, field, length, f"the backbone reads {positions} tokens; use so many, or fewer")
 
 
 @contextmanager

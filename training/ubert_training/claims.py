@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ubert_training.progress import progress_bar
+
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
@@ -21,5 +23,20 @@ def claimed(folder: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def awaited(folder: Path, told: str) -> Iterator[None]:
+    """Hold an existing folder as soon as no other process does; ``told`` says on the terminal what is waited for."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with progress_bar(told, None):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
     finally:
         os.close(descriptor)

@@ -114,8 +114,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         make_app(asked)(list(arguments), prog_name="ubert")
     except UbertError as error:
-        print(f"ubert: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise _ended(str(error)) from None
+    except OSError as error:
+        # What a path of the user's asks of the system and is refused: no such folder, no room, no permission.
+        path = error.filename2 or error.filename
+        raise _ended(f"{path}: {error.strerror}" if path else str(error)) from None
+
+
+def _ended(message: str) -> SystemExit:
+    print(f"ubert: {' '.join(message.split())}", file=sys.stderr)
+    return SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
+from ubert_model.config import require_choice
 from ubert_model.errors import ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
 
@@ -22,8 +23,10 @@ def make_accelerator(device: DeviceChoice) -> Accelerator:
     """One process, or one of many under ``accelerate launch`` or ``torchrun``.
 
     Raises ``DeviceUnavailableError`` if CUDA was asked for and is not there: never a silent fallback. Raises
-    ``ConfigError`` where the launcher asks for a model in shards, which checkpoints here cannot hold.
+    ``ConfigError`` for a device of another name, and where the launcher asks for a model in shards, which checkpoints
+    here cannot hold.
     """
+    require_choice("device", device, DeviceChoice)
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailableError("device = 'cuda': torch sees no GPU here; use --device cpu, or mend the driver")
     # Without CUDA, accelerate joins the processes of torchrun only where it is told to use CPUs.

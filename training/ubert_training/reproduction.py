@@ -138,7 +138,8 @@ def commands(experiment: Experiment, reviews: Sequence[Path], out: Path, preset:
 
 def _model(table: list[str], split: Path, run: Path, more: list[str]) -> list[list[str]]:
     states = ["--states", str(run.with_name(f"{run.name}-states"))]
+    cached = [] if "end-to-end" in more else states
     return [
-        ["finetune", *table, "--split", str(split), "--out", str(run), *more, *states],
+        ["finetune", *table, "--split", str(split), "--out", str(run), *more, *cached],
         ["evaluate", *table, "--run", str(run), *states],
     ]

@@ -1,17 +1,23 @@
 """A step of the offline pipeline that owns one directory, and can be killed and started again."""
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate import Accelerator
+
 from ubert_model.atomic import write_text
 from ubert_model.errors import ConfigError, InputError
+from ubert_training.claims import claimed
 
 STAGE_FILE = "stage.json"
+DISCARDED = "discarded"
+"""The fingerprint of a directory that is being emptied: nobody's."""
 
 
 class Stage:
@@ -32,19 +38,43 @@ class Stage:
         """Digest of what was asked, 16 hexadecimal characters."""
         return fingerprint_of(self.kind, self.inputs)
 
+    @contextlib.contextmanager
+    def held(self, accelerator: Accelerator, *, force: bool = False) -> Iterator[bool]:
+        """Open the directory and keep other runs out of it until this one ends: on its main process, which opens first.
+
+        Yields and raises as :meth:`open` does. Raises ``InputError``, too, where another run is at work in it. All
+        processes leave together.
+        """
+        with contextlib.ExitStack() as claim:
+            with accelerator.main_process_first():
+                # What is finished is only read, by as many as like.
+                if accelerator.is_main_process and not self._is_finished():
+                    claim.enter_context(self.claimed())
+                finished = self.open(force=force)
+            yield finished
+            accelerator.wait_for_everyone()
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs out of the directory. Raises ``InputError`` where one is at work in it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with claimed(self.directory) as ours:
+            if not ours:
+                raise InputError(f"another run is at work in {self.directory}: wait for it, or give a new directory")
+            yield
+
     def open(self, *, force: bool = False) -> bool:
-        """Claim the directory. True if the stage is already finished; ``force`` discards what others left.
+        """Take the directory over. True if the stage is already finished; ``force`` discards what others left.
 
         Raises ``ConfigError`` if the directory belongs to another configuration or holds something else.
         """
-        path = self.directory / STAGE_FILE
-        found = read_stage(self.directory) if path.is_file() else None
+        found = self._found()
         if found is not None and found["fingerprint"] == self.fingerprint:
             return bool(found["finished"])
-        if self.directory.exists() and any(self.directory.iterdir()):
+        if self._holds_something():
             if not (force and found is not None):
                 raise ConfigError(self._refusal(found))
-            shutil.rmtree(self.directory)
+            self._discard(found)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._write(finished=False, summary={})
         return False
@@ -52,6 +82,29 @@ class Stage:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the stage as finished and record what came out."""
         self._write(finished=True, summary=plain(summary))
+
+    def _found(self) -> dict[str, Any] | None:
+        return read_stage(self.directory) if (self.directory / STAGE_FILE).is_file() else None
+
+    def _is_finished(self) -> bool:
+        found = self._found()
+        return found is not None and found["fingerprint"] == self.fingerprint and bool(found["finished"])
+
+    def _holds_something(self) -> bool:
+        """Anything but what a kill leaves of the very first write."""
+        unborn = f".{STAGE_FILE}.*.partial"
+        return self.directory.exists() and not all(path.match(unborn) for path in self.directory.iterdir())
+
+    def _discard(self, found: Mapping[str, Any]) -> None:
+        """Empty the directory but for its ``stage.json``, marked before: killed in between, it is taken for nobody's
+        result, and yet for one that ``force`` may discard. The folder itself stays, since it is what is claimed.
+        """
+        self._write_content({**found, "fingerprint": DISCARDED, "finished": False, "summary": {}})
+        for path in self.directory.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != STAGE_FILE:
+                path.unlink()
 
     def _write(self, *, finished: bool, summary: Mapping[str, Any]) -> None:
         content = {
@@ -61,11 +114,16 @@ class Stage:
             "inputs": self.inputs,
             "summary": summary,
         }
+        self._write_content(content)
+
+    def _write_content(self, content: Mapping[str, Any]) -> None:
         write_text(self.directory / STAGE_FILE, json.dumps(content, indent=2) + "\n")
 
     def _refusal(self, found: Mapping[str, Any] | None) -> str:
         if found is None:
             return f"{self.directory} is not empty and no output of `ubert {self.kind}`; give a new directory"
+        if found["fingerprint"] == DISCARDED:
+            return f"{self.directory} was being discarded when its run ended; give a new directory, or --force to go on"
         differing = sorted(
             name for name in {*self.inputs, *found["inputs"]} if self.inputs.get(name) != found["inputs"].get(name)
         )

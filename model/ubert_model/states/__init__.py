@@ -1,24 +1,30 @@
 """Encoder states outside the model: their byte format, their keys and the stores that hold them."""
 
 from ubert_model.states.changes import REVISION_PATTERN, Changes, Revision, entity_mark, marks_of, state_mark
-from ubert_model.states.checking import NamespaceCheck, check_namespace, repair_namespace
+from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
+from ubert_model.states.mending import NamespaceRepair, repair_namespace
 from ubert_model.states.numpy_threads import numpy_in_one_thread
 from ubert_model.states.opening import absolute_url, open_store, without_password
+from ubert_model.states.records import REPAIR
 from ubert_model.states.review import FloatMatrix, ReviewEntry
-from ubert_model.states.store import FinishedShard, Namespace, StateStore
+from ubert_model.states.store import FinishedShard, MendableStore, Namespace, StateStore
 
 __all__ = [
     "DEFAULT_CODEC",
     "MAX_IDENTIFIER_BYTES",
+    "REPAIR",
     "REVISION_PATTERN",
     "Changes",
+    "DamagedList",
     "FinishedShard",
     "FloatMatrix",
+    "MendableStore",
     "Namespace",
     "NamespaceCheck",
+    "NamespaceRepair",
     "ReviewEntry",
     "Revision",
     "Side",

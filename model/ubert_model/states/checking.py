@@ -1,10 +1,11 @@
-"""Does a namespace hold what its review lists promise? And what can be mended without the reviews' texts."""
+"""Does a namespace hold what its review lists promise?"""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,21 @@ STATES_A_SCAN = 10_000
 Advance = Callable[[int], None]
 
 
+class DamagedList(NamedTuple):
+    """Whose review list cannot be read, and why."""
+
+    side: Side
+    entity: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class NamespaceCheck:
     """What is wrong with a namespace; ``reviews`` is how many its users' lists name.
 
     ``missing``: listed reviews whose state is not there. ``damaged``: reviews whose state cannot be used, and why.
     ``one_sided``: reviews with a state that only one of their two lists names. ``unlisted``: states that no list
-    names. ``damaged_lists``: why a list cannot be read; while there are any, no state is called unlisted.
+    names. ``damaged_lists``: while there are any, no state is called unlisted.
     """
 
     reviews: int
@@ -37,7 +46,7 @@ class NamespaceCheck:
     damaged: Sequence[tuple[str, str]]
     one_sided: Sequence[ReviewEntry]
     unlisted: Sequence[str]
-    damaged_lists: Sequence[str]
+    damaged_lists: Sequence[DamagedList]
 
     @property
     def problems(self) -> int:
@@ -51,7 +60,7 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
     Keeps 8 bytes a review in memory. A review that is being written meanwhile may be taken for one that has lost
     a part. Raises what the store raises.
     """
-    damaged_lists: list[str] = []
+    damaged_lists: list[DamagedList] = []
     missing: list[str] = []
     damaged: list[tuple[str, str]] = []
     one_sided: list[ReviewEntry] = []
@@ -74,35 +83,8 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
     )
 
 
-def repair_namespace(store: StateStore, namespace: Namespace, check: NamespaceCheck) -> int:
-    """Mend what loses no rating; the number of reviews mended. Run it while nobody writes.
-
-    A damaged state is removed (it then counts as missing), a review that one list lacks is written to both, a state
-    that no list names is removed. Missing states need their reviews' texts: precomputing fills them.
-    """
-    unusable = [review_id for review_id, _ in check.damaged] + list(check.unlisted)
-    for review_ids in batches(unusable, STATES_A_BATCH):
-        store.delete_states(namespace.version, review_ids)
-    mended = len(unusable)
-    gone = set(unusable)
-    for entries in batches([entry for entry in check.one_sided if entry.review_id not in gone], STATES_A_BATCH):
-        states = store.states(namespace.version, [entry.review_id for entry in entries])
-        whole = [(entry, state) for entry, state in zip(entries, states, strict=True) if state is not None]
-        _put_again(store, namespace, whole)
-        mended += len(whole)
-    return mended
-
-
-def _put_again(store: StateStore, namespace: Namespace, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> None:
-    """Write reviews as they are, texts that are kept of them included: writing a review removes its text."""
-    names = [entry.review_id for entry, _ in reviews]
-    texts = list(zip(names, store.texts(namespace.version, names), strict=True))
-    store.put(namespace.version, reviews)
-    store.put_texts(namespace.version, [(name, text) for name, text in texts if text is not None])
-
-
 def _listed(
-    store: StateStore, namespace: Namespace, side: Side, damaged_lists: list[str]
+    store: StateStore, namespace: Namespace, side: Side, damaged_lists: list[DamagedList]
 ) -> Iterator[Sequence[ReviewEntry]]:
     """The lines of all lists of a side, some at a time; a list that cannot be read is noted and passed over."""
     version = namespace.version
@@ -114,7 +96,7 @@ def _listed(
         try:
             return read(version, [entity])[0]
         except CorruptStateError as error:
-            damaged_lists.append(str(error))
+            damaged_lists.append(DamagedList(side, entity, str(error)))
             return []
 
     for some in batches(entities, ENTITIES_A_BATCH):

@@ -5,14 +5,14 @@ from typing import TypeVar
 
 from ubert_model.errors import InputError
 from ubert_model.states.review import ReviewEntry
-from ubert_model.states.store import StateStore
+from ubert_model.states.store import MendableStore, StateStore
 
 T = TypeVar("T")
 
 
 def copy_namespace(
     source: StateStore,
-    target: StateStore,
+    target: MendableStore,
     version: str,
     *,
     users_a_batch: int = 500,
@@ -41,15 +41,14 @@ def copy_namespace(
     return copied
 
 
-def _copy_batch(source: StateStore, target: StateStore, version: str, entries: Sequence[ReviewEntry]) -> int:
+def _copy_batch(source: StateStore, target: MendableStore, version: str, entries: Sequence[ReviewEntry]) -> int:
     absences = target.missing(version, entries)
     wanted = [entry for entry, absent in zip(entries, absences, strict=True) if absent]
     states = source.states(version, [entry.review_id for entry in wanted])
     reviews = [(entry, state) for entry, state in zip(wanted, states, strict=True) if state is not None]
-    target.put(version, reviews)
     names = [entry.review_id for entry, _ in reviews]
     texts = zip(names, source.texts(version, names), strict=True)
-    target.put_texts(version, [(name, text) for name, text in texts if text is not None])
+    target.put(version, reviews, [(name, text) for name, text in texts if text is not None])
     return len(reviews)
 
 

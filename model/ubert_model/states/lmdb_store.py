@@ -21,6 +21,7 @@ from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
     Changes,
     Revision,
+    entity_mark,
     marks_of,
     pack_marks,
     state_mark,
@@ -115,7 +116,9 @@ class LmdbStore:
             removed += sum(key.startswith(keys.states) for key in dropped)
         return removed
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
+    def put(
+        self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
         keys = LmdbKeys(version)
 
         def write(transaction: _Transaction) -> Revision:
@@ -123,11 +126,32 @@ class LmdbStore:
                 check_state_size(entry.review_id, state)
                 transaction.put(keys.state(entry.review_id), state)
                 transaction.delete(keys.text(entry.review_id))
-                for side in Side:
-                    transaction.put(keys.line(side, entry), pack_line(entry, side))
-            return _announce(transaction, keys, marks_of(entry for entry, _ in reviews))
+            for review_id, text in texts:
+                transaction.put(keys.text(review_id), pack_text(text))
+            return _put_lines(transaction, keys, [entry for entry, _ in reviews])
 
         return self._transact(write, write=True)
+
+    def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
+        keys = LmdbKeys(version)
+        return self._transact(lambda transaction: _put_lines(transaction, keys, entries), write=True)
+
+    def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
+        head = LmdbKeys(version).reviews(side, entity)
+        return self._transact(
+            lambda transaction: {key[len(head) :]: bytes(line) for key, line in _items(transaction, head, head)}
+        )
+
+    def remove_lines(self, version: str, side: Side, entity: str, names: Sequence[bytes]) -> Revision:
+        keys = LmdbKeys(version)
+        head = keys.reviews(side, entity)
+
+        def remove(transaction: _Transaction) -> Revision:
+            for name in names:
+                transaction.delete(head + name)
+            return _announce(transaction, keys, [entity_mark(side, entity)])
+
+        return self._transact(remove, write=True)
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         keys = LmdbKeys(version)
@@ -266,8 +290,9 @@ class LmdbStore:
                     yield side, LmdbKeys.entity(head), length
                 start = _beyond(page[-1][0])
 
-    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
+    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:  # noqa: ARG002
         """Nothing to keep: a transaction leaves no half of a write."""
+        return None
 
     def claimant(self, version: str, review_id: str) -> bytes | None:  # noqa: ARG002
         return None
@@ -336,6 +361,13 @@ class LmdbStore:
 
 def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:
     return [*(keys.line(side, entry) for side in Side), keys.state(entry.review_id)]
+
+
+def _put_lines(transaction: _Transaction, keys: LmdbKeys, entries: Sequence[ReviewEntry]) -> Revision:
+    for entry in entries:
+        for side in Side:
+            transaction.put(keys.line(side, entry), pack_line(entry, side))
+    return _announce(transaction, keys, marks_of(entries))
 
 
 def _announce(transaction: _Transaction, keys: LmdbKeys, marks: Iterable[bytes]) -> Revision:

@@ -6,10 +6,10 @@ from ubert_model.errors import ConfigError
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.redis_address import REDIS_SCHEMES
 from ubert_model.states.redis_store import RedisStore
-from ubert_model.states.store import StateStore
+from ubert_model.states.store import MendableStore
 
 
-def open_store(url: str) -> StateStore:
+def open_store(url: str) -> MendableStore:
     """The store that a URL names: ``redis://host:6379/0``, ``rediss://``, ``unix://``, ``redis+cluster://host,host``,
     ``redis+sentinel://host,host/name/0`` or ``lmdb:/path/to/directory``.
 

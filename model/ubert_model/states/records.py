@@ -16,6 +16,8 @@ from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
 
 MAX_STATE_BYTES = 16 * 1024 * 1024
+REPAIR = "run `ubert states verify --repair`, then `ubert precompute`"
+"""The remedy for a damaged state or line: precompute alone writes only what is absent."""
 _LINE_FORMAT = 1
 _LINE = struct.Struct("<BdqIHH")
 _CHECKSUM = struct.Struct("<I")
@@ -34,13 +36,15 @@ def pack_line(entry: ReviewEntry, side: Side) -> bytes:
 
 def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntry:
     """The entry of a line in ``entity``'s list. Raises ``CorruptStateError``."""
+    if not is_whole(line):
+        raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: {REPAIR}")
     end = len(line) - _CHECKSUM.size
-    if end < _LINE.size or (zlib.crc32(line[:end]),) != _CHECKSUM.unpack_from(line, end):
-        raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: precompute its reviews again")
     form, rating, timestamp, tokens, review_size, counterpart_size = _LINE.unpack_from(line)
     middle = _LINE.size + review_size
     if form != _LINE_FORMAT or middle + counterpart_size != end:
-        raise CorruptStateError(f"line of unknown format {form} in the review list of {side} {entity!r}")
+        raise CorruptStateError(
+            f"line of unknown format {form} in the review list of {side} {entity!r}: use the version that wrote it"
+        )
     counterpart = str(line[middle:end], "utf-8")
     user, item = (entity, counterpart) if side is Side.USER else (counterpart, entity)
     return ReviewEntry(
@@ -51,6 +55,12 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
         timestamp=timestamp,
         tokens=tokens,
     )
+
+
+def is_whole(line: bytes | memoryview) -> bool:
+    """Are these the bytes of a line as somebody wrote it? Of another format they may be all the same."""
+    end = len(line) - _CHECKSUM.size
+    return end >= _LINE.size and (zlib.crc32(line[:end]),) == _CHECKSUM.unpack_from(line, end)
 
 
 def pack_text(text: str) -> bytes:

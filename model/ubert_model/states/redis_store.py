@@ -15,6 +15,7 @@ from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
     Changes,
     Revision,
+    entity_mark,
     marks_of,
     pack_marks,
     state_mark,
@@ -102,19 +103,36 @@ class RedisStore:
         self._redis.write([("HDEL", RedisKeys.NAMESPACES, version.encode())])
         return removed
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
+    def put(
+        self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
         keys = RedisKeys(version)
         for entry, state in reviews:
             check_state_size(entry.review_id, state)
-        lines = [
-            ("HSET", keys.reviews(side, side.entity(entry)), identifier_bytes(entry.review_id), pack_line(entry, side))
-            for entry, _ in reviews
-            for side in Side
-        ]
+        entries = [entry for entry, _ in reviews]
+        lines = _lines(keys, entries)
         states = [("SET", keys.state(entry.review_id), state) for entry, state in reviews]
-        self._redis.write(chain(states, (("UNLINK", keys.text(entry.review_id)) for entry, _ in reviews)))
+        given = {review_id for review_id, _ in texts}
+        others = [("UNLINK", keys.text(entry.review_id)) for entry in entries if entry.review_id not in given]
+        # Texts before what tells that a review is there: whoever is killed in between finds it missing and goes on.
+        self.put_texts(version, texts)
+        self._redis.write(chain(others, states))
         self._redis.write(lines)
-        return self._announce(keys, marks_of(entry for entry, _ in reviews))
+        return self._announce(keys, marks_of(entries))
+
+    def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
+        keys = RedisKeys(version)
+        self._redis.write(_lines(keys, entries))
+        return self._announce(keys, marks_of(entries))
+
+    def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
+        (found,) = self._redis.read([("HGETALL", RedisKeys(version).reviews(side, entity))])
+        return dict(found)
+
+    def remove_lines(self, version: str, side: Side, entity: str, names: Sequence[bytes]) -> Revision:
+        keys = RedisKeys(version)
+        self._redis.write(("HDEL", keys.reviews(side, entity), name) for name in names)
+        return self._announce(keys, [entity_mark(side, entity)])
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         keys = RedisKeys(version)
@@ -248,8 +266,13 @@ class RedisStore:
                 for key, length in zip(page, lengths, strict=True):
                     yield side, keys.name(key), length
 
-    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
-        self._redis.write([("SET", RedisKeys(version).claim(review_id), claimant, "EX", str(_SECONDS_OF_CLAIM))])
+    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:
+        key = RedisKeys(version).claim(review_id)
+        before, _, now = self._redis.write(
+            [("GET", key), ("SET", key, claimant, "NX", "EX", str(_SECONDS_OF_CLAIM)), ("GET", key)]
+        )
+        first = before if now in {None, claimant} else now  # None: whose claim stood has ended it meanwhile
+        return None if first is None else bytes(first)
 
     def claimant(self, version: str, review_id: str) -> bytes | None:
         (found,) = self._redis.read([("GET", RedisKeys(version).claim(review_id))])
@@ -312,6 +335,14 @@ class RedisStore:
         keys = RedisKeys(version)
         # A scan may name a key twice while the server rehashes.
         return sorted({keys.name(key) for key in self._redis.scan(keys.reviews_pattern(side))})
+
+
+def _lines(keys: RedisKeys, entries: Sequence[ReviewEntry]) -> list[Command]:
+    return [
+        ("HSET", keys.reviews(side, side.entity(entry)), identifier_bytes(entry.review_id), pack_line(entry, side))
+        for entry in entries
+        for side in Side
+    ]
 
 
 def _entry(feed: bytes, announcement: bytes) -> Command:

@@ -140,8 +140,9 @@ class StateStore(Protocol):
         Scans the namespace. What is written meanwhile may be missing.
         """
 
-    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
-        """Keep, for a week, who begins to write or to remove a review under this name.
+    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:
+        """Keep, for a week, who begins to write or to remove a review under this name, unless somebody has begun and
+        not ended; that one, or None.
 
         A write that is cut short may leave a state that no list names; then the claim tells whose it is. A store whose
         writes are done whole or not at all keeps no claims.
@@ -167,3 +168,24 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Release connections and file handles. Safe to call twice."""
+
+
+class MendableStore(StateStore, Protocol):
+    """What tools that mend and move whole namespaces ask of a store beyond what a service does."""
+
+    def put(
+        self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
+        """As ``StateStore.put``, with the texts of some of these reviews, in one round trip more.
+
+        Cut short anywhere, a review that was missing before is missing still, or has its text.
+        """
+
+    def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
+        """Write the lines of reviews in both lists, leave states and texts as they are, announce it."""
+
+    def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
+        """The lines of one list as they are stored, readable or not, by names that mean something to the store."""
+
+    def remove_lines(self, version: str, side: Side, entity: str, names: Sequence[bytes]) -> Revision:
+        """Remove lines of one list by the names that ``lines`` gave them, announce it."""

@@ -19,6 +19,7 @@ from ubert_service.client.errors import (
     problem_error,
 )
 from ubert_service.client.policy import RetryPolicy
+from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 
@@ -54,8 +55,14 @@ class Conversation(Generic[T]):
     def request(self) -> dict[str, Any]:
         """The next attempt, as arguments of :meth:`httpx.Client.build_request`."""
         left = self.seconds_left
+        if left < LEAST_REQUEST_SECONDS:
+            raise self._too_late()
         self._attempt += 1
-        headers = {TIMEOUT_HEADER: f"{left:.3f}", "Accept": "application/json", **self._call.headers}
+        headers = {
+            TIMEOUT_HEADER: f"{min(left, MAX_REQUEST_SECONDS):.3f}",
+            "Accept": "application/json",
+            **self._call.headers,
+        }
         body = self._call.body
         if body is not None:
             headers["Content-Type"] = "application/json"

@@ -1,7 +1,7 @@
 """Why a pair is rated as it is: the rating's parts in stars, what each review does to it, and who attends to whom."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ubert_service.resident.residents import Residents
 from ubert_service.schemas import LISTED_UNREAD
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.evidence import Evidence
-from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.scoring.histories import EVERY_REVIEW, Pair, PairHistories, Reading, ReviewList
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,19 +98,15 @@ class Explainer:
 
         Raises as :meth:`ScoringEngine.score` does.
         """
-        lists = self._residents.read([pair])
-        whole = lists.read_by(reading)
-        histories = whole.histories(pair)
-        listed = [
-            (side, entry)
-            for side, reviews, selected in (
-                (Side.USER, whole.users[pair.user].apart_from(pair.item), histories.user.selected),
-                (Side.ITEM, whole.items[pair.item].apart_from(pair.user), histories.item.selected),
-            )
-            for entry in _listed(reviews, selected)
-        ]
-        without = [lists.read_by(reading.without(entry.review_id)).histories(pair) for _, entry in listed]
-        prediction, *others = self._engine.rate([histories, *without], reading.brought)
+        lists = self._residents.read([pair]).read_by(reading)
+        user, item = lists.users[pair.user].apart_from(pair.item), lists.items[pair.item].apart_from(pair.user)
+        histories = PairHistories(pair=pair, user=user.whole, item=item.whole)
+        of_user, of_item = list(_listed(user)), list(_listed(item))
+        listed = [*((Side.USER, entry) for entry in of_user), *((Side.ITEM, entry) for entry in of_item)]
+        # A review stands on one side only: the one that stands on both is the pair's own, and is on neither (law 5).
+        without_user = (replace(histories, user=less) for less in user.without_each(of_user))
+        without_item = (replace(histories, item=less) for less in item.without_each(of_item))
+        prediction, *others = self._engine.rate([histories, *without_user, *without_item], reading.brought)
         effects = [prediction.rating - other.rating for other in others]
         (evidence,), states = self._engine.gather([histories], reading.brought)
         parts = self._parting.part(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
@@ -184,16 +180,19 @@ class Explainer:
         return (shares.get(entry.review_id, ()) for _, entry in listed)
 
 
-def _listed(reviews: Sequence[ReviewEntry], selected: Sequence[ReviewEntry]) -> Iterator[ReviewEntry]:
+def _listed(reviews: ReviewList) -> Iterator[ReviewEntry]:
     """Those selected to be read, and the newest of the others, in the order of the list."""
-    read = {review.review_id for review in selected}
+    to_read = {review.review_id for review in reviews.whole.selected}
     others = 0
     for review in reviews:
-        if review.review_id not in read:
+        if review.review_id in to_read:
+            to_read.remove(review.review_id)
+            yield review
+        elif others < LISTED_UNREAD:
             others += 1
-            if others > LISTED_UNREAD:
-                continue
-        yield review
+            yield review
+        elif not to_read:
+            return  # what is older only counts
 
 
 def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Iterator[_ReadReview]:

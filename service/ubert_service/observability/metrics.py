@@ -44,7 +44,7 @@ class PrometheusMetrics:
         )
         self._batch_tokens = Histogram(
             "ubert_batch_tokens",
-            "Tokens that one run of a graph was given, padding included.",
+            "Rows of states that one run of a graph was given, padding included; of the encoder: that it made.",
             ("graph",),
             buckets=_TOKENS,
             registry=self._registry,

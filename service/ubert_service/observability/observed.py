@@ -132,9 +132,9 @@ class ObservedStore:
         with self._timed("finished_shards"):
             return self._store.finished_shards(version)
 
-    def claim(self, version: str, review_id: str, claimant: bytes) -> None:
+    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:
         with self._timed("claim"):
-            self._store.claim(version, review_id, claimant)
+            return self._store.claim(version, review_id, claimant)
 
     def claimant(self, version: str, review_id: str) -> bytes | None:
         with self._timed("claimant"):
@@ -227,5 +227,6 @@ class ObservedEncoder:
     def encode(self, text: str) -> FloatMatrix:
         started = time.perf_counter()
         states = self._encoder.encode(text)
-        self._telemetry.graph_ran(graph="encoder", tokens=len(states), seconds=time.perf_counter() - started)
+        if len(states):  # the graph is not asked about a text without words
+            self._telemetry.graph_ran(graph="encoder", tokens=len(states), seconds=time.perf_counter() - started)
         return states

@@ -9,6 +9,7 @@ from typing import Protocol
 from ubert_model.errors import StateError, StoreError, StoreUnavailableError
 from ubert_model.states import Revision, StateStore
 from ubert_service.errors import LostRevisionError
+from ubert_service.read_version import ReadVersion
 
 _log = logging.getLogger(__name__)
 
@@ -95,18 +96,22 @@ class Follower:
             self._away, self._confirmed_at = None, asked_at
             self._answered = self._begun
 
-    def catch_up(self, revision: Revision) -> None:
-        """Return once the copies hold the write that was answered with this revision.
+    def catch_up(self, written: ReadVersion) -> None:
+        """Return once the copies hold the write that was answered with this.
+
+        One of another namespace, as from a replica with another live bundle, stands in this feed as well by the time
+        it is answered: where, nobody knows, so all that is there now is read.
 
         Raises ``StoreUnavailableError`` if that cannot be found out, ``LostRevisionError`` if the store has never got
         so far.
         """
-        if self._reaches(revision):
+        revision, ours = written.revision, written.namespace == self._version
+        if ours and self._reaches(revision):
             return
         self.ask()
         if self._away is not None:
             raise StoreUnavailableError(f"whether revision {revision} can be read is not known: {self._away}")
-        if self._revision is not None and not self._reaches(revision):
+        if ours and self._revision is not None and not self._reaches(revision):
             raise LostRevisionError(
                 f"the store is at revision {self._revision} and has not seen {revision}: it has lost that write, or "
                 "another store was answered with it; ask again without it"

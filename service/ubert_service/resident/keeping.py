@@ -5,6 +5,7 @@ import heapq
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, takewhile
 from threading import Event, Thread
 from types import TracebackType
@@ -25,11 +26,23 @@ _log = logging.getLogger(__name__)
 Entity = tuple[Side, str]
 
 
+@dataclass
+class _LeftOut:
+    """Users and items that cannot be read: how many, and why the first of them cannot."""
+
+    entities: int = 0
+    example: str = ""
+
+    def add(self, error: StateError) -> None:
+        self.entities += 1
+        self.example = self.example or str(error)
+
+
 class ResidentsKeeper:
     """While entered: warms ``residents``, most reviewed first, then keeps them true to the store.
 
     Warming ends when all entities or ``max_bytes`` are in, or ``warm_s`` after the store first answered. Until then
-    ``warming`` tells how far it is.
+    ``warming`` tells how far it is. Who has a damaged list or state is left out: their requests are told so.
     """
 
     def __init__(
@@ -94,16 +107,27 @@ class ResidentsKeeper:
         began = time.monotonic()
         # Half the time for the scan at most: where it is cut short, what it has seen is a random share of a server.
         ranked = self._most_reviewed(until=began + self._warm_s / 2)
-        loaded = 0
-        for entities in _steps(ranked):
-            if self._ended.is_set() or time.monotonic() > began + self._warm_s or not self._load(entities):
-                break
-            loaded += len(entities)
-            self._tell(loaded, len(ranked))
+        seen, left_out = 0, _LeftOut()
+        try:
+            for entities in _steps(ranked):
+                if self._ended.is_set() or time.monotonic() > began + self._warm_s:
+                    break
+                room = self._load(entities, left_out)
+                seen += len(entities)
+                self._tell(seen, len(ranked))
+                if not room:
+                    break
+        finally:
+            if left_out.entities:
+                _log.warning(
+                    "residents: %d users and items cannot be read and were left out, such as: %s",
+                    left_out.entities,
+                    left_out.example,
+                )
         _log.info(
             "residents: %(loaded)d of %(ranked)d entities, %(megabytes).0f MB, in %(seconds).1f s",
             {
-                "loaded": loaded,
+                "loaded": seen - left_out.entities,
                 "ranked": len(ranked),
                 "megabytes": self._residents.held_bytes / 1e6,
                 "seconds": time.monotonic() - began,
@@ -119,20 +143,31 @@ class ResidentsKeeper:
         ranked = heapq.nlargest(self._max_bytes // _LEAST_ENTITY_BYTES, lengths, key=lambda one: one[2])
         return [(side, entity) for side, entity, _ in ranked]
 
-    def _load(self, entities: Sequence[Entity]) -> bool:
+    def _load(self, entities: Sequence[Entity], left_out: _LeftOut) -> bool:
         """Read some; False once memory is full."""
         self._residents.follower.ask()
+        try:
+            self._read(entities)
+        except StateError:
+            # One of them has something damaged: each alone shows which.
+            for entity in entities:
+                try:
+                    self._read([entity])
+                except StateError as error:
+                    left_out.add(error)
+        return self._residents.held_bytes < 0.98 * self._max_bytes
+
+    def _read(self, entities: Sequence[Entity]) -> None:
         users = [entity for side, entity in entities if side is Side.USER]
         items = [entity for side, entity in entities if side is Side.ITEM]
         lists = self._residents.review_lists(users, items, coldest=True)
         self._residents.states(
             (review.review_id for reviews in lists for review in reviews.whole.selected), coldest=True
         )
-        return self._residents.held_bytes < 0.98 * self._max_bytes
 
-    def _tell(self, loaded: int, ranked: int) -> None:
-        told = f"warming: {loaded} of {ranked} users and items, {self._residents.held_bytes / 1e6:.0f} MB"
-        if loaded // (50 * _ENTITIES_A_STEP) != (loaded - _ENTITIES_A_STEP) // (50 * _ENTITIES_A_STEP):
+    def _tell(self, seen: int, ranked: int) -> None:
+        told = f"warming: {seen} of {ranked} users and items, {self._residents.held_bytes / 1e6:.0f} MB"
+        if seen // (50 * _ENTITIES_A_STEP) != (seen - _ENTITIES_A_STEP) // (50 * _ENTITIES_A_STEP):
             _log.info("residents: %s", told)
         self.warming = told
 

@@ -10,7 +10,6 @@ from ubert_model.rating import BiasModel
 from ubert_model.states import (
     FloatMatrix,
     ReviewEntry,
-    Revision,
     Side,
     StateCodec,
     StateStore,
@@ -20,6 +19,7 @@ from ubert_model.states import (
 )
 from ubert_service.errors import NotResidentError
 from ubert_service.observability.telemetry import SILENT, Residence, ResidentsTelemetry
+from ubert_service.read_version import ReadVersion
 from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
 from ubert_service.resident.following import Follower
 from ubert_service.scoring.assembly import read_states
@@ -145,10 +145,10 @@ class Residents:
         """Forget what a write of this process has changed, so that its own next answer shows it."""
         self.drop(frozenset(marks_of(entries)))
 
-    def catch_up(self, revision: Revision) -> None:
-        """Return once every answer shows the write of this revision. Raises as :meth:`Follower.catch_up` does."""
+    def catch_up(self, written: ReadVersion) -> None:
+        """Return once every answer shows this write. Raises as :meth:`Follower.catch_up` does."""
         if self._keeps:
-            self.follower.catch_up(revision)
+            self.follower.catch_up(written)
 
     def drop(self, marks: frozenset[bytes] | None) -> None:
         """Forget what these marks stand for, or everything (None)."""

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from ubert_model.config import RatingScale
@@ -53,9 +54,9 @@ class WrittenReview:
 class ReviewBook:
     """Writes and removes reviews of one namespace. Thread-safe, keeps nothing between calls.
 
-    Nothing is locked: of two writers of one review the later wins, and a review that is written and removed at the
-    same time may stay listed without its states, which predictions report as a missing state. A write that the store
-    cuts short can be repeated, also under a name that the caller chose.
+    Of two writers of one review the later wins; of two that choose one name for different pairs, the first. A review
+    that is written and removed at the same time may stay listed without its states, which predictions report as a
+    missing state. A write that the store cuts short can be repeated, also under a name that the caller chose.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class ReviewBook:
         self._encoder = encoder
         self._texts = texts
         self._clock = clock
+        # A store that keeps no claims is this process's own.
+        self._naming = Lock()
 
     def add(self, review: NewReview) -> WrittenReview:
         """Encode a review and write it; once this returns, every prediction over the store reads it.
@@ -112,13 +115,14 @@ class ReviewBook:
             tokens=len(states),
         )
         payload = self._codec.encode(states)
-        if chosen:
-            self._claim(entry)
-        with self._rewriting(entry):
-            revision = self._store.put(self._namespace.version, [(entry, payload)])
-            self._texts.keep(name, text)
-        if chosen:
-            self._store.unclaim(self._namespace.version, name)
+        with self._naming if chosen else nullcontext():
+            if chosen:
+                self._take(entry)
+            with self._rewriting(entry):
+                revision = self._store.put(self._namespace.version, [(entry, payload)])
+                self._texts.keep(name, text)
+            if chosen:
+                self._store.unclaim(self._namespace.version, name)
         return WrittenReview(
             entry=entry,
             created=before is None,
@@ -140,14 +144,23 @@ class ReviewBook:
                 f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
             )
         with suppress(StoreFullError):  # a full store still removes, which is what makes room in it
-            self._claim(entry)
+            self._store.claim(self._namespace.version, name, _claimant(user, item))
         with self._rewriting(entry):
             revision = self._store.delete(self._namespace.version, [entry])
         self._store.unclaim(self._namespace.version, name)
         return revision
 
-    def _claim(self, entry: ReviewEntry) -> None:
-        self._store.claim(self._namespace.version, entry.review_id, _claimant(entry.user, entry.item))
+    def _take(self, entry: ReviewEntry) -> None:
+        """Claim the name of a new review. Raises ``ReviewNameTakenError`` if another pair was there first."""
+        name, claimant = entry.review_id, _claimant(entry.user, entry.item)
+        before = self._store.claim(self._namespace.version, name, claimant)
+        if before is None:
+            (state,) = self._store.states(self._namespace.version, [name])
+            if state is None:
+                return
+            self._store.unclaim(self._namespace.version, name)
+        if before != claimant:
+            raise _taken(name)
 
     @contextmanager
     def _rewriting(self, entry: ReviewEntry) -> Iterator[None]:
@@ -173,12 +186,17 @@ class ReviewBook:
             )
 
     def _require_free(self, name: str, claimant: bytes) -> None:
-        # A state is keyed by the review's name alone, so it would be overwritten for the other pair as well.
+        # Before anything is encoded, and again when the name is taken. A state is keyed by the review's name alone, so
+        # it would be overwritten for the other pair as well.
         (state,) = self._store.states(self._namespace.version, [name])
         if state is not None and self._store.claimant(self._namespace.version, name) != claimant:
-            raise ReviewNameTakenError(
-                f"review_id {name!r} stands for a review of another user or item; choose another, or leave it out"
-            )
+            raise _taken(name)
+
+
+def _taken(name: str) -> ReviewNameTakenError:
+    return ReviewNameTakenError(
+        f"review_id {name!r} stands for a review of another user or item; choose another, or leave it out"
+    )
 
 
 def _claimant(user: str, item: str) -> bytes:

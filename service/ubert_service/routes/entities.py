@@ -7,6 +7,7 @@ from fastapi import APIRouter, Path, Query
 from ubert_service.context import Context
 from ubert_service.problems import STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
 from ubert_service.reviews.listing import CURSOR_PATTERN
+from ubert_service.routes.addresses import identifier
 from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
 
 router = APIRouter(tags=["reviews"])
@@ -15,7 +16,11 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="Reviews on a page
 Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `next` of the page before.")]
 
 
-@router.get("/users/{user:path}", summary="The reviews of a user", responses=documented(*STORE_PROBLEMS, UNKNOWN_USER))
+@router.get(
+    f"/users/{identifier('user')}",
+    summary="The reviews of a user",
+    responses=documented(*STORE_PROBLEMS, UNKNOWN_USER),
+)
 async def read_user(
     user: Annotated[Identifier, Path()], context: Context, limit: Limit = 100, cursor: Cursor = None
 ) -> ReviewList:
@@ -25,7 +30,11 @@ async def read_user(
     return ReviewList.of(user, page, version=served.namespace.version)
 
 
-@router.get("/items/{item:path}", summary="The reviews of an item", responses=documented(*STORE_PROBLEMS, UNKNOWN_ITEM))
+@router.get(
+    f"/items/{identifier('item')}",
+    summary="The reviews of an item",
+    responses=documented(*STORE_PROBLEMS, UNKNOWN_ITEM),
+)
 async def read_item(
     item: Annotated[Identifier, Path()], context: Context, limit: Limit = 100, cursor: Cursor = None
 ) -> ReviewList:

@@ -58,8 +58,10 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
 async def read_metrics(context: ServiceDependency) -> Response:
     """Prometheus metrics of this process. Readiness among them is checked anew, which costs the store a round trip."""
     await context.obstacles()
-    residents = context.served.residents
-    context.metrics.residents_stand(held_bytes=residents.held_bytes, stale_s=residents.stale_s)
+    context.metrics.residents_stand(
+        held_bytes=sum(bundle.residents.held_bytes for bundle in context.bundles.roles.loaded),
+        stale_s=context.served.residents.stale_s,
+    )
     return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 

@@ -15,6 +15,7 @@ from ubert_service.problems import (
     UNUSABLE_INPUT,
     documented,
 )
+from ubert_service.routes.addresses import identifier
 from ubert_service.schemas import Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
 router = APIRouter(tags=["reviews"])
@@ -57,7 +58,7 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
 
 
 @router.delete(
-    "/reviews/{review_id:path}",
+    f"/reviews/{identifier('review_id')}",
     summary="Remove a review",
     status_code=status.HTTP_204_NO_CONTENT,
     responses=documented(*STORE_PROBLEMS, UNKNOWN_REVIEW),
@@ -74,5 +75,5 @@ async def remove_review(
     What training has learned from it is not taken back.
     """
     roles = context.roles
-    revision = await context.work(lambda: roles.remove(review_id, user=user, item=item))
-    response.headers[READ_VERSION] = str(revision)
+    removed = await context.work(lambda: roles.remove(review_id, user=user, item=item))
+    response.headers[READ_VERSION] = str(removed)

@@ -5,6 +5,7 @@ The client reads it too, so it imports nothing that only a service has installed
 
 from ubert_service.schemas.common import (
     LAST_SECOND,
+    LEAST_REQUEST_SECONDS,
     LEAST_SCORED,
     LISTED_UNREAD,
     MAX_BUDGET_MS,
@@ -14,6 +15,7 @@ from ubert_service.schemas.common import (
     MAX_FOUND,
     MAX_LISTED,
     MAX_PAIRS,
+    MAX_REQUEST_SECONDS,
     MAX_TEXT_CHARACTERS,
     MAX_USER_TEXT_CHARACTERS,
     MAX_USER_TEXTS,
@@ -71,6 +73,7 @@ from ubert_service.schemas.status import (
 
 __all__ = [
     "LAST_SECOND",
+    "LEAST_REQUEST_SECONDS",
     "LEAST_SCORED",
     "LISTED_UNREAD",
     "MAX_BUDGET_MS",
@@ -80,6 +83,7 @@ __all__ = [
     "MAX_FOUND",
     "MAX_LISTED",
     "MAX_PAIRS",
+    "MAX_REQUEST_SECONDS",
     "MAX_TEXT_CHARACTERS",
     "MAX_USER_TEXTS",
     "MAX_USER_TEXT_CHARACTERS",

@@ -1,8 +1,8 @@
 """What requests and answers share: identifiers, limits, and how strictly they are read."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ubert_model.errors import InputError
 from ubert_model.states import MAX_IDENTIFIER_BYTES, identifier_bytes
@@ -22,6 +22,11 @@ LEAST_SCORED = 16
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
+LEAST_REQUEST_SECONDS = 0.001
+MAX_REQUEST_SECONDS = 3600.0
+"""Of a request that says how long its answer is of use."""
+NAMED_UNKNOWN = 5
+"""Members that an object of a request does not have and that are named one by one."""
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999: a time beyond it was given in another unit."""
 
@@ -68,6 +73,14 @@ StateVersion = Annotated[str, Field(description="Encoder and codec together; sta
 
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_few_unknown_members(cls, members: Any) -> Any:
+        """Else each would be an error of its own: a million in one body would hold everybody up for seconds."""
+        if isinstance(members, dict) and len(members) > len(cls.model_fields) + NAMED_UNKNOWN:
+            raise ValueError(f"{len(members)} members are too many; there are {', '.join(cls.model_fields)}")
+        return members
 
 
 class Answer(BaseModel):

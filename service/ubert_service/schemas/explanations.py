@@ -35,7 +35,7 @@ class ExplainedReview(Answer):
     item: str | None = Field(description="Null only for a text of `user_texts` that names none.")
     rating: float | None = Field(description="In stars. Null only for a text of `user_texts` that has none.")
     timestamp: int = Field(description="Unix seconds, 0: unknown.")
-    tokens: int = Field(description="Tokens of its text, as far as the encoder reads; 0: without words.")
+    tokens: int = Field(description="Rows of its states; 0: without words.")
     effect: float = Field(
         description=(
             "The rating less what it is without this review, its text and its rating: computed by rating again. An "

@@ -1,12 +1,12 @@
 """Reviews, users and items."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from pydantic import ConfigDict, Field
 
 from ubert_model.history import RatingCounts
 from ubert_model.states import ReviewEntry
+from ubert_service.read_version import ReadVersion
 from ubert_service.reviews.directory import Listed
 from ubert_service.reviews.listing import ReviewPage
 from ubert_service.reviews.review_book import NewReview, WrittenReview
@@ -19,9 +19,6 @@ from ubert_service.schemas.common import (
     StateVersion,
     UnixSeconds,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class ReviewRequest(Request):
@@ -101,7 +98,7 @@ class ReviewAnswer(Answer):
             tokens=written.entry.tokens,
             timestamp=written.entry.timestamp,
             states=version,
-            read_version=str(written.revision),
+            read_version=str(ReadVersion(version, written.revision)),
             user=EntityCounts.of(written.user_counts),
             item=EntityCounts.of(written.item_counts),
         )

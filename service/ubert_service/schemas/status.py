@@ -50,7 +50,7 @@ class About(Answer):
     users: int = Field(description="Users that training has seen.")
     items: int = Field(description="Items that training has seen.")
     max_reviews: int = Field(description="Reviews that a prediction reads of each side, at most.")
-    max_tokens: int = Field(description="Tokens that a prediction reads of each side, at most.")
+    max_tokens: int = Field(description="Rows of states that a prediction reads of each side, at most.")
     store: str = Field(description="Kind of the state store, such as `redis` or `lmdb`.")
     accuracy: list[ModelAccuracy] = Field(
         description="This model and the baselines it was compared with, best mean squared error first."

@@ -67,12 +67,13 @@ class Admission:
         # Threads that are stuck take nothing, whatever the pace was before.
         return max(ahead, now - self._moved) if self._waiting else ahead
 
-    def check(self, tokens: int = 0) -> None:
+    def check(self, tokens: int = 0, *, goes_on: bool = False) -> None:
         """Raises ``OverloadedError`` if work of that many tokens would not be let in now.
 
-        However large and whatever else runs, work is let in where nothing waits.
+        However large and whatever else runs, work is let in where nothing waits. ``goes_on``: it belongs to a request
+        of which work was let in before. To refuse it then would waste what was done; only at the very end it is.
         """
-        if not self._waiting and not self._closed:
+        if (goes_on or not self._waiting) and not self._closed:
             return
         now, wait = self._clock(), self.expected_wait
         overloaded = self._demand.exceeds_supply(now)

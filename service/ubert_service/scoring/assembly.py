@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ubert_model.deviations import Residuals
 from ubert_model.errors import StateError
-from ubert_model.states import FloatMatrix, ReviewEntry, StateCodec, StateStore
+from ubert_model.states import REPAIR, FloatMatrix, ReviewEntry, StateCodec, StateStore
 
 
 def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
@@ -35,7 +35,7 @@ def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) 
         try:
             codec.decode(payload)
         except StateError as cause:
-            return type(cause)(f"state of review {review_id!r}: {cause}; run `ubert precompute` again")
+            return type(cause)(f"state of review {review_id!r}: {cause}; {REPAIR}")
     return error
 
 

@@ -2,14 +2,15 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import islice
 from operator import attrgetter
 from typing import Self
 
 from numpy.typing import ArrayLike
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import RatingSums, Residuals, SideBias, UsualDeviations
+from ubert_model.deviations import RatingSums, Residuals, SideBias, SideDeviations, UsualDeviations
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.rating import BiasModel
 from ubert_model.states import FloatMatrix, ReviewEntry
@@ -49,10 +50,6 @@ class Reading:
     excluded: frozenset[str] = frozenset()
     before: int | None = None
     brought: BroughtReviews | None = None
-
-    def without(self, review_id: str) -> "Reading":
-        """The same less one review."""
-        return replace(self, excluded=self.excluded | {review_id})
 
     def of_store(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
         """Those of the store's reviews that are read, in order."""
@@ -109,6 +106,7 @@ class Reckoning:
     without: Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
     sum_up: Callable[[str, Iterable[ReviewEntry]], RatingSums]
     residuals: Callable[[Iterable[ReviewEntry], ArrayLike], Residuals]
+    deviations: SideDeviations
     bias: SideBias
 
     @classmethod
@@ -118,6 +116,7 @@ class Reckoning:
             without=without_item,
             sum_up=usual.of_user,
             residuals=usual.residuals_of_user,
+            deviations=usual.user,
             bias=bias.user,
         )
 
@@ -128,8 +127,13 @@ class Reckoning:
             without=without_user,
             sum_up=usual.of_item,
             residuals=usual.residuals_of_item,
+            deviations=usual.item,
             bias=bias.item,
         )
+
+    def less(self, sums: RatingSums, review: ReviewEntry) -> RatingSums:
+        """The sums of a history without one of its reviews."""
+        return self.deviations.less(sums, self.counterpart(review), review.rating)
 
 
 class ReviewList:
@@ -167,8 +171,7 @@ class ReviewList:
         """The list of those of its reviews that are read."""
         if reading.before is None and not reading.excluded:
             return self
-        read = reading.of_store(self._reviews)
-        return type(self)(self._entity, read, self._reckoning, self._counterparts, self._config)
+        return self._of_these(reading.of_store(self._reviews))
 
     def joined_by(self, brought: Sequence[ReviewEntry], unrated: frozenset[str]) -> Self:
         """The list with reviews that a request brings along; one that it holds already is not added again."""
@@ -186,13 +189,27 @@ class ReviewList:
 
     def history(self, counterpart: str) -> History:
         """Without what the counterpart shares (law 5)."""
-        if counterpart in self._counterparts:
-            return self._of(self.apart_from(counterpart))
-        return self.whole
+        return self.apart_from(counterpart).whole
 
-    def apart_from(self, counterpart: str) -> Sequence[ReviewEntry]:
-        """Its reviews, newest first, less what the counterpart shares (law 5)."""
-        return self._reckoning.without(self._reviews, counterpart)
+    def apart_from(self, counterpart: str) -> Self:
+        """The list less what the counterpart shares (law 5)."""
+        if counterpart not in self._counterparts:
+            return self
+        return self._of_these(self._reckoning.without(self._reviews, counterpart))
+
+    def without_each(self, reviews: Iterable[ReviewEntry]) -> Iterator[History]:
+        """The history less each of these, which are its own, in turn.
+
+        What one costs does not grow with the list, which is looked through once for all, as far as any of them reads.
+        """
+        # Whichever is left out, the selection takes max_reviews of the others at most, so never goes beyond these.
+        with_tokens = (review for review in self._reviews if review.tokens)
+        head = list(islice(with_tokens, self._config.max_reviews + 1))
+        for review in reviews:
+            selected = self._select([other for other in head if other.review_id != review.review_id])
+            rated = review.review_id not in self._unrated
+            sums = self._reckoning.less(self.whole.sums, review) if rated else self.whole.sums
+            yield self._history(selected, self.whole.reviews - rated, sums)
 
     @property
     def held_bytes(self) -> int:
@@ -203,15 +220,22 @@ class ReviewList:
     def __iter__(self) -> Iterator[ReviewEntry]:
         return iter(self._reviews)
 
+    def _of_these(self, reviews: Sequence[ReviewEntry]) -> Self:
+        return type(self)(self._entity, reviews, self._reckoning, self._counterparts, self._config, self._unrated)
+
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
-        selected = select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
         rated = [review for review in reviews if review.review_id not in self._unrated] if self._unrated else reviews
+        return self._history(self._select(reviews), len(rated), self._reckoning.sum_up(self._entity, rated))
+
+    def _select(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
+        return select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
+
+    def _history(self, selected: Sequence[ReviewEntry], rated: int, sums: RatingSums) -> History:
         reckoning = self._reckoning
-        sums = reckoning.sum_up(self._entity, rated)
         residuals = reckoning.residuals(selected, reckoning.bias.bias(sums))
         if self._unrated:
             residuals[[review.review_id in self._unrated for review in selected]] = 0.0
-        return History(reviews=len(rated), sums=sums, selected=tuple(selected), residuals=residuals)
+        return History(reviews=rated, sums=sums, selected=tuple(selected), residuals=residuals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

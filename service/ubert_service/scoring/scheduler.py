@@ -115,11 +115,13 @@ class Scheduler:
         tokens: int = 0,
         deadline: float | None = None,
         taken: Callable[[], None] | None = None,
+        goes_on: bool = False,
     ) -> "asyncio.Future[R]":
         """The answer to come; cancelling it withdraws the question.
 
         ``tokens``: what answering will read at most. ``deadline``: by the clock; when it passes the future fails
         with ``DeadlineError``, and a question that has not begun is dropped. ``taken``: called when it begins.
+        ``goes_on``: of a request that was let in before (:meth:`Admission.check`).
 
         Raises ``OverloadedError``, and ``DeadlineError`` for a deadline that is over.
         """
@@ -127,7 +129,7 @@ class Scheduler:
         if deadline is not None and deadline <= now:
             self._telemetry.work_expired()
             raise DeadlineError("the deadline of the request had passed before its work could be queued")
-        self.admission.check(tokens)
+        self.admission.check(tokens, goes_on=goes_on)
         loop = asyncio.get_running_loop()
         job = _Job(
             lane=lane,

@@ -6,8 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from ubert_model.states import Revision
 from ubert_service.errors import NoShadowError, NotReadyError, NotTheShadowError, UnknownReviewError
+from ubert_service.read_version import ReadVersion
 from ubert_service.reviews.review_book import NewReview, WrittenReview
 from ubert_service.serving.served import ServedBundle
 
@@ -20,6 +20,11 @@ class Roles:
 
     live: ServedBundle
     shadow: ServedBundle | None
+
+    @property
+    def loaded(self) -> list[ServedBundle]:
+        """Both, as far as there are two."""
+        return [self.live] if self.shadow is None else [self.live, self.shadow]
 
     def add(self, review: NewReview) -> WrittenReview:
         """Write a review for both, so that nothing is lacking after the shadow was promoted.
@@ -35,7 +40,7 @@ class Roles:
                 _log.warning("not written for the shadow bundle: %s", error)
         return written
 
-    def remove(self, name: str, *, user: str, item: str) -> Revision:
+    def remove(self, name: str, *, user: str, item: str) -> ReadVersion:
         """Remove a review for both. Raises as :meth:`ReviewBook.remove` does."""
         if (other := self._other_namespace()) is not None:
             # First: a removal that fails half-way is asked for again as long as the live bundle has the review.
@@ -43,7 +48,8 @@ class Roles:
                 other.reviews.remove(name, user=user, item=item)
             except UnknownReviewError:
                 _log.debug("the shadow bundle has no such review")
-        return self.live.reviews.remove(name, user=user, item=item)
+        revision = self.live.reviews.remove(name, user=user, item=item)
+        return ReadVersion(self.live.namespace.version, revision)
 
     def _other_namespace(self) -> ServedBundle | None:
         """The shadow, if a write for the live bundle is not one for it, too."""

@@ -8,13 +8,16 @@ import pytest
 
 from ubert_model.config import PRESETS, ModelConfig, RatingScale, preset
 from ubert_model.errors import ConfigError
+from ubert_model.states.pooling import pooled_rows
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"max_length": 2}, "max_length = 2", "use 3 to 512 tokens"),
     ({"max_length": 513, "max_tokens": 600}, "max_length = 513", "use 3 to 512 tokens"),
     ({"pretrain_max_length": 0}, "pretrain_max_length = 0", "use 3 to 512 tokens"),
     ({"max_reviews": 0}, "max_reviews = 0", "use 1 or more"),
-    ({"max_length": 64, "max_tokens": 63}, "max_tokens = 63", "at least max_length (64)"),
+    ({"max_length": 64, "max_tokens": 63}, "max_tokens = 63", "at least 64 rows"),
+    ({"max_length": 300, "max_tokens": 19, "tokens_a_row": 16}, "max_tokens = 19", "at least 20 rows"),
+    ({"tokens_a_row": 0}, "tokens_a_row = 0", "use 1 to 64 tokens"),
     ({"dropout": 1.0}, "dropout = 1.0", "probability below 1"),
     ({"dropout": -0.1}, "dropout = -0.1", "probability below 1"),
     ({"dropout": math.nan}, "dropout = nan", "probability below 1"),
@@ -38,6 +41,7 @@ def test_a_wrong_option_is_refused_by_field_value_and_remedy(options: dict[str, 
     [
         {"max_length": 3, "max_tokens": 3},
         {"max_length": 512, "max_tokens": 512, "pretrain_max_length": 512},
+        {"max_length": 300, "max_tokens": 20, "tokens_a_row": 16},
         {"dropout": 0.0, "max_reviews": 1, "state_dim": 1},
     ],
     ids=str,
@@ -45,6 +49,13 @@ def test_a_wrong_option_is_refused_by_field_value_and_remedy(options: dict[str, 
 def test_bounds_themselves_are_allowed(options: dict[str, Any]) -> None:
     config = ModelConfig(**options)
     assert {name: getattr(config, name) for name in options} == options
+
+
+@pytest.mark.parametrize("length", [3, 17, 18, 33, 34])
+@pytest.mark.parametrize("tokens_a_row", [1, 2, 16])
+def test_the_longest_review_has_the_rows_that_pooling_makes_of_it(length: int, tokens_a_row: int) -> None:
+    config = ModelConfig(max_length=length, tokens_a_row=tokens_a_row)
+    assert config.rows_a_review == pooled_rows(length, tokens_a_row)
 
 
 @pytest.mark.parametrize("bounds", [(5.0, 5.0), (5.0, 1.0), (math.nan, 5.0), (1.0, math.inf)])

@@ -156,6 +156,18 @@ def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_th
     assert usual.residuals_of_item([], 0.0).shape == (0,)
 
 
+def test_sums_less_a_rating_are_those_of_the_other_ratings() -> None:
+    known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
+    elsewhere = ElsewhereRatings.of([review("u", "far", 5.0)], STRAIGHT, IdTable.of("uv"))
+    usual = deviations_of(known, (BENT, STRAIGHT), elsewhere)
+    mine = [review("u", "i", 4.0), review("u", "new", 1.0), review("u", "j", 3.0)]
+    for left_out in mine:
+        less = usual.user.less(usual.of_user("u", mine), left_out.item, left_out.rating)
+        expected = usual.of_user("u", [one for one in mine if one is not left_out])
+        assert (less.count, less.elsewhere) == (2, expected.elsewhere)
+        assert less.above_usual == pytest.approx(expected.above_usual, abs=1e-12)
+
+
 def test_strangers_share_no_deviation() -> None:
     known = [review("u", "i", 5.0)]
     sums = deviations_of(known).of_item("i", [review("stranger", "i", 5.0)], MEAN)

@@ -175,12 +175,22 @@ def test_what_leaves_the_queue_unanswered_makes_room() -> None:
     desk.submit()
 
 
+def test_a_request_that_was_let_in_is_not_refused_half_way() -> None:
+    desk = Desk(requests=1)
+    desk.submit()
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    desk.admission.check(TOKENS, goes_on=True)
+
+
 def test_once_closed_nothing_is_let_in() -> None:
     desk = Desk()
     desk.admission.close()
     with pytest.raises(OverloadedError):
         desk.submit()
-    assert desk.refusals.limits == ["closing"]
+    with pytest.raises(OverloadedError):
+        desk.admission.check(TOKENS, goes_on=True)
+    assert desk.refusals.limits == ["closing", "closing"]
 
 
 class Traffic(Desk):

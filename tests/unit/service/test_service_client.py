@@ -121,6 +121,17 @@ def test_no_attempt_begins_after_the_deadline_and_each_is_told_the_time_that_is_
         conversation.request()
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(7200.0, "3600.000"), (3599.5, "3599.500"), (0.002, "0.002")])
+def test_the_time_that_is_told_is_one_that_the_service_takes(seconds: float, told: str) -> None:
+    conversation = Conversation(calls.version(), RetryPolicy(deadline_s=seconds), Clock())
+    assert conversation.request()["headers"]["X-Request-Timeout"] == told
+
+
+def test_less_time_than_can_be_told_is_none() -> None:
+    with pytest.raises(DeadlineExceededError):
+        Conversation(calls.version(), RetryPolicy(deadline_s=0.0003), Clock()).request()
+
+
 def test_a_lost_answer_is_asked_for_again_until_attempts_run_out() -> None:
     conversation = talk(calls.version())
     for _ in range(POLICY.attempts - 1):

@@ -1,18 +1,24 @@
 """`ubert` at its edge: precedence of settings, and one clear line for every expected error."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from support.small_corpus import small_table
+from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_training.cli import make_app, read_config
-from ubert_training.splits import Split
+from ubert_training.cli import main, make_app, read_config
+from ubert_training.finetuning.recipe import Recipe
+from ubert_training.splits import Split, random_split
 
 
 @pytest.fixture
@@ -68,6 +74,9 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
             "holds no manifest.json",
         ),
         (["import", "{reviews}/reviews.parquet", "--out", "o", "--ray-address", "h:1"], "with --engine ray"),
+        (["split", "--reviews", "{reviews}", "--out", "{reviews}"], "{reviews}: Is a directory"),
+        (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet: "),
+        (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 or"),
     ],
 )
 def test_an_expected_error_is_one_line_and_no_traceback(reviews: Path, arguments: list[str], message: str) -> None:
@@ -83,8 +92,88 @@ def test_an_expected_error_is_one_line_and_no_traceback(reviews: Path, arguments
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.startswith("ubert: ")
-    assert message in done.stderr
+    assert message.format(reviews=reviews) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, list[str]]]:
+    """Command, name, and flags of every option."""
+    below = getattr(command, "commands", {})
+    for name, subcommand in below.items():
+        yield from parameters(subcommand, (*path, name))
+    if not below:
+        for parameter in command.params:
+            yield " ".join(path), parameter.name, [flag for flag in parameter.opts if flag.startswith("--")]
+
+
+OPTIONS = list(parameters(typer.main.get_command(make_app())))
+
+
+@pytest.mark.parametrize(("command", "name", "flags"), OPTIONS)
+def test_in_a_file_and_in_the_environment_an_option_goes_by_its_flag(command: str, name: str, flags: list[str]) -> None:
+    assert not flags or f"--{name.replace('_', '-')}" in flags
+
+
+@pytest.mark.parametrize("named", ["rps", "json"])
+def test_an_option_is_read_from_file_and_environment_by_its_flag(tmp_path: Path, named: str) -> None:
+    (tmp_path / "run.toml").write_text("[plan]\nrps = 2000\njson = true\n")
+    plan = ["plan", "--users", "100", "--items", "10", "--reviews", "1000"]
+    runner, app = CliRunner(), make_app(["plan"])
+    from_file = runner.invoke(app, ["--config", str(tmp_path / "run.toml"), *plan], catch_exceptions=False)
+    from_environment = runner.invoke(app, plan, env={"UBERT_PLAN_RPS": "2000", "UBERT_PLAN_JSON": "1"})
+    for result in (from_file, from_environment):
+        assert json.loads(result.stdout)["demand"]["requests_per_s"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["split", "--folds", "3"], "--folds = 3: give it with --kind folds, or leave it out"),
+        (["split", "--kind", "time", "--folds", "3"], "--folds = 3"),
+        (["split", "--kind", "time", "--seed", "1"], "--seed = 1: a split by time draws nothing"),
+        (["finetune", "--trainable-layers", "2"], "--trainable-layers = 2: cached states"),
+        (["finetune", "--encoder-learning-rate", "1e-5"], "--encoder-learning-rate = 1e-05: cached states"),
+        (["finetune", "--mode", "end-to-end", "--states", "s"], "--states = 's': end-to-end has no cached states"),
+        (["bench", "accuracy", "--split", "time", "--folds", "3"], "--folds = 3: a split by time has none"),
+        (["bench", "accuracy", "--recipe", "r", "--preset", "tiny"], "--preset = 'tiny': the recipe takes its place"),
+        (["bench", "accuracy", "--recipe", "{recipe}", "--corpus", "both"], "--corpus = 'both': the recipe has no pre"),
+        (["bench", "accuracy", "--recipe", "{recipe}", "--pretrain-epochs", "2"], "--pretrain-epochs = 2: the recipe"),
+    ],
+)
+def test_a_flag_that_cannot_apply_is_refused_by_name_and_remedy(reviews: Path, flags: list[str], message: str) -> None:
+    recipe = reviews / "recipe.json"
+    recipe.write_text(json.dumps(Recipe.of_preset("tiny", RatingScale()).varied(pretrained=False).to_json()))
+    given = [*(flag.format(recipe=recipe) for flag in flags), "--reviews", str(reviews), "--out", str(reviews / "o")]
+    given += ["--split", "split.parquet"] if flags[0] == "finetune" else []
+    result = CliRunner().invoke(make_app([flags[0]]), given)
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+    assert not (reviews / "o").exists()
+
+
+def test_a_flag_that_cannot_apply_is_refused_from_a_file_as_well(reviews: Path) -> None:
+    (reviews / "run.toml").write_text("[split]\nkind = 'time'\nseed = 0\n")
+    split = ["split", "--reviews", str(reviews), "--out", str(reviews / "o")]
+    result = CliRunner().invoke(make_app(["split"]), ["--config", str(reviews / "run.toml"), *split])
+    assert "--seed = 0: a split by time draws nothing" in str(result.exception)
+
+
+def test_a_stage_that_is_to_go_where_a_file_lies_says_so(reviews: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = small_table()
+    random_split(table, np.arange(len(table)), seed=0).save(reviews / "split.parquet", table)
+    given = ["--reviews", str(reviews), "--split", str(reviews / "split.parquet"), "--preset", "tiny"]
+    with pytest.raises(SystemExit) as ended:
+        main(["finetune", *given, "--device", "cpu", "--out", str(reviews / "reviews.parquet")])
+    assert ended.value.code == 2
+    assert f"ubert: {reviews / 'reviews.parquet'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["split", "synth"])
+def test_a_seed_below_0_is_refused_before_anything_is_read(command: str) -> None:
+    done = CliRunner().invoke(make_app([command]), [command, "--reviews", "2", "--out", "o", "--seed", "-1"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--seed'" in done.output
+    assert "0" in done.output.splitlines()[-1]
 
 
 def test_splits_of_every_kind_are_written(reviews: Path) -> None:

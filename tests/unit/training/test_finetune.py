@@ -158,6 +158,15 @@ def test_more_layers_than_a_backbone_has_are_refused() -> None:
         load_backbone("random-tiny", 3)
 
 
+def test_reviews_longer_than_the_backbone_has_positions_are_refused(tmp_path: Path) -> None:
+    config = replace(preset("tiny"), max_length=100, pretrain_max_length=65, max_tokens=200)
+    remedy = "the backbone reads 64 tokens; use so many, or fewer"
+    with pytest.raises(ConfigError, match=f"pretrain_max_length = 65: {remedy}"):
+        pretrain(TABLE, SPLIT, config, LEXICON, PretrainOptions(loop=ONE_EPOCH), tmp_path / "pretrained")
+    with pytest.raises(ConfigError, match=f"max_length = 100: {remedy}"):
+        finetune(TABLE, SPLIT, config, FinetuneOptions(), tmp_path / "run", pretrained=None, states=tmp_path / "states")
+
+
 def test_how_many_layers_encode_is_the_presets_for_its_own_backbone_only() -> None:
     assert model_config("minilm", TABLE).encoder_layers == 3
     assert model_config("minilm", TABLE, backbone="minilm").encoder_layers == 3

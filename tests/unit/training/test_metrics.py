@@ -1,9 +1,19 @@
 """Scores, intervals and slices."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from ubert_training.evaluation.metrics import history_slices, paired_difference, scores
+from ubert_training.evaluation.metrics import (
+    RESAMPLES,
+    Estimate,
+    bootstrap_means,
+    history_slices,
+    paired_difference,
+    relative_change,
+    scores,
+)
 
 
 def test_scores_are_what_their_names_say() -> None:
@@ -30,6 +40,38 @@ def test_a_paired_difference_cancels_what_both_models_share() -> None:
     assert difference.value == pytest.approx(scores(shared).mse.value - scores(baseline).mse.value)
     spread = scores(shared).mse.high - scores(shared).mse.low
     assert difference.high - difference.low < spread / 5
+
+
+def test_every_interval_is_of_the_resamples_that_seed_and_size_name() -> None:
+    rng = np.random.default_rng(0)
+    errors, baseline = rng.normal(0, 1, 300), rng.normal(0, 1.1, 300)
+    drawn = np.random.default_rng([3, 300]).integers(0, 300, (RESAMPLES, 300))
+    squared, other = np.square(errors)[drawn].mean(axis=1), np.square(baseline)[drawn].mean(axis=1)
+    found = scores(errors, seed=3)
+    assert bounds(found.mse) == pytest.approx(np.quantile(squared, [0.025, 0.975]))
+    assert bounds(found.rmse) == pytest.approx(np.quantile(np.sqrt(squared), [0.025, 0.975]))
+    assert bounds(found.mae) == pytest.approx(np.quantile(np.abs(errors)[drawn].mean(axis=1), [0.025, 0.975]))
+    difference = paired_difference(errors, baseline, seed=3)
+    assert bounds(difference) == pytest.approx(np.quantile(squared - other, [0.025, 0.975]))
+    assert bounds(relative_change(errors, baseline, seed=3)) == pytest.approx(
+        np.quantile(squared / other - 1, [0.025, 0.975])
+    )
+    assert bootstrap_means((np.square(errors) - np.square(baseline))[:, None], seed=3) == [difference]
+
+
+def bounds(estimate: Estimate) -> list[float]:
+    return [estimate.low, estimate.high]
+
+
+def test_memory_grows_with_the_pairs_and_not_with_the_resamples() -> None:
+    errors = np.random.default_rng(0).normal(0, 1, 4000)
+    tracemalloc.start()
+    scores(errors)
+    paired_difference(errors, 2 * errors)
+    relative_change(errors, 2 * errors)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * errors.nbytes < RESAMPLES * errors.nbytes
 
 
 def test_slices_hold_every_pair_once() -> None:

@@ -11,8 +11,10 @@ from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_training.cli import make_app
+from ubert_training.commands.options import model_config
 from ubert_training.reproduction import EXPERIMENTS, METHODS, PLACEHOLDER, commands
 
+TABLE = small_table()
 APP = typer.main.get_command(make_app(["import", "split", "pretrain", "finetune", "evaluate", "reproduce"]))
 
 
@@ -29,6 +31,15 @@ def test_every_printed_command_is_one_that_this_program_takes(name: str) -> None
     assert steps == commands(EXPERIMENTS[name], [PLACEHOLDER], Path(f"reproduce-{name}"))
     for step in steps:
         APP.commands[step[0]].make_context(step[0], step[1:])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("preset", ["paper", "minilm"])
+def test_what_is_printed_for_another_preset_is_a_configuration_that_there_is(name: str, preset: str) -> None:
+    for step in commands(EXPERIMENTS[name], [PLACEHOLDER], Path("out"), preset):
+        if step[0] in ("pretrain", "finetune"):
+            given = APP.commands[step[0]].make_context(step[0], step[1:]).params  # type: ignore[attr-defined]
+            assert model_config(preset, TABLE, max_length=given["max_length"]).preset == preset
 
 
 def test_the_papers_row_stands_beside_an_empty_column() -> None:

@@ -1,11 +1,13 @@
 """A stage's directory: continued, left alone or refused, never mixed."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.stage import Stage, finished_stage, read_stage
+from ubert_training.stage import STAGE_FILE, Stage, finished_stage, read_stage
 
 
 def test_a_finished_stage_is_left_alone_and_an_unfinished_one_continues(tmp_path: Path) -> None:
@@ -33,6 +35,76 @@ def test_a_directory_of_somebody_else_is_never_discarded(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="give a new directory"):
         Stage(tmp_path, "finetune", {}).open(force=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+class Killed(BaseException):
+    """What no handler of an error catches."""
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_discard_that_was_killed_is_nobodys_result_and_can_be_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, moment: str
+) -> None:
+    run = tmp_path / "run"
+    old, new = (Stage(run, "finetune", {"seed": seed}) for seed in (1, 2))
+    old.open()
+    (run / "tensorboard").mkdir()
+    (run / "tensorboard" / "events").write_text("losses")
+    (run / "model.safetensors").write_text("weights")
+    old.finish({})
+
+    def dying(path: Path) -> None:
+        """As ``shutil.rmtree`` in a process that is killed at its beginning or its end."""
+        if moment == "after":
+            (path / STAGE_FILE).unlink(missing_ok=True)  # the first that it comes across, if it is given all
+            for entry in path.iterdir():
+                entry.unlink()
+            path.rmdir()
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", dying)
+        with pytest.raises(Killed):
+            new.open(force=True)
+    for stage in (old, new):
+        with pytest.raises(ConfigError, match=r"was being discarded .* --force to go on"):
+            stage.open()
+    assert not new.open(force=True)
+    assert [path.name for path in run.iterdir()] == [STAGE_FILE]
+
+
+def test_a_first_write_that_was_killed_leaves_a_directory_like_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / f".{STAGE_FILE}.123.partial").write_text("{")
+    assert not Stage(tmp_path, "finetune", {}).open()
+
+
+def test_two_runs_are_never_at_work_in_one_directory(tmp_path: Path) -> None:
+    alone = Accelerator(cpu=True)
+    first, other = (Stage(tmp_path / "run", "finetune", {"seed": seed}) for seed in (1, 2))
+    with first.held(alone) as finished:
+        assert not finished
+        (tmp_path / "run" / "best.safetensors").write_text("weights")
+        for second, force in ((first, False), (other, False), (other, True)):
+            with (
+                pytest.raises(InputError, match=r"another run is at work in .*: wait for it"),
+                second.held(alone, force=force),
+            ):
+                pass
+        first.finish({})
+    assert (tmp_path / "run" / "best.safetensors").exists()
+    with first.held(alone) as finished, first.held(alone) as finished_too:
+        assert finished
+        assert finished_too
+    with other.held(alone, force=True) as finished, pytest.raises(InputError, match="another run"), first.held(alone):
+        pass
+
+
+def test_a_run_that_failed_leaves_its_directory_to_the_next(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "run", "finetune", {"seed": 1})
+    with pytest.raises(Killed), stage.held(Accelerator(cpu=True)):
+        raise Killed
+    with stage.held(Accelerator(cpu=True)) as finished:
+        assert not finished
 
 
 def test_a_later_stage_builds_only_on_a_finished_one_of_the_right_kind(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.cli import make_app
 from ubert_training.finetuning.recipe import Recipe
-from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Trial, Tried, choose, publish_best, search
+from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Trial, Tried, choose, publish_best, search, tune
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.splits import random_split
 from ubert_training.stage import read_stage
@@ -65,8 +65,33 @@ def test_a_search_tries_nothing_twice_and_leaves_one_model(tmp_path: Path) -> No
     for choice in (first, both, both):
         run = publish_best(choice, TABLE, SPLIT, BASE, workplace, 0, tmp_path)
         assert read_stage(run)["inputs"]["config"]["state_dim"] == choice.chosen.trial.model.get("state_dim", 16)
-        assert (tmp_path / "states" / "states.f32").is_file()
+        assert len(list((tmp_path / "states").glob("states-*.f32"))) == 1
         assert not (workplace.directory / "runs").exists()
+
+
+def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) -> None:
+    for name in ("finetuned", "states"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "of-the-user").write_text("days of work")
+    lexicon = Lexicon(words=frozenset({"good"}), source="the test")
+    begun: list[str] = []
+
+    def searched(out: str, seed: int, *, force: bool) -> Path:
+        began = lambda trial: begun.append(trial.name)  # noqa: E731
+        return tune(TABLE, SPLIT, BASE, lexicon, seed, tmp_path / out, began, trials=FEW[:1], force=force)[1]
+
+    for force in (False, True):
+        with pytest.raises(ConfigError, match="no output of `ubert tune`; give a new directory"):
+            searched("data", 0, force=force)
+    assert len(list(tmp_path.rglob("of-the-user"))) == 2
+    assert not begun
+    for _ in range(2):
+        run = searched("own", 0, force=False)
+    assert len(begun) == 1
+    with pytest.raises(ConfigError, match=r"differs in seed.*--force to discard"):
+        searched("own", 1, force=False)
+    assert read_stage(run)["inputs"]["options"]["loop"]["seed"] == 0
+    assert read_stage(searched("own", 1, force=True))["inputs"]["options"]["loop"]["seed"] == 1
 
 
 def test_the_chosen_model_is_ready_for_evaluation_and_its_recipe_for_the_bench(tmp_path: Path) -> None:

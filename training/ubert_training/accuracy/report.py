@@ -60,7 +60,7 @@ def markdown(report: AccuracyReport) -> str:
 
 
 def conclusions(report: AccuracyReport) -> Iterator[str]:
-    """Plain sentences: does U-BERT beat the best baseline, does shuffled text score the same, is anything missing?"""
+    """Plain sentences: does U-BERT beat the best baseline, how does shuffled text score, is anything missing?"""
     ubert = report.model(UBERT)
     if ubert is None or report.difference is None or report.relative is None:
         yield "Nothing can be said yet: no fold has both U-BERT and a baseline."
@@ -85,12 +85,13 @@ def conclusions(report: AccuracyReport) -> Iterator[str]:
 def _about_shuffled(shuffled: Estimate | None) -> str:
     if shuffled is None:
         return f"Whether it reads is open: `{SHUFFLED}` was not measured."
-    if _sign(shuffled) < 0:
-        return f"It does read: trained on shuffled reviews its MSE is higher ({shuffled.signed()})."
-    return (
-        f"**Trained on shuffled reviews it scores the same** ({shuffled.signed()}): "
-        "whatever it gains does not come from what the reviews say."
-    )
+    return {
+        -1: f"It does read: trained on shuffled reviews its MSE is higher ({shuffled.signed()}).",
+        0: f"**Trained on shuffled reviews it scores the same** ({shuffled.signed()}): "
+        "whatever it gains does not come from what the reviews say.",
+        1: f"**Trained on shuffled reviews it scores better** ({shuffled.signed()}): "
+        "what the reviews say costs it accuracy.",
+    }[_sign(shuffled)]
 
 
 def _sign(difference: Estimate) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from ubert_model.config import require, require_choice
+from ubert_model.config import RatingScale, require, require_choice
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
 from ubert_training.accuracy.cells import Cell, CellStore
@@ -17,13 +17,14 @@ from ubert_training.accuracy.report import conclusions, write_report
 from ubert_training.accuracy.summary import PlantedTruth, summarise
 from ubert_training.accuracy.variants import choose_contenders
 from ubert_training.commands.options import (
+    FOLDS,
     Device,
     FinetuneEpochs,
-    Preset,
     PretrainEpochs,
     Reviews,
     console,
     load_reviews,
+    require_unset,
 )
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.recipe import Recipe
@@ -35,7 +36,7 @@ from ubert_training.workplace import Workplace
 def bench_accuracy_command(
     reviews: Reviews,
     out: Annotated[Path, typer.Option(help="Report and cells; killed, the same command continues in it.")],
-    folds: Annotated[int, typer.Option(help="Number of folds, each tested once.")] = 5,
+    folds: Annotated[int | None, typer.Option(help=f"Number of folds, each tested once. Unset: {FOLDS}.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models, separated by commas.")] = "0,1,2",
     variants: Annotated[
         str, typer.Option(help="default (U-BERT with its controls, and all baselines), all, or names and commas.")
@@ -45,7 +46,9 @@ def bench_accuracy_command(
     corpus: Annotated[
         str | None, typer.Option(help="What pre-training reads: other-domains, target or both. Unset: the recipe's.")
     ] = None,
-    preset: Preset = "minilm",
+    preset: Annotated[
+        str | None, typer.Option(help="paper, minilm or tiny: whose recipe to measure. Unset: minilm.")
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(help="A recipe.json that `ubert tune` left, instead of the preset's.")
     ] = None,
@@ -61,8 +64,15 @@ def bench_accuracy_command(
     """Measure U-BERT, its variants and tuned baselines on the same folds; one report, rewritten after every cell."""
     started = time.monotonic()
     require_choice("split", split, SplitBy)
+    if split == "time":
+        require_unset("a split by time has none: give it with --split folds", folds=folds)
+    if recipe is not None:
+        require_unset("the recipe takes its place: give one of them", preset=preset)
     table = load_reviews(reviews)
-    base = Recipe.of_preset(preset, table.scale) if recipe is None else read_recipe(recipe)
+    base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or "minilm", table.scale)
+    if base.pretraining is None:
+        without = "the recipe has no pre-training: give it with one that has"
+        require_unset(without, corpus=corpus, pretrain_epochs=pretrain_epochs)
     chosen = base.on(cast(DeviceChoice, device)).shortened(
         pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs
     )
@@ -71,7 +81,7 @@ def bench_accuracy_command(
     workplace = Workplace(directory=out, lexicon=load_lexicon(lexicon))
     rows = target_rows(table, target or ())
     cells = ordered_cells(
-        make_folds(table, rows, cast(SplitBy, split), folds, out / "splits"),
+        make_folds(table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, out / "splits"),
         parse_seeds(seeds),
         choose_contenders(variants, chosen, workplace),
     )
@@ -100,16 +110,20 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError as error:
         raise ConfigError(f"seeds = {text!r}: write whole numbers separated by commas, such as 0,1,2") from error
     require(len(set(seeds)) == len(seeds), "seeds", text, "name each seed once")
+    require(min(seeds) >= 0, "seeds", text, "use 0 or more")
     return seeds
 
 
-def read_recipe(path: Path) -> Recipe:
-    """A recipe that `ubert tune` chose. Raises ``InputError`` or ``ConfigError``."""
+def read_recipe(path: Path, scale: RatingScale) -> Recipe:
+    """A recipe that `ubert tune` chose, for ratings on this scale: the reviews', whatever it was tuned on.
+
+    Raises ``InputError`` or ``ConfigError``.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the recipe.json of `ubert tune`") from error
-    return Recipe.from_json(values)
+    return Recipe.from_json(values).varied(model={"scale": scale})
 
 
 def read_truth(path: Path) -> PlantedTruth:

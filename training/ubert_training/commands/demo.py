@@ -9,17 +9,16 @@ import numpy as np
 import typer
 
 from ubert_model.states import DEFAULT_CODEC, open_store
-from ubert_training.commands.options import Seed, console, load_reviews, model_config
+from ubert_training.commands.options import Force, Seed, console, load_reviews
 from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
 from ubert_training.evaluation.evaluate import evaluate, evaluation_table
 from ubert_training.evaluation.plots import PLOT, plot_evaluation
 from ubert_training.finetuning.finetune import finetune
-from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.loop import LoopOptions
+from ubert_training.finetuning.recipe import Recipe
 from ubert_training.make_bundle import export_bundle
 from ubert_training.pretraining.lexicon import load_lexicon
-from ubert_training.pretraining.pretrain import PretrainOptions, pretrain
+from ubert_training.pretraining.pretrain import pretrain
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.splits import random_split
@@ -31,17 +30,18 @@ from ubert_training.states.stored_ratings import ReadPairs
 def demo_command(
     reviews: Annotated[Path | None, typer.Option(help="Your review file; unset: downloaded, or synthetic.")] = None,
     item_domains: Annotated[Path | None, typer.Option(help="File of item<TAB>domain lines for it.")] = None,
-    directory: Annotated[Path, typer.Option("--dir", help="Where everything goes.")] = Path("ubert-demo"),
+    dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("ubert-demo"),
     serve: Annotated[bool, typer.Option(help="Leave the service up at the end.")] = True,
     port: Annotated[int, typer.Option(help="Port of the service; 0: any free one.")] = 8000,
     preset: Annotated[str, typer.Option(help="minilm, or tiny for a quick look at the plumbing.")] = "minilm",
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Import, pre-train, fine-tune, evaluate, precompute and serve, then score real pairs over HTTP.
 
     Needs no Redis, no GPU and no model hub. Killed and started again it continues where it stopped.
     """
-    started = time.monotonic()
+    started, directory = time.monotonic(), dir  # settings go by the names of parameters
     steps = _Steps(started)
     directory.mkdir(parents=True, exist_ok=True)
     states, split_path, run = directory / "states", directory / "split.parquet", directory / "finetuned"
@@ -50,35 +50,22 @@ def demo_command(
     steps.begin("reviews")
     source = choose_reviews(reviews, item_domains, directory, seed)
     console.print(source.description, markup=False)
-    imported = import_reviews(
-        source.files, directory / "reviews", ImportOptions(item_domains=source.item_domains), lambda _: None
-    )
+    import_options = ImportOptions(item_domains=source.item_domains)
+    imported = import_reviews(source.files, directory / "reviews", import_options, force=force)
     table = load_reviews(directory / "reviews")
     console.print(f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad")
     split = random_split(table, np.arange(len(table)), seed)
     split.save(split_path, table)
 
-    config = model_config(preset, table)
+    recipe = Recipe.of_preset(preset, table.scale).seeded(seed)
+    assert recipe.pretraining is not None  # every preset has it
     lexicon = load_lexicon(None)
     steps.begin(f"pre-training ({len(lexicon.words):,} opinion words of {lexicon.source})")
     pretrained = pretrain(
-        table,
-        split,
-        config,
-        lexicon,
-        PretrainOptions(loop=_seeded(PretrainOptions().loop, seed)),
-        directory / "pretrained",
+        table, split, recipe.config, lexicon, recipe.pretraining, directory / "pretrained", force=force
     )
     steps.begin("fine-tuning")
-    finetune(
-        table,
-        split,
-        config,
-        FinetuneOptions(loop=_seeded(FinetuneOptions().loop, seed)),
-        run,
-        pretrained=pretrained,
-        states=states,
-    )
+    finetune(table, split, recipe.config, recipe.finetuning, run, pretrained=pretrained, states=states, force=force)
     steps.begin("evaluation on the test part")
     evaluation = evaluate(table, run, states=states)
     plot_evaluation(evaluation, run / PLOT)
@@ -122,10 +109,6 @@ class _Steps:
 
     def begin(self, name: str) -> None:
         console.rule(f"{name} · {time.monotonic() - self._started:.0f} s", align="left")
-
-
-def _seeded(loop: LoopOptions, seed: int) -> LoopOptions:
-    return LoopOptions(**{**vars(loop), "seed": seed})
 
 
 def _show_places(directory: Path, store_url: str, seconds: float) -> None:

@@ -40,6 +40,7 @@ from ubert_training.commands.options import (
     given,
     load_reviews,
     model_config,
+    require_unset,
 )
 from ubert_training.devices import DeviceChoice
 from ubert_training.devices import Precision as PrecisionChoice
@@ -99,6 +100,11 @@ def finetune_command(
 
     After pre-training, --preset, --backbone, --encoder-layers and --state-dim are those of the pre-trained model.
     """
+    if mode == "cached":
+        frozen = "cached states are those of a frozen encoder: give it with --mode end-to-end"
+        require_unset(frozen, encoder_learning_rate=encoder_learning_rate, trainable_layers=trainable_layers)
+    elif mode == "end-to-end":
+        require_unset("end-to-end has no cached states: give it with --mode cached", states=states)
     table = load_reviews(reviews)
     former = load_model(pretrained, PRETRAIN).config if pretrained else preset
     config = model_config(

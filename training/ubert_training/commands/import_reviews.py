@@ -28,7 +28,7 @@ def import_command(
         list[Path], typer.Argument(metavar="FILE…", help="Review files, plain or gzip.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Folder to write reviews.parquet, rejects.jsonl and report.json to.")],
-    review_format: Annotated[
+    format: Annotated[
         FormatName | None, typer.Option("--format", help="Format of all files. Default: told from each file.")
     ] = None,
     columns: Annotated[
@@ -72,7 +72,7 @@ def import_command(
     import that was killed goes on where it stopped when the same command is given again. Ray reads one file a worker.
     """
     options = ImportOptions(
-        format=review_format,
+        format=format,
         columns=parse_columns(columns),
         domains=tuple(domain or ()),
         item_domains=item_domains,

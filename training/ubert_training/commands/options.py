@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ubert_model.config import ModelConfig, preset
+from ubert_model.config import ModelConfig, preset, require
 from ubert_model.ray_engine import EngineName
 from ubert_training.reviews.table import ReviewTable
 
 console = Console()
 
+FOLDS = 5
+"""Where no number is given."""
+
 Reviews = Annotated[Path, typer.Option(help="What `ubert import` wrote: the directory, or its reviews.parquet.")]
 SplitFile = Annotated[Path, typer.Option("--split", help="A split that `ubert split` wrote.")]
 Out = Annotated[Path, typer.Option(help="Directory to write; killed before, the same command continues in it.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Force = Annotated[bool, typer.Option("--force", help="Discard what another configuration left in the directory.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda. Asked for and missing, cuda is an error.")]
 Precision = Annotated[str, typer.Option(help="auto (bfloat16 where the device has it), fp32 or bf16.")]
@@ -43,7 +46,9 @@ FinetuneEpochs = Annotated[int | None, typer.Option(help="Passes of fine-tuning,
 BatchSize = Annotated[int | None, typer.Option(help="Reviews (or pairs) a step, over all processes.")]
 LearningRate = Annotated[float | None, typer.Option(help="Peak step size of what stands above BERT.")]
 EncoderLearningRate = Annotated[float | None, typer.Option(help="Peak step size of BERT; the paper's is 3e-5.")]
-TrainableLayers = Annotated[int | None, typer.Option(help="Train only BERT's last layers; unset trains all.")]
+TrainableLayers = Annotated[
+    int | None, typer.Option(help="Train only BERT's last layers, with --mode end-to-end; unset trains all.")
+]
 Accumulate = Annotated[int, typer.Option(help="Batches whose gradients are averaged before a step.")]
 Pieces = Annotated[
     int | None,
@@ -83,6 +88,13 @@ def model_config(base: str | ModelConfig, table: ReviewTable, **options: object)
         config = config.without_state_dim()
         options["state_dim"] = None
     return config.with_options(**options, scale=table.scale)
+
+
+def require_unset(remedy: str, **flags: object) -> None:
+    """Raise ``ConfigError`` for a flag that was given where it cannot apply; ``remedy`` says where it would."""
+    for name, value in flags.items():
+        shown = str(value) if isinstance(value, Path) else value
+        require(value is None, f"--{name.replace('_', '-')}", shown, f"{remedy}, or leave it out")
 
 
 def given(**options: object) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """`ubert plan`."""
 
-import json
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +20,7 @@ def plan_command(
     reviews: Annotated[float, typer.Option(help="Reviews.")],
     tokens: Annotated[int, typer.Option(help="Tokens of a review, on average, after truncation.")] = _DEFAULT.tokens,
     tokens_a_row: Annotated[int, typer.Option(help="Tokens that share a row of states.")] = _DEFAULT.tokens_a_row,
-    requests_per_s: Annotated[float, typer.Option("--rps", help="Requests a second.")] = _DEFAULT.requests_per_s,
+    rps: Annotated[float, typer.Option(help="Requests a second.")] = _DEFAULT.requests_per_s,
     candidates: Annotated[int, typer.Option(help="Pairs a request.")] = _DEFAULT.candidates,
     latency_ms: Annotated[float, typer.Option(help="Wanted of one request.")] = _DEFAULT.latency_ms,
     codec: Annotated[str, typer.Option(help=f"Tier: {', '.join(codec_names())}.")] = _DEFAULT.codec,
@@ -43,7 +43,7 @@ def plan_command(
         _DEFAULT.training_bytes / 1e9
     ),
     rates: Annotated[Path | None, typer.Option(help="JSON of rates measured on your machines.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Plan memory, cores, hours and traffic, with every formula, and what breaks first."""
     demand = Demand(
@@ -52,7 +52,7 @@ def plan_command(
         reviews=int(reviews),
         tokens=tokens,
         tokens_a_row=tokens_a_row,
-        requests_per_s=requests_per_s,
+        requests_per_s=rps,
         candidates=candidates,
         latency_ms=latency_ms,
         codec=codec,
@@ -71,10 +71,10 @@ def plan_command(
     )
     measured = Rates.load(rates) if rates else Rates()
     planned = plan(demand, measured)
-    if as_json:
+    if json:
         figures = {name: asdict(figure) for name, figure in planned.figures.items()}
         shown = {"demand": asdict(demand), "rates": asdict(measured), "figures": figures}
-        typer.echo(json.dumps({**shown, "limits": [asdict(limit) for limit in planned.limits]}, indent=2))
+        typer.echo(dumps({**shown, "limits": [asdict(limit) for limit in planned.limits]}, indent=2))
         return
     _show(planned)
 

@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from ubert_model.bundle import Bundle
-from ubert_model.config import require
+from ubert_model.config import require, require_choice
 from ubert_model.ray_engine import chosen_engine
 from ubert_model.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
@@ -60,6 +60,7 @@ def precompute_command(
     """Encode every review once and fill the store; killed and started again it writes what is left."""
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
     require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
+    require_choice("device", device, DeviceChoice)
     share = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)

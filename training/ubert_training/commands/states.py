@@ -1,7 +1,7 @@
 """`ubert states`: see, check, remove and move what state stores hold."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +12,10 @@ from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import (
     FinishedShard,
+    MendableStore,
     Namespace,
     NamespaceCheck,
+    NamespaceRepair,
     StateStore,
     check_namespace,
     copy_namespace,
@@ -68,7 +70,7 @@ def verify_command(
     store: Store,
     namespace: OneVersion = "",
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove damaged and unlisted states, complete one-sided lists.")
+        bool, typer.Option("--repair", help="Remove damaged lines and states and unlisted states, complete lists.")
     ] = False,
 ) -> None:
     """Read every list and every state of a namespace; exit status 1 if anything is wrong and stays so."""
@@ -77,12 +79,13 @@ def verify_command(
         with progress_bar(f"verify {chosen.version}", None) as advance:
             check = check_namespace(opened, chosen, advance)
         show_check(check)
-        mended = repair_namespace(opened, chosen, check) if repair else 0
-    if repair:
-        console.print(f"{mended:,} reviews mended; `ubert precompute` writes the states that are missing")
-    elif check.problems:
-        console.print("--repair mends damaged and unlisted states and one-sided lists, and loses no rating")
-    left = len(check.missing) + len(check.damaged) + len(check.damaged_lists) if repair else check.problems
+        left = check.problems
+        if repair:
+            repaired = repair_namespace(opened, chosen, check)
+            show_repair(repaired)
+            left = repaired.problems
+        elif left:
+            console.print("--repair mends all but missing states, and loses no rating that can still be read")
     raise typer.Exit(1 if left else 0)
 
 
@@ -125,7 +128,7 @@ def copy_command(
     console.print(f"{chosen.version}: {copied:,} reviews copied, the others were there")
 
 
-def open_existing(url: str) -> StateStore:
+def open_existing(url: str) -> MendableStore:
     """A store to look at. Raises ``InputError`` for an LMDB directory that is not there: opening would make it."""
     scheme, _, rest = url.partition(":")
     directory = Path(rest.removeprefix("//"))
@@ -164,9 +167,26 @@ def show_check(check: NamespaceCheck) -> None:
         "damaged states": [f"{review_id}: {reason}" for review_id, reason in check.damaged],
         "in one of two lists only": [entry.review_id for entry in check.one_sided],
         "states that no list names": check.unlisted,
-        "damaged lists": check.damaged_lists,
+        "damaged lists": [damaged.reason for damaged in check.damaged_lists],
     }
     console.print(f"{check.reviews:,} reviews checked, {check.problems:,} problems")
+    _show_kinds(kinds)
+
+
+def show_repair(repaired: NamespaceRepair) -> None:
+    """How much was mended, and what is left with the remedy."""
+    kinds: dict[str, Sequence[str]] = {
+        "listed, but without a state": repaired.missing,
+        "damaged lines removed that no other list replaces": repaired.lost_lines,
+        "lists that cannot be read": [unreadable.reason for unreadable in repaired.unreadable],
+    }
+    console.print(f"{repaired.mended:,} reviews mended, {repaired.problems:,} problems left")
+    _show_kinds(kinds)
+    if repaired.missing or repaired.lost_lines:
+        console.print("`ubert precompute` writes what is missing; what came by POST /reviews must be sent again")
+
+
+def _show_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
     for kind, found in kinds.items():
         if found:
             console.print(f"  {kind}: {len(found):,}")

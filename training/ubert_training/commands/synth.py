@@ -21,7 +21,7 @@ def synth_command(
     strength: Annotated[
         float, typer.Option(help="How much the match of a user's cares and an item's qualities moves a rating.")
     ] = DEFAULTS.strength,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = DEFAULTS.seed,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = DEFAULTS.seed,
 ) -> None:
     """Write a SYNTHETIC review corpus whose best reachable error is known.
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from ubert_training.commands.options import (
     Device,
     FinetuneEpochs,
+    Force,
     Preset,
     PretrainEpochs,
     Reviews,
@@ -19,10 +20,9 @@ from ubert_training.commands.options import (
 )
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.recipe import Recipe
-from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Choice, publish_best, search
+from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Choice, tune
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.splits import Split
-from ubert_training.workplace import Workplace
 
 
 def tune_command(
@@ -35,6 +35,7 @@ def tune_command(
     lexicon: Annotated[str | None, typer.Option(help="Opinion words, as for `ubert pretrain`.")] = None,
     device: Device = "auto",
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Try a handful of recipes and keep the cheapest that validation cannot tell from the best.
 
@@ -44,17 +45,17 @@ def tune_command(
     loaded = Split.load(split, table)
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
-    workplace = Workplace(directory=out / "work", lexicon=load_lexicon(lexicon))
     names = [trial.name for trial in TRIALS]
-    choice = search(
+    choice, run = tune(
         table,
         loaded,
         base,
-        workplace,
+        load_lexicon(lexicon),
         seed,
+        out,
         lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}", highlight=False),
+        force=force,
     )
-    run = publish_best(choice, table, loaded, base, workplace, seed, out)
     console.print(trial_table(choice))
     console.print(f"{choice.chosen.trial.name}: {run}, {out / RECIPE}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Next: ubert evaluate --reviews {reviews} --run {run}", markup=False, soft_wrap=True)

@@ -42,28 +42,26 @@ class Scores:
 def scores(errors: Errors, seed: int = 0) -> Scores:
     """Scores of predicted minus true ratings, (P,). The same seed and size resample the same pairs."""
     squared, absolute = np.square(errors), np.abs(errors)
-    index = _resamples(len(errors), seed)
-    mse = squared[index].mean(axis=1)
+    mse, mae = _resampled_means(np.stack([squared, absolute], axis=1), seed).T  # (RESAMPLES,) each
     return Scores(
         pairs=len(errors),
         mse=_estimate(float(squared.mean()), mse),
         rmse=_estimate(float(np.sqrt(squared.mean())), np.sqrt(mse)),
-        mae=_estimate(float(absolute.mean()), absolute[index].mean(axis=1)),
+        mae=_estimate(float(absolute.mean()), mae),
     )
 
 
 def paired_difference(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
     """MSE minus the baseline's MSE on the same pairs (below 0: better); pairs are resampled together."""
     difference = np.square(errors) - np.square(baseline_errors)
-    return _estimate(float(difference.mean()), difference[_resamples(len(errors), seed)].mean(axis=1))
+    return bootstrap_means(difference[:, None], seed)[0]
 
 
 def relative_change(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
     """Change of the MSE as a share of the baseline's MSE on the same pairs; pairs are resampled together."""
     squared, baseline = np.square(errors), np.square(baseline_errors)
-    index = _resamples(len(errors), seed)
-    resampled = squared[index].mean(axis=1) / baseline[index].mean(axis=1) - 1
-    return _estimate(float(squared.mean() / baseline.mean() - 1), resampled)
+    mine, theirs = _resampled_means(np.stack([squared, baseline], axis=1), seed).T  # (RESAMPLES,) each
+    return _estimate(float(squared.mean() / baseline.mean() - 1), mine / theirs - 1)
 
 
 def bootstrap_means(columns: Errors, seed: int = 0) -> list[Estimate]:
@@ -72,12 +70,7 @@ def bootstrap_means(columns: Errors, seed: int = 0) -> list[Estimate]:
     Shape:
         columns: (P, M), such as squared errors of M models on the same P pairs.
     """
-    pairs = len(columns)
-    rng = np.random.default_rng([seed, pairs])
-    means = np.empty((RESAMPLES, columns.shape[1]))
-    for number in range(RESAMPLES):  # one at a time: all of them at once would fill the memory
-        drawn = np.bincount(rng.integers(0, pairs, pairs), minlength=pairs)  # how often each pair, (P,)
-        means[number] = drawn @ columns / pairs
+    means = _resampled_means(columns, seed)
     return [_estimate(float(column.mean()), means[:, index]) for index, column in enumerate(columns.T)]
 
 
@@ -90,8 +83,15 @@ def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
     return {name: index for name, index in found.items() if len(index)}
 
 
-def _resamples(size: int, seed: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, size]).integers(0, size, size=(RESAMPLES, size), dtype=np.int64)
+def _resampled_means(columns: Errors, seed: int) -> Errors:
+    """Mean of every column in each resample of the rows: (P, M) → (RESAMPLES, M)."""
+    pairs = len(columns)
+    rng = np.random.default_rng([seed, pairs])
+    means = np.empty((RESAMPLES, columns.shape[1]))
+    for number in range(RESAMPLES):  # one at a time: all of them at once would fill the memory
+        drawn = np.bincount(rng.integers(0, pairs, pairs), minlength=pairs)  # how often each pair, (P,)
+        means[number] = drawn @ columns / pairs
+    return means
 
 
 def _estimate(value: float, resampled: Errors) -> Estimate:

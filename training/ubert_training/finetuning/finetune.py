@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from ubert_model.config import ModelConfig, require
 from ubert_model.errors import InputError
@@ -13,7 +14,7 @@ from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.backbones import freeze_all_but_last, load_backbone, require_length
 from ubert_training.devices import make_accelerator
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask, solve_prediction_layer
@@ -22,6 +23,7 @@ from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.projection_start import start_projection
 from ubert_training.loop import discard_checkpoint, train
 from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
+from ubert_training.pretraining.corpus_rows import withheld
 from ubert_training.pretraining.pretrain import CORPUS_READ
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
 from ubert_training.reviews.table import ReviewTable
@@ -63,10 +65,25 @@ def finetune(
     }
     stage = Stage(directory, KIND, inputs)
     accelerator = make_accelerator(options.device)
-    with accelerator.main_process_first():
-        finished = stage.open(force=force)
-    if finished:
-        return directory
+    with stage.held(accelerator, force=force) as finished:
+        if not finished:
+            _train_and_keep(table, split, config, options, pretrained, read, states, stage, accelerator)
+    return directory
+
+
+def _train_and_keep(
+    table: ReviewTable,
+    split: Split,
+    config: ModelConfig,
+    options: FinetuneOptions,
+    pretrained: Path | None,
+    read: Set[str],
+    states: Path,
+    stage: Stage,
+    accelerator: Accelerator,
+) -> None:
+    """The work of :func:`finetune`, in the directory of its stage."""
+    directory = stage.directory
     torch.manual_seed(options.loop.seed)
     elsewhere = rows_elsewhere(table, split, read)
     identities = target_identities(table, split, elsewhere)
@@ -105,8 +122,6 @@ def finetune(
             }
         )
         discard_checkpoint(directory)
-    accelerator.wait_for_everyone()
-    return directory
 
 
 def reviews_read(pretrained: Path) -> frozenset[str]:
@@ -118,10 +133,10 @@ def reviews_read(pretrained: Path) -> frozenset[str]:
 
 
 def rows_elsewhere(table: ReviewTable, split: Split, read: Set[str]) -> Rows:
-    """Rows of the reviews that pre-training has read and that are not of the target domain."""
-    in_target = frozenset(split.rows.tolist())
-    rows = [row for row, review in enumerate(table.review_id) if review in read and row not in in_target]
-    return np.array(rows, dtype=np.int64)
+    """Rows of the reviews that pre-training has read and that are not of the target domain; none that is withheld."""
+    elsewhere = ~withheld(table, split)
+    elsewhere[split.rows] = False
+    return np.array([row for row in np.flatnonzero(elsewhere).tolist() if table.review_id[row] in read], dtype=np.int64)
 
 
 def target_identities(table: ReviewTable, split: Split, elsewhere: Rows | None = None) -> Identities:
@@ -161,6 +176,7 @@ def _initial_model(
         tokenizer_json = backbone.tokenizer_json
     else:
         encoder, tokenizer_json = found.build_encoder(config.tokens_a_row), found.tokenizer_json
+    require_length(encoder.bert, "max_length", config.max_length)
     model = RatingModel(
         encoder,
         config,
@@ -175,17 +191,18 @@ def _initial_model(
 
 
 def _check_pretrained(pretrained: Path, read: Set[str], table: ReviewTable, split: Split, config: ModelConfig) -> None:
-    """Refuse a pre-trained model that has read an evaluation pair (law 5), or of another encoder."""
+    """Refuse a pre-trained model that has read what the split withholds (law 5), or of another encoder."""
     found = load_model(pretrained, PRETRAIN).config
     for name in ("backbone", "encoder_layers", "state_dim"):
         asked, trained = getattr(config, name), getattr(found, name)
         require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
-    held_out = [table.review_id[row] for row in np.concatenate([split.validation, split.test]).tolist()]
-    leaked = sum(review in read for review in held_out)
+    kept_back = np.flatnonzero(withheld(table, split)).tolist()
+    leaked = sum(table.review_id[row] in read for row in kept_back)
     if leaked:
+        newer = ", or what is newer than its training part" if split.kind == "time" else ""
         raise InputError(
-            f"{pretrained} has read {leaked} of the {len(held_out)} reviews that this split validates and tests on; "
-            "pre-train with the same split"
+            f"{pretrained} has read {leaked} of the {len(kept_back)} reviews that this split withholds: those it "
+            f"validates and tests on, and other reviews of its pairs{newer}; pre-train with the same split"
         )
 
 

@@ -40,15 +40,19 @@ class FineTuning(nn.Module):
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Network output of each pair, (B,)."""
+        states = self._encoded(batch) if batch.states is None else batch.states  # (T, d)
+        return outputs_from_states(self.model, self.model.review_encoder.project(states), batch)
+
+    def _encoded(self, batch: PairBatch) -> Tensor:
+        """Rows of states of the batch's reviews, end to end, (T, d); none where no review has text."""
         encoder = self.model.review_encoder
-        states = batch.states
-        if states is None:
-            assert batch.token_ids is not None
-            assert batch.token_mask is not None
-            tokens = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]
-            lengths = batch.token_mask.sum(dim=1)
-            states = encoder.pool(tokens, lengths[lengths > 0])  # (T, d)
-        return outputs_from_states(self.model, encoder.project(states), batch)
+        assert batch.token_ids is not None
+        assert batch.token_mask is not None
+        if not batch.token_ids.numel():  # BERT cannot reshape nothing
+            return encoder.word_embeddings.new_zeros((0, encoder.hidden_dim))
+        tokens = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]
+        lengths = batch.token_mask.sum(dim=1)
+        return encoder.pool(tokens, lengths[lengths > 0])
 
 
 class StoredStates(nn.Module):
@@ -145,7 +149,7 @@ class FinetuningTask:
         the training pairs has fitted its size more closely than the few validation pairs could.
         """
         outputs = network_outputs(self.model, self.source, self.validation, self.accelerator)
-        ridge_stands = position.best_epoch == -1 and self.config.above_bias
+        ridge_stands = position.best_epoch == -1 and self.config.above_bias and len(self.readable) > 0
         blend_weight = 1.0 if ridge_stands else self._blend_weight(outputs)
         predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
         return RatingParts(
@@ -156,7 +160,12 @@ class FinetuningTask:
         )
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:
-        """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended."""
+        """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended.
+
+        It is 0 where no training pair has text on both sides: a network that was shown nothing says nothing.
+        """
+        if not len(self.readable):
+            return 0.0
         if not self.config.above_bias:
             return 1.0
         readable = self.validation.has_both_sides
@@ -169,10 +178,13 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     û, tᵘ, î, tⁱ and the aligned ratings.
 
     With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
-    pairs, where gradient steps from a random layer would spend the same pairs on noise first.
+    pairs, where gradient steps from a random layer would spend the same pairs on noise first. Without a pair that has
+    text on both sides the layer stays as it is.
     """
     head = task.rating_model.head
     head.co_matching.start_plain()
+    if not len(task.readable):
+        return
     layer = head.prediction_layer
     inputs = np.zeros((len(task.training), layer.output.in_features))
     joined: list[Tensor] = []

@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from ubert_model.atomic import write_text
 from ubert_training.evaluation.evaluate import rate_part
 from ubert_training.finetuning.recipe import Recipe
+from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
-from ubert_training.stage import STAGE_FILE, fingerprint_of, read_stage
+from ubert_training.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
 from ubert_training.workplace import Job, Workplace
 
+KIND = "tune"
 RECIPE = "recipe.json"
+WORK = "work"
 FINETUNED = "finetuned"
 STATES = "states"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -106,6 +109,41 @@ def choose(tried: Sequence[Tried]) -> Choice:
     return judged
 
 
+def tune(
+    table: ReviewTable,
+    split: Split,
+    base: Recipe,
+    lexicon: Lexicon,
+    seed: int,
+    out: Path,
+    began: Callable[[Trial], None],
+    *,
+    trials: Sequence[Trial] = TRIALS,
+    force: bool = False,
+) -> tuple[Choice, Path]:
+    """Search in ``out`` and leave the chosen model there: what was measured, and the model's directory.
+
+    Killed and started again it continues. Raises ``ConfigError`` if ``out`` belongs to another search, which ``force``
+    discards, or holds something else; ``InputError`` where another search is at work in it; and what a trial raises.
+    """
+    workplace = Workplace(directory=out / WORK, lexicon=lexicon)
+    inputs = {
+        "table": table.fingerprint,
+        "split": split.digests(table),
+        "base": base,
+        "seed": seed,
+        "lexicon": lexicon.digest,
+        "trials": [trial.name for trial in trials],
+    }
+    stage = Stage(out, KIND, inputs)
+    with stage.claimed():
+        stage.open(force=force)
+        choice = search(table, split, base, workplace, seed, began, trials)
+        run = publish_best(choice, table, split, base, workplace, seed, out)
+        stage.finish({"chosen": choice.chosen.trial.name, "validation_mse": choice.chosen.mse})
+    return choice, run
+
+
 def search(
     table: ReviewTable,
     split: Split,
@@ -130,7 +168,8 @@ def search(
 def publish_best(
     choice: Choice, table: ReviewTable, split: Split, base: Recipe, workplace: Workplace, seed: int, out: Path
 ) -> Path:
-    """Leave the chosen model in ``out/finetuned``, its states in ``out/states`` and its recipe in ``out/recipe.json``.
+    """Leave the chosen model in ``out/finetuned``, its states in ``out/states`` and its recipe in ``out/recipe.json``,
+    in place of what lies there: ``out`` must be of this search.
 
     Runs and states of the others go; what was measured of them stays, and pre-trained models stay too.
     """
@@ -139,6 +178,7 @@ def publish_best(
     fingerprint = fingerprint_of("trial", _inputs(job, workplace))
     finetuned = out / FINETUNED
     if _published(out) != fingerprint:
+        (out / RECIPE).unlink(missing_ok=True)
         run = workplace.run(job, fingerprint)
         for source, target in ((run, finetuned), (workplace.states(job), out / STATES)):
             if target.exists():

@@ -12,6 +12,8 @@ from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
 Corpus = Literal["other-domains", "target", "both"]
+LEAST_READABLE = 2
+"""Reviews with text: one to learn from, one to watch."""
 
 
 def target_rows(table: ReviewTable, domains: Sequence[str]) -> NDArray[np.int64]:
@@ -24,10 +26,10 @@ def pretraining_rows(
 ) -> NDArray[np.int64]:
     """Tp: reviews that users of the target wrote in other domains, or the target's own training part, or both.
 
-    Left out are the target's validation and test pairs, and any review with the text of one by the same user
+    Left out is what is :func:`withheld`, and any review with the text of a validation or test pair by the same user
     (a review copied to another item would give the answer away); in other domains, with the text of any review of the
     target by the same user, so that what is read there is the same for every split. ``fraction`` keeps that share,
-    drawn by seed. Raises ``InputError`` if nothing is left.
+    drawn by seed. Raises ``InputError`` if nothing is left, or too little of it has text.
     """
     require(0 < fraction <= 1, "fraction", fraction, "use a share of the reviews above 0, at most 1")
     in_target = np.zeros(len(table), dtype=bool)
@@ -40,7 +42,7 @@ def pretraining_rows(
         "other-domains": ~in_target & of_target_user,
         "target": trained,
         "both": (~in_target & of_target_user) | trained,
-    }[corpus]
+    }[corpus] & ~withheld(table, split)
     answers = _written(table, np.concatenate([split.validation, split.test]))
     in_target_too = _written(table, split.rows)
     rows = np.array(
@@ -54,10 +56,35 @@ def pretraining_rows(
     if not len(rows):
         raise InputError(
             f"corpus {corpus!r} holds no review to pre-train on: the split covers every domain, or its users wrote "
-            "nothing elsewhere; use --corpus target, or name a --target domain"
+            "nothing elsewhere that it may read; use --corpus target, or name a --target domain"
         )
     kept = np.random.default_rng([seed, 7]).permutation(rows)[: max(1, round(fraction * len(rows)))]
+    readable = sum(bool(table.text[row].strip()) for row in kept.tolist())
+    if readable < LEAST_READABLE:
+        raise InputError(
+            f"{readable} of the {len(kept)} reviews of corpus {corpus!r} have text, and pre-training takes "
+            f"{LEAST_READABLE}, one of them to watch: use more of them, or fine-tune without --pretrained"
+        )
     return np.sort(kept)
+
+
+def withheld(table: ReviewTable, split: Split) -> NDArray[np.bool_]:
+    """Which reviews nothing may be learned from, (R,): the validation and test parts, and of other domains the reviews
+    that a user of a pair of the target wrote on its item, whose ratings would give the pair's away.
+
+    With a split by time also what in other domains is newer than the training part, or of unknown time: nobody had it.
+    """
+    out = np.ones(len(table), dtype=bool)
+    out[split.train] = False
+    in_target = np.zeros(len(table), dtype=bool)
+    in_target[split.rows] = True
+    pairs = {(table.user[row], table.item[row]) for row in split.rows.tolist()}
+    elsewhere = np.flatnonzero(~in_target)
+    out[elsewhere] = [(table.user[row], table.item[row]) in pairs for row in elsewhere.tolist()]
+    if split.kind == "time":
+        when = table.timestamp[elsewhere]
+        out[elsewhere] |= (when > table.timestamp[split.train].max()) | (when == 0)
+    return out
 
 
 def _written(table: ReviewTable, rows: NDArray[np.int64]) -> set[tuple[str, str]]:

@@ -18,7 +18,7 @@ from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import freeze_all_but_last, load_backbone
+from ubert_training.backbones import freeze_all_but_last, load_backbone, require_length
 from ubert_training.batches import Rows, shuffled_batches_of_like_size
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.finetuning.projection_start import start_projection
@@ -93,12 +93,27 @@ def pretrain(
     rows = rows_read(table, split, options)
     stage = Stage(directory, KIND, pretraining_inputs(table, split, rows, config, lexicon, options))
     accelerator = make_accelerator(options.device)
-    with accelerator.main_process_first():
-        finished = stage.open(force=force)
-    if finished:
-        return directory
+    with stage.held(accelerator, force=force) as finished:
+        if not finished:
+            _train_and_keep(table, split, rows, config, lexicon, options, stage, accelerator)
+    return directory
+
+
+def _train_and_keep(
+    table: ReviewTable,
+    split: Split,
+    rows: NDArray[np.int64],
+    config: ModelConfig,
+    lexicon: Lexicon,
+    options: PretrainOptions,
+    stage: Stage,
+    accelerator: Accelerator,
+) -> None:
+    """The work of :func:`pretrain` on the reviews at ``rows``, in the directory of its stage."""
+    directory = stage.directory
     torch.manual_seed(options.loop.seed)
     backbone = load_backbone(config.backbone, config.encoder_layers)
+    require_length(backbone.bert, "pretrain_max_length", config.pretrain_max_length)
     freeze_all_but_last(backbone.bert, options.trainable_layers)
     encoder = ReviewEncoder(backbone.bert, config.state_dim)
     # The target's own reviews train the encoder, under an unknown user. A user embedding that had read them would carry
@@ -130,8 +145,6 @@ def pretrain(
             }
         )
         discard_checkpoint(directory)
-    accelerator.wait_for_everyone()
-    return directory
 
 
 def pretraining_inputs(

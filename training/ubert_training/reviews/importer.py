@@ -36,7 +36,7 @@ from ubert_training.reviews.validation import Validator
 REVIEWS = "reviews.parquet"
 REJECTS = "rejects.jsonl"
 REPORT = "report.json"
-STAGING = "staging"
+STAGING = ".ubert-import-staging"
 
 IMPORT_VERSION = 1
 """Raised whenever the same input would be staged otherwise, so that staging of an older version is discarded.
@@ -66,7 +66,7 @@ def import_reviews(
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out) as ours:
         if not ours:
-            raise InputError(f"another import into {out} is running: wait for it or choose another --out")
+            raise InputError(f"another import into {out} is running: wait for it, or give another directory")
         staging = Staging(folder=out / STAGING, fingerprint=fingerprint)
         finished = None if force else _finished(out, staging)
         if finished is not None:
@@ -107,10 +107,10 @@ def _finished(out: Path, staging: Staging) -> ImportReport | None:
         if report.fingerprint == staging.fingerprint:
             return report
         raise InputError(
-            f"{out} holds a finished import of other files or options: choose another --out, or replace it with --force"
+            f"{out} holds a finished import of other files or options: give another directory, or --force to replace it"
         )
     if (out / REVIEWS).exists() and not staging.folder.exists():
-        raise InputError(f"{out / REVIEWS} exists and no import made it: choose another --out, or use --force")
+        raise InputError(f"{out / REVIEWS} exists and no import made it: give another directory, or use --force")
     return None
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ubert_model.atomic import replacing, write_text
+from ubert_model.errors import InputError
 from ubert_training.reviews.table import SCHEMA
 
 STAGED_SCHEMA = pa.schema(
@@ -27,6 +28,10 @@ STAGED_SCHEMA = pa.schema(
         pa.field("domain_missing", pa.bool_(), nullable=False),
     ]
 )
+
+LABEL = "fingerprint"
+DISCARDED = "discarded"
+"""What the label of a folder says that is being removed: nobody's fingerprint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +75,13 @@ class Staging:
 
     @property
     def _label(self) -> Path:
-        return self.folder / "fingerprint"
+        return self.folder / LABEL
 
     def open(self) -> None:
-        """Keep what an earlier run of the same fingerprint staged; discard anything else."""
+        """Keep what an earlier run of the same fingerprint staged; discard what another import did.
+
+        Raises ``InputError`` where the folder is no import's.
+        """
         if self._label.is_file() and self._label.read_text() == self.fingerprint:
             return
         self.discard()
@@ -81,10 +89,26 @@ class Staging:
         write_text(self._label, self.fingerprint)
 
     def discard(self) -> None:
-        """Remove the folder, its label first: a half-removed folder is never taken for a whole one."""
-        self._label.unlink(missing_ok=True)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Remove the folder, its label last; marked before, a half-removed folder is never taken for a whole one.
+
+        Raises ``InputError`` where it is no import's.
+        """
+        if not self.folder.exists():
+            return
+        if not (self._label.is_file() or self._is_new()):
+            raise InputError(f"{self.folder} is not what an import left: move it away, or give another directory")
+        write_text(self._label, DISCARDED)
+        for path in self.folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path != self._label:
+                path.unlink()
+        self._label.unlink()
+        self.folder.rmdir()
+
+    def _is_new(self) -> bool:
+        """Nothing is in it but what a kill leaves of writing the label."""
+        return all(path.match(f".{LABEL}.*.partial") for path in self.folder.iterdir())
 
     def chunks(self, file: int) -> list[Chunk]:
         """The whole chunks of the ``file``-th input, from the first to the last before a gap."""

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,18 @@ from torch import Tensor
 from ubert_model.atomic import write_text
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states.pooling import pool_neighbours
+from ubert_training.claims import awaited
 from ubert_training.progress import progress_bar
+from ubert_training.stage import fingerprint_of
 from ubert_training.tokens import TokenizedReviews
 
 TOKENS_PER_BATCH = 4096
 BATCHES_PER_FLUSH = 16
-PROGRESS = "progress.json"
-STATES = "states.f32"
+FILLING = ".filling"
+"""The folder below a directory of states that is held while a bank is filled there."""
+BANK_FILE = re.compile(r"states-[0-9a-f]{16}\.(f32|json)")
+FORMER_FILES = ("states.f32", "progress.json")
+"""What a former version named the two files, whosever states they held."""
 
 
 def encoder_digest(encoder: ReviewEncoder, tokenizer_json: str, max_length: int, *, projected: bool) -> str:
@@ -55,36 +63,25 @@ def fill_bank(
 ) -> StateBank:
     """Encode all reviews into ``directory``; killed and started again it continues.
 
-    A bank of another encoder or of other reviews that lies there is replaced.
+    A bank of another encoder or of other reviews that lies there is removed first; a process that has it open keeps
+    what it reads. Of several processes that fill banks in one directory, one at a time does.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    identity = _identity(encoder, tokens, digest)
-    progress_path, states_path = directory / PROGRESS, directory / STATES
-    done = _batches_done(progress_path, identity) if states_path.is_file() else 0
-    starts = tokens.row_starts(encoder.tokens_a_row)
-    shape = (max(1, int(starts[-1])), encoder.hidden_dim)
-    states = np.memmap(states_path, dtype=np.float32, mode="r+" if done else "w+", shape=shape)
-    batches = _bank_batches(tokens)
-    with progress_bar("encoding reviews", len(tokens)) as advance:
-        advance(len(tokens) - sum(len(rows) for rows in batches[done:]))
-        for number, rows in enumerate(batches[done:], start=done + 1):
-            for row, review_states in zip(rows.tolist(), encode_batch(encoder, tokens, rows, device), strict=True):
-                states[starts[row] : starts[row + 1]] = review_states
-            advance(len(rows))
-            if number % BATCHES_PER_FLUSH == 0 or number == len(batches):
-                states.flush()
-                write_text(progress_path, json.dumps({**identity, "batches": number}))
-    return StateBank(states, starts)
+    bank = matching_bank(directory, encoder, tokens, digest)
+    if bank is not None:
+        return bank
+    files = _BankFiles.of(directory, encoder, tokens, digest)
+    held = directory / FILLING
+    held.mkdir(parents=True, exist_ok=True)
+    with awaited(held, f"waiting for another process that encodes reviews into {directory}"):
+        states = files.whole_states()  # the other may have filled this very bank
+        return StateBank(_filled(files, encoder, tokens, device) if states is None else states, files.starts)
 
 
 def matching_bank(directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str) -> StateBank | None:
     """The bank in ``directory`` if it is complete and of this very encoder and these reviews, else None."""
-    done = _batches_done(directory / PROGRESS, _identity(encoder, tokens, digest))
-    if done < len(_bank_batches(tokens)) or not (directory / STATES).is_file():
-        return None
-    starts = tokens.row_starts(encoder.tokens_a_row)
-    shape = (max(1, int(starts[-1])), encoder.hidden_dim)
-    return StateBank(np.memmap(directory / STATES, dtype=np.float32, mode="r", shape=shape), starts)
+    files = _BankFiles.of(directory, encoder, tokens, digest)
+    states = files.whole_states()
+    return None if states is None else StateBank(states, files.starts)
 
 
 def encode_batch(
@@ -137,19 +134,107 @@ def projected_batch(
     return np.split(projected, np.cumsum([len(matrix) for matrix in unprojected])[:-1])
 
 
-def _bank_batches(tokens: TokenizedReviews) -> list[NDArray[np.int64]]:
-    return list(tokens.length_buckets(np.flatnonzero(tokens.lengths), TOKENS_PER_BATCH))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _BankFiles:
+    """The states of one bank, and how many batches of them are there, in two files named by its identity: what is not
+    this encoder's, of these reviews, is never even opened (law 6).
+
+    Shape:
+        starts: (R + 1,) int64.
+    """
+
+    directory: Path
+    identity: str
+    hidden_dim: int
+    starts: NDArray[np.int64]
+    batches: list[NDArray[np.int64]]
+
+    @classmethod
+    def of(cls, directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str) -> "_BankFiles":
+        reviews = hashlib.sha256(tokens.ids.tobytes() + tokens.starts.tobytes()).hexdigest()
+        inputs = {"encoder": digest, "reviews": reviews, "dim": encoder.hidden_dim}
+        return cls(
+            directory=directory,
+            identity=fingerprint_of("states", inputs),
+            hidden_dim=encoder.hidden_dim,
+            starts=tokens.row_starts(encoder.tokens_a_row),
+            batches=list(tokens.length_buckets(np.flatnonzero(tokens.lengths), TOKENS_PER_BATCH)),
+        )
+
+    @property
+    def states(self) -> Path:
+        return self.directory / f"states-{self.identity}.f32"
+
+    @property
+    def progress(self) -> Path:
+        return self.states.with_suffix(".json")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return max(1, int(self.starts[-1])), self.hidden_dim
+
+    def whole_states(self) -> NDArray[np.float32] | None:
+        """All states, (T, d), once every batch is there.
+
+        Opened before the progress is read: files are removed progress first, so that what is read is of this file.
+        """
+        if not self._has_its_size():
+            return None
+        try:
+            states = np.memmap(self.states, dtype=np.float32, mode="r", shape=self.shape)
+        except FileNotFoundError:  # removed since
+            return None
+        return states if self._batches_noted() == len(self.batches) else None
+
+    def batches_done(self) -> int:
+        """How many batches a former run has finished."""
+        return self._batches_noted() if self._has_its_size() else 0
+
+    def note(self, batches: int) -> None:
+        """Keep how many batches are on the disk."""
+        write_text(self.progress, json.dumps({"batches": batches}) + "\n")
+
+    def make_room(self) -> None:
+        """Remove the files of every other bank, and of this one where nothing of it can be used.
+
+        They are unlinked and never cut short: under a process that has them mapped, they stay as they are.
+        """
+        kept = {self.states.name, self.progress.name} if self.batches_done() else set()
+        found = [path for path in self.directory.iterdir() if BANK_FILE.fullmatch(path.name) and path.name not in kept]
+        former = [self.directory / name for name in FORMER_FILES]
+        for path in sorted(found, key=lambda path: path.suffix, reverse=True):  # .json before .f32
+            path.unlink()
+        if all(path.is_file() for path in former):
+            for path in former:
+                path.unlink()
+
+    def _has_its_size(self) -> bool:
+        try:
+            return self.states.stat().st_size == math.prod(self.shape) * np.dtype(np.float32).itemsize
+        except FileNotFoundError:
+            return False
+
+    def _batches_noted(self) -> int:
+        try:
+            return int(json.loads(self.progress.read_text(encoding="utf-8"))["batches"])
+        except FileNotFoundError:
+            return 0
 
 
-def _identity(encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str) -> dict[str, object]:
-    reviews = hashlib.sha256(tokens.ids.tobytes() + tokens.starts.tobytes()).hexdigest()
-    return {"encoder": digest, "reviews": reviews, "dim": encoder.hidden_dim}
-
-
-def _batches_done(path: Path, identity: dict[str, object]) -> int:
-    """How many batches a former run finished on the same reviews and encoder."""
-    if not path.is_file():
-        return 0
-    found = json.loads(path.read_text(encoding="utf-8"))
-    batches = found.pop("batches", 0)
-    return int(batches) if found == identity else 0
+def _filled(
+    files: _BankFiles, encoder: ReviewEncoder, tokens: TokenizedReviews, device: torch.device
+) -> NDArray[np.float32]:
+    """Encode what is missing. To be called by one process at a time."""
+    files.make_room()
+    done, starts = files.batches_done(), files.starts
+    states = np.memmap(files.states, dtype=np.float32, mode="r+" if done else "w+", shape=files.shape)
+    with progress_bar("encoding reviews", len(tokens)) as advance:
+        advance(len(tokens) - sum(len(rows) for rows in files.batches[done:]))
+        for number, rows in enumerate(files.batches[done:], start=done + 1):
+            for row, review_states in zip(rows.tolist(), encode_batch(encoder, tokens, rows, device), strict=True):
+                states[starts[row] : starts[row + 1]] = review_states
+            advance(len(rows))
+            if number % BATCHES_PER_FLUSH == 0 or number == len(files.batches):
+                states.flush()
+                files.note(number)
+    return states

@@ -1,0 +1,216 @@
+"""Damaged data is mended as far as the store itself can, and a copy or a repair that is killed loses nothing."""
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+
+from support.store_contents import VERSION, contents, namespace_of, review_of
+from ubert_model.errors import CorruptStateError
+from ubert_model.states import (
+    MendableStore,
+    NamespaceRepair,
+    ReviewEntry,
+    Side,
+    check_namespace,
+    copy_namespace,
+    make_codec,
+    open_store,
+    repair_namespace,
+)
+from ubert_model.states.keys import LmdbKeys, RedisKeys
+from ubert_model.states.lmdb_store import LmdbStore
+from ubert_model.states.records import pack_line
+from ubert_model.states.redis_pipelines import RedisPipelines
+
+# Of three users and two items, so that every list has other lines than the one that a test damages.
+ENTRIES = [review_of(f"r{number}", f"u{number % 3}", f"i{number % 2}", timestamp=number) for number in range(12)]
+TEXTS = [(entry.review_id, f"text of {entry.review_id}") for entry in ENTRIES[:-1]]
+HARMED, OTHER = ENTRIES[4], ENTRIES[7]
+
+
+@pytest.fixture(params=["lmdb", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"lmdb:{tmp_path / 'states'}" if request.param == "lmdb" else str(request.getfixturevalue("own_redis_url"))
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[MendableStore]:
+    opened = open_store(url)
+    fill(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("side", Side)
+def test_a_damaged_line_comes_back_from_the_other_list(store: MendableStore, url: str, side: Side) -> None:
+    whole = contents(store, VERSION)
+    since = store.changes(VERSION, None).revision
+    damage(store, url, side, HARMED)
+    with pytest.raises(CorruptStateError, match=r"ubert states verify --repair`, then `ubert precompute"):
+        store.review_lists(VERSION, users=[HARMED.user], items=[HARMED.item])
+    repaired = repair(store)
+    assert (repaired.mended, repaired.problems) == (1, 0)
+    assert contents(store, VERSION) == whole
+    assert store.changes(VERSION, since).marks != frozenset(), "whoever keeps a copy of the list was not told"
+
+
+def test_a_review_of_which_no_line_is_left_is_missing_and_the_rest_of_its_lists_is_not(
+    store: MendableStore, url: str
+) -> None:
+    for side in Side:
+        damage(store, url, side, HARMED)
+    assert store.missing(VERSION, [HARMED]) == [False], "precompute alone would not write it again"
+    repaired = repair(store)
+    assert sorted(repaired.lost_lines) == [f"item {HARMED.item!r}", f"user {HARMED.user!r}"]
+    assert store.missing(VERSION, ENTRIES) == [entry == HARMED for entry in ENTRIES]
+    store.put(VERSION, [(HARMED, state_of(HARMED))])
+    assert check_namespace(store, namespace_of()).problems == 0
+
+
+def test_a_damaged_line_of_a_review_without_a_state_leaves_it_missing(store: MendableStore, url: str) -> None:
+    store.delete_states(VERSION, [HARMED.review_id])
+    damage(store, url, Side.USER, HARMED)
+    repaired = repair(store)
+    assert (repaired.missing, repaired.lost_lines) == ([HARMED.review_id], [f"user {HARMED.user!r}"])
+    assert store.missing(VERSION, [HARMED]) == [True]
+
+
+def test_a_review_with_a_damaged_line_and_a_damaged_state_keeps_its_rating_in_both_lists(
+    store: MendableStore, url: str
+) -> None:
+    store.put(VERSION, [(HARMED, state_of(HARMED)[:-1])])
+    damage(store, url, Side.ITEM, HARMED)
+    repaired = repair(store)
+    assert (repaired.mended, repaired.missing, repaired.lost_lines) == (1, [HARMED.review_id], [])
+    assert HARMED in store.user_reviews(VERSION, [HARMED.user])[0]
+    assert HARMED in store.item_reviews(VERSION, [HARMED.item])[0]
+    assert store.missing(VERSION, [HARMED]) == [True]
+
+
+def test_after_a_repair_reviews_of_a_damaged_list_are_written_and_deleted_again(store: MendableStore, url: str) -> None:
+    damage(store, url, Side.USER, HARMED)
+    repair(store)
+    new = review_of("new", HARMED.user, "i9", timestamp=99)
+    store.put(VERSION, [(new, state_of(new))])
+    store.delete(VERSION, [HARMED])
+    listed = store.user_reviews(VERSION, [HARMED.user])[0]
+    assert new in listed
+    assert HARMED not in listed
+    assert check_namespace(store, namespace_of()).problems == 0
+
+
+def test_a_whole_line_of_an_unknown_format_is_no_damage_and_stays(store: MendableStore, url: str) -> None:
+    body = b"\x02" + pack_line(HARMED, Side.USER)[1:-4]
+    newer = body + struct.pack("<I", zlib.crc32(body))
+    damage(store, url, Side.USER, HARMED, newer)
+    repaired = repair(store)
+    assert [(one.side, one.entity) for one in repaired.unreadable] == [(Side.USER, HARMED.user)]
+    assert repaired.problems == 1
+    assert newer in store.lines(VERSION, Side.USER, HARMED.user).values()
+
+
+def test_a_repair_killed_at_any_write_and_run_again_loses_no_line_and_no_text(
+    store: MendableStore, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contents(store, VERSION)
+    for writes in count():
+        fill(store)
+        damage(store, url, Side.USER, HARMED)
+        damage(store, url, Side.ITEM, OTHER)
+        finished = runs_through(lambda: repair(store), writes, monkeypatch)
+        repair(store)
+        assert contents(store, VERSION) == whole, f"killed after {writes} writes"
+        if finished:
+            break
+    assert writes >= 2
+
+
+def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
+    store: MendableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_store(f"lmdb:{tmp_path / 'source'}")
+    fill(source)
+    for writes in count():
+        store.drop_namespace(VERSION)
+        store.open_namespace(namespace_of())
+        # One is there in part, with a text that is another's, and one whole.
+        store.put(VERSION, [(entry, state_of(entry)) for entry in (ENTRIES[-1], OTHER)])
+        store.put_texts(VERSION, [(ENTRIES[-1].review_id, "another's"), (OTHER.review_id, "its own")])
+        store.delete_states(VERSION, [ENTRIES[-1].review_id])
+        copy = lambda: copy_namespace(source, store, VERSION, reviews_a_batch=5)  # noqa: E731
+        finished = runs_through(copy, writes, monkeypatch)
+        copy()
+        assert contents(store, VERSION) == contents(source, VERSION) | {
+            "texts": dict(TEXTS) | {ENTRIES[-1].review_id: None, OTHER.review_id: "its own"}
+        }, f"killed after {writes} writes"
+        if finished:
+            break
+    assert writes >= 3
+    source.close()
+
+
+class Killed(BaseException):
+    """Nobody catches it, as nobody catches the end of a process."""
+
+
+def runs_through(work: Any, writes: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Do some work that ends before the next write after so many, of transactions or of a server's commands."""
+    left = iter(range(writes))
+
+    def count_down() -> None:
+        if next(left, None) is None:
+            raise Killed
+
+    transact, write = LmdbStore._transact, RedisPipelines.write
+
+    def counted_transact(store: LmdbStore, work: Any, *, write: bool = False) -> Any:
+        if write:
+            count_down()
+        return transact(store, work, write=write)
+
+    def counted_write(pipelines: RedisPipelines, commands: Iterable[Any]) -> list[Any]:
+        replies = []
+        for command in commands:
+            count_down()
+            replies += write(pipelines, [command])
+        return replies
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LmdbStore, "_transact", counted_transact)
+        patched.setattr(RedisPipelines, "write", counted_write)
+        try:
+            work()
+        except Killed:
+            return False
+    return True
+
+
+def fill(store: MendableStore) -> None:
+    store.open_namespace(namespace_of())
+    store.put(VERSION, [(entry, state_of(entry)) for entry in ENTRIES])
+    store.put_texts(VERSION, TEXTS)
+
+
+def state_of(entry: ReviewEntry) -> bytes:
+    return make_codec(namespace_of()).encode(np.ones((entry.tokens, 8), dtype=np.float32))
+
+
+def repair(store: MendableStore) -> NamespaceRepair:
+    return repair_namespace(store, namespace_of(), check_namespace(store, namespace_of()))
+
+
+def damage(store: MendableStore, url: str, side: Side, entry: ReviewEntry, line: bytes = b"not a line") -> None:
+    """Change one line behind the store's back."""
+    if isinstance(store, LmdbStore):
+        key = LmdbKeys(VERSION).line(side, entry)
+        store._transact(lambda transaction: transaction.put(key, line), write=True)
+        return
+    with redis.Redis.from_url(url) as client:
+        client.hset(RedisKeys(VERSION).reviews(side, side.entity(entry)).decode(), entry.review_id, line)

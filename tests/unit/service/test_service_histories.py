@@ -1,0 +1,142 @@
+"""Review lists: what a pair may know of each side, and what is left of that without one review."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ubert_model.config import RatingScale, preset
+from ubert_model.deviations import ElsewhereRatings, SideBias, UsualDeviations
+from ubert_model.ids import IdTable
+from ubert_model.rating import BiasModel
+from ubert_model.rating_curve import RatingCurve
+from ubert_model.states import ReviewEntry
+from ubert_service.scoring.histories import History, Reckoning, ReviewList
+
+SUMMATION = 1e-12
+"""Stars that sums over a few ratings may differ by if they are added up in another order."""
+CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
+SIDE = SideBias(curve=CURVE, mean=1.1, shrinkage=2.0)
+BIAS = BiasModel(mean=3.5, intercept=0.0, user=SIDE, item=SIDE)
+CONFIG = replace(preset("tiny"), max_reviews=3, max_length=12, max_tokens=30)
+NAMES = "abcdef"
+
+
+def review(number: int, counterpart: str, rating: float, tokens: int) -> ReviewEntry:
+    """Number 0 is the newest. On both sides the counterpart has the same name, so that a list can be anybody's."""
+    return ReviewEntry(
+        review_id=f"r{number}",
+        user=counterpart,
+        item=counterpart,
+        rating=rating,
+        timestamp=1000 - number,
+        tokens=tokens,
+    )
+
+
+def reckonings() -> list[Reckoning]:
+    known = [review(number, name, 1.0 + number % 5, 1) for number, name in enumerate(2 * NAMES[:4])]
+    ids = IdTable.of(NAMES[:4])
+    usual = UsualDeviations.of(
+        known,
+        curves=(CURVE, CURVE),
+        user_ids=ids,
+        item_ids=ids,
+        elsewhere=ElsewhereRatings.of([replace(known[0], user="a"), known[1]], CURVE, ids),
+    )
+    return [Reckoning.of_users(usual, BIAS), Reckoning.of_items(usual, BIAS)]
+
+
+SIDES = pytest.mark.parametrize("reckoning", reckonings(), ids=["user", "item"])
+ratings = st.tuples(st.sampled_from(NAMES), st.integers(1, 5).map(float), st.integers(0, 12))
+review_lists = st.lists(ratings, max_size=12).map(
+    lambda rated: [review(number, *one) for number, one in enumerate(rated)]
+)
+
+
+def list_of(reviews: list[ReviewEntry], reckoning: Reckoning, unrated: frozenset[str]) -> ReviewList:
+    """The first of them brought along, where there is any without a rating."""
+    brought = reviews[:4] if unrated else []
+    return ReviewList.of("a", reviews[len(brought) :], reckoning, CONFIG).joined_by(brought, unrated)
+
+
+def assert_same(found: History, expected: History) -> None:
+    assert (found.reviews, found.selected) == (expected.reviews, expected.selected)
+    assert (found.sums.count, found.sums.elsewhere) == (expected.sums.count, expected.sums.elsewhere)
+    assert found.sums.above_usual == pytest.approx(expected.sums.above_usual, abs=SUMMATION)
+    assert found.residuals.tolist() == pytest.approx(expected.residuals.tolist(), abs=1e-6)
+    assert found.is_rated == expected.is_rated
+
+
+@SIDES
+@given(reviews=review_lists, unrated=st.sets(st.sampled_from(["r0", "r2", "r3"])).map(frozenset))
+def test_a_history_without_a_review_is_that_of_a_list_without_it(
+    reckoning: Reckoning, reviews: list[ReviewEntry], unrated: frozenset[str]
+) -> None:
+    for counterpart in ("a", "nobody"):
+        apart = list_of(reviews, reckoning, unrated).apart_from(counterpart)
+        kept = [one for one in reviews if one.item != counterpart]
+        assert list(apart) == kept
+        for left_out, found in zip(kept, apart.without_each(kept), strict=True):
+            # Told by its name alone whether it counts, so brought or stored makes no difference here.
+            others = [one for one in kept if one is not left_out]
+            alone = ReviewList("a", others, reckoning, frozenset(), CONFIG, unrated)
+            assert_same(found, alone.whole)
+
+
+@SIDES
+@pytest.mark.parametrize("rating", [1.0, 5.0])
+def test_without_its_only_rating_an_entity_is_a_stranger_to_the_last_digit(reckoning: Reckoning, rating: float) -> None:
+    (only,) = (review(0, "e", rating, 3),)
+    (without,) = ReviewList.of("f", [only], reckoning, CONFIG).without_each([only])
+    assert (without.reviews, without.selected, without.is_rated) == (0, (), False)
+    assert float(SIDE.bias(without.sums)) == 0.0
+
+
+@SIDES
+def test_the_review_of_the_pair_leaves_no_trace_in_what_is_left_without_another(reckoning: Reckoning) -> None:
+    others = [review(number, name, 4.0, 7) for number, name in enumerate(NAMES[1:], start=1)]
+    plain = ReviewList.of("a", others, reckoning, CONFIG)
+    for rating, tokens in ((1.0, 0), (5.0, 12)):
+        with_own = ReviewList.of("a", [review(0, "a", rating, tokens), *others], reckoning, CONFIG)
+        apart = with_own.apart_from("a")
+        assert list(apart) == others
+        for found, expected in zip(apart.without_each(others), plain.without_each(others), strict=True):
+            assert_same(found, expected)
+            assert found.sums == expected.sums
+
+
+class CountedReviews(list[ReviewEntry]):
+    """Counts the reviews that are looked at."""
+
+    seen = 0
+
+    def __iter__(self) -> Iterator[ReviewEntry]:
+        for one in super().__iter__():
+            self.seen += 1
+            yield one
+
+
+@SIDES
+@pytest.mark.parametrize(
+    ("worded", "most"),
+    [(1.0, CONFIG.max_reviews + 1), (0.0, 500)],
+    ids=["every review has tokens", "none has"],
+)
+def test_leaving_reviews_out_looks_at_the_head_of_the_list_once_for_all(
+    reckoning: Reckoning, worded: float, most: int
+) -> None:
+    reviews = CountedReviews(review(number, f"x{number}", 4.0, int(12 * worded)) for number in range(500))
+    apart = ReviewList.of("a", reviews, reckoning, CONFIG).apart_from("nobody")
+    reviews.seen = 0
+    assert sum(1 for _ in apart.without_each(reviews[:20])) == 20
+    assert reviews.seen <= most
+
+
+def test_a_list_apart_from_who_shares_nothing_with_it_is_the_list_itself() -> None:
+    whole = ReviewList.of("a", [review(0, "b", 4.0, 7)], reckonings()[0], CONFIG)
+    assert whole.apart_from("c") is whole
+    assert whole.history("c") is whole.whole
+    assert whole.history("b").reviews == 0

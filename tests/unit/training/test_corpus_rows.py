@@ -1,0 +1,114 @@
+"""Law 5 between domains: what else a user wrote on an item of the target gives the pair's rating away."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from support.small_corpus import small_table
+from ubert_model.config import preset
+from ubert_model.errors import InputError
+from ubert_training.finetuning.finetune import finetune, rows_elsewhere
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.loop import LoopOptions
+from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows, withheld
+from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
+from ubert_training.reviews.table import Review, ReviewTable
+from ubert_training.splits import Split, random_split, time_split
+
+HERE, THERE = "here", "there"
+LEXICON = Lexicon(words=frozenset({"good"}), source="the test")
+ONE_EPOCH = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
+
+
+def two_domains(*, undated: bool = False) -> ReviewTable:
+    """Ten users review six items here, each a second time there in other words, and two more items there."""
+    reviews = []
+    for user in range(10):
+        for item in range(6):
+            for domain, day in ((HERE, item), (THERE, item + 3)):
+                reviews.append(review(user, item, domain, 10 * user + day + 1))
+        reviews += [review(user, item, THERE, 0 if undated else 10 * user + item) for item in (6, 7)]
+    return ReviewTable.of(reviews)
+
+
+def review(user: int, item: int, domain: str, timestamp: int) -> Review:
+    text = f"Good thing number {item} {domain}, says {user}."
+    return Review(user=f"u{user}", item=f"i{item}", rating=1 + item % 5, text=text, domain=domain, timestamp=timestamp)
+
+
+def read_elsewhere(table: ReviewTable, split: Split) -> list[tuple[str, str]]:
+    rows = pretraining_rows(table, split, "both", fraction=1.0, seed=0)
+    return [(table.user[row], table.item[row]) for row in rows.tolist() if table.domain[row] == THERE]
+
+
+def test_a_second_review_of_a_pair_in_another_domain_is_never_read() -> None:
+    table = two_domains()
+    split = random_split(table, target_rows(table, [HERE]), seed=0)
+    pairs = {(table.user[row], table.item[row]) for row in split.rows.tolist()}
+    found = read_elsewhere(table, split)
+    assert found
+    assert not pairs & set(found)
+    everything = set(table.review_id)
+    elsewhere = rows_elsewhere(table, split, everything).tolist()
+    assert sorted((table.user[row], table.item[row]) for row in elsewhere) == sorted(found)
+
+
+def test_items_of_one_domain_lose_nothing() -> None:
+    table = small_table(users=40)
+    split = random_split(table, target_rows(table, ["domain-0"]), seed=0)
+    held_out = np.concatenate([split.validation, split.test])
+    assert np.flatnonzero(withheld(table, split)).tolist() == sorted(held_out.tolist())
+
+
+@pytest.mark.parametrize("undated", [False, True])
+def test_a_split_by_time_reads_nothing_elsewhere_that_nobody_had_at_its_end(undated: bool) -> None:
+    table = two_domains(undated=undated)
+    split = time_split(table, target_rows(table, [HERE]))
+    end = table.timestamp[split.train].max()
+    rows = rows_elsewhere(table, split, set(table.review_id))
+    assert (table.timestamp[rows] <= end).all()
+    assert (table.timestamp[rows] > 0).all()
+    dated = [] if undated else [row for row in table.rows_of_domains(THERE) if table.item[row] in ("i6", "i7")]
+    assert rows.tolist() == [row for row in dated if table.timestamp[row] <= end]
+    assert len(rows) < 20
+    assert all(table.timestamp[row] <= end for row in pretraining_rows(table, split, "both", fraction=1.0, seed=0))
+
+
+@pytest.mark.parametrize("splitter", [lambda *given: random_split(*given, seed=0), time_split])
+def test_a_model_that_has_read_what_a_split_withholds_is_refused(
+    tmp_path: Path, splitter: Callable[..., Split]
+) -> None:
+    table = two_domains()
+    split = splitter(table, target_rows(table, [HERE]))
+    options = PretrainOptions(corpus="other-domains", device="cpu", loop=ONE_EPOCH)
+    read = pretrain(table, split, preset("tiny"), LEXICON, options, tmp_path / "pretrained") / CORPUS_READ
+    held_back = np.flatnonzero(withheld(table, split)).tolist()
+    again = next(row for row in held_back[::-1] if table.domain[row] == THERE)
+    read.write_text(f"{read.read_text()}{table.review_id[again]}\n")
+    with pytest.raises(InputError, match=rf"has read 1 of the {len(held_back)} reviews .* pre-train with the same spl"):
+        finetune(
+            table,
+            split,
+            preset("tiny"),
+            FinetuneOptions(device="cpu"),
+            tmp_path / "run",
+            pretrained=tmp_path / "pretrained",
+            states=tmp_path / "states",
+        )
+
+
+def test_reviews_without_text_are_no_corpus(tmp_path: Path) -> None:
+    reviews = [
+        Review(user=f"u{user}", item=f"i{item}", rating=3.0, text="Good" * (user == item == 0), domain=HERE)
+        for user in range(6)
+        for item in range(4)
+    ]
+    table = ReviewTable.of(reviews)
+    split = random_split(table, np.arange(len(table)), seed=0)
+    options = PretrainOptions(corpus="target", device="cpu", loop=ONE_EPOCH)
+    with pytest.raises(InputError, match=r"[01] of the 1\d reviews of corpus 'target' have text"):
+        pretrain(table, split, preset("tiny"), LEXICON, options, tmp_path / "pretrained")
+    assert not (tmp_path / "pretrained").exists()

@@ -1,0 +1,70 @@
+"""`ubert demo` does what the commands that it stands for do, and its refusals name a remedy that it has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from support.small_corpus import small_table
+from ubert_model.errors import InputError
+from ubert_training.cli import make_app
+from ubert_training.commands import demo as demo_commands
+from ubert_training.commands import pretrain as pretrain_commands
+
+
+class ReachedError(Exception):
+    """Pre-training was about to begin."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Configuration and options that a command pre-trains with, in place of pre-training."""
+    heard: list[Any] = []
+
+    def stand_in(table: Any, split: Any, config: Any, lexicon: Any, options: Any, *rest: Any, **more: Any) -> None:
+        heard.append((config, options))
+        raise ReachedError
+
+    for module in (demo_commands, pretrain_commands):
+        monkeypatch.setattr(module, "pretrain", stand_in)
+    return heard
+
+
+def write_reviews(path: Path, *, seed: int = 0) -> Path:
+    table = small_table(seed=seed)
+    values = zip(table.user, table.item, table.rating.tolist(), table.text, table.timestamp.tolist(), strict=True)
+    names = ("reviewerID", "asin", "overall", "reviewText", "unixReviewTime")
+    path.write_text("".join(json.dumps(dict(zip(names, review, strict=True))) + "\n" for review in values))
+    return path
+
+
+def ubert(*arguments: str) -> Result:
+    return CliRunner().invoke(make_app([arguments[0]]), list(arguments))
+
+
+@pytest.mark.parametrize("preset", ["minilm", "tiny"])
+def test_the_demo_pre_trains_as_the_command_does(asked: list[Any], tmp_path: Path, preset: str) -> None:
+    reviews, directory = write_reviews(tmp_path / "reviews.json"), tmp_path / "demo"
+    shared = ["--preset", preset, "--seed", "3"]
+    demo = ubert("demo", "--reviews", str(reviews), "--dir", str(directory), "--no-serve", *shared)
+    given = ["--reviews", str(directory / "reviews"), "--split", str(directory / "split.parquet")]
+    command = ubert("pretrain", *given, "--out", str(tmp_path / "pretrained"), *shared)
+    assert [type(result.exception) for result in (demo, command)] == [ReachedError, ReachedError], (
+        demo.output + command.output
+    )
+    assert asked[0] == asked[1]
+
+
+def test_the_demo_in_a_directory_of_other_reviews_is_refused_until_it_is_forced(
+    asked: list[Any], tmp_path: Path
+) -> None:
+    for seed, flags, expected in ((0, [], ReachedError), (1, [], InputError), (1, ["--force"], ReachedError)):
+        reviews = write_reviews(tmp_path / f"{seed}.json", seed=seed)
+        result = ubert("demo", "--reviews", str(reviews), "--dir", str(tmp_path / "demo"), "--no-serve", *flags)
+        assert type(result.exception) is expected, result.output
+        if expected is InputError:
+            assert "give another directory, or --force to replace it" in str(result.exception)
+            assert "--out" not in str(result.exception)
+    assert len(asked) == 2
