@@ -46,6 +46,10 @@ class ApiKey(BaseModel):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$", repr=False)]
     scopes: Annotated[frozenset[AccessScope], Field(min_length=1)]
 
+    def allows(self, needed: AccessScope) -> bool:
+        """Whether a scope of it is ``needed``. Whoever may change what answers may see what does: admin reads, too."""
+        return needed in self.scopes or (needed == "read" and "admin" in self.scopes)
+
 
 _KeyTable = TypeAdapter(dict[Annotated[str, Field(pattern=_NAME_PATTERN)], ApiKey])
 
@@ -84,7 +88,7 @@ class ApiKeys:
         found = [name for name, key in self._keys.items() if hmac.compare_digest(key.sha256, digest)]
         if not found:
             raise UnauthenticatedError("the API key is not known; ask whoever runs this service for one")
-        if needed not in self._keys[found[0]].scopes:
+        if not self._keys[found[0]].allows(needed):
             raise ForbiddenError(f"the API key {found[0]!r} lacks the scope {needed!r}")
         return found[0]
 

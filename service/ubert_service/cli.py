@@ -74,20 +74,24 @@ def run(
         float, typer.Option(envvar="UBERT_DRAIN_SECONDS", min=0, help="On SIGTERM, wait so long for callers to leave.")
     ] = _DEFAULTS.drain_seconds,
     api_keys: Annotated[
-        Path | None, typer.Option(envvar="UBERT_API_KEYS", help="TOML file that `ubert-serve-key` has written to.")
+        Path | None,
+        typer.Option(
+            envvar="UBERT_API_KEYS",
+            help="TOML file that `ubert-serve-key` has written to. It is read at the start only: a key is revoked by "
+            "removing its table and restarting.",
+        ),
     ] = None,
     resident_bytes: Annotated[
         int, typer.Option(envvar="UBERT_RESIDENT_BYTES", min=0, help="Memory for reviews kept in the process; 0: none.")
     ] = _DEFAULTS.resident_bytes,
-    resident_lag_s: Annotated[
+    resident_lag: Annotated[
         float,
         typer.Option(
-            "--resident-lag",
-            envvar="UBERT_RESIDENT_LAG_S",
+            envvar="UBERT_RESIDENT_LAG",
             min=0,
             help="Seconds within which a write through another process is seen; 0: the store is asked each time.",
         ),
-    ] = _DEFAULTS.resident_lag_s,
+    ] = _DEFAULTS.resident_lag,
     warm_seconds: Annotated[
         float,
         typer.Option(envvar="UBERT_WARM_SECONDS", min=0, help="Longest time to fill that memory before it is ready."),
@@ -116,7 +120,13 @@ def run(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(envvar="UBERT_CONFIG", callback=_apply_file, is_eager=True, help="TOML file with these settings."),
+        typer.Option(
+            # Not UBERT_CONFIG: that names the file of `ubert`, which has a table a command.
+            envvar="UBERT_SERVE_CONFIG",
+            callback=_apply_file,
+            is_eager=True,
+            help="TOML file with these settings.",
+        ),
     ] = None,
 ) -> None:
     del config  # applied by its callback
@@ -140,7 +150,7 @@ def run(
         drain_seconds=drain_seconds,
         api_keys=api_keys,
         resident_bytes=resident_bytes,
-        resident_lag_s=resident_lag_s,
+        resident_lag=resident_lag,
         warm_seconds=warm_seconds,
         shadow_bundle=shadow_bundle,
         shadow_share=shadow_share,

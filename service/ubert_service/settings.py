@@ -60,11 +60,12 @@ class Settings(BaseModel):
     traces: str | None = Field(default=None, repr=False)
     """OTLP address (HTTP) that traces are sent to; None: nothing is traced. May hold a password, as ``store``."""
     api_keys: Path | None = None
-    """TOML file of API keys; None: no key is asked for."""
+    """TOML file of API keys, read at the start only, so revoking one takes a restart; None: no key is asked for."""
     resident_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
     """Memory for review lists and decoded states that the process keeps; 0: none are kept."""
-    resident_lag_s: float = Field(default=0.5, ge=0, le=60)
-    """How late a write through another process may be seen; 0: never, for one more question to the store a request."""
+    resident_lag: float = Field(default=0.5, ge=0, le=60)
+    """Seconds that a write through another process may be seen late; 0: none, for one more question to the store a
+    request."""
     warm_seconds: float = Field(default=30.0, ge=0)
     """How long the most reviewed may be read into memory before the service is ready; 0: they come as asked for."""
     shadow_bundle: Path | None = None

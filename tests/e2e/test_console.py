@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install '.[dev]'")
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 
 from support.app_settings import settings_for
 from support.chromium import browser, chromium_path
@@ -27,7 +27,7 @@ from ubert_model.states import open_store
 from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.client import Client, NotFoundError
-from ubert_service.schemas import PairRequest, PredictRequest, RankRequest, ReviewRequest
+from ubert_service.schemas import PairRequest, PredictRequest, RankRequest, Ready, ReviewRequest
 from ubert_service.serving.served import ServedBundle
 
 pytestmark = pytest.mark.skipif(
@@ -39,7 +39,7 @@ PATIENCE_MS = 20_000
 """Only ever waited out by a test that fails."""
 FAINTEST = 0.2
 """The least weight that is marked, as the page has it."""
-EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|404|422)")
+EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422)")
 """The browser itself reports every answer that is no success; those are what some tests are about."""
 
 
@@ -85,7 +85,9 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
     """Opens a view of the service; afterwards, what the law of this module forbids must not have happened."""
     contexts, asked, complaints = [], [], []
 
-    def opened(view: str = "", *, at: str = address, **options: Any) -> Page:
+    def opened(
+        view: str = "", *, at: str = address, prepare: Callable[[Page], object] = lambda page: None, **options: Any
+    ) -> Page:
         context = chromium.new_context(**options)
         context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
@@ -93,6 +95,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
         page.on("request", lambda request: asked.append((at, request.url)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
+        prepare(page)
         page.goto(f"{at}/{view}")
         return page
 
@@ -500,6 +503,133 @@ def test_a_written_review_moves_the_rating_and_its_deletion_moves_it_back(open_p
     expect(delete).to_have_count(0)
 
 
+@pytest.fixture(scope="module")
+def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Two services over one store. Neither looks for the other's writes before this module is over."""
+    url = f"lmdb:{tmp_path_factory.mktemp('replicas')}"
+    store = open_store(url)
+    corpus.write(store, tiny.bundle)
+    settings = settings_for(tiny.bundle, store=url, resident_lag=60)
+    with (
+        running(create_app(settings, ServedBundle.load(settings, store))) as one,
+        running(create_app(settings, ServedBundle.load(settings, store))) as other,
+    ):
+        yield str(one.base_url), str(other.base_url)
+    store.close()
+
+
+QUESTIONS = re.compile(r"/(predict|explain|rank)$")
+
+
+def answered_by(replica: str) -> Callable[[Page], None]:
+    """As a balancer does that sends questions elsewhere than writes."""
+
+    def pass_on(route: Route) -> None:
+        path = route.request.url.rpartition("/")[2]
+        route.fulfill(response=route.fetch(url=f"{replica}/{path}"))
+
+    return lambda page: page.route(QUESTIONS, pass_on)
+
+
+def store_review(page: Page, text: str = "the string broke", stars: str = "1 ★") -> None:
+    page.get_by_role("radio", name=stars, exact=True).check()
+    page.get_by_label("Review", exact=True).fill(text)
+    page.get_by_role("button", name="Store the review").click()
+
+
+def sent_versions(requests: list[Request]) -> list[tuple[str, str | None]]:
+    return [(one.url.rpartition("/")[2], one.headers.get("x-read-version")) for one in requests]
+
+
+def test_a_written_review_moves_the_rating_that_another_replica_answers(
+    open_page: OpenPage, replicas: tuple[str, str]
+) -> None:
+    writer, reader = replicas
+    page = open_page(PAIR, at=writer, prepare=answered_by(reader))
+    wait_for_evidence(page)
+    before = shown_rating(page)
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request) if QUESTIONS.search(request.url) else None)
+
+    with page.expect_response(re.compile("/reviews$")) as written:
+        store_review(page)
+    expect(page.locator("#written .moved")).to_contain_text(f"Review stored: {before} →")
+    wait_for_evidence(page)
+    assert shown_rating(page) != before
+    version = written.value.json()["read_version"]
+    assert sent_versions(asked) == [("predict", version), ("explain", version)]
+
+    asked.clear()
+    with page.expect_response(re.compile("/reviews/")) as removed:
+        page.get_by_role("button", name="Delete the review").click()
+    expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+    wait_for_evidence(page)
+    assert shown_rating(page) == before
+    version = removed.value.headers["x-read-version"]
+    page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
+    page.get_by_label("Candidates").fill("i2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("table.ranked")).to_be_visible()
+    assert sent_versions(asked) == [("predict", version), ("explain", version), ("rank", version)]
+
+
+def test_a_write_that_the_store_has_lost_is_forgotten_and_the_question_asked_once_more(
+    open_page: OpenPage, replicas: tuple[str, str]
+) -> None:
+    page = open_page(PAIR, at=replicas[0])
+    wait_for_evidence(page)
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request) if QUESTIONS.search(request.url) else None)
+
+    def lose(route: Route) -> None:
+        response = route.fetch()
+        lost.append(re.sub(r":\d+-", f":{10**15}-", response.headers["x-read-version"]))
+        route.fulfill(response=response, headers={**response.headers, "x-read-version": lost[0]})
+
+    lost: list[str] = []
+    page.route("**/reviews", lose)
+    store_review(page)
+    expect(page.locator("#written .moved")).to_contain_text("Review stored")
+    wait_for_evidence(page)
+    expect(page.locator("#pair-problem")).to_be_empty()
+    assert sent_versions(asked) == [("predict", lost[0]), ("predict", None), ("explain", None)]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "choices"),
+    [
+        (1.0, 5.0, "1 2 3 4 5"),
+        (0.0, 1.0, "0 0.25 0.5 0.75 1"),
+        (0.5, 5.0, "0.5 1 2 3 4 5"),
+        (0.0, 10.0, "0 1 2 3 4 5 6 7 8 9 10"),
+        (1.0, 100.0, "1 10 20 30 40 50 60 70 80 90 100"),
+    ],
+)
+def test_the_stars_to_choose_from_are_those_of_the_bundles_scale(
+    open_page: OpenPage, lowest: float, highest: float, choices: str
+) -> None:
+    def rescale(route: Route) -> None:
+        response = route.fetch()
+        scale = {"lowest": lowest, "highest": highest}
+        route.fulfill(response=response, json={**response.json(), "scale": scale})
+
+    page = open_page(PAIR, prepare=lambda page: page.route("**/about", rescale))
+    wait_for_evidence(page)
+    radios = page.locator("#writing-stars label")
+    assert [label.strip() for label in radios.all_inner_texts()] == [f"{one} ★" for one in choices.split()]
+    expect(page.get_by_role("radio", name=f"{highest:g} ★", exact=True)).to_be_checked()
+    options = page.locator("#own-texts select option")
+    assert options.all_text_contents() == ["none", *(f"{one} ★" for one in choices.split())]
+    assert page.locator("#rating .tick").all_text_contents() == choices.split()
+
+    second = choices.split()[1]
+    with page.expect_request("**/reviews") as asked:
+        page.route("**/reviews", lambda route: route.fulfill(status=422, body="{}"))
+        page.get_by_role("radio", name=f"{second} ★", exact=True).check()
+        page.get_by_role("button", name="Store the review").click()
+    assert asked.value.post_data_json["rating"] == float(second)
+
+
 def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(open_page: OpenPage) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
@@ -531,6 +661,124 @@ def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, t
     page.get_by_role("button", name="Refresh").focus()
     press(page, "Enter")
     expect(page.locator("#announcement")).to_have_text("Status refreshed")
+
+
+class Readiness:
+    """What ``/readyz`` answers a page from now on, and how often the page has asked."""
+
+    def __init__(self, **ready: Any) -> None:
+        self.ready = Ready(**ready)
+        self.asked = 0
+
+    def answer(self, page: Page) -> None:
+        page.clock.install()
+        page.route("**/readyz", self._fulfil)
+
+    def _fulfil(self, route: Route) -> None:
+        self.asked += 1
+        route.fulfill(content_type="application/json", body=self.ready.model_dump_json(exclude_none=True))
+
+
+OLD, NEW = "a" * 64, "b" * 64
+AWAY = "the state store cannot be reached: connection refused"
+
+
+def test_a_degraded_service_is_called_so_for_as_long_as_it_is_and_a_new_bundle_is_named(open_page: OpenPage) -> None:
+    readiness = Readiness(bundle=OLD)
+    page = open_page("#/status", prepare=readiness.answer)
+    line, section = page.locator("#health"), page.get_by_role("region", name="Readiness")
+    expect(line).to_have_text(f"● Ready, bundle {OLD}")
+    expect(section).to_contain_text("Ready: device, store and states are in place.")
+
+    readiness.ready = Ready(bundle=OLD, status="degraded", detail=AWAY)
+    page.clock.run_for(10_500)
+    expect(line).to_have_text(f"◐ Degraded: {AWAY} Bundle {OLD}")
+    expect(line.locator(".degraded")).to_have_css("border-top-style", "dashed")
+    expect(section).to_contain_text(f"Degraded: {AWAY}")
+    expect(section).not_to_contain_text("in place")
+    expect(page.locator("#announcement")).to_contain_text(f"Degraded: {AWAY}")
+
+    readiness.ready = Ready(bundle=NEW)
+    page.clock.run_for(10_500)
+    expect(line).to_have_text(f"● Ready, bundle {NEW}")
+    expect(section).to_contain_text("in place")
+
+
+def test_a_page_that_nobody_sees_does_not_ask_how_the_service_is(open_page: OpenPage) -> None:
+    readiness = Readiness(bundle=OLD)
+    page = open_page("#/pair", prepare=readiness.answer)
+    line = page.locator("#health")
+    expect(line).to_contain_text(OLD)
+
+    def turn(hidden: str) -> None:
+        page.evaluate(
+            f"""() => {{
+                Object.defineProperty(document, "hidden", {{ configurable: true, get: () => {hidden} }});
+                document.dispatchEvent(new Event("visibilitychange"));
+            }}"""
+        )
+
+    turn("true")
+    asked = readiness.asked
+    readiness.ready = Ready(bundle=NEW)
+    page.clock.run_for(60_000)
+    assert readiness.asked == asked
+    expect(line).to_contain_text(OLD)
+    turn("false")  # and is told at once when it looks again
+    expect(line).to_contain_text(NEW)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrier(
+    open_page: OpenPage, scheme: str
+) -> None:
+    detail = f"the state store has not answered within 2 s: {'redis-' * 30}"
+    readiness = Readiness(bundle=OLD, status="degraded", detail=detail)
+    refusal = {"type": "urn:u-bert:problem:forbidden", "title": "No", "status": 403, "detail": detail}
+
+    def prepare(page: Page) -> None:
+        readiness.answer(page)
+        body = json.dumps(refusal)
+        page.route("**/predict", lambda route: route.fulfill(status=403, body=body))
+
+    page = open_page(PAIR, prepare=prepare, color_scheme=scheme, viewport={"width": 360, "height": 900})
+    expect(page.locator("#health .degraded")).to_be_visible()
+    expect(page.locator("#key-problem")).to_contain_text(detail)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+
+def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    reading, reading_table = new_key("looker", ["read"])
+    writing, writing_table = new_key("writer", ["read", "write"])
+    (tmp_path / "keys.toml").write_text(reading_table + writing_table, encoding="utf-8")
+    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+        page = open_page(PAIR, at=address)
+        field = page.get_by_label("This service asks for an API key")
+        field.fill(reading)
+        press(page, "Enter")
+        wait_for_evidence(page)
+        expect(field).to_be_hidden()
+
+        store_review(page)
+        expect(field).to_be_in_viewport()
+        expect(page.locator("#key-problem")).to_contain_text("the API key 'looker' lacks the scope 'write'")
+        page.get_by_role("button", name="Not now").click()
+        expect(field).to_be_hidden()
+
+        store_review(page)
+        field.fill(writing)
+        press(page, "Enter")
+        expect(field).to_be_hidden()
+        wait_for_evidence(page)
+        expect(page.get_by_label("Review", exact=True)).to_have_value("the string broke")  # what was typed stays
+        store_review(page)
+        expect(page.locator("#written .moved")).to_contain_text("Review stored")
+        wait_for_evidence(page)
+        page.close()
 
 
 def test_a_key_is_asked_for_used_and_kept_nowhere(

@@ -3,7 +3,7 @@
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +14,13 @@ import pytest
 
 from support.app_settings import settings_for
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.errors import InputError
+from ubert_model.errors import DeviceUnavailableError, InputError
 from ubert_model.sharding import Shard
 from ubert_model.states import open_store
 from ubert_service.bulk.portions import Portions
 from ubert_service.bulk.rating import rate_pairs
 from ubert_service.errors import NotReadyError
+from ubert_service.scoring.engine import Prediction
 from ubert_service.settings import Settings
 
 # Users and items with reviews, without, unknown to training; one twice; identifiers that look like numbers.
@@ -73,9 +74,9 @@ def test_the_form_of_the_file_changes_no_byte_of_the_ratings(
     separator = "\t" if "tsv" in name else ","
     text = "".join(separator.join(row) + "\n" for row in [("item", "note", "user"), *((i, "x", u) for u, i in PAIRS)])
     (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-    for source, out in ((pairs, "expected"), (tmp_path / name, "out")):
+    for source, out in ((pairs, "expected.parquet"), (tmp_path / name, "out.parquet")):
         rate_pairs(source, tmp_path / out, settings, shard=WHOLE)
-    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
 class Stopped(Exception):  # noqa: N818 - stands for a kill
@@ -90,16 +91,16 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(
         if rated == 20:
             raise Stopped
 
-    rate_pairs(pairs, tmp_path / "expected", settings, shard=WHOLE)
+    rate_pairs(pairs, tmp_path / "expected.parquet", settings, shard=WHOLE)
     with pytest.raises(Stopped):
-        rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE, progress=stop)
-    assert not (tmp_path / "out").exists()
+        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
+    assert not (tmp_path / "out.parquet").exists()
     again: list[int] = []
     rate = Portions.rate
     monkeypatch.setattr(Portions, "rate", lambda self, number, found: (again.append(number), rate(self, number, found)))
-    assert rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE) == len(PAIRS)
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
     assert again == [1, 2]
-    assert (tmp_path / "out").read_bytes() == (tmp_path / "expected").read_bytes()
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
 def test_what_was_rated_by_another_bundle_or_from_another_file_is_not_kept(
@@ -110,20 +111,20 @@ def test_what_was_rated_by_another_bundle_or_from_another_file_is_not_kept(
             raise Stopped
 
     with pytest.raises(Stopped):
-        rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE, progress=stop)
+        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
     table = pq.ParquetFile(pairs).read()
     pq.write_table(table.slice(1), pairs)
-    assert rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE) == len(PAIRS) - 1
-    assert pq.ParquetFile(tmp_path / "out").read()["user"].to_pylist() == table["user"].to_pylist()[1:]
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS) - 1
+    assert pq.ParquetFile(tmp_path / "out.parquet").read()["user"].to_pylist() == table["user"].to_pylist()[1:]
 
 
 def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     shares = []
     for number in (1, 2, 3):
-        rate_pairs(pairs, tmp_path / "out", settings, shard=Shard(number=number, shards=3), force=True)
-        shares.append(pq.ParquetFile(tmp_path / "out").read().to_pylist())
-    rate_pairs(pairs, tmp_path / "whole", settings, shard=WHOLE)
-    whole = pq.ParquetFile(tmp_path / "whole").read().to_pylist()
+        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=Shard(number=number, shards=3), force=True)
+        shares.append(pq.ParquetFile(tmp_path / "out.parquet").read().to_pylist())
+    rate_pairs(pairs, tmp_path / "whole.parquet", settings, shard=WHOLE)
+    whole = pq.ParquetFile(tmp_path / "whole.parquet").read().to_pylist()
     users = [{row["user"] for row in share} for share in shares]
     assert all(users)
     assert sum(map(len, users)) == len(set().union(*users))
@@ -151,14 +152,50 @@ def test_pairs_that_cannot_be_used_are_named(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
-        rate_pairs(tmp_path / name, tmp_path / "out", settings, shard=WHOLE)
+        rate_pairs(tmp_path / name, tmp_path / "out.parquet", settings, shard=WHOLE)
+    assert not list(tmp_path.glob("*.portions"))
+
+
+@pytest.mark.parametrize("name", ["ratings.csv", "ratings", "ratings.parquet.gz"])
+def test_a_name_that_promises_another_form_than_parquet_is_refused(
+    settings: Settings, pairs: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match=rf"--out .*{name}: .* ends in \.parquet"):
+        rate_pairs(pairs, tmp_path / name, settings, shard=WHOLE)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_run_that_fails_leaves_what_it_has_rated_and_otherwise_nothing(
+    settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, folder = tmp_path / "out.parquet", tmp_path / "out.parquet.portions"
+    rate = Portions.rate
+
+    def fail_at(place: int) -> None:
+        def rate_or_fail(self: Portions, number: int, predictions: Sequence[Prediction]) -> None:
+            if number == place:
+                raise DeviceUnavailableError("gone")
+            rate(self, number, predictions)
+
+        monkeypatch.setattr(Portions, "rate", rate_or_fail)
+        with pytest.raises(DeviceUnavailableError):
+            rate_pairs(pairs, out, settings, shard=WHOLE)
+
+    fail_at(0)
+    assert not folder.exists()
+    fail_at(1)
+    assert folder.exists()
+    fail_at(1)
+    assert folder.exists()
+    monkeypatch.setattr(Portions, "rate", rate)
+    assert rate_pairs(pairs, out, settings, shard=WHOLE) == len(PAIRS)
 
 
 def test_what_is_there_already_is_only_replaced_when_asked_for(settings: Settings, pairs: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("mine")
+    (tmp_path / "out.parquet").write_text("mine")
     with pytest.raises(InputError, match="--force"):
-        rate_pairs(pairs, tmp_path / "out", settings, shard=WHOLE)
-    assert (tmp_path / "out").read_text() == "mine"
+        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE)
+    assert (tmp_path / "out.parquet").read_text() == "mine"
 
 
 def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
@@ -166,7 +203,7 @@ def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
 ) -> None:
     empty = settings_for(tiny.bundle, store=f"lmdb:{tmp_path / 'empty'}")
     with pytest.raises(NotReadyError, match=r"ubert precompute --bundle .* --codec fp32"):
-        rate_pairs(pairs, tmp_path / "out", empty, shard=WHOLE)
+        rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
 
 
 def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: Path, tmp_path: Path) -> None:

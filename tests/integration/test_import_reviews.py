@@ -144,6 +144,32 @@ def test_nothing_left_is_an_error_that_says_what_was_removed(tmp_path: Path) -> 
         import_reviews([write(tmp_path / "x.json", line("u", "i"))], tmp_path / "out")
 
 
+@pytest.mark.parametrize("core", [0, 5])
+def test_a_file_without_a_line_is_an_error_that_says_so(core: int, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("user,item,rating,text\n")
+    with pytest.raises(InputError, match=r"no review in x\.csv: nothing there, or a header only"):
+        import_reviews([tmp_path / "x.csv"], tmp_path / "out", ImportOptions(core=core))
+
+
+def test_a_file_of_bad_lines_only_is_an_error_that_says_so_whatever_is_allowed(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i", 9), b"{")
+    with pytest.raises(InputError) as caught:
+        import_reviews([path], tmp_path / "out", ImportOptions(core=0, max_bad=1))
+    rejects = tmp_path / "out" / STAGING / "rejects.jsonl"
+    for part in ("every line is bad (2)", "broken JSON 1", "rating outside the scale 1", "x.json line 1", str(rejects)):
+        assert part in str(caught.value)
+    assert len(rejects.read_text().splitlines()) == 2
+
+
+def test_a_timestamp_in_milliseconds_is_set_aside_with_a_hint(tmp_path: Path) -> None:
+    rows = ["user,item,rating,text,timestamp", "u,i,5,fine,1500000000000", "u,j,5,fine,9e20", "u,k,5,good,1500000000"]
+    (tmp_path / "x.csv").write_text("\n".join(rows))
+    import_reviews([tmp_path / "x.csv"], tmp_path / "out", ImportOptions(core=0, max_bad=0.9))
+    details = [json.loads(one)["detail"] for one in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
+    outside = "is outside the years 1970 to 9999"
+    assert details == [f"'1500000000000' {outside}; it looks like milliseconds: give seconds", f"'9e20' {outside}"]
+
+
 def test_a_domain_is_taken_from_the_listing_then_the_file(tmp_path: Path) -> None:
     listing = tmp_path / "items.tsv"
     listing.write_text("i1\tstrings\ni2\tpicks\n")

@@ -156,10 +156,10 @@ def test_a_cluster_rates_a_file_of_pairs_to_the_bytes_of_one_process(
     pairs = [f"user-{user:02},item-{item:02}\n" for user in range(30) for item in range(10)]
     (tmp_path / "pairs.csv").write_text("user,item\n" + "".join(pairs))
     settings = settings_for(tiny.bundle, store=f"lmdb:{tmp_path / 'states'}", codec=CODEC)
-    for out, engine in (("local", None), ("ray", RayEngine(workers=2))):
+    for out, engine in (("local.parquet", None), ("ray.parquet", RayEngine(workers=2))):
         rated = rate_pairs(tmp_path / "pairs.csv", tmp_path / out, settings, shard=Shard(), engine=engine)
         assert rated == len(pairs)
-    assert (tmp_path / "ray").read_bytes() == (tmp_path / "local").read_bytes()
+    assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
 
 
 def test_an_import_by_a_cluster_ends_with_the_bytes_of_one_process(cluster: str, tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_what_is_asked_after_a_write_shows_it_whichever_replica_answers(
     connect: Connect, tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
-    settings = settings_for(tiny.bundle, resident_lag_s=60.0)
+    settings = settings_for(tiny.bundle, resident_lag=60.0)
     with ExitStack() as stack:
         clients = []
         for store in (redis_store, stack.enter_context(closing(open_store(own_redis_url)))):

@@ -282,8 +282,13 @@ def test_a_store_without_this_bundles_states_is_not_ready_and_names_the_command(
         (reason,) = problem["reasons"]
         assert reason["check"] == "states"
         assert reason["remedy"] == f"ubert precompute --bundle {tiny.bundle.path} --store URL --codec fp32"
+        assert "of its encoder it has them under fp16" in reason["found"]
+        for path, body in (("/predict", pairs_of("u1", "i4")), ("/rank", {"user": "u1", "candidates": ["i4"]})):
+            refused = assert_problem(client.post(path, json=body), 503, "not-ready")
+            assert "under codec fp32" in refused["detail"]
         corpus.write(lmdb_store, tiny.bundle)
         assert wait_until_ready(client).json() == {"status": "ready", "bundle": tiny.bundle.manifest.bundle_id}
+        assert client.post("/predict", json=pairs_of("u1", "i4")).status_code == 200
 
 
 def test_version_names_all_that_an_answer_depends_on(client: httpx.Client, served: ServedBundle) -> None:

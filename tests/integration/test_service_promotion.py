@@ -41,7 +41,7 @@ class Pair:
 
 @pytest.fixture
 def pair(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path: Path) -> Iterator[Pair]:
-    key, table = new_key("operator", ["read", "admin"])
+    key, table = new_key("operator", ["admin"])
     keys = tmp_path / "keys.toml"
     keys.write_text(table, encoding="utf-8")
     settings = settings_for(tiny.bundle, api_keys=keys)

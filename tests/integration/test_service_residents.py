@@ -305,7 +305,7 @@ def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
 
 
 def settings_of(tiny: TinyBundle, **options: Any) -> Settings:
-    return settings_for(tiny.bundle, **{"resident_lag_s": LAG_S, **options})
+    return settings_for(tiny.bundle, **{"resident_lag": LAG_S, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -351,8 +351,10 @@ def wait_for(happens: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def knows_nothing(client: httpx.Client) -> bool:
-    return bool(prediction(ask(client))["basis"] == "mean")
+def is_not_ready(client: httpx.Client) -> bool:
+    """It says so rather than rate everybody as a stranger."""
+    answer = ask(client)
+    return answer.status_code == 503 and bool(answer.json()["type"] == "urn:u-bert:problem:not-ready")
 
 
 def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
@@ -385,7 +387,7 @@ def test_a_killed_server_is_stood_in_for_and_one_that_returns_empty_is_believed(
     assert outage.one.post("/reviews", json=REVIEW).status_code == 503
     outage.server.start()
     for client in (outage.one, outage.other):
-        wait_for(partial(knows_nothing, client))
+        wait_for(partial(is_not_ready, client))
         assert STALE_SECONDS not in ask(client).headers
         assert [reason["check"] for reason in client.get("/readyz").json()["reasons"]] == ["states"]
 
@@ -393,6 +395,11 @@ def test_a_killed_server_is_stood_in_for_and_one_that_returns_empty_is_believed(
 def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service(outage: Outage) -> None:
     healthy = prediction(ask(outage.one))
     outage.server.pause()
+    for _ in range(10):  # before the store is found to be away, and after
+        began = time.monotonic()
+        assert outage.one.get("/readyz").status_code == 200
+        assert time.monotonic() - began < 1.0
+        time.sleep(0.1)
     assert_stands_in(outage.one, healthy)
     outage.server.resume()
     wait_for(lambda: outage.one.get("/readyz").json()["status"] == "ready")

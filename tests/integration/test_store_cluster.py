@@ -169,7 +169,7 @@ def test_nothing_read_is_kept_once_a_failover_has_lost_it_though_the_feed_tells_
         corpus.write(store, tiny.bundle)
         keeping, fresh = (
             ServedBundle.load(settings, store)
-            for settings in (settings_for(tiny.bundle, resident_lag_s=0), settings_for(tiny.bundle, resident_bytes=0))
+            for settings in (settings_for(tiny.bundle, resident_lag=0), settings_for(tiny.bundle, resident_bytes=0))
         )
         keys = RedisKeys(fresh.namespace.version)
         feed = cluster.primary_of(keys.changes)

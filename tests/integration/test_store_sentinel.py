@@ -80,7 +80,7 @@ def test_the_service_says_that_it_is_degraded_until_a_replica_leads_and_then_tak
 ) -> None:
     question = {"pairs": [{"user": "u0", "item": "i1"}]}
     review = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
-    settings = settings_for(tiny.bundle, resident_lag_s=0.2)
+    settings = settings_for(tiny.bundle, resident_lag=0.2)
     with closing(open_store(watched.url)) as store:
         corpus.write(store, tiny.bundle)
         with running(create_app(settings, ServedBundle.load(settings, store))) as client:

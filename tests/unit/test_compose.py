@@ -18,6 +18,7 @@ from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_co
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.cli import app as service_app
 from ubert_service.settings import Settings
+from ubert_training.cli import make_app
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 STARTS = {"alone": (BASE,), "with the GPU override": (BASE, GPU)}
@@ -192,7 +193,29 @@ def test_every_variable_that_is_set_is_read(files: tuple[Path, ...]) -> None:
     assert environment_of(services["service"]).keys() <= known_to_service
     script = (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
     known_to_job = set(re.findall(r"\$\{(UBERT_\w+):", script))
-    assert environment_of(services["train"]).keys() == known_to_job
+    assert environment_of(services["train"]).keys() <= known_to_job
+    # What else the script looks at is a step's own flag, which comes from the file of flags.
+    assert known_to_job - environment_of(services["train"]).keys() <= flags_of("split")
+
+
+def flags_of(step: str) -> set[str]:
+    """The variables that a step of the job reads its flags from."""
+    commands: dict[str, Any] = getattr(typer.main.get_command(make_app([step])), "commands", {})
+    return {f"UBERT_{step}_{parameter.name}".upper() for parameter in commands[step].params}
+
+
+@each_start
+@pytest.mark.parametrize("name", ["train", "service"])
+def test_whatever_else_can_be_set_has_a_file_that_git_leaves_alone(files: tuple[Path, ...], name: str) -> None:
+    service = load_compose(*files)["services"][name]
+    assert service["env_file"] == [{"path": f"docker/{name}.env", "required": False}]
+    assert f"/docker/{name}.env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def test_what_nobody_sets_is_what_the_service_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = service_settings(load_compose(BASE)["services"]["service"], monkeypatch)
+    alone = Settings.of(bundle=settings.bundle, store=settings.store, host=settings.host)
+    assert settings == alone
 
 
 @each_start

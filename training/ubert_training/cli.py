@@ -5,37 +5,89 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
+from typer.core import TyperGroup
 
 from ubert_model.errors import ConfigError, UbertError
 
-COMMANDS: Mapping[str, str] = {
-    "demo": "demo:demo_command",
-    "import": "import_reviews:import_command",
-    "split": "split:split_command",
-    "pretrain": "pretrain:pretrain_command",
-    "finetune": "finetune:finetune_command",
-    "tune": "tune:tune_command",
-    "reproduce": "reproduce:reproduce_command",
-    "evaluate": "evaluate:evaluate_command",
-    "export": "export:export_command",
-    "precompute": "precompute:precompute_command",
-    "bench": "bench:app",
-    "states": "states:app",
-    "plan": "plan:plan_command",
-    "synth": "synth:synth_command",
+
+class Listed(NamedTuple):
+    """Where a command, or ``Typer`` of several, lives below ``ubert_training.commands``, and its help's first line."""
+
+    place: str
+    help: str
+
+
+COMMANDS: Mapping[str, Listed] = {
+    "demo": Listed(
+        "demo:demo_command",
+        "Import, pre-train, fine-tune, evaluate, precompute and serve, then score real pairs over HTTP.",
+    ),
+    "import": Listed(
+        "import_reviews:import_command",
+        "Import review files into one table: validated, de-duplicated, k-core filtered, in one fixed order.",
+    ),
+    "split": Listed(
+        "split:split_command",
+        "Divide the reviews of the target domain into train, validation and test, once, for every later step.",
+    ),
+    "pretrain": Listed(
+        "pretrain:pretrain_command",
+        "Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2).",
+    ),
+    "finetune": Listed(
+        "finetune:finetune_command",
+        "Fine-tune on the target domain: item encoder, co-matching and prediction layer (Figure 3).",
+    ),
+    "tune": Listed(
+        "tune:tune_command",
+        "Try a handful of recipes and keep the cheapest that validation cannot tell from the best.",
+    ),
+    "reproduce": Listed(
+        "reproduce:reproduce_command",
+        "Print the commands that repeat an experiment of the paper, its numbers beside ours; or run them.",
+    ),
+    "evaluate": Listed(
+        "evaluate:evaluate_command",
+        "Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot.",
+    ),
+    "export": Listed(
+        "export:export_command",
+        "Write the bundle: weights, tokenizer, identities, ONNX graphs, metrics, checksums; all the service needs.",
+    ),
+    "precompute": Listed(
+        "precompute:precompute_command",
+        "Encode every review once and fill the store; killed and started again it writes what is left.",
+    ),
+    "bench": Listed("bench:app", "Measure on your own reviews what choices cost and gain."),
+    "states": Listed("states:app", "See, check, remove and move what state stores hold."),
+    "plan": Listed(
+        "plan:plan_command", "Plan memory, cores, hours and traffic, with every formula, and what breaks first."
+    ),
+    "synth": Listed("synth:synth_command", "Write a SYNTHETIC review corpus whose best reachable error is known."),
 }
-"""Where each command, or ``Typer`` of several, lives below ``ubert_training.commands``."""
 
 Flags: TypeAlias = "Collection[str] | Mapping[str, Flags]"
 """The flags of a command, or those of each command below it."""
 
 
-def make_app(names: Collection[str] = COMMANDS.keys()) -> typer.Typer:
-    """The command line with the named commands; only their modules are imported, since torch takes seconds."""
+class LazyGroup(TyperGroup):
+    """Imports a command's module only when the command is called, since torch takes seconds."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None:
+            whole: Any = typer.main.get_command(make_app([name]))
+            command = self.commands[name] = whole.commands[name]
+        return name, command, rest
+
+
+def make_app(imported: Collection[str] = ()) -> typer.Typer:
+    """The command line; commands that are not ``imported`` at once are when they are called."""
     app = typer.Typer(
+        cls=LazyGroup,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -44,14 +96,21 @@ def make_app(names: Collection[str] = COMMANDS.keys()) -> typer.Typer:
         help="Reviews in, rating predictions out: train U-BERT offline and fill the store that the service reads.",
     )
     app.callback()(root)
-    for name in names:
-        module, attribute = COMMANDS[name].split(":")
+    for name, listed in COMMANDS.items():
+        if name not in imported:
+            app.command(name, help=listed.help)(_not_imported)
+            continue
+        module, attribute = listed.place.split(":")
         command = getattr(import_module(f"ubert_training.commands.{module}"), attribute)
         if isinstance(command, typer.Typer):
             app.add_typer(command, name=name)
         else:
             app.command(name)(command)
     return app
+
+
+def _not_imported() -> None:
+    """Stands for a command until it is called."""
 
 
 def root(
@@ -62,16 +121,17 @@ def root(
     ] = None,
 ) -> None:
     """Flags come first, then the environment (UBERT_FINETUNE_SEED), then the file, then the defaults."""
-    if config is not None:
-        commands: dict[str, Any] = getattr(context.command, "commands", {})
-        context.default_map = read_config(config, {name: _flags(command) for name, command in commands.items()})
+    called = context.invoked_subcommand
+    if config is not None and called is not None:
+        commands: Mapping[str, Any] = getattr(context.command, "commands", {})
+        context.default_map = read_config(config, {called: _flags(commands[called])})
 
 
 def read_config(path: Path, flags: Mapping[str, Flags]) -> dict[str, Any]:
-    """Defaults by command, from a file; ``flags`` names those of the commands at hand.
+    """Defaults by command, from a file; ``flags`` names those of the command that is called.
 
-    Raises ``ConfigError`` naming what the file asks for and no command knows. Tables of commands that are not at
-    hand are for another run, and left alone.
+    Raises ``ConfigError`` naming what the file asks for and no command knows. Tables of other commands are for
+    another run, and left alone.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -109,10 +169,8 @@ def _defaults(path: Path, table: str, values: Mapping[str, Any], flags: Flags) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: every expected error is one line on standard error and exit status 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    asked = next(([argument] for argument in arguments if argument in COMMANDS), COMMANDS.keys())
     try:
-        make_app(asked)(list(arguments), prog_name="ubert")
+        make_app()(list(sys.argv[1:] if arguments is None else arguments), prog_name="ubert")
     except UbertError as error:
         raise _ended(str(error)) from None
     except OSError as error:

@@ -4,9 +4,9 @@ Plain arithmetic over rates that were measured on one machine; it orders magnitu
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import Self
 
@@ -30,6 +30,9 @@ BYTES_OF_AN_IDENTIFIER = 130
 """One known user or item in a process: its name and its place in a dictionary, measured."""
 HTTP_BYTES_A_PAIR = 600
 """Question and answer about one pair, JSON, evidence included."""
+
+SHARES = ("resident", "hits", "utilization")
+"""Numbers of a demand from 0 to 1; the others are above 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +60,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            require(value > 0, name, value, "use a rate above 0")
+            require(isfinite(value) and value > 0, name, value, "use a rate above 0")
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -105,14 +108,8 @@ class Demand:
     utilization: float = 0.6
 
     def __post_init__(self) -> None:
-        shares = ("resident", "hits", "utilization")
-        for name in shares:
-            value = getattr(self, name)
-            require(0 <= value <= 1 and (name != "utilization" or value > 0), name, value, "use a share from 0 to 1")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in shares and not isinstance(value, (str, bool)):
-                require(value > 0, field.name, value, "use a number above 0")
+        require_numbers(asdict(self))
+        require(self.utilization > 0, "utilization", self.utilization, "use a share above 0")
 
     @property
     def listed_rows(self) -> int:
@@ -128,6 +125,17 @@ class Demand:
     def state_bytes(self) -> int:
         """An average review in the store."""
         return stored_bytes(self.codec, self.listed_rows, self.state_dim)
+
+
+def require_numbers(values: Mapping[str, object], written: Callable[[str], str] = str) -> None:
+    """Raise ``ConfigError`` for a number by which nothing can be planned; ``written`` is how its name is shown."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if name in SHARES:
+            require(0 <= value <= 1, written(name), value, "use a share from 0 to 1")
+        else:
+            require(isfinite(value) and value > 0, written(name), value, "use a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +166,13 @@ class Plan:
 
 
 def plan(demand: Demand, rates: Rates) -> Plan:
-    """Everything that follows from a demand at some rates."""
-    found = (*_storage(demand), *_scoring(demand, rates), *_offline(demand, rates))
-    figures = {figure.name: figure for figure in found}
-    return Plan(figures=figures, limits=_limits(demand, rates, figures))
+    """Everything that follows from a demand at some rates. Raises ``ConfigError`` where numbers grow beyond bounds."""
+    try:
+        found = (*_storage(demand), *_scoring(demand, rates), *_offline(demand, rates))
+        figures = {figure.name: figure for figure in found}
+        return Plan(figures=figures, limits=_limits(demand, rates, figures))
+    except OverflowError as error:
+        raise ConfigError(f"these numbers are too far apart to plan with ({error}): use others") from error
 
 
 def side_reviews(demand: Demand, entities: int) -> float:

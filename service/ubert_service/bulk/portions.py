@@ -92,6 +92,10 @@ class Portions:
             for number in range(len(self.sizes())):
                 writer.write_table(_read(self._ratings_file(number)).cast(schema))
 
+    def hold_ratings(self) -> bool:
+        """Whether any portion is rated."""
+        return any(self.folder.glob("ratings-*.parquet"))
+
     def discard(self) -> None:
         """Remove the folder."""
         if self.folder.exists():

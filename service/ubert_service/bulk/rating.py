@@ -4,12 +4,12 @@ import atexit
 import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ubert_model.bundle import Bundle
-from ubert_model.errors import InputError
+from ubert_model.errors import InputError, UbertError
 from ubert_model.ray_engine import RayEngine
 from ubert_model.sharding import Shard
 from ubert_model.states import StateStore, numpy_in_one_thread, open_store, without_password
@@ -75,9 +75,12 @@ def rate_pairs(
     A run that was killed is continued by the same call, also by the other engine: what was rated by then stays as it
     was. ``progress`` hears how many pairs of how many are rated.
 
-    Raises ``InputError`` for pairs that cannot be read and an ``out`` that exists (unless ``force``), ``NotReadyError``
-    where the store has no states of the bundle, and what loading, scoring and ``engine`` raise.
+    Raises ``InputError`` for pairs that cannot be read, an ``out`` that exists (unless ``force``) or whose name does
+    not end in ``.parquet``, ``NotReadyError`` where the store has no states of the bundle, and what loading, scoring
+    and ``engine`` raise.
     """
+    if out.suffix.lower() != ".parquet":
+        raise InputError(f"--out {out}: ratings are written as Parquet, so give a name that ends in .parquet")
     if out.exists() and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
     with closing(open_store(settings.store)) as store:
@@ -85,18 +88,31 @@ def rate_pairs(
     fingerprint = _fingerprint(pairs, settings, shard, origin)
     portions = Portions(folder=out.absolute().with_name(f"{out.name}.portions"), fingerprint=fingerprint)
     portions.open()
-    portions.stage(in_portions((of_shard(table, shard) for table in read_pairs(pairs)), PAIRS_A_PORTION))
-    sizes = portions.sizes()
-    left = [number for number in range(len(sizes)) if not portions.is_rated(number)]
-    rated = sum(sizes) - sum(sizes[number] for number in left)
-    progress(rated, sum(sizes))
-    with closing(_rated(RatingJob(settings=settings, portions=portions), left, engine, one_node)) as portions_rated:
-        for done in portions_rated:
-            rated += done
-            progress(rated, sum(sizes))
+    with _kept_for_ratings(portions):
+        portions.stage(in_portions((of_shard(table, shard) for table in read_pairs(pairs)), PAIRS_A_PORTION))
+        sizes = portions.sizes()
+        left = [number for number in range(len(sizes)) if not portions.is_rated(number)]
+        rated = sum(sizes) - sum(sizes[number] for number in left)
+        progress(rated, sum(sizes))
+        with closing(_rated(RatingJob(settings=settings, portions=portions), left, engine, one_node)) as portions_rated:
+            for done in portions_rated:
+                rated += done
+                progress(rated, sum(sizes))
     portions.gather(out, origin)
     portions.discard()
     return rated
+
+
+@contextmanager
+def _kept_for_ratings(portions: Portions) -> Iterator[None]:
+    """Where the work ends with an error that has a name and nothing is rated, its folder is of no use."""
+    try:
+        yield
+    except UbertError:
+        if not portions.hold_ratings():
+            with suppress(OSError):  # a worker of a cluster may be at work in it yet
+                portions.discard()
+        raise
 
 
 def _rated(job: RatingJob, left: list[int], engine: RayEngine | None, one_node: bool) -> Generator[int]:

@@ -13,6 +13,7 @@ from typing import Self
 
 from ubert_model.errors import StateError, StoreError
 from ubert_model.states import Namespace, Side, StateStore
+from ubert_service.resident.namespaces import absence_of
 from ubert_service.resident.residents import Residents
 
 _ENTITIES_A_STEP = 200
@@ -96,10 +97,16 @@ class ResidentsKeeper:
             self._residents.follower.ask()
 
     def _wait_for_states(self) -> None:
+        told = None
         while not self._ended.is_set():
             self._residents.follower.ask()
-            if self._residents.follower.away is None and self._namespace in self._store.namespaces():
-                return
+            if self._residents.follower.away is None:
+                absence = absence_of(self._namespace, self._store.namespaces())
+                if absence is None:
+                    return
+                if absence != told:
+                    _log.warning("residents: %s", absence)
+                    told = absence
             self.warming = "warming waits for the store and its states"
             self._ended.wait(_WAIT_FOR_STORE_S)
 

@@ -22,6 +22,7 @@ from ubert_service.observability.telemetry import SILENT, Residence, ResidentsTe
 from ubert_service.read_version import ReadVersion
 from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
 from ubert_service.resident.following import Follower
+from ubert_service.resident.namespaces import require_namespace
 from ubert_service.scoring.assembly import read_states
 from ubert_service.scoring.histories import Pair, Reckoning, ReviewList, ReviewLists
 
@@ -58,6 +59,7 @@ class Residents:
     ) -> None:
         self._store = store
         self._codec = codec
+        self._namespace = codec.namespace
         self._version = codec.namespace.version
         self._config = config
         self._of_users, self._of_items = Reckoning.of_users(usual, bias), Reckoning.of_items(usual, bias)
@@ -101,7 +103,8 @@ class Residents:
     def read(self, pairs: Sequence[Pair]) -> ReviewLists:
         """The lists of the users and items of some pairs, in at most one round trip.
 
-        Raises ``StoreError``, and ``CorruptStateError`` for a damaged list.
+        Raises ``StoreError``, ``CorruptStateError`` for a damaged list, and ``NotReadyError`` where the store has
+        nothing of these because it has nothing of the namespace, which costs a round trip more.
         """
         users = list(dict.fromkeys(pair.user for pair in pairs))
         items = list(dict.fromkeys(pair.item for pair in pairs))
@@ -176,6 +179,8 @@ class Residents:
         users = [entity for side, entity in keys if side == Side.USER.value]
         items = [entity for side, entity in keys if side == Side.ITEM.value]
         user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
+        if not any((*user_lists, *item_lists)):
+            require_namespace(self._store, self._namespace)
         return [
             *(
                 ReviewList.of(user, reviews, self._of_users, self._config)

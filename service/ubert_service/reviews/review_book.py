@@ -13,7 +13,8 @@ from ubert_model.history import RatingCounts
 from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry, Revision, Side, StateCodec, StateStore, entity_mark
-from ubert_service.errors import NotReadyError, ReviewNameTakenError, UnknownReviewError
+from ubert_service.errors import ReviewNameTakenError, UnknownReviewError
+from ubert_service.resident.namespaces import require_namespace
 from ubert_service.resident.residents import Residents
 
 if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
@@ -99,7 +100,8 @@ class ReviewBook:
             rating=rating,
             text=text,
         )
-        self._require_namespace()
+        # Declaring it here would make a store that has lost all its states look ready again.
+        require_namespace(self._store, self._namespace)
         user_reviews, item_reviews = self._lists(review.user, review.item)
         before = _find(name, review.user, review.item, [*user_reviews, *item_reviews])
         chosen = before is None and review.review_id is not None
@@ -177,13 +179,6 @@ class ReviewBook:
         if review.timestamp is not None:
             return review.timestamp
         return int(self._clock()) if before is None else before.timestamp
-
-    def _require_namespace(self) -> None:
-        # Declaring it here would make a store that has lost all its states look ready again.
-        if self._namespace not in self._store.namespaces():
-            raise NotReadyError(
-                f"the store holds no states of version {self._namespace.version}; run `ubert precompute` for it first"
-            )
 
     def _require_free(self, name: str, claimant: bytes) -> None:
         # Before anything is encoded, and again when the name is taken. A state is keyed by the review's name alone, so

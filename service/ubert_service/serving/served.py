@@ -16,6 +16,7 @@ from ubert_service.explaining.review_texts import ReviewTexts
 from ubert_service.observability.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
 from ubert_service.observability.telemetry import SILENT, ResidentsTelemetry, Telemetry
 from ubert_service.resident.keeping import ResidentsKeeper
+from ubert_service.resident.namespaces import absence_of
 from ubert_service.resident.residents import Residents
 from ubert_service.reviews.candidate_sets import CandidateSets
 from ubert_service.reviews.directory import EntityDirectory
@@ -85,7 +86,7 @@ class ServedBundle:
             tokenizer=tokenizer,
             parting=OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads),
             resident_bytes=settings.resident_bytes,
-            resident_lag_s=settings.resident_lag_s,
+            resident_lag_s=settings.resident_lag,
             warm_s=settings.warm_seconds,
             keeps_texts=settings.texts,
         )
@@ -213,6 +214,13 @@ class ServedBundle:
         """
         return [*self._device_obstacles(), *(self._store_obstacles() or self._warming_obstacles())]
 
+    def obstacles_of_silence(self, seconds: float) -> list[Obstacle]:
+        """What keeps it from being served while the store has not said in so many seconds whether anything does."""
+        if self.residents.stand_in:
+            return []
+        found = f"the state store has not answered within {seconds:g} s"
+        return [Obstacle(check="store", found=found, remedy="see whether the state store is up and not overloaded")]
+
     def shortfall(self) -> str | None:
         """Why some requests cannot be answered now although others are: the store, or one server of it, is away.
 
@@ -246,12 +254,13 @@ class ServedBundle:
             if self.residents.stand_in:
                 return []
             return [Obstacle(check="store", found=str(error), remedy="start the state store, or correct --store")]
-        if self.namespace in namespaces:
+        absence = absence_of(self.namespace, namespaces)
+        if absence is None:
             return []
         return [
             Obstacle(
                 check="states",
-                found=f"the store has no states of bundle {self.bundle_id} under codec {self.namespace.codec}",
+                found=absence,
                 remedy=f"ubert precompute --bundle {self.bundle.path} --store URL --codec {self.namespace.codec}",
             )
         ]

@@ -31,6 +31,15 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(tmp_path: Path) -> Non
         keys.authorise(f"Bearer {writer}", "admin")
 
 
+def test_a_key_that_may_change_what_answers_may_also_see_it_and_nothing_else(tmp_path: Path) -> None:
+    operator, table = new_key("operator", ["admin"])
+    keys = keys_of(tmp_path, table)
+    for scope in ("admin", "read"):
+        assert keys.authorise(f"Bearer {operator}", scope) == "operator"
+    with pytest.raises(ForbiddenError, match="write"):
+        keys.authorise(f"Bearer {operator}", "write")
+
+
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic {key}", "{key}", "Bearer {key}x", "Bearer ü"])
 def test_whoever_shows_no_known_key_is_not_let_in_and_learns_nothing(tmp_path: Path, header: str | None) -> None:
     key, table = new_key("page", ["read"])

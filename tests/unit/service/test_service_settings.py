@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import typer
 
 from ubert_model.errors import ConfigError
 from ubert_service import cli
@@ -34,8 +35,31 @@ def test_a_flag_beats_the_environment_which_beats_the_file(toml: Path, monkeypat
 
 @pytest.mark.usefixtures("logging_of_its_own")
 def test_the_file_itself_can_be_named_by_the_environment(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UBERT_CONFIG", str(toml))
+    monkeypatch.setenv("UBERT_SERVE_CONFIG", str(toml))
     assert codec_in_force([]) == "from-file"
+
+
+@pytest.mark.usefixtures("logging_of_its_own")
+def test_the_file_of_the_offline_side_is_not_taken_for_the_services(
+    toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = tmp_path / "offline.toml"
+    offline.write_text("[finetune]\nseed = 1\n")
+    monkeypatch.setenv("UBERT_CONFIG", str(offline))
+    assert codec_in_force(["--config", str(toml)]) == "from-file"
+
+
+def test_a_setting_has_one_name_in_flags_files_and_the_environment() -> None:
+    options = {option.name: option for option in typer.main.get_command(cli.app).params if option.name != "config"}
+    assert options.keys() == Settings.model_fields.keys()
+    for name, option in options.items():
+        assert f"--{name.replace('_', '-')}" in option.opts
+        assert option.envvar == f"UBERT_{name.upper()}"
+
+
+def test_the_help_says_what_it_takes_to_revoke_a_key() -> None:
+    (option,) = (option for option in typer.main.get_command(cli.app).params if option.name == "api_keys")
+    assert "restart" in str(getattr(option, "help", ""))
 
 
 def test_a_file_names_settings_with_hyphens_or_underscores(toml: Path) -> None:

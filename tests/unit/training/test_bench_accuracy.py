@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
-from ubert_model.errors import BaselineError
+from ubert_model.errors import BaselineError, ConfigError
 from ubert_training.accuracy import bench
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
 from ubert_training.accuracy.cells import CELL, Cell, CellRatings, CellStore, Contender
@@ -366,6 +366,44 @@ def test_a_recipe_that_was_tuned_on_another_scale_rates_on_the_tables(tmp_path: 
     ubert, bias = choose_contenders(f"{UBERT},{BIAS.name}", recipe, workplace)
     errors = [contender.rate(fold, 0).squared_errors.mean() for contender in (ubert, bias)]
     assert errors[0] < 1.5 * errors[1]
+
+
+@pytest.mark.parametrize("given", ["config", "pretraining", "finetuning"])
+def test_what_a_recipe_file_leaves_out_is_the_default_presets(given: str, tmp_path: Path) -> None:
+    scale = RatingScale(lowest=1, highest=10)
+    base, tuned = Recipe.of_preset("minilm", scale), Recipe.of_preset("tiny", RatingScale())
+    tuned = tuned.seeded(3)
+    (tmp_path / "plain.json").write_text(json.dumps({given: tuned.to_json()[given]}))
+    expected = replace(base, **{given: getattr(tuned, given)}).varied(model={"scale": scale})
+    assert read_recipe(tmp_path / "plain.json", scale) == expected
+
+
+def test_a_recipe_file_of_no_more_than_no_pretraining_is_the_preset_without_it(tmp_path: Path) -> None:
+    """The README's headline is measured so."""
+    (tmp_path / "plain.json").write_text('{"pretraining": null}')
+    expected = Recipe.of_preset("minilm", TABLE.scale).varied(pretrained=False)
+    assert read_recipe(tmp_path / "plain.json", TABLE.scale) == expected
+    TABLE.save(tmp_path / "reviews.parquet")
+    arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path / "out"), "--minutes", "0"]
+    arguments += ["--recipe", str(tmp_path / "plain.json"), "--variants", f"{UBERT},{BIAS.name}", "--folds", "2"]
+    done = CliRunner().invoke(make_app(["bench"]), arguments, env={"COLUMNS": "240"}, catch_exceptions=False)
+    assert "cells are missing" in done.output
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"pretrained": None}, r"recipe = \['pretrained'\]: a recipe has no such part"),
+        ({"finetuning": {"lop": {}}}, "no recipe of this version"),
+        ({"pretraining": {}}, "no recipe of this version"),
+        ({"config": {"state_dimension": 3}}, r"\['state_dimension'\]"),
+        ([], r"recipe = \[\]: write an object of config, pretraining, finetuning"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_by_what_is_wrong_in_it(recipe: object, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(tmp_path / "recipe.json", RatingScale())
 
 
 def test_an_unknown_variant_is_refused_by_name(tmp_path: Path) -> None:

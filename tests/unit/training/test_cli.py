@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_training.cli import main, make_app, read_config
+from ubert_training.cli import COMMANDS, main, make_app, read_config
 from ubert_training.finetuning.recipe import Recipe
 from ubert_training.splits import Split, random_split
 
@@ -106,12 +106,47 @@ def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             yield " ".join(path), parameter.name, [flag for flag in parameter.opts if flag.startswith("--")]
 
 
-OPTIONS = list(parameters(typer.main.get_command(make_app())))
+WHOLE: Any = typer.main.get_command(make_app(COMMANDS))
+OPTIONS = list(parameters(WHOLE))
 
 
 @pytest.mark.parametrize(("command", "name", "flags"), OPTIONS)
 def test_in_a_file_and_in_the_environment_an_option_goes_by_its_flag(command: str, name: str, flags: list[str]) -> None:
     assert not flags or f"--{name.replace('_', '-')}" in flags
+
+
+@pytest.mark.parametrize("arguments", [["--help"], [], ["precomptue"], ["--config", "run.toml"]])
+def test_help_and_a_mistyped_command_import_no_torch(arguments: list[str]) -> None:
+    script = """
+import sys
+from ubert_training.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    heavy = {"torch", "transformers", "numpy", "duckdb", "pyarrow"} & set(sys.modules)
+    print("heavy:", *heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, check=False, text=True)
+    assert done.stdout.splitlines()[-1] == "heavy:"
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said
+    if arguments in ([], ["--help"]):
+        assert all(f"\n  {name} " in said for name in COMMANDS)
+    if arguments == ["precomptue"]:
+        assert done.returncode == 2
+        assert "No such command 'precomptue'. Did you mean 'precompute'" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_line_that_help_shows_is_the_first_of_the_commands_own_help(name: str) -> None:
+    assert WHOLE.commands[name].help.splitlines()[0] == COMMANDS[name].help
+
+
+def test_a_command_is_the_first_that_is_named_whatever_its_values_are(tmp_path: Path) -> None:
+    (tmp_path / "plan").write_text("[synth]\nusers = 'ignored'\n[split]\nsede = 1\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", str(tmp_path / "plan"), "plan", "--users", "1", "--items", "1", "--reviews", "1", "--json"])
+    assert ended.value.code == 0
 
 
 @pytest.mark.parametrize("named", ["rps", "json"])

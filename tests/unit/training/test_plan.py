@@ -12,7 +12,7 @@ from support.store_contents import VERSION
 from ubert_model.errors import ConfigError
 from ubert_model.states import Namespace
 from ubert_model.states.codec import make_codec, stored_bytes
-from ubert_training.cli import make_app
+from ubert_training.cli import main, make_app
 from ubert_training.commands.plan import readable
 from ubert_training.plan import Demand, Figure, Rates, pair_flops, plan, side_rows
 
@@ -156,6 +156,7 @@ def test_a_product_code_takes_its_bits() -> None:
     [
         ('{"encode": 1}', "encode"),
         ('{"request_core_ms": 0}', "request_core_ms = 0"),
+        ('{"request_core_ms": Infinity}', "request_core_ms = inf"),
         ("[1]", "rates"),
         ("{", "rates file"),
         ('{"request_core_ms": "fast"}', "fast"),
@@ -168,11 +169,43 @@ def test_a_rates_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path, content:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"users": 0}, {"tokens_a_row": 0}, {"hits": 1.1}, {"utilization": 0}, {"codec": "int5"}]
+    "wrong",
+    [
+        {"users": 0},
+        {"tokens_a_row": 0},
+        {"hits": 1.1},
+        {"utilization": 0},
+        {"codec": "int5"},
+        {"requests_per_s": float("inf")},
+    ],
 )
 def test_a_demand_that_cannot_be_is_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         plan(replace(DEMAND, **wrong), RATES)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "shown"),
+    [
+        ("--users", "nan", "--users = nan: use a number above 0"),
+        ("--reviews", "inf", "--reviews = inf: use a number above 0"),
+        ("--rps", "0", "--rps = 0.0: use a number above 0"),
+        ("--redis-gb", "-1", "--redis-gb = -1.0: use a number above 0"),
+        ("--latency-ms", "inf", "--latency-ms = inf"),
+        ("--hits", "nan", "--hits = nan: use a share from 0 to 1"),
+        ("--rps", "1e308", "too far apart to plan with"),
+    ],
+)
+def test_a_number_that_cannot_be_planned_with_is_one_line_by_its_flag(
+    flag: str, value: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "--users", "9", "--items", "9", "--reviews", "9", flag, value])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ubert: ")
+    assert shown in error
+    assert len(error.splitlines()) == 1
 
 
 def test_the_command_shows_every_figure_with_its_formula_and_takes_measured_rates(tmp_path: Path) -> None:

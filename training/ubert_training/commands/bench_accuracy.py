@@ -32,6 +32,8 @@ from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.workplace import Workplace
 
+DEFAULT_PRESET = "minilm"
+
 
 def bench_accuracy_command(
     reviews: Reviews,
@@ -50,7 +52,8 @@ def bench_accuracy_command(
         str | None, typer.Option(help="paper, minilm or tiny: whose recipe to measure. Unset: minilm.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="A recipe.json that `ubert tune` left, instead of the preset's.")
+        Path | None,
+        typer.Option(help="A recipe.json as `ubert tune` leaves it, instead of a preset; what it omits is minilm's."),
     ] = None,
     pretrain_epochs: PretrainEpochs = None,
     finetune_epochs: FinetuneEpochs = None,
@@ -69,7 +72,7 @@ def bench_accuracy_command(
     if recipe is not None:
         require_unset("the recipe takes its place: give one of them", preset=preset)
     table = load_reviews(reviews)
-    base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or "minilm", table.scale)
+    base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:
         without = "the recipe has no pre-training: give it with one that has"
         require_unset(without, corpus=corpus, pretrain_epochs=pretrain_epochs)
@@ -117,13 +120,14 @@ def parse_seeds(text: str) -> list[int]:
 def read_recipe(path: Path, scale: RatingScale) -> Recipe:
     """A recipe that `ubert tune` chose, for ratings on this scale: the reviews', whatever it was tuned on.
 
+    What a recipe written by hand leaves out of ``config``, ``pretraining`` and ``finetuning`` is the default preset's.
     Raises ``InputError`` or ``ConfigError``.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the recipe.json of `ubert tune`") from error
-    return Recipe.from_json(values).varied(model={"scale": scale})
+    return Recipe.from_json(values, Recipe.of_preset(DEFAULT_PRESET, scale)).varied(model={"scale": scale})
 
 
 def read_truth(path: Path) -> PlantedTruth:

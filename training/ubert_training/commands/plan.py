@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from json import dumps
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,13 @@ import typer
 
 from ubert_model.states import codec_names
 from ubert_training.commands.options import console
-from ubert_training.plan import Demand, Figure, Limit, Plan, Rates, plan
+from ubert_training.plan import Demand, Figure, Limit, Plan, Rates, plan, require_numbers
 
 _DEFAULT = Demand(users=1, items=1, reviews=1)
 
 
 def plan_command(
+    context: typer.Context,
     users: Annotated[float, typer.Option(help="Users with a review; 1e8 is fine.")],
     items: Annotated[float, typer.Option(help="Items with a review.")],
     reviews: Annotated[float, typer.Option(help="Reviews.")],
@@ -46,10 +48,11 @@ def plan_command(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Plan memory, cores, hours and traffic, with every formula, and what breaks first."""
+    require_numbers(context.params, written=lambda name: f"--{name.replace('_', '-')}")
     demand = Demand(
-        users=int(users),
-        items=int(items),
-        reviews=int(reviews),
+        users=ceil(users),
+        items=ceil(items),
+        reviews=ceil(reviews),
         tokens=tokens,
         tokens_a_row=tokens_a_row,
         requests_per_s=rps,

@@ -81,9 +81,7 @@ def pretrain_command(
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
-    """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure
-    2).
-    """
+    """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
     table = load_reviews(reviews)
     config = model_config(
         preset,

@@ -1,10 +1,10 @@
 """All that is chosen before a model is trained: its configuration and the options of both stages."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from ubert_model.config import ModelConfig, RatingScale, preset
+from ubert_model.config import ModelConfig, RatingScale, preset, require
 from ubert_model.errors import ConfigError
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.finetune_options import FinetuneOptions
@@ -47,19 +47,29 @@ class Recipe:
         return dict(plain(self))
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`. Raises ``ConfigError`` on what is no recipe."""
+    def from_json(cls, values: Mapping[str, Any], base: Self | None = None) -> Self:
+        """Inverse of :meth:`to_json`; a part that is left out is that of ``base``, if there is one.
+
+        Raises ``ConfigError`` on what is no recipe.
+        """
+        parts = [part.name for part in fields(cls)]
+        require(isinstance(values, Mapping), "recipe", values, f"write an object of {', '.join(parts)}")
+        unknown = sorted(set(values) - set(parts))
+        require(not unknown, "recipe", unknown, f"a recipe has no such part, use {', '.join(parts)}")
+        values = {**(base.to_json() if base else {}), **values}
         try:
             pretraining, finetuning = values["pretraining"], values["finetuning"]
             return cls(
                 config=ModelConfig.from_json(values["config"]),
                 pretraining=PretrainOptions(**{**pretraining, "loop": LoopOptions(**pretraining["loop"])})
-                if pretraining
+                if pretraining is not None
                 else None,
                 finetuning=FinetuneOptions(**{**finetuning, "loop": LoopOptions(**finetuning["loop"])}),
             )
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"this is no recipe of this version ({error}): run `ubert tune` again") from error
+            raise ConfigError(
+                f"this is no recipe of this version ({error}): run `ubert tune` again, or mend it"
+            ) from error
 
     def on(self, device: DeviceChoice) -> Self:
         """The same on another device."""

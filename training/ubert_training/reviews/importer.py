@@ -81,6 +81,7 @@ def import_reviews(
                 # Not one good line in a whole chunk: the format is wrong, and the rest would not mend it.
                 _check_bad(chunks, staging, options.max_bad)
         _check_bad(chunks, staging, options.max_bad)
+        _check_any_good(files, chunks, staging)
         progress(ImportProgress(file=None))
         return _finish(out, staging, inputs, chunks, options)
 
@@ -145,6 +146,24 @@ def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> Non
     records = sum(chunk.records for chunk in chunks)
     if bad <= max_bad * records:
         return
+    raise ReviewFileError(
+        f"{bad:,} of {records:,} lines ({bad / records:.2%}) are bad, more than the {max_bad:.2%} that --max-bad "
+        f"allows: {_described_bad(chunks, staging)}"
+    )
+
+
+def _check_any_good(files: Sequence[Path], chunks: Sequence[Chunk], staging: Staging) -> None:
+    """Raise ``InputError`` where no line holds a review."""
+    bad = sum(chunk.bad for chunk in chunks)
+    records = sum(chunk.records for chunk in chunks)
+    if records == 0:
+        raise InputError(f"no review in {', '.join(path.name for path in files)}: nothing there, or a header only")
+    if bad == records:
+        raise InputError(f"no review is left: every line is bad ({bad:,}): {_described_bad(chunks, staging)}")
+
+
+def _described_bad(chunks: Sequence[Chunk], staging: Staging) -> str:
+    """Bad lines by reason, examples of them, and the file where all are written."""
     rejects = staging.folder / REJECTS
     staging.write_rejects(chunks, rejects)
     counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected_by_reason(chunks).items())
@@ -152,10 +171,7 @@ def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> Non
         f"{reject['file']} line {reject['line']} ({reject['reason']}: {reject['detail']})"
         for reject in staging.first_rejects(chunks, EXAMPLES_SHOWN)
     )
-    raise ReviewFileError(
-        f"{bad:,} of {records:,} lines ({bad / records:.2%}) are bad, more than the {max_bad:.2%} that --max-bad "
-        f"allows: {counts}. First: {examples}. All of them are in {rejects}"
-    )
+    return f"{counts}. First: {examples}. All of them are in {rejects}"
 
 
 def _finish(

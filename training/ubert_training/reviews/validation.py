@@ -14,6 +14,7 @@ from ubert_training.reviews.table import Review
 MAX_ID_BYTES = 256
 MAX_SHOWN = 80
 LAST_SECOND = 253_402_300_799  # the end of the year 9999
+MILLISECONDS = range(631_152_000_000, 4_102_444_800_000)  # 1990 to 2100; as seconds, beyond the year 9999
 SENTENCE_ENDS = (".", "!", "?", "…")
 
 DomainOf = Callable[[str, str | None], str]
@@ -116,7 +117,8 @@ def _timestamp(value: object, *, milliseconds: bool) -> int:
     except (ValueError, TypeError, OverflowError) as error:
         raise BadLine(Reason.BAD_TIMESTAMP, _shown(value)) from error
     if not 0 <= seconds <= LAST_SECOND:
-        raise BadLine(Reason.BAD_TIMESTAMP, f"{_shown(value)} is outside the years 1970 to 9999")
+        hint = "; it looks like milliseconds: give seconds" if not milliseconds and seconds in MILLISECONDS else ""
+        raise BadLine(Reason.BAD_TIMESTAMP, f"{_shown(value)} is outside the years 1970 to 9999{hint}")
     return seconds
 
 

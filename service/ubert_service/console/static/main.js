@@ -1,15 +1,15 @@
 // Which view is shown follows from the address, so that a pair or a ranking can be linked to and gone back to.
 
 import { read } from "./address.js";
-import { byId, element } from "./elements.js";
+import { byId } from "./elements.js";
 import { PairView } from "./pair.js";
 import { RankingView } from "./ranking.js";
-import { useScale } from "./rating_scale.js";
-import { about, readiness, useKey, whenKeyNeeded } from "./service.js";
+import { ReadinessLine } from "./readiness.js";
+import { about, useKey, whenKeyNeeded } from "./service.js";
+import { useScale } from "./star_scale.js";
 import { StatusView } from "./status.js";
 
 const views = { pair: new PairView(), ranking: new RankingView(), status: new StatusView() };
-const HEALTH_PAUSE_MS = 5000;
 let shown = null;
 
 function show() {
@@ -30,27 +30,29 @@ function show() {
   views[name].enter(query);
 }
 
-async function showHealth() {
-  try {
-    const { bundle } = await readiness();
-    byId("health").replaceChildren(element("span", { class: "sign good", "aria-hidden": "true" }, "●"), ` Ready, bundle ${bundle}`);
-  } catch (problem) {
-    byId("health").replaceChildren(element("span", { class: "sign bad", "aria-hidden": "true" }, "▲"), ` ${problem.title}`);
-    setTimeout(showHealth, HEALTH_PAUSE_MS); // a service that warms its memory becomes ready by itself
-  }
-}
-
-async function start() {
-  showHealth();
+async function learnScale() {
   try {
     useScale((await about()).scale);
   } catch {
     // the default scale stands in; the view below asks the same service, and says what is wrong
   }
+}
+
+async function start() {
+  await learnScale();
   show();
 }
 
-whenKeyNeeded(() => { byId("key").hidden = false; });
+// Another bundle may have another scale; and the status is not to say otherwise than the line above it.
+function onReadinessChange() {
+  learnScale();
+  if (shown === "status") views.status.enter();
+}
+
+whenKeyNeeded(({ title, detail }) => {
+  byId("key-problem").textContent = `${title}: ${detail}`;
+  byId("key").hidden = false;
+});
 byId("key").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey(byId("key-value").value.trim());
@@ -59,9 +61,15 @@ byId("key").addEventListener("submit", (event) => {
   byId("main").focus();
   start();
 });
+byId("key-dismiss").addEventListener("click", () => {
+  byId("key-value").value = "";
+  byId("key").hidden = true;
+  byId("main").focus();
+});
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names a view, and keeps naming it
   byId("main").focus();
 });
 window.addEventListener("hashchange", show);
+new ReadinessLine(byId("health"), onReadinessChange).follow();
 start();

@@ -1,10 +1,10 @@
 // Texts that a person brings along for the user of the pair: sent with each question, kept in this page's memory alone.
 
 import { byId, element } from "./elements.js";
+import { starChoices, whenScaleChanges } from "./star_scale.js";
 
 const MOST = 20;
 const MOST_CHARACTERS = 10_000;
-const STARS = [1, 2, 3, 4, 5];
 
 export class OwnTexts {
   constructor() {
@@ -13,6 +13,7 @@ export class OwnTexts {
     this.made = 0;
     byId("own-texts-add").addEventListener("click", () => this.#add().focus());
     this.#add();
+    whenScaleChanges(() => this.rows.forEach(({ stars }) => offerStars(stars)));
   }
 
   // What has been asked for one user says nothing of another; what was typed since is whoever's is asked for next.
@@ -36,12 +37,8 @@ export class OwnTexts {
     const id = `own-text-${this.made}`;
     const number = this.rows.length + 1;
     const text = element("textarea", { id, rows: 3, maxlength: MOST_CHARACTERS, on: { input: () => { this.user = null; } } });
-    const stars = element(
-      "select",
-      { id: `${id}-stars` },
-      element("option", { value: "" }, "none"),
-      ...STARS.map((value) => element("option", { value }, `${value} ★`)),
-    );
+    const stars = element("select", { id: `${id}-stars` });
+    offerStars(stars);
     this.rows.push({ text, stars });
     byId("own-texts-list").append(
       element(
@@ -54,4 +51,12 @@ export class OwnTexts {
     byId("own-texts-add").disabled = number >= MOST;
     return text;
   }
+}
+
+function offerStars(select) {
+  const chosen = select.value;
+  select.replaceChildren(
+    element("option", { value: "" }, "none"),
+    ...starChoices().map((value) => element("option", { value, selected: String(value) === chosen }, `${value} ★`)),
+  );
 }

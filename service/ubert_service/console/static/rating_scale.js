@@ -2,11 +2,7 @@
 
 import { element } from "./elements.js";
 import { many, percent, stars } from "./format.js";
-
-let scale = { lowest: 1, highest: 5 };
-export const useScale = (given) => { scale = given; };
-
-const at = (rating) => percent((rating - scale.lowest) / (scale.highest - scale.lowest), 2);
+import { starChoices, starScale } from "./star_scale.js";
 
 export function intervalText({ interval }) {
   if (!interval) return "This bundle was exported without intervals.";
@@ -14,9 +10,11 @@ export function intervalText({ interval }) {
 }
 
 export function ratingScale({ rating, interval }, { before = null, small = false } = {}) {
+  const scale = starScale();
+  const at = (value) => percent((value - scale.lowest) / (scale.highest - scale.lowest), 2);
   const low = interval?.low ?? rating;
   const high = interval?.high ?? rating;
-  const ticks = small ? [] : Array.from({ length: Math.floor(scale.highest - scale.lowest) + 1 }, (_, step) => scale.lowest + step);
+  const ticks = small ? [] : starChoices();
   const label = `${stars(rating)} stars on a scale from ${scale.lowest} to ${scale.highest}` +
     (interval ? `, interval ${stars(low)} to ${stars(high)}` : "");
   return element(

@@ -11,14 +11,21 @@ export class Problem extends Error {
 let key = null;
 let onKeyNeeded = () => {};
 
+const READ_VERSION = "X-Read-Version";
+const READ_VERSION_LOST = "urn:u-bert:problem:read-version-lost";
+const REPLICAS_LAG_MS = 60_000; // the most that --resident-lag allows: by then every replica has read the write by itself
+// The last write from this page: a question that names it is answered with it, whichever replica answers.
+let lastWrite = null;
+
 export const useKey = (given) => { key = given; };
 export const whenKeyNeeded = (listener) => { onKeyNeeded = listener; };
 
-async function answer(method, path, { query = {}, body, signal } = {}) {
+async function answer(method, path, { query = {}, body, signal, readVersion } = {}) {
   const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined && value !== null));
   const headers = {};
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key) headers.Authorization = `Bearer ${key}`;
+  if (readVersion) headers[READ_VERSION] = readVersion;
   const address = asked.size ? `${path}?${asked}` : path;
   let response;
   try {
@@ -30,7 +37,7 @@ async function answer(method, path, { query = {}, body, signal } = {}) {
   if (response.ok) return response;
   const text = await response.text();
   const problem = new Problem({ title: response.statusText, status: response.status, detail: text, ...parsed(text) });
-  if (problem.status === 401) onKeyNeeded();
+  if (problem.status === 401 || problem.status === 403) onKeyNeeded(problem); // none, or one that does not allow this
   throw problem;
 }
 
@@ -44,22 +51,42 @@ function parsed(text) {
 
 const json = async (...request) => (await answer(...request)).json();
 
+async function write(...request) {
+  const response = await answer(...request);
+  const stored = response.status === 204 ? null : await response.json();
+  const readVersion = response.headers.get(READ_VERSION) ?? stored?.read_version;
+  lastWrite = readVersion ? { readVersion, at: Date.now() } : null;
+  return stored;
+}
+
+async function rated(path, body, signal) {
+  const write = lastWrite;
+  if (write === null || Date.now() - write.at > REPLICAS_LAG_MS) return json("POST", path, { body, signal });
+  try {
+    return await json("POST", path, { body, signal, readVersion: write.readVersion });
+  } catch (error) {
+    if (error.type !== READ_VERSION_LOST) throw error;
+    if (lastWrite === write) lastWrite = null;
+    return json("POST", path, { body, signal });
+  }
+}
+
 // Percent signs for every byte: an identifier may be "..", which else would be a step up.
 const escaped = (identifier) =>
   [...new TextEncoder().encode(identifier)].map((byte) => `%${byte.toString(16).padStart(2, "0").toUpperCase()}`).join("");
 
 export const predict = async (user, item, texts, signal) => {
-  const { predictions } = await json("POST", "predict", { body: { pairs: [{ user, item }], user_texts: texts }, signal });
+  const { predictions } = await rated("predict", { pairs: [{ user, item }], user_texts: texts }, signal);
   return predictions[0];
 };
-export const explain = (user, item, texts, signal) => json("POST", "explain", { body: { user, item, user_texts: texts }, signal });
-export const rank = (body, signal) => json("POST", "rank", { body, signal });
+export const explain = (user, item, texts, signal) => rated("explain", { user, item, user_texts: texts }, signal);
+export const rank = (body, signal) => rated("rank", body, signal);
 export const candidateSets = async () => (await json("GET", "candidate-sets")).names;
-export const writeReview = (body) => json("POST", "reviews", { body });
-export const removeReview = (name, user, item) => answer("DELETE", `reviews/${escaped(name)}`, { query: { user, item } });
+export const writeReview = (body) => write("POST", "reviews", { body });
+export const removeReview = (name, user, item) => write("DELETE", `reviews/${escaped(name)}`, { query: { user, item } });
 export const findUsers = async (prefix, limit, signal) => (await json("GET", "users", { query: { prefix, limit }, signal })).found;
 export const findItems = async (prefix, limit, signal) => (await json("GET", "items", { query: { prefix, limit }, signal })).found;
 export const about = () => json("GET", "about");
 export const version = () => json("GET", "version");
-export const readiness = () => json("GET", "readyz");
+export const readiness = (signal) => json("GET", "readyz", { signal });
 export const metrics = async () => (await answer("GET", "metrics")).text();

@@ -3,6 +3,7 @@
 import { announce, byId, element, showProblem, table } from "./elements.js";
 import { atMost, histograms, samples } from "./exposition.js";
 import { count, duration, megabytes, percent } from "./format.js";
+import { degraded, ready } from "./readiness.js";
 import * as service from "./service.js";
 
 const FOLLOW_MS = 5000;
@@ -32,11 +33,11 @@ export class StatusView {
 
   async #show() {
     try {
-      const [ready, version, about, text] = await Promise.all([readiness(), service.version(), service.about(), service.metrics()]);
+      const [state, version, about, text] = await Promise.all([readiness(), service.version(), service.about(), service.metrics()]);
       const measured = samples(text);
       showProblem(byId("status-problem"), null);
       byId("status-body").replaceChildren(
-        section("Readiness", ready),
+        section("Readiness", state),
         section("Bundle", bundle(version, about)),
         section("Accuracy on the test part", accuracy(about.accuracy)),
         section("Latency by route", this.#latency(measured)),
@@ -72,8 +73,8 @@ const section = (title, ...content) => element("section", { "aria-label": title 
 
 async function readiness() {
   try {
-    await service.readiness();
-    return element("p", {}, element("span", { class: "sign good", "aria-hidden": "true" }, "●"), " Ready: device, store and states are in place.");
+    const { status, detail } = await service.readiness();
+    return element("p", {}, status === "degraded" ? degraded(detail) : ready("Ready: device, store and states are in place."));
   } catch (problem) {
     if (problem.status !== 503) throw problem;
     return element("ul", { class: "obstacles" }, ...problem.reasons.map(({ check, found, remedy }) =>

@@ -4,19 +4,17 @@ import { Combobox } from "./combobox.js";
 import { announce, byId, element, showProblem } from "./elements.js";
 import { signed, stars } from "./format.js";
 import * as service from "./service.js";
+import { starChoices, whenScaleChanges } from "./star_scale.js";
 
 const GUEST = "console-guest";
-const STARS = [1, 2, 3, 4, 5];
 
 export class Writing {
   // `rateAgain` loads the pair anew and gives its rating before and after.
   constructor(rateAgain) {
     this.rateAgain = rateAgain;
     this.written = [];
-    byId("writing-stars").append(
-      ...STARS.map((value) =>
-        element("label", {}, element("input", { type: "radio", name: "rating", value, checked: value === 5 }), ` ${value} ★`)),
-    );
+    this.#offerStars();
+    whenScaleChanges(() => this.#offerStars());
     byId("writing-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#store();
@@ -31,6 +29,15 @@ export class Writing {
     this.#askForOther();
     showProblem(byId("writing-problem"), null);
     this.#list();
+  }
+
+  #offerStars() {
+    const choices = starChoices();
+    byId("writing-stars").replaceChildren(
+      element("legend", {}, "Stars"),
+      ...choices.map((value) =>
+        element("label", {}, element("input", { type: "radio", name: "rating", value, checked: value === choices.at(-1) }), ` ${value} ★`)),
+    );
   }
 
   get #side() { return byId("writing-form").elements.side.value; }
