@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(help="Make an API key: the key itself on stderr, once; on stdout its table for the file of --api-keys.")
 def run(
     name: Annotated[str, typer.Argument(help="Who will use it; stands in the log.")],
-    scope: Annotated[list[str], typer.Option(help="What it allows: read, write or admin; may be repeated.")],
+    scope: Annotated[
+        list[str], typer.Option(help="What it allows: read, write or admin (which may read, too); may be repeated.")
+    ],
 ) -> None:
     try:
         key, table = new_key(name, scope)

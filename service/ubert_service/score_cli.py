@@ -26,7 +26,7 @@ def run(
     bundle: BundleFlag,
     store: StoreFlag,
     pairs: Annotated[Path, typer.Option(help="CSV, TSV (also .gz) or Parquet with the columns user and item.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write, in the order of the pairs.")],
+    out: Annotated[Path, typer.Option(help="Parquet file to write (NAME.parquet), in the order of the pairs.")],
     codec: CodecFlag = _DEFAULTS.codec,
     shard: Annotated[str, typer.Option(help="Only this share of the users, as 3/8: others do the rest.")] = "1/1",
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
