@@ -28,6 +28,7 @@ from ubert_training.commands.options import (
 )
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.recipe import Recipe
+from ubert_training.finetuning.recipe_search import TRIAL
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.workplace import Workplace
@@ -127,6 +128,8 @@ def read_recipe(path: Path, scale: RatingScale) -> Recipe:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the recipe.json of `ubert tune`") from error
+    if isinstance(values, dict):
+        values.pop(TRIAL, None)
     return Recipe.from_json(values, Recipe.of_preset(DEFAULT_PRESET, scale)).varied(model={"scale": scale})
 
 

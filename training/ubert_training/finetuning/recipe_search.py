@@ -23,6 +23,8 @@ from ubert_training.workplace import Job, Workplace
 
 KIND = "tune"
 RECIPE = "recipe.json"
+TRIAL = "trial"
+"""In that file, beside the recipe: the digest of the trial that it won in."""
 WORK = "work"
 FINETUNED = "finetuned"
 STATES = "states"
@@ -184,7 +186,7 @@ def publish_best(
             if target.exists():
                 shutil.rmtree(target)
             source.rename(target)
-        write_text(out / RECIPE, json.dumps({"trial": fingerprint, **recipe.to_json()}, indent=2) + "\n")
+        write_text(out / RECIPE, json.dumps({TRIAL: fingerprint, **recipe.to_json()}, indent=2) + "\n")
     for leftover in ("runs", "states"):
         shutil.rmtree(workplace.directory / leftover, ignore_errors=True)
     return finetuned
@@ -194,7 +196,7 @@ def _published(out: Path) -> str | None:
     """The trial whose model lies whole in ``out``."""
     if not ((out / RECIPE).is_file() and (out / FINETUNED / STAGE_FILE).is_file()):
         return None
-    return str(json.loads((out / RECIPE).read_text(encoding="utf-8"))["trial"])
+    return str(json.loads((out / RECIPE).read_text(encoding="utf-8"))[TRIAL])
 
 
 def _inputs(job: Job, workplace: Workplace) -> dict[str, Any]:
