@@ -34,6 +34,7 @@ _CAUTION = 0.8
 """Of the pairs that would fit into the time left at the speed of the last ones, how many are tried."""
 _CHECK_SECONDS = 0.4
 """A balancer gives a check a second, and one of readiness asks twice. A store that hangs is found away only later."""
+_SILENCE = f"the state store has not answered within {_CHECK_SECONDS:g} s"
 _UNWATCHED_S = 0.005
 """Work that takes less is done before it could be withdrawn, and to watch its caller costs a task."""
 REQUEST_TIMEOUT = "X-Request-Timeout"
@@ -70,9 +71,7 @@ class ServiceContext:
     async def obstacles(self) -> list[Obstacle]:
         """What keeps the service from serving, checked in a thread of its own."""
         served = self.served
-        obstacles = await self._checked(served.obstacles)
-        if obstacles is None:
-            obstacles = served.obstacles_of_silence(_CHECK_SECONDS)
+        obstacles = await self._checked(served.obstacles, late=lambda: served.obstacles_of_silence(_SILENCE))
         if self.stopping.is_set():
             obstacles.append(Obstacle(check="stopping", found="the process is ending", remedy="use another replica"))
         self.metrics.readiness_checked(ready=not obstacles)
@@ -80,14 +79,13 @@ class ServiceContext:
 
     async def shortfall(self) -> str | None:
         """Why it serves less than it should, checked in a thread of its own."""
-        shortfall = await self._checked(lambda: (self.served.shortfall(),))
-        return f"the state store has not answered within {_CHECK_SECONDS:g} s" if shortfall is None else shortfall[0]
+        return await self._checked(self.served.shortfall, late=lambda: _SILENCE)
 
-    async def _checked(self, check: Callable[[], T]) -> T | None:
-        """What a check finds; None if that takes too long for whoever asks. The check is then left to itself."""
+    async def _checked(self, check: Callable[[], T], *, late: Callable[[], T]) -> T:
+        """What a check finds, or ``late`` if that takes too long for whoever asks: the check is then left to itself."""
         with anyio.move_on_after(_CHECK_SECONDS):
             return await anyio.to_thread.run_sync(check, limiter=self.checking, abandon_on_cancel=True)
-        return None
+        return late()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Encoder states outside the model: their byte format, their keys and the stores that hold them."""
 
-from ubert_model.states.changes import REVISION_PATTERN, Changes, Revision, entity_mark, marks_of, state_mark
+from ubert_model.states.changes import Changes, Revision, entity_mark, marks_of, state_mark
 from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
@@ -16,7 +16,6 @@ __all__ = [
     "DEFAULT_CODEC",
     "MAX_IDENTIFIER_BYTES",
     "REPAIR",
-    "REVISION_PATTERN",
     "Changes",
     "DamagedList",
     "FinishedShard",

@@ -17,7 +17,7 @@ from ubert_model.states.review import ReviewEntry
 REMEMBERED_CHANGES = 4_096
 """Announcements that a feed keeps; a reader that is further behind starts anew."""
 _MARK_BYTES = 8
-REVISION_PATTERN = r"^([0-9]{1,20})-([0-9]{1,20})$"
+_REVISION_PATTERN = r"^([0-9]{1,20})-([0-9]{1,20})$"
 
 
 class Revision(NamedTuple):
@@ -32,7 +32,7 @@ class Revision(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Inverse of ``str``. Raises ``InputError``."""
-        found = re.fullmatch(REVISION_PATTERN, text)
+        found = re.fullmatch(_REVISION_PATTERN, text)
         if found is None:
             raise InputError(
                 f"revision {text[:64]!r} is not one that a write was answered with, such as '1718000000000-0'"

@@ -214,11 +214,10 @@ class ServedBundle:
         """
         return [*self._device_obstacles(), *(self._store_obstacles() or self._warming_obstacles())]
 
-    def obstacles_of_silence(self, seconds: float) -> list[Obstacle]:
-        """What keeps it from being served while the store has not said in so many seconds whether anything does."""
+    def obstacles_of_silence(self, found: str) -> list[Obstacle]:
+        """What keeps it from being served while the store does not say whether anything does; ``found`` tells so."""
         if self.residents.stand_in:
             return []
-        found = f"the state store has not answered within {seconds:g} s"
         return [Obstacle(check="store", found=found, remedy="see whether the state store is up and not overloaded")]
 
     def shortfall(self) -> str | None:
