@@ -11,9 +11,9 @@ from support.small_corpus import small_table
 from ubert_model.errors import BaselineError
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, Rows, combinations, tuned
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, combinations, tuned
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.splits import random_split
+from ubert_training.splits import Split, random_split
 
 TABLE = small_table(users=40, items=12)
 SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
@@ -21,14 +21,14 @@ TRUTH = TABLE.rating[SPLIT.test].astype(np.float64)
 CORNAC = {baseline.name: baseline for baseline in cornac_baselines()}
 
 
-def constant(table: ReviewTable, train: Rows) -> Fit:
+def constant(table: ReviewTable, split: Split) -> Fit:
     def fit(settings: Mapping[str, Any], seed: int) -> Rate:
         return lambda rows: np.full(len(rows), settings["value"])
 
     return fit
 
 
-def in_columns(table: ReviewTable, train: Rows) -> Fit:
+def in_columns(table: ReviewTable, split: Split) -> Fit:
     return lambda settings, seed: lambda rows: np.full((len(rows), 1), 4.0)
 
 
@@ -67,7 +67,7 @@ def test_a_baseline_of_cornac_learns_and_repeats_itself(name: str) -> None:
 def test_users_and_items_that_training_lacks_are_rated_too() -> None:
     pytest.importorskip("cornac")
     known = [row for row in SPLIT.train.tolist() if TABLE.user[row] != TABLE.user[SPLIT.test[0]]]
-    fit = CORNAC["biased MF"].prepare(TABLE, np.array(known))
+    fit = CORNAC["biased MF"].prepare(TABLE, replace(SPLIT, train=np.array(known)))
     assert np.isfinite(fit(CORNAC["biased MF"].grid[0], 0)(SPLIT.test[:1])).all()
 
 

@@ -24,7 +24,9 @@ from ubert_training.accuracy.folds import Fold, make_folds
 from ubert_training.accuracy.report import markdown, write_report
 from ubert_training.accuracy.summary import AccuracyReport, PlantedTruth, summarise
 from ubert_training.accuracy.variants import (
+    REST,
     SHUFFLED,
+    SLOW,
     UBERT,
     VARIANTS,
     MeasuredBaseline,
@@ -43,6 +45,7 @@ from ubert_training.workplace import Workplace
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
 MEAN, BIAS = surprise_baselines()[:2]
+MEASURED_MEAN = MeasuredBaseline(baseline=MEAN, round=0)
 COMMAND = [sys.executable, "-m", "ubert_training.cli", "bench", "accuracy"]
 VARIANT = {variant.name: variant for variant in VARIANTS}
 
@@ -54,10 +57,11 @@ def folds(tmp_path_factory: pytest.TempPathFactory) -> list[Fold]:
 
 @dataclass(frozen=True, kw_only=True)
 class Planted:
-    """A contender whose squared errors are the mean baseline's, moved by a constant."""
+    """A contender whose squared errors are the mean baseline's, moved by a constant and by so much a seed."""
 
     name: str
     above: float = 0.0
+    a_seed: float = 0.0
     round: int = 0
     seeded: bool = True
     fails: bool = False
@@ -72,7 +76,7 @@ class Planted:
         squared = np.square(fold.truth - float(TABLE.rating[fold.split.train].mean(dtype=np.float64)))
         wiggle = np.random.default_rng([seed, fold.number]).normal(0, 0.01, len(squared))
         return CellRatings(
-            squared_errors=squared + self.above + wiggle,
+            squared_errors=squared + self.above + seed * self.a_seed + wiggle,
             covered=np.ones(len(squared), dtype=bool),
             bias_squared_errors=squared + 1.0,
             code=f"code {seed}" if self.rewritten else "code",
@@ -81,7 +85,7 @@ class Planted:
 
 def computed(tmp_path: Path, folds: list[Fold], *contenders: Contender) -> tuple[list[Cell], CellStore]:
     store = CellStore(tmp_path / "cells")
-    cells = ordered_cells(folds, [0, 1], [MeasuredBaseline(baseline=MEAN, round=0), *contenders])
+    cells = ordered_cells(folds, [0, 1], [MEASURED_MEAN, *contenders])
     compute_cells(cells, store, until=float("inf"), began=lambda _: None, ended=lambda _: None)
     return cells, store
 
@@ -115,6 +119,31 @@ def test_cells_that_the_first_paragraph_needs_come_first_and_fold_by_fold(folds:
         (UBERT, 1, 1),
         *[("late", seed, fold) for seed in (0, 1) for fold in (0, 1)],
     ]
+
+
+def test_ablations_and_slow_baselines_get_fewer_seeds_where_that_is_asked(folds: list[Fold]) -> None:
+    contenders: list[Contender] = [
+        Planted(name=UBERT),
+        Planted(name="slow", round=SLOW),
+        Planted(name="rest", round=REST),
+    ]
+    cells = ordered_cells(folds[:1], [3, 4, 5], contenders, ablation_seeds=2)
+    assert [(cell.contender.name, cell.seed) for cell in cells] == [
+        *[(UBERT, seed) for seed in (3, 4, 5)],
+        *[(name, seed) for name in ("slow", "rest") for seed in (3, 4)],
+    ]
+
+
+def test_a_model_of_fewer_seeds_is_compared_with_u_bert_of_the_same_seeds(tmp_path: Path, folds: list[Fold]) -> None:
+    uneven, ablation = Planted(name=UBERT, a_seed=0.1), Planted(name="ablation", round=REST)
+    store = CellStore(tmp_path)
+    cells = ordered_cells(folds, [0, 1], [MEASURED_MEAN, uneven, ablation], ablation_seeds=1)
+    compute_cells(cells, store, until=float("inf"), began=lambda _: None, ended=lambda _: None)
+    differences = {model.name: model.difference for model in summarise(cells, store, "folds", None).models}
+    assert differences["ablation"] is not None
+    assert differences["ablation"].value == pytest.approx(0.0, abs=0.003)
+    assert differences[MEAN.name] is not None
+    assert differences[MEAN.name].value == pytest.approx(0.05, abs=0.003)
 
 
 def test_a_finished_cell_is_never_computed_again(tmp_path: Path, folds: list[Fold]) -> None:

@@ -9,21 +9,30 @@ from pathlib import Path
 from ubert_model.errors import BaselineError
 from ubert_training.accuracy.cells import Cell, CellStore, Contender
 from ubert_training.accuracy.folds import Fold
-from ubert_training.accuracy.variants import MeasuredVariant
+from ubert_training.accuracy.variants import SLOW, MeasuredVariant
 
 LOOK_AGAIN_SECONDS = 5.0
 """After so long a process that has nothing left asks again what has become of the cells of others."""
 
 
-def ordered_cells(folds: Sequence[Fold], seeds: Sequence[int], contenders: Sequence[Contender]) -> list[Cell]:
+def ordered_cells(
+    folds: Sequence[Fold],
+    seeds: Sequence[int],
+    contenders: Sequence[Contender],
+    *,
+    ablation_seeds: int | None = None,
+) -> list[Cell]:
     """All cells, so ordered that a report is worth reading early: by round, seed, fold, and then model.
 
-    What draws nothing has one cell a fold. Models of one fold and seed stand together: they share pre-training.
+    What draws nothing has one cell a fold. Contenders of the rounds ``SLOW`` and ``REST`` get the first
+    ``ablation_seeds`` of the seeds only (None: all). Models of one fold and seed stand together: they share
+    pre-training.
     """
+    few = seeds[:ablation_seeds]
     return [
         Cell(fold=fold, seed=seed, contender=contender)
         for round_ in sorted({contender.round for contender in contenders})
-        for seed in seeds
+        for seed in (seeds if round_ < SLOW else few)
         for fold in folds
         for contender in contenders
         if contender.round == round_ and (contender.seeded or seed == seeds[0])

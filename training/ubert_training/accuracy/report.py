@@ -35,8 +35,9 @@ def markdown(report: AccuracyReport) -> str:
     parts = [
         " ".join(conclusions(report)),
         f"{_extent(report)} MSE in stars², ± the standard deviation over cells. Differences are U-BERT's MSE minus the "
-        "other's on the same pairs, each pair's error averaged over the seeds first, with the 95% interval of a "
-        "bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of each fold.",
+        "other's on the same pairs by the same seeds, each pair's error averaged over these first, with the 95% "
+        "interval of a bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of "
+        "each fold.",
         _models_table(report),
     ]
     if report.bias_part is not None:

@@ -19,7 +19,8 @@ Column = NDArray[np.float64]
 class ModelErrors:
     """One model. ``mse`` and ``spread`` (standard deviation) are over its ``cells`` finished of ``planned``.
 
-    ``difference``: U-BERT's MSE minus its own, on the pairs that both rated, seeds averaged for each pair first.
+    ``difference``: U-BERT's MSE minus its own, on the pairs that both rated by the same seeds, averaged over these for
+    each pair first.
     ``share_of_gain``: of the gain over biases that the texts of a synthetic corpus allow; it can be below 0.
     """
 
@@ -90,20 +91,38 @@ class AccuracyReport:
         return next((model for model in self.models if model.name == name and model.cells), None)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Pooled:
-    """A model's squared errors over folds: each pair's mean over the seeds that are finished."""
+    """A model's finished cells, by fold and seed; of each test pair the mean over the seeds counts."""
 
-    def __init__(self, contender: Contender, cells: Sequence[tuple[Cell, CellRatings]]) -> None:
-        self.contender = contender
-        self.mses = [float(ratings.squared_errors.mean()) for _, ratings in cells]
-        self.codes = {ratings.code for _, ratings in cells}
-        self._by_fold: dict[int, list[CellRatings]] = {}
-        for cell, ratings in cells:
-            self._by_fold.setdefault(cell.fold.number, []).append(ratings)
+    contender: Contender
+    cells: Mapping[int, Mapping[int, CellRatings]]
 
     @property
     def folds(self) -> set[int]:
-        return set(self._by_fold)
+        return set(self.cells)
+
+    @property
+    def ratings(self) -> list[CellRatings]:
+        """Of every cell."""
+        return [ratings for of_fold in self.cells.values() for ratings in of_fold.values()]
+
+    @property
+    def mses(self) -> list[float]:
+        """Of every cell, in stars²."""
+        return [float(ratings.squared_errors.mean()) for ratings in self.ratings]
+
+    def beside(self, other: "_Pooled") -> "_Pooled":
+        """The cells of folds and seeds that ``other`` has as well; what draws nothing stands beside every seed."""
+        common: dict[int, dict[int, CellRatings]] = {}
+        for fold in sorted(self.folds & other.folds):
+            any_seed = not (self.contender.seeded and other.contender.seeded)
+            of_fold = {
+                seed: ratings for seed, ratings in self.cells[fold].items() if any_seed or seed in other.cells[fold]
+            }
+            if of_fold:
+                common[fold] = of_fold
+        return _Pooled(contender=self.contender, cells=common)
 
     def column(self, folds: Sequence[Fold]) -> Column:
         """Of all test pairs of these folds, end to end."""
@@ -120,7 +139,8 @@ class _Pooled:
     def _mean(self, folds: Sequence[Fold], column_of: Callable[[CellRatings], NDArray[Any] | None]) -> Column:
         means: list[Column] = []
         for fold in folds:
-            columns = [column for cell in self._by_fold[fold.number] if (column := column_of(cell)) is not None]
+            cells = self.cells[fold.number].values()
+            columns = [column for cell in cells if (column := column_of(cell)) is not None]
             means.append(np.mean(columns, axis=0))
         return np.concatenate(means)
 
@@ -129,13 +149,17 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
     """Read what is finished of the planned ``cells``."""
     folds = {cell.fold.number: cell.fold for cell in cells}
     contenders = {cell.contender.name: cell.contender for cell in cells}
-    pooled = {name: _Pooled(contender, _finished(cells, store, name)) for name, contender in contenders.items()}
+    pooled = {
+        name: _Pooled(contender=contender, cells=_finished(cells, store, name))
+        for name, contender in contenders.items()
+    }
     ubert = pooled.get(UBERT)
     shared = [fold for number, fold in folds.items() if ubert is not None and number in ubert.folds]
     best = _best_baseline(pooled.values(), shared)
     differences = _differences(pooled, folds)
     models = [_model(entry, differences, cells, store, truth) for entry in pooled.values()]
     to_best = differences[best] if best else None
+    best_mse = float(pooled[best].beside(pooled[UBERT]).column(shared).mean()) if best else float("nan")
     return AccuracyReport(
         split=split,
         folds=len(folds),
@@ -146,19 +170,22 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         models=sorted(models, key=lambda model: (model.cells == 0, model.mse)),
         best_baseline=best,
         difference=to_best,
-        relative=to_best.value / float(pooled[best].column(shared).mean()) if best and to_best else None,
+        relative=to_best.value / best_mse if to_best else None,
         shuffled=differences.get(SHUFFLED),
         bias_part=bootstrap_means(ubert.above_bias_part(shared)[:, None])[0] if ubert is not None and shared else None,
-        codes=len(ubert.codes) if ubert is not None else 0,
+        codes=len({ratings.code for ratings in ubert.ratings}) if ubert is not None else 0,
         slices=_slices(pooled[UBERT], pooled[best], shared) if best else [],
         coverage=float(ubert.covered(shared).mean()) if ubert is not None and shared else None,
         truth=truth,
     )
 
 
-def _finished(cells: Sequence[Cell], store: CellStore, name: str) -> list[tuple[Cell, CellRatings]]:
-    loaded = ((cell, store.load(cell)) for cell in cells if cell.contender.name == name)
-    return [(cell, ratings) for cell, ratings in loaded if ratings is not None]
+def _finished(cells: Sequence[Cell], store: CellStore, name: str) -> dict[int, dict[int, CellRatings]]:
+    finished: dict[int, dict[int, CellRatings]] = {}
+    for cell in cells:
+        if cell.contender.name == name and (ratings := store.load(cell)) is not None:
+            finished.setdefault(cell.fold.number, {})[cell.seed] = ratings
+    return finished
 
 
 def _best_baseline(pooled: Iterable[_Pooled], shared: Sequence[Fold]) -> str | None:
@@ -171,21 +198,21 @@ def _best_baseline(pooled: Iterable[_Pooled], shared: Sequence[Fold]) -> str | N
 
 
 def _differences(pooled: Mapping[str, _Pooled], folds: Mapping[int, Fold]) -> dict[str, Estimate]:
-    """U-BERT's MSE minus each other's, on the folds that both have; equal folds are resampled at once."""
+    """U-BERT's MSE minus each other's, on the folds and seeds that both have; equal folds are resampled at once."""
     ubert = pooled.get(UBERT)
     if ubert is None:
         return {}
-    groups: dict[tuple[int, ...], list[str]] = {}
+    groups: dict[tuple[int, ...], dict[str, Column]] = {}
     for name, entry in pooled.items():
-        in_common = tuple(sorted(ubert.folds & entry.folds))
-        if name != UBERT and in_common:
-            groups.setdefault(in_common, []).append(name)
+        mine, theirs = ubert.beside(entry), entry.beside(ubert)
+        chosen = [folds[number] for number in sorted(mine.folds)]
+        if name != UBERT and chosen:
+            by_pair = mine.column(chosen) - theirs.column(chosen)  # (P,)
+            groups.setdefault(tuple(fold.number for fold in chosen), {})[name] = by_pair
     differences: dict[str, Estimate] = {}
-    for numbers, names in groups.items():
-        chosen = [folds[number] for number in numbers]
-        mine = ubert.column(chosen)
-        columns = np.stack([mine - pooled[name].column(chosen) for name in names], axis=1)  # (P, models)
-        differences |= zip(names, bootstrap_means(columns), strict=True)
+    for of_group in groups.values():
+        columns = np.stack(list(of_group.values()), axis=1)  # (P, models)
+        differences |= zip(of_group, bootstrap_means(columns), strict=True)
     return differences
 
 
@@ -198,16 +225,17 @@ def _model(
 ) -> ModelErrors:
     mine = [cell for cell in cells if cell.contender is entry.contender]
     failures = [failure for cell in mine if (failure := store.failure(cell)) is not None]
-    mse = float(np.mean(entry.mses)) if entry.mses else float("nan")
+    mses = entry.mses
+    mse = float(np.mean(mses)) if mses else float("nan")
     return ModelErrors(
         name=entry.contender.name,
         baseline=is_baseline(entry.contender),
-        cells=len(entry.mses),
+        cells=len(mses),
         planned=len(mine),
         mse=mse,
-        spread=float(np.std(entry.mses)) if entry.mses else float("nan"),
+        spread=float(np.std(mses)) if mses else float("nan"),
         difference=differences.get(entry.contender.name),
-        share_of_gain=truth.share_of_gain(mse) if truth is not None and entry.mses else None,
+        share_of_gain=truth.share_of_gain(mse) if truth is not None and mses else None,
         failure=failures[0] if failures else None,
     )
 
@@ -217,7 +245,7 @@ def _slices(ubert: _Pooled, best: _Pooled, folds: Sequence[Fold]) -> list[Slice]
         "user": lambda fold: fold.user_counts,
         "item": lambda fold: fold.item_counts,
     }
-    errors = np.stack([ubert.column(folds), best.column(folds)], axis=1)  # (P, 2)
+    errors = np.stack([ubert.beside(best).column(folds), best.beside(ubert).column(folds)], axis=1)  # (P, 2)
     columns = np.concatenate([errors, errors[:, :1] - errors[:, 1:]], axis=1)  # (P, 3)
     covered = ubert.covered(folds)
     slices = []

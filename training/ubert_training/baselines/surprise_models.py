@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, SVDpp
 
-from ubert_training.baselines.tuning import Baseline, BaselineRatings, Fit, Rate, Rows, Settings, combinations, tuned
+from ubert_training.baselines.tuning import Baseline, BaselineRatings, Fit, Rate, Settings, combinations, tuned
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
@@ -30,17 +30,17 @@ def surprise_baselines() -> tuple[Baseline, ...]:
     )
 
 
-def _mean(table: ReviewTable, train: Rows) -> Fit:
-    mean = float(table.rating[train].mean(dtype=np.float64))
+def _mean(table: ReviewTable, split: Split) -> Fit:
+    mean = float(table.rating[split.train].mean(dtype=np.float64))
     return lambda _settings, _seed: lambda rows: np.full(len(rows), mean)
 
 
 def _surprise(
     name: str, make: Callable[[Settings, int], AlgoBase], grid: tuple[Settings, ...], *, seeded: bool = True
 ) -> Baseline:
-    def prepare(table: ReviewTable, train: Rows) -> Fit:
+    def prepare(table: ReviewTable, split: Split) -> Fit:
         trainset = Dataset(Reader(rating_scale=(table.scale.lowest, table.scale.highest))).construct_trainset(
-            [(*_pair(table, row), float(table.rating[row]), None) for row in train.tolist()]
+            [(*_pair(table, row), float(table.rating[row]), None) for row in split.train.tolist()]
         )
 
         def fit(settings: Settings, seed: int) -> Rate:

@@ -22,7 +22,8 @@ Fit = Callable[[Settings, int], Rate]
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A model to beat. ``prepare`` brings the training rows into the library's form, once for all candidates.
+    """A model to beat. ``prepare`` brings the training part into the library's form, once for all candidates; of the
+    validation part it may give the library what that chooses among its own epochs by.
 
     ``seeded``: it draws something, so that another seed gives other ratings. ``version`` is the library's.
     """
@@ -31,7 +32,7 @@ class Baseline:
     library: str
     version: Callable[[], str]
     grid: Sequence[Settings]
-    prepare: Callable[[ReviewTable, Rows], Fit]
+    prepare: Callable[[ReviewTable, Split], Fit]
     seeded: bool = True
 
 
@@ -49,7 +50,7 @@ def tuned(baseline: Baseline, table: ReviewTable, split: Split, seed: int) -> Ba
 
     Raises ``BaselineError`` where the library is missing, or its ratings are no numbers.
     """
-    fit = baseline.prepare(table, split.train)
+    fit = baseline.prepare(table, split)
     truth = table.rating[split.validation].astype(np.float64)
     best: tuple[float, Settings, Rate] | None = None
     for settings in baseline.grid:

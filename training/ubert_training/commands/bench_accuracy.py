@@ -4,18 +4,13 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ubert_model.config import RatingScale, require, require_choice
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.accuracy.bench import compute_cells, ordered_cells
-from ubert_training.accuracy.cells import Cell, CellStore
 from ubert_training.accuracy.folds import SplitBy, make_folds
-from ubert_training.accuracy.report import conclusions, write_report
-from ubert_training.accuracy.summary import PlantedTruth, summarise
-from ubert_training.accuracy.variants import choose_contenders
 from ubert_training.commands.options import (
     FOLDS,
     Device,
@@ -26,12 +21,12 @@ from ubert_training.commands.options import (
     load_reviews,
     require_unset,
 )
-from ubert_training.devices import DeviceChoice
-from ubert_training.finetuning.recipe import Recipe
-from ubert_training.finetuning.recipe_search import TRIAL
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import load_lexicon
-from ubert_training.workplace import Workplace
+
+if TYPE_CHECKING:
+    from ubert_training.accuracy.summary import PlantedTruth
+    from ubert_training.finetuning.recipe import Recipe
 
 DEFAULT_PRESET = "minilm"
 
@@ -41,6 +36,13 @@ def bench_accuracy_command(
     out: Annotated[Path, typer.Option(help="Report and cells; killed, the same command continues in it.")],
     folds: Annotated[int | None, typer.Option(help=f"Number of folds, each tested once. Unset: {FOLDS}.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models, separated by commas.")] = "0,1,2",
+    ablation_seeds: Annotated[
+        int,
+        typer.Option(
+            help="How many of the seeds ablations, distortions by share, HFT, NARRE and HRDR get; they are compared "
+            "with U-BERT of the same seeds."
+        ),
+    ] = 1,
     variants: Annotated[
         str, typer.Option(help="default (U-BERT with its controls, and all baselines), all, or names and commas.")
     ] = "default",
@@ -68,11 +70,23 @@ def bench_accuracy_command(
     """Measure U-BERT, its variants and tuned baselines on the same folds; one report, rewritten after every cell."""
     started = time.monotonic()
     require_choice("split", split, SplitBy)
+    require(ablation_seeds >= 1, "ablation_seeds", ablation_seeds, "use 1 or more of the seeds")
     if split == "time":
         require_unset("a split by time has none: give it with --split folds", folds=folds)
     if recipe is not None:
         require_unset("the recipe takes its place: give one of them", preset=preset)
-    table = load_reviews(reviews)
+    drawn = parse_seeds(seeds)
+    table, words = load_reviews(reviews), load_lexicon(lexicon)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.accuracy.bench import compute_cells, ordered_cells  # noqa: PLC0415
+    from ubert_training.accuracy.cells import Cell, CellStore  # noqa: PLC0415
+    from ubert_training.accuracy.report import conclusions, write_report  # noqa: PLC0415
+    from ubert_training.accuracy.summary import summarise  # noqa: PLC0415
+    from ubert_training.accuracy.variants import choose_contenders  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
+    from ubert_training.finetuning.recipe import Recipe  # noqa: PLC0415
+    from ubert_training.workplace import Workplace  # noqa: PLC0415
+
     base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:
         without = "the recipe has no pre-training: give it with one that has"
@@ -82,12 +96,13 @@ def bench_accuracy_command(
     )
     if corpus is not None:
         chosen = chosen.varied(pretraining={"corpus": corpus})
-    workplace = Workplace(directory=out, lexicon=load_lexicon(lexicon))
+    workplace = Workplace(directory=out, lexicon=words)
     rows = target_rows(table, target or ())
     cells = ordered_cells(
         make_folds(table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, out / "splits"),
-        parse_seeds(seeds),
+        drawn,
         choose_contenders(variants, chosen, workplace),
+        ablation_seeds=ablation_seeds,
     )
     store = CellStore(out / "cells")
     planted = read_truth(truth) if truth is not None else None
@@ -118,12 +133,15 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def read_recipe(path: Path, scale: RatingScale) -> Recipe:
+def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
     """A recipe that `ubert tune` chose, for ratings on this scale: the reviews', whatever it was tuned on.
 
     What a recipe written by hand leaves out of ``config``, ``pretraining`` and ``finetuning`` is the default preset's.
     Raises ``InputError`` or ``ConfigError``.
     """
+    from ubert_training.finetuning.recipe import Recipe  # noqa: PLC0415  # as above
+    from ubert_training.finetuning.recipe_search import TRIAL  # noqa: PLC0415
+
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -133,8 +151,10 @@ def read_recipe(path: Path, scale: RatingScale) -> Recipe:
     return Recipe.from_json(values, Recipe.of_preset(DEFAULT_PRESET, scale)).varied(model={"scale": scale})
 
 
-def read_truth(path: Path) -> PlantedTruth:
+def read_truth(path: Path) -> "PlantedTruth":
     """The reachable errors of a synthetic corpus. Raises ``InputError``."""
+    from ubert_training.accuracy.summary import PlantedTruth  # noqa: PLC0415  # as above
+
     try:
         reachable = json.loads(path.read_text(encoding="utf-8"))["mse"]
         return PlantedTruth(
