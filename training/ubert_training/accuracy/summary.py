@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ubert_training.accuracy.cells import Cell, CellRatings, CellStore, Contender
+from ubert_training.accuracy.cells import Cell, CellStore
 from ubert_training.accuracy.folds import Fold
+from ubert_training.accuracy.pooled_cells import Column, PooledCells
 from ubert_training.accuracy.variants import SHUFFLED, UBERT, is_baseline
 from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history_slices
-
-Column = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,71 +88,14 @@ class AccuracyReport:
         return next((model for model in self.models if model.name == name and model.cells), None)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Pooled:
-    """A model's finished cells, by fold and seed; of each test pair the mean over the seeds counts."""
-
-    contender: Contender
-    cells: Mapping[int, Mapping[int, CellRatings]]
-
-    @property
-    def folds(self) -> set[int]:
-        return set(self.cells)
-
-    @property
-    def ratings(self) -> list[CellRatings]:
-        """Of every cell."""
-        return [ratings for of_fold in self.cells.values() for ratings in of_fold.values()]
-
-    @property
-    def mses(self) -> list[float]:
-        """Of every cell, in stars²."""
-        return [float(ratings.squared_errors.mean()) for ratings in self.ratings]
-
-    def beside(self, other: "_Pooled") -> "_Pooled":
-        """The cells of folds and seeds that ``other`` has as well; what draws nothing stands beside every seed."""
-        common: dict[int, dict[int, CellRatings]] = {}
-        for fold in sorted(self.folds & other.folds):
-            any_seed = not (self.contender.seeded and other.contender.seeded)
-            of_fold = {
-                seed: ratings for seed, ratings in self.cells[fold].items() if any_seed or seed in other.cells[fold]
-            }
-            if of_fold:
-                common[fold] = of_fold
-        return _Pooled(contender=self.contender, cells=common)
-
-    def column(self, folds: Sequence[Fold]) -> Column:
-        """Of all test pairs of these folds, end to end."""
-        return self._mean(folds, lambda cell: cell.squared_errors)
-
-    def covered(self, folds: Sequence[Fold]) -> Column:
-        """Share of the seeds whose interval held the rating."""
-        return self._mean(folds, lambda cell: cell.covered)
-
-    def above_bias_part(self, folds: Sequence[Fold]) -> Column:
-        """Squared errors minus those of the model's own bias part."""
-        return self.column(folds) - self._mean(folds, lambda cell: cell.bias_squared_errors)
-
-    def _mean(self, folds: Sequence[Fold], column_of: Callable[[CellRatings], NDArray[Any] | None]) -> Column:
-        means: list[Column] = []
-        for fold in folds:
-            cells = self.cells[fold.number].values()
-            columns = [column for cell in cells if (column := column_of(cell)) is not None]
-            means.append(np.mean(columns, axis=0))
-        return np.concatenate(means)
-
-
 def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: PlantedTruth | None) -> AccuracyReport:
     """Read what is finished of the planned ``cells``."""
     folds = {cell.fold.number: cell.fold for cell in cells}
     contenders = {cell.contender.name: cell.contender for cell in cells}
-    pooled = {
-        name: _Pooled(contender=contender, cells=_finished(cells, store, name))
-        for name, contender in contenders.items()
-    }
+    pooled = {name: PooledCells.of(contender, cells, store) for name, contender in contenders.items()}
     ubert = pooled.get(UBERT)
     shared = [fold for number, fold in folds.items() if ubert is not None and number in ubert.folds]
-    best = _best_baseline(pooled.values(), shared)
+    best = _best_baseline(pooled.values(), ubert, shared)
     differences = _differences(pooled, folds)
     models = [_model(entry, differences, cells, store, truth) for entry in pooled.values()]
     to_best = differences[best] if best else None
@@ -180,24 +120,19 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
     )
 
 
-def _finished(cells: Sequence[Cell], store: CellStore, name: str) -> dict[int, dict[int, CellRatings]]:
-    finished: dict[int, dict[int, CellRatings]] = {}
-    for cell in cells:
-        if cell.contender.name == name and (ratings := store.load(cell)) is not None:
-            finished.setdefault(cell.fold.number, {})[cell.seed] = ratings
-    return finished
-
-
-def _best_baseline(pooled: Iterable[_Pooled], shared: Sequence[Fold]) -> str | None:
-    """Chosen on the test pairs themselves: of several equals that favours the baselines, never U-BERT."""
-    needed = {fold.number for fold in shared}
-    competing = [entry for entry in pooled if is_baseline(entry.contender) and needed <= entry.folds]
-    if not needed or not competing:
+def _best_baseline(pooled: Iterable[PooledCells], ubert: PooledCells | None, shared: Sequence[Fold]) -> str | None:
+    """Of those that stand beside U-BERT on each of its folds, ``shared``. Chosen on the test pairs themselves: of
+    several equals that favours the baselines, never U-BERT.
+    """
+    if ubert is None or not shared:
         return None
-    return min(competing, key=lambda entry: float(entry.column(shared).mean())).contender.name
+    besides = (entry.beside(ubert) for entry in pooled if is_baseline(entry.contender))
+    competing = [entry for entry in besides if entry.folds == ubert.folds]
+    best = min(competing, key=lambda entry: float(entry.column(shared).mean()), default=None)
+    return best.contender.name if best is not None else None
 
 
-def _differences(pooled: Mapping[str, _Pooled], folds: Mapping[int, Fold]) -> dict[str, Estimate]:
+def _differences(pooled: Mapping[str, PooledCells], folds: Mapping[int, Fold]) -> dict[str, Estimate]:
     """U-BERT's MSE minus each other's, on the folds and seeds that both have; equal folds are resampled at once."""
     ubert = pooled.get(UBERT)
     if ubert is None:
@@ -217,7 +152,7 @@ def _differences(pooled: Mapping[str, _Pooled], folds: Mapping[int, Fold]) -> di
 
 
 def _model(
-    entry: _Pooled,
+    entry: PooledCells,
     differences: Mapping[str, Estimate],
     cells: Sequence[Cell],
     store: CellStore,
@@ -240,7 +175,7 @@ def _model(
     )
 
 
-def _slices(ubert: _Pooled, best: _Pooled, folds: Sequence[Fold]) -> list[Slice]:
+def _slices(ubert: PooledCells, best: PooledCells, folds: Sequence[Fold]) -> list[Slice]:
     sides: Mapping[str, Callable[[Fold], Column]] = {
         "user": lambda fold: fold.user_counts,
         "item": lambda fold: fold.item_counts,
