@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.chromium import browser
 
 PICTURES = Path(__file__).with_name("screenshots")
-WIDE: ViewportSize = {"width": 1200, "height": 1100}
+WIDE: ViewportSize = {"width": 1200, "height": 1120}
 SMALL: ViewportSize = {"width": 390, "height": 844}
 MOST_BYTES = 200_000
 
@@ -37,6 +37,8 @@ def show_pair(page: Page, address: str, user: str, item: str) -> None:
 
 def show_attention(page: Page) -> None:
     page.evaluate("() => document.querySelector('#attention').scrollIntoView()")
+    strongest = page.locator("#heat-map td[style*='--weight: 1.000']").first
+    strongest.hover()  # so that the line below the grid says what it says of a cell
 
 
 def show_ranking(page: Page, address: str, user: str) -> None:

@@ -39,7 +39,7 @@ PATIENCE_MS = 20_000
 """Only ever waited out by a test that fails."""
 FAINTEST = 0.2
 """The least weight that is marked, as the page has it."""
-EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422)")
+EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422|429|502|503)|net::ERR_FAILED")
 """The browser itself reports every answer that is no success; those are what some tests are about."""
 
 
@@ -804,6 +804,348 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page.reload()
         expect(field).to_be_visible()
         page.close()  # before the service: the page asks it every few seconds how it is
+
+
+def test_enter_asks_for_what_was_typed_and_leaves_no_list_over_the_answer(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.get_by_role("combobox", name="User")).to_be_focused()
+    page.keyboard.type("u0")
+    press(page, "Tab")
+    page.keyboard.type("i2")
+    expect(page.get_by_role("listbox", name="Item")).to_be_visible()
+    press(page, "Enter")
+    wait_for_evidence(page)
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    field = page.get_by_role("combobox", name="Item")
+    expect(field).to_have_attribute("aria-expanded", "false")
+
+    found: list[Request] = []
+    page.on("request", lambda request: found.append(request) if "/items?" in request.url else None)
+    field.fill("i3")
+    press(page, "Enter")  # before the search began: it must not begin after all
+    wait_for_evidence(page)
+    page.wait_for_timeout(300)
+    assert found == []
+
+
+def test_a_search_without_a_hit_and_one_that_fails_say_so_below_the_field(open_page: OpenPage) -> None:
+    page = open_page()
+    field = page.get_by_role("combobox", name="User")
+    field.fill("never-heard-of")
+    hint = page.locator("#pair-user .combobox .note:visible")
+    expect(hint).to_have_text("No suggestions; any identifier may be entered")
+    press(page, "Escape")
+    expect(hint).to_have_count(0)
+    expect(field).to_have_value("never-heard-of")
+    page.route("**/users?*", lambda route: route.abort())
+    field.fill("u")
+    expect(hint).to_have_text("No suggestions: The service cannot be reached")
+    press(page, "Tab")
+    expect(hint).to_have_count(0)
+
+
+def test_the_rating_of_a_pair_is_come_back_to_and_never_stands_below_other_names(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    rating = shown_rating(page)
+    expect(page.get_by_role("region", name="Predicted rating")).to_contain_text("u0 on i2")
+    assert page.title().startswith("u0, i2")
+    page.get_by_role("link", name="Status").click()
+    page.get_by_role("link", name="Pair", exact=True).click()
+    wait_for_evidence(page)
+    assert page.url.endswith(PAIR)
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u0")
+    assert shown_rating(page) == rating
+
+    page.evaluate("() => { location.hash = '#/pair?user=u1'; }")
+    expect(page.locator("#pair-answer")).to_be_hidden()
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+    expect(page.get_by_role("combobox", name="Item")).to_be_focused()
+
+
+def test_a_service_that_has_no_pair_to_show_says_so(open_page: OpenPage) -> None:
+    page = open_page(prepare=lambda page: page.route("**/users?*", lambda route: route.fulfill(json={"found": []})))
+    page.get_by_role("button", name="Any pair").click()
+    expect(page.locator("#pair-problem")).to_contain_text("There is no such pair")
+
+
+def hold(held: list[Route]) -> Callable[[Route], None]:
+    """Requests stay unanswered until the test answers what it finds in ``held``."""
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    return keep
+
+
+def test_a_wait_is_visible_until_the_answer_comes(open_page: OpenPage) -> None:
+    held: list[Route] = []
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", hold(held)))
+    waiting = page.locator("#pair > .waiting")
+    expect(waiting).to_be_visible()
+    expect(page.locator("#pair")).to_have_attribute("aria-busy", "true")
+    held[0].continue_()
+    wait_for_evidence(page)
+    expect(waiting).to_be_hidden()
+
+
+def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(open_page: OpenPage) -> None:
+    refusal = {"type": "urn:u-bert:problem:overloaded", "title": "Too much work is waiting", "detail": "as it is"}
+    obstacle = {"check": "store", "found": "refused", "remedy": "Start Redis."}
+    answers: list[dict[str, Any]] = [
+        {"status": 429, "headers": {"Retry-After": "7"}, "body": json.dumps(refusal)},
+        {"status": 503, "body": json.dumps({**refusal, "title": "Not ready", "reasons": [obstacle]})},
+        {"status": 502, "body": "<html><body>nginx</body></html>"},
+    ]
+    page = open_page(prepare=lambda page: page.route("**/predict", lambda route: route.fulfill(**answers.pop(0))))
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    problem = page.locator("#pair-problem")
+    expect(problem).to_contain_text("Too much work is waiting. As it is")
+    expect(problem).to_contain_text("Try again in 7 s.")
+    page.get_by_role("button", name="Predict").click()
+    expect(problem).to_contain_text("store: refused. Start Redis.")
+    expect(problem).not_to_contain_text("Try again")
+    page.get_by_role("button", name="Predict").click()
+    expect(problem).to_contain_text("not the service's own")
+    expect(problem).not_to_contain_text("html")
+
+
+def test_a_review_moves_the_rating_below_the_writers_eyes_without_a_jump_of_the_page(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    height = page.evaluate("() => document.body.scrollHeight")
+    held: list[Route] = []
+    page.route("**/explain", hold(held))
+    before = shown_rating(page)
+    with page.expect_request("**/explain"):
+        store_review(page)
+    expect(page.locator("#rating .moved")).to_be_visible()
+    expect(page.locator("#contributions table")).to_be_visible()
+    assert page.evaluate("() => document.body.scrollHeight") >= height - 100
+    held[0].continue_()
+    scale = page.locator("#written .scale")
+    expect(scale).to_be_in_viewport()
+    expect(scale.locator(".point.before")).to_have_count(1)
+    page.unroute("**/explain")
+    page.evaluate("() => { location.hash = '#/pair?user=u1&item=i3'; }")
+    wait_for_evidence(page)
+    expect(page.locator("#written .moved")).to_have_count(0)  # that was another pair's
+    page.get_by_role("button", name="Delete the review of i2 by console-guest").click()
+    expect(page.locator("#written")).not_to_contain_text("Written from this page")
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    expect(page.locator("#rating .whose")).to_have_text("u0 on i2")
+    assert shown_rating(page) == before
+
+
+def test_a_stored_review_whose_effect_could_not_be_had_is_not_said_to_have_moved_nothing(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=u2&item=i4")
+    wait_for_evidence(page)
+    page.route("**/predict", lambda route: route.fulfill(status=503, body="{}"))
+    store_review(page)
+    expect(page.locator("#written .moved")).to_have_text("Review stored. What the rating is now could not be had.")
+    page.unroute("**/predict")
+    page.get_by_role("button", name="Delete the review").click()
+    expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+
+
+def heat(rows: int, columns: int) -> dict[str, Any]:
+    """An answer with a heat map whose last row and column attend the most."""
+    text = " ".join(f"w{number}" for number in range(max(rows, columns)))
+    spans = [[found.start(), found.end()] for found in re.finditer("[^ ]+", text)]
+    answer = explanation(text=text, token_spans=spans, token_contributions=[0.01] * len(spans))
+    for review, length in zip(answer["reviews"], (rows, columns), strict=True):
+        review.update(token_spans=spans[:length], token_contributions=[0.01] * length)
+    answer["heat_map"] = {
+        "user_review_id": "r",
+        "item_review_id": "s",
+        "user_attention": [[(row + column + 1) / (rows + columns) for column in range(columns)] for row in range(rows)],
+        "item_attention": [[0.1] * rows for _ in range(columns)],
+    }
+    return answer
+
+
+UNCOVERED = """cell => {
+    const { left, top, width, height } = cell.getBoundingClientRect();
+    return document.elementFromPoint(left + width / 2, top + height / 2) === cell;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_cell_with_the_focus_is_never_hidden_by_the_labels_beside_it(open_page: OpenPage, width: int) -> None:
+    page = open_page(viewport={"width": width, "height": 900})
+    with_explanation(page, heat(60, 60))
+    cells = page.get_by_role("gridcell")
+    cells.first.focus()
+    focused = page.locator("[role=gridcell]:focus")
+    for key, at in [("Control+End", -1), ("Home", -60), ("Control+Home", 0), ("End", 59)]:
+        press(page, key)
+        expect(cells.nth(at)).to_be_focused()
+        assert focused.evaluate(UNCOVERED), key
+    press(page, "Control+End")
+    for key in ["ArrowUp"] * 45 + ["ArrowLeft"] * 45:
+        press(page, key)
+        assert focused.evaluate(UNCOVERED), key
+    cells.nth(61).click()  # from now on this is where the tab key leads
+    expect(page.locator("[role=gridcell][tabindex='0']")).to_have_count(1)
+    expect(cells.nth(61)).to_have_attribute("tabindex", "0")
+
+
+def test_the_attention_of_long_passages_is_seen_in_a_narrow_window(open_page: OpenPage) -> None:
+    page = open_page(viewport={"width": 360, "height": 900})
+    answer = heat(2, 2)
+    text = f". {'a passage of a few words ' * 4}. Then comes {'another of as many words ' * 4}"
+    middle = text.index("Then")
+    for review in answer["reviews"]:
+        review.update(text=text, token_spans=[[0, middle], [middle, len(text)]])
+    with_explanation(page, answer)
+    page.locator(".heat").evaluate("place => place.scrollIntoView()")
+    for cell in page.get_by_role("gridcell").all():
+        expect(cell).to_be_in_viewport(ratio=1)
+    first = page.locator(".strongest li").last.inner_text()
+    assert first.startswith("a passage")  # without the full stop of the passage before
+    notes = page.get_by_role("region", name="By u0").locator("article > .note").all_inner_texts()
+    assert notes == [f"Raise the rating: “{text[2 : middle - 2].strip()}”, “{text[middle:].strip()}”."]
+
+
+def test_of_very_long_reviews_the_strongest_attention_is_shown(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, heat(512, 300))
+    expect(page.get_by_role("gridcell")).to_have_count(100 * 100)
+    expect(page.locator("#heat-map")).to_contain_text(
+        "the 100 of 512 rows and 100 of 300 columns where it is strongest"
+    )
+    expect(page.get_by_role("rowheader").last).to_have_text("w511")
+    expect(page.locator(".strongest li").first).to_contain_text("w511")
+
+
+def test_a_text_written_from_right_to_left_and_an_endless_one_are_laid_out_for_reading(open_page: OpenPage) -> None:
+    page = open_page()
+    hebrew, name = "הגיטרה מצוינת!", "משתמש"
+    with_explanation(page, explanation(text=hebrew, token_spans=[[0, 0]] * 6, user=name) | {"user": name})
+    text = page.get_by_role("region", name="By").locator(".text")
+    assert text.evaluate("text => getComputedStyle(text).direction") == "rtl"
+    expect(page.locator("#evidence h3").first).to_have_text(f"By \u2068{name}\u2069")
+
+    other = open_page()
+    with_explanation(other, explanation(text="Tuner good " + "and so on " * 5000))
+    article = other.locator("article").first
+    expect(article.get_by_text("further characters, which were not read")).to_be_visible()
+    box = article.bounding_box()
+    assert box is not None
+    assert box["height"] < 600
+
+
+def test_a_long_ranking_is_shown_by_portions(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u1")
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+    items = ["x" * 250, *(f"n{number}" for number in range(449))]
+    page.get_by_label("Candidates").evaluate("(field, value) => { field.value = value; }", "\n".join(items))
+    page.get_by_label("Show the best").fill("10000")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    rows = page.locator("table.ranked tbody tr")
+    expect(rows).to_have_count(200)
+    expect(page.locator("table.ranked caption")).to_have_text("450 items of 450 for u1, best first")
+    assert page.locator(".scrolled").evaluate("place => place.scrollWidth <= place.clientWidth")
+    more = page.get_by_role("button", name="Show 200 more of 250")
+    more.focus()
+    press(page, "Enter")
+    expect(rows).to_have_count(400)
+    expect(rows.nth(200).get_by_role("link")).to_be_focused()
+    page.get_by_role("button", name="Show 50 more of 50").click()
+    expect(rows).to_have_count(450)
+    assert [row[0] for row in figures(page.locator("table.ranked"))] == [str(rank + 1) for rank in range(450)]
+    expect(page.locator("#ranking-answer > button")).to_be_hidden()
+
+    page.route("**/rank", lambda route: route.fulfill(status=503, body="{}"))
+    page.get_by_role("combobox", name="User").fill("u2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("#ranking-problem")).not_to_be_empty()
+    expect(rows).to_have_count(0)  # those were of another question
+
+
+def test_the_last_of_two_rankings_is_the_one_that_stays(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u1")
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+    page.get_by_label("Candidates").fill("i1")
+    page.evaluate(
+        """() => {
+            const ask = window.fetch;
+            window.signals = [];
+            window.fetch = (address, options) => {
+                if (address === "rank") window.signals.push(options.signal);
+                return ask(address, options);
+            };
+        }"""
+    )
+    held: list[Route] = []
+    page.route("**/rank", hold(held))
+    with page.expect_request("**/rank"):
+        page.get_by_role("button", name="Rank", exact=True).click()
+    page.unroute("**/rank")
+    page.get_by_label("Candidates").fill("i1\ni2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("table.ranked tbody tr")).to_have_count(2)
+    assert page.evaluate("() => window.signals.map((signal) => signal?.aborted)") == [True, False]
+    expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#ranking-problem")).to_be_empty()
+
+
+def test_a_table_is_a_stop_of_the_tab_key_only_where_it_has_to_be_scrolled(open_page: OpenPage) -> None:
+    page = open_page("#/status")
+    expect(page.locator(".facts").first).to_be_visible()
+    expect(page.locator(".scrolled[tabindex]")).to_have_count(0)
+    page.set_viewport_size({"width": 320, "height": 900})
+    scrolled = page.get_by_role("region", name="Requests since the start, by route")
+    expect(scrolled).to_have_attribute("tabindex", "0")
+
+
+def test_a_status_that_follows_keeps_the_focus_the_choice_and_the_scroll(open_page: OpenPage) -> None:
+    page = open_page("#/status", prepare=lambda page: page.clock.install(), viewport={"width": 320, "height": 900})
+    latency = page.get_by_role("region", name="Requests since the start, by route")
+    expect(latency).to_be_visible()
+    page.get_by_label("every 5 seconds").check()
+    choice = page.get_by_label("Distribution of")
+    choice.select_option("/version")
+    choice.evaluate("select => { select.focus(); window.same = select; }")
+    latency.evaluate("place => { place.scrollLeft = 40; }")
+
+    def again() -> None:
+        with page.expect_response("**/metrics"):
+            page.clock.run_for(5_500)
+        expect(page.locator("#status")).not_to_have_attribute("aria-busy", "true")
+
+    again()
+    assert page.evaluate("() => document.activeElement === window.same")
+    expect(choice).to_have_value("/version")
+    assert latency.evaluate("place => place.scrollLeft") == 40
+    latency.focus()
+    again()
+    expect(latency).to_be_focused()
+
+
+def test_figures_of_a_service_that_is_gone_are_said_to_be_old(open_page: OpenPage) -> None:
+    page = open_page("#/status")
+    readiness = page.get_by_role("region", name="Readiness")
+    expect(readiness).to_contain_text("in place")
+    page.route("**/version", lambda route: route.abort())
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator("#status-problem")).to_contain_text("cannot be reached")
+    expect(readiness).to_contain_text("What follows was true at")
+    expect(readiness).not_to_contain_text("in place")
+    expect(page.locator("#announcement")).not_to_have_text("Status refreshed")
+    page.unroute("**/version")
+    page.get_by_role("button", name="Refresh").click()
+    expect(readiness).to_contain_text("in place")
+
+
+def test_what_is_printed_is_the_answer_whole_and_without_forms(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, heat(60, 60))
+    page.emulate_media(media="print")
+    expect(page.get_by_role("navigation")).to_be_hidden()
+    expect(page.locator("#writing-form")).to_be_hidden()
+    expect(page.locator("#rating strong")).to_be_visible()
+    assert page.locator(".heat").evaluate("place => place.scrollHeight <= place.clientHeight")
 
 
 def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: OpenPage) -> None:

@@ -13,8 +13,9 @@ export class Combobox {
     this.onChoose = onChoose;
     const id = `${place.id}-input`;
     this.list = element("ul", { role: "listbox", id: `${id}-list`, "aria-label": label, hidden: true });
+    this.nothing = element("p", { class: "note", hidden: true });
     this.input = element("input", {
-      id, placeholder, type: "text", role: "combobox", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
+      id, placeholder, type: "text", dir: "auto", role: "combobox", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
       "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": this.list.id,
       on: {
         input: () => this.#searchSoon(),
@@ -23,7 +24,7 @@ export class Combobox {
         blur: () => this.#close(),
       },
     });
-    place.replaceChildren(element("label", { for: id }, label), element("div", { class: "combobox" }, this.input, this.list));
+    place.replaceChildren(element("label", { for: id }, label), element("div", { class: "combobox" }, this.input, this.list, this.nothing));
   }
 
   get value() { return this.input.value.trim(); }
@@ -40,8 +41,17 @@ export class Combobox {
     try {
       this.#show(await this.find(this.value, LISTED, this.asking.signal));
     } catch (error) {
-      if (error.name !== "AbortError") this.#close(); // the field still takes any text; predicting will say what is wrong
+      if (error.name === "AbortError") return;
+      this.#close();
+      this.#say(`No suggestions: ${error.title ?? error.message}`); // the field still takes any text
     }
+  }
+
+  #say(text) {
+    if (document.activeElement !== this.input) return;
+    this.nothing.textContent = text;
+    this.nothing.hidden = false;
+    announce(text);
   }
 
   #show(found) {
@@ -49,8 +59,10 @@ export class Combobox {
     this.list.replaceChildren(...found.map((entity, index) => this.#option(entity, index)));
     this.#activate(null);
     this.list.hidden = found.length === 0;
+    this.nothing.hidden = true;
     this.input.setAttribute("aria-expanded", String(found.length > 0));
-    announce(found.length ? `${many(found.length, "suggestion")}, arrow keys to choose` : "No suggestions; any identifier may be entered");
+    if (found.length) announce(`${many(found.length, "suggestion")}, arrow keys to choose`);
+    else this.#say("No suggestions; any identifier may be entered");
   }
 
   #option(entity, index) {
@@ -62,13 +74,14 @@ export class Combobox {
         role: "option", id: `${this.list.id}-${index}`, "aria-selected": "false", "data-id": entity.id,
         on: { mousedown: (event) => { event.preventDefault(); this.#choose(entity.id); } },
       },
-      element("span", { class: "identifier" }, entity.id),
+      element("bdi", { class: "identifier" }, entity.id),
       " ",
       element("span", { class: "note" }, known),
     );
   }
 
   #onKey(event) {
+    if (event.isComposing) return; // the keys belong to the input method
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) {
       event.preventDefault();
@@ -77,7 +90,9 @@ export class Combobox {
     } else if (event.key === "Enter" && this.active) {
       event.preventDefault();
       this.#choose(this.active.dataset.id);
-    } else if (event.key === "Escape" && !this.list.hidden) {
+    } else if (event.key === "Enter") {
+      this.#close(); // what was typed is asked for: no list, nor one still on its way, may cover the answer
+    } else if (event.key === "Escape" && !(this.list.hidden && this.nothing.hidden)) {
       event.preventDefault();
       this.#close();
     }
@@ -109,6 +124,7 @@ export class Combobox {
     this.asking?.abort();
     this.#activate(null);
     this.list.hidden = true;
+    this.nothing.hidden = true;
     this.input.setAttribute("aria-expanded", "false");
   }
 }

@@ -22,14 +22,31 @@ export function announce(text) {
 export function showProblem(place, error) {
   place.replaceChildren();
   if (error === null) return;
-  place.append(element("p", {}, element("strong", {}, `${error.title ?? error.name}. `), error.detail ?? error.message));
+  place.append(element("p", {}, element("strong", {}, `${error.title ?? error.name}. `), sentence(error.detail ?? error.message)));
+  for (const { check, found, remedy } of error.reasons ?? []) place.append(element("p", {}, `${check}: ${found}. `, element("span", { class: "note" }, remedy)));
+  if (error.retryAfter) place.append(element("p", {}, `Try again in ${error.retryAfter} s.`));
   if (error.requestId) place.append(element("p", { class: "note" }, `Request ${error.requestId}`));
 }
 
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+// A table wider than its place can be scrolled by key; one that is not would be but one more stop on the way.
+function markScrolled(place) {
+  const given = place.scrollWidth > place.clientWidth
+    ? { tabindex: "0", role: "region", "aria-label": place.querySelector("caption").textContent }
+    : {};
+  for (const name of ["tabindex", "role", "aria-label"]) {
+    if (name in given) place.setAttribute(name, given[name]);
+    else place.removeAttribute(name);
+  }
+}
+
+const whenResized = new ResizeObserver((entries) => entries.forEach(({ target }) => markScrolled(target)));
+
 export function table({ caption, head, rows, className }) {
-  return element(
+  const place = element(
     "div",
-    { class: "scrolled", tabindex: 0, role: "region", "aria-label": caption },
+    { class: "scrolled" },
     element(
       "table",
       { class: className },
@@ -38,4 +55,18 @@ export function table({ caption, head, rows, className }) {
       element("tbody", {}, ...rows),
     ),
   );
+  whenResized.observe(place);
+  return place;
+}
+
+// What is shown anew stays scrolled where it was, and keeps the focus: it was somebody's place.
+export function renew(place, ...content) {
+  const tables = () => [...place.querySelectorAll(".scrolled")];
+  const before = tables().map((one) => ({ left: one.scrollLeft, focused: one === document.activeElement }));
+  place.replaceChildren(...content);
+  tables().forEach((one, index) => {
+    markScrolled(one);
+    one.scrollLeft = before[index]?.left ?? 0;
+    if (before[index]?.focused) one.focus({ preventScroll: true });
+  });
 }

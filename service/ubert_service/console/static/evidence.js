@@ -1,9 +1,10 @@
 // Both sides' reviews, each with its effect, and its words marked by what they contribute.
 
 import { element } from "./elements.js";
-import { day, many, signed } from "./format.js";
-import { LETTER, words } from "./words.js";
+import { count, day, many, named as nameOf, signed } from "./format.js";
+import { LETTER, quoted, words } from "./words.js";
 
+const REST_SHOWN = 400; // characters beyond what was read; of more there is no end
 const SHOWN = 3; // of each side; the others are one key press away
 const FAINTEST = 0.2; // in weights, see below: less is left unmarked
 const STRONG = 0.6; // from here on a word also carries its sign
@@ -12,7 +13,7 @@ const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
 
 export function evidenceSides({ user, item, reviews }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
-  return [["user", `By ${user}`, "This user has no reviews that could be read."], ["item", `About ${item}`, "This item has no reviews that could be read."]].map(
+  return [["user", `By ${nameOf(user)}`, "This user has no reviews that could be read."], ["item", `About ${nameOf(item)}`, "This item has no reviews that could be read."]].map(
     ([side, title, none]) => {
       const mine = reviews.filter((review) => review.side === side).sort(readFirstThenStrongest);
       return element(
@@ -36,8 +37,8 @@ const theRest = (reviews, strongest) =>
   element("details", {}, element("summary", {}, `${many(reviews.length, "further review")}`), cards(reviews, strongest));
 
 function card(review, strongest) {
-  const about = review.item === null ? "brought along" : `on ${review.item}`;
-  const counterpart = review.side === "user" ? about : `by ${review.user}`;
+  const about = review.item === null ? "brought along" : `on ${nameOf(review.item)}`;
+  const counterpart = review.side === "user" ? about : `by ${nameOf(review.user)}`;
   return element(
     "article",
     { class: "review", "aria-label": `Review ${counterpart}` },
@@ -69,11 +70,20 @@ function body(review, strongest) {
   const unread = wasRead(review) ? [] : [element("p", { class: "note" }, "Its text was not read: it counts by its rating.")];
   if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, "The store keeps no texts.")] : unread;
   const marked = words(review);
-  return [element("p", { class: "text" }, ...markedText(review.text, marked, strongest)), ...summary(marked, strongest), ...unread];
+  const letters = Array.from(review.text); // spans count code points, as Python does; strings here count UTF-16 units
+  const end = (marked.at(-1)?.end ?? 0) + REST_SHOWN;
+  return [
+    element("p", { class: "text", dir: "auto" }, ...markedText(letters.slice(0, end), marked, strongest)),
+    letters.length > end ? unreadRest(letters.slice(end).join("")) : null,
+    ...summary(marked, strongest),
+    ...unread,
+  ];
 }
 
-function markedText(text, marked, strongest) {
-  const letters = Array.from(text); // spans count code points, as Python does; strings here count UTF-16 units
+const unreadRest = (text) =>
+  element("details", {}, element("summary", {}, `${count(text.length)} further characters, which were not read`), element("p", { class: "text", dir: "auto" }, text));
+
+function markedText(letters, marked, strongest) {
   const pieces = [];
   let end = 0;
   for (const word of marked) {
@@ -102,12 +112,14 @@ function markedWord(text, value, strongest) {
   );
 }
 
+const nameOfWord = (text) => (quoted(text) === text ? text.toLowerCase() : quoted(text));
+
 // The same in words, for whoever cannot see the marks.
 function summary(marked, strongest) {
   const strong = marked.filter((word) => LETTER.test(word.text) && weightOf(word.stars, strongest) >= FAINTEST);
   strong.sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars));
   const named = (sign) => {
-    const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => word.text.toLowerCase().replace(PUNCTUATION, ""));
+    const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => nameOfWord(word.text.replace(PUNCTUATION, "")));
     return [...new Set(texts)].slice(0, NAMED_WORDS).join(", ");
   };
   const [raising, lowering] = [named(1), named(-1)];

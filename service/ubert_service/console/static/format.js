@@ -2,7 +2,13 @@
 
 const MINUS = "\u2212";
 const dates = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" });
+const times = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const integers = new Intl.NumberFormat("en-GB");
+
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+// An identifier within a sentence: one written from right to left must not turn what stands around it.
+export const named = (identifier) => (RIGHT_TO_LEFT.test(identifier) ? `\u2068${identifier}\u2069` : identifier);
 
 export const stars = (value) => value.toFixed(2);
 
@@ -15,6 +21,7 @@ export function signed(value, digits = 2) {
 export const count = (number) => integers.format(number);
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 export const day = (unixSeconds) => (unixSeconds ? dates.format(unixSeconds * 1000) : "undated");
+export const timeOfDay = (date) => times.format(date);
 export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}%`;
 
 export function duration(seconds) {

@@ -1,7 +1,8 @@
 // Which view is shown follows from the address, so that a pair or a ranking can be linked to and gone back to.
 
-import { read } from "./address.js";
-import { byId } from "./elements.js";
+import { address, read } from "./address.js";
+import { announce, byId } from "./elements.js";
+import { named } from "./format.js";
 import { PairView } from "./pair.js";
 import { RankingView } from "./ranking.js";
 import { ReadinessLine } from "./readiness.js";
@@ -17,11 +18,14 @@ function show() {
   const name = asked in views ? asked : "pair";
   for (const id of Object.keys(views)) byId(id).hidden = id !== name;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.getAttribute("href") === `#/${name}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.dataset.view === name) {
+      link.setAttribute("aria-current", "page");
+      link.href = address(name, query); // from another view it leads back to what was shown here
+    } else link.removeAttribute("aria-current");
   }
   const title = byId(`${name}-title`);
-  document.title = `${title.textContent} – U-BERT console`;
+  const about = [query.user, query.item].filter(Boolean).map(named).join(", ");
+  document.title = `${about || title.textContent} – U-BERT console`;
   if (shown !== null && shown !== name) {
     views[shown].leave();
     title.focus(); // or a screen reader would stay silent where the old view was
@@ -51,6 +55,7 @@ function onReadinessChange() {
 
 whenKeyNeeded(({ title, detail }) => {
   byId("key-problem").textContent = `${title}: ${detail}`;
+  if (byId("key").hidden) announce(`${title}. A form above the content takes an API key.`);
   byId("key").hidden = false;
 });
 byId("key").addEventListener("submit", (event) => {

@@ -5,7 +5,7 @@ import { Combobox } from "./combobox.js";
 import { contributionTable } from "./contributions.js";
 import { announce, byId, element, showProblem } from "./elements.js";
 import { evidenceSides } from "./evidence.js";
-import { many, signed, stars } from "./format.js";
+import { many, named, signed, stars } from "./format.js";
 import { heatMap } from "./heat_map.js";
 import { OwnTexts } from "./own_texts.js";
 import { grounds, intervalText, ratingScale } from "./rating_scale.js";
@@ -31,10 +31,18 @@ export class PairView {
     this.user.value = user;
     this.item.value = item;
     if (user && item) this.#load(user, item);
-    else this.user.input.focus();
+    else this.#clear();
   }
 
   leave() { this.asking?.abort(); }
+
+  // The rating of one pair must not stand below the names of another.
+  #clear() {
+    this.leave();
+    byId("pair-answer").hidden = true;
+    showProblem(byId("pair-problem"), null);
+    (this.user.value ? this.item : this.user).input.focus();
+  }
 
   #go(user, item) {
     if (!user || !item) {
@@ -51,7 +59,8 @@ export class PairView {
     try {
       const [users, items] = await Promise.all([service.findUsers("", PICKED_FROM), service.findItems("", PICKED_FROM)]);
       const [user, item] = [users, items].map(anyReviewed);
-      if (user && item) this.#go(user.id, item.id);
+      if (!user || !item) throw new service.Problem({ title: "There is no such pair", detail: `None of the first ${PICKED_FROM} users and items has two reviews.` });
+      this.#go(user.id, item.id);
     } catch (error) {
       showProblem(byId("pair-problem"), error);
     }
@@ -66,10 +75,11 @@ export class PairView {
     await this.#ask();
   }
 
+  // The rating before and the prediction after, or null if there was none to be had.
   async #reload() {
-    this.before = this.rating;
-    await this.#ask();
-    return { before: this.before, after: this.rating };
+    const before = (this.before = this.rating);
+    const after = await this.#ask();
+    return after && { before, after };
   }
 
   async #ask() {
@@ -79,33 +89,43 @@ export class PairView {
     const texts = this.texts.given;
     showProblem(byId("pair-problem"), null);
     byId("pair").setAttribute("aria-busy", "true");
+    let prediction = null;
     try {
-      this.#showRating(await service.predict(user, item, texts, asking.signal));
+      prediction = await service.predict(user, item, texts, asking.signal);
+      this.#showRating(prediction);
       this.#showEvidence(await service.explain(user, item, texts, asking.signal));
     } catch (error) {
-      if (error.name === "AbortError") return;
+      if (error.name === "AbortError") return null;
       showProblem(byId("pair-problem"), error);
-      byId("evidence-note").textContent = "None could be had.";
+      this.#hideEvidence("None could be had.");
     } finally {
       if (asking === this.asking) byId("pair").removeAttribute("aria-busy");
     }
+    return prediction;
   }
 
   #showRating(prediction) {
     this.rating = prediction.rating;
     byId("pair-answer").hidden = false;
     const moved = this.before === null ? 0 : prediction.rating - this.before;
+    const { user, item } = this.pair;
     byId("rating-body").replaceChildren(
+      element("p", { class: "note whose" }, `${named(user)} on ${named(item)}`),
       element("p", { class: "number" }, element("strong", {}, stars(prediction.rating)), " ", element("span", { class: "note" }, "stars"),
         this.before === null ? null : element("span", { class: "moved" }, `${signed(moved, 3)} since ${stars(this.before)}`)),
       ratingScale(prediction, { before: this.before }),
       element("p", {}, intervalText(prediction)),
       element("p", { class: "note" }, grounds(prediction)),
     );
-    for (const id of ["contributions", "evidence"]) byId(id).replaceChildren();
-    byId("evidence-note").textContent = "Reading…";
-    byId("attention").hidden = true;
+    // After a review was written the old evidence stays until the new has come: the page would jump under its writer.
+    if (this.before === null) this.#hideEvidence("Reading…");
     announce(`${stars(prediction.rating)} stars. ${intervalText(prediction)}`);
+  }
+
+  #hideEvidence(note) {
+    for (const id of ["contributions", "evidence"]) byId(id).replaceChildren();
+    byId("evidence-note").textContent = note;
+    byId("attention").hidden = true;
   }
 
   #showEvidence(answer) {

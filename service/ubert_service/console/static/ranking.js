@@ -3,14 +3,16 @@
 import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
 import { announce, byId, element, showProblem, table } from "./elements.js";
-import { count, many, stars } from "./format.js";
+import { count, many, named, stars } from "./format.js";
 import { ratingScale } from "./rating_scale.js";
 import * as service from "./service.js";
 
 const FILLED = 50;
+const SHOWN = 200; // rows at a time: the most that can be ranked would keep a browser busy for seconds
 
 export class RankingView {
   constructor() {
+    this.running = 0;
     this.user = new Combobox(byId("ranking-user"), { label: "User", find: service.findUsers });
     this.adding = new Combobox(byId("ranking-add"), {
       label: "Add an item",
@@ -37,7 +39,7 @@ export class RankingView {
     this.#attempt(() => this.#findSets());
   }
 
-  leave() {}
+  leave() { this.asking?.abort(); }
 
   async #findSets() {
     const chosen = byId("ranking-set").value;
@@ -65,13 +67,15 @@ export class RankingView {
 
   async #attempt(work) {
     showProblem(byId("ranking-problem"), null);
+    this.running += 1;
     byId("ranking").setAttribute("aria-busy", "true");
     try {
       await work();
     } catch (error) {
-      showProblem(byId("ranking-problem"), error);
+      if (error.name !== "AbortError") showProblem(byId("ranking-problem"), error);
     } finally {
-      byId("ranking").removeAttribute("aria-busy");
+      this.running -= 1;
+      if (!this.running) byId("ranking").removeAttribute("aria-busy");
     }
   }
 
@@ -83,34 +87,56 @@ export class RankingView {
       throw new service.Problem({ title: "One more is needed", detail: "Choose a user, and one candidate or more." });
     }
     const least = byId("ranking-least").value;
-    this.#show(await service.rank({
-      user,
-      ...(set ? { candidate_set: set } : { candidates }),
-      top_k: Number(byId("ranking-top").value) || undefined,
-      min_rating: least === "" ? undefined : Number(least),
-      exclude_rated: byId("ranking-unrated").checked,
-    }));
+    this.asking?.abort();
+    const asking = (this.asking = new AbortController());
+    try {
+      this.#show(await service.rank({
+        user,
+        ...(set ? { candidate_set: set } : { candidates }),
+        top_k: Number(byId("ranking-top").value) || undefined,
+        min_rating: least === "" ? undefined : Number(least),
+        exclude_rated: byId("ranking-unrated").checked,
+      }, asking.signal));
+    } catch (error) {
+      if (error.name !== "AbortError") byId("ranking-answer").replaceChildren(); // or it would pass for the answer to this question
+      throw error;
+    }
   }
 
   #show({ user, items, candidates }) {
     if (!items.length) {
       const nothing = candidates
-        ? `None of ${many(candidates, "candidate")} is rated so high for ${user}.`
-        : `No candidate is left: ${user} has reviewed them all.`;
+        ? `None of ${many(candidates, "candidate")} is rated so high for ${named(user)}.`
+        : `No candidate is left: ${named(user)} has reviewed them all.`;
       byId("ranking-answer").replaceChildren(element("p", {}, nothing));
       announce(nothing);
       return;
     }
-    byId("ranking-answer").replaceChildren(
-      table({
-        caption: `${many(items.length, "item")} of ${count(candidates)} for ${user}, best first`,
-        className: "ranked",
-        head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Basis" }],
-        rows: items.map((item, index) => row(item, index)),
-      }),
-    );
-    announce(`${many(items.length, "item")} ranked; the best is ${items[0].item} with ${stars(items[0].rating)} stars`);
+    const ranked = table({
+      caption: `${many(items.length, "item")} of ${count(candidates)} for ${named(user)}, best first`,
+      className: "ranked",
+      head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Basis" }],
+      rows: [],
+    });
+    byId("ranking-answer").replaceChildren(ranked, moreRows(ranked.querySelector("tbody"), items));
+    announce(`${many(items.length, "item")} ranked; the best is ${named(items[0].item)} with ${stars(items[0].rating)} stars`);
   }
+}
+
+// Fills the table by portions; the button for the next is nowhere once all are shown.
+function moreRows(body, items) {
+  const button = element("button", { type: "button", on: { click: () => add() } });
+  const add = () => {
+    const shown = body.rows.length;
+    const next = items.slice(shown, shown + SHOWN);
+    body.append(...next.map((item, index) => row(item, shown + index)));
+    const left = items.length - body.rows.length;
+    button.textContent = `Show ${count(Math.min(left, SHOWN))} more of ${count(left)}`;
+    button.hidden = left === 0;
+    if (shown) body.rows[shown].querySelector("a").focus(); // where reading goes on
+  };
+  add();
+  return button;
 }
 
 // The link covers its row, so a click anywhere in the row follows it.
@@ -119,7 +145,7 @@ const row = (prediction, index) =>
     "tr",
     {},
     element("td", { class: "figure" }, String(index + 1)),
-    element("th", { scope: "row" }, element("a", { class: "covers-row", href: address("pair", { user: prediction.user, item: prediction.item }) }, prediction.item)),
+    element("th", { scope: "row" }, element("a", { class: "covers-row", href: address("pair", { user: prediction.user, item: prediction.item }) }, element("bdi", {}, prediction.item))),
     element("td", { class: "figure" }, stars(prediction.rating)),
     element("td", {}, ratingScale(prediction, { small: true })),
     element("td", { class: "figure" }, `${prediction.user_reviews} + ${prediction.item_reviews}`),

@@ -1,9 +1,9 @@
 // Asks the service that this page came from; an answer that is no success becomes a Problem (RFC 9457).
 
 export class Problem extends Error {
-  constructor({ type, title, status, detail, request_id: requestId, reasons }) {
+  constructor({ type, title, status, detail, request_id: requestId, reasons, retryAfter }) {
     super(detail);
-    Object.assign(this, { name: "Problem", type, title, status, detail, requestId, reasons: reasons ?? [] });
+    Object.assign(this, { name: "Problem", type, title, status, detail, requestId, retryAfter, reasons: reasons ?? [] });
   }
 }
 
@@ -35,8 +35,13 @@ async function answer(method, path, { query = {}, body, signal, readVersion } = 
     throw new Problem({ title: "The service cannot be reached", status: 0, detail: "Is it still running?" });
   }
   if (response.ok) return response;
-  const text = await response.text();
-  const problem = new Problem({ title: response.statusText, status: response.status, detail: text, ...parsed(text) });
+  const problem = new Problem({
+    title: response.statusText || `Status ${response.status}`,
+    status: response.status,
+    detail: "This answer is not the service's own; something between it and this page gave it.",
+    ...parsed(await response.text()),
+    retryAfter: Number(response.headers.get("Retry-After")) || undefined,
+  });
   if (problem.status === 401 || problem.status === 403) onKeyNeeded(problem); // none, or one that does not allow this
   throw problem;
 }

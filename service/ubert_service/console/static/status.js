@@ -1,22 +1,24 @@
 // What runs, how accurate it is, and how it has been doing since it started.
 
-import { announce, byId, element, showProblem, table } from "./elements.js";
-import { atMost, histograms, samples } from "./exposition.js";
-import { count, duration, megabytes, percent } from "./format.js";
-import { degraded, ready } from "./readiness.js";
+import { countRow, summaryTable } from "./distributions.js";
+import { announce, byId, element, renew, showProblem, table } from "./elements.js";
+import { histograms, samples } from "./exposition.js";
+import { count, duration, megabytes, timeOfDay } from "./format.js";
+import { Latency } from "./latency.js";
+import { degraded, notReady, ready } from "./readiness.js";
 import * as service from "./service.js";
 
 const FOLLOW_MS = 5000;
-const OWN_FILES = /^\/(console\/.*)?$/;
-const FIRST_SHOWN = "/predict";
+const SECTIONS = ["Readiness", "Bundle", "Accuracy on the test part", "Latency by route", "State store", "Predictions", "Resident memory"];
 
 export class StatusView {
   constructor() {
     byId("status-refresh").addEventListener("click", async () => {
-      await this.#show();
-      announce("Status refreshed");
+      if (await this.#show()) announce("Status refreshed");
     });
     byId("status-follow").addEventListener("change", (event) => this.#follow(event.target.checked));
+    this.latency = new Latency();
+    this.places = SECTIONS.map(() => element("div"));
   }
 
   enter() { this.#show(); }
@@ -28,44 +30,44 @@ export class StatusView {
 
   #follow(on) {
     clearInterval(this.timer);
-    if (on) this.timer = setInterval(() => this.#show(), FOLLOW_MS);
+    if (on) this.timer = setInterval(() => { if (!this.asking && !document.hidden) this.#show(); }, FOLLOW_MS);
   }
 
+  // Whether the figures are those of now.
   async #show() {
+    const asking = (this.asking = {}); // an answer that another question has overtaken is not shown
+    byId("status").setAttribute("aria-busy", "true");
     try {
-      const [state, version, about, text] = await Promise.all([readiness(), service.version(), service.about(), service.metrics()]);
-      const measured = samples(text);
-      showProblem(byId("status-problem"), null);
-      byId("status-body").replaceChildren(
-        section("Readiness", state),
-        section("Bundle", bundle(version, about)),
-        section("Accuracy on the test part", accuracy(about.accuracy)),
-        section("Latency by route", this.#latency(measured)),
-        section("State store", store(measured)),
-        section("Predictions", predictions(measured)),
-        section("Resident memory", residents(measured)),
-      );
+      const answers = await Promise.all([readiness(), service.version(), service.about(), service.metrics()]);
+      if (asking !== this.asking) return false;
+      this.#fill(...answers);
+      return true;
     } catch (error) {
-      showProblem(byId("status-problem"), error);
+      if (asking === this.asking) this.#fail(error);
+      return false;
+    } finally {
+      if (asking === this.asking) {
+        this.asking = null;
+        byId("status").removeAttribute("aria-busy");
+      }
     }
   }
 
-  #latency(measured) {
-    const routes = histograms(measured, "ubert_request_seconds", "route").filter(({ key }) => !OWN_FILES.test(key));
-    routes.sort((one, other) => other.count - one.count);
-    if (!routes.length) return element("p", { class: "note" }, "No request so far.");
-    const measuredRoutes = routes.map((route) => route.key);
-    this.route = [this.route, FIRST_SHOWN, measuredRoutes[0]].find((route) => measuredRoutes.includes(route));
-    const chart = element("div");
-    const draw = () => chart.replaceChildren(buckets(routes.find((route) => route.key === this.route)));
-    const choice = element(
-      "select",
-      { id: "status-route", on: { change: (event) => { this.route = event.target.value; draw(); } } },
-      ...routes.map((route) => element("option", { value: route.key, selected: route.key === this.route }, route.key)),
-    );
-    draw();
-    return element("div", {}, summaryTable("Requests since the start, by route", "Route", routes),
-      element("p", { class: "toolbar" }, element("label", { for: choice.id }, "Distribution of"), choice), chart);
+  #fill(state, version, about, text) {
+    const measured = samples(text);
+    showProblem(byId("status-problem"), null);
+    this.latency.show(measured);
+    const contents = [state, bundle(version, about), accuracy(about.accuracy), this.latency.place, store(measured), predictions(measured), residents(measured)];
+    contents.forEach((content, index) => { if (content !== this.places[index].firstChild) renew(this.places[index], content); });
+    this.answered = new Date();
+    const body = byId("status-body");
+    if (!body.firstChild) body.append(...SECTIONS.map((title, index) => section(title, this.places[index])));
+  }
+
+  // The figures stay, for they may be what somebody is looking at; that they are old is said where it matters.
+  #fail(error) {
+    showProblem(byId("status-problem"), error);
+    if (this.answered) renew(this.places[0], element("p", {}, ...notReady(`Not known. What follows was true at ${timeOfDay(this.answered)}.`)));
   }
 }
 
@@ -150,30 +152,3 @@ function residents(measured) {
 }
 
 const sum = (measured) => measured.reduce((total, sample) => total + sample.value, 0);
-
-const summaryTable = (caption, first, measured) =>
-  table({
-    caption,
-    head: [{ text: first }, ...["Count", "Mean", "Half within", "99% within"].map((text) => ({ text, class: "figure" }))],
-    rows: measured.map((one) =>
-      element("tr", {}, element("th", { scope: "row" }, one.key),
-        ...[count(one.count), duration(one.sum / one.count), duration(atMost(one, 0.5)), duration(atMost(one, 0.99))].map((text) => element("td", { class: "figure" }, text)))),
-  });
-
-function buckets(histogram) {
-  const last = histogram.buckets.findLastIndex((bucket) => bucket.count > 0);
-  const first = histogram.buckets.findIndex((bucket) => bucket.count > 0);
-  const shown = histogram.buckets.slice(Math.max(first - 1, 0), last + 2);
-  const most = Math.max(...shown.map((bucket) => bucket.count));
-  return table({
-    caption: `How long ${histogram.key} took`,
-    className: "bars",
-    head: [{ text: "Up to" }, { text: "Share", class: "bar-head" }, { text: "Requests", class: "figure" }],
-    rows: shown.map((bucket) => countRow(duration(bucket.upTo), bucket.count, most)),
-  });
-}
-
-const countRow = (title, value, most) =>
-  element("tr", {}, element("th", { scope: "row" }, title),
-    element("td", {}, element("div", { class: "counted", "aria-hidden": "true" }, element("div", { class: "bar raises", vars: { "--size": percent(value / most, 2) } }))),
-    element("td", { class: "figure" }, count(value)));

@@ -19,6 +19,9 @@ export function words({ text, token_spans: spans, token_contributions: contribut
   return found;
 }
 
+// Where states are pooled, a mark or a label covers several words: quoted, or nobody could tell where one ends.
+export const quoted = (text) => (/\s/.test(text) ? `“${text}”` : text);
+
 // One label for each row of a review's states, the two that stand for no text included.
 export function tokenLabels({ text, token_spans: spans }, rows) {
   if (text === null || !spans) return Array.from({ length: rows }, (_, index) => `token ${index + 1}`);

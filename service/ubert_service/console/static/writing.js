@@ -2,17 +2,19 @@
 
 import { Combobox } from "./combobox.js";
 import { announce, byId, element, showProblem } from "./elements.js";
-import { signed, stars } from "./format.js";
+import { named, signed, stars } from "./format.js";
+import { ratingScale } from "./rating_scale.js";
 import * as service from "./service.js";
 import { starChoices, whenScaleChanges } from "./star_scale.js";
 
 const GUEST = "console-guest";
 
 export class Writing {
-  // `rateAgain` loads the pair anew and gives its rating before and after.
+  // `rateAgain` loads the pair anew and gives its rating before and the prediction after, or null.
   constructor(rateAgain) {
     this.rateAgain = rateAgain;
     this.written = [];
+    this.moved = [];
     this.#offerStars();
     whenScaleChanges(() => this.#offerStars());
     byId("writing-form").addEventListener("submit", (event) => {
@@ -24,10 +26,11 @@ export class Writing {
 
   begin(pair) {
     this.pair = pair;
-    byId("writing-item-label").textContent = `Someone else reviews ${pair.item}`;
-    byId("writing-user-label").textContent = `${pair.user} reviews another item`;
+    byId("writing-item-label").textContent = `Someone else reviews ${named(pair.item)}`;
+    byId("writing-user-label").textContent = `${named(pair.user)} reviews another item`;
     this.#askForOther();
     showProblem(byId("writing-problem"), null);
+    this.moved = []; // the rating of another pair
     this.#list();
   }
 
@@ -83,12 +86,12 @@ export class Writing {
   async #attempt(button, change) {
     showProblem(byId("writing-problem"), null);
     if (button) button.disabled = true;
+    const { pair } = this;
     try {
       const done = await change();
-      const { before, after } = await this.rateAgain();
-      this.moved = `Review ${done}: ${stars(before)} → ${stars(after)} stars (${signed(after - before, 3)}).`;
+      if (pair === this.pair) this.#tell(done, await this.rateAgain());
       this.#list();
-      announce(this.moved);
+      byId("written").scrollIntoView({ block: "nearest" });
     } catch (error) {
       showProblem(byId("writing-problem"), error);
     } finally {
@@ -96,16 +99,24 @@ export class Writing {
     }
   }
 
+  #tell(done, rated) {
+    const text = rated === null
+      ? `Review ${done}. What the rating is now could not be had.`
+      : `Review ${done}: ${stars(rated.before)} → ${stars(rated.after.rating)} stars (${signed(rated.after.rating - rated.before, 3)}).`;
+    this.moved = [element("p", { class: "moved" }, text), rated && ratingScale(rated.after, { before: rated.before })];
+    announce(text);
+  }
+
   #list() {
     const rows = this.written.map((review) =>
       element(
         "li",
         {},
-        `★ ${review.rating} by ${review.user} on ${review.item}, ${review.tokens} tokens `,
+        `★ ${review.rating} by ${named(review.user)} on ${named(review.item)}, ${review.tokens} tokens `,
         element("button", { type: "button", on: { click: () => this.#remove(review) } }, "Delete", element("span", { class: "unseen" }, ` the review of ${review.item} by ${review.user}`)),
       ));
     byId("written").replaceChildren(
-      ...(this.moved ? [element("p", { class: "moved" }, this.moved)] : []),
+      ...this.moved.filter(Boolean),
       ...(rows.length ? [element("h3", {}, "Written from this page"), element("ul", { class: "written" }, ...rows)] : []),
     );
   }
