@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from ubert_model.errors import ConfigError
+from ubert_model.rows import pooled_rows
 
 RatingBase = Literal["none", "leave_one_out_bias"]
 IdEmbeddings = Literal["none", "shrunk", "free"]
@@ -120,8 +121,8 @@ class ModelConfig:
 
     @property
     def rows_a_review(self) -> int:
-        """Rows of states of the longest review: [CLS] has one, of the other tokens neighbours share one."""
-        return 1 + math.ceil((self.max_length - 1) / self.tokens_a_row)
+        """Rows of states of the longest review."""
+        return pooled_rows(self.max_length, self.tokens_a_row)
 
     @property
     def above_bias(self) -> bool:

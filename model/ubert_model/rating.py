@@ -87,5 +87,5 @@ def stored_rating(rating: float, scale: RatingScale) -> float:
     it comes from. Raises ``InputError`` for one outside the scale.
     """
     if not scale.lowest <= rating <= scale.highest:
-        raise InputError(f"rating {rating:g} is outside the scale {scale} of the bundle")
+        raise InputError(f"rating {rating!r} is outside the scale {scale} of the bundle")
     return float(np.float32(rating))

@@ -7,7 +7,8 @@ import hashlib
 import hmac
 import secrets
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
@@ -54,26 +55,28 @@ class ApiKey(BaseModel):
 _KeyTable = TypeAdapter(dict[Annotated[str, Field(pattern=_NAME_PATTERN)], ApiKey])
 
 
+@dataclass(frozen=True)
 class ApiKeys:
-    """The keys of one service, by name."""
+    """The keys of one service."""
 
-    def __init__(self, keys: dict[str, ApiKey]) -> None:
-        if not keys:
-            raise ConfigError("no API key is given, so nobody could call the service; make one with `ubert-serve-key`")
-        self._keys = keys
+    by_name: Mapping[str, ApiKey]
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The tables of a TOML file as :func:`new_key` writes them. Raises ``ConfigError``, which shows no hash."""
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls(_KeyTable.validate_python(tables))
+            tables = _KeyTable.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise ConfigError(f"API keys {path}: {where}: {first['msg']}; `ubert-serve-key` writes them") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"API keys {path}: {error}") from error
+        if not tables:
+            raise ConfigError(
+                f"API keys {path}: it holds none, so nobody could call the service; make one with `ubert-serve-key`"
+            )
+        return cls(tables)
 
     def authorise(self, authorization: str | None, needed: AccessScope) -> str:
         """The name of the key in an ``Authorization`` header.
@@ -85,10 +88,10 @@ class ApiKeys:
             raise UnauthenticatedError("send an API key in the header Authorization: Bearer KEY")
         digest = _digest(presented.strip())
         # All are compared, each in constant time: how long it takes tells nothing about any of them.
-        found = [name for name, key in self._keys.items() if hmac.compare_digest(key.sha256, digest)]
+        found = [name for name, key in self.by_name.items() if hmac.compare_digest(key.sha256, digest)]
         if not found:
             raise UnauthenticatedError("the API key is not known; ask whoever runs this service for one")
-        if not self._keys[found[0]].allows(needed):
+        if not self.by_name[found[0]].allows(needed):
             raise ForbiddenError(f"the API key {found[0]!r} lacks the scope {needed!r}")
         return found[0]
 

@@ -13,9 +13,9 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
 
 from ubert_service import problems
-from ubert_service.access import ApiKeys
 from ubert_service.context import ServiceContext
 from ubert_service.gate import KeyGate, QueueGate
+from ubert_service.key_file import KeyFile
 from ubert_service.middleware import BodyLimit, RequestFrame
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing, Untraced
@@ -55,7 +55,7 @@ def create_app(
     metrics = PrometheusMetrics()
     observed = served.reporting_to(metrics)
     bundles = Bundles(observed, None if shadow is None else shadow.reporting_to(metrics))
-    keys = None if settings.api_keys is None else ApiKeys.read(settings.api_keys)
+    keys = None if settings.api_keys is None else KeyFile(settings.api_keys, metrics)
     stopping = asyncio.Event()
 
     @asynccontextmanager
@@ -80,6 +80,8 @@ def create_app(
         )
         loaded = bundles.roles.loaded
         with ExitStack() as keeping:
+            if keys is not None:
+                keeping.enter_context(keys)
             keeping.enter_context(NamespaceHolder(observed.store, [bundle.namespace.version for bundle in loaded]))
             for bundle in loaded:
                 keeping.enter_context(bundle.keeper)
@@ -121,6 +123,8 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,
         redoc_url=None,
+        # A redirect would name the host and scheme of the last hop, so send a key behind a TLS proxy out in the clear.
+        redirect_slashes=False,
     )
     for routes in (predict, rank, explain, reviews, candidate_sets, directory, entities, about, health, admin, console):
         app.include_router(routes.router)

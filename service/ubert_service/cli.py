@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ubert_model.errors import ConfigError
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import StateStore, open_existing_store
 from ubert_service.app import create_app
 from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, run_command
 from ubert_service.observability.logs import configure_logs
@@ -77,8 +77,8 @@ def run(
         Path | None,
         typer.Option(
             envvar="UBERT_API_KEYS",
-            help="TOML file that `ubert-serve-key` has written to. It is read at the start only: a key is revoked by "
-            "removing its table and restarting.",
+            help="TOML file that `ubert-serve-key` has written to. It is read anew when it changes: to remove a key's "
+            "table revokes the key.",
         ),
     ] = None,
     resident_bytes: Annotated[
@@ -161,7 +161,7 @@ def run(
         traces=traces,
     )
     configure_logs(settings)
-    with closing(open_store(settings.store)) as opened, opened_tracing(settings) as tracing:
+    with closing(open_existing_store(settings.store)) as opened, opened_tracing(settings) as tracing:
         live = ServedBundle.load(settings, opened)
         serve(create_app(settings, live, tracing, shadow=_load_shadow(settings, opened)), settings)
 

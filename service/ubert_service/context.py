@@ -116,7 +116,15 @@ class RequestContext:
 
         Raises what the call does, ``OverloadedError``, ``DeadlineError`` and ``CallerGoneError``.
         """
-        return await self._answer(Alone(call), None, tokens)
+        return await self._answer(Alone(lambda _: call()), None, tokens)
+
+    async def ask_store(self, call: Callable[[], T], *, tokens: int = 0) -> T:
+        """As :meth:`work`, of a call that nothing but the store can answer: refused at once while that is away.
+
+        Raises ``NotResidentError`` as well.
+        """
+        self.served.residents.require_store()
+        return await self.work(call, tokens=tokens)
 
     async def predict(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order, made in one batch with those of other callers.
@@ -160,16 +168,15 @@ class RequestContext:
         return predictions
 
     async def explain(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Explanation]:
-        """Why each pair is rated as it is, in order, all in one thread.
+        """Why each pair is rated as it is, in order, all in one thread, which stops when nobody waits any more.
 
         Raises as :meth:`Explainer.explain` and :meth:`work` do.
         """
         served, config = self.served, self.served.bundle.manifest.config
         ratings = 1 + 2 * (config.max_reviews + LISTED_UNREAD)
         tokens = ratings * sum(most_tokens([pair], config.max_tokens) for pair in pairs)
-        explanations = await self.work(
-            lambda: [served.explainer.explain(pair, reading) for pair in pairs], tokens=tokens
-        )
+        explaining = Alone(lambda wanted: [served.explainer.explain(pair, reading, wanted) for pair in pairs])
+        explanations = await self._answer(explaining, None, tokens)
         for explanation in explanations:
             prediction = explanation.prediction
             self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)

@@ -55,6 +55,10 @@ class DeadlineError(UbertError):
     """The time that a request was given has passed before there was an answer."""
 
 
+class WithdrawnError(UbertError):
+    """Nobody waits for this work any more, so the rest of it is left undone; nobody is there to be told, either."""
+
+
 class CallerGoneError(UbertError):
     """The caller has closed the connection before there was an answer, so nobody reads it."""
 

@@ -9,9 +9,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ubert_model.errors import UbertError
-from ubert_service.access import ApiKeys, needed_scope
+from ubert_service.access import needed_scope
 from ubert_service.context import ServiceContext
 from ubert_service.errors import OverloadedError
+from ubert_service.key_file import KeyFile
 from ubert_service.middleware import UNMATCHED, request_id_of
 from ubert_service.observability.telemetry import Telemetry
 from ubert_service.problems import OVERLOADED, PreparedProblem, error_response
@@ -65,7 +66,7 @@ class QueueGate:
 class KeyGate:
     """Refuses whoever may not ask (401, 403). Addresses that are open to all always pass."""
 
-    def __init__(self, app: ASGIApp, keys: ApiKeys) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
         self._app = app
         self._keys = keys
 

@@ -19,6 +19,7 @@ REQUEST_ID = "X-Request-ID"
 UNMATCHED = "unmatched"
 """What stands for the route of a request that no route has answered."""
 _REQUEST_ID = REQUEST_ID.lower().encode()
+_PLAIN = "identity"
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _log = logging.getLogger("ubert_service.requests")
@@ -96,8 +97,8 @@ class RequestFrame:
 
 
 class BodyLimit:
-    """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come; and one
-    that takes longer than ``seconds`` to arrive.
+    """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come; one
+    that takes longer than ``seconds`` to arrive; and one that is compressed, which could be of any size.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
@@ -109,7 +110,8 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        announced, coding = headers.get("content-length", ""), headers.get("content-encoding", _PLAIN).strip().lower()
         read = 0
         complete = False
 
@@ -118,6 +120,10 @@ class BodyLimit:
             if complete:
                 return await receive()  # the end of the connection, whenever that comes
             # Raised where a route reads the body, so that the handler of all HTTP errors answers.
+            if coding != _PLAIN:
+                raise HTTPException(
+                    415, f"content encoding {coding!r}; send the body as it is", headers={"Accept-Encoding": _PLAIN}
+                )
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise HTTPException(413, f"the body has {announced} bytes, at most {self._max_bytes} are read")
             message = await self._in_time(receive, scope["state"]["arrived"])

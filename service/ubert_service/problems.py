@@ -38,6 +38,8 @@ RETRY_AFTER = "Retry-After"
 _RETRY_AFTER_S = "1"
 """Where nothing tells when it may have passed."""
 _LISTED_ERRORS = 20
+_OURS = "Value error, "
+"""How pydantic begins the message of a check that it was given."""
 
 _log = logging.getLogger(__name__)
 
@@ -245,10 +247,12 @@ def kind_of(error: errors.UbertError) -> ProblemType:
 def error_response(error: errors.UbertError, scope: Scope) -> Response:
     """The problem that an error is answered with, and its line in the log."""
     kind = kind_of(error)
+    # What a caller got wrong is said in the caller's own words, identifiers among them: for the answer, not for a log.
+    detail = "see the answer" if isinstance(error, errors.InputError) else str(error)
     _log.log(
         _level(kind),
         "%(problem)s: %(detail)s request_id=%(request_id)s",
-        {"problem": kind.name, "detail": str(error), "request_id": scope["state"]["request_id"]},
+        {"problem": kind.name, "detail": detail, "request_id": scope["state"]["request_id"]},
         exc_info=error if kind.status == 500 else None,
     )
     return problem_response(kind, str(error), scope, headers=_headers(error))
@@ -279,8 +283,10 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
         return problem_response(MALFORMED_BODY, f"{reason} at character {position}", request.scope)
-    fields = [InvalidField(pointer=_pointer(one["loc"]), message=one["msg"]) for one in found[:_LISTED_ERRORS]]
-    detail = f"{len(found)} error(s), the first at {fields[0].pointer or 'the body'}: {fields[0].message}"
+    # Each once: a header that several dependencies read is found wrong by each of them.
+    places = list(dict.fromkeys((_pointer(one["loc"]), one["msg"].removeprefix(_OURS)) for one in found))
+    fields = [InvalidField(pointer=pointer, message=message) for pointer, message in places[:_LISTED_ERRORS]]
+    detail = f"{len(places)} error(s), the first at {fields[0].pointer or 'the body'}: {fields[0].message}"
     return problem_response(INVALID_REQUEST, detail, request.scope, errors=fields)
 
 
@@ -289,8 +295,18 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     kind = _OF_STATUS.get(error.status_code) or ProblemType(
         name=f"http-{error.status_code}", status=error.status_code, title=http.HTTPStatus(error.status_code).phrase
     )
-    detail = f"{request.method} {request.url.path}: {error.detail}"
+    told = _why_unreadable(error.__cause__) if kind is MALFORMED_BODY else error.detail
+    detail = f"{request.method} {request.url.path}: {told}"
     return problem_response(kind, detail, request.scope, headers=error.headers)
+
+
+def _why_unreadable(cause: BaseException | None) -> str:
+    """The framework tells it apart only where a character is not JSON, which is answered elsewhere."""
+    if isinstance(cause, UnicodeDecodeError):
+        return f"the body is no {cause.encoding} at byte {cause.start}; send UTF-8"
+    if isinstance(cause, RecursionError):
+        return "the body is nested too deeply"
+    return "a number in the body has too many digits" if isinstance(cause, ValueError) else "the body cannot be read"
 
 
 def _pointer(location: Sequence[str | int]) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from ubert_service.context import ServiceContext
 from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30
+_STDIN = 0
 _STARTUP_FAILED = 3
 _DRAIN_STEP = 0.02
 _SWITCH_SECONDS = 0.00005
@@ -56,7 +58,9 @@ def serve(app: FastAPI, settings: Settings) -> None:
             context.stopping.set()
 
         server = _DrainingServer(config, announce_the_end=announce_the_end, drain_seconds=settings.drain_seconds)
-        if settings.shadow_bundle is not None:
+        # Also without a shadow, where it says so: by default the signal would end the process, and the requests in it.
+        # Not so where a terminal sends it as it closes.
+        if settings.shadow_bundle is not None or not os.isatty(_STDIN):
             _promote_on_hangup(app)
         server.run(sockets=[listener])
     if not server.started:

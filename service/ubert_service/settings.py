@@ -60,7 +60,7 @@ class Settings(BaseModel):
     traces: str | None = Field(default=None, repr=False)
     """OTLP address (HTTP) that traces are sent to; None: nothing is traced. May hold a password, as ``store``."""
     api_keys: Path | None = None
-    """TOML file of API keys, read at the start only, so revoking one takes a restart; None: no key is asked for."""
+    """TOML file of API keys, read anew within seconds of a change; None: no key is asked for."""
     resident_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
     """Memory for review lists and decoded states that the process keeps; 0: none are kept."""
     resident_lag: float = Field(default=0.5, ge=0, le=60)

@@ -14,7 +14,7 @@ import pytest
 
 from support.app_settings import settings_for
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.errors import DeviceUnavailableError, InputError
+from ubert_model.errors import ConfigError, DeviceUnavailableError, InputError
 from ubert_model.sharding import Shard
 from ubert_model.states import open_store
 from ubert_service.bulk.portions import Portions
@@ -202,6 +202,10 @@ def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
     tiny: TinyBundle, pairs: Path, tmp_path: Path
 ) -> None:
     empty = settings_for(tiny.bundle, store=f"lmdb:{tmp_path / 'empty'}")
+    with pytest.raises(ConfigError, match="ubert precompute --store"):
+        rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
+    assert not (tmp_path / "empty").exists()
+    open_store(empty.store).close()
     with pytest.raises(NotReadyError, match=r"ubert precompute --bundle .* --codec fp32"):
         rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
 

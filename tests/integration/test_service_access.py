@@ -1,7 +1,8 @@
 """API keys over HTTP, and a store behind TLS."""
 
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Guarded:
     client: httpx.Client
     reader: str
     writer: str
+    path: Path
 
     def status(self, method: str, path: str, key: str | None, body: object = None) -> int:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -43,7 +45,7 @@ def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: 
     path.write_text(reader_table + writer_table)
     settings = settings_for(tiny.bundle, api_keys=path)
     with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
-        yield Guarded(client=client, reader=reader, writer=writer)
+        yield Guarded(client=client, reader=reader, writer=writer, path=path)
 
 
 def test_reading_and_writing_need_their_own_keys(guarded: Guarded) -> None:
@@ -81,6 +83,44 @@ def test_the_log_names_the_key_and_never_shows_it(guarded: Guarded, caplog: pyte
     lines = [record.args for record in caplog.records if record.name == "ubert_service.requests"]
     assert [line["caller"] for line in lines if isinstance(line, dict)] == ["page", None]
     assert guarded.reader not in caplog.text
+
+
+def soon(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_key_is_revoked_and_another_given_while_the_service_runs(guarded: Guarded) -> None:
+    _, writer_table = guarded.path.read_text().split("[job]")
+    newcomer, table = new_key("newcomer", ["read"])
+    assert guarded.status("GET", "/version", newcomer) == 401
+    guarded.path.write_text(f"[job]{writer_table}{table}")
+    soon(lambda: guarded.status("GET", "/version", guarded.reader) == 401)
+    assert guarded.status("GET", "/version", newcomer) == 200
+    assert guarded.status("GET", "/version", guarded.writer) == 200
+
+
+@pytest.mark.parametrize("slip", ["", "[page", '[page]\nsha256 = "short"\nscopes = ["read"]', None], ids=repr)
+def test_a_file_of_keys_that_cannot_be_used_changes_nothing_and_is_told(
+    guarded: Guarded, slip: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = guarded.path.read_text()
+    if slip is None:
+        guarded.path.unlink()
+    else:
+        guarded.path.write_text(slip)
+    soon(lambda: "ubert_api_keys_outdated 1.0" in guarded.client.get("/metrics").text)
+    time.sleep(1.5)  # another look
+    assert guarded.status("POST", "/predict", guarded.reader, PREDICT) == 200
+    assert guarded.status("POST", "/predict", "wrong", PREDICT) == 401
+    assert guarded.status("POST", "/predict", None, PREDICT) == 401
+    (told,) = [record for record in caplog.records if record.name == "ubert_service.key_file"]
+    assert told.levelname == "ERROR"
+    assert str(guarded.path) in told.getMessage()
+    guarded.path.write_text(before)
+    soon(lambda: "ubert_api_keys_outdated 0.0" in guarded.client.get("/metrics").text)
 
 
 def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_not(

@@ -1,5 +1,6 @@
 """The routes over real HTTP: what they answer, and that every error is a problem with a stable type."""
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -172,6 +173,7 @@ def test_identifiers_of_any_script_up_to_the_limit_are_served(client: httpx.Clie
         (b"{", "application/json", 400, "malformed-body"),
         (b"\xff", "application/json", 400, "malformed-body"),
         (b"[" * 100_000, "application/json", 400, "malformed-body"),
+        (b"[" + b"9" * 5_000 + b"]", "application/json", 400, "malformed-body"),
         (b"", "application/json", 422, "invalid-request"),
         (b"{}", "text/plain", 415, "unsupported-media-type"),
         (b"{}", "", 415, "unsupported-media-type"),
@@ -183,6 +185,57 @@ def test_a_body_that_cannot_be_read_is_refused(
 ) -> None:
     headers = {"content-type": content_type} if content_type else {}
     assert_problem(client.post("/predict", content=body, headers=headers), status, name)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'"\xff', "no utf-8 at byte 1"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b"[" + b"9" * 5_000 + b"]", "too many digits"),
+        (b'{"pairs": oops}', "character 10"),
+    ],
+)
+def test_why_a_body_cannot_be_read_is_told(client: httpx.Client, body: bytes, told: str) -> None:
+    response = client.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert told in response.json()["detail"]
+
+
+def test_a_compressed_body_is_refused_as_what_it_is(client: httpx.Client) -> None:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = client.post("/predict", content=gzip.compress(b"{}"), headers=headers)
+    assert_problem(response, 415, "unsupported-media-type")
+    assert response.headers["accept-encoding"] == "identity"
+    assert "gzip" in response.json()["detail"]
+    plain = {**headers, "content-encoding": "identity"}
+    assert client.post("/predict", json=pairs_of("u0"), headers=plain).status_code == 200
+
+
+def test_what_is_wrong_with_a_header_is_told_once(client: httpx.Client) -> None:
+    response = client.post("/predict", json=pairs_of("u0"), headers={"X-Request-Timeout": "soon"})
+    assert [one["pointer"] for one in response.json()["errors"]] == ["/header/X-Request-Timeout"]
+    assert response.json()["detail"].startswith("1 error(s)")
+
+
+def test_a_rule_of_our_own_that_a_request_breaks_is_told_in_our_words(client: httpx.Client) -> None:
+    told = client.post("/rank", json={"user": "u0"}).json()["errors"]
+    assert told == [{"pointer": "", "message": "send either candidates or candidate_set"}]
+
+
+def test_a_slash_too_many_leads_nowhere(client: httpx.Client) -> None:
+    """A redirect would name the scheme of the last hop, and send a key that came by TLS to a proxy out in the clear."""
+    for response in (client.post("/predict/", json=pairs_of("u0")), client.get("/version/")):
+        assert_problem(response, 404, "not-found")
+        assert "location" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/version", "/openapi.json"])
+def test_whatever_a_monitor_asks_by_get_is_answered_by_head_without_its_body(client: httpx.Client, path: str) -> None:
+    whole, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    if path != "/metrics":  # which have counted one request more
+        assert head.headers["content-length"] == whole.headers["content-length"]
 
 
 def test_a_body_that_does_not_announce_its_length_is_cut_off_at_the_limit(client: httpx.Client) -> None:

@@ -28,6 +28,7 @@ from ubert_model.states import StateStore
 from ubert_service.app import create_app
 from ubert_service.problems import Problem
 from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.serving.served import ServedBundle
 
@@ -236,6 +237,31 @@ def test_an_expired_request_gets_504_and_is_never_scored(tiny: TinyBundle, store
         service.runtime.released.set()
         assert held().status_code == 200
         assert (service.runtime.runs, service.metric("ubert_expired_total")) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/explain", {"user": "u0", "item": "i1"}),
+        ("/predict", {**PREDICT, "explain": True}),
+        ("/predict", {"pairs": [{"user": f"u{n}", "item": "i1"} for n in range(4)]}),
+        ("/rank", {"user": "u0", "candidates": ["i1", "i2", "i3"]}),
+    ],
+    ids=str,
+)
+def test_work_that_has_begun_stops_costing_at_its_deadline(
+    tiny: TinyBundle, store: StateStore, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(ScoringEngine.__init__.__kwdefaults__ or {}, "batch_tokens", 1)  # a run for each rating
+    with Service(tiny, store) as service:
+        expired = service.client.post(path, json=body, headers={"X-Request-Timeout": "0.1"})
+        assert (expired.status_code, problem(expired)) == (504, "deadline-passed")
+        assert service.runtime.runs == 1
+        service.runtime.released.set()
+        assert service.client.post("/predict", json=PREDICT).status_code == 200  # by the one thread, so after it
+        assert service.runtime.runs == 2
+        assert service.client.post(path, json=body).status_code == 200
+        assert service.runtime.runs > 4  # what it costs otherwise
 
 
 def test_a_setting_bounds_requests_that_name_no_deadline(tiny: TinyBundle, store: StateStore) -> None:

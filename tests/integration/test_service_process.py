@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,17 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
                 redis_server.stop()
 
 
+def test_a_process_without_a_shadow_outlives_a_hangup_and_says_why_nothing_happens(tiny: TinyBundle) -> None:
+    with ServeProcess(*arguments(tiny, "redis://127.0.0.1:1/0")) as service:
+        service.client.get("/healthz").raise_for_status()
+        service.hang_up()
+        deadline = time.monotonic() + 10.0
+        while not any("SIGHUP" in line and "--shadow-bundle" in line for line in service.log):
+            assert time.monotonic() < deadline, service.log
+            time.sleep(0.02)
+        service.client.get("/healthz").raise_for_status()
+
+
 @pytest.mark.usefixtures("logging_of_its_own")
 @pytest.mark.parametrize(
     ("change", "clue"),
@@ -87,6 +99,7 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
         (["--bundle", "no-such-bundle"], "no-such-bundle"),
         (["--codec", "fp3"], "fp3"),
         (["--store", "ftp://x"], "ftp"),
+        (["--store", "lmdb:no-such-store"], "no-such-store holds no state store"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
     ],
 )
@@ -94,9 +107,11 @@ def test_what_cannot_be_served_is_one_line_and_status_two(
     tiny: TinyBundle,
     change: list[str],
     clue: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ubert-serve", *arguments(tiny, "redis://127.0.0.1:1/0"), *change])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -106,6 +121,7 @@ def test_what_cannot_be_served_is_one_line_and_status_two(
     (line,) = printed.err.splitlines()
     assert line.startswith("ubert-serve: ")
     assert clue in line
+    assert not list(tmp_path.iterdir())  # a directory made for a name that was misspelt would look like a store
 
 
 def test_a_prediction_is_made_without_torch_or_transformers(

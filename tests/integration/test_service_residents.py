@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -24,11 +24,12 @@ from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_tokens
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import ReviewEntry, Revision, StateStore, open_store
+from ubert_model.states import Changes, ReviewEntry, Revision, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.errors import LostRevisionError, NotResidentError
 from ubert_service.read_version import ReadVersion
+from ubert_service.resident.following import Follower
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
@@ -304,6 +305,36 @@ def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
     assert truth == pytest.approx(replica.residents.held_bytes, rel=0.05)
 
 
+def test_who_waited_while_another_asked_in_vain_does_not_ask_once_more() -> None:
+    """Else every thread would wait for a server that hangs after the other, each for as long as it may take."""
+    asking, hanging = threading.Semaphore(0), threading.Event()
+    asked: list[str] = []
+
+    class HangingStore:
+        local = False
+
+        def changes(self, version: str, since: Revision | None) -> Changes:
+            asked.append(version)
+            asking.release()
+            assert hanging.wait(10.0)
+            raise StoreUnavailableError("it hangs")
+
+    class Copies:
+        def drop(self, marks: frozenset[bytes] | None) -> None: ...
+
+    follower = Follower(store=cast("StateStore", HangingStore()), version="0f", copies=Copies(), max_lag_s=0.0)
+    threads = [threading.Thread(target=follower.ask) for _ in range(4)]
+    threads[0].start()
+    assert asking.acquire(timeout=10.0)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.2)  # they stand behind the first
+    hanging.set()
+    for thread in threads:
+        thread.join()
+    assert (asked, follower.away) == (["0f"], "it hangs")
+
+
 def settings_of(tiny: TinyBundle, **options: Any) -> Settings:
     return settings_for(tiny.bundle, **{"resident_lag": LAG_S, **options})
 
@@ -328,7 +359,8 @@ def outage(tiny: TinyBundle, corpus: Corpus) -> Iterator[Outage]:
         clients = []
         for _ in range(2):
             own = stack.enter_context(closing(open_store(server.url)))
-            app = create_app(settings_of(tiny), ServedBundle.load(settings_of(tiny), own))
+            with_texts = settings_of(tiny, texts=True)
+            app = create_app(with_texts, ServedBundle.load(with_texts, own))
             clients.append(stack.enter_context(running(app)))
             wait_until_ready(clients[-1])
         raw = stack.enter_context(redis.Redis.from_url(server.url))
@@ -408,6 +440,29 @@ def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service
     assert changed["rating"] != healthy["rating"]
     assert changed["missing_states"] == 0
     assert prediction(ask(outage.one)) == changed
+
+
+def test_what_only_a_server_that_hangs_could_answer_holds_up_nothing_that_is_resident(outage: Outage) -> None:
+    healthy = prediction(ask(outage.one))
+    outage.server.pause()
+    wait_for(lambda: STALE_SECONDS in ask(outage.one).headers)
+    began = time.monotonic()
+    for _ in range(2):
+        for answer in (
+            outage.one.get("/users/u0"),
+            outage.one.get("/items"),
+            outage.one.get("/candidate-sets"),
+            outage.one.put("/candidate-sets/some", json={"items": ["i1"]}),
+            outage.one.post("/rank", json={"user": "u0", "candidate_set": "some"}),
+            outage.one.post("/explain", json={"user": "u0", "item": "i1"}),  # whose texts the store has
+            outage.one.post("/reviews", json=REVIEW),
+            outage.one.delete("/reviews/review-0", params={"user": "u0", "item": "i0"}),
+            ask(outage.one, **{READ_VERSION: "0f0f:99999999999999-0"}),
+        ):
+            assert answer.status_code == 503
+            assert answer.json()["type"] == "urn:u-bert:problem:store-unavailable"
+            assert prediction(ask(outage.one)) == healthy
+    assert time.monotonic() - began < 2.0  # what a single one of them would wait for the server
 
 
 def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predictions_stay_right(

@@ -326,6 +326,20 @@ def test_a_store_without_the_bundles_namespace_takes_no_review(tiny: TinyBundle,
     assert lists(served, "u1", "i13") == [[], []]
 
 
+def test_a_store_without_the_bundles_namespace_takes_nobody_for_a_stranger_and_no_review_for_removed(
+    tiny: TinyBundle, lmdb_store: StateStore
+) -> None:
+    served = ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
+    with running(create_app(settings_for(tiny.bundle), served)) as client:
+        answers = [
+            *(client.get(path) for path in ("/users/u0", "/users/nobody", "/items/i0", "/users", "/items?prefix=i1")),
+            client.delete("/reviews/review-0", params={"user": "u0", "item": "i0"}),
+        ]
+    for answer in answers:
+        assert problem_type(answer) == (503, "not-ready")
+        assert "ubert precompute" in answer.json()["detail"]
+
+
 def test_only_the_review_of_the_pair_that_is_named_is_removed(
     client: httpx.Client, served: ServedBundle, corpus: Corpus
 ) -> None:

@@ -165,8 +165,9 @@ def test_no_log_holds_a_reviews_text_or_the_stores_password(
 
 
 def test_the_json_line_of_a_request_holds_its_id_its_route_its_status_and_its_time(
-    tiny: TinyBundle, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
 ) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
     with captured_log("json") as log, running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
         client.get("/users/nobody", headers={"X-Request-ID": "order-19"})
     events = [json.loads(line) for line in log.getvalue().splitlines()]
@@ -181,3 +182,4 @@ def test_the_json_line_of_a_request_holds_its_id_its_route_its_status_and_its_ti
     assert 0 < line["seconds"] < 10
     (problem,) = (event for event in events if event.get("problem"))
     assert (problem["problem"], problem["request_id"]) == ("unknown-user", "order-19")
+    assert "nobody" not in log.getvalue()  # whom an answer is about is for the caller alone

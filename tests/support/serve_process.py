@@ -22,7 +22,7 @@ class ServeProcess:
         self._command = [sys.executable, "-m", "ubert_service.cli", *arguments, "--port", str(port)]
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         self.log: list[str] = []
         addresses: queue.Queue[str] = queue.Queue()

@@ -7,7 +7,7 @@ from ubert_model.states.copying import copy_namespace
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
 from ubert_model.states.mending import NamespaceRepair, repair_namespace
 from ubert_model.states.numpy_threads import numpy_in_one_thread
-from ubert_model.states.opening import absolute_url, open_store, without_password
+from ubert_model.states.opening import absolute_url, open_existing_store, open_store, without_password
 from ubert_model.states.records import REPAIR
 from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, MendableStore, Namespace, StateStore
@@ -38,6 +38,7 @@ __all__ = [
     "make_codec",
     "marks_of",
     "numpy_in_one_thread",
+    "open_existing_store",
     "open_store",
     "repair_namespace",
     "require_codec",

@@ -27,6 +27,21 @@ def open_store(url: str) -> MendableStore:
     )
 
 
+def open_existing_store(url: str) -> MendableStore:
+    """As :func:`open_store`, for whoever only makes use of what is there.
+
+    Raises ``ConfigError`` for an LMDB directory without a store as well, which opening would make.
+    """
+    scheme, _, rest = url.partition(":")
+    directory = Path(rest.removeprefix("//"))
+    if scheme == "lmdb" and not (directory / "data.mdb").is_file():
+        raise ConfigError(
+            f"{directory} holds no state store: give the directory that `ubert precompute` wrote, or write it by "
+            f"`ubert precompute --store {url}`"
+        )
+    return open_store(url)
+
+
 def without_password(url: str) -> str:
     """A store's URL as it may be printed: with neither user nor password, nor what stands behind a question mark."""
     scheme, _, rest = url.partition("?")[0].partition("//")

@@ -1,20 +1,8 @@
 """Fewer rows a review: [CLS] keeps its own, of the other tokens neighbours share one."""
 
-from typing import overload
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ubert_model.states.review import FloatMatrix
-
-
-@overload
-def pooled_rows(tokens: int, pooled: int) -> int: ...
-@overload
-def pooled_rows(tokens: NDArray[np.int64], pooled: int) -> NDArray[np.int64]: ...
-def pooled_rows(tokens: int | NDArray[np.int64], pooled: int) -> int | NDArray[np.int64]:
-    """Rows that L tokens become."""
-    return (tokens > 0) * (1 - (1 - tokens) // pooled)
 
 
 def pool_neighbours(values: FloatMatrix, pooled: int) -> FloatMatrix:

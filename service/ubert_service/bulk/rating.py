@@ -12,7 +12,7 @@ from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError, UbertError
 from ubert_model.ray_engine import RayEngine
 from ubert_model.sharding import Shard
-from ubert_model.states import StateStore, numpy_in_one_thread, open_store, without_password
+from ubert_model.states import StateStore, numpy_in_one_thread, open_existing_store, without_password
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions
 from ubert_service.errors import NotReadyError
@@ -37,9 +37,9 @@ class RatingJob:
     def opened(self) -> Iterator[Callable[[int], int]]:
         """What rates one portion and tells how many pairs it has.
 
-        Raises as ``ServedBundle.load``, ``open_store`` and ``ScoringEngine.score`` do.
+        Raises as ``ServedBundle.load``, ``open_existing_store`` and ``ScoringEngine.score`` do.
         """
-        with numpy_in_one_thread(), closing(open_store(self.settings.store)) as store:
+        with numpy_in_one_thread(), closing(open_existing_store(self.settings.store)) as store:
             served = ServedBundle.load(self.settings, store)
 
             def rate(number: int) -> int:
@@ -83,7 +83,7 @@ def rate_pairs(
         raise InputError(f"--out {out}: ratings are written as Parquet, so give a name that ends in .parquet")
     if out.exists() and not force:
         raise InputError(f"{out} exists: choose another --out, or replace it with --force")
-    with closing(open_store(settings.store)) as store:
+    with closing(open_existing_store(settings.store)) as store:
         origin, one_node = _origin(settings, store), store.local
     fingerprint = _fingerprint(pairs, settings, shard, origin)
     portions = Portions(folder=out.absolute().with_name(f"{out.name}.portions"), fingerprint=fingerprint)

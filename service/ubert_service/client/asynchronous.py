@@ -8,7 +8,7 @@ import anyio
 import httpx
 
 from ubert_service.client import calls
-from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, headers_of
+from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of
 from ubert_service.client.conversation import Conversation, Outcome
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
@@ -36,7 +36,8 @@ class AsyncClient:
     """A service at ``base_url``. For one event loop; close it, or use it as an async context manager.
 
     Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
-    with a problem. ``transport`` replaces the network in whole.
+    with a problem. ``transport`` replaces the network in whole. Making one raises ``ConfigError`` for an address or a
+    key that no request can carry.
 
     ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
     calls need none: they go to the store itself.
@@ -51,7 +52,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._policy = policy or RetryPolicy()
-        self._http = httpx.AsyncClient(base_url=base_url, headers=headers_of(api_key), transport=transport)
+        self._http = httpx.AsyncClient(base_url=address_of(base_url), headers=headers_of(api_key), transport=transport)
 
     async def __aenter__(self) -> Self:
         return self

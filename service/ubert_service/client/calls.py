@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from ubert_model.errors import ConfigError
 from ubert_service.client.errors import UnexpectedAnswerError
 from ubert_service.schemas import (
     About,
@@ -71,8 +72,23 @@ class Call(Generic[T]):
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
-    """What every request of one client carries."""
-    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+    """What every request of one client carries. Raises ``ConfigError``, without the key, for one that none can."""
+    if api_key is None:
+        return {}
+    key = api_key.strip()  # as read from a file, with the end of its line
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            "api_key: it holds characters that no header can carry; give it as `ubert-serve-key` wrote it"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def address_of(base_url: str) -> str:
+    """Where a service is. Raises ``ConfigError`` for what nothing can be sent to."""
+    if not base_url.startswith(("http://", "https://")):
+        shown = base_url.rpartition("@")[2]  # before it stands a password
+        raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT")
+    return base_url
 
 
 def predict(request: PredictRequest, after: Write | None = None) -> Call[PredictAnswer]:

@@ -63,7 +63,7 @@ class OverloadedError(ProblemError):
 
 
 class UnavailableError(ProblemError):
-    """503, at the last attempt too: the service or its store is not ready."""
+    """503, at the last attempt too: the service or its store is not ready; or a proxy's 502: its replica has gone."""
 
 
 _OF_STATUS: Mapping[int, type[ProblemError]] = {
@@ -71,6 +71,7 @@ _OF_STATUS: Mapping[int, type[ProblemError]] = {
     403: NotAllowedError,
     404: NotFoundError,
     429: OverloadedError,
+    502: UnavailableError,
     503: UnavailableError,
 }
 

@@ -1,6 +1,6 @@
 """Why a pair is rated as it is: the rating's parts in stars, what each review does to it, and who attends to whom."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,8 +93,10 @@ class Explainer:
         self._parting = parting
         self._texts = texts
 
-    def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW) -> Explanation:
-        """Rate a pair, and rate it again without each of its reviews.
+    def explain(
+        self, pair: Pair, reading: Reading = EVERY_REVIEW, wanted: Callable[[], bool] = lambda: True
+    ) -> Explanation:
+        """Rate a pair, and rate it again without each of its reviews, as long as the explanation is ``wanted``.
 
         Raises as :meth:`ScoringEngine.score` does.
         """
@@ -106,12 +108,12 @@ class Explainer:
         # A review stands on one side only: the one that stands on both is the pair's own, and is on neither (law 5).
         without_user = (replace(histories, user=less) for less in user.without_each(of_user))
         without_item = (replace(histories, item=less) for less in item.without_each(of_item))
-        prediction, *others = self._engine.rate([histories, *without_user, *without_item], reading.brought)
+        texts = self._texts_of(listed, reading)
+        prediction, *others = self._engine.rate([histories, *without_user, *without_item], reading.brought, wanted)
         effects = [prediction.rating - other.rating for other in others]
         (evidence,), states = self._engine.gather([histories], reading.brought)
         parts = self._parting.part(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
         unrated = reading.brought.unrated if reading.brought else frozenset()
-        texts = self._texts_of(listed, reading)
         return Explanation(
             prediction=prediction,
             contributions=self._contributions(prediction, evidence, parts),
@@ -133,6 +135,8 @@ class Explainer:
 
     def _texts_of(self, listed: Sequence[tuple[Side, ReviewEntry]], reading: Reading) -> dict[str, ReadText]:
         own = {} if reading.brought is None else reading.brought.texts
+        if self._texts.in_store:
+            self._residents.require_store()
         found = self._texts.read([entry.review_id for _, entry in listed if entry.review_id not in own])
         return {**found, **{review_id: self._texts.spread(text) for review_id, text in own.items()}}
 

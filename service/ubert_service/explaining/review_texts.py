@@ -35,6 +35,11 @@ class ReviewTexts:
         self._tokens_a_row = tokens_a_row
         self._keeps = keeps
 
+    @property
+    def in_store(self) -> bool:
+        """Has the store to be asked for them?"""
+        return self._keeps
+
     def keep(self, review_id: str, text: str) -> None:
         """Keep what the encoder reads of a text. Raises ``StoreError``."""
         if self._keeps and (part := self._tokenizer.read_part(text)):

@@ -118,6 +118,11 @@ class PrometheusMetrics:
             "While the state store is away: since when nothing is known of changes; else 0.",
             registry=self._registry,
         )
+        self._keys_outdated = Gauge(
+            "ubert_api_keys_outdated",
+            "1 while the file of API keys cannot be used, so that those before it still count.",
+            registry=self._registry,
+        )
         self._ready = Gauge(
             "ubert_ready", "1 if the service could serve when last asked, as /readyz tells.", registry=self._registry
         )
@@ -180,6 +185,9 @@ class PrometheusMetrics:
 
     def shadow_differed(self, *, stars: float) -> None:
         self._shadow_difference.observe(stars)
+
+    def keys_looked_at(self, *, in_force: bool) -> None:
+        self._keys_outdated.set(not in_force)
 
     def readiness_checked(self, *, ready: bool) -> None:
         self._ready.set(ready)

@@ -43,7 +43,7 @@ class Follower:
         self._max_lag_s = max_lag_s
         self._clock = clock
         self._asking = Lock()
-        self._begun = self._answered = 0
+        self._begun = self._answered = self._failures = 0
         self._revision: Revision | None = None
         self._history: str | None = None
         self._confirmed_at = -float("inf")
@@ -70,15 +70,18 @@ class Follower:
 
     def ask(self) -> None:
         """Ask for changes now, and have what they tell of dropped. A store that is away is remembered, not raised."""
-        last_begun = self._begun
+        last_begun, failures = self._begun, self._failures
         with self._asking:
             if self._answered > last_begun:
                 return  # another thread has begun to ask since, and was answered
+            if self._failures > failures:
+                return  # another thread has waited in vain meanwhile: who also did would take its time once more
             self._begun += 1
             asked_at = self._clock()
             try:
                 changes = self._store.changes(self._version, self._revision)
             except (StoreError, StateError) as error:
+                self._failures += 1
                 if self._away is None:
                     _log.warning("the state store does not tell of changes: %s", error)
                 self._away = str(error)
@@ -108,7 +111,8 @@ class Follower:
         revision, ours = written.revision, written.namespace == self._version
         if ours and self._reaches(revision):
             return
-        self.ask()
+        if not (self.kept_up and self._away is not None):
+            self.ask()
         if self._away is not None:
             raise StoreUnavailableError(f"whether revision {revision} can be read is not known: {self._away}")
         if ours and self._revision is not None and not self._reaches(revision):

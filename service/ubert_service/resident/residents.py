@@ -123,7 +123,7 @@ class Residents:
         lacking = [key for key, reviews in zip(keys, kept, strict=True) if reviews is None]
         if not lacking:
             return cast("list[ReviewList]", kept)
-        self._require_store()
+        self.require_store()
         read = dict(zip(lacking, self._read_lists(lacking), strict=True))
         self._keep((self._fresh_list(key, reviews) for key, reviews in read.items()), moment, coldest=coldest)
         return [read[key] if reviews is None else reviews for key, reviews in zip(keys, kept, strict=True)]
@@ -139,7 +139,7 @@ class Residents:
         found = {one: states for one, states in zip(distinct, kept, strict=True) if states is not None}
         if len(found) == len(distinct):
             return found
-        self._require_store()
+        self.require_store()
         read = read_states(self._store, self._codec, (one for one in distinct if one not in found))
         self._keep((self._fresh_states(*one) for one in read.items()), moment, coldest=coldest)
         return found | read
@@ -152,6 +152,14 @@ class Residents:
         """Return once every answer shows this write. Raises as :meth:`Follower.catch_up` does."""
         if self._keeps:
             self.follower.catch_up(written)
+
+    def require_store(self) -> None:
+        """Raise ``NotResidentError`` while the store is known to be away, before anyone waits for it in vain: by what
+        waits, threads would be held that could answer from memory.
+        """
+        # Known, because someone asks again and again.
+        if self._keeps and self.follower.kept_up and self.follower.away is not None:
+            raise NotResidentError(f"what is needed is not held in memory, and {self.follower.away}")
 
     def drop(self, marks: frozenset[bytes] | None) -> None:
         """Forget what these marks stand for, or everything (None)."""
@@ -169,11 +177,6 @@ class Residents:
     def _keep(self, fresh: Iterable[Fresh[Copy]], moment: int, *, coldest: bool) -> None:
         if self._keeps:
             self._telemetry.residents_evicted(self._cache.add(fresh, moment=moment, coldest=coldest))
-
-    def _require_store(self) -> None:
-        # With someone asking again and again, whether the store is away is known without waiting for it here.
-        if self._keeps and self.follower.kept_up and self.follower.away is not None:
-            raise NotResidentError(f"what is needed is not held in memory, and {self.follower.away}")
 
     def _read_lists(self, keys: Sequence[Key]) -> list[ReviewList]:
         users = [entity for side, entity in keys if side == Side.USER.value]

@@ -8,6 +8,7 @@ from functools import cached_property
 from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities, IdTable
 from ubert_model.states import Namespace, ReviewEntry, StateStore
+from ubert_service.resident.namespaces import require_namespace
 
 _ReviewLists = Callable[[str, Sequence[str]], list[list[ReviewEntry]]]
 
@@ -22,7 +23,7 @@ class Listed:
 
 
 class EntityDirectory:
-    """Finds users and items. Thread-safe.
+    """Finds users and items. Thread-safe. Raises ``NotReadyError`` for a store without the namespace.
 
     Searched are the identifiers that training has seen, which the bundle holds in memory: to ask the store for all of
     its would scan the whole of it. An entity that came later is found under its full identifier.
@@ -30,7 +31,7 @@ class EntityDirectory:
 
     def __init__(self, *, identities: Identities, namespace: Namespace, store: StateStore) -> None:
         self._identities = identities
-        self._version = namespace.version
+        self._namespace = namespace
         self._store = store
 
     def users(self, prefix: str, *, limit: int) -> list[Listed]:
@@ -54,7 +55,9 @@ class EntityDirectory:
     ) -> list[Listed]:
         named = [prefix] if prefix else []
         matches = list(dict.fromkeys([*named, *_beginning_with(prefix, ordered, limit)]))
-        lists = reviews(self._version, matches)
+        lists = reviews(self._namespace.version, matches)
+        if matches and not any(lists):
+            require_namespace(self._store, self._namespace)
         found = [
             Listed(identifier=identifier, known=identifier in table, counts=RatingCounts.of(entries))
             for identifier, entries in zip(matches, lists, strict=True)

@@ -7,6 +7,7 @@ from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, ReviewEntry, StateStore
 from ubert_service.errors import UnknownItemError, UnknownUserError
+from ubert_service.resident.namespaces import require_namespace
 
 CURSOR_PATTERN = r"^[0-9]{1,12}:[\s\S]+$"
 
@@ -28,24 +29,30 @@ class ReviewListing:
 
     def __init__(self, *, identities: Identities, namespace: Namespace, store: StateStore) -> None:
         self._identities = identities
-        self._version = namespace.version
+        self._namespace = namespace
         self._store = store
 
     def of_user(self, user: str, *, limit: int, cursor: str | None) -> ReviewPage:
-        """Raises ``UnknownUserError`` and ``StoreError``."""
-        (reviews,) = self._store.user_reviews(self._version, [user])
+        """Raises ``UnknownUserError``, ``NotReadyError`` for a store without the namespace, and ``StoreError``."""
+        (reviews,) = self._store.user_reviews(self._namespace.version, [user])
+        self._require_some_of(reviews)
         known = user in self._identities.users
         if not (reviews or known):
             raise UnknownUserError(f"user {user!r} has no reviews, and training has not seen this user")
         return _page(reviews, known=known, limit=limit, cursor=cursor)
 
     def of_item(self, item: str, *, limit: int, cursor: str | None) -> ReviewPage:
-        """Raises ``UnknownItemError`` and ``StoreError``."""
-        (reviews,) = self._store.item_reviews(self._version, [item])
+        """Raises ``UnknownItemError``, ``NotReadyError`` for a store without the namespace, and ``StoreError``."""
+        (reviews,) = self._store.item_reviews(self._namespace.version, [item])
+        self._require_some_of(reviews)
         known = item in self._identities.items
         if not (reviews or known):
             raise UnknownItemError(f"item {item!r} has no reviews, and training has not seen this item")
         return _page(reviews, known=known, limit=limit, cursor=cursor)
+
+    def _require_some_of(self, reviews: Sequence[ReviewEntry]) -> None:
+        if not reviews:  # of this one, or of all: a store that was emptied knows nobody
+            require_namespace(self._store, self._namespace)
 
 
 def _page(reviews: Sequence[ReviewEntry], *, known: bool, limit: int, cursor: str | None) -> ReviewPage:

@@ -136,12 +136,15 @@ class ReviewBook:
     def remove(self, name: str, *, user: str, item: str) -> Revision:
         """Remove a review's lines from both lists, then its states; where the store's feed of changes tells of it.
 
-        Raises ``UnknownReviewError`` if neither list holds it, and ``StoreError``. A removal that was cut short is
-        finished by another, as long as one list still holds the review.
+        Raises ``UnknownReviewError`` if neither list holds it, ``NotReadyError`` while the store does not hold the
+        namespace, and ``StoreError``. A removal that was cut short is finished by another, as long as one list still
+        holds the review.
         """
         user_reviews, item_reviews = self._lists(user, item)
         entry = _find(name, user, item, [*user_reviews, *item_reviews])
         if entry is None:
+            # Whoever wants it gone must not be told that it is, by a store that will have it again once restored.
+            require_namespace(self._store, self._namespace)
             raise UnknownReviewError(
                 f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
             )

@@ -46,6 +46,8 @@ async def promote(
     answered keeps to the bundle it began with. Needs an API key with the scope `admin`, even where no other call does.
     """
     if getattr(request.state, "caller", None) is None:
-        raise ForbiddenError("the service runs without API keys; start it with --api-keys, or send it SIGHUP instead")
+        raise ForbiddenError(
+            "the service runs without API keys; start it with --api-keys, or send SIGHUP to one with --shadow-bundle"
+        )
     roles = await anyio.to_thread.run_sync(partial(context.bundles.promote, bundle), limiter=context.checking)
     return PromotionAnswer(bundle=roles.live.bundle_id, shadow=roles.shadow.bundle_id if roles.shadow else None)

@@ -16,7 +16,7 @@ Name = Annotated[CandidateSetName, Path()]
 @router.get("/candidate-sets", summary="The names of all candidate sets", responses=documented(*STORE_PROBLEMS))
 async def list_candidate_sets(context: Context) -> CandidateSetList:
     """The sets that `/rank` takes by name."""
-    return CandidateSetList(names=await context.work(context.served.candidate_sets.names))
+    return CandidateSetList(names=await context.ask_store(context.served.candidate_sets.names))
 
 
 @router.put(
@@ -28,7 +28,7 @@ async def list_candidate_sets(context: Context) -> CandidateSetList:
 async def write_candidate_set(name: Name, request: CandidateSetRequest, context: Context) -> CandidateSetAnswer:
     """Store items under a name, in place of those that it stood for. All bundles over the store share the sets."""
     sets = context.served.candidate_sets
-    items = await context.work(lambda: sets.write(name, request.items))
+    items = await context.ask_store(lambda: sets.write(name, request.items))
     return CandidateSetAnswer(name=name, items=items)
 
 
@@ -40,7 +40,7 @@ async def write_candidate_set(name: Name, request: CandidateSetRequest, context:
 async def read_candidate_set(name: Name, context: Context) -> CandidateSetAnswer:
     """The items in their order."""
     sets = context.served.candidate_sets
-    return CandidateSetAnswer(name=name, items=await context.work(lambda: sets.read(name)))
+    return CandidateSetAnswer(name=name, items=await context.ask_store(lambda: sets.read(name)))
 
 
 @router.delete(
@@ -52,4 +52,4 @@ async def read_candidate_set(name: Name, context: Context) -> CandidateSetAnswer
 async def remove_candidate_set(name: Name, context: Context) -> None:
     """The items themselves stay as they are."""
     sets = context.served.candidate_sets
-    await context.work(lambda: sets.remove(name))
+    await context.ask_store(lambda: sets.remove(name))

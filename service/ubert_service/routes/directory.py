@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from ubert_service.context import Context
-from ubert_service.problems import STORE_PROBLEMS, documented
+from ubert_service.problems import NOT_READY, STORE_PROBLEMS, documented
 from ubert_service.schemas import MAX_FOUND, EntityList, IdentifierPrefix
 
 router = APIRouter(tags=["reviews"])
@@ -14,15 +14,15 @@ Prefix = Annotated[IdentifierPrefix, Query(description="How the identifier begin
 Limit = Annotated[int, Query(ge=1, le=MAX_FOUND)]
 
 
-@router.get("/users", summary="Search users", responses=documented(*STORE_PROBLEMS))
+@router.get("/users", summary="Search users", responses=documented(*STORE_PROBLEMS, NOT_READY))
 async def find_users(context: Context, prefix: Prefix = "", limit: Limit = 20) -> EntityList:
     """Users that training has seen, by the beginning of their identifier; any other by its full identifier."""
     directory = context.served.directory
-    return EntityList.of(await context.work(lambda: directory.users(prefix, limit=limit)))
+    return EntityList.of(await context.ask_store(lambda: directory.users(prefix, limit=limit)))
 
 
-@router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS))
+@router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS, NOT_READY))
 async def find_items(context: Context, prefix: Prefix = "", limit: Limit = 20) -> EntityList:
     """Items that training has seen, by the beginning of their identifier; any other by its full identifier."""
     directory = context.served.directory
-    return EntityList.of(await context.work(lambda: directory.items(prefix, limit=limit)))
+    return EntityList.of(await context.ask_store(lambda: directory.items(prefix, limit=limit)))

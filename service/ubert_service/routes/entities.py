@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from ubert_service.context import Context
-from ubert_service.problems import STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
+from ubert_service.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
 from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
@@ -19,26 +19,26 @@ Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `n
 @router.get(
     f"/users/{identifier('user')}",
     summary="The reviews of a user",
-    responses=documented(*STORE_PROBLEMS, UNKNOWN_USER),
+    responses=documented(*STORE_PROBLEMS, NOT_READY, UNKNOWN_USER),
 )
 async def read_user(
     user: Annotated[Identifier, Path()], context: Context, limit: Limit = 100, cursor: Cursor = None
 ) -> ReviewList:
     """A user's reviews, newest first, and whether training has seen the user."""
     served = context.served
-    page = await context.work(lambda: served.listing.of_user(user, limit=limit, cursor=cursor))
+    page = await context.ask_store(lambda: served.listing.of_user(user, limit=limit, cursor=cursor))
     return ReviewList.of(user, page, version=served.namespace.version)
 
 
 @router.get(
     f"/items/{identifier('item')}",
     summary="The reviews of an item",
-    responses=documented(*STORE_PROBLEMS, UNKNOWN_ITEM),
+    responses=documented(*STORE_PROBLEMS, NOT_READY, UNKNOWN_ITEM),
 )
 async def read_item(
     item: Annotated[Identifier, Path()], context: Context, limit: Limit = 100, cursor: Cursor = None
 ) -> ReviewList:
     """An item's reviews, newest first, and whether training has seen the item."""
     served = context.served
-    page = await context.work(lambda: served.listing.of_item(item, limit=limit, cursor=cursor))
+    page = await context.ask_store(lambda: served.listing.of_item(item, limit=limit, cursor=cursor))
     return ReviewList.of(item, page, version=served.namespace.version)

@@ -43,7 +43,7 @@ async def _candidates(request: RankRequest, reading: Reading, context: Context) 
     if items is None:
         name = request.candidate_set
         assert name is not None  # the schema asks for one of the two
-        items = await context.work(lambda: served.candidate_sets.read(name))
+        items = await context.ask_store(lambda: served.candidate_sets.read(name))
     distinct = dict.fromkeys(items)
     if not request.exclude_rated:
         return list(distinct)

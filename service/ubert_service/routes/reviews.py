@@ -49,7 +49,7 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     """
     roles = context.roles
     review = request.review()
-    written = await context.work(lambda: roles.add(review))
+    written = await context.ask_store(lambda: roles.add(review))
     if not written.created:
         response.status_code = status.HTTP_200_OK
     answer = ReviewAnswer.of(written, version=roles.live.namespace.version)
@@ -61,7 +61,7 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     f"/reviews/{identifier('review_id')}",
     summary="Remove a review",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(*STORE_PROBLEMS, UNKNOWN_REVIEW),
+    responses=documented(*STORE_PROBLEMS, NOT_READY, UNKNOWN_REVIEW),
 )
 async def remove_review(
     review_id: Annotated[ReviewId, Path()],
@@ -75,5 +75,5 @@ async def remove_review(
     What training has learned from it is not taken back.
     """
     roles = context.roles
-    removed = await context.work(lambda: roles.remove(review_id, user=user, item=item))
+    removed = await context.ask_store(lambda: roles.remove(review_id, user=user, item=item))
     response.headers[READ_VERSION] = str(removed)

@@ -121,10 +121,11 @@ class Admission:
         self._running += requests
         self._running_tokens += tokens
 
-    def ended(self, *, requests: int, tokens: int) -> None:
-        """A thread has finished a batch."""
+    def ended(self, *, requests: int, tokens: int, whole: bool = True) -> None:
+        """A thread has finished a batch; not ``whole``: it was left half done, and tells nothing of the pace."""
         now = self._clock()
-        self._pace.measured(requests=requests, tokens=tokens, seconds=now - self._counted_from)
+        if whole:
+            self._pace.measured(requests=requests, tokens=tokens, seconds=now - self._counted_from)
         self._counted_from = now
         self._running_batches -= 1
         self._running -= requests

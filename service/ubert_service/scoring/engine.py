@@ -1,6 +1,6 @@
 """The scoring engine: pairs in, predictions out, whatever route or batch they come from."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
 from ubert_model.states import FloatMatrix
+from ubert_service.errors import WithdrawnError
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import BatchSide, ScorerBatch, token_count
 from ubert_service.scoring.batching import PairTokens, plan_batches
@@ -23,6 +24,10 @@ _BATCH_TOKENS = 4 * 1024
 """Tokens of one scoring call. Where D = 64 and one thread computes, 1,024 to 16,384 cost the same within 7%."""
 _FETCHED_FLOATS = 64 * 1024 * 1024
 """256 MiB of fp32 states are held at a time; candidates beyond that cost another round trip, not more memory."""
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,18 +69,20 @@ class ScoringEngine:
         self._batch_tokens = batch_tokens
         self._fetched_tokens = fetched_floats // manifest.state_dim
 
-    def score(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
+    def score(
+        self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW, wanted: Callable[[], bool] = _always
+    ) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
 
         It is the one that a store holding nothing but the reviews of the ``reading`` would give.
 
-        Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``.
+        Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``, and ``WithdrawnError``
+        once the predictions are ``wanted`` no longer.
         """
         distinct = list(dict.fromkeys(pairs))
         lists = self._residents.read(distinct).read_by(reading)
-        predictions = dict(
-            zip(distinct, self.rate([lists.histories(pair) for pair in distinct], reading.brought), strict=True)
-        )
+        histories = [lists.histories(pair) for pair in distinct]
+        predictions = dict(zip(distinct, self.rate(histories, reading.brought, wanted), strict=True))
         return [predictions[pair] for pair in pairs]
 
     def reviewed_items(self, user: str, reading: Reading = EVERY_REVIEW) -> frozenset[str]:
@@ -83,7 +90,12 @@ class ScoringEngine:
         (reviews,) = self._residents.review_lists([user], [])
         return frozenset(review.item for review in (*reviews.read_by(reading), *reading.of_caller(user)))
 
-    def rate(self, histories: Sequence[PairHistories], brought: BroughtReviews | None = None) -> list[Prediction]:
+    def rate(
+        self,
+        histories: Sequence[PairHistories],
+        brought: BroughtReviews | None = None,
+        wanted: Callable[[], bool] = _always,
+    ) -> list[Prediction]:
         """A prediction for each pair of histories, in order, ``brought`` being what the store has not of them.
 
         Raises as :meth:`score` does.
@@ -91,7 +103,7 @@ class ScoringEngine:
         return [
             prediction
             for together in _fetches(histories, self._fetched_tokens)
-            for prediction in self._rate_together(together, brought)
+            for prediction in self._rate_together(together, brought, wanted)
         ]
 
     def gather(
@@ -103,17 +115,22 @@ class ScoringEngine:
         states = {**self._residents.states(one for one in review_ids if one not in own), **own}
         return [Evidence.of(pair, states) for pair in histories], states
 
-    def _rate_together(self, histories: Sequence[PairHistories], brought: BroughtReviews | None) -> list[Prediction]:
+    def _rate_together(
+        self, histories: Sequence[PairHistories], brought: BroughtReviews | None, wanted: Callable[[], bool]
+    ) -> list[Prediction]:
         """Predictions for pairs whose states fit into memory together."""
+        _go_on_if(wanted)
         evidence, states = self.gather(histories, brought)
-        ratings = self._ratings(evidence, states)
+        ratings = self._ratings(evidence, states, wanted)
         intervals = self._manifest.intervals
         counts = [one.histories.user.reviews for one in evidence]
         low, high = intervals.around(ratings, counts, self._manifest.config.scale)
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
 
-    def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> Ratings:
+    def _ratings(
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Callable[[], bool]
+    ) -> Ratings:
         """Ratings in stars, (P,): the bias model, and above it what the network has to say."""
         bias = self._manifest.bias.rate(
             stacked([one.histories.user.sums for one in evidence]),
@@ -122,7 +139,7 @@ class ScoringEngine:
         above_bias = self._manifest.config.above_bias
         # Where the network cannot be asked, it adds nothing to the bias model.
         outputs = np.zeros_like(bias) if above_bias else bias.copy()
-        for positions, rated in self._network_outputs(evidence, states):
+        for positions, rated in self._network_outputs(evidence, states, wanted):
             outputs[positions] = rated
         if not np.isfinite(outputs).all():
             pair = evidence[int(np.isfinite(outputs).argmin())].histories.pair
@@ -136,7 +153,7 @@ class ScoringEngine:
         )
 
     def _network_outputs(
-        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Callable[[], bool]
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Positions of pairs with the network's outputs for them, batch by batch."""
         readable = [position for position, one in enumerate(evidence) if one.basis == "full"]
@@ -149,6 +166,7 @@ class ScoringEngine:
             for position in readable
         ]
         for batch in plan_batches(tokens, budget=self._batch_tokens):
+            _go_on_if(wanted)
             positions = [readable[index] for index in batch]
             yield positions, self._runtime.score(self.batch([evidence[position] for position in positions], states))
 
@@ -199,6 +217,11 @@ def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[P
         tokens += added
     if together:
         yield together
+
+
+def _go_on_if(wanted: Callable[[], bool]) -> None:
+    if not wanted():
+        raise WithdrawnError("nobody waits for these ratings any more")
 
 
 def _user_side(evidence: Evidence) -> Hashable:

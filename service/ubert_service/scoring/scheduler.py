@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from ubert_service.errors import DeadlineError
+from ubert_service.errors import DeadlineError, WithdrawnError
 from ubert_service.observability.telemetry import QueueTelemetry
 from ubert_service.scoring.admission import Admission, WaitingLimits
 
@@ -22,6 +22,9 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 Q_contra = TypeVar("Q_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
+
+Wanted = Callable[[], bool]
+"""Does anybody still wait for the work?"""
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +38,11 @@ class Lane(Hashable, Protocol[Q_contra, R_co]):
     def awaits_company(self) -> bool:
         """Is it worth a short wait that others of the lane may come?"""
 
-    def answer(self, questions: Sequence[Q_contra], /) -> Sequence[R_co]:
-        """One answer a question, in order; called in a worker thread."""
+    def answer(self, questions: Sequence[Q_contra], wanted: Wanted, /) -> Sequence[R_co]:
+        """One answer a question, in order; called in a worker thread.
+
+        May raise ``WithdrawnError`` once nobody waits for any of the answers: ``wanted`` tells, from any thread.
+        """
 
     def fails_all(self, error: Exception, /) -> bool:
         """Would ``error`` meet each question alone too? If not, the questions are parted to find whose it is."""
@@ -46,11 +52,11 @@ class Lane(Hashable, Protocol[Q_contra, R_co]):
 class Alone(Generic[R]):
     """The lane of a call that shares its thread with nobody; its question is None."""
 
-    call: Callable[[], R]
+    call: Callable[[Wanted], R]
     awaits_company: bool = False
 
-    def answer(self, questions: Sequence[None], /) -> Sequence[R]:
-        return [self.call() for _ in questions]
+    def answer(self, questions: Sequence[None], wanted: Wanted, /) -> Sequence[R]:
+        return [self.call(wanted) for _ in questions]
 
     def fails_all(self, error: Exception, /) -> bool:
         del error
@@ -213,14 +219,21 @@ class Scheduler:
         self.admission.began(requests=len(batch), tokens=tokens)
         self._idle -= 1
         questions = [job.question for job in batch]
-        work = asyncio.get_running_loop().run_in_executor(self._threads, self._outcomes, batch[0].lane, questions)
+
+        def wanted() -> bool:
+            return not all(job.future.done() for job in batch)
+
+        work = asyncio.get_running_loop().run_in_executor(
+            self._threads, self._outcomes, batch[0].lane, questions, wanted
+        )
         work.add_done_callback(partial(self._ended, batch, tokens))
 
     def _ended(self, batch: list[_Job], tokens: int, work: "asyncio.Future[list[Any]]") -> None:
         self._idle += 1
-        self.admission.ended(requests=len(batch), tokens=tokens)
         failure = work.exception()
         outcomes = [failure] * len(batch) if failure is not None else work.result()
+        withdrawn = any(isinstance(outcome, WithdrawnError) for outcome in outcomes)
+        self.admission.ended(requests=len(batch), tokens=tokens, whole=not withdrawn)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.future.done():
                 continue  # expired or cancelled while it ran
@@ -254,14 +267,16 @@ class Scheduler:
         if not self._waiting and self._idle == self._workers:
             self._quiet.set()
 
-    def _outcomes(self, lane: Lane[Q, R], questions: Sequence[Q]) -> list[R | Exception]:
+    def _outcomes(self, lane: Lane[Q, R], questions: Sequence[Q], wanted: Wanted) -> list[R | Exception]:
         """An answer or an error for each question, in a worker thread.
 
         Halving finds the one that fails alone in a few runs. Where all fail alone it makes the failure slow instead
         of visible, so it is counted and logged.
         """
         try:
-            answers = lane.answer(questions)
+            answers = lane.answer(questions, wanted)
+        except WithdrawnError as error:
+            return [error] * len(questions)
         except Exception as error:
             if len(questions) == 1 or lane.fails_all(error):
                 return [error] * len(questions)
@@ -271,7 +286,7 @@ class Scheduler:
                 {"requests": len(questions), "error": type(error).__name__},
             )
             half = len(questions) // 2
-            return self._outcomes(lane, questions[:half]) + self._outcomes(lane, questions[half:])
+            return self._outcomes(lane, questions[:half], wanted) + self._outcomes(lane, questions[half:], wanted)
         if len(answers) != len(questions):
             raise AssertionError(f"{lane} gave {len(answers)} answers to {len(questions)} questions")
         return list(answers)

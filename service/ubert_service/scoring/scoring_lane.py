@@ -8,6 +8,7 @@ from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_service.errors import NotResidentError
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.histories import Pair, Reading
+from ubert_service.scoring.scheduler import Wanted
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class ScoringLane:
     reading: Reading
     awaits_company: bool = True
 
-    def answer(self, requests: Sequence[Sequence[Pair]], /) -> list[list[Prediction]]:
+    def answer(self, requests: Sequence[Sequence[Pair]], wanted: Wanted, /) -> list[list[Prediction]]:
         """The predictions of each request. Raises as :meth:`ScoringEngine.score` does."""
-        predictions = iter(self.engine.score(list(chain.from_iterable(requests)), self.reading))
+        predictions = iter(self.engine.score(list(chain.from_iterable(requests)), self.reading, wanted))
         return [[next(predictions) for _ in pairs] for pairs in requests]
 
     def fails_all(self, error: Exception, /) -> bool:

@@ -48,6 +48,8 @@ class Roles:
                 other.reviews.remove(name, user=user, item=item)
             except UnknownReviewError:
                 _log.debug("the shadow bundle has no such review")
+            except NotReadyError as error:
+                _log.warning("not removed for the shadow bundle: %s", error)
         revision = self.live.reviews.remove(name, user=user, item=item)
         return ReadVersion(self.live.namespace.version, revision)
 

@@ -4,11 +4,12 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ubert_model.config import PRESETS, ModelConfig, RatingScale, preset
 from ubert_model.errors import ConfigError
-from ubert_model.states.pooling import pooled_rows
+from ubert_model.states.pooling import pool_neighbours
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"max_length": 2}, "max_length = 2", "use 3 to 512 tokens"),
@@ -55,7 +56,7 @@ def test_bounds_themselves_are_allowed(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize("tokens_a_row", [1, 2, 16])
 def test_the_longest_review_has_the_rows_that_pooling_makes_of_it(length: int, tokens_a_row: int) -> None:
     config = ModelConfig(max_length=length, tokens_a_row=tokens_a_row)
-    assert config.rows_a_review == pooled_rows(length, tokens_a_row)
+    assert config.rows_a_review == len(pool_neighbours(np.zeros((length, 1), dtype=np.float32), tokens_a_row))
 
 
 @pytest.mark.parametrize("bounds", [(5.0, 5.0), (5.0, 1.0), (math.nan, 5.0), (1.0, math.inf)])

@@ -10,6 +10,7 @@ from ubert_service.access import AccessScope, ApiKeys, needed_scope, new_key
 from ubert_service.app import described_app
 from ubert_service.errors import ForbiddenError, UnauthenticatedError
 from ubert_service.key_cli import app as key_command
+from ubert_service.key_file import KeyFile
 
 
 def keys_of(tmp_path: Path, *tables: str) -> ApiKeys:
@@ -46,6 +47,32 @@ def test_whoever_shows_no_known_key_is_not_let_in_and_learns_nothing(tmp_path: P
     with pytest.raises(UnauthenticatedError) as refusal:
         keys_of(tmp_path, table).authorise(header and header.format(key=key), "read")
     assert key not in str(refusal.value)
+
+
+class Silent:
+    """A ``KeysTelemetry`` that tells nobody."""
+
+    def keys_looked_at(self, *, in_force: bool) -> None: ...
+
+
+def test_what_stands_in_the_file_while_it_is_written_counts_for_nothing(tmp_path: Path) -> None:
+    (first, first_table), (second, second_table) = new_key("first", ["read"]), new_key("second", ["read"])
+    path = tmp_path / "keys.toml"
+    path.write_text(first_table + second_table)
+    keys = KeyFile(path, Silent())
+    path.write_text(first_table)  # cut off, and well-formed
+    keys.look()
+    assert keys.authorise(f"Bearer {second}", "read") == "second"
+    path.write_text(first_table + second_table)
+    keys.look()
+    keys.look()
+    assert keys.authorise(f"Bearer {second}", "read") == "second"
+    path.write_text(first_table)  # and so it stays
+    keys.look()
+    keys.look()
+    assert keys.authorise(f"Bearer {first}", "read") == "first"
+    with pytest.raises(UnauthenticatedError):
+        keys.authorise(f"Bearer {second}", "read")
 
 
 def test_the_file_of_keys_holds_no_key() -> None:

@@ -68,8 +68,8 @@ class Desk:
             self.admission.left(tokens)
         self.admission.began(requests=requests, tokens=requests * tokens)
 
-    def end(self, requests: int = 1, tokens: int = TOKENS) -> None:
-        self.admission.ended(requests=requests, tokens=requests * tokens)
+    def end(self, requests: int = 1, tokens: int = TOKENS, *, whole: bool = True) -> None:
+        self.admission.ended(requests=requests, tokens=requests * tokens, whole=whole)
 
     def work_off(self, times: int, *, seconds: float, tokens: int = TOKENS) -> None:
         """One request after the other, each of which takes so long."""
@@ -122,6 +122,18 @@ def test_a_pace_is_forgotten_once_work_takes_as_long_as_before_again() -> None:
     desk.work_off(500, seconds=0.004)
     desk.submit()
     assert desk.admission.expected_wait < 0.01
+
+
+def test_work_that_was_left_half_done_tells_nothing_of_the_pace() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    for _ in range(50):
+        desk.submit()
+        desk.begin()
+        desk.now += 0.0001
+        desk.end(whole=False)
+    desk.submit()
+    assert desk.admission.expected_wait == pytest.approx(0.004)
 
 
 def test_threads_that_are_stuck_are_noticed_though_the_pace_was_good() -> None:

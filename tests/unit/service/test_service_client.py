@@ -13,6 +13,8 @@ import pytest
 
 from ubert_model.errors import ConfigError
 from ubert_service.client import (
+    AsyncClient,
+    Client,
     DeadlineExceededError,
     NotFoundError,
     OverloadedError,
@@ -62,7 +64,7 @@ def test_the_client_imports_neither_onnxruntime_nor_the_web_framework() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [429, 502, 503])
 def test_an_answer_that_may_pass_is_asked_for_again_and_never_sooner_than_retry_after(status: int) -> None:
     conversation = talk(calls.version())
     assert conversation.pause_after(problem(status, retry_after="7")) == 7.0
@@ -184,12 +186,36 @@ def test_only_what_the_caller_has_set_is_sent() -> None:
 
 def test_an_error_of_something_in_between_is_a_problem_too() -> None:
     with pytest.raises(ProblemError) as raised:
-        talk(calls.version()).pause_after(
+        talk(calls.ready()).pause_after(
             Received(status=502, headers={"x-request-id": "R"}, content=b"<h1>bad gateway</h1>")
         )
     error = raised.value
     assert (error.type, error.title, error.status, error.request_id) == ("about:blank", "Bad Gateway", 502, "R")
     assert "<h1>" in error.detail
+
+
+def test_a_key_read_from_a_file_is_sent_without_the_end_of_its_line() -> None:
+    assert calls.headers_of("secret\n") == {"Authorization": "Bearer secret"}
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("address", "key", "clue"),
+    [
+        ("localhost:8000", None, "base_url = 'localhost:8000': write it as http://"),
+        ("", None, "base_url = ''"),
+        ("ftp://user:secret@host", None, "base_url = 'host'"),
+        ("http://host", "secret\nX-Other: 1", "api_key"),
+        ("http://host", "secrét", "api_key"),
+    ],
+)
+def test_an_address_or_a_key_that_nothing_can_be_sent_with_is_refused_at_once_and_not_shown(
+    client: type[Client] | type[AsyncClient], address: str, key: str | None, clue: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        client(address, api_key=key)
+    assert clue in str(refused.value)
+    assert "secr" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"version": 3}'])

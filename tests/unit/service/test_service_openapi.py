@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ubert_service.access import needed_scope
 from ubert_service.openapi import description_text
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
@@ -32,3 +33,10 @@ def test_every_error_of_every_route_is_a_problem() -> None:
             for status, response in operation["responses"].items():
                 if not status.startswith("2"):
                     assert list(response["content"]) == ["application/problem+json"], (path, status)
+
+
+def test_every_route_that_a_gate_may_refuse_says_how() -> None:
+    for path, operations in json.loads(description_text())["paths"].items():
+        for method, operation in operations.items():
+            if needed_scope(method.upper(), path) is not None:
+                assert {"401", "403", "429"} <= set(operation["responses"]), (method, path)

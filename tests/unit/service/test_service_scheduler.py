@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ubert_service.errors import DeadlineError, OverloadedError
+from ubert_service.errors import DeadlineError, OverloadedError, WithdrawnError
 from ubert_service.observability.telemetry import Refusal
 from ubert_service.scoring.admission import WaitingLimits
-from ubert_service.scoring.scheduler import Alone, BatchLimits, Scheduler
+from ubert_service.scoring.scheduler import Alone, BatchLimits, Scheduler, Wanted
 
 WAITING = WaitingLimits(requests=100, tokens=1_000)
 BATCHES = BatchLimits(tokens=50, wait=0.0)
@@ -61,7 +61,7 @@ class Squares:
     asked: list[list[int]] = field(default_factory=list, compare=False)
     broken: bool = False
 
-    def answer(self, questions: Sequence[int], /) -> list[int]:
+    def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
         self.asked.append(list(questions))
         if self.broken:
             raise OutOfOrderError
@@ -77,7 +77,7 @@ class Squares:
 def busy(scheduler: Scheduler, threads: int = 1) -> Iterator[None]:
     """Every thread is at work until the block ends."""
     release = threading.Event()
-    futures = [scheduler.submit(Alone(lambda: release.wait(PATIENCE)), None) for _ in range(threads)]
+    futures = [scheduler.submit(Alone(lambda _: release.wait(PATIENCE)), None) for _ in range(threads)]
     try:
         yield
     finally:
@@ -180,8 +180,8 @@ def test_a_failure_that_concerns_everyone_is_not_tried_again() -> None:
 
 def test_a_lane_that_loses_an_answer_fails_rather_than_hangs() -> None:
     class Forgetful(Squares):
-        def answer(self, questions: Sequence[int], /) -> list[int]:
-            return super().answer(questions)[1:]
+        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
+            return super().answer(questions, wanted)[1:]
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         outcomes = await asyncio.gather(
@@ -279,10 +279,10 @@ def test_cancelling_work_that_runs_harms_nobody_else_in_its_batch() -> None:
     entered, release = threading.Event(), threading.Event()
 
     class Slow(Squares):
-        def answer(self, questions: Sequence[int], /) -> list[int]:
+        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
             entered.set()
             release.wait(PATIENCE)
-            return super().answer(questions)
+            return super().answer(questions, wanted)
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         futures = [scheduler.submit(Slow(), number) for number in range(3)]
@@ -290,6 +290,52 @@ def test_cancelling_work_that_runs_harms_nobody_else_in_its_batch() -> None:
         futures[1].cancel()
         release.set()
         assert await asyncio.gather(futures[0], futures[2]) == [0, 4]
+
+    run(law)
+
+
+def test_work_is_wanted_until_the_last_who_waits_for_it_has_gone() -> None:
+    entered, release = threading.Event(), threading.Event()
+    told: list[bool] = []
+
+    class Asking(Squares):
+        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
+            told.append(wanted())
+            entered.set()
+            release.wait(PATIENCE)
+            told.append(wanted())
+            raise WithdrawnError("nobody is there")
+
+    async def law(scheduler: Scheduler, tally: Tally) -> None:
+        expiring = scheduler.submit(Asking(), 2, deadline=0.1)
+        leaving = scheduler.submit(Asking(), 3)
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        with pytest.raises(DeadlineError):
+            await expiring
+        leaving.cancel()
+        release.set()
+
+    tally = run(law)
+    assert told == [True, False]
+    assert (tally.batches, tally.parted, tally.expired, tally.cancelled) == ([(2, 0)], 0, 1, 1)
+
+
+def test_work_that_one_of_two_callers_still_waits_for_goes_on() -> None:
+    entered, release = threading.Event(), threading.Event()
+
+    class Asking(Squares):
+        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
+            entered.set()
+            release.wait(PATIENCE)
+            assert wanted()
+            return super().answer(questions, wanted)
+
+    async def law(scheduler: Scheduler, tally: Tally) -> None:
+        leaving, staying = scheduler.submit(Asking(), 2), scheduler.submit(Asking(), 3)
+        await asyncio.to_thread(entered.wait, PATIENCE)
+        leaving.cancel()
+        release.set()
+        assert await staying == 9
 
     run(law)
 
@@ -314,7 +360,7 @@ def test_a_free_thread_waits_for_company_no_longer_than_it_may() -> None:
 def test_a_full_batch_and_a_call_that_goes_alone_wait_for_nobody() -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         await asyncio.gather(*[scheduler.submit(Squares(), number, tokens=25) for number in range(2)])
-        assert await scheduler.submit(Alone(lambda: "done"), None) == "done"
+        assert await scheduler.submit(Alone(lambda _: "done"), None) == "done"
 
     # The clock stands still, so whoever waited would wait for ever.
     run(law, batches=BatchLimits(tokens=50, wait=1.0))

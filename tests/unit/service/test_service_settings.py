@@ -59,7 +59,9 @@ def test_a_setting_has_one_name_in_flags_files_and_the_environment() -> None:
 
 def test_the_help_says_what_it_takes_to_revoke_a_key() -> None:
     (option,) = (option for option in typer.main.get_command(cli.app).params if option.name == "api_keys")
-    assert "restart" in str(getattr(option, "help", ""))
+    help_text = str(getattr(option, "help", ""))
+    assert "revokes" in help_text
+    assert "read anew" in help_text
 
 
 def test_a_file_names_settings_with_hyphens_or_underscores(toml: Path) -> None:

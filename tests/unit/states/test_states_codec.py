@@ -8,8 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from support.codebooks import random_codebooks
 from ubert_model.errors import ConfigError, CorruptStateError, ForeignStateError, InputError, StateError
+from ubert_model.rows import pooled_rows
 from ubert_model.states import FloatMatrix, Namespace, StateCodec, codec_names, make_codec, state_shape
-from ubert_model.states.pooling import pooled_rows
 
 VERSION = "0123456789abcdef"
 OTHER_VERSION = "fedcba9876543210"

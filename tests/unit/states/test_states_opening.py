@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ubert_model.errors import ConfigError, StoreUnavailableError
-from ubert_model.states import open_store, without_password
+from ubert_model.states import open_existing_store, open_store, without_password
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.redis_address import Arrangement, RedisAddress
 from ubert_model.states.redis_pipelines import chunks
@@ -16,6 +16,16 @@ def test_an_lmdb_url_names_its_directory(tmp_path: Path, slashes: str) -> None:
     assert isinstance(store, LmdbStore)
     assert (tmp_path / "deep" / "states" / "data.mdb").exists()
     store.close()
+
+
+@pytest.mark.parametrize("slashes", ["", "//"])
+def test_whoever_only_reads_makes_no_directory_of_a_name_that_is_misspelt(tmp_path: Path, slashes: str) -> None:
+    url = f"lmdb:{slashes}{tmp_path}/states"
+    with pytest.raises(ConfigError, match=r"/states holds no state store.*ubert precompute --store"):
+        open_existing_store(url)
+    assert not list(tmp_path.iterdir())
+    open_store(url).close()
+    open_existing_store(url).close()
 
 
 @pytest.mark.parametrize(
