@@ -4,13 +4,16 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
+from ubert_training.cli import make_app
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
@@ -43,13 +46,23 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "demo"
 
 
-def run_demo(directory: Path, reviews: Path, item_domains: Path) -> str:
-    command = [sys.executable, "-m", "ubert_training.cli", "demo", "--preset", "tiny", "--no-serve", "--port", "0"]
-    command += ["--reviews", str(reviews), "--item-domains", str(item_domains), "--dir", str(directory)]
+def demo_arguments(directory: Path, reviews: Path, item_domains: Path) -> list[str]:
+    where = ["--reviews", str(reviews), "--item-domains", str(item_domains), "--dir", str(directory)]
+    return ["demo", "--preset", "tiny", "--no-serve", "--port", "0", *where]
+
+
+def run_demo(directory: Path, reviews: Path, item_domains: Path) -> None:
+    command = [sys.executable, "-m", "ubert_training.cli", *demo_arguments(directory, reviews, item_domains)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    return done.stdout
+
+
+def ubert(arguments: Sequence[str]) -> str:
+    """A command in this process, which spares it seconds of imports: what it printed."""
+    result = CliRunner().invoke(make_app([arguments[0]]), arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def test_ratings_over_http_equal_offline_evaluation(demo: Path) -> None:
@@ -81,7 +94,7 @@ def test_the_store_holds_the_training_part_and_no_evaluation_review(demo: Path) 
 def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
     bundle = Bundle.load(demo / "bundle").manifest.bundle_id
     before = (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns
-    run_demo(demo, *sorted(demo.parent.joinpath("corpus").glob("synthetic-*"), reverse=True))
+    ubert(demo_arguments(demo, *sorted(demo.parent.joinpath("corpus").glob("synthetic-*"), reverse=True)))
     assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
     assert Bundle.load(demo / "bundle").manifest.bundle_id == bundle
 
@@ -100,24 +113,32 @@ def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
     return {name: codec.decode(payload) for name, payload in payloads.items() if payload}
 
 
-def precompute(demo: Path, url: str, *program: str) -> subprocess.CompletedProcess[str]:
-    flags = ["--reviews", str(demo / "reviews"), "--bundle", str(demo / "bundle"), "--store", url, "--codec", "fp32"]
-    command = [sys.executable, *program, "precompute", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+def precompute_arguments(demo: Path, url: str) -> list[str]:
+    given = ["--reviews", str(demo / "reviews"), "--bundle", str(demo / "bundle"), "--store", url, "--codec", "fp32"]
+    return ["precompute", *given]
+
+
+@pytest.fixture(scope="module")
+def expected(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FloatMatrix]:
+    """What a precompute writes that nobody kills."""
+    whole = f"lmdb:{tmp_path_factory.mktemp('whole') / 'states'}"
+    ubert(precompute_arguments(demo, whole))
+    return stored(demo, whole)
 
 
 @pytest.mark.parametrize("batches", [0, 3])
-def test_a_killed_precompute_writes_what_is_left(demo: Path, tmp_path: Path, batches: int) -> None:
-    whole, killed = f"lmdb:{tmp_path / 'whole'}", f"lmdb:{tmp_path / 'killed'}"
-    assert precompute(demo, whole, "-m", "ubert_training.cli").returncode == 0
-    script = tmp_path / "killed_precompute.py"
-    script.write_text(KILLED_PRECOMPUTE.format(batches=batches))
-    assert precompute(demo, killed, str(script)).returncode == -signal.SIGKILL
-    before = stored(demo, killed)
+def test_a_killed_precompute_writes_what_is_left(
+    demo: Path, expected: dict[str, FloatMatrix], tmp_path: Path, batches: int
+) -> None:
+    store = f"lmdb:{tmp_path / 'killed'}"
+    arguments = precompute_arguments(demo, store)
+    program = [sys.executable, "-c", KILLED_PRECOMPUTE.format(batches=batches)]
+    killed = subprocess.run([*program, *arguments], capture_output=True, timeout=TIMEOUT_S, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    before = stored(demo, store)
     assert bool(before) == bool(batches)
-    resumed = precompute(demo, killed, "-m", "ubert_training.cli")
-    assert f"{len(before)} were there" in " ".join(resumed.stdout.split())
-    expected, found = stored(demo, whole), stored(demo, killed)
+    assert f"{len(before)} were there" in " ".join(ubert(arguments).split())
+    found = stored(demo, store)
     assert found.keys() == expected.keys()
     for name, states in expected.items():  # other batches, other padding: equal but for rounding
         np.testing.assert_allclose(found[name], states, atol=1e-5)

@@ -14,6 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from support.full_disk import at_most
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_training.commands.import_reviews import import_command, parse_columns
@@ -61,15 +62,15 @@ def contents(out: Path) -> dict[str, bytes]:
 
 def test_files_of_several_formats_become_one_ordered_table(tmp_path: Path) -> None:
     amazon = write(tmp_path / "reviews_Musical_Instruments_5.json.gz", line("u1", "i1", 5, "good", at=30, summary="A"))
-    newer = {"user_id": "u1", "parent_asin": "i2", "rating": 4, "text": "fine", "title": "B", "timestamp": 20_000}
+    newer = {"user_id": "u1", "parent_asin": "i2", "rating": 4, "text": "fine", "title": "B", "timestamp": 10**12}
     toys = write(tmp_path / "Toys.jsonl", newer)
     shop = tmp_path / "shop.csv"
     shop.write_text("who,sku,stars,body\nu2,i3,1,\n")
     report = import_reviews([amazon, toys], tmp_path / "both", ALL)
     table = imported(tmp_path / "both")
     assert [(table.text[row], table.domain[row], table.timestamp[row]) for row in range(2)] == [
-        ("B. fine", "Toys", 20),
         ("A. good", "Musical_Instruments", 30),
+        ("B. fine", "Toys", 10**9),
     ]
     assert [(file.format, file.domain) for file in report.files] == [
         ("amazon-2014", "Musical_Instruments"),
@@ -161,13 +162,34 @@ def test_a_file_of_bad_lines_only_is_an_error_that_says_so_whatever_is_allowed(t
     assert len(rejects.read_text().splitlines()) == 2
 
 
-def test_a_timestamp_in_milliseconds_is_set_aside_with_a_hint(tmp_path: Path) -> None:
-    rows = ["user,item,rating,text,timestamp", "u,i,5,fine,1500000000000", "u,j,5,fine,9e20", "u,k,5,good,1500000000"]
-    (tmp_path / "x.csv").write_text("\n".join(rows))
-    import_reviews([tmp_path / "x.csv"], tmp_path / "out", ImportOptions(core=0, max_bad=0.9))
-    details = [json.loads(one)["detail"] for one in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
-    outside = "is outside the years 1970 to 9999"
-    assert details == [f"'1500000000000' {outside}; it looks like milliseconds: give seconds", f"'9e20' {outside}"]
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"user,item,rating,text\nu,i,9,fine\n", "; name the scale with --scale, as --scale 0:10"),
+        ("user,item,rating,text\nu,i,4,caf\xe9\n".encode("latin-1"), "; convert it to UTF-8, as iconv -f ENCODING"),
+    ],
+)
+def test_too_many_bad_lines_of_a_known_cause_are_an_error_with_its_remedy(
+    content: bytes, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(ReviewFileError) as caught:
+        import_reviews([tmp_path / "x.csv"], tmp_path / "out", ALL)
+    assert remedy in str(caught.value)
+
+
+def test_a_disk_that_is_full_while_reviews_are_ordered_is_an_error_that_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", *corpus(0, 300))
+    import_reviews([path], tmp_path / "whole", ALL)
+    with at_most(30_000), pytest.raises(OSError, match=r"consolidation cannot be written .*; make room, then give"):
+        import_reviews([path], tmp_path / "out", ALL)
+    import_reviews([path], tmp_path / "out", ALL)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_directory_in_place_of_a_file_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ReviewFileError, match="is a directory: give the files in it"):
+        import_reviews([tmp_path], tmp_path / "out")
 
 
 def test_a_domain_is_taken_from_the_listing_then_the_file(tmp_path: Path) -> None:

@@ -11,9 +11,16 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from support.training_stage import TinyCorpus, end_at_a_checkpoint, on_one_process, on_processes, run_to_the_end
+from support.training_stage import (
+    SAVES_NOTHING,
+    TinyCorpus,
+    end_at_a_checkpoint,
+    on_one_process,
+    on_processes,
+    run_here,
+    run_to_the_end,
+)
 from ubert_model.bundle import WEIGHTS
-from ubert_training.cli import main
 from ubert_training.loop import CHECKPOINT
 
 # Dropout stays on: the two pieces of a batch draw the same in one process as in two. In bfloat16 the noise of
@@ -39,9 +46,7 @@ def trained(corpus: TinyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Tra
     @cache
     def by_one_process(stage: str) -> Path:
         directory = tmp_path_factory.mktemp("one") / "run"
-        with pytest.raises(SystemExit) as ended:
-            main(arguments(corpus, stage, directory))
-        assert ended.value.code == 0
+        run_here([*arguments(corpus, stage, directory), *SAVES_NOTHING])
         return directory
 
     return by_one_process
@@ -69,7 +74,7 @@ def assert_same_weights(directory: Path, expected: Path) -> None:
 def test_two_processes_go_down_the_loss_curve_of_one(
     stage: str, corpus: TinyCorpus, trained: Trained, tmp_path: Path
 ) -> None:
-    run_to_the_end(on_processes(2, arguments(corpus, stage, tmp_path / "run")))
+    run_to_the_end(on_processes(2, [*arguments(corpus, stage, tmp_path / "run"), *SAVES_NOTHING]))
     for name in ("loss/train", "loss/validation"):
         expected = curve(trained(stage), name)
         assert len(expected) > 1
@@ -90,7 +95,5 @@ def test_a_checkpoint_of_two_processes_with_a_shared_optimizer_is_continued_by_o
     stage = arguments(corpus, "cached", tmp_path / "run")
     end_at_a_checkpoint(on_processes(2, stage), tmp_path / "run" / CHECKPOINT, signal.SIGTERM)
     assert not (tmp_path / "run" / WEIGHTS).exists()
-    with pytest.raises(SystemExit) as ended:
-        main(stage)
-    assert ended.value.code == 0
+    run_here(stage)
     assert_same_weights(tmp_path / "run", trained("cached"))

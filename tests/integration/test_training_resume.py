@@ -1,13 +1,15 @@
 """Law 8: a training stage killed with SIGKILL continues to the same weights."""
 
 import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from support.training_stage import TinyCorpus, end_at_a_checkpoint, on_one_process, run_to_the_end
+from support.training_stage import SAVES_NOTHING, TinyCorpus, end_at_a_checkpoint, on_one_process, run_here
 from ubert_model.bundle import WEIGHTS
 from ubert_training.claims import claimed
 from ubert_training.cli import main
@@ -24,26 +26,39 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> TinyCorpus:
     return TinyCorpus.write(tmp_path_factory.mktemp("corpus"))
 
 
+@pytest.fixture(scope="module")
+def unkilled(corpus: TinyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The directory of a stage that ran without a stop, and saved nothing on the way."""
+
+    @cache
+    def directory_of(name: str) -> Path:
+        directory = tmp_path_factory.mktemp("whole") / "run"
+        run_here(corpus.arguments(name, directory, *FLAGS[name], *SAVES_NOTHING))
+        return directory
+
+    return directory_of
+
+
 @pytest.mark.parametrize("name", FLAGS)
-def test_a_killed_stage_ends_with_the_weights_of_an_unkilled_one(name: str, corpus: TinyCorpus, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
-    run_to_the_end(on_one_process(corpus.arguments(name, whole, *FLAGS[name])))
-    command = on_one_process(corpus.arguments(name, killed, *FLAGS[name]))
-    end_at_a_checkpoint(command, killed / CHECKPOINT, signal.SIGKILL)
+def test_a_killed_stage_ends_with_the_weights_of_an_unkilled_one(
+    name: str, corpus: TinyCorpus, unkilled: Callable[[str], Path], tmp_path: Path
+) -> None:
+    killed = tmp_path / "run"
+    arguments = corpus.arguments(name, killed, *FLAGS[name])
+    end_at_a_checkpoint(on_one_process(arguments), killed / CHECKPOINT, signal.SIGKILL)
     assert not (killed / WEIGHTS).exists()
-    run_to_the_end(command)
-    expected, found = load_file(whole / WEIGHTS), load_file(killed / WEIGHTS)
+    run_here(arguments)
+    expected, found = load_file(unkilled(name) / WEIGHTS), load_file(killed / WEIGHTS)
     assert expected.keys() == found.keys()
     for weight_name, weight in expected.items():
         np.testing.assert_allclose(found[weight_name], weight, atol=1e-5, err_msg=weight_name)
 
 
-def test_a_finished_stage_started_again_changes_nothing(corpus: TinyCorpus, tmp_path: Path) -> None:
-    command = on_one_process(corpus.arguments("pretrain", tmp_path / "run", *FLAGS["pretrain"]))
-    run_to_the_end(command)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    run_to_the_end(command)
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+def test_a_finished_stage_started_again_changes_nothing(corpus: TinyCorpus, unkilled: Callable[[str], Path]) -> None:
+    directory = unkilled("pretrain")
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    run_here(corpus.arguments("pretrain", directory, *FLAGS["pretrain"], *SAVES_NOTHING))
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
 
 
 @pytest.mark.parametrize("name", FLAGS)

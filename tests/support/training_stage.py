@@ -10,13 +10,18 @@ from signal import Signals
 from typing import Self
 
 import numpy as np
+import pytest
 
 from support.small_corpus import small_table
+from ubert_training.cli import main
 from ubert_training.splits import random_split
 
 TIMEOUT_S = 240
 SAVED_STEPS_S = 0.3
 """After the first checkpoint others follow, so that a kill comes somewhere in the middle."""
+
+SAVES_NOTHING = ("--checkpoint-seconds", str(TIMEOUT_S))
+"""For a stage that is to run to its end: a checkpoint at every step takes as long as the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,13 @@ def on_processes(count: int, arguments: Sequence[str]) -> list[str]:
     """Under torchrun, which finds a free port by itself."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     return [sys.executable, *launcher, "-m", "ubert_training.cli", *arguments]
+
+
+def run_here(arguments: Sequence[str]) -> None:
+    """In this process, which has torch imported already."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
 
 
 def run_to_the_end(command: Sequence[str]) -> None:

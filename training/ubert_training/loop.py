@@ -12,14 +12,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from ubert_model.atomic import replacing
 from ubert_model.config import require, require_choice
 from ubert_training.batches import Rows
 from ubert_training.devices import Precision, uses_bfloat16
+from ubert_training.disk import writing
 from ubert_training.processes import own_share
 from ubert_training.progress import progress_bar
 from ubert_training.weight_average import WeightAverage
@@ -78,6 +79,14 @@ class LoopOptions:
     def of(cls, defaults: Mapping[str, Any], **given: Any) -> Self:
         """The defaults of a stage, replaced where something else than None is given."""
         return cls(**{**defaults, **{name: value for name, value in given.items() if value is not None}})
+
+
+def require_machine(options: LoopOptions, accelerator: Accelerator) -> None:
+    """Raises ``ConfigError`` for what these processes cannot share or this device cannot compute."""
+    processes, pieces = accelerator.num_processes, options.pieces
+    if pieces is not None:
+        require(pieces % processes == 0, "pieces", pieces, f"use a multiple of the {processes} processes")
+    uses_bfloat16(options.precision, accelerator.device)
 
 
 class Task(Protocol):
@@ -147,12 +156,6 @@ class _Run:
         self.best_losses: NDArray[np.float64] | None = None
         self.bfloat16 = uses_bfloat16(options.precision, accelerator.device)
         self.pieces = options.pieces or accelerator.num_processes
-        require(
-            self.pieces % accelerator.num_processes == 0,
-            "pieces",
-            self.pieces,
-            f"use a multiple of the {accelerator.num_processes} processes",
-        )
         # The model first: its parameters move to the device before the optimizer sees them.
         self.model = accelerator.prepare(task.model)
         averaging = options.averaging
@@ -260,8 +263,7 @@ class _Run:
         if self.best_losses is None or improves(losses, self.best_losses, self.options.least_improvement):
             self.best_losses, position.best_epoch = losses, epoch
             if self.accelerator.is_main_process:
-                with replacing(self.directory / BEST_WEIGHTS) as partial:
-                    save_file(weights_of(self.task.model), partial)
+                save_weights(self.task.model, self.directory / BEST_WEIGHTS)
 
     def _save(self) -> None:
         """Write the checkpoint; it appears whole or not at all."""
@@ -278,7 +280,8 @@ class _Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
-        with replacing(self.directory / CHECKPOINT) as partial:
+        path = self.directory / CHECKPOINT
+        with writing(path, RuntimeError), replacing(path) as partial:
             torch.save(checkpoint, partial)
 
     def begin(self) -> None:
@@ -314,6 +317,8 @@ class _Run:
         log = self.directory / "tensorboard"
         if not self.accelerator.is_main_process:
             return contextlib.nullcontext(_Sink())
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # half a second, for training only
+
         return SummaryWriter(str(log), purge_step=self.steps_done() + 1)
 
 
@@ -339,6 +344,12 @@ def improves(losses: NDArray[np.float64], best: NDArray[np.float64], standard_er
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """All weights on the CPU, shared storage undone, as safetensors wants them."""
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write all weights; the file appears whole or not at all."""
+    with writing(path, SafetensorError), replacing(path) as partial:
+        save_file(weights_of(model), partial)
 
 
 def decayed_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:

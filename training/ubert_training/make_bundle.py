@@ -4,8 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from ubert_model.bundle import (
     CODEBOOKS,
     DEVIATIONS,
@@ -26,7 +24,7 @@ from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export import export_encoder, export_explainer, export_scorer
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.rating_parts import RatingParts
-from ubert_training.loop import weights_of
+from ubert_training.loop import save_weights
 from ubert_training.model_files import load_model
 from ubert_training.stage import finished_stage
 from ubert_training.states.state_bank import encoder_digest
@@ -59,7 +57,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
     )
 
     def write_files(directory: Path) -> None:
-        save_file(weights_of(model), directory / WEIGHTS)
+        save_weights(model, directory / WEIGHTS)
         (directory / ENCODER_CONFIG).write_text(files.bert_config.to_json_string(), encoding="utf-8")
         (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")
         (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")

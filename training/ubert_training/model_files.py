@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from ubert_model.atomic import replacing, write_text
+from ubert_model.atomic import write_text
 from ubert_model.bundle import ENCODER_CONFIG, IDENTITIES, TOKENIZER, WEIGHTS
 from ubert_model.config import ModelConfig
 from ubert_model.errors import InputError
@@ -17,7 +17,7 @@ from ubert_model.ids import Identities
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.loop import weights_of
+from ubert_training.loop import save_weights
 from ubert_training.stage import finished_stage
 
 CONFIG = "config.json"
@@ -66,8 +66,7 @@ def save_model(
     directory: Path, model: nn.Module, encoder: ReviewEncoder, config: ModelConfig, tokenizer_json: str, ids: Identities
 ) -> None:
     """Write a model's files; each appears whole or not at all."""
-    with replacing(directory / WEIGHTS) as partial:
-        save_file(weights_of(model), partial)
+    save_weights(model, directory / WEIGHTS)
     write_text(directory / ENCODER_CONFIG, encoder.bert.config.to_json_string())
     write_text(directory / TOKENIZER, tokenizer_json)
     write_text(directory / IDENTITIES, json.dumps(ids.to_json()))

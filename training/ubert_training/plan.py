@@ -12,8 +12,8 @@ from typing import Self
 
 from ubert_model.config import require
 from ubert_model.errors import ConfigError
+from ubert_model.rows import pooled_rows
 from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes, stored_rows
-from ubert_model.states.pooling import pooled_rows
 from ubert_training.states.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYTES_A_STATE_BYTE, redis_bytes
 
 SECONDS_A_MONTH = 30 * 24 * 3600

@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any, cast
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any, cast
 
 from ubert_model.atomic import write_text
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.claims import claimed
+
+if TYPE_CHECKING:  # `ubert split`, too, takes digests from here, and needs no torch
+    from accelerate import Accelerator
 
 STAGE_FILE = "stage.json"
 DISCARDED = "discarded"
@@ -39,7 +40,7 @@ class Stage:
         return fingerprint_of(self.kind, self.inputs)
 
     @contextlib.contextmanager
-    def held(self, accelerator: Accelerator, *, force: bool = False) -> Iterator[bool]:
+    def held(self, accelerator: "Accelerator", *, force: bool = False) -> Iterator[bool]:
         """Open the directory and keep other runs out of it until this one ends: on its main process, which opens first.
 
         Yields and raises as :meth:`open` does. Raises ``InputError``, too, where another run is at work in it. All
@@ -48,7 +49,7 @@ class Stage:
         with contextlib.ExitStack() as claim:
             with accelerator.main_process_first():
                 # What is finished is only read, by as many as like.
-                if accelerator.is_main_process and not self._is_finished():
+                if accelerator.is_main_process and not self.is_finished():
                     claim.enter_context(self.claimed())
                 finished = self.open(force=force)
             yield finished
@@ -79,16 +80,17 @@ class Stage:
         self._write(finished=False, summary={})
         return False
 
+    def is_finished(self) -> bool:
+        """Does the directory hold the very result that is asked for?"""
+        found = self._found()
+        return found is not None and found["fingerprint"] == self.fingerprint and bool(found["finished"])
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Mark the stage as finished and record what came out."""
         self._write(finished=True, summary=plain(summary))
 
     def _found(self) -> dict[str, Any] | None:
         return read_stage(self.directory) if (self.directory / STAGE_FILE).is_file() else None
-
-    def _is_finished(self) -> bool:
-        found = self._found()
-        return found is not None and found["fingerprint"] == self.fingerprint and bool(found["finished"])
 
     def _holds_something(self) -> bool:
         """Anything but what a kill leaves of the very first write."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ubert_model.states.pooling import pooled_rows
+from ubert_model.rows import pooled_rows
 from ubert_model.tokenizer import ReviewTokenizer
 
 

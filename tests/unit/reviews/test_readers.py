@@ -92,8 +92,12 @@ def test_every_json_format_is_told_and_read_as_the_same_review(
 
 
 @pytest.mark.parametrize(
-    ("file_name", "separator"), [("r.csv", ","), ("r.csv.gz", ","), ("r.tsv", "\t"), ("r", "\t"), ("r.txt", ",")]
-)
+    ("file_name", "separator"),
+    [
+        ("r.csv", ","), ("r.csv.gz", ","), ("r.csv", ";"), ("r.csv", "\t"), ("r.tsv", "\t"), ("r", "\t"), ("r", ";"),
+        ("r.txt", ","),
+    ],
+)  # fmt: skip
 def test_every_delimited_format_is_told_and_read_as_the_same_review(
     file_name: str, separator: str, tmp_path: Path
 ) -> None:
@@ -106,6 +110,29 @@ def test_parquet_is_told_and_read_as_the_same_review(file_name: str, tmp_path: P
     columns = {"user": ["U1"], "item": ["I1"], "rating": [2], "text": ["It hums."], "timestamp": [1393545600]}
     pq.write_table(pa.table(columns), tmp_path / file_name)
     assert read(tmp_path / file_name) == [EXPECTED]
+
+
+@pytest.mark.parametrize("zone", [None, "+01:00"])
+def test_a_parquet_time_in_nanoseconds_is_read_as_seconds_without_pandas(
+    zone: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With pandas, which is none of our dependencies, pyarrow makes pandas' own times of them."""
+    times = pa.array([1393545600_000_000_001], pa.timestamp("ns", zone))
+    columns = {"user": ["U1"], "item": ["I1"], "rating": [2], "text": ["It hums."], "timestamp": times}
+    pq.write_table(pa.table(columns), tmp_path / "r.parquet")
+    made: list[type] = []
+    monkeypatch.setattr(Validator, "_field", _noting_types(Validator._field, made))
+    assert read(tmp_path / "r.parquet") == [EXPECTED]
+    assert datetime in made
+
+
+def _noting_types(field: Any, made: list[type]) -> Any:
+    def noting(self: Validator, fields: Any, column: Any) -> object:
+        value = field(self, fields, column)
+        made.append(type(value))
+        return value
+
+    return noting
 
 
 def test_columns_are_mapped_by_name(tmp_path: Path) -> None:
@@ -122,6 +149,38 @@ def test_a_tabular_file_without_a_needed_or_mapped_column_is_refused(tmp_path: P
         open_format(path, None, {"text": "body", "timestamp": "when"})
     with pytest.raises(ConfigError, match="txet"):
         open_format(path, None, {"txet": "body"})
+
+
+def test_a_column_whose_name_stands_twice_is_refused_where_it_is_wanted(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "shop.csv", "user,item,rating,text,note,note,text", "U1,I1,2,It hums.,a,b,other")
+    with pytest.raises(ReviewFileError, match="several columns named text: rename all but one"):
+        open_format(path, None, {})
+    other = write_lines(tmp_path / "other.csv", "user,item,rating,text,note,note", "U1,I1,2,It hums.,a,b")
+    assert read(other) == [Review(user="U1", item="I1", rating=2, text="It hums.", domain="file")]
+
+
+def test_white_space_around_a_columns_name_is_none_of_it(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "shop.csv", "user, item, stars , text", "U1, I1, 2, It hums.")
+    assert read(path, rating="stars") == [Review(user="U1", item="I1", rating=2, text="It hums.", domain="file")]
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (b"", "is empty: its first line has to name the columns"),
+        ("user,item".encode("utf-16"), "iconv -f ENCODING -t UTF-8"),
+    ],
+)
+def test_a_csv_without_a_header_says_what_to_do(content: bytes, remedy: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(ReviewFileError, match=remedy):
+        open_format(tmp_path / "r.csv", None, {})
+
+
+def test_a_json_array_is_refused_with_the_way_to_lines(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "r.json", "[" + json.dumps(AMAZON_2014) + "]")
+    with pytest.raises(ReviewFileError, match="write an object a line, as jq"):
+        detect_format(path)
 
 
 def test_columns_of_a_json_format_cannot_be_mapped(tmp_path: Path) -> None:
@@ -145,12 +204,15 @@ BAD_FIELDS = [
     ({"reviewerID": ""}, Reason.EMPTY_ID),
     ({"reviewerID": "  "}, Reason.EMPTY_ID),
     ({"asin": None}, Reason.EMPTY_ID),
+    ({"asin": float("nan")}, Reason.EMPTY_ID),
+    ({"asin": 1.5}, Reason.BAD_TEXT),
     ({"asin": "x" * 257}, Reason.LONG_ID),
     ({"asin": "ü" * 129}, Reason.LONG_ID),
     ({"asin": True}, Reason.BAD_TEXT),
     ({"reviewText": 5}, Reason.BAD_TEXT),
     ({"reviewText": "half a pair \ud83d"}, Reason.WRONG_ENCODING),
     ({"overall": "five"}, Reason.NO_NUMBER),
+    ({"overall": "4,500"}, Reason.NO_NUMBER),
     ({"overall": None}, Reason.NO_NUMBER),
     ({"overall": True}, Reason.NO_NUMBER),
     ({"overall": [5]}, Reason.NO_NUMBER),
@@ -161,7 +223,8 @@ BAD_FIELDS = [
     ({"overall": 5.01}, Reason.OUTSIDE_SCALE),
     ({"unixReviewTime": "yesterday"}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": -1}, Reason.BAD_TIMESTAMP),
-    ({"unixReviewTime": 1393545600000}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": 253402300800}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": 9e20}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": float("nan")}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": [1]}, Reason.BAD_TIMESTAMP),
 ]
@@ -188,6 +251,16 @@ def test_an_id_of_256_bytes_and_an_empty_text_are_legal() -> None:
     assert (len(review.item.encode()), review.text) == (256, "")
 
 
+@pytest.mark.parametrize(("written", "read_as"), [(7, "7"), (7.0, "7"), ("7.0", "7.0"), (" B1 ", "B1")])
+def test_an_id_that_is_a_whole_number_is_its_digits(written: object, read_as: str) -> None:
+    assert validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"asin": written}).item == read_as
+
+
+@pytest.mark.parametrize("written", [3.5, "3.5", "3,5", " 3,50 "])
+def test_a_rating_may_have_a_decimal_comma(written: object) -> None:
+    assert validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"overall": written}).rating == 3.5
+
+
 def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
     lacking = {key: value for key, value in AMAZON_2018.items() if key not in ("reviewText", "unixReviewTime")}
     review = validator(FormatName.AMAZON_2018).review(lacking)
@@ -197,11 +270,12 @@ def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        1393545600, 1393545600.9, "1393545600", "2014-02-28", "2014-02-28T01:00:00+01:00",
+        1393545600, 1393545600.9, "1393545600", 1393545600999, "1393545600000", 1393545600999.5,
+        "2014-02-28", "2014-02-28T01:00:00+01:00",
         datetime(2014, 2, 28, tzinfo=UTC), date(2014, 2, 28),
     ],
 )  # fmt: skip
-def test_a_time_may_be_written_in_seconds_or_as_an_iso_date(value: object) -> None:
+def test_a_time_may_be_written_in_seconds_or_milliseconds_or_as_an_iso_date(value: object) -> None:
     review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
     assert review.timestamp == 1393545600
 

@@ -137,6 +137,17 @@ finally:
         assert "No such command 'precomptue'. Did you mean 'precompute'" in said
 
 
+def test_a_command_imports_no_torch_before_it_has_read_what_it_is_given() -> None:
+    script = """
+import sys
+from ubert_training.cli import COMMANDS, make_app
+make_app(COMMANDS.keys() - {"demo"})  # which is all of them in one
+print("heavy:", *{"torch", "transformers", "accelerate", "sklearn", "matplotlib"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    assert done.stdout == "heavy:\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_line_that_help_shows_is_the_first_of_the_commands_own_help(name: str) -> None:
     assert WHOLE.commands[name].help.splitlines()[0] == COMMANDS[name].help
@@ -184,6 +195,33 @@ def test_a_flag_that_cannot_apply_is_refused_by_name_and_remedy(reviews: Path, f
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
     assert not (reviews / "o").exists()
+
+
+def test_the_preset_of_a_fine_tuning_is_the_pre_trained_models_and_no_other(reviews: Path) -> None:
+    table, app, runner = small_table(), make_app(["pretrain", "finetune"]), CliRunner()
+    random_split(table, np.arange(len(table)), seed=0).save(reviews / "split.parquet", table)
+    given = ["--reviews", str(reviews), "--split", str(reviews / "split.parquet"), "--device", "cpu", "--epochs", "1"]
+    made = runner.invoke(app, ["pretrain", *given, "--preset", "tiny", "--out", str(reviews / "pretrained")])
+    assert made.exit_code == 0, made.output
+    tuned = ["finetune", *given, "--pretrained", str(reviews / "pretrained"), "--out", str(reviews / "run")]
+    refused = runner.invoke(app, [*tuned, "--preset", "minilm"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "--preset = 'minilm'" in str(refused.exception)
+    assert "was pre-trained with 'tiny'; leave the flag out" in str(refused.exception)
+    assert not (reviews / "run").exists()
+    for flags in (["--preset", "tiny"], []):
+        assert runner.invoke(app, [*tuned, *flags]).exit_code == 0
+    assert json.loads((reviews / "run" / "config.json").read_text())["preset"] == "tiny"
+
+
+@pytest.mark.parametrize("target", ["'domain-0'", "['domain-0']"])
+def test_a_flag_that_may_be_repeated_stands_in_a_file_as_one_value_or_as_a_list(reviews: Path, target: str) -> None:
+    (reviews / "run.toml").write_text(f"[split]\ntarget = {target}\n")
+    split = ["split", "--reviews", str(reviews), "--out", str(reviews / "split.parquet")]
+    done = CliRunner().invoke(make_app(["split"]), ["--config", str(reviews / "run.toml"), *split])
+    assert done.exit_code == 0, done.output
+    rows = Split.load(reviews / "split.parquet", small_table()).rows
+    assert rows.tolist() == small_table().rows_of_domains("domain-0").tolist()
 
 
 def test_a_flag_that_cannot_apply_is_refused_from_a_file_as_well(reviews: Path) -> None:

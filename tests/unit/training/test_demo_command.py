@@ -11,7 +11,7 @@ from support.small_corpus import small_table
 from ubert_model.errors import InputError
 from ubert_training.cli import make_app
 from ubert_training.commands import demo as demo_commands
-from ubert_training.commands import pretrain as pretrain_commands
+from ubert_training.pretraining import pretrain as pretraining
 
 
 class ReachedError(Exception):
@@ -27,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         heard.append((config, options))
         raise ReachedError
 
-    for module in (demo_commands, pretrain_commands):
+    for module in (demo_commands, pretraining):
         monkeypatch.setattr(module, "pretrain", stand_in)
     return heard
 

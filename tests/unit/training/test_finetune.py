@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ import torch
 
 from support.small_corpus import small_table
 from ubert_model.config import preset
-from ubert_model.errors import ConfigError, InputError
+from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_model.nn.co_matching import PLAIN_START
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
+from ubert_training.devices import Precision
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.projection_start import start_projection
@@ -24,6 +26,7 @@ from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
 from ubert_training.splits import random_split
+from ubert_training.stage import Stage, read_stage
 from ubert_training.tokens import TokenizedReviews
 
 TABLE = small_table(users=40)
@@ -88,6 +91,39 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
     )
 
 
+def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(tmp_path: Path) -> None:
+    """A review's id does not name its domain, and yet every stage learns domains."""
+    found = pretrained(tmp_path / "pretrained", "both")
+    kept = {"pretrained": None, "states": tmp_path / "states"}
+    options = FinetuneOptions(loop=ONE_EPOCH)
+    finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
+    renamed = replace(TABLE, domain=[f"new {name}" for name in TABLE.domain])
+    assert renamed.fingerprint == TABLE.fingerprint
+    with pytest.raises(ConfigError, match="differs in domains"):
+        pretrain(renamed, SPLIT, preset("tiny"), LEXICON, PretrainOptions(corpus="both", loop=ONE_EPOCH), found)
+    with pytest.raises(ConfigError, match="differs in domains"):
+        finetune(renamed, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
+
+
+@pytest.mark.parametrize("id_embeddings", ["free", "shrunk", "none"])
+@pytest.mark.parametrize("former", ["shrunk", "none"])
+def test_fine_tuning_may_have_other_identities_than_pre_training(
+    former: Literal["shrunk", "none"], id_embeddings: str, tmp_path: Path
+) -> None:
+    before = preset("tiny").with_options(id_embeddings=former)
+    found = pretrain(TABLE, SPLIT, before, LEXICON, PretrainOptions(loop=ONE_EPOCH), tmp_path / "pretrained")
+    still = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
+    config = before.with_options(id_embeddings=id_embeddings)
+    run = finetune(TABLE, SPLIT, config, still, tmp_path / "run", pretrained=found, states=tmp_path / "states")
+    users, known = (
+        load_model(directory, kind).weights["user_query.embedding.weight"]
+        for directory, kind in ((run, "finetune"), (found, "pretrain"))
+    )
+    assert (len(users) > 1) == (id_embeddings != "none")
+    told_apart = "none" not in (former, id_embeddings)
+    assert torch.allclose(users, known[:1], atol=1e-5) == (not told_apart)
+
+
 def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_says(tmp_path: Path) -> None:
     before = load_model(pretrained(tmp_path / "pretrained", "both"), "pretrain")
     still = FinetuneOptions(mode="end-to-end", loop=replace(ONE_EPOCH, learning_rate=1e-12))
@@ -116,10 +152,17 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
     torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["encoder_learning_rate", "projection_learning_rate"])
-def test_a_learning_rate_of_nothing_is_refused_by_name(name: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (FinetuneOptions, "encoder_learning_rate"),
+        (FinetuneOptions, "projection_learning_rate"),
+        (PretrainOptions, "encoder_learning_rate"),
+    ],
+)
+def test_a_learning_rate_of_nothing_is_refused_by_name(options: Any, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} = 0.0: use a positive step size"):
-        FinetuneOptions(**{name: 0.0})
+        options(**{name: 0.0})
 
 
 def test_weights_of_another_versions_model_are_refused(tmp_path: Path) -> None:
@@ -158,13 +201,40 @@ def test_more_layers_than_a_backbone_has_are_refused() -> None:
         load_backbone("random-tiny", 3)
 
 
-def test_reviews_longer_than_the_backbone_has_positions_are_refused(tmp_path: Path) -> None:
-    config = replace(preset("tiny"), max_length=100, pretrain_max_length=65, max_tokens=200)
-    remedy = "the backbone reads 64 tokens; use so many, or fewer"
-    with pytest.raises(ConfigError, match=f"pretrain_max_length = 65: {remedy}"):
-        pretrain(TABLE, SPLIT, config, LEXICON, PretrainOptions(loop=ONE_EPOCH), tmp_path / "pretrained")
-    with pytest.raises(ConfigError, match=f"max_length = 100: {remedy}"):
-        finetune(TABLE, SPLIT, config, FinetuneOptions(), tmp_path / "run", pretrained=None, states=tmp_path / "states")
+TOO_LONG = {"max_length": 100, "pretrain_max_length": 65, "max_tokens": 200}
+
+
+@pytest.mark.parametrize(
+    ("shape", "trainable_layers", "precision", "refused"),
+    [
+        (TOO_LONG, None, "fp32", r"max_length = (65|100): the backbone reads 64 tokens; use so many, or fewer"),
+        ({"encoder_layers": 3}, None, "fp32", "encoder_layers = 3: the backbone has 2 layers; use so many, or fewer"),
+        ({}, 3, "fp32", "trainable_layers = 3: the backbone has 2 layers; use so many, or fewer"),
+        ({"backbone": "/nowhere/at/all"}, None, "fp32", "backbone '/nowhere/at/all' cannot be loaded"),
+        ({}, None, "bf16", "precision = 'bf16': this cpu computes it only by emulation"),
+    ],
+)
+def test_what_is_refused_neither_leaves_a_directory_nor_discards_one(
+    shape: dict[str, Any],
+    trainable_layers: int | None,
+    precision: Precision,
+    refused: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ubert_training.devices.has_native_bfloat16", lambda _: False)
+    config, loop = replace(preset("tiny"), **shape), replace(ONE_EPOCH, precision=precision)
+    pretraining = PretrainOptions(loop=loop, trainable_layers=trainable_layers)
+    finetuning = FinetuneOptions(mode="end-to-end", loop=loop, trainable_layers=trainable_layers)
+    former = Stage(tmp_path / "former", "finetune", {"of": "another configuration"})
+    former.open()
+    for directory, force in ((tmp_path / "new", False), (former.directory, True)):
+        with pytest.raises(UbertError, match=refused):
+            pretrain(TABLE, SPLIT, config, LEXICON, pretraining, directory, force=force)
+        with pytest.raises(UbertError, match=refused):
+            finetune(TABLE, SPLIT, config, finetuning, directory, force=force, pretrained=None, states=directory)
+    assert [path.name for path in tmp_path.iterdir()] == ["former"]
+    assert read_stage(former.directory)["inputs"] == {"of": "another configuration"}
 
 
 def test_how_many_layers_encode_is_the_presets_for_its_own_backbone_only() -> None:

@@ -12,9 +12,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from support.full_disk import at_most
 from ubert_model.errors import ConfigError
 from ubert_training.batches import Rows, shuffled_batches
 from ubert_training.loop import (
+    BEST_WEIGHTS,
     CHECKPOINT,
     LoopOptions,
     Position,
@@ -167,3 +169,18 @@ def test_options_that_cannot_train_are_refused_by_name(name: str) -> None:
 def test_patience_for_no_epoch_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"patience = 0: use 1 or more epochs"):
         replace(OPTIONS, patience=0)
+
+
+@pytest.mark.parametrize(("room", "file"), [(100, BEST_WEIGHTS), (2000, CHECKPOINT)])
+def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_more_than_the_last_steps(
+    tmp_path: Path, room: int, file: str
+) -> None:
+    """The limit on a file's size stands for the disk: what it refuses comes the same way, from the same library."""
+    whole = Regression(wanted=2.0)
+    assert run(whole, tmp_path / "whole").best_epoch is not None
+    task = Regression(wanted=2.0)
+    with at_most(room), pytest.raises(OSError, match=rf"{file} cannot be written .*; make room, then give the same"):
+        run(task, tmp_path / "run")
+    again = Regression(wanted=2.0)
+    run(again, tmp_path / "run")
+    assert all(np.array_equal(*pair) for pair in zip(weights(again), weights(whole), strict=True))

@@ -41,6 +41,11 @@ def test_the_first_within_a_standard_error_of_the_best_is_taken() -> None:
     assert choice.above_best(choice.best) == (0.0, 0.0)
 
 
+def test_a_single_validation_pair_tells_no_recipe_from_another() -> None:
+    entries = [tried("cheap", [1.0]), tried("best", [0.5])]
+    assert choose(entries).chosen.trial.name == "cheap"
+
+
 def test_names_of_trials_differ_and_so_do_their_recipes() -> None:
     base = Recipe.of_preset("minilm", RatingScale())
     assert len({trial.name for trial in TRIALS}) == len(TRIALS)

@@ -78,7 +78,7 @@ class Cell:
     @property
     def inputs(self) -> dict[str, Any]:
         inputs = {
-            "table": self.fold.table.fingerprint,
+            **self.fold.table.digests,
             "split": self.fold.digests,
             "seed": self.seed if self.contender.seeded else None,
             **self.contender.inputs(self.fold, self.seed),

@@ -8,11 +8,8 @@ import typer
 from ubert_model.config import require
 from ubert_model.states import codec_names
 from ubert_training.commands.options import Device, Reviews, console, load_reviews
-from ubert_training.devices import DeviceChoice
-from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.progress import progress_bar
-from ubert_training.states.state_tiers import measure_tiers
-from ubert_training.states.tier_report import tier_table, verdict, write_report
+from ubert_training.stage import read_stage
 
 
 def bench_states_command(
@@ -29,6 +26,14 @@ def bench_states_command(
     require(pairs in ("test", "validation"), "pairs", pairs, "use test or validation")
     require(states is None or len(states) == len(run), "states", states, f"give one for each of {len(run)} runs")
     table = load_reviews(reviews)
+    for directory in run:
+        read_stage(directory)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
+    from ubert_training.finetuning.finished_run import FinishedRun  # noqa: PLC0415
+    from ubert_training.states.state_tiers import measure_tiers  # noqa: PLC0415
+    from ubert_training.states.tier_report import tier_table, verdict, write_report  # noqa: PLC0415
+
     places = states or [directory.with_name("states") for directory in run]
     opened = [
         FinishedRun.open(table, directory, states=place, device=cast(DeviceChoice, device))

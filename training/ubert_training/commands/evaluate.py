@@ -6,9 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
-from ubert_training.devices import DeviceChoice
-from ubert_training.evaluation.evaluate import EVALUATION, evaluate, evaluation_table, history_table
-from ubert_training.evaluation.plots import PLOT, plot_evaluation
+from ubert_training.stage import read_stage
 
 Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
 
@@ -16,6 +14,12 @@ Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
 def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: Device = "auto") -> None:
     """Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot."""
     table = load_reviews(reviews)
+    read_stage(run)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
+    from ubert_training.evaluation.evaluate import EVALUATION, evaluate, evaluation_table, history_table  # noqa: PLC0415
+    from ubert_training.evaluation.plots import PLOT, plot_evaluation  # noqa: PLC0415
+
     evaluation = evaluate(table, run, states=states or run.with_name("states"), device=cast(DeviceChoice, device))
     plot_evaluation(evaluation, run / PLOT)
     console.print(evaluation_table(evaluation))

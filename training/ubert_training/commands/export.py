@@ -7,12 +7,16 @@ import typer
 
 from ubert_training.commands.evaluate import Run
 from ubert_training.commands.options import console
-from ubert_training.make_bundle import export_bundle
+from ubert_training.stage import read_stage
 
 
 def export_command(
     run: Run, out: Annotated[Path, typer.Option(help="Bundle directory; an older bundle there is replaced.")]
 ) -> None:
     """Write the bundle: weights, tokenizer, identities, ONNX graphs, metrics, checksums; all the service needs."""
+    read_stage(run)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.make_bundle import export_bundle  # noqa: PLC0415
+
     bundle = export_bundle(run, out)
     console.print(f"{out}: bundle {bundle.manifest.bundle_id}, {len(bundle.manifest.files)} files")

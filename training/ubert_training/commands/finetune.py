@@ -5,6 +5,7 @@ from typing import Annotated, cast
 
 import typer
 
+from ubert_model.config import ModelConfig, require
 from ubert_training.commands.options import (
     Accumulate,
     Backbone,
@@ -26,7 +27,6 @@ from ubert_training.commands.options import (
     Out,
     Pieces,
     Precision,
-    Preset,
     RatingBase,
     Reviews,
     Seed,
@@ -42,14 +42,6 @@ from ubert_training.commands.options import (
     model_config,
     require_unset,
 )
-from ubert_training.devices import DeviceChoice
-from ubert_training.devices import Precision as PrecisionChoice
-from ubert_training.finetuning.finetune import finetune
-from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
-from ubert_training.loop import LoopOptions
-from ubert_training.model_files import load_model
-from ubert_training.pretraining.pretrain import KIND as PRETRAIN
-from ubert_training.processes import speaks_for_all
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
 
@@ -65,7 +57,12 @@ def finetune_command(
         str, typer.Option(help="cached (frozen encoder, minutes on a CPU) or end-to-end (a GPU's work).")
     ] = "cached",
     states: States = None,
-    preset: Preset = "minilm",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="paper, minilm or tiny: the model's shape and options. Unset: the pre-trained model's, or minilm."
+        ),
+    ] = None,
     backbone: Backbone = None,
     encoder_layers: EncoderLayers = None,
     state_dim: StateDim = None,
@@ -98,7 +95,8 @@ def finetune_command(
 ) -> None:
     """Fine-tune on the target domain: item encoder, co-matching and prediction layer (Figure 3).
 
-    After pre-training, --preset, --backbone, --encoder-layers and --state-dim are those of the pre-trained model.
+    After pre-training, --preset, --backbone, --encoder-layers and --state-dim are those of the pre-trained model, and
+    others are refused.
     """
     if mode == "cached":
         frozen = "cached states are those of a frozen encoder: give it with --mode end-to-end"
@@ -106,7 +104,23 @@ def finetune_command(
     elif mode == "end-to-end":
         require_unset("end-to-end has no cached states: give it with --mode cached", states=states)
     table = load_reviews(reviews)
-    former = load_model(pretrained, PRETRAIN).config if pretrained else preset
+    divided = Split.load(split, table)
+    if pretrained:
+        read_stage(pretrained)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
+    from ubert_training.devices import Precision as PrecisionChoice  # noqa: PLC0415
+    from ubert_training.finetuning.finetune import finetune  # noqa: PLC0415
+    from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop  # noqa: PLC0415
+    from ubert_training.loop import LoopOptions  # noqa: PLC0415
+    from ubert_training.model_files import load_model  # noqa: PLC0415
+    from ubert_training.pretraining.pretrain import KIND as PRETRAIN  # noqa: PLC0415
+    from ubert_training.processes import speaks_for_all  # noqa: PLC0415
+
+    former = load_model(pretrained, PRETRAIN).config if pretrained else preset or "minilm"
+    if isinstance(former, ModelConfig):
+        fits = preset in (None, former.preset)
+        require(fits, "--preset", preset, f"{pretrained} was pre-trained with {former.preset!r}; leave the flag out")
     config = model_config(
         former,
         table,
@@ -147,7 +161,7 @@ def finetune_command(
     )
     directory = finetune(
         table,
-        Split.load(split, table),
+        divided,
         config,
         options,
         out,

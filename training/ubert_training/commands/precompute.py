@@ -2,7 +2,7 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import numpy as np
 import typer
@@ -23,12 +23,11 @@ from ubert_training.commands.options import (
     load_reviews,
     table_file,
 )
-from ubert_training.devices import DeviceChoice, Precision
 from ubert_training.splits import PARTS, Split
-from ubert_training.states.precompute import PrecomputeReport, find_work, rows_served, write_missing
-from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
-from ubert_training.states.review_encoders import BankedStates, choose_encoder
 from ubert_training.states.review_texts import write_texts
+
+if TYPE_CHECKING:
+    from ubert_training.states.precompute import PrecomputeReport
 
 
 def precompute_command(
@@ -60,10 +59,16 @@ def precompute_command(
     """Encode every review once and fill the store; killed and started again it writes what is left."""
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
     require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
-    require_choice("device", device, DeviceChoice)
     share = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.devices import DeviceChoice, Precision  # noqa: PLC0415
+    from ubert_training.states.precompute import find_work, rows_served, write_missing  # noqa: PLC0415
+    from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray  # noqa: PLC0415
+    from ubert_training.states.review_encoders import BankedStates, choose_encoder  # noqa: PLC0415
+
+    require_choice("device", device, DeviceChoice)
     rows = served = rows_served(opened.identities, table)
     if len(served) < len(table):
         console.print(f"{len(table) - len(served):,} reviews of domains that the bundle does not predict in stay out")
@@ -106,7 +111,7 @@ def precompute_command(
     _show(report, store)
 
 
-def _show(report: PrecomputeReport, store: str) -> None:
+def _show(report: "PrecomputeReport", store: str) -> None:
     rate = f", {report.tokens / report.seconds:,.0f} tokens/s" if report.tokens else ""
     written = f"{report.tokens} tokens, {report.bytes / 1e6:.1f} MB of states{rate}"
     console.print(

@@ -32,14 +32,8 @@ from ubert_training.commands.options import (
     load_reviews,
     model_config,
 )
-from ubert_training.devices import DeviceChoice
-from ubert_training.devices import Precision as PrecisionChoice
-from ubert_training.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
-from ubert_training.pretraining.masking import MaskingStrategy
-from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers, pretrain
-from ubert_training.processes import speaks_for_all
 from ubert_training.splits import Split
 from ubert_training.stage import read_stage
 
@@ -83,6 +77,15 @@ def pretrain_command(
 ) -> None:
     """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
     table = load_reviews(reviews)
+    divided, words = Split.load(split, table), load_lexicon(lexicon)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
+    from ubert_training.devices import Precision as PrecisionChoice  # noqa: PLC0415
+    from ubert_training.loop import LoopOptions  # noqa: PLC0415
+    from ubert_training.pretraining.masking import MaskingStrategy  # noqa: PLC0415
+    from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers, pretrain  # noqa: PLC0415
+    from ubert_training.processes import speaks_for_all  # noqa: PLC0415
+
     config = model_config(
         preset,
         table,
@@ -92,7 +95,6 @@ def pretrain_command(
         pretrain_max_length=max_length,
         id_embeddings=id_embeddings,
     )
-    words = load_lexicon(lexicon)
     loop = LoopOptions.of(
         default_loop(config.preset),
         epochs=epochs,
@@ -115,7 +117,7 @@ def pretrain_command(
         loop=loop,
         **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
     )
-    directory = pretrain(table, Split.load(split, table), config, words, options, Path(out), force=force)
+    directory = pretrain(table, divided, config, words, options, Path(out), force=force)
     if not speaks_for_all():
         return
     console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")

@@ -11,7 +11,6 @@ from rich.table import Table
 from ubert_model.config import require
 from ubert_training.cli import make_app
 from ubert_training.commands.options import console
-from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME
 from ubert_training.reproduction import EXPERIMENTS, METHODS, RUNS, Experiment, commands
 
 
@@ -55,6 +54,10 @@ def comparison(name: str, experiment: Experiment, directory: Path) -> Table:
 
 def measured_here(directory: Path) -> dict[str, float]:
     """MSE by method, from the evaluations that are finished; baselines as the first of them has them."""
+    if not directory.is_dir():
+        return {}
+    from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME  # noqa: PLC0415  # torch takes seconds
+
     found: dict[str, float] = {}
     for method, run in RUNS.items():
         path = directory / run / EVALUATION

@@ -12,13 +12,13 @@ from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import (
     FinishedShard,
-    MendableStore,
     Namespace,
     NamespaceCheck,
     NamespaceRepair,
     StateStore,
     check_namespace,
     copy_namespace,
+    open_existing_store,
     open_store,
     repair_namespace,
     without_password,
@@ -46,7 +46,7 @@ def ls_command(
 ) -> None:
     """List the namespaces of a store, and which shards of a precompute have ended."""
     readers = [(path, Bundle.load(path).manifest.encoder_digest) for path in bundle or []]
-    with closing(open_existing(store)) as opened:
+    with closing(open_existing_store(store)) as opened:
         namespaces = opened.namespaces()
         for namespace in namespaces:
             lines = {
@@ -74,7 +74,7 @@ def verify_command(
     ] = False,
 ) -> None:
     """Read every list and every state of a namespace; exit status 1 if anything is wrong and stays so."""
-    with closing(open_existing(store)) as opened:
+    with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         with progress_bar(f"verify {chosen.version}", None) as advance:
             check = check_namespace(opened, chosen, advance)
@@ -97,7 +97,7 @@ def drop_command(
     force: Annotated[bool, typer.Option("--force", help="Even while a service reads it.")] = False,
 ) -> None:
     """Remove a namespace that no service reads, and everything in it. Killed, the same command goes on."""
-    with closing(open_existing(store)) as opened:
+    with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         if not force and (holders := opened.holders(chosen.version)):
             raise InputError(
@@ -120,21 +120,12 @@ def copy_command(
     namespace: OneVersion = "",
 ) -> None:
     """Copy a namespace to another store: what is there already stays. Killed, the same command goes on."""
-    with closing(open_existing(store)) as source, closing(open_store(to)) as target:
+    with closing(open_existing_store(store)) as source, closing(open_store(to)) as target:
         chosen = choose_namespace(source, namespace)
         users = len(source.users(chosen.version))
         with progress_bar(f"copy {chosen.version}, users", users) as advance:
             copied = copy_namespace(source, target, chosen.version, advance=advance)
     console.print(f"{chosen.version}: {copied:,} reviews copied, the others were there")
-
-
-def open_existing(url: str) -> MendableStore:
-    """A store to look at. Raises ``InputError`` for an LMDB directory that is not there: opening would make it."""
-    scheme, _, rest = url.partition(":")
-    directory = Path(rest.removeprefix("//"))
-    if scheme == "lmdb" and not (directory / "data.mdb").is_file():
-        raise InputError(f"{directory} holds no states: give the directory that `ubert precompute` wrote")
-    return open_store(url)
 
 
 def choose_namespace(store: StateStore, prefix: str) -> Namespace:

@@ -1,7 +1,7 @@
 """`ubert tune`."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.table import Table
@@ -18,11 +18,11 @@ from ubert_training.commands.options import (
     console,
     load_reviews,
 )
-from ubert_training.devices import DeviceChoice
-from ubert_training.finetuning.recipe import Recipe
-from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Choice, tune
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.splits import Split
+
+if TYPE_CHECKING:
+    from ubert_training.finetuning.recipe_search import Choice
 
 
 def tune_command(
@@ -42,7 +42,12 @@ def tune_command(
     Its model is left ready for `ubert evaluate` and `ubert export`. Its recipe is for `ubert bench accuracy`.
     """
     table = load_reviews(reviews)
-    loaded = Split.load(split, table)
+    loaded, words = Split.load(split, table), load_lexicon(lexicon)
+    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
+    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
+    from ubert_training.finetuning.recipe import Recipe  # noqa: PLC0415
+    from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, tune  # noqa: PLC0415
+
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
     names = [trial.name for trial in TRIALS]
@@ -50,7 +55,7 @@ def tune_command(
         table,
         loaded,
         base,
-        load_lexicon(lexicon),
+        words,
         seed,
         out,
         lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}", highlight=False),
@@ -61,7 +66,7 @@ def tune_command(
     console.print(f"Next: ubert evaluate --reviews {reviews} --run {run}", markup=False, soft_wrap=True)
 
 
-def trial_table(choice: Choice) -> Table:
+def trial_table(choice: "Choice") -> Table:
     """Every trial in order, the chosen one in bold."""
     table = Table(
         title="Validation part; the first within one standard error of the best is taken",

@@ -14,14 +14,14 @@ from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import freeze_all_but_last, load_backbone, require_length
+from ubert_training.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
 from ubert_training.devices import make_accelerator
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask, solve_prediction_layer
 from ubert_training.finetuning.histories import KnownReviews, Rows
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.projection_start import start_projection
-from ubert_training.loop import discard_checkpoint, train
+from ubert_training.loop import discard_checkpoint, require_machine, train
 from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
 from ubert_training.pretraining.corpus_rows import withheld
 from ubert_training.pretraining.pretrain import CORPUS_READ
@@ -54,10 +54,9 @@ def finetune(
     done; killed before: it continues. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
     """
     read = reviews_read(pretrained) if pretrained is not None else frozenset()
-    if pretrained is not None:
-        _check_pretrained(pretrained, read, table, split, config)
+    bert = None if pretrained is None else _checked_pretrained(pretrained, read, table, split, config).bert_config
     inputs = {
-        "table": table.fingerprint,
+        **table.digests,
         "split": split.digests(table),
         "config": config,
         "options": options,
@@ -65,6 +64,10 @@ def finetune(
     }
     stage = Stage(directory, KIND, inputs)
     accelerator = make_accelerator(options.device)
+    if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
+        bert = bert or backbone_config(config.backbone, config.encoder_layers)
+        require_fit(bert, "max_length", config.max_length, options.trainable_layers)
+        require_machine(options.loop, accelerator)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_keep(table, split, config, options, pretrained, read, states, stage, accelerator)
@@ -176,7 +179,6 @@ def _initial_model(
         tokenizer_json = backbone.tokenizer_json
     else:
         encoder, tokenizer_json = found.build_encoder(config.tokens_a_row), found.tokenizer_json
-    require_length(encoder.bert, "max_length", config.max_length)
     model = RatingModel(
         encoder,
         config,
@@ -190,11 +192,13 @@ def _initial_model(
     return model, tokenizer_json
 
 
-def _check_pretrained(pretrained: Path, read: Set[str], table: ReviewTable, split: Split, config: ModelConfig) -> None:
+def _checked_pretrained(
+    pretrained: Path, read: Set[str], table: ReviewTable, split: Split, config: ModelConfig
+) -> ModelFiles:
     """Refuse a pre-trained model that has read what the split withholds (law 5), or of another encoder."""
-    found = load_model(pretrained, PRETRAIN).config
+    found = load_model(pretrained, PRETRAIN)
     for name in ("backbone", "encoder_layers", "state_dim"):
-        asked, trained = getattr(config, name), getattr(found, name)
+        asked, trained = getattr(config, name), getattr(found.config, name)
         require(asked == trained, name, asked, f"{pretrained} was pre-trained with {trained!r}; leave the flag out")
     kept_back = np.flatnonzero(withheld(table, split)).tolist()
     leaked = sum(table.review_id[row] in read for row in kept_back)
@@ -204,6 +208,7 @@ def _check_pretrained(pretrained: Path, read: Set[str], table: ReviewTable, spli
             f"{pretrained} has read {leaked} of the {len(kept_back)} reviews that this split withholds: those it "
             f"validates and tests on, and other reviews of its pairs{newer}; pre-train with the same split"
         )
+    return found
 
 
 def _inherit(model: RatingModel, found: ModelFiles, identities: Identities) -> None:
@@ -220,7 +225,11 @@ def _inherit(model: RatingModel, found: ModelFiles, identities: Identities) -> N
     with torch.no_grad():
         rows = [found.identities.domains.row(name) for name in identities.domains.identifiers]
         model.domain_embedding.weight.copy_(domains[[UNKNOWN, *rows]])
-        rows = [found.identities.users.row(name) for name in identities.users.identifiers]
-        rows = rows if model.user_query.uses_ids else []
-        model.user_query.embedding.weight.copy_(known[[UNKNOWN, *rows]])
+        if model.user_query.uses_ids:
+            rows = [found.identities.users.row(name) for name in identities.users.identifiers]
+            # A model that was pre-trained without identities has but the row of the unknown.
+            rows = rows if found.config.id_embeddings != "none" else [UNKNOWN] * len(rows)
+            model.user_query.embedding.weight.copy_(known[[UNKNOWN, *rows]])
+        else:
+            model.user_query.embedding.weight.copy_(known[[UNKNOWN]])
         model.item_query.embedding.weight.copy_(known[UNKNOWN].expand_as(model.item_query.embedding.weight))

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from ubert_model.intervals import RatingIntervals
@@ -195,6 +193,10 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
             task.model(task.source.batch(task.training, index).to(task.device))
             inputs[index] = joined.pop().numpy()
     inputs = put_together(task.accelerator, inputs)
+    # Two seconds, which only a run's first start needs: not its continuation, nor whoever reads a finished model.
+    from sklearn.linear_model import RidgeCV  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
     rows = task.readable
     scaler = StandardScaler().fit(inputs[rows])
     ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs[rows]), task.targets.numpy()[rows])

@@ -97,7 +97,8 @@ class Choice:
     def above_best(self, tried: Tried) -> tuple[float, float]:
         """By how much its MSE is above the best one's, and the standard error of that, over pairs."""
         difference = tried.squared_errors - self.best.squared_errors
-        return float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(len(difference))
+        of_a_pair = float(difference.std(ddof=1)) if len(difference) > 1 else math.inf  # one pair tells nothing apart
+        return float(difference.mean()), of_a_pair / math.sqrt(len(difference))
 
 
 def choose(tried: Sequence[Tried]) -> Choice:
@@ -130,7 +131,7 @@ def tune(
     """
     workplace = Workplace(directory=out / WORK, lexicon=lexicon)
     inputs = {
-        "table": table.fingerprint,
+        **table.digests,
         "split": split.digests(table),
         "base": base,
         "seed": seed,
@@ -203,7 +204,7 @@ def _inputs(job: Job, workplace: Workplace) -> dict[str, Any]:
     pretrained = workplace.pretrained(job)
     return {
         "split": job.split.digests(job.table),
-        "table": job.table.fingerprint,
+        **job.table.digests,
         "config": job.recipe.config,
         "finetuning": job.recipe.finetuning,
         "pretrained": pretrained.name if pretrained else None,

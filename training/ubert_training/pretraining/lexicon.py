@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import nltk.data
+from typing import TYPE_CHECKING
 
 from ubert_model.errors import InputError
 from ubert_training.stage import digest_of
+
+if TYPE_CHECKING:
+    import nltk.data
 
 LIST_NAMES = ("positive-words.txt", "negative-words.txt")
 NLTK_PLACES = ("corpora/opinion_lexicon/", "corpora/opinion_lexicon.zip/opinion_lexicon/")
@@ -62,6 +64,8 @@ def _given(path: Path) -> Lexicon:
 
 
 def _from_nltk() -> Lexicon | None:
+    import nltk.data  # noqa: PLC0415  # two seconds, for it imports scikit-learn and pandas
+
     for place in NLTK_PLACES:
         try:
             folder = nltk.data.find(place)
@@ -72,7 +76,7 @@ def _from_nltk() -> Lexicon | None:
     return None
 
 
-def _reader(pointer: nltk.data.PathPointer) -> Callable[[], bytes]:
+def _reader(pointer: "nltk.data.PathPointer") -> Callable[[], bytes]:
     def read() -> bytes:
         with pointer.open() as file:
             content: bytes = file.read()

@@ -18,11 +18,11 @@ from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import freeze_all_but_last, load_backbone, require_length
+from ubert_training.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
 from ubert_training.batches import Rows, shuffled_batches_of_like_size
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.finetuning.projection_start import start_projection
-from ubert_training.loop import LoopOptions, decayed_groups, discard_checkpoint, train
+from ubert_training.loop import LoopOptions, decayed_groups, discard_checkpoint, require_machine, train
 from ubert_training.model_files import save_model
 from ubert_training.objectives import pretraining_loss
 from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows
@@ -72,6 +72,12 @@ class PretrainOptions:
         for name, kind in (("corpus", Corpus), ("masking", MaskingStrategy), ("device", DeviceChoice)):
             require_choice(name, getattr(self, name), kind)
         require(self.beta >= 0, "beta", self.beta, "use 0 (no task 2) or more")
+        require(
+            self.encoder_learning_rate > 0,
+            "encoder_learning_rate",
+            self.encoder_learning_rate,
+            "use a positive step size",
+        )
         tasks = self.masking != "none" or self.beta > 0
         require(tasks, "masking", self.masking, "keep at least one task: masking, or beta above 0")
 
@@ -93,6 +99,10 @@ def pretrain(
     rows = rows_read(table, split, options)
     stage = Stage(directory, KIND, pretraining_inputs(table, split, rows, config, lexicon, options))
     accelerator = make_accelerator(options.device)
+    if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
+        bert = backbone_config(config.backbone, config.encoder_layers)
+        require_fit(bert, "pretrain_max_length", config.pretrain_max_length, options.trainable_layers)
+        require_machine(options.loop, accelerator)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_keep(table, split, rows, config, lexicon, options, stage, accelerator)
@@ -113,7 +123,6 @@ def _train_and_keep(
     directory = stage.directory
     torch.manual_seed(options.loop.seed)
     backbone = load_backbone(config.backbone, config.encoder_layers)
-    require_length(backbone.bert, "pretrain_max_length", config.pretrain_max_length)
     freeze_all_but_last(backbone.bert, options.trainable_layers)
     encoder = ReviewEncoder(backbone.bert, config.state_dim)
     # The target's own reviews train the encoder, under an unknown user. A user embedding that had read them would carry
@@ -160,7 +169,7 @@ def pretraining_inputs(
     """
     target = np.sort(split.rows)
     return {
-        "table": table.fingerprint,
+        **table.digests,
         "reviews": digest_of(table.review_id[row] for row in read.tolist()),
         "target": digest_of(table.review_id[row] for row in target.tolist()),
         "config": config,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import dataset
 
+from ubert_training.disk import writing
 from ubert_training.reviews.staging import STAGED_SCHEMA
 from ubert_training.reviews.table import ROWS_PER_GROUP, TableMetadata, TableWriter
 
@@ -47,6 +48,8 @@ COPY (
     kept.review_id
 ) TO {path} (FORMAT parquet, COMPRESSION zstd)
 """
+NO_ROOM = (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
+"""What DuckDB raises where it cannot write, or not spill, any more."""
 COUNTS = """
 SELECT count(*) AS reviews,
        count(*) FILTER (text_digest IS NULL) AS empty_texts,
@@ -80,7 +83,7 @@ def consolidate(
     ``core`` is the number of reviews that every user and every item must have in what is left; 0 keeps all.
     """
     ordered = workplace / "ordered.parquet"
-    with duckdb.connect(workplace / "reviews.duckdb") as database:
+    with writing(workplace, *NO_ROOM), duckdb.connect(workplace / "reviews.duckdb") as database:
         database.execute(f"SET temp_directory = {_quoted(workplace / 'spill')}")
         database.register("staged_rows", dataset.dataset([str(part) for part in parts], schema=STAGED_SCHEMA))
         staged = _changed(database, STAGED)

@@ -27,6 +27,7 @@ from ubert_training.reviews.file_staging import (
 )
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName, open_format
+from ubert_training.reviews.readers.records import REMEDIES
 from ubert_training.reviews.report import FileReport, ImportReport
 from ubert_training.reviews.staging import Chunk, Staging, rejected_by_reason
 from ubert_training.reviews.statistics import CorpusStatistics
@@ -38,7 +39,7 @@ REJECTS = "rejects.jsonl"
 REPORT = "report.json"
 STAGING = ".ubert-import-staging"
 
-IMPORT_VERSION = 1
+IMPORT_VERSION = 2
 """Raised whenever the same input would be staged otherwise, so that staging of an older version is discarded.
 """
 EXAMPLES_SHOWN = 3
@@ -94,6 +95,8 @@ def _fingerprint(files: Sequence[Path], options: ImportOptions) -> str:
         raise ConfigError(f"a review file is given twice: {', '.join(map(str, files))}")
     described: list[object] = [IMPORT_VERSION, options.to_json()]
     for path in (*files, *options.listings):
+        if path.is_dir():
+            raise ReviewFileError(f"{path} is a directory: give the files in it")
         if not path.is_file():
             raise ReviewFileError(f"no file at {path}")
         stat = path.stat()
@@ -163,15 +166,17 @@ def _check_any_good(files: Sequence[Path], chunks: Sequence[Chunk], staging: Sta
 
 
 def _described_bad(chunks: Sequence[Chunk], staging: Staging) -> str:
-    """Bad lines by reason, examples of them, and the file where all are written."""
+    """Bad lines by reason, examples of them, the file where all are written, and what may help."""
     rejects = staging.folder / REJECTS
     staging.write_rejects(chunks, rejects)
-    counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected_by_reason(chunks).items())
+    rejected = rejected_by_reason(chunks)
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
+    remedies = "".join(f"; {remedy}" for reason, remedy in REMEDIES.items() if reason in rejected)
     examples = "; ".join(
         f"{reject['file']} line {reject['line']} ({reject['reason']}: {reject['detail']})"
         for reject in staging.first_rejects(chunks, EXAMPLES_SHOWN)
     )
-    return f"{counts}. First: {examples}. All of them are in {rejects}"
+    return f"{counts}. First: {examples}. All of them are in {rejects}{remedies}"
 
 
 def _finish(

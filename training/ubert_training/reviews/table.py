@@ -130,11 +130,17 @@ class ReviewTable:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """32 hexadecimal characters that name this set of reviews, whatever file holds it."""
+        """32 hexadecimal characters that name this set of reviews, in whatever file and of whatever domains."""
         digest = hashlib.blake2b(digest_size=16)
         for identifier in self.review_id:
             digest.update(identifier.encode())
         return digest.hexdigest()
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """What tells this table from others, for whatever is made from it: a review's id does not name its domain."""
+        domains = hashlib.sha256("\n".join(self.domain).encode()).hexdigest()[:16]
+        return {"table": self.fingerprint, "domains": domains}
 
     @functools.cached_property
     def domains(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -14,7 +15,8 @@ from ubert_training.reviews.table import Review
 MAX_ID_BYTES = 256
 MAX_SHOWN = 80
 LAST_SECOND = 253_402_300_799  # the end of the year 9999
-MILLISECONDS = range(631_152_000_000, 4_102_444_800_000)  # 1990 to 2100; as seconds, beyond the year 9999
+FIRST_MILLISECOND = 631_152_000_000  # 1990; as seconds, long after the year 9999
+DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 SENTENCE_ENDS = (".", "!", "?", "…")
 
 DomainOf = Callable[[str, str | None], str]
@@ -43,7 +45,7 @@ class Validator:
             rating=_rating(self._field(fields, "rating"), self.scale),
             text=text,
             domain=self.domain_of(item, own_domain),
-            timestamp=_timestamp(self._field(fields, "timestamp"), milliseconds=self.layout.milliseconds),
+            timestamp=_timestamp(self._field(fields, "timestamp")),
         )
 
     def _prose(self, fields: Fields, column: Column) -> str:
@@ -68,8 +70,10 @@ def with_title_first(title: str, body: str) -> str:
 
 
 def _identifier(value: object, column: str) -> str:
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         raise BadLine(Reason.EMPTY_ID, f"{column} is null")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers that lacks one comes out of pandas as one of floats
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     identifier = _text(value, column)
@@ -98,6 +102,8 @@ def _rating(value: object, scale: RatingScale) -> float:
     try:
         if isinstance(value, bool) or value is None:
             raise ValueError
+        if isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip()):
+            value = value.replace(",", ".")
         rating = float(value)  # type: ignore[arg-type]  # whatever float() refuses is caught
     except (ValueError, TypeError, OverflowError) as error:
         raise BadLine(Reason.NO_NUMBER, _shown(value)) from error
@@ -108,33 +114,32 @@ def _rating(value: object, scale: RatingScale) -> float:
     return rating
 
 
-def _timestamp(value: object, *, milliseconds: bool) -> int:
-    """Read unix seconds (or milliseconds) or an ISO date, UTC unless it says otherwise; an absent one is 0."""
+def _timestamp(value: object) -> int:
+    """Read unix seconds, unix milliseconds or an ISO date, UTC unless it says otherwise; an absent one is 0."""
     if value is None or value == "":
         return 0
     try:
-        seconds = _seconds(value, per_second=1000 if milliseconds else 1)
+        seconds = _seconds(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise BadLine(Reason.BAD_TIMESTAMP, _shown(value)) from error
     if not 0 <= seconds <= LAST_SECOND:
-        hint = "; it looks like milliseconds: give seconds" if not milliseconds and seconds in MILLISECONDS else ""
-        raise BadLine(Reason.BAD_TIMESTAMP, f"{_shown(value)} is outside the years 1970 to 9999{hint}")
+        raise BadLine(Reason.BAD_TIMESTAMP, f"{_shown(value)} is outside the years 1970 to 9999")
     return seconds
 
 
-def _seconds(value: object, *, per_second: int) -> int:
+def _seconds(value: object) -> int:
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            return _seconds(datetime.fromisoformat(str(value)), per_second=per_second)
+            return _seconds(datetime.fromisoformat(str(value)))
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime):
         return math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
-    return math.floor(value // per_second)
+    return math.floor(value // (1000 if value >= FIRST_MILLISECOND else 1))
 
 
 def _shown(value: object) -> str:

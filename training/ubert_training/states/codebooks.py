@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from ubert_model.atomic import replacing
 from ubert_model.bundle import CODEBOOKS
@@ -94,6 +92,10 @@ def _centroids(rows: FloatMatrix, seed: int) -> FloatMatrix:
     distinct = np.unique(rows, axis=0) if len(rows) else np.zeros((1, rows.shape[1]), dtype=np.float32)
     if len(distinct) <= CENTROIDS:
         return np.concatenate([distinct, np.repeat(distinct[-1:], CENTROIDS - len(distinct), axis=0)])
+    # Two seconds, which a finished model's readers and a small sample need not wait for.
+    from sklearn.cluster import KMeans  # noqa: PLC0415
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+
     with warnings.catch_warnings():
         # Rows that differ by rounding alone may leave a centroid without any: it is never chosen, and does no harm.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import onnxruntime
 import torch
 from safetensors.torch import load_file
-from transformers import BertConfig
 
 from ubert_model.bundle import ENCODER_CONFIG, ENCODER_GRAPH, WEIGHTS, Bundle
-from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import FloatMatrix
 from ubert_model.states.pooling import pool_neighbours
 from ubert_training.devices import DeviceChoice, Precision, make_accelerator, uses_bfloat16
-from ubert_training.model_files import weights_below
 from ubert_training.states.state_bank import StateBank, encoder_digest, matching_bank
 from ubert_training.states.token_batches import TokenBatch
 from ubert_training.tokens import TokenizedReviews
+
+if TYPE_CHECKING:
+    from ubert_model.nn.review_encoder import ReviewEncoder
 
 
 class BatchEncoder(Protocol):
@@ -80,7 +80,7 @@ class OnnxEncoder:
 class TorchEncoder:
     """The bundle's encoder in torch, on any device, in fp32 or with its matrix products in bfloat16."""
 
-    def __init__(self, encoder: ReviewEncoder, device: torch.device, *, bfloat16: bool) -> None:
+    def __init__(self, encoder: "ReviewEncoder", device: torch.device, *, bfloat16: bool) -> None:
         self._encoder = encoder.to(device)
         self._device = device
         self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
@@ -96,7 +96,7 @@ class TorchEncoder:
 class BankedStates:
     """States that fine-tuning has cached, projected: no review is encoded again."""
 
-    def __init__(self, bank: StateBank, encoder: ReviewEncoder) -> None:
+    def __init__(self, bank: StateBank, encoder: "ReviewEncoder") -> None:
         self._bank = bank
         self._encoder = encoder
 
@@ -115,8 +115,14 @@ class BankedStates:
         return np.split(projected, np.cumsum([len(rows) for rows in reviews])[:-1])
 
 
-def load_encoder(bundle: Bundle) -> ReviewEncoder:
+def load_encoder(bundle: Bundle) -> "ReviewEncoder":
     """The bundle's review encoder in torch, in evaluation mode."""
+    # Seconds, which precompute on a CPU is spared: it encodes with ONNX Runtime.
+    from transformers import BertConfig  # noqa: PLC0415
+
+    from ubert_model.nn.review_encoder import ReviewEncoder  # noqa: PLC0415
+    from ubert_training.model_files import weights_below  # noqa: PLC0415
+
     config = BertConfig.from_json_file(str(bundle.file(ENCODER_CONFIG)))
     model = bundle.manifest.config
     encoder = ReviewEncoder.from_config(config, model.state_dim, model.tokens_a_row)

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.atomic import write_text
-from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states.pooling import pool_neighbours
 from ubert_training.claims import awaited
 from ubert_training.progress import progress_bar
 from ubert_training.stage import fingerprint_of
 from ubert_training.tokens import TokenizedReviews
+
+if TYPE_CHECKING:  # transformers takes seconds, and precompute on a CPU encodes without it
+    from ubert_model.nn.review_encoder import ReviewEncoder
 
 TOKENS_PER_BATCH = 4096
 BATCHES_PER_FLUSH = 16
@@ -29,7 +32,7 @@ FORMER_FILES = ("states.f32", "progress.json")
 """What a former version named the two files, whosever states they held."""
 
 
-def encoder_digest(encoder: ReviewEncoder, tokenizer_json: str, max_length: int, *, projected: bool) -> str:
+def encoder_digest(encoder: "ReviewEncoder", tokenizer_json: str, max_length: int, *, projected: bool) -> str:
     """Digest of all that determines a review's states: weights, architecture, tokenizer, length, pooling (law 6)."""
     form = f"{max_length}/{encoder.tokens_a_row}/{encoder.dim if projected else 'unprojected'}/"
     digest = hashlib.sha256(form.encode())
@@ -59,7 +62,7 @@ class StateBank:
 
 
 def fill_bank(
-    directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str, device: torch.device
+    directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str, device: torch.device
 ) -> StateBank:
     """Encode all reviews into ``directory``; killed and started again it continues.
 
@@ -77,7 +80,7 @@ def fill_bank(
         return StateBank(_filled(files, encoder, tokens, device) if states is None else states, files.starts)
 
 
-def matching_bank(directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str) -> StateBank | None:
+def matching_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank | None:
     """The bank in ``directory`` if it is complete and of this very encoder and these reviews, else None."""
     files = _BankFiles.of(directory, encoder, tokens, digest)
     states = files.whole_states()
@@ -85,7 +88,7 @@ def matching_bank(directory: Path, encoder: ReviewEncoder, tokens: TokenizedRevi
 
 
 def encode_batch(
-    encoder: ReviewEncoder, tokens: TokenizedReviews, rows: NDArray[np.int64], device: torch.device
+    encoder: "ReviewEncoder", tokens: TokenizedReviews, rows: NDArray[np.int64], device: torch.device
 ) -> list[NDArray[np.float32]]:
     """S^L of some reviews, padding cut off and pooled, each (rows, d)."""
     token_ids, mask = tokens.padded(rows)
@@ -107,7 +110,7 @@ def sample_with_text(
 
 
 def unprojected_batch(
-    encoder: ReviewEncoder,
+    encoder: "ReviewEncoder",
     tokens: TokenizedReviews,
     rows: NDArray[np.int64],
     bank: StateBank | None,
@@ -120,7 +123,7 @@ def unprojected_batch(
 
 
 def projected_batch(
-    encoder: ReviewEncoder,
+    encoder: "ReviewEncoder",
     tokens: TokenizedReviews,
     rows: NDArray[np.int64],
     bank: StateBank | None,
@@ -150,7 +153,7 @@ class _BankFiles:
     batches: list[NDArray[np.int64]]
 
     @classmethod
-    def of(cls, directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, digest: str) -> "_BankFiles":
+    def of(cls, directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> "_BankFiles":
         reviews = hashlib.sha256(tokens.ids.tobytes() + tokens.starts.tobytes()).hexdigest()
         inputs = {"encoder": digest, "reviews": reviews, "dim": encoder.hidden_dim}
         return cls(
@@ -222,7 +225,7 @@ class _BankFiles:
 
 
 def _filled(
-    files: _BankFiles, encoder: ReviewEncoder, tokens: TokenizedReviews, device: torch.device
+    files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews, device: torch.device
 ) -> NDArray[np.float32]:
     """Encode what is missing. To be called by one process at a time."""
     files.make_room()

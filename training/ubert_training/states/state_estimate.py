@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ubert_model.rows import pooled_rows
 from ubert_model.states import StateCodec
 from ubert_model.states.codec import stored_bytes
-from ubert_model.states.pooling import pooled_rows
 from ubert_model.tokenizer import ReviewTokenizer
 
 REVIEWS_SAMPLED = 20_000

@@ -27,7 +27,7 @@ class ParquetReader:
             with pq.ParquetFile(path) as file:
                 total = max(file.metadata.num_rows, 1)
                 batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(self.columns))
-                rows = (row for batch in batches for row in batch.to_pylist())
+                rows = (row for batch in batches for row in _whole_microseconds(batch).to_pylist())
                 for number, row in islice(enumerate(rows, start=1), skip, None):
                     raw = json.dumps(row, ensure_ascii=False, default=str).encode()
                     yield Record(line=number, raw=raw, fields=row, position=size * number // total)
@@ -40,3 +40,12 @@ class ParquetReader:
             return list(pq.read_schema(path).names)
         except (pa.ArrowException, OSError) as error:
             raise ReviewFileError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _whole_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Python's own times know nothing smaller."""
+    schema = batch.schema
+    for number, field in enumerate(schema):
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
+            schema = schema.set(number, field.with_type(pa.timestamp("us", field.type.tz)))
+    return batch.cast(schema, safe=False)

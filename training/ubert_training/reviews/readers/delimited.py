@@ -1,6 +1,7 @@
 """CSV and TSV with a header line.
 
-CSV is quoted as in RFC 4180, so a record may span lines. TSV has no quoting at all: one line is one record.
+CSV is quoted as in RFC 4180, so a record may span lines; its separator may be another than the comma. TSV has no
+quoting at all: one line is one record.
 """
 
 import csv
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from ubert_model.errors import ReviewFileError
 from ubert_training.reviews.readers.records import (
+    REMEDIES,
     BadLine,
     Fields,
     Reason,
@@ -37,28 +39,19 @@ class DelimitedReader:
     def records(self, path: Path, skip: int) -> Iterator[Record]:
         with open_source(path) as source:
             rows = self._rows(source)
-            header = next(rows, None)
-            if header is None:
-                return
-            if isinstance(header.cells, BadLine):
-                raise ReviewFileError(f"{path} has no readable header line: {header.cells}")
+            header = _names(path, next(rows, None))
             for row in islice(rows, skip, None):
                 yield Record(
                     line=row.line,
                     raw=row.raw,
-                    fields=_named(header.cells, row.cells),
+                    fields=_named(header, row.cells),
                     position=source.position,
                 )
 
     def header(self, path: Path) -> list[str]:
         """The names of the columns; empty for an empty file. Raises ``ReviewFileError``."""
         with open_source(path) as source:
-            first = next(self._rows(source), None)
-        if first is None:
-            return []
-        if isinstance(first.cells, BadLine):
-            raise ReviewFileError(f"{path} has no readable header line: {first.cells}")
-        return first.cells
+            return _names(path, next(self._rows(source), None))
 
     def _rows(self, source: Source) -> Iterator["_Row"]:
         if self.quoted:
@@ -112,6 +105,16 @@ class _Row:
     line: int
     raw: bytes
     cells: list[str] | BadLine
+
+
+def _names(path: Path, header: _Row | None) -> list[str]:
+    """The names of the columns, without white space around them."""
+    if header is None:
+        return []
+    if isinstance(header.cells, BadLine):
+        remedy = REMEDIES.get(header.cells.reason, "name the columns in the first line")
+        raise ReviewFileError(f"{path} has no readable header line: {header.cells}; {remedy}")
+    return [name.strip() for name in header.cells]
 
 
 def _drained(again: deque[NumberedLine], lines: Iterator[NumberedLine]) -> Iterator[NumberedLine]:

@@ -15,6 +15,8 @@ from ubert_training.reviews.readers.records import BadLine, Fields, RecordReader
 
 PARQUET_MAGIC = b"PAR1"
 LINES_TO_TELL_BY = 1000
+CSV_SEPARATORS = (",", ";", "\t")
+"""A spreadsheet writes semicolons where the comma is the decimal sign."""
 
 Column = Literal["user", "item", "rating", "text", "title", "timestamp", "domain"]
 COLUMNS: tuple[Column, ...] = ("user", "item", "rating", "text", "title", "timestamp", "domain")
@@ -45,7 +47,6 @@ class Layout:
 
     names: Mapping[Column, tuple[str, ...]]
     optional: frozenset[Column] = frozenset({"title", "timestamp", "domain"})
-    milliseconds: bool = False
     html_entities: bool = False
     """Texts are written with HTML entities ("&#34;"), as Amazon's are; they are read as characters."""
 
@@ -73,7 +74,6 @@ LAYOUTS: Mapping[FormatName, Layout] = {
             "title": ("title",),
             "timestamp": ("timestamp",),
         },
-        milliseconds=True,
         html_entities=True,
     ),
     FormatName.YELP: Layout(
@@ -128,13 +128,15 @@ def detect_format(path: Path) -> FormatName:
         if not isinstance(fields, BadLine) and (told := _json_format(fields)):
             return told
     if all(isinstance(fields, BadLine) for fields in parsed) and not suffixes & {".json", ".jsonl"}:
-        for separator, name in ((b"\t", FormatName.TSV), (b",", FormatName.CSV)):
+        for separator, name in ((b"\t", FormatName.TSV), (b",", FormatName.CSV), (b";", FormatName.CSV)):
             if separator in lines[0]:
                 return name
     beginning = lines[0][:80].decode(errors="replace")
+    remedy = f"name it with --format ({', '.join(FormatName)})"
+    if lines[0].lstrip().startswith(b"["):
+        remedy = "a JSON array is not read, write an object a line, as jq -c '.[]' FILE does"
     raise ReviewFileError(
-        f"the format of {path} cannot be told from its first {len(lines)} lines (line 1 begins {beginning!r}): "
-        f"name it with --format ({', '.join(FormatName)})"
+        f"the format of {path} cannot be told from its first {len(lines)} lines (line 1 begins {beginning!r}): {remedy}"
     )
 
 
@@ -158,17 +160,28 @@ def _checked_columns(columns: Mapping[str, str]) -> dict[Column, str]:
 
 def _open_tabular(path: Path, name: FormatName, columns: Mapping[Column, str]) -> ReviewFormat:
     """A column that is not mapped is looked for under its own name."""
-    delimited = DelimitedReader(separator="," if name is FormatName.CSV else "\t", quoted=name is FormatName.CSV)
+    delimited = _csv_reader(path) if name is FormatName.CSV else DelimitedReader(separator="\t", quoted=False)
     header = ParquetReader(columns=()).header(path) if name is FormatName.PARQUET else delimited.header(path)
+    if not header:
+        raise ReviewFileError(f"{path} is empty: its first line has to name the columns")
     present = {column: columns.get(column, column) for column in COLUMNS}
     present = {column: there for column, there in present.items() if there in header}
     lacking = [column for column in COLUMNS if column not in present and column in (*REQUIRED_COLUMNS, *columns)]
     if lacking:
         wanted = ", ".join(f"{column}={columns.get(column, column)}" for column in lacking)
         raise ReviewFileError(
-            f"{path} has no column for {wanted}; its columns are {', '.join(header) or 'none'}: "
+            f"{path} has no column for {wanted}; its columns are {', '.join(header)}: "
             "map them, as in --columns user=reviewer,item=sku,rating=stars,text=body"
         )
+    ambiguous = sorted({there for there in present.values() if header.count(there) > 1})
+    if ambiguous:
+        raise ReviewFileError(f"{path} has several columns named {', '.join(ambiguous)}: rename all but one")
     reader = ParquetReader(columns=tuple(present.values())) if name is FormatName.PARQUET else delimited
     layout = Layout(names={column: (there,) for column, there in present.items()})
     return ReviewFormat(name=name, reader=reader, layout=layout)
+
+
+def _csv_reader(path: Path) -> DelimitedReader:
+    """With the separator that divides the header line; a review has more than one column."""
+    readers = [DelimitedReader(separator=separator, quoted=True) for separator in CSV_SEPARATORS]
+    return next((reader for reader in readers if len(reader.header(path)) > 1), readers[0])

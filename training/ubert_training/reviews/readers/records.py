@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, Protocol, cast
 
 from ubert_model.errors import ReviewFileError
@@ -31,6 +32,15 @@ class Reason(StrEnum):
     NO_NUMBER = "rating is no number"
     OUTSIDE_SCALE = "rating outside the scale"
     BAD_TIMESTAMP = "bad timestamp"
+
+
+REMEDIES: Mapping[Reason, str] = MappingProxyType(
+    {
+        Reason.OUTSIDE_SCALE: "name the scale with --scale, as --scale 0:10",
+        Reason.WRONG_ENCODING: "convert it to UTF-8, as iconv -f ENCODING -t UTF-8 FILE does (WINDOWS-1252, UTF-16)",
+    }
+)
+"""What helps where many lines are set aside for one reason."""
 
 
 class BadLine(Exception):  # noqa: N818 - a verdict on one line of input, not a failure of the program
