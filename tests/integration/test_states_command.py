@@ -190,7 +190,7 @@ def test_a_copy_moves_everything_and_a_second_one_nothing(store: Reopened, url: 
 
 def test_looking_at_a_directory_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
     result = states_command("ls", "--store", f"lmdb:{tmp_path / 'nowhere'}")
-    assert isinstance(result.exception, InputError)
+    assert isinstance(result.exception, ConfigError)
     assert not (tmp_path / "nowhere").exists()
 
 
