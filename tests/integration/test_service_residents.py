@@ -434,7 +434,8 @@ def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service
         time.sleep(0.1)
     assert_stands_in(outage.one, healthy)
     outage.server.resume()
-    wait_for(lambda: outage.one.get("/readyz").json()["status"] == "ready")
+    for process in (outage.one, outage.other):  # each finds out by itself
+        wait_for(lambda process=process: process.get("/readyz").json()["status"] == "ready")
     written = outage.one.post("/reviews", json=REVIEW).raise_for_status()
     changed = prediction(ask(outage.other, **{READ_VERSION: written.headers[READ_VERSION]}))
     assert changed["rating"] != healthy["rating"]
