@@ -2,12 +2,11 @@
 
 import logging
 from pathlib import Path
-from threading import Event, Thread
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from ubert_model.errors import ConfigError
 from ubert_service.access import AccessScope, ApiKeys
+from ubert_service.background import Background
 
 _LOOK_S = 1.0
 
@@ -21,7 +20,7 @@ class KeysTelemetry(Protocol):
         """The file was looked at, and holds the keys that count; or it cannot be used, and those before it do."""
 
 
-class KeyFile:
+class KeyFile(Background):
     """The keys of a file as it was last usable; while entered, it is looked at every ``look_s`` seconds.
 
     What stands in it counts once two looks in a row have found it, since the first may have come while it was being
@@ -32,6 +31,7 @@ class KeyFile:
     """
 
     def __init__(self, path: Path, telemetry: KeysTelemetry, *, look_s: float = _LOOK_S) -> None:
+        super().__init__("api-keys")
         self._path = path
         self._telemetry = telemetry
         self._look_s = look_s
@@ -39,18 +39,6 @@ class KeyFile:
         self._found: ApiKeys | str = self._keys
         """What the last look has found: keys, or why there are none."""
         self._told = ""
-        self._ended = Event()
-        self._thread = Thread(target=self._run, name="api-keys", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def authorise(self, authorization: str | None, needed: AccessScope) -> str:
         """As :meth:`ApiKeys.authorise`, by the keys of now."""

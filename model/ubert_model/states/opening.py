@@ -15,9 +15,10 @@ def open_store(url: str) -> MendableStore:
 
     Raises ``ConfigError`` for any other and ``StoreError`` if it cannot be opened.
     """
+    directory = _lmdb_directory(url)
+    if directory is not None:
+        return LmdbStore(directory)
     scheme, _, rest = url.partition(":")
-    if scheme == "lmdb" and rest.removeprefix("//"):
-        return LmdbStore(Path(rest.removeprefix("//")))
     if scheme in REDIS_SCHEMES and rest.startswith("//"):
         return RedisStore(url)
     # The rest of the URL may hold a password.
@@ -32,9 +33,8 @@ def open_existing_store(url: str) -> MendableStore:
 
     Raises ``ConfigError`` for an LMDB directory without a store as well, which opening would make.
     """
-    scheme, _, rest = url.partition(":")
-    directory = Path(rest.removeprefix("//"))
-    if scheme == "lmdb" and not (directory / "data.mdb").is_file():
+    directory = _lmdb_directory(url)
+    if directory is not None and not (directory / "data.mdb").is_file():
         raise ConfigError(
             f"{directory} holds no state store: give the directory that `ubert precompute` wrote, or write it by "
             f"`ubert precompute --store {url}`"
@@ -50,5 +50,11 @@ def without_password(url: str) -> str:
 
 def absolute_url(url: str) -> str:
     """The same store, named so that a process in another directory finds it."""
+    directory = _lmdb_directory(url)
+    return url if directory is None else f"lmdb:{directory.absolute()}"
+
+
+def _lmdb_directory(url: str) -> Path | None:
     scheme, _, rest = url.partition(":")
-    return f"lmdb:{Path(rest.removeprefix('//')).absolute()}" if scheme == "lmdb" and rest else url
+    named = rest.removeprefix("//")
+    return Path(named) if scheme == "lmdb" and named else None

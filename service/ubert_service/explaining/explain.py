@@ -1,6 +1,6 @@
 """Why a pair is rated as it is: the rating's parts in stars, what each review does to it, and who attends to whom."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from ubert_service.schemas import LISTED_UNREAD
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.evidence import Evidence
 from ubert_service.scoring.histories import EVERY_REVIEW, Pair, PairHistories, Reading, ReviewList
+from ubert_service.scoring.wanted import Wanted, always
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +94,7 @@ class Explainer:
         self._parting = parting
         self._texts = texts
 
-    def explain(
-        self, pair: Pair, reading: Reading = EVERY_REVIEW, wanted: Callable[[], bool] = lambda: True
-    ) -> Explanation:
+    def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW, wanted: Wanted = always) -> Explanation:
         """Rate a pair, and rate it again without each of its reviews, as long as the explanation is ``wanted``.
 
         Raises as :meth:`ScoringEngine.score` does.

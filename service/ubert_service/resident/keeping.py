@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
 from ubert_model.errors import StateError, StoreError
 from ubert_model.states import Namespace, Side, StateStore
+from ubert_service.background import Background
 from ubert_service.resident.namespaces import absence_of
 from ubert_service.resident.residents import Residents
 
@@ -39,7 +39,7 @@ class _LeftOut:
         self.example = self.example or str(error)
 
 
-class ResidentsKeeper:
+class ResidentsKeeper(Background):
     """While entered: warms ``residents``, most reviewed first, then keeps them true to the store.
 
     Warming ends when all entities or ``max_bytes`` are in, or ``warm_s`` after the store first answered. Until then
@@ -56,30 +56,27 @@ class ResidentsKeeper:
         max_lag_s: float,
         warm_s: float,
     ) -> None:
+        super().__init__("residents")
         self._residents = residents
         self._store = store
         self._namespace = namespace
         self._max_bytes = max_bytes
         self._pause_s = min(_LONGEST_PAUSE_S, max_lag_s / 2 or _LONGEST_PAUSE_S)
         self._warm_s = warm_s
-        self._ended = Event()
-        self._thread = Thread(target=self._run, name="residents", daemon=True)
         self.warming: str | None = None
 
     def __enter__(self) -> Self:
         if self._residents.keeps:
             self.warming = "warming has not begun" if self._warm_s else None
             self._residents.follower.kept_up = True
-            self._thread.start()
+            super().__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended.set()
         self._residents.follower.kept_up = False
-        if self._thread.is_alive():
-            self._thread.join()
+        super().__exit__(kind, error, traceback)
 
     def _run(self) -> None:
         try:

@@ -1,6 +1,6 @@
 """The scoring engine: pairs in, predictions out, whatever route or batch they come from."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,22 +12,18 @@ from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
 from ubert_model.states import FloatMatrix
-from ubert_service.errors import WithdrawnError
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import BatchSide, ScorerBatch, token_count
 from ubert_service.scoring.batching import PairTokens, plan_batches
 from ubert_service.scoring.evidence import Basis, Evidence, Reason
 from ubert_service.scoring.histories import EVERY_REVIEW, BroughtReviews, Pair, PairHistories, Reading
 from ubert_service.scoring.runtime import ScoringRuntime
+from ubert_service.scoring.wanted import Wanted, always, go_on_if
 
 _BATCH_TOKENS = 4 * 1024
 """Tokens of one scoring call. Where D = 64 and one thread computes, 1,024 to 16,384 cost the same within 7%."""
 _FETCHED_FLOATS = 64 * 1024 * 1024
 """256 MiB of fp32 states are held at a time; candidates beyond that cost another round trip, not more memory."""
-
-
-def _always() -> bool:
-    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +66,7 @@ class ScoringEngine:
         self._fetched_tokens = fetched_floats // manifest.state_dim
 
     def score(
-        self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW, wanted: Callable[[], bool] = _always
+        self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW, wanted: Wanted = always
     ) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
 
@@ -94,7 +90,7 @@ class ScoringEngine:
         self,
         histories: Sequence[PairHistories],
         brought: BroughtReviews | None = None,
-        wanted: Callable[[], bool] = _always,
+        wanted: Wanted = always,
     ) -> list[Prediction]:
         """A prediction for each pair of histories, in order, ``brought`` being what the store has not of them.
 
@@ -116,10 +112,10 @@ class ScoringEngine:
         return [Evidence.of(pair, states) for pair in histories], states
 
     def _rate_together(
-        self, histories: Sequence[PairHistories], brought: BroughtReviews | None, wanted: Callable[[], bool]
+        self, histories: Sequence[PairHistories], brought: BroughtReviews | None, wanted: Wanted
     ) -> list[Prediction]:
         """Predictions for pairs whose states fit into memory together."""
-        _go_on_if(wanted)
+        go_on_if(wanted)
         evidence, states = self.gather(histories, brought)
         ratings = self._ratings(evidence, states, wanted)
         intervals = self._manifest.intervals
@@ -128,9 +124,7 @@ class ScoringEngine:
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
 
-    def _ratings(
-        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Callable[[], bool]
-    ) -> Ratings:
+    def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted) -> Ratings:
         """Ratings in stars, (P,): the bias model, and above it what the network has to say."""
         bias = self._manifest.bias.rate(
             stacked([one.histories.user.sums for one in evidence]),
@@ -153,7 +147,7 @@ class ScoringEngine:
         )
 
     def _network_outputs(
-        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Callable[[], bool]
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Positions of pairs with the network's outputs for them, batch by batch."""
         readable = [position for position, one in enumerate(evidence) if one.basis == "full"]
@@ -166,7 +160,7 @@ class ScoringEngine:
             for position in readable
         ]
         for batch in plan_batches(tokens, budget=self._batch_tokens):
-            _go_on_if(wanted)
+            go_on_if(wanted)
             positions = [readable[index] for index in batch]
             yield positions, self._runtime.score(self.batch([evidence[position] for position in positions], states))
 
@@ -217,11 +211,6 @@ def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[P
         tokens += added
     if together:
         yield together
-
-
-def _go_on_if(wanted: Callable[[], bool]) -> None:
-    if not wanted():
-        raise WithdrawnError("nobody waits for these ratings any more")
 
 
 def _user_side(evidence: Evidence) -> Hashable:

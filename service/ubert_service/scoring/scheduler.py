@@ -17,14 +17,12 @@ from typing import Any, Generic, Protocol, TypeVar
 from ubert_service.errors import DeadlineError, WithdrawnError
 from ubert_service.observability.telemetry import QueueTelemetry
 from ubert_service.scoring.admission import Admission, WaitingLimits
+from ubert_service.scoring.wanted import Wanted
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 Q_contra = TypeVar("Q_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
-
-Wanted = Callable[[], bool]
-"""Does anybody still wait for the work?"""
 
 _log = logging.getLogger(__name__)
 

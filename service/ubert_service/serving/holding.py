@@ -5,12 +5,10 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
-from threading import Event, Thread
-from types import TracebackType
-from typing import Self
 
 from ubert_model.errors import StateError, StoreError
 from ubert_model.states import StateStore
+from ubert_service.background import Background
 
 HELD_S = 60.0
 """How long a namespace stays held by a process that was killed."""
@@ -25,25 +23,14 @@ def holder_name() -> str:
     return f"{socket.gethostname()[:200]}/{os.getpid()}/{secrets.token_hex(2)}"
 
 
-class NamespaceHolder:
+class NamespaceHolder(Background):
     """While entered, holds the namespaces of ``versions``, in a thread of its own: the store may be away."""
 
     def __init__(self, store: StateStore, versions: Iterable[str]) -> None:
+        super().__init__("holding")
         self._store = store
         self._versions = sorted(set(versions))
         self._name = holder_name()
-        self._ended = Event()
-        self._thread = Thread(target=self._run, name="holding", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
 
     def _run(self) -> None:
         pause = 0.0

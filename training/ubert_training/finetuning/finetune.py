@@ -225,11 +225,8 @@ def _inherit(model: RatingModel, found: ModelFiles, identities: Identities) -> N
     with torch.no_grad():
         rows = [found.identities.domains.row(name) for name in identities.domains.identifiers]
         model.domain_embedding.weight.copy_(domains[[UNKNOWN, *rows]])
-        if model.user_query.uses_ids:
-            rows = [found.identities.users.row(name) for name in identities.users.identifiers]
-            # A model that was pre-trained without identities has but the row of the unknown.
-            rows = rows if found.config.id_embeddings != "none" else [UNKNOWN] * len(rows)
-            model.user_query.embedding.weight.copy_(known[[UNKNOWN, *rows]])
-        else:
-            model.user_query.embedding.weight.copy_(known[[UNKNOWN]])
+        # A model that was pre-trained without identities has but the row of the unknown.
+        learned = found.identities.users if found.config.id_embeddings != "none" else IdTable(())
+        rows = [learned.row(name) for name in identities.users.identifiers] if model.user_query.uses_ids else []
+        model.user_query.embedding.weight.copy_(known[[UNKNOWN, *rows]])
         model.item_query.embedding.weight.copy_(known[UNKNOWN].expand_as(model.item_query.embedding.weight))

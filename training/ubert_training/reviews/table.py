@@ -22,6 +22,7 @@ from ubert_model.atomic import replacing
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError, ReviewFileError
 from ubert_model.review_id import review_id
+from ubert_training.stage import digest_of
 
 FORMAT_VERSION = 1
 METADATA_KEY = b"ubert.review_table"
@@ -139,8 +140,7 @@ class ReviewTable:
     @functools.cached_property
     def digests(self) -> dict[str, str]:
         """What tells this table from others, for whatever is made from it: a review's id does not name its domain."""
-        domains = hashlib.sha256("\n".join(self.domain).encode()).hexdigest()[:16]
-        return {"table": self.fingerprint, "domains": domains}
+        return {"table": self.fingerprint, "domains": digest_of(self.domain)}
 
     @functools.cached_property
     def domains(self) -> tuple[str, ...]:
