@@ -889,6 +889,25 @@ def test_a_wait_is_visible_until_the_answer_comes(open_page: OpenPage) -> None:
     expect(waiting).to_be_hidden()
 
 
+def test_an_address_changed_while_the_page_starts_is_shown_once(open_page: OpenPage) -> None:
+    held: list[Route] = []
+    asked: list[str] = []
+
+    def prepare(page: Page) -> None:
+        page.route("**/about", hold(held))
+        page.on("request", lambda request: asked.append(request.url))
+
+    page = open_page(prepare=prepare)
+    expect(page.locator("#health")).to_contain_text("Ready")
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")  # after hashchange
+    assert not any(url.endswith("/predict") for url in asked)  # the scale it would be drawn on is not known yet
+    for route in held:
+        route.continue_()
+    wait_for_evidence(page)
+    assert sum(url.endswith("/predict") for url in asked) == 1
+
+
 def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(open_page: OpenPage) -> None:
     refusal = {"type": "urn:u-bert:problem:overloaded", "title": "Too much work is waiting", "detail": "as it is"}
     obstacle = {"check": "store", "found": "refused", "remedy": "Start Redis."}
@@ -897,8 +916,7 @@ def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(o
         {"status": 503, "body": json.dumps({**refusal, "title": "Not ready", "reasons": [obstacle]})},
         {"status": 502, "body": "<html><body>nginx</body></html>"},
     ]
-    page = open_page(prepare=lambda page: page.route("**/predict", lambda route: route.fulfill(**answers.pop(0))))
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", lambda route: route.fulfill(**answers.pop(0))))
     problem = page.locator("#pair-problem")
     expect(problem).to_contain_text("Too much work is waiting. As it is")
     expect(problem).to_contain_text("Try again in 7 s.")

@@ -75,6 +75,8 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names a view, and keeps naming it
   byId("main").focus();
 });
-window.addEventListener("hashchange", show);
+window.addEventListener("hashchange", () => {
+  if (shown !== null) show(); // before, start() is about to show what the address then says, once
+});
 new ReadinessLine(byId("health"), onReadinessChange).follow();
 start();
