@@ -84,6 +84,10 @@ REVIEW_NAME_TAKEN = ProblemType(
 NO_SHADOW = ProblemType(name="no-shadow", status=409, title="There is no shadow bundle")
 NOT_THE_SHADOW = ProblemType(name="not-the-shadow", status=409, title="Another bundle is the shadow")
 NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
+STORE_FULL = ProblemType(name="store-full", status=507, title="The state store has no room for the write")
+WRITE_UNCONFIRMED = ProblemType(
+    name="write-unconfirmed", status=503, title="Too few replicas of the state store have the write", may_pass=True
+)
 DEVICE_UNAVAILABLE = ProblemType(
     name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
 )
@@ -120,12 +124,11 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
         name="state-foreign", status=500, title="A stored state belongs to another version"
     ),
     errors.StoreError: ProblemType(name="store-refused", status=500, title="The state store refused the operation"),
+    errors.StoreFullError: STORE_FULL,
     errors.StoreUnavailableError: ProblemType(
         name="store-unavailable", status=503, title="The state store cannot be reached", may_pass=True
     ),
-    errors.UnconfirmedWriteError: ProblemType(
-        name="write-unconfirmed", status=503, title="Too few replicas of the state store have the write", may_pass=True
-    ),
+    errors.UnconfirmedWriteError: WRITE_UNCONFIRMED,
     errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
 }
 
@@ -135,11 +138,20 @@ ACCESS_PROBLEMS = (UNAUTHENTICATED, FORBIDDEN)
 WORK_PROBLEMS = (*ACCESS_PROBLEMS, INVALID_REQUEST, OVERLOADED, DEADLINE_PASSED, INTERNAL)
 """What any route may answer that has work to do."""
 
+_ONLY_OF_WRITES = (STORE_FULL, WRITE_UNCONFIRMED)
+
 STORE_PROBLEMS = (
     *WORK_PROBLEMS,
-    *(kind for error, kind in _OF_ERROR.items() if issubclass(error, errors.StateError | errors.StoreError)),
+    *(
+        kind
+        for error, kind in _OF_ERROR.items()
+        if issubclass(error, errors.StateError | errors.StoreError) and kind not in _ONLY_OF_WRITES
+    ),
 )
 """What any route may answer that reads the store."""
+
+STORE_WRITE_PROBLEMS = (*STORE_PROBLEMS, *_ONLY_OF_WRITES)
+"""What any route may answer that writes to it."""
 
 BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
 """What any route may answer that reads a body."""

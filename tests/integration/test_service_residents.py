@@ -473,7 +473,7 @@ def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predict
     outage.raw.config_set("maxmemory-policy", "noeviction")
     outage.raw.config_set("maxmemory", 1)
     refused = outage.one.post("/reviews", json=REVIEW)
-    assert refused.status_code == 500
+    assert (refused.status_code, refused.json()["type"]) == (507, "urn:u-bert:problem:store-full")
     assert "out of memory" in refused.json()["detail"]
     assert prediction(ask(outage.one)) == prediction(ask(outage.other)) == healthy
     read = next(entry for entry in corpus.of_user("u0") if entry.item != "i1" and entry.tokens)

@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from support.store_contents import VERSION, namespace_of, numbered_reviews, state_of
-from ubert_model.errors import StoreError, StoreUnavailableError
+from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
 from ubert_model.states.lmdb_store import LmdbStore
 
 SMALL_MAP = 64 * 1024
@@ -41,6 +41,28 @@ def opened(directory: Path, **options: int) -> Iterator[LmdbStore]:
         yield store
     finally:
         store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A disk of the size that it is called with, again and again."""
+    mounted: list[Path] = []
+
+    def sized(size: str) -> Path:
+        options = f"size={size}" + (",remount" if mounted else "")
+        directory = tmp_path / "disk"
+        directory.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "none", str(directory)], check=False, capture_output=True
+        )
+        if done.returncode:
+            pytest.skip(f"this process may not mount a disk: {done.stderr.decode().strip()}")
+        mounted.append(directory)
+        return directory
+
+    yield sized
+    if mounted:
+        subprocess.run(["umount", str(mounted[0])], check=True)
 
 
 @contextmanager
@@ -113,6 +135,22 @@ def test_a_batch_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
             store.put(VERSION, [*reviews[:9], (reviews[9][0], bytes(16 * 1024 * 1024 + 1))])
         assert store.users(VERSION) == []
         assert store.states(VERSION, ["r0"]) == [None]
+
+
+def test_a_full_disk_refuses_with_the_remedy_and_takes_writes_again_once_there_is_room(
+    small_disk: Callable[[str], Path],
+) -> None:
+    with opened(small_disk("1M")) as store:
+        store.open_namespace(namespace_of())
+        store.put(VERSION, numbered_reviews(3))
+        many = numbered_reviews(2_000, size=STATE_BYTES)
+        for _ in range(2):  # the first is cut short in the middle, the second finds no room from the start
+            with pytest.raises(StoreFullError, match="is full: make room"):
+                store.put(VERSION, many)
+        assert store.states(VERSION, ["r0", "r3"]) == [state_of("r0"), None]
+        small_disk("100M")
+        store.put(VERSION, many)
+        assert not any(store.missing(VERSION, [entry for entry, _ in many]))
 
 
 def test_a_directory_that_cannot_hold_a_store_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 Several processes may read while one writes. A transaction is atomic and on disk when it returns.
 """
 
+import errno
+import shutil
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import TypeAlias, TypeVar
 
 import lmdb
 
-from ubert_model.errors import StoreError
+from ubert_model.errors import StoreError, StoreFullError
 from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
     Changes,
@@ -52,6 +54,8 @@ _LONGEST_KEY = 511
 _KEYS_PER_DROP = 10_000
 _KEYS_PER_SCAN = 10_000
 _LISTS_PER_PAGE = 1_000
+_ROOM_TO_WRITE = 1 << 20
+"""Bytes: a disk with less is full for every transaction but the smallest."""
 _HELD_UNTIL = struct.Struct("<d")
 """Seconds since 1970: whoever holds and whoever drops share the machine, so its clock."""
 
@@ -356,7 +360,18 @@ class LmdbStore:
         try:
             yield
         except (lmdb.Error, OSError) as error:
+            if _no_room(error, self._directory):
+                raise StoreFullError(
+                    f"the disk of the state store in {self._directory} is full: make room, drop an old namespace, or "
+                    "use a smaller codec"
+                ) from error
             raise StoreError(f"the state store in {self._directory} cannot be used: {error}") from error
+
+
+def _no_room(error: Exception, directory: Path) -> bool:
+    """The write that fills a disk is cut short, which LMDB takes for a broken disk; those after it find no room."""
+    cut_short = isinstance(error, lmdb.Error) and getattr(error, "code", None) == errno.EIO
+    return isinstance(error, lmdb.DiskError) or (cut_short and shutil.disk_usage(directory).free < _ROOM_TO_WRITE)
 
 
 def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:

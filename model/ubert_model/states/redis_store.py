@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from operator import attrgetter
 
-from redis import exceptions as refusals
-
-from ubert_model.errors import StoreError, StoreUnavailableError
+from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
 from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
     Changes,
@@ -301,9 +299,7 @@ class RedisStore:
         """After the write it tells of, in a round trip of its own: else a cluster might do it before."""
         try:
             (identifier,) = self._redis.write([_entry(keys.changes, pack_marks(marks))])
-        except StoreError as error:
-            if not isinstance(error.__cause__, refusals.OutOfMemoryError):
-                raise
+        except StoreFullError:
             # A server without memory still deletes. A feed that is gone tells its followers: anything may have changed.
             newest, _ = self._redis.write([_newest(keys.changes), ("UNLINK", keys.changes)])
             last = _revision(newest[0][0]) if newest else Revision(0)

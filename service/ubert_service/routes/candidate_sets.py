@@ -5,7 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, status
 
 from ubert_service.context import JSON_BODY, Context
-from ubert_service.problems import BODY_PROBLEMS, STORE_PROBLEMS, UNKNOWN_CANDIDATE_SET, UNUSABLE_INPUT, documented
+from ubert_service.problems import (
+    BODY_PROBLEMS,
+    STORE_PROBLEMS,
+    STORE_WRITE_PROBLEMS,
+    UNKNOWN_CANDIDATE_SET,
+    UNUSABLE_INPUT,
+    documented,
+)
 from ubert_service.schemas import CandidateSetAnswer, CandidateSetList, CandidateSetName, CandidateSetRequest
 
 router = APIRouter(tags=["candidate sets"])
@@ -23,7 +30,7 @@ async def list_candidate_sets(context: Context) -> CandidateSetList:
     "/candidate-sets/{name}",
     summary="Store a candidate set",
     dependencies=[JSON_BODY],
-    responses=documented(*BODY_PROBLEMS, *STORE_PROBLEMS, UNUSABLE_INPUT),
+    responses=documented(*BODY_PROBLEMS, *STORE_WRITE_PROBLEMS, UNUSABLE_INPUT),
 )
 async def write_candidate_set(name: Name, request: CandidateSetRequest, context: Context) -> CandidateSetAnswer:
     """Store items under a name, in place of those that it stood for. All bundles over the store share the sets."""
@@ -47,7 +54,7 @@ async def read_candidate_set(name: Name, context: Context) -> CandidateSetAnswer
     "/candidate-sets/{name}",
     summary="Remove a candidate set",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(*STORE_PROBLEMS, UNKNOWN_CANDIDATE_SET),
+    responses=documented(*STORE_WRITE_PROBLEMS, UNKNOWN_CANDIDATE_SET),
 )
 async def remove_candidate_set(name: Name, context: Context) -> None:
     """The items themselves stay as they are."""

@@ -10,7 +10,7 @@ from ubert_service.problems import (
     DEVICE_UNAVAILABLE,
     NOT_READY,
     REVIEW_NAME_TAKEN,
-    STORE_PROBLEMS,
+    STORE_WRITE_PROBLEMS,
     UNKNOWN_REVIEW,
     UNUSABLE_INPUT,
     documented,
@@ -22,7 +22,7 @@ router = APIRouter(tags=["reviews"])
 
 _WRITING_PROBLEMS = (
     *BODY_PROBLEMS,
-    *STORE_PROBLEMS,
+    *STORE_WRITE_PROBLEMS,
     UNUSABLE_INPUT,
     REVIEW_NAME_TAKEN,
     NOT_READY,
@@ -61,7 +61,7 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     f"/reviews/{identifier('review_id')}",
     summary="Remove a review",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(*STORE_PROBLEMS, NOT_READY, UNKNOWN_REVIEW),
+    responses=documented(*STORE_WRITE_PROBLEMS, NOT_READY, UNKNOWN_REVIEW),
 )
 async def remove_review(
     review_id: Annotated[ReviewId, Path()],

@@ -23,8 +23,9 @@ def write_report(report: AccuracyReport, directory: Path) -> list[Path]:
     paths = [directory / f"{REPORT}.json", directory / f"{REPORT}.md"]
     write_text(paths[0], json.dumps(_without_nan(plain(report)), indent=2, ensure_ascii=False) + "\n")
     write_text(paths[1], markdown(report))
-    for name, plot, shown in (("models", plot_models, report.models), ("slices", plot_slices, report.slices)):
-        if any(not isinstance(entry, ModelErrors) or entry.cells for entry in shown):
+    compared = [model for model in report.models if model.difference is not None]
+    for name, plot, shown in (("models", plot_models, compared), ("slices", plot_slices, report.slices)):
+        if shown:
             paths.append(directory / f"{REPORT}-{name}.png")
             plot(report, paths[-1])
     return paths

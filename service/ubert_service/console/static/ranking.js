@@ -4,7 +4,7 @@ import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
 import { announce, byId, element, showProblem, table } from "./elements.js";
 import { count, many, named, stars } from "./format.js";
-import { ratingScale } from "./rating_scale.js";
+import { ratingScale, shortGrounds } from "./rating_scale.js";
 import * as service from "./service.js";
 
 const FILLED = 50;
@@ -115,7 +115,7 @@ export class RankingView {
     const ranked = table({
       caption: `${many(items.length, "item")} of ${count(candidates)} for ${named(user)}, best first`,
       className: "ranked",
-      head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Basis" }],
+      head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Rated by" }],
       rows: [],
     });
     byId("ranking-answer").replaceChildren(ranked, moreRows(ranked.querySelector("tbody"), items));
@@ -149,5 +149,5 @@ const row = (prediction, index) =>
     element("td", { class: "figure" }, stars(prediction.rating)),
     element("td", {}, ratingScale(prediction, { small: true })),
     element("td", { class: "figure" }, `${prediction.user_reviews} + ${prediction.item_reviews}`),
-    element("td", {}, prediction.basis),
+    element("td", {}, shortGrounds(prediction)),
   );

@@ -29,14 +29,16 @@ export function ratingScale({ rating, interval }, { before = null, small = false
 }
 
 const BASES = {
-  full: "The network read reviews of both sides",
-  one_side: "Only one side has ratings to go by",
-  bias: "No reviews to read on one side, so the rating comes from rating counts alone",
-  mean: "Nothing is known of either side, so it is the mean of all ratings",
+  full: { short: "both sides’ reviews", sentence: "The network read reviews of both sides" },
+  one_side: { short: "one side’s ratings", sentence: "Only one side has ratings to go by" },
+  bias: { short: "ratings alone", sentence: "No reviews to read on one side, so the rating comes from rating counts alone" },
+  mean: { short: "the mean of all", sentence: "Nothing is known of either side, so it is the mean of all ratings" },
 };
 
+export const shortGrounds = ({ basis }) => BASES[basis]?.short ?? basis;
+
 export function grounds(prediction) {
-  const parts = [BASES[prediction.basis] ?? `Basis: ${prediction.basis}`];
+  const parts = [BASES[prediction.basis]?.sentence ?? `Basis: ${prediction.basis}`];
   if (prediction.basis === "full") parts.push(`: ${prediction.user_reviews} of the user, ${prediction.item_reviews} of the item`);
   parts.push(".");
   if (!prediction.user_known) parts.push(" Training has not seen this user.");

@@ -1,0 +1,69 @@
+"""The console in a real browser: real service, real store, headless Chromium.
+
+In every test nothing is asked of another origin, and the browser's console stays without an error.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from support.chromium import browser, chromium_path
+from support.console_page import PATIENCE_MS, OpenPage, origin, service
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus, write_tiny_bundle
+
+EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422|429|502|503)|net::ERR_FAILED")
+"""The browser itself reports every answer that is no success; those are what some tests are about."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
+    return write_tiny_bundle(tmp_path_factory.mktemp("console") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def corpus(tiny: TinyBundle) -> Corpus:
+    return random_corpus(tiny.model, users=8, items=12, reviews=48)
+
+
+@pytest.fixture(scope="module")
+def address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with service(tiny, corpus, tmp_path_factory.mktemp("states")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    if chromium_path() is None:
+        pytest.skip("no Chromium here: install the package chromium, or set TEST_CHROMIUM to one")
+    expect.set_options(timeout=PATIENCE_MS)
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
+    """Opens a view of the service; afterwards, what the law of this folder forbids must not have happened."""
+    contexts, asked, complaints = [], [], []
+
+    def opened(
+        view: str = "", *, at: str = address, prepare: Callable[[Page], object] = lambda page: None, **options: Any
+    ) -> Page:
+        context = chromium.new_context(**options)
+        context.set_default_timeout(PATIENCE_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append((at, request.url)))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
+        prepare(page)
+        page.goto(f"{at}/{view}")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert {origin(url) for _, url in asked} <= {origin(at) for at, _ in asked}
+    assert [line for line in complaints if not EXPECTED_ERRORS.search(line)] == []

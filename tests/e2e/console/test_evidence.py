@@ -1,0 +1,223 @@
+"""What a rating was made from: reviews with their effects, marked words, and the heat map of attention."""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from support.console_page import (
+    PAIR,
+    SAID,
+    OpenPage,
+    explanation,
+    heat,
+    press,
+    service,
+    wait_for_evidence,
+    with_explanation,
+)
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_service.client import Client
+from ubert_service.schemas import ReviewRequest
+
+FAINTEST = 0.2
+"""The least weight that is marked, as the page has it."""
+
+
+def test_each_review_is_shown_with_the_effect_that_the_service_computed(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    page.locator("#evidence details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    explained = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
+    for side, name in [("user", "By u0"), ("item", "About i2")]:
+        shown = page.get_by_role("region", name=name).locator("article .effect").all_inner_texts()
+        mine = [one for one in explained["reviews"] if one["side"] == side]
+        mine.sort(key=lambda one: (not one["token_contributions"], -abs(one["effect"])))
+        effects = [one["effect"] for one in mine]
+        assert len(shown) == len(effects) > 0
+        for text, effect in zip(shown, effects, strict=True):
+            rounded = f"{abs(effect):.3f}"
+            verb = "no effect" if rounded == "0.000" else f"{'raises' if effect > 0 else 'lowers'} by {rounded}"
+            assert verb in text
+
+
+def test_words_are_marked_by_sign_and_strength_whatever_script_they_stand_among(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(
+        page, explanation(text="Tune🎸 n <b>x", token_spans=[[0, 0], [0, 2], [2, 4], [6, 7], [8, 12], [0, 0]])
+    )
+    review = page.get_by_role("region", name="By u0").locator("article")
+    assert review.locator(".text").inner_text().replace("\n", "") == "Tune🎸 n <b>x"
+    raised, lowered = review.locator(".word.raises"), review.locator(".word.lowers")
+    # Two tokens of one word are one mark with the sum of both.
+    expect(raised).to_have_text("Tune")
+    expect(raised).to_have_attribute("title", "+0.0800 stars")
+    expect(raised).to_have_attribute("data-sign", "+")
+    expect(lowered).to_have_text("<b>x")
+    expect(lowered).to_have_attribute("data-sign", "\u2212")
+    assert float(raised.evaluate("mark => mark.style.getPropertyValue('--weight')")) == 1.0
+    expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
+
+
+def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, explanation(text=None, token_spans=None))
+    expect(page.locator("article").first).to_contain_text("The store keeps no texts")
+    page.unroute("**/explain")
+    other = open_page()
+    with_explanation(other, explanation(token_contributions=[], matching=0.0))
+    expect(other.locator("article").first).to_contain_text("it counts by its rating")
+
+
+@pytest.fixture(scope="module")
+def texts_address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A service that keeps texts: those of two reviews by ``u0`` and of two about ``i2``."""
+    with service(tiny, corpus, tmp_path_factory.mktemp("texts"), texts=True) as address, Client(address) as client:
+        for number, (by_user, of_item) in enumerate(zip(*SAID.values(), strict=True)):
+            client.write_review(ReviewRequest(user="u0", item=f"other-{number}", rating=4, text=by_user, timestamp=90))
+            client.write_review(ReviewRequest(user=f"guest-{number}", item="i2", rating=2, text=of_item, timestamp=90))
+        yield address
+
+
+def shares_of_words(review: dict[str, Any]) -> dict[str, float]:
+    """What the tokens of each word contribute together, as ``/explain`` answered; tokens of one word touch."""
+    found: list[tuple[int, int, float]] = []
+    for (start, end), share in zip(review["token_spans"], review["token_contributions"], strict=True):
+        if start == end:
+            continue
+        if found and found[-1][1] == start and review["text"][start - 1 : start + 1].isalnum():
+            found[-1] = (found[-1][0], end, found[-1][2] + share)
+        else:
+            found.append((start, end, share))
+    shares: dict[str, float] = {}
+    for start, end, share in found:
+        assert shares.setdefault(review["text"][start:end], share) == share, "a word twice in one text tells nothing"
+    return shares
+
+
+def test_words_of_stored_texts_are_marked_as_strongly_as_their_share_in_the_rating(
+    open_page: OpenPage, texts_address: str
+) -> None:
+    page = open_page(PAIR, at=texts_address)
+    wait_for_evidence(page)
+    page.locator("#evidence details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
+    explained = httpx.post(f"{texts_address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
+    shown = [one for one in explained["reviews"] if one["text"] and one["token_contributions"]]
+    assert sorted(one["text"] for one in shown) == sorted(text for said in SAID.values() for text in said)
+    shares = {one["text"]: shares_of_words(one) for one in shown}
+    strongest = max(abs(share) for words in shares.values() for share in words.values())
+    assert strongest > 0
+    marks = 0
+    for text, words in shares.items():
+        marked = {
+            mark.inner_text(): mark for mark in page.locator("article", has_text=text).locator(".text .word").all()
+        }
+        weights = {word: math.sqrt(abs(share) / strongest) for word, share in words.items()}
+        assert marked.keys() == {word for word, weight in weights.items() if weight >= FAINTEST}
+        marks += len(marked)
+        for word, mark in marked.items():
+            drawn = float(mark.evaluate("mark => mark.style.getPropertyValue('--weight')"))
+            assert drawn == pytest.approx(weights[word], abs=0.002)
+            assert ("raises" in str(mark.get_attribute("class"))) == (words[word] > 0)
+            told = str(mark.get_attribute("title")).removesuffix(" stars").replace("\u2212", "-")
+            assert float(told) == pytest.approx(words[word], abs=0.00006)
+    assert marks >= 3, "too few to tell that they follow the shares"
+
+
+def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    grid = page.get_by_role("grid")
+    cells = grid.get_by_role("gridcell")
+    heat = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()["heat_map"]
+    rows, columns = len(heat["user_attention"]), len(heat["user_attention"][0])
+    expect(cells).to_have_count(rows * columns)
+    cells.first.focus()
+    press(page, "ArrowRight", "ArrowDown")
+    walked_to = cells.nth(columns + 1)
+    expect(walked_to).to_be_focused()
+    expected = f"{heat['user_attention'][1][1] * 100:.1f}%"
+    expect(walked_to).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))
+    expect(page.locator(".readout")).to_have_text(str(walked_to.get_attribute("aria-label")))
+    press(page, "ArrowUp", "ArrowUp")  # the edge holds
+    expect(cells.nth(1)).to_be_focused()
+
+    page.get_by_role("radio", name="Each passage of the user").focus()
+    press(page, "ArrowDown")  # the other direction: its rows are columns here
+    expected = f"{heat['item_attention'][2][1] * 100:.1f}%"
+    expect(cells.nth(columns + 2)).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))
+
+
+UNCOVERED = """cell => {
+    const { left, top, width, height } = cell.getBoundingClientRect();
+    return document.elementFromPoint(left + width / 2, top + height / 2) === cell;
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_the_cell_with_the_focus_is_never_hidden_by_the_labels_beside_it(open_page: OpenPage, width: int) -> None:
+    page = open_page(viewport={"width": width, "height": 900})
+    with_explanation(page, heat(60, 60))
+    cells = page.get_by_role("gridcell")
+    cells.first.focus()
+    focused = page.locator("[role=gridcell]:focus")
+    for key, at in [("Control+End", -1), ("Home", -60), ("Control+Home", 0), ("End", 59)]:
+        press(page, key)
+        expect(cells.nth(at)).to_be_focused()
+        assert focused.evaluate(UNCOVERED), key
+    press(page, "Control+End")
+    for key in ["ArrowUp"] * 45 + ["ArrowLeft"] * 45:
+        press(page, key)
+        assert focused.evaluate(UNCOVERED), key
+    cells.nth(61).click()  # from now on this is where the tab key leads
+    expect(page.locator("[role=gridcell][tabindex='0']")).to_have_count(1)
+    expect(cells.nth(61)).to_have_attribute("tabindex", "0")
+
+
+def test_the_attention_of_long_passages_is_seen_in_a_narrow_window(open_page: OpenPage) -> None:
+    page = open_page(viewport={"width": 360, "height": 900})
+    answer = heat(2, 2)
+    text = f". {'a passage of a few words ' * 4}. Then comes {'another of as many words ' * 4}"
+    middle = text.index("Then")
+    for review in answer["reviews"]:
+        review.update(text=text, token_spans=[[0, middle], [middle, len(text)]])
+    with_explanation(page, answer)
+    page.locator(".heat").evaluate("place => place.scrollIntoView()")
+    for cell in page.get_by_role("gridcell").all():
+        expect(cell).to_be_in_viewport(ratio=1)
+    first = page.locator(".strongest li").last.inner_text()
+    assert first.startswith("a passage")  # without the full stop of the passage before
+    notes = page.get_by_role("region", name="By u0").locator("article > .note").all_inner_texts()
+    assert notes == [f"Raise the rating: “{text[2 : middle - 2].strip()}”, “{text[middle:].strip()}”."]
+
+
+def test_of_very_long_reviews_the_strongest_attention_is_shown(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, heat(512, 300))
+    expect(page.get_by_role("gridcell")).to_have_count(100 * 100)
+    expect(page.locator("#heat-map")).to_contain_text(
+        "the 100 of 512 rows and 100 of 300 columns where it is strongest"
+    )
+    expect(page.get_by_role("rowheader").last).to_have_text("w511")
+    expect(page.locator(".strongest li").first).to_contain_text("w511")
+
+
+def test_a_text_written_from_right_to_left_and_an_endless_one_are_laid_out_for_reading(open_page: OpenPage) -> None:
+    page = open_page()
+    hebrew, name = "הגיטרה מצוינת!", "משתמש"
+    with_explanation(page, explanation(text=hebrew, token_spans=[[0, 0]] * 6, user=name) | {"user": name})
+    text = page.get_by_role("region", name="By").locator(".text")
+    assert text.evaluate("text => getComputedStyle(text).direction") == "rtl"
+    expect(page.locator("#evidence h3").first).to_have_text(f"By \u2068{name}\u2069")
+
+    other = open_page()
+    with_explanation(other, explanation(text="Tuner good " + "and so on " * 5000))
+    article = other.locator("article").first
+    expect(article.get_by_text("further characters, which were not read")).to_be_visible()
+    box = article.bounding_box()
+    assert box is not None
+    assert box["height"] < 600

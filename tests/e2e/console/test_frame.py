@@ -1,0 +1,174 @@
+"""What holds in every view: keys, the tab key, accessibility, print, markup, and the content policy."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from support.console_page import (
+    PAIR,
+    OpenPage,
+    Readiness,
+    heat,
+    press,
+    service,
+    store_review,
+    wait_for_evidence,
+    with_explanation,
+)
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_service.access import new_key
+from ubert_service.client import Client
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrier(
+    open_page: OpenPage, scheme: str
+) -> None:
+    detail = f"the state store has not answered within 2 s: {'redis-' * 30}"
+    readiness = Readiness(bundle="a" * 64, status="degraded", detail=detail)
+    refusal = {"type": "urn:u-bert:problem:forbidden", "title": "No", "status": 403, "detail": detail}
+
+    def prepare(page: Page) -> None:
+        readiness.answer(page)
+        body = json.dumps(refusal)
+        page.route("**/predict", lambda route: route.fulfill(status=403, body=body))
+
+    page = open_page(PAIR, prepare=prepare, color_scheme=scheme, viewport={"width": 360, "height": 900})
+    expect(page.locator("#health .degraded")).to_be_visible()
+    expect(page.locator("#key-problem")).to_contain_text(detail)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+
+
+def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    reading, reading_table = new_key("looker", ["read"])
+    writing, writing_table = new_key("writer", ["read", "write"])
+    (tmp_path / "keys.toml").write_text(reading_table + writing_table, encoding="utf-8")
+    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+        page = open_page(PAIR, at=address)
+        field = page.get_by_label("This service asks for an API key")
+        field.fill(reading)
+        press(page, "Enter")
+        wait_for_evidence(page)
+        expect(field).to_be_hidden()
+
+        store_review(page)
+        expect(field).to_be_in_viewport()
+        expect(page.locator("#key-problem")).to_contain_text("the API key 'looker' lacks the scope 'write'")
+        page.get_by_role("button", name="Not now").click()
+        expect(field).to_be_hidden()
+
+        store_review(page)
+        field.fill(writing)
+        press(page, "Enter")
+        expect(field).to_be_hidden()
+        wait_for_evidence(page)
+        expect(page.get_by_label("Review", exact=True)).to_have_value("the string broke")  # what was typed stays
+        store_review(page)
+        expect(page.locator("#written .moved")).to_contain_text("Review stored")
+        wait_for_evidence(page)
+        page.close()
+
+
+def test_a_key_is_asked_for_used_and_kept_nowhere(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    key, table = new_key("console", ["read"])
+    (tmp_path / "keys.toml").write_text(table, encoding="utf-8")
+    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+        page = open_page(PAIR, at=address)
+        field = page.get_by_label("This service asks for an API key")
+        expect(field).to_be_visible()
+        expect(page.get_by_role("alert")).to_contain_text("API key")
+        field.focus()
+        page.keyboard.type(key)
+        press(page, "Enter")
+        wait_for_evidence(page)
+        expect(field).to_be_hidden()
+        expect(field).to_have_value("")
+        kept = page.evaluate(
+            "() => JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
+        )
+        assert key not in kept
+        page.reload()
+        expect(field).to_be_visible()
+        page.close()  # before the service: the page asks it every few seconds how it is
+
+
+def test_a_table_is_a_stop_of_the_tab_key_only_where_it_has_to_be_scrolled(open_page: OpenPage) -> None:
+    page = open_page("#/status")
+    expect(page.locator(".facts").first).to_be_visible()
+    expect(page.locator(".scrolled[tabindex]")).to_have_count(0)
+    page.set_viewport_size({"width": 320, "height": 900})
+    scrolled = page.get_by_role("region", name="Requests since the start, by route")
+    expect(scrolled).to_have_attribute("tabindex", "0")
+
+
+def test_what_is_printed_is_the_answer_whole_and_without_forms(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, heat(60, 60))
+    page.emulate_media(media="print")
+    expect(page.get_by_role("navigation")).to_be_hidden()
+    expect(page.locator("#writing-form")).to_be_hidden()
+    expect(page.locator("#rating strong")).to_be_visible()
+    assert page.locator(".heat").evaluate("place => place.scrollHeight <= place.clientHeight")
+
+
+def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&item=%3Cb%3Ei2")
+    wait_for_evidence(page)
+    expect(page.get_by_role("heading", name="By <img src=x onerror=alert(1)>")).to_be_visible()
+    assert page.locator("#evidence img, #evidence b, #pair-form img").count() == 0
+
+
+def test_the_skip_link_comes_first_and_leads_to_the_content(open_page: OpenPage) -> None:
+    page = open_page("#/status")
+    expect(page.locator(".facts").first).to_be_visible()
+    press(page, "Tab")
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+    press(page, "Enter")
+    expect(page.locator("main")).to_be_focused()
+    assert page.url.endswith("#/status")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
+    open_page: OpenPage, address: str, scheme: str, width: int
+) -> None:
+    page = open_page(PAIR, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 900})
+    wait_for_evidence(page)
+    page.get_by_text("Bring texts of this user").click()
+    with Client(address) as client:
+        client.write_candidate_set("spring", ["i0"])
+    for view in ("pair", "ranking", "status"):
+        if view == "ranking":
+            page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
+            page.get_by_role("button", name="Add 50 items").click()
+            expect(page.get_by_label("Candidates")).not_to_have_value("")
+            page.get_by_role("button", name="Rank", exact=True).click()
+            expect(page.locator("table.ranked")).to_be_visible()
+            expect(page.get_by_label("Items from")).to_be_visible()
+        elif view == "status":
+            page.evaluate("() => { location.hash = '#/status'; }")
+            expect(page.locator(".facts").first).to_be_visible()
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_every_file_of_the_page_is_under_the_content_policy_and_nothing_else_is_served(address: str) -> None:
+    for path in ("/", "/console/main.js", "/console/console.css", "/console/icon.svg"):
+        answer = httpx.get(f"{address}{path}", trust_env=False).raise_for_status()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    for path in ("/console/__init__.py", "/console/..%2F__init__.py", "/console/%2e%2e%2fapp.py", "/console/"):
+        assert httpx.get(f"{address}{path}", trust_env=False).status_code == 404

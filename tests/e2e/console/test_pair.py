@@ -1,0 +1,224 @@
+"""One pair: found by typing, rated, and what is said when there is no rating to show."""
+
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
+
+from support.console_page import PAIR, SAID, OpenPage, choose, figures, hold, press, shown_rating, wait_for_evidence
+from support.tiny_bundle import Corpus, TinyBundle, torch_rating
+from ubert_service.client import Client, NotFoundError
+
+
+def test_a_pair_is_found_by_typing_and_rated(open_page: OpenPage, tiny: TinyBundle, corpus: Corpus) -> None:
+    page = open_page()
+    choose(page, "User", "u0")
+    press(page, "Tab")
+    choose(page, "Item", "i2")
+    press(page, "Enter")
+    wait_for_evidence(page)
+
+    expected = torch_rating(tiny, corpus, "u0", "i2")
+    assert float(shown_rating(page)) == pytest.approx(expected, abs=0.0051)
+    scale = page.locator("#rating [role=img]").get_attribute("aria-label")
+    assert scale is not None
+    assert re.match(r"\d\.\d\d stars on a scale from 1 to 5, interval \d\.\d\d to \d\.\d\d", scale)
+    expect(page.locator("#announcement")).to_contain_text(f"{shown_rating(page)} stars")
+    assert page.url.endswith(PAIR)
+
+
+def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page()
+    field = page.get_by_role("combobox", name="User")
+    expect(field).to_be_focused()
+    press(page, "ArrowDown")
+    options = page.get_by_role("listbox", name="User").get_by_role("option")
+    expect(options).to_have_count(5)
+    expect(field).to_have_attribute("aria-expanded", "true")
+    press(page, "ArrowDown", "ArrowDown")
+    expect(options.nth(1)).to_have_attribute("aria-selected", "true")
+    expect(field).to_have_attribute("aria-activedescendant", str(options.nth(1).get_attribute("id")))
+    press(page, "ArrowUp", "ArrowUp")
+    expect(options.nth(4)).to_have_attribute("aria-selected", "true")
+    press(page, "Escape")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    expect(field).to_have_value("")
+    expect(field).to_be_focused()
+
+
+def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    rows = figures(page.locator("#contributions table"))
+    stars = {name: float(value.replace("\u2212", "-")) for name, _, value in rows}
+    total = stars.pop("Rating")
+    assert total == float(shown_rating(page))
+    assert sum(stars.values()) == pytest.approx(total, abs=0.02)
+    assert set(stars) >= {
+        "Mean of all ratings",
+        "This user's ratings",
+        "This item's ratings",
+        "Where their reviews meet",
+    }
+
+
+def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_page: OpenPage, address: str) -> None:
+    page = open_page("#/pair?user=newcomer&item=i2")
+    wait_for_evidence(page)
+    without = shown_rating(page)
+    page.get_by_text("Bring texts of this user").focus()
+    press(page, "Enter", "Tab")
+    expect(page.get_by_label("Text 1", exact=True)).to_be_focused()
+    page.keyboard.type(SAID["u0"][0])
+    page.get_by_label("Stars of text 1").select_option("5")
+    page.get_by_role("button", name="Another text").focus()
+    press(page, "Enter")
+    expect(page.get_by_label("Text 2", exact=True)).to_be_focused()
+    page.keyboard.type(SAID["u0"][1])
+    page.get_by_role("button", name="Predict").focus()
+    press(page, "Enter")
+
+    own = page.get_by_role("region", name="By newcomer")
+    expect(own.locator("article")).to_have_count(2)
+    assert set(own.locator("article .given").all_inner_texts()) == {"★ 5", "no stars"}
+    texts = [{"text": SAID["u0"][0], "rating": 5}, {"text": SAID["u0"][1]}]
+    question = {"pairs": [{"user": "newcomer", "item": "i2"}], "user_texts": texts}
+    answer = httpx.post(f"{address}/predict", json=question, trust_env=False).json()
+    (rated,) = answer["predictions"]
+    assert rated["basis"] == "full"
+    expect(page.get_by_role("region", name="Where the two reviews meet")).to_contain_text("The text brought along")
+    assert shown_rating(page) == f"{rated['rating']:.2f}" != without
+    assert SAID["u0"][0] in own.locator(".text").all_inner_texts()
+    assert "strings" not in page.evaluate(
+        "() => JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])"
+    )
+    with Client(address) as client, pytest.raises(NotFoundError):
+        client.user("newcomer")
+
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # another user: what was brought along is not theirs
+    wait_for_evidence(page)
+    expect(page.get_by_label("Text 1", exact=True)).to_have_value("")
+    expect(page.get_by_role("region", name="By u0").locator("article", has_text="strings")).to_have_count(0)
+
+
+def test_enter_asks_for_what_was_typed_and_leaves_no_list_over_the_answer(open_page: OpenPage) -> None:
+    page = open_page()
+    expect(page.get_by_role("combobox", name="User")).to_be_focused()
+    page.keyboard.type("u0")
+    press(page, "Tab")
+    page.keyboard.type("i2")
+    expect(page.get_by_role("listbox", name="Item")).to_be_visible()
+    press(page, "Enter")
+    wait_for_evidence(page)
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    field = page.get_by_role("combobox", name="Item")
+    expect(field).to_have_attribute("aria-expanded", "false")
+
+    found: list[Request] = []
+    page.on("request", lambda request: found.append(request) if "/items?" in request.url else None)
+    field.fill("i3")
+    press(page, "Enter")  # before the search began: it must not begin after all
+    wait_for_evidence(page)
+    page.wait_for_timeout(300)
+    assert found == []
+
+
+def test_a_search_without_a_hit_and_one_that_fails_say_so_below_the_field(open_page: OpenPage) -> None:
+    page = open_page()
+    field = page.get_by_role("combobox", name="User")
+    field.fill("never-heard-of")
+    hint = page.locator("#pair-user .combobox .note:visible")
+    expect(hint).to_have_text("No suggestions; any identifier may be entered")
+    press(page, "Escape")
+    expect(hint).to_have_count(0)
+    expect(field).to_have_value("never-heard-of")
+    page.route("**/users?*", lambda route: route.abort())
+    field.fill("u")
+    expect(hint).to_have_text("No suggestions: The service cannot be reached")
+    press(page, "Tab")
+    expect(hint).to_have_count(0)
+
+
+def test_the_rating_of_a_pair_is_come_back_to_and_never_stands_below_other_names(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    rating = shown_rating(page)
+    expect(page.get_by_role("region", name="Predicted rating")).to_contain_text("u0 on i2")
+    assert page.title().startswith("u0, i2")
+    page.get_by_role("link", name="Status").click()
+    page.get_by_role("link", name="Pair", exact=True).click()
+    wait_for_evidence(page)
+    assert page.url.endswith(PAIR)
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u0")
+    assert shown_rating(page) == rating
+
+    page.evaluate("() => { location.hash = '#/pair?user=u1'; }")
+    expect(page.locator("#pair-answer")).to_be_hidden()
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+    expect(page.get_by_role("combobox", name="Item")).to_be_focused()
+
+
+def test_a_service_that_has_no_pair_to_show_says_so(open_page: OpenPage) -> None:
+    page = open_page(prepare=lambda page: page.route("**/users?*", lambda route: route.fulfill(json={"found": []})))
+    page.get_by_role("button", name="Any pair").click()
+    expect(page.locator("#pair-problem")).to_contain_text("There is no such pair")
+
+
+def test_a_wait_is_visible_until_the_answer_comes(open_page: OpenPage) -> None:
+    held: list[Route] = []
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", hold(held)))
+    waiting = page.locator("#pair > .waiting")
+    expect(waiting).to_be_visible()
+    expect(page.locator("#pair")).to_have_attribute("aria-busy", "true")
+    held[0].continue_()
+    wait_for_evidence(page)
+    expect(waiting).to_be_hidden()
+
+
+def test_an_address_changed_while_the_page_starts_is_shown_once(open_page: OpenPage) -> None:
+    held: list[Route] = []
+    asked: list[str] = []
+
+    def prepare(page: Page) -> None:
+        page.route("**/about", hold(held))
+        page.on("request", lambda request: asked.append(request.url))
+
+    page = open_page(prepare=prepare)
+    expect(page.locator("#health")).to_contain_text("Ready")
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")  # after hashchange
+    assert not any(url.endswith("/predict") for url in asked)  # the scale it would be drawn on is not known yet
+    for route in held:
+        route.continue_()
+    wait_for_evidence(page)
+    assert sum(url.endswith("/predict") for url in asked) == 1
+
+
+def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(open_page: OpenPage) -> None:
+    refusal = {"type": "urn:u-bert:problem:overloaded", "title": "Too much work is waiting", "detail": "as it is"}
+    obstacle = {"check": "store", "found": "refused", "remedy": "Start Redis."}
+    answers: list[dict[str, Any]] = [
+        {"status": 429, "headers": {"Retry-After": "7"}, "body": json.dumps(refusal)},
+        {"status": 503, "body": json.dumps({**refusal, "title": "Not ready", "reasons": [obstacle]})},
+        {"status": 502, "body": "<html><body>nginx</body></html>"},
+    ]
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", lambda route: route.fulfill(**answers.pop(0))))
+    problem = page.locator("#pair-problem")
+    expect(problem).to_contain_text("Too much work is waiting. As it is")
+    expect(problem).to_contain_text("Try again in 7 s.")
+    page.get_by_role("button", name="Predict").click()
+    expect(problem).to_contain_text("store: refused. Start Redis.")
+    expect(problem).not_to_contain_text("Try again")
+    page.get_by_role("button", name="Predict").click()
+    expect(problem).to_contain_text("not the service's own")
+    expect(problem).not_to_contain_text("html")
+
+
+def test_an_error_of_the_service_is_shown_with_its_request(open_page: OpenPage) -> None:
+    page = open_page(f"#/pair?user={'x' * 5000}&item=i2")
+    problem = page.locator("#pair-problem")
+    expect(problem).to_contain_text("The request breaks the schema")
+    expect(problem).to_contain_text("Request ")

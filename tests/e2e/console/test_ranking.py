@@ -1,0 +1,157 @@
+"""Candidates in order, and the way from there to a pair."""
+
+import re
+
+import httpx
+from playwright.sync_api import Page, Route, expect
+
+from support.console_page import OpenPage, choose, figures, hold, press, shown_rating, wait_for_evidence
+from support.tiny_bundle import Corpus
+from ubert_service.client import Client
+from ubert_service.schemas import RankRequest
+
+
+def test_a_ranking_leads_from_candidates_to_a_pair(open_page: OpenPage) -> None:
+    page = open_page("#/ranking")
+    page.get_by_role("combobox", name="User").focus()
+    choose(page, "User", "u1")
+    page.get_by_role("button", name="Add 50 items").focus()
+    press(page, "Enter")
+    candidates = page.get_by_label("Candidates")
+    expect(candidates).to_have_value(re.compile("i0\ni1\n"))
+    candidates.focus()
+    press(page, "Control+End")
+    page.keyboard.type("\nnever-heard-of")
+    page.get_by_role("button", name="Rank", exact=True).focus()
+    press(page, "Enter")
+    table = page.locator("table.ranked")
+    expect(table.locator("tbody tr")).to_have_count(8)
+    ratings = [float(row[2]) for row in figures(table)]
+    assert ratings == sorted(ratings, reverse=True)
+    grounds = {row[1]: row[5] for row in figures(table)}
+    assert grounds.pop("never-heard-of") == "one side’s ratings"
+    assert set(grounds.values()) == {"both sides’ reviews"}
+    expect(page.locator("#announcement")).to_contain_text("8 items ranked")
+
+    best = table.get_by_role("link").first
+    item, rating = best.inner_text(), figures(table)[0][2]
+    best.focus()
+    press(page, "Enter")
+    expect(page.locator("#pair-title")).to_be_focused()
+    wait_for_evidence(page)
+    assert page.url.endswith(f"#/pair?user=u1&item={item}")
+    assert shown_rating(page) == rating
+    page.go_back()
+    expect(table).to_be_visible()
+
+
+def ranked(page: Page) -> list[str]:
+    page.get_by_role("button", name="Rank", exact=True).focus()
+    press(page, "Enter")
+    expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
+    return [row[1] for row in figures(page.locator("table.ranked"))]
+
+
+def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_reviewed(
+    open_page: OpenPage, address: str, corpus: Corpus
+) -> None:
+    items = [f"i{number}" for number in range(10)]
+    with Client(address) as client:
+        client.write_candidate_set("spring", items)
+        best = client.rank(RankRequest(user="u1", candidate_set="spring")).items
+    reviewed = {entry.item for entry in corpus.of_user("u1")}
+    least = best[len(best) // 2].rating
+    page = open_page("#/ranking?user=u1")
+    source = page.get_by_label("Items from")
+    expect(source).to_be_visible()
+    source.focus()
+    page.keyboard.type("spring")
+    expect(source).to_have_value("spring")
+    expect(page.get_by_label("Candidates, one item a line")).to_be_hidden()
+    assert ranked(page) == [one.item for one in best]
+
+    page.get_by_label("Rated at least").fill(str(least))
+    assert ranked(page) == [one.item for one in best if one.rating >= least]
+
+    page.get_by_label("Leave out what the user has reviewed").focus()
+    press(page, "Space")
+    assert ranked(page) == [one.item for one in best if one.rating >= least and one.item not in reviewed]
+
+    page.get_by_label("Rated at least").fill("5.5")
+    page.get_by_role("button", name="Rank", exact=True).focus()
+    press(page, "Enter")
+    expect(page.locator("#ranking-answer")).to_contain_text("is rated so high for u1")
+    expect(page.locator("#announcement")).to_contain_text("is rated so high")
+    source.select_option("the list below")
+    expect(page.get_by_label("Candidates, one item a line")).to_be_visible()
+    httpx.delete(f"{address}/candidate-sets/spring", trust_env=False).raise_for_status()
+
+
+def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> None:
+    page = open_page("#/ranking")
+    page.get_by_role("combobox", name="Add an item").focus()
+    choose_and_empty(page, "Add an item", "i3")
+    choose_and_empty(page, "Add an item", "i11")
+    expect(page.get_by_label("Candidates")).to_have_value("i3\ni11")
+
+
+def choose_and_empty(page: Page, label: str, typed: str) -> None:
+    page.keyboard.type(typed)
+    expect(page.get_by_role("listbox", name=label).get_by_role("option").first).to_contain_text(typed)
+    press(page, "ArrowDown", "Enter")
+    expect(page.get_by_role("combobox", name=label)).to_have_value("")
+
+
+def test_a_long_ranking_is_shown_by_portions(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u1")
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+    items = ["x" * 250, *(f"n{number}" for number in range(449))]
+    page.get_by_label("Candidates").evaluate("(field, value) => { field.value = value; }", "\n".join(items))
+    page.get_by_label("Show the best").fill("10000")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    rows = page.locator("table.ranked tbody tr")
+    expect(rows).to_have_count(200)
+    expect(page.locator("table.ranked caption")).to_have_text("450 items of 450 for u1, best first")
+    assert page.locator(".scrolled").evaluate("place => place.scrollWidth <= place.clientWidth")
+    more = page.get_by_role("button", name="Show 200 more of 250")
+    more.focus()
+    press(page, "Enter")
+    expect(rows).to_have_count(400)
+    expect(rows.nth(200).get_by_role("link")).to_be_focused()
+    page.get_by_role("button", name="Show 50 more of 50").click()
+    expect(rows).to_have_count(450)
+    assert [row[0] for row in figures(page.locator("table.ranked"))] == [str(rank + 1) for rank in range(450)]
+    expect(page.locator("#ranking-answer > button")).to_be_hidden()
+
+    page.route("**/rank", lambda route: route.fulfill(status=503, body="{}"))
+    page.get_by_role("combobox", name="User").fill("u2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("#ranking-problem")).not_to_be_empty()
+    expect(rows).to_have_count(0)  # those were of another question
+
+
+def test_the_last_of_two_rankings_is_the_one_that_stays(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u1")
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+    page.get_by_label("Candidates").fill("i1")
+    page.evaluate(
+        """() => {
+            const ask = window.fetch;
+            window.signals = [];
+            window.fetch = (address, options) => {
+                if (address === "rank") window.signals.push(options.signal);
+                return ask(address, options);
+            };
+        }"""
+    )
+    held: list[Route] = []
+    page.route("**/rank", hold(held))
+    with page.expect_request("**/rank"):
+        page.get_by_role("button", name="Rank", exact=True).click()
+    page.unroute("**/rank")
+    page.get_by_label("Candidates").fill("i1\ni2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("table.ranked tbody tr")).to_have_count(2)
+    assert page.evaluate("() => window.signals.map((signal) => signal?.aborted)") == [True, False]
+    expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#ranking-problem")).to_be_empty()

@@ -1,0 +1,118 @@
+"""What the page tells of the service: the line above all views, and the status panel."""
+
+from playwright.sync_api import expect
+
+from support.console_page import PAIR, OpenPage, Readiness, figures, press, wait_for_evidence
+from support.tiny_bundle import TinyBundle
+from ubert_service.schemas import Ready
+
+OLD, NEW = "a" * 64, "b" * 64
+AWAY = "the state store cannot be reached: connection refused"
+
+
+def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, tiny: TinyBundle) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    page.get_by_role("link", name="Status").focus()
+    press(page, "Enter")
+    expect(page.locator("#status-title")).to_be_focused()
+    expect(page.get_by_role("region", name="Readiness")).to_contain_text("Ready")
+    facts = page.get_by_role("region", name="Bundle", exact=True)
+    expect(facts).to_contain_text(tiny.bundle.manifest.bundle_id)
+    expect(facts).to_contain_text("lmdb")
+    latency = page.get_by_role("region", name="Latency by route")
+    count = {row[0]: int(row[1]) for row in figures(latency.locator("table").first)}
+    assert count["/predict"] >= 1
+    page.get_by_label("Distribution of").select_option("/predict")
+    buckets = figures(latency.locator("table.bars"))
+    assert sum(int(row[2]) for row in buckets) == count["/predict"]
+    expect(page.get_by_role("region", name="Predictions")).to_contain_text("full")
+    expect(page.get_by_role("region", name="State store")).to_contain_text("No operation has failed")
+
+    page.get_by_role("button", name="Refresh").focus()
+    press(page, "Enter")
+    expect(page.locator("#announcement")).to_have_text("Status refreshed")
+
+
+def test_a_degraded_service_is_called_so_for_as_long_as_it_is_and_a_new_bundle_is_named(open_page: OpenPage) -> None:
+    readiness = Readiness(bundle=OLD)
+    page = open_page("#/status", prepare=readiness.answer)
+    line, section = page.locator("#health"), page.get_by_role("region", name="Readiness")
+    expect(line).to_have_text(f"● Ready, bundle {OLD}")
+    expect(section).to_contain_text("Ready: device, store and states are in place.")
+
+    readiness.ready = Ready(bundle=OLD, status="degraded", detail=AWAY)
+    page.clock.run_for(10_500)
+    expect(line).to_have_text(f"◐ Degraded: {AWAY} Bundle {OLD}")
+    expect(line.locator(".degraded")).to_have_css("border-top-style", "dashed")
+    expect(section).to_contain_text(f"Degraded: {AWAY}")
+    expect(section).not_to_contain_text("in place")
+    expect(page.locator("#announcement")).to_contain_text(f"Degraded: {AWAY}")
+
+    readiness.ready = Ready(bundle=NEW)
+    page.clock.run_for(10_500)
+    expect(line).to_have_text(f"● Ready, bundle {NEW}")
+    expect(section).to_contain_text("in place")
+
+
+def test_a_page_that_nobody_sees_does_not_ask_how_the_service_is(open_page: OpenPage) -> None:
+    readiness = Readiness(bundle=OLD)
+    page = open_page("#/pair", prepare=readiness.answer)
+    line = page.locator("#health")
+    expect(line).to_contain_text(OLD)
+
+    def turn(hidden: str) -> None:
+        page.evaluate(
+            f"""() => {{
+                Object.defineProperty(document, "hidden", {{ configurable: true, get: () => {hidden} }});
+                document.dispatchEvent(new Event("visibilitychange"));
+            }}"""
+        )
+
+    turn("true")
+    asked = readiness.asked
+    readiness.ready = Ready(bundle=NEW)
+    page.clock.run_for(60_000)
+    assert readiness.asked == asked
+    expect(line).to_contain_text(OLD)
+    turn("false")  # and is told at once when it looks again
+    expect(line).to_contain_text(NEW)
+
+
+def test_a_status_that_follows_keeps_the_focus_the_choice_and_the_scroll(open_page: OpenPage) -> None:
+    page = open_page("#/status", prepare=lambda page: page.clock.install(), viewport={"width": 320, "height": 900})
+    latency = page.get_by_role("region", name="Requests since the start, by route")
+    expect(latency).to_be_visible()
+    page.get_by_label("every 5 seconds").check()
+    choice = page.get_by_label("Distribution of")
+    choice.select_option("/version")
+    choice.evaluate("select => { select.focus(); window.same = select; }")
+    latency.evaluate("place => { place.scrollLeft = 40; }")
+
+    def again() -> None:
+        with page.expect_response("**/metrics"):
+            page.clock.run_for(5_500)
+        expect(page.locator("#status")).not_to_have_attribute("aria-busy", "true")
+
+    again()
+    assert page.evaluate("() => document.activeElement === window.same")
+    expect(choice).to_have_value("/version")
+    assert latency.evaluate("place => place.scrollLeft") == 40
+    latency.focus()
+    again()
+    expect(latency).to_be_focused()
+
+
+def test_figures_of_a_service_that_is_gone_are_said_to_be_old(open_page: OpenPage) -> None:
+    page = open_page("#/status")
+    readiness = page.get_by_role("region", name="Readiness")
+    expect(readiness).to_contain_text("in place")
+    page.route("**/version", lambda route: route.abort())
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator("#status-problem")).to_contain_text("cannot be reached")
+    expect(readiness).to_contain_text("What follows was true at")
+    expect(readiness).not_to_contain_text("in place")
+    expect(page.locator("#announcement")).not_to_have_text("Status refreshed")
+    page.unroute("**/version")
+    page.get_by_role("button", name="Refresh").click()
+    expect(readiness).to_contain_text("in place")

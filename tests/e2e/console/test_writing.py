@@ -1,0 +1,214 @@
+"""A review is written, the rating moves, and the review is deleted again."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Page, Request, Route, expect
+
+from support.app_settings import settings_for
+from support.console_page import PAIR, OpenPage, hold, press, shown_rating, store_review, wait_for_evidence
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import open_store
+from ubert_service.app import create_app
+from ubert_service.client import Client
+from ubert_service.schemas import PairRequest, PredictRequest
+from ubert_service.serving.served import ServedBundle
+
+QUESTIONS = re.compile(r"/(predict|explain|rank)$")
+
+
+def test_a_written_review_moves_the_rating_and_its_deletion_moves_it_back(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    before = shown_rating(page)
+    page.get_by_role("radio", name="5 ★").focus()
+    press(page, *["ArrowLeft"] * 4)
+    expect(page.get_by_role("radio", name="1 ★")).to_be_checked()
+    press(page, "Tab")
+    page.keyboard.type("the string broke")
+    press(page, "Tab", "Enter")
+
+    written = page.locator("#written")
+    expect(written.locator(".moved")).to_contain_text(f"Review stored: {before} →")
+    expect(page.locator("#announcement")).to_contain_text("Review stored")
+    with Client(address) as client:
+        (served,) = client.predict(PredictRequest(pairs=[PairRequest(user="u0", item="i2")])).predictions
+        assert client.item("i2").reviews[0].user == "console-guest"
+    assert shown_rating(page) == f"{served.rating:.2f}" != before
+
+    delete = written.get_by_role("button", name="Delete the review of i2 by console-guest")
+    delete.focus()
+    press(page, "Enter")
+    expect(written.locator(".moved")).to_contain_text("Review deleted")
+    expect(page.locator("#writing-title")).to_be_focused()
+    wait_for_evidence(page)
+    assert shown_rating(page) == before
+    expect(delete).to_have_count(0)
+
+
+@pytest.fixture(scope="module")
+def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Two services over one store. Neither looks for the other's writes before this module is over."""
+    url = f"lmdb:{tmp_path_factory.mktemp('replicas')}"
+    store = open_store(url)
+    corpus.write(store, tiny.bundle)
+    settings = settings_for(tiny.bundle, store=url, resident_lag=60)
+    with (
+        running(create_app(settings, ServedBundle.load(settings, store))) as one,
+        running(create_app(settings, ServedBundle.load(settings, store))) as other,
+    ):
+        yield str(one.base_url), str(other.base_url)
+    store.close()
+
+
+def answered_by(replica: str) -> Callable[[Page], object]:
+    """As a balancer does that sends questions elsewhere than writes."""
+
+    def pass_on(route: Route) -> None:
+        path = route.request.url.rpartition("/")[2]
+        route.fulfill(response=route.fetch(url=f"{replica}/{path}"))
+
+    return lambda page: page.route(QUESTIONS, pass_on)
+
+
+def sent_versions(requests: list[Request]) -> list[tuple[str, str | None]]:
+    return [(one.url.rpartition("/")[2], one.headers.get("x-read-version")) for one in requests]
+
+
+def test_a_written_review_moves_the_rating_that_another_replica_answers(
+    open_page: OpenPage, replicas: tuple[str, str]
+) -> None:
+    writer, reader = replicas
+    page = open_page(PAIR, at=writer, prepare=answered_by(reader))
+    wait_for_evidence(page)
+    before = shown_rating(page)
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request) if QUESTIONS.search(request.url) else None)
+
+    with page.expect_response(re.compile("/reviews$")) as written:
+        store_review(page)
+    expect(page.locator("#written .moved")).to_contain_text(f"Review stored: {before} →")
+    wait_for_evidence(page)
+    assert shown_rating(page) != before
+    version = written.value.json()["read_version"]
+    assert sent_versions(asked) == [("predict", version), ("explain", version)]
+
+    asked.clear()
+    with page.expect_response(re.compile("/reviews/")) as removed:
+        page.get_by_role("button", name="Delete the review").click()
+    expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+    wait_for_evidence(page)
+    assert shown_rating(page) == before
+    version = removed.value.headers["x-read-version"]
+    page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
+    page.get_by_label("Candidates").fill("i2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("table.ranked")).to_be_visible()
+    assert sent_versions(asked) == [("predict", version), ("explain", version), ("rank", version)]
+
+
+def test_a_write_that_the_store_has_lost_is_forgotten_and_the_question_asked_once_more(
+    open_page: OpenPage, replicas: tuple[str, str]
+) -> None:
+    page = open_page(PAIR, at=replicas[0])
+    wait_for_evidence(page)
+    asked: list[Request] = []
+    page.on("request", lambda request: asked.append(request) if QUESTIONS.search(request.url) else None)
+
+    def lose(route: Route) -> None:
+        response = route.fetch()
+        lost.append(re.sub(r":\d+-", f":{10**15}-", response.headers["x-read-version"]))
+        route.fulfill(response=response, headers={**response.headers, "x-read-version": lost[0]})
+
+    lost: list[str] = []
+    page.route("**/reviews", lose)
+    store_review(page)
+    expect(page.locator("#written .moved")).to_contain_text("Review stored")
+    wait_for_evidence(page)
+    expect(page.locator("#pair-problem")).to_be_empty()
+    assert sent_versions(asked) == [("predict", lost[0]), ("predict", None), ("explain", None)]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "choices"),
+    [
+        (1.0, 5.0, "1 2 3 4 5"),
+        (0.0, 1.0, "0 0.25 0.5 0.75 1"),
+        (0.5, 5.0, "0.5 1 2 3 4 5"),
+        (0.0, 10.0, "0 1 2 3 4 5 6 7 8 9 10"),
+        (1.0, 100.0, "1 10 20 30 40 50 60 70 80 90 100"),
+    ],
+)
+def test_the_stars_to_choose_from_are_those_of_the_bundles_scale(
+    open_page: OpenPage, lowest: float, highest: float, choices: str
+) -> None:
+    def rescale(route: Route) -> None:
+        response = route.fetch()
+        scale = {"lowest": lowest, "highest": highest}
+        route.fulfill(response=response, json={**response.json(), "scale": scale})
+
+    page = open_page(PAIR, prepare=lambda page: page.route("**/about", rescale))
+    wait_for_evidence(page)
+    radios = page.locator("#writing-stars label")
+    assert [label.strip() for label in radios.all_inner_texts()] == [f"{one} ★" for one in choices.split()]
+    expect(page.get_by_role("radio", name=f"{highest:g} ★", exact=True)).to_be_checked()
+    options = page.locator("#own-texts select option")
+    assert options.all_text_contents() == ["none", *(f"{one} ★" for one in choices.split())]
+    assert page.locator("#rating .tick").all_text_contents() == choices.split()
+
+    second = choices.split()[1]
+    with page.expect_request("**/reviews") as asked:
+        page.route("**/reviews", lambda route: route.fulfill(status=422, body="{}"))
+        page.get_by_role("radio", name=f"{second} ★", exact=True).check()
+        page.get_by_role("button", name="Store the review").click()
+    assert json.loads(asked.value.post_data or "")["rating"] == float(second)
+
+
+def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    page.get_by_role("combobox", name="Reviewer").fill("u0")
+    page.get_by_role("button", name="Store the review").focus()
+    press(page, "Enter")
+    expect(page.locator("#writing-problem")).to_contain_text("would move nothing")
+
+
+def test_a_review_moves_the_rating_below_the_writers_eyes_without_a_jump_of_the_page(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    height = page.evaluate("() => document.body.scrollHeight")
+    held: list[Route] = []
+    page.route("**/explain", hold(held))
+    before = shown_rating(page)
+    with page.expect_request("**/explain"):
+        store_review(page)
+    expect(page.locator("#rating .moved")).to_be_visible()
+    expect(page.locator("#contributions table")).to_be_visible()
+    assert page.evaluate("() => document.body.scrollHeight") >= height - 100
+    held[0].continue_()
+    scale = page.locator("#written .scale")
+    expect(scale).to_be_in_viewport()
+    expect(scale.locator(".point.before")).to_have_count(1)
+    page.unroute("**/explain")
+    page.evaluate("() => { location.hash = '#/pair?user=u1&item=i3'; }")
+    wait_for_evidence(page)
+    expect(page.locator("#written .moved")).to_have_count(0)  # that was another pair's
+    page.get_by_role("button", name="Delete the review of i2 by console-guest").click()
+    expect(page.locator("#written")).not_to_contain_text("Written from this page")
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    expect(page.locator("#rating .whose")).to_have_text("u0 on i2")
+    assert shown_rating(page) == before
+
+
+def test_a_stored_review_whose_effect_could_not_be_had_is_not_said_to_have_moved_nothing(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=u2&item=i4")
+    wait_for_evidence(page)
+    page.route("**/predict", lambda route: route.fulfill(status=503, body="{}"))
+    store_review(page)
+    expect(page.locator("#written .moved")).to_have_text("Review stored. What the rating is now could not be had.")
+    page.unroute("**/predict")
+    page.get_by_role("button", name="Delete the review").click()
+    expect(page.locator("#written .moved")).to_contain_text("Review deleted")

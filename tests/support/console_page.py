@@ -1,0 +1,145 @@
+"""What tests of the console do on the page and see there."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, Route, expect
+
+from support.app_settings import settings_for
+from support.running_app import running
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.states import open_store
+from ubert_service.app import create_app
+from ubert_service.schemas import Ready
+from ubert_service.serving.served import ServedBundle
+
+PAIR = "#/pair?user=u0&item=i2"
+PATIENCE_MS = 20_000
+"""Only ever waited out by a test that fails."""
+SAID = {
+    "u0": ("The strings are bright, my tuner is good.", "A weak cable: it broke in the first week."),
+    "i2": ("Solid pedal, great sound; I love it.", "Not good: the stand is too light and a string broke."),
+}
+"""Texts of reviews, by whom or of what they are."""
+OpenPage = Callable[..., Page]
+
+
+@contextmanager
+def service(tiny: TinyBundle, corpus: Corpus, folder: Path, **options: Any) -> Iterator[str]:
+    url = f"lmdb:{folder}"
+    store = open_store(url)
+    corpus.write(store, tiny.bundle)
+    settings = settings_for(tiny.bundle, store=url, **options)
+    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+        yield str(client.base_url)
+    store.close()
+
+
+def origin(url: str) -> str:
+    return "/".join(url.split("/")[:3])
+
+
+def press(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def choose(page: Page, label: str, typed: str) -> None:
+    """Type into the focused search field and take the first suggestion."""
+    field = page.get_by_role("combobox", name=label)
+    expect(field).to_be_focused()
+    page.keyboard.type(typed)
+    expect(page.get_by_role("listbox", name=label).get_by_role("option").first).to_contain_text(typed)
+    press(page, "ArrowDown", "Enter")
+    expect(field).to_have_value(typed)
+
+
+def shown_rating(page: Page) -> str:
+    return page.get_by_role("region", name="Predicted rating").locator("strong").inner_text()
+
+
+def wait_for_evidence(page: Page) -> None:
+    expect(page.get_by_role("heading", name="Evidence")).to_be_visible()
+    expect(page.locator("#contributions table")).to_be_visible()
+
+
+def figures(table: Locator) -> list[list[str]]:
+    return [row.locator("th, td").all_inner_texts() for row in table.locator("tbody tr").all()]
+
+
+def explanation(**review: Any) -> dict[str, Any]:
+    """An answer of ``/explain`` whose one review has a text: the words are what these tests are about."""
+    spans, text = [[0, 0], [0, 2], [2, 4], [5, 6], [7, 12], [0, 0]], "Tuner 🎸 <b>x"
+    of_review = {
+        "review_id": "r", "side": "user", "user": "u0", "item": "i9", "rating": 5.0, "timestamp": 1_400_000_000,
+        "tokens": 6, "effect": 0.25, "matching": 0.05, "text": text, "token_spans": spans,
+        "token_contributions": [0.0, 0.05, 0.03, 0.0, -0.06, 0.0], **review,
+    }  # fmt: skip
+    parts = {"mean": 4.0, "user_bias": 0.5, "item_bias": -0.1, "identity_and_summary": 0.0, "matching": 0.1}
+    return {
+        "bundle": "b", "codec": "fp32", "user": "u0", "item": "i2", "rating": 4.5, "basis": "full", "reasons": [],
+        "interval": {"low": 3.5, "high": 5.0, "coverage": 0.9}, "user_reviews": 1, "item_reviews": 1,
+        "missing_states": 0, "user_known": True, "item_known": True, "contributions": {**parts, "clipped": 0.0},
+        "reviews": [of_review, {**of_review, "review_id": "s", "side": "item", "user": "u9", "item": "i2"}],
+        "heat_map": None,
+    }  # fmt: skip
+
+
+def with_explanation(page: Page, answer: dict[str, Any]) -> None:
+    def fulfil(route: Route) -> None:
+        route.fulfill(content_type="application/json", body=json.dumps(answer))
+
+    page.route("**/explain", fulfil)
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    wait_for_evidence(page)
+
+
+def store_review(page: Page, text: str = "the string broke", stars: str = "1 ★") -> None:
+    page.get_by_role("radio", name=stars, exact=True).check()
+    page.get_by_label("Review", exact=True).fill(text)
+    page.get_by_role("button", name="Store the review").click()
+
+
+class Readiness:
+    """What ``/readyz`` answers a page from now on, and how often the page has asked."""
+
+    def __init__(self, **ready: Any) -> None:
+        self.ready = Ready(**ready)
+        self.asked = 0
+
+    def answer(self, page: Page) -> None:
+        page.clock.install()
+        page.route("**/readyz", self._fulfil)
+
+    def _fulfil(self, route: Route) -> None:
+        self.asked += 1
+        route.fulfill(content_type="application/json", body=self.ready.model_dump_json(exclude_none=True))
+
+
+def hold(held: list[Route]) -> Callable[[Route], None]:
+    """Requests stay unanswered until the test answers what it finds in ``held``."""
+
+    def keep(route: Route) -> None:
+        held.append(route)
+
+    return keep
+
+
+def heat(rows: int, columns: int) -> dict[str, Any]:
+    """An answer with a heat map whose last row and column attend the most."""
+    text = " ".join(f"w{number}" for number in range(max(rows, columns)))
+    spans = [[found.start(), found.end()] for found in re.finditer("[^ ]+", text)]
+    answer = explanation(text=text, token_spans=spans, token_contributions=[0.01] * len(spans))
+    for review, length in zip(answer["reviews"], (rows, columns), strict=True):
+        review.update(token_spans=spans[:length], token_contributions=[0.01] * length)
+    answer["heat_map"] = {
+        "user_review_id": "r",
+        "item_review_id": "s",
+        "user_attention": [[(row + column + 1) / (rows + columns) for column in range(columns)] for row in range(rows)],
+        "item_attention": [[0.1] * rows for _ in range(columns)],
+    }
+    return answer
