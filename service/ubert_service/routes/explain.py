@@ -2,16 +2,16 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import JSON_BODY, READS_STORE, Context
+from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import ExplainAnswer, ExplainRequest
 from ubert_service.scoring.histories import Pair
 
-router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
+router = APIRouter(tags=["ratings"])
 
 
 @router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS))
-async def explain(request: ExplainRequest, context: Context) -> ExplainAnswer:
+async def explain(request: ExplainRequest, context: RatingContext) -> ExplainAnswer:
     """Rate a pair as `/predict` does, and tell what the rating is made of: its parts in stars, the effect of each
     review, the words that matter, and the two reviews that attend most to each other.
     """

@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import JSON_BODY, READS_STORE, Context
+from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest
 from ubert_service.scoring.histories import Pair
 
-router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
+router = APIRouter(tags=["ratings"])
 
 
 @router.post(
@@ -16,7 +16,7 @@ router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
     response_model_exclude_unset=True,
     responses=documented(*SCORING_PROBLEMS),
 )
-async def predict(request: PredictRequest, context: Context) -> PredictAnswer:
+async def predict(request: PredictRequest, context: RatingContext) -> PredictAnswer:
     """Predict the rating that each user would give to each item, in the order of the request.
 
     The review that a user has already written on an item is left out of its own prediction. `exclude_review_ids` and

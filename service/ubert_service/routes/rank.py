@@ -2,16 +2,16 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import JSON_BODY, READS_STORE, Context
+from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
 from ubert_service.scoring.histories import Pair, Reading
 
-router = APIRouter(tags=["ratings"], dependencies=[JSON_BODY, READS_STORE])
+router = APIRouter(tags=["ratings"])
 
 
 @router.post("/rank", summary="Order items for a user", responses=documented(*SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET))
-async def rank(request: RankRequest, context: Context) -> RankAnswer:
+async def rank(request: RankRequest, context: RatingContext) -> RankAnswer:
     """Predict the user's rating of each candidate and order them, best first.
 
     Every rating equals what `/predict` gives for the same pair.
@@ -36,7 +36,7 @@ async def rank(request: RankRequest, context: Context) -> RankAnswer:
     )
 
 
-async def _candidates(request: RankRequest, reading: Reading, context: Context) -> list[str]:
+async def _candidates(request: RankRequest, reading: Reading, context: RatingContext) -> list[str]:
     """The distinct items to rate, in order."""
     served = context.served
     items = request.candidates
