@@ -77,15 +77,14 @@ def bench_accuracy_command(
         require_unset("the recipe takes its place: give one of them", preset=preset)
     drawn = parse_seeds(seeds)
     table, words = load_reviews(reviews), load_lexicon(lexicon)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.accuracy.bench import compute_cells, ordered_cells  # noqa: PLC0415
-    from ubert_training.accuracy.cells import Cell, CellStore  # noqa: PLC0415
-    from ubert_training.accuracy.report import conclusions, write_report  # noqa: PLC0415
-    from ubert_training.accuracy.summary import summarise  # noqa: PLC0415
-    from ubert_training.accuracy.variants import choose_contenders  # noqa: PLC0415
-    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
-    from ubert_training.finetuning.recipe import Recipe  # noqa: PLC0415
-    from ubert_training.workplace import Workplace  # noqa: PLC0415
+    from ubert_training.accuracy.bench import compute_cells, ordered_cells
+    from ubert_training.accuracy.cells import Cell, CellStore
+    from ubert_training.accuracy.report import conclusions, write_report
+    from ubert_training.accuracy.summary import summarise
+    from ubert_training.accuracy.variants import choose_contenders
+    from ubert_training.devices import DeviceChoice
+    from ubert_training.finetuning.recipe import Recipe
+    from ubert_training.workplace import Workplace
 
     base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:
@@ -139,8 +138,8 @@ def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
     What a recipe written by hand leaves out of ``config``, ``pretraining`` and ``finetuning`` is the default preset's.
     Raises ``InputError`` or ``ConfigError``.
     """
-    from ubert_training.finetuning.recipe import Recipe  # noqa: PLC0415  # as above
-    from ubert_training.finetuning.recipe_search import TRIAL  # noqa: PLC0415
+    from ubert_training.finetuning.recipe import Recipe
+    from ubert_training.finetuning.recipe_search import TRIAL
 
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +152,7 @@ def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
 
 def read_truth(path: Path) -> "PlantedTruth":
     """The reachable errors of a synthetic corpus. Raises ``InputError``."""
-    from ubert_training.accuracy.summary import PlantedTruth  # noqa: PLC0415  # as above
+    from ubert_training.accuracy.summary import PlantedTruth
 
     try:
         reachable = json.loads(path.read_text(encoding="utf-8"))["mse"]

@@ -26,8 +26,7 @@ def bench_rates_command(
     require(bool(with_text), "reviews", str(reviews), "give reviews of which at least one has text")
     chosen = np.random.default_rng(0).permutation(len(with_text))[:SAMPLE]
     opened = Bundle.load(bundle)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.measured_rates import encode_tokens_per_core, score_flops_per_core  # noqa: PLC0415
+    from ubert_training.measured_rates import encode_tokens_per_core, score_flops_per_core
 
     rates = {
         "encode_tokens_per_core": round(encode_tokens_per_core(opened, [with_text[row] for row in chosen.tolist()])),

@@ -28,11 +28,10 @@ def bench_states_command(
     table = load_reviews(reviews)
     for directory in run:
         read_stage(directory)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
-    from ubert_training.finetuning.finished_run import FinishedRun  # noqa: PLC0415
-    from ubert_training.states.state_tiers import measure_tiers  # noqa: PLC0415
-    from ubert_training.states.tier_report import tier_table, verdict, write_report  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice
+    from ubert_training.finetuning.finished_run import FinishedRun
+    from ubert_training.states.state_tiers import measure_tiers
+    from ubert_training.states.tier_report import tier_table, verdict, write_report
 
     places = states or [directory.with_name("states") for directory in run]
     opened = [

@@ -15,10 +15,9 @@ def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: 
     """Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot."""
     table = load_reviews(reviews)
     read_stage(run)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
-    from ubert_training.evaluation.evaluate import EVALUATION, evaluate, evaluation_table, history_table  # noqa: PLC0415
-    from ubert_training.evaluation.plots import PLOT, plot_evaluation  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice
+    from ubert_training.evaluation.evaluate import EVALUATION, evaluate, evaluation_table, history_table
+    from ubert_training.evaluation.plots import PLOT, plot_evaluation
 
     evaluation = evaluate(table, run, states=states or run.with_name("states"), device=cast(DeviceChoice, device))
     plot_evaluation(evaluation, run / PLOT)

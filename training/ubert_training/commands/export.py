@@ -15,8 +15,7 @@ def export_command(
 ) -> None:
     """Write the bundle: weights, tokenizer, identities, ONNX graphs, metrics, checksums; all the service needs."""
     read_stage(run)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.make_bundle import export_bundle  # noqa: PLC0415
+    from ubert_training.make_bundle import export_bundle
 
     bundle = export_bundle(run, out)
     console.print(f"{out}: bundle {bundle.manifest.bundle_id}, {len(bundle.manifest.files)} files")

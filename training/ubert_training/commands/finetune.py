@@ -107,15 +107,14 @@ def finetune_command(
     divided = Split.load(split, table)
     if pretrained:
         read_stage(pretrained)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
-    from ubert_training.devices import Precision as PrecisionChoice  # noqa: PLC0415
-    from ubert_training.finetuning.finetune import finetune  # noqa: PLC0415
-    from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop  # noqa: PLC0415
-    from ubert_training.loop import LoopOptions  # noqa: PLC0415
-    from ubert_training.model_files import load_model  # noqa: PLC0415
-    from ubert_training.pretraining.pretrain import KIND as PRETRAIN  # noqa: PLC0415
-    from ubert_training.processes import speaks_for_all  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice
+    from ubert_training.devices import Precision as PrecisionChoice
+    from ubert_training.finetuning.finetune import finetune
+    from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
+    from ubert_training.loop import LoopOptions
+    from ubert_training.model_files import load_model
+    from ubert_training.pretraining.pretrain import KIND as PRETRAIN
+    from ubert_training.processes import speaks_for_all
 
     former = load_model(pretrained, PRETRAIN).config if pretrained else preset or "minilm"
     if isinstance(former, ModelConfig):

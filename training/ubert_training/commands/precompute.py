@@ -62,11 +62,10 @@ def precompute_command(
     share = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.devices import DeviceChoice, Precision  # noqa: PLC0415
-    from ubert_training.states.precompute import find_work, rows_served, write_missing  # noqa: PLC0415
-    from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray  # noqa: PLC0415
-    from ubert_training.states.review_encoders import BankedStates, choose_encoder  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice, Precision
+    from ubert_training.states.precompute import find_work, rows_served, write_missing
+    from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
+    from ubert_training.states.review_encoders import BankedStates, choose_encoder
 
     require_choice("device", device, DeviceChoice)
     rows = served = rows_served(opened.identities, table)

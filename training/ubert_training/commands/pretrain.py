@@ -78,13 +78,12 @@ def pretrain_command(
     """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
     table = load_reviews(reviews)
     divided, words = Split.load(split, table), load_lexicon(lexicon)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
-    from ubert_training.devices import Precision as PrecisionChoice  # noqa: PLC0415
-    from ubert_training.loop import LoopOptions  # noqa: PLC0415
-    from ubert_training.pretraining.masking import MaskingStrategy  # noqa: PLC0415
-    from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers, pretrain  # noqa: PLC0415
-    from ubert_training.processes import speaks_for_all  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice
+    from ubert_training.devices import Precision as PrecisionChoice
+    from ubert_training.loop import LoopOptions
+    from ubert_training.pretraining.masking import MaskingStrategy
+    from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers, pretrain
+    from ubert_training.processes import speaks_for_all
 
     config = model_config(
         preset,

@@ -56,7 +56,7 @@ def measured_here(directory: Path) -> dict[str, float]:
     """MSE by method, from the evaluations that are finished; baselines as the first of them has them."""
     if not directory.is_dir():
         return {}
-    from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME  # noqa: PLC0415  # torch takes seconds
+    from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME
 
     found: dict[str, float] = {}
     for method, run in RUNS.items():

@@ -43,10 +43,9 @@ def tune_command(
     """
     table = load_reviews(reviews)
     loaded, words = Split.load(split, table), load_lexicon(lexicon)
-    # Not above: torch and transformers take seconds, and a wrong path or flag is said without them.
-    from ubert_training.devices import DeviceChoice  # noqa: PLC0415
-    from ubert_training.finetuning.recipe import Recipe  # noqa: PLC0415
-    from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, tune  # noqa: PLC0415
+    from ubert_training.devices import DeviceChoice
+    from ubert_training.finetuning.recipe import Recipe
+    from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, tune
 
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
