@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -19,7 +19,9 @@ from ubert_model.errors import UbertError
 from ubert_model.states import StateCodec
 from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
-from ubert_training.states.stored_ratings import ReadPairs
+
+if TYPE_CHECKING:  # a wrong path or flag is said before torch is there
+    from ubert_training.states.stored_ratings import ReadPairs
 
 LISTENING = re.compile(r"listening on (http://\S+)")
 PAIRS_CHECKED = 500
@@ -127,7 +129,7 @@ class ServedCheck:
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def check_served_ratings(url: str, read: ReadPairs, codec: StateCodec) -> ServedCheck:
+def check_served_ratings(url: str, read: "ReadPairs", codec: StateCodec) -> ServedCheck:
     """Ask the service for pairs, and compare with what the model makes of states that went through the same codec.
 
     So the bound is that of exact arithmetic, whatever the codec loses; that is measured by ``ubert bench states``.

@@ -1,30 +1,28 @@
 """`ubert demo`."""
 
 import time
+from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+from rich.table import Table
 
+from ubert_model import config
+from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, open_store
 from ubert_training.commands.options import Force, Seed, console, load_reviews
 from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
-from ubert_training.evaluation.evaluate import evaluate, evaluation_table
-from ubert_training.evaluation.plots import PLOT, plot_evaluation
-from ubert_training.finetuning.finetune import finetune
-from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.finetuning.recipe import Recipe
-from ubert_training.make_bundle import export_bundle
-from ubert_training.pretraining.lexicon import load_lexicon
-from ubert_training.pretraining.pretrain import pretrain
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
-from ubert_training.splits import random_split
-from ubert_training.states.precompute import precompute
-from ubert_training.states.review_texts import write_texts
-from ubert_training.states.stored_ratings import ReadPairs
+from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split, random_split
+
+if TYPE_CHECKING:
+    from ubert_training.finetuning.recipe import Recipe
 
 
 def demo_command(
@@ -41,57 +39,26 @@ def demo_command(
 
     Needs no Redis, no GPU and no model hub. Killed and started again it continues where it stopped.
     """
-    started, directory = time.monotonic(), dir  # settings go by the names of parameters
-    steps = _Steps(started)
-    directory.mkdir(parents=True, exist_ok=True)
-    states, split_path, run = directory / "states", directory / "split.parquet", directory / "finetuned"
-    store_url = f"lmdb:{directory / 'store'}"
+    steps, demo = _Steps(), _Demo(directory=dir, preset=preset, seed=seed, force=force)
+    config.preset(preset)
+    dir.mkdir(parents=True, exist_ok=True)
 
     steps.begin("reviews")
-    source = choose_reviews(reviews, item_domains, directory, seed)
-    console.print(source.description, markup=False)
-    import_options = ImportOptions(item_domains=source.item_domains)
-    imported = import_reviews(source.files, directory / "reviews", import_options, force=force)
-    table = load_reviews(directory / "reviews")
-    console.print(f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad")
-    split = random_split(table, np.arange(len(table)), seed)
-    split.save(split_path, table)
-
-    recipe = Recipe.of_preset(preset, table.scale).seeded(seed)
-    assert recipe.pretraining is not None  # every preset has it
-    lexicon = load_lexicon(None)
-    steps.begin(f"pre-training ({len(lexicon.words):,} opinion words of {lexicon.source})")
-    pretrained = pretrain(
-        table, split, recipe.config, lexicon, recipe.pretraining, directory / "pretrained", force=force
-    )
+    table, split = demo.import_reviews(reviews, item_domains)
+    steps.begin("pre-training")
+    demo.pretrain(table, split)
     steps.begin("fine-tuning")
-    finetune(table, split, recipe.config, recipe.finetuning, run, pretrained=pretrained, states=states, force=force)
+    demo.finetune(table, split)
     steps.begin("evaluation on the test part")
-    evaluation = evaluate(table, run, states=states)
-    plot_evaluation(evaluation, run / PLOT)
-
+    scores = demo.evaluate(table)
     steps.begin("bundle and store")
-    bundle = export_bundle(run, directory / "bundle")
-    with closing(open_store(store_url)) as store:
-        report = precompute(table, split.train, bundle, store, codec=DEFAULT_CODEC, states=states)
-        write_texts(table, split.train, bundle.tokenizer(), store, report.version)
-    console.print(f"bundle {bundle.manifest.bundle_id}; {report.reviews:,} reviews of the training part in the store")
-
+    bundle = demo.store(table, split)
     steps.begin("service")
-    with running_service(bundle.path, store_url, DEFAULT_CODEC, port, directory / "service.log") as service:
-        read = ReadPairs.of(FinishedRun.open(table, run, states=states), "test")
-        checked = check_served_ratings(service.url, read, bundle.codec(DEFAULT_CODEC))
-        checked.save(directory / "served.json")
-        console.print(
-            f"{checked.pairs} test pairs rated over HTTP from {checked.codec} states: MSE {checked.mse:.4f}, at most "
-            f"{checked.largest_difference:.1e} stars from the model's own ratings of these states"
-        )
-        user = table.user[split.test[0]]
-        items = sorted(set(table.item))
-        best = ", ".join(f"{entry['item']} {entry['rating']:.2f}" for entry in best_items(service.url, user, items, 5))
-        console.print(f"best of {len(items)} items for user {user}: {best}", markup=False)
-        console.print(evaluation_table(evaluation))
-        _show_places(directory, store_url, time.monotonic() - started)
+    with running_service(bundle.path, demo.store_url, DEFAULT_CODEC, port, dir / "service.log") as service:
+        user, items = table.user[split.test[0]], sorted(set(table.item))
+        demo.ask(service.url, table, bundle, user, items)
+        console.print(scores)
+        _show_places(dir, demo.store_url, steps.seconds)
         if serve:
             console.print(f"The service answers at {service.url} (Ctrl-C ends it). Try:")
             pair = f'{{"pairs": [{{"user": "{user}", "item": "{items[0]}"}}]}}'
@@ -101,14 +68,121 @@ def demo_command(
                 service.process.wait()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Demo:
+    """The steps, each of what the ones before it have left in ``directory``."""
+
+    directory: Path
+    preset: str
+    seed: int
+    force: bool
+
+    @property
+    def store_url(self) -> str:
+        return f"lmdb:{self.directory / 'store'}"
+
+    @property
+    def _states(self) -> Path:
+        return self.directory / "states"
+
+    @property
+    def _run(self) -> Path:
+        return self.directory / "finetuned"
+
+    @property
+    def _pretrained(self) -> Path:
+        return self.directory / "pretrained"
+
+    def _recipe(self, table: ReviewTable) -> "Recipe":
+        from ubert_training.finetuning.recipe import Recipe
+
+        return Recipe.of_preset(self.preset, table.scale).seeded(self.seed)
+
+    def import_reviews(self, reviews: Path | None, item_domains: Path | None) -> tuple[ReviewTable, Split]:
+        source = choose_reviews(reviews, item_domains, self.directory, self.seed)
+        console.print(source.description, markup=False)
+        options = ImportOptions(item_domains=source.item_domains)
+        imported = import_reviews(source.files, self.directory / "reviews", options, force=self.force)
+        table = load_reviews(self.directory / "reviews")
+        console.print(
+            f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad"
+        )
+        split = random_split(table, np.arange(len(table)), self.seed)
+        split.save(self.directory / "split.parquet", table)
+        return table, split
+
+    def pretrain(self, table: ReviewTable, split: Split) -> None:
+        from ubert_training.pretraining.lexicon import load_lexicon
+        from ubert_training.pretraining.pretrain import pretrain
+
+        recipe, lexicon = self._recipe(table), load_lexicon(None)
+        assert recipe.pretraining is not None  # every preset has it
+        console.print(f"{len(lexicon.words):,} opinion words of {lexicon.source}")
+        pretrain(table, split, recipe.config, lexicon, recipe.pretraining, self._pretrained, force=self.force)
+
+    def finetune(self, table: ReviewTable, split: Split) -> None:
+        from ubert_training.finetuning.finetune import finetune
+
+        recipe = self._recipe(table)
+        finetune(
+            table,
+            split,
+            recipe.config,
+            recipe.finetuning,
+            self._run,
+            pretrained=self._pretrained,
+            states=self._states,
+            force=self.force,
+        )
+
+    def evaluate(self, table: ReviewTable) -> Table:
+        from ubert_training.evaluation.evaluate import evaluate, evaluation_table
+        from ubert_training.evaluation.plots import PLOT, plot_evaluation
+
+        evaluation = evaluate(table, self._run, states=self._states)
+        plot_evaluation(evaluation, self._run / PLOT)
+        return evaluation_table(evaluation)
+
+    def store(self, table: ReviewTable, split: Split) -> Bundle:
+        from ubert_training.make_bundle import export_bundle
+        from ubert_training.states.precompute import precompute
+        from ubert_training.states.review_texts import write_texts
+
+        bundle = export_bundle(self._run, self.directory / "bundle")
+        with closing(open_store(self.store_url)) as store:
+            report = precompute(table, split.train, bundle, store, codec=DEFAULT_CODEC, states=self._states)
+            write_texts(table, split.train, bundle.tokenizer(), store, report.version)
+        kept = f"{report.reviews:,} reviews of the training part in the store"
+        console.print(f"bundle {bundle.manifest.bundle_id}; {kept}")
+        return bundle
+
+    def ask(self, url: str, table: ReviewTable, bundle: Bundle, user: str, items: Sequence[str]) -> None:
+        from ubert_training.finetuning.finished_run import FinishedRun
+        from ubert_training.states.stored_ratings import ReadPairs
+
+        read = ReadPairs.of(FinishedRun.open(table, self._run, states=self._states), "test")
+        checked = check_served_ratings(url, read, bundle.codec(DEFAULT_CODEC))
+        checked.save(self.directory / "served.json")
+        console.print(
+            f"{checked.pairs} test pairs rated over HTTP from {checked.codec} states: MSE {checked.mse:.4f}, at most "
+            f"{checked.largest_difference:.1e} stars from the model's own ratings of these states"
+        )
+        best = ", ".join(f"{entry['item']} {entry['rating']:.2f}" for entry in best_items(url, user, items, 5))
+        console.print(f"best of {len(items)} items for user {user}: {best}", markup=False)
+
+
 class _Steps:
     """Headlines with the time since the start."""
 
-    def __init__(self, started: float) -> None:
-        self._started = started
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
 
     def begin(self, name: str) -> None:
-        console.rule(f"{name} · {time.monotonic() - self._started:.0f} s", align="left")
+        console.rule(f"{name} · {self.seconds:.0f} s", align="left")
 
 
 def _show_places(directory: Path, store_url: str, seconds: float) -> None:
