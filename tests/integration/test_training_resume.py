@@ -54,10 +54,14 @@ def test_a_killed_stage_ends_with_the_weights_of_an_unkilled_one(
         np.testing.assert_allclose(found[weight_name], weight, atol=1e-5, err_msg=weight_name)
 
 
-def test_a_finished_stage_started_again_changes_nothing(corpus: TinyCorpus, unkilled: Callable[[str], Path]) -> None:
-    directory = unkilled("pretrain")
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_finished_stage_started_again_only_removes_what_a_kill_at_the_very_end_left(
+    name: str, corpus: TinyCorpus, unkilled: Callable[[str], Path]
+) -> None:
+    directory = unkilled(name)
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
-    run_here(corpus.arguments("pretrain", directory, *FLAGS["pretrain"], *SAVES_NOTHING))
+    (directory / CHECKPOINT).write_bytes(b"of the run that finished")
+    run_here(corpus.arguments(name, directory, *FLAGS[name], *SAVES_NOTHING))
     assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
 
 

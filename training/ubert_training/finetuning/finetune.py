@@ -71,6 +71,8 @@ def finetune(
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_keep(table, split, config, options, pretrained, read, states, stage, accelerator)
+        if accelerator.is_main_process:
+            discard_checkpoint(directory)  # also one that a run left which was killed after it had finished
     return directory
 
 
@@ -124,7 +126,6 @@ def _train_and_keep(
                 "blend_weight": parts.blend_weight,
             }
         )
-        discard_checkpoint(directory)
 
 
 def reviews_read(pretrained: Path) -> frozenset[str]:

@@ -106,6 +106,8 @@ def pretrain(
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_keep(table, split, rows, config, lexicon, options, stage, accelerator)
+        if accelerator.is_main_process:
+            discard_checkpoint(directory)  # also one that a run left which was killed after it had finished
     return directory
 
 
@@ -153,7 +155,6 @@ def _train_and_keep(
                 "validation_losses": position.validation_losses,
             }
         )
-        discard_checkpoint(directory)
 
 
 def pretraining_inputs(
