@@ -20,6 +20,7 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.sharding import Shard
 from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
 from ubert_training.cli import make_app
+from ubert_training.finetuning.histories import review_entry
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.precompute import (
     PrecomputeWork,
@@ -99,6 +100,31 @@ def test_a_second_run_finds_nothing_to_write(tiny: TinyBundle, table: ReviewTabl
     assert (report.already_there, report.written) == (50, len(table) - 50)
     again = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (again.already_there, again.written, again.tokens, again.bytes) == (len(table), 0, 0, 0)
+
+
+def test_a_review_that_was_removed_stays_out_until_it_is_asked_for_and_one_that_is_lost_is_written_again(
+    tiny: TinyBundle, table: ReviewTable, store: StateStore
+) -> None:
+    rows, tokenizer = all_rows(table), tiny.bundle.tokenizer()
+    version = precompute(table, rows, tiny.bundle, store, codec=CODEC).version
+    removed, lost, cut_short = ([row] for row in (3, 5, 8))
+    store.delete(version, [review_entry(table, 3, 0)])
+    store.delete_states(version, [table.review_id[5]])
+    store.delete(version, [review_entry(table, 8, 0)])
+    store.put_lines(version, [review_entry(table, 8, 0)])
+
+    work = find(table, tiny, store, Shard())
+    assert (work.removed.tolist(), work.missing.tolist()) == (removed, lost + cut_short)
+    report = precompute(table, rows, tiny.bundle, store, codec=CODEC)
+    assert (report.reviews, report.removed, report.written) == (len(table) - 1, 1, 2)
+    write_texts(table, rows, tokenizer, store, version)
+    assert store.texts(version, [table.review_id[3]]) == [None]
+    assert len(store.finished_shards(version)) == 1
+    assert find(table, tiny, store, Shard(number=2, shards=3)).removed.tolist() in ([], removed)
+    assert find_work(table, rows[:-1], tiny.bundle, store, tiny.bundle.codec(CODEC)).removed.tolist() == []
+
+    restored = find_work(table, rows, tiny.bundle, store, tiny.bundle.codec(CODEC), restore=True)
+    assert (restored.removed.tolist(), restored.missing.tolist()) == ([], removed)
 
 
 def test_reviews_of_domains_that_pretraining_has_counted_stay_out(table: ReviewTable) -> None:

@@ -48,6 +48,9 @@ def precompute_command(
     texts: Annotated[
         bool, typer.Option("--texts", help="Keep the texts, too, for the explanations of `ubert-serve --texts`.")
     ] = False,
+    restore_removed: Annotated[
+        bool, typer.Option("--restore-removed", help="Write again what was removed since this share was written whole.")
+    ] = False,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster, states off by half a percent.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one a core.")] = 0,
@@ -56,7 +59,10 @@ def precompute_command(
     workers: Workers = 0,
     worker_cpus: WorkerCpus = 1,
 ) -> None:
-    """Encode every review once and fill the store; killed and started again it writes what is left."""
+    """Encode every review once and fill the store; killed and started again it writes what is left.
+
+    A review that was removed from the store after that stays out, as long as it is given the same reviews.
+    """
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
     require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
     share = Shard.parse(shard)
@@ -82,8 +88,10 @@ def precompute_command(
     require(cluster is None or states is None, "states", states, "workers of a cluster encode anew: leave it out")
     written_as = opened.codec(codec)
     with closing(open_store(store)) as target:
-        work = find_work(table, rows, opened, target, written_as, shard=share)
+        work = find_work(table, rows, opened, target, written_as, shard=share, restore=restore_removed)
         console.print(f"shard {share}: {work.estimate}")
+        if len(work.removed):
+            console.print(f"{len(work.removed):,} reviews were removed since, and stay out without --restore-removed")
         if dry_run:
             return
         chosen_device, chosen_precision = cast(DeviceChoice, device), cast(Precision, precision)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ubert_model.bundle import Bundle
 from ubert_model.ids import Identities
 from ubert_model.sharding import Shard
-from ubert_model.states import FinishedShard, FloatMatrix, Namespace, StateCodec, StateStore, numpy_in_one_thread
+from ubert_model.states import FinishedShard, FloatMatrix, Namespace, Side, StateCodec, StateStore, numpy_in_one_thread
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.histories import review_entry
@@ -36,13 +37,15 @@ BATCHES_AHEAD = 4
 class PrecomputeWork:
     """What one share of the reviews still needs.
 
-    Shape: rows (all of the share's), missing (those that the store lacks): row numbers of the table.
+    Shape: rows (of the share's, those that belong in the store), missing (those of them that the store lacks), removed
+    (those that were taken out of it since, and stay out): row numbers of the table.
     """
 
     corpus: str
     shard: Shard
     rows: NDArray[np.int64]
     missing: NDArray[np.int64]
+    removed: NDArray[np.int64]
     estimate: StateEstimate
 
 
@@ -66,9 +69,12 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeReport:
-    """What a run found and wrote. ``bytes`` counts encoded states, as written by this run."""
+    """What a run found and wrote. ``bytes`` counts encoded states, as written by this run; ``removed`` reviews of the
+    share were taken out of the store since, and not written again.
+    """
 
     reviews: int
+    removed: int
     already_there: int
     written: int
     tokens: int
@@ -88,7 +94,8 @@ def precompute(
     device: DeviceChoice = "auto",
     states: Path | None = None,
 ) -> PrecomputeReport:
-    """Write what the store lacks of the reviews at ``rows``; killed and started again it writes the rest.
+    """Write what the store lacks of the reviews at ``rows``; killed and started again it writes the rest. What somebody
+    has removed since stays out (:func:`find_work`).
 
     ``states`` may name the cached states of a fine-tuning run; where they were made by the same encoder from the
     same reviews, they are projected instead of encoded again.
@@ -108,16 +115,25 @@ def find_work(
     codec: StateCodec,
     *,
     shard: Shard | None = None,
+    restore: bool = False,
 ) -> PrecomputeWork:
-    """Ask the store what it lacks of the share ``shard`` (None: all) of the reviews at ``rows``; writes nothing."""
-    shard = shard or Shard()
+    """Ask the store what it lacks of the share ``shard`` (None: all) of the reviews at ``rows``; writes nothing.
+
+    A review of which the store has no trace, though the share was once written whole, has been removed by somebody, and
+    is not to come back by itself; ``restore``: it is.
+    """
+    shard, corpus, version = shard or Shard(), _corpus(table, rows), codec.namespace.version
     mine = rows_of_shard(shard, table, rows)
-    missing = _missing(table, mine, store, codec.namespace.version)
+    missing = _missing(table, mine, store, version)
+    whole_before = not restore and _was_finished(shard, corpus, store.finished_shards(version))
+    removed = _without_trace(table, missing, store, version) if whole_before else missing[:0]
+    missing = missing[~np.isin(missing, removed)]
     return PrecomputeWork(
-        corpus=_corpus(table, rows),
+        corpus=corpus,
         shard=shard,
-        rows=mine,
+        rows=mine[~np.isin(mine, removed)],
         missing=missing,
+        removed=removed,
         estimate=estimate_states(
             table.text, missing.tolist(), bundle.tokenizer(), codec, bundle.manifest.config.tokens_a_row
         ),
@@ -191,10 +207,16 @@ def follow(
     shard = work.shard
     store.finish_shard(
         namespace.version,
-        FinishedShard(corpus=work.corpus, shards=shard.shards, number=shard.number, reviews=len(work.rows)),
+        FinishedShard(
+            corpus=work.corpus,
+            shards=shard.shards,
+            number=shard.number,
+            reviews=len(work.rows) + len(work.removed),
+        ),
     )
     return PrecomputeReport(
         reviews=len(work.rows),
+        removed=len(work.removed),
         already_there=len(work.rows) - len(work.missing),
         written=total.reviews,
         tokens=total.tokens,
@@ -228,6 +250,29 @@ def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, ver
         found += store.missing(version, entries)
     missing: NDArray[np.int64] = rows[np.array(found, dtype=bool)]
     return missing
+
+
+def _was_finished(shard: Shard, corpus: str, finished: Sequence[FinishedShard]) -> bool:
+    """Was this share of the corpus written whole, by itself or with all others of a division?"""
+    of_corpus = {(one.shards, one.number) for one in finished if one.corpus == corpus}
+    divisions = {shards for shards, _ in of_corpus}
+    return (shard.shards, shard.number) in of_corpus or any(
+        all((shards, number) in of_corpus for number in range(1, shards + 1)) for shards in divisions
+    )
+
+
+def _without_trace(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
+    """Rows of the reviews that have neither a state nor a line in a list: what is lost leaves one of them behind."""
+    gone: list[bool] = []
+    for start in range(0, len(rows), LOOKUP):
+        entries = [review_entry(table, row, 0) for row in rows[start : start + LOOKUP].tolist()]
+        users, items = ({side.entity(entry) for entry in entries} for side in Side)
+        lists = chain(*store.review_lists(version, users=sorted(users), items=sorted(items)))
+        listed = {line.review_id for reviews in lists for line in reviews}
+        states = store.states(version, [entry.review_id for entry in entries])
+        gone += [state is None and entry.review_id not in listed for entry, state in zip(entries, states, strict=True)]
+    without: NDArray[np.int64] = rows[np.array(gone, dtype=bool)]
+    return without
 
 
 def _corpus(table: ReviewTable, rows: NDArray[np.int64]) -> str:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from ubert_model.states import StateStore
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.finetuning.histories import review_entry
 from ubert_training.reviews.table import ReviewTable
 
 TEXTS_A_BATCH = 1_000
@@ -13,11 +14,15 @@ TEXTS_A_BATCH = 1_000
 def write_texts(
     table: ReviewTable, rows: NDArray[np.int64], tokenizer: ReviewTokenizer, store: StateStore, version: str
 ) -> int:
-    """Keep the texts at ``rows`` as far as the encoder reads them; how many have words. May be repeated."""
+    """Keep the texts at ``rows`` as far as the encoder reads them, of the reviews that the store has: none of one that
+    was removed. How many have words. May be repeated.
+    """
     written = 0
     for start in range(0, len(rows), TEXTS_A_BATCH):
         batch = rows[start : start + TEXTS_A_BATCH].tolist()
-        parts = [(table.review_id[row], tokenizer.read_part(table.text[row])) for row in batch]
+        absences = store.missing(version, [review_entry(table, row, 0) for row in batch])
+        there = [row for row, absent in zip(batch, absences, strict=True) if not absent]
+        parts = [(table.review_id[row], tokenizer.read_part(table.text[row])) for row in there]
         worded = [(name, part) for name, part in parts if part]
         store.put_texts(version, worded)
         written += len(worded)
