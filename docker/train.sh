@@ -14,7 +14,7 @@ device=${UBERT_DEVICE:-auto}
 seed=${UBERT_SEED:-0}
 
 if [ -f "$work/reviews/report.json" ]; then
-    echo "reviews: $work/reviews is imported; new files in $reviews count in a new volume"
+    echo "reviews: $work/reviews is imported; files that came since count in a new folder, as $work/next"
 else
     set -- "$reviews"/$files
     if [ -e "$1" ]; then

@@ -115,7 +115,7 @@ def test_the_indexes_of_the_job_are_all_the_shards_of_one_division(rendered: Ren
             "SHARDS": environment_of(job)["SHARDS"],
         }
         done = subprocess.run(
-            [*container["command"], printing], env=environment, check=True, capture_output=True, text=True, timeout=10
+            [*container["command"], printing], env=environment, check=True, capture_output=True, text=True, timeout=60
         )
         words = done.stdout.splitlines()
         assert words[0] == "precompute"
@@ -179,7 +179,10 @@ def test_the_autoscaler_asks_for_what_the_adapter_makes_of_a_metric_that_the_ser
     assert rule["name"]["as"] == asked
     series = re.match(r"\w+", rule["seriesQuery"])
     assert series is not None
-    assert f"# TYPE {series[0].removesuffix('_bucket')} histogram" in PrometheusMetrics().exposition().decode()
+    exposition = PrometheusMetrics().exposition().decode()
+    assert f"# TYPE {series[0].removesuffix('_bucket')} histogram" in exposition
+    assert set(re.findall(r"ubert_\w+", rule["metricsQuery"])) == {"ubert_refused_total"}
+    assert "# TYPE ubert_refused_total counter" in exposition
 
 
 def test_the_gpu_overlay_changes_nothing_but_devices_and_images() -> None:
