@@ -5,8 +5,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.redis_server import RedisServer
+
+# A law of hypothesis's own, that no example takes 200 ms, would be broken by whatever else the machine has to do.
+# Its examples are the same in every run, as all else that is drawn here.
+settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A console of rich's is for good as wide as these say when it is made, on import; the controller sets them.

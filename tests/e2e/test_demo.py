@@ -18,7 +18,7 @@ from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
-TIMEOUT_S = 400
+TIMEOUT_S = 900
 KILLED_PRECOMPUTE = """
 import os, signal
 from ubert_model.states.lmdb_store import LmdbStore

@@ -24,14 +24,14 @@ from support.tiny_bundle import Corpus, TinyBundle, random_corpus, torch_rating,
 from ubert_model.states import open_store
 
 IMAGE = os.environ.get("TEST_SERVICE_IMAGE", "")
-SECONDS_TO_START = 60.0
+SECONDS_TO_START = 120.0
 LISTENING = re.compile(r"listening on http://[^\s:]+:(\d+)")
 
 pytestmark = pytest.mark.skipif(not IMAGE, reason="TEST_SERVICE_IMAGE names no image: build one as .ci/run does")
 
 
 def buildah(*arguments: str) -> str:
-    done = subprocess.run(["buildah", *arguments], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["buildah", *arguments], check=False, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -52,7 +52,7 @@ class Container:
 
     def run(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         command = self.command(*arguments, **environment)
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
     @contextmanager
     def serving(self, **environment: str) -> Iterator[int]:

@@ -113,7 +113,7 @@ def test_a_kill_before_a_change_on_disk_leaves_no_trace_in_the_result(
 ) -> None:
     script = MANY_MOMENTS.replace("STEP", str(STEP))
     ran = subprocess.run(
-        [sys.executable, "-c", script, tmp_path, *files], check=True, timeout=120, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, tmp_path, *files], check=True, timeout=600, stdout=subprocess.PIPE, text=True
     )
     assert int(ran.stdout) > 60
     outs = sorted(tmp_path.iterdir())
@@ -134,7 +134,7 @@ def killed_at(report: int, out: Path, files: list[Path]) -> int:
 
 
 def finish(out: Path, files: list[Path]) -> None:
-    subprocess.run([sys.executable, "-c", IMPORT, "0", out, *files], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", IMPORT, "0", out, *files], check=True, timeout=300)
 
 
 @pytest.mark.parametrize(("report", "staged_chunks"), [(1, 1), (4, 4), (6, 5)])

@@ -29,7 +29,7 @@ from ubert_training.cli import make_app
 # Ray trips over deprecations of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 CODEC = "pq1"
-SECONDS_TO_WRITE = 60.0
+SECONDS_TO_WRITE = 300.0
 
 # Portions small enough to be killed among them.
 PRECOMPUTE = """

@@ -31,7 +31,7 @@ def test_no_request_makes_the_service_fail_or_break_its_description(
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         alive = service.client.get("/healthz").status_code

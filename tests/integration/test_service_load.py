@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +32,7 @@ from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.serving.served import ServedBundle
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 QUEUE = 64
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
 RANK = {"user": "u0", "candidates": ["i1"]}
@@ -148,7 +148,9 @@ def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: Tin
         waiting = service.ask("/predict", PREDICT)  # where nothing waits there is room
         service.until_waiting(1)
         service.until(lambda: service.app.state.context.scheduler.admission.expected_wait > 1.01)
+        began = time.monotonic()
         refused = [service.client.post("/rank", json=RANK, headers={"X-Request-ID": f"late-{n}"}) for n in range(3)]
+        seconds = time.monotonic() - began
         for number, response in enumerate(refused):
             assert (response.status_code, problem(response)) == (429, "overloaded")
             assert int(response.headers["retry-after"]) >= 2
@@ -159,7 +161,8 @@ def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: Tin
         assert [held().status_code, waiting().status_code] == [200, 200]
         assert service.metric("ubert_refused_total") == 3
     assert "late-" not in log.getvalue()
-    assert log.getvalue().count("refused 1 requests") == 1  # told at once, then at most once a second
+    assert "refused 1 requests" in log.getvalue()  # told at once, then at most once a second
+    assert log.getvalue().count("refused ") <= 1 + seconds
 
 
 def test_a_few_large_requests_fill_the_queue_as_many_small_ones_do(tiny: TinyBundle, store: StateStore) -> None:
@@ -254,7 +257,8 @@ def test_work_that_has_begun_stops_costing_at_its_deadline(
 ) -> None:
     monkeypatch.setitem(ScoringEngine.__init__.__kwdefaults__ or {}, "batch_tokens", 1)  # a run for each rating
     with Service(tiny, store) as service:
-        expired = service.client.post(path, json=body, headers={"X-Request-Timeout": "0.1"})
+        # Long enough for the work to have begun by then.
+        expired = service.client.post(path, json=body, headers={"X-Request-Timeout": "1"})
         assert (expired.status_code, problem(expired)) == (504, "deadline-passed")
         assert service.runtime.runs == 1
         service.runtime.released.set()
@@ -287,6 +291,13 @@ def connect(client: httpx.Client) -> socket.socket:
     return socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=PATIENCE)
 
 
+def answer_to(caller: socket.socket) -> tuple[int, bytes]:
+    """Status and body of an answer, whose parts may come one after the other."""
+    with HTTPResponse(caller) as response:
+        response.begin()
+        return response.status, response.read()
+
+
 def test_the_work_of_a_caller_who_goes_is_dropped(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store) as service:
         held = service.hold()
@@ -302,9 +313,9 @@ def test_the_work_of_a_caller_who_goes_is_dropped(tiny: TinyBundle, store: State
 def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store, request_timeout=0.2) as service, connect(service.client) as caller:
         caller.sendall(raw_request("/predict", PREDICT, length=10_000))
-        answer = caller.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 408 ")
-    assert b"urn:u-bert:problem:body-too-slow" in answer
+        status, body = answer_to(caller)
+    assert status == 408
+    assert b"urn:u-bert:problem:body-too-slow" in body
 
 
 def test_a_refusal_waits_for_no_body_and_leaves_the_connection_usable(tiny: TinyBundle, store: StateStore) -> None:
@@ -314,17 +325,18 @@ def test_a_refusal_waits_for_no_body_and_leaves_the_connection_usable(tiny: Tiny
         whole = raw_request("/predict", PREDICT)
         head, body = whole[: whole.index(b"{")], whole[whole.index(b"{") :]
         caller.sendall(head)
-        assert caller.recv(65536).startswith(b"HTTP/1.1 429 ")
+        assert answer_to(caller)[0] == 429
         service.runtime.released.set()
         assert [answer().status_code for answer in accepted] == [200, 200]
         caller.sendall(body + whole)
-        assert caller.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert answer_to(caller)[0] == 200
 
 
 @pytest.fixture
 def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
     options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE), "--queue-wait-ms", "0"]
+    options += ["--drain-seconds", "30"]  # for callers who are slow to go; it ends with the last of them
     with ServeProcess(
         "--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url, *options
     ) as process:

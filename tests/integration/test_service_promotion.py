@@ -36,7 +36,10 @@ class Pair:
 
     def live(self) -> list[str]:
         headers = {"Authorization": f"Bearer {self.key}"}
-        return [httpx.get(f"{url}/version", headers=headers, trust_env=False).json()["bundle"] for url in self.urls]
+        return [
+            httpx.get(f"{url}/version", headers=headers, timeout=30, trust_env=False).json()["bundle"]
+            for url in self.urls
+        ]
 
 
 @pytest.fixture

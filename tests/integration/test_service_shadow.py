@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import running, wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
@@ -61,7 +61,9 @@ def clients(
     live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
     with (
         running(create_app(sampling_all(tiny.bundle, api_keys=path), live, shadow=shadow)) as client,
-        httpx.Client(base_url=client.base_url, headers={"Authorization": headers["operator"]}) as operator,
+        httpx.Client(
+            base_url=client.base_url, headers={"Authorization": headers["operator"]}, timeout=client.timeout
+        ) as operator,
     ):
         client.headers["Authorization"] = headers["caller"]
         yield {"caller": client, "operator": operator}
@@ -157,6 +159,7 @@ def test_what_a_write_was_answered_with_holds_after_a_promotion(clients: dict[st
 
 
 def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:
+    wait_until_ready(clients["caller"])  # warming adds nothing more
     before = metric(clients["caller"], "ubert_residents_bytes")
     predict(clients["caller"])
     eventually(lambda: metric(clients["caller"], 'ubert_shadow_samples_total{fate="compared"}') == 1)

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.app_settings import settings_for
 from support.captured_log import captured_log
 from support.redis_server import RedisServer
-from support.running_app import running
+from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import FloatMatrix, StateStore, open_store
 from ubert_model.states.keys import RedisKeys
@@ -59,6 +59,7 @@ def test_metrics_count_what_happened_and_only_in_their_own_app(
         running(create_app(settings_for(tiny.bundle), served)) as client,
         running(create_app(settings_for(tiny.bundle), served)) as idle,
     ):
+        wait_until_ready(client)  # warming has asked the store for what it will
         bases = [one["basis"] for one in predict(client, *BASES.values()).json()["predictions"]]
         client.post("/reviews", json=REVIEW).raise_for_status()
         assert client.get("/users/nobody").status_code == 404
@@ -86,6 +87,7 @@ def test_metrics_count_what_happened_and_only_in_their_own_app(
 def test_a_label_never_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     with running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
+        wait_until_ready(client)
         predict(client, *BASES.values())
         client.get("/users/nobody")
         before = {series for series in samples(client) if not series[0].startswith("ubert_request")}

@@ -19,9 +19,9 @@ from ubert_model.states import open_store
 from ubert_service.app import create_app
 from ubert_service.serving.served import ServedBundle
 
-SECONDS_TO_FAIL_OVER = 15.0
-SILENT_MS = 2_000
-"""Long enough for a service to be seen degraded."""
+SECONDS_TO_FAIL_OVER = 60.0
+SILENT_MS = 5_000
+"""Long enough for a service to be seen degraded, and to refuse a review, on a busy machine, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

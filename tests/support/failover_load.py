@@ -112,12 +112,14 @@ class FailoverLoad:
         while time.monotonic() < until:
             began, acknowledged = time.monotonic(), [author.acknowledged for author in self.authors]
             time.sleep(for_s)
-            all_wrote = all(
-                author.acknowledged > before for author, before in zip(self.authors, acknowledged, strict=True)
-            )
-            if all_wrote and not any(one.at > began for one in self.failed()):
+            while not self._all_wrote_since(acknowledged) and time.monotonic() < until:
+                time.sleep(_SECONDS_BETWEEN)
+            if self._all_wrote_since(acknowledged) and not any(one.at > began for one in self.failed()):
                 return
-        raise AssertionError(f"errors had not stopped after {within_s} s: {self.failed()[-1]}")
+        raise AssertionError(f"errors had not stopped after {within_s} s: {self.failed()[-1:]}")
+
+    def _all_wrote_since(self, acknowledged: Sequence[int]) -> bool:
+        return all(author.acknowledged > before for author, before in zip(self.authors, acknowledged, strict=True))
 
     def _write(self, author: Author) -> None:
         with httpx.Client(base_url=self._writing, timeout=_SECONDS_TO_ANSWER, trust_env=False) as client:

@@ -21,7 +21,7 @@ from support.serve_process import ServeProcess
 
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 _BALANCES = ("any", "by-user")
-_SECONDS_TO_NOTICE = 15.0
+_SECONDS_TO_NOTICE = 60.0
 
 
 class Fleet:
@@ -93,10 +93,19 @@ class Fleet:
 
 @dataclass(kw_only=True)
 class Answered:
-    """What a load has been answered. ``failed``: anything but 200, in words."""
+    """What a load has been answered, each with when it was asked for (monotonic seconds). ``failed``: anything but
+    200, in words.
+    """
 
-    bodies: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return self.asked_since(0.0)
+
+    def asked_since(self, moment: float) -> list[dict[str, Any]]:
+        return [body for asked_at, body in list(self.answers) if asked_at > moment]
 
 
 @contextmanager
@@ -109,13 +118,14 @@ def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[Answer
             for body in itertools.cycle(requests):
                 if ended.is_set():
                     return
+                asked_at = time.monotonic()
                 try:
                     answer = client.post("/predict", json=body)
                 except httpx.HTTPError as error:
                     answered.failed.append(repr(error))
                     continue
                 if answer.status_code == 200:
-                    answered.bodies.append(answer.json())
+                    answered.answers.append((asked_at, answer.json()))
                 else:
                     answered.failed.append(f"{answer.status_code} {answer.text}")
                 time.sleep(0.01)

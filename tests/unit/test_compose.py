@@ -277,7 +277,7 @@ def test_the_health_check_fails_where_nothing_answers() -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=60,
     )
     assert result.returncode == 1
     assert "http://127.0.0.1:1/readyz" in result.stderr

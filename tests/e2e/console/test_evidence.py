@@ -32,7 +32,7 @@ def test_each_review_is_shown_with_the_effect_that_the_service_computed(open_pag
     page = open_page(PAIR)
     wait_for_evidence(page)
     page.locator("#evidence details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
-    explained = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
+    explained = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, timeout=30, trust_env=False).json()
     for side, name in [("user", "By u0"), ("item", "About i2")]:
         shown = page.get_by_role("region", name=name).locator("article .effect").all_inner_texts()
         mine = [one for one in explained["reviews"] if one["side"] == side]
@@ -105,7 +105,9 @@ def test_words_of_stored_texts_are_marked_as_strongly_as_their_share_in_the_rati
     page = open_page(PAIR, at=texts_address)
     wait_for_evidence(page)
     page.locator("#evidence details").evaluate_all("all => all.forEach((one) => { one.open = true; })")
-    explained = httpx.post(f"{texts_address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()
+    explained = httpx.post(
+        f"{texts_address}/explain", json={"user": "u0", "item": "i2"}, timeout=30, trust_env=False
+    ).json()
     shown = [one for one in explained["reviews"] if one["text"] and one["token_contributions"]]
     assert sorted(one["text"] for one in shown) == sorted(text for said in SAID.values() for text in said)
     shares = {one["text"]: shares_of_words(one) for one in shown}
@@ -133,7 +135,9 @@ def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page:
     wait_for_evidence(page)
     grid = page.get_by_role("grid")
     cells = grid.get_by_role("gridcell")
-    heat = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, trust_env=False).json()["heat_map"]
+    heat = httpx.post(f"{address}/explain", json={"user": "u0", "item": "i2"}, timeout=30, trust_env=False).json()[
+        "heat_map"
+    ]
     rows, columns = len(heat["user_attention"]), len(heat["user_attention"][0])
     expect(cells).to_have_count(rows * columns)
     cells.first.focus()

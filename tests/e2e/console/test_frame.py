@@ -6,13 +6,14 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from support.console_page import (
     PAIR,
     OpenPage,
     Readiness,
     heat,
+    hold,
     press,
     service,
     store_review,
@@ -67,7 +68,8 @@ def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
 
         store_review(page)
         field.fill(writing)
-        press(page, "Enter")
+        with page.expect_response("**/explain"):  # the pair is asked for anew, and takes the place of what stands there
+            press(page, "Enter")
         expect(field).to_be_hidden()
         wait_for_evidence(page)
         expect(page.get_by_label("Review", exact=True)).to_have_value("the string broke")  # what was typed stays
@@ -100,6 +102,36 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         page.reload()
         expect(field).to_be_visible()
         page.close()  # before the service: the page asks it every few seconds how it is
+
+
+def test_a_refusal_of_what_was_asked_before_the_key_was_given_asks_for_none(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    key, table = new_key("console", ["read"])
+    (tmp_path / "keys.toml").write_text(table, encoding="utf-8")
+    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+        without_key: list[Route] = []
+        with_key: list[Route] = []
+
+        def hold_without_key(route: Route) -> None:
+            if "authorization" in route.request.headers:
+                route.continue_()
+            else:
+                without_key.append(route)
+
+        page = open_page(PAIR, at=address, prepare=lambda page: page.route("**/predict", hold_without_key))
+        field = page.get_by_label("This service asks for an API key")
+        expect(page.locator("#pair > .waiting")).to_be_visible()
+        page.route("**/about", hold(with_key))
+        field.fill(key)
+        with page.expect_request("**/about"):
+            press(page, "Enter")
+        with page.expect_response("**/predict"):
+            without_key[0].continue_()
+        with_key[0].continue_()
+        wait_for_evidence(page)
+        expect(field).to_be_hidden()
+        page.close()
 
 
 def test_a_table_is_a_stop_of_the_tab_key_only_where_it_has_to_be_scrolled(open_page: OpenPage) -> None:
@@ -166,9 +198,9 @@ def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
 
 def test_every_file_of_the_page_is_under_the_content_policy_and_nothing_else_is_served(address: str) -> None:
     for path in ("/", "/console/main.js", "/console/console.css", "/console/icon.svg"):
-        answer = httpx.get(f"{address}{path}", trust_env=False).raise_for_status()
+        answer = httpx.get(f"{address}{path}", timeout=30, trust_env=False).raise_for_status()
         assert "default-src 'none'" in answer.headers["content-security-policy"]
         assert "unsafe" not in answer.headers["content-security-policy"]
         assert answer.headers["x-content-type-options"] == "nosniff"
     for path in ("/console/__init__.py", "/console/..%2F__init__.py", "/console/%2e%2e%2fapp.py", "/console/"):
-        assert httpx.get(f"{address}{path}", trust_env=False).status_code == 404
+        assert httpx.get(f"{address}{path}", timeout=30, trust_env=False).status_code == 404

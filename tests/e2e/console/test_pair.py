@@ -86,7 +86,7 @@ def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_
     assert set(own.locator("article .given").all_inner_texts()) == {"★ 5", "no stars"}
     texts = [{"text": SAID["u0"][0], "rating": 5}, {"text": SAID["u0"][1]}]
     question = {"pairs": [{"user": "newcomer", "item": "i2"}], "user_texts": texts}
-    answer = httpx.post(f"{address}/predict", json=question, trust_env=False).json()
+    answer = httpx.post(f"{address}/predict", json=question, timeout=30, trust_env=False).json()
     (rated,) = answer["predictions"]
     assert rated["basis"] == "full"
     expect(page.get_by_role("region", name="Where the two reviews meet")).to_contain_text("The text brought along")
@@ -105,7 +105,7 @@ def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_
 
 
 def test_enter_asks_for_what_was_typed_and_leaves_no_list_over_the_answer(open_page: OpenPage) -> None:
-    page = open_page()
+    page = open_page(prepare=lambda page: page.clock.install())
     expect(page.get_by_role("combobox", name="User")).to_be_focused()
     page.keyboard.type("u0")
     press(page, "Tab")
@@ -119,10 +119,12 @@ def test_enter_asks_for_what_was_typed_and_leaves_no_list_over_the_answer(open_p
 
     found: list[Request] = []
     page.on("request", lambda request: found.append(request) if "/items?" in request.url else None)
+    page.clock.pause_at(page.evaluate("() => Date.now() + 60_000"))
     field.fill("i3")
     press(page, "Enter")  # before the search began: it must not begin after all
+    page.clock.run_for(300)
+    expect(page.get_by_role("region", name="Predicted rating")).to_contain_text("u0 on i3")
     wait_for_evidence(page)
-    page.wait_for_timeout(300)
     assert found == []
 
 
@@ -168,8 +170,11 @@ def test_a_service_that_has_no_pair_to_show_says_so(open_page: OpenPage) -> None
 
 
 def test_a_wait_is_visible_until_the_answer_comes(open_page: OpenPage) -> None:
+    page = open_page()
     held: list[Route] = []
-    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", hold(held)))
+    page.route("**/predict", hold(held))
+    with page.expect_request("**/predict"):
+        page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
     waiting = page.locator("#pair > .waiting")
     expect(waiting).to_be_visible()
     expect(page.locator("#pair")).to_have_attribute("aria-busy", "true")

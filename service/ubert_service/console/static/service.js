@@ -23,8 +23,9 @@ export const whenKeyNeeded = (listener) => { onKeyNeeded = listener; };
 async function answer(method, path, { query = {}, body, signal, readVersion } = {}) {
   const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined && value !== null));
   const headers = {};
+  const sent = key;
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  if (key) headers.Authorization = `Bearer ${key}`;
+  if (sent) headers.Authorization = `Bearer ${sent}`;
   if (readVersion) headers[READ_VERSION] = readVersion;
   const address = asked.size ? `${path}?${asked}` : path;
   let response;
@@ -42,7 +43,8 @@ async function answer(method, path, { query = {}, body, signal, readVersion } = 
     ...parsed(await response.text()),
     retryAfter: Number(response.headers.get("Retry-After")) || undefined,
   });
-  if (problem.status === 401 || problem.status === 403) onKeyNeeded(problem); // none, or one that does not allow this
+  // None, or one that does not allow this; what a former key was refused says nothing of one given since.
+  if ((problem.status === 401 || problem.status === 403) && sent === key) onKeyNeeded(problem);
   throw problem;
 }
 
