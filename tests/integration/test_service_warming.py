@@ -1,6 +1,11 @@
 """A service that fills its memory before it is ready, over a store with damage in it."""
 
 import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import redis
@@ -8,10 +13,14 @@ import redis
 from support.app_settings import settings_for
 from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Side, StateStore
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
+from ubert_service.resident import keeping
 from ubert_service.serving.served import ServedBundle
+
+PATIENCE_S = 60.0
 
 
 def test_what_cannot_be_read_is_left_out_of_warming_and_told_once(
@@ -49,6 +58,114 @@ def test_what_cannot_be_read_is_left_out_of_warming_and_told_once(
     assert "verify --repair" in told
     assert f"residents: {len(users | items) - 3} of {len(users | items)} entities" in caplog.text
     assert "warming ended early" not in caplog.text
+
+
+def wait_until_warm(served: ServedBundle) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while served.keeper.warming is not None:
+        assert time.monotonic() < deadline, served.keeper.warming
+        time.sleep(0.01)
+
+
+def warmed(served: ServedBundle) -> ServedBundle:
+    """The same, once it has filled its memory."""
+    with served.keeper:
+        wait_until_warm(served)
+    return served
+
+
+@pytest.mark.parametrize("method", ["namespaces", "list_lengths", "review_lists", "states"])
+def test_a_failure_of_the_store_that_passes_ends_no_warming(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle)
+    unhindered = warmed(ServedBundle.load(settings, lmdb_store))
+    hindered = ServedBundle.load(settings, lmdb_store)
+    work, failures = getattr(lmdb_store, method), iter(2 * [StoreUnavailableError("it is loading its data")])
+
+    def failing(*arguments: Any, **named: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return work(*arguments, **named)
+
+    monkeypatch.setattr(lmdb_store, method, failing)
+    warmed(hindered)
+    assert hindered.residents.held_bytes == unhindered.residents.held_bytes > 0
+    assert list(failures) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(StoreUnavailableError("it refuses"), "WARNING"), (AttributeError("nobody foresaw it"), "Traceback")],
+)
+def test_warming_ends_in_time_and_changes_are_asked_for_whatever_the_store_does(
+    tiny: TinyBundle,
+    corpus: Corpus,
+    lmdb_store: StateStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: Exception,
+    told: str,
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny.bundle, warm_seconds=0.5), lmdb_store)
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise failure
+
+    changes, asked = lmdb_store.changes, threading.Event()
+
+    def seen(*arguments: Any) -> Any:
+        asked.set()
+        return changes(*arguments)
+
+    monkeypatch.setattr(lmdb_store, "states", failing)
+    with served.keeper:
+        wait_until_warm(served)
+        monkeypatch.setattr(lmdb_store, "changes", seen)
+        assert asked.wait(PATIENCE_S)
+    assert "warming ended early" in caplog.text
+    assert str(failure) in caplog.text
+    assert told in caplog.text
+
+
+@pytest.mark.parametrize(("room", "step_bytes"), [(1 << 24, 1_500), (30_000, 1 << 24)])
+def test_warming_reads_little_at_a_time_and_no_more_than_there_is_room_for(
+    tiny: TinyBundle,
+    corpus: Corpus,
+    lmdb_store: StateStore,
+    monkeypatch: pytest.MonkeyPatch,
+    room: int,
+    step_bytes: int,
+) -> None:
+    monkeypatch.setattr(keeping, "_LEAST_ENTITY_BYTES", 1)  # those of this corpus are smaller
+    monkeypatch.setattr(keeping, "_STEP_BYTES", step_bytes)
+    most = min(step_bytes, room / 4)
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle, resident_bytes=room)
+    state_bytes = {name: states.nbytes for name, states in corpus.states.items()}
+    lines_of = Counter(name for entry in corpus.entries for name in (entry.user, entry.item))
+    states, review_lists = lmdb_store.states, lmdb_store.review_lists
+    states_read: list[list[int]] = []
+    lines_read: list[list[int]] = []
+
+    def seen_states(version: str, review_ids: Sequence[str]) -> Any:
+        states_read.append([state_bytes[name] for name in review_ids])
+        return states(version, review_ids)
+
+    def seen_lists(version: str, *, users: Sequence[str], items: Sequence[str]) -> Any:
+        lines_read.append([lines_of[name] for name in (*users, *items)])
+        return review_lists(version, users=users, items=items)
+
+    monkeypatch.setattr(lmdb_store, "states", seen_states)
+    monkeypatch.setattr(lmdb_store, "review_lists", seen_lists)
+    residents = warmed(ServedBundle.load(settings, lmdb_store)).residents
+    assert len(states_read) > 1
+    assert all(sum(sizes) <= most or len(sizes) == 1 for sizes in states_read)
+    assert all(keeping._LINE_BYTES * sum(lines) <= most or len(lines) == 1 for lines in lines_read)
+    assert sum(map(sum, states_read)) <= room
+    assert 20_000 < residents.held_bytes <= room
 
 
 def resident_misses(metrics: str) -> list[str]:

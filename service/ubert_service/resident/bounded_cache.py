@@ -1,5 +1,6 @@
 """Values in memory, bounded in bytes: the least recently used leaves first, and a change finds what it has to drop."""
 
+import sys
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ Key = tuple[str, str]
 """What kind of thing, and its identifier."""
 V = TypeVar("V")
 
-_BOOKKEEPING_BYTES = 400
-"""Of one entry beside its value: measured with tracemalloc, identifiers of twenty characters."""
+_BOOKKEEPING_BYTES = 350
+"""Of one entry beside its value and its identifier: measured with tracemalloc."""
 _REMEMBERED_MARKS = 65_536
 
 
@@ -77,20 +78,10 @@ class BoundedCache(Generic[V]):
         what was added in the same way later.
         """
         evicted = 0
-        with self._lock:
-            for one in fresh:
-                if moment < self._oldest_remembered or self._dropped.get(one.mark, -1) > moment:
-                    continue
-                self._remove(self._key_of.get(one.mark))  # another key under the same mark must not hide this one
-                self._remove(one.key)
-                self._kept[one.key] = one
-                self._key_of[one.mark] = one.key
-                self._bytes += _size(one)
-                if coldest:
-                    self._kept.move_to_end(one.key, last=False)
-                while self._bytes > self._max_bytes:
-                    self._remove(next(iter(self._kept)))
-                    evicted += 1
+        for one in fresh:  # which may be made only now: without the lock, so that nobody who reads waits for it
+            with self._lock:
+                if moment >= self._oldest_remembered and self._dropped.get(one.mark, -1) <= moment:
+                    evicted += self._replace(one, coldest=coldest)
         return evicted
 
     def drop(self, marks: Collection[bytes] | None) -> int:
@@ -112,6 +103,22 @@ class BoundedCache(Generic[V]):
                 _, self._oldest_remembered = self._dropped.popitem(last=False)
             return sum(self._remove(self._key_of.get(mark)) for mark in marks)
 
+    def _replace(self, one: Fresh[V], *, coldest: bool) -> int:
+        self._remove(self._key_of.get(one.mark))  # another key under the same mark must not hide this one
+        self._remove(one.key)
+        if _size(one) > self._max_bytes:
+            return 0  # it would make everything else leave, and then leave itself
+        self._kept[one.key] = one
+        self._key_of[one.mark] = one.key
+        self._bytes += _size(one)
+        if coldest:
+            self._kept.move_to_end(one.key, last=False)
+        evicted = 0
+        while self._bytes > self._max_bytes:
+            self._remove(next(iter(self._kept)))
+            evicted += 1
+        return evicted
+
     def _remove(self, key: Key | None) -> bool:
         if key is None or (gone := self._kept.pop(key, None)) is None:
             return False
@@ -121,4 +128,4 @@ class BoundedCache(Generic[V]):
 
 
 def _size(one: Fresh[V]) -> int:
-    return one.size + len(one.key[1]) + _BOOKKEEPING_BYTES
+    return one.size + sys.getsizeof(one.key[1]) + _BOOKKEEPING_BYTES

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Protocol
 
 from ubert_model.errors import StateError, StoreError, StoreUnavailableError
-from ubert_model.states import Revision, StateStore
+from ubert_model.states import Changes, Revision, StateStore
 from ubert_service.errors import LostRevisionError
 from ubert_service.read_version import ReadVersion
 
@@ -69,7 +69,9 @@ class Follower:
         self.ask()
 
     def ask(self) -> None:
-        """Ask for changes now, and have what they tell of dropped. A store that is away is remembered, not raised."""
+        """Ask for changes now, and have what they tell of dropped. A store that is away is remembered, not raised, and
+        so is an error that nobody foresaw, as out of the store's library amid a failover.
+        """
         last_begun, failures = self._begun, self._failures
         with self._asking:
             if self._answered > last_begun:
@@ -79,23 +81,20 @@ class Follower:
             self._begun += 1
             asked_at = self._clock()
             try:
-                changes = self._store.changes(self._version, self._revision)
+                self._take(self._store.changes(self._version, self._revision))
             except (StoreError, StateError) as error:
-                self._failures += 1
                 if self._away is None:
                     _log.warning("the state store does not tell of changes: %s", error)
-                self._away = str(error)
+                self._failures, self._away = self._failures + 1, str(error)
                 return
-            another = self._history not in {None, changes.history}
-            if another:
-                _log.warning("the state store was restarted or has failed over: nothing read before is kept")
-            if changes.marks is None or another:
-                self._copies.drop(None)
-            elif changes.marks:
-                self._copies.drop(changes.marks)
+            except Exception as error:  # whatever it was: who asks again and again has to go on, or nobody would
+                away = f"the state store could not be asked: {type(error).__name__}, as the log tells"
+                if self._away != away:
+                    _log.exception("the state store does not tell of changes")
+                self._failures, self._away = self._failures + 1, away
+                return
             if self._away is not None:
                 _log.info("the state store tells of changes again")
-            self._revision, self._history = changes.revision, changes.history
             self._away, self._confirmed_at = None, asked_at
             self._answered = self._begun
 
@@ -120,6 +119,16 @@ class Follower:
                 f"the store is at revision {self._revision} and has not seen {revision}: it has lost that write, or "
                 "another store was answered with it; ask again without it"
             )
+
+    def _take(self, changes: Changes) -> None:
+        another = self._history not in {None, changes.history}
+        if another:
+            _log.warning("the state store was restarted or has failed over: nothing read before is kept")
+        if changes.marks is None or another:
+            self._copies.drop(None)
+        elif changes.marks:
+            self._copies.drop(changes.marks)
+        self._revision, self._history = changes.revision, changes.history
 
     def _reaches(self, revision: Revision) -> bool:
         return self._revision is not None and self._revision >= revision

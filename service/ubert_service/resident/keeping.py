@@ -4,19 +4,28 @@ import gc
 import heapq
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from functools import partial
+from itertools import takewhile
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from ubert_model.errors import StateError, StoreError
+import numpy as np
+
+from ubert_model.errors import StateError, StoreError, UbertError
 from ubert_model.states import Namespace, Side, StateStore
 from ubert_service.background import Background
 from ubert_service.resident.namespaces import absence_of
 from ubert_service.resident.residents import Residents
 
 _ENTITIES_A_STEP = 200
+_ENTITIES_A_LOG_LINE = 10_000
+_STEP_BYTES = 64 * 1024 * 1024
+"""Of lists, and then of states, that are read together: meanwhile they are held beside what is resident."""
+_LINE_BYTES = 300
+"""Of a list, roughly."""
 _LEAST_ENTITY_BYTES = 4_096
 """A list and its states are hardly smaller, so more entities than the bound holds of these need not be ranked."""
 _WAIT_FOR_STORE_S = 0.2
@@ -25,6 +34,9 @@ _LONGEST_PAUSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 Entity = tuple[Side, str]
+Ranked = tuple[Side, str, int]
+"""An entity and the length of its list."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -42,8 +54,9 @@ class _LeftOut:
 class ResidentsKeeper(Background):
     """While entered: warms ``residents``, most reviewed first, then keeps them true to the store.
 
-    Warming ends when all entities or ``max_bytes`` are in, or ``warm_s`` after the store first answered. Until then
-    ``warming`` tells how far it is. Who has a damaged list or state is left out: their requests are told so.
+    Warming ends when all entities or ``max_bytes`` are in, or ``warm_s`` after the store first answered, and goes on
+    where the store fails meanwhile. Until then ``warming`` tells how far it is. Who has a damaged list or state is left
+    out: their requests are told so.
     """
 
     def __init__(
@@ -63,6 +76,9 @@ class ResidentsKeeper(Background):
         self._max_bytes = max_bytes
         self._pause_s = min(_LONGEST_PAUSE_S, max_lag_s / 2 or _LONGEST_PAUSE_S)
         self._warm_s = warm_s
+        self._warm_until = float("inf")
+        self._step_bytes = min(_STEP_BYTES, max_bytes // 4)
+        self._warned = ""
         self.warming: str | None = None
 
     def __enter__(self) -> Self:
@@ -83,8 +99,10 @@ class ResidentsKeeper(Background):
             if self._warm_s:
                 self._wait_for_states()
                 self._warm()
-        except (StoreError, StateError) as error:
+        except UbertError as error:
             _log.warning("residents: warming ended early: %s", error)
+        except Exception:  # whatever it was, changes have to be asked for all the same
+            _log.exception("residents: warming ended early")
         finally:
             # What was read is there to stay and holds no cycles: a collection that looks through it all only holds up
             # requests (56 ms where 116 MB are resident). What leaves is freed all the same.
@@ -94,31 +112,31 @@ class ResidentsKeeper(Background):
             self._residents.follower.ask()
 
     def _wait_for_states(self) -> None:
-        told = None
         while not self._ended.is_set():
             self._residents.follower.ask()
             if self._residents.follower.away is None:
-                absence = absence_of(self._namespace, self._store.namespaces())
-                if absence is None:
+                try:
+                    hindrance = absence_of(self._namespace, self._store.namespaces())
+                except StoreError as error:
+                    hindrance = str(error)
+                if hindrance is None:
                     return
-                if absence != told:
-                    _log.warning("residents: %s", absence)
-                    told = absence
+                self._warn(hindrance)
             self.warming = "warming waits for the store and its states"
             self._ended.wait(_WAIT_FOR_STORE_S)
 
     def _warm(self) -> None:
         began = time.monotonic()
-        # Half the time for the scan at most: where it is cut short, what it has seen is a random share of a server.
-        ranked = self._most_reviewed(until=began + self._warm_s / 2)
+        self._warm_until = began + self._warm_s
+        ranked = self._insist(self._most_reviewed)
         seen, left_out = 0, _LeftOut()
         try:
-            for entities in _steps(ranked):
-                if self._ended.is_set() or time.monotonic() > began + self._warm_s:
+            for entities in self._steps(ranked):
+                if self._ended.is_set() or time.monotonic() > self._warm_until:
                     break
                 room = self._load(entities, left_out)
+                self._tell(seen, seen + len(entities), len(ranked))
                 seen += len(entities)
-                self._tell(seen, len(ranked))
                 if not room:
                     break
         finally:
@@ -138,45 +156,82 @@ class ResidentsKeeper(Background):
             },
         )
 
-    def _most_reviewed(self, *, until: float) -> list[Entity]:
+    def _insist(self, act: Callable[[], T]) -> T:
+        """What ``act`` returns, once the store lets it. Raises its ``StoreError`` if warming has to end before."""
+        while True:
+            try:
+                return act()
+            except StoreError as error:
+                if self._ended.wait(_WAIT_FOR_STORE_S) or time.monotonic() > self._warm_until:
+                    raise
+                self._warn(f"warming is held up: {error}")
+            self._residents.follower.ask()
+
+    def _most_reviewed(self) -> list[Ranked]:
         self.warming = "warming: counting the reviews of users and items"
+        # Half the time for the scan at most: where it is cut short, what it has seen is a random share of a server.
+        until = (time.monotonic() + self._warm_until) / 2
         lengths = takewhile(
             lambda _: time.monotonic() < until and not self._ended.is_set(),
             self._store.list_lengths(self._namespace.version),
         )
-        ranked = heapq.nlargest(self._max_bytes // _LEAST_ENTITY_BYTES, lengths, key=lambda one: one[2])
-        return [(side, entity) for side, entity, _ in ranked]
+        return heapq.nlargest(self._max_bytes // _LEAST_ENTITY_BYTES, lengths, key=lambda one: one[2])
+
+    def _steps(self, ranked: Iterable[Ranked]) -> Iterator[list[Entity]]:
+        """Some at a time, whose lists fit into a step together, unless one alone does not."""
+        step: list[Entity] = []
+        lines, most = 0, self._step_bytes // _LINE_BYTES
+        for side, entity, length in ranked:
+            if step and (len(step) == _ENTITIES_A_STEP or lines + length > most):
+                yield step
+                step, lines = [], 0
+            step.append((side, entity))
+            lines += length
+        if step:
+            yield step
 
     def _load(self, entities: Sequence[Entity], left_out: _LeftOut) -> bool:
         """Read some; False once memory is full."""
         self._residents.follower.ask()
+        room = True
         try:
-            self._read(entities)
+            room = self._insist(partial(self._read, entities))
         except StateError:
             # One of them has something damaged: each alone shows which.
             for entity in entities:
                 try:
-                    self._read([entity])
+                    room = self._insist(partial(self._read, [entity]))
                 except StateError as error:
                     left_out.add(error)
-        return self._residents.held_bytes < 0.98 * self._max_bytes
+        return room
 
-    def _read(self, entities: Sequence[Entity]) -> None:
+    def _read(self, entities: Sequence[Entity]) -> bool:
+        """Read their lists, then their states, as many at a time as fit into a step; False once memory is full."""
         users = [entity for side, entity in entities if side is Side.USER]
         items = [entity for side, entity in entities if side is Side.ITEM]
         lists = self._residents.review_lists(users, items, coldest=True)
-        self._residents.states(
-            (review.review_id for reviews in lists for review in reviews.whole.selected), coldest=True
-        )
+        token_bytes = self._namespace.state_dim * np.dtype(np.float32).itemsize
+        sizes = {one.review_id: one.tokens * token_bytes for reviews in lists for one in reviews.whole.selected}
+        rest = deque(sizes)
+        while rest:
+            room = self._max_bytes - self._residents.held_bytes
+            together: list[str] = []
+            size = 0
+            while rest and (size := size + sizes[rest[0]]) <= (min(room, self._step_bytes) if together else room):
+                together.append(rest.popleft())
+            if not together:
+                return False
+            self._residents.states(together, coldest=True)
+        return self._residents.held_bytes < 0.98 * self._max_bytes
 
-    def _tell(self, seen: int, ranked: int) -> None:
+    def _tell(self, before: int, seen: int, ranked: int) -> None:
         told = f"warming: {seen} of {ranked} users and items, {self._residents.held_bytes / 1e6:.0f} MB"
-        if seen // (50 * _ENTITIES_A_STEP) != (seen - _ENTITIES_A_STEP) // (50 * _ENTITIES_A_STEP):
+        if seen // _ENTITIES_A_LOG_LINE != before // _ENTITIES_A_LOG_LINE:
             _log.info("residents: %s", told)
         self.warming = told
 
-
-def _steps(ranked: Sequence[Entity]) -> Iterator[list[Entity]]:
-    rest = iter(ranked)
-    while step := list(islice(rest, _ENTITIES_A_STEP)):
-        yield step
+    def _warn(self, found: str) -> None:
+        """Once, not each time that it is found again."""
+        if found != self._warned:
+            _log.warning("residents: %s", found)
+        self._warned = found

@@ -1,5 +1,6 @@
 """Reviews that a request brings along: encoded on the spot, read by its own answer, never stored."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -56,5 +57,9 @@ def bring(
 
 
 def _name(user: str, one: BroughtText) -> str:
-    """What the review would be named if it were stored, so that one that is stored already is not read twice."""
-    return review_id(user=user, item=one.item or "", timestamp=0, rating=one.rating or 0.0, text=one.text.strip())
+    """What the review would be named if it were stored, so that one that is stored already is not read twice.
+
+    One without a rating is never stored: no rating names it, so that none, 0 included, is taken for its own.
+    """
+    rating = math.nan if one.rating is None else one.rating
+    return review_id(user=user, item=one.item or "", timestamp=0, rating=rating, text=one.text.strip())

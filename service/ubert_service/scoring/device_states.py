@@ -83,10 +83,11 @@ class DeviceStates:
         if needed + sum(len(wanted[key]) for key in kept) > self._max_rows:
             return False
         self._make_room(needed, kept)
-        rows = np.array([self._free.pop() for _ in range(needed)], dtype=np.int64)
+        rows = np.array(self._free[-needed:], dtype=np.int64)
         states = torch.from_numpy(np.concatenate(list(fresh.values())))
         device = self._states.device
         self._states.index_copy_(0, torch.from_numpy(rows).to(device), states.to(device))
+        del self._free[-needed:]  # not before: a device without memory for the copy leaves them free
         ends = np.cumsum([len(array) for array in fresh.values()])
         for (key, array), own in zip(fresh.items(), np.split(rows, ends[:-1]), strict=True):
             self._copies[key] = _Copy(weakref.ref(array, partial(self._note_gone, key)), own)

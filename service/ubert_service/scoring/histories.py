@@ -67,7 +67,9 @@ class Reading:
 
 EVERY_REVIEW = Reading()
 _LIST_BYTES = 50
-_LINE_BYTES = 275
+_LINE_BYTES = 121
+_LARGEST_SHARED = 256
+"""Up to here, Python has each whole number once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,7 @@ class ReviewList:
             self._reckoning,
             counterparts,
             self._config,
-            unrated,
+            unrated & {review.review_id for review in added},
         )
 
     def history(self, counterpart: str) -> History:
@@ -214,7 +216,14 @@ class ReviewList:
     @property
     def held_bytes(self) -> int:
         """Memory that it takes: what Python allocates, by tracemalloc, within 5%."""
-        lines = sum(_LINE_BYTES + len(one.review_id) + len(one.item) for one in self._reviews)
+        # Not the entity's own name, which is one string for all lines.
+        lines = sum(
+            _LINE_BYTES
+            + sys.getsizeof(one.review_id)
+            + sys.getsizeof(self._reckoning.counterpart(one))
+            + sum(sys.getsizeof(number) for number in (one.timestamp, one.tokens) if number > _LARGEST_SHARED)
+            for one in self._reviews
+        )
         return _LIST_BYTES + sys.getsizeof(self._counterparts) + sys.getsizeof(self.whole.residuals) + lines
 
     def __iter__(self) -> Iterator[ReviewEntry]:

@@ -42,6 +42,9 @@ class NamespaceHolder(Background):
                 if pause != _PAUSE_WHILE_AWAY_S:
                     _log.warning("the state store does not know that this process reads it: %s", error)
                 pause = _PAUSE_WHILE_AWAY_S
+            except Exception:  # whatever it was: once this ends, a tool may drop what the process reads
+                _log.exception("the state store could not be told that this process reads it")
+                pause = _PAUSE_WHILE_AWAY_S
             else:
                 pause = _PAUSE_S
         try:

@@ -3,6 +3,7 @@
 import gc
 
 import numpy as np
+import pytest
 import torch
 
 from ubert_model.states import FloatMatrix
@@ -79,6 +80,23 @@ def test_more_than_there_is_room_for_comes_with_the_batch() -> None:
     assert_gathers(states, [kept])
     assert_gathers(states, [kept, array_of(6, 2.0)], [array_of(1, 3.0)])
     assert states.held_rows == 6
+
+
+def test_a_copy_that_the_device_has_no_memory_for_takes_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, held, fresh = on_cpu(rows=10), array_of(4, 1.0), array_of(6, 2.0)
+    assert_gathers(states, [held])
+
+    def without_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "index_copy_", without_memory)
+        for _ in range(3):
+            with pytest.raises(torch.OutOfMemoryError):
+                states.gather(side_of([held, fresh]))
+            assert states.held_rows == 4
+    assert_gathers(states, [held, fresh])
+    assert states.held_rows == 10
 
 
 def test_room_grows_with_what_is_kept() -> None:

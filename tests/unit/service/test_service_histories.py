@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,8 +13,10 @@ from ubert_model.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.ids import IdTable
 from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
-from ubert_model.states import ReviewEntry
+from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_service.scoring.bringing import BroughtText, bring
 from ubert_service.scoring.histories import History, Reckoning, ReviewList
+from ubert_service.scoring.runtime import ActiveDevice
 
 SUMMATION = 1e-12
 """Stars that sums over a few ratings may differ by if they are added up in another order."""
@@ -106,6 +109,37 @@ def test_the_review_of_the_pair_leaves_no_trace_in_what_is_left_without_another(
         for found, expected in zip(apart.without_each(others), plain.without_each(others), strict=True):
             assert_same(found, expected)
             assert found.sums == expected.sums
+
+
+class Encoder:
+    """Every text has four rows."""
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def encode(self, text: str) -> FloatMatrix:
+        return np.zeros((4, 2), dtype=np.float32)
+
+
+@pytest.mark.parametrize("rating", [0.0, 1.0])
+def test_a_stored_rating_counts_beside_the_same_text_brought_without_one(rating: float) -> None:
+    scale = RatingScale(lowest=0, highest=5)
+    texts = [BroughtText(text="awful", item="b"), BroughtText(text="awful", item="b", rating=rating)]
+    silent, rated = (bring([one], user="a", encoder=Encoder(), scale=scale, mean=3.0) for one in texts)
+    stored = ReviewList.of("a", rated.entries, reckonings()[0], CONFIG)
+    assert (stored.whole.reviews, silent.unrated & rated.unrated) == (1, frozenset())
+    joined = stored.joined_by(silent.entries, silent.unrated)
+    assert [one.rating for one in joined] == [3.0, rating]
+    assert (joined.whole.reviews, joined.whole.sums) == (1, stored.whole.sums)
+    both = bring(texts, user="a", encoder=Encoder(), scale=scale, mean=3.0)
+    assert [one.rating for one in both.entries] == [3.0, rating]
+    assert stored.joined_by(both.entries, both.unrated).whole.sums == stored.whole.sums
+
+
+@SIDES
+def test_what_is_held_already_counts_whatever_is_brought_by_its_name(reckoning: Reckoning) -> None:
+    held = ReviewList.of("a", [review(0, "b", 4.0, 3)], reckoning, CONFIG)
+    assert_same(held.joined_by(list(held), frozenset({"r0"})).whole, held.whole)
 
 
 class CountedReviews(list[ReviewEntry]):
