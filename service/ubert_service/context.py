@@ -13,10 +13,11 @@ from fastapi import Depends, Header, HTTPException, Request, Response
 
 from ubert_service.errors import CallerGoneError
 from ubert_service.explaining.explain import Explanation
+from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
 from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
-from ubert_service.schemas import LEAST_REQUEST_SECONDS, LEAST_SCORED, LISTED_UNREAD, MAX_REQUEST_SECONDS
+from ubert_service.schemas import LEAST_REQUEST_SECONDS, LEAST_SCORED, MAX_REQUEST_SECONDS
 from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.engine import Prediction
 from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading

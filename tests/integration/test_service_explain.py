@@ -1,11 +1,13 @@
 """``/explain`` over real HTTP: its parts make up the rating, and its effects are what really happens."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from support.app_settings import settings_for
 from support.running_app import running
@@ -13,9 +15,14 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.deviations import SideDeviations
 from ubert_model.states import ReviewEntry, Side, StateStore
 from ubert_service.app import create_app
-from ubert_service.schemas import LISTED_UNREAD, MAX_EXPLAINED_PAIRS
+from ubert_service.errors import WithdrawnError
+from ubert_service.explaining.listed import LISTED_UNREAD
+from ubert_service.schemas import MAX_EXPLAINED_PAIRS
+from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.bringing import BroughtText
+from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
@@ -149,6 +156,42 @@ def test_every_effect_equals_that_of_lists_built_anew_without_the_review(served:
             assert [one.effect for one in explanation.reviews] == pytest.approx(expected, abs=FLOAT32)
             moved += sum(abs(effect) > 100 * ROUNDING for effect in expected)
     assert moved > len(pairs)  # else it would not have been seen
+
+
+def test_what_is_removed_meanwhile_is_in_the_rating_and_in_its_parts_alike(
+    served: ServedBundle, corpus: Corpus
+) -> None:
+    class Removing:
+        """As soon as a pair is rated, its user's reviews go."""
+
+        def device(self) -> ActiveDevice:
+            return served.runtime.device()
+
+        def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+            outputs = served.runtime.score(batch)
+            while leaving:
+                one = leaving.pop()
+                racing.reviews.remove(one.review_id, user=one.user, item=one.item)
+            return outputs
+
+    explanations = (served.explainer.explain(Pair(*pair)) for pair in PAIRS)
+    quiet = next(one for one in explanations if one.prediction.basis == "full")
+    pair = quiet.prediction.pair
+    leaving = corpus.of_user(pair.user)
+    racing = replace(served, runtime=Removing())
+    explanation = racing.explainer.explain(pair)
+    assert (explanation.prediction, explanation.contributions) == (quiet.prediction, quiet.contributions)
+    assert sum(asdict(explanation.contributions).values()) == pytest.approx(quiet.prediction.rating, abs=ROUNDING)
+    assert explanation.heat_map is not None
+    assert racing.explainer.explain(pair).prediction.basis != "full"  # they have really gone
+
+
+def test_an_explanation_that_nobody_waits_for_reads_no_states(
+    served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScoringEngine, "gather", lambda *_: pytest.fail("gathered"))
+    with pytest.raises(WithdrawnError):
+        served.explainer.explain(Pair("u0", "i0"), wanted=lambda: False)
 
 
 @pytest.mark.parametrize("words", [0, 3])

@@ -12,6 +12,8 @@ from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
+from ubert_model.states import FloatMatrix
+from ubert_model.states.pooling import pool_neighbours
 from ubert_service.scoring import runtime_choice
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime
@@ -64,6 +66,33 @@ def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -
     assert batch.item_side.mask.sum(axis=1).tolist() == [config.max_tokens - pair for pair in range(4)]
     assert len(np.unique(batch.item_side.states[:, 0], axis=0)) == 4
     assert batch.item_side.states.std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"max_length": 96, "tokens_a_row": 16, "max_tokens": 256},
+        {"max_length": 3, "tokens_a_row": 64, "max_tokens": 3},
+        {"max_length": 3, "tokens_a_row": 64, "max_tokens": 2},
+    ],
+    ids=["as the preset minilm", "three rows a side", "two rows a side"],
+)
+def test_the_trial_repeats_no_row_where_one_stands_for_several_tokens(tiny: TinyBundle, shape: dict[str, int]) -> None:
+    config = replace(tiny.bundle.manifest.config, **shape)
+    drawn = np.random.default_rng(1)
+
+    class Encoder:
+        def device(self) -> ActiveDevice:
+            return "cpu"
+
+        def encode(self, text: str) -> FloatMatrix:
+            states = drawn.normal(size=(config.max_length, 8)).astype(np.float32)
+            return pool_neighbours(states, config.tokens_a_row)
+
+    bundle = Bundle(tiny.bundle.path, replace(tiny.bundle.manifest, config=config))
+    batch = trial_batch(bundle, Encoder())
+    assert len(np.unique(batch.user_side.states[0], axis=0)) == config.max_tokens
+    assert batch.item_side.mask.sum(axis=1).tolist() == [max(1, config.max_tokens - pair) for pair in range(4)]
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("torch", 1e-5), ("torch-bf16", 0.15), ("auto", LARGEST_DIFFERENCE)])

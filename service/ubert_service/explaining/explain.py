@@ -8,13 +8,13 @@ import numpy as np
 from ubert_model.bundle import Manifest
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.explaining.explainer_graph import OutputParting, PairParts
+from ubert_service.explaining.listed import listed_reviews
 from ubert_service.explaining.review_texts import ReadText, ReviewTexts
 from ubert_service.resident.residents import Residents
-from ubert_service.schemas import LISTED_UNREAD
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.evidence import Evidence
-from ubert_service.scoring.histories import EVERY_REVIEW, Pair, PairHistories, Reading, ReviewList
-from ubert_service.scoring.wanted import Wanted, always
+from ubert_service.scoring.histories import EVERY_REVIEW, Pair, PairHistories, Reading
+from ubert_service.scoring.wanted import Wanted, always, go_on_if
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,15 +102,18 @@ class Explainer:
         lists = self._residents.read([pair]).read_by(reading)
         user, item = lists.users[pair.user].apart_from(pair.item), lists.items[pair.item].apart_from(pair.user)
         histories = PairHistories(pair=pair, user=user.whole, item=item.whole)
-        of_user, of_item = list(_listed(user)), list(_listed(item))
+        of_user, of_item = list(listed_reviews(user)), list(listed_reviews(item))
         listed = [*((Side.USER, entry) for entry in of_user), *((Side.ITEM, entry) for entry in of_item)]
         # A review stands on one side only: the one that stands on both is the pair's own, and is on neither (law 5).
         without_user = (replace(histories, user=less) for less in user.without_each(of_user))
         without_item = (replace(histories, item=less) for less in item.without_each(of_item))
         texts = self._texts_of(listed, reading)
-        prediction, *others = self._engine.rate([histories, *without_user, *without_item], reading.brought, wanted)
+        go_on_if(wanted)
+        # Once for all, so that a review removed meanwhile is in the rating and in its parts, or in neither.
+        gathered, states = self._engine.gather([histories, *without_user, *without_item], reading.brought)
+        prediction, *others = self._engine.rate_gathered(gathered, states, wanted)
         effects = [prediction.rating - other.rating for other in others]
-        (evidence,), states = self._engine.gather([histories], reading.brought)
+        evidence = gathered[0]
         parts = self._parting.part(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
         unrated = reading.brought.unrated if reading.brought else frozenset()
         return Explanation(
@@ -181,21 +184,6 @@ class Explainer:
                     weighted = self._network_share * contributions[review.rows].astype(np.float64)
                     shares[review.entry.review_id] = weighted.tolist()
         return (shares.get(entry.review_id, ()) for _, entry in listed)
-
-
-def _listed(reviews: ReviewList) -> Iterator[ReviewEntry]:
-    """Those selected to be read, and the newest of the others, in the order of the list."""
-    to_read = {review.review_id for review in reviews.whole.selected}
-    others = 0
-    for review in reviews:
-        if review.review_id in to_read:
-            to_read.remove(review.review_id)
-            yield review
-        elif others < LISTED_UNREAD:
-            others += 1
-            yield review
-        elif not to_read:
-            return  # what is older only counts
 
 
 def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Iterator[_ReadReview]:

@@ -2,9 +2,8 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ubert_service.observability.telemetry import Graph, Refusal, Residence
+from ubert_service.observability.telemetry import Graph, Refusal, Residence, ShadowFate
 from ubert_service.scoring.evidence import Basis
-from ubert_service.serving.shadowing import ShadowFate
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

@@ -7,6 +7,7 @@ from ubert_service.scoring.evidence import Basis
 Graph = Literal["scorer", "encoder", "explainer"]
 Refusal = Literal["requests", "tokens", "wait", "closing"]
 Residence = Literal["lists", "states"]
+ShadowFate = Literal["compared", "dropped", "failed"]
 
 
 class QueueTelemetry(Protocol):
@@ -42,6 +43,16 @@ class ResidentsTelemetry(Protocol):
 
     def residents_dropped(self, count: int) -> None:
         """So many lists and states have left because what they copy has changed."""
+
+
+class ShadowTelemetry(Protocol):
+    """What becomes of the samples that a shadow bundle is offered. Never raises; called from many threads."""
+
+    def shadow_sampled(self, *, fate: ShadowFate) -> None:
+        """A request was rated by the shadow, or could not be, or was left out because too many were waiting."""
+
+    def shadow_differed(self, *, stars: float) -> None:
+        """The shadow's rating of a pair lies so far from the live one."""
 
 
 class Telemetry(QueueTelemetry, ResidentsTelemetry, Protocol):

@@ -9,8 +9,6 @@ from ubert_model.states import MAX_IDENTIFIER_BYTES, identifier_bytes
 from ubert_service.reviews.candidate_sets import NAME_PATTERN
 
 MAX_PAIRS = 1_000
-LISTED_UNREAD = 10
-"""Reviews a side that count and are not read, of which an explanation tells the effect."""
 MAX_EXPLAINED_PAIRS = 10
 MAX_CANDIDATES = 10_000
 MAX_EXCLUDED = 1_000

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from ubert_service.schemas.common import LISTED_UNREAD, Answer
+from ubert_service.explaining.listed import LISTED_UNREAD
+from ubert_service.schemas.common import Answer
 
 if TYPE_CHECKING:
     from ubert_service.explaining.explain import Explanation, ReviewEvidence

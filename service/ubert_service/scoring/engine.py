@@ -111,18 +111,26 @@ class ScoringEngine:
         states = {**self._residents.states(one for one in review_ids if one not in own), **own}
         return [Evidence.of(pair, states) for pair in histories], states
 
-    def _rate_together(
-        self, histories: Sequence[PairHistories], brought: BroughtReviews | None, wanted: Wanted
+    def rate_gathered(
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted = always
     ) -> list[Prediction]:
-        """Predictions for pairs whose states fit into memory together."""
-        go_on_if(wanted)
-        evidence, states = self.gather(histories, brought)
+        """A prediction for each piece of evidence, in order, from these states alone: no store is asked again.
+
+        Raises ``DeviceUnavailableError``, ``BundleError`` or ``WithdrawnError`` as :meth:`score` does.
+        """
         ratings = self._ratings(evidence, states, wanted)
         intervals = self._manifest.intervals
         counts = [one.histories.user.reviews for one in evidence]
         low, high = intervals.around(ratings, counts, self._manifest.config.scale)
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
+
+    def _rate_together(
+        self, histories: Sequence[PairHistories], brought: BroughtReviews | None, wanted: Wanted
+    ) -> list[Prediction]:
+        """Predictions for pairs whose states fit into memory together."""
+        go_on_if(wanted)
+        return self.rate_gathered(*self.gather(histories, brought), wanted)
 
     def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted) -> Ratings:
         """Ratings in stars, (P,): the bias model, and above it what the network has to say."""

@@ -8,7 +8,7 @@ is done, whatever has done it: an answer, its deadline, or a caller who cancels 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +78,8 @@ class _Job:
     deadline: float | None
     taken: Callable[[], None] | None
     future: asyncio.Future[Any]
+    like: "dict[_Job, None]"
+    """Those of its lane that wait, itself among them while it does, in the order of the queue."""
     expiry: asyncio.TimerHandle | None = None
     waiting: bool = True
 
@@ -102,6 +104,7 @@ class Scheduler:
         self._idle = workers
         self._workers = workers
         self._waiting: dict[_Job, None] = {}  # a queue whose members can leave from the middle
+        self._lanes: dict[Lane[Any, Any], dict[_Job, None]] = {}  # the same jobs by lane
         self._wake: asyncio.Handle | None = None
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -143,11 +146,12 @@ class Scheduler:
             deadline=deadline,
             taken=taken,
             future=loop.create_future(),
+            like=self._lanes.setdefault(lane, {}),
         )
         job.future.add_done_callback(partial(self._settled, job))
         if deadline is not None:
             job.expiry = loop.call_later(deadline - now, self._expire, job)
-        self._waiting[job] = None
+        self._waiting[job] = job.like[job] = None
         self.admission.queued(tokens)
         self._quiet.clear()
         self._dispatch_soon()
@@ -169,12 +173,19 @@ class Scheduler:
     def _dispatch(self) -> None:
         self._wake = None
         self._drop_what_is_over()
-        while self._idle and self._waiting:
-            batch = self._next_batch()
+        delays: list[float] = []  # of lanes that wait for company: they hold nobody else up
+        for job in list(self._waiting):
+            if not self._idle:
+                break
+            if not job.waiting or next(iter(job.like)) is not job:
+                continue  # it has begun, or waits behind others of its lane
+            batch = self._batch_of(job.like)
             if (delay := self._seconds_to_company(batch)) > 0:
-                self._dispatch_soon(delay)
-                return
-            self._start(batch)
+                delays.append(delay)
+            else:
+                self._start(batch)
+        if delays:
+            self._dispatch_soon(min(delays))
         self._note_quiet()
 
     def _drop_what_is_over(self) -> None:
@@ -191,14 +202,11 @@ class Scheduler:
             return 0.0
         return batch[0].submitted + self._batches.wait - self._clock()
 
-    def _next_batch(self) -> list[_Job]:
-        """Who has waited longest, and those behind of the same lane as far as the tokens of a batch go."""
-        lane = next(iter(self._waiting)).lane
+    def _batch_of(self, like: Iterable[_Job]) -> list[_Job]:
+        """Those of a lane who have waited longest, as far as the tokens of a batch go."""
         batch: list[_Job] = []
         tokens = 0
-        for job in self._waiting:
-            if job.lane != lane:
-                continue
+        for job in like:
             if batch and tokens + job.tokens > self._batches.tokens:
                 break
             batch.append(job)
@@ -258,7 +266,9 @@ class Scheduler:
 
     def _leave(self, job: _Job) -> None:
         job.waiting = False
-        del self._waiting[job]
+        del self._waiting[job], job.like[job]
+        if not job.like:
+            del self._lanes[job.lane]
         self.admission.left(job.tokens)
 
     def _note_quiet(self) -> None:

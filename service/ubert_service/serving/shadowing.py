@@ -4,28 +4,16 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
-from typing import Literal, Protocol
 
+from ubert_service.observability.telemetry import ShadowTelemetry
 from ubert_service.scoring.engine import Prediction
 from ubert_service.scoring.histories import Reading
 from ubert_service.serving.served import ServedBundle
-
-ShadowFate = Literal["compared", "dropped", "failed"]
 
 PAIRS_A_SAMPLE = 32
 _WAITING = 8
 
 _log = logging.getLogger(__name__)
-
-
-class ShadowTelemetry(Protocol):
-    """What becomes of the samples. Never raises; called from many threads."""
-
-    def shadow_sampled(self, *, fate: ShadowFate) -> None:
-        """A request was rated by the shadow, or could not be, or was left out because too many were waiting."""
-
-    def shadow_differed(self, *, stars: float) -> None:
-        """The shadow's rating of a pair lies so far from the live one."""
 
 
 class Shadowing:

@@ -357,6 +357,66 @@ def test_a_free_thread_waits_for_company_no_longer_than_it_may() -> None:
     assert (tally.batches, tally.waits) == ([(2, 20)], [0.02, 0.0])
 
 
+def test_who_waits_for_company_keeps_nobody_else_from_a_free_thread() -> None:
+    lane = Squares()
+    now = 0.0
+
+    async def law(scheduler: Scheduler, tally: Tally) -> None:
+        nonlocal now
+        first = scheduler.submit(lane, 1, tokens=10)
+        full = [scheduler.submit(Squares("b"), number, tokens=25) for number in range(2)]
+        assert await scheduler.submit(Alone(lambda _: "done"), None) == "done"
+        assert await asyncio.gather(*full) == [0, 1]
+        assert lane.asked == []
+        now = 1.0
+        second = scheduler.submit(lane, 2, tokens=10)
+        assert await asyncio.gather(first, second) == [1, 4]
+
+    run(law, batches=BatchLimits(tokens=50, wait=1.0), clock=lambda: now)
+    assert lane.asked == [[1, 2]]
+
+
+def test_of_two_lanes_that_wait_for_company_each_goes_at_its_own_time() -> None:
+    early, late = Squares("early"), Squares("late")
+    now = 0.0
+
+    async def law(scheduler: Scheduler, tally: Tally) -> None:
+        nonlocal now
+        futures = [scheduler.submit(early, 1)]
+        await once_taken(scheduler)
+        now = 999.95
+        futures.append(scheduler.submit(late, 2))
+        await once_taken(scheduler)
+        now = 1_000.0
+        assert await futures[0] == 1  # 0.05 s later: nobody comes who would wake the scheduler
+        assert late.asked == []
+        now = 1_999.95
+        scheduler.submit(Squares("whoever"), 3).cancel()
+        assert await futures[1] == 4
+
+    run(law, batches=BatchLimits(tokens=50, wait=1_000.0), clock=lambda: now)
+
+
+def test_behind_a_full_batch_the_rest_of_its_lane_waits_for_company_in_order() -> None:
+    lane = Squares()
+    now = 0.0
+
+    async def law(scheduler: Scheduler, tally: Tally) -> None:
+        nonlocal now
+        futures = [scheduler.submit(lane, number, tokens=25) for number in range(3)]
+        assert await asyncio.gather(*futures[:2]) == [0, 1]
+        assert lane.asked == [[0, 1]]
+        futures.append(scheduler.submit(lane, 3, tokens=500))
+        await once_taken(scheduler)
+        assert lane.asked == [[0, 1]]  # the large one stays behind the one that came first
+        now = 1.0
+        scheduler.submit(Squares("whoever"), 3).cancel()
+        assert await asyncio.gather(*futures[2:]) == [4, 9]
+
+    run(law, batches=BatchLimits(tokens=50, wait=1.0), clock=lambda: now)
+    assert lane.asked == [[0, 1], [2], [3]]
+
+
 def test_a_full_batch_and_a_call_that_goes_alone_wait_for_nobody() -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         await asyncio.gather(*[scheduler.submit(Squares(), number, tokens=25) for number in range(2)])
