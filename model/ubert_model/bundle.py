@@ -185,7 +185,9 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
 
 @contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
-    """A staging directory beside ``path`` that takes its place on success and vanishes on failure."""
+    """A staging directory beside ``path`` that takes its place on success and vanishes on failure, when what was at
+    ``path`` stays there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -193,9 +195,13 @@ def replaced_directory(path: Path) -> Iterator[Path]:
         staging.chmod(0o755)
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, retired / path.name)
-            os.replace(staging, path)
-            shutil.rmtree(retired)
+            try:
+                os.replace(path, retired / path.name)
+                os.replace(staging, path)
+            finally:
+                if not path.exists():
+                    os.replace(retired / path.name, path)
+                shutil.rmtree(retired)
         else:
             os.replace(staging, path)
     finally:

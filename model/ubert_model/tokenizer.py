@@ -20,13 +20,17 @@ class ReviewTokenizer:
             raise BundleError(f"tokenizer.json: {error}; export the bundle again") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.encode_special_tokens = True  # a "[SEP]" that somebody typed is a word like any other
+        self._frame = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self.serialized = serialized
         self.max_length = max_length
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each review, unpadded. A text without words has no tokens: it says nothing."""
+        """Token ids of each review, unpadded. A text without words, or of nothing that the tokenizer keeps (accents or
+        control characters alone), has no tokens: it says nothing.
+        """
         encodings = self._tokenizer.encode_batch([text.strip() for text in texts])
-        return [encoding.ids if text.strip() else [] for text, encoding in zip(texts, encodings, strict=True)]
+        return [encoding.ids if len(encoding) > self._frame else [] for encoding in encodings]
 
     def token_id(self, token: str) -> int:
         """Id of a special token. Raises ``BundleError`` if the vocabulary lacks it."""

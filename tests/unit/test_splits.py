@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ubert_model.errors import ConfigError, InputError
@@ -26,11 +26,11 @@ SPLITTERS: dict[str, Splitter] = {
 }
 
 
-def table_of(pairs: list[tuple[int, int]]) -> ReviewTable:
+def table_of(pairs: list[tuple[int, int]], *, day: int = 1) -> ReviewTable:
     return ReviewTable.of(
         Review(
             user=f"u{user}", item=f"i{item}", rating=1 + number % 5, text=f"text {number}", domain="d",
-            timestamp=1 + (number * 7919) % 1000,
+            timestamp=1 + (number * 7919) % 1000 // day,
         )
         for number, (user, item) in enumerate(pairs)
     )  # fmt: skip
@@ -65,16 +65,43 @@ def test_the_test_parts_of_all_folds_hold_every_row_once(pairs: list[tuple[int, 
     assert [(split.fold, split.folds) for split in folds] == [(fold, k) for fold in range(k)]
 
 
-@given(pairs=many_pairs, seed=st.integers(0, 2**40))
-def test_nothing_in_training_is_newer_than_the_last_review_of_a_tested_pair(
-    pairs: list[tuple[int, int]], seed: int
-) -> None:
-    table = table_of(pairs)
+@given(pairs=many_pairs, seed=st.integers(0, 2**40), day=st.sampled_from([1, 100]))
+def test_by_time_each_part_begins_after_the_last_ended(pairs: list[tuple[int, int]], seed: int, day: int) -> None:
+    """A pair stands at its last review."""
+    table = table_of(pairs, day=day)
+    last_review = {
+        (user, item): when for user, item, when in zip(table.user, table.item, table.timestamp.tolist(), strict=True)
+    }
+    assume(len(set(last_review.values())) >= len(PARTS))
     split = time_split(table, np.random.default_rng(seed).permutation(len(table)))
-    last_review: dict[tuple[str, str], int] = {}
-    for row in split.test.tolist():
-        last_review[table.user[row], table.item[row]] = int(table.timestamp[row])
-    assert table.timestamp[split.train].max() <= min(last_review.values())
+    validated, tested = (
+        [last_review[table.user[row], table.item[row]] for row in part.tolist()]
+        for part in (split.validation, split.test)
+    )
+    assert table.timestamp[split.train].max() < min(validated)
+    assert max(validated) < min(tested)
+
+
+def on_days(*counts: int) -> ReviewTable:
+    """So many reviews on each day, all of pairs of their own."""
+    days = [day for day, count in enumerate(counts, start=1) for _ in range(count)]
+    return ReviewTable.of(
+        Review(user=f"u{number}", item="i", rating=3, text="", domain="d", timestamp=day * 86_400)
+        for number, day in enumerate(days)
+    )
+
+
+def test_days_are_not_divided_and_the_shares_are_the_nearest_that_this_leaves() -> None:
+    split = time_split(on_days(70, 14, 8, 8), range(100))
+    assert [len(getattr(split, part)) for part in PARTS] == [84, 8, 8]
+    split = time_split(on_days(1, 98, 1), range(100))
+    assert [len(getattr(split, part)) for part in PARTS] == [1, 98, 1]
+
+
+@pytest.mark.parametrize("counts", [(100,), (50, 50)])
+def test_reviews_of_too_few_days_are_not_split_by_time(counts: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=rf"of {len(counts)} different times.*needs 3: split them at random"):
+        time_split(on_days(*counts), range(100))
 
 
 SINGLE_PAIRS = [(number // 40, number % 40) for number in range(1000)]

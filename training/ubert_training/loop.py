@@ -219,10 +219,13 @@ class _Run:
         return bool(self.accelerator.check_trigger())
 
     def _step(self, rows: Rows, step: int, *, update: bool) -> float:
-        """One batch, piece by piece; gradients are summed over the pieces of all processes and averaged over
-        ``accumulate`` batches. Returns the mean loss of the whole batch.
+        """One batch, piece by piece; gradients are summed over the pieces of all processes and averaged over the
+        ``accumulate`` batches of an update, of which the last of an epoch may have fewer. Returns the mean loss of the
+        whole batch.
         """
         accelerator, processes = self.accelerator, self.accelerator.num_processes
+        accumulate = self.options.accumulate
+        batches = min(accumulate, self.steps_per_epoch - step // accumulate * accumulate)
         mine = own_share(accelerator, range(self.pieces))
         batch_loss = torch.zeros((), device=accelerator.device)
         for number in mine:
@@ -233,7 +236,7 @@ class _Run:
                 # A batch may have fewer rows than pieces; a process without a row has to take part all the same.
                 loss = self._loss(piece if len(piece) else rows[:1], step, number)
                 # Processes are averaged where pieces are to be summed.
-                accelerator.backward(loss * (share * processes / self.options.accumulate))
+                accelerator.backward(loss * (share * processes / batches))
             batch_loss += share * loss.detach()
         if update:
             accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)

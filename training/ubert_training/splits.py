@@ -175,16 +175,25 @@ def time_split(
 ) -> Split:
     """Divide ``rows`` by one global clock: train on the past, validate on what followed, test on the newest.
 
-    A pair reviewed more than once stands at its last review. Raises ``InputError`` for a row of unknown time
-    or for fewer than three pairs, ``ConfigError`` for fractions that do not add up to 1.
+    A pair reviewed more than once stands at its last review. Pairs of one time (often a day) stay together, so that
+    each part begins after the last ended; its share of the reviews is the nearest that this leaves. Raises
+    ``InputError`` for a row of unknown time or for fewer than three times, ``ConfigError`` for fractions that do not
+    add up to 1.
     """
     _check_fractions(fractions)
     pairs = _pairs(table, rows)
     unknown = sum(int((table.timestamp[pair] == 0).sum()) for pair in pairs)
     if unknown:
         raise InputError(f"{unknown} reviews have no timestamp: split them at random instead of by time")
-    # Rows are ordered by time, so the last row of a pair is its last review.
-    train, validation, test = _cut(sorted(pairs, key=lambda pair: int(pair[-1])), fractions)
+    of_time: dict[int, list[Rows]] = {}
+    for pair in pairs:  # rows are ordered by time, so the last row of a pair is its last review
+        of_time.setdefault(int(table.timestamp[pair[-1]]), []).append(pair)
+    if len(of_time) < len(PARTS):
+        raise InputError(
+            f"the reviews are of {len(of_time)} different times, and a split by time needs {len(PARTS)}: "
+            "split them at random, or give more reviews"
+        )
+    train, validation, test = _cut([np.concatenate(of_time[time]) for time in sorted(of_time)], fractions)
     return Split(train=train, validation=validation, test=test, kind="time")
 
 

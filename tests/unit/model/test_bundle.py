@@ -1,6 +1,7 @@
 """A bundle is whole or refused: every file is checked, the manifest itself too, and a failed export changes nothing."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,24 @@ def test_an_interrupted_export_leaves_the_previous_bundle_and_nothing_else(
 
     with pytest.raises(interruption):
         write_bundle(bundle.path, DRAFT, fill_half)
+    assert Bundle.load(bundle.path).manifest == bundle.manifest
+    assert [*bundle.path.parent.iterdir()] == [bundle.path]
+
+
+@pytest.mark.parametrize("interruption", [OSError, KeyboardInterrupt])
+def test_a_bundle_that_cannot_take_its_place_leaves_the_previous_one_there(
+    bundle: Bundle, interruption: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.replace
+
+    def refuse_the_new(source: Path, target: Path) -> None:
+        if target == bundle.path and source.parent == bundle.path.parent:
+            raise interruption
+        rename(source, target)
+
+    monkeypatch.setattr("ubert_model.bundle.os.replace", refuse_the_new)
+    with pytest.raises(interruption):
+        write_bundle(bundle.path, DRAFT, fill)
     assert Bundle.load(bundle.path).manifest == bundle.manifest
     assert [*bundle.path.parent.iterdir()] == [bundle.path]
 

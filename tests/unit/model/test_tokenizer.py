@@ -44,6 +44,22 @@ def test_a_text_without_words_has_no_tokens_and_others_are_not_padded() -> None:
     assert tokenizer.encode([]) == []
 
 
+@pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u00ad\u200d", "\x00", "\u0301", " \u200b\n"])
+def test_a_text_of_nothing_that_is_read_has_no_tokens(text: str) -> None:
+    tokenizer = ReviewTokenizer(SERIALIZED, 16)
+    assert tokenizer.encode([text, "good"]) == [[], tokenizer.encode(["good"])[0]]
+    assert not tokenizer.read_part(text)
+
+
+def test_a_special_token_that_somebody_typed_is_ordinary_text() -> None:
+    text = "good [SEP] bad"
+    tokenizer = ReviewTokenizer(SERIALIZED, 16)
+    assert pieces(text) == ["[CLS]", "good", "[UNK]", "[UNK]", "[UNK]", "bad", "[SEP]"]
+    spans = [text[start:stop] for start, stop in tokenizer.character_spans(text)]
+    assert spans == ["", "good", "[", "SEP", "]", "bad", ""]
+    assert tokenizer.read_part(text) == text
+
+
 def test_a_review_is_encoded_the_same_in_any_company() -> None:
     tokenizer = ReviewTokenizer(SERIALIZED, 8)
     texts = ["good", "a very very long text about the sound of these strings", "bad !"]

@@ -40,7 +40,7 @@ from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.reviews.table import TableMetadata
-from ubert_training.workplace import Workplace
+from ubert_training.workplace import Job, Workplace
 
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
@@ -320,6 +320,27 @@ def test_folds_share_pre_training_in_other_domains_and_no_other(tmp_path: Path) 
         measured = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workplace=workplace)
         assert len({workplace.pretrained(measured.job(fold, 0)) for fold in folds}) == places
         assert len({workplace.states(measured.job(fold, 0)) for fold in folds}) == places
+
+
+def test_benches_on_other_folds_in_one_place_train_under_other_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two at once would find another run at work."""
+    names: list[str] = []
+
+    def note(_: Workplace, __: Job, name: str) -> Path:
+        names.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workplace, "run", note)
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    measured = MeasuredVariant(
+        variant=VARIANT[UBERT], recipe=Recipe.of_preset("tiny", RatingScale()), workplace=workplace
+    )
+    for fold in (make_folds(TABLE, ROWS, by, 3, tmp_path)[0] for by in ("folds", "time")):
+        with pytest.raises(KeyboardInterrupt):
+            measured.rate(fold, 0)
+    assert len(set(names)) == 2
 
 
 def test_variants_that_change_nothing_of_the_recipe_are_left_out(tmp_path: Path) -> None:

@@ -18,13 +18,13 @@ from ubert_training.commands.options import model_config
 from ubert_training.devices import Precision
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
-from ubert_training.finetuning.projection_start import start_projection
 from ubert_training.finetuning.rating_parts import blend_share
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
+from ubert_training.projection_start import start_projection
 from ubert_training.splits import random_split
 from ubert_training.stage import Stage, read_stage
 from ubert_training.tokens import TokenizedReviews

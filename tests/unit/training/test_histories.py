@@ -1,5 +1,6 @@
 """Law 5: the target review is never an input, whichever part it belongs to."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -169,14 +170,15 @@ def test_pretraining_never_sees_an_evaluation_pair(corpus: str) -> None:
         assert (TABLE.user[row], TABLE.text[row]) not in texts
 
 
-def test_an_evaluation_text_copied_to_another_item_is_not_pretrained_on() -> None:
+@pytest.mark.parametrize("copied", [str, str.upper, lambda text: f" {text.replace(' ', '  ')}\n"])
+def test_an_evaluation_text_copied_to_another_item_is_not_pretrained_on(copied: Callable[[str], str]) -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     answer = next(int(row) for row in split.test if TABLE.text[row])
     copy = next(
         row for row in range(len(TABLE)) if TABLE.user[row] == TABLE.user[answer] and TABLE.domain[row] == "domain-1"
     )
     texts = list(TABLE.text)
-    texts[copy] = TABLE.text[answer]
+    texts[copy] = copied(TABLE.text[answer])
     rows = pretraining_rows(replace(TABLE, text=texts), split, "other-domains", fraction=1.0, seed=0)
     assert copy not in rows
     assert copy in pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)

@@ -130,8 +130,12 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) 
 
 
 def test_accumulated_batches_step_as_one(tmp_path: Path) -> None:
-    position = run(Regression(wanted=2.0), tmp_path, replace(OPTIONS, accumulate=3))
+    accumulated, whole = Regression(wanted=2.0, dropout=0.0), Regression(wanted=2.0, dropout=0.0)
+    position = run(accumulated, tmp_path / "accumulated", replace(OPTIONS, accumulate=3))
     assert position.updates == OPTIONS.epochs * 3  # 3 + 3 + 2 batches an epoch
+    run(whole, tmp_path / "whole", replace(OPTIONS, batch_size=12))
+    for expected, found in zip(weights(whole), weights(accumulated), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_a_batch_in_pieces_steps_as_a_whole_one(tmp_path: Path) -> None:

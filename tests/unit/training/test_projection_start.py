@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from support.random_models import review_encoder
-from ubert_training.finetuning.projection_start import BESIDE, SHARPNESS, WHITENING, start_projection, telling_axes
+from ubert_training.projection_start import BESIDE, SHARPNESS, WHITENING, start_projection, telling_axes
 from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews
 

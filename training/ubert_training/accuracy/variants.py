@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ubert_model.config import require
-from ubert_training.accuracy.cells import CellRatings, Contender
+from ubert_training.accuracy.cells import Cell, CellRatings, Contender
 from ubert_training.accuracy.distortions import Distortion, distorted
 from ubert_training.accuracy.folds import Fold
 from ubert_training.baselines.cornac_models import cornac_baselines
@@ -112,7 +112,9 @@ class MeasuredVariant:
 
     def rate(self, fold: Fold, seed: int) -> CellRatings:
         job = self.job(fold, seed)
-        name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}"
+        # Other benches may be at work in the same place, on other folds of these numbers.
+        cell = Cell(fold=fold, seed=seed, contender=self)
+        name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}-{cell.fingerprint}"
         run = self.workplace.run(job, name)
         states = self.workplace.states(job)
         rated = rate_part(job.table, run, "test", states=states, device=job.recipe.finetuning.device)

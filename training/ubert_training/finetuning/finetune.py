@@ -20,12 +20,12 @@ from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask, solve_prediction_layer
 from ubert_training.finetuning.histories import KnownReviews, Rows
 from ubert_training.finetuning.pair_batches import PairSource
-from ubert_training.finetuning.projection_start import start_projection
 from ubert_training.loop import discard_checkpoint, require_machine, train
 from ubert_training.model_files import ModelFiles, load_model, save_model, weights_below
 from ubert_training.pretraining.corpus_rows import withheld
 from ubert_training.pretraining.pretrain import CORPUS_READ
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
+from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import Stage, finished_stage

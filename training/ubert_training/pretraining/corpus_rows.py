@@ -27,9 +27,11 @@ def pretraining_rows(
     """Tp: reviews that users of the target wrote in other domains, or the target's own training part, or both.
 
     Left out is what is :func:`withheld`, and any review with the text of a validation or test pair by the same user
-    (a review copied to another item would give the answer away); in other domains, with the text of any review of the
-    target by the same user, so that what is read there is the same for every split. ``fraction`` keeps that share,
-    drawn by seed. Raises ``InputError`` if nothing is left, or too little of it has text.
+    (a review copied to another item would give the answer away), be it in another case or spacing; in other domains,
+    with the text of any review of the target by the same user, so that what is read there is the same for every split.
+    ``fraction`` keeps that share, drawn by seed.
+
+    Raises ``InputError`` if nothing is left, or too little of it has text.
     """
     require(0 < fraction <= 1, "fraction", fraction, "use a share of the reviews above 0, at most 1")
     in_target = np.zeros(len(table), dtype=bool)
@@ -49,7 +51,7 @@ def pretraining_rows(
         [
             row
             for row in np.flatnonzero(wanted).tolist()
-            if (table.user[row], table.text[row]) not in (answers if trained[row] else in_target_too)
+            if _writing(table, row) not in (answers if trained[row] else in_target_too)
         ],
         dtype=np.int64,
     )
@@ -88,5 +90,10 @@ def withheld(table: ReviewTable, split: Split) -> NDArray[np.bool_]:
 
 
 def _written(table: ReviewTable, rows: NDArray[np.int64]) -> set[tuple[str, str]]:
-    """User and text of the reviews that have one."""
-    return {(table.user[row], table.text[row]) for row in rows.tolist() if table.text[row].strip()}
+    """What :func:`_writing` gives of the reviews that have a text."""
+    return {_writing(table, row) for row in rows.tolist() if table.text[row].strip()}
+
+
+def _writing(table: ReviewTable, row: int) -> tuple[str, str]:
+    """User and text of a review, in one case and spacing: the encoder does not tell others apart."""
+    return table.user[row], " ".join(table.text[row].casefold().split())

@@ -21,7 +21,6 @@ from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
 from ubert_training.batches import Rows, shuffled_batches_of_like_size
 from ubert_training.devices import DeviceChoice, make_accelerator
-from ubert_training.finetuning.projection_start import start_projection
 from ubert_training.loop import LoopOptions, decayed_groups, discard_checkpoint, require_machine, train
 from ubert_training.model_files import save_model
 from ubert_training.objectives import pretraining_loss
@@ -29,6 +28,7 @@ from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.masking import Masker, MaskingStrategy
 from ubert_training.processes import own_share, put_together
+from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import Stage, digest_of
