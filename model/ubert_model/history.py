@@ -8,7 +8,7 @@ from ubert_model.states.review import ReviewEntry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatingCounts:
-    """How many ratings an entity has and their sum in stars: all that a bias needs."""
+    """How many ratings an entity has and their sum in stars, as answers tell them."""
 
     count: int
     total: float
@@ -31,7 +31,7 @@ def without_user(item_reviews: Sequence[ReviewEntry], user: str) -> list[ReviewE
 
 
 def select_history(reviews: Sequence[ReviewEntry], *, max_reviews: int, max_tokens: int) -> list[ReviewEntry]:
-    """The newest reviews that fit: at most ``max_reviews``, at most ``max_tokens`` tokens in all.
+    """The newest reviews that fit: at most ``max_reviews``, at most ``max_tokens`` rows of states in all.
 
     ``reviews`` come newest first. Reviews are taken whole; the first that does not fit ends the selection, so a
     longer budget always extends a shorter one. Reviews without tokens carry no states and are passed over.
