@@ -17,10 +17,10 @@ from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
 from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
+from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, LEAST_SCORED, MAX_REQUEST_SECONDS
 from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.engine import Prediction
-from ubert_service.scoring.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.scoring.scheduler import Alone, Lane, Scheduler
 from ubert_service.scoring.scoring_lane import ScoringLane, most_tokens
 from ubert_service.serving.bundles import Bundles, Roles

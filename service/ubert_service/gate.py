@@ -14,8 +14,8 @@ from ubert_service.context import ServiceContext
 from ubert_service.errors import OverloadedError
 from ubert_service.key_file import KeyFile
 from ubert_service.middleware import UNMATCHED, request_id_of
-from ubert_service.observability.telemetry import Telemetry
 from ubert_service.problems import OVERLOADED, PreparedProblem, error_response
+from ubert_service.telemetry import Telemetry
 
 _TOLD_EVERY_S = 1.0
 

@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.redis_server import free_port
 from ubert_model.states import open_store
-from ubert_service.scoring.histories import Pair
+from ubert_service.reading.histories import Pair
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 

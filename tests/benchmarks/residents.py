@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.redis_server import RedisServer
 from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_model.states import ReviewEntry, StateStore, numpy_in_one_thread, open_store
+from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.histories import Pair
 from ubert_service.scoring.runtime import OnnxRuntime
 
 MOST_CANDIDATES, ROUNDS = 1_000, 9

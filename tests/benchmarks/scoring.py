@@ -42,9 +42,9 @@ from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_service.reading.histories import Pair, Reckoning, ReviewList, ReviewLists
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.histories import Pair, Reckoning, ReviewList, ReviewLists
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_service.scoring.torch_runtime import TorchRuntime
 from ubert_training.backbones import load_backbone

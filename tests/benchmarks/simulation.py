@@ -46,10 +46,10 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.states import ReviewEntry, StateCodec, StateStore, make_codec, open_store
 from ubert_model.states.codec import DEFAULT_CODEC
+from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.histories import Pair
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_training.plan import Demand, Rates, pair_flops, plan
 

@@ -20,7 +20,6 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.sharding import Shard
 from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
 from ubert_training.cli import make_app
-from ubert_training.finetuning.histories import review_entry
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.precompute import (
     PrecomputeWork,
@@ -108,10 +107,10 @@ def test_a_review_that_was_removed_stays_out_until_it_is_asked_for_and_one_that_
     rows, tokenizer = all_rows(table), tiny.bundle.tokenizer()
     version = precompute(table, rows, tiny.bundle, store, codec=CODEC).version
     removed, lost, cut_short = ([row] for row in (3, 5, 8))
-    store.delete(version, [review_entry(table, 3, 0)])
+    store.delete(version, [table.entry(3, 0)])
     store.delete_states(version, [table.review_id[5]])
-    store.delete(version, [review_entry(table, 8, 0)])
-    store.put_lines(version, [review_entry(table, 8, 0)])
+    store.delete(version, [table.entry(8, 0)])
+    store.put_lines(version, [table.entry(8, 0)])
 
     work = find(table, tiny, store, Shard())
     assert (work.removed.tolist(), work.missing.tolist()) == (removed, lost + cut_short)

@@ -16,9 +16,9 @@ from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import CorruptStateError, ForeignStateError, StateError
 from ubert_model.states import StateStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
+from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import Prediction, ScoringEngine
-from ubert_service.scoring.histories import Pair
 from ubert_service.scoring.runtime import OnnxRuntime
 
 CACHED_EQUALS_FRESH = 1e-4

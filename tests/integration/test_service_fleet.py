@@ -21,7 +21,7 @@ from ubert_model.errors import InputError
 from ubert_model.states import open_store
 from ubert_service import promote_cli
 from ubert_service.access import new_key
-from ubert_service.scoring.histories import Pair
+from ubert_service.reading.histories import Pair
 from ubert_service.serving.served import ServedBundle
 from ubert_training.cli import make_app
 

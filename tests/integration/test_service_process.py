@@ -145,7 +145,7 @@ def test_a_prediction_is_made_without_torch_or_transformers(
         from pathlib import Path
         from ubert_model.states import open_store
         from ubert_service import cli
-        from ubert_service.scoring.histories import Pair
+        from ubert_service.reading.histories import Pair
         from ubert_service.serving.served import ServedBundle
         from ubert_service.settings import Settings
 

@@ -15,7 +15,7 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.errors import StoreUnavailableError, UnconfirmedWriteError
 from ubert_model.states import ReviewEntry, Side, StateStore, open_store
 from ubert_model.states.keys import RedisKeys
-from ubert_service.scoring.histories import Pair
+from ubert_service.reading.histories import Pair
 from ubert_service.serving.served import ServedBundle
 
 FEED = RedisKeys(VERSION).changes

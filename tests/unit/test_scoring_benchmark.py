@@ -7,7 +7,7 @@ from benchmarks.scoring import Bench, Kept, Recorder, eager, needed, synthetic
 from support.random_models import randomized
 from ubert_model.config import preset
 from ubert_model.nn.pair_scorer import PairScorer
-from ubert_service.scoring.histories import Pair
+from ubert_service.reading.histories import Pair
 
 
 def tiny_bench() -> Bench:

@@ -21,7 +21,7 @@ from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 
 if TYPE_CHECKING:  # a wrong path or flag is said before torch is there
-    from ubert_training.states.stored_ratings import ReadPairs
+    from ubert_training.evaluation.stored_ratings import ReadPairs
 
 LISTENING = re.compile(r"listening on (http://\S+)")
 PAIRS_CHECKED = 500

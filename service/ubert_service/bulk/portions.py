@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ubert_model.atomic import replacing, write_text
+from ubert_service.reading.histories import Pair
 from ubert_service.scoring.engine import Prediction
-from ubert_service.scoring.histories import Pair
 
 RATED = pa.schema(
     [

@@ -10,10 +10,10 @@ from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.explaining.explainer_graph import OutputParting, PairParts
 from ubert_service.explaining.listed import listed_reviews
 from ubert_service.explaining.review_texts import ReadText, ReviewTexts
+from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.evidence import Evidence
-from ubert_service.scoring.histories import EVERY_REVIEW, Pair, PairHistories, Reading
 from ubert_service.scoring.wanted import Wanted, always, go_on_if
 
 

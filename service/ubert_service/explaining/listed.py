@@ -6,7 +6,7 @@ The schemas read it too, so it imports nothing that only a service has installed
 from collections.abc import Iterator
 
 from ubert_model.states import ReviewEntry
-from ubert_service.scoring.histories import ReviewList
+from ubert_service.reading.histories import ReviewList
 
 LISTED_UNREAD = 10
 """Reviews a side that count and are not read, of which an explanation tells the effect."""

@@ -2,8 +2,7 @@
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ubert_service.observability.telemetry import Graph, Refusal, Residence, ShadowFate
-from ubert_service.scoring.evidence import Basis
+from ubert_service.telemetry import Graph, Refusal, Residence, ShadowFate
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -159,7 +158,7 @@ class PrometheusMetrics:
     def work_cancelled(self) -> None:
         self._cancelled.inc()
 
-    def predicted(self, *, basis: Basis, missing_states: int) -> None:
+    def predicted(self, *, basis: str, missing_states: int) -> None:
         self._predictions.labels(basis=basis).inc()
         if missing_states:
             self._missing_states.inc(missing_states)

@@ -18,10 +18,10 @@ from ubert_model.states import (
     StateStore,
 )
 from ubert_service.explaining.explainer_graph import OutputParting, PairParts
-from ubert_service.observability.telemetry import Telemetry
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.encoding import ReviewEncoding
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.telemetry import Telemetry
 
 
 class ObservedStore:

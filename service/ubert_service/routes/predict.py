@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, documented
+from ubert_service.reading.histories import Pair
 from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest
-from ubert_service.scoring.histories import Pair
 
 router = APIRouter(tags=["ratings"])
 

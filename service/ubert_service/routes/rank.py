@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
+from ubert_service.reading.histories import Pair, Reading
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
-from ubert_service.scoring.histories import Pair, Reading
 
 router = APIRouter(tags=["ratings"])
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from ubert_service.reading.histories import Reading
 from ubert_service.schemas.common import (
     LEAST_SCORED,
     MAX_BUDGET_MS,
@@ -26,7 +27,6 @@ from ubert_service.schemas.common import (
 from ubert_service.schemas.explanations import RatingEvidence, evidence_fields
 from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.evidence import Basis, Reason
-from ubert_service.scoring.histories import Reading
 
 if TYPE_CHECKING:
     from ubert_service.explaining.explain import Explanation

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ubert_service.errors import OverloadedError
-from ubert_service.observability.telemetry import QueueTelemetry, Refusal
+from ubert_service.telemetry import QueueTelemetry, Refusal
 
 _REQUEST_TOKENS = 512
 """What a request costs beside its tokens (HTTP, threads), in tokens of the default model: as much as one pair."""

@@ -1,6 +1,6 @@
-"""From stored bytes to the arrays that the scorer graph reads."""
+"""The arrays that the scorer graph reads."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -9,34 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.deviations import Residuals
-from ubert_model.errors import StateError
-from ubert_model.states import REPAIR, FloatMatrix, ReviewEntry, StateCodec, StateStore
-
-
-def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
-    """The states, (rows, D) each, of those reviews that the store has, in one round trip.
-
-    Raises ``CorruptStateError``, ``ForeignStateError`` or ``StateError`` naming the review whose state cannot be
-    used.
-    """
-    distinct = list(dict.fromkeys(review_ids))
-    payloads = store.states(codec.namespace.version, distinct) if distinct else []
-    found = {name: payload for name, payload in zip(distinct, payloads, strict=True) if payload is not None}
-    try:
-        states, offsets = codec.decode_many(list(found.values()))
-    except StateError as error:
-        raise _named(error, found, codec) from error
-    return dict(zip(found, np.split(states, offsets[1:-1]), strict=True)) if found else {}
-
-
-def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) -> StateError:
-    """The error of the first review whose state cannot be used, with its name."""
-    for review_id, payload in payloads.items():
-        try:
-            codec.decode(payload)
-        except StateError as cause:
-            return type(cause)(f"state of review {review_id!r}: {cause}; {REPAIR}")
-    return error
+from ubert_model.states import FloatMatrix, ReviewEntry
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from ubert_model.config import RatingScale
 from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry
-from ubert_service.scoring.histories import BroughtReviews
+from ubert_service.reading.histories import BroughtReviews
 
 if TYPE_CHECKING:  # the client reads what is above it where no ONNX Runtime is installed
     from ubert_service.scoring.encoding import ReviewEncoding

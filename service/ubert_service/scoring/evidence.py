@@ -7,7 +7,7 @@ from typing import Literal
 
 from ubert_model.deviations import Residuals
 from ubert_model.states import FloatMatrix, ReviewEntry
-from ubert_service.scoring.histories import History, PairHistories
+from ubert_service.reading.histories import History, PairHistories
 
 Basis = Literal["full", "bias", "one_side", "mean"]
 Reason = Literal["user_without_reviews", "item_without_reviews", "user_states_missing", "item_states_missing"]

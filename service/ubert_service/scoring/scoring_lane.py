@@ -6,8 +6,8 @@ from itertools import chain
 
 from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_service.errors import NotResidentError
+from ubert_service.reading.histories import Pair, Reading
 from ubert_service.scoring.engine import Prediction, ScoringEngine
-from ubert_service.scoring.histories import Pair, Reading
 from ubert_service.scoring.wanted import Wanted
 
 

@@ -14,7 +14,7 @@ from ubert_service.explaining.explain import Explainer
 from ubert_service.explaining.explainer_graph import OnnxExplainer, OutputParting
 from ubert_service.explaining.review_texts import ReviewTexts
 from ubert_service.observability.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
-from ubert_service.observability.telemetry import SILENT, ResidentsTelemetry, Telemetry
+from ubert_service.reading.histories import BroughtReviews
 from ubert_service.resident.keeping import ResidentsKeeper
 from ubert_service.resident.namespaces import absence_of
 from ubert_service.resident.residents import Residents
@@ -25,10 +25,10 @@ from ubert_service.reviews.review_book import ReviewBook
 from ubert_service.scoring.bringing import BroughtText, bring
 from ubert_service.scoring.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.histories import BroughtReviews
 from ubert_service.scoring.runtime import ScoringRuntime
 from ubert_service.scoring.runtime_choice import open_runtime
 from ubert_service.settings import Settings
+from ubert_service.telemetry import SILENT, ResidentsTelemetry, Telemetry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

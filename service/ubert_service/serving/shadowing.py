@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 
-from ubert_service.observability.telemetry import ShadowTelemetry
+from ubert_service.reading.histories import Reading
 from ubert_service.scoring.engine import Prediction
-from ubert_service.scoring.histories import Reading
 from ubert_service.serving.served import ServedBundle
+from ubert_service.telemetry import ShadowTelemetry
 
 PAIRS_A_SAMPLE = 32
 _WAITING = 8

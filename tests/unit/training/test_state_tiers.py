@@ -15,13 +15,13 @@ from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_training.cli import make_app
 from ubert_training.evaluation.evaluate import rate_part
 from ubert_training.evaluation.metrics import Estimate, relative_change
+from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
+from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.loop import LoopOptions
 from ubert_training.splits import random_split
-from ubert_training.states.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
-from ubert_training.states.stored_ratings import ReadPairs
 
 TABLE = small_table(users=30)
 

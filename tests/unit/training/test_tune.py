@@ -12,8 +12,8 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.cli import make_app
 from ubert_training.finetuning.recipe import Recipe
-from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, Trial, Tried, choose, publish_best, search, tune
 from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.recipe_search import RECIPE, TRIALS, Trial, Tried, choose, publish_best, search, tune
 from ubert_training.splits import random_split
 from ubert_training.stage import read_stage
 from ubert_training.workplace import Workplace

@@ -139,7 +139,7 @@ def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
     Raises ``InputError`` or ``ConfigError``.
     """
     from ubert_training.finetuning.recipe import Recipe
-    from ubert_training.finetuning.recipe_search import TRIAL
+    from ubert_training.recipe_search import TRIAL
 
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

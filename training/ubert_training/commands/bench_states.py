@@ -29,9 +29,9 @@ def bench_states_command(
     for directory in run:
         read_stage(directory)
     from ubert_training.devices import DeviceChoice
+    from ubert_training.evaluation.state_tiers import measure_tiers
+    from ubert_training.evaluation.tier_report import tier_table, verdict, write_report
     from ubert_training.finetuning.finished_run import FinishedRun
-    from ubert_training.states.state_tiers import measure_tiers
-    from ubert_training.states.tier_report import tier_table, verdict, write_report
 
     places = states or [directory.with_name("states") for directory in run]
     opened = [

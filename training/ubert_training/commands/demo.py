@@ -157,8 +157,8 @@ class _Demo:
         return bundle
 
     def ask(self, url: str, table: ReviewTable, bundle: Bundle, user: str, items: Sequence[str]) -> None:
+        from ubert_training.evaluation.stored_ratings import ReadPairs
         from ubert_training.finetuning.finished_run import FinishedRun
-        from ubert_training.states.stored_ratings import ReadPairs
 
         read = ReadPairs.of(FinishedRun.open(table, self._run, states=self._states), "test")
         checked = check_served_ratings(url, read, bundle.codec(DEFAULT_CODEC))

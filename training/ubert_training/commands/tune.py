@@ -22,7 +22,7 @@ from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.splits import Split
 
 if TYPE_CHECKING:
-    from ubert_training.finetuning.recipe_search import Choice
+    from ubert_training.recipe_search import Choice
 
 
 def tune_command(
@@ -45,7 +45,7 @@ def tune_command(
     loaded, words = Split.load(split, table), load_lexicon(lexicon)
     from ubert_training.devices import DeviceChoice
     from ubert_training.finetuning.recipe import Recipe
-    from ubert_training.finetuning.recipe_search import RECIPE, TRIALS, tune
+    from ubert_training.recipe_search import RECIPE, TRIALS, tune
 
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)

@@ -72,18 +72,6 @@ class Histories:
         return np.array([len(u) > 0 and len(i) > 0 for u, i in zip(self.user_rows, self.item_rows, strict=True)])
 
 
-def review_entry(table: ReviewTable, row: int, tokens: int) -> ReviewEntry:
-    """The line of a review list that stands for a row of the table."""
-    return ReviewEntry(
-        review_id=table.review_id[row],
-        user=table.user[row],
-        item=table.item[row],
-        rating=float(table.rating[row]),
-        timestamp=int(table.timestamp[row]),
-        tokens=tokens,
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
     """Both sides of one pair and the means over all known reviews, the pair's own left out of everything."""
@@ -114,13 +102,13 @@ class KnownReviews:
     ) -> None:
         """``elsewhere``: rows of other domains, whose ratings tell of their users."""
         self._table = table
-        self._elsewhere = [review_entry(table, row, 0) for row in (() if elsewhere is None else elsewhere.tolist())]
+        self._elsewhere = [table.entry(row, 0) for row in (() if elsewhere is None else elsewhere.tolist())]
         self._config = config
         self._row_of: dict[str, int] = {}
         self._by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
         self._by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
         for row in known.tolist()[::-1]:  # the table is ordered by recency; lists are newest first
-            entry = review_entry(table, row, int(lengths[row]))
+            entry = table.entry(row, int(lengths[row]))
             self._row_of[entry.review_id] = row
             self._by_user[entry.user].append(entry)
             self._by_item[entry.item].append(entry)

@@ -22,6 +22,7 @@ from ubert_model.atomic import replacing
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError, ReviewFileError
 from ubert_model.review_id import review_id
+from ubert_model.states import ReviewEntry
 from ubert_training.stage import digest_of
 
 FORMAT_VERSION = 1
@@ -159,6 +160,17 @@ class ReviewTable:
         wanted = np.zeros(len(self), dtype=bool)
         wanted[rows] = True
         return [text if kept else "" for text, kept in zip(self.text, wanted.tolist(), strict=True)]
+
+    def entry(self, row: int, tokens: int) -> ReviewEntry:
+        """The line of a review list that stands for a row, whose states have so many rows."""
+        return ReviewEntry(
+            review_id=self.review_id[row],
+            user=self.user[row],
+            item=self.item[row],
+            rating=float(self.rating[row]),
+            timestamp=int(self.timestamp[row]),
+            tokens=tokens,
+        )
 
     def subset(self, index: Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "ReviewTable":
         """The table of the rows in ``index`` (row numbers, or a bool mask of shape (N,)), in table order.

@@ -20,7 +20,6 @@ from ubert_model.sharding import Shard
 from ubert_model.states import FinishedShard, FloatMatrix, Namespace, Side, StateCodec, StateStore, numpy_in_one_thread
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.devices import DeviceChoice
-from ubert_training.finetuning.histories import review_entry
 from ubert_training.progress import throughput_bar
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.review_encoders import BankedStates, BatchEncoder, choose_encoder
@@ -236,7 +235,7 @@ def _write(
     table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: StateStore, codec: StateCodec
 ) -> Written:
     """Store one batch."""
-    entries = [review_entry(table, row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
+    entries = [table.entry(row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
     payloads = [codec.encode(matrix) for matrix in states]
     store.put(codec.namespace.version, list(zip(entries, payloads, strict=True)))
     return Written(reviews=len(entries), tokens=batch.tokens, bytes=sum(map(len, payloads)))
@@ -246,7 +245,7 @@ def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, ver
     found: list[bool] = []
     for start in range(0, len(rows), LOOKUP):
         # How many tokens a review has is not part of where it lies.
-        entries = [review_entry(table, row, 0) for row in rows[start : start + LOOKUP].tolist()]
+        entries = [table.entry(row, 0) for row in rows[start : start + LOOKUP].tolist()]
         found += store.missing(version, entries)
     missing: NDArray[np.int64] = rows[np.array(found, dtype=bool)]
     return missing
@@ -265,7 +264,7 @@ def _without_trace(table: ReviewTable, rows: NDArray[np.int64], store: StateStor
     """Rows of the reviews that have neither a state nor a line in a list: what is lost leaves one of them behind."""
     gone: list[bool] = []
     for start in range(0, len(rows), LOOKUP):
-        entries = [review_entry(table, row, 0) for row in rows[start : start + LOOKUP].tolist()]
+        entries = [table.entry(row, 0) for row in rows[start : start + LOOKUP].tolist()]
         users, items = ({side.entity(entry) for entry in entries} for side in Side)
         lists = chain(*store.review_lists(version, users=sorted(users), items=sorted(items)))
         listed = {line.review_id for reviews in lists for line in reviews}

@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from ubert_model.states import StateStore
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.finetuning.histories import review_entry
 from ubert_training.reviews.table import ReviewTable
 
 TEXTS_A_BATCH = 1_000
@@ -20,7 +19,7 @@ def write_texts(
     written = 0
     for start in range(0, len(rows), TEXTS_A_BATCH):
         batch = rows[start : start + TEXTS_A_BATCH].tolist()
-        absences = store.missing(version, [review_entry(table, row, 0) for row in batch])
+        absences = store.missing(version, [table.entry(row, 0) for row in batch])
         there = [row for row, absent in zip(batch, absences, strict=True) if not absent]
         parts = [(table.review_id[row], tokenizer.read_part(table.text[row])) for row in there]
         worded = [(name, part) for name, part in parts if part]

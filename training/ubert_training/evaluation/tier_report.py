@@ -8,8 +8,8 @@ from rich import box
 from rich.table import Table
 
 from ubert_model.atomic import replacing, write_text
+from ubert_training.evaluation.state_tiers import LARGEST_CHANGE, Tier, TierReport
 from ubert_training.stage import plain
-from ubert_training.states.state_tiers import LARGEST_CHANGE, Tier, TierReport
 
 REPORT = "states"
 COLUMNS = (

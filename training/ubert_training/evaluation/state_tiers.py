@@ -15,9 +15,9 @@ from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_model.states.product_code import Codebooks
 from ubert_training.evaluation.metrics import Errors, Estimate, relative_change
+from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
-from ubert_training.states.stored_ratings import ReadPairs
 
 EXACT = "fp32"
 LARGEST_CHANGE = 0.001

@@ -2,8 +2,6 @@
 
 from typing import Literal, Protocol
 
-from ubert_service.scoring.evidence import Basis
-
 Graph = Literal["scorer", "encoder", "explainer"]
 Refusal = Literal["requests", "tokens", "wait", "closing"]
 Residence = Literal["lists", "states"]
@@ -67,8 +65,8 @@ class Telemetry(QueueTelemetry, ResidentsTelemetry, Protocol):
     def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
         """A graph has run once. ``tokens``: rows of states or token ids that it was given, padding included."""
 
-    def predicted(self, *, basis: Basis, missing_states: int) -> None:
-        """A pair was rated."""
+    def predicted(self, *, basis: str, missing_states: int) -> None:
+        """A pair was rated. ``basis``: the step of the ladder that it stands on."""
 
     def readiness_checked(self, *, ready: bool) -> None:
         """Someone has asked whether the service can serve."""
