@@ -10,7 +10,6 @@ from typer.testing import CliRunner, Result
 from support.small_corpus import small_table
 from ubert_model.errors import InputError
 from ubert_training.cli import make_app
-from ubert_training.commands import demo as demo_commands
 from ubert_training.pretraining import pretrain as pretraining
 
 
@@ -27,8 +26,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         heard.append((config, options))
         raise ReachedError
 
-    for module in (demo_commands, pretraining):
-        monkeypatch.setattr(module, "pretrain", stand_in)
+    monkeypatch.setattr(pretraining, "pretrain", stand_in)
     return heard
 
 
