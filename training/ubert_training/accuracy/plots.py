@@ -13,6 +13,9 @@ _LINEAR = 0.01
 """Stars² up to which differences are drawn to scale: most matter there, and the worst baselines lie far beyond."""
 
 
+_TICKS = [sign * size for sign in (-1, 1) for size in (1.0, 0.3, 0.1, 0.03, 0.01, 0.005)] + [0.0]
+
+
 def plot_models(report: AccuracyReport, path: Path) -> None:
     """What U-BERT's MSE is above every other model's on the same pairs, with its interval, from the best model down.
 
@@ -26,9 +29,14 @@ def plot_models(report: AccuracyReport, path: Path) -> None:
         axes.errorbar(difference.value, position, xerr=_arms(difference), fmt="o", color=color, capsize=3)
     axes.axvline(0, color="0.5", linestyle="--")
     axes.set_yticks(range(len(compared)), [f"{model.name} ({model.mse:.4f})" for model, _ in compared])
-    axes.set_xscale("symlog", linthresh=_LINEAR)
+    label = "MSE of U-BERT − this in stars², 95% interval; baselines grey"
+    if max(abs(end) for _, difference in compared for end in (difference.low, difference.high)) > 2 * _LINEAR:
+        axes.set_xscale("symlog", linthresh=_LINEAR)
+        low, high = axes.get_xlim()
+        axes.set_xticks([tick for tick in _TICKS if low <= tick <= high])
+        label += f"\nlogarithmic beyond ±{_LINEAR:g}"
     axes.xaxis.set_major_formatter("{x:+g}")
-    axes.set_xlabel(f"MSE of U-BERT − this in stars², 95% interval; logarithmic beyond ±{_LINEAR:g}; baselines grey")
+    axes.set_xlabel(label)
     _save(figure, path)
 
 
