@@ -82,16 +82,8 @@ class Follower:
             asked_at = self._clock()
             try:
                 self._take(self._store.changes(self._version, self._revision))
-            except (StoreError, StateError) as error:
-                if self._away is None:
-                    _log.warning("the state store does not tell of changes: %s", error)
-                self._failures, self._away = self._failures + 1, str(error)
-                return
             except Exception as error:  # whatever it was: who asks again and again has to go on, or nobody would
-                away = f"the state store could not be asked: {type(error).__name__}, as the log tells"
-                if self._away != away:
-                    _log.exception("the state store does not tell of changes")
-                self._failures, self._away = self._failures + 1, away
+                self._failures, self._away = self._failures + 1, self._reason(error)
                 return
             if self._away is not None:
                 _log.info("the state store tells of changes again")
@@ -119,6 +111,17 @@ class Follower:
                 f"the store is at revision {self._revision} and has not seen {revision}: it has lost that write, or "
                 "another store was answered with it; ask again without it"
             )
+
+    def _reason(self, error: Exception) -> str:
+        """Why the store is taken for away, which the log has once."""
+        if isinstance(error, StoreError | StateError):
+            if self._away is None:
+                _log.warning("the state store does not tell of changes: %s", error)
+            return str(error)
+        reason = f"the state store could not be asked: {type(error).__name__}, as the log tells"
+        if self._away != reason:
+            _log.error("the state store does not tell of changes", exc_info=error)
+        return reason
 
     def _take(self, changes: Changes) -> None:
         another = self._history not in {None, changes.history}

@@ -215,12 +215,13 @@ class ResidentsKeeper(Background):
         rest = deque(sizes)
         while rest:
             room = self._max_bytes - self._residents.held_bytes
-            together: list[str] = []
-            size = 0
-            while rest and (size := size + sizes[rest[0]]) <= (min(room, self._step_bytes) if together else room):
-                together.append(rest.popleft())
-            if not together:
+            together = [rest.popleft()]
+            size = sizes[together[0]]
+            if size > room:
                 return False
+            while rest and size + sizes[rest[0]] <= min(room, self._step_bytes):
+                size += sizes[rest[0]]
+                together.append(rest.popleft())
             self._residents.states(together, coldest=True)
         return self._residents.held_bytes < 0.98 * self._max_bytes
 

@@ -1,6 +1,8 @@
 """What holds in every view: keys, the tab key, accessibility, print, markup, and the content policy."""
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -46,16 +48,25 @@ def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrie
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
 
 
+@contextmanager
+def service_with_keys(
+    tiny: TinyBundle, corpus: Corpus, folder: Path, scopes: Mapping[str, Iterable[str]]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Where it answers, and a key of each name with the scopes that stand there."""
+    made = {name: new_key(name, allowed) for name, allowed in scopes.items()}
+    (folder / "keys.toml").write_text("".join(table for _, table in made.values()), encoding="utf-8")
+    with service(tiny, corpus, folder / "states", api_keys=folder / "keys.toml") as address:
+        yield address, {name: key for name, (key, _) in made.items()}
+
+
 def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
-    reading, reading_table = new_key("looker", ["read"])
-    writing, writing_table = new_key("writer", ["read", "write"])
-    (tmp_path / "keys.toml").write_text(reading_table + writing_table, encoding="utf-8")
-    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+    scopes = {"looker": ["read"], "writer": ["read", "write"]}
+    with service_with_keys(tiny, corpus, tmp_path, scopes) as (address, keys):
         page = open_page(PAIR, at=address)
         field = page.get_by_label("This service asks for an API key")
-        field.fill(reading)
+        field.fill(keys["looker"])
         press(page, "Enter")
         wait_for_evidence(page)
         expect(field).to_be_hidden()
@@ -67,7 +78,7 @@ def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
         expect(field).to_be_hidden()
 
         store_review(page)
-        field.fill(writing)
+        field.fill(keys["writer"])
         with page.expect_response("**/explain"):  # the pair is asked for anew, and takes the place of what stands there
             press(page, "Enter")
         expect(field).to_be_hidden()
@@ -82,15 +93,13 @@ def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
 def test_a_key_is_asked_for_used_and_kept_nowhere(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
-    key, table = new_key("console", ["read"])
-    (tmp_path / "keys.toml").write_text(table, encoding="utf-8")
-    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+    with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
         page = open_page(PAIR, at=address)
         field = page.get_by_label("This service asks for an API key")
         expect(field).to_be_visible()
         expect(page.get_by_role("alert")).to_contain_text("API key")
         field.focus()
-        page.keyboard.type(key)
+        page.keyboard.type(keys["console"])
         press(page, "Enter")
         wait_for_evidence(page)
         expect(field).to_be_hidden()
@@ -98,7 +107,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         kept = page.evaluate(
             "() => JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
         )
-        assert key not in kept
+        assert keys["console"] not in kept
         page.reload()
         expect(field).to_be_visible()
         page.close()  # before the service: the page asks it every few seconds how it is
@@ -107,9 +116,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
 def test_a_refusal_of_what_was_asked_before_the_key_was_given_asks_for_none(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
-    key, table = new_key("console", ["read"])
-    (tmp_path / "keys.toml").write_text(table, encoding="utf-8")
-    with service(tiny, corpus, tmp_path / "states", api_keys=tmp_path / "keys.toml") as address:
+    with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
         without_key: list[Route] = []
         with_key: list[Route] = []
 
@@ -123,7 +130,7 @@ def test_a_refusal_of_what_was_asked_before_the_key_was_given_asks_for_none(
         field = page.get_by_label("This service asks for an API key")
         expect(page.locator("#pair > .waiting")).to_be_visible()
         page.route("**/about", hold(with_key))
-        field.fill(key)
+        field.fill(keys["console"])
         with page.expect_request("**/about"):
             press(page, "Enter")
         with page.expect_response("**/predict"):

@@ -7,26 +7,25 @@ from matplotlib.figure import Figure
 
 from ubert_model.atomic import replacing
 from ubert_training.accuracy.summary import AccuracyReport, Slice
-from ubert_training.evaluation.metrics import Estimate
 
 _LINEAR = 0.01
 """Stars² up to which differences are drawn to scale: most matter there, and the worst baselines lie far beyond."""
-
-
 _TICKS = [sign * size for sign in (-1, 1) for size in (1.0, 0.3, 0.1, 0.03, 0.01, 0.005)] + [0.0]
 
 
 def plot_models(report: AccuracyReport, path: Path) -> None:
-    """What U-BERT's MSE is above every other model's on the same pairs, with its interval, from the best model down.
+    """U-BERT's MSE less every other model's on the same pairs, with its interval, from the best model down.
 
-    Not the MSE themselves: folds differ in theirs by many times what models differ on the same fold.
+    Not the MSE themselves: one fold's differs from another's by many times what models differ by on the same fold.
     """
     compared = [(model, model.difference) for model in reversed(report.models) if model.difference is not None]
     figure = Figure(figsize=(9, 1.5 + 0.3 * len(compared)), layout="constrained")
     axes = figure.subplots()
     for position, (model, difference) in enumerate(compared):
         color = "0.4" if model.baseline else "C0"
-        axes.errorbar(difference.value, position, xerr=_arms(difference), fmt="o", color=color, capsize=3)
+        axes.errorbar(
+            difference.value, position, xerr=[[arm] for arm in difference.arms], fmt="o", color=color, capsize=3
+        )
     axes.axvline(0, color="0.5", linestyle="--")
     axes.set_yticks(range(len(compared)), [f"{model.name} ({model.mse:.4f})" for model, _ in compared])
     label = "MSE of U-BERT − this in stars², 95% interval; baselines grey"
@@ -51,15 +50,17 @@ def plot_slices(report: AccuracyReport, path: Path) -> None:
 
 def _by_history(axes: Axes, slices: list[Slice], side: str) -> None:
     for position, entry in enumerate(slices):
-        axes.errorbar(position, entry.difference.value, yerr=_arms(entry.difference), fmt="o", color="C0", capsize=3)
+        axes.errorbar(
+            position,
+            entry.difference.value,
+            yerr=[[arm] for arm in entry.difference.arms],
+            fmt="o",
+            color="C0",
+            capsize=3,
+        )
     axes.axhline(0, color="0.5", linestyle="--")
     axes.set_xticks(range(len(slices)), [f"{entry.reviews}\n({entry.pairs} pairs)" for entry in slices])
     axes.set_xlabel(f"reviews in the {side}'s history")
-
-
-def _arms(estimate: Estimate) -> list[list[float]]:
-    """Of its interval, below and above."""
-    return [[estimate.value - estimate.low], [estimate.high - estimate.value]]
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -24,6 +24,11 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
+    @property
+    def arms(self) -> tuple[float, float]:
+        """How far the interval reaches below the figure and above it."""
+        return self.value - self.low, self.high - self.value
+
     def signed(self) -> str:
         """A difference for people, its sign always shown."""
         return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"

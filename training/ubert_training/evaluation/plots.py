@@ -48,7 +48,7 @@ def _by_history(axes: Axes, slices: Mapping[str, Mapping[str, Scores]], compared
 
 def _interval(axes: Axes, scored: Scores, position: float, *, color: str, horizontal: bool) -> None:
     mse = scored.mse
-    spread = [[mse.value - mse.low], [mse.high - mse.value]]
+    spread = [[arm] for arm in mse.arms]
     if horizontal:
         axes.errorbar(mse.value, position, xerr=spread, fmt="o", color=color, capsize=3)
     else:

@@ -110,10 +110,9 @@ def _plot(report: TierReport, path: Path) -> None:
     for number, dim in enumerate(dict.fromkeys(tier.state_dim for tier in report.tiers)):
         tiers = [tier for tier in report.tiers if tier.state_dim == dim]
         change = [100 * tier.change.value for tier in tiers]
-        below = [100 * (tier.change.value - tier.change.low) for tier in tiers]
-        above = [100 * (tier.change.high - tier.change.value) for tier in tiers]
+        arms = [[100 * arm for arm in side] for side in zip(*(tier.change.arms for tier in tiers), strict=True)]
         sizes = [tier.bytes_a_token for tier in tiers]
-        axes.errorbar(sizes, change, yerr=[below, above], fmt="o", capsize=3, color=f"C{number}", label=f"D = {dim}")
+        axes.errorbar(sizes, change, yerr=arms, fmt="o", capsize=3, color=f"C{number}", label=f"D = {dim}")
         for tier in tiers:
             place = (tier.bytes_a_token, 100 * tier.change.high)
             axes.annotate(tier.codec, place, rotation=60, fontsize=7, textcoords="offset points", xytext=(0, 4))
