@@ -114,12 +114,9 @@ class SideDeviations:
         usual[0] = 0.0  # strangers
         return cls(curve, total / max(1.0, count), counterparts, usual)
 
-    def sum_up(self, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> RatingSums:
-        """Of one history, each rating with its counterpart.
-
-        ``mean`` replaces the one over all known ratings where the target review has to leave it, too.
-        """
-        above_usual = self.above_usual(ratings, mean)
+    def sum_up(self, ratings: Iterable[tuple[str, float]]) -> RatingSums:
+        """Of one history, each rating with its counterpart."""
+        above_usual = self.above_usual(ratings)
         return RatingSums(count=len(above_usual), above_usual=sum(above_usual))
 
     def less(self, sums: RatingSums, counterpart: str, rating: float) -> RatingSums:
@@ -128,13 +125,18 @@ class SideDeviations:
         return replace(sums, count=np.asarray(sums.count) - 1, above_usual=np.asarray(sums.above_usual) - above_usual)
 
     def above_usual(self, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> list[float]:
-        """How far each rating lies above what is usual for its counterpart; ``mean`` as for :meth:`sum_up`."""
+        """How far each rating lies above what is usual for its counterpart.
+
+        ``mean`` replaces the one over all known ratings where the target review has to leave it, too.
+        """
         centre = self.mean if mean is None else mean
-        above: list[float] = []
-        for counterpart, rating in ratings:
-            total_share, count_share = self.usual[self._counterparts.row(counterpart)]
-            above.append(self.curve(rating) - float(total_share) - (1.0 - float(count_share)) * centre)
-        return above
+        terms = (self.terms(counterpart, rating) for counterpart, rating in ratings)
+        return [level - share * centre for level, share in terms]
+
+    def terms(self, counterpart: str, rating: float) -> tuple[float, float]:
+        """Level and share of a rating, which lies ``level − share · mean`` above what is usual for its counterpart."""
+        total_share, count_share = self.usual[self._counterparts.row(counterpart)]
+        return self.curve(rating) - float(total_share), 1.0 - float(count_share)
 
 
 class ElsewhereRatings:
@@ -202,13 +204,13 @@ class UsualDeviations:
             elsewhere or ElsewhereRatings.none(user_ids),
         )
 
-    def of_user(self, user: str, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:
-        """Sums over a user's reviews; ``mean`` as for :meth:`SideDeviations.sum_up`."""
-        return self.elsewhere.added(user, self.user.sum_up(((one.item, one.rating) for one in reviews), mean))
+    def of_user(self, user: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
+        """Sums over a user's reviews."""
+        return self.elsewhere.added(user, self.user.sum_up((one.item, one.rating) for one in reviews))
 
-    def of_item(self, item: str, reviews: Iterable[ReviewEntry], mean: float | None = None) -> RatingSums:  # noqa: ARG002
-        """Sums over an item's reviews; ``mean`` likewise."""
-        return self.item.sum_up(((one.user, one.rating) for one in reviews), mean)
+    def of_item(self, item: str, reviews: Iterable[ReviewEntry]) -> RatingSums:  # noqa: ARG002
+        """Sums over an item's reviews."""
+        return self.item.sum_up((one.user, one.rating) for one in reviews)
 
     def residuals_of_user(
         self, reviews: Iterable[ReviewEntry], bias: ArrayLike, mean: float | None = None
@@ -216,6 +218,7 @@ class UsualDeviations:
         """How far each of a user's ratings lies above what the bias model expects: (R,), in stars.
 
         ``bias``: the user's, by the history that the reviews are of; what is usual for each item is taken off, too.
+        ``mean`` as for :meth:`SideDeviations.above_usual`.
         """
         return _above(self.user.above_usual(((one.item, one.rating) for one in reviews), mean), bias)
 

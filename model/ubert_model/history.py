@@ -37,12 +37,12 @@ def select_history(reviews: Sequence[ReviewEntry], *, max_reviews: int, max_toke
     longer budget always extends a shorter one. Reviews without tokens carry no states and are passed over.
     """
     selected: list[ReviewEntry] = []
-    tokens = 0
+    rows = 0
     for review in reviews:
         if not review.tokens:
             continue
-        tokens += review.tokens
-        if len(selected) == max_reviews or tokens > max_tokens:
+        rows += review.tokens
+        if len(selected) == max_reviews or rows > max_tokens:
             break
         selected.append(review)
     return selected

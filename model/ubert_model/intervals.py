@@ -17,8 +17,8 @@ from ubert_model.rating import Ratings
 COVERAGE = 0.9
 LEAST_PAIRS = 200
 """A bucket with fewer validation pairs than this shares the margins of all pairs."""
-_LEAST_VARIANCE = 0.05
-"""In stars²: where the fitted line of the variance falls below it, users are not that predictable."""
+_LEAST_VARIANCE = 1 / 15
+"""Of the mean one: where the fitted line of the variance falls below it, users are not that predictable."""
 HISTORY_BUCKETS = (0, 1, 3, 10)
 """Least number of the user's reviews in each bucket."""
 
@@ -124,7 +124,8 @@ class RatingIntervals:
     def _deviation(self, predicted: Ratings) -> Ratings:
         """Expected deviation of each prediction, in stars."""
         variance = self.variance + self.variance_slope * (predicted - self.centre)
-        deviation: Ratings = np.sqrt(np.maximum(variance, _LEAST_VARIANCE))
+        least = max(_LEAST_VARIANCE * self.variance, np.finfo(np.float64).tiny)  # all residuals may be 0
+        deviation: Ratings = np.sqrt(np.maximum(variance, least))
         return deviation
 
 

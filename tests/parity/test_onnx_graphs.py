@@ -27,6 +27,7 @@ from ubert_training.export import export_encoder, export_scorer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+    "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
     "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
 }
 SCORER_INPUTS = (

@@ -1,4 +1,4 @@
-"""Attention over tokens, Eq. 1, and the two masked reductions that the paper takes for granted."""
+"""Attention over rows of states, Eq. 1, and the two masked reductions that the paper takes for granted."""
 
 import math
 

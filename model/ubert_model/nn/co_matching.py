@@ -10,7 +10,7 @@ from ubert_model.config import MatchPooling
 from ubert_model.nn.attention import masked_max
 
 _HIDDEN = -1e30
-"""Added to the score of a padded token. exp(−1e30 − max) is exactly 0, and twice it is still a float32 or bfloat16."""
+"""Added to the score of a padded row. exp(−1e30 − max) is exactly 0, and twice it is still a float32 or bfloat16."""
 
 
 PLAIN_START = 0.3
@@ -29,7 +29,7 @@ class Matches(NamedTuple):
 
 
 class CoMatching(nn.Module):
-    """The user's and the item's review tokens, aligned to each other, compared and pooled: Eq. 12–14.
+    """The rows of the user's and of the item's reviews, aligned to each other, compared and pooled: Eq. 12–14.
 
     Beyond the paper: ``pooling`` may be the ``mean`` over a side's rows, where Eq. 14 takes the maximum. And ratings
     are aligned as the texts are: where a user's row is aligned to what an item's reviews say of the same subject, it
@@ -51,7 +51,7 @@ class CoMatching(nn.Module):
     Shape:
         user_states: (B, Nu, D), user_residuals and user_mask: (B, Nu); of the item: (B, Ni, D) and (B, Ni).
         Either side may have B = 1 and is then shared. Output: in the type of the states; zeros for a side without
-        tokens.
+        rows.
     """
 
     def __init__(self, dim: int, pooling: MatchPooling = "max") -> None:
@@ -121,9 +121,9 @@ class CoMatching(nn.Module):
 
 
 def masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:
-    """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either token is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni).
+    """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either row is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni).
 
-    It is [S_u / √D, m_u, 1] [S_i, 1, m_i]ᵀ with m = 0 for a real token: the product adds the masks, exactly.
+    It is [S_u / √D, m_u, 1] [S_i, 1, m_i]ᵀ with m = 0 for a real row: the product adds the masks, exactly.
     """
     user_hidden, item_hidden = (
         torch.zeros_like(states[..., :1]).masked_fill(~mask.unsqueeze(-1), _HIDDEN)  # (B, N, 1)
@@ -144,7 +144,7 @@ def _aligned(
     scores: Tensor, other_states: Tensor, other_residuals: Tensor, other_mask: Tensor
 ) -> tuple[Tensor, Tensor]:
     """D = softmax(scores) S′, Eq. 12, and the other side's residuals by the same weights; zeros where that side has no
-    token (law 7): (B, N, N′) → (B, N, D) and (B, N).
+    row (law 7): (B, N, N′) → (B, N, D) and (B, N).
 
     One product: the residuals are a further column of S′.
     """

@@ -1,4 +1,4 @@
-"""Where a network output comes from: the pair scorer taken apart, token by token. Needs torch alone."""
+"""Where a network output comes from: the pair scorer taken apart, row by row. Needs torch alone."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ from ubert_model.nn.pair_scorer import PairScorer
 class PairExplanation(NamedTuple):
     """What a network output is made of.
 
-    ``identity_and_summary`` (B,) and the tokens' contributions (B, Nu) and (B, Ni) are in stars and add up to the
-    output. The attention is Eq. 12's softmax, (B, Nu, Ni) and (B, Ni, Nu): each real token's row adds up to 1.
+    ``identity_and_summary`` (B,) and the rows' contributions (B, Nu) and (B, Ni) are in stars and add up to the
+    output. The attention is Eq. 12's softmax, (B, Nu, Ni) and (B, Ni, Nu): each real row adds up to 1.
     """
 
     identity_and_summary: Tensor
@@ -26,7 +26,7 @@ class PairExplainer(nn.Module):
     """Reads what the scorer reads. The split is exact: the prediction layer is linear, and a match vector is the sum of
     what its rows give to it (``CoMatching.row_shares``).
 
-    Both sides of every pair must have a token.
+    Both sides of every pair must have a row.
     """
 
     def __init__(self, scorer: PairScorer) -> None:
@@ -79,7 +79,7 @@ class PairExplainer(nn.Module):
 
 
 def _contributions(matching: CoMatching, compared: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
-    """Each token's share of W_f t, in stars: (B, N, D), (B, N), (D,) → (B, N)."""
+    """Each row's share of W_f t, in stars: (B, N, D), (B, N), (D,) → (B, N)."""
     return matching.row_shares(compared, mask) @ weights
 
 

@@ -40,7 +40,7 @@ class RatingHead(nn.Module):
             queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); residuals of each row's review, in stars, and masks: (B, N).
             Output: (B,).
             The user side may have B = 1 and is then shared by all B items (``/rank``). N ≥ 1: a side without
-            tokens is one masked row.
+            reviews is one masked row.
         """
         user_representation = self.user_encoder(user_query, user_states, user_mask)  # û (B, D)
         item_representation = self.item_encoder(item_query, item_states, item_mask)  # î (B, D)

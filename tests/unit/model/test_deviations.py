@@ -47,9 +47,9 @@ def test_five_stars_for_what_all_find_excellent_show_little_generosity() -> None
     excellent = [review(f"u{number}", "excellent", 5.0) for number in range(20)]
     poor = [review(f"v{number}", "poor", 2.0) for number in range(20)]
     usual = deviations_of(excellent + poor)
-    of_excellent = usual.of_user("me", [review("me", "excellent", 5.0)], MEAN).shrunk_deviation(1.0)
-    of_unknown = usual.of_user("me", [review("me", "never seen", 5.0)], MEAN).shrunk_deviation(1.0)
-    of_poor = usual.of_user("me", [review("me", "poor", 5.0)], MEAN).shrunk_deviation(1.0)
+    of_excellent = usual.of_user("me", [review("me", "excellent", 5.0)]).shrunk_deviation(1.0)
+    of_unknown = usual.of_user("me", [review("me", "never seen", 5.0)]).shrunk_deviation(1.0)
+    of_poor = usual.of_user("me", [review("me", "poor", 5.0)]).shrunk_deviation(1.0)
     assert 0 < of_excellent < of_unknown < of_poor
 
 
@@ -58,9 +58,11 @@ def test_what_is_left_of_a_rating_is_its_deviation_less_the_usual_one() -> None:
     usual = deviations_of(known)
     usual_of_i = (4.0 + 2.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
     usual_of_j = (1.0 - MEAN) / (1 + DEVIATION_SHRINKAGE)
-    sums = usual.of_user("v", [review("v", "i", 3.0), review("v", "j", 2.0)], MEAN)
-    left = (2.0 - MEAN - usual_of_i) + (1.0 - MEAN - usual_of_j)
-    assert sums.shrunk_deviation(2.0) == pytest.approx(left / (2 + 2.0))
+    above_usual = usual.user.above_usual([("i", 3.0), ("j", 2.0)], MEAN)
+    assert above_usual == pytest.approx([2.0 - MEAN - usual_of_i, 1.0 - MEAN - usual_of_j])
+    sums = usual.of_user("v", [review("v", "i", 3.0), review("v", "j", 2.0)])
+    assert sums.above_usual == pytest.approx(sum(usual.user.above_usual([("i", 3.0), ("j", 2.0)])))
+    assert sums.shrunk_deviation(2.0) == pytest.approx(float(sums.above_usual) / (2 + 2.0))
 
 
 def test_each_side_counts_ratings_by_its_own_curve() -> None:
@@ -84,9 +86,9 @@ def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
 @given(st.floats(1, 5))
 def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(rating: float) -> None:
     mine = [review("u", "i", 5.0), review("v", "i", 4.0)]
-    history = [review("w", "i", 3.0)]
-    alone = deviations_of(mine).of_user("w", history, MEAN)
-    among_others = deviations_of([*mine, review("x", "j", rating)]).of_user("w", history, MEAN)
+    history = [("i", 3.0)]
+    alone = deviations_of(mine).user.above_usual(history, MEAN)
+    among_others = deviations_of([*mine, review("x", "j", rating)]).user.above_usual(history, MEAN)
     assert alone == among_others
 
 
@@ -144,12 +146,11 @@ def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_th
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
     usual = deviations_of(known)
     mine = [review("w", "i", 4.0), review("w", "new", 1.0)]
-    sums = usual.of_user("w", mine, MEAN)
-    bias = SIDE.bias(sums)
-    alone = [usual.of_user("w", [one], MEAN).above_usual for one in mine]
+    bias = SIDE.bias(usual.of_user("w", mine))
+    alone = usual.user.above_usual([(one.item, one.rating) for one in mine], MEAN)
     found = usual.residuals_of_user(mine, bias, MEAN)
     assert found.dtype == np.float32
-    assert found.tolist() == pytest.approx([float(above) - float(bias) for above in alone], abs=1e-6)
+    assert found.tolist() == pytest.approx([above - float(bias) for above in alone], abs=1e-6)
     (of_item,) = usual.residuals_of_item([review("v", "new", 5.0)], 0.25)
     expected = usual.of_item("new", [review("v", "new", 5.0)]).above_usual
     assert of_item == pytest.approx(float(expected) - 0.25, abs=1e-6)
@@ -170,8 +171,8 @@ def test_sums_less_a_rating_are_those_of_the_other_ratings() -> None:
 
 def test_strangers_share_no_deviation() -> None:
     known = [review("u", "i", 5.0)]
-    sums = deviations_of(known).of_item("i", [review("stranger", "i", 5.0)], MEAN)
-    assert sums == RatingSums(count=1, above_usual=4.0 - MEAN)
+    sums = deviations_of(known).of_item("i", [review("stranger", "i", 2.0)])
+    assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, -1.0])

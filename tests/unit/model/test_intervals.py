@@ -45,6 +45,24 @@ def test_a_surer_prediction_has_a_narrower_interval() -> None:
     assert high[1] - low[1] < high[0] - low[0]
 
 
+@pytest.mark.parametrize("factor", [0.01, 0.25, 25.0])
+def test_intervals_grow_with_the_scale_and_do_not_change_their_shape(factor: float) -> None:
+    predicted, truth, counts = _pairs(4000, seed=0)
+    asked = np.linspace(-20, 20, 9)  # at the upper end the line of the variance is below 0
+    bounds = RatingIntervals.fit(predicted, truth, counts).around(asked, 5, WIDE)
+    scaled = RatingIntervals.fit(factor * predicted, factor * truth, counts)
+    scale = RatingScale(lowest=factor * WIDE.lowest, highest=factor * WIDE.highest)
+    for bound, other in zip(bounds, scaled.around(factor * asked, 5, scale), strict=True):
+        np.testing.assert_allclose(other, factor * bound, rtol=1e-9)
+
+
+def test_predictions_that_were_never_off_have_intervals_without_width() -> None:
+    predicted, _, counts = _pairs(500, seed=0)
+    low, high = RatingIntervals.fit(predicted, predicted, counts).around(predicted, counts, WIDE)
+    np.testing.assert_array_equal(low, predicted)
+    np.testing.assert_array_equal(high, predicted)
+
+
 def test_an_interval_holds_its_prediction_and_stays_within_the_scale() -> None:
     predicted, truth, counts = _pairs(500, seed=2)
     intervals = RatingIntervals.fit(predicted, truth + 3, counts)  # every residual is positive

@@ -217,7 +217,19 @@ def test_the_first_paragraph_says_whether_shuffled_reviews_score_the_same(
     tmp_path: Path, folds: list[Fold], above: float, verdict: str
 ) -> None:
     report = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name=SHUFFLED, above=above))
-    assert verdict in markdown(report).split("\n")[0]
+    said = markdown(report).split("\n")[0]
+    assert verdict in said
+    assert report.shuffled is not None
+    assert f"(its own MSE minus that: {report.shuffled.signed()})" in said
+
+
+def test_a_baseline_that_lacks_a_fold_of_u_bert_is_not_said_to_share_none(tmp_path: Path, folds: list[Fold]) -> None:
+    store = CellStore(tmp_path)
+    cells = ordered_cells(folds, [0], [Planted(name=UBERT), MEASURED_MEAN])
+    done = [cell for cell in cells if cell.contender is not MEASURED_MEAN or cell.fold is folds[0]]
+    compute_cells(done, store, until=float("inf"), began=lambda _: None, ended=lambda _: None)
+    said = markdown(summarise(cells, store, "folds", None)).split("\n")[0]
+    assert "U-BERT and a baseline have to be measured on the same folds first" in said
 
 
 def test_cells_of_an_older_program_are_told(tmp_path: Path, folds: list[Fold]) -> None:
@@ -454,6 +466,12 @@ def test_what_is_no_recipe_is_refused_by_what_is_wrong_in_it(recipe: object, mes
     (tmp_path / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(ConfigError, match=message):
         read_recipe(tmp_path / "recipe.json", RatingScale())
+
+
+def test_a_variant_named_twice_is_measured_and_counted_once(tmp_path: Path) -> None:
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    chosen = choose_contenders(f"{UBERT},{MEAN.name}, {UBERT}", Recipe.of_preset("tiny", RatingScale()), workplace)
+    assert [contender.name for contender in chosen] == [UBERT, MEAN.name]
 
 
 def test_an_unknown_variant_is_refused_by_name(tmp_path: Path) -> None:

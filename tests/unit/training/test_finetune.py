@@ -7,6 +7,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from sklearn import linear_model
+from sklearn.linear_model import RidgeCV
 
 from support.small_corpus import small_table
 from ubert_model.config import preset
@@ -16,6 +18,7 @@ from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
 from ubert_training.devices import Precision
+from ubert_training.finetuning import finetuning_task
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.rating_parts import blend_share
@@ -150,6 +153,24 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
     assert (ratings != 0).all()
     kernel = weights["head.co_matching.kernel.weight"]
     torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
+
+
+def test_of_many_pairs_a_sample_starts_the_prediction_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many inputs in memory as there are pairs would be 13 GB of 800,000."""
+    monkeypatch.setattr(finetuning_task, "RIDGE_PAIRS", 30)
+    fitted: list[int] = []
+
+    class Watched(RidgeCV):  # type: ignore[misc]
+        def fit(self, inputs: Any, targets: Any) -> "Watched":
+            fitted.extend((len(inputs), len(targets)))
+            super().fit(inputs, targets)
+            return self
+
+    monkeypatch.setattr(linear_model, "RidgeCV", Watched)
+    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
+    run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
+    assert fitted == [30, 30]
+    assert (load_model(run, "finetune").weights["head.prediction_layer.output.weight"] != 0).any()
 
 
 @pytest.mark.parametrize(

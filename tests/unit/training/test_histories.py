@@ -13,10 +13,12 @@ from ubert_model.config import preset
 from ubert_model.deviations import SideBias
 from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
+from ubert_model.states import ReviewEntry
+from ubert_training.finetuning import histories
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import Review, ReviewTable
 from ubert_training.splits import Split, random_split
 
 TABLE = small_table()
@@ -97,6 +99,82 @@ def test_counts_cover_all_known_reviews_not_only_those_that_fit() -> None:
     user = np.array(TABLE.user)
     for position, pair in enumerate(SPLIT.test.tolist()):
         assert found.user_count[position] == (user[SPLIT.train] == TABLE.user[pair]).sum()
+
+
+def written_again(table: ReviewTable, row: int) -> ReviewTable:
+    """The table with the next review of the same user made one of the same item as the review at ``row``."""
+    other = next(other for other in SPLIT.train.tolist() if other != row and table.user[other] == table.user[row])
+    items = list(table.item)
+    items[other] = table.item[row]
+    return replace(table, item=items)
+
+
+def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is_left() -> None:
+    first = int(SPLIT.train[0])
+    table = written_again(TABLE, first)
+    known = known_of(table)
+    curves = [RatingCurve.of_rises(CONFIG.scale, rises) for rises in ([0.5, 0.2, 1.0, 1.5], [1.0])]
+    usual = known.usual(*curves)
+    pairs = np.concatenate([[first], SPLIT.train[:20], SPLIT.test[:20]])
+    sums = known.sums(pairs, usual)
+    names = ("user", "item")
+    for number, pair in enumerate(pairs.tolist()):
+        left = [r for r in SPLIT.train.tolist() if any(getattr(table, n)[r] != getattr(table, n)[pair] for n in names)]
+        assert sums.mean[number] == pytest.approx(table.rating[left].mean(dtype=np.float64))
+        for name, other, curve in zip(names, names[::-1], curves, strict=True):
+            ratings = [
+                (getattr(table, other)[r], float(table.rating[r]))
+                for r in left
+                if getattr(table, name)[r] == getattr(table, name)[pair]
+            ]
+            mean = float(np.mean([curve(float(table.rating[r])) for r in left]))
+            found = getattr(sums, name)
+            assert found.count[number] == len(ratings)
+            assert found.above_usual[number] == pytest.approx(
+                sum(getattr(usual, name).above_usual(ratings, mean)), abs=1e-9
+            )
+
+
+def test_what_a_pair_costs_does_not_grow_with_the_reviews_of_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a training part with one item of many reviews costs their square."""
+    reckoned: list[float] = []
+    looked_through: list[int] = []
+    curve_of, without_user = RatingCurve.__call__, histories.without_user
+
+    def counted(curve: RatingCurve, rating: float) -> float:
+        reckoned.append(rating)
+        return curve_of(curve, rating)
+
+    def noted(reviews: list[ReviewEntry], user: str) -> list[ReviewEntry]:
+        looked_through.append(len(reviews))
+        return without_user(reviews, user)
+
+    monkeypatch.setattr(RatingCurve, "__call__", counted)
+    monkeypatch.setattr(histories, "without_user", noted)
+    costs: list[int] = []
+    for reviews in (50, 100):
+        reckoned.clear()
+        table = ReviewTable.of(
+            Review(user=f"u{number}", item="i", rating=1.0 + number % 5, text="word", domain="d", timestamp=number)
+            for number in range(reviews)
+        )
+        rows = np.arange(reviews)
+        known = KnownReviews(table, rows, np.ones(reviews, dtype=np.int64), CONFIG)
+        fitted = fit_bias_model(known, rows, table.rating.astype(np.float64), CONFIG.scale)
+        known.histories(rows, fitted.model, fitted.usual)
+        costs.append(len(reckoned))
+    assert costs[1] < 2.2 * costs[0]
+    assert max(looked_through) <= CONFIG.max_reviews + 1
+
+
+def test_a_single_known_pair_is_its_own_mean() -> None:
+    """Nothing is left of the mean without it: taken for 0, the rating itself became what the model adds to the mean."""
+    rating = TABLE.rating[:1].astype(np.float64)
+    known = KnownReviews(TABLE, np.array([0]), LENGTHS, CONFIG)
+    fitted = fit_bias_model(known, np.array([0]), rating, CONFIG.scale)
+    assert bias_ratings(fitted.model, known.sums(np.array([0]), fitted.usual)) == pytest.approx(rating)
+    stranger = known.sums(np.array([len(TABLE) - 1]), fitted.usual)
+    assert fitted.model.rate(stranger.user, stranger.item) == pytest.approx(rating)
 
 
 def test_a_bias_fitted_on_a_pair_is_not_fitted_to_its_rating() -> None:

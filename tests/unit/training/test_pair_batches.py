@@ -18,7 +18,7 @@ from ubert_training.finetuning.bias_fit import fit_bias_model
 from ubert_training.finetuning.finetune import target_identities
 from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
 from ubert_training.finetuning.histories import KnownReviews
-from ubert_training.finetuning.pair_batches import PairSource, token_rows
+from ubert_training.finetuning.pair_batches import PairSource, state_rows
 from ubert_training.splits import random_split
 from ubert_training.states.state_bank import StateBank, encode_batch
 from ubert_training.tokens import TokenizedReviews
@@ -91,10 +91,10 @@ def test_a_batch_of_pairs_rates_as_each_pair_alone(trained: Trained) -> None:
                 assert alone.item() == pytest.approx(together[position], abs=1e-5)
 
 
-def test_token_rows_walk_the_reviews_in_order() -> None:
+def test_state_rows_walk_the_reviews_in_order() -> None:
     starts, lengths = np.array([0, 3, 3, 7]), np.array([3, 0, 4, 2])
-    assert token_rows(np.array([2, 1, 0]), starts, lengths).tolist() == [3, 4, 5, 6, 0, 1, 2]
-    assert token_rows(np.zeros(0, dtype=np.int64), starts, lengths).tolist() == []
+    assert state_rows(np.array([2, 1, 0]), starts, lengths).tolist() == [3, 4, 5, 6, 0, 1, 2]
+    assert state_rows(np.zeros(0, dtype=np.int64), starts, lengths).tolist() == []
 
 
 def test_length_buckets_hold_every_review_once_within_the_budget(trained: Trained) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from support.small_corpus import small_table
 from ubert_model.bundle import CODEBOOKS
 from ubert_model.config import preset
+from ubert_model.errors import InputError
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_training.cli import make_app
 from ubert_training.evaluation.evaluate import rate_part
@@ -48,6 +49,17 @@ def report(run: Path) -> dict[str, object]:
     assert "is the smallest codec whose change of MSE" in done.output
     found: dict[str, object] = json.loads((run / "states.json").read_text(encoding="utf-8"))
     return found
+
+
+def test_a_run_that_reads_nothing_is_refused_with_its_name(tmp_path: Path) -> None:
+    table = replace(TABLE, text=[""] * len(TABLE))
+    split = random_split(table, np.arange(len(table)), seed=0)
+    options = FinetuneOptions(loop=LoopOptions(epochs=1, batch_size=16, learning_rate=1e-2))
+    states = tmp_path / "states"
+    directory = finetune(table, split, preset("tiny"), options, tmp_path / "run", pretrained=None, states=states)
+    opened = FinishedRun.open(table, directory, states=states)
+    with pytest.raises(InputError, match=f"no test pair of {directory} reads a review that has text"):
+        measure_tiers([opened], "test", lambda _: None)
 
 
 def test_every_codec_is_measured_and_shown(run: Path, report: dict[str, object]) -> None:

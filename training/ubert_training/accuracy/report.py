@@ -65,7 +65,7 @@ def conclusions(report: AccuracyReport) -> Iterator[str]:
     """Plain sentences: does U-BERT beat the best baseline, how does shuffled text score, is anything missing?"""
     ubert = report.model(UBERT)
     if ubert is None or report.difference is None or report.relative is None:
-        yield "Nothing can be said yet: no fold has both U-BERT and a baseline."
+        yield "Nothing can be said yet: U-BERT and a baseline have to be measured on the same folds first."
     else:
         verdict = {
             -1: f"U-BERT beats the best tuned baseline, {report.best_baseline}",
@@ -87,12 +87,12 @@ def conclusions(report: AccuracyReport) -> Iterator[str]:
 def _about_shuffled(shuffled: Estimate | None) -> str:
     if shuffled is None:
         return f"Whether it reads is open: `{SHUFFLED}` was not measured."
+    difference = f"its own MSE minus that: {shuffled.signed()}"
     return {
-        -1: f"It does read: trained on shuffled reviews its MSE is higher ({shuffled.signed()}).",
-        0: f"**Trained on shuffled reviews it scores the same** ({shuffled.signed()}): "
+        -1: f"It does read: trained on shuffled reviews its MSE is higher ({difference}).",
+        0: f"**Trained on shuffled reviews it scores the same** ({difference}): "
         "whatever it gains does not come from what the reviews say.",
-        1: f"**Trained on shuffled reviews it scores better** ({shuffled.signed()}): "
-        "what the reviews say costs it accuracy.",
+        1: f"**Trained on shuffled reviews it scores better** ({difference}): what the reviews say costs it accuracy.",
     }[_sign(shuffled)]
 
 

@@ -174,7 +174,7 @@ def choose_contenders(asked: str, recipe: Recipe, workplace: Workplace) -> list[
         return contenders
     if asked == "default":
         return [contender for contender in contenders if contender.round < REST]
-    names = [name.strip() for name in asked.split(",")]
+    names = list(dict.fromkeys(name.strip() for name in asked.split(",")))
     known = {contender.name: contender for contender in contenders}
     for name in names:
         require(name in known, "variants", name, f"use default, all, or some of: {', '.join(known)}")

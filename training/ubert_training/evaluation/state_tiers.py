@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ubert_model.bundle import CODEBOOKS
-from ubert_model.errors import BundleError
+from ubert_model.errors import BundleError, InputError
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_model.states.product_code import Codebooks
@@ -136,8 +136,17 @@ def run_codebooks(run: FinishedRun) -> Codebooks:
 
 
 def measure_tiers(runs: Sequence[FinishedRun], part: str, advance: Callable[[int], None]) -> TierReport:
-    """Every codec on every run; ``advance`` hears of each. Runs of one state dimension are taken together."""
+    """Every codec on every run; ``advance`` hears of each. Runs of one state dimension are taken together.
+
+    Raises ``InputError`` for a run whose pairs read nothing.
+    """
     benches = [_Bench.of(run, part) for run in runs]
+    for bench in benches:
+        if not bench.reviews:
+            raise InputError(
+                f"no {part} pair of {bench.pairs.run.directory} reads a review that has text, so there are no states "
+                "to measure: give a run on reviews with texts"
+            )
     dims = sorted({bench.encoder.dim for bench in benches}, reverse=True)
     reviews = sum(bench.reviews for bench in benches)
     return TierReport(

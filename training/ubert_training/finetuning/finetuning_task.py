@@ -24,6 +24,8 @@ from ubert_training.splits import Split
 
 EVALUATION_BATCH = 64
 RIDGE_STRENGTHS = tuple(np.logspace(1, 7, 19))
+RIDGE_PAIRS = 100_000
+"""At most so many pairs, drawn at random: many times the weights there are, and at D = 128 some 2 GB of memory."""
 ID_EMBEDDINGS = ("model.user_query.embedding", "model.item_query.embedding")
 SHRUNK_ID_RATE = 0.01
 """Share of the learning rate for ``id_embeddings="shrunk"``: what pre-training gave them changes slowly."""
@@ -75,10 +77,10 @@ def outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) ->
         batch.user,
         batch.item,
         batch.domain,
-        states[user.token_index],
+        states[user.state_index],
         user.residuals,
         user.mask,
-        states[item.token_index],
+        states[item.state_index],
         item.residuals,
         item.mask,
     )
@@ -129,6 +131,13 @@ class FinetuningTask:
         loop = self.options.loop
         return shuffled_batches_of_like_size(self.readable, self._sizes, loop.batch_size, loop.seed, epoch)
 
+    def sample_readable(self, count: int) -> Rows:
+        """At most so many of the training pairs that have text on both sides, ascending; drawn by the run's seed."""
+        if len(self.readable) <= count:
+            return self.readable
+        rng = np.random.default_rng([self.options.loop.seed, 19])
+        return np.sort(rng.choice(self.readable, count, replace=False))
+
     def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:  # noqa: ARG002
         """Squared error of the rating, or of what is left above the bias model."""
         batch = self.source.batch(self.training, rows).to(self.device)
@@ -176,39 +185,39 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     û, tᵘ, î, tⁱ and the aligned ratings.
 
     With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
-    pairs, where gradient steps from a random layer would spend the same pairs on noise first. Without a pair that has
-    text on both sides the layer stays as it is.
+    pairs (a sample of :data:`RIDGE_PAIRS`, if there are more), where gradient steps from a random layer would spend
+    the same pairs on noise first. Without a pair that has text on both sides the layer stays as it is.
     """
     head = task.rating_model.head
     head.co_matching.start_plain()
     if not len(task.readable):
         return
     layer = head.prediction_layer
-    inputs = np.zeros((len(task.training), layer.output.in_features))
+    pairs = task.sample_readable(RIDGE_PAIRS)
+    inputs = np.zeros((len(pairs), layer.output.in_features))
     joined: list[Tensor] = []
     handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
     task.model.eval()
     with handle, torch.inference_mode():
-        for index in own_share(task.accelerator, evaluation_batches(task.source, task.training)):
-            task.model(task.source.batch(task.training, index).to(task.device))
-            inputs[index] = joined.pop().numpy()
+        for batch in own_share(task.accelerator, evaluation_batches(task.source, task.training, pairs)):
+            task.model(task.source.batch(task.training, batch).to(task.device))
+            inputs[np.searchsorted(pairs, batch)] = joined.pop().numpy()
     inputs = put_together(task.accelerator, inputs)
     # Two seconds, which only a run's first start needs: not its continuation, nor whoever reads a finished model.
     from sklearn.linear_model import RidgeCV  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
-    rows = task.readable
-    scaler = StandardScaler().fit(inputs[rows])
-    ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs[rows]), task.targets.numpy()[rows])
+    scaler = StandardScaler(copy=False).fit(inputs)
+    ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs), task.targets.numpy()[pairs])
     weight = ridge.coef_ / scaler.scale_
     with torch.no_grad():
         layer.output.weight[0] = torch.from_numpy(weight).float()
         layer.output.bias.fill_(float(ridge.intercept_ - weight @ scaler.mean_))
 
 
-def evaluation_batches(source: PairSource, histories: Histories) -> list[Rows]:
-    """The positions of all pairs, in batches that need little padding."""
-    return batches_of_like_size(np.arange(len(histories)), source.sizes(histories), EVALUATION_BATCH)
+def evaluation_batches(source: PairSource, histories: Histories, pairs: Rows) -> list[Rows]:
+    """The positions of some pairs, in batches that need little padding."""
+    return batches_of_like_size(pairs, source.sizes(histories), EVALUATION_BATCH)
 
 
 def network_outputs(
@@ -222,7 +231,7 @@ def network_outputs(
     outputs = np.zeros(len(histories))
     readable = histories.has_both_sides
     with torch.inference_mode():
-        for index in own_share(accelerator, evaluation_batches(source, histories)):
+        for index in own_share(accelerator, evaluation_batches(source, histories, np.arange(len(histories)))):
             batch = source.batch(histories, index).to(accelerator.device)
             outputs[index] = model(batch).double().cpu().numpy()
     outputs[~readable] = 0.0

@@ -1,9 +1,9 @@
 """The two sides of every pair: which reviews and which ratings its prediction may read (law 5)."""
 
-import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,31 +72,38 @@ class Histories:
         return np.array([len(u) > 0 and len(i) > 0 for u, i in zip(self.user_rows, self.item_rows, strict=True)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """Both sides of one pair and the means over all known reviews, the pair's own left out of everything."""
+class _Total(NamedTuple):
+    """So many ratings of one user or item: in all they lie ``level − share · mean`` above what is usual."""
 
-    of_user: list[ReviewEntry]
-    of_item: list[ReviewEntry]
-    user_mean: float
-    """In what ratings count for on the user's side."""
-    item_mean: float
-    """Likewise on the item's."""
-    mean: float
+    ratings: int = 0
+    level: float = 0.0
+    share: float = 0.0
+
+    def plus(self, level: float, share: float) -> "_Total":
+        return _Total(self.ratings + 1, self.level + level, self.share + share)
+
+    def less(self, level: float, share: float) -> "_Total":
+        return _Total(self.ratings - 1, self.level - level, self.share - share)
+
+    def above(self, mean: float) -> RatingSums:
+        return RatingSums(count=self.ratings, above_usual=self.level - self.share * mean)
 
 
 class KnownReviews:
     """The reviews that predictions may read (the training part), listed by user and by item as a store lists them.
 
+    What a pair costs does not grow with the lists of its user and its item: their ratings are summed up once for all
+    pairs, and a pair's own are taken off again.
+
     Shape:
-        lengths: (R,), tokens of each review of the table.
+        row_counts: (R,), rows of states of each review of the table.
     """
 
     def __init__(
         self,
         table: ReviewTable,
         known: Rows,
-        lengths: NDArray[np.int64],
+        row_counts: NDArray[np.int64],
         config: ModelConfig,
         elsewhere: Rows | None = None,
     ) -> None:
@@ -104,16 +111,18 @@ class KnownReviews:
         self._table = table
         self._elsewhere = [table.entry(row, 0) for row in (() if elsewhere is None else elsewhere.tolist())]
         self._config = config
-        self._row_of: dict[str, int] = {}
-        self._by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
-        self._by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
-        for row in known.tolist()[::-1]:  # the table is ordered by recency; lists are newest first
-            entry = table.entry(row, int(lengths[row]))
-            self._row_of[entry.review_id] = row
-            self._by_user[entry.user].append(entry)
-            self._by_item[entry.item].append(entry)
+        # The table is ordered by recency; lists are newest first.
+        self._reviews = [table.entry(row, int(row_counts[row])) for row in known.tolist()[::-1]]
+        self._row_of = {table.review_id[row]: row for row in known.tolist()}
+        self._ratings_of: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._read_by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
+        self._read_by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
+        for review in self._reviews:
+            self._ratings_of[review.user, review.item].append(review.rating)
+            if review.tokens:
+                self._read_by_user[review.user].append(review)
+                self._read_by_item[review.item].append(review)
         self._mean = float(table.rating[known].mean(dtype=np.float64))
-        self._count = len(known)
 
     @property
     def reads_elsewhere(self) -> bool:
@@ -125,30 +134,31 @@ class KnownReviews:
 
         ``elsewhere``: which part of a rating one in another domain counts for.
         """
-        users = IdTable.of([*self._by_user, *(review.user for review in self._elsewhere)])
+        users = IdTable.of(review.user for review in [*self._reviews, *self._elsewhere])
         return UsualDeviations.of(
-            list(itertools.chain.from_iterable(self._by_user.values())),
+            self._reviews,
             curves=(user_curve, item_curve),
             user_ids=users,
-            item_ids=IdTable.of(self._by_item),
+            item_ids=IdTable.of(review.item for review in self._reviews),
             elsewhere=ElsewhereRatings.of(self._elsewhere, user_curve, users).weighted(elsewhere),
         )
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
-        known = [self._known_of(row, usual) for row in pairs.tolist()]
-        sums = self._sums(pairs, known, usual)
+        sums = self.sums(pairs, usual)
         user_bias, item_bias = bias.user.bias(sums.user), bias.item.bias(sums.item)  # (P,)
         user_rows: list[Rows] = []
         item_rows: list[Rows] = []
         user_residuals: list[Residuals] = []
         item_residuals: list[Residuals] = []
-        for number, one in enumerate(known):
-            of_user, of_item = self._selected(one.of_user), self._selected(one.of_item)
+        for number, (user, item, own) in enumerate(self._named(pairs)):
+            of_user = self._selected(without_item(self._newest(self._read_by_user.get(user, []), len(own)), item))
+            of_item = self._selected(without_user(self._newest(self._read_by_item.get(item, []), len(own)), user))
             user_rows.append(self._rows(of_user))
             item_rows.append(self._rows(of_item))
-            user_residuals.append(usual.residuals_of_user(of_user, user_bias[number], one.user_mean))
-            item_residuals.append(usual.residuals_of_item(of_item, item_bias[number], one.item_mean))
+            user_mean, item_mean = (self._side_mean(side, own) for side in (usual.user, usual.item))
+            user_residuals.append(usual.residuals_of_user(of_user, user_bias[number], user_mean))
+            item_residuals.append(usual.residuals_of_item(of_item, item_bias[number], item_mean))
         return Histories(
             pairs=pairs,
             user_rows=user_rows,
@@ -160,38 +170,51 @@ class KnownReviews:
 
     def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
         """The ratings beneath each pair's bias, its own left out of the sums and of every mean."""
-        return self._sums(pairs, (self._known_of(row, usual) for row in pairs.tolist()), usual)
-
-    def _sums(self, pairs: Rows, known: Iterable[_Known], usual: UsualDeviations) -> PairSums:
-        user: list[RatingSums] = []
-        item: list[RatingSums] = []
+        of_users = _totals(usual.user, ((one.user, one.item, one.rating) for one in self._reviews))
+        of_items = _totals(usual.item, ((one.item, one.user, one.rating) for one in self._reviews))
+        user_sums: list[RatingSums] = []
+        item_sums: list[RatingSums] = []
         means: list[float] = []
-        for row, one in zip(pairs.tolist(), known, strict=True):
-            user.append(usual.of_user(self._table.user[row], one.of_user, one.user_mean))
-            item.append(usual.of_item(self._table.item[row], one.of_item, one.item_mean))
-            means.append(one.mean)
-        return PairSums(user=stacked(user), item=stacked(item), mean=np.array(means, dtype=np.float64))
+        for user, item, own in self._named(pairs):
+            of_user = self._without(own, usual.user, of_users.get(user, _Total()), item)
+            user_sums.append(usual.elsewhere.added(user, of_user))
+            item_sums.append(self._without(own, usual.item, of_items.get(item, _Total()), user))
+            means.append(self._mean_without(self._mean, own))
+        return PairSums(user=stacked(user_sums), item=stacked(item_sums), mean=np.array(means, dtype=np.float64))
 
-    def _known_of(self, row: int, usual: UsualDeviations) -> _Known:
-        user, item = self._table.user[row], self._table.item[row]
-        of_user = self._by_user.get(user, [])
-        own = [review.rating for review in of_user if review.item == item]
-        return _Known(
-            of_user=without_item(of_user, item),
-            of_item=without_user(self._by_item.get(item, []), user),
-            user_mean=self._side_mean(usual.user, own),
-            item_mean=self._side_mean(usual.item, own),
-            mean=self._mean_without(self._mean, own),
-        )
+    def _named(self, pairs: Rows) -> Iterator[tuple[str, str, list[float]]]:
+        """User and item of each pair, and what the user is known to have rated the item."""
+        for row in pairs.tolist():
+            user, item = self._table.user[row], self._table.item[row]
+            yield user, item, self._ratings_of.get((user, item), [])
+
+    def _without(self, own: Sequence[float], side: SideDeviations, total: _Total, counterpart: str) -> RatingSums:
+        for rating in own:
+            total = total.less(*side.terms(counterpart, rating))
+        return total.above(self._side_mean(side, own))
 
     def _side_mean(self, side: SideDeviations, own: Sequence[float]) -> float:
         return self._mean_without(side.mean, [side.curve(rating) for rating in own])
 
     def _mean_without(self, mean: float, own: Sequence[float]) -> float:
-        return (mean * self._count - sum(own)) / max(1, self._count - len(own))
+        """The mean over all known reviews, less a pair's own; it stays where there are no others."""
+        count, others = len(self._reviews), len(self._reviews) - len(own)
+        return (mean * count - sum(own)) / others if others else mean
+
+    def _newest(self, reviews: list[ReviewEntry], own: int) -> list[ReviewEntry]:
+        """All that can be selected of a list from which so many of a pair's own are still to be left out."""
+        return reviews[: self._config.max_reviews + own]
 
     def _selected(self, reviews: list[ReviewEntry]) -> list[ReviewEntry]:
         return select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
 
     def _rows(self, reviews: list[ReviewEntry]) -> Rows:
         return np.array([self._row_of[review.review_id] for review in reviews], dtype=np.int64)
+
+
+def _totals(side: SideDeviations, ratings: Iterable[tuple[str, str, float]]) -> dict[str, _Total]:
+    """Of all ratings of each user or item, which come as (entity, counterpart, rating)."""
+    totals: dict[str, _Total] = {}
+    for entity, counterpart, rating in ratings:
+        totals[entity] = totals.get(entity, _Total()).plus(*side.terms(counterpart, rating))
+    return totals

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,17 +19,17 @@ from ubert_training.tokens import TokenizedReviews
 
 
 class Side(NamedTuple):
-    """The tokens of one side: their rows in the batch's states, how far the rating of their review lies above what the
-    bias model expects, the mask; (B, N) each.
+    """The rows of one side: where each stands in the batch's states, how far the rating of its review lies above what
+    the bias model expects, the mask; (B, N) each.
     """
 
-    token_index: Tensor
+    state_index: Tensor
     residuals: Tensor
     mask: Tensor
 
 
 class PairBatch(NamedTuple):
-    """B pairs and the R distinct reviews that their histories name, T tokens in all.
+    """B pairs and the R distinct reviews that their histories name, T rows of states in all.
 
     Shape:
         user, item, domain: (B,); states (cached S^L; None where the model encodes): (T, d);
@@ -89,40 +90,44 @@ class PairSource:
 
     def sizes(self, histories: Histories) -> NDArray[np.int64]:
         """Rows of states on the user's side and on the item's of each pair, (P, 2)."""
-        lengths = np.diff(self._starts)
         sides = (histories.user_rows, histories.item_rows)
-        return np.array([[lengths[rows].sum() for rows in side] for side in sides], dtype=np.int64).T
+        return np.array([[self._lengths[rows].sum() for rows in side] for side in sides], dtype=np.int64).T
 
-    @property
+    @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """Where the rows of each review begin, and the last ends, (R + 1,)."""
         return self.tokens.row_starts(self.tokens_a_row) if self.bank is None else self.bank.starts
 
+    @cached_property
+    def _lengths(self) -> NDArray[np.int64]:
+        """Rows of each review, (R,)."""
+        return np.diff(self._starts)
+
     def _cached(self, reviews: Rows) -> Tensor | None:
         if self.bank is None:
             return None
-        index = token_rows(reviews, self._starts[:-1], np.diff(self._starts))
+        index = state_rows(reviews, self._starts[:-1], self._lengths)
         return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
 
     def _side(self, histories: Sequence[Rows], history_residuals: Sequence[Residuals], reviews: Rows) -> Side:
-        """Line up the tokens of each pair's reviews, padded to the longest; at least one (masked) column."""
-        lengths = np.diff(self._starts)[reviews]
+        """Line up the rows of each pair's reviews, padded to the longest; at least one (masked) column."""
+        lengths = self._lengths[reviews]
         starts = np.cumsum(lengths) - lengths
         local = [np.searchsorted(reviews, rows) for rows in histories]
         width = max(1, *(int(lengths[rows].sum()) for rows in local))
-        token_index = np.zeros((len(local), width), dtype=np.int64)
+        state_index = np.zeros((len(local), width), dtype=np.int64)
         residuals = np.zeros((len(local), width), dtype=np.float32)
         mask = np.zeros((len(local), width), dtype=bool)
         for pair, (rows, of_reviews) in enumerate(zip(local, history_residuals, strict=True)):
-            index = token_rows(rows, starts, lengths)
-            token_index[pair, : len(index)] = index
+            index = state_rows(rows, starts, lengths)
+            state_index[pair, : len(index)] = index
             residuals[pair, : len(index)] = np.repeat(of_reviews, lengths[rows])
             mask[pair, : len(index)] = True
-        return Side(torch.from_numpy(token_index), torch.from_numpy(residuals), torch.from_numpy(mask))
+        return Side(torch.from_numpy(state_index), torch.from_numpy(residuals), torch.from_numpy(mask))
 
 
-def token_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
-    """Positions of the tokens of some reviews in a flat array, review after review."""
+def state_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
+    """Positions of the rows of some reviews in a flat array of states, review after review."""
     counts = lengths[rows]
     ends = np.cumsum(counts)
     within = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)

@@ -245,8 +245,8 @@ class PretrainingTask:
         token_ids, token_mask = self.tokens.padded(rows)
         predicted_mask = torch.zeros_like(token_mask)
         shown = token_ids.clone()
-        for index, row in enumerate(rows.tolist()):
-            length = int(self.tokens.lengths[row])
+        lengths = token_mask.sum(dim=1).tolist()
+        for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
             rng = np.random.default_rng([*seed, row])
             visible, predicted = self.masker.mask(token_ids[index, :length].numpy(), self.maskable[row], rng)
             shown[index, :length] = torch.from_numpy(visible)
