@@ -167,6 +167,7 @@ def test_a_file_of_bad_lines_only_is_an_error_that_says_so_whatever_is_allowed(t
     [
         (b"user,item,rating,text\nu,i,9,fine\n", "; name the scale with --scale, as --scale 0:10"),
         ("user,item,rating,text\nu,i,4,caf\xe9\n".encode("latin-1"), "; convert it to UTF-8, as iconv -f ENCODING"),
+        (b"user,item,rating,text,timestamp\nu,i,4,fine,02/28/2014\n", "; write times as Unix seconds or ISO dates"),
     ],
 )
 def test_too_many_bad_lines_of_a_known_cause_are_an_error_with_its_remedy(

@@ -72,6 +72,7 @@ class LoopOptions:
             require(0 < self.averaging < 1, "averaging", self.averaging, "use a share between 0 and 1, or none")
         require_choice("precision", self.precision, Precision)
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive step size")
+        require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "use 0 or more")
         require(self.seed >= 0, "seed", self.seed, "use 0 or more")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
 

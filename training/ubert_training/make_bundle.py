@@ -4,6 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
 from ubert_model.bundle import (
     CODEBOOKS,
     DEVIATIONS,
@@ -20,11 +23,12 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.errors import InputError
+from ubert_training.disk import writing
 from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export import export_encoder, export_explainer, export_scorer
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.rating_parts import RatingParts
-from ubert_training.loop import save_weights
+from ubert_training.loop import weights_of
 from ubert_training.model_files import load_model
 from ubert_training.stage import finished_stage
 from ubert_training.states.state_bank import encoder_digest
@@ -34,7 +38,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
     """Write the bundle of a finished and evaluated ``finetune`` stage.
 
     Raises ``InputError`` if the stage is not finished, has not been evaluated (a bundle carries its metrics) or has no
-    codebooks.
+    codebooks; ``OSError`` where the system refuses to write.
     """
     files = load_model(run, KIND)
     stage = finished_stage(run, KIND)
@@ -57,15 +61,16 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
     )
 
     def write_files(directory: Path) -> None:
-        save_weights(model, directory / WEIGHTS)
-        (directory / ENCODER_CONFIG).write_text(files.bert_config.to_json_string(), encoding="utf-8")
-        (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")
-        (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
-        (directory / METRICS).write_text(evaluation.read_text(encoding="utf-8"), encoding="utf-8")
-        shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
-        parts.deviations.save(directory / DEVIATIONS)
-        export_encoder(model, directory / ENCODER_GRAPH)
-        export_scorer(model, directory / SCORER_GRAPH)
-        export_explainer(model, directory / EXPLAINER_GRAPH)
+        with writing(bundle, OSError, SafetensorError):
+            save_file(weights_of(model), directory / WEIGHTS)
+            (directory / ENCODER_CONFIG).write_text(files.bert_config.to_json_string(), encoding="utf-8")
+            (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")
+            (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
+            (directory / METRICS).write_text(evaluation.read_text(encoding="utf-8"), encoding="utf-8")
+            shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
+            parts.deviations.save(directory / DEVIATIONS)
+            export_encoder(model, directory / ENCODER_GRAPH)
+            export_scorer(model, directory / SCORER_GRAPH)
+            export_explainer(model, directory / EXPLAINER_GRAPH)
 
     return write_bundle(bundle, manifest, write_files)

@@ -21,7 +21,7 @@ Advance = Callable[[int], None]
 def progress_bar(description: str, total: int | None, *, disable: bool = False) -> Iterator[Advance]:
     """A bar of ``total`` steps (None: unknown); the yielded function advances it."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -38,7 +38,7 @@ def progress_bar(description: str, total: int | None, *, disable: bool = False) 
 def throughput_bar(description: str, reviews: int) -> Iterator[Callable[[int, int], None]]:
     """A bar of reviews that tells tokens a second; the yielded function takes further reviews and their tokens."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]:,.0f} tokens/s"),

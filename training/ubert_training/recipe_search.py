@@ -13,9 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.atomic import write_text
+from ubert_model.config import ModelConfig
+from ubert_training.backbones import backbone_config, require_fit
+from ubert_training.devices import make_accelerator
 from ubert_training.evaluation.evaluate import rate_part
+from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.recipe import Recipe
+from ubert_training.loop import require_machine
 from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.pretraining.pretrain import PretrainOptions, rows_read
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
@@ -127,7 +133,8 @@ def tune(
     """Search in ``out`` and leave the chosen model there: what was measured, and the model's directory.
 
     Killed and started again it continues. Raises ``ConfigError`` if ``out`` belongs to another search, which ``force``
-    discards, or holds something else; ``InputError`` where another search is at work in it; and what a trial raises.
+    discards, or holds something else; ``InputError`` where another search is at work in it; and what a trial raises. A
+    trial that cannot be trained is refused before ``out`` is opened.
     """
     workplace = Workplace(directory=out / WORK, lexicon=lexicon)
     inputs = {
@@ -139,12 +146,29 @@ def tune(
         "trials": [trial.name for trial in trials],
     }
     stage = Stage(out, KIND, inputs)
+    if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
+        for trial in trials:
+            _require_trainable(trial.recipe(base, seed), table, split)
     with stage.claimed():
         stage.open(force=force)
         choice = search(table, split, base, workplace, seed, began, trials)
         run = publish_best(choice, table, split, base, workplace, seed, out)
         stage.finish({"chosen": choice.chosen.trial.name, "validation_mse": choice.chosen.mse})
     return choice, run
+
+
+def _require_trainable(recipe: Recipe, table: ReviewTable, split: Split) -> None:
+    """Raise what one of its stages would refuse the recipe with."""
+    stages: list[tuple[str, ModelConfig, PretrainOptions | FinetuneOptions]] = [
+        ("max_length", recipe.config, recipe.finetuning)
+    ]
+    if recipe.pretraining is not None:
+        rows_read(table, split, recipe.pretraining)
+        stages.append(("pretrain_max_length", recipe.pretraining_config, recipe.pretraining))
+    for length, config, options in stages:
+        bert = backbone_config(config.backbone, config.encoder_layers)
+        require_fit(bert, length, getattr(config, length), options.trainable_layers)
+        require_machine(options.loop, make_accelerator(options.device))
 
 
 def search(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, ReviewFileError
-from ubert_training.reviews.readers import records
+from ubert_training.reviews.readers import jsonlines, records
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.formats import FormatName, detect_format, open_format
 from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parsed_object
@@ -112,27 +112,36 @@ def test_parquet_is_told_and_read_as_the_same_review(file_name: str, tmp_path: P
     assert read(tmp_path / file_name) == [EXPECTED]
 
 
-@pytest.mark.parametrize("zone", [None, "+01:00"])
-def test_a_parquet_time_in_nanoseconds_is_read_as_seconds_without_pandas(
-    zone: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With pandas, which is none of our dependencies, pyarrow makes pandas' own times of them."""
-    times = pa.array([1393545600_000_000_001], pa.timestamp("ns", zone))
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([1393545600_000_000_001], pa.timestamp("ns")),
+        pa.array([1393545600_000_000_001], pa.timestamp("ns", "+01:00")),
+        pa.array([1393545600], pa.timestamp("s", "Mars/Base")),
+        pa.array([date(2014, 2, 28)], pa.date32()),
+    ],
+)
+def test_a_parquet_time_of_any_unit_and_zone_is_read_as_seconds(times: pa.Array, tmp_path: Path) -> None:
     columns = {"user": ["U1"], "item": ["I1"], "rating": [2], "text": ["It hums."], "timestamp": times}
     pq.write_table(pa.table(columns), tmp_path / "r.parquet")
-    made: list[type] = []
-    monkeypatch.setattr(Validator, "_field", _noting_types(Validator._field, made))
     assert read(tmp_path / "r.parquet") == [EXPECTED]
-    assert datetime in made
 
 
-def _noting_types(field: Any, made: list[type]) -> Any:
-    def noting(self: Validator, fields: Any, column: Any) -> object:
-        value = field(self, fields, column)
-        made.append(type(value))
-        return value
-
-    return noting
+@pytest.mark.parametrize(
+    "times",
+    [
+        pa.array([1393545600, 2**40], pa.timestamp("s")),
+        pa.array([1393545600_000_000, 2**62], pa.timestamp("us", "UTC")),
+        pa.array([16129, 2**30], pa.date32()),
+    ],
+)
+def test_a_parquet_time_beyond_all_calendars_costs_its_own_row_and_no_other(times: pa.Array, tmp_path: Path) -> None:
+    columns = {"user": ["U1"] * 2, "item": ["I1"] * 2, "rating": [2] * 2, "text": ["It hums."] * 2, "timestamp": times}
+    pq.write_table(pa.table(columns), tmp_path / "r.parquet")
+    good, bad = read(tmp_path / "r.parquet")
+    assert good == EXPECTED
+    assert isinstance(bad, BadLine)
+    assert bad.reason is Reason.BAD_TIMESTAMP
 
 
 def test_columns_are_mapped_by_name(tmp_path: Path) -> None:
@@ -192,6 +201,45 @@ def test_the_format_is_told_by_the_first_good_line(tmp_path: Path) -> None:
     assert detect_format(write_lines(tmp_path / "r.json", "{broken", "[]", "", AMAZON_2018)) is FormatName.AMAZON_2018
 
 
+def test_json_lines_with_fields_of_other_names_are_told_and_their_fields_mapped(tmp_path: Path) -> None:
+    without_time = {"uid": "U1", "sku": "I1", "stars": 2, "body": "It hums."}
+    path = write_lines(tmp_path / "r.jsonl", "{broken", without_time, without_time | {"when": "2014-02-28"})
+    with pytest.raises(ReviewFileError, match=r"its columns are uid, sku, stars, body, when: map them"):
+        open_format(path, None, {})
+    mapped = read(path, user="uid", item="sku", rating="stars", text="body", timestamp="when")
+    assert [type(one) for one in mapped] == [BadLine, Review, Review]
+    assert mapped[2] == EXPECTED
+
+
+def test_a_field_that_only_later_lines_have_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonlines, "LINES_OF_NAMES", 1)
+    lines = dict(zip(TABULAR_HEADER, TABULAR_ROW, strict=True))
+    path = write_lines(tmp_path / "r.jsonl", {name: lines[name] for name in TABULAR_HEADER[:4]}, lines)
+    assert read(path)[1] == EXPECTED
+
+
+@pytest.mark.parametrize("content", [b"", b"{}\n", b"[1]\n"])
+def test_json_lines_without_a_field_are_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_bytes(content)
+    with pytest.raises(ReviewFileError, match=r"r\.jsonl has no JSON object with a field"):
+        open_format(tmp_path / "r.jsonl", FormatName.JSONL, {})
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.json", "r"])
+@pytest.mark.parametrize(
+    ("beginning", "remedy"),
+    [(b"BZh91AY&SY", "bunzip2"), (b"\xfd7zXZ\x00", "unxz"), (b"\x28\xb5\x2f\xfd", "unzstd"), (b"PK\x03\x04", "as CSV")],
+)
+def test_a_file_that_has_to_be_unpacked_first_says_so_and_how(
+    beginning: bytes, remedy: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(beginning + b"\x14\n\x00,\n")
+    with pytest.raises(ReviewFileError, match=remedy):
+        open_format(tmp_path / name, None, {})
+
+
 @pytest.mark.parametrize("content", [b"", b"[1, 2]\n", b"{'reviewerID': 1}\n", "{}".encode("utf-16")])
 def test_a_file_whose_format_cannot_be_told_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
@@ -227,6 +275,7 @@ BAD_FIELDS = [
     ({"unixReviewTime": 9e20}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": float("nan")}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": [1]}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": "20141399"}, Reason.BAD_TIMESTAMP),
 ]
 
 
@@ -265,13 +314,14 @@ def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
     lacking = {key: value for key, value in AMAZON_2018.items() if key not in ("reviewText", "unixReviewTime")}
     review = validator(FormatName.AMAZON_2018).review(lacking)
     assert (review.text, review.timestamp) == ("", 0)
+    assert validator(FormatName.AMAZON_2018).review(AMAZON_2018 | {"unixReviewTime": " "}).timestamp == 0
 
 
 @pytest.mark.parametrize(
     "value",
     [
         1393545600, 1393545600.9, "1393545600", 1393545600999, "1393545600000", 1393545600999.5,
-        "2014-02-28", "2014-02-28T01:00:00+01:00",
+        "2014-02-28", "2014-02-28T01:00:00+01:00", " 2014-02-28 00:00:00 UTC ", "20140228", 20140228,
         datetime(2014, 2, 28, tzinfo=UTC), date(2014, 2, 28),
     ],
 )  # fmt: skip

@@ -74,7 +74,17 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
             "holds no manifest.json",
         ),
         (["import", "{reviews}/reviews.parquet", "--out", "o", "--ray-address", "h:1"], "with --engine ray"),
-        (["split", "--reviews", "{reviews}", "--out", "{reviews}"], "{reviews}: Is a directory"),
+        (["split", "--reviews", "{reviews}", "--out", "{reviews}"], "--out = '{reviews}': this is a directory"),
+        (["split", "--reviews", "{reviews}", "--out", "."], "--out = '.': this is a directory; give the file to write"),
+        (
+            ["bench", "rates", "--reviews", "{reviews}", "--bundle", "b", "--out", "."],
+            "--out = '.': this is a directory",
+        ),
+        (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--minutes", "nan"], "minutes = nan: use 0"),
+        (
+            ["bench", "states", "--reviews", "{reviews}", "--run", "a", "--run", "b", "--states", "c"],
+            "--states = 'c': give one for each of 2 runs",
+        ),
         (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet: "),
         (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 or"),
     ],
@@ -261,3 +271,12 @@ def test_splits_of_every_kind_are_written(reviews: Path) -> None:
     assert covered == small_table().rows_of_domains("domain-0").tolist()
     assert runner.invoke(make_app(["split"]), [*base, "--kind", "time"]).exit_code == 0
     assert Split.load(reviews / "split.parquet", small_table()).kind == "time"
+
+
+def test_a_path_is_printed_as_it_is_whatever_brackets_are_in_it_and_however_long_it_is(
+    reviews: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = reviews / "[bold]" / ("of" * 80) / "split.parquet"
+    with pytest.raises(SystemExit, match="0"):
+        main(["split", "--reviews", str(reviews), "--out", str(out)])
+    assert capsys.readouterr().out.startswith(f"{out}: ")

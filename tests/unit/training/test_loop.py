@@ -1,5 +1,6 @@
 """The training loop: what it keeps, when it stops, and that a stop in the middle changes nothing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -168,6 +169,13 @@ def test_a_gain_within_its_noise_is_no_improvement() -> None:
 def test_options_that_cannot_train_are_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} = 0"):
         replace(OPTIONS, **{name: 0})
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan])
+def test_a_time_between_checkpoints_that_never_comes_is_refused(seconds: float) -> None:
+    """No time is longer than NaN: a run that was killed would begin again from the last epoch."""
+    with pytest.raises(ConfigError, match=f"checkpoint_seconds = {seconds}"):
+        replace(OPTIONS, checkpoint_seconds=seconds)
 
 
 def test_patience_for_no_epoch_is_refused_by_name() -> None:

@@ -13,9 +13,9 @@ from ubert_model.errors import ConfigError
 from ubert_training.cli import make_app
 from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.recipe_search import RECIPE, TRIALS, Trial, Tried, choose, publish_best, search, tune
+from ubert_training.recipe_search import KIND, RECIPE, TRIALS, Trial, Tried, choose, publish_best, search, tune
 from ubert_training.splits import random_split
-from ubert_training.stage import read_stage
+from ubert_training.stage import Stage, read_stage
 from ubert_training.workplace import Workplace
 
 TABLE = small_table(users=30)
@@ -97,6 +97,21 @@ def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) 
         searched("own", 1, force=False)
     assert read_stage(run)["inputs"]["options"]["loop"]["seed"] == 0
     assert read_stage(searched("own", 1, force=True))["inputs"]["options"]["loop"]["seed"] == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_trial_that_cannot_be_trained_is_refused_before_the_directory_is_opened(
+    tmp_path: Path, *, force: bool
+) -> None:
+    lexicon = Lexicon(words=frozenset({"good"}), source="the test")
+    former = Stage(tmp_path / "former", KIND, {"seed": 7})
+    former.open()
+    too_deep = Trial(name="more layers than there are", model={"encoder_layers": 9})
+    for out in ("former", "new"):
+        with pytest.raises(ConfigError, match="encoder_layers = 9: the backbone has 2 layers"):
+            tune(TABLE, SPLIT, BASE, lexicon, 0, tmp_path / out, print, trials=(*FEW, too_deep), force=force)
+    assert [path.name for path in tmp_path.iterdir()] == ["former"]
+    assert read_stage(tmp_path / "former")["inputs"] == {"seed": 7}
 
 
 def test_the_chosen_model_is_ready_for_evaluation_and_its_recipe_for_the_bench(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def bench_accuracy_command(
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     require(ablation_seeds >= 1, "ablation_seeds", ablation_seeds, "use 1 or more of the seeds")
+    require(minutes is None or minutes >= 0, "minutes", minutes, "use 0 or more")
     if split == "time":
         require_unset("a split by time has none: give it with --split folds", folds=folds)
     if recipe is not None:
@@ -117,8 +118,8 @@ def bench_accuracy_command(
     compute_cells(cells, store, until=until, began=began, ended=ended)
     report = summarise(cells, store, split, planted)
     written = write_report(report, out)
-    console.print(" ".join(conclusions(report)), markup=False, highlight=False)
-    console.print(", ".join(map(str, written)), markup=False, highlight=False, soft_wrap=True)
+    console.print(" ".join(conclusions(report)))
+    console.print(", ".join(map(str, written)))
 
 
 def parse_seeds(text: str) -> list[int]:

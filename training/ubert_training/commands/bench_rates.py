@@ -10,7 +10,7 @@ import typer
 from ubert_model.atomic import write_text
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
-from ubert_training.commands.options import Reviews, console, load_reviews
+from ubert_training.commands.options import Reviews, console, load_reviews, require_file
 
 SAMPLE = 512
 
@@ -21,6 +21,7 @@ def bench_rates_command(
     out: Annotated[Path, typer.Option(help="JSON file to write, for `ubert plan --rates`.")],
 ) -> None:
     """How fast one core of this machine encodes and scores with your bundle, for `ubert plan --rates`."""
+    require_file("out", out)
     table = load_reviews(reviews)
     with_text = [text for text in table.text if text.strip()]
     require(bool(with_text), "reviews", str(reviews), "give reviews of which at least one has text")
@@ -34,5 +35,5 @@ def bench_rates_command(
     }
     write_text(out, json.dumps(rates, indent=2) + "\n")
     for name, value in rates.items():
-        console.print(f"{name}: {value:.3g} a second", highlight=False)
-    console.print(f"{out}: for ubert plan --rates", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{name}: {value:.3g} a second")
+    console.print(f"{out}: for ubert plan --rates")

@@ -24,7 +24,8 @@ def bench_states_command(
 ) -> None:
     """Bytes, change of MSE and speed of every codec; runs of one state dimension are pooled, others compared."""
     require(pairs in ("test", "validation"), "pairs", pairs, "use test or validation")
-    require(states is None or len(states) == len(run), "states", states, f"give one for each of {len(run)} runs")
+    shown = ", ".join(map(str, states or ()))
+    require(states is None or len(states) == len(run), "--states", shown, f"give one for each of {len(run)} runs")
     table = load_reviews(reviews)
     for directory in run:
         read_stage(directory)
@@ -43,5 +44,5 @@ def bench_states_command(
     written = write_report(report, out or run[0])
     console.print(tier_table(report))
     for line in verdict(report):
-        console.print(line, highlight=False)
-    console.print(", ".join(map(str, written)), markup=False)
+        console.print(line)
+    console.print(", ".join(map(str, written)))

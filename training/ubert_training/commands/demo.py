@@ -63,7 +63,7 @@ def demo_command(
             console.print(f"The service answers at {service.url} (Ctrl-C ends it). Try:")
             pair = f'{{"pairs": [{{"user": "{user}", "item": "{items[0]}"}}]}}'
             command = f"  curl -s {service.url}/predict -H 'Content-Type: application/json' -d '{pair}'"
-            console.print(command, markup=False, soft_wrap=True)
+            console.print(command)
             with suppress(KeyboardInterrupt):
                 service.process.wait()
 
@@ -100,7 +100,7 @@ class _Demo:
 
     def import_reviews(self, reviews: Path | None, item_domains: Path | None) -> tuple[ReviewTable, Split]:
         source = choose_reviews(reviews, item_domains, self.directory, self.seed)
-        console.print(source.description, markup=False)
+        console.print(source.description)
         options = ImportOptions(item_domains=source.item_domains)
         imported = import_reviews(source.files, self.directory / "reviews", options, force=self.force)
         table = load_reviews(self.directory / "reviews")
@@ -168,7 +168,7 @@ class _Demo:
             f"{checked.largest_difference:.1e} stars from the model's own ratings of these states"
         )
         best = ", ".join(f"{entry['item']} {entry['rating']:.2f}" for entry in best_items(url, user, items, 5))
-        console.print(f"best of {len(items)} items for user {user}: {best}", markup=False)
+        console.print(f"best of {len(items)} items for user {user}: {best}")
 
 
 class _Steps:
@@ -196,5 +196,5 @@ def _show_places(directory: Path, store_url: str, seconds: float) -> None:
         "service log": directory / "service.log",
     }
     for name, place in places.items():
-        console.print(f"  {name}: {place}", markup=False, soft_wrap=True)
+        console.print(f"  {name}: {place}")
     console.print(f"done in {seconds / 60:.1f} minutes")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_model.ray_engine import chosen_engine
-from ubert_training.commands.options import Engine, RayAddress, Workers
+from ubert_training.commands.options import Engine, RayAddress, Workers, console
 from ubert_training.reviews.file_staging import ImportProgress, stage_here
 from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews
 from ubert_training.reviews.options import ImportOptions
@@ -34,8 +34,8 @@ def import_command(
     columns: Annotated[
         str,
         typer.Option(
-            help="Column names of CSV, TSV or Parquet files, as user=reviewer,item=sku,rating=stars,text=body,"
-            "timestamp=when. Also: title, domain. A column left out is looked for under its own name."
+            help="Column names of CSV, TSV, Parquet or your own JSON lines, as user=reviewer,item=sku,rating=stars,"
+            "text=body,timestamp=when. Also: title, domain. A column left out is looked for under its own name."
         ),
     ] = "",
     domain: Annotated[
@@ -68,8 +68,9 @@ def import_command(
 ) -> None:
     """Import review files into one table: validated, de-duplicated, k-core filtered, in one fixed order.
 
-    Reads Amazon 2014, 2018 and 2023, Yelp, CSV, TSV and Parquet. Bad lines are set aside in rejects.jsonl. An
-    import that was killed goes on where it stopped when the same command is given again. Ray reads one file a worker.
+    Reads Amazon 2014, 2018 and 2023, Yelp, other JSON lines, CSV, TSV and Parquet. Bad lines are set aside in
+    rejects.jsonl. An import that was killed goes on where it stopped when the same command is given again. Ray reads
+    one file a worker.
     """
     options = ImportOptions(
         format=format,
@@ -86,7 +87,7 @@ def import_command(
     stage = stage_here if cluster is None else partial(stage_by_ray, cluster)
     with _progress_shown() as listener:
         report = import_reviews(files, out, options, listener, force=force, stage=stage)
-    _show(report, out, Console(markup=False))
+    _show(report, out)
 
 
 def parse_columns(text: str) -> dict[str, str]:
@@ -127,7 +128,7 @@ def _progress_shown() -> Iterator[Callable[[ImportProgress], None]]:
         yield show
 
 
-def _show(report: ImportReport, out: Path, console: Console) -> None:
+def _show(report: ImportReport, out: Path) -> None:
     if report.already_imported:
         console.print(f"Already imported: {out} is left as it is.")
     counts = report.consolidation

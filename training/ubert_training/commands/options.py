@@ -10,7 +10,8 @@ from ubert_model.config import ModelConfig, preset, require
 from ubert_model.ray_engine import EngineName
 from ubert_training.reviews.table import ReviewTable
 
-console = Console()
+console = Console(markup=False, highlight=False, soft_wrap=True)
+"""What commands say. A path or a name with brackets is printed as it is, and a line as long as it is, for scripts."""
 
 FOLDS = 5
 """Where no number is given."""
@@ -88,6 +89,11 @@ def model_config(base: str | ModelConfig, table: ReviewTable, **options: object)
         config = config.without_state_dim()
         options["state_dim"] = None
     return config.with_options(**options, scale=table.scale)
+
+
+def require_file(name: str, path: Path) -> None:
+    """Raise ``ConfigError`` where a file is to be written and a directory is named."""
+    require(not path.is_dir(), f"--{name}", str(path), "this is a directory; give the file to write")
 
 
 def require_unset(remedy: str, **flags: object) -> None:

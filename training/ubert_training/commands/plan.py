@@ -84,10 +84,10 @@ def plan_command(
 
 def _show(planned: Plan) -> None:
     for figure in planned.figures.values():
-        console.print(f"{figure.name:<37} {readable(figure):>12}   {figure.formula}", highlight=False, soft_wrap=True)
+        console.print(f"{figure.name:<37} {readable(figure):>12}   {figure.formula}")
     console.print("\nWhat breaks first", style="bold")
     for limit in planned.limits:
-        console.print(described(limit), highlight=False, soft_wrap=True)
+        console.print(described(limit))
 
 
 def described(limit: Limit) -> str:

@@ -28,11 +28,11 @@ def reproduce_command(
     require(bool(reviews) or not run, "reviews", reviews, "name the folder with the review files to run on")
     experiment, directory = EXPERIMENTS[name], out or Path(f"reproduce-{name}")
     steps = commands(experiment, reviews or [], directory, preset)
-    console.print(f"Files: {', '.join(experiment.needed)}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Files: {', '.join(experiment.needed)}")
     for note in experiment.notes:
-        console.print(f"Note: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"Note: {note}")
     for step in steps:
-        console.print(shlex.join(["ubert", *step]), markup=False, highlight=False, soft_wrap=True)
+        console.print(shlex.join(["ubert", *step]))
         if run:
             make_app(step[:1])(step, prog_name="ubert", standalone_mode=False)
     console.print(comparison(name, experiment, directory))

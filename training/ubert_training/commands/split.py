@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ubert_model.config import require
-from ubert_training.commands.options import FOLDS, Reviews, console, load_reviews, require_unset
+from ubert_training.commands.options import FOLDS, Reviews, console, load_reviews, require_file, require_unset
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.splits import Split, k_fold_splits, random_split, time_split
 
@@ -22,6 +22,7 @@ def split_command(
     target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
 ) -> None:
     """Divide the reviews of the target domain into train, validation and test, once, for every later step."""
+    require_file("out", out)
     require(kind in ("random", "folds", "time"), "kind", kind, "use random, folds or time")
     if kind != "folds":
         require_unset("give it with --kind folds", folds=folds)

@@ -57,12 +57,12 @@ def ls_command(
                 "held by": ", ".join(opened.holders(namespace.version)) if count else "",
             }
             shape = f"{namespace.codec}, D = {namespace.state_dim}, at most {namespace.max_length} tokens a review"
-            console.print(f"{namespace.version}  {shape}", highlight=False)
+            console.print(f"{namespace.version}  {shape}")
             for name, value in lines.items():
                 if value:
-                    console.print(f"  {name:<11}  {value}", markup=False, highlight=False, soft_wrap=True)
+                    console.print(f"  {name:<11}  {value}")
     if not namespaces:
-        console.print(f"{without_password(store)} holds no namespace; `ubert precompute` makes one", markup=False)
+        console.print(f"{without_password(store)} holds no namespace; `ubert precompute` makes one")
 
 
 @app.command("verify")
@@ -182,7 +182,7 @@ def _show_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
         if found:
             console.print(f"  {kind}: {len(found):,}")
             for example in found[:SHOWN]:
-                console.print(f"    {example}", markup=False, highlight=False)
+                console.print(f"    {example}")
 
 
 def _holdings(store: StateStore, namespace: Namespace) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ubert_training.commands.options import console
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 
 DEFAULTS = SynthOptions()
@@ -30,7 +30,6 @@ def synth_command(
     options = SynthOptions(users=users, items=items, reviews=reviews, domains=domains, strength=strength, seed=seed)
     corpus = write_corpus(out, options)
     truth = json.loads(corpus.truth.read_text(encoding="utf-8"))
-    console = Console(markup=False, soft_wrap=True)
     console.print(f"{truth['reviews']:,} SYNTHETIC reviews in {corpus.reviews}, planted truth in {corpus.truth}")
     for name, error in truth["mse"].items():
         console.print(f"  MSE {error:.4f}  {name}: {truth['mse_means'][name]}")

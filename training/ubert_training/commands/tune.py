@@ -57,12 +57,12 @@ def tune_command(
         words,
         seed,
         out,
-        lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}", highlight=False),
+        lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}"),
         force=force,
     )
     console.print(trial_table(choice))
-    console.print(f"{choice.chosen.trial.name}: {run}, {out / RECIPE}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Next: ubert evaluate --reviews {reviews} --run {run}", markup=False, soft_wrap=True)
+    console.print(f"{choice.chosen.trial.name}: {run}, {out / RECIPE}")
+    console.print(f"Next: ubert evaluate --reviews {reviews} --run {run}")
 
 
 def trial_table(choice: "Choice") -> Table:

@@ -65,8 +65,8 @@ class SynthOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.domains <= len(PRODUCTS):
             raise ConfigError(f"{self.domains} domains: ask for 1 to {len(PRODUCTS)}")
-        if self.strength < 0:
-            raise ConfigError(f"strength {self.strength}: give 0 or more")
+        if not 0 <= self.strength < math.inf:
+            raise ConfigError(f"strength {self.strength}: give a number of 0 or more")
         if self.items < self.domains * 4 * CORE:
             raise ConfigError(f"{self.items} items for {self.domains} domains: ask for {4 * CORE} a domain or more")
         if self.reviews < 2 * CORE * max(self.users, MOST_POPULAR * self.items):

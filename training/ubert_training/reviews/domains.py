@@ -19,7 +19,7 @@ from ubert_training.reviews.readers.records import (
     open_source,
 )
 
-FILE_SUFFIXES = re.compile(r"(\.(json|jsonl|csv|tsv|txt|parquet|gz))+$", re.IGNORECASE)
+FILE_SUFFIXES = re.compile(r"(\.(json|jsonl|ndjson|csv|tsv|txt|parquet|gz))+$", re.IGNORECASE)
 AMAZON_NAME = re.compile(r"^(?:reviews_)?(.+?)(?:_\d+)?$")
 
 

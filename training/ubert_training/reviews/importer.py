@@ -39,7 +39,7 @@ REJECTS = "rejects.jsonl"
 REPORT = "report.json"
 STAGING = ".ubert-import-staging"
 
-IMPORT_VERSION = 2
+IMPORT_VERSION = 3
 """Raised whenever the same input would be staged otherwise, so that staging of an older version is discarded.
 """
 EXAMPLES_SHOWN = 3

@@ -16,6 +16,8 @@ MAX_ID_BYTES = 256
 MAX_SHOWN = 80
 LAST_SECOND = 253_402_300_799  # the end of the year 9999
 FIRST_MILLISECOND = 631_152_000_000  # 1990; as seconds, long after the year 9999
+WRITTEN_DAYS = range(19_700_101, 21_001_232)
+"""Whole numbers that are days, as 20170714; as Unix seconds all of them would be of two weeks of August 1970."""
 DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 SENTENCE_ENDS = (".", "!", "?", "…")
 
@@ -116,7 +118,7 @@ def _rating(value: object, scale: RatingScale) -> float:
 
 def _timestamp(value: object) -> int:
     """Read unix seconds, unix milliseconds or an ISO date, UTC unless it says otherwise; an absent one is 0."""
-    if value is None or value == "":
+    if value is None or (isinstance(value, str) and not value.strip()):
         return 0
     try:
         seconds = _seconds(value)
@@ -132,13 +134,15 @@ def _seconds(value: object) -> int:
         try:
             value = float(value)
         except ValueError:
-            return _seconds(datetime.fromisoformat(str(value)))
+            return _seconds(datetime.fromisoformat(str(value).strip().removesuffix(" UTC")))
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, datetime):
         return math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
+    if value in WRITTEN_DAYS:
+        return _seconds(datetime.strptime(f"{value:.0f}", "%Y%m%d"))
     return math.floor(value // (1000 if value >= FIRST_MILLISECOND else 1))
 
 

@@ -27,7 +27,7 @@ class ParquetReader:
             with pq.ParquetFile(path) as file:
                 total = max(file.metadata.num_rows, 1)
                 batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(self.columns))
-                rows = (row for batch in batches for row in _whole_microseconds(batch).to_pylist())
+                rows = (row for batch in batches for row in _times_as_text(batch).to_pylist())
                 for number, row in islice(enumerate(rows, start=1), skip, None):
                     raw = json.dumps(row, ensure_ascii=False, default=str).encode()
                     yield Record(line=number, raw=raw, fields=row, position=size * number // total)
@@ -42,10 +42,13 @@ class ParquetReader:
             raise ReviewFileError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def _whole_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Python's own times know nothing smaller."""
-    schema = batch.schema
-    for number, field in enumerate(schema):
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-            schema = schema.set(number, field.with_type(pa.timestamp("us", field.type.tz)))
-    return batch.cast(schema, safe=False)
+def _times_as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Times as ISO dates, UTC: Python's own end with the year 9999, and one row beyond would cost the whole file."""
+    return pa.RecordBatch.from_arrays([_time_as_text(column) for column in batch.columns], names=batch.schema.names)
+
+
+def _time_as_text(column: pa.Array) -> pa.Array:
+    if pa.types.is_timestamp(column.type):
+        # Whole seconds, and no zone: without one Arrow writes the instant in UTC.
+        return column.cast(pa.timestamp("s"), safe=False).cast(pa.string())
+    return column.cast(pa.string()) if pa.types.is_date(column.type) else column

@@ -30,12 +30,14 @@ class FormatName(StrEnum):
     AMAZON_2018 = "amazon-2018"
     AMAZON_2023 = "amazon-2023"
     YELP = "yelp"
+    JSONL = "jsonl"
     CSV = "csv"
     TSV = "tsv"
     PARQUET = "parquet"
 
 
-TABULAR = frozenset({FormatName.CSV, FormatName.TSV, FormatName.PARQUET})
+NAMED_BY_CALLER = frozenset({FormatName.JSONL, FormatName.CSV, FormatName.TSV, FormatName.PARQUET})
+"""Formats whose columns are called as the caller says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,17 +100,20 @@ class ReviewFormat:
 
 
 def open_format(path: Path, name: FormatName | None, columns: Mapping[str, str]) -> ReviewFormat:
-    """Tell how to read ``path``; ``columns`` maps columns of the review table to those of a tabular file.
+    """Tell how to read ``path``; ``columns`` maps columns of the review table to those of a file of no known layout.
 
-    Raises ``ReviewFileError`` where the format cannot be told or a tabular file lacks a column,
-    ``ConfigError`` for a mapping that does not fit.
+    Raises ``ReviewFileError`` where the format cannot be told or such a file lacks a column, ``ConfigError`` for a
+    mapping that does not fit.
     """
     name = name or detect_format(path)
-    if name not in TABULAR:
+    if name not in NAMED_BY_CALLER:
         if columns:
-            raise ConfigError(f"{path} is read as {name}, whose fields are known: leave out the column mapping")
+            raise ConfigError(
+                f"{path} is read as {name}, whose fields are known: leave out the column mapping, or give --format "
+                f"{FormatName.JSONL}"
+            )
         return ReviewFormat(name=name, reader=JsonLinesReader(), layout=LAYOUTS[name])
-    return _open_tabular(path, name, _checked_columns(columns))
+    return _open_mapped(path, name, _checked_columns(columns))
 
 
 def detect_format(path: Path) -> FormatName:
@@ -127,7 +132,9 @@ def detect_format(path: Path) -> FormatName:
     for fields in parsed:
         if not isinstance(fields, BadLine) and (told := _json_format(fields)):
             return told
-    if all(isinstance(fields, BadLine) for fields in parsed) and not suffixes & {".json", ".jsonl"}:
+    if not all(isinstance(fields, BadLine) for fields in parsed):
+        return FormatName.JSONL
+    if not suffixes & {".json", ".jsonl", ".ndjson"}:
         for separator, name in ((b"\t", FormatName.TSV), (b",", FormatName.CSV), (b";", FormatName.CSV)):
             if separator in lines[0]:
                 return name
@@ -158,30 +165,37 @@ def _checked_columns(columns: Mapping[str, str]) -> dict[Column, str]:
     return {column: columns[column] for column in COLUMNS if column in columns}
 
 
-def _open_tabular(path: Path, name: FormatName, columns: Mapping[Column, str]) -> ReviewFormat:
+def _open_mapped(path: Path, name: FormatName, columns: Mapping[Column, str]) -> ReviewFormat:
     """A column that is not mapped is looked for under its own name."""
-    delimited = _csv_reader(path) if name is FormatName.CSV else DelimitedReader(separator="\t", quoted=False)
-    header = ParquetReader(columns=()).header(path) if name is FormatName.PARQUET else delimited.header(path)
+    reader = _mapped_reader(path, name)
+    header = reader.header(path)
     if not header:
         raise ReviewFileError(f"{path} is empty: its first line has to name the columns")
-    present = {column: columns.get(column, column) for column in COLUMNS}
-    present = {column: there for column, there in present.items() if there in header}
-    lacking = [column for column in COLUMNS if column not in present and column in (*REQUIRED_COLUMNS, *columns)]
+    named = {column: columns.get(column, column) for column in COLUMNS}
+    lacking = [column for column in COLUMNS if column in (*REQUIRED_COLUMNS, *columns) and named[column] not in header]
     if lacking:
-        wanted = ", ".join(f"{column}={columns.get(column, column)}" for column in lacking)
+        wanted = ", ".join(f"{column}={named[column]}" for column in lacking)
         raise ReviewFileError(
             f"{path} has no column for {wanted}; its columns are {', '.join(header)}: "
             "map them, as in --columns user=reviewer,item=sku,rating=stars,text=body"
         )
-    ambiguous = sorted({there for there in present.values() if header.count(there) > 1})
+    ambiguous = sorted({there for there in named.values() if header.count(there) > 1})
     if ambiguous:
         raise ReviewFileError(f"{path} has several columns named {', '.join(ambiguous)}: rename all but one")
-    reader = ParquetReader(columns=tuple(present.values())) if name is FormatName.PARQUET else delimited
-    layout = Layout(names={column: (there,) for column, there in present.items()})
+    if isinstance(reader, ParquetReader):
+        reader = ParquetReader(columns=[there for there in named.values() if there in header])
+    layout = Layout(names={column: (there,) for column, there in named.items()})
     return ReviewFormat(name=name, reader=reader, layout=layout)
 
 
-def _csv_reader(path: Path) -> DelimitedReader:
-    """With the separator that divides the header line; a review has more than one column."""
+def _mapped_reader(path: Path, name: FormatName) -> JsonLinesReader | DelimitedReader | ParquetReader:
+    """The reader of a file of no known layout."""
+    if name is FormatName.JSONL:
+        return JsonLinesReader()
+    if name is FormatName.PARQUET:
+        return ParquetReader(columns=())
+    if name is FormatName.TSV:
+        return DelimitedReader(separator="\t", quoted=False)
+    # With the separator that divides the header line; a review has more than one column.
     readers = [DelimitedReader(separator=separator, quoted=True) for separator in CSV_SEPARATORS]
     return next((reader for reader in readers if len(reader.header(path)) > 1), readers[0])

@@ -13,6 +13,15 @@ from typing import BinaryIO, Protocol, cast
 from ubert_model.errors import ReviewFileError
 
 GZIP_MAGIC = b"\x1f\x8b"
+UNREAD: Mapping[bytes, str] = MappingProxyType(
+    {
+        b"BZh": "is compressed by bzip2: unpack it first, as bunzip2 FILE does",
+        b"\xfd7zXZ": "is compressed by xz: unpack it first, as unxz FILE does",
+        b"\x28\xb5\x2f\xfd": "is compressed by zstd: unpack it first, as unzstd FILE does",
+        b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save its sheet as CSV",
+    }
+)
+"""What is never text, by how it begins, and what to do about it."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 4 * 1024 * 1024
 """No review is that long; a longer line is a file without line ends, and must not fill the memory."""
@@ -37,6 +46,7 @@ class Reason(StrEnum):
 REMEDIES: Mapping[Reason, str] = MappingProxyType(
     {
         Reason.OUTSIDE_SCALE: "name the scale with --scale, as --scale 0:10",
+        Reason.BAD_TIMESTAMP: "write times as Unix seconds or ISO dates, as 2017-07-14, or rename their column",
         Reason.WRONG_ENCODING: "convert it to UTF-8, as iconv -f ENCODING -t UTF-8 FILE does (WINDOWS-1252, UTF-16)",
     }
 )
@@ -95,9 +105,12 @@ def open_source(path: Path) -> Iterator[Source]:
     """Open a plain or gzip file (told by its first bytes) for reading. Raises ``ReviewFileError``."""
     try:
         with path.open("rb") as file:
-            compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            beginning = file.read(max(map(len, UNREAD)))
             file.seek(0)
-            if compressed:
+            for magic, what in UNREAD.items():
+                if beginning.startswith(magic):
+                    raise ReviewFileError(f"{path} {what}")
+            if beginning.startswith(GZIP_MAGIC):
                 with gzip.open(file) as unpacked:
                     yield Source(file=file, stream=cast(BinaryIO, unpacked))
             else:

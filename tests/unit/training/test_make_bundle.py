@@ -1,0 +1,41 @@
+"""`ubert export` where the disk takes no more."""
+
+from pathlib import Path
+
+import pytest
+
+from support.full_disk import at_most
+from support.training_stage import SAVES_NOTHING, TinyCorpus, run_here
+from ubert_training import make_bundle
+from ubert_training.cli import main
+from ubert_training.evaluation.evaluate import EVALUATION
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("trained")
+    corpus = TinyCorpus.write(directory)
+    run_here(corpus.arguments("finetune", directory / "run", *SAVES_NOTHING, "--epochs", "1", "--device", "cpu"))
+    (directory / "run" / EVALUATION).write_text("{}")
+    return directory / "run"
+
+
+@pytest.mark.parametrize("writer", ["save_file", "export_encoder"])
+def test_a_full_disk_is_one_line_that_names_the_bundle_and_leaves_nothing(
+    run: Path, writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights are refused by their own library, a graph by the system."""
+    whole = getattr(make_bundle, writer)
+
+    def refused(model: object, path: Path) -> None:
+        with at_most(10):
+            whole(model, path)
+
+    monkeypatch.setattr(make_bundle, writer, refused)
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "--run", str(run), "--out", str(tmp_path / "bundle")])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ubert: {tmp_path / 'bundle'} cannot be written (")
+    assert line.endswith("make room, then give the same command again")
+    assert not list(tmp_path.iterdir())

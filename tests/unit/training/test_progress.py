@@ -1,0 +1,15 @@
+"""Progress bars say what they are given."""
+
+import pytest
+
+from ubert_training.progress import progress_bar, throughput_bar
+
+
+def test_a_bar_may_be_named_after_a_folder_with_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar("filling /data[a]/[/b]", 1) as advance:
+        advance(1)
+    with throughput_bar("reading /data[a]/[/b]", 1) as advance_tokens:
+        advance_tokens(1, 2)
+    shown = capsys.readouterr().err
+    assert "filling /data[a]/[/b]" in shown
+    assert "reading /data[a]/[/b]" in shown
