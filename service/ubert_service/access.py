@@ -70,7 +70,7 @@ class ApiKeys:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise ConfigError(f"API keys {path}: {where}: {first['msg']}; `ubert-serve-key` writes them") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets
             raise ConfigError(f"API keys {path}: {error}") from error
         if not tables:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -34,5 +34,13 @@ def run_command(app: typer.Typer, program: str) -> None:
     try:
         app()
     except UbertError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(_USAGE_ERROR)
+        _end(program, str(error))
+    except OSError as error:
+        # What a path of the user's asks of the system and is refused: no such folder, no room, no permission.
+        path = error.filename2 or error.filename
+        _end(program, f"{path}: {error.strerror}" if path else str(error))
+
+
+def _end(program: str, told: str) -> NoReturn:
+    print(f"{program}: {' '.join(told.split())}", file=sys.stderr)
+    sys.exit(_USAGE_ERROR)

@@ -36,7 +36,8 @@ def request_id_of(scope: Scope) -> str:
 class RequestFrame:
     """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs and reports it, and
     answers an error that nothing else caught with a problem that tells the caller nothing but the identifier.
-    Once the process is ``stopping``, it asks callers to send their next request over another connection.
+    Once the process is ``stopping``, it asks callers to send their next request over another connection. HEAD is
+    answered wherever GET is: balancers and monitors ask so, for the status alone.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, tracing: Tracing, stopping: asyncio.Event) -> None:
@@ -49,9 +50,11 @@ class RequestFrame:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = request_id_of(scope)
+        request_id, method = request_id_of(scope), scope["method"]
         scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic(), let_in=False)
-        with self._tracing.request(method=scope["method"], headers=Headers(scope=scope), request_id=request_id) as span:
+        if method == "HEAD":  # the server has a scope of its own, and by that leaves the body off
+            scope = {**scope, "method": "GET"}
+        with self._tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as span:
             status: int | None = None
 
             async def send_framed(message: Message) -> None:
@@ -74,19 +77,19 @@ class RequestFrame:
                 # By the route alone: an address may hold an identifier, which is neither a label nor for a log.
                 route = getattr(scope.get("route"), "path_format", UNMATCHED)
                 span.answered(route=route, status=status)
-                self._report(scope, route, status, seconds=time.perf_counter() - started)
+                self._report(scope, method, route, status, seconds=time.perf_counter() - started)
 
     def _headers(self, request_id: str) -> Iterator[tuple[bytes, bytes]]:
         yield _REQUEST_ID, request_id.encode("ascii")
         if self._stopping.is_set():
             yield b"connection", b"close"
 
-    def _report(self, scope: Scope, route: str, status: int | None, *, seconds: float) -> None:
+    def _report(self, scope: Scope, method: str, route: str, status: int | None, *, seconds: float) -> None:
         self._telemetry.request_answered(route=route, status=status, seconds=seconds)
         _log.info(
             "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
             {
-                "method": scope["method"],
+                "method": method,
                 "route": route,
                 "status": status,
                 "seconds": round(seconds, 6),

@@ -4,7 +4,7 @@ import http
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope, Send
 
 from ubert_model import errors
@@ -309,7 +310,18 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     )
     told = _why_unreadable(error.__cause__) if kind is MALFORMED_BODY else error.detail
     detail = f"{request.method} {request.url.path}: {told}"
-    return problem_response(kind, detail, request.scope, headers=error.headers)
+    headers = {"Allow": ", ".join(_methods_at_address_of(request))} if kind is METHOD_NOT_ALLOWED else error.headers
+    return problem_response(kind, detail, request.scope, headers=headers)
+
+
+def _methods_at_address_of(request: Request) -> Iterator[str]:
+    """The framework tells the methods of one route alone, and an address may have several."""
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        asked = {**request.scope, "method": method}
+        if any(route.matches(asked)[0] is Match.FULL for route in request.app.routes):
+            yield method
+            if method == "GET":
+                yield "HEAD"
 
 
 def _why_unreadable(cause: BaseException | None) -> str:

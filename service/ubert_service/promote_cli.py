@@ -10,6 +10,7 @@ import typer
 
 from ubert_model.errors import ConfigError, InputError
 from ubert_service.client import Client, ClientError, RetryPolicy
+from ubert_service.client.calls import address_of
 from ubert_service.command_line import run_command
 
 _SHOWN = 12
@@ -110,8 +111,8 @@ def _ask(url: str, api_key: str | None) -> Replica:
 
 
 def _addresses(url: str) -> list[str]:
-    """The URL with each address that its host's name stands for."""
-    parsed = httpx.URL(url)
+    """The URL with each address that its host's name stands for. Raises ``ConfigError`` where there is none."""
+    parsed = httpx.URL(address_of(url))
     try:
         found = socket.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
     except OSError as error:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import numpy_in_one_thread
 from ubert_service.context import ServiceContext
+from ubert_service.request_heads import BoundedHeads
 from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30
@@ -46,6 +47,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         _log.info("listening on http://%s:%d", host, listener.getsockname()[1])
         config = uvicorn.Config(
             app,
+            http=BoundedHeads,
             log_config=None,
             access_log=False,  # the app's own line carries the request id
             server_header=False,

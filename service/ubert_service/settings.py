@@ -97,7 +97,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets
         raise ConfigError(f"configuration file {path}: {error}") from error
     values = {name.replace("-", "_"): value for name, value in table.items()}
     unknown = sorted(set(values) - set(Settings.model_fields))

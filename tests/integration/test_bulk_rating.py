@@ -20,6 +20,7 @@ from ubert_model.states import open_store
 from ubert_service.bulk.portions import Portions
 from ubert_service.bulk.rating import rate_pairs
 from ubert_service.errors import NotReadyError
+from ubert_service.score_cli import main
 from ubert_service.scoring.engine import Prediction
 from ubert_service.settings import Settings
 
@@ -189,6 +190,39 @@ def test_a_run_that_fails_leaves_what_it_has_rated_and_otherwise_nothing(
     assert folder.exists()
     monkeypatch.setattr(Portions, "rate", rate)
     assert rate_pairs(pairs, out, settings, shard=WHOLE) == len(PAIRS)
+
+
+def test_a_run_keeps_another_one_out_of_its_folder(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    out, refusals = tmp_path / "out.parquet", []
+
+    def start_another(rated: int, of: int) -> None:
+        for force in () if rated else (False, True):
+            with pytest.raises(InputError, match=r"another run is at work in .*out\.parquet\.portions") as refusal:
+                rate_pairs(pairs, out, settings, shard=WHOLE, force=force)
+            refusals.append(refusal)
+
+    assert rate_pairs(pairs, out, settings, shard=WHOLE, progress=start_another) == len(PAIRS)
+    assert refusals
+    assert pq.ParquetFile(out).metadata.num_rows == len(PAIRS)
+
+
+def test_a_folder_that_takes_no_ratings_is_told_in_one_line(
+    settings: Settings,
+    pairs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "no-folder").write_text("")
+    flags = ["--bundle", str(settings.bundle), "--store", settings.store, "--codec", "fp32"]
+    command = [*flags, "--pairs", str(pairs), "--out", str(tmp_path / "no-folder" / "out.parquet")]
+    monkeypatch.setattr(sys, "argv", ["ubert-serve-score", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("ubert-serve-score: ")
+    assert line.endswith("no-folder: Not a directory") or "no-folder/out.parquet" in line
 
 
 def test_what_is_there_already_is_only_replaced_when_asked_for(settings: Settings, pairs: Path, tmp_path: Path) -> None:

@@ -229,8 +229,11 @@ def test_a_slash_too_many_leads_nowhere(client: httpx.Client) -> None:
         assert "location" not in response.headers
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/version", "/openapi.json"])
-def test_whatever_a_monitor_asks_by_get_is_answered_by_head_without_its_body(client: httpx.Client, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/console/main.js", "/healthz", "/readyz", "/metrics", "/version", "/openapi.json", "/about", "/users/u0"],
+)
+def test_whatever_is_asked_by_get_is_answered_by_head_without_its_body(client: httpx.Client, path: str) -> None:
     whole, head = client.get(path), client.head(path)
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == whole.headers["content-type"]
@@ -246,9 +249,17 @@ def test_a_body_that_does_not_announce_its_length_is_cut_off_at_the_limit(client
 
 def test_wrong_addresses_and_methods_are_problems(client: httpx.Client) -> None:
     assert_problem(client.get("/nothing"), 404, "not-found")
-    response = client.get("/predict")
-    assert_problem(response, 405, "method-not-allowed")
-    assert response.headers["allow"] == "POST"
+    for method, path, allowed in (
+        ("GET", "/predict", "POST"),
+        ("HEAD", "/predict", "POST"),
+        ("OPTIONS", "/users", "GET, HEAD"),
+        ("POST", "/candidate-sets/summer", "GET, HEAD, PUT, DELETE"),
+        ("PATCH", "/reviews/r/1", "DELETE"),
+    ):
+        response = client.request(method, path)
+        assert response.headers["allow"] == allowed
+        if method != "HEAD":
+            assert_problem(response, 405, "method-not-allowed")
 
 
 def test_a_damaged_state_is_a_problem_that_names_the_review(

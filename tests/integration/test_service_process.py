@@ -1,10 +1,11 @@
 """The service as it is run: a process from the command line, a real Redis, signals."""
 
+import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,12 +96,48 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
                 redis_server.stop()
 
 
+@pytest.fixture(scope="module")
+def service_without_store(tiny: TinyBundle) -> Iterator[ServeProcess]:
+    with ServeProcess(*arguments(tiny, "redis://127.0.0.1:1/0")) as service:
+        yield service
+
+
 def test_a_process_without_a_shadow_outlives_a_hangup_and_says_why_nothing_happens(tiny: TinyBundle) -> None:
     with ServeProcess(*arguments(tiny, "redis://127.0.0.1:1/0")) as service:
         service.client.get("/healthz").raise_for_status()
         service.hang_up()
         eventually(lambda: any("SIGHUP" in line and "--shadow-bundle" in line for line in service.log))
         service.client.get("/healthz").raise_for_status()
+
+
+def send_endlessly(caller: socket.socket) -> None:
+    for _ in range(2_000):
+        caller.sendall(b"x" * 10_000)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Filler: ",
+        b"GET /healthz?",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Filler: ",
+    ],
+    ids=["header", "address", "chunk", "trailer"],
+)
+def test_a_head_without_end_is_cut_off(service_without_store: ServeProcess, beginning: bytes) -> None:
+    url = service_without_store.client.base_url
+    with socket.create_connection((url.host, url.port or 0), timeout=60.0) as caller:
+        caller.sendall(beginning)
+        with pytest.raises(ConnectionError):
+            send_endlessly(caller)
+    service_without_store.client.get("/healthz").raise_for_status()
+
+
+def test_what_stands_about_a_body_is_not_bounded_as_a_whole(service_without_store: ServeProcess) -> None:
+    body = (b"[" for _ in range(100_000))  # each in a chunk of its own
+    answer = service_without_store.client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert answer.json()["type"] == "urn:u-bert:problem:malformed-body"
 
 
 @pytest.mark.usefixtures("logging_of_its_own")

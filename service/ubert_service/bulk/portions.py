@@ -3,9 +3,12 @@
 Every file appears whole or not at all, so a run that was killed is continued from the portions that have ratings.
 """
 
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ubert_model.atomic import replacing, write_text
+from ubert_model.errors import InputError
 from ubert_service.reading.histories import Pair
 from ubert_service.scoring.engine import Prediction
 
@@ -43,12 +47,33 @@ class Portions:
     folder: Path
     fingerprint: str
 
-    def open(self) -> None:
-        """Keep what an earlier run of the same fingerprint left; discard anything else."""
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Keep what an earlier run of the same fingerprint left, discard anything else, and keep other runs out.
+
+        Raises ``InputError`` if another run is at work in the folder. The system lets go of it when a process dies.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"another run is at work in {self.folder}: wait for its end, or choose another --out"
+                ) from None
+            self._keep_own()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _keep_own(self) -> None:
         label = self.folder / "fingerprint"
         if label.is_file() and label.read_text() == self.fingerprint:
             return
-        self.discard()
+        label.unlink(missing_ok=True)  # first: without it nothing of what may be left counts
+        for file in self.folder.iterdir():
+            file.unlink()
         write_text(label, self.fingerprint)
 
     def stage(self, pairs: Iterable[pa.Table]) -> None:
@@ -98,8 +123,7 @@ class Portions:
 
     def discard(self) -> None:
         """Remove the folder."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder)
 
     @property
     def _sizes_file(self) -> Path:

@@ -75,9 +75,9 @@ def rate_pairs(
     A run that was killed is continued by the same call, also by the other engine: what was rated by then stays as it
     was. ``progress`` hears how many pairs of how many are rated.
 
-    Raises ``InputError`` for pairs that cannot be read, an ``out`` that exists (unless ``force``) or whose name does
-    not end in ``.parquet``, ``NotReadyError`` where the store has no states of the bundle, and what loading, scoring
-    and ``engine`` raise.
+    Raises ``InputError`` for pairs that cannot be read, an ``out`` that exists (unless ``force``), that another run is
+    writing or whose name does not end in ``.parquet``, ``NotReadyError`` where the store has no states of the bundle,
+    and what loading, scoring and ``engine`` raise.
     """
     if out.suffix.lower() != ".parquet":
         raise InputError(f"--out {out}: ratings are written as Parquet, so give a name that ends in .parquet")
@@ -87,8 +87,7 @@ def rate_pairs(
         origin, one_node = _origin(settings, store), store.local
     fingerprint = _fingerprint(pairs, settings, shard, origin)
     portions = Portions(folder=out.absolute().with_name(f"{out.name}.portions"), fingerprint=fingerprint)
-    portions.open()
-    with _kept_for_ratings(portions):
+    with portions.opened(), _kept_for_ratings(portions):
         portions.stage(in_portions((of_shard(table, shard) for table in read_pairs(pairs)), PAIRS_A_PORTION))
         sizes = portions.sizes()
         left = [number for number in range(len(sizes)) if not portions.is_rated(number)]
@@ -98,8 +97,8 @@ def rate_pairs(
             for done in portions_rated:
                 rated += done
                 progress(rated, sum(sizes))
-    portions.gather(out, origin)
-    portions.discard()
+        portions.gather(out, origin)
+        portions.discard()
     return rated
 
 

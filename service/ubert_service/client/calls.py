@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import httpx
 from pydantic import BaseModel, ValidationError
 
 from ubert_model.errors import ConfigError
@@ -85,7 +86,11 @@ def headers_of(api_key: str | None) -> dict[str, str]:
 
 def address_of(base_url: str) -> str:
     """Where a service is. Raises ``ConfigError`` for what nothing can be sent to."""
-    if not base_url.startswith(("http://", "https://")):
+    try:
+        usable = base_url.startswith(("http://", "https://")) and httpx.URL(base_url).host != ""
+    except httpx.InvalidURL:
+        usable = False
+    if not usable:
         shown = base_url.rpartition("@")[2]  # before it stands a password
         raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT")
     return base_url

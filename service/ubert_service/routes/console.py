@@ -25,14 +25,12 @@ _HEADERS = {
 }
 
 
-@router.head("/")
 @router.get("/")
 async def page(request: Request) -> Response:
     """The page."""
     return await _file(_PAGE, request)
 
 
-@router.head("/console/{name}")
 @router.get("/console/{name}")
 async def file(name: str, request: Request) -> Response:
     """A style sheet, a script or an image of the page."""

@@ -21,15 +21,12 @@ from ubert_service.schemas import Alive, Ready, Version
 router = APIRouter(tags=["operation"])
 
 
-# Balancers and monitors ask by HEAD as well, for the status alone. The server leaves the body off by itself.
-@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Does the process run?")
 async def healthz() -> Alive:
     """Always answers; a failure means that the process should be restarted."""
     return Alive()
 
 
-@router.head("/readyz", include_in_schema=False, response_model=Ready, response_model_exclude_none=True)
 @router.get(
     "/readyz",
     summary="Can it serve?",
@@ -53,7 +50,6 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
     return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
 
 
-@router.head("/metrics", include_in_schema=False)
 @router.get(
     "/metrics",
     summary="What has it done so far?",
@@ -70,7 +66,6 @@ async def read_metrics(context: ServiceDependency) -> Response:
     return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 
-@router.head("/version", include_in_schema=False)
 @router.get(
     "/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS, OVERLOADED, DEVICE_UNAVAILABLE)
 )

@@ -122,7 +122,9 @@ def test_every_route_but_those_of_health_documents_that_it_may_refuse() -> None:
         f"[page]\nsha256 = '{'0' * 64}'\nscopes = ['all']",
         f"['a b']\nsha256 = '{'0' * 64}'\nscopes = ['read']",
         "page = ",
+        "page = " + "[" * 10_000,
     ],
+    ids=lambda content: content[:30],
 )
 def test_a_file_of_keys_that_cannot_be_used_is_refused_without_showing_a_hash(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError) as refusal:
