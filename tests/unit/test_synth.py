@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import math
 import random
 import string
 from collections import Counter
@@ -175,7 +176,16 @@ def test_no_phrase_is_written_twice_and_all_placeholders_are_known() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"domains": 0}, {"domains": 9}, {"items": 10}, {"reviews": 100}, {"users": 40}, {"strength": -1.0}],
+    [
+        {"domains": 0},
+        {"domains": 9},
+        {"items": 10},
+        {"reviews": 100},
+        {"users": 40},
+        {"strength": -1.0},
+        {"strength": math.nan},
+        {"strength": math.inf},
+    ],
 )
 def test_an_impossible_size_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(options.values())))):
