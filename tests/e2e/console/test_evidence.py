@@ -61,12 +61,16 @@ def test_words_are_marked_by_sign_and_strength_whatever_script_they_stand_among(
     expect(lowered).to_have_attribute("data-sign", "\u2212")
     assert float(raised.evaluate("mark => mark.style.getPropertyValue('--weight')")) == 1.0
     expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
+    note = page.locator("#evidence-note")
+    expect(note.locator(".word.raises")).to_have_text("raises")
+    expect(note.locator(".word.lowers")).to_have_text("lowers")
 
 
 def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenPage) -> None:
     page = open_page()
     with_explanation(page, explanation(text=None, token_spans=None))
     expect(page.locator("article").first).to_contain_text("The store keeps no texts")
+    expect(page.locator("#evidence-note .word")).to_have_count(0)
     page.unroute("**/explain")
     other = open_page()
     with_explanation(other, explanation(token_contributions=[], matching=0.0))
@@ -195,8 +199,18 @@ def test_the_attention_of_long_passages_is_seen_in_a_narrow_window(open_page: Op
         expect(cell).to_be_in_viewport(ratio=1)
     first = page.locator(".strongest li").last.inner_text()
     assert first.startswith("a passage")  # without the full stop of the passage before
-    notes = page.get_by_role("region", name="By u0").locator("article > .note").all_inner_texts()
-    assert notes == [f"Raise the rating: “{text[2 : middle - 2].strip()}”, “{text[middle:].strip()}”."]
+    for label in page.get_by_role("grid").get_by_role("columnheader").all():  # two lines of some words each
+        box = label.bounding_box()
+        assert box is not None
+        assert box["width"] > 30
+        assert box["height"] > 120
+    by_user = page.get_by_role("region", name="By u0")
+    # Marked from the first letter on; named for those who see no marks, but not printed a second time.
+    assert by_user.locator("article .word").all_inner_texts() == [text[2:middle], text[middle:].strip()]
+    assert by_user.locator("article > .note").count() == 0
+    expect(by_user.locator("article > .unseen")).to_have_text(
+        f"Raise the rating: “{text[2 : middle - 2].strip()}”, “{text[middle:].strip()}”."
+    )
 
 
 def test_of_very_long_reviews_the_strongest_attention_is_shown(open_page: OpenPage) -> None:

@@ -48,6 +48,13 @@ def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrie
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
 
 
+FOCUS_IS_SEEN = """() => {
+    const { left, top, width, height } = document.activeElement.getBoundingClientRect();
+    const seen = document.elementFromPoint(left + width / 2, top + height / 2);
+    return document.activeElement.contains(seen) || seen.contains(document.activeElement);
+}"""
+
+
 @contextmanager
 def service_with_keys(
     tiny: TinyBundle, corpus: Corpus, folder: Path, scopes: Mapping[str, Iterable[str]]
@@ -148,6 +155,28 @@ def test_a_table_is_a_stop_of_the_tab_key_only_where_it_has_to_be_scrolled(open_
     page.set_viewport_size({"width": 320, "height": 900})
     scrolled = page.get_by_role("region", name="Requests since the start, by route")
     expect(scrolled).to_have_attribute("tabindex", "0")
+
+
+def test_the_caption_of_a_table_that_is_scrolled_is_seen_whole(open_page: OpenPage) -> None:
+    page = open_page("#/status", viewport={"width": 320, "height": 900})
+    table = page.get_by_role("region", name="Requests since the start, by route")
+    caption, place = table.locator("caption").bounding_box(), table.bounding_box()
+    assert caption is not None
+    assert place is not None
+    assert caption["width"] <= place["width"]
+
+
+def test_what_has_the_focus_is_not_hidden_below_the_form_that_asks_for_a_key(open_page: OpenPage) -> None:
+    page = open_page(PAIR, viewport={"width": 360, "height": 700})
+    wait_for_evidence(page)
+    page.route(
+        "**/reviews", lambda route: route.fulfill(status=403, body='{"title": "No", "detail": "no", "status": 403}')
+    )
+    store_review(page)
+    expect(page.locator("#key")).to_be_in_viewport()
+    for _ in range(8):
+        press(page, "Shift+Tab")
+        assert page.evaluate(FOCUS_IS_SEEN)
 
 
 def test_what_is_printed_is_the_answer_whole_and_without_forms(open_page: OpenPage) -> None:

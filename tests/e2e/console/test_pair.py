@@ -59,8 +59,8 @@ def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
     assert sum(stars.values()) == pytest.approx(total, abs=0.02)
     assert set(stars) >= {
         "Mean of all ratings",
-        "This user's ratings",
-        "This item's ratings",
+        "This user’s ratings",
+        "This item’s ratings",
         "Where their reviews meet",
     }
 
@@ -218,7 +218,7 @@ def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(o
     expect(problem).to_contain_text("store: refused. Start Redis.")
     expect(problem).not_to_contain_text("Try again")
     page.get_by_role("button", name="Predict").click()
-    expect(problem).to_contain_text("not the service's own")
+    expect(problem).to_contain_text("not the service’s own")
     expect(problem).not_to_contain_text("html")
 
 
@@ -227,3 +227,35 @@ def test_an_error_of_the_service_is_shown_with_its_request(open_page: OpenPage) 
     problem = page.locator("#pair-problem")
     expect(problem).to_contain_text("The request breaks the schema")
     expect(problem).to_contain_text("Request ")
+
+
+def test_the_page_of_another_host_is_not_taken_for_an_answer(open_page: OpenPage) -> None:
+    page = open_page()
+    page.route("**/predict", lambda route: route.fulfill(content_type="text/html", body="<p>Sign in first</p>"))
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    expect(page.locator("#pair-problem")).to_contain_text(
+        "The answer cannot be read. This answer is not the service’s own"
+    )
+
+
+def test_a_pair_that_was_asked_for_is_not_replaced_by_any_pair_that_was_slow_to_find(open_page: OpenPage) -> None:
+    page = open_page()
+    held: list[Route] = []
+    page.route("**/users?prefix=&*", hold(held))
+    with page.expect_request("**/users?prefix=&*"):
+        page.get_by_role("button", name="Any pair").click()
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    wait_for_evidence(page)
+    found = {"id": "u7", "known": True, "counts": {"reviews": 9, "mean_rating": 4.0}}
+    held[0].fulfill(json={"found": [found]})
+    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")
+    assert page.url.endswith(PAIR)
+    expect(page.locator("#pair-problem")).to_be_empty()
+
+
+def test_a_rating_that_could_not_be_explained_says_so_where_the_reasons_would_stand(open_page: OpenPage) -> None:
+    page = open_page(
+        PAIR, prepare=lambda page: page.route("**/explain", lambda route: route.fulfill(status=503, body="{}"))
+    )
+    expect(page.locator("#contributions")).to_have_text("This could not be had.")
+    expect(page.locator("#evidence-note")).to_have_text("This could not be had.")

@@ -94,6 +94,13 @@ def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> No
     choose_and_empty(page, "Add an item", "i11")
     expect(page.get_by_label("Candidates")).to_have_value("i3\ni11")
 
+    page.keyboard.type("never-heard-of")
+    press(page, "Enter")  # adds what no list knows, and asks nothing
+    expect(page.get_by_label("Candidates")).to_have_value("i3\ni11\nnever-heard-of")
+    expect(page.get_by_role("combobox", name="Add an item")).to_have_value("")
+    expect(page.locator("#announcement")).to_have_text("3 candidates")
+    expect(page.locator("#ranking-problem")).to_be_empty()
+
 
 def choose_and_empty(page: Page, label: str, typed: str) -> None:
     search(page, label, typed)

@@ -1,13 +1,21 @@
 """What the page tells of the service: the line above all views, and the status panel."""
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, Route, expect
 
-from support.console_page import PAIR, OpenPage, Readiness, figures, press, wait_for_evidence
+from support.console_page import PAIR, OpenPage, Readiness, figures, hold, press, wait_for_evidence
 from support.tiny_bundle import TinyBundle
 from ubert_service.schemas import Ready
 
 OLD, NEW = "a" * 64, "b" * 64
 AWAY = "the state store cannot be reached: connection refused"
+TIMEOUT_BY_THE_PAGES_CLOCK = """
+    AbortSignal.timeout = (after) => {
+        const stop = new AbortController();
+        setTimeout(() => stop.abort(new DOMException("too late", "TimeoutError")), after);
+        return stop.signal;
+    };
+"""
+BAR_LENGTHS = "all => all.map((bar) => parseFloat(bar.style.getPropertyValue('--size')))"
 
 
 def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, tiny: TinyBundle) -> None:
@@ -116,3 +124,31 @@ def test_figures_of_a_service_that_is_gone_are_said_to_be_old(open_page: OpenPag
     page.unroute("**/version")
     page.get_by_role("button", name="Refresh").click()
     expect(readiness).to_contain_text("in place")
+
+
+def test_figures_of_a_service_that_does_not_answer_are_said_to_be_old(open_page: OpenPage) -> None:
+    def prepare(page: Page) -> None:
+        page.clock.install()
+        page.add_init_script(TIMEOUT_BY_THE_PAGES_CLOCK)
+
+    page = open_page("#/status", prepare=prepare)
+    readiness = page.get_by_role("region", name="Readiness")
+    expect(readiness).to_contain_text("in place")
+    held: list[Route] = []
+    page.route("**/metrics", hold(held))
+    with page.expect_request("**/metrics"):
+        page.get_by_role("button", name="Refresh").click()
+    page.clock.run_for(11_000)
+    expect(readiness).to_contain_text("What follows was true at")
+    expect(page.locator("#status-problem")).to_contain_text("cannot be reached")
+
+
+def test_a_bar_of_the_distribution_is_as_long_as_its_share_of_all_requests(open_page: OpenPage) -> None:
+    name, route = "ubert_request_seconds", 'route="/predict"'
+    buckets = {"0.01": 3, "0.02": 4, "+Inf": 4}
+    lines = [f'{name}_bucket{{{route},le="{up_to}"}} {below}' for up_to, below in buckets.items()]
+    body = "\n".join([*lines, f"{name}_count{{{route}}} 4", f"{name}_sum{{{route}}} 0.04", ""])
+    page = open_page("#/status", prepare=lambda page: page.route("**/metrics", lambda route: route.fulfill(body=body)))
+    bars = page.get_by_role("region", name="Latency by route").locator("table.bars .bar")
+    expect(bars).to_have_count(3)
+    assert bars.evaluate_all(BAR_LENGTHS) == [75, 25, 0]

@@ -212,3 +212,44 @@ def test_a_stored_review_whose_effect_could_not_be_had_is_not_said_to_have_moved
     page.unroute("**/predict")
     page.get_by_role("button", name="Delete the review").click()
     expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+
+
+def test_a_deletion_is_asked_for_once_and_leaves_the_focus_to_who_goes_on_writing(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=u2&item=i4")
+    wait_for_evidence(page)
+    store = page.get_by_role("button", name="Store the review")
+    page.get_by_label("Review", exact=True).fill("the string broke")
+    store.focus()
+    press(page, "Enter")
+    expect(page.locator("#written .moved")).to_contain_text("Review stored")
+    expect(store).to_be_focused()
+
+    held: list[Route] = []
+    page.route("**/explain", hold(held))
+    page.get_by_role("button", name="Delete the review").dblclick()
+    expect(page.locator("#rating .moved")).to_be_visible()  # rated again; the reasons are still awaited
+    expect(page.get_by_role("button", name="Delete the review")).to_have_count(0)
+    text = page.get_by_label("Review", exact=True)
+    text.focus()
+    page.keyboard.type("one ")
+    held[0].continue_()
+    expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+    page.keyboard.type("more")
+    expect(text).to_have_value("one more")
+    expect(page.locator("#writing-problem")).to_be_empty()
+
+
+def test_what_is_said_of_a_written_review_is_not_said_below_another_pair(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=u2&item=i4")
+    wait_for_evidence(page)
+    held: list[Route] = []
+    page.route("**/explain", hold(held))
+    with page.expect_request("**/explain"):
+        store_review(page)
+    page.unroute("**/explain")
+    page.evaluate("() => { location.hash = '#/pair?user=u1&item=i3'; }")
+    wait_for_evidence(page)
+    expect(page.locator("#writing")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#written .moved")).to_have_count(0)
+    page.get_by_role("button", name="Delete the review of i4 by console-guest").click()
+    expect(page.locator("#written")).not_to_contain_text("Written from this page")

@@ -8,14 +8,16 @@ const LISTED = 12;
 const TYPING_PAUSE_MS = 120;
 
 export class Combobox {
-  constructor(place, { label, find, placeholder = "", onChoose = () => {} }) {
+  // With `enterChooses` the enter key takes what was typed, where else it would submit the form.
+  constructor(place, { label, find, enterChooses = false, onChoose = () => {} }) {
     this.find = find;
+    this.enterChooses = enterChooses;
     this.onChoose = onChoose;
     const id = `${place.id}-input`;
     this.list = element("ul", { role: "listbox", id: `${id}-list`, "aria-label": label, hidden: true });
     this.nothing = element("p", { class: "note", hidden: true });
     this.input = element("input", {
-      id, placeholder, type: "text", dir: "auto", role: "combobox", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
+      id, type: "text", dir: "auto", role: "combobox", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
       "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": this.list.id,
       on: {
         input: () => this.#searchSoon(),
@@ -87,9 +89,9 @@ export class Combobox {
       event.preventDefault();
       if (this.list.hidden) this.#search();
       else this.#move(step);
-    } else if (event.key === "Enter" && this.active) {
+    } else if (event.key === "Enter" && (this.active || (this.enterChooses && this.value))) {
       event.preventDefault();
-      this.#choose(this.active.dataset.id);
+      this.#choose(this.active ? this.active.dataset.id : this.value);
     } else if (event.key === "Enter") {
       this.#close(); // what was typed is asked for: no list, nor one still on its way, may cover the answer
     } else if (event.key === "Escape" && !(this.list.hidden && this.nothing.hidden)) {

@@ -4,8 +4,8 @@ import { element, table } from "./elements.js";
 import { percent, signed, stars } from "./format.js";
 
 const PARTS = [
-  ["user_bias", "This user's ratings"],
-  ["item_bias", "This item's ratings"],
+  ["user_bias", "This user’s ratings"],
+  ["item_bias", "This item’s ratings"],
   ["identity_and_summary", "Who they are, what they wrote"],
   ["matching", "Where their reviews meet"],
   ["clipped", "Cut to the scale"],
@@ -18,7 +18,7 @@ export function contributionTable({ contributions, rating }) {
   return table({
     caption: `Contributions in stars; a full bar is ${stars(widest)}`,
     className: "bars",
-    head: [{ text: "Part" }, { text: "Share", class: "bar-head" }, { text: "Stars", class: "figure" }],
+    head: [{ text: "Part" }, { text: "Share" }, { text: "Stars", class: "figure" }],
     rows: [
       plainRow("Mean of all ratings", stars(contributions.mean)),
       ...parts.map(([name, title]) => barRow(title, contributions[name], widest)),

@@ -17,16 +17,15 @@ export function bucketTable(histogram) {
   const last = histogram.buckets.findLastIndex((bucket) => bucket.count > 0);
   const first = histogram.buckets.findIndex((bucket) => bucket.count > 0);
   const shown = histogram.buckets.slice(Math.max(first - 1, 0), last + 2);
-  const most = Math.max(...shown.map((bucket) => bucket.count));
   return table({
     caption: `How long ${histogram.key} took`,
     className: "bars",
-    head: [{ text: "Up to" }, { text: "Share", class: "bar-head" }, { text: "Requests", class: "figure" }],
-    rows: shown.map((bucket) => countRow(duration(bucket.upTo), bucket.count, most)),
+    head: [{ text: "Up to" }, { text: "Share" }, { text: "Requests", class: "figure" }],
+    rows: shown.map((bucket) => countRow(duration(bucket.upTo), bucket.count, histogram.count)),
   });
 }
 
-export const countRow = (title, value, most) =>
+export const countRow = (title, value, all) =>
   element("tr", {}, element("th", { scope: "row" }, title),
-    element("td", {}, element("div", { class: "counted", "aria-hidden": "true" }, element("div", { class: "bar raises", vars: { "--size": percent(value / most, 2) } }))),
+    element("td", {}, element("div", { class: "counted", "aria-hidden": "true" }, element("div", { class: "bar raises", vars: { "--size": percent(value / all, 2) } }))),
     element("td", { class: "figure" }, count(value)));

@@ -2,7 +2,7 @@
 
 import { element } from "./elements.js";
 import { count, day, many, named as nameOf, signed } from "./format.js";
-import { LETTER, quoted, words } from "./words.js";
+import { isPassage, LETTER, quoted, words } from "./words.js";
 
 const REST_SHOWN = 400; // characters beyond what was read; of more there is no end
 const SHOWN = 3; // of each side; the others are one key press away
@@ -10,6 +10,15 @@ const FAINTEST = 0.2; // in weights, see below: less is left unmarked
 const STRONG = 0.6; // from here on a word also carries its sign
 const NAMED_WORDS = 3;
 const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
+
+export function evidenceNote({ reviews }) {
+  if (!reviews.length) return ["No review of either side was read."];
+  const note = `${many(reviews.length, "review")}: those that the network read before those whose rating alone counts, the strongest first. An effect is the rating less what it would be without the review, computed by rating again.`;
+  if (!reviews.some((review) => words(review).length)) return [note];
+  return [`${note} In the texts is marked what `, sample("raises"), " the rating and what ", sample("lowers"), " it: the more, the stronger."];
+}
+
+const sample = (verb) => element("span", { class: `word ${verb}`, vars: { "--weight": STRONG } }, verb);
 
 export function evidenceSides({ user, item, reviews }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
@@ -112,9 +121,9 @@ function markedWord(text, value, strongest) {
   );
 }
 
-const nameOfWord = (text) => (quoted(text) === text ? text.toLowerCase() : quoted(text));
+const nameOfWord = (text) => (isPassage(text) ? quoted(text) : text.toLowerCase());
 
-// The same in words, for whoever cannot see the marks.
+// The same in words, for whoever cannot see the marks. Of passages it would be most of the text once more: read out only.
 function summary(marked, strongest) {
   const strong = marked.filter((word) => LETTER.test(word.text) && weightOf(word.stars, strongest) >= FAINTEST);
   strong.sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars));
@@ -125,5 +134,5 @@ function summary(marked, strongest) {
   const [raising, lowering] = [named(1), named(-1)];
   if (!raising && !lowering) return [];
   const parts = [raising && `Raise the rating: ${raising}.`, lowering && `Lower it: ${lowering}.`].filter(Boolean);
-  return [element("p", { class: "note" }, parts.join(" "))];
+  return [element("p", { class: strong.some((word) => isPassage(word.text)) ? "unseen" : "note" }, parts.join(" "))];
 }

@@ -2,16 +2,15 @@
 
 import { element } from "./elements.js";
 import { count, named, percent } from "./format.js";
-import { LETTER, quoted, tokenLabels } from "./words.js";
+import { isPassage, LETTER, quoted, tokenLabels, withoutEndOfTheOneBefore } from "./words.js";
 
 const STRONGEST_PAIRS = 5;
 const LARGEST = 100; // rows and columns: a grid that no window holds tells nothing, and costs seconds
-const EDGE = /^[\s\p{P}]+(?=.*[\p{L}\p{N}])|\s+$/gsu; // around a passage: what ended the one before
 const NO_TEXT = /^\[(CLS|SEP)\]$/;
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const DIRECTIONS = [
-  ["user", "Each passage of the user's review looks at the item's (rows)"],
-  ["item", "Each passage of the item's review looks at the user's (columns)"],
+  ["user", "Each passage of the user’s review looks at the item’s (rows)"],
+  ["item", "Each passage of the item’s review looks at the user’s (columns)"],
 ];
 
 export function heatMap({ heat_map: map, reviews }) {
@@ -20,7 +19,7 @@ export function heatMap({ heat_map: map, reviews }) {
   const item = side("item", map.item_review_id);
   const rows = { user: map.user_attention, item: transposed(map.item_attention) }; // rows are the user's in both
   const kept = strongestPart(rows);
-  const only = (labels, indices) => indices.map((index) => (NO_TEXT.test(labels[index]) ? labels[index] : labels[index].replace(EDGE, "")));
+  const only = (labels, indices) => indices.map((index) => (NO_TEXT.test(labels[index]) ? labels[index] : withoutEndOfTheOneBefore(labels[index]).trimEnd()));
   const labels = {
     rows: only(tokenLabels(user, map.user_attention.length), kept.rows),
     columns: only(tokenLabels(item, map.item_attention.length), kept.columns),
@@ -33,7 +32,7 @@ export function heatMap({ heat_map: map, reviews }) {
   return element(
     "div",
     {},
-    element("p", { class: "note" }, `${user.item === null ? "The text brought along" : `The user's review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention. ${extent(map, kept)}`.trim()),
+    element("p", { class: "note" }, `${user.item === null ? "The text brought along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention. ${extent(map, kept)}`.trim()),
     element(
       "fieldset",
       { class: "choice", on: { change: (event) => show(event.target.value) } },
@@ -118,12 +117,12 @@ function grid(weights, labels, strongest, readout) {
   };
   return element(
     "div",
-    { class: "scrolled heat" },
+    { class: [...labels.rows, ...labels.columns].some(isPassage) ? "scrolled heat passages" : "scrolled heat" },
     element(
       "table",
       {
         role: "grid",
-        "aria-label": "Attention between the tokens of two reviews",
+        "aria-label": "Attention between two reviews",
         on: {
           keydown: walk,
           focusin: ({ target }) => {

@@ -4,8 +4,8 @@ import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
 import { contributionTable } from "./contributions.js";
 import { announce, byId, element, showProblem } from "./elements.js";
-import { evidenceSides } from "./evidence.js";
-import { many, named, signed, stars } from "./format.js";
+import { evidenceNote, evidenceSides } from "./evidence.js";
+import { named, signed, stars } from "./format.js";
 import { heatMap } from "./heat_map.js";
 import { OwnTexts } from "./own_texts.js";
 import { grounds, intervalText, ratingScale } from "./rating_scale.js";
@@ -34,7 +34,10 @@ export class PairView {
     else this.#clear();
   }
 
-  leave() { this.asking?.abort(); }
+  leave() {
+    this.picking?.abort();
+    this.asking?.abort();
+  }
 
   // The rating of one pair must not stand below the names of another.
   #clear() {
@@ -56,17 +59,21 @@ export class PairView {
   }
 
   async #goAnywhere() {
+    this.picking?.abort();
+    const { signal } = (this.picking = new AbortController());
+    showProblem(byId("pair-problem"), null);
     try {
-      const [users, items] = await Promise.all([service.findUsers("", PICKED_FROM), service.findItems("", PICKED_FROM)]);
+      const [users, items] = await Promise.all([service.findUsers("", PICKED_FROM, signal), service.findItems("", PICKED_FROM, signal)]);
       const [user, item] = [users, items].map(anyReviewed);
       if (!user || !item) throw new service.Problem({ title: "There is no such pair", detail: `None of the first ${PICKED_FROM} users and items has two reviews.` });
       this.#go(user.id, item.id);
     } catch (error) {
-      showProblem(byId("pair-problem"), error);
+      if (error.name !== "AbortError") showProblem(byId("pair-problem"), error);
     }
   }
 
   async #load(user, item) {
+    this.leave();
     this.texts.keepFor(user);
     this.pair = { user, item };
     this.before = null;
@@ -97,7 +104,7 @@ export class PairView {
     } catch (error) {
       if (error.name === "AbortError") return null;
       showProblem(byId("pair-problem"), error);
-      this.#hideEvidence("None could be had.");
+      this.#hideEvidence("This could not be had.");
     } finally {
       if (asking === this.asking) byId("pair").removeAttribute("aria-busy");
     }
@@ -123,17 +130,15 @@ export class PairView {
   }
 
   #hideEvidence(note) {
-    for (const id of ["contributions", "evidence"]) byId(id).replaceChildren();
+    byId("contributions").replaceChildren(element("p", { class: "note" }, note));
+    byId("evidence").replaceChildren();
     byId("evidence-note").textContent = note;
     byId("attention").hidden = true;
   }
 
   #showEvidence(answer) {
     byId("contributions").replaceChildren(contributionTable(answer));
-    const { reviews } = answer;
-    byId("evidence-note").textContent = reviews.length
-      ? `${many(reviews.length, "review")}: those that the network read before those whose rating alone counts, the strongest first. An effect is the rating less what it would be without the review, computed by rating again.`
-      : "No review of either side was read.";
+    byId("evidence-note").replaceChildren(...evidenceNote(answer));
     byId("evidence").replaceChildren(...evidenceSides(answer));
     byId("attention").hidden = answer.heat_map === null;
     byId("heat-map").replaceChildren(...(answer.heat_map === null ? [] : [heatMap(answer)]));

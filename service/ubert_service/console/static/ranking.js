@@ -17,6 +17,7 @@ export class RankingView {
     this.adding = new Combobox(byId("ranking-add"), {
       label: "Add an item",
       find: service.findItems,
+      enterChooses: true,
       onChoose: (item) => {
         this.#add([item]);
         this.adding.value = "";
@@ -25,7 +26,6 @@ export class RankingView {
     byId("ranking-fill").addEventListener("click", () => this.#attempt(async () => {
       const found = await service.findItems(this.adding.value, FILLED);
       this.#add(found.map((item) => item.id));
-      announce(`${many(this.#candidates().length, "candidate")}`);
     }));
     byId("ranking-set").addEventListener("change", () => this.#showList());
     byId("ranking-form").addEventListener("submit", (event) => {
@@ -62,7 +62,9 @@ export class RankingView {
   }
 
   #add(items) {
-    byId("ranking-candidates").value = [...new Set([...this.#candidates(), ...items])].join("\n");
+    const candidates = [...new Set([...this.#candidates(), ...items])];
+    byId("ranking-candidates").value = candidates.join("\n");
+    announce(many(candidates.length, "candidate"));
   }
 
   async #attempt(work) {

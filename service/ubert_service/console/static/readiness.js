@@ -4,7 +4,7 @@ import { announce, element } from "./elements.js";
 import { readiness } from "./service.js";
 
 const PAUSE_MS = 10_000;
-const PATIENCE_MS = 10_000;
+export const PATIENCE_MS = 10_000;
 
 const sign = (kind, shape) => element("span", { class: `sign ${kind}`, "aria-hidden": "true" }, shape);
 

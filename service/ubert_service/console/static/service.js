@@ -7,6 +7,8 @@ export class Problem extends Error {
   }
 }
 
+const STRANGE = "This answer is not the service’s own; something between it and this page gave it.";
+
 // In this module's memory and nowhere else: neither storage nor an address ever holds it.
 let key = null;
 let onKeyNeeded = () => {};
@@ -28,19 +30,20 @@ async function answer(method, path, { query = {}, body, signal, readVersion } = 
   if (sent) headers.Authorization = `Bearer ${sent}`;
   if (readVersion) headers[READ_VERSION] = readVersion;
   const address = asked.size ? `${path}?${asked}` : path;
-  let response;
+  let response, text;
   try {
     response = await fetch(address, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({ title: "The service cannot be reached", status: 0, detail: "Is it still running?" });
   }
-  if (response.ok) return response;
+  if (response.ok) return { text, headers: response.headers };
   const problem = new Problem({
     title: response.statusText || `Status ${response.status}`,
     status: response.status,
-    detail: "This answer is not the service's own; something between it and this page gave it.",
-    ...parsed(await response.text()),
+    detail: STRANGE,
+    ...parsed(text),
     retryAfter: Number(response.headers.get("Retry-After")) || undefined,
   });
   // None, or one that does not allow this; what a former key was refused says nothing of one given since.
@@ -52,16 +55,22 @@ function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return {};
+    return null;
   }
 }
 
-const json = async (...request) => (await answer(...request)).json();
+function fromJson({ text }) {
+  const read = parsed(text);
+  if (read === null) throw new Problem({ title: "The answer cannot be read", detail: STRANGE });
+  return read;
+}
+
+const json = async (...request) => fromJson(await answer(...request));
 
 async function write(...request) {
-  const response = await answer(...request);
-  const stored = response.status === 204 ? null : await response.json();
-  const readVersion = response.headers.get(READ_VERSION) ?? stored?.read_version;
+  const answered = await answer(...request);
+  const stored = answered.text && fromJson(answered); // what is deleted is answered with nothing
+  const readVersion = answered.headers.get(READ_VERSION) ?? stored.read_version;
   lastWrite = readVersion ? { readVersion, at: Date.now() } : null;
   return stored;
 }
@@ -93,7 +102,7 @@ export const writeReview = (body) => write("POST", "reviews", { body });
 export const removeReview = (name, user, item) => write("DELETE", `reviews/${escaped(name)}`, { query: { user, item } });
 export const findUsers = async (prefix, limit, signal) => (await json("GET", "users", { query: { prefix, limit }, signal })).found;
 export const findItems = async (prefix, limit, signal) => (await json("GET", "items", { query: { prefix, limit }, signal })).found;
-export const about = () => json("GET", "about");
-export const version = () => json("GET", "version");
+export const about = (signal) => json("GET", "about", { signal });
+export const version = (signal) => json("GET", "version", { signal });
 export const readiness = (signal) => json("GET", "readyz", { signal });
-export const metrics = async () => (await answer("GET", "metrics")).text();
+export const metrics = async (signal) => (await answer("GET", "metrics", { signal })).text;

@@ -5,7 +5,7 @@ import { announce, byId, element, renew, showProblem, table } from "./elements.j
 import { histograms, samples } from "./exposition.js";
 import { count, duration, megabytes, timeOfDay } from "./format.js";
 import { Latency } from "./latency.js";
-import { degraded, notReady, ready } from "./readiness.js";
+import { degraded, notReady, PATIENCE_MS, ready } from "./readiness.js";
 import * as service from "./service.js";
 
 const FOLLOW_MS = 5000;
@@ -38,7 +38,8 @@ export class StatusView {
     const asking = (this.asking = {}); // an answer that another question has overtaken is not shown
     byId("status").setAttribute("aria-busy", "true");
     try {
-      const answers = await Promise.all([readiness(), service.version(), service.about(), service.metrics()]);
+      const signal = AbortSignal.timeout(PATIENCE_MS);
+      const answers = await Promise.all([readiness, service.version, service.about, service.metrics].map((ask) => ask(signal)));
       if (asking !== this.asking) return false;
       this.#fill(...answers);
       return true;
@@ -73,9 +74,9 @@ export class StatusView {
 
 const section = (title, ...content) => element("section", { "aria-label": title }, element("h2", {}, title), ...content);
 
-async function readiness() {
+async function readiness(signal) {
   try {
-    const { status, detail } = await service.readiness();
+    const { status, detail } = await service.readiness(signal);
     return element("p", {}, status === "degraded" ? degraded(detail) : ready("Ready: device, store and states are in place."));
   } catch (problem) {
     if (problem.status !== 503) throw problem;
@@ -88,7 +89,7 @@ function bundle(version, about) {
   const facts = [
     ["Bundle", version.bundle], ["u-bert", version.version], ["Device", version.device], ["State store", about.store], ["Codec", version.codec],
     ["States", version.states], ["Encoder", version.encoder.slice(0, 16)], ["Users", count(about.users)], ["Items", count(about.items)],
-    ["Read of each side", `${about.max_reviews} reviews, ${about.max_tokens} tokens`], ["Scale", `${about.scale.lowest} to ${about.scale.highest} stars`],
+    ["Read of each side", `${about.max_reviews} reviews, ${about.max_tokens} rows of states`], ["Scale", `${about.scale.lowest} to ${about.scale.highest} stars`],
   ];
   return element("dl", { class: "facts" }, ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
@@ -124,7 +125,7 @@ function predictions(measured) {
     table({
       caption: "Pairs rated, by what the rating was made from",
       className: "bars",
-      head: [{ text: "Basis" }, { text: "Share", class: "bar-head" }, { text: "Pairs", class: "figure" }],
+      head: [{ text: "Basis" }, { text: "Share" }, { text: "Pairs", class: "figure" }],
       rows: by.map((sample) => countRow(sample.labels.basis, sample.value, total)),
     }),
     element("p", { class: "note" }, lost ? `${count(lost)} states that should have been read were lost.` : "No state was missing."),
@@ -144,7 +145,7 @@ function residents(measured) {
     table({
       caption: "Review lists and states that were wanted, by whether the process held them",
       className: "bars",
-      head: [{ text: "Wanted" }, { text: "Share", class: "bar-head" }, { text: "Times", class: "figure" }],
+      head: [{ text: "Wanted" }, { text: "Share" }, { text: "Times", class: "figure" }],
       rows: asked.map(({ labels, value }) =>
         countRow(`${labels.kind}, ${labels.outcome}`, value, sum(asked.filter((other) => other.labels.kind === labels.kind)))),
     }),

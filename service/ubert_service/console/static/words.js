@@ -1,6 +1,7 @@
 // Tokens put together to words again, each with the stars that its tokens contribute.
 
 export const LETTER = /[\p{L}\p{N}]/u;
+const END_OF_THE_ONE_BEFORE = /^[\s\p{P}]+(?=.*[\p{L}\p{N}])/su;
 
 export function words({ text, token_spans: spans, token_contributions: contributions }) {
   if (text === null || !spans || !contributions.length) return []; // not read: it counts by its rating alone
@@ -15,16 +16,24 @@ export function words({ text, token_spans: spans, token_contributions: contribut
       last.stars += contributions[index];
     } else found.push({ start, end, stars: contributions[index] });
   });
-  for (const word of found) word.text = letters.slice(word.start, word.end).join("");
-  return found;
+  return found.map((word) => {
+    const read = letters.slice(word.start, word.end).join("");
+    const text = withoutEndOfTheOneBefore(read);
+    return { ...word, text, start: word.start + Array.from(read).length - Array.from(text).length };
+  });
 }
 
+// Where states are pooled, a passage may begin with the full stop of the one before.
+export const withoutEndOfTheOneBefore = (text) => text.replace(END_OF_THE_ONE_BEFORE, "");
+
+export const isPassage = (text) => /\s/.test(text);
+
 // Where states are pooled, a mark or a label covers several words: quoted, or nobody could tell where one ends.
-export const quoted = (text) => (/\s/.test(text) ? `“${text}”` : text);
+export const quoted = (text) => (isPassage(text) ? `“${text}”` : text);
 
 // One label for each row of a review's states, the two that stand for no text included.
 export function tokenLabels({ text, token_spans: spans }, rows) {
-  if (text === null || !spans) return Array.from({ length: rows }, (_, index) => `token ${index + 1}`);
+  if (text === null || !spans) return Array.from({ length: rows }, (_, index) => `#${index + 1}`);
   const letters = Array.from(text);
   return spans.map(([start, end], index) => (start === end ? (index === 0 ? "[CLS]" : "[SEP]") : letters.slice(start, end).join("")));
 }

@@ -14,7 +14,10 @@ export class Writing {
   constructor(rateAgain) {
     this.rateAgain = rateAgain;
     this.written = [];
-    this.moved = [];
+    this.changing = false;
+    this.moved = element("div");
+    this.list = element("div");
+    byId("written").append(this.moved, this.list);
     this.#offerStars();
     whenScaleChanges(() => this.#offerStars());
     byId("writing-form").addEventListener("submit", (event) => {
@@ -30,8 +33,7 @@ export class Writing {
     byId("writing-user-label").textContent = `${named(pair.user)} reviews another item`;
     this.#askForOther();
     showProblem(byId("writing-problem"), null);
-    this.moved = []; // the rating of another pair
-    this.#list();
+    this.moved.replaceChildren(); // the rating of another pair
   }
 
   #offerStars() {
@@ -62,40 +64,44 @@ export class Writing {
       rating: Number(form.elements.rating.value),
       text: byId("writing-text").value,
     };
-    await this.#attempt(form.querySelector("[type=submit]"), async () => {
+    await this.#attempt(async () => {
       if (!this.other.value) throw new service.Problem({ title: "One more is needed", detail: "Say who reviews what." });
       if (review.user === this.pair.user && review.item === this.pair.item) {
         throw new service.Problem({ title: "This would move nothing", detail: "A rating never reads the review that its own user wrote on its own item." });
       }
       const stored = await service.writeReview(review);
-      this.written.push({ ...review, name: stored.review_id, tokens: stored.tokens });
+      this.written.push({ ...review, name: stored.review_id });
       byId("writing-text").value = "";
       return "stored";
     });
   }
 
   async #remove(review) {
-    await this.#attempt(null, async () => {
+    await this.#attempt(async () => {
       await service.removeReview(review.name, review.user, review.item);
       this.written = this.written.filter((other) => other !== review);
       return "deleted";
     });
-    byId("writing-title").focus();
   }
 
-  async #attempt(button, change) {
+  // One change at a time, or a button pressed twice would delete what is deleted. It is not disabled, which would take
+  // the focus from whoever pressed it. What is said of one pair's rating is not said below another.
+  async #attempt(change) {
+    if (this.changing) return;
+    this.changing = true;
+    byId("writing").setAttribute("aria-busy", "true");
     showProblem(byId("writing-problem"), null);
-    if (button) button.disabled = true;
     const { pair } = this;
     try {
       const done = await change();
-      if (pair === this.pair) this.#tell(done, await this.rateAgain());
-      this.#list();
-      byId("written").scrollIntoView({ block: "nearest" });
+      this.#show();
+      const rated = pair === this.pair ? await this.rateAgain() : null;
+      if (pair === this.pair) this.#tell(done, rated);
     } catch (error) {
       showProblem(byId("writing-problem"), error);
     } finally {
-      if (button) button.disabled = false;
+      this.changing = false;
+      byId("writing").removeAttribute("aria-busy");
     }
   }
 
@@ -103,21 +109,21 @@ export class Writing {
     const text = rated === null
       ? `Review ${done}. What the rating is now could not be had.`
       : `Review ${done}: ${stars(rated.before)} → ${stars(rated.after.rating)} stars (${signed(rated.after.rating - rated.before, 3)}).`;
-    this.moved = [element("p", { class: "moved" }, text), rated && ratingScale(rated.after, { before: rated.before })];
+    this.moved.replaceChildren(element("p", { class: "moved" }, text), ...(rated ? [ratingScale(rated.after, { before: rated.before })] : []));
+    byId("written").scrollIntoView({ block: "nearest" });
     announce(text);
   }
 
-  #list() {
+  #show() {
+    const focused = this.list.contains(document.activeElement);
     const rows = this.written.map((review) =>
       element(
         "li",
         {},
-        `★ ${review.rating} by ${named(review.user)} on ${named(review.item)}, ${review.tokens} tokens `,
+        `★ ${review.rating} by ${named(review.user)} on ${named(review.item)} `,
         element("button", { type: "button", on: { click: () => this.#remove(review) } }, "Delete", element("span", { class: "unseen" }, ` the review of ${review.item} by ${review.user}`)),
       ));
-    byId("written").replaceChildren(
-      ...this.moved.filter(Boolean),
-      ...(rows.length ? [element("h3", {}, "Written from this page"), element("ul", { class: "written" }, ...rows)] : []),
-    );
+    this.list.replaceChildren(...(rows.length ? [element("h3", {}, "Written from this page"), element("ul", { class: "written" }, ...rows)] : []));
+    if (focused) byId("writing-title").focus(); // the button that was pressed is gone
   }
 }
