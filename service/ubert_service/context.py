@@ -133,7 +133,7 @@ class RequestContext:
         Raises as :meth:`ScoringEngine.score` and :meth:`work` do.
         """
         lane = ScoringLane(self.served.engine, reading)
-        tokens = most_tokens(pairs, self.served.bundle.manifest.config.max_tokens)
+        tokens = most_tokens(pairs, self.served.bundle.manifest.config.max_rows)
         predictions = await self._answer(lane, pairs, tokens)
         for prediction in predictions:
             self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
@@ -175,7 +175,7 @@ class RequestContext:
         """
         served, config = self.served, self.served.bundle.manifest.config
         ratings = 1 + 2 * (config.max_reviews + LISTED_UNREAD)
-        tokens = ratings * sum(most_tokens([pair], config.max_tokens) for pair in pairs)
+        tokens = ratings * sum(most_tokens([pair], config.max_rows) for pair in pairs)
         explaining = Alone(lambda wanted: [served.explainer.explain(pair, reading, wanted) for pair in pairs])
         explanations = await self._answer(explaining, None, tokens)
         for explanation in explanations:

@@ -57,7 +57,7 @@ TIERS: Mapping[str, ModelConfig] = {
         preset("minilm"),
         max_length=128,
         max_reviews=20,
-        max_tokens=512,
+        max_rows=512,
         state_dim=None,
         tokens_a_row=1,
         match_pooling="max",
@@ -98,7 +98,7 @@ class Kept:
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))
         self._states = {
-            review.review_id: pool[start : start + review.tokens]
+            review.review_id: pool[start : start + review.rows]
             for reviews, start in zip((*of_user.values(), *of_item.values()), starts, strict=True)
             for review in reviews
         }
@@ -114,7 +114,7 @@ class Kept:
 
     def busiest_user(self) -> str:
         """One whose history is as long as any."""
-        return max(self._of_user, key=lambda user: sum(review.tokens for review in self._of_user[user].whole.selected))
+        return max(self._of_user, key=lambda user: sum(review.rows for review in self._of_user[user].whole.selected))
 
 
 class Recorder:
@@ -205,7 +205,7 @@ def read_entries(table: ReviewTable, config: ModelConfig, tokenizer_json: str) -
         table.review_id, table.user, table.item, table.rating.tolist(), table.timestamp.tolist(), lengths, strict=True
     )
     return [
-        ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=timestamp, tokens=tokens)
+        ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=timestamp, rows=tokens)
         for name, user, item, rating, timestamp, tokens in columns
     ]
 
@@ -329,7 +329,7 @@ def synthetic(entities: int, tokens: int, max_length: int) -> list[ReviewEntry]:
     sides = [("user", f"elsewhere {n}") for n in range(0, tokens, max_length)]
     sides += [(f"someone {n}", f"item {number}") for number in range(entities) for n in range(0, tokens, max_length)]
     return [
-        ReviewEntry(review_id=str(row), user=user, item=item, rating=4.0, timestamp=row, tokens=min(max_length, tokens))
+        ReviewEntry(review_id=str(row), user=user, item=item, rating=4.0, timestamp=row, rows=min(max_length, tokens))
         for row, (user, item) in enumerate(sides)
     ]
 
@@ -353,7 +353,7 @@ def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
         for candidates in GROWTH_CANDIDATES:
             measure("candidates", candidates, bench, everyone[:candidates])
         for tokens in GROWTH_TOKENS:
-            config = replace(TIERS["default"], max_tokens=tokens, max_reviews=tokens // 64)
+            config = replace(TIERS["default"], max_rows=tokens, max_reviews=tokens // 64)
             kept = Kept(synthetic(16, tokens, 64), config, bench.pool, bench.kept.identities)
             measure("tokens a side", tokens, replace(bench, config=config, kept=kept), everyone[:16], share=16)
         for entities in GROWTH_ENTITIES:

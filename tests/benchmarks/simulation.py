@@ -60,7 +60,7 @@ CONFIG: ModelConfig = replace(
     match_pooling="max",
     max_length=64,
     max_reviews=40,
-    max_tokens=1_024,
+    max_rows=1_024,
 )
 DIM = 32
 ROOM_FOR_ALL = 1 << 40
@@ -100,7 +100,7 @@ class Catalogue:
                 item=self.item(item),
                 rating=float(1 + number % 5),
                 timestamp=1_300_000_000 + number,
-                tokens=self.tokens,
+                rows=self.tokens,
             )
 
     @property
@@ -137,7 +137,7 @@ class Catalogue:
             codec=DEFAULT_CODEC,
             state_dim=DIM,
             max_reviews=CONFIG.max_reviews,
-            max_tokens=CONFIG.max_tokens,
+            max_rows=CONFIG.max_rows,
             resident=1.0,
             hits=hits,
             replica_cores=1,

@@ -82,7 +82,7 @@ def test_about_describes_the_bundle_and_names_the_store_by_its_kind_alone(
         "users": len(tiny.bundle.identities.users),
         "items": len(tiny.bundle.identities.items),
         "max_reviews": tiny.model.config.max_reviews,
-        "max_tokens": tiny.model.config.max_tokens,
+        "max_tokens": tiny.model.config.max_rows,
         "store": "lmdb",
         "accuracy": [],
     }

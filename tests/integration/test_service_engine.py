@@ -139,9 +139,9 @@ def reviewed_pair(corpus: Corpus) -> Pair:
     return next(
         Pair(entry.user, entry.item)
         for entry in corpus.entries
-        if entry.tokens
-        and sum(other.tokens > 0 for other in corpus.of_user(entry.user)) > 2
-        and sum(other.tokens > 0 for other in corpus.of_item(entry.item)) > 2
+        if entry.rows
+        and sum(other.rows > 0 for other in corpus.of_user(entry.user)) > 2
+        and sum(other.rows > 0 for other in corpus.of_item(entry.item)) > 2
     )
 
 
@@ -151,8 +151,8 @@ def unreviewed_pair(corpus: Corpus, users: list[str], items: list[str]) -> Pair:
         Pair(user, item)
         for user in users
         for item in items
-        if any(entry.tokens for entry in corpus.of_user(user))
-        and any(entry.tokens for entry in corpus.of_item(item))
+        if any(entry.rows for entry in corpus.of_user(user))
+        and any(entry.rows for entry in corpus.of_item(item))
         and item not in {entry.item for entry in corpus.of_user(user)}
     )
 
@@ -170,7 +170,7 @@ def test_the_review_of_the_pair_itself_is_never_read(
     assert before.basis == "full"
 
     opposite = replace(review, rating=6.0 - review.rating if review.rating != 3.0 else 5.0)
-    other_text = states_of_tokens(tiny.model, [7] * review.tokens)
+    other_text = states_of_tokens(tiny.model, [7] * review.rows)
     corpus.changed(opposite, other_text).write(lmdb_store, tiny.bundle)
     after_change, elsewhere_after_change = engine.score([pair])[0], engine.score([neighbour])[0]
     lmdb_store.put(version, [(review, b"damaged")])
@@ -229,9 +229,9 @@ def test_two_sides_with_ratings_of_which_one_has_no_words_are_rated_by_both_bias
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     pair = unreviewed_pair(corpus, ["u0"], ITEMS)
-    wordless = [replace(entry, tokens=0) if entry.user == "u0" else entry for entry in corpus.entries]
+    wordless = [replace(entry, rows=0) if entry.user == "u0" else entry for entry in corpus.entries]
     silent = replace(corpus, entries=wordless)
-    silent = replace(silent, states={one.review_id: silent.states[one.review_id][: one.tokens] for one in wordless})
+    silent = replace(silent, states={one.review_id: silent.states[one.review_id][: one.rows] for one in wordless})
     silent.write(lmdb_store, tiny.bundle)
 
     prediction = engine_over(lmdb_store, tiny, runtime).score([pair])[0]
@@ -262,7 +262,7 @@ def test_a_state_that_the_store_has_lost_is_counted_and_the_rest_is_used(
     keys = RedisKeys(tiny.bundle.manifest.namespace("fp32").version)
     pair = unreviewed_pair(corpus, ["u0"], ITEMS)
     whole = engine.score([pair])[0]
-    read_of_user = [entry for entry in corpus.of_user("u0") if entry.tokens][: whole.user_reviews]
+    read_of_user = [entry for entry in corpus.of_user("u0") if entry.rows][: whole.user_reviews]
     assert len(read_of_user) > 1
 
     with redis.Redis.from_url(own_redis_url) as client:
@@ -285,7 +285,7 @@ def test_damaged_foreign_or_misshapen_states_raise_and_name_the_review(
     engine = engine_over(lmdb_store, tiny, runtime)
     version = tiny.bundle.manifest.namespace("fp32").version
     pair = reviewed_pair(corpus)
-    read = next(one for one in corpus.of_user(pair.user) if one.tokens and one.item != pair.item)
+    read = next(one for one in corpus.of_user(pair.user) if one.rows and one.item != pair.item)
     states = corpus.states[read.review_id]
     codec = tiny.bundle.codec("fp32")
     payload = codec.encode(states)

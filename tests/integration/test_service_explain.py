@@ -200,7 +200,7 @@ def test_an_explanation_does_not_sum_up_a_long_list_for_each_review(
 ) -> None:
     pair = next(Pair(one.user, one.item) for one in corpus.entries if len(corpus.of_user(one.user)) > 3)
     many = [
-        ReviewEntry(review_id=f"p{number}", user=f"x{number}", item=pair.item, rating=4, timestamp=100, tokens=words)
+        ReviewEntry(review_id=f"p{number}", user=f"x{number}", item=pair.item, rating=4, timestamp=100, rows=words)
         for number in range(300)
     ]
     codec = tiny.bundle.codec("fp32")

@@ -267,7 +267,7 @@ def test_a_damaged_state_is_a_problem_that_names_the_review(
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     served = ServedBundle.load(small_bodies(tiny), lmdb_store)
-    read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    read = next(entry for entry in corpus.of_user("u0") if entry.rows)
     lmdb_store.put(served.namespace.version, [(read, b"UBRS and nothing more")])
     with running(create_app(small_bodies(tiny), served)) as client:
         response = client.post("/rank", json={"user": "u0", "candidates": ["i20", "i21"]})

@@ -167,7 +167,7 @@ def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: Tin
 
 def test_a_few_large_requests_fill_the_queue_as_many_small_ones_do(tiny: TinyBundle, store: StateStore) -> None:
     large = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
-    tokens = tiny.model.config.max_tokens * 13
+    tokens = tiny.model.config.max_rows * 13
     with Service(tiny, store, queue_tokens=2 * tokens) as service:
         accepted = [service.hold(), service.ask("/rank", large), service.ask("/rank", large)]
         service.until_waiting(2)
@@ -196,7 +196,7 @@ def test_requests_of_several_callers_are_scored_together_and_each_gets_its_own_a
 def test_requests_that_may_read_different_reviews_are_never_scored_as_one(
     tiny: TinyBundle, store: StateStore, corpus: Corpus
 ) -> None:
-    read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    read = next(entry for entry in corpus.of_user("u0") if entry.rows)
     without = {**PREDICT, "exclude_review_ids": [read.review_id]}
     with Service(tiny, store) as service:
         held = service.hold()
@@ -211,9 +211,7 @@ def test_requests_that_may_read_different_reviews_are_never_scored_as_one(
 
 
 def test_one_poisonous_request_fails_alone(tiny: TinyBundle, store: StateStore, corpus: Corpus) -> None:
-    damaged = next(
-        entry for entry in corpus.of_user("u3") if entry.tokens and entry.item != PREDICT["pairs"][0]["item"]
-    )
+    damaged = next(entry for entry in corpus.of_user("u3") if entry.rows and entry.item != PREDICT["pairs"][0]["item"])
     store.put(tiny.bundle.manifest.namespace("fp32").version, [(damaged, b"UBRS and nothing more")])
     users = ("u0", "u1", "u3", "u2", "u4", "u5")
     healthy_item = next(

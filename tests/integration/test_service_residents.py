@@ -112,8 +112,8 @@ class Replica:
         return revision
 
 
-def review_of(name: str, user: str, item: str, tokens: int, rating: int) -> ReviewEntry:
-    return ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=rating, tokens=tokens)
+def review_of(name: str, user: str, item: str, rows: int, rating: int) -> ReviewEntry:
+    return ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=rating, rows=rows)
 
 
 # A name stands for a review of one pair, as the review book sees to.
@@ -560,7 +560,7 @@ def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predict
     assert (refused.status_code, refused.json()["type"]) == (507, "urn:u-bert:problem:store-full")
     assert "out of memory" in refused.json()["detail"]
     assert prediction(ask(outage.one)) == prediction(ask(outage.other)) == healthy
-    read = next(entry for entry in corpus.of_user("u0") if entry.item != "i1" and entry.tokens)
+    read = next(entry for entry in corpus.of_user("u0") if entry.item != "i1" and entry.rows)
     where = {"user": read.user, "item": read.item}
     removed = outage.one.delete(f"/reviews/{read.review_id}", params=where).raise_for_status()
     without = prediction(ask(outage.other, **{READ_VERSION: removed.headers[READ_VERSION]}))

@@ -72,7 +72,7 @@ def with_review(tiny: TinyBundle, corpus: Corpus, name: str, review: dict[str, A
         item=review["item"],
         rating=float(review["rating"]),
         timestamp=review["timestamp"],
-        tokens=len(states),
+        rows=len(states),
     )
     return corpus.changed(entry, states)
 
@@ -209,7 +209,7 @@ def test_a_review_under_its_callers_name_is_replaced_and_keeps_its_date(
 def test_a_name_that_stands_for_a_review_of_another_pair_is_refused_and_nothing_changes(
     client: httpx.Client, corpus: Corpus
 ) -> None:
-    taken = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    taken = next(entry for entry in corpus.of_user("u0") if entry.rows)
     before = rating(client, "u0", "i13")
     refused = client.post("/reviews", json={**REVIEW, "review_id": taken.review_id})
     assert problem_type(refused) == (409, "review-name-taken")
@@ -343,7 +343,7 @@ def test_a_store_without_the_bundles_namespace_takes_nobody_for_a_stranger_and_n
 def test_only_the_review_of_the_pair_that_is_named_is_removed(
     client: httpx.Client, served: ServedBundle, corpus: Corpus
 ) -> None:
-    entry = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+    entry = next(entry for entry in corpus.of_user("u0") if entry.rows)
     for user, item in [("u1", entry.item), ("u0", "i13"), ("nobody", "nothing")]:
         refused = client.delete(f"/reviews/{entry.review_id}", params={"user": user, "item": item})
         assert problem_type(refused) == (404, "unknown-review")
@@ -364,7 +364,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_another(
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     served = ServedBundle.load(settings_for(tiny.bundle), redis_store)
-    entry = next(entry for entry in corpus.entries if entry.tokens)
+    entry = next(entry for entry in corpus.entries if entry.rows)
     keys = RedisKeys(served.namespace.version)
     with redis.Redis.from_url(own_redis_url) as raw:
         raw.hdel(keys.reviews(lost, lost.entity(entry)), entry.review_id)
@@ -402,7 +402,7 @@ def test_pages_hold_every_review_once_newest_first(reader: httpx.Client, corpus:
             page = reader.get(address, params=params).raise_for_status().json()
             assert len(page["reviews"]) <= limit
             assert page["counts"]["reviews"] == len(expected)
-            assert page["with_text"] == sum(entry.tokens > 0 for entry in expected)
+            assert page["with_text"] == sum(entry.rows > 0 for entry in expected)
             read += [review["review_id"] for review in page["reviews"]]
             if page["next"] is None:
                 break

@@ -62,8 +62,8 @@ def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -
     served = served_by(tiny)
     config = tiny.bundle.manifest.config
     batch = trial_batch(tiny.bundle, served.encoder)
-    assert batch.user_side.states.shape == (1, config.max_tokens, config.state_dim)
-    assert batch.item_side.mask.sum(axis=1).tolist() == [config.max_tokens - pair for pair in range(4)]
+    assert batch.user_side.states.shape == (1, config.max_rows, config.state_dim)
+    assert batch.item_side.mask.sum(axis=1).tolist() == [config.max_rows - pair for pair in range(4)]
     assert len(np.unique(batch.item_side.states[:, 0], axis=0)) == 4
     assert batch.item_side.states.std() > 0.01
 
@@ -71,9 +71,9 @@ def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -
 @pytest.mark.parametrize(
     "shape",
     [
-        {"max_length": 96, "tokens_a_row": 16, "max_tokens": 256},
-        {"max_length": 3, "tokens_a_row": 64, "max_tokens": 3},
-        {"max_length": 3, "tokens_a_row": 64, "max_tokens": 2},
+        {"max_length": 96, "tokens_a_row": 16, "max_rows": 256},
+        {"max_length": 3, "tokens_a_row": 64, "max_rows": 3},
+        {"max_length": 3, "tokens_a_row": 64, "max_rows": 2},
     ],
     ids=["as the preset minilm", "three rows a side", "two rows a side"],
 )
@@ -91,8 +91,8 @@ def test_the_trial_repeats_no_row_where_one_stands_for_several_tokens(tiny: Tiny
 
     bundle = Bundle(tiny.bundle.path, replace(tiny.bundle.manifest, config=config))
     batch = trial_batch(bundle, Encoder())
-    assert len(np.unique(batch.user_side.states[0], axis=0)) == config.max_tokens
-    assert batch.item_side.mask.sum(axis=1).tolist() == [max(1, config.max_tokens - pair) for pair in range(4)]
+    assert len(np.unique(batch.user_side.states[0], axis=0)) == config.max_rows
+    assert batch.item_side.mask.sum(axis=1).tolist() == [max(1, config.max_rows - pair) for pair in range(4)]
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("torch", 1e-5), ("torch-bf16", 0.15), ("auto", LARGEST_DIFFERENCE)])

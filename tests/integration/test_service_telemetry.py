@@ -109,7 +109,7 @@ def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_i
         corpus.write(store, tiny.bundle)
         served = replace(load(tiny, store), resident_bytes=0)
         with running(create_app(settings_for(tiny.bundle), served)) as client:
-            read = next(entry for entry in corpus.of_user("u0") if entry.tokens)
+            read = next(entry for entry in corpus.of_user("u0") if entry.rows)
             with redis.Redis.from_url(server.url) as raw:
                 raw.unlink(RedisKeys(served.namespace.version).state(read.review_id))
             (prediction,) = predict(client, ("u0", "i20")).json()["predictions"]

@@ -56,7 +56,7 @@ def test_a_request_and_its_work_are_spans_of_the_callers_trace(
     assert (f"{request.parent.trace_id:x}".zfill(32), f"{request.parent.span_id:x}") == (TRACE, PARENT)
     assert work.parent == request.context
     assert [event.name for event in work.events] == ["taken"]
-    assert dict(work.attributes or {}) == {"ubert.tokens": 2 * tiny.model.config.max_tokens}
+    assert dict(work.attributes or {}) == {"ubert.tokens": 2 * tiny.model.config.max_rows}
 
 
 def test_no_span_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:

@@ -34,7 +34,7 @@ def test_what_cannot_be_read_is_left_out_of_warming_and_told_once(
     version = tiny.bundle.manifest.namespace("fp32").version
     users, items = {entry.user for entry in corpus.entries}, {entry.item for entry in corpus.entries}
     newest_first = sorted(corpus.entries, key=lambda entry: entry.recency, reverse=True)
-    of_damaged_state = next(entry for entry in newest_first if entry.tokens)
+    of_damaged_state = next(entry for entry in newest_first if entry.rows)
     of_damaged_line = next(entry for entry in corpus.entries if entry.user != of_damaged_state.user)
     redis_store.put(version, [(of_damaged_state, b"UBRS and nothing more")])
     with redis.Redis.from_url(own_redis_url) as client:

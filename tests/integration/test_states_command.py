@@ -55,7 +55,7 @@ def entries() -> list[ReviewEntry]:
 
 
 def state_of(entry: ReviewEntry, *, version: str = VERSION, tokens: int | None = None) -> bytes:
-    values = np.ones((entry.tokens if tokens is None else tokens, 8), dtype=np.float32)
+    values = np.ones((entry.rows if tokens is None else tokens, 8), dtype=np.float32)
     return make_codec(namespace_of(version)).encode(values)
 
 

@@ -199,7 +199,7 @@ def fill(store: MendableStore) -> None:
 
 
 def state_of(entry: ReviewEntry) -> bytes:
-    return make_codec(namespace_of()).encode(np.ones((entry.tokens, 8), dtype=np.float32))
+    return make_codec(namespace_of()).encode(np.ones((entry.rows, 8), dtype=np.float32))
 
 
 def repair(store: MendableStore) -> NamespaceRepair:

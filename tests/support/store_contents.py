@@ -16,7 +16,7 @@ def review_of(
     review_id: str, user: str = "u", item: str = "i", *, timestamp: int = 0, rating: float = 4.0
 ) -> ReviewEntry:
     return ReviewEntry(
-        review_id=review_id, user=user, item=item, rating=rating, timestamp=timestamp, tokens=len(review_id)
+        review_id=review_id, user=user, item=item, rating=rating, timestamp=timestamp, rows=len(review_id)
     )
 
 

@@ -109,7 +109,7 @@ def _random_deviations(identities: Identities) -> UsualDeviations:
             item=str(random.choice(identities.items.identifiers)),
             rating=float(random.integers(1, 6)),
             timestamp=0,
-            tokens=1,
+            rows=1,
         )
         for number in range(60)
     ]
@@ -179,7 +179,7 @@ def random_corpus(model: RatingModel, *, users: int, items: int, reviews: int, s
                 item=f"i{pair % items}",
                 rating=float(random.integers(1, 6)),
                 timestamp=int(random.integers(0, 50)),
-                tokens=tokens,
+                rows=tokens,
             )
         )
         states[review_id] = states_of_tokens(model, random.integers(0, VOCABULARY, size=tokens).tolist())
@@ -212,7 +212,7 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
     user_sums, item_sums = usual.of_user(user, user_reviews), usual.of_item(item, item_reviews)
     bias = BIAS.rate(stacked([user_sums]), stacked([item_sums]))
     sides = [
-        select_history(reviews, max_reviews=config.max_reviews, max_tokens=config.max_tokens)
+        select_history(reviews, max_reviews=config.max_reviews, max_rows=config.max_rows)
         for reviews in (user_reviews, item_reviews)
     ]
     network = np.zeros(1)

@@ -33,12 +33,12 @@ def score_flops_per_core(bundle: Bundle) -> float:
     inputs: dict[str, np.ndarray] = {"domain": np.zeros(PAIRS, dtype=np.int64)}
     for side, entities in (("user", 1), ("item", PAIRS)):
         inputs[side] = np.zeros(entities, dtype=np.int64)
-        inputs[f"{side}_states"] = draw.normal(size=(entities, config.max_tokens, dim)).astype(np.float32)
-        inputs[f"{side}_residuals"] = np.zeros((entities, config.max_tokens), dtype=np.float32)
-        inputs[f"{side}_mask"] = np.ones((entities, config.max_tokens), dtype=np.bool_)
+        inputs[f"{side}_states"] = draw.normal(size=(entities, config.max_rows, dim)).astype(np.float32)
+        inputs[f"{side}_residuals"] = np.zeros((entities, config.max_rows), dtype=np.float32)
+        inputs[f"{side}_mask"] = np.ones((entities, config.max_rows), dtype=np.bool_)
     session.run(["rating"], inputs)  # warms up
     taken = statistics.median(_seconds(partial(session.run, ["rating"], inputs)) for _ in range(ROUNDS))
-    return PAIRS * pair_flops(config.max_tokens, config.max_tokens, dim) / taken
+    return PAIRS * pair_flops(config.max_rows, config.max_rows, dim) / taken
 
 
 def _seconds(work: Callable[[], object]) -> float:

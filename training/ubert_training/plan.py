@@ -79,7 +79,7 @@ class Demand:
     """What is to be served, and with which settings.
 
     ``tokens`` is a review's mean length after truncation, ``tokens_a_row`` of which share a row of states;
-    ``max_reviews`` bounds the reviews and ``max_tokens`` the rows of a side of a pair;
+    ``max_reviews`` bounds the reviews and ``max_rows`` the rows of a side of a pair;
     ``candidates`` are pairs a request; ``resident`` is the share of all reviews that a replica keeps decoded, ``hits``
     the share of reviews read that are found there. ``utilization`` is how busy cores may be on average.
     """
@@ -95,7 +95,7 @@ class Demand:
     codec: str = DEFAULT_CODEC
     state_dim: int = 128
     max_reviews: int = 40
-    max_tokens: int = 256
+    max_rows: int = 256
     resident: float = 0.01
     hits: float = 0.8
     id_embeddings: bool = True
@@ -177,7 +177,7 @@ def plan(demand: Demand, rates: Rates) -> Plan:
 
 def side_reviews(demand: Demand, entities: int) -> float:
     """Reviews of a side of an average pair: an entity's, as far as the budgets go."""
-    return min(demand.max_reviews, demand.max_tokens / demand.listed_rows, max(1.0, demand.reviews / entities))
+    return min(demand.max_reviews, demand.max_rows / demand.listed_rows, max(1.0, demand.reviews / entities))
 
 
 def side_rows(demand: Demand, entities: int) -> int:
@@ -356,12 +356,12 @@ def _limits(demand: Demand, rates: Rates, figures: Mapping[str, Figure]) -> list
             Limit(
                 step="one replica's cores",
                 times=need("cores") / demand.replica_cores,
-                setting="more replicas, fewer --candidates, --max-tokens, --state-dim, a GPU",
+                setting="more replicas, fewer --candidates, --max-rows, --state-dim, a GPU",
             ),
             Limit(
                 step="the latency asked for",
                 times=need("answer of an idle replica") / demand.latency_ms,
-                setting="fewer candidates a request, --max-tokens, more cores a replica, more resident bytes",
+                setting="fewer candidates a request, --max-rows, more cores a replica, more resident bytes",
             ),
             Limit(
                 step="a night (8 h) of precompute",

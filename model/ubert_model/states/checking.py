@@ -132,8 +132,8 @@ def _check_entries(
 def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None:
     """Raises ``StateError`` unless this is a whole state, of this version, of the shape that its line promises."""
     shape = state_shape(state, version=namespace.version)
-    if shape != (entry.tokens, namespace.state_dim):
-        raise StateError(f"state has shape {shape}, its review list says {(entry.tokens, namespace.state_dim)}")
+    if shape != (entry.rows, namespace.state_dim):
+        raise StateError(f"state has shape {shape}, its review list says {(entry.rows, namespace.state_dim)}")
 
 
 def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]) -> list[str]:

@@ -27,7 +27,7 @@ def pack_line(entry: ReviewEntry, side: Side) -> bytes:
     """The line of ``entry`` in one of its lists. Raises ``InputError`` for a number that does not fit."""
     review, counterpart = identifier_bytes(entry.review_id), identifier_bytes(side.counterpart(entry))
     try:
-        fixed = _LINE.pack(_LINE_FORMAT, entry.rating, entry.timestamp, entry.tokens, len(review), len(counterpart))
+        fixed = _LINE.pack(_LINE_FORMAT, entry.rating, entry.timestamp, entry.rows, len(review), len(counterpart))
     except struct.error as error:
         raise InputError(f"review {entry.review_id!r} cannot be stored: {error} in {entry}") from error
     body = fixed + review + counterpart
@@ -39,7 +39,7 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
     if not is_whole(line):
         raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: {REPAIR}")
     end = len(line) - _CHECKSUM.size
-    form, rating, timestamp, tokens, review_size, counterpart_size = _LINE.unpack_from(line)
+    form, rating, timestamp, rows, review_size, counterpart_size = _LINE.unpack_from(line)
     middle = _LINE.size + review_size
     if form != _LINE_FORMAT or middle + counterpart_size != end:
         raise CorruptStateError(
@@ -53,7 +53,7 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
         item=item,
         rating=rating,
         timestamp=timestamp,
-        tokens=tokens,
+        rows=rows,
     )
 
 

@@ -12,9 +12,9 @@ FloatMatrix = NDArray[np.float32]
 class ReviewEntry:
     """One line of a user's or an item's review list; holds no text and no states.
 
-    ``timestamp`` is in unix seconds (0: unknown). ``tokens`` is the number of rows that its states have, each of
-    ``tokens_a_row`` neighbouring tokens, before a codec pools them further: so which reviews a prediction reads never
-    depends on the codec.
+    ``timestamp`` is in unix seconds (0: unknown). ``rows``: how many its states have, each of ``tokens_a_row``
+    neighbouring tokens, before a codec pools them further: so which reviews a prediction reads never depends on the
+    codec.
     """
 
     review_id: str
@@ -22,7 +22,7 @@ class ReviewEntry:
     item: str
     rating: float
     timestamp: int
-    tokens: int
+    rows: int
 
     @property
     def recency(self) -> tuple[int, str]:

@@ -205,8 +205,8 @@ class ReviewList:
         What one costs does not grow with the list, which is looked through once for all, as far as any of them reads.
         """
         # Whichever is left out, the selection takes max_reviews of the others at most, so never goes beyond these.
-        with_tokens = (review for review in self._reviews if review.tokens)
-        head = list(islice(with_tokens, self._config.max_reviews + 1))
+        with_rows = (review for review in self._reviews if review.rows)
+        head = list(islice(with_rows, self._config.max_reviews + 1))
         for review in reviews:
             selected = self._select([other for other in head if other.review_id != review.review_id])
             rated = review.review_id not in self._unrated
@@ -221,7 +221,7 @@ class ReviewList:
             _LINE_BYTES
             + sys.getsizeof(one.review_id)
             + sys.getsizeof(self._reckoning.counterpart(one))
-            + sum(sys.getsizeof(number) for number in (one.timestamp, one.tokens) if number > _LARGEST_SHARED)
+            + sum(sys.getsizeof(number) for number in (one.timestamp, one.rows) if number > _LARGEST_SHARED)
             for one in self._reviews
         )
         return _LIST_BYTES + sys.getsizeof(self._counterparts) + sys.getsizeof(self.whole.residuals) + lines
@@ -237,7 +237,7 @@ class ReviewList:
         return self._history(self._select(reviews), len(rated), self._reckoning.sum_up(self._entity, rated))
 
     def _select(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
-        return select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
+        return select_history(reviews, max_reviews=self._config.max_reviews, max_rows=self._config.max_rows)
 
     def _history(self, selected: Sequence[ReviewEntry], rated: int, sums: RatingSums) -> History:
         reckoning = self._reckoning

@@ -211,7 +211,7 @@ class ResidentsKeeper(Background):
         items = [entity for side, entity in entities if side is Side.ITEM]
         lists = self._residents.review_lists(users, items, coldest=True)
         token_bytes = self._namespace.state_dim * np.dtype(np.float32).itemsize
-        sizes = {one.review_id: one.tokens * token_bytes for reviews in lists for one in reviews.whole.selected}
+        sizes = {one.review_id: one.rows * token_bytes for reviews in lists for one in reviews.whole.selected}
         rest = deque(sizes)
         while rest:
             room = self._max_bytes - self._residents.held_bytes

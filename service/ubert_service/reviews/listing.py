@@ -63,7 +63,7 @@ def _page(reviews: Sequence[ReviewEntry], *, known: bool, limit: int, cursor: st
     return ReviewPage(
         known=known,
         counts=RatingCounts.of(reviews),
-        with_text=sum(review.tokens > 0 for review in reviews),
+        with_text=sum(review.rows > 0 for review in reviews),
         reviews=page,
         next_cursor=f"{page[-1].timestamp}:{page[-1].review_id}" if len(page) < len(rest) else None,
     )

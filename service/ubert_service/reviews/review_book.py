@@ -114,7 +114,7 @@ class ReviewBook:
             item=review.item,
             rating=rating,
             timestamp=self._timestamp(review, before),
-            tokens=len(states),
+            rows=len(states),
         )
         payload = self._codec.encode(states)
         with self._naming if chosen else nullcontext():

@@ -108,7 +108,7 @@ def _explained(review: "ReviewEvidence") -> ExplainedReview:
         item=entry.item or None,
         rating=entry.rating if review.rated else None,
         timestamp=entry.timestamp,
-        tokens=entry.tokens,
+        tokens=entry.rows,
         effect=review.effect,
         matching=review.matching,
         text=None if review.text is None else review.text.text,

@@ -95,7 +95,7 @@ class ReviewAnswer(Answer):
     def of(cls, written: WrittenReview, *, version: str) -> "ReviewAnswer":
         return cls(
             review_id=written.entry.review_id,
-            tokens=written.entry.tokens,
+            tokens=written.entry.rows,
             timestamp=written.entry.timestamp,
             states=version,
             read_version=str(ReadVersion(version, written.revision)),
@@ -122,7 +122,7 @@ class ListedReview(Answer):
             item=entry.item,
             rating=entry.rating,
             timestamp=entry.timestamp,
-            tokens=entry.tokens,
+            tokens=entry.rows,
         )
 
 

@@ -66,7 +66,7 @@ class About(Answer):
             users=len(identities.users),
             items=len(identities.items),
             max_reviews=config.max_reviews,
-            max_tokens=config.max_tokens,
+            max_tokens=config.max_rows,
             store=store,
             accuracy=sorted(models, key=lambda model: model.mse.value),
         )

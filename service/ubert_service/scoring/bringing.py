@@ -43,7 +43,7 @@ def bring(
             item=one.item or "",
             rating=mean if one.rating is None else one.rating,
             timestamp=0,
-            tokens=len(states[name]),
+            rows=len(states[name]),
         )
         for name, one in named.items()
     ]

@@ -195,8 +195,8 @@ class ScoringEngine:
             reasons=evidence.reasons,
             user_reviews=len(evidence.user),
             item_reviews=len(evidence.item),
-            user_tokens=sum(review.tokens for review in evidence.user),
-            item_tokens=sum(review.tokens for review in evidence.item),
+            user_tokens=sum(review.rows for review in evidence.user),
+            item_tokens=sum(review.rows for review in evidence.item),
             missing_states=evidence.missing_states,
             user_known=pair.user in self._identities.users,
             item_known=pair.item in self._identities.items,
@@ -209,7 +209,7 @@ def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[P
     wanted: set[str] = set()
     tokens = 0
     for pair in histories:
-        reviews = {review.review_id: review.tokens for review in (*pair.user.selected, *pair.item.selected)}
+        reviews = {review.review_id: review.rows for review in (*pair.user.selected, *pair.item.selected)}
         added = sum(reviews[review_id] for review_id in reviews.keys() - wanted)
         if together and tokens + added > budget:
             yield together

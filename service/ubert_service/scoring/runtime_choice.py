@@ -92,15 +92,15 @@ def trial_batch(bundle: Bundle, encoder: ReviewEncoding) -> ScorerBatch:
     """
     config = bundle.manifest.config
     draw = np.random.default_rng(0)
-    reviews = 1 + config.max_tokens // config.rows_a_review
+    reviews = 1 + config.max_rows // config.rows_a_review
     texts = [" ".join(draw.choice(_WORDS.split(), config.max_length)) for _ in range(reviews)]
     rows = np.concatenate([encoder.encode(text) for text in texts])
     return ScorerBatch(
         user=np.zeros(1, dtype=np.int64),
         item=np.zeros(_PAIRS, dtype=np.int64),
         domain=np.zeros(_PAIRS, dtype=np.int64),
-        user_side=_trial_side(rows, [config.max_tokens]),
-        item_side=_trial_side(rows, [max(1, config.max_tokens - pair) for pair in range(_PAIRS)]),
+        user_side=_trial_side(rows, [config.max_rows]),
+        item_side=_trial_side(rows, [max(1, config.max_rows - pair) for pair in range(_PAIRS)]),
     )
 
 

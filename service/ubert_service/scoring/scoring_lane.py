@@ -35,9 +35,9 @@ class ScoringLane:
         return away and not isinstance(error, NotResidentError)
 
 
-def most_tokens(pairs: Sequence[Pair], max_tokens: int) -> int:
-    """The tokens that rating these pairs reads at most, if each side of a pair has up to ``max_tokens``.
+def most_tokens(pairs: Sequence[Pair], max_rows: int) -> int:
+    """What rating these pairs reads at most, in rows of states, if each side of a pair has up to ``max_rows``.
 
     How many there are is known only after the store was asked, which is too late to refuse.
     """
-    return max_tokens * (len({pair.user for pair in pairs}) + len({pair.item for pair in pairs}))
+    return max_rows * (len({pair.user for pair in pairs}) + len({pair.item for pair in pairs}))

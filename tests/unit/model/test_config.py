@@ -13,11 +13,11 @@ from ubert_model.states.pooling import pool_neighbours
 
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"max_length": 2}, "max_length = 2", "use 3 to 512 tokens"),
-    ({"max_length": 513, "max_tokens": 600}, "max_length = 513", "use 3 to 512 tokens"),
+    ({"max_length": 513, "max_rows": 600}, "max_length = 513", "use 3 to 512 tokens"),
     ({"pretrain_max_length": 0}, "pretrain_max_length = 0", "use 3 to 512 tokens"),
     ({"max_reviews": 0}, "max_reviews = 0", "use 1 or more"),
-    ({"max_length": 64, "max_tokens": 63}, "max_tokens = 63", "at least 64 rows"),
-    ({"max_length": 300, "max_tokens": 19, "tokens_a_row": 16}, "max_tokens = 19", "at least 20 rows"),
+    ({"max_length": 64, "max_rows": 63}, "max_rows = 63", "at least 64 rows"),
+    ({"max_length": 300, "max_rows": 19, "tokens_a_row": 16}, "max_rows = 19", "at least 20 rows"),
     ({"tokens_a_row": 0}, "tokens_a_row = 0", "use 1 to 64 tokens"),
     ({"dropout": 1.0}, "dropout = 1.0", "probability below 1"),
     ({"dropout": -0.1}, "dropout = -0.1", "probability below 1"),
@@ -40,9 +40,9 @@ def test_a_wrong_option_is_refused_by_field_value_and_remedy(options: dict[str, 
 @pytest.mark.parametrize(
     "options",
     [
-        {"max_length": 3, "max_tokens": 3},
-        {"max_length": 512, "max_tokens": 512, "pretrain_max_length": 512},
-        {"max_length": 300, "max_tokens": 20, "tokens_a_row": 16},
+        {"max_length": 3, "max_rows": 3},
+        {"max_length": 512, "max_rows": 512, "pretrain_max_length": 512},
+        {"max_length": 300, "max_rows": 20, "tokens_a_row": 16},
         {"dropout": 0.0, "max_reviews": 1, "state_dim": 1},
     ],
     ids=str,
@@ -107,6 +107,12 @@ def test_every_option_survives_json() -> None:
 def test_an_unknown_field_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"\['dropuot'\].*remove"):
         ModelConfig.from_json({**preset("tiny").to_json(), "dropuot": 0.1})
+
+
+def test_a_bundle_that_names_the_rows_of_a_side_as_before_is_read() -> None:
+    stored = preset("tiny").to_json()
+    stored["max_tokens"] = stored.pop("max_rows")
+    assert ModelConfig.from_json(stored) == preset("tiny")
 
 
 def test_an_option_of_none_keeps_what_the_preset_says_and_others_are_validated() -> None:

@@ -26,7 +26,7 @@ SIDE = SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=1.0)
 
 
 def review(user: str, item: str, rating: float) -> ReviewEntry:
-    return ReviewEntry(review_id=f"{user}/{item}", user=user, item=item, rating=rating, timestamp=0, tokens=1)
+    return ReviewEntry(review_id=f"{user}/{item}", user=user, item=item, rating=rating, timestamp=0, rows=1)
 
 
 def deviations_of(

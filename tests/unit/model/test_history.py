@@ -14,7 +14,7 @@ entries = st.builds(
     item=names,
     rating=st.floats(1, 5),
     timestamp=st.integers(0, 5),
-    tokens=st.integers(0, 12),
+    rows=st.integers(0, 12),
 )
 review_lists = st.lists(entries, max_size=12).map(
     lambda reviews: sorted(reviews, key=lambda review: review.recency, reverse=True)
@@ -23,7 +23,7 @@ budgets = st.tuples(st.integers(1, 8), st.integers(1, 60))
 
 
 def selected(reviews: list[ReviewEntry], budget: tuple[int, int]) -> list[ReviewEntry]:
-    return select_history(reviews, max_reviews=budget[0], max_tokens=budget[1])
+    return select_history(reviews, max_reviews=budget[0], max_rows=budget[1])
 
 
 @given(reviews=review_lists, user=names, item=names)
@@ -46,20 +46,20 @@ def test_leaving_a_review_out_keeps_the_order_of_the_others(reviews: list[Review
 
 
 @given(reviews=review_lists, budget=budgets)
-def test_a_selection_keeps_within_both_budgets_and_holds_only_reviews_with_tokens(
+def test_a_selection_keeps_within_both_budgets_and_holds_only_reviews_with_rows(
     reviews: list[ReviewEntry], budget: tuple[int, int]
 ) -> None:
     selection = selected(reviews, budget)
     assert len(selection) <= budget[0]
-    assert sum(review.tokens for review in selection) <= budget[1]
-    assert all(review.tokens for review in selection)
+    assert sum(review.rows for review in selection) <= budget[1]
+    assert all(review.rows for review in selection)
 
 
 @given(reviews=review_lists, budget=budgets)
 def test_a_selection_is_the_newest_reviews_without_a_gap(reviews: list[ReviewEntry], budget: tuple[int, int]) -> None:
-    with_tokens = [review for review in reviews if review.tokens]
+    with_rows = [review for review in reviews if review.rows]
     selection = selected(reviews, budget)
-    assert selection == with_tokens[: len(selection)]
+    assert selection == with_rows[: len(selection)]
     recencies = [review.recency for review in selection]
     assert recencies == sorted(recencies, reverse=True)
 
@@ -69,9 +69,9 @@ def test_a_selection_ends_only_where_the_next_review_does_not_fit(
     reviews: list[ReviewEntry], budget: tuple[int, int]
 ) -> None:
     selection = selected(reviews, budget)
-    rest = [review for review in reviews if review.tokens][len(selection) :]
-    rows = sum(review.tokens for review in selection)
-    assert not rest or len(selection) == budget[0] or rows + rest[0].tokens > budget[1]
+    rest = [review for review in reviews if review.rows][len(selection) :]
+    rows = sum(review.rows for review in selection)
+    assert not rest or len(selection) == budget[0] or rows + rest[0].rows > budget[1]
 
 
 @given(reviews=review_lists, budget=budgets, more=st.tuples(st.integers(0, 4), st.integers(0, 30)))
@@ -92,7 +92,7 @@ def test_counts_hold_the_number_and_the_sum_of_ratings(reviews: list[ReviewEntry
 
 @given(reviews=review_lists, user=names, item=names)
 def test_counts_without_the_target_know_nothing_of_its_rating(reviews: list[ReviewEntry], user: str, item: str) -> None:
-    target = ReviewEntry(review_id="target", user=user, item=item, rating=5.0, timestamp=9, tokens=3)
+    target = ReviewEntry(review_id="target", user=user, item=item, rating=5.0, timestamp=9, rows=3)
     kept = without_item([target, *reviews], item)
     assert target not in kept
     assert RatingCounts.of(kept) == RatingCounts.of(without_item(reviews, item))

@@ -9,7 +9,7 @@ from ubert_service.scoring.assembly import BatchSide
 def test_each_token_carries_the_residual_of_its_review_and_padding_is_masked() -> None:
     states = {name: np.full((rows, 2), rows, dtype=np.float32) for name, rows in [("a", 1), ("b", 2), ("c", 2)]}
     reviews = {
-        name: ReviewEntry(review_id=name, user="u", item="i", rating=rating, timestamp=0, tokens=len(states[name]))
+        name: ReviewEntry(review_id=name, user="u", item="i", rating=rating, timestamp=0, rows=len(states[name]))
         for name, rating in [("a", 1.0), ("b", 5.0), ("c", 3.0)]
     }
 

@@ -23,11 +23,11 @@ SUMMATION = 1e-12
 CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
 SIDE = SideBias(curve=CURVE, mean=1.1, shrinkage=2.0)
 BIAS = BiasModel(mean=3.5, intercept=0.0, user=SIDE, item=SIDE)
-CONFIG = replace(preset("tiny"), max_reviews=3, max_length=12, max_tokens=30)
+CONFIG = replace(preset("tiny"), max_reviews=3, max_length=12, max_rows=30)
 NAMES = "abcdef"
 
 
-def review(number: int, counterpart: str, rating: float, tokens: int) -> ReviewEntry:
+def review(number: int, counterpart: str, rating: float, rows: int) -> ReviewEntry:
     """Number 0 is the newest. On both sides the counterpart has the same name, so that a list can be anybody's."""
     return ReviewEntry(
         review_id=f"r{number}",
@@ -35,7 +35,7 @@ def review(number: int, counterpart: str, rating: float, tokens: int) -> ReviewE
         item=counterpart,
         rating=rating,
         timestamp=1000 - number,
-        tokens=tokens,
+        rows=rows,
     )
 
 

@@ -14,7 +14,7 @@ AWKWARD = ["a:b", "{x}", "}{", "%7B", "%", "ä", "日本語", "a b\n", "\0", "st
 
 
 def entry_of(review_id: str = "r", user: str = "u", item: str = "i") -> ReviewEntry:
-    return ReviewEntry(review_id=review_id, user=user, item=item, rating=4.5, timestamp=1_400_000_000, tokens=12)
+    return ReviewEntry(review_id=review_id, user=user, item=item, rating=4.5, timestamp=1_400_000_000, rows=12)
 
 
 @given(first=IDENTIFIERS, second=IDENTIFIERS)
@@ -88,14 +88,14 @@ def test_a_malformed_version_never_becomes_a_key(keys: type[RedisKeys] | type[Lm
     other=IDENTIFIERS,
     rating=st.floats(allow_nan=False),
     timestamp=st.integers(-(2**63), 2**63 - 1),
-    tokens=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 2**32 - 1),
 )
 @pytest.mark.parametrize("side", Side)
 def test_a_line_gives_back_its_entry(
-    side: Side, review_id: str, other: str, rating: float, timestamp: int, tokens: int
+    side: Side, review_id: str, other: str, rating: float, timestamp: int, rows: int
 ) -> None:
     entry = ReviewEntry(
-        review_id=review_id, user=other, item="i" + other, rating=rating, timestamp=timestamp, tokens=tokens
+        review_id=review_id, user=other, item="i" + other, rating=rating, timestamp=timestamp, rows=rows
     )
     assert unpack_line(pack_line(entry, side), side, side.entity(entry)) == entry
 
@@ -109,8 +109,8 @@ def test_a_changed_byte_of_a_line_never_yields_an_entry() -> None:
                 unpack_line(wrong, Side.USER, "u")
 
 
-@pytest.mark.parametrize("wrong", [{"tokens": -1}, {"tokens": 2**32}, {"timestamp": 2**63}])
+@pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": 2**32}, {"timestamp": 2**63}])
 def test_a_number_that_does_not_fit_a_line_is_refused(wrong: dict[str, int]) -> None:
-    numbers = {"timestamp": 0, "tokens": 0} | wrong
+    numbers = {"timestamp": 0, "rows": 0} | wrong
     with pytest.raises(InputError, match="'r'"):
         pack_line(ReviewEntry(review_id="r", user="u", item="i", rating=1.0, **numbers), Side.USER)

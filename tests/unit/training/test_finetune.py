@@ -222,7 +222,7 @@ def test_more_layers_than_a_backbone_has_are_refused() -> None:
         load_backbone("random-tiny", 3)
 
 
-TOO_LONG = {"max_length": 100, "pretrain_max_length": 65, "max_tokens": 200}
+TOO_LONG = {"max_length": 100, "pretrain_max_length": 65, "max_rows": 200}
 
 
 @pytest.mark.parametrize(

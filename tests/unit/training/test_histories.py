@@ -91,7 +91,7 @@ def test_histories_are_newest_first_and_within_the_budget() -> None:
     for rows in [*found.user_rows, *found.item_rows]:
         assert (np.diff(rows) < 0).all()  # the table is ordered by time
         assert len(rows) <= config.max_reviews
-        assert LENGTHS[rows].sum() <= config.max_tokens
+        assert LENGTHS[rows].sum() <= config.max_rows
 
 
 def test_counts_cover_all_known_reviews_not_only_those_that_fit() -> None:

@@ -29,7 +29,7 @@ DEMAND = Demand(
     codec="fp16",
     state_dim=10,
     max_reviews=4,
-    max_tokens=1_000,
+    max_rows=1_000,
     resident=0.1,
     hits=0.5,
     replica_cores=2,
@@ -101,14 +101,14 @@ def test_a_side_holds_no_more_than_its_entity_has_nor_than_its_budgets() -> None
     assert side_rows(DEMAND, DEMAND.users) == 200
     assert side_rows(DEMAND, 500_000) == 100
     assert side_rows(DEMAND, 10**9) == 50, "an entity that is asked for has a review"
-    assert side_rows(replace(DEMAND, max_tokens=128), DEMAND.users) == 128
+    assert side_rows(replace(DEMAND, max_rows=128), DEMAND.users) == 128
 
 
 def test_tokens_that_share_a_row_take_one_row_of_everything_but_the_encoding() -> None:
     shared = replace(DEMAND, tokens_a_row=7)  # [CLS], and seven rows of seven
     assert (shared.rows, shared.state_bytes) == (8, 28 + 8 * 10 * 2)
     assert side_rows(shared, DEMAND.users) == 4 * 8
-    assert side_rows(replace(shared, max_tokens=20), DEMAND.users) == 20, "the budget of a side counts rows"
+    assert side_rows(replace(shared, max_rows=20), DEMAND.users) == 20, "the budget of a side counts rows"
     found, whole = plan(shared, RATES).figures, plan(DEMAND, RATES).figures
     assert found["resident states a replica"].value == pytest.approx(
         whole["resident states a replica"].value - 0.1 * 1_000_000 * 42 * 10 * 4
@@ -119,7 +119,7 @@ def test_tokens_that_share_a_row_take_one_row_of_everything_but_the_encoding() -
 def test_a_codec_that_pools_leaves_fewer_rows_of_what_the_budget_counted() -> None:
     pooled = replace(DEMAND, codec="fp16/pool2")
     assert (pooled.listed_rows, pooled.rows) == (50, 26)
-    assert side_rows(replace(pooled, max_tokens=100), DEMAND.users) == 2 * 26
+    assert side_rows(replace(pooled, max_rows=100), DEMAND.users) == 2 * 26
 
 
 def test_what_is_resident_waits_for_no_store() -> None:

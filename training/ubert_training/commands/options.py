@@ -34,7 +34,7 @@ TokensARow = Annotated[int | None, typer.Option(help="Tokens that share a row of
 MatchPooling = Annotated[str | None, typer.Option(help="max (Eq. 14) or mean over the rows of a side.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens of one review, [CLS] and [SEP] included.")]
 MaxReviews = Annotated[int | None, typer.Option(help="Reviews a side, newest first.")]
-MaxTokens = Annotated[int | None, typer.Option(help="Rows of states a side, over all its reviews.")]
+MaxRows = Annotated[int | None, typer.Option(help="Rows of states a side, over all its reviews.")]
 RatingBase = Annotated[str | None, typer.Option(help="none, or leave_one_out_bias beneath the network.")]
 HistoryRatings = Annotated[
     bool | None, typer.Option("--history-ratings/--no-history-ratings", help="A history review's rating is an input.")

@@ -28,7 +28,7 @@ def plan_command(
     codec: Annotated[str, typer.Option(help=f"Tier: {', '.join(codec_names())}.")] = _DEFAULT.codec,
     state_dim: Annotated[int, typer.Option(help="D.")] = _DEFAULT.state_dim,
     max_reviews: Annotated[int, typer.Option(help="Reviews a side.")] = _DEFAULT.max_reviews,
-    max_tokens: Annotated[int, typer.Option(help="Rows of states a side.")] = _DEFAULT.max_tokens,
+    max_rows: Annotated[int, typer.Option(help="Rows of states a side.")] = _DEFAULT.max_rows,
     resident: Annotated[float, typer.Option(help="Share of all reviews that a replica keeps.")] = _DEFAULT.resident,
     hits: Annotated[float, typer.Option(help="Share of reviews read that are found there.")] = _DEFAULT.hits,
     id_embeddings: Annotated[
@@ -61,7 +61,7 @@ def plan_command(
         codec=codec,
         state_dim=state_dim,
         max_reviews=max_reviews,
-        max_tokens=max_tokens,
+        max_rows=max_rows,
         resident=resident,
         hits=hits,
         id_embeddings=id_embeddings,

@@ -119,7 +119,7 @@ class KnownReviews:
         self._read_by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
         for review in self._reviews:
             self._ratings_of[review.user, review.item].append(review.rating)
-            if review.tokens:
+            if review.rows:
                 self._read_by_user[review.user].append(review)
                 self._read_by_item[review.item].append(review)
         self._mean = float(table.rating[known].mean(dtype=np.float64))
@@ -206,7 +206,7 @@ class KnownReviews:
         return reviews[: self._config.max_reviews + own]
 
     def _selected(self, reviews: list[ReviewEntry]) -> list[ReviewEntry]:
-        return select_history(reviews, max_reviews=self._config.max_reviews, max_tokens=self._config.max_tokens)
+        return select_history(reviews, max_reviews=self._config.max_reviews, max_rows=self._config.max_rows)
 
     def _rows(self, reviews: list[ReviewEntry]) -> Rows:
         return np.array([self._row_of[review.review_id] for review in reviews], dtype=np.int64)

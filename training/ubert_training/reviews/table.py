@@ -161,15 +161,15 @@ class ReviewTable:
         wanted[rows] = True
         return [text if kept else "" for text, kept in zip(self.text, wanted.tolist(), strict=True)]
 
-    def entry(self, row: int, tokens: int) -> ReviewEntry:
-        """The line of a review list that stands for a row, whose states have so many rows."""
+    def entry(self, row: int, state_rows: int) -> ReviewEntry:
+        """The line of a review list that stands for a row of the table, whose states have so many rows."""
         return ReviewEntry(
             review_id=self.review_id[row],
             user=self.user[row],
             item=self.item[row],
             rating=float(self.rating[row]),
             timestamp=int(self.timestamp[row]),
-            tokens=tokens,
+            rows=state_rows,
         )
 
     def subset(self, index: Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "ReviewTable":
