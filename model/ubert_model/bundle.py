@@ -118,14 +118,15 @@ class Bundle:
         """
         manifest_path = path / MANIFEST
         try:
-            manifest = Manifest.from_json(json.loads(manifest_path.read_text(encoding="utf-8")))
+            written = json.loads(manifest_path.read_text(encoding="utf-8"))
+            manifest = Manifest.from_json(written)
         except FileNotFoundError as error:
             raise BundleError(f"{path} holds no {MANIFEST}; give the directory that `ubert export` wrote") from error
         except (OSError, ValueError) as error:
             raise BundleError(f"{manifest_path}: {error}; export the bundle again") from error
         for name, expected in manifest.files.items():
             _check_file(path / name, expected)
-        if manifest.bundle_id != _bundle_id(manifest):
+        if manifest.bundle_id != _bundle_id(written):
             raise BundleError(f"{manifest_path} was changed after export; export the bundle again")
         return cls(path, manifest)
 
@@ -178,7 +179,7 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
             )  # the service often runs as another user than training, and some writers keep files private
         digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
         complete = Manifest(**{**vars(manifest), "files": digests})
-        complete = Manifest(**{**vars(complete), "bundle_id": _bundle_id(complete)})
+        complete = Manifest(**{**vars(complete), "bundle_id": _bundle_id(complete.to_json())})
         (staging / MANIFEST).write_text(json.dumps(complete.to_json(), indent=2) + "\n", encoding="utf-8")
     return Bundle.load(path)
 
@@ -225,7 +226,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _bundle_id(manifest: Manifest) -> str:
-    """Digest over the manifest (less the identifier itself) and so, through the checksums, over every file."""
-    content = {**manifest.to_json(), "bundle_id": ""}
+def _bundle_id(manifest: Mapping[str, Any]) -> str:
+    """Digest over the manifest as it is written (less the identifier itself), and so, through the checksums, over every
+    file. A field that is called otherwise since stays as it was.
+    """
+    content = {**manifest, "bundle_id": ""}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,16 @@ def test_a_manifest_changed_after_export_is_refused(bundle: Bundle, edit: Callab
     edit_manifest(bundle, edit)
     with pytest.raises(BundleError, match="changed after export"):
         Bundle.load(bundle.path)
+
+
+def test_a_bundle_keeps_its_identifier_where_a_field_was_called_otherwise(bundle: Bundle) -> None:
+    def as_before(values: dict[str, Any]) -> None:
+        values["config"]["max_tokens"] = values["config"].pop("max_rows")
+        written = json.dumps({**values, "bundle_id": ""}, sort_keys=True)
+        values["bundle_id"] = sha256(written.encode()).hexdigest()[:16]
+
+    edit_manifest(bundle, as_before)
+    assert Bundle.load(bundle.path).manifest.config == bundle.manifest.config
 
 
 MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
