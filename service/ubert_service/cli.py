@@ -82,7 +82,10 @@ def run(
         ),
     ] = None,
     resident_bytes: Annotated[
-        int, typer.Option(envvar="UBERT_RESIDENT_BYTES", min=0, help="Memory for reviews kept in the process; 0: none.")
+        int,
+        typer.Option(
+            envvar="UBERT_RESIDENT_BYTES", min=0, help="Memory for reviews kept here, half of it for a shadow; 0: none."
+        ),
     ] = _DEFAULTS.resident_bytes,
     resident_lag: Annotated[
         float,
@@ -162,14 +165,26 @@ def run(
     )
     configure_logs(settings)
     with closing(open_existing_store(settings.store)) as opened, opened_tracing(settings) as tracing:
-        live = ServedBundle.load(settings, opened)
-        serve(create_app(settings, live, tracing, shadow=_load_shadow(settings, opened)), settings)
+        live, shadow = load_bundles(settings, opened)
+        serve(create_app(settings, live, tracing, shadow=shadow), settings)
 
 
-def _load_shadow(settings: Settings, store: StateStore) -> ServedBundle | None:
+def load_bundles(settings: Settings, store: StateStore) -> tuple[ServedBundle, ServedBundle | None]:
+    """The bundle that answers, and its shadow if there is one: then each keeps half of what the process may keep.
+
+    Raises as :meth:`ServedBundle.load` does, and ``ConfigError`` for a shadow that is the same bundle.
+    """
     if settings.shadow_bundle is None:
-        return None
-    return ServedBundle.load(settings.model_copy(update={"bundle": settings.shadow_bundle}), store)
+        return ServedBundle.load(settings, store), None
+    of_each = settings.model_copy(update={"resident_bytes": settings.resident_bytes // 2})
+    live = ServedBundle.load(of_each, store)
+    shadow = ServedBundle.load(of_each.model_copy(update={"bundle": settings.shadow_bundle}), store)
+    if shadow.bundle_id == live.bundle_id:
+        raise ConfigError(
+            f"--shadow-bundle {settings.shadow_bundle} is the bundle {live.bundle_id} that answers; give another, or "
+            "leave it out"
+        )
+    return live, shadow
 
 
 @contextmanager

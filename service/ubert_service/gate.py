@@ -18,13 +18,14 @@ from ubert_service.problems import OVERLOADED, PreparedProblem, error_response
 from ubert_service.telemetry import Telemetry
 
 _TOLD_EVERY_S = 1.0
+_QUEUES_NOTHING = frozenset({"/version", "/admin/promote"})
 
 _log = logging.getLogger(__name__)
 
 
 class QueueGate:
     """Refuses everyone (429) while as much work waits as may wait. Addresses that are open to all (health, metrics, the
-    page) always pass.
+    page) always pass, and so does a change of bundles: it may be what ends an overload.
 
     It stands outside of everything else: under an overload most of the work is in refusing, and what a refusal costs is
     taken from those who were let in. So a refusal is counted, and has no line of its own in the log and no span.
@@ -41,7 +42,7 @@ class QueueGate:
         self._told_at = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and needed_scope(scope["method"], scope["path"]) is not None:
+        if scope["type"] == "http" and may_queue(scope["method"], scope["path"]):
             context: ServiceContext = scope["app"].state.context
             try:
                 context.scheduler.admission.check()
@@ -59,8 +60,16 @@ class QueueGate:
         self._telemetry.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=now - began)
         self._untold += 1
         if now >= self._told_at + _TOLD_EVERY_S:
-            _log.warning("refused %(requests)d requests: too much work is waiting", {"requests": self._untold})
+            _log.warning(
+                "refused %(requests)d requests: too much work is waiting; more replicas would let them in",
+                {"requests": self._untold},
+            )
             self._untold, self._told_at = 0, now
+
+
+def may_queue(method: str, path: str) -> bool:
+    """Whether a request may ask for work, so that it is refused where no more may wait."""
+    return path not in _QUEUES_NOTHING and needed_scope(method, path) is not None
 
 
 class KeyGate:

@@ -282,6 +282,8 @@ def _headers(error: errors.UbertError) -> dict[str, str]:
 def _level(kind: ProblemType) -> int:
     if kind is OVERLOADED:
         return logging.DEBUG  # comes by the thousand when every microsecond counts; the request's own line tells it
+    if kind is DEADLINE_PASSED:
+        return logging.WARNING  # whose limit it was, the caller's own or the service's, is not known here
     return logging.ERROR if kind.status >= 500 else logging.INFO
 
 

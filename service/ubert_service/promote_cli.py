@@ -43,7 +43,7 @@ def run(
         str | None, typer.Option(envvar="UBERT_API_KEY", help="With the scope admin; best by its variable.")
     ] = None,
 ) -> None:
-    urls = list(dict.fromkeys(address for one in url for address in (_addresses(one) if all_addresses else [one])))
+    urls = list(dict.fromkeys(address for one in url for address in _addresses(one, every=all_addresses)))
     try:
         replicas = [_ask(one, api_key) for one in urls]
     except ClientError as error:
@@ -110,9 +110,16 @@ def _ask(url: str, api_key: str | None) -> Replica:
     return Replica(url=url, live=version.bundle, shadow=version.shadow)
 
 
-def _addresses(url: str) -> list[str]:
-    """The URL with each address that its host's name stands for. Raises ``ConfigError`` where there is none."""
+def _addresses(url: str, *, every: bool) -> list[str]:
+    """The URL itself, or it with every address that its host's name stands for.
+
+    Raises ``ConfigError`` where there is none, and for one with a password, which would be shown with it.
+    """
     parsed = httpx.URL(address_of(url))
+    if parsed.userinfo:
+        raise ConfigError(f"--url {url.rpartition('@')[2]}: leave user and password out; a key alone lets you in")
+    if not every:
+        return [url]
     try:
         found = socket.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
     except OSError as error:

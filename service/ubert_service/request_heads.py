@@ -1,4 +1,6 @@
-"""How much of a request may come before there is anything of it to answer or to refuse."""
+"""How much of a request may come, and how long it may take, before there is anything of it to answer or to refuse."""
+
+import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,21 +12,50 @@ class BoundedHeads(HttpToolsProtocol):
 
     Without it one caller could fill the memory, and keep the event loop from everyone else: what comes of a header is
     copied anew with each piece of it. A head that comes in one piece is read, whatever its length.
+
+    A connection is closed where ``head_seconds`` after its beginning, or after the first bytes that follow an answer,
+    there is no whole head: else one caller could take all connections that a process may have. How long an idle one is
+    kept between two requests is uvicorn's own ``timeout_keep_alive``.
     """
 
+    head_seconds = 30.0
+    """As long as a body may take by default: also what is left of one that was refused has to arrive."""
     _beside_bodies = 0
     """Bytes since the last that belonged to a body, or since a head was whole."""
+    _overdue: asyncio.TimerHandle | None = None
+    """Set while a head is awaited."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._await_no_head()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._beside_bodies += len(data)
         super().data_received(data)
-        if self._beside_bodies > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._beside_bodies > MAX_HEAD_BYTES:
             self.send_400_response(f"The head of the request has more than {MAX_HEAD_BYTES} bytes.")
+        elif self._overdue is None and self.cycle and self.cycle.response_complete:
+            self._await_head()
 
     def on_headers_complete(self) -> None:
         self._beside_bodies = 0
+        self._await_no_head()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._beside_bodies = 0
         super().on_body(body)
+
+    def _await_head(self) -> None:
+        self._overdue = self.loop.call_later(self.head_seconds, self.timeout_keep_alive_handler)
+
+    def _await_no_head(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None

@@ -62,7 +62,8 @@ class Settings(BaseModel):
     api_keys: Path | None = None
     """TOML file of API keys, read anew within seconds of a change; None: no key is asked for."""
     resident_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
-    """Memory for review lists and decoded states that the process keeps; 0: none are kept."""
+    """Memory for review lists and decoded states that the process keeps, half of it for a shadow bundle if there is
+    one; 0: none are kept."""
     resident_lag: float = Field(default=0.5, ge=0, le=60)
     """Seconds that a write through another process may be seen late; 0: none, for one more question to the store a
     request."""

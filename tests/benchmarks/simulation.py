@@ -313,8 +313,8 @@ def fill(residents: Residents, identities: Identities) -> None:
     users, items = identities.users.identifiers, identities.items.identifiers
     for first in range(0, max(len(users), len(items)), ENTITIES_A_READ):
         part = slice(first, first + ENTITIES_A_READ)
-        lists = residents.review_lists(users[part], items[part], coldest=True)
-        residents.states((review.review_id for one in lists for review in one.whole.selected), coldest=True)
+        lists = residents.review_lists(users[part], items[part], warming=True)
+        residents.states((review.review_id for one in lists for review in one.whole.selected), warming=True)
 
 
 def timed(work: Callable[[], object], now: Callable[[], float]) -> float:

@@ -141,6 +141,7 @@ def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: 
         ("pairs.csv", "user,item\nu1,i1\n,i2\n", r"row 2: user '' has 0 bytes"),
         ("pairs.csv", f"user,item\nu1,{'i' * 257}\n", "row 1: item 'iii.* has 257 bytes"),
         ("pairs.csv", "user,thing\nu1,i1\n", "item"),
+        ("pairs.csv", "user,item,user\nu1,i1,u2\n", "has 2 columns user"),
         ("pairs.csv", "user,item\nu1\n", "columns user and item"),
         ("pairs.parquet", "user,item\nu1,i1\n", "columns user and item"),
         ("pairs.txt", "user,item\nu1,i1\n", r"call it \.csv"),

@@ -228,7 +228,9 @@ def test_one_poisonous_request_fails_alone(tiny: TinyBundle, store: StateStore, 
     assert statuses == {user: 500 if user == "u3" else 200 for user in users}
 
 
-def test_an_expired_request_gets_504_and_is_never_scored(tiny: TinyBundle, store: StateStore) -> None:
+def test_an_expired_request_gets_504_and_is_never_scored(
+    tiny: TinyBundle, store: StateStore, caplog: pytest.LogCaptureFixture
+) -> None:
     with Service(tiny, store) as service:
         held = service.hold()
         for path, body in (("/predict", PREDICT), ("/rank", RANK)):
@@ -238,6 +240,12 @@ def test_an_expired_request_gets_504_and_is_never_scored(tiny: TinyBundle, store
         service.runtime.released.set()
         assert held().status_code == 200
         assert (service.runtime.runs, service.metric("ubert_expired_total")) == (1, 2)
+        counted = service.client.get("/metrics").text
+    # A caller who allows too little time must not look like a service that fails.
+    assert 'ubert_requests_total{route="/predict",status="504"} 1.0' in counted
+    assert 'status="5xx"' not in counted
+    problems = [record for record in caplog.records if "deadline-passed" in record.getMessage()]
+    assert [record.levelname for record in problems] == ["WARNING", "WARNING"]
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,7 @@ def test_what_stands_about_a_body_is_not_bounded_as_a_whole(service_without_stor
         (["--store", "ftp://x"], "ftp"),
         (["--store", "lmdb:no-such-store"], "no-such-store holds no state store"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
+        (["--shadow-bundle", "{bundle}"], "is the bundle"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_status_two(
@@ -160,7 +161,8 @@ def test_what_cannot_be_served_is_one_line_and_status_two(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ubert-serve", *arguments(tiny, "redis://127.0.0.1:1/0"), *change])
+    given = [one.format(bundle=tiny.bundle.path) for one in change]
+    monkeypatch.setattr(sys, "argv", ["ubert-serve", *arguments(tiny, "redis://127.0.0.1:1/0"), *given])
     with pytest.raises(SystemExit) as ended:
         main()
     printed = capsys.readouterr()

@@ -14,7 +14,7 @@ from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
-from ubert_model.errors import InputError
+from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import StateStore, open_store
 from ubert_service import promote_cli
 from ubert_service.access import new_key
@@ -100,3 +100,10 @@ def test_nothing_changes_where_a_replica_is_away_or_lacks_the_bundle(
         assert isinstance(refused.exception, InputError), refused.output
         assert "nothing was changed" in str(refused.exception)
     assert new not in pair.live()
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it(pair: Pair, tiny: TinyBundle) -> None:
+    refused = pair.promote(tiny.bundle.manifest.bundle_id, pair.urls[0].replace("://", "://operator:secret@"))
+    assert isinstance(refused.exception, ConfigError)
+    assert "leave user and password out" in str(refused.exception)
+    assert "secret" not in refused.output + str(refused.exception)

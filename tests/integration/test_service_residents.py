@@ -600,10 +600,12 @@ def test_metrics_tell_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
         lines = outage.one.get("/metrics").raise_for_status().text.splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
-    hits = metric('ubert_residents_asked_total{kind="lists",outcome="hit"}')
-    prediction(ask(outage.one))
-    assert metric('ubert_residents_asked_total{kind="lists",outcome="hit"}') == hits + 2
-    assert metric('ubert_residents_asked_total{kind="states",outcome="miss"}') > 0  # by warming
+    wait_until_ready(outage.one)
+    assert metric("ubert_residents_asked_total") == 0  # what warming reads nobody has asked for
+    for user in ("u0", "newcomer"):
+        prediction(ask(outage.one, user=user))
+    assert metric('ubert_residents_asked_total{kind="lists",outcome="hit"}') == 3
+    assert metric('ubert_residents_asked_total{kind="lists",outcome="miss"}') == 1
     assert metric("ubert_residents_bytes") > 10_000
     assert metric("ubert_residents_stale_seconds") == 0
     outage.one.post("/reviews", json=REVIEW).raise_for_status()

@@ -18,6 +18,9 @@ from ubert_model.bundle import Bundle
 from ubert_model.states import StateStore
 from ubert_service.access import new_key
 from ubert_service.app import create_app
+from ubert_service.cli import load_bundles
+from ubert_service.errors import OverloadedError
+from ubert_service.scoring.admission import Admission
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
@@ -133,6 +136,20 @@ def test_a_bundle_is_promoted_by_its_name_once_however_often_that_is_asked(
     assert clients["caller"].get("/version").json()["bundle"] == ids[0]
 
 
+def test_under_an_overload_a_bundle_is_promoted_and_told_although_all_else_is_refused(
+    clients: dict[str, httpx.Client], other: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Admission, tokens: int = 0, *, goes_on: bool = False) -> None:
+        raise OverloadedError("as much as may wait is waiting", retry_after_s=1.0)
+
+    monkeypatch.setattr(Admission, "check", refuse)
+    caller, operator = clients["caller"], clients["operator"]
+    for path in ("/about", "/users/u0", "/not-there"):
+        assert caller.get(path).status_code == 429
+    operator.post("/admin/promote", params={"bundle": other.manifest.bundle_id}).raise_for_status()
+    assert caller.get("/version").raise_for_status().json()["bundle"] == other.manifest.bundle_id
+
+
 def test_a_review_is_written_and_removed_for_both(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
 ) -> None:
@@ -168,6 +185,13 @@ def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:
     assert metric(clients["caller"], "ubert_residents_bytes") == with_both > before
 
 
+def test_both_share_the_memory_that_one_would_have_alone(tiny: TinyBundle, other: Bundle, store: StateStore) -> None:
+    alone = settings_for(tiny.bundle, resident_bytes=1_000_000)
+    both = settings_for(tiny.bundle, resident_bytes=1_000_000, shadow_bundle=other.path)
+    bounds = [[one.resident_bytes for one in load_bundles(given, store) if one] for given in (alone, both)]
+    assert bounds == [[1_000_000], [500_000, 500_000]]
+
+
 def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: TinyBundle, store: StateStore) -> None:
     assert clients["caller"].post("/admin/promote").status_code == 403
     with running(create_app(sampling_all(tiny.bundle), ServedBundle.load(sampling_all(tiny.bundle), store))) as client:
@@ -200,13 +224,18 @@ class BrokenRuntime:
         raise RuntimeError(f"a bug at {len(batch.item)} pairs")
 
 
-def test_a_shadow_that_breaks_is_counted_and_harms_nobody(tiny: TinyBundle, other: Bundle, store: StateStore) -> None:
+def test_a_shadow_that_breaks_is_counted_told_once_and_harms_nobody(
+    tiny: TinyBundle, other: Bundle, store: StateStore, caplog: pytest.LogCaptureFixture
+) -> None:
     live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
     broken = replace(shadow, runtime=BrokenRuntime())
     with running(create_app(sampling_all(tiny.bundle), live, shadow=broken)) as client:
-        answered = predict(client)
-        eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 1)
+        for _ in range(3):
+            answered = predict(client)
+        eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 3)
     assert answered == answers_alone(tiny.bundle, store)
+    (told,) = [record for record in caplog.records if "could not rate a sample" in record.getMessage()]
+    assert told.exc_info is not None  # nobody foresaw it
 
 
 @pytest.mark.parametrize(("share", "sampled"), [(0.0, 0), (0.25, 2), (1.0, 8)])

@@ -168,5 +168,6 @@ def test_warming_reads_little_at_a_time_and_no_more_than_there_is_room_for(
     assert 20_000 < residents.held_bytes <= room
 
 
-def resident_misses(metrics: str) -> list[str]:
-    return [line for line in metrics.splitlines() if "residents_asked_total{" in line and '"miss"' in line]
+def resident_misses(metrics: str) -> float:
+    lines = [line for line in metrics.splitlines() if "residents_asked_total{" in line and '"miss"' in line]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -1,7 +1,9 @@
 """Files of pairs to rate: CSV, TSV (both also gzip) or Parquet, with the columns ``user`` and ``item``."""
 
 from collections.abc import Iterator
+from csv import reader
 from hashlib import blake2b
+from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +69,9 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=ROWS_READ, columns=list(COLUMNS))
     elif suffixes & {".csv", ".tsv"}:
-        parsing = csv.ParseOptions(delimiter="\t" if ".tsv" in suffixes else ",")
+        delimiter = "\t" if ".tsv" in suffixes else ","
+        _check_header(path, delimiter)
+        parsing = csv.ParseOptions(delimiter=delimiter)
         # Identifiers are what is written: "007" is no number, and "NA" may be a user.
         converting = csv.ConvertOptions(
             include_columns=COLUMNS, column_types=SCHEMA, null_values=[], strings_can_be_null=False
@@ -79,6 +83,15 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from batches
     else:
         raise InputError(f"{path} is no file of pairs by its name: call it .csv, .tsv (also .gz) or .parquet")
+
+
+def _check_header(path: Path, delimiter: str) -> None:
+    """Raise ``InputError`` for a column that stands there twice: which of the two is meant, nobody could tell."""
+    with pa.input_stream(path, compression="detect") as stream, TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        header = next(reader(text, delimiter=delimiter), [])
+    for name in COLUMNS:
+        if header.count(name) > 1:
+            raise InputError(f"{path} has {header.count(name)} columns {name}; leave one, or rename the others")
 
 
 def _check(path: Path, first_row: int, column: str, identifiers: pa.ChunkedArray) -> None:

@@ -52,7 +52,9 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._policy = policy or RetryPolicy()
-        self._http = httpx.AsyncClient(base_url=address_of(base_url), headers=headers_of(api_key), transport=transport)
+        self._http = httpx.AsyncClient(
+            base_url=address_of(base_url, api_key), headers=headers_of(api_key), transport=transport
+        )
 
     async def __aenter__(self) -> Self:
         return self

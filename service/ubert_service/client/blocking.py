@@ -52,7 +52,9 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._policy = policy or RetryPolicy()
-        self._http = httpx.Client(base_url=address_of(base_url), headers=headers_of(api_key), transport=transport)
+        self._http = httpx.Client(
+            base_url=address_of(base_url, api_key), headers=headers_of(api_key), transport=transport
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -151,8 +153,11 @@ class Client:
     def _outcome(self, conversation: Conversation[Any], request: dict[str, Any]) -> Outcome:
         try:
             with self._http.stream(**request) as response:
-                # In pieces, since a timeout bounds each wait for bytes only and they may come one by one for ever.
-                pieces = [piece for piece in response.iter_bytes() if conversation.seconds_left]
-                return Received(status=response.status_code, headers=response.headers, content=b"".join(pieces))
+                content = bytearray()
+                for piece in response.iter_bytes():
+                    # A timeout bounds each wait for bytes only, and they may come one by one for ever.
+                    conversation.require_time()
+                    content += piece
+                return Received(status=response.status_code, headers=response.headers, content=bytes(content))
         except httpx.RequestError as error:
             return error

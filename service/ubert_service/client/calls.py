@@ -84,15 +84,19 @@ def headers_of(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def address_of(base_url: str) -> str:
-    """Where a service is. Raises ``ConfigError`` for what nothing can be sent to."""
+def address_of(base_url: str, api_key: str | None = None) -> str:
+    """Where a service is. Raises ``ConfigError`` for what nothing can be sent to, and for a password beside a key: it
+    would be sent in the key's stead.
+    """
     try:
         usable = base_url.startswith(("http://", "https://")) and httpx.URL(base_url).host != ""
     except httpx.InvalidURL:
         usable = False
+    shown = base_url.rpartition("@")[2]  # before it stands a password
     if not usable:
-        shown = base_url.rpartition("@")[2]  # before it stands a password
         raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT")
+    if api_key is not None and httpx.URL(base_url).userinfo:
+        raise ConfigError(f"base_url = {shown!r}: leave its user and password out, or api_key; only one can be sent")
     return base_url
 
 

@@ -44,9 +44,8 @@ class Conversation(Generic[T]):
         self._attempt = 0
         self._settled: Callable[[], T] | None = None
 
-    @property
-    def seconds_left(self) -> float:
-        """Until the deadline. Raises ``DeadlineExceededError`` once there are none."""
+    def require_time(self) -> float:
+        """Seconds until the deadline. Raises ``DeadlineExceededError`` once there are none."""
         left = self._deadline - self._clock()
         if left <= 0:
             raise self._too_late()
@@ -54,7 +53,7 @@ class Conversation(Generic[T]):
 
     def request(self) -> dict[str, Any]:
         """The next attempt, as arguments of :meth:`httpx.Client.build_request`."""
-        left = self.seconds_left
+        left = self.require_time()
         if left < LEAST_REQUEST_SECONDS:
             raise self._too_late()
         self._attempt += 1

@@ -1,5 +1,7 @@
 """``Telemetry`` for Prometheus. Every app has a registry of its own; labels take few values, never an identifier."""
 
+from http import HTTPStatus
+
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ubert_service.telemetry import Graph, Refusal, Residence, ShadowFate
@@ -16,7 +18,13 @@ class PrometheusMetrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter("ubert_requests", "Requests answered.", ("route", "status"), registry=self._registry)
+        self._requests = Counter(
+            "ubert_requests",
+            "Requests by the class of their status. 504 is a class of its own, as callers may set limits as short as "
+            "they like; none: the caller left before the answer.",
+            ("route", "status"),
+            registry=self._registry,
+        )
         self._request_seconds = Histogram(
             "ubert_request_seconds",
             "From the first byte of a request to the end of its answer.",
@@ -66,7 +74,10 @@ class PrometheusMetrics:
             "ubert_batches_parted", "Batches that failed and were tried again in halves.", registry=self._registry
         )
         self._refused = Counter(
-            "ubert_refused", "Requests refused because the queue was full.", ("limit",), registry=self._registry
+            "ubert_refused",
+            "Requests refused, by the limit that they met: how many may wait, how many tokens, how long; or the end.",
+            ("limit",),
+            registry=self._registry,
         )
         self._expired = Counter(
             "ubert_expired", "Requests whose deadline passed before the answer.", registry=self._registry
@@ -96,7 +107,7 @@ class PrometheusMetrics:
         )
         self._residents_asked = Counter(
             "ubert_residents_asked",
-            "Review lists and states that were wanted, by whether this process held them.",
+            "Review lists and states that requests wanted, by whether this process held them.",
             ("kind", "outcome"),
             registry=self._registry,
         )
@@ -126,8 +137,7 @@ class PrometheusMetrics:
         )
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
-        status_class = "none" if status is None else f"{status // 100}xx"
-        self._requests.labels(route=route, status=status_class).inc()
+        self._requests.labels(route=route, status=_class_of(status)).inc()
         self._request_seconds.labels(route=route).observe(seconds)
 
     def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
@@ -193,3 +203,9 @@ class PrometheusMetrics:
     def exposition(self) -> bytes:
         """All metrics in Prometheus's text format."""
         return generate_latest(self._registry)
+
+
+def _class_of(status: int | None) -> str:
+    if status is None:
+        return "none"
+    return str(status) if status == HTTPStatus.GATEWAY_TIMEOUT else f"{status // 100}xx"

@@ -209,7 +209,7 @@ class ResidentsKeeper(Background):
         """Read their lists, then their states, as many at a time as fit into a step; False once memory is full."""
         users = [entity for side, entity in entities if side is Side.USER]
         items = [entity for side, entity in entities if side is Side.ITEM]
-        lists = self._residents.review_lists(users, items, coldest=True)
+        lists = self._residents.review_lists(users, items, warming=True)
         token_bytes = self._namespace.state_dim * np.dtype(np.float32).itemsize
         sizes = {one.review_id: one.rows * token_bytes for reviews in lists for one in reviews.whole.selected}
         rest = deque(sizes)
@@ -222,7 +222,7 @@ class ResidentsKeeper(Background):
             while rest and size + sizes[rest[0]] <= min(room, self._step_bytes):
                 size += sizes[rest[0]]
                 together.append(rest.popleft())
-            self._residents.states(together, coldest=True)
+            self._residents.states(together, warming=True)
         return self._residents.held_bytes < 0.98 * self._max_bytes
 
     def _tell(self, before: int, seen: int, ranked: int) -> None:

@@ -113,35 +113,36 @@ class Residents:
             users=dict(zip(users, lists, strict=False)), items=dict(zip(items, lists[len(users) :], strict=True))
         )
 
-    def review_lists(self, users: Sequence[str], items: Sequence[str], *, coldest: bool = False) -> list[ReviewList]:
-        """The lists of all users, then of all items."""
+    def review_lists(self, users: Sequence[str], items: Sequence[str], *, warming: bool = False) -> list[ReviewList]:
+        """The lists of all users, then of all items. ``warming``: they are read before anyone asks for them."""
         keys = [*((Side.USER.value, user) for user in users), *((Side.ITEM.value, item) for item in items)]
         if self._keeps:
             self.follower.settle()
         moment = self._cache.moment
-        kept = cast("list[ReviewList | None]", self._kept("lists", keys))
+        kept = cast("list[ReviewList | None]", self._kept("lists", keys, told=not warming))
         lacking = [key for key, reviews in zip(keys, kept, strict=True) if reviews is None]
         if not lacking:
             return cast("list[ReviewList]", kept)
         self.require_store()
         read = dict(zip(lacking, self._read_lists(lacking), strict=True))
-        self._keep((self._fresh_list(key, reviews) for key, reviews in read.items()), moment, coldest=coldest)
+        self._keep((self._fresh_list(key, reviews) for key, reviews in read.items()), moment, coldest=warming)
         return [read[key] if reviews is None else reviews for key, reviews in zip(keys, kept, strict=True)]
 
-    def states(self, review_ids: Iterable[str], *, coldest: bool = False) -> dict[str, FloatMatrix]:
+    def states(self, review_ids: Iterable[str], *, warming: bool = False) -> dict[str, FloatMatrix]:
         """The (L, D) states of those reviews that the store has, in at most one round trip.
 
         Raises ``StoreError``, and ``StateError`` naming a review whose state cannot be used.
         """
         distinct = list(dict.fromkeys(review_ids))
         moment = self._cache.moment
-        kept = cast("list[FloatMatrix | None]", self._kept("states", [("state", one) for one in distinct]))
+        keys = [("state", one) for one in distinct]
+        kept = cast("list[FloatMatrix | None]", self._kept("states", keys, told=not warming))
         found = {one: states for one, states in zip(distinct, kept, strict=True) if states is not None}
         if len(found) == len(distinct):
             return found
         self.require_store()
         read = read_states(self._store, self._codec, (one for one in distinct if one not in found))
-        self._keep((self._fresh_states(*one) for one in read.items()), moment, coldest=coldest)
+        self._keep((self._fresh_states(*one) for one in read.items()), moment, coldest=warming)
         return found | read
 
     def wrote(self, entries: Iterable[ReviewEntry]) -> None:
@@ -165,13 +166,14 @@ class Residents:
         """Forget what these marks stand for, or everything (None)."""
         self._telemetry.residents_dropped(self._cache.drop(marks))
 
-    def _kept(self, residence: Residence, keys: Sequence[Key]) -> list[Copy | None]:
+    def _kept(self, residence: Residence, keys: Sequence[Key], *, told: bool) -> list[Copy | None]:
         if not self._keeps:
             return [None] * len(keys)
         # What is too old to be trusted beside a store that answers is still the best there is without one.
         values = self._cache.get(keys, now=self._clock() if self.follower.away is None else _ALWAYS)
-        misses = sum(value is None for value in values)
-        self._telemetry.residents_asked(residence, hits=len(keys) - misses, misses=misses)
+        if told:
+            misses = sum(value is None for value in values)
+            self._telemetry.residents_asked(residence, hits=len(keys) - misses, misses=misses)
         return values
 
     def _keep(self, fresh: Iterable[Fresh[Copy]], moment: int, *, coldest: bool) -> None:

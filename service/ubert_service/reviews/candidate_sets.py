@@ -23,7 +23,8 @@ class CandidateSets:
     def write(self, name: str, items: Sequence[str]) -> list[str]:
         """Keep a set under a name, instead of the one that it may stand for; its distinct items, in order.
 
-        Raises ``InputError`` if there are as many sets as there may be, and ``StoreError``.
+        Raises ``InputError`` if there are as many sets as there may be, which several writes at once may pass by their
+        number, and ``StoreError``.
         """
         names = self._store.candidate_sets()
         if name not in names and len(names) >= MAX_SETS:

@@ -15,7 +15,6 @@ from ubert_service.problems import (
     NO_SHADOW,
     NOT_READY,
     NOT_THE_SHADOW,
-    OVERLOADED,
     documented,
 )
 from ubert_service.schemas import PromotionAnswer
@@ -28,7 +27,7 @@ router = APIRouter(prefix="/admin", tags=["operation"])
 @router.post(
     "/promote",
     summary="Let the shadow bundle answer",
-    responses=documented(*ACCESS_PROBLEMS, INVALID_REQUEST, NO_SHADOW, NOT_THE_SHADOW, NOT_READY, OVERLOADED, INTERNAL),
+    responses=documented(*ACCESS_PROBLEMS, INVALID_REQUEST, NO_SHADOW, NOT_THE_SHADOW, NOT_READY, INTERNAL),
 )
 async def promote(
     request: Request,

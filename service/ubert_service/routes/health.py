@@ -11,7 +11,6 @@ from ubert_service.problems import (
     ACCESS_PROBLEMS,
     DEVICE_UNAVAILABLE,
     NOT_READY,
-    OVERLOADED,
     NotReadyReason,
     documented,
     problem_response,
@@ -66,9 +65,7 @@ async def read_metrics(context: ServiceDependency) -> Response:
     return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 
-@router.get(
-    "/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS, OVERLOADED, DEVICE_UNAVAILABLE)
-)
+@router.get("/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS, DEVICE_UNAVAILABLE))
 async def version(request: Request, context: ServiceDependency) -> Version:
     """The program, the bundle, the codec and the device."""
     served, shadow = context.bundles.roles.live, context.bundles.roles.shadow

@@ -40,7 +40,11 @@ class NamespaceHolder(Background):
                     self._store.hold(version, self._name, HELD_S)
             except (StoreError, StateError) as error:
                 if pause != _PAUSE_WHILE_AWAY_S:
-                    _log.warning("the state store does not know that this process reads it: %s", error)
+                    _log.warning(
+                        "the state store could not be told that this process reads it, so `ubert states drop` may "
+                        "remove what it reads: %s",
+                        error,
+                    )
                 pause = _PAUSE_WHILE_AWAY_S
             except Exception:  # whatever it was: once this ends, a tool may drop what the process reads
                 _log.exception("the state store could not be told that this process reads it")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 
+from ubert_model.errors import UbertError
 from ubert_service.reading.histories import Reading
 from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
@@ -26,6 +27,7 @@ class Shadowing:
         self._share = share
         self._telemetry = telemetry
         self._owed = 0.0
+        self._failing = False
         self._places = Semaphore(_WAITING)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ubert-shadow")
 
@@ -49,12 +51,24 @@ class Shadowing:
     def _compare(self, shadow: ServedBundle, answered: Sequence[Prediction], reading: Reading) -> None:
         try:
             rated = shadow.engine.score([one.pair for one in answered], reading)
-        except Exception:  # whatever it was, nobody waits for this thread who could be told
-            _log.exception("the shadow bundle could not rate a sample")
+        except Exception as error:  # whatever it was, nobody waits for this thread who could be told
+            self._tell(error)
             self._telemetry.shadow_sampled(fate="failed")
         else:
+            self._failing = False
             for one, other in zip(answered, rated, strict=True):
                 self._telemetry.shadow_differed(stars=abs(one.rating - other.rating))
             self._telemetry.shadow_sampled(fate="compared")
         finally:
             self._places.release()
+
+    def _tell(self, error: Exception) -> None:
+        """Of failures in a row the first: while the store is away there are as many as samples."""
+        if self._failing:
+            return
+        self._failing = True
+        told = "the shadow bundle could not rate a sample: %s; until it can, ubert_shadow_samples_total counts more"
+        if isinstance(error, UbertError):
+            _log.warning(told, error)
+        else:
+            _log.error(told, type(error).__name__, exc_info=error)

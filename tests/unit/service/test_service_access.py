@@ -75,6 +75,29 @@ def test_what_stands_in_the_file_while_it_is_written_counts_for_nothing(tmp_path
         keys.authorise(f"Bearer {second}", "read")
 
 
+@pytest.mark.parametrize("slip", ["", "[page", '[page]\nsha256 = "short"\nscopes = ["read"]', None], ids=repr)
+def test_a_file_of_keys_that_cannot_be_used_changes_nothing_and_is_told_once(
+    tmp_path: Path, slip: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, table = new_key("page", ["read"])
+    path = tmp_path / "keys.toml"
+    path.write_text(table)
+    keys = KeyFile(path, Silent())
+    if slip is None:
+        path.unlink()
+    else:
+        path.write_text(slip)
+    for _ in range(4):
+        keys.look()
+    assert keys.authorise(f"Bearer {key}", "read") == "page"
+    for header in ("Bearer wrong", None):
+        with pytest.raises(UnauthenticatedError):
+            keys.authorise(header, "read")
+    (told,) = [record for record in caplog.records if record.name == "ubert_service.key_file"]
+    assert told.levelname == "ERROR"
+    assert str(path) in told.getMessage()
+
+
 def test_the_file_of_keys_holds_no_key() -> None:
     key, table = new_key("page", ["read"])
     other, _ = new_key("page", ["read"])

@@ -208,6 +208,7 @@ def test_a_key_read_from_a_file_is_sent_without_the_end_of_its_line() -> None:
         ("https://host:port", None, "base_url = 'https://host:port'"),
         ("http://[::1", None, "base_url = 'http://[::1'"),
         ("ftp://user:secret@host", None, "base_url = 'host'"),
+        ("http://user:secret@host", "key", "only one can be sent"),
         ("http://host", "secret\nX-Other: 1", "api_key"),
         ("http://host", "secrét", "api_key"),
     ],
