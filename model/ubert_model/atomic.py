@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The name carries the process id, so two processes that write the same file never share a temporary one. On
     an exception the temporary file is removed and ``path`` stays as it was.
+
+    Raises ``IsADirectoryError`` for the path of a directory.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory, give the file to write", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -64,6 +64,32 @@ def stacked(sums: Sequence[RatingSums]) -> RatingSums:
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatingColumns:
+    """R ratings, by the rows of their users and items in two tables.
+
+    Shape:
+        users, items: (R,) int64; ratings: (R,), in stars.
+    """
+
+    user_ids: IdTable
+    item_ids: IdTable
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    ratings: Levels
+
+    @classmethod
+    def of(cls, reviews: Sequence[ReviewEntry], *, user_ids: IdTable, item_ids: IdTable) -> Self:
+        """Those of some reviews."""
+        return cls(
+            user_ids=user_ids,
+            item_ids=item_ids,
+            users=user_ids.rows(one.user for one in reviews),
+            items=item_ids.rows(one.item for one in reviews),
+            ratings=np.array([one.rating for one in reviews], dtype=np.float64),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SideBias:
     """How one side's ratings move the rating of a pair: what each counts for, the mean of that over all known ratings,
@@ -104,11 +130,9 @@ class SideDeviations:
         self._counterparts = counterparts
 
     @classmethod
-    def of(cls, ratings: Iterable[tuple[str, float]], curve: RatingCurve, counterparts: IdTable) -> Self:
-        """Of the ratings that training may read, each with its counterpart."""
-        sums = np.zeros((len(counterparts) + 1, 2))
-        for counterpart, rating in ratings:
-            sums[counterparts.row(counterpart)] += (curve(rating), 1.0)
+    def of(cls, rows: NDArray[np.int64], ratings: Levels, curve: RatingCurve, counterparts: IdTable) -> Self:
+        """Of the ratings that training may read, (R,), each with the row of its counterpart."""
+        sums = _summed(rows, len(counterparts), curve.levels(ratings), np.ones(len(ratings)))
         total, count = sums.sum(axis=0).tolist()
         usual = sums / (sums[:, 1:] + DEVIATION_SHRINKAGE)
         usual[0] = 0.0  # strangers
@@ -138,6 +162,14 @@ class SideDeviations:
         total_share, count_share = self.usual[self._counterparts.row(counterpart)]
         return self.curve(rating) - float(total_share), 1.0 - float(count_share)
 
+    def terms_of(self, rows: NDArray[np.int64], ratings: Levels, counterparts: IdTable) -> tuple[Levels, Levels]:
+        """The same of R ratings, (R,) each, whose counterparts stand at ``rows`` of a table, this side's or another."""
+        if counterparts is self._counterparts:
+            usual = self.usual[rows]
+        else:
+            usual = self.usual[np.concatenate([[0], self._counterparts.rows(counterparts.identifiers)])[rows]]
+        return self.curve.levels(ratings) - usual[:, 0], 1.0 - usual[:, 1]
+
 
 class ElsewhereRatings:
     """What each known user's ratings in other domains add to the user's side, frozen with the bundle.
@@ -159,12 +191,16 @@ class ElsewhereRatings:
     def of(cls, reviews: Sequence[ReviewEntry], curve: RatingCurve, users: IdTable) -> Self:
         """Each for a whole rating, by what is usual for its item among these reviews."""
         items = IdTable.of(review.item for review in reviews)
-        side = SideDeviations.of(((one.item, one.rating) for one in reviews), curve, items)
-        sums = np.zeros((len(users) + 1, 2))
-        for review in reviews:
-            sums[users.row(review.user)] += (1.0, side.sum_up([(review.item, review.rating)]).above_usual)
+        return cls.of_ratings(RatingColumns.of(reviews, user_ids=users, item_ids=items), curve)
+
+    @classmethod
+    def of_ratings(cls, rated: RatingColumns, curve: RatingCurve) -> Self:
+        """The same of many ratings."""
+        side = SideDeviations.of(rated.items, rated.ratings, curve, rated.item_ids)
+        levels, shares = side.terms_of(rated.items, rated.ratings, rated.item_ids)
+        sums = _summed(rated.users, len(rated.user_ids), np.ones(len(levels)), levels - shares * side.mean)
         sums[0] = 0.0  # strangers
-        return cls(users, sums)
+        return cls(rated.user_ids, sums)
 
     def weighted(self, weight: float) -> "ElsewhereRatings":
         """Each for that part of a rating."""
@@ -176,6 +212,11 @@ class ElsewhereRatings:
         if not count:
             return sums
         return RatingSums(count=sums.count, above_usual=sums.above_usual + above_usual, elsewhere=count)
+
+    def added_to_each(self, users: Iterable[str], sums: RatingSums) -> RatingSums:
+        """The sums of B users, (B,) each, with theirs."""
+        count, above_usual = self.sums[self._users.rows(users)].T
+        return replace(sums, above_usual=np.asarray(sums.above_usual) + above_usual, elsewhere=count)
 
 
 class UsualDeviations:
@@ -197,11 +238,19 @@ class UsualDeviations:
         elsewhere: ElsewhereRatings | None = None,
     ) -> Self:
         """Of the reviews that training may read. ``curves``: of the user's side and of the item's."""
+        rated = RatingColumns.of(reviews, user_ids=user_ids, item_ids=item_ids)
+        return cls.of_ratings(rated, curves, elsewhere)
+
+    @classmethod
+    def of_ratings(
+        cls, rated: RatingColumns, curves: tuple[RatingCurve, RatingCurve], elsewhere: ElsewhereRatings | None = None
+    ) -> Self:
+        """The same of many ratings."""
         of_user, of_item = curves
         return cls(
-            SideDeviations.of(((one.item, one.rating) for one in reviews), of_user, item_ids),
-            SideDeviations.of(((one.user, one.rating) for one in reviews), of_item, user_ids),
-            elsewhere or ElsewhereRatings.none(user_ids),
+            SideDeviations.of(rated.items, rated.ratings, of_user, rated.item_ids),
+            SideDeviations.of(rated.users, rated.ratings, of_item, rated.user_ids),
+            elsewhere or ElsewhereRatings.none(rated.user_ids),
         )
 
     def of_user(self, user: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
@@ -255,3 +304,8 @@ class UsualDeviations:
 
 def _above(above_usual: Sequence[float], bias: ArrayLike) -> Residuals:
     return (np.asarray(above_usual, dtype=np.float64) - np.asarray(bias, dtype=np.float64)).astype(np.float32)
+
+
+def _summed(rows: NDArray[np.int64], last: int, first: Levels, second: Levels) -> Levels:
+    """What two columns come to by row, in their order: (last + 1, 2)."""
+    return np.stack([np.bincount(rows, column, minlength=last + 1) for column in (first, second)], axis=1)

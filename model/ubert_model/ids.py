@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ubert_model.errors import BundleError
 
 
@@ -20,6 +23,11 @@ class IdTable:
     def row(self, identifier: str) -> int:
         """Embedding row of an identifier; 0 where training has not seen it."""
         return self._rows.get(identifier, 0)
+
+    def rows(self, identifiers: Iterable[str]) -> NDArray[np.int64]:
+        """The same of many, (N,)."""
+        known = self._rows
+        return np.fromiter((known.get(identifier, 0) for identifier in identifiers), dtype=np.int64)
 
     def __contains__(self, identifier: object) -> bool:
         return identifier in self._rows

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ubert_model.config import RatingScale, require
 
@@ -59,6 +60,11 @@ class RatingCurve:
         within = min(max(rating, knots[0]), knots[-1])
         stretch = min(bisect_right(knots, within), len(knots) - 1) - 1
         return self.values[stretch] + self._slopes[stretch] * (within - knots[stretch])
+
+    def levels(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of many ratings, (R,), to the last bit as of each: a scale has few different ones."""
+        different, place = np.unique(ratings, return_inverse=True)
+        return np.array([self(rating) for rating in different.tolist()], dtype=np.float64)[place]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -41,8 +41,12 @@ class ReviewTokenizer:
 
     def character_spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token stands in the text, (start, stop) in characters; empty for [CLS] and [SEP]."""
-        spans: list[tuple[int, int]] = self._tokenizer.encode(text).offsets
+        (spans,) = self.character_spans_of([text])
         return spans
+
+    def character_spans_of(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        """The same of several texts."""
+        return [encoding.offsets for encoding in self._tokenizer.encode_batch(texts)]
 
     def read_part(self, text: str) -> str:
         """The text as far as it is encoded, without the white space around it."""

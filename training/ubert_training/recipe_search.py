@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.atomic import write_text
-from ubert_model.config import ModelConfig
-from ubert_training.backbones import backbone_config, require_fit
 from ubert_training.devices import make_accelerator
 from ubert_training.evaluation.evaluate import rate_part
-from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.finetune import require_finetunable
 from ubert_training.finetuning.recipe import Recipe
-from ubert_training.loop import require_machine
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import PretrainOptions, rows_read
+from ubert_training.pretraining.pretrain import require_pretrainable, rows_read
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
@@ -159,16 +156,11 @@ def tune(
 
 def _require_trainable(recipe: Recipe, table: ReviewTable, split: Split) -> None:
     """Raise what one of its stages would refuse the recipe with."""
-    stages: list[tuple[str, ModelConfig, PretrainOptions | FinetuneOptions]] = [
-        ("max_length", recipe.config, recipe.finetuning)
-    ]
-    if recipe.pretraining is not None:
-        rows_read(table, split, recipe.pretraining)
-        stages.append(("pretrain_max_length", recipe.pretraining_config, recipe.pretraining))
-    for length, config, options in stages:
-        bert = backbone_config(config.backbone, config.encoder_layers)
-        require_fit(bert, length, getattr(config, length), options.trainable_layers)
-        require_machine(options.loop, make_accelerator(options.device))
+    finetuning, pretraining = recipe.finetuning, recipe.pretraining
+    if pretraining is not None:
+        rows_read(table, split, pretraining)
+        require_pretrainable(recipe.pretraining_config, pretraining, make_accelerator(pretraining.device))
+    require_finetunable(recipe.config, finetuning, make_accelerator(finetuning.device))
 
 
 def search(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from ubert_model.rows import pooled_rows
 from ubert_model.tokenizer import ReviewTokenizer
+
+TEXTS_AT_A_TIME = 8192
+"""What the tokenizer makes of a text takes many times the memory of its ids."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,11 +30,15 @@ class TokenizedReviews:
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: ReviewTokenizer) -> "TokenizedReviews":
         """Tokenize in order."""
-        encoded = tokenizer.encode(texts)
-        starts = np.zeros(len(encoded) + 1, dtype=np.int64)
-        np.cumsum([len(ids) for ids in encoded], out=starts[1:])
-        flat = [np.asarray(ids, dtype=np.int32) for ids in encoded]
-        return cls(ids=np.concatenate(flat) if flat else np.zeros(0, dtype=np.int32), starts=starts)
+        lengths: list[int] = []
+        flat = [np.zeros(0, dtype=np.int32)]
+        for start in range(0, len(texts), TEXTS_AT_A_TIME):
+            encoded = tokenizer.encode(texts[start : start + TEXTS_AT_A_TIME])
+            lengths += map(len, encoded)
+            flat.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
+        starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=starts[1:])
+        return cls(ids=np.concatenate(flat), starts=starts)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

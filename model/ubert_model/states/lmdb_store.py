@@ -75,6 +75,7 @@ class LmdbStore:
         self._turn = Lock()
         with self._explained():
             directory.mkdir(parents=True, exist_ok=True)
+            _require_own(directory)
             self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)
             # A killed reader's slot would keep the pages it saw from ever being used again.
             self._environment.reader_check()
@@ -366,6 +367,18 @@ class LmdbStore:
                     "use a smaller codec"
                 ) from error
             raise StoreError(f"the state store in {self._directory} cannot be used: {error}") from error
+
+
+def _require_own(directory: Path) -> None:
+    """Raise ``StoreError`` for a directory in which other things lie, and no store."""
+    if (directory / "data.mdb").exists():
+        return
+    foreign = sorted({path.name for path in directory.iterdir()} - {"lock.mdb", "lost+found"})
+    if foreign:
+        raise StoreError(
+            f"{directory} holds {foreign[0]} and no state store: give a new directory, or one that "
+            "`ubert precompute` wrote"
+        )
 
 
 def _no_room(error: Exception, directory: Path) -> bool:

@@ -443,3 +443,24 @@ def test_a_truncated_or_corrupt_gzip_file_is_refused_by_name(tmp_path: Path) -> 
         path.write_bytes(damaged)
         with pytest.raises(ReviewFileError, match=r"r\.json\.gz"):
             list(JsonLinesReader().records(path, 0))
+
+
+@pytest.mark.parametrize(("line", "separator"), [("sep=;", ";"), ("SEP=,", ","), ("\ufeffsep=;", ";")])
+def test_excels_line_above_the_names_of_the_columns_is_passed_over(line: str, separator: str, tmp_path: Path) -> None:
+    rows = [separator.join(TABULAR_HEADER), separator.join(TABULAR_ROW)]
+    path = write_lines(tmp_path / "r.csv", line, *rows)
+    (review,) = read(path)
+    assert isinstance(review, Review)
+    assert (review.user, review.rating, review.text) == ("U1", 2.0, "It hums.")
+    opened = open_format(path, None, {})
+    assert [record.line for record in opened.reader.records(path, 0)] == [3]
+    assert not list(opened.reader.records(path, 1))
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv", "r"])
+def test_lines_that_end_with_a_carriage_return_alone_are_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    separator = "\t" if name == "r.tsv" else ","
+    path.write_bytes("".join(separator.join(row) + "\r" for row in (TABULAR_HEADER, TABULAR_ROW)).encode())
+    with pytest.raises(ReviewFileError, match=r"carriage returns alone: convert it, as tr"):
+        open_format(path, None, {})

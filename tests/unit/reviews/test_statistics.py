@@ -1,5 +1,6 @@
 """Statistics as in the paper's Table 1, counted by hand on a table that can be read at a glance."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,19 @@ def test_the_tables_show_every_domain_and_count(statistics: CorpusStatistics) ->
         console.print(statistics_table(statistics), shared_users_table(statistics))
     for part in ("garden", "home", "music", "#Pre-training reviews", "all"):
         assert part in shown.get()
+
+
+def test_many_domains_of_many_users_take_the_memory_of_their_reviews() -> None:
+    """A number for every domain and user is 21 GB for Yelp's categories and users, at the end of an import."""
+    table = ReviewTable.of(
+        Review(user=f"u{number}", item=f"i{number % 100}", rating=3, text="", domain=f"d{number % 200}")
+        for number in range(20_000)
+    )
+    tracemalloc.start()
+    try:
+        found = CorpusStatistics.of_table(table)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(line.reviews for line in found.domains) == 20_000
+    assert peak < 200 * 20_000 * 8

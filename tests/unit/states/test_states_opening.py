@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ubert_model.errors import ConfigError, StoreUnavailableError
+from ubert_model.errors import ConfigError, StoreError, StoreUnavailableError
 from ubert_model.states import open_existing_store, open_store, without_password
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.redis_address import Arrangement, RedisAddress
@@ -107,3 +107,17 @@ def test_a_pipeline_never_exceeds_its_bounds() -> None:
 )
 def test_a_printed_url_tells_the_place_and_no_secret(url: str, printed: str) -> None:
     assert without_password(url) == printed
+
+
+def test_no_store_is_made_among_other_things(tmp_path: Path) -> None:
+    (tmp_path / "reviews.parquet").write_bytes(b"an import")
+    with pytest.raises(StoreError, match=rf"{tmp_path} holds reviews.parquet and no state store: give a new directory"):
+        open_store(f"lmdb:{tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]
+
+
+def test_an_empty_volume_and_what_a_kill_left_of_a_first_start_become_a_store(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "lock.mdb").touch()
+    for _ in range(2):
+        open_store(f"lmdb:{tmp_path}").close()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
-from ubert_model.errors import BaselineError, ConfigError
+from ubert_model.errors import BaselineError, ConfigError, UbertError
 from ubert_training.accuracy import bench
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
 from ubert_training.accuracy.cells import CELL, Cell, CellRatings, CellStore, Contender
@@ -46,7 +46,6 @@ TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
 MEAN, BIAS = surprise_baselines()[:2]
 MEASURED_MEAN = MeasuredBaseline(baseline=MEAN, round=0)
-COMMAND = [sys.executable, "-m", "ubert_training.cli", "bench", "accuracy"]
 VARIANT = {variant.name: variant for variant in VARIANTS}
 
 
@@ -390,28 +389,19 @@ def test_the_bench_continues_and_ends_in_the_same_report(tmp_path: Path) -> None
 def test_two_processes_share_the_cells_and_write_the_report_of_one(tmp_path: Path) -> None:
     TABLE.save(tmp_path / "reviews.parquet")
 
-    def command(out: str) -> list[str]:
-        common = [
-            "--reviews",
-            str(tmp_path),
-            "--out",
-            str(tmp_path / out),
-            "--preset",
-            "tiny",
-            "--finetune-epochs",
-            "1",
-        ]
-        return [*COMMAND, *common, "--folds", "2", "--seeds", "0", "--variants", f"{UBERT},{BIAS.name}"]
-
-    together = [subprocess.Popen(command("shared"), stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    alone = subprocess.run(command("alone"), stdout=subprocess.PIPE, text=True, check=True)
+    given = ["bench", "accuracy", "--reviews", str(tmp_path), "--preset", "tiny", "--finetune-epochs", "1"]
+    given += ["--folds", "2", "--seeds", "0", "--variants", f"{UBERT},{BIAS.name}", "--out"]
+    shared = [sys.executable, "-m", "ubert_training.cli", *given, str(tmp_path / "shared")]
+    together = [subprocess.Popen(shared, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    alone = CliRunner().invoke(make_app(["bench"]), [*given, str(tmp_path / "alone")], catch_exceptions=False)
     said = [process.communicate()[0] for process in together]
+    assert alone.exit_code == 0
     assert [process.returncode for process in together] == [0, 0]
     cells = [line[len("   0.0 min") :] for output in said for line in output.splitlines() if ", seed " in line]
     assert len(cells) == len(set(cells)) == 4
     for name in ("accuracy.json", "accuracy.md"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
-    assert "are missing" not in alone.stdout + "".join(said)
+    assert "are missing" not in alone.output + "".join(said)
 
 
 def test_a_recipe_that_was_tuned_on_another_scale_rates_on_the_tables(tmp_path: Path) -> None:
@@ -479,3 +469,22 @@ def test_an_unknown_variant_is_refused_by_name(tmp_path: Path) -> None:
     arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path), "--variants", "best"]
     done = CliRunner().invoke(make_app(["bench"]), arguments)
     assert "variants = 'best': use default, all, or some of: u-bert" in str(done.exception)
+
+
+@pytest.mark.parametrize("wrong", [["--truth", "nowhere.json"], ["--variants", "best"], ["--target", "nothing"]])
+def test_what_is_refused_leaves_no_directory(wrong: list[str], tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "reviews.parquet")
+    arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path / "out"), *wrong]
+    result = CliRunner().invoke(make_app(), arguments)
+    assert isinstance(result.exception, UbertError)
+    assert wrong[1] in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_bench_writes_nothing_among_other_things(tmp_path: Path) -> None:
+    TABLE.save(tmp_path / "reviews.parquet")
+    arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path), "--minutes", "0"]
+    result = CliRunner().invoke(make_app(), arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert "other things lie there" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]

@@ -15,6 +15,7 @@ from ubert_training.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows, withheld
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
+from ubert_training.reviews import table as table_module
 from ubert_training.reviews.table import Review, ReviewTable
 from ubert_training.splits import Split, random_split, time_split
 
@@ -112,3 +113,20 @@ def test_reviews_without_text_are_no_corpus(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"[01] of the 1\d reviews of corpus 'target' have text"):
         pretrain(table, split, preset("tiny"), LEXICON, options, tmp_path / "pretrained")
     assert not (tmp_path / "pretrained").exists()
+
+
+def test_a_text_is_compared_once_however_often_the_corpus_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ubert bench accuracy` asks before its first cell, twice for each: hours, had every text been read every time."""
+    read: list[str] = []
+
+    def noted(user: str, text: str) -> int:
+        read.append(text)
+        return writing(user, text)
+
+    writing = table_module._writing
+    monkeypatch.setattr(table_module, "_writing", noted)
+    table = two_domains()
+    for seed in range(3):
+        split = random_split(table, target_rows(table, [HERE]), seed=seed)
+        pretraining_rows(table, split, "both", fraction=1.0, seed=seed)
+    assert len(read) == len(table)

@@ -14,7 +14,7 @@ from ubert_model.deviations import SideBias
 from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
 from ubert_model.states import ReviewEntry
-from ubert_training.finetuning import histories
+from ubert_training.finetuning import bias_fit, histories
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows
@@ -269,3 +269,54 @@ def test_a_fraction_of_the_corpus_is_drawn_by_seed() -> None:
     assert len(half) == round(0.5 * len(whole))
     assert (half == again).all()
     assert set(half.tolist()) != set(other.tolist())
+
+
+def test_residuals_are_those_of_the_lists_that_a_store_holds() -> None:
+    """To the last bit, and so for a pair that is rated twice: they are read from columns, not review by review."""
+    table = written_again(TABLE, int(SPLIT.train[0]))
+    known = known_of(table)
+    curves = [RatingCurve.of_rises(CONFIG.scale, rises) for rises in ([0.5, 0.2, 1.0, 1.5], [1.0])]
+    usual = known.usual(*curves)
+    sides = [SideBias(curve=side.curve, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item)]
+    bias = BiasModel(mean=3.0, intercept=0.0, user=sides[0], item=sides[1])
+    pairs = np.concatenate([SPLIT.train[:30], SPLIT.test[:10]])
+    found = known.histories(pairs, bias, usual)
+    ratings = table.rating.astype(np.float64)
+    users, items = np.array(table.user), np.array(table.item)
+    for number, pair in enumerate(pairs.tolist()):
+        own = [row for row in SPLIT.train if (users[row], items[row]) == (users[pair], items[pair])]
+        for name, side in (("user", sides[0]), ("item", sides[1])):
+            counted = sum(side.curve(ratings[row]) for row in own)
+            mean = (side.mean * len(SPLIT.train) - counted) / (len(SPLIT.train) - len(own))
+            rows = getattr(found, f"{name}_rows")[number].tolist()
+            residuals = usual.residuals_of_user if name == "user" else usual.residuals_of_item
+            expected = residuals(
+                [table.entry(row, 1) for row in rows], side.bias(getattr(found.sums, name))[number], mean
+            )
+            assert getattr(found, f"{name}_residuals")[number].tolist() == expected.tolist()
+
+
+def test_the_fit_reckons_with_columns_and_not_rating_by_rating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sums up all ratings for each stretch of the scale and each weight of other domains: hours for millions."""
+    known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
+    reckoned: list[float] = []
+    curve_of = RatingCurve.__call__
+
+    def counted(curve: RatingCurve, rating: float) -> float:
+        reckoned.append(rating)
+        return curve_of(curve, rating)
+
+    monkeypatch.setattr(RatingCurve, "__call__", counted)
+    fit_bias_model(known, SPLIT.train, truth, CONFIG.scale)
+    assert len(reckoned) < 2 * len(SPLIT.train)
+
+
+def test_the_bias_fitted_to_some_pairs_at_a_time_is_that_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
+    whole = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
+    monkeypatch.setattr(bias_fit, "PAIRS_AT_A_TIME", 50)
+    parts = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
+    assert (parts.user.shrinkage, parts.item.shrinkage) == (whole.user.shrinkage, whole.item.shrinkage)
+    for side in ("user", "item"):
+        values = [getattr(model, side).curve.values for model in (parts, whole)]
+        assert values[0] == pytest.approx(values[1], abs=1e-9)

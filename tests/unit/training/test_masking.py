@@ -6,6 +6,7 @@ import pytest
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
+from ubert_training.pretraining import masking
 from ubert_training.pretraining.masking import Masker
 
 LEXICON = frozenset({"great", "terrible", "well-made", "beautiful"})
@@ -91,3 +92,21 @@ def test_the_same_generator_masks_the_same_words(tokenizer: ReviewTokenizer) -> 
     first, second = (masker.mask(ids, maskable, np.random.default_rng(5)) for _ in range(2))
     assert (first[0] == second[0]).all()
     assert (first[1] == second[1]).all()
+
+
+def test_words_are_the_same_however_many_reviews_are_tokenized_at_a_time(
+    tokenizer: ReviewTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["great", "", "a plain strap", "  beautiful and terrible ", "well-made", "great great"]
+    masker = Masker(tokenizer, LEXICON, "opinion")
+    whole = masker.maskable(texts)
+    monkeypatch.setattr(masking, "TEXTS_AT_A_TIME", 2)
+    parts = masker.maskable(texts)
+    found = [
+        words_at(text.strip(), tokenizer, parts[number].spans) if text.strip() else []
+        for number, text in enumerate(texts)
+    ]
+    assert found == [["great"], [], [], ["beautiful", "terrible"], ["well-made"], ["great", "great"]]
+    assert len(parts.spans) == 6
+    np.testing.assert_array_equal(parts.spans, whole.spans)
+    np.testing.assert_array_equal(parts.starts, whole.starts)

@@ -96,16 +96,15 @@ def bench_accuracy_command(
     )
     if corpus is not None:
         chosen = chosen.varied(pretraining={"corpus": corpus})
-    workplace = Workplace(directory=out, lexicon=words)
+    contenders = choose_contenders(variants, chosen, Workplace(directory=out, lexicon=words))
     rows = target_rows(table, target or ())
-    cells = ordered_cells(
-        make_folds(table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, out / "splits"),
-        drawn,
-        choose_contenders(variants, chosen, workplace),
-        ablation_seeds=ablation_seeds,
-    )
-    store = CellStore(out / "cells")
     planted = read_truth(truth) if truth is not None else None
+    splits = out / "splits"
+    ours = splits.is_dir() or not out.exists() or not any(out.iterdir())
+    require(ours, "--out", str(out), "other things lie there; give a new directory, or one of `ubert bench accuracy`")
+    divided = make_folds(table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, splits)
+    cells = ordered_cells(divided, drawn, contenders, ablation_seeds=ablation_seeds)
+    store = CellStore(out / "cells")
 
     def began(cell: Cell) -> None:
         elapsed = (time.monotonic() - started) / 60

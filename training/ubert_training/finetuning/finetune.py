@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from transformers import BertConfig
 
 from ubert_model.config import ModelConfig, require
 from ubert_model.errors import InputError
@@ -65,15 +66,22 @@ def finetune(
     stage = Stage(directory, KIND, inputs)
     accelerator = make_accelerator(options.device)
     if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
-        bert = bert or backbone_config(config.backbone, config.encoder_layers)
-        require_fit(bert, "max_length", config.max_length, options.trainable_layers)
-        require_machine(options.loop, accelerator)
+        require_finetunable(config, options, accelerator, bert)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_keep(table, split, config, options, pretrained, read, states, stage, accelerator)
         if accelerator.is_main_process:
             discard_checkpoint(directory)  # also one that a run left which was killed after it had finished
     return directory
+
+
+def require_finetunable(
+    config: ModelConfig, options: FinetuneOptions, accelerator: Accelerator, bert: BertConfig | None = None
+) -> None:
+    """Raises as :func:`finetune` does for what ``bert`` (None: the backbone), or this machine, cannot train."""
+    bert = bert or backbone_config(config.backbone, config.encoder_layers)
+    require_fit(bert, "max_length", config.max_length, options.trainable_layers)
+    require_machine(options.loop, accelerator)
 
 
 def _train_and_keep(

@@ -1,15 +1,24 @@
 """The two sides of every pair: which reviews and which ratings its prediction may read (law 5)."""
 
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import ElsewhereRatings, RatingSums, Residuals, SideDeviations, UsualDeviations, stacked
+from ubert_model.deviations import (
+    ElsewhereRatings,
+    RatingColumns,
+    RatingSums,
+    Residuals,
+    SideDeviations,
+    UsualDeviations,
+)
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import IdTable
 from ubert_model.rating import BiasModel
@@ -72,21 +81,71 @@ class Histories:
         return np.array([len(u) > 0 and len(i) > 0 for u, i in zip(self.user_rows, self.item_rows, strict=True)])
 
 
-class _Total(NamedTuple):
-    """So many ratings of one user or item: in all they lie ``level − share · mean`` above what is usual."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OwnRatings:
+    """What the user of each of P pairs is known to have rated its item: often one rating, seldom more.
 
-    ratings: int = 0
-    level: float = 0.0
-    share: float = 0.0
+    Shape:
+        counts: (P,); each of ``steps`` names pairs and a known rating of each, (Q,) and (Q,).
+    """
 
-    def plus(self, level: float, share: float) -> "_Total":
-        return _Total(self.ratings + 1, self.level + level, self.share + share)
+    counts: NDArray[np.int64]
+    steps: Sequence[tuple[Rows, Rows]]
 
-    def less(self, level: float, share: float) -> "_Total":
-        return _Total(self.ratings - 1, self.level - level, self.share - share)
+    def taken_off(self, values: NDArray[np.float64], of_known: NDArray[np.float64]) -> NDArray[np.float64]:
+        """One value a pair, (P,), less those of its own ratings; ``of_known``: one a known rating, (K,)."""
+        left = values.copy()
+        for pairs, known in self.steps:
+            left[pairs] -= of_known[known]
+        return left
 
-    def above(self, mean: float) -> RatingSums:
-        return RatingSums(count=self.ratings, above_usual=self.level - self.share * mean)
+
+class Stretches(Sequence[NDArray[Any]]):
+    """Arrays of different lengths, end to end in one: an object for each of millions would take several times the
+    memory of what is in it.
+
+    Shape:
+        values: (T,); starts: (N + 1,), where each begins, and the last ends.
+    """
+
+    def __init__(self, values: NDArray[Any], starts: Rows) -> None:
+        self._values = values
+        self._starts = starts
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._values[self._starts[number] : self._starts[number + 1]]
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+
+class _History:
+    """One side of all pairs, as it grows: the known reviews that are read, and their residuals.
+
+    Shape:
+        terms: level and share of every known rating (:meth:`SideDeviations.terms_of`), (K,) each.
+    """
+
+    def __init__(self, terms: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
+        self._levels, self._shares = terms
+        self._places = array("q")
+        self._residuals = array("f")
+        self._ends = array("q", [0])
+
+    def add(self, places: Rows, mean: float, bias: float) -> None:
+        """The next pair's: by the mean of its side without its own ratings, and the bias of its user or item."""
+        above = self._levels[places] - self._shares[places] * mean - bias
+        self._places.frombytes(places.tobytes())
+        self._residuals.frombytes(above.astype(np.float32).tobytes())
+        self._ends.append(len(self._places))
+
+    def rows(self, known: Rows) -> Stretches:
+        """Rows of the table, by those of all known reviews, (K,)."""
+        return Stretches(known[np.array(self._places, dtype=np.int64)], np.array(self._ends, dtype=np.int64))
+
+    def residuals(self) -> Stretches:
+        """In stars."""
+        return Stretches(np.array(self._residuals, dtype=np.float32), np.array(self._ends, dtype=np.int64))
 
 
 class KnownReviews:
@@ -109,97 +168,124 @@ class KnownReviews:
     ) -> None:
         """``elsewhere``: rows of other domains, whose ratings tell of their users."""
         self._table = table
-        self._elsewhere = [table.entry(row, 0) for row in (() if elsewhere is None else elsewhere.tolist())]
         self._config = config
         # The table is ordered by recency; lists are newest first.
-        self._reviews = [table.entry(row, int(row_counts[row])) for row in known.tolist()[::-1]]
-        self._row_of = {table.review_id[row]: row for row in known.tolist()}
-        self._ratings_of: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self._known = known[::-1]
+        further = np.zeros(0, dtype=np.int64) if elsewhere is None else elsewhere
+        users = IdTable.of(table.user[row] for row in chain(known.tolist(), further.tolist()))
+        self._rated = _ratings_at(table, self._known, users)
+        self._elsewhere = _ratings_at(table, further, users)
+        self._place_of: dict[str, int] = {}
         self._read_by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
         self._read_by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
-        for review in self._reviews:
-            self._ratings_of[review.user, review.item].append(review.rating)
-            if review.rows:
-                self._read_by_user[review.user].append(review)
-                self._read_by_item[review.item].append(review)
+        for place in np.flatnonzero(row_counts[self._known]).tolist():
+            row = int(self._known[place])
+            review = table.entry(row, int(row_counts[row]))
+            self._place_of[review.review_id] = place
+            self._read_by_user[review.user].append(review)
+            self._read_by_item[review.item].append(review)
         self._mean = float(table.rating[known].mean(dtype=np.float64))
 
     @property
     def reads_elsewhere(self) -> bool:
         """Are there ratings of other domains?"""
-        return bool(self._elsewhere)
+        return len(self._elsewhere.ratings) > 0
 
     def usual(self, user_curve: RatingCurve, item_curve: RatingCurve, *, elsewhere: float = 0.0) -> UsualDeviations:
         """What these reviews show to be usual, in what ratings count for by the two curves.
 
         ``elsewhere``: which part of a rating one in another domain counts for.
         """
-        users = IdTable.of(review.user for review in [*self._reviews, *self._elsewhere])
-        return UsualDeviations.of(
-            self._reviews,
-            curves=(user_curve, item_curve),
-            user_ids=users,
-            item_ids=IdTable.of(review.item for review in self._reviews),
-            elsewhere=ElsewhereRatings.of(self._elsewhere, user_curve, users).weighted(elsewhere),
-        )
+        of_users = ElsewhereRatings.of_ratings(self._elsewhere, user_curve).weighted(elsewhere)
+        return UsualDeviations.of_ratings(self._rated, (user_curve, item_curve), of_users)
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
         sums = self.sums(pairs, usual)
         user_bias, item_bias = bias.user.bias(sums.user), bias.item.bias(sums.item)  # (P,)
-        user_rows: list[Rows] = []
-        item_rows: list[Rows] = []
-        user_residuals: list[Residuals] = []
-        item_residuals: list[Residuals] = []
-        for number, (user, item, own) in enumerate(self._named(pairs)):
-            of_user = self._selected(without_item(self._newest(self._read_by_user.get(user, []), len(own)), item))
-            of_item = self._selected(without_user(self._newest(self._read_by_item.get(item, []), len(own)), user))
-            user_rows.append(self._rows(of_user))
-            item_rows.append(self._rows(of_item))
-            user_mean, item_mean = (self._side_mean(side, own) for side in (usual.user, usual.item))
-            user_residuals.append(usual.residuals_of_user(of_user, user_bias[number], user_mean))
-            item_residuals.append(usual.residuals_of_item(of_item, item_bias[number], item_mean))
+        own = self._own_ratings(pairs)
+        user_mean, item_mean = (self._side_means(side, own) for side in (usual.user, usual.item))  # (P,)
+        rated = self._rated
+        of_users = _History(usual.user.terms_of(rated.items, rated.ratings, rated.item_ids))
+        of_items = _History(usual.item.terms_of(rated.users, rated.ratings, rated.user_ids))
+        for number, (row, left_out) in enumerate(zip(pairs.tolist(), own.counts.tolist(), strict=True)):
+            user, item = self._table.user[row], self._table.item[row]
+            of_user = self._selected(without_item(self._newest(self._read_by_user.get(user, []), left_out), item))
+            of_item = self._selected(without_user(self._newest(self._read_by_item.get(item, []), left_out), user))
+            of_users.add(self._places(of_user), user_mean[number], user_bias[number])
+            of_items.add(self._places(of_item), item_mean[number], item_bias[number])
         return Histories(
             pairs=pairs,
-            user_rows=user_rows,
-            item_rows=item_rows,
-            user_residuals=user_residuals,
-            item_residuals=item_residuals,
+            user_rows=of_users.rows(self._known),
+            item_rows=of_items.rows(self._known),
+            user_residuals=of_users.residuals(),
+            item_residuals=of_items.residuals(),
             sums=sums,
         )
 
     def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
         """The ratings beneath each pair's bias, its own left out of the sums and of every mean."""
-        of_users = _totals(usual.user, ((one.user, one.item, one.rating) for one in self._reviews))
-        of_items = _totals(usual.item, ((one.item, one.user, one.rating) for one in self._reviews))
-        user_sums: list[RatingSums] = []
-        item_sums: list[RatingSums] = []
-        means: list[float] = []
-        for user, item, own in self._named(pairs):
-            of_user = self._without(own, usual.user, of_users.get(user, _Total()), item)
-            user_sums.append(usual.elsewhere.added(user, of_user))
-            item_sums.append(self._without(own, usual.item, of_items.get(item, _Total()), user))
-            means.append(self._mean_without(self._mean, own))
-        return PairSums(user=stacked(user_sums), item=stacked(item_sums), mean=np.array(means, dtype=np.float64))
+        rated, own = self._rated, self._own_ratings(pairs)
+        users, items = self._named(pairs)
+        of_users = self._side_sums(usual.user, rated.users, (rated.items, rated.item_ids), users, own)
+        return PairSums(
+            user=usual.elsewhere.added_to_each((self._table.user[row] for row in pairs.tolist()), of_users),
+            item=self._side_sums(usual.item, rated.items, (rated.users, rated.user_ids), items, own),
+            mean=self._means_without(self._mean, rated.ratings, own),
+        )
 
-    def _named(self, pairs: Rows) -> Iterator[tuple[str, str, list[float]]]:
-        """User and item of each pair, and what the user is known to have rated the item."""
-        for row in pairs.tolist():
-            user, item = self._table.user[row], self._table.item[row]
-            yield user, item, self._ratings_of.get((user, item), [])
+    def _side_sums(
+        self,
+        side: SideDeviations,
+        entities: Rows,
+        counterparts: tuple[Rows, IdTable],
+        asked: Rows,
+        own: _OwnRatings,
+    ) -> RatingSums:
+        """Sums over the ratings of the users or items ``asked``, (P,), less the pairs' own.
 
-    def _without(self, own: Sequence[float], side: SideDeviations, total: _Total, counterpart: str) -> RatingSums:
-        for rating in own:
-            total = total.less(*side.terms(counterpart, rating))
-        return total.above(self._side_mean(side, own))
+        Shape:
+            entities and the rows of their counterparts: those of each known rating, (K,).
+        """
+        levels, shares = side.terms_of(counterparts[0], self._rated.ratings, counterparts[1])
 
-    def _side_mean(self, side: SideDeviations, own: Sequence[float]) -> float:
-        return self._mean_without(side.mean, [side.curve(rating) for rating in own])
+        def summed(of_known: NDArray[np.float64]) -> NDArray[np.float64]:
+            of_entities = np.bincount(entities, of_known, minlength=int(asked.max(initial=0)) + 1)
+            return own.taken_off(np.asarray(of_entities[asked], dtype=np.float64), of_known)
 
-    def _mean_without(self, mean: float, own: Sequence[float]) -> float:
-        """The mean over all known reviews, less a pair's own; it stays where there are no others."""
-        count, others = len(self._reviews), len(self._reviews) - len(own)
-        return (mean * count - sum(own)) / others if others else mean
+        return RatingSums(
+            count=summed(np.ones(len(levels))),
+            above_usual=summed(levels) - summed(shares) * self._side_means(side, own),
+        )
+
+    def _named(self, pairs: Rows) -> tuple[Rows, Rows]:
+        """Rows of the user and of the item of each pair, (P,) each; 0 for those of no known review."""
+        table, rows = self._table, pairs.tolist()
+        users = self._rated.user_ids.rows(table.user[row] for row in rows)
+        return users, self._rated.item_ids.rows(table.item[row] for row in rows)
+
+    def _own_ratings(self, pairs: Rows) -> _OwnRatings:
+        rated = self._rated
+        known = _pair_numbers(rated.users, rated.items, rated.item_ids)
+        asked = _pair_numbers(*self._named(pairs), rated.item_ids)
+        order = np.argsort(known, kind="stable")
+        first, end = (np.searchsorted(known, asked, side=side, sorter=order) for side in ("left", "right"))
+        counts = end - first
+        steps = []
+        for number in range(int(counts.max(initial=0))):
+            having = np.flatnonzero(counts > number)
+            steps.append((having, order[first[having] + number]))
+        return _OwnRatings(counts=counts, steps=steps)
+
+    def _side_means(self, side: SideDeviations, own: _OwnRatings) -> NDArray[np.float64]:
+        return self._means_without(side.mean, side.curve.levels(self._rated.ratings), own)
+
+    def _means_without(self, mean: float, of_known: NDArray[np.float64], own: _OwnRatings) -> NDArray[np.float64]:
+        """The mean over all known ratings, less a pair's own, (P,); it stays where there are no others."""
+        count = len(of_known)
+        others = count - own.counts
+        left = own.taken_off(np.full(len(others), mean * count, dtype=np.float64), of_known) / np.maximum(others, 1)
+        return np.where(others > 0, left, mean)
 
     def _newest(self, reviews: list[ReviewEntry], own: int) -> list[ReviewEntry]:
         """All that can be selected of a list from which so many of a pair's own are still to be left out."""
@@ -208,13 +294,23 @@ class KnownReviews:
     def _selected(self, reviews: list[ReviewEntry]) -> list[ReviewEntry]:
         return select_history(reviews, max_reviews=self._config.max_reviews, max_rows=self._config.max_rows)
 
-    def _rows(self, reviews: list[ReviewEntry]) -> Rows:
-        return np.array([self._row_of[review.review_id] for review in reviews], dtype=np.int64)
+    def _places(self, reviews: list[ReviewEntry]) -> Rows:
+        """Where they stand among the known reviews."""
+        return np.array([self._place_of[review.review_id] for review in reviews], dtype=np.int64)
 
 
-def _totals(side: SideDeviations, ratings: Iterable[tuple[str, str, float]]) -> dict[str, _Total]:
-    """Of all ratings of each user or item, which come as (entity, counterpart, rating)."""
-    totals: dict[str, _Total] = {}
-    for entity, counterpart, rating in ratings:
-        totals[entity] = totals.get(entity, _Total()).plus(*side.terms(counterpart, rating))
-    return totals
+def _ratings_at(table: ReviewTable, rows: Rows, users: IdTable) -> RatingColumns:
+    numbers = rows.tolist()
+    items = IdTable.of(table.item[row] for row in numbers)
+    return RatingColumns(
+        user_ids=users,
+        item_ids=items,
+        users=users.rows(table.user[row] for row in numbers),
+        items=items.rows(table.item[row] for row in numbers),
+        ratings=table.rating[rows].astype(np.float64),
+    )
+
+
+def _pair_numbers(users: Rows, items: Rows, item_ids: IdTable) -> Rows:
+    """A number for each pair of a user's row and an item's, (N,)."""
+    return users * (len(item_ids) + 1) + items

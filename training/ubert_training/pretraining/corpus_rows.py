@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ubert_model.config import require
 from ubert_model.errors import InputError
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import NOTHING_WRITTEN, ReviewTable
 from ubert_training.splits import Split
 
 Corpus = Literal["other-domains", "target", "both"]
@@ -45,23 +45,17 @@ def pretraining_rows(
         "target": trained,
         "both": (~in_target & of_target_user) | trained,
     }[corpus] & ~withheld(table, split)
-    answers = _written(table, np.concatenate([split.validation, split.test]))
-    in_target_too = _written(table, split.rows)
-    rows = np.array(
-        [
-            row
-            for row in np.flatnonzero(wanted).tolist()
-            if _writing(table, row) not in (answers if trained[row] else in_target_too)
-        ],
-        dtype=np.int64,
-    )
+    rows = np.flatnonzero(wanted)
+    held_out = np.concatenate([split.validation, split.test])
+    copied = np.where(trained[rows], _copied(table, rows, held_out), _copied(table, rows, split.rows))
+    rows = rows[~copied]
     if not len(rows):
         raise InputError(
             f"corpus {corpus!r} holds no review to pre-train on: the split covers every domain, or its users wrote "
             "nothing elsewhere that it may read; use --corpus target, or name a --target domain"
         )
     kept = np.random.default_rng([seed, 7]).permutation(rows)[: max(1, round(fraction * len(rows)))]
-    readable = sum(bool(table.text[row].strip()) for row in kept.tolist())
+    readable = np.count_nonzero(table.writings[kept])
     if readable < LEAST_READABLE:
         raise InputError(
             f"{readable} of the {len(kept)} reviews of corpus {corpus!r} have text, and pre-training takes "
@@ -89,11 +83,7 @@ def withheld(table: ReviewTable, split: Split) -> NDArray[np.bool_]:
     return out
 
 
-def _written(table: ReviewTable, rows: NDArray[np.int64]) -> set[tuple[str, str]]:
-    """What :func:`_writing` gives of the reviews that have a text."""
-    return {_writing(table, row) for row in rows.tolist() if table.text[row].strip()}
-
-
-def _writing(table: ReviewTable, row: int) -> tuple[str, str]:
-    """User and text of a review, in one case and spacing: the encoder does not tell others apart."""
-    return table.user[row], " ".join(table.text[row].casefold().split())
+def _copied(table: ReviewTable, rows: NDArray[np.int64], originals: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the reviews at ``rows`` have the text of one at ``originals`` by the same user, (R,)."""
+    written = table.writings[originals]
+    return np.isin(table.writings[rows], written[written != NOTHING_WRITTEN])

@@ -1,14 +1,17 @@
 """Which tokens pre-training hides, and what it shows in their place (task 1)."""
 
 import re
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.tokens import TEXTS_AT_A_TIME
 
 MaskingStrategy = Literal["opinion", "random", "none"]
 
@@ -24,6 +27,21 @@ class Maskable:
     """The words of one review that may be hidden, as token spans (start, stop): (W, 2)."""
 
     spans: NDArray[np.int64]
+
+
+class MaskableWords:
+    """Those of many reviews, end to end: an array for each would take several times the memory.
+
+    Shape:
+        spans: (W, 2); starts: (R + 1,), where those of each review begin, and the last end.
+    """
+
+    def __init__(self, spans: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        self.spans = spans
+        self.starts = starts
+
+    def __getitem__(self, review: int) -> Maskable:
+        return Maskable(spans=self.spans[self.starts[review] : self.starts[review + 1]])
 
 
 class Masker:
@@ -44,20 +62,30 @@ class Masker:
         special = {tokenizer.token_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
         self._ordinary = np.array([i for i in range(tokenizer.vocabulary_size) if i not in special])
 
-    def maskable(self, texts: Sequence[str]) -> list[Maskable]:
+    def maskable(self, texts: Sequence[str]) -> MaskableWords:
         """Token spans of the maskable words of each review."""
-        return [Maskable(spans=self._spans(text)) for text in texts]
+        flat = array("q")
+        ends = [0]
+        for start in range(0, len(texts), TEXTS_AT_A_TIME):
+            stripped = [text.strip() for text in texts[start : start + TEXTS_AT_A_TIME]]
+            words = [self._words(text) for text in stripped]
+            worded = [text for text, found in zip(stripped, words, strict=True) if found]
+            characters = iter(self._tokenizer.character_spans_of(worded))
+            for found in words:
+                if found:
+                    flat.extend(chain.from_iterable(_token_spans(found, next(characters))))
+                ends.append(len(flat) // 2)
+        return MaskableWords(np.array(flat, dtype=np.int64).reshape(-1, 2), np.array(ends, dtype=np.int64))
 
-    def _spans(self, text: str) -> NDArray[np.int64]:
-        spans: list[tuple[int, int]] = []
-        if self.strategy != "none" and text.strip():
-            words = [
-                match.span()
-                for match in WORD.finditer(text.strip())
-                if self.strategy == "random" or match.group().lower().replace("’", "'") in self._lexicon
-            ]
-            spans = _token_spans(words, self._tokenizer.character_spans(text.strip()))
-        return np.array(spans, dtype=np.int64).reshape(-1, 2)
+    def _words(self, text: str) -> list[tuple[int, int]]:
+        """Where the words that the strategy may hide stand, in characters."""
+        if self.strategy == "none":
+            return []
+        return [
+            match.span()
+            for match in WORD.finditer(text)
+            if self.strategy == "random" or match.group().lower().replace("’", "'") in self._lexicon
+        ]
 
     def mask(
         self, token_ids: NDArray[np.int64], maskable: Maskable, rng: np.random.Generator

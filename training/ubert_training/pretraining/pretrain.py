@@ -100,15 +100,20 @@ def pretrain(
     stage = Stage(directory, KIND, pretraining_inputs(table, split, rows, config, lexicon, options))
     accelerator = make_accelerator(options.device)
     if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
-        bert = backbone_config(config.backbone, config.encoder_layers)
-        require_fit(bert, "pretrain_max_length", config.pretrain_max_length, options.trainable_layers)
-        require_machine(options.loop, accelerator)
+        require_pretrainable(config, options, accelerator)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_keep(table, split, rows, config, lexicon, options, stage, accelerator)
         if accelerator.is_main_process:
             discard_checkpoint(directory)  # also one that a run left which was killed after it had finished
     return directory
+
+
+def require_pretrainable(config: ModelConfig, options: PretrainOptions, accelerator: Accelerator) -> None:
+    """Raises as :func:`pretrain` does for a model that its backbone, or this machine, cannot train."""
+    bert = backbone_config(config.backbone, config.encoder_layers)
+    require_fit(bert, "pretrain_max_length", config.pretrain_max_length, options.trainable_layers)
+    require_machine(options.loop, accelerator)
 
 
 def _train_and_keep(
@@ -150,7 +155,7 @@ def _train_and_keep(
                 "reviews": len(rows),
                 "users": len(users),
                 "lexicon": lexicon.source,
-                "opinion_words": sum(len(task.maskable[index].spans) for index in range(len(rows))),
+                "opinion_words": len(task.maskable.spans),
                 "best_epoch": position.best_epoch,
                 "validation_losses": position.validation_losses,
             }

@@ -65,28 +65,34 @@ class CorpusStatistics:
 
     @classmethod
     def _of_columns(cls, user: pa.ChunkedArray, item: pa.ChunkedArray, domain: pa.ChunkedArray) -> Self:
+        from scipy.sparse import csr_array  # noqa: PLC0415  # half a second, for whoever imports
+
         users, user_names = _codes(user)
         items, item_names = _codes(item)
         domains, domain_names = _codes(domain)
-        wrote = np.zeros((len(domain_names), len(user_names)), dtype=np.int64)  # reviews by (domain, user)
-        np.add.at(wrote, (domains, users), 1)
+        # Few of all pairs of a domain and a user have a review: Yelp's categories are over a thousand domains.
+        one_each = np.ones(len(users), dtype=np.int64)
+        wrote = csr_array((one_each, (domains, users)), shape=(len(domain_names), len(user_names)))
+        written_of = csr_array((one_each, (domains, items)), shape=(len(domain_names), len(item_names)))
+        present = csr_array((np.ones_like(wrote.data), wrote.indices, wrote.indptr), shape=wrote.shape)
+        reviews = wrote.sum(axis=1)
+        of_these_users = present @ np.bincount(users, minlength=len(user_names))  # in whatever domain
         lines = [
             DomainStatistics(
                 domain=name,
-                users=int(np.count_nonzero(wrote[code])),
-                items=len(np.unique(items[domains == code])),
-                reviews=int(wrote[code].sum()),
-                pretraining_reviews=int((wrote.sum(axis=0) - wrote[code])[wrote[code] > 0].sum()),
+                users=int(np.diff(wrote.indptr)[code]),
+                items=int(np.diff(written_of.indptr)[code]),
+                reviews=int(reviews[code]),
+                pretraining_reviews=int(of_these_users[code] - reviews[code]),
             )
             for code, name in enumerate(domain_names)
         ]
-        present = (wrote > 0).astype(np.int64)
         return cls(
             users=len(user_names),
             items=len(item_names),
             reviews=len(users),
             domains=tuple(lines),
-            shared_users=tuple(tuple(line) for line in (present @ present.T).tolist()),
+            shared_users=tuple(tuple(line) for line in (present @ present.T).toarray().tolist()),
         )
 
 

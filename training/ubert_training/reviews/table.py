@@ -28,6 +28,7 @@ from ubert_training.stage import digest_of
 FORMAT_VERSION = 1
 METADATA_KEY = b"ubert.review_table"
 ROWS_PER_GROUP = 8192
+NOTHING_WRITTEN = 0
 SCHEMA = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -142,6 +143,13 @@ class ReviewTable:
     def digests(self) -> dict[str, str]:
         """What tells this table from others, for whatever is made from it: a review's id does not name its domain."""
         return {"table": self.fingerprint, "domains": digest_of(self.domain)}
+
+    @functools.cached_property
+    def writings(self) -> NDArray[np.uint64]:
+        """Digests of who wrote what, (N,): equal where a user repeats a text, be it in another case or spacing, which
+        the encoder does not tell apart. Without text: :data:`NOTHING_WRITTEN`.
+        """
+        return np.fromiter(map(_writing, self.user, self.text), dtype=np.uint64, count=len(self))
 
     @functools.cached_property
     def domains(self) -> tuple[str, ...]:
@@ -301,6 +309,12 @@ class TableWriter:
         if count:
             self._writer.write_table(self._waiting.slice(0, count).combine_chunks())
             self._waiting = self._waiting.slice(count)
+
+
+def _writing(user: str, text: str) -> int:
+    words = text.casefold().split()
+    written = "\n".join([user, *words]).encode()
+    return int.from_bytes(hashlib.blake2b(written, digest_size=8).digest()) if words else NOTHING_WRITTEN
 
 
 def _read(path: Path, rows: NDArray[np.int64] | None = None) -> tuple[pa.Table, TableMetadata]:

@@ -154,8 +154,9 @@ class _BankFiles:
 
     @classmethod
     def of(cls, directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> "_BankFiles":
-        reviews = hashlib.sha256(tokens.ids.tobytes() + tokens.starts.tobytes()).hexdigest()
-        inputs = {"encoder": digest, "reviews": reviews, "dim": encoder.hidden_dim}
+        reviews = hashlib.sha256(tokens.ids.data)
+        reviews.update(tokens.starts.data)
+        inputs = {"encoder": digest, "reviews": reviews.hexdigest(), "dim": encoder.hidden_dim}
         return cls(
             directory=directory,
             identity=fingerprint_of("states", inputs),

@@ -5,6 +5,7 @@ quoting at all: one line is one record.
 """
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from ubert_training.reviews.readers.records import (
     open_source,
 )
 
+SEPARATOR_LINE = re.compile(rb"sep=.", re.IGNORECASE)
+"""What may stand above the names of the columns, for Excel."""
+
 NumberedLine = tuple[int, bytes]
 
 
@@ -39,7 +43,7 @@ class DelimitedReader:
     def records(self, path: Path, skip: int) -> Iterator[Record]:
         with open_source(path) as source:
             rows = self._rows(source)
-            header = _names(path, next(rows, None))
+            header = _names(path, rows)
             for row in islice(rows, skip, None):
                 yield Record(
                     line=row.line,
@@ -51,7 +55,7 @@ class DelimitedReader:
     def header(self, path: Path) -> list[str]:
         """The names of the columns; empty for an empty file. Raises ``ReviewFileError``."""
         with open_source(path) as source:
-            return _names(path, next(self._rows(source), None))
+            return _names(path, self._rows(source))
 
     def _rows(self, source: Source) -> Iterator["_Row"]:
         if self.quoted:
@@ -107,10 +111,17 @@ class _Row:
     cells: list[str] | BadLine
 
 
-def _names(path: Path, header: _Row | None) -> list[str]:
-    """The names of the columns, without white space around them."""
+def _names(path: Path, rows: Iterator[_Row]) -> list[str]:
+    """The names of the columns, without white space around them; reads as far as the line that has them."""
+    header = next(rows, None)
+    if header is not None and SEPARATOR_LINE.fullmatch(header.raw):
+        header = next(rows, None)
     if header is None:
         return []
+    if b"\r" in header.raw:
+        raise ReviewFileError(
+            f"{path} ends its lines with carriage returns alone: convert it, as tr '\\r' '\\n' < FILE > CONVERTED does"
+        )
     if isinstance(header.cells, BadLine):
         remedy = REMEDIES.get(header.cells.reason, "name the columns in the first line")
         raise ReviewFileError(f"{path} has no readable header line: {header.cells}; {remedy}")
