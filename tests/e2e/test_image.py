@@ -7,12 +7,13 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +21,8 @@ import httpx
 import pytest
 
 from support.redis_server import RedisServer
-from support.tiny_bundle import Corpus, TinyBundle, random_corpus, torch_rating, write_tiny_bundle
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus, shared_tiny_bundle, torch_rating
+from ubert_model.bundle import Bundle
 from ubert_model.states import open_store
 
 IMAGE = os.environ.get("TEST_SERVICE_IMAGE", "")
@@ -96,7 +98,9 @@ def image_config() -> dict[str, Any]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     volume = tmp_path_factory.mktemp("volume")
     volume.chmod(0o755)  # the user in the container is another than the one who runs the tests
-    return write_tiny_bundle(volume / "bundle")
+    shared = shared_tiny_bundle(tmp_path_factory)
+    shutil.copytree(shared.bundle.path, volume / "bundle")
+    return replace(shared, bundle=Bundle.load(volume / "bundle"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import redis
 
 from support.app_settings import settings_for
 from support.running_app import running
-from support.tiny_bundle import Corpus, TinyBundle, random_corpus, write_tiny_bundle
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus, shared_tiny_bundle
 from ubert_model.bundle import Bundle, write_bundle
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
@@ -22,8 +22,7 @@ REDIS_DATABASE = 7
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
-    """Exporting its graph takes seconds, so all tests of a process share it; nothing writes to it."""
-    return write_tiny_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+    return shared_tiny_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,14 @@
 """A real bundle of a small random model, made without training, and reviews whose states that model computed."""
 
+import fcntl
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -63,11 +66,25 @@ class TinyBundle:
     model: RatingModel
 
 
+def shared_tiny_bundle(temporary: pytest.TempPathFactory) -> TinyBundle:
+    """What ``write_tiny_bundle`` writes, once for all processes of a test run: nothing may write to it."""
+    folder = temporary.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    path = folder / "tiny-bundle"
+    with (folder / "tiny-bundle.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            return write_tiny_bundle(path)
+    return TinyBundle(bundle=Bundle.load(path), model=_model_of(seed=0))
+
+
 def write_tiny_bundle(path: Path, *, seed: int = 0) -> TinyBundle:
-    """Known users ``u0``…, items ``i0``… in domains ``d0`` and ``d1``, and the files that the service reads."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of the weights that are drawn before ``seed`` adds to them
-        model = rating_model(seed=seed)
+    """Known users ``u0``…, items ``i0``… in domains ``d0`` and ``d1``, and the files that the service reads.
+
+    Exporting its graphs takes half a minute of a processor.
+    """
+    model = _model_of(seed=seed)
     domains = IdTable(f"d{number}" for number in range(DOMAINS))
     items = IdTable(f"i{number}" for number in range(ITEMS))
     identities = Identities(
@@ -98,6 +115,12 @@ def write_tiny_bundle(path: Path, *, seed: int = 0) -> TinyBundle:
         intervals=INTERVALS,
     )
     return TinyBundle(bundle=write_bundle(path, manifest, write_files), model=model)
+
+
+def _model_of(*, seed: int) -> RatingModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the weights that are drawn before ``seed`` adds to them
+        return rating_model(seed=seed)
 
 
 def _random_deviations(identities: Identities) -> UsualDeviations:

@@ -89,21 +89,35 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
         (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 or"),
     ],
 )
-def test_an_expected_error_is_one_line_and_no_traceback(reviews: Path, arguments: list[str], message: str) -> None:
-    filled = [argument.format(reviews=reviews) for argument in arguments]
+def test_an_expected_error_is_one_line_and_no_traceback(
+    reviews: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(reviews)
+    with pytest.raises(SystemExit) as ended:
+        main([argument.format(reviews=reviews) for argument in arguments])
+    assert ended.value.code == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("ubert: ")
+    assert message.format(reviews=reviews) in line
+
+
+@pytest.mark.parametrize("arguments", [["pretrain", "--split", "s", "--out", "o"], ["bench", "accuracy", "--out", "o"]])
+def test_no_librarys_warning_stands_beside_the_one_line(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "ubert_training.cli", *filled],
+        [sys.executable, "-m", "ubert_training.cli", *arguments, "--reviews", "nowhere"],
         capture_output=True,
         check=False,
         text=True,
-        cwd=reviews,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONWARNINGS": "default"},
     )
     assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("ubert: ")
-    assert message.format(reviews=reviews) in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("ubert: no review table at nowhere")
 
 
 def parameters(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, list[str]]]:
