@@ -148,17 +148,15 @@ class SideDeviations:
         (above_usual,) = self.above_usual([(counterpart, rating)])
         return replace(sums, count=np.asarray(sums.count) - 1, above_usual=np.asarray(sums.above_usual) - above_usual)
 
-    def above_usual(self, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> list[float]:
-        """How far each rating lies above what is usual for its counterpart.
-
-        ``mean`` replaces the one over all known ratings where the target review has to leave it, too.
-        """
-        centre = self.mean if mean is None else mean
+    def above_usual(self, ratings: Iterable[tuple[str, float]]) -> list[float]:
+        """How far each rating lies above what is usual for its counterpart."""
         terms = (self.terms(counterpart, rating) for counterpart, rating in ratings)
-        return [level - share * centre for level, share in terms]
+        return [level - share * self.mean for level, share in terms]
 
     def terms(self, counterpart: str, rating: float) -> tuple[float, float]:
-        """Level and share of a rating, which lies ``level − share · mean`` above what is usual for its counterpart."""
+        """Level and share of a rating, which lies ``level − share · mean`` above what is usual for its counterpart: a
+        mean of all known ratings, or of all but a pair's own.
+        """
         total_share, count_share = self.usual[self._counterparts.row(counterpart)]
         return self.curve(rating) - float(total_share), 1.0 - float(count_share)
 
@@ -261,21 +259,16 @@ class UsualDeviations:
         """Sums over an item's reviews."""
         return self.item.sum_up((one.user, one.rating) for one in reviews)
 
-    def residuals_of_user(
-        self, reviews: Iterable[ReviewEntry], bias: ArrayLike, mean: float | None = None
-    ) -> Residuals:
+    def residuals_of_user(self, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
         """How far each of a user's ratings lies above what the bias model expects: (R,), in stars.
 
         ``bias``: the user's, by the history that the reviews are of; what is usual for each item is taken off, too.
-        ``mean`` as for :meth:`SideDeviations.above_usual`.
         """
-        return _above(self.user.above_usual(((one.item, one.rating) for one in reviews), mean), bias)
+        return _above(self.user.above_usual((one.item, one.rating) for one in reviews), bias)
 
-    def residuals_of_item(
-        self, reviews: Iterable[ReviewEntry], bias: ArrayLike, mean: float | None = None
-    ) -> Residuals:
+    def residuals_of_item(self, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
         """The same of an item's ratings, by the item's bias and what is usual for each user."""
-        return _above(self.item.above_usual(((one.user, one.rating) for one in reviews), mean), bias)
+        return _above(self.item.above_usual((one.user, one.rating) for one in reviews), bias)
 
     def save(self, path: Path) -> None:
         """Write the tables; the curves and means are the bias model's."""

@@ -209,9 +209,9 @@ def test_an_explanation_does_not_sum_up_a_long_list_for_each_review(
     summed = 0
     above_usual = SideDeviations.above_usual
 
-    def counted(side: SideDeviations, ratings: Iterable[tuple[str, float]], mean: float | None = None) -> list[float]:
+    def counted(side: SideDeviations, ratings: Iterable[tuple[str, float]]) -> list[float]:
         nonlocal summed
-        above = above_usual(side, ratings, mean)
+        above = above_usual(side, ratings)
         summed += len(above)
         return above
 

@@ -58,8 +58,10 @@ def test_what_is_left_of_a_rating_is_its_deviation_less_the_usual_one() -> None:
     usual = deviations_of(known)
     usual_of_i = (4.0 + 2.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
     usual_of_j = (1.0 - MEAN) / (1 + DEVIATION_SHRINKAGE)
-    above_usual = usual.user.above_usual([("i", 3.0), ("j", 2.0)], MEAN)
-    assert above_usual == pytest.approx([2.0 - MEAN - usual_of_i, 1.0 - MEAN - usual_of_j])
+    terms = [usual.user.terms(*one) for one in (("i", 3.0), ("j", 2.0))]
+    assert [level - share * MEAN for level, share in terms] == pytest.approx(
+        [2.0 - MEAN - usual_of_i, 1.0 - MEAN - usual_of_j]
+    )
     sums = usual.of_user("v", [review("v", "i", 3.0), review("v", "j", 2.0)])
     assert sums.above_usual == pytest.approx(sum(usual.user.above_usual([("i", 3.0), ("j", 2.0)])))
     assert sums.shrunk_deviation(2.0) == pytest.approx(float(sums.above_usual) / (2 + 2.0))
@@ -86,9 +88,8 @@ def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
 @given(st.floats(1, 5))
 def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(rating: float) -> None:
     mine = [review("u", "i", 5.0), review("v", "i", 4.0)]
-    history = [("i", 3.0)]
-    alone = deviations_of(mine).user.above_usual(history, MEAN)
-    among_others = deviations_of([*mine, review("x", "j", rating)]).user.above_usual(history, MEAN)
+    alone = deviations_of(mine).user.terms("i", 3.0)
+    among_others = deviations_of([*mine, review("x", "j", rating)]).user.terms("i", 3.0)
     assert alone == among_others
 
 
@@ -147,8 +148,8 @@ def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_th
     usual = deviations_of(known)
     mine = [review("w", "i", 4.0), review("w", "new", 1.0)]
     bias = SIDE.bias(usual.of_user("w", mine))
-    alone = usual.user.above_usual([(one.item, one.rating) for one in mine], MEAN)
-    found = usual.residuals_of_user(mine, bias, MEAN)
+    alone = usual.user.above_usual([(one.item, one.rating) for one in mine])
+    found = usual.residuals_of_user(mine, bias)
     assert found.dtype == np.float32
     assert found.tolist() == pytest.approx([above - float(bias) for above in alone], abs=1e-6)
     (of_item,) = usual.residuals_of_item([review("v", "new", 5.0)], 0.25)

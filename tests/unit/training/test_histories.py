@@ -128,11 +128,10 @@ def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is
                 if getattr(table, name)[r] == getattr(table, name)[pair]
             ]
             mean = float(np.mean([curve(float(table.rating[r])) for r in left]))
+            above = [level - share * mean for level, share in (getattr(usual, name).terms(*one) for one in ratings)]
             found = getattr(sums, name)
             assert found.count[number] == len(ratings)
-            assert found.above_usual[number] == pytest.approx(
-                sum(getattr(usual, name).above_usual(ratings, mean)), abs=1e-9
-            )
+            assert found.above_usual[number] == pytest.approx(sum(above), abs=1e-9)
 
 
 def test_what_a_pair_costs_does_not_grow_with_the_reviews_of_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,14 +284,13 @@ def test_residuals_are_those_of_the_lists_that_a_store_holds() -> None:
     users, items = np.array(table.user), np.array(table.item)
     for number, pair in enumerate(pairs.tolist()):
         own = [row for row in SPLIT.train if (users[row], items[row]) == (users[pair], items[pair])]
-        for name, side in (("user", sides[0]), ("item", sides[1])):
+        for name, other, side in (("user", items, sides[0]), ("item", users, sides[1])):
             counted = sum(side.curve(ratings[row]) for row in own)
             mean = (side.mean * len(SPLIT.train) - counted) / (len(SPLIT.train) - len(own))
             rows = getattr(found, f"{name}_rows")[number].tolist()
-            residuals = usual.residuals_of_user if name == "user" else usual.residuals_of_item
-            expected = residuals(
-                [table.entry(row, 1) for row in rows], side.bias(getattr(found.sums, name))[number], mean
-            )
+            terms = [getattr(usual, name).terms(other[row], ratings[row]) for row in rows]
+            of_entity = side.bias(getattr(found.sums, name))[number]
+            expected = np.array([level - share * mean for level, share in terms] - of_entity, dtype=np.float32)
             assert getattr(found, f"{name}_residuals")[number].tolist() == expected.tolist()
 
 
