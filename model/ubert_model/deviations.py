@@ -79,14 +79,16 @@ class RatingColumns:
     ratings: Levels
 
     @classmethod
-    def of(cls, reviews: Sequence[ReviewEntry], *, user_ids: IdTable, item_ids: IdTable) -> Self:
-        """Those of some reviews."""
+    def of(
+        cls, users: Iterable[str], items: Iterable[str], ratings: ArrayLike, *, user_ids: IdTable, item_ids: IdTable
+    ) -> Self:
+        """Of each rating the user and the item, and how many stars it has."""
         return cls(
             user_ids=user_ids,
             item_ids=item_ids,
-            users=user_ids.rows(one.user for one in reviews),
-            items=item_ids.rows(one.item for one in reviews),
-            ratings=np.array([one.rating for one in reviews], dtype=np.float64),
+            users=user_ids.rows(users),
+            items=item_ids.rows(items),
+            ratings=np.asarray(ratings, dtype=np.float64),
         )
 
 
@@ -186,14 +188,8 @@ class ElsewhereRatings:
         return cls(users, np.zeros((len(users) + 1, 2)))
 
     @classmethod
-    def of(cls, reviews: Sequence[ReviewEntry], curve: RatingCurve, users: IdTable) -> Self:
-        """Each for a whole rating, by what is usual for its item among these reviews."""
-        items = IdTable.of(review.item for review in reviews)
-        return cls.of_ratings(RatingColumns.of(reviews, user_ids=users, item_ids=items), curve)
-
-    @classmethod
-    def of_ratings(cls, rated: RatingColumns, curve: RatingCurve) -> Self:
-        """The same of many ratings."""
+    def of(cls, rated: RatingColumns, curve: RatingCurve) -> Self:
+        """Each for a whole rating, by what is usual for its item among these ratings."""
         side = SideDeviations.of(rated.items, rated.ratings, curve, rated.item_ids)
         levels, shares = side.terms_of(rated.items, rated.ratings, rated.item_ids)
         sums = _summed(rated.users, len(rated.user_ids), np.ones(len(levels)), levels - shares * side.mean)
@@ -227,23 +223,9 @@ class UsualDeviations:
 
     @classmethod
     def of(
-        cls,
-        reviews: Sequence[ReviewEntry],
-        *,
-        curves: tuple[RatingCurve, RatingCurve],
-        user_ids: IdTable,
-        item_ids: IdTable,
-        elsewhere: ElsewhereRatings | None = None,
-    ) -> Self:
-        """Of the reviews that training may read. ``curves``: of the user's side and of the item's."""
-        rated = RatingColumns.of(reviews, user_ids=user_ids, item_ids=item_ids)
-        return cls.of_ratings(rated, curves, elsewhere)
-
-    @classmethod
-    def of_ratings(
         cls, rated: RatingColumns, curves: tuple[RatingCurve, RatingCurve], elsewhere: ElsewhereRatings | None = None
     ) -> Self:
-        """The same of many ratings."""
+        """Of the ratings that training may read. ``curves``: of the user's side and of the item's."""
         of_user, of_item = curves
         return cls(
             SideDeviations.of(rated.items, rated.ratings, of_user, rated.item_ids),

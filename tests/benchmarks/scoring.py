@@ -32,6 +32,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support.rating_columns import rating_columns
 from support.tiny_bundle import BIAS, INTERVALS, ITEM_CURVE, USER_CURVE
 from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest
 from ubert_model.config import ModelConfig, preset
@@ -90,9 +91,8 @@ class Kept:
         self.identities = identities or Identities(
             IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
         )
-        usual = UsualDeviations.of(
-            [], curves=(USER_CURVE, ITEM_CURVE), user_ids=self.identities.users, item_ids=self.identities.items
-        )
+        nothing = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
+        usual = UsualDeviations.of(nothing, (USER_CURVE, ITEM_CURVE))
         of_users, of_items = Reckoning.of_users(usual, BIAS), Reckoning.of_items(usual, BIAS)
         self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}

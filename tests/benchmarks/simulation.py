@@ -37,6 +37,7 @@ from scipy.optimize import nnls
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.codebooks import random_codebooks
+from support.rating_columns import rating_columns
 from support.redis_server import RedisServer
 from support.tiny_bundle import BIAS, ITEM_CURVE, USER_CURVE
 from ubert_model.bundle import CODEBOOKS, SCORER_GRAPH, Manifest
@@ -197,7 +198,7 @@ class Service:
         self._identities = catalogue.identities()
         self._network = OnnxRuntime(graph, device="cpu", threads=1)
         users, items = self._identities.users, self._identities.items
-        self._usual = UsualDeviations.of([], curves=(USER_CURVE, ITEM_CURVE), user_ids=users, item_ids=items)
+        self._usual = UsualDeviations.of(rating_columns([], user_ids=users, item_ids=items), (USER_CURVE, ITEM_CURVE))
         self.identities_bytes = taken_bytes() - before
         before = taken_bytes()
         self.kept = self._residents()

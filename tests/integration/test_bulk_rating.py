@@ -143,6 +143,7 @@ def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: 
         ("pairs.csv", "user,thing\nu1,i1\n", "item"),
         ("pairs.csv", "user,item,user\nu1,i1,u2\n", "has 2 columns user"),
         ("pairs.csv", "user,item\nu1\n", "columns user and item"),
+        pytest.param("pairs.csv", f"{'x' * 200_000},user,item\n", "columns user and item", id="a long column"),
         ("pairs.parquet", "user,item\nu1,i1\n", "columns user and item"),
         ("pairs.txt", "user,item\nu1,i1\n", r"call it \.csv"),
         ("missing/pairs.csv", None, "no file of pairs"),

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from support.codebooks import random_codebooks
 from support.random_models import DOMAINS, ITEMS, USERS, VOCABULARY, rating_model
+from support.rating_columns import rating_columns
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
@@ -136,8 +137,8 @@ def _random_deviations(identities: Identities) -> UsualDeviations:
         )
         for number in range(60)
     ]
-    curves = (USER_CURVE, ITEM_CURVE)
-    return UsualDeviations.of(reviews, curves=curves, user_ids=identities.users, item_ids=identities.items)
+    rated = rating_columns(reviews, user_ids=identities.users, item_ids=identities.items)
+    return UsualDeviations.of(rated, (USER_CURVE, ITEM_CURVE))
 
 
 def _tokenizer_of_the_model() -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ubert_model.atomic import write_text
+from ubert_model.claims import claimed
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.claims import claimed
 
 if TYPE_CHECKING:  # `ubert split`, too, takes digests from here, and needs no torch
     from accelerate import Accelerator

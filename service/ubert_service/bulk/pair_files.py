@@ -1,6 +1,7 @@
 """Files of pairs to rate: CSV, TSV (both also gzip) or Parquet, with the columns ``user`` and ``item``."""
 
 from collections.abc import Iterator
+from csv import Error as CsvError
 from csv import reader
 from hashlib import blake2b
 from io import TextIOWrapper
@@ -38,7 +39,7 @@ def read_pairs(path: Path) -> Iterator[pa.Table]:
             row += len(pairs)
     except FileNotFoundError as error:
         raise InputError(f"no file of pairs at {path}") from error
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except (pa.ArrowException, CsvError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}, after row {row - 1}: {error}; write columns user and item, UTF-8") from error
 
 

@@ -3,9 +3,7 @@
 Every file appears whole or not at all, so a run that was killed is continued from the portions that have ratings.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ubert_model.atomic import replacing, write_text
+from ubert_model.claims import claimed
 from ubert_model.errors import InputError
 from ubert_service.reading.histories import Pair
 from ubert_service.scoring.engine import Prediction
@@ -51,21 +50,14 @@ class Portions:
     def opened(self) -> Iterator[None]:
         """Keep what an earlier run of the same fingerprint left, discard anything else, and keep other runs out.
 
-        Raises ``InputError`` if another run is at work in the folder. The system lets go of it when a process dies.
+        Raises ``InputError`` if another run is at work in the folder.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(
-                    f"another run is at work in {self.folder}: wait for its end, or choose another --out"
-                ) from None
+        with claimed(self.folder) as ours:
+            if not ours:
+                raise InputError(f"another run is at work in {self.folder}: wait for its end, or choose another --out")
             self._keep_own()
             yield
-        finally:
-            os.close(descriptor)
 
     def _keep_own(self) -> None:
         label = self.folder / "fingerprint"

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.rating_columns import rating_columns
 from ubert_model.config import RatingScale
 from ubert_model.deviations import DEVIATION_SHRINKAGE, ElsewhereRatings, RatingSums, SideBias, UsualDeviations
 from ubert_model.errors import BundleError, ConfigError
@@ -34,13 +35,11 @@ def deviations_of(
     curves: tuple[RatingCurve, RatingCurve] | None = None,
     elsewhere: ElsewhereRatings | None = None,
 ) -> UsualDeviations:
-    return UsualDeviations.of(
-        reviews,
-        curves=curves or (STRAIGHT, STRAIGHT),
-        user_ids=IdTable.of(one.user for one in reviews),
-        item_ids=IdTable.of(one.item for one in reviews),
-        elsewhere=elsewhere,
-    )
+    return UsualDeviations.of(rating_columns(reviews), curves or (STRAIGHT, STRAIGHT), elsewhere)
+
+
+def elsewhere_of(reviews: list[ReviewEntry], curve: RatingCurve, users: IdTable) -> ElsewhereRatings:
+    return ElsewhereRatings.of(rating_columns(reviews, user_ids=users), curve)
 
 
 def test_five_stars_for_what_all_find_excellent_show_little_generosity() -> None:
@@ -101,7 +100,7 @@ def test_ratings_in_other_domains_count_for_a_part_of_one_here() -> None:
     known = [review("u", "i", 4.0), review("v", "i", 4.0)]
     elsewhere = [review("u", "far", 5.0), review("u", "off", 5.0), review("v", "far", 1.0)]
     users = IdTable.of(["u", "v"])
-    whole = ElsewhereRatings.of(elsewhere, STRAIGHT, users)
+    whole = elsewhere_of(elsewhere, STRAIGHT, users)
     usual = deviations_of(known, elsewhere=whole.weighted(0.5))
     alone = deviations_of(known).of_user("u", known[:1])
     sums = usual.of_user("u", known[:1])
@@ -116,14 +115,14 @@ def test_ratings_in_other_domains_count_for_a_part_of_one_here() -> None:
 
 
 def test_a_user_known_from_other_domains_only_is_no_stranger() -> None:
-    elsewhere = ElsewhereRatings.of([review("v", "far", 5.0), review("w", "far", 1.0)], STRAIGHT, TABLES["user_ids"])
+    elsewhere = elsewhere_of([review("v", "far", 5.0), review("w", "far", 1.0)], STRAIGHT, TABLES["user_ids"])
     sums = deviations_of([review("u", "i", 4.0), review("v", "i", 4.0)], elsewhere=elsewhere).of_user("v", [])
     assert sums.shrunk_deviation(1.0) > 0
 
 
 def test_deviations_survive_their_file(tmp_path: Path) -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
-    elsewhere = ElsewhereRatings.of([review("v", "far", 5.0), review("u", "far", 1.0)], BENT, TABLES["user_ids"])
+    elsewhere = elsewhere_of([review("v", "far", 5.0), review("u", "far", 1.0)], BENT, TABLES["user_ids"])
     usual = deviations_of(known, elsewhere=elsewhere)
     usual.save(tmp_path / "deviations")
     loaded = load(tmp_path / "deviations", usual)
@@ -160,7 +159,7 @@ def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_th
 
 def test_sums_less_a_rating_are_those_of_the_other_ratings() -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
-    elsewhere = ElsewhereRatings.of([review("u", "far", 5.0)], STRAIGHT, IdTable.of("uv"))
+    elsewhere = elsewhere_of([review("u", "far", 5.0)], STRAIGHT, IdTable.of("uv"))
     usual = deviations_of(known, (BENT, STRAIGHT), elsewhere)
     mine = [review("u", "i", 4.0), review("u", "new", 1.0), review("u", "j", 3.0)]
     for left_out in mine:

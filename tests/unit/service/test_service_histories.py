@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.rating_columns import rating_columns
 from ubert_model.config import RatingScale, preset
 from ubert_model.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.ids import IdTable
@@ -42,12 +43,9 @@ def review(number: int, counterpart: str, rating: float, rows: int) -> ReviewEnt
 def reckonings() -> list[Reckoning]:
     known = [review(number, name, 1.0 + number % 5, 1) for number, name in enumerate(2 * NAMES[:4])]
     ids = IdTable.of(NAMES[:4])
+    of_others = rating_columns([replace(known[0], user="a"), known[1]], user_ids=ids)
     usual = UsualDeviations.of(
-        known,
-        curves=(CURVE, CURVE),
-        user_ids=ids,
-        item_ids=ids,
-        elsewhere=ElsewhereRatings.of([replace(known[0], user="a"), known[1]], CURVE, ids),
+        rating_columns(known, user_ids=ids, item_ids=ids), (CURVE, CURVE), ElsewhereRatings.of(of_others, CURVE)
     )
     return [Reckoning.of_users(usual, BIAS), Reckoning.of_items(usual, BIAS)]
 

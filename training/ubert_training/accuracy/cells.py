@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.atomic import replacing, write_text
+from ubert_model.claims import claimed
 from ubert_model.errors import UbertError
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.provenance import code_digest
-from ubert_training.claims import claimed
 from ubert_training.stage import fingerprint_of, plain
 
 RATINGS = "ratings.npz"

@@ -175,6 +175,10 @@ class KnownReviews:
         users = IdTable.of(table.user[row] for row in chain(known.tolist(), further.tolist()))
         self._rated = _ratings_at(table, self._known, users)
         self._elsewhere = _ratings_at(table, further, users)
+        # Sorted, so that the ratings of a pair stand together.
+        numbers = _pair_numbers(self._rated.users, self._rated.items, self._rated.item_ids)
+        self._by_pair = np.argsort(numbers, kind="stable")
+        self._pair_numbers = numbers[self._by_pair]
         self._place_of: dict[str, int] = {}
         self._read_by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
         self._read_by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
@@ -196,14 +200,14 @@ class KnownReviews:
 
         ``elsewhere``: which part of a rating one in another domain counts for.
         """
-        of_users = ElsewhereRatings.of_ratings(self._elsewhere, user_curve).weighted(elsewhere)
-        return UsualDeviations.of_ratings(self._rated, (user_curve, item_curve), of_users)
+        of_users = ElsewhereRatings.of(self._elsewhere, user_curve).weighted(elsewhere)
+        return UsualDeviations.of(self._rated, (user_curve, item_curve), of_users)
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair, its own reviews left out of everything."""
         sums = self.sums(pairs, usual)
         user_bias, item_bias = bias.user.bias(sums.user), bias.item.bias(sums.item)  # (P,)
-        own = self._own_ratings(pairs)
+        own = self._own_ratings(*self._named(pairs))
         user_mean, item_mean = (self._side_means(side, own) for side in (usual.user, usual.item))  # (P,)
         rated = self._rated
         of_users = _History(usual.user.terms_of(rated.items, rated.ratings, rated.item_ids))
@@ -225,8 +229,9 @@ class KnownReviews:
 
     def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
         """The ratings beneath each pair's bias, its own left out of the sums and of every mean."""
-        rated, own = self._rated, self._own_ratings(pairs)
+        rated = self._rated
         users, items = self._named(pairs)
+        own = self._own_ratings(users, items)
         of_users = self._side_sums(usual.user, rated.users, (rated.items, rated.item_ids), users, own)
         return PairSums(
             user=usual.elsewhere.added_to_each((self._table.user[row] for row in pairs.tolist()), of_users),
@@ -264,17 +269,15 @@ class KnownReviews:
         users = self._rated.user_ids.rows(table.user[row] for row in rows)
         return users, self._rated.item_ids.rows(table.item[row] for row in rows)
 
-    def _own_ratings(self, pairs: Rows) -> _OwnRatings:
-        rated = self._rated
-        known = _pair_numbers(rated.users, rated.items, rated.item_ids)
-        asked = _pair_numbers(*self._named(pairs), rated.item_ids)
-        order = np.argsort(known, kind="stable")
-        first, end = (np.searchsorted(known, asked, side=side, sorter=order) for side in ("left", "right"))
+    def _own_ratings(self, users: Rows, items: Rows) -> _OwnRatings:
+        asked = _pair_numbers(users, items, self._rated.item_ids)
+        first = np.searchsorted(self._pair_numbers, asked, side="left")
+        end = np.searchsorted(self._pair_numbers, asked, side="right")
         counts = end - first
         steps = []
         for number in range(int(counts.max(initial=0))):
             having = np.flatnonzero(counts > number)
-            steps.append((having, order[first[having] + number]))
+            steps.append((having, self._by_pair[first[having] + number]))
         return _OwnRatings(counts=counts, steps=steps)
 
     def _side_means(self, side: SideDeviations, own: _OwnRatings) -> NDArray[np.float64]:
@@ -300,15 +303,9 @@ class KnownReviews:
 
 
 def _ratings_at(table: ReviewTable, rows: Rows, users: IdTable) -> RatingColumns:
-    numbers = rows.tolist()
-    items = IdTable.of(table.item[row] for row in numbers)
-    return RatingColumns(
-        user_ids=users,
-        item_ids=items,
-        users=users.rows(table.user[row] for row in numbers),
-        items=items.rows(table.item[row] for row in numbers),
-        ratings=table.rating[rows].astype(np.float64),
-    )
+    items = [table.item[row] for row in rows.tolist()]
+    wrote = (table.user[row] for row in rows.tolist())
+    return RatingColumns.of(wrote, items, table.rating[rows], user_ids=users, item_ids=IdTable.of(items))
 
 
 def _pair_numbers(users: Rows, items: Rows, item_ids: IdTable) -> Rows:
