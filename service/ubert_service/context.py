@@ -72,7 +72,7 @@ class ServiceContext:
     async def obstacles(self) -> list[Obstacle]:
         """What keeps the service from serving, checked in a thread of its own."""
         served = self.served
-        obstacles = await self._checked(served.obstacles, late=lambda: served.obstacles_of_silence(_SILENCE))
+        obstacles = await self._checked(served.obstacles, late=served.obstacles_of_silence(_SILENCE))
         if self.stopping.is_set():
             obstacles.append(Obstacle(check="stopping", found="the process is ending", remedy="use another replica"))
         self.metrics.readiness_checked(ready=not obstacles)
@@ -80,13 +80,13 @@ class ServiceContext:
 
     async def shortfall(self) -> str | None:
         """Why it serves less than it should, checked in a thread of its own."""
-        return await self._checked(self.served.shortfall, late=lambda: _SILENCE)
+        return await self._checked(self.served.shortfall, late=_SILENCE)
 
-    async def _checked(self, check: Callable[[], T], *, late: Callable[[], T]) -> T:
+    async def _checked(self, check: Callable[[], T], *, late: T) -> T:
         """What a check finds, or ``late`` if that takes too long for whoever asks: the check is then left to itself."""
         with anyio.move_on_after(_CHECK_SECONDS):
             return await anyio.to_thread.run_sync(check, limiter=self.checking, abandon_on_cancel=True)
-        return late()
+        return late
 
 
 @dataclass(frozen=True, kw_only=True)

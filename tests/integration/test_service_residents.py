@@ -25,7 +25,7 @@ from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_tokens
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import Changes, ReviewEntry, Revision, Side, StateStore, open_store
+from ubert_model.states import Changes, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.errors import LostRevisionError, NotResidentError
@@ -612,6 +612,37 @@ def test_metrics_tell_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
     assert metric("ubert_residents_dropped_total") >= 1
     outage.server.kill()
     wait_for(lambda: metric("ubert_residents_stale_seconds") > LAG_S)
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_a_check_from_before_a_failover_that_ends_after_it_finds_the_service_ready(
+    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    """The store has failed the check, and the residents that stood in for it left when another server answered."""
+    corpus.write(redis_store, tiny.bundle)
+    forgotten, answered = threading.Event(), threading.Event()
+    drop, changes = Residents.drop, redis_store.changes
+
+    def dropping(residents: Residents, marks: frozenset[bytes] | None) -> None:
+        drop(residents, marks)
+        forgotten.set()
+
+    def namespaces() -> list[Namespace]:
+        monkeypatch.setattr(
+            redis_store, "changes", lambda version, since: replace(changes(version, since), history="another server's")
+        )
+        assert forgotten.wait(PATIENCE_S)
+        assert not hangs or answered.wait(PATIENCE_S)
+        raise StoreUnavailableError("the former server is away")
+
+    options = settings_of(tiny)
+    with running(create_app(options, ServedBundle.load(options, redis_store))) as client:
+        wait_until_ready(client)
+        monkeypatch.setattr(Residents, "drop", dropping)
+        monkeypatch.setattr(redis_store, "namespaces", namespaces)
+        answer = client.get("/readyz")
+        answered.set()
+    assert (answer.status_code, forgotten.is_set()) == (200, True), answer.text
 
 
 def test_two_processes_over_one_directory_see_each_others_writes_at_once(

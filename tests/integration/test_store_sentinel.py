@@ -99,5 +99,6 @@ def test_the_service_says_that_it_is_degraded_until_a_replica_leads_and_then_tak
 
 def degraded(client: httpx.Client) -> str:
     """Why the service answers less than all; empty if it does not."""
-    answer = client.get("/readyz").raise_for_status().json()
-    return str(answer.get("detail", ""))
+    answer = client.get("/readyz")
+    assert answer.is_success, answer.text
+    return str(answer.json().get("detail", ""))

@@ -210,12 +210,13 @@ class ServedBundle:
     def obstacles(self) -> list[Obstacle]:
         """What keeps this bundle from being served now. One round trip to the store.
 
-        A store that is away is none as long as residents stand in for it.
+        A store that is away is none where residents stood in for it when it was asked. If they no longer do once it has
+        failed, it has answered meanwhile, as after a failover, and had them dropped.
         """
         return [*self._device_obstacles(), *(self._store_obstacles() or self._warming_obstacles())]
 
     def obstacles_of_silence(self, found: str) -> list[Obstacle]:
-        """What keeps it from being served while the store does not say whether anything does; ``found`` tells so."""
+        """What keeps it from being served if the store, asked now, does not answer in time, as ``found`` tells."""
         if self.residents.stand_in:
             return []
         return [Obstacle(check="store", found=found, remedy="see whether the state store is up and not overloaded")]
@@ -247,10 +248,11 @@ class ServedBundle:
         return []
 
     def _store_obstacles(self) -> list[Obstacle]:
+        stood_in = self.residents.stand_in
         try:
             namespaces = self.store.namespaces()
         except (StoreError, StateError) as error:
-            if self.residents.stand_in:
+            if stood_in:
                 return []
             return [Obstacle(check="store", found=str(error), remedy="start the state store, or correct --store")]
         absence = absence_of(self.namespace, namespaces)
