@@ -46,6 +46,6 @@ ENV PATH=/opt/ubert/bin:$PATH \
     UBERT_PORT=8000
 USER 10001:10001
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "/opt/ubert/healthcheck.py"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5m --retries=3 CMD ["python", "/opt/ubert/healthcheck.py"]
 # Exec form: the service itself gets SIGTERM, and finishes the requests that have begun.
 ENTRYPOINT ["ubert-serve"]

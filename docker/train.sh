@@ -16,9 +16,16 @@ seed=${UBERT_SEED:-0}
 if [ -f "$work/reviews/report.json" ]; then
     echo "reviews: $work/reviews is imported; files that came since count in a new folder, as $work/next"
 else
+    there=$(ls "$reviews") || {  # a folder that cannot be read is not an empty one
+        echo "train.sh: $reviews must be a folder that user $(id -u) may read: chmod -R a+rX where it comes from" >&2
+        exit 2
+    }
     set -- "$reviews"/$files
     if [ -e "$1" ]; then
         ubert import "$@" --out "$work/reviews"
+    elif [ -n "$there" ]; then
+        echo "train.sh: UBERT_REVIEW_FILES=$files fits none of the files in $reviews: give another pattern" >&2
+        exit 2
     else
         python "$(dirname "$0")/import_default_reviews.py" "$work" --out "$work/reviews"
     fi

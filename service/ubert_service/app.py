@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
 
+from ubert_model.states import NamespaceHolder
 from ubert_service import problems
 from ubert_service.context import ServiceContext
 from ubert_service.gate import KeyGate, QueueGate
@@ -32,13 +33,12 @@ from ubert_service.routes import (
     rank,
     reviews,
 )
-from ubert_service.scoring.admission import WaitingLimits
-from ubert_service.scoring.scheduler import BatchLimits, Scheduler
 from ubert_service.serving.bundles import Bundles
-from ubert_service.serving.holding import NamespaceHolder
 from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import Shadowing
 from ubert_service.settings import Settings
+from ubert_service.work.admission import WaitingLimits
+from ubert_service.work.scheduler import BatchLimits, Scheduler
 
 _CHECKS_AT_ONCE = 4
 _UNTRACED = Untraced()
@@ -84,6 +84,7 @@ def create_app(
                 keeping.enter_context(keys)
             keeping.enter_context(NamespaceHolder(observed.store, [bundle.namespace.version for bundle in loaded]))
             for bundle in loaded:
+                bundle.directory.put_in_order()
                 keeping.enter_context(bundle.keeper)
             yield
             await scheduler.close()

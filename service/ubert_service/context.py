@@ -2,30 +2,32 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
-from fastapi import Depends, Header, HTTPException, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from ubert_service.errors import CallerGoneError
 from ubert_service.explaining.explain import Explanation
 from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
-from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
-from ubert_service.schemas import LEAST_REQUEST_SECONDS, LEAST_SCORED, MAX_REQUEST_SECONDS
-from ubert_service.scoring.bringing import BroughtText
+from ubert_service.schemas import LEAST_SCORED, RatingRequest
 from ubert_service.scoring.engine import Prediction
-from ubert_service.scoring.scheduler import Alone, Lane, Scheduler
 from ubert_service.scoring.scoring_lane import ScoringLane, most_tokens
 from ubert_service.serving.bundles import Bundles, Roles
-from ubert_service.serving.served import Obstacle, ServedBundle
+from ubert_service.serving.readiness import Obstacle, obstacles_of_silence, obstacles_to, shortfall_of
+from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import Shadowing
+from ubert_service.work.scheduler import Alone, Lane, Scheduler
 
 T = TypeVar("T")
 Q = TypeVar("Q")
@@ -38,11 +40,6 @@ _CHECK_SECONDS = 0.4
 _SILENCE = f"the state store has not answered within {_CHECK_SECONDS:g} s"
 _UNWATCHED_S = 0.005
 """Work that takes less is done before it could be withdrawn, and to watch its caller costs a task."""
-REQUEST_TIMEOUT = "X-Request-Timeout"
-READ_VERSION = "X-Read-Version"
-"""Of an answer to a write: what to send along with a question whose answer must show it."""
-STALE_SECONDS = "X-Stale-Seconds"
-"""Of an answer while the state store is away: since when nothing is known of changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +69,7 @@ class ServiceContext:
     async def obstacles(self) -> list[Obstacle]:
         """What keeps the service from serving, checked in a thread of its own."""
         served = self.served
-        obstacles = await self._checked(served.obstacles, late=served.obstacles_of_silence(_SILENCE))
+        obstacles = await self._checked(partial(obstacles_to, served), late=obstacles_of_silence(served, _SILENCE))
         if self.stopping.is_set():
             obstacles.append(Obstacle(check="stopping", found="the process is ending", remedy="use another replica"))
         self.metrics.readiness_checked(ready=not obstacles)
@@ -80,7 +77,7 @@ class ServiceContext:
 
     async def shortfall(self) -> str | None:
         """Why it serves less than it should, checked in a thread of its own."""
-        return await self._checked(self.served.shortfall, late=_SILENCE)
+        return await self._checked(partial(shortfall_of, self.served), late=_SILENCE)
 
     async def _checked(self, check: Callable[[], T], *, late: T) -> T:
         """What a check finds, or ``late`` if that takes too long for whoever asks: the check is then left to itself."""
@@ -89,7 +86,7 @@ class ServiceContext:
         return late
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class RequestContext:
     """One for each request that asks for work. Its work ends with its deadline, and when its caller goes."""
 
@@ -99,18 +96,12 @@ class RequestContext:
     """As they were when the request came: its whole answer is made by one bundle."""
     deadline: float
     """By ``time.monotonic``."""
+    _let_in: bool = field(default=False, init=False)
+    """Whether work of it was let into the queue before."""
 
     @property
     def served(self) -> ServedBundle:
         return self.roles.live
-
-    @property
-    def store_kind(self) -> str:
-        return self.service.store_kind
-
-    @property
-    def metrics(self) -> PrometheusMetrics:
-        return self.service.metrics
 
     async def work(self, call: Callable[[], T], *, tokens: int = 0) -> T:
         """What a blocking call returns that reads at most so many tokens, when its turn comes in a thread.
@@ -135,20 +126,19 @@ class RequestContext:
         lane = ScoringLane(self.served.engine, reading)
         tokens = most_tokens(pairs, self.served.bundle.manifest.config.max_rows)
         predictions = await self._answer(lane, pairs, tokens)
-        for prediction in predictions:
-            self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        self._count(predictions)
         if self.roles.shadow is not None:
             self.service.shadowing.offer(self.roles.shadow, predictions, reading)
         return predictions
 
-    async def reading(self, user: str, reading: Reading, texts: Sequence[BroughtText]) -> Reading:
-        """The reading with the texts that the request brings along for its user, encoded.
+    async def reading(self, user: str, request: RatingRequest) -> Reading:
+        """Which reviews a request reads; the texts that it brings along for its user are encoded.
 
         Raises ``InputError`` for a rating outside the scale, and as :meth:`work` does.
         """
+        reading, texts, served = request.reading(), request.brought(), self.served
         if not texts:
             return reading
-        served = self.served
         tokens = len(texts) * served.bundle.manifest.config.max_length
         return replace(reading, brought=await self.work(lambda: served.bring(user, texts), tokens=tokens))
 
@@ -178,106 +168,45 @@ class RequestContext:
         tokens = ratings * sum(most_tokens([pair], config.max_rows) for pair in pairs)
         explaining = Alone(lambda wanted: [served.explainer.explain(pair, reading, wanted) for pair in pairs])
         explanations = await self._answer(explaining, None, tokens)
-        for explanation in explanations:
-            prediction = explanation.prediction
-            self.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+        self._count(explanation.prediction for explanation in explanations)
         return explanations
 
+    def _count(self, predictions: Iterable[Prediction]) -> None:
+        for prediction in predictions:
+            self.service.metrics.predicted(basis=prediction.basis, missing_states=prediction.missing_states)
+
     async def _answer(self, lane: Lane[Q, T], question: Q, tokens: int) -> T:
-        scheduler, state = self.service.scheduler, self.request.state
         with self.service.tracing.work(tokens=tokens) as span:
-            submitted = scheduler.submit(
-                lane, question, tokens=tokens, deadline=self.deadline, taken=span.taken, goes_on=state.let_in
+            submitted = self.service.scheduler.submit(
+                lane, question, tokens=tokens, deadline=self.deadline, taken=span.taken, goes_on=self._let_in
             )
-            state.let_in = True
+            self._let_in = True
             return await self._unless_the_caller_goes(submitted)
 
     async def _unless_the_caller_goes(self, submitted: "asyncio.Future[T]") -> T:
         watch: asyncio.Task[None] | None = None
+        gone = False
+
+        async def cancel_when_gone() -> None:
+            nonlocal gone
+            # What is left of a body that no route reads may break its limits here: then there is no more to watch.
+            with suppress(HTTPException):
+                while (await self.request.receive())["type"] != "http.disconnect":
+                    pass
+                gone = submitted.cancel()
 
         def begin_to_watch() -> None:
             nonlocal watch
-            watch = asyncio.create_task(_cancel_when_gone(self.request, submitted))
+            watch = asyncio.create_task(cancel_when_gone())
 
         beginning = asyncio.get_running_loop().call_later(_UNWATCHED_S, begin_to_watch)
         try:
             return await submitted
         except asyncio.CancelledError:
-            if watch is None or not watch.done():
+            if not gone:
                 raise  # the server ends this request, not its caller
             raise CallerGoneError("the caller closed the connection; the work was withdrawn") from None
         finally:
             beginning.cancel()
             if watch is not None:
                 watch.cancel()
-
-
-async def _cancel_when_gone(request: Request, submitted: "asyncio.Future[T]") -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass  # what is left of a body that no route reads
-    submitted.cancel()
-
-
-RequestTimeout = Annotated[
-    float | None,
-    Header(
-        alias=REQUEST_TIMEOUT,
-        ge=LEAST_REQUEST_SECONDS,
-        le=MAX_REQUEST_SECONDS,
-        description="Seconds from the arrival of the request after which the answer is of no use.",
-    ),
-]
-ReadVersionSeen = Annotated[
-    str | None,
-    Header(
-        alias=READ_VERSION,
-        pattern=READ_VERSION_PATTERN,
-        description=f"The `{READ_VERSION}` of a write's answer: this answer shows that write, whoever gives it.",
-    ),
-]
-
-
-# All awaited, though few wait: FastAPI would send each plain function to a thread and back, 0.2 ms a time.
-async def _service_context(request: Request) -> ServiceContext:
-    context: ServiceContext = request.app.state.context
-    return context
-
-
-async def _request_context(request: Request, seconds: RequestTimeout = None) -> RequestContext:
-    service: ServiceContext = request.app.state.context
-    allowed = service.request_seconds if seconds is None else seconds
-    deadline = request.state.arrived + allowed
-    return RequestContext(service=service, request=request, roles=service.bundles.roles, deadline=deadline)
-
-
-# One dependency, not three: to resolve each takes FastAPI some 4% of what HTTP costs a request, and these routes are
-# asked the most.
-async def _rating_context(
-    request: Request, response: Response, seconds: RequestTimeout = None, version: ReadVersionSeen = None
-) -> RequestContext:
-    await _json_body(request)
-    context = await _request_context(request, seconds)
-    residents = context.served.residents
-    if version is not None:
-        written = ReadVersion.parse(version)
-        await context.work(lambda: residents.catch_up(written))
-    if stale_s := residents.stale_s:
-        response.headers[STALE_SECONDS] = f"{stale_s:.1f}"
-    return context
-
-
-async def _json_body(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
-        raise HTTPException(415, f"content type {media_type or 'absent'}; send application/json")
-
-
-ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]
-Context = Annotated[RequestContext, Depends(_request_context)]
-RatingContext = Annotated[RequestContext, Depends(_rating_context)]
-"""For routes that rate: their body is JSON, a caller is shown its own writes, and the answer says how old its ground is
-while the store is away.
-"""
-JSON_BODY = Depends(_json_body)

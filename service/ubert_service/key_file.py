@@ -2,22 +2,15 @@
 
 import logging
 from pathlib import Path
-from typing import Protocol
 
+from ubert_model.background import Background
 from ubert_model.errors import ConfigError
 from ubert_service.access import AccessScope, ApiKeys
-from ubert_service.background import Background
+from ubert_service.telemetry import KeysTelemetry
 
 _LOOK_S = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class KeysTelemetry(Protocol):
-    """Whether the file of keys is in force. Never raises; called from a thread of its own."""
-
-    def keys_looked_at(self, *, in_force: bool) -> None:
-        """The file was looked at, and holds the keys that count; or it cannot be used, and those before it do."""
 
 
 class KeyFile(Background):

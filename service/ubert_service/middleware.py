@@ -51,7 +51,7 @@ class RequestFrame:
             await self._app(scope, receive, send)
             return
         request_id, method = request_id_of(scope), scope["method"]
-        scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic(), let_in=False)
+        scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
         if method == "HEAD":  # the server has a scope of its own, and by that leaves the body off
             scope = {**scope, "method": "GET"}
         with self._tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as span:

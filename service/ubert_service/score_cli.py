@@ -29,7 +29,9 @@ def run(
     out: Annotated[Path, typer.Option(help="Parquet file to write (NAME.parquet), in the order of the pairs.")],
     codec: CodecFlag = _DEFAULTS.codec,
     shard: Annotated[str, typer.Option(help="Only this share of the users, as 3/8: others do the rest.")] = "1/1",
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the file, or what another run has begun of it.")
+    ] = False,
     device: DeviceFlag = _DEFAULTS.device,
     runtime: RuntimeFlag = _DEFAULTS.runtime,
     threads: Annotated[int, typer.Option(min=0, help="Threads that score; 0: one a core.")] = _DEFAULTS.threads,

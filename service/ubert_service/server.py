@@ -16,11 +16,15 @@ from fastapi import FastAPI
 
 from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import numpy_in_one_thread
+from ubert_service.connections import BoundedConnection
 from ubert_service.context import ServiceContext
-from ubert_service.request_heads import BoundedHeads
 from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30
+_SECONDS_IDLE = 75
+"""For which a connection is kept between two requests. A balancer that keeps them longer, and many do for 60 s, sends a
+request on one that is just being closed.
+"""
 _STDIN = 0
 _STARTUP_FAILED = 3
 _DRAIN_STEP = 0.02
@@ -47,11 +51,12 @@ def serve(app: FastAPI, settings: Settings) -> None:
         _log.info("listening on http://%s:%d", host, listener.getsockname()[1])
         config = uvicorn.Config(
             app,
-            http=BoundedHeads,
+            http=BoundedConnection,
             log_config=None,
             access_log=False,  # the app's own line carries the request id
             server_header=False,
             proxy_headers=False,  # no answer and no line depends on where a request came from
+            timeout_keep_alive=_SECONDS_IDLE,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
 

@@ -53,6 +53,13 @@ class ShadowTelemetry(Protocol):
         """The shadow's rating of a pair lies so far from the live one."""
 
 
+class KeysTelemetry(Protocol):
+    """Whether the file of keys is in force. Never raises; called from a thread of its own."""
+
+    def keys_looked_at(self, *, in_force: bool) -> None:
+        """The file was looked at, and holds the keys that count; or it cannot be used, and those before it do."""
+
+
 class Telemetry(QueueTelemetry, ResidentsTelemetry, Protocol):
     """Receives reports from many threads; never raises. All times are in seconds."""
 

@@ -104,7 +104,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
-def test_what_was_rated_by_another_bundle_or_from_another_file_is_not_kept(
+def test_what_was_rated_from_another_file_is_never_mixed_in_and_only_discarded_when_asked_for(
     settings: Settings, pairs: Path, tmp_path: Path
 ) -> None:
     def stop(rated: int, of: int) -> None:
@@ -115,7 +115,11 @@ def test_what_was_rated_by_another_bundle_or_from_another_file_is_not_kept(
         rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
     table = pq.ParquetFile(pairs).read()
     pq.write_table(table.slice(1), pairs)
-    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS) - 1
+    left = sorted((tmp_path / "out.parquet.portions").iterdir())
+    with pytest.raises(InputError, match=r"out\.parquet\.portions holds the ratings .* discard them with --force"):
+        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE)
+    assert sorted((tmp_path / "out.parquet.portions").iterdir()) == left
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, force=True) == len(PAIRS) - 1
     assert pq.ParquetFile(tmp_path / "out.parquet").read()["user"].to_pylist() == table["user"].to_pylist()[1:]
 
 

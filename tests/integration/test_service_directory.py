@@ -1,6 +1,7 @@
 """Search for users and items, and what a person is told of the model."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import METRICS, Bundle
 from ubert_model.errors import BundleError
-from ubert_model.states import open_store
+from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
+from ubert_service.reviews import directory
 from ubert_service.serving.accuracy import scores_of
 from ubert_service.serving.served import ServedBundle
 
@@ -66,6 +68,17 @@ def test_no_more_are_found_than_asked_for(client: httpx.Client) -> None:
     assert [one["id"] for one in found(client, "/users", prefix="u1", limit=1)] == ["u1"]
 
 
+def test_no_search_holds_others_up_by_sorting_what_is_searched(
+    tiny: TinyBundle, lmdb_store: StateStore, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle)
+    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+        monkeypatch.setattr(directory, "_ordered", lambda _: pytest.fail("sorted while requests are served"))
+        assert [one["id"] for one in found(client, "/users", limit=1)] == ["u0"]
+        assert [one["id"] for one in found(client, "/items", limit=1)] == ["i0"]
+
+
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"prefix": "x" * 2000}])
 def test_a_search_that_cannot_be_is_refused(client: httpx.Client, query: dict[str, Any]) -> None:
     problem = client.get("/items", params=query).json()
@@ -88,18 +101,25 @@ def test_about_describes_the_bundle_and_names_the_store_by_its_kind_alone(
     }
 
 
-def bundle_with_metrics(tiny: TinyBundle, folder: Path, metrics: Any) -> Bundle:
-    (folder / METRICS).write_text(json.dumps(metrics), encoding="utf-8")
-    return Bundle(folder, tiny.bundle.manifest)
+def test_about_tells_of_the_bundle_that_answers_though_another_was_exported_into_its_folder(
+    tiny: TinyBundle, lmdb_store: StateStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny.bundle.path, folder)
+    settings = settings_for(Bundle.load(folder))
+    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+        estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
+        scored = {"pairs": 9, "mse": estimate, "rmse": estimate, "mae": estimate}
+        (folder / METRICS).write_text(json.dumps({"scores": {"another": scored}}), encoding="utf-8")
+        assert client.get("/about").raise_for_status().json()["accuracy"] == []
 
 
-def test_scores_of_a_bundle_are_those_that_evaluation_wrote(tiny: TinyBundle, tmp_path: Path) -> None:
+def test_scores_of_a_bundle_are_those_that_evaluation_wrote() -> None:
     estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
     scored = {"pairs": 9, "mse": estimate, "rmse": estimate, "mae": estimate}
-    scores = scores_of(bundle_with_metrics(tiny, tmp_path, {"scores": {"U-BERT": scored}, "settings": {}}))
-    assert scores["U-BERT"].model_dump() == scored
+    assert scores_of({"scores": {"U-BERT": scored}, "settings": {}})["U-BERT"].model_dump() == scored
 
 
-def test_metrics_of_another_shape_are_refused(tiny: TinyBundle, tmp_path: Path) -> None:
+def test_metrics_of_another_shape_are_refused() -> None:
     with pytest.raises(BundleError, match="export the bundle again"):
-        scores_of(bundle_with_metrics(tiny, tmp_path, {"scores": {"U-BERT": {"mse": 0.7}}}))
+        scores_of({"scores": {"U-BERT": {"mse": 0.7}}})

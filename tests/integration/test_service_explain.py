@@ -17,10 +17,10 @@ from ubert_model.states import ReviewEntry, Side, StateStore
 from ubert_service.app import create_app
 from ubert_service.errors import WithdrawnError
 from ubert_service.explaining.listed import LISTED_UNREAD
+from ubert_service.reading.brought import BroughtText
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.schemas import MAX_EXPLAINED_PAIRS
 from ubert_service.scoring.assembly import ScorerBatch
-from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle

@@ -6,6 +6,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -132,6 +134,16 @@ def test_a_head_without_end_is_cut_off(service_without_store: ServeProcess, begi
         with pytest.raises(ConnectionError):
             send_endlessly(caller)
     service_without_store.client.get("/healthz").raise_for_status()
+
+
+def test_a_connection_outlives_a_pause_between_two_requests(service_without_store: ServeProcess) -> None:
+    url = service_without_store.client.base_url
+    with closing(HTTPConnection(url.host, url.port, timeout=60.0)) as caller:
+        for pause in (0.0, 6.0):  # uvicorn's own limit is 5
+            time.sleep(pause)
+            caller.request("GET", "/healthz")
+            assert caller.getresponse().read() == b'{"status":"alive"}'
+            assert caller.sock is not None
 
 
 def test_what_stands_about_a_body_is_not_bounded_as_a_whole(service_without_store: ServeProcess) -> None:

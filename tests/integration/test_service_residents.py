@@ -27,13 +27,13 @@ from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Changes, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
 from ubert_service.app import create_app
-from ubert_service.context import READ_VERSION, STALE_SECONDS
 from ubert_service.errors import LostRevisionError, NotResidentError
 from ubert_service.read_version import ReadVersion
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.resident.following import Follower
 from ubert_service.resident.keeping import ResidentsKeeper
 from ubert_service.resident.residents import Residents
+from ubert_service.routes.dependencies import READ_VERSION, STALE_SECONDS
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import OnnxRuntime
 from ubert_service.scoring.scoring_lane import ScoringLane

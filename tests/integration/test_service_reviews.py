@@ -21,9 +21,10 @@ from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
-from ubert_service.context import READ_VERSION
 from ubert_service.errors import ReviewNameTakenError
-from ubert_service.reviews.review_book import NewReview, ReviewBook
+from ubert_service.reviews.review_book import ReviewBook
+from ubert_service.reviews.written_review import NewReview
+from ubert_service.routes.dependencies import READ_VERSION
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import Review

@@ -20,11 +20,11 @@ from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.cli import load_bundles
 from ubert_service.errors import OverloadedError
-from ubert_service.scoring.admission import Admission
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
+from ubert_service.work.admission import Admission
 
 PAIRS = [{"user": f"u{user}", "item": f"i{item}"} for user in range(4) for item in range(4)]
 REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought cheap, came back.", "timestamp": 60}

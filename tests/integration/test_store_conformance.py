@@ -385,6 +385,16 @@ def test_a_shard_that_ends_twice_is_kept_once_and_goes_with_its_namespace(store:
     assert store.finished_shards(VERSION) == []
 
 
+def test_a_share_of_a_namespace_that_was_dropped_meanwhile_is_not_called_whole(store: StateStore) -> None:
+    store.put(VERSION, [(review_of("before"), b"s")])
+    store.drop_namespace(VERSION)
+    store.put(VERSION, [(review_of("after"), b"s")])
+    with pytest.raises(StoreError, match="run the command again"):
+        store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=2))
+    store.open_namespace(namespace_of())
+    assert store.finished_shards(VERSION) == []
+
+
 def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateStore, tmp_path: Path) -> None:
     reviews = numbered_reviews(300)
     store.put(VERSION, reviews)

@@ -33,6 +33,15 @@ for first in range(0, len(reviews), {REVIEWS_A_BATCH}):
     print(first + {REVIEWS_A_BATCH}, flush=True)
 """
 
+# Begins to read, says so, and reads on until it is killed.
+READER = """
+import sys, lmdb
+transaction = lmdb.open(sys.argv[1], map_size=0, max_readers=512).begin()
+transaction.stat()
+print(flush=True)
+sys.stdin.read()
+"""
+
 
 @contextmanager
 def opened(directory: Path, **options: int) -> Iterator[LmdbStore]:
@@ -102,6 +111,19 @@ def test_a_full_map_grows_and_a_batch_is_written_once(tmp_path: Path) -> None:
             store.put(VERSION, numbered_reviews(1_000, size=size))
         assert_holds(store, 1_000)
         assert store.drop_namespace(VERSION) == 1_000
+
+
+def test_a_reader_that_was_killed_does_not_make_the_map_grow(tmp_path: Path) -> None:
+    with opened(tmp_path, initial_map_bytes=1 << 20) as store:
+        store.put_candidates("set", ["i"])
+        command = [sys.executable, "-c", READER, str(tmp_path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+            reader.kill()
+        for number in range(500):
+            store.put_candidates("set", [str(number)] * 100)
+        assert (tmp_path / "data.mdb").stat().st_size <= 1 << 20
 
 
 def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:

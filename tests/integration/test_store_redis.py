@@ -14,6 +14,7 @@ from ubert_model.errors import (
     ConfigError,
     CorruptStateError,
     StoreError,
+    StoreFullError,
     StoreUnavailableError,
     UnconfirmedWriteError,
 )
@@ -311,6 +312,38 @@ def test_a_unix_socket_serves() -> None:
         with pytest.raises(StoreUnavailableError, match=r"redis\.sock"):
             store.ping()
         store.close()
+
+
+def test_who_holds_a_namespace_goes_on_holding_it_while_the_server_has_no_memory(
+    store: RedisStore, admin: redis.Redis
+) -> None:
+    store.hold(VERSION, "shop-1/7", 0.3)
+    admin.config_set("maxmemory", 1)
+    store.hold(VERSION, "shop-1/7", 60.0)
+    (key,) = admin.scan_iter("*held*")
+    assert admin.pttl(key) > 1_000
+    with pytest.raises(StoreError, match="out of memory"):
+        store.hold(VERSION, "shop-2/7", 60.0)
+    assert store.holders(VERSION) == ["shop-1/7"]
+
+
+def test_a_server_that_cannot_save_to_its_disk_is_full_and_serves_reads(
+    server: RedisServer, store: RedisStore, admin: redis.Redis
+) -> None:
+    store.put_candidates("before", ["i"])
+    folder = server.directory / "disk"
+    folder.mkdir()
+    admin.config_set("dir", str(folder))
+    folder.rmdir()
+    admin.config_set("save", "3600 1")
+    admin.bgsave()
+    while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
+        time.sleep(0.01)
+    with pytest.raises(StoreFullError, match="cannot save to its disk: make room"):
+        store.put_candidates("after", ["i"])
+    assert store.candidates("before") == ["i"]
+    admin.config_set("save", "")  # else it would refuse to end
+    store.put_candidates("after", ["i"])
 
 
 def test_a_server_without_memory_still_deletes_and_its_followers_keep_nothing(

@@ -281,3 +281,25 @@ def test_the_health_check_fails_where_nothing_answers() -> None:
     )
     assert result.returncode == 1
     assert "http://127.0.0.1:1/readyz" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [("absent", "absent must be a folder that user"), ("there", r"UBERT_REVIEW_FILES=\*\.jsn fits none of the files")],
+)
+def test_the_job_never_takes_other_reviews_for_those_that_it_cannot_find(
+    folder: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "reviews.json").touch()
+    result = subprocess.run(
+        [ROOT / "docker" / "train.sh", tmp_path / folder, tmp_path / "work"],
+        env={"PATH": os.environ["PATH"], "UBERT_STORE": "redis://redis", "UBERT_REVIEW_FILES": "*.jsn"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 2
+    assert re.search(told, result.stderr)
+    assert not (tmp_path / "work").exists()

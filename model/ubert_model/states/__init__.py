@@ -4,6 +4,7 @@ from ubert_model.states.changes import Changes, Revision, entity_mark, marks_of,
 from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_namespace
+from ubert_model.states.holding import NamespaceHolder
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
 from ubert_model.states.mending import NamespaceRepair, repair_namespace
 from ubert_model.states.numpy_threads import numpy_in_one_thread
@@ -23,6 +24,7 @@ __all__ = [
     "MendableStore",
     "Namespace",
     "NamespaceCheck",
+    "NamespaceHolder",
     "NamespaceRepair",
     "ReviewEntry",
     "Revision",

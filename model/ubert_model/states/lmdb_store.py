@@ -33,6 +33,7 @@ from ubert_model.states.keys import LmdbKeys, Side
 from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
+    dropped_meanwhile,
     pack_candidates,
     pack_line,
     pack_namespace,
@@ -277,9 +278,14 @@ class LmdbStore:
         return self._transact(remove, write=True)
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
-        packed = pack_shard(shard)
-        key = LmdbKeys(version).shard(packed)
-        self._transact(lambda transaction: transaction.put(key, packed), write=True)
+        keys, packed = LmdbKeys(version), pack_shard(shard)
+
+        def write(transaction: _Transaction) -> None:
+            if transaction.get(keys.description) is None:
+                raise dropped_meanwhile(version)
+            transaction.put(keys.shard(packed), packed)
+
+        self._transact(write, write=True)
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
         keys = LmdbKeys(version)
@@ -345,14 +351,16 @@ class LmdbStore:
         )
 
     def _transact(self, work: Callable[[_Transaction], T], *, write: bool = False) -> T:
-        """Run ``work`` in one transaction; again, from its start, whenever the map had to grow."""
+        """Run ``work`` in one transaction; again, from its start, whenever the map was full or had grown."""
         with self._turn, self._explained():
             while True:
                 try:
                     with self._environment.begin(write=write, buffers=True) as transaction:
                         return work(transaction)
                 except lmdb.MapFullError:
-                    self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+                    # Room enough, perhaps, were it not for a reader that was killed since.
+                    if not self._environment.reader_check():
+                        self._environment.set_mapsize(2 * self._environment.info()["map_size"])
                 except lmdb.MapResizedError:
                     self._environment.set_mapsize(0)  # another process has grown it: adopt its size
 

@@ -126,6 +126,13 @@ def check_same_namespace(namespace: Namespace, stored: bytes | None) -> None:
         )
 
 
+def dropped_meanwhile(version: str) -> StoreError:
+    """What to raise where something would be kept of a namespace that is not declared (any more)."""
+    return StoreError(
+        f"namespace {version} is not in the store: if it was dropped while this command wrote it, run the command again"
+    )
+
+
 def check_state_size(review_id: str, state: bytes) -> None:
     """Raises ``StoreError`` for a state above 16 MiB: one such value stalls every other client of a server."""
     if len(state) > MAX_STATE_BYTES:

@@ -21,6 +21,7 @@ _UNREACHABLE = (
     OSError,
 )
 _TOO_FEW_REPLICAS = "NOREPLICAS"
+_CANNOT_SAVE = "MISCONF"
 
 
 def store_error(error: Exception, address: RedisAddress, command: Command = ()) -> StoreError:
@@ -37,6 +38,8 @@ def store_error(error: Exception, address: RedisAddress, command: Command = ()) 
         return StoreFullError(
             f"{place} is out of memory: raise its maxmemory, drop an old namespace, or use a smaller codec"
         )
+    if str(error).startswith(_CANNOT_SAVE):
+        return StoreFullError(f"{place} takes no writes, since it cannot save to its disk: make room there ({error})")
     what = " ".join(part.decode() if isinstance(part, bytes) else part for part in command[:2])
     return StoreError(f"{place} refused {what or 'a command'}: {error}")
 

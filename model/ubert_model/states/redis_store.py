@@ -23,6 +23,7 @@ from ubert_model.states.keys import RedisKeys, Side, identifier_bytes
 from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
+    dropped_meanwhile,
     pack_candidates,
     pack_line,
     pack_namespace,
@@ -97,8 +98,9 @@ class RedisStore:
         removed: int = sum(self._redis.write(("UNLINK", key) for key in self._redis.scan(keys.states_pattern())))
         # Without its feed, whoever follows it keeps nothing of what was here.
         self._redis.write([("UNLINK", keys.changes)])
-        # Last, so that a drop cut short still shows as a namespace to drop.
+        # After all that it describes, so that a drop cut short still shows as a namespace to drop.
         self._redis.write([("HDEL", RedisKeys.NAMESPACES, version.encode())])
+        self._redis.write([("UNLINK", keys.shards)])  # again, for one that ended meanwhile
         return removed
 
     def put(
@@ -249,7 +251,13 @@ class RedisStore:
         return self._announce(keys, map(state_mark, review_ids))
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
-        self._redis.write([("SADD", RedisKeys(version).shards, pack_shard(shard))])
+        shards, packed = RedisKeys(version).shards, pack_shard(shard)
+        self._redis.write([("SADD", shards, packed)])
+        # Asked afterwards, since a drop removes shards once more after the description.
+        (declared,) = self._redis.read([("HEXISTS", RedisKeys.NAMESPACES, version.encode())])
+        if not declared:
+            self._redis.write([("SREM", shards, packed)])
+            raise dropped_meanwhile(version)
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
         (packed,) = self._redis.read([("SMEMBERS", RedisKeys(version).shards)])
@@ -280,7 +288,11 @@ class RedisStore:
         self._redis.write([("UNLINK", RedisKeys(version).claim(review_id))])
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
-        self._redis.write([("SET", RedisKeys(version).held(holder), b"", "PX", str(round(1000 * seconds)))])
+        key, milliseconds = RedisKeys(version).held(holder), str(round(1000 * seconds))
+        # A server without memory refuses the SET alone, and it is then that operators look for namespaces to drop.
+        (prolonged,) = self._redis.write([("PEXPIRE", key, milliseconds)])
+        if not prolonged:
+            self._redis.write([("SET", key, b"", "PX", milliseconds)])
 
     def release(self, version: str, holder: str) -> None:
         self._redis.write([("UNLINK", RedisKeys(version).held(holder))])

@@ -129,7 +129,11 @@ class StateStore(Protocol):
         """Remove states, leave the review lists as they are, announce it. Unknown reviews are passed over."""
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
-        """Keep that a share of a precompute has ended."""
+        """Keep that a share of a precompute has ended.
+
+        Raises ``StoreError`` for a namespace that is not declared: dropped meanwhile, it has not all of the share, and
+        what it lacks would pass for reviews that somebody has removed.
+        """
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
         """The shares that have ended, in order."""
@@ -155,13 +159,13 @@ class StateStore(Protocol):
         """End what :meth:`claim` has kept."""
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
-        """Keep for so many seconds that ``holder`` (1 to 256 bytes) reads a namespace, so that no tool drops it."""
+        """Keep for so many seconds that ``holder`` (1 to 256 bytes) uses a namespace, so that no tool drops it."""
 
     def release(self, version: str, holder: str) -> None:
         """End what :meth:`hold` has kept."""
 
     def holders(self, version: str) -> list[str]:
-        """Who reads a namespace now, in order. Scans as :meth:`users` does: for tools."""
+        """Who uses a namespace now, in order. Scans as :meth:`users` does: for tools."""
 
     def ping(self) -> None:
         """Raise ``StoreUnavailableError`` if the store does not answer."""

@@ -47,22 +47,28 @@ class Portions:
     fingerprint: str
 
     @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Keep what an earlier run of the same fingerprint left, discard anything else, and keep other runs out.
+    def opened(self, *, discard: bool) -> Iterator[None]:
+        """Keep what an earlier run of the same fingerprint left, and keep other runs out.
 
-        Raises ``InputError`` if another run is at work in the folder.
+        Raises ``InputError`` if another run is at work in the folder and, unless they are to be ``discard``-ed, for
+        ratings of another fingerprint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with claimed(self.folder) as ours:
             if not ours:
                 raise InputError(f"another run is at work in {self.folder}: wait for its end, or choose another --out")
-            self._keep_own()
+            self._keep_own(discard)
             yield
 
-    def _keep_own(self) -> None:
+    def _keep_own(self, discard: bool) -> None:
         label = self.folder / "fingerprint"
         if label.is_file() and label.read_text() == self.fingerprint:
             return
+        if self.hold_ratings() and not discard:
+            raise InputError(
+                f"{self.folder} holds the ratings of a run that did not end, of other pairs (or a file changed since), "
+                "bundle, store, codec, runtime or share: continue it as it was, or discard them with --force"
+            )
         label.unlink(missing_ok=True)  # first: without it nothing of what may be left counts
         for file in self.folder.iterdir():
             file.unlink()

@@ -12,11 +12,10 @@ from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError, UbertError
 from ubert_model.ray_engine import RayEngine
 from ubert_model.sharding import Shard
-from ubert_model.states import StateStore, numpy_in_one_thread, open_existing_store, without_password
+from ubert_model.states import NamespaceHolder, StateStore, numpy_in_one_thread, open_existing_store, without_password
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions
 from ubert_service.errors import NotReadyError
-from ubert_service.serving.holding import NamespaceHolder
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -75,9 +74,10 @@ def rate_pairs(
     A run that was killed is continued by the same call, also by the other engine: what was rated by then stays as it
     was. ``progress`` hears how many pairs of how many are rated.
 
-    Raises ``InputError`` for pairs that cannot be read, an ``out`` that exists (unless ``force``), that another run is
-    writing or whose name does not end in ``.parquet``, ``NotReadyError`` where the store has no states of the bundle,
-    and what loading, scoring and ``engine`` raise.
+    Raises ``InputError`` for pairs that cannot be read, an ``out`` that exists or that a run of other pairs, bundle,
+    states or share has begun (both unless ``force``), that another run is writing or whose name does not end in
+    ``.parquet``, ``NotReadyError`` where the store has no states of the bundle, and what loading, scoring and
+    ``engine`` raise.
     """
     if out.suffix.lower() != ".parquet":
         raise InputError(f"--out {out}: ratings are written as Parquet, so give a name that ends in .parquet")
@@ -87,7 +87,7 @@ def rate_pairs(
         origin, one_node = _origin(settings, store), store.local
     fingerprint = _fingerprint(pairs, settings, shard, origin)
     portions = Portions(folder=out.absolute().with_name(f"{out.name}.portions"), fingerprint=fingerprint)
-    with portions.opened(), _kept_for_ratings(portions):
+    with portions.opened(discard=force), _kept_for_ratings(portions):
         portions.stage(in_portions((of_shard(table, shard) for table in read_pairs(pairs)), PAIRS_A_PORTION))
         sizes = portions.sizes()
         left = [number for number in range(len(sizes)) if not portions.is_rated(number)]

@@ -36,8 +36,8 @@ class AsyncClient:
     """A service at ``base_url``. For one event loop; close it, or use it as an async context manager.
 
     Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
-    with a problem. ``transport`` replaces the network in whole. Making one raises ``ConfigError`` for an address or a
-    key that no request can carry.
+    with a problem; and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the network
+    in whole. Making one raises ``ConfigError`` for an address or a key that no request can carry.
 
     ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
     calls need none: they go to the store itself.

@@ -33,11 +33,12 @@ from ubert_service.schemas import (
 
 
 class Client:
-    """A service at ``base_url``. Thread-safe; close it, or use it as a context manager.
+    """A service at ``base_url``. Thread-safe, but not to be used across a fork, which would share its connections;
+    close it, or use it as a context manager.
 
     Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
-    with a problem. ``transport`` replaces the network in whole. Making one raises ``ConfigError`` for an address or a
-    key that no request can carry.
+    with a problem; and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the network
+    in whole. Making one raises ``ConfigError`` for an address or a key that no request can carry.
 
     ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
     calls need none: they go to the store itself.

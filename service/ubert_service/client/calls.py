@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from ubert_model.errors import ConfigError
+from ubert_model.errors import ConfigError, InputError
 from ubert_service.client.errors import UnexpectedAnswerError
 from ubert_service.schemas import (
     About,
@@ -69,7 +69,7 @@ class Call(Generic[T]):
     asked_again: bool = True
     """To send it twice does no more than to send it once, so it may be repeated."""
     absent_if_repeated: T | None = None
-    """The result of a 404 to a repeated attempt: an earlier one, whose answer was lost, has done the work."""
+    """The result of a 404 where an earlier attempt may have done the work, though nobody has said so."""
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
@@ -89,8 +89,8 @@ def address_of(base_url: str, api_key: str | None = None) -> str:
     would be sent in the key's stead.
     """
     try:
-        usable = base_url.startswith(("http://", "https://")) and httpx.URL(base_url).host != ""
-    except httpx.InvalidURL:
+        usable = base_url.startswith(("http://", "https://")) and httpx.URL(base_url).host.encode("idna") != b""
+    except (httpx.InvalidURL, UnicodeError):
         usable = False
     shown = base_url.rpartition("@")[2]  # before it stands a password
     if not usable:
@@ -149,7 +149,7 @@ def remove_review(review_id: str, *, user: str, item: str) -> Call[RemovedReview
     return Call(
         method="DELETE",
         path=f"/reviews/{_escaped(review_id)}",
-        query={"user": user, "item": item},
+        query=_given(user=user, item=item),
         read=lambda received: RemovedReview(read_version=received.headers.get(READ_VERSION.lower())),
         absent_if_repeated=RemovedReview(read_version=None),
     )
@@ -214,9 +214,20 @@ def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
 
 
 def _given(**query: str | int | None) -> dict[str, str | int]:
-    return {name: value for name, value in query.items() if value is not None}
+    given = {name: value for name, value in query.items() if value is not None}
+    for value in given.values():
+        _encoded(str(value))  # only so that it raises: httpx would with another error
+    return given
 
 
 def _escaped(identifier: str) -> str:
     # Every byte, since an identifier may be "..", which would else be taken for a step up.
-    return "".join(f"%{byte:02X}" for byte in identifier.encode("utf-8"))
+    return "".join(f"%{byte:02X}" for byte in _encoded(identifier))
+
+
+def _encoded(identifier: str) -> bytes:
+    """Raises ``InputError`` for half a surrogate pair, as a string has that was cut within a character."""
+    try:
+        return identifier.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"identifier {identifier!r} is not valid Unicode: {error.reason}") from error

@@ -22,7 +22,7 @@ from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 
 TIMEOUT_HEADER = "X-Request-Timeout"
-
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Outcome = Received | httpx.RequestError
 
@@ -42,6 +42,7 @@ class Conversation(Generic[T]):
         self._clock = clock
         self._deadline = clock() + policy.deadline_s
         self._attempt = 0
+        self._may_be_done = False
         self._settled: Callable[[], T] | None = None
 
     def require_time(self) -> float:
@@ -79,15 +80,17 @@ class Conversation(Generic[T]):
         if isinstance(outcome, httpx.RequestError):
             # Named by its kind alone: messages of the transport may hold addresses with credentials.
             broken = ServiceUnreachableError(f"{self._name}: {type(outcome).__name__}, is the service up?")
+            self._may_be_done |= not isinstance(outcome, _NEVER_SENT)
             return self._pause_or_raise(broken, cause=outcome)
         if outcome.status < 300:
             self._settled = lambda: self._call.read(outcome)
             return None
         problem = problem_error(outcome.status, outcome.content, outcome.headers.get("x-request-id"))
         if isinstance(problem, OverloadedError | UnavailableError):
+            self._may_be_done |= isinstance(problem, UnavailableError)
             return self._pause_or_raise(problem, retry_after_s=_retry_after_s(outcome.headers))
         absent = self._call.absent_if_repeated
-        if absent is not None and isinstance(problem, NotFoundError) and self._attempt > 1:
+        if absent is not None and isinstance(problem, NotFoundError) and self._may_be_done:
             self._settled = lambda: absent
             return None
         raise problem
@@ -132,5 +135,5 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return float(value)
     try:
         return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

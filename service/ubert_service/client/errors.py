@@ -3,6 +3,7 @@
 import http
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ubert_model.errors import UbertError
@@ -43,6 +44,11 @@ class ProblemError(ClientError):
         self.detail = detail
         self.request_id = request_id
         self.members = members
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As exceptions do by themselves, another process would be sent the message alone and could not make it anew.
+        given = {name: getattr(self, name) for name in ("type", "title", "status", "detail", "request_id", "members")}
+        return partial(type(self), **given), ()
 
     @property
     def reasons(self) -> Sequence[Mapping[str, str]]:

@@ -14,7 +14,7 @@ from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, R
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.evidence import Evidence
-from ubert_service.scoring.wanted import Wanted, always, go_on_if
+from ubert_service.work.wanted import Wanted, always, go_on_if
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

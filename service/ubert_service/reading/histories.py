@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter
 from typing import Self
@@ -13,7 +13,8 @@ from ubert_model.config import ModelConfig
 from ubert_model.deviations import RatingSums, Residuals, SideBias, SideDeviations, UsualDeviations
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.rating import BiasModel
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.states import ReviewEntry
+from ubert_service.reading.brought import BroughtReviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +23,6 @@ class Pair:
 
     user: str
     item: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BroughtReviews:
-    """Reviews that a request brings along for its user: read by its own answer, never stored.
-
-    The first counts as the newest, and all are newer than what the store has. ``unrated`` names those without a
-    rating: they are read, but do not count. One on no item has the item "".
-    """
-
-    user: str
-    entries: tuple[ReviewEntry, ...]
-    unrated: frozenset[str]
-    states: Mapping[str, FloatMatrix]
-    texts: Mapping[str, str] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,10 @@ from ubert_model.states import (
 from ubert_service.errors import NotResidentError
 from ubert_service.read_version import ReadVersion
 from ubert_service.reading.histories import Pair, Reckoning, ReviewList, ReviewLists
+from ubert_service.reading.namespaces import require_namespace
 from ubert_service.reading.stored_states import read_states
 from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
 from ubert_service.resident.following import Follower
-from ubert_service.resident.namespaces import require_namespace
 from ubert_service.telemetry import SILENT, Residence, ResidentsTelemetry
 
 _MAX_AGE_S = 300.0

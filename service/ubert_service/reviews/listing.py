@@ -7,7 +7,7 @@ from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, ReviewEntry, StateStore
 from ubert_service.errors import UnknownItemError, UnknownUserError
-from ubert_service.resident.namespaces import require_namespace
+from ubert_service.reading.namespaces import require_namespace
 
 CURSOR_PATTERN = r"^[0-9]{1,12}:[\s\S]+$"
 

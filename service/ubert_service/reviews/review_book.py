@@ -3,9 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import StoreFullError
@@ -14,42 +12,13 @@ from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry, Revision, Side, StateCodec, StateStore, entity_mark
 from ubert_service.errors import ReviewNameTakenError, UnknownReviewError
-from ubert_service.resident.namespaces import require_namespace
+from ubert_service.explaining.review_texts import ReviewTexts
+from ubert_service.reading.namespaces import require_namespace
 from ubert_service.resident.residents import Residents
-
-if TYPE_CHECKING:  # the client reads these dataclasses where no ONNX Runtime is installed
-    from ubert_service.explaining.review_texts import ReviewTexts
-    from ubert_service.scoring.encoding import ReviewEncoding
+from ubert_service.reviews.written_review import NewReview, WrittenReview
+from ubert_service.scoring.encoding import ReviewEncoding
 
 _UNDATED = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewReview:
-    """A review as its author sends it.
-
-    ``timestamp`` None: it is dated when it first arrives. ``review_id`` None: it is named by its content.
-    """
-
-    user: str
-    item: str
-    rating: float
-    text: str = field(repr=False)
-    timestamp: int | None = None
-    review_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenReview:
-    """A review as it now stands in the store. The counts are over all reviews of its user and item, it included."""
-
-    entry: ReviewEntry
-    created: bool
-    """False: the store listed it before, and holds the same or new content under the same name now."""
-    revision: Revision
-    """Where the store's feed of changes tells of it."""
-    user_counts: RatingCounts
-    item_counts: RatingCounts
 
 
 class ReviewBook:
@@ -67,8 +36,8 @@ class ReviewBook:
         codec: StateCodec,
         store: StateStore,
         residents: Residents,
-        encoder: "ReviewEncoding",
-        texts: "ReviewTexts",
+        encoder: ReviewEncoding,
+        texts: ReviewTexts,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._scale = scale

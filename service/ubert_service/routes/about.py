@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import Context
 from ubert_service.problems import BUNDLE_UNUSABLE, WORK_PROBLEMS, documented
+from ubert_service.routes.dependencies import Context
 from ubert_service.schemas import About
 from ubert_service.serving.accuracy import scores_of
 
@@ -14,5 +14,5 @@ router = APIRouter(tags=["operation"])
 async def about(context: Context) -> About:
     """The bundle's scale and size, where its states are kept, and its errors on the test part of its training."""
     served = context.served
-    scores = await context.work(lambda: scores_of(served.bundle))
-    return About.of(served.bundle.manifest, served.identities, store=context.store_kind, scores=scores)
+    scores = scores_of(served.metrics)
+    return About.of(served.bundle.manifest, served.identities, store=context.service.store_kind, scores=scores)

@@ -6,7 +6,6 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 
-from ubert_service.context import ServiceDependency
 from ubert_service.errors import ForbiddenError
 from ubert_service.problems import (
     ACCESS_PROBLEMS,
@@ -17,6 +16,7 @@ from ubert_service.problems import (
     NOT_THE_SHADOW,
     documented,
 )
+from ubert_service.routes.dependencies import ServiceDependency
 from ubert_service.schemas import PromotionAnswer
 
 _LONGEST_ID = 128

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, status
 
-from ubert_service.context import JSON_BODY, Context
 from ubert_service.problems import (
     BODY_PROBLEMS,
     STORE_PROBLEMS,
@@ -13,6 +12,7 @@ from ubert_service.problems import (
     UNUSABLE_INPUT,
     documented,
 )
+from ubert_service.routes.dependencies import JSON_BODY, Context
 from ubert_service.schemas import CandidateSetAnswer, CandidateSetList, CandidateSetName, CandidateSetRequest
 
 router = APIRouter(tags=["candidate sets"])

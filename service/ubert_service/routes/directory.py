@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from ubert_service.context import Context
 from ubert_service.problems import NOT_READY, STORE_PROBLEMS, documented
+from ubert_service.routes.dependencies import Context
 from ubert_service.schemas import MAX_FOUND, EntityList, IdentifierPrefix
 
 router = APIRouter(tags=["reviews"])

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from ubert_service.context import Context
 from ubert_service.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
+from ubert_service.routes.dependencies import Context
 from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
 
 router = APIRouter(tags=["reviews"])

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
+from ubert_service.routes.dependencies import RatingContext
 from ubert_service.schemas import ExplainAnswer, ExplainRequest
 
 router = APIRouter(tags=["ratings"])
@@ -16,7 +16,7 @@ async def explain(request: ExplainRequest, context: RatingContext) -> ExplainAns
     review, the words that matter, and the two reviews that attend most to each other.
     """
     served = context.served
-    reading = await context.reading(request.user, request.reading(), request.brought())
+    reading = await context.reading(request.user, request)
     (explanation,) = await context.explain([Pair(user=request.user, item=request.item)], reading)
     return ExplainAnswer.explaining(
         explanation, bundle=served.bundle_id, codec=served.codec.name, coverage=served.coverage

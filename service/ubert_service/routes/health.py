@@ -5,7 +5,6 @@ from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
-from ubert_service.context import ServiceDependency
 from ubert_service.observability import metrics
 from ubert_service.problems import (
     ACCESS_PROBLEMS,
@@ -15,6 +14,7 @@ from ubert_service.problems import (
     documented,
     problem_response,
 )
+from ubert_service.routes.dependencies import ServiceDependency
 from ubert_service.schemas import Alive, Ready, Version
 
 router = APIRouter(tags=["operation"])
@@ -44,7 +44,7 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
         shortfall = await context.shortfall()
         status: Literal["ready", "degraded"] = "ready" if shortfall is None else "degraded"
         return Ready(bundle=context.served.bundle_id, status=status, detail=shortfall)
-    detail = "; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles)
+    detail = "; ".join(map(str, obstacles))
     reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
     return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
 

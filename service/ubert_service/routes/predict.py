@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
+from ubert_service.routes.dependencies import RatingContext
 from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest
 
 router = APIRouter(tags=["ratings"])
@@ -24,7 +24,7 @@ async def predict(request: PredictRequest, context: RatingContext) -> PredictAns
     """
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
     served = context.served
-    reading = await context.reading(pairs[0].user, request.reading(), request.brought())
+    reading = await context.reading(pairs[0].user, request)
     if request.explain:
         explanations = await context.explain(pairs, reading)
         predictions = [PredictedPair.explained(one, coverage=served.coverage) for one in explanations]

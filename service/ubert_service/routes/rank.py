@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter
 
-from ubert_service.context import RatingContext
 from ubert_service.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.reading.histories import Pair, Reading
+from ubert_service.routes.dependencies import RatingContext
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
 
 router = APIRouter(tags=["ratings"])
@@ -17,7 +17,7 @@ async def rank(request: RankRequest, context: RatingContext) -> RankAnswer:
     Every rating equals what `/predict` gives for the same pair.
     """
     served = context.served
-    reading = await context.reading(request.user, request.reading(), request.brought())
+    reading = await context.reading(request.user, request)
     pairs = [Pair(user=request.user, item=item) for item in await _candidates(request, reading, context)]
     if request.latency_budget_ms is None:
         predictions = await context.predict(pairs, reading)

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response, status
 
-from ubert_service.context import JSON_BODY, READ_VERSION, Context
 from ubert_service.problems import (
     BODY_PROBLEMS,
     DEVICE_UNAVAILABLE,
@@ -16,6 +15,7 @@ from ubert_service.problems import (
     documented,
 )
 from ubert_service.routes.addresses import identifier
+from ubert_service.routes.dependencies import JSON_BODY, READ_VERSION, Context
 from ubert_service.schemas import Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
 router = APIRouter(tags=["reviews"])

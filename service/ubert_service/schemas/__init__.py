@@ -46,6 +46,7 @@ from ubert_service.schemas.ratings import (
     PredictRequest,
     RankAnswer,
     RankRequest,
+    RatingRequest,
     UserText,
     UserTexts,
 )
@@ -120,6 +121,7 @@ __all__ = [
     "Rating",
     "RatingEvidence",
     "RatingParts",
+    "RatingRequest",
     "Ready",
     "ReviewAnswer",
     "ReviewId",

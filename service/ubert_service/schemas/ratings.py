@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from ubert_service.reading.brought import BroughtText
 from ubert_service.reading.histories import Reading
 from ubert_service.schemas.common import (
     LEAST_SCORED,
@@ -25,7 +26,6 @@ from ubert_service.schemas.common import (
     UnixSeconds,
 )
 from ubert_service.schemas.explanations import RatingEvidence, evidence_fields
-from ubert_service.scoring.bringing import BroughtText
 from ubert_service.scoring.evidence import Basis, Reason
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ UserTexts = Annotated[
 ]
 
 
-class _RatingRequest(Request):
+class RatingRequest(Request):
     """What any request for ratings may say of the reviews that are read for it."""
 
     exclude_review_ids: ExcludedReviews = Field(default=[])
@@ -103,7 +103,7 @@ class _RatingRequest(Request):
         return Reading(excluded=frozenset(self.exclude_review_ids), before=self.as_of)
 
 
-class PredictRequest(_RatingRequest):
+class PredictRequest(RatingRequest):
     """The pairs to rate; the same pair may stand more than once."""
 
     model_config = ConfigDict(
@@ -135,7 +135,7 @@ class PredictRequest(_RatingRequest):
         return self
 
 
-class RankRequest(_RatingRequest):
+class RankRequest(RatingRequest):
     """A user and the items to order for that user, either sent or stored as a candidate set.
 
     A candidate that is repeated counts where it stands first.
@@ -196,7 +196,7 @@ class CandidateSetList(Answer):
     names: list[str] = Field(description="In order.")
 
 
-class ExplainRequest(_RatingRequest):
+class ExplainRequest(RatingRequest):
     """The pair whose rating is to be explained."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user": "A2IBPI20UZIR0U", "item": "B00004Y2UT"}]})

@@ -9,7 +9,7 @@ from ubert_model.states import ReviewEntry
 from ubert_service.read_version import ReadVersion
 from ubert_service.reviews.directory import Listed
 from ubert_service.reviews.listing import ReviewPage
-from ubert_service.reviews.review_book import NewReview, WrittenReview
+from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.schemas.common import (
     MAX_TEXT_CHARACTERS,
     Answer,

@@ -1,1 +1,1 @@
-"""From pairs to predictions: histories, evidence, batches, the graph, and the queue that feeds it."""
+"""From pairs to predictions: evidence, batches, and the graph; also the graph that encodes reviews."""

@@ -2,30 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 from ubert_model.config import RatingScale
 from ubert_model.rating import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry
-from ubert_service.reading.histories import BroughtReviews
-
-if TYPE_CHECKING:  # the client reads what is above it where no ONNX Runtime is installed
-    from ubert_service.scoring.encoding import ReviewEncoding
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroughtText:
-    """A text of the user, with the rating in stars and the item where these are known."""
-
-    text: str = field(repr=False)
-    rating: float | None = None
-    item: str | None = None
+from ubert_service.reading.brought import BroughtReviews, BroughtText
+from ubert_service.scoring.encoding import ReviewEncoding
 
 
 def bring(
-    texts: Sequence[BroughtText], *, user: str, encoder: "ReviewEncoding", scale: RatingScale, mean: float
+    texts: Sequence[BroughtText], *, user: str, encoder: ReviewEncoding, scale: RatingScale, mean: float
 ) -> BroughtReviews:
     """Encode the texts of a user, newest first, as if they had been written as reviews.
 

@@ -12,13 +12,14 @@ from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating import Ratings, blend
 from ubert_model.states import FloatMatrix
-from ubert_service.reading.histories import EVERY_REVIEW, BroughtReviews, Pair, PairHistories, Reading
+from ubert_service.reading.brought import BroughtReviews
+from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import BatchSide, ScorerBatch, token_count
 from ubert_service.scoring.batching import PairTokens, plan_batches
 from ubert_service.scoring.evidence import Basis, Evidence, Reason
 from ubert_service.scoring.runtime import ScoringRuntime
-from ubert_service.scoring.wanted import Wanted, always, go_on_if
+from ubert_service.work.wanted import Wanted, always, go_on_if
 
 _BATCH_TOKENS = 4 * 1024
 """Tokens of one scoring call. Where D = 64 and one thread computes, 1,024 to 16,384 cost the same within 7%."""

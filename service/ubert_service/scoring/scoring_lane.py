@@ -8,7 +8,7 @@ from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_service.errors import NotResidentError
 from ubert_service.reading.histories import Pair, Reading
 from ubert_service.scoring.engine import Prediction, ScoringEngine
-from ubert_service.scoring.wanted import Wanted
+from ubert_service.work.wanted import Wanted
 
 
 @dataclass(frozen=True)

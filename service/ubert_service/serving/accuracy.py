@@ -1,10 +1,11 @@
 """What evaluation found before the bundle was exported, as far as the service tells it on."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ubert_model.bundle import METRICS, Bundle
+from ubert_model.bundle import METRICS
 from ubert_model.errors import BundleError
 from ubert_service.schemas import Scores
 
@@ -13,12 +14,12 @@ class _Evaluation(BaseModel):
     scores: dict[str, Scores] = {}
 
 
-def scores_of(bundle: Bundle) -> Mapping[str, Scores]:
+def scores_of(metrics: Any) -> Mapping[str, Scores]:
     """Scores by the name of the model; none where the bundle was exported without evaluation.
 
     Raises ``BundleError`` where the bundle's metrics have another shape.
     """
     try:
-        return _Evaluation.model_validate(bundle.metrics()).scores
+        return _Evaluation.model_validate(metrics).scores
     except ValidationError as error:
         raise BundleError(f"{METRICS}: {error.errors()[0]['msg']}; export the bundle again") from error

@@ -8,7 +8,8 @@ from threading import Lock
 
 from ubert_service.errors import NoShadowError, NotReadyError, NotTheShadowError, UnknownReviewError
 from ubert_service.read_version import ReadVersion
-from ubert_service.reviews.review_book import NewReview, WrittenReview
+from ubert_service.reviews.written_review import NewReview, WrittenReview
+from ubert_service.serving.readiness import obstacles_to
 from ubert_service.serving.served import ServedBundle
 
 _log = logging.getLogger(__name__)
@@ -83,8 +84,8 @@ class Bundles:
                 raise NotTheShadowError(
                     f"bundle {bundle_id} is not here: {live.bundle_id} answers and {shadow.bundle_id} is its shadow"
                 )
-            if obstacles := shadow.obstacles():
-                raise NotReadyError("; ".join(f"{obstacle.found} ({obstacle.remedy})" for obstacle in obstacles))
+            if obstacles := obstacles_to(shadow):
+                raise NotReadyError("; ".join(map(str, obstacles)))
             self.roles = Roles(live=shadow, shadow=live)
             _log.warning("bundle %s answers from now on, %s is its shadow", shadow.bundle_id, live.bundle_id)
             return self.roles

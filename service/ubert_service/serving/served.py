@@ -1,12 +1,10 @@
 """A bundle made ready to serve: loaded, its graph on a device, its states looked up in a store."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Self
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from ubert_model.bundle import ENCODER_GRAPH, EXPLAINER_GRAPH, Bundle
-from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
 from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
 from ubert_model.tokenizer import ReviewTokenizer
@@ -14,15 +12,14 @@ from ubert_service.explaining.explain import Explainer
 from ubert_service.explaining.explainer_graph import OnnxExplainer, OutputParting
 from ubert_service.explaining.review_texts import ReviewTexts
 from ubert_service.observability.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
-from ubert_service.reading.histories import BroughtReviews
+from ubert_service.reading.brought import BroughtReviews, BroughtText
 from ubert_service.resident.keeping import ResidentsKeeper
-from ubert_service.resident.namespaces import absence_of
 from ubert_service.resident.residents import Residents
 from ubert_service.reviews.candidate_sets import CandidateSets
 from ubert_service.reviews.directory import EntityDirectory
 from ubert_service.reviews.listing import ReviewListing
 from ubert_service.reviews.review_book import ReviewBook
-from ubert_service.scoring.bringing import BroughtText, bring
+from ubert_service.scoring.bringing import bring
 from ubert_service.scoring.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ScoringRuntime
@@ -31,20 +28,13 @@ from ubert_service.settings import Settings
 from ubert_service.telemetry import SILENT, ResidentsTelemetry, Telemetry
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Obstacle:
-    """Why the service is not ready: what was checked, what was found, and what to do about it."""
-
-    check: str
-    found: str
-    remedy: str
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class ServedBundle:
-    """One bundle under one codec. What names it to callers is ``bundle_id``."""
+    """One bundle under one codec: what was read and opened, and what works with that. Callers see its ``bundle_id``."""
 
     bundle: Bundle
+    metrics: Any
+    """What evaluation found, as it was when the bundle was loaded: an export may have replaced its folder since."""
     identities: Identities
     codec: StateCodec
     store: StateStore
@@ -57,6 +47,72 @@ class ServedBundle:
     warm_s: float
     keeps_texts: bool
     telemetry: ResidentsTelemetry = SILENT
+
+    residents: Residents = field(init=False)
+    """Reads the store, and keeps what it has read."""
+    keeper: ResidentsKeeper = field(init=False)
+    """Warms the residents and keeps them true, once entered."""
+    engine: ScoringEngine = field(init=False)
+    """Rates pairs."""
+    texts: ReviewTexts = field(init=False)
+    """The texts of reviews, if they are kept."""
+    explainer: Explainer = field(init=False)
+    """Explains ratings."""
+    reviews: ReviewBook = field(init=False)
+    """Writes and removes reviews."""
+    candidate_sets: CandidateSets = field(init=False)
+    """The stored sets of items to rank."""
+    listing: ReviewListing = field(init=False)
+    """What is known of a user or an item."""
+    directory: EntityDirectory = field(init=False)
+    """Finds users and items by the beginning of their identifier."""
+
+    def __post_init__(self) -> None:
+        # All at once and not when first asked for: two threads that ask at the same time must not get one each.
+        manifest, store = self.bundle.manifest, self.store
+        config = manifest.config
+        self.residents = residents = Residents(
+            store=store,
+            codec=self.codec,
+            config=config,
+            usual=self.bundle.deviations,
+            bias=manifest.bias,
+            max_bytes=self.resident_bytes,
+            max_lag_s=self.resident_lag_s,
+            telemetry=self.telemetry,
+        )
+        self.keeper = ResidentsKeeper(
+            residents,
+            store=store,
+            namespace=self.namespace,
+            max_bytes=self.resident_bytes,
+            max_lag_s=self.resident_lag_s,
+            warm_s=self.warm_s,
+        )
+        self.engine = ScoringEngine(
+            manifest=manifest, identities=self.identities, residents=residents, runtime=self.runtime
+        )
+        self.texts = ReviewTexts(
+            store=store,
+            codec=self.codec,
+            tokenizer=self.tokenizer,
+            tokens_a_row=config.tokens_a_row,
+            keeps=self.keeps_texts,
+        )
+        self.explainer = Explainer(
+            manifest=manifest, engine=self.engine, residents=residents, parting=self.parting, texts=self.texts
+        )
+        self.reviews = ReviewBook(
+            scale=config.scale,
+            codec=self.codec,
+            store=store,
+            residents=residents,
+            encoder=self.encoder,
+            texts=self.texts,
+        )
+        self.candidate_sets = CandidateSets(store)
+        self.listing = ReviewListing(identities=self.identities, namespace=self.namespace, store=store)
+        self.directory = EntityDirectory(identities=self.identities, namespace=self.namespace, store=store)
 
     @classmethod
     def load(cls, settings: Settings, store: StateStore) -> Self:
@@ -78,6 +134,7 @@ class ServedBundle:
         )
         return cls(
             bundle=bundle,
+            metrics=bundle.metrics(),
             identities=bundle.identities,
             codec=bundle.codec(settings.codec),
             store=store,
@@ -96,83 +153,20 @@ class ServedBundle:
         """Where the store keeps the states that are served."""
         return self.codec.namespace
 
-    @cached_property
-    def engine(self) -> ScoringEngine:
-        """Rates pairs."""
-        return ScoringEngine(
-            manifest=self.bundle.manifest,
-            identities=self.identities,
-            residents=self.residents,
-            runtime=self.runtime,
-        )
+    @property
+    def bundle_id(self) -> str:
+        """Digest over everything in the bundle."""
+        return self.bundle.manifest.bundle_id
 
-    @cached_property
-    def explainer(self) -> Explainer:
-        """Explains ratings."""
-        return Explainer(
-            manifest=self.bundle.manifest,
-            engine=self.engine,
-            residents=self.residents,
-            parting=self.parting,
-            texts=self.texts,
-        )
-
-    @cached_property
-    def residents(self) -> Residents:
-        """Reads the store, and keeps what it has read."""
-        return Residents(
-            store=self.store,
-            codec=self.codec,
-            config=self.bundle.manifest.config,
-            usual=self.bundle.deviations,
-            bias=self.bundle.manifest.bias,
-            max_bytes=self.resident_bytes,
-            max_lag_s=self.resident_lag_s,
-            telemetry=self.telemetry,
-        )
-
-    @cached_property
-    def reviews(self) -> ReviewBook:
-        """Writes and removes reviews."""
-        return ReviewBook(
-            scale=self.bundle.manifest.config.scale,
-            codec=self.codec,
-            store=self.store,
-            residents=self.residents,
-            encoder=self.encoder,
-            texts=self.texts,
-        )
+    @property
+    def coverage(self) -> float:
+        """What the intervals of its ratings promise."""
+        return self.bundle.manifest.intervals.coverage
 
     def bring(self, user: str, texts: Sequence[BroughtText]) -> BroughtReviews:
         """Encode what a request brings along for its user. Raises as :func:`bringing.bring` does."""
         manifest = self.bundle.manifest
         return bring(texts, user=user, encoder=self.encoder, scale=manifest.config.scale, mean=manifest.bias.mean)
-
-    @cached_property
-    def texts(self) -> ReviewTexts:
-        """The texts of reviews, if they are kept."""
-        return ReviewTexts(
-            store=self.store,
-            codec=self.codec,
-            tokenizer=self.tokenizer,
-            tokens_a_row=self.bundle.manifest.config.tokens_a_row,
-            keeps=self.keeps_texts,
-        )
-
-    @cached_property
-    def candidate_sets(self) -> CandidateSets:
-        """The stored sets of items to rank."""
-        return CandidateSets(self.store)
-
-    @cached_property
-    def listing(self) -> ReviewListing:
-        """What is known of a user or an item."""
-        return ReviewListing(identities=self.identities, namespace=self.namespace, store=self.store)
-
-    @cached_property
-    def directory(self) -> EntityDirectory:
-        """Finds users and items by the beginning of their identifier."""
-        return EntityDirectory(identities=self.identities, namespace=self.namespace, store=self.store)
 
     def reporting_to(self, telemetry: Telemetry) -> Self:
         """The same bundle, whose store and graphs report what each call took."""
@@ -184,84 +178,3 @@ class ServedBundle:
             parting=ObservedParting(self.parting, telemetry),
             telemetry=telemetry,
         )
-
-    @property
-    def bundle_id(self) -> str:
-        """Digest over everything in the bundle."""
-        return self.bundle.manifest.bundle_id
-
-    @property
-    def coverage(self) -> float:
-        """What the intervals of its ratings promise."""
-        return self.bundle.manifest.intervals.coverage
-
-    @cached_property
-    def keeper(self) -> ResidentsKeeper:
-        """Warms the residents and keeps them true, once entered."""
-        return ResidentsKeeper(
-            self.residents,
-            store=self.store,
-            namespace=self.namespace,
-            max_bytes=self.resident_bytes,
-            max_lag_s=self.resident_lag_s,
-            warm_s=self.warm_s,
-        )
-
-    def obstacles(self) -> list[Obstacle]:
-        """What keeps this bundle from being served now. One round trip to the store.
-
-        A store that is away is none where residents stood in for it when it was asked. If they no longer do once it has
-        failed, it has answered meanwhile, as after a failover, and had them dropped.
-        """
-        return [*self._device_obstacles(), *(self._store_obstacles() or self._warming_obstacles())]
-
-    def obstacles_of_silence(self, found: str) -> list[Obstacle]:
-        """What keeps it from being served if the store, asked now, does not answer in time, as ``found`` tells."""
-        if self.residents.stand_in:
-            return []
-        return [Obstacle(check="store", found=found, remedy="see whether the state store is up and not overloaded")]
-
-    def shortfall(self) -> str | None:
-        """Why some requests cannot be answered now although others are: the store, or one server of it, is away.
-
-        One round trip to each server of the store.
-        """
-        if self.residents.away is not None:
-            return self.residents.away
-        try:
-            self.store.ping()
-        except StoreError as error:
-            return str(error)
-        return None
-
-    def _warming_obstacles(self) -> list[Obstacle]:
-        if self.keeper.warming is None:
-            return []
-        return [Obstacle(check="residents", found=self.keeper.warming, remedy="wait, or lower --warm-seconds")]
-
-    def _device_obstacles(self) -> list[Obstacle]:
-        try:
-            self.runtime.device()
-            self.encoder.device()
-        except DeviceUnavailableError as error:
-            return [Obstacle(check="device", found=str(error), remedy="restart the service once the GPU works")]
-        return []
-
-    def _store_obstacles(self) -> list[Obstacle]:
-        stood_in = self.residents.stand_in
-        try:
-            namespaces = self.store.namespaces()
-        except (StoreError, StateError) as error:
-            if stood_in:
-                return []
-            return [Obstacle(check="store", found=str(error), remedy="start the state store, or correct --store")]
-        absence = absence_of(self.namespace, namespaces)
-        if absence is None:
-            return []
-        return [
-            Obstacle(
-                check="states",
-                found=absence,
-                remedy=f"ubert precompute --bundle {self.bundle.path} --store URL --codec {self.namespace.codec}",
-            )
-        ]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ubert_service.errors import OverloadedError
-from ubert_service.scoring.admission import Admission, WaitingLimits
 from ubert_service.telemetry import Refusal
+from ubert_service.work.admission import Admission, WaitingLimits
 
 TOKENS = 512
 

@@ -2,16 +2,17 @@
 
 import email.utils
 import json
+import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
 import pytest
 
-from ubert_model.errors import ConfigError
+from ubert_model.errors import ConfigError, InputError
 from ubert_service.client import (
     AsyncClient,
     Client,
@@ -27,7 +28,8 @@ from ubert_service.client import (
     calls,
 )
 from ubert_service.client.calls import Call
-from ubert_service.client.conversation import Conversation, Received
+from ubert_service.client.conversation import Conversation, Outcome, Received
+from ubert_service.client.errors import problem_error
 from ubert_service.schemas import PairRequest, PredictRequest, Version
 
 POLICY = RetryPolicy(attempts=3, deadline_s=10.0, first_pause_s=1.0, longest_pause_s=4.0)
@@ -77,7 +79,7 @@ def test_retry_after_may_be_a_date() -> None:
     assert 4.0 < pause <= 6.0
 
 
-@pytest.mark.parametrize("value", ["soon", "-3", "", "1e3"])
+@pytest.mark.parametrize("value", ["soon", "-3", "", "1e3", f"Mon, 01 Jan 2020 00:00:00 +{10**19}"])
 def test_a_retry_after_that_says_nothing_leaves_the_pause_of_the_policy(value: str) -> None:
     pause = talk(calls.version()).pause_after(problem(429, retry_after=value))
     assert pause is not None
@@ -162,11 +164,46 @@ def test_a_removal_whose_answer_was_lost_has_succeeded_if_the_review_is_gone() -
     with pytest.raises(NotFoundError):
         talk(removal).pause_after(problem(404))
 
-    conversation = talk(removal)
-    assert conversation.pause_after(LOST) is not None
+    for first in (LOST, problem(502), problem(503)):
+        conversation = talk(removal)
+        assert conversation.pause_after(first) is not None
+        conversation.request()
+        assert conversation.pause_after(problem(404)) is None
+        assert conversation.result() == RemovedReview(read_version=None)
+
+
+@pytest.mark.parametrize(
+    "first", [problem(429, "overloaded"), httpx.ConnectError("refused"), httpx.ConnectTimeout("late")], ids=repr
+)
+def test_a_removal_that_never_began_is_not_taken_for_the_one_that_left_nothing_to_remove(first: Outcome) -> None:
+    conversation = talk(calls.remove_review("r", user="u", item="i"))
+    assert conversation.pause_after(first) is not None
     conversation.request()
-    assert conversation.pause_after(problem(404)) is None
-    assert conversation.result() == RemovedReview(read_version=None)
+    with pytest.raises(NotFoundError):
+        conversation.pause_after(problem(404))
+
+
+def test_a_problem_reaches_another_process_as_it_was_raised() -> None:
+    body = {"type": "urn:u-bert:problem:not-ready", "reasons": [{"check": "states", "found": "f", "remedy": "r"}]}
+    raised = problem_error(503, json.dumps(body).encode(), "R")
+    arrived = pickle.loads(pickle.dumps(raised))
+    assert type(arrived) is UnavailableError
+    assert (str(arrived), vars(arrived)) == (str(raised), vars(raised))
+    assert arrived.reasons == body["reasons"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda cut: calls.user(cut, limit=None, cursor=None),
+        lambda cut: calls.find_items(cut, limit=None),
+        lambda cut: calls.remove_review("r", user="u", item=cut),
+    ],
+    ids=["in the path", "searched for", "in the query"],
+)
+def test_an_identifier_that_was_cut_within_a_character_is_refused_by_name(call: Callable[[str], Call[Any]]) -> None:
+    with pytest.raises(InputError, match=r"identifier 'u\\ud83d' is not valid Unicode"):
+        call("u\ud83d")
 
 
 def test_a_question_after_a_write_names_its_read_version_and_after_a_lost_answer_none() -> None:
@@ -207,6 +244,7 @@ def test_a_key_read_from_a_file_is_sent_without_the_end_of_its_line() -> None:
         ("http://", None, "base_url = 'http://'"),
         ("https://host:port", None, "base_url = 'https://host:port'"),
         ("http://[::1", None, "base_url = 'http://[::1'"),
+        ("http://a..example", None, "base_url = 'http://a..example'"),
         ("ftp://user:secret@host", None, "base_url = 'host'"),
         ("http://user:secret@host", "key", "only one can be sent"),
         ("http://host", "secret\nX-Other: 1", "api_key"),

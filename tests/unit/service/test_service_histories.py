@@ -15,8 +15,9 @@ from ubert_model.ids import IdTable
 from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
 from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_service.reading.brought import BroughtText
 from ubert_service.reading.histories import History, Reckoning, ReviewList
-from ubert_service.scoring.bringing import BroughtText, bring
+from ubert_service.scoring.bringing import bring
 from ubert_service.scoring.runtime import ActiveDevice
 
 SUMMATION = 1e-12

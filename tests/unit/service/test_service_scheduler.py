@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from ubert_service.errors import DeadlineError, OverloadedError, WithdrawnError
-from ubert_service.scoring.admission import WaitingLimits
-from ubert_service.scoring.scheduler import Alone, BatchLimits, Scheduler, Wanted
 from ubert_service.telemetry import Refusal
+from ubert_service.work.admission import WaitingLimits
+from ubert_service.work.scheduler import Alone, BatchLimits, Scheduler, Wanted
 
 WAITING = WaitingLimits(requests=100, tokens=1_000)
 BATCHES = BatchLimits(tokens=50, wait=0.0)

@@ -49,6 +49,7 @@ def test_fp16_errs_by_at_most_half_a_unit_in_the_last_place(values: FloatMatrix)
 
 @given(values=matrices(float(np.float32(9.9e37))))
 @example(values=np.array([[1e-45, 3e-45, -1.3e-43]], dtype=np.float32))
+@example(values=np.array([[190 * 1.4e-45, 0.0]], dtype=np.float32))
 @example(values=np.array([[0.0, 0.0]], dtype=np.float32))
 def test_int8_errs_by_at_most_half_a_step_of_its_token(values: FloatMatrix) -> None:
     exact = values.astype(np.float64)

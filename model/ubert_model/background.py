@@ -1,4 +1,4 @@
-"""What runs beside the requests, in a thread of its own, as long as the service does."""
+"""What runs beside other work, in a thread of its own, as long as that does."""
 
 from abc import ABC, abstractmethod
 from threading import Event, Thread

@@ -1,4 +1,4 @@
-"""A running service tells the store which namespaces it reads, so that `ubert states drop` leaves these alone."""
+"""A running process tells the store which namespaces it uses, so that `ubert states drop` leaves these alone."""
 
 import logging
 import os
@@ -6,9 +6,9 @@ import secrets
 import socket
 from collections.abc import Iterable
 
+from ubert_model.background import Background
 from ubert_model.errors import StateError, StoreError
-from ubert_model.states import StateStore
-from ubert_service.background import Background
+from ubert_model.states.store import StateStore
 
 HELD_S = 60.0
 """How long a namespace stays held by a process that was killed."""
@@ -41,13 +41,13 @@ class NamespaceHolder(Background):
             except (StoreError, StateError) as error:
                 if pause != _PAUSE_WHILE_AWAY_S:
                     _log.warning(
-                        "the state store could not be told that this process reads it, so `ubert states drop` may "
-                        "remove what it reads: %s",
+                        "the state store could not be told that this process uses it, so `ubert states drop` may "
+                        "remove what it uses: %s",
                         error,
                     )
                 pause = _PAUSE_WHILE_AWAY_S
-            except Exception:  # whatever it was: once this ends, a tool may drop what the process reads
-                _log.exception("the state store could not be told that this process reads it")
+            except Exception:  # whatever it was: once this ends, a tool may drop what the process uses
+                _log.exception("the state store could not be told that this process uses it")
                 pause = _PAUSE_WHILE_AWAY_S
             else:
                 pause = _PAUSE_S
@@ -55,4 +55,4 @@ class NamespaceHolder(Background):
             for version in self._versions:
                 self._store.release(version, self._name)
         except (StoreError, StateError) as error:
-            _log.warning("the state store believes for up to %.0f s that this process reads it: %s", HELD_S, error)
+            _log.warning("the state store believes for up to %.0f s that this process uses it: %s", HELD_S, error)

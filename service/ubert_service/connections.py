@@ -1,4 +1,6 @@
-"""How much of a request may come, and how long it may take, before there is anything of it to answer or to refuse."""
+"""What one connection may cost: how much of a request may come and how long it may take, before there is anything of it
+to answer or to refuse, and how long its answer may lie here unread.
+"""
 
 import asyncio
 
@@ -7,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 64 * 1024
 
 
-class BoundedHeads(HttpToolsProtocol):
+class BoundedConnection(HttpToolsProtocol):
     """uvicorn's protocol, with a bound on the head of a request, and on what stands about a body that comes in chunks.
 
     Without it one caller could fill the memory, and keep the event loop from everyone else: what comes of a header is
@@ -16,14 +18,20 @@ class BoundedHeads(HttpToolsProtocol):
     A connection is closed where ``head_seconds`` after its beginning, or after the first bytes that follow an answer,
     there is no whole head: else one caller could take all connections that a process may have. How long an idle one is
     kept between two requests is uvicorn's own ``timeout_keep_alive``.
+
+    It is cut where a caller takes nothing of an answer for ``unread_seconds``: else whoever never reads what it asks
+    for could fill the memory with answers.
     """
 
     head_seconds = 30.0
     """As long as a body may take by default: also what is left of one that was refused has to arrive."""
+    unread_seconds = 30.0
     _beside_bodies = 0
     """Bytes since the last that belonged to a body, or since a head was whole."""
     _overdue: asyncio.TimerHandle | None = None
     """Set while a head is awaited."""
+    _unread: asyncio.TimerHandle | None = None
+    """Set while more of an answer waits to be sent than the system takes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -31,6 +39,7 @@ class BoundedHeads(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await_no_head()
+        self._await_no_reader()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,6 +60,27 @@ class BoundedHeads(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._beside_bodies = 0
         super().on_body(body)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._await_no_reader()
+
+    def _await_reader(self, waited_with: int | None = None) -> None:
+        """Cut the connection if as much waits to be sent as ``unread_seconds`` ago; else look again after these."""
+        left = self.transport.get_write_buffer_size()
+        if left == waited_with:
+            self.transport.abort()
+        else:
+            self._unread = self.loop.call_later(self.unread_seconds, self._await_reader, left)
+
+    def _await_no_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _await_head(self) -> None:
         self._overdue = self.loop.call_later(self.head_seconds, self.timeout_keep_alive_handler)

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from ubert_service.errors import DeadlineError, WithdrawnError
-from ubert_service.scoring.admission import Admission, WaitingLimits
-from ubert_service.scoring.wanted import Wanted
 from ubert_service.telemetry import QueueTelemetry
+from ubert_service.work.admission import Admission, WaitingLimits
+from ubert_service.work.wanted import Wanted
 
 Q = TypeVar("Q")
 R = TypeVar("R")
