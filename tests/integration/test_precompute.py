@@ -1,5 +1,6 @@
 """`ubert precompute`: what it writes, how shares add up, and what is left when a step fails."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -175,6 +176,27 @@ def test_two_shards_write_what_one_run_writes_and_the_store_tells_which_are_done
     assert sum(shard.reviews for shard in shards) == len(table)
     assert len({shard.corpus for shard in shards}) == 1
     assert len(find(table, tiny, store, Shard()).missing) == 0
+
+
+class WaitsToBeHeld:
+    """An encoder that begins once the store says that the namespace is in use."""
+
+    def __init__(self, encoder: BatchEncoder, store: StateStore, version: str) -> None:
+        self._encoder, self._store, self._version = encoder, store, version
+
+    def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
+        deadline = time.monotonic() + 60.0
+        while not self._store.holders(self._version):
+            assert time.monotonic() < deadline, "nobody holds it"
+            time.sleep(0.01)
+        return self._encoder.states(batch)
+
+
+def test_a_namespace_is_held_while_it_is_written(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
+    codec = tiny.bundle.codec(CODEC)
+    encoder = WaitsToBeHeld(OnnxEncoder.of(tiny.bundle, 1), store, codec.namespace.version)
+    write_missing(table, find(table, tiny, store, Shard()), tiny.bundle, store, codec, encoder)
+    assert store.holders(codec.namespace.version) == []
 
 
 class FailsAt:

@@ -5,21 +5,22 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Rows = NDArray[np.int64]
+Positions = NDArray[np.int64]
+"""Of examples among all that a task knows: rows of its corpus, or pairs."""
 
 BATCHES_PER_STRETCH = 32
 """Packed by size together: enough for little padding, and still few of an epoch, so that batches stay random."""
 
 
-def shuffled_batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> list[Rows]:
+def shuffled_batches(rows: Positions, batch_size: int, seed: int, epoch: int) -> list[Positions]:
     """All rows in a random order that follows from (seed, epoch), cut into batches."""
     order = np.random.default_rng([seed, epoch]).permutation(rows)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def shuffled_batches_of_like_size(
-    rows: Rows, sizes: NDArray[np.int64], batch_size: int, seed: int, epoch: int
-) -> list[Rows]:
+    rows: Positions, sizes: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[Positions]:
     """All rows in batches of like size, in a random order: shuffled, cut into stretches, packed within a stretch,
     and the batches shuffled again. ``sizes``: as for :func:`batches_of_like_size`.
     """
@@ -32,7 +33,7 @@ def shuffled_batches_of_like_size(
     return [batches[index] for index in order]
 
 
-def batches_of_like_size(rows: Rows, sizes: NDArray[np.int64], batch_size: int) -> list[Rows]:
+def batches_of_like_size(rows: Positions, sizes: NDArray[np.int64], batch_size: int) -> list[Positions]:
     """Pack rows into batches that need little padding: strips of like first size, cut by the second, and so on.
 
     Shape:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from ubert_model.errors import UbertError
 from ubert_model.states import StateCodec
 from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
+from ubert_training.reviews.table import ReviewTable
 
 if TYPE_CHECKING:  # a wrong path or flag is said before torch is there
     from ubert_training.evaluation.stored_ratings import ReadPairs
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # a wrong path or flag is said before torch is there
 LISTENING = re.compile(r"listening on (http://\S+)")
 PAIRS_CHECKED = 500
 PAIRS_A_REQUEST = 100
+MOST_CANDIDATES = 10_000
+"""Of one request to ``/rank``."""
 START_TIMEOUT_S = 60.0
 
 
@@ -136,9 +139,8 @@ def check_served_ratings(url: str, read: "ReadPairs", codec: StateCodec) -> Serv
     """
     table = read.run.table
     asked = [{"user": table.user[row], "item": table.item[row]} for row in read.histories.pairs[:PAIRS_CHECKED]]
-    with httpx.Client(base_url=url, timeout=60) as client:
-        served = [rating for batch in _batches(asked) for rating in _predict(client, batch)]
-    ratings = np.array(served)
+    answers = [_asked(f"{url}/predict", {"pairs": batch}) for batch in _batches(asked)]
+    ratings = np.array([prediction["rating"] for answer in answers for prediction in answer["predictions"]])
     offline, truth = read.stored_ratings(codec)[: len(asked)], read.truth[: len(asked)]
     return ServedCheck(
         codec=codec.name,
@@ -148,20 +150,27 @@ def check_served_ratings(url: str, read: "ReadPairs", codec: StateCodec) -> Serv
     )
 
 
+def rankable_items(table: ReviewTable) -> list[str]:
+    """The items of the table, as many as one request may name."""
+    return sorted(set(table.item))[:MOST_CANDIDATES]
+
+
 def best_items(url: str, user: str, candidates: Sequence[str], top_k: int) -> list[dict[str, Any]]:
     """The user's best candidates by the service's ``/rank``."""
-    response = httpx.post(
-        f"{url}/rank", json={"user": user, "candidates": list(candidates), "top_k": top_k}, timeout=60
-    )
-    response.raise_for_status()
-    items: list[dict[str, Any]] = response.json()["items"]
+    answer = _asked(f"{url}/rank", {"user": user, "candidates": list(candidates), "top_k": top_k})
+    items: list[dict[str, Any]] = answer["items"]
     return items
 
 
-def _predict(client: httpx.Client, pairs: Sequence[dict[str, str]]) -> list[float]:
-    response = client.post("/predict", json={"pairs": list(pairs)})
-    response.raise_for_status()
-    return [prediction["rating"] for prediction in response.json()["predictions"]]
+def _asked(address: str, question: Mapping[str, object]) -> dict[str, Any]:
+    """The service's answer. Raises ``UbertError`` where there is none."""
+    try:
+        response = httpx.post(address, json=question, timeout=60)
+        response.raise_for_status()
+    except httpx.HTTPError as error:
+        raise UbertError(f"the service gave no answer ({error}); see service.log, then start the demo again") from error
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def _batches(pairs: Sequence[dict[str, str]]) -> Iterator[Sequence[dict[str, str]]]:

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ubert_model.atomic import replacing
 from ubert_model.config import require, require_choice
-from ubert_training.batches import Rows
+from ubert_training.batches import Positions
 from ubert_training.devices import Precision, uses_bfloat16
 from ubert_training.disk import writing
 from ubert_training.processes import own_share
 from ubert_training.progress import progress_bar
 from ubert_training.weight_average import WeightAverage
+from ubert_training.weights import save_weights, weights_of
 
 CHECKPOINT = "checkpoint.pt"
 BEST_WEIGHTS = "best.safetensors"
@@ -98,10 +98,10 @@ class Task(Protocol):
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
         """Groups for the optimizer."""
 
-    def batches(self, epoch: int) -> Sequence[Rows]:
+    def batches(self, epoch: int) -> Sequence[Positions]:
         """The epoch's batches, over all processes."""
 
-    def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:
+    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
         """Mean loss over ``rows``, a piece of a batch, on the accelerator's device."""
 
     def validation_losses(self) -> NDArray[np.float64]:
@@ -219,7 +219,7 @@ class _Run:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
-    def _step(self, rows: Rows, step: int, *, update: bool) -> float:
+    def _step(self, rows: Positions, step: int, *, update: bool) -> float:
         """One batch, piece by piece; gradients are summed over the pieces of all processes and averaged over the
         ``accumulate`` batches of an update, of which the last of an epoch may have fewer. Returns the mean loss of the
         whole batch.
@@ -249,7 +249,7 @@ class _Run:
                 self.average.update(self.position.updates)
         return float(accelerator.reduce(batch_loss, "sum").item())
 
-    def _loss(self, piece: Rows, step: int, number: int) -> Tensor:
+    def _loss(self, piece: Positions, step: int, number: int) -> Tensor:
         """The loss of one piece of the batch at ``step``, under the noise that belongs to it."""
         position = [self.options.seed, self.position.epoch, step, number]
         torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0]))
@@ -343,17 +343,6 @@ def improves(losses: NDArray[np.float64], best: NDArray[np.float64], standard_er
     """Is the mean of ``losses`` below that of ``best``, (P,) each of the same examples, by so many standard errors?"""
     gain = best - losses
     return bool(gain.mean() > standard_errors * gain.std() / math.sqrt(len(gain)))
-
-
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """All weights on the CPU, shared storage undone, as safetensors wants them."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights; the file appears whole or not at all."""
-    with writing(path, SafetensorError), replacing(path) as partial:
-        save_file(weights_of(model), partial)
 
 
 def decayed_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:

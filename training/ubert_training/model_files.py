@@ -1,7 +1,6 @@
 """The files that a training stage leaves for the next: weights, architecture, tokenizer, identities."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,31 +16,34 @@ from ubert_model.ids import Identities
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.loop import save_weights
 from ubert_training.stage import finished_stage
+from ubert_training.weights import save_weights, weights_below
 
 CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """A trained model as it lies in a stage's directory."""
+    """A trained model as it lies in a stage's directory; its weights are read when they are asked for."""
 
+    directory: Path
     config: ModelConfig
     bert_config: BertConfig
     tokenizer_json: str
     identities: Identities
-    weights: Mapping[str, Tensor]
 
-    def tokenizer(self, *, pretraining: bool = False) -> ReviewTokenizer:
-        """The tokenizer, cut to the stage's review length."""
-        length = self.config.pretrain_max_length if pretraining else self.config.max_length
-        return ReviewTokenizer(self.tokenizer_json, length)
+    def load_weights(self) -> dict[str, Tensor]:
+        """All weights by name."""
+        return load_file(self.directory / WEIGHTS)
+
+    def tokenizer(self) -> ReviewTokenizer:
+        """The tokenizer of fine-tuning and of what follows it."""
+        return ReviewTokenizer(self.tokenizer_json, self.config.max_length)
 
     def build_encoder(self, tokens_a_row: int) -> ReviewEncoder:
         """An encoder of this architecture with these weights; pooling has none, so it may differ."""
         encoder = ReviewEncoder.from_config(self.bert_config, self.config.state_dim, tokens_a_row)
-        encoder.load_state_dict(weights_below(self.weights, "review_encoder"))
+        encoder.load_state_dict(weights_below(self.load_weights(), "review_encoder"))
         return encoder
 
     def build_rating_model(self) -> RatingModel:
@@ -55,7 +57,7 @@ class ModelFiles:
             mean_rating=0.0,
         )
         try:
-            model.load_state_dict(self.weights)
+            model.load_state_dict(self.load_weights())
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise InputError(f"the weights are not of this version's model ({reason}); fine-tune again") from error
@@ -77,14 +79,9 @@ def load_model(directory: Path, kind: str) -> ModelFiles:
     """Read the model that a finished stage left. Raises ``InputError`` if it is not finished or of another kind."""
     finished_stage(directory, kind)
     return ModelFiles(
+        directory=directory,
         config=ModelConfig.from_json(json.loads((directory / CONFIG).read_text(encoding="utf-8"))),
         bert_config=BertConfig.from_json_file(str(directory / ENCODER_CONFIG)),
         tokenizer_json=(directory / TOKENIZER).read_text(encoding="utf-8"),
         identities=Identities.from_json(json.loads((directory / IDENTITIES).read_text(encoding="utf-8"))),
-        weights=load_file(directory / WEIGHTS),
     )
-
-
-def weights_below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights of one submodule, its prefix taken off."""
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(f"{prefix}.")}

@@ -13,11 +13,10 @@ def pretraining_loss(
     predicted: Tensor,
     ratings: Tensor,
     beta: float,
-    token_weight: float = 1.0,
 ) -> Tensor:
     """Eq. 9 over one batch, averaged over its reviews where the paper sums over the corpus.
 
-    A review without masked tokens has no first term. ``token_weight`` is 1 in the paper; 0 removes task 1.
+    A review without masked tokens has no first term.
 
     Shape:
         token_logits: (M, V); token_targets, token_reviews (row of the review in the batch): (M,);
@@ -28,7 +27,7 @@ def pretraining_loss(
     counts = torch.bincount(token_reviews, minlength=reviews).clamp(min=1)  # (B,)
     per_review = torch.zeros_like(ratings).index_add(0, token_reviews, losses) / counts  # (B,)
     rating_error = (predicted.float() - ratings).square()
-    return (token_weight * per_review + beta * rating_error).mean()
+    return (per_review + beta * rating_error).mean()
 
 
 def rating_loss(predicted: Tensor, ratings: Tensor) -> Tensor:

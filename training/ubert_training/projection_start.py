@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from torch import nn
 
-from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_training.states.state_bank import StateBank, sample_with_text, unprojected_batch
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.reviews.table import Rows
+from ubert_training.states.review_states import ReviewStates
 
 REVIEWS_READ = 5000
 """From a bank; without one they have to be encoded for it."""
@@ -43,33 +42,25 @@ ROUNDING = 1e-6
 Matrix = NDArray[np.float64]
 
 
-def start_projection(
-    encoder: ReviewEncoder,
-    tokens: TokenizedReviews,
-    rows: NDArray[np.int64],
-    writers: Sequence[str],
-    bank: StateBank | None,
-    device: torch.device,
-    seed: int,
-) -> None:
-    """Set the encoder's projection by a sample of the reviews at ``rows``; their states come from the bank, else are
-    encoded. An encoder without a projection, or with one to more dimensions than it has axes, stays as it is.
+def start_projection(states: ReviewStates, rows: Rows, writers: Sequence[str], seed: int) -> None:
+    """Set the encoder's projection by a sample of the reviews at ``rows``. An encoder without a projection, or with one
+    to more dimensions than it has axes, stays as it is.
 
     Shape:
-        writers: (R,), who has written each review of ``tokens``.
+        writers: (R,), who has written each review of ``states``.
     """
+    encoder = states.encoder
     if not isinstance(encoder.projection, nn.Linear) or encoder.dim > encoder.hidden_dim:
         return
-    encoder.to(device).eval()
-    states: list[NDArray[np.float32]] = []
+    read: list[NDArray[np.float32]] = []
     review_of: list[int] = []
-    for batch in sample_with_text(tokens, rows, REVIEWS_ENCODED if bank is None else REVIEWS_READ, seed):
-        for row, review in zip(batch.tolist(), unprojected_batch(encoder, tokens, batch, bank, device), strict=True):
-            states.append(review)
+    for batch in states.sample(rows, REVIEWS_ENCODED if states.bank is None else REVIEWS_READ, seed):
+        for row, review in zip(batch.tolist(), states.unprojected(batch), strict=True):
+            read.append(review)
             review_of += [row] * len(review)
-    if not states:
+    if not read:
         return
-    joined = np.concatenate(states).astype(np.float64)  # (T, d)
+    joined = np.concatenate(read).astype(np.float64)  # (T, d)
     centre = joined.mean(axis=0)
     weight = _axes(joined - centre, np.array(review_of), writers, encoder.dim, seed)
     with torch.no_grad():

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from ubert_model.atomic import replacing
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.stage import digest_of
 
-Rows = NDArray[np.int64]
 SplitKind = Literal["random", "fold", "time"]
 
 PARTS = ("train", "validation", "test")

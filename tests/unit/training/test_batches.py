@@ -5,19 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from ubert_training.batches import Rows, batches_of_like_size, shuffled_batches, shuffled_batches_of_like_size
+from ubert_training.batches import Positions, batches_of_like_size, shuffled_batches, shuffled_batches_of_like_size
 
 SEED = 5
 SIZE = 8
 ROWS = np.arange(10, 1210)
 
 
-def drawn_sizes(dimensions: int) -> Rows:
+def drawn_sizes(dimensions: int) -> Positions:
     """Sizes as histories have them: most are short, a few long."""
     return np.random.default_rng(SEED).geometric(0.05, size=(ROWS[-1] + 1, dimensions))
 
 
-def padded_size(batches: list[Rows], sizes: Rows) -> int:
+def padded_size(batches: list[Positions], sizes: Positions) -> int:
     return sum(len(batch) * int(np.prod(sizes[batch].max(axis=0))) for batch in batches)
 
 

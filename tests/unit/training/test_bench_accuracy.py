@@ -36,11 +36,11 @@ from ubert_training.accuracy.variants import (
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.cli import make_app
 from ubert_training.commands.bench_accuracy import read_recipe
-from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.recipes.recipe import Recipe
+from ubert_training.recipes.workplace import Job, Workplace
 from ubert_training.reviews.table import TableMetadata
-from ubert_training.workplace import Job, Workplace
 
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))

@@ -17,7 +17,7 @@ from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.cli import COMMANDS, main, make_app, read_config
-from ubert_training.finetuning.recipe import Recipe
+from ubert_training.recipes.recipe import Recipe
 from ubert_training.splits import Split, random_split
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from ubert_model.config import preset
-from ubert_training.evaluation.evaluate import rate_part
+from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
+from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.loop import LoopOptions
 from ubert_training.reviews.table import Review, ReviewTable
 from ubert_training.splits import Split, random_split
@@ -49,7 +50,7 @@ def test_without_a_readable_pair_the_bias_model_rates(
     table = table_of()
     split = random_split(table, np.arange(len(table)), seed=0)
     run = trained(table, split, tmp_path, mode, base)
-    rated = rate_part(table, run, "test", states=tmp_path / "states", device="cpu")
+    rated = RatedPairs.of(FinishedRun.open(table, run, states=tmp_path / "states", device="cpu"), "test")
     assert np.isfinite(rated.predicted).all()
     np.testing.assert_array_equal(rated.predicted, rated.bias)
 
@@ -65,7 +66,7 @@ def test_a_network_that_was_shown_no_pair_rates_none(tmp_path: Path, base: str) 
     known = np.setdiff1d(np.arange(len(table)), [new, *others[:3]])
     split = Split(train=known, validation=others[:3].copy(), test=np.array([new]), kind="random", seed=0)
     run = trained(table, split, tmp_path, "cached", base)
-    rated = rate_part(table, run, "test", states=tmp_path / "states", device="cpu")
+    rated = RatedPairs.of(FinishedRun.open(table, run, states=tmp_path / "states", device="cpu"), "test")
     assert rated.histories.has_both_sides.all()
     np.testing.assert_array_equal(rated.predicted, rated.bias)
 
@@ -77,5 +78,5 @@ def test_a_batch_of_evaluation_without_any_review_is_rated_end_to_end(tmp_path: 
     table = ReviewTable.of(reviews + [review(n, n, rng, f"fine {n}") for n in range(100, 300)])
     split = random_split(table, np.arange(len(table)), seed=0)
     run = trained(table, split, tmp_path, "end-to-end", "leave_one_out_bias")
-    rated = rate_part(table, run, "test", states=tmp_path / "states", device="cpu")
+    rated = RatedPairs.of(FinishedRun.open(table, run, states=tmp_path / "states", device="cpu"), "test")
     assert np.isfinite(rated.predicted).all()

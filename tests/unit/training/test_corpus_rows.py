@@ -9,12 +9,13 @@ import pytest
 from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.errors import InputError
-from ubert_training.finetuning.finetune import finetune, rows_elsewhere
+from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.loop import LoopOptions
-from ubert_training.pretraining.corpus_rows import pretraining_rows, target_rows, withheld
+from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows, rows_elsewhere, target_rows, withheld
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
+from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain
+from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.reviews import table as table_module
 from ubert_training.reviews.table import Review, ReviewTable
 from ubert_training.splits import Split, random_split, time_split
@@ -55,6 +56,19 @@ def test_a_second_review_of_a_pair_in_another_domain_is_never_read() -> None:
     everything = set(table.review_id)
     elsewhere = rows_elsewhere(table, split, everything).tolist()
     assert sorted((table.user[row], table.item[row]) for row in elsewhere) == sorted(found)
+    unread = table.review_id[elsewhere[0]]
+    assert rows_elsewhere(table, split, everything - {unread}).tolist() == elsewhere[1:]
+
+
+@pytest.mark.parametrize("corpus", ["other-domains", "both"])
+def test_other_domains_are_read_of_users_of_the_target_alone(corpus: Corpus) -> None:
+    reviews = [
+        review(user, item, HERE if user < 10 and item < 4 else THERE, 1) for user in range(20) for item in range(6)
+    ]
+    table = ReviewTable.of(reviews)
+    split = random_split(table, target_rows(table, [HERE]), seed=0)
+    users = {table.user[row] for row in pretraining_rows(table, split, corpus, fraction=1.0, seed=0).tolist()}
+    assert users == {f"u{user}" for user in range(10)}
 
 
 def test_items_of_one_domain_lose_nothing() -> None:

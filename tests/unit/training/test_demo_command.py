@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
 from support.small_corpus import small_table
-from ubert_model.errors import InputError
+from ubert_model.errors import InputError, UbertError
+from ubert_service.schemas import MAX_CANDIDATES
+from ubert_training import demo
 from ubert_training.cli import make_app
 from ubert_training.pretraining import pretrain as pretraining
 
@@ -46,11 +49,11 @@ def ubert(*arguments: str) -> Result:
 def test_the_demo_pre_trains_as_the_command_does(asked: list[Any], tmp_path: Path, preset: str) -> None:
     reviews, directory = write_reviews(tmp_path / "reviews.json"), tmp_path / "demo"
     shared = ["--preset", preset, "--seed", "3"]
-    demo = ubert("demo", "--reviews", str(reviews), "--dir", str(directory), "--no-serve", *shared)
+    demonstrated = ubert("demo", "--reviews", str(reviews), "--dir", str(directory), "--no-serve", *shared)
     given = ["--reviews", str(directory / "reviews"), "--split", str(directory / "split.parquet")]
     command = ubert("pretrain", *given, "--out", str(tmp_path / "pretrained"), *shared)
-    assert [type(result.exception) for result in (demo, command)] == [ReachedError, ReachedError], (
-        demo.output + command.output
+    assert [type(result.exception) for result in (demonstrated, command)] == [ReachedError, ReachedError], (
+        demonstrated.output + command.output
     )
     assert asked[0] == asked[1]
 
@@ -66,3 +69,23 @@ def test_the_demo_in_a_directory_of_other_reviews_is_refused_until_it_is_forced(
             assert "give another directory, or --force to replace it" in str(result.exception)
             assert "--out" not in str(result.exception)
     assert len(asked) == 2
+
+
+def test_the_demo_asks_for_no_more_candidates_than_a_request_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert demo.MOST_CANDIDATES == MAX_CANDIDATES
+    table = small_table()
+    assert demo.rankable_items(table) == sorted(set(table.item))
+    monkeypatch.setattr(demo, "MOST_CANDIDATES", 2)
+    assert demo.rankable_items(table) == sorted(set(table.item))[:2]
+
+
+def test_a_service_that_refuses_or_is_gone_ends_the_demo_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = httpx.Request("POST", "http://localhost:1/rank")
+
+    def gone(*_: Any, **__: Any) -> httpx.Response:
+        raise httpx.ReadTimeout("timed out", request=request)
+
+    for answer in (gone, lambda *_, **__: httpx.Response(503, request=request)):
+        monkeypatch.setattr(httpx, "post", answer)
+        with pytest.raises(UbertError, match=r"the service gave no answer .*service\.log"):
+            demo.best_items("http://localhost:1", "user", ["item"], 1)

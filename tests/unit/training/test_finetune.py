@@ -7,29 +7,39 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from sklearn import linear_model
 from sklearn.linear_model import RidgeCV
 
 from support.small_corpus import small_table
-from ubert_model.config import preset
+from ubert_model.config import RatingBase, preset
 from ubert_model.errors import ConfigError, InputError, UbertError
+from ubert_model.intervals import RatingIntervals
 from ubert_model.nn.co_matching import PLAIN_START
+from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
 from ubert_training.devices import Precision
-from ubert_training.finetuning import finetuning_task
-from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning import finetuning_task, prediction_start
+from ubert_training.finetuning.bias_fit import bias_ratings
+from ubert_training.finetuning.finetune import finetune, target_identities
 from ubert_training.finetuning.finetune_options import FinetuneOptions
-from ubert_training.finetuning.rating_parts import blend_share
+from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.finetuning.histories import Histories
+from ubert_training.finetuning.pair_model import PairModel, network_outputs
+from ubert_training.finetuning.rating_parts import blend_share, final_ratings
 from ubert_training.loop import LoopOptions
 from ubert_training.model_files import load_model
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import CORPUS_READ, PretrainOptions, pretrain
+from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain
+from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.projection_start import start_projection
+from ubert_training.reviews.table import Review, ReviewTable, Rows
 from ubert_training.splits import random_split
 from ubert_training.stage import Stage, read_stage
+from ubert_training.states.review_states import ReviewStates
 from ubert_training.tokens import TokenizedReviews
 
 TABLE = small_table(users=40)
@@ -82,15 +92,20 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         states=tmp_path / "states",
     )
     after = load_model(run, "finetune")
+    learned, given = after.load_weights(), before.load_weights()
     for name in ("query_projection.weight", "fusion.outer_norm.weight", "fusion.feed_forward.expand.weight"):
         for side in ("user_encoder", "item_encoder"):
-            torch.testing.assert_close(after.weights[f"head.{side}.{name}"], before.weights[f"user_encoder.{name}"])
+            torch.testing.assert_close(learned[f"head.{side}.{name}"], given[f"user_encoder.{name}"])
+    moved_by_no_more = {"atol": 1e-5, "rtol": 1e-3}
+    torch.testing.assert_close(learned["domain_embedding.weight"], given["domain_embedding.weight"], **moved_by_no_more)
+    unknown = given["user_query.embedding.weight"][UNKNOWN]
+    for item in learned["item_query.embedding.weight"]:
+        torch.testing.assert_close(item, unknown, **moved_by_no_more)
     user = before.identities.users.identifiers[0]
     torch.testing.assert_close(
-        after.weights["user_query.embedding.weight"][after.identities.users.row(user)],
-        before.weights["user_query.embedding.weight"][before.identities.users.row(user)],
-        atol=1e-5,
-        rtol=1e-3,
+        learned["user_query.embedding.weight"][after.identities.users.row(user)],
+        given["user_query.embedding.weight"][before.identities.users.row(user)],
+        **moved_by_no_more,
     )
 
 
@@ -108,6 +123,45 @@ def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(t
         finetune(renamed, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
 
 
+def test_all_that_a_model_is_made_from_is_its_configuration(tmp_path: Path) -> None:
+    """Else a stage that is started again with something else would give out the former model for the new one."""
+    found, config = pretrained(tmp_path / "pretrained", "both"), preset("tiny")
+    options = PretrainOptions(corpus="both", loop=ONE_EPOCH)
+    longer, later = replace(ONE_EPOCH, epochs=2), random_split(TABLE, SPLIT.rows, seed=1)
+    wider = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+    for differs, split, *others in (
+        ("config", SPLIT, config.with_options(dropout=0.2), LEXICON, options),
+        ("lexicon", SPLIT, config, Lexicon(words=frozenset({"good"}), source="the test"), options),
+        ("options", SPLIT, config, LEXICON, replace(options, loop=longer)),
+        ("reviews", later, config, LEXICON, options),
+        ("reviews, target", wider, config, LEXICON, options),
+    ):
+        with pytest.raises(ConfigError, match=rf"\(it differs in {differs}\)"):
+            pretrain(TABLE, split, *others, found)
+    tuning = FinetuneOptions(loop=ONE_EPOCH)
+    kept = {"directory": tmp_path / "run", "states": tmp_path / "states"}
+    finetune(TABLE, SPLIT, config, tuning, pretrained=None, **kept)
+    for differs, split, *others, start in (
+        ("config", SPLIT, config.with_options(dropout=0.2), tuning, None),
+        ("options", SPLIT, config, replace(tuning, loop=longer), None),
+        ("pretrained", SPLIT, config, tuning, found),
+        ("split", later, config, tuning, None),
+    ):
+        with pytest.raises(ConfigError, match=rf"\(it differs in {differs}\)"):
+            finetune(TABLE, split, *others, pretrained=start, **kept)
+
+
+def test_identities_are_those_of_the_training_part_alone() -> None:
+    """Nobody is known by an evaluation pair (law 5)."""
+    table = ReviewTable.of(
+        Review(user=f"u{n}", item=f"i{n}", rating=3.0, text="fine", domain="d", timestamp=n) for n in range(20)
+    )
+    split = random_split(table, np.arange(20), seed=0)
+    identities = target_identities(table, split)
+    for known, names in ((identities.users, table.user), (identities.items, table.item)):
+        assert sorted(known.identifiers) == sorted(names[row] for row in split.train)
+
+
 @pytest.mark.parametrize("id_embeddings", ["free", "shrunk", "none"])
 @pytest.mark.parametrize("former", ["shrunk", "none"])
 def test_fine_tuning_may_have_other_identities_than_pre_training(
@@ -119,7 +173,7 @@ def test_fine_tuning_may_have_other_identities_than_pre_training(
     config = before.with_options(id_embeddings=id_embeddings)
     run = finetune(TABLE, SPLIT, config, still, tmp_path / "run", pretrained=found, states=tmp_path / "states")
     users, known = (
-        load_model(directory, kind).weights["user_query.embedding.weight"]
+        load_model(directory, kind).load_weights()["user_query.embedding.weight"]
         for directory, kind in ((run, "finetune"), (found, "pretrain"))
     )
     assert (len(users) > 1) == (id_embeddings != "none")
@@ -137,7 +191,8 @@ def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_
     left_by_pretraining = encoder.projection.weight.detach().clone()
     tokenizer = ReviewTokenizer(before.tokenizer_json, before.config.max_length)
     tokens = TokenizedReviews.of(TABLE.texts_at(SPLIT.rows), tokenizer)
-    start_projection(encoder, tokens, SPLIT.train, TABLE.user, None, torch.device("cpu"), ONE_EPOCH.seed)
+    states = ReviewStates(encoder=encoder.eval(), tokens=tokens, bank=None)
+    start_projection(states, SPLIT.train, TABLE.user, ONE_EPOCH.seed)
     begun = load_model(run, "finetune").build_encoder(before.config.tokens_a_row).projection.weight
     torch.testing.assert_close(begun, encoder.projection.weight, atol=1e-5, rtol=1e-4)
     assert (begun - left_by_pretraining).abs().max() > 1e-2
@@ -146,7 +201,7 @@ def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_
 def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: Path) -> None:
     options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
     run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
-    weights = load_model(run, "finetune").weights
+    weights = load_model(run, "finetune").load_weights()
     vectors, ratings = weights["head.prediction_layer.output.weight"][0].split([4 * preset("tiny").state_dim, 2])
     heard = vectors.view(4, -1).abs().sum(dim=1)  # of û, tᵘ, î and tⁱ
     assert (heard > 0).all()
@@ -157,7 +212,7 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
 
 def test_of_many_pairs_a_sample_starts_the_prediction_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many inputs in memory as there are pairs would be 13 GB of 800,000."""
-    monkeypatch.setattr(finetuning_task, "RIDGE_PAIRS", 30)
+    monkeypatch.setattr(prediction_start, "RIDGE_PAIRS", 30)
     fitted: list[int] = []
 
     class Watched(RidgeCV):  # type: ignore[misc]
@@ -170,7 +225,60 @@ def test_of_many_pairs_a_sample_starts_the_prediction_layer(tmp_path: Path, monk
     options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
     run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
     assert fitted == [30, 30]
-    assert (load_model(run, "finetune").weights["head.prediction_layer.output.weight"] != 0).any()
+    assert (load_model(run, "finetune").load_weights()["head.prediction_layer.output.weight"] != 0).any()
+
+
+@pytest.mark.parametrize("base", ["leave_one_out_bias", "none"])
+def test_where_no_step_is_better_ratings_are_the_bias_and_the_whole_of_the_ridge_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: RatingBase
+) -> None:
+    """Without a bias beneath it the network is the paper's, never blended, and begins as it is drawn."""
+    fits: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+
+    class Watched(RidgeCV):  # type: ignore[misc]
+        def fit(self, inputs: Any, targets: Any) -> "Watched":
+            super().fit(inputs, targets)
+            fits.append((self.predict(inputs), targets))
+            return self
+
+    calibrated: list[tuple[NDArray[np.float64], ...]] = []
+    fit = RatingIntervals.fit
+
+    def noted(*given: NDArray[np.float64]) -> RatingIntervals:
+        calibrated.append(given)
+        return fit(*given)
+
+    monkeypatch.setattr(linear_model, "RidgeCV", Watched)
+    monkeypatch.setattr(RatingIntervals, "fit", noted)
+    monkeypatch.setattr(finetuning_task, "blend_share", lambda *_: 0.5)
+    config = preset("tiny").with_options(rating_base=base, history_ratings=base != "none")
+    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12, least_improvement=50.0))
+    kept = {"states": tmp_path / "states"}
+    directory = finetune(TABLE, SPLIT, config, options, tmp_path / "run", pretrained=None, **kept)
+    run = FinishedRun.open(TABLE, directory, device="cpu", **kept)
+    assert read_stage(directory)["summary"]["best_epoch"] == -1
+    assert run.parts.blend_weight == 1.0
+
+    def rated(pairs: Rows) -> tuple[Histories, NDArray[np.float64], NDArray[np.float64]]:
+        histories = run.histories(pairs)
+        outputs = network_outputs(PairModel(run.model), run.source(run.bank), histories, run.accelerator)
+        ratings = final_ratings(config, run.parts.bias, 1.0, histories, outputs)
+        return histories, outputs, ratings
+
+    histories, outputs, _ = rated(SPLIT.train)
+    if config.above_bias:
+        ((predicted, targets),) = fits
+        readable = histories.has_both_sides
+        left = TABLE.rating[SPLIT.train] - bias_ratings(run.parts.bias, histories.sums)
+        np.testing.assert_allclose(targets, left[readable], atol=1e-5)
+        np.testing.assert_allclose(outputs[readable], predicted, atol=1e-3)
+    else:
+        assert not fits
+    histories, _, ratings = rated(SPLIT.validation)
+    ((predicted, truth, counts),) = calibrated
+    np.testing.assert_allclose(predicted, ratings, atol=1e-4)
+    assert truth.tolist() == TABLE.rating[SPLIT.validation].tolist()
+    assert counts.tolist() == histories.user_count.tolist() != histories.item_count.tolist()
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ CONFIG = preset("tiny")
 LENGTHS = np.array([len(text.split()) + 2 if text else 0 for text in TABLE.text])
 
 
-def known_of(table: ReviewTable) -> KnownReviews:
-    return KnownReviews(table, SPLIT.train, LENGTHS, CONFIG)
+def known_of(table: ReviewTable, lengths: np.ndarray = LENGTHS) -> KnownReviews:
+    return KnownReviews(table, SPLIT.train, lengths, CONFIG)
 
 
-def histories_of(table: ReviewTable, pairs: np.ndarray) -> Histories:
-    known = known_of(table)
+def histories_of(table: ReviewTable, pairs: np.ndarray, lengths: np.ndarray = LENGTHS) -> Histories:
+    known = known_of(table, lengths)
     curve = RatingCurve.of_rises(CONFIG.scale, [0.5, 0.2, 1.0, 1.5])
     usual = known.usual(curve, curve)
     sides = (SideBias(curve=curve, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item))
@@ -92,6 +92,31 @@ def test_histories_are_newest_first_and_within_the_budget() -> None:
         assert (np.diff(rows) < 0).all()  # the table is ordered by time
         assert len(rows) <= config.max_reviews
         assert LENGTHS[rows].sum() <= config.max_rows
+
+
+def test_a_pairs_own_reviews_take_no_place_in_its_histories() -> None:
+    """Lists are cut to what can be read before the pair's own reviews leave them."""
+    table = written_again(TABLE, int(SPLIT.train[0]))
+    found = histories_of(table, SPLIT.train, np.ones(len(table), dtype=np.int64))  # so that reviews, not rows, are few
+    newest_first = SPLIT.train[::-1].tolist()
+    for position, pair in enumerate(SPLIT.train.tolist()):
+        for side, other in (("user", "item"), ("item", "user")):
+            mine, theirs = getattr(table, side), getattr(table, other)
+            left = [row for row in newest_first if mine[row] == mine[pair] and theirs[row] != theirs[pair]]
+            assert getattr(found, f"{side}_rows")[position].tolist() == left[: CONFIG.max_reviews]
+
+
+def test_a_pair_of_an_item_that_training_lacks_has_no_rating_of_its_own() -> None:
+    """Not even one of the user who stands before it in the tables, of the item that stands last."""
+    pairs = [("a", "z"), ("b", "y"), ("b", "new")]
+    table = ReviewTable.of(
+        Review(user=user, item=item, rating=5.0 - day, text="word", domain="d", timestamp=day)
+        for day, (user, item) in enumerate(pairs, start=1)
+    )
+    known = KnownReviews(table, np.array([0, 1]), np.ones(3, dtype=np.int64), CONFIG)
+    curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
+    sums = known.sums(np.array([2]), known.usual(curve, curve))
+    assert (sums.user.count, sums.item.count, sums.mean) == (1, 0, 3.5)
 
 
 def test_counts_cover_all_known_reviews_not_only_those_that_fit() -> None:
@@ -187,6 +212,29 @@ def test_bias_model_finds_planted_user_and_item_differences() -> None:
     assert bias_error(TABLE) < 0.7
 
 
+def test_the_fitted_bias_misses_by_nothing_on_average_and_no_other_shrinkage_would_miss_by_less() -> None:
+    known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
+    fitted = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale)
+    sums = known.sums(SPLIT.train, fitted.usual)
+    missed = bias_ratings(fitted.model, sums) - truth
+    assert missed.mean() == pytest.approx(0.0, abs=1e-9)
+    for side in ("user", "item"):
+        chosen = getattr(fitted.model, side)
+        for shrinkage in bias_fit.SHRINKAGES:
+            other = replace(fitted.model, **{side: replace(chosen, shrinkage=shrinkage)})
+            assert np.square(bias_ratings(other, sums) - truth).mean() >= np.square(missed).mean()
+
+
+def test_few_ratings_bend_no_curve() -> None:
+    """Each stretch of the scale counts for nearly as much, until there is evidence that it does not."""
+    few = SPLIT.train[:40]
+    known = KnownReviews(TABLE, few, LENGTHS, CONFIG)
+    model = fit_bias_model(known, few, TABLE.rating[few].astype(np.float64), CONFIG.scale).model
+    for side in (model.user, model.item):
+        rises = np.diff(side.curve.values)
+        assert rises.std() < 0.1 * rises.mean()
+
+
 def test_what_a_rating_counts_for_is_learned() -> None:
     """Users who give two stars rate the rest as those who give one do: only what is above them tells of a habit."""
     rng = np.random.default_rng(1)
@@ -220,6 +268,22 @@ def test_ratings_in_other_domains_tell_of_their_users() -> None:
     assert errors["elsewhere"] < 0.8 * errors["here"]
 
 
+def test_a_rating_in_another_domain_counts_for_the_part_that_is_asked_for() -> None:
+    split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    elsewhere = pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
+    known = KnownReviews(TABLE, split.train[:5], LENGTHS, CONFIG, elsewhere)  # most users are known elsewhere only
+    curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
+    none, half, whole = (
+        known.sums(split.test, known.usual(curve, curve, elsewhere=part)).user for part in (0.0, 0.5, 1.0)
+    )
+    assert whole.elsewhere.tolist() == [
+        sum(TABLE.user[row] == TABLE.user[pair] for row in elsewhere) for pair in split.test.tolist()
+    ]
+    assert not none.elsewhere.any()
+    for name in ("elsewhere", "above_usual"):
+        np.testing.assert_allclose(getattr(half, name), (getattr(none, name) + getattr(whole, name)) / 2, atol=1e-9)
+
+
 @given(st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]))
 def test_ratings_in_other_domains_are_none_of_the_targets(rating: float) -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
@@ -248,17 +312,27 @@ def test_pretraining_never_sees_an_evaluation_pair(corpus: str) -> None:
 
 
 @pytest.mark.parametrize("copied", [str, str.upper, lambda text: f" {text.replace(' ', '  ')}\n"])
-def test_an_evaluation_text_copied_to_another_item_is_not_pretrained_on(copied: Callable[[str], str]) -> None:
+@pytest.mark.parametrize(
+    ("answered_in", "copied_to"),
+    [("test", "elsewhere"), ("validation", "train"), ("test", "train"), ("train", "elsewhere"), ("train", "train")],
+)
+def test_an_evaluation_text_copied_to_another_item_is_not_pretrained_on(
+    answered_in: str, copied_to: str, copied: Callable[[str], str]
+) -> None:
+    """Nor, in another domain, one of the training part: it may be an evaluation text of the next split."""
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
-    answer = next(int(row) for row in split.test if TABLE.text[row])
-    copy = next(
-        row for row in range(len(TABLE)) if TABLE.user[row] == TABLE.user[answer] and TABLE.domain[row] == "domain-1"
+    places = {"elsewhere": TABLE.rows_of_domains("domain-1").tolist(), "train": split.train.tolist()}
+    answer, copy = next(
+        (answer, copy)
+        for answer in getattr(split, answered_in).tolist()
+        for copy in places[copied_to]
+        if TABLE.user[copy] == TABLE.user[answer] and copy != answer and TABLE.text[answer]
     )
     texts = list(TABLE.text)
     texts[copy] = copied(TABLE.text[answer])
-    rows = pretraining_rows(replace(TABLE, text=texts), split, "other-domains", fraction=1.0, seed=0)
-    assert copy not in rows
-    assert copy in pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
+    rows = pretraining_rows(replace(TABLE, text=texts), split, "both", fraction=1.0, seed=0)
+    assert (copy in rows) == (answered_in == copied_to == "train")
+    assert copy in pretraining_rows(TABLE, split, "both", fraction=1.0, seed=0)
 
 
 def test_a_fraction_of_the_corpus_is_drawn_by_seed() -> None:

@@ -12,10 +12,11 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from support.full_disk import at_most
 from ubert_model.errors import ConfigError
-from ubert_training.batches import Rows, shuffled_batches
+from ubert_training.batches import Positions, shuffled_batches
 from ubert_training.loop import (
     BEST_WEIGHTS,
     CHECKPOINT,
@@ -47,10 +48,10 @@ class Regression:
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
         return decayed_groups(self.model, options.weight_decay, {})
 
-    def batches(self, epoch: int) -> Sequence[Rows]:
+    def batches(self, epoch: int) -> Sequence[Positions]:
         return shuffled_batches(np.arange(32), self.batch_size, OPTIONS.seed, epoch)
 
-    def loss(self, model: nn.Module, rows: Rows, epoch: int) -> Tensor:
+    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
@@ -118,6 +119,49 @@ def test_what_is_validated_and_kept_is_the_average(tmp_path: Path) -> None:
     assert averaged.validation_losses().mean() == pytest.approx(min(position.validation_losses), rel=1e-5)
     assert position.validation_losses[1:3] != pytest.approx(plain.validation_losses[1:3], rel=1e-3)
     assert last == pytest.approx(min(plain.validation_losses), rel=1e-5)
+
+
+class Observed(Regression):
+    """Notes each step's rate and what it draws; its gradients are long."""
+
+    def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
+        self.groups = super().parameter_groups(options)
+        self.rates: list[float] = []
+        self.noise: list[float] = []
+        return self.groups
+
+    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
+        self.rates.append(self.groups[0]["lr"])
+        self.noise.append(torch.rand(()).item())
+        return 1e6 * super().loss(model, rows, epoch)
+
+
+def test_the_rate_rises_over_the_first_updates_and_falls_to_nothing_over_the_others(tmp_path: Path) -> None:
+    task = Observed(wanted=2.0)
+    run(task, tmp_path, replace(OPTIONS, warmup_share=0.25))
+    rises, falls = np.linspace(0, 1, 12 + 1)[1:], np.linspace(1, 0, 36 + 1)[:-1]  # of 6 · 8 updates
+    assert task.rates == pytest.approx((OPTIONS.learning_rate * np.concatenate([rises, falls])).tolist())
+
+
+def test_no_step_is_taken_on_a_gradient_longer_than_the_longest_allowed(tmp_path: Path) -> None:
+    lengths: list[float] = []
+
+    def noted(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        gradients = [weight.grad.norm() for group in optimizer.param_groups for weight in group["params"]]
+        lengths.append(torch.stack(gradients).norm().item())
+
+    watching = register_optimizer_step_pre_hook(noted)
+    try:
+        run(Observed(wanted=2.0), tmp_path, replace(OPTIONS, epochs=1, max_gradient_norm=0.5))
+    finally:
+        watching.remove()
+    assert lengths == pytest.approx([0.5] * 8, rel=1e-4)
+
+
+def test_every_step_draws_noise_of_its_own(tmp_path: Path) -> None:
+    task = Observed(wanted=2.0)
+    run(task, tmp_path, replace(OPTIONS, pieces=2))
+    assert len(set(task.noise)) == len(task.noise) == OPTIONS.epochs * 8 * 2
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from support.tiny_tokenizer import tiny_tokenizer_json
+from support.tiny_tokenizer import SPECIAL_TOKENS, tiny_tokenizer_json
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
 from ubert_training.pretraining import masking
-from ubert_training.pretraining.masking import Masker
+from ubert_training.pretraining.masking import Masker, MaskingStrategy
 
 LEXICON = frozenset({"great", "terrible", "well-made", "beautiful"})
 
@@ -32,6 +32,13 @@ def test_only_opinion_words_are_maskable(tokenizer: ReviewTokenizer) -> None:
     assert words_at(text, tokenizer, masker.maskable([text])[0].spans) == ["Great", "well-made", "beautiful"]
 
 
+@pytest.mark.parametrize("apostrophe", "'’")
+def test_a_word_is_found_whichever_apostrophe_is_typed(tokenizer: ReviewTokenizer, apostrophe: str) -> None:
+    text = f"It didn{apostrophe}t work"
+    masker = Masker(tokenizer, frozenset({"didn't"}), "opinion")
+    assert words_at(text, tokenizer, masker.maskable([text])[0].spans) == [f"didn{apostrophe}t"]
+
+
 def test_all_word_pieces_of_a_word_are_hidden_together(tokenizer: ReviewTokenizer) -> None:
     text = "well-made"
     masker = Masker(tokenizer, LEXICON, "opinion")
@@ -49,25 +56,33 @@ def test_half_of_the_opinion_words_are_predicted_and_nothing_else_changes(tokeni
     assert not predicted[5]  # "strap"
 
 
-def test_hidden_words_are_shown_as_bert_shows_them(tokenizer: ReviewTokenizer) -> None:
-    text = "great"
+def test_hidden_words_are_shown_as_bert_shows_them() -> None:
+    """A word shown as others has a piece drawn for each of its own, and none that is no piece of a word."""
+    tokenizer, text = ReviewTokenizer(tiny_tokenizer_json(), 32), "well-made"
     masker = Masker(tokenizer, LEXICON, "opinion")
     ids, maskable = tokens_of(tokenizer, text), masker.maskable([text])[0]
-    mask_id = tokenizer.token_id("[MASK]")
-    shown = [masker.mask(ids, maskable, np.random.default_rng(seed))[0][1] for seed in range(2000)]
-    masked = np.mean([token == mask_id for token in shown])
-    kept = np.mean([token == ids[1] for token in shown])
-    assert masked == pytest.approx(0.8, abs=0.03)
-    assert kept == pytest.approx(0.1, abs=0.03)
+    shown = np.array([masker.mask(ids, maskable, np.random.default_rng(seed))[0][1:-1] for seed in range(3000)])
+    masked = (shown == tokenizer.token_id("[MASK]")).all(axis=1)
+    kept = (shown == ids[1:-1]).all(axis=1)
+    assert masked.mean() == pytest.approx(0.8, abs=0.03)
+    assert kept.mean() == pytest.approx(0.1, abs=0.03)
+    others = shown[~masked & ~kept]
+    assert not np.isin(others, [tokenizer.token_id(token) for token in SPECIAL_TOKENS]).any()
+    assert len(np.unique(others)) > 0.9 * (tokenizer.vocabulary_size - len(SPECIAL_TOKENS))
+    assert (others[:, 0] != others[:, 1]).mean() > 0.9
 
 
-def test_a_review_without_opinion_words_has_nothing_to_predict(tokenizer: ReviewTokenizer) -> None:
-    masker = Masker(tokenizer, LEXICON, "opinion")
-    for text in ("", "   ", "a strap for a guitar"):
-        ids = tokens_of(tokenizer, text)
-        shown, predicted = masker.mask(ids, masker.maskable([text])[0], np.random.default_rng(0))
-        assert not predicted.any()
-        assert (shown == ids).all()
+@pytest.mark.parametrize(
+    ("strategy", "text"), [("opinion", ""), ("opinion", "   "), ("opinion", "a strap for a guitar"), ("none", "great")]
+)
+def test_a_review_without_words_to_hide_has_nothing_to_predict(
+    tokenizer: ReviewTokenizer, strategy: MaskingStrategy, text: str
+) -> None:
+    masker = Masker(tokenizer, LEXICON, strategy)
+    ids = tokens_of(tokenizer, text)
+    shown, predicted = masker.mask(ids, masker.maskable([text])[0], np.random.default_rng(0))
+    assert not predicted.any()
+    assert (shown == ids).all()
 
 
 def test_words_beyond_the_length_limit_are_left_out() -> None:
@@ -76,6 +91,12 @@ def test_words_beyond_the_length_limit_are_left_out() -> None:
     masker = Masker(tokenizer, frozenset({"good"}), "opinion")
     spans = masker.maskable([text])[0].spans
     assert spans.tolist() == [[2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize(("text", "spans"), [("great well-made", [[1, 2], [2, 5]]), ("great, well-made", [[1, 2]])])
+def test_a_word_that_the_length_limit_cuts_in_two_is_left_out(text: str, spans: list[list[int]]) -> None:
+    masker = Masker(ReviewTokenizer(tiny_tokenizer_json(), 6), LEXICON, "opinion")
+    assert masker.maskable([text])[0].spans.tolist() == spans
 
 
 def test_random_masking_hides_fifteen_percent_of_all_words(tokenizer: ReviewTokenizer) -> None:

@@ -24,6 +24,10 @@ def test_scores_are_what_their_names_say() -> None:
     assert found.mae.value == pytest.approx(1.0)
 
 
+def test_a_difference_is_shown_with_every_sign() -> None:
+    assert Estimate(value=0.01, low=-0.02, high=0.03).signed() == "+0.0100 [-0.0200, +0.0300]"
+
+
 def test_the_interval_covers_the_true_error_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     covered = [

@@ -9,16 +9,19 @@ from accelerate import Accelerator
 from transformers import BertConfig
 
 from support.small_corpus import small_table
-from ubert_model.config import ModelConfig, preset
+from ubert_model.config import IdEmbeddings, ModelConfig, preset
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.backbones import load_backbone
 from ubert_training.finetuning.bias_fit import fit_bias_model
 from ubert_training.finetuning.finetune import target_identities
-from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource, state_rows
+from ubert_training.finetuning.pair_model import PairModel, network_outputs
+from ubert_training.loop import LoopOptions
 from ubert_training.splits import random_split
 from ubert_training.states.state_bank import StateBank, encode_batch
 from ubert_training.tokens import TokenizedReviews
@@ -56,13 +59,13 @@ class Trained:
         known = KnownReviews(TABLE, SPLIT.train, self.tokens.row_counts(tokens_a_row), self.config)
         ratings = TABLE.rating[SPLIT.train].astype(np.float64)
         fitted = fit_bias_model(known, SPLIT.train, ratings, self.config.scale)
+        self.known = known
         self.histories = known.histories(SPLIT.test, fitted.model, fitted.usual)
         starts = self.tokens.row_starts(tokens_a_row)
+        encoder = self.model.review_encoder
         states = np.zeros((starts[-1], 32), dtype=np.float32)
         for row in np.flatnonzero(self.tokens.lengths).tolist():
-            states[starts[row] : starts[row + 1]] = encode_batch(
-                self.model.review_encoder, self.tokens, np.array([row]), CPU.device
-            )[0]
+            states[starts[row] : starts[row + 1]] = encode_batch(encoder, self.tokens, np.array([row]))[0]
         bank = StateBank(states, starts)
         self.cached = PairSource(table=TABLE, identities=identities, tokens=self.tokens, bank=bank)
         self.encoding = replace(self.cached, bank=None, tokens_a_row=tokens_a_row)
@@ -74,21 +77,67 @@ def trained(request: pytest.FixtureRequest) -> Trained:
 
 
 def test_cached_states_rate_as_the_model_that_encodes_afresh(trained: Trained) -> None:
-    fine_tuning = FineTuning(trained.model)
-    cached = network_outputs(fine_tuning, trained.cached, trained.histories, CPU)
-    fresh = network_outputs(fine_tuning, trained.encoding, trained.histories, CPU)
+    model = PairModel(trained.model)
+    cached = network_outputs(model, trained.cached, trained.histories, CPU)
+    fresh = network_outputs(model, trained.encoding, trained.histories, CPU)
     assert np.abs(cached - fresh).max() < 1e-4
     assert cached.std() > 0.01
 
 
 def test_a_batch_of_pairs_rates_as_each_pair_alone(trained: Trained) -> None:
-    fine_tuning = FineTuning(trained.model)
-    together = network_outputs(fine_tuning, trained.cached, trained.histories, CPU)
+    model = PairModel(trained.model)
+    together = network_outputs(model, trained.cached, trained.histories, CPU)
     with torch.inference_mode():
         for position in range(len(trained.histories)):
             if trained.histories.has_both_sides[position]:
-                alone = fine_tuning(trained.cached.batch(trained.histories, np.array([position])))
+                alone = model(trained.cached.batch(trained.histories, np.array([position])))
                 assert alone.item() == pytest.approx(together[position], abs=1e-5)
+
+
+def test_every_row_of_a_side_stands_under_the_rating_of_its_own_review(trained: Trained) -> None:
+    source, histories = trained.cached, trained.histories
+    pairs = np.arange(len(histories))
+    batch = source.batch(histories, pairs)
+    assert source.bank is not None
+    assert batch.states is not None
+    identities, rows = source.identities, SPLIT.test.tolist()
+    assert batch.user.tolist() == [identities.users.row(TABLE.user[row]) for row in rows]
+    assert batch.item.tolist() == [identities.items.row(TABLE.item[row]) for row in rows]
+    assert batch.domain.tolist() == [identities.domain_row(TABLE.item[row]) for row in rows]
+    for side, reviews, residuals in (
+        (batch.user_side, histories.user_rows, histories.user_residuals),
+        (batch.item_side, histories.item_rows, histories.item_residuals),
+    ):
+        for pair in pairs:
+            states = [source.bank.review(row) for row in reviews[pair]]
+            real = side.mask[pair]
+            assert int(real.sum()) == sum(map(len, states))
+            if states:
+                np.testing.assert_array_equal(batch.states[side.state_index[pair, real]], np.concatenate(states))
+                told = np.repeat(residuals[pair], [len(one) for one in states])
+                np.testing.assert_array_equal(side.residuals[pair, real], told)
+
+
+@pytest.mark.parametrize(("id_embeddings", "id_rate"), [("shrunk", 1e-6), ("free", None)])
+def test_each_part_of_the_model_is_trained_at_its_own_rate(
+    trained: Trained, id_embeddings: IdEmbeddings, id_rate: float | None
+) -> None:
+    """None: the loop's. Vectors never decay, and what is frozen is in no group."""
+    loop = LoopOptions(epochs=1, batch_size=4, learning_rate=1e-4, weight_decay=0.1)
+    options = FinetuneOptions(encoder_learning_rate=2e-5, projection_learning_rate=3e-3, loop=loop)
+    task = FinetuningTask(trained.model, trained.cached, trained.known, SPLIT, options, CPU)
+    task.config = trained.config.with_options(id_embeddings=id_embeddings)
+    frozen = trained.model.review_encoder.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    names = {parameter: name for name, parameter in trained.model.named_parameters()}
+    found = {names[weight]: group for group in task.parameter_groups(loop) for weight in group["params"]}
+    assert set(found) == set(names.values()) - {names[frozen]}
+    expected = {"review_encoder.bert": 2e-5, "review_encoder.projection": 3e-3}
+    expected |= dict.fromkeys(("user_query.embedding", "item_query.embedding"), id_rate)
+    for name, group in found.items():
+        rate = next((rate for part, rate in expected.items() if name.startswith(part)), None)
+        assert group.get("lr") == (None if rate is None else pytest.approx(rate)), name
+        assert group["weight_decay"] == (0.1 if trained.model.get_parameter(name).ndim > 1 else 0.0), name
+    frozen.requires_grad_(True)
 
 
 def test_state_rows_walk_the_reviews_in_order() -> None:

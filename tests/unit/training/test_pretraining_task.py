@@ -1,17 +1,112 @@
-"""What a step of pre-training costs."""
+"""What a step of pre-training hides, asks for and costs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from support.small_corpus import small_table
+from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.config import preset
+from ubert_model.ids import Identities, IdTable
+from ubert_model.nn.pretraining_model import PretrainingOutput
+from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.loop import LoopOptions
+from ubert_training.objectives import pretraining_loss
+from ubert_training.pretraining import pretraining_task
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import PretrainOptions, pretrain
+from ubert_training.pretraining.masking import Masker
+from ubert_training.pretraining.pretrain import pretrain
+from ubert_training.pretraining.pretrain_options import PretrainOptions
+from ubert_training.pretraining.pretraining_task import PretrainingTask
 from ubert_training.splits import random_split
 from ubert_training.tokens import TokenizedReviews
+
+TABLE = small_table(users=40)
+LEXICON = Lexicon(words=frozenset({"good", "solid", "terrible", "junk", "excellent", "love"}), source="the test")
+LOOP = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
+TOKENIZER = ReviewTokenizer(tiny_tokenizer_json(), 24)
+
+
+class Watched(nn.Module):
+    """Predicts nothing, and remembers what it was shown and asked for."""
+
+    def forward(
+        self, users: Tensor, domains: Tensor, token_ids: Tensor, token_mask: Tensor, predicted_mask: Tensor
+    ) -> PretrainingOutput:
+        self.shown, self.predicted = token_ids, predicted_mask
+        logits = torch.zeros(int(predicted_mask.sum()), TOKENIZER.vocabulary_size, requires_grad=True)
+        return PretrainingOutput(logits, torch.zeros(len(users)))
+
+
+def watched_task(**options: float) -> PretrainingTask:
+    """Over all reviews."""
+    return PretrainingTask(
+        Watched(),  # type: ignore[arg-type]
+        TABLE,
+        np.arange(len(TABLE)),
+        np.zeros(len(TABLE), dtype=np.int64),
+        Identities(IdTable(()), IdTable(()), IdTable.of(TABLE.domains), {}, TABLE.domains[0]),
+        TOKENIZER,
+        Masker(TOKENIZER, LEXICON.words, "opinion"),
+        PretrainOptions(loop=LOOP, **options),
+        Accelerator(cpu=True),
+    )
+
+
+def test_what_is_watched_is_a_twentieth_of_the_readable_reviews_and_never_trained_on() -> None:
+    task = watched_task()
+    trained = np.concatenate(task.batches(0))
+    readable = [row for row in range(len(TABLE)) if TABLE.text[row]]
+    assert sorted([*trained.tolist(), *task.validation_rows.tolist()]) == readable
+    assert len(task.validation_rows) == round(len(readable) / 20)
+
+
+def test_what_is_hidden_of_a_review_is_drawn_anew_every_epoch_whatever_stands_beside_it() -> None:
+    task, model = watched_task(), Watched()
+
+    def hidden(rows: list[int], epoch: int) -> dict[int, tuple[list[int], list[bool]]]:
+        task.loss(model, np.array(rows), epoch)
+        places = zip(rows, model.shown.tolist(), model.predicted.tolist(), task.tokens.lengths[rows], strict=True)
+        return {row: (shown[:length], predicted[:length]) for row, shown, predicted, length in places}
+
+    rows = task.training_rows[:20].tolist()
+    together = hidden(rows, 0)
+    for row in rows:
+        assert hidden([row], 0) == {row: together[row]}
+    assert hidden(rows, 1) != together
+
+
+def test_the_hidden_tokens_themselves_are_asked_for_and_ratings_weigh_as_much_as_beta_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def noted(**given: Any) -> Tensor:
+        asked.update(given)
+        return pretraining_loss(**given)
+
+    monkeypatch.setattr(pretraining_task, "pretraining_loss", noted)
+    task, model = watched_task(beta=7.0), Watched()
+    rows = task.training_rows[:30]
+    task.loss(model, rows, 0)
+    hidden = task.tokens.padded(rows)[0][model.predicted]
+    assert asked["token_targets"].tolist() == hidden.tolist()
+    assert (model.shown[model.predicted] != hidden).any()
+    assert asked["token_reviews"].tolist() == np.repeat(np.arange(30), model.predicted.sum(dim=1)).tolist()
+    assert asked["ratings"].tolist() == TABLE.rating[rows].tolist()
+    assert asked["beta"] == 7.0
+
+
+def test_validation_hides_the_same_every_time() -> None:
+    task = watched_task()
+    first = task.validation_losses()
+    task.loss(task.model, task.training_rows[:4], 1)
+    np.testing.assert_array_equal(task.validation_losses(), first)
 
 
 def test_a_step_does_not_reckon_the_lengths_of_the_whole_corpus_for_each_review(
@@ -25,10 +120,7 @@ def test_a_step_does_not_reckon_the_lengths_of_the_whole_corpus_for_each_review(
         return np.diff(tokens.starts)
 
     monkeypatch.setattr(TokenizedReviews, "lengths", property(lengths))
-    table = small_table(users=40)
-    split = random_split(table, np.arange(len(table)), seed=0)
-    lexicon = Lexicon(words=frozenset({"good", "terrible"}), source="the test")
-    loop = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
-    pretrain(table, split, preset("tiny"), lexicon, PretrainOptions(corpus="target", loop=loop), tmp_path / "out")
-    steps = len(split.train) / loop.batch_size
+    split = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+    pretrain(TABLE, split, preset("tiny"), LEXICON, PretrainOptions(corpus="target", loop=LOOP), tmp_path / "out")
+    steps = len(split.train) / LOOP.batch_size
     assert len(reckoned) < 2 * steps

@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from support.random_models import review_encoder
+from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_training.projection_start import BESIDE, SHARPNESS, WHITENING, start_projection, telling_axes
+from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews
 
-CPU = torch.device("cpu")
 ROWS_A_REVIEW = 20
 REVIEWS = 30
 STRANGERS = [f"writer-{number}" for number in range(REVIEWS)]
@@ -19,6 +20,10 @@ STRANGERS = [f"writer-{number}" for number in range(REVIEWS)]
 def reviews() -> TokenizedReviews:
     starts = np.arange(REVIEWS + 1, dtype=np.int64) * ROWS_A_REVIEW
     return TokenizedReviews(ids=np.ones(starts[-1], dtype=np.int32), starts=starts)
+
+
+def of(encoder: ReviewEncoder, bank: StateBank) -> ReviewStates:
+    return ReviewStates(encoder=encoder, tokens=reviews(), bank=bank)
 
 
 def bank_of(dim: int, seed: int) -> StateBank:
@@ -33,7 +38,7 @@ def bank_of(dim: int, seed: int) -> StateBank:
 def test_projected_states_are_centred_and_their_products_are_of_one_size_whatever_the_dimension() -> None:
     encoder = review_encoder(state_dim=4)
     bank = bank_of(encoder.hidden_dim, seed=0)
-    start_projection(encoder, reviews(), np.arange(REVIEWS), STRANGERS, bank, CPU, seed=0)
+    start_projection(of(encoder, bank), np.arange(REVIEWS), STRANGERS, seed=0)
     with torch.no_grad():
         projected = encoder.project(torch.from_numpy(bank.states)).numpy()
     assert projected.mean(axis=0) == pytest.approx(0, abs=1e-4)
@@ -43,7 +48,7 @@ def test_projected_states_are_centred_and_their_products_are_of_one_size_whateve
 def test_the_projection_takes_the_largest_axes_and_makes_their_spreads_more_alike() -> None:
     encoder = review_encoder(state_dim=4)
     bank = bank_of(encoder.hidden_dim, seed=1)
-    start_projection(encoder, reviews(), np.arange(REVIEWS), STRANGERS, bank, CPU, seed=0)
+    start_projection(of(encoder, bank), np.arange(REVIEWS), STRANGERS, seed=0)
     with torch.no_grad():
         projected = encoder.project(torch.from_numpy(bank.states)).numpy()
     largest = np.linalg.svd(bank.states - bank.states.mean(axis=0), compute_uv=False)[:4]
@@ -55,7 +60,7 @@ def test_an_axis_without_variance_is_not_blown_up() -> None:
     encoder = review_encoder(state_dim=4)
     bank = bank_of(encoder.hidden_dim, seed=4)
     flat = StateBank((bank.states[:, :1] * np.ones((1, encoder.hidden_dim), dtype=np.float32)), bank.starts)
-    start_projection(encoder, reviews(), np.arange(REVIEWS), STRANGERS, flat, CPU, seed=0)
+    start_projection(of(encoder, flat), np.arange(REVIEWS), STRANGERS, seed=0)
     with torch.no_grad():
         projected = encoder.project(torch.from_numpy(flat.states)).numpy()
     assert np.isfinite(projected).all()
@@ -68,7 +73,7 @@ def test_reviews_outside_the_training_part_change_nothing() -> None:
     changed = StateBank(bank.states.copy(), bank.starts)
     changed.states[bank.starts[20] :] = 7.0
     for encoder, states in ((one, bank), (other, changed)):
-        start_projection(encoder, reviews(), np.arange(20), STRANGERS, states, CPU, seed=0)
+        start_projection(of(encoder, states), np.arange(20), STRANGERS, seed=0)
     assert torch.equal(one.projection.weight, other.projection.weight)
 
 
@@ -76,9 +81,7 @@ def test_reviews_outside_the_training_part_change_nothing() -> None:
 def test_an_encoder_without_axes_to_choose_from_stays_as_it_is(state_dim: int | None) -> None:
     encoder = review_encoder(state_dim=state_dim)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    start_projection(
-        encoder, reviews(), np.arange(REVIEWS), STRANGERS, bank_of(encoder.hidden_dim, seed=3), CPU, seed=0
-    )
+    start_projection(of(encoder, bank_of(encoder.hidden_dim, seed=3)), np.arange(REVIEWS), STRANGERS, seed=0)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
@@ -86,7 +89,7 @@ def test_a_corpus_without_text_leaves_the_projection_random() -> None:
     encoder = review_encoder(state_dim=4)
     before = encoder.projection.weight.clone()
     empty = TokenizedReviews(ids=np.zeros(0, dtype=np.int32), starts=np.zeros(4, dtype=np.int64))
-    start_projection(encoder, empty, np.arange(3), STRANGERS, None, CPU, seed=0)
+    start_projection(ReviewStates(encoder=encoder, tokens=empty, bank=None), np.arange(3), STRANGERS, seed=0)
     assert torch.equal(before, encoder.projection.weight)
 
 
@@ -126,7 +129,8 @@ def test_rows_are_aligned_by_what_tells_writers_apart_and_the_largest_axes_stand
     encoder = review_encoder(state_dim=4)
     starts = np.arange(61, dtype=np.int64) * ROWS_A_REVIEW
     tokens = TokenizedReviews(ids=np.ones(starts[-1], dtype=np.int32), starts=starts)
-    start_projection(encoder, tokens, np.arange(60), writers, StateBank(rows.astype(np.float32), starts), CPU, seed=0)
+    bank = StateBank(rows.astype(np.float32), starts)
+    start_projection(ReviewStates(encoder=encoder, tokens=tokens, bank=bank), np.arange(60), writers, seed=0)
     with torch.no_grad():
         spread = encoder.project(torch.from_numpy(rows.astype(np.float32))).numpy().std(axis=0)
     unit = np.sqrt(SHARPNESS * 4**0.5)

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
+from support.full_disk import at_most
 from support.random_models import VOCABULARY, randomized, review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_training.states import state_bank
 from ubert_training.states.state_bank import FILLING, FORMER_FILES, StateBank, fill_bank, matching_bank
 from ubert_training.tokens import TokenizedReviews
 
-CPU = torch.device("cpu")
 REVIEWS, LENGTH, A_BATCH = 12, 6, 4
 BATCHES = REVIEWS // A_BATCH
 ENCODERS = {"old": review_encoder(None), "new": randomized(review_encoder(None), seed=1)}
@@ -25,7 +24,7 @@ TOKENS = TokenizedReviews(
     ids=np.random.default_rng(0).integers(1, VOCABULARY, REVIEWS * LENGTH, dtype=np.int32),
     starts=np.arange(REVIEWS + 1, dtype=np.int64) * LENGTH,
 )
-Encode = Callable[[ReviewEncoder, TokenizedReviews, NDArray[np.int64], torch.device], list[NDArray[np.float32]]]
+Encode = Callable[[ReviewEncoder, TokenizedReviews, NDArray[np.int64]], list[NDArray[np.float32]]]
 
 
 class Killed(BaseException):
@@ -41,13 +40,13 @@ class Encoding:
         self.killed_after = BATCHES
 
     def __call__(
-        self, encoder: ReviewEncoder, tokens: TokenizedReviews, rows: NDArray[np.int64], device: torch.device
+        self, encoder: ReviewEncoder, tokens: TokenizedReviews, rows: NDArray[np.int64]
     ) -> list[NDArray[np.float32]]:
         if self.batches == self.killed_after:
             raise Killed
         self.batches += 1
         time.sleep(0.05)  # for another thread to come in between, if it may
-        return self._encode(encoder, tokens, rows, device)
+        return self._encode(encoder, tokens, rows)
 
     def killed(self, name: str, directory: Path, *, after: int) -> None:
         self.batches, self.killed_after = 0, after
@@ -66,7 +65,7 @@ def encoding(monkeypatch: pytest.MonkeyPatch) -> Encoding:
 
 
 def filled(name: str, directory: Path) -> StateBank:
-    return fill_bank(directory, ENCODERS[name], TOKENS, name, CPU)
+    return fill_bank(directory, ENCODERS[name], TOKENS, name)
 
 
 def found(name: str, directory: Path) -> StateBank | None:
@@ -79,7 +78,7 @@ def assert_states_of(name: str, bank: StateBank | None) -> None:
         [
             states
             for rows in TOKENS.length_buckets(np.arange(REVIEWS), A_BATCH * LENGTH)
-            for states in state_bank.unprojected_batch(ENCODERS[name], TOKENS, rows, None, CPU)
+            for states in state_bank.encode_batch(ENCODERS[name], TOKENS, rows)
         ]
     )
     np.testing.assert_allclose(bank.states, encoded, atol=1e-5)
@@ -124,6 +123,18 @@ def test_a_killed_filling_continues_where_it_was(encoding: Encoding, tmp_path: P
     assert_states_of("old", found("old", tmp_path))
 
 
+@pytest.mark.parametrize("room", [0, 1000])
+def test_a_full_disk_is_an_error_that_names_the_file_and_not_the_death_of_the_process(
+    encoding: Encoding, tmp_path: Path, room: int
+) -> None:
+    """Where nothing was taken before, the system ends whoever writes to the mapping (SIGBUS)."""
+    with at_most(room), pytest.raises(OSError, match=r"states-\w+\.f32 cannot be written .*; make room, then give the"):
+        filled("old", tmp_path)
+    assert encoding.batches == 0
+    encoding.killed_after = 10 * BATCHES
+    assert_states_of("old", filled("old", tmp_path))
+
+
 @pytest.mark.parametrize("share", [0.5, 2.0])
 def test_states_of_a_wrong_size_are_encoded_again(encoding: Encoding, tmp_path: Path, share: float) -> None:
     filled("old", tmp_path)
@@ -166,5 +177,5 @@ def test_what_a_former_version_left_goes_and_what_is_not_ours_stays(encoding: En
 def test_reviews_without_any_text_have_a_bank_without_rows(tmp_path: Path) -> None:
     tokens = TokenizedReviews(ids=np.zeros(0, dtype=np.int32), starts=np.zeros(3, dtype=np.int64))
     for _ in range(2):
-        assert not len(fill_bank(tmp_path, ENCODERS["old"], tokens, "old", CPU).review(0))
+        assert not len(fill_bank(tmp_path, ENCODERS["old"], tokens, "old").review(0))
     assert matching_bank(tmp_path, ENCODERS["old"], tokens, "old") is not None

@@ -14,8 +14,8 @@ from ubert_model.config import preset
 from ubert_model.errors import InputError
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_training.cli import make_app
-from ubert_training.evaluation.evaluate import rate_part
 from ubert_training.evaluation.metrics import Estimate, relative_change
+from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
 from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.finetuning.finetune import finetune
@@ -101,7 +101,7 @@ def test_ratings_from_stored_fp32_states_are_those_of_evaluation(run: Path) -> N
     opened = FinishedRun.open(TABLE, run, states=states)
     namespace = Namespace(version="0" * 16, encoder_digest="", codec="fp32", state_dim=16, max_length=16)
     stored = ReadPairs.of(opened, "test").stored_ratings(make_codec(namespace))
-    np.testing.assert_allclose(stored, rate_part(TABLE, run, "test", states=states).predicted, atol=1e-5)
+    np.testing.assert_allclose(stored, RatedPairs.of(opened, "test").predicted, atol=1e-5)
 
 
 def test_a_run_without_codebooks_gets_those_that_fine_tuning_would_have_left(run: Path) -> None:

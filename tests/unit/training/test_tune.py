@@ -11,17 +11,21 @@ from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.cli import make_app
-from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.recipe_search import KIND, RECIPE, TRIALS, Trial, Tried, choose, publish_best, search, tune
+from ubert_training.recipes.recipe import Recipe
+from ubert_training.recipes.search import KIND, RECIPE, TRIALS, Choice, RecipeSearch, Trial, Tried
 from ubert_training.splits import random_split
 from ubert_training.stage import Stage, read_stage
-from ubert_training.workplace import Workplace
 
 TABLE = small_table(users=30)
 SPLIT = random_split(TABLE, TABLE.rows_of_domains("domain-0"), seed=0)
 BASE = Recipe.of_preset("tiny", RatingScale()).shortened(pretrain_epochs=1, finetune_epochs=1)
+LEXICON = Lexicon(words=frozenset({"good"}), source="the test")
 FEW = (TRIALS[0], Trial(name="state dimension 8", model={"state_dim": 8}))
+
+
+def search(out: Path, *trials: Trial, seed: int = 0) -> RecipeSearch:
+    return RecipeSearch(table=TABLE, split=SPLIT, base=BASE, lexicon=LEXICON, seed=seed, out=out, trials=trials)
 
 
 def tried(name: str, errors: list[float]) -> Tried:
@@ -35,15 +39,15 @@ def test_the_first_within_a_standard_error_of_the_best_is_taken() -> None:
     noise -= noise.mean()
     worse, equal = best + noise + 0.1, best + noise + 0.005  # the standard error is 0.01
     entries = [tried("worse", worse.tolist()), tried("equal", equal.tolist()), tried("best", best.tolist())]
-    choice = choose(entries)
+    choice = Choice(tried=entries)
     assert (choice.best.trial.name, choice.chosen.trial.name) == ("best", "equal")
-    assert choose(entries[::2]).chosen.trial.name == "best"
+    assert Choice(tried=entries[::2]).chosen.trial.name == "best"
     assert choice.above_best(choice.best) == (0.0, 0.0)
 
 
 def test_a_single_validation_pair_tells_no_recipe_from_another() -> None:
     entries = [tried("cheap", [1.0]), tried("best", [0.5])]
-    assert choose(entries).chosen.trial.name == "cheap"
+    assert Choice(tried=entries).chosen.trial.name == "cheap"
 
 
 def test_names_of_trials_differ_and_so_do_their_recipes() -> None:
@@ -61,29 +65,27 @@ def test_a_recipe_survives_its_file() -> None:
 
 
 def test_a_search_tries_nothing_twice_and_leaves_one_model(tmp_path: Path) -> None:
-    workplace = Workplace(directory=tmp_path / "work", lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     begun: list[str] = []
-    first = search(TABLE, SPLIT, BASE, workplace, 0, lambda trial: begun.append(trial.name), FEW[:1])
-    both = search(TABLE, SPLIT, BASE, workplace, 0, lambda trial: begun.append(trial.name), FEW)
+    first = search(tmp_path, *FEW[:1]).try_all(lambda trial: begun.append(trial.name))
+    both = search(tmp_path, *FEW).try_all(lambda trial: begun.append(trial.name))
     assert begun == [trial.name for trial in FEW]
     np.testing.assert_array_equal(first.tried[0].squared_errors, both.tried[0].squared_errors)
     for choice in (first, both, both):
-        run = publish_best(choice, TABLE, SPLIT, BASE, workplace, 0, tmp_path)
+        run = search(tmp_path, *FEW).publish(choice)
         assert read_stage(run)["inputs"]["config"]["state_dim"] == choice.chosen.trial.model.get("state_dim", 16)
         assert len(list((tmp_path / "states").glob("states-*.f32"))) == 1
-        assert not (workplace.directory / "runs").exists()
+        assert not (tmp_path / "work" / "runs").exists()
 
 
 def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) -> None:
     for name in ("finetuned", "states"):
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "of-the-user").write_text("days of work")
-    lexicon = Lexicon(words=frozenset({"good"}), source="the test")
     begun: list[str] = []
 
     def searched(out: str, seed: int, *, force: bool) -> Path:
-        began = lambda trial: begun.append(trial.name)  # noqa: E731
-        return tune(TABLE, SPLIT, BASE, lexicon, seed, tmp_path / out, began, trials=FEW[:1], force=force)[1]
+        sought = search(tmp_path / out, *FEW[:1], seed=seed)
+        return sought.run(lambda trial: begun.append(trial.name), force=force)[1]
 
     for force in (False, True):
         with pytest.raises(ConfigError, match="no output of `ubert tune`; give a new directory"):
@@ -103,13 +105,12 @@ def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) 
 def test_a_trial_that_cannot_be_trained_is_refused_before_the_directory_is_opened(
     tmp_path: Path, *, force: bool
 ) -> None:
-    lexicon = Lexicon(words=frozenset({"good"}), source="the test")
     former = Stage(tmp_path / "former", KIND, {"seed": 7})
     former.open()
     too_deep = Trial(name="more layers than there are", model={"encoder_layers": 9})
     for out in ("former", "new"):
         with pytest.raises(ConfigError, match="encoder_layers = 9: the backbone has 2 layers"):
-            tune(TABLE, SPLIT, BASE, lexicon, 0, tmp_path / out, print, trials=(*FEW, too_deep), force=force)
+            search(tmp_path / out, *FEW, too_deep).run(print, force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["former"]
     assert read_stage(tmp_path / "former")["inputs"] == {"seed": 7}
 

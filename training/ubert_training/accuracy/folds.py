@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_training.reviews.table import ReviewTable
-from ubert_training.splits import Rows, Split, k_fold_splits, time_split
+from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.splits import Split, k_fold_splits, time_split
 
 SplitBy = Literal["folds", "time"]
 SPLITTING_SEED = 0

@@ -14,9 +14,10 @@ from ubert_training.accuracy.folds import Fold
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import Baseline, tuned
-from ubert_training.evaluation.evaluate import rate_part
-from ubert_training.finetuning.recipe import Recipe
-from ubert_training.workplace import Job, Workplace
+from ubert_training.evaluation.rated_pairs import RatedPairs
+from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.recipes.recipe import Recipe
+from ubert_training.recipes.workplace import Job, Workplace
 
 UBERT = "u-bert"
 SHUFFLED = "reviews shuffled over users and items"
@@ -116,8 +117,8 @@ class MeasuredVariant:
         cell = Cell(fold=fold, seed=seed, contender=self)
         name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}-{cell.fingerprint}"
         run = self.workplace.run(job, name)
-        states = self.workplace.states(job)
-        rated = rate_part(job.table, run, "test", states=states, device=job.recipe.finetuning.device)
+        states, device = self.workplace.states(job), job.recipe.finetuning.device
+        rated = RatedPairs.of(FinishedRun.open(job.table, run, states=states, device=device), "test")
         self.workplace.forget_run(name)
         return CellRatings(
             squared_errors=np.square(rated.predicted - rated.truth),

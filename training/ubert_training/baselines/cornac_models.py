@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from ubert_model.errors import BaselineError
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, Rows, Settings, combinations
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations
+from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
 
 LIBRARY = "Cornac"

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import BaselineError
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
 
-Rows = NDArray[np.int64]
 Settings = Mapping[str, Any]
 Rate = Callable[[Rows], NDArray[np.float64]]
 """A fitted model: the ratings, in stars, of the pairs of these rows."""

@@ -26,7 +26,7 @@ from ubert_training.pretraining.lexicon import load_lexicon
 
 if TYPE_CHECKING:
     from ubert_training.accuracy.summary import PlantedTruth
-    from ubert_training.finetuning.recipe import Recipe
+    from ubert_training.recipes.recipe import Recipe
 
 DEFAULT_PRESET = "minilm"
 
@@ -84,8 +84,8 @@ def bench_accuracy_command(
     from ubert_training.accuracy.summary import summarise
     from ubert_training.accuracy.variants import choose_contenders
     from ubert_training.devices import DeviceChoice
-    from ubert_training.finetuning.recipe import Recipe
-    from ubert_training.workplace import Workplace
+    from ubert_training.recipes.recipe import Recipe
+    from ubert_training.recipes.workplace import Workplace
 
     base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:
@@ -138,8 +138,8 @@ def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
     What a recipe written by hand leaves out of ``config``, ``pretraining`` and ``finetuning`` is the default preset's.
     Raises ``InputError`` or ``ConfigError``.
     """
-    from ubert_training.finetuning.recipe import Recipe
-    from ubert_training.recipe_search import TRIAL
+    from ubert_training.recipes.recipe import Recipe
+    from ubert_training.recipes.search import TRIAL
 
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """`ubert demo`."""
 
+import json
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -15,14 +17,14 @@ from ubert_model import config
 from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, open_store
 from ubert_training.commands.options import Force, Seed, console, load_reviews
-from ubert_training.demo import best_items, check_served_ratings, choose_reviews, running_service
+from ubert_training.demo import best_items, check_served_ratings, choose_reviews, rankable_items, running_service
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split, random_split
 
 if TYPE_CHECKING:
-    from ubert_training.finetuning.recipe import Recipe
+    from ubert_training.recipes.recipe import Recipe
 
 
 def demo_command(
@@ -55,15 +57,15 @@ def demo_command(
     bundle = demo.store(table, split)
     steps.begin("service")
     with running_service(bundle.path, demo.store_url, DEFAULT_CODEC, port, dir / "service.log") as service:
-        user, items = table.user[split.test[0]], sorted(set(table.item))
+        user, items = table.user[split.test[0]], rankable_items(table)
         demo.ask(service.url, table, bundle, user, items)
         console.print(scores)
         _show_places(dir, demo.store_url, steps.seconds)
         if serve:
             console.print(f"The service answers at {service.url} (Ctrl-C ends it). Try:")
-            pair = f'{{"pairs": [{{"user": "{user}", "item": "{items[0]}"}}]}}'
-            command = f"  curl -s {service.url}/predict -H 'Content-Type: application/json' -d '{pair}'"
-            console.print(command)
+            pair = json.dumps({"pairs": [{"user": user, "item": items[0]}]}, ensure_ascii=False)
+            header = "-H 'Content-Type: application/json'"
+            console.print(f"  curl -s {service.url}/predict {header} -d {shlex.quote(pair)}")
             with suppress(KeyboardInterrupt):
                 service.process.wait()
 
@@ -94,7 +96,7 @@ class _Demo:
         return self.directory / "pretrained"
 
     def _recipe(self, table: ReviewTable) -> "Recipe":
-        from ubert_training.finetuning.recipe import Recipe
+        from ubert_training.recipes.recipe import Recipe
 
         return Recipe.of_preset(self.preset, table.scale).seeded(self.seed)
 

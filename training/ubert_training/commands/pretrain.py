@@ -1,6 +1,5 @@
 """`ubert pretrain`."""
 
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -82,7 +81,8 @@ def pretrain_command(
     from ubert_training.devices import Precision as PrecisionChoice
     from ubert_training.loop import LoopOptions
     from ubert_training.pretraining.masking import MaskingStrategy
-    from ubert_training.pretraining.pretrain import PretrainOptions, default_loop, default_trainable_layers, pretrain
+    from ubert_training.pretraining.pretrain import pretrain
+    from ubert_training.pretraining.pretrain_options import PretrainOptions, default_loop, default_trainable_layers
     from ubert_training.processes import speaks_for_all
 
     config = model_config(
@@ -116,7 +116,7 @@ def pretrain_command(
         loop=loop,
         **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
     )
-    directory = pretrain(table, divided, config, words, options, Path(out), force=force)
+    directory = pretrain(table, divided, config, words, options, out, force=force)
     if not speaks_for_all():
         return
     console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")

@@ -94,15 +94,15 @@ def drop_command(
     store: Store,
     namespace: Version,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even while a service reads it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even while a service or a precompute uses it.")] = False,
 ) -> None:
-    """Remove a namespace that no service reads, and everything in it. Killed, the same command goes on."""
+    """Remove a namespace that nobody uses, and everything in it. Killed, the same command goes on."""
     with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         if not force and (holders := opened.holders(chosen.version)):
             raise InputError(
-                f"{chosen.version} is read by {', '.join(holders)}: restart them without its bundle, wait a minute for "
-                "those that were killed, or give --force"
+                f"{chosen.version} is used by {', '.join(holders)}: restart services without its bundle, let a "
+                "precompute end, wait a minute for what was killed, or give --force"
             )
         if not yes:
             if not sys.stdin.isatty():

@@ -22,7 +22,7 @@ from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.splits import Split
 
 if TYPE_CHECKING:
-    from ubert_training.recipe_search import Choice
+    from ubert_training.recipes.search import Choice
 
 
 def tune_command(
@@ -44,21 +44,15 @@ def tune_command(
     table = load_reviews(reviews)
     loaded, words = Split.load(split, table), load_lexicon(lexicon)
     from ubert_training.devices import DeviceChoice
-    from ubert_training.finetuning.recipe import Recipe
-    from ubert_training.recipe_search import RECIPE, TRIALS, tune
+    from ubert_training.recipes.recipe import Recipe
+    from ubert_training.recipes.search import RECIPE, TRIALS, RecipeSearch
 
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
     names = [trial.name for trial in TRIALS]
-    choice, run = tune(
-        table,
-        loaded,
-        base,
-        words,
-        seed,
-        out,
-        lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}"),
-        force=force,
+    search = RecipeSearch(table=table, split=loaded, base=base, lexicon=words, seed=seed, out=out)
+    choice, run = search.run(
+        lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}"), force=force
     )
     console.print(trial_table(choice))
     console.print(f"{choice.chosen.trial.name}: {run}, {out / RECIPE}")

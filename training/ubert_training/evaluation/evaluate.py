@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,38 +14,16 @@ from ubert_model.atomic import write_text
 from ubert_training.baselines.surprise_models import baseline_ratings
 from ubert_training.devices import DeviceChoice
 from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores
-from ubert_training.finetuning.finetune import KIND, SPLIT
-from ubert_training.finetuning.finetuning_task import FineTuning, network_outputs
+from ubert_training.evaluation.rated_pairs import RatedPairs
+from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.finetuning.histories import Histories
-from ubert_training.finetuning.rating_parts import final_ratings
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.splits import Split
 from ubert_training.stage import finished_stage, plain
 
 MODEL_NAME = "U-BERT"
 BIAS_NAME = "U-BERT without text"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.jsonl"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RatedPairs:
-    """Pairs as a fine-tuned model rates them: (P,) each, in stars. ``bias`` is its bias part alone."""
-
-    histories: Histories
-    truth: NDArray[np.float64]
-    predicted: NDArray[np.float64]
-    bias: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    coverage: float
-
-    @property
-    def covered(self) -> NDArray[np.bool_]:
-        """Does the interval hold the true rating? (P,)"""
-        covered: NDArray[np.bool_] = (self.low <= self.truth) & (self.truth <= self.high)
-        return covered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,44 +67,15 @@ class Evaluation:
     @property
     def best_baseline(self) -> str:
         """The baseline with the least MSE."""
-        return min((name for name in self.settings), key=lambda name: self.scores[name].mse.value)
-
-
-def rate_part(
-    table: ReviewTable,
-    directory: Path,
-    part: Literal["validation", "test"],
-    *,
-    states: Path,
-    device: DeviceChoice = "auto",
-) -> RatedPairs:
-    """Rate a part of the split that the model of a finished ``finetune`` stage was trained on.
-
-    Raises ``InputError`` if ``directory`` holds no such stage.
-    """
-    run = FinishedRun.open(table, directory, states=states, device=device)
-    config, parts = run.files.config, run.parts
-    histories = run.histories(getattr(run.split, part))
-    outputs = network_outputs(FineTuning(run.model), run.source(run.bank), histories, run.accelerator)
-    predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
-    low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
-    return RatedPairs(
-        histories=histories,
-        truth=table.rating[histories.pairs].astype(np.float64),
-        predicted=predicted,
-        bias=final_ratings(config, parts.bias, 0.0, histories, outputs),
-        low=low,
-        high=high,
-        coverage=parts.intervals.coverage,
-    )
+        return min(self.settings, key=lambda name: self.scores[name].mse.value)
 
 
 def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> Evaluation:
-    """Score a finished ``finetune`` stage and write ``evaluation.json``, the predictions and a plot beside it."""
-    rated = rate_part(table, directory, "test", states=states, device=device)
-    split = Split.load(directory / SPLIT, table)
+    """Score a finished ``finetune`` stage and write ``evaluation.json`` and the predictions beside it."""
+    run = FinishedRun.open(table, directory, states=states, device=device)
+    rated = RatedPairs.of(run, "test")
     seed = int(finished_stage(directory, KIND)["inputs"]["options"]["loop"]["seed"])
-    baselines = list(baseline_ratings(table, split, seed))
+    baselines = list(baseline_ratings(table, run.split, seed))
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
         BIAS_NAME: rated.bias - rated.truth,

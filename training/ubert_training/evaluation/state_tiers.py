@@ -130,8 +130,7 @@ def run_codebooks(run: FinishedRun) -> Codebooks:
     path = run.directory / CODEBOOKS
     with suppress(BundleError):
         return Codebooks.load(path)
-    encoder = run.model.review_encoder
-    save_codebooks(codebooks_of(encoder, run.tokens, run.split.train, run.bank, run.device, 0), run.directory)
+    save_codebooks(codebooks_of(run.states, run.split.train, seed=0), run.directory)
     return Codebooks.load(path)
 
 

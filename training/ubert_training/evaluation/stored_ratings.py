@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.states import FloatMatrix, StateCodec
-from ubert_training.finetuning.finetuning_task import StoredStates, network_outputs
 from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.finetuning.histories import Histories, Rows
+from ubert_training.finetuning.histories import Histories
+from ubert_training.finetuning.pair_model import StoredPairModel, network_outputs
 from ubert_training.finetuning.rating_parts import final_ratings
-from ubert_training.states.state_bank import TOKENS_PER_BATCH, StateBank, projected_batch
+from ubert_training.reviews.table import Rows
+from ubert_training.states.state_bank import StateBank
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,17 +29,12 @@ class ReadPairs:
         """All pairs of ``validation`` or ``test``."""
         histories = run.histories(getattr(run.split, part))
         read = np.unique(np.concatenate([*histories.user_rows, *histories.item_rows, np.zeros(0, dtype=np.int64)]))
-        batches = list(run.tokens.length_buckets(read, TOKENS_PER_BATCH))
-        encoder = run.model.review_encoder
+        batches = run.states.batches(read)
         return cls(
             run=run,
             histories=histories,
             rows=np.concatenate([*batches, np.zeros(0, dtype=np.int64)]),
-            states=[
-                matrix
-                for batch in batches
-                for matrix in projected_batch(encoder, run.tokens, batch, run.bank, run.device)
-            ],
+            states=[matrix for batch in batches for matrix in run.states.projected(batch)],
         )
 
     @property
@@ -53,7 +49,7 @@ class ReadPairs:
     def ratings(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Ratings in stars, (P,), from states as ``StateCodec.decode_many`` gives them for the reviews at ``rows``."""
         source = self.run.source(self._bank(states, offsets))
-        outputs = network_outputs(StoredStates(self.run.model), source, self.histories, self.run.accelerator)
+        outputs = network_outputs(StoredPairModel(self.run.model), source, self.histories, self.run.accelerator)
         parts = self.run.parts
         return final_ratings(self.run.files.config, parts.bias, parts.blend_weight, self.histories, outputs)
 

@@ -12,7 +12,8 @@ from ubert_model.config import RatingScale
 from ubert_model.deviations import SideBias, UsualDeviations
 from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import SEGMENTS, RatingCurve
-from ubert_training.finetuning.histories import KnownReviews, PairSums, Rows
+from ubert_training.finetuning.histories import KnownReviews, PairSums
+from ubert_training.reviews.table import Rows
 
 SHRINKAGES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0)
 ELSEWHERE = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -81,7 +82,6 @@ class _Columns:
         triangle: (C, C), C = 2 + 2·S·len(SHRINKAGES): ones, the user's segments by shrinkage, the item's, the target.
     """
 
-    pairs: int
     triangle: NDArray[np.float64]
 
     @classmethod
@@ -99,7 +99,7 @@ class _Columns:
             ]
             columns = np.stack([np.ones(len(target)), *sides, target], axis=1)
             triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, columns]), mode="r"))
-        return cls(pairs=len(ratings), triangle=triangle)
+        return cls(triangle=triangle)
 
     def fit(self, user_shrinkage: float, item_shrinkage: float) -> _Fit:
         """By least squares, for given shrinkages.
@@ -122,7 +122,7 @@ class _Columns:
             bounds=(np.r_[-np.inf, np.zeros(2 * SEGMENTS)], np.inf),
         ).x
         return _Fit(
-            error=float(np.square(triangle[:, :-1] @ solution - triangle[:, -1]).sum()) / self.pairs,
+            error=float(np.square(triangle[:, :-1] @ solution - triangle[:, -1]).sum()),
             intercept=float(solution[0]),
             user=solution[1 : 1 + SEGMENTS],
             item=solution[1 + SEGMENTS :],

@@ -3,18 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states
-from ubert_training.finetuning.histories import Histories, KnownReviews, Rows
+from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
 from ubert_training.model_files import ModelFiles, load_model
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
+from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews
 
@@ -51,14 +51,14 @@ class FinishedRun:
             parts=parts,
             tokens=tokens,
             model=model,
-            bank=cached_states(states, model, tokens, tokenizer, accelerator.device),
+            bank=cached_states(states, model.review_encoder, tokens, tokenizer),
             accelerator=accelerator,
         )
 
     @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.accelerator.device  # type: ignore[no-any-return]
+    def states(self) -> ReviewStates:
+        """The states of the table's reviews."""
+        return ReviewStates(encoder=self.model.review_encoder, tokens=self.tokens, bank=self.bank)
 
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of pairs that training has not read: what the training part says of them."""

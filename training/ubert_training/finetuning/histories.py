@@ -24,9 +24,7 @@ from ubert_model.ids import IdTable
 from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
-from ubert_training.reviews.table import ReviewTable
-
-Rows = NDArray[np.int64]
+from ubert_training.reviews.table import ReviewTable, Rows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ubert_model.deviations import Residuals
 from ubert_model.ids import Identities
-from ubert_training.finetuning.histories import Histories, Rows
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.batches import Positions
+from ubert_training.finetuning.histories import Histories
+from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.states.state_bank import StateBank
 from ubert_training.tokens import TokenizedReviews
 
@@ -70,7 +71,7 @@ class PairSource:
     bank: StateBank | None
     tokens_a_row: int = 1
 
-    def batch(self, histories: Histories, index: Rows) -> PairBatch:
+    def batch(self, histories: Histories, index: Positions) -> PairBatch:
         """The batch of the pairs at ``index`` of ``histories``."""
         pairs = histories.pairs[index].tolist()
         user_rows = [histories.user_rows[number] for number in index.tolist()]

@@ -1,6 +1,6 @@
 """Which reviews each stage may read (law 5: an evaluation pair is never among them)."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ubert_model.config import require
 from ubert_model.errors import InputError
-from ubert_training.reviews.table import NOTHING_WRITTEN, ReviewTable
+from ubert_training.reviews.table import NOTHING_WRITTEN, ReviewTable, Rows
 from ubert_training.splits import Split
 
 Corpus = Literal["other-domains", "target", "both"]
@@ -16,14 +16,12 @@ LEAST_READABLE = 2
 """Reviews with text: one to learn from, one to watch."""
 
 
-def target_rows(table: ReviewTable, domains: Sequence[str]) -> NDArray[np.int64]:
+def target_rows(table: ReviewTable, domains: Sequence[str]) -> Rows:
     """Rows of the target domains; all rows if none is named."""
     return table.rows_of_domains(*domains) if domains else np.arange(len(table))
 
 
-def pretraining_rows(
-    table: ReviewTable, split: Split, corpus: Corpus, *, fraction: float, seed: int
-) -> NDArray[np.int64]:
+def pretraining_rows(table: ReviewTable, split: Split, corpus: Corpus, *, fraction: float, seed: int) -> Rows:
     """Tp: reviews that users of the target wrote in other domains, or the target's own training part, or both.
 
     Left out is what is :func:`withheld`, and any review with the text of a validation or test pair by the same user
@@ -83,7 +81,16 @@ def withheld(table: ReviewTable, split: Split) -> NDArray[np.bool_]:
     return out
 
 
-def _copied(table: ReviewTable, rows: NDArray[np.int64], originals: NDArray[np.int64]) -> NDArray[np.bool_]:
+def rows_elsewhere(table: ReviewTable, split: Split, read: Set[str]) -> Rows:
+    """Rows of the reviews whose ids pre-training has read and that are not of the target domain; none that is
+    withheld.
+    """
+    elsewhere = ~withheld(table, split)
+    elsewhere[split.rows] = False
+    return np.array([row for row in np.flatnonzero(elsewhere).tolist() if table.review_id[row] in read], dtype=np.int64)
+
+
+def _copied(table: ReviewTable, rows: Rows, originals: Rows) -> NDArray[np.bool_]:
     """Which of the reviews at ``rows`` have the text of one at ``originals`` by the same user, (R,)."""
     written = table.writings[originals]
     return np.isin(table.writings[rows], written[written != NOTHING_WRITTEN])

@@ -9,9 +9,9 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,19 +51,6 @@ class Chunk:
     @property
     def bad(self) -> int:
         return sum(self.rejected.values())
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "file": self.file,
-            "number": self.number,
-            "records": self.records,
-            "rejected": self.rejected,
-            "is_last": self.is_last,
-        }
-
-    @classmethod
-    def of_json(cls, stored: dict[str, Any]) -> Self:
-        return cls(**stored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +101,7 @@ class Staging:
         """The whole chunks of the ``file``-th input, from the first to the last before a gap."""
         found: list[Chunk] = []
         while (path := self.folder / f"part-{file:04d}-{len(found):06d}.json").is_file():
-            found.append(Chunk.of_json(json.loads(path.read_text())))
+            found.append(Chunk(**json.loads(path.read_text())))
         return found
 
     def add(self, chunk: Chunk, reviews: Sequence[dict[str, object]], rejects: Sequence[str]) -> None:
@@ -122,7 +109,7 @@ class Staging:
         with replacing(self.reviews_of(chunk)) as partial:
             pq.write_table(pa.Table.from_pylist(list(reviews), schema=STAGED_SCHEMA), partial, compression="zstd")
         write_text(self.rejects_of(chunk), "".join(rejects))
-        write_text(self.folder / f"{chunk.name}.json", json.dumps(chunk.to_json()))
+        write_text(self.folder / f"{chunk.name}.json", json.dumps(asdict(chunk)))
 
     def reviews_of(self, chunk: Chunk) -> Path:
         return self.folder / f"{chunk.name}.parquet"

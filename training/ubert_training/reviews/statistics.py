@@ -1,6 +1,6 @@
 """Statistics of a review table as in the paper's Table 1, and how its domains share their users."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,8 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
-
-from ubert_training.reviews.table import ReviewTable
 
 Codes = NDArray[np.int64]
 
@@ -41,35 +39,13 @@ class CorpusStatistics:
     shared_users: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of_table(cls, table: ReviewTable) -> Self:
-        return cls._of_columns(*(pa.chunked_array([getattr(table, name)], pa.string()) for name in _COLUMNS))
-
-    @classmethod
     def of_file(cls, path: Path) -> Self:
         """Read three columns of a review table, never its texts."""
-        columns = pq.read_table(path, columns=list(_COLUMNS), read_dictionary=list(_COLUMNS))
-        return cls._of_columns(*(columns[name] for name in _COLUMNS))
-
-    @classmethod
-    def of_json(cls, stored: dict[str, Any]) -> Self:
-        return cls(
-            users=stored["users"],
-            items=stored["items"],
-            reviews=stored["reviews"],
-            domains=tuple(DomainStatistics(**line) for line in stored["domains"]),
-            shared_users=tuple(tuple(line) for line in stored["shared_users"]),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def _of_columns(cls, user: pa.ChunkedArray, item: pa.ChunkedArray, domain: pa.ChunkedArray) -> Self:
         from scipy.sparse import csr_array  # noqa: PLC0415  # half a second, for whoever imports
 
-        users, user_names = _codes(user)
-        items, item_names = _codes(item)
-        domains, domain_names = _codes(domain)
+        read = ["user", "item", "domain"]
+        columns = pq.read_table(path, columns=read, read_dictionary=read)
+        (users, user_names), (items, item_names), (domains, domain_names) = (_codes(columns[name]) for name in read)
         # Few of all pairs of a domain and a user have a review: Yelp's categories are over a thousand domains.
         one_each = np.ones(len(users), dtype=np.int64)
         wrote = csr_array((one_each, (domains, users)), shape=(len(domain_names), len(user_names)))
@@ -95,8 +71,15 @@ class CorpusStatistics:
             shared_users=tuple(tuple(line) for line in (present @ present.T).toarray().tolist()),
         )
 
-
-_COLUMNS = ("user", "item", "domain")
+    @classmethod
+    def of_json(cls, stored: dict[str, Any]) -> Self:
+        return cls(
+            users=stored["users"],
+            items=stored["items"],
+            reviews=stored["reviews"],
+            domains=tuple(DomainStatistics(**line) for line in stored["domains"]),
+            shared_users=tuple(tuple(line) for line in stored["shared_users"]),
+        )
 
 
 def statistics_table(statistics: CorpusStatistics) -> Table:
@@ -125,9 +108,8 @@ def shared_users_table(statistics: CorpusStatistics) -> Table:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
-    """Number the distinct strings of a column in their order."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    unified = encoded.unify_dictionaries().combine_chunks()
+    """Number the distinct strings of a dictionary-encoded column in their order."""
+    unified = column.unify_dictionaries().combine_chunks()
     names: list[str] = unified.dictionary.to_pylist()
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.empty(len(names), dtype=np.int64)

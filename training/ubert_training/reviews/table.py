@@ -25,6 +25,9 @@ from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry
 from ubert_training.stage import digest_of
 
+Rows = NDArray[np.int64]
+"""Row numbers of a review table."""
+
 FORMAT_VERSION = 1
 METADATA_KEY = b"ubert.review_table"
 ROWS_PER_GROUP = 8192

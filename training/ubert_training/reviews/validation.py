@@ -141,9 +141,11 @@ def _seconds(value: object) -> int:
         return math.floor((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
-    if value in WRITTEN_DAYS:
-        return _seconds(datetime.strptime(f"{value:.0f}", "%Y%m%d"))
-    return math.floor(value // (1000 if value >= FIRST_MILLISECOND else 1))
+    whole = math.floor(value)
+    # As an int: for a float a range looks through all its numbers, a tenth of a second for each review.
+    if whole == value and whole in WRITTEN_DAYS:
+        return _seconds(datetime.strptime(str(whole), "%Y%m%d"))
+    return whole // (1000 if whole >= FIRST_MILLISECOND else 1)
 
 
 def _shown(value: object) -> str:

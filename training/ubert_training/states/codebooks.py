@@ -4,18 +4,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ubert_model.atomic import replacing
 from ubert_model.bundle import CODEBOOKS
-from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states.codec import TOKENS_A_ROW
 from ubert_model.states.pooling import pool_neighbours
 from ubert_model.states.product_code import CENTROIDS, PRODUCT_BITS, Codebook, Codebooks, group_shape
 from ubert_model.states.review import FloatMatrix
-from ubert_training.states.state_bank import StateBank, projected_batch, sample_with_text
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.reviews.table import Rows
+from ubert_training.states.review_states import ReviewStates
 
 REVIEWS_READ = 1500
 ROWS_A_POOLING = 7_000
@@ -23,22 +21,10 @@ ROWS_A_POOLING = 7_000
 KMEANS_ROUNDS = 12
 
 
-def codebooks_of(
-    encoder: ReviewEncoder,
-    tokens: TokenizedReviews,
-    rows: NDArray[np.int64],
-    bank: StateBank | None,
-    device: torch.device,
-    seed: int,
-) -> Codebooks:
-    """Codebooks from a sample of the reviews at ``rows``; their states come from the bank, else are encoded."""
-    encoder.eval()
-    reviews = [
-        states
-        for batch in sample_with_text(tokens, rows, REVIEWS_READ, seed)
-        for states in projected_batch(encoder, tokens, batch, bank, device)
-    ]
-    return train_codebooks(reviews or [np.zeros((0, encoder.dim), dtype=np.float32)], seed)
+def codebooks_of(states: ReviewStates, rows: Rows, seed: int) -> Codebooks:
+    """Codebooks from a sample of the reviews at ``rows``."""
+    reviews = [review for batch in states.sample(rows, REVIEWS_READ, seed) for review in states.projected(batch)]
+    return train_codebooks(reviews or [np.zeros((0, states.encoder.dim), dtype=np.float32)], seed)
 
 
 def train_codebooks(reviews: list[FloatMatrix], seed: int) -> Codebooks:

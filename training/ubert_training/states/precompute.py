@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from ubert_model.bundle import Bundle
 from ubert_model.ids import Identities
 from ubert_model.sharding import Shard
-from ubert_model.states import FinishedShard, FloatMatrix, Namespace, Side, StateCodec, StateStore, numpy_in_one_thread
+from ubert_model.states import (
+    FinishedShard,
+    FloatMatrix,
+    Namespace,
+    NamespaceHolder,
+    Side,
+    StateCodec,
+    StateStore,
+    numpy_in_one_thread,
+)
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.devices import DeviceChoice
 from ubert_training.progress import throughput_bar
@@ -194,11 +203,17 @@ def written_batches(
 def follow(
     work: PrecomputeWork, store: StateStore, namespace: Namespace, written: Generator[Written]
 ) -> PrecomputeReport:
-    """Let ``written`` write what is missing, showing how far it is, then keep in the store that the share is done."""
+    """Let ``written`` write what is missing, showing how far it is, then keep in the store that the share is done.
+    Meanwhile nobody can drop the namespace unawares.
+    """
     store.open_namespace(namespace)
     started = time.perf_counter()
     total = Written()
-    with throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance, closing(written):
+    with (
+        NamespaceHolder(store, [namespace.version]),
+        throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance,
+        closing(written),
+    ):
         advance(len(work.rows) - len(work.missing), 0)
         for part in written:
             total += part

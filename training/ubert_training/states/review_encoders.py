@@ -16,6 +16,7 @@ from ubert_training.devices import DeviceChoice, Precision, make_accelerator, us
 from ubert_training.states.state_bank import StateBank, encoder_digest, matching_bank
 from ubert_training.states.token_batches import TokenBatch
 from ubert_training.tokens import TokenizedReviews
+from ubert_training.weights import weights_below
 
 if TYPE_CHECKING:
     from ubert_model.nn.review_encoder import ReviewEncoder
@@ -121,7 +122,6 @@ def load_encoder(bundle: Bundle) -> "ReviewEncoder":
     from transformers import BertConfig  # noqa: PLC0415
 
     from ubert_model.nn.review_encoder import ReviewEncoder  # noqa: PLC0415
-    from ubert_training.model_files import weights_below  # noqa: PLC0415
 
     config = BertConfig.from_json_file(str(bundle.file(ENCODER_CONFIG)))
     model = bundle.manifest.config

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from ubert_model.atomic import write_text
 from ubert_model.states.pooling import pool_neighbours
 from ubert_training.claims import awaited
+from ubert_training.disk import writing
 from ubert_training.progress import progress_bar
 from ubert_training.stage import fingerprint_of
 from ubert_training.tokens import TokenizedReviews
@@ -61,9 +63,7 @@ class StateBank:
         return self.states[self.starts[row] : self.starts[row + 1]]
 
 
-def fill_bank(
-    directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str, device: torch.device
-) -> StateBank:
+def fill_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank:
     """Encode all reviews into ``directory``; killed and started again it continues.
 
     A bank of another encoder or of other reviews that lies there is removed first; a process that has it open keeps
@@ -77,7 +77,7 @@ def fill_bank(
     held.mkdir(parents=True, exist_ok=True)
     with awaited(held, f"waiting for another process that encodes reviews into {directory}"):
         states = files.whole_states()  # the other may have filled this very bank
-        return StateBank(_filled(files, encoder, tokens, device) if states is None else states, files.starts)
+        return StateBank(_filled(files, encoder, tokens) if states is None else states, files.starts)
 
 
 def matching_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank | None:
@@ -88,53 +88,17 @@ def matching_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedRe
 
 
 def encode_batch(
-    encoder: "ReviewEncoder", tokens: TokenizedReviews, rows: NDArray[np.int64], device: torch.device
+    encoder: "ReviewEncoder", tokens: TokenizedReviews, rows: NDArray[np.int64]
 ) -> list[NDArray[np.float32]]:
-    """S^L of some reviews, padding cut off and pooled, each (rows, d)."""
+    """S^L of some reviews, padding cut off and pooled, each (rows, d); computed where the encoder is."""
     token_ids, mask = tokens.padded(rows)
+    device = encoder.bert.device
     with torch.inference_mode():
         states: Tensor = encoder.encode(token_ids.to(device), mask.to(device)).float().cpu()
     lengths = tokens.lengths[rows].tolist()
     return [
         pool_neighbours(states[index, :length].numpy(), encoder.tokens_a_row) for index, length in enumerate(lengths)
     ]
-
-
-def sample_with_text(
-    tokens: TokenizedReviews, rows: NDArray[np.int64], count: int, seed: int
-) -> list[NDArray[np.int64]]:
-    """At most ``count`` of the reviews at ``rows`` that have text, drawn at random, in batches of like length."""
-    with_text = rows[tokens.lengths[rows] > 0]
-    chosen = with_text[np.random.default_rng(seed).permutation(len(with_text))[:count]]
-    return list(tokens.length_buckets(chosen, TOKENS_PER_BATCH))
-
-
-def unprojected_batch(
-    encoder: "ReviewEncoder",
-    tokens: TokenizedReviews,
-    rows: NDArray[np.int64],
-    bank: StateBank | None,
-    device: torch.device,
-) -> list[NDArray[np.float32]]:
-    """S^L of some reviews, pooled, each (rows, d): from the bank, else encoded."""
-    if bank is None:
-        return encode_batch(encoder, tokens, rows, device)
-    return [np.ascontiguousarray(bank.review(row)) for row in rows.tolist()]
-
-
-def projected_batch(
-    encoder: "ReviewEncoder",
-    tokens: TokenizedReviews,
-    rows: NDArray[np.int64],
-    bank: StateBank | None,
-    device: torch.device,
-) -> list[NDArray[np.float32]]:
-    """States of some reviews as a store keeps them before its codec, each (rows, D): from the bank, else encoded."""
-    unprojected = unprojected_batch(encoder, tokens, rows, bank, device)
-    with torch.inference_mode():
-        flat = torch.from_numpy(np.concatenate(unprojected)).to(device)  # (T, d)
-        projected = encoder.project(flat).cpu().numpy()  # (T, D)
-    return np.split(projected, np.cumsum([len(matrix) for matrix in unprojected])[:-1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,6 +162,15 @@ class _BankFiles:
         """Keep how many batches are on the disk."""
         write_text(self.progress, json.dumps({"batches": batches}) + "\n")
 
+    def mapped_for_writing(self) -> np.memmap[Any, np.dtype[np.float32]]:
+        """All states, (T, d), once their room on the disk is taken: what a mapping finds none for ends the process
+        without a word. Raises ``OSError`` where there is none.
+        """
+        with writing(self.states, OSError), self.states.open("ab") as file:
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), 0, self._size)
+        return np.memmap(self.states, dtype=np.float32, mode="r+", shape=self.shape)
+
     def make_room(self) -> None:
         """Remove the files of every other bank, and of this one where nothing of it can be used.
 
@@ -212,9 +185,14 @@ class _BankFiles:
             for path in former:
                 path.unlink()
 
+    @property
+    def _size(self) -> int:
+        """Bytes of the states."""
+        return math.prod(self.shape) * np.dtype(np.float32).itemsize
+
     def _has_its_size(self) -> bool:
         try:
-            return self.states.stat().st_size == math.prod(self.shape) * np.dtype(np.float32).itemsize
+            return self.states.stat().st_size == self._size
         except FileNotFoundError:
             return False
 
@@ -225,17 +203,15 @@ class _BankFiles:
             return 0
 
 
-def _filled(
-    files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews, device: torch.device
-) -> NDArray[np.float32]:
+def _filled(files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews) -> NDArray[np.float32]:
     """Encode what is missing. To be called by one process at a time."""
     files.make_room()
     done, starts = files.batches_done(), files.starts
-    states = np.memmap(files.states, dtype=np.float32, mode="r+" if done else "w+", shape=files.shape)
+    states = files.mapped_for_writing()
     with progress_bar("encoding reviews", len(tokens)) as advance:
         advance(len(tokens) - sum(len(rows) for rows in files.batches[done:]))
         for number, rows in enumerate(files.batches[done:], start=done + 1):
-            for row, review_states in zip(rows.tolist(), encode_batch(encoder, tokens, rows, device), strict=True):
+            for row, review_states in zip(rows.tolist(), encode_batch(encoder, tokens, rows), strict=True):
                 states[starts[row] : starts[row + 1]] = review_states
             advance(len(rows))
             if number % BATCHES_PER_FLUSH == 0 or number == len(files.batches):

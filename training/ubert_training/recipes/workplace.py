@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ubert_training.finetuning.finetune import finetune
-from ubert_training.finetuning.recipe import Recipe
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
 from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs, rows_read
+from ubert_training.recipes.recipe import Recipe
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 from ubert_training.stage import fingerprint_of

@@ -1,0 +1,49 @@
+"""Pairs as a finished fine-tuning run rates them, from exact states."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.finetuning.histories import Histories
+from ubert_training.finetuning.pair_model import PairModel, network_outputs
+from ubert_training.finetuning.rating_parts import final_ratings
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RatedPairs:
+    """Pairs as a fine-tuned model rates them: (P,) each, in stars. ``bias`` is its bias part alone."""
+
+    histories: Histories
+    truth: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    coverage: float
+
+    @classmethod
+    def of(cls, run: FinishedRun, part: Literal["validation", "test"]) -> Self:
+        """All pairs of a part of the split that the model was trained on."""
+        config, parts = run.files.config, run.parts
+        histories = run.histories(getattr(run.split, part))
+        outputs = network_outputs(PairModel(run.model), run.source(run.bank), histories, run.accelerator)
+        predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
+        low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
+        return cls(
+            histories=histories,
+            truth=run.table.rating[histories.pairs].astype(np.float64),
+            predicted=predicted,
+            bias=final_ratings(config, parts.bias, 0.0, histories, outputs),
+            low=low,
+            high=high,
+            coverage=parts.intervals.coverage,
+        )
+
+    @property
+    def covered(self) -> NDArray[np.bool_]:
+        """Does the interval hold the true rating? (P,)"""
+        covered: NDArray[np.bool_] = (self.low <= self.truth) & (self.truth <= self.high)
+        return covered

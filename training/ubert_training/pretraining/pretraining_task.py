@@ -1,0 +1,108 @@
+"""The pre-training task (Figure 2): its model over batches of reviews, its loss, its validation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ubert_model.ids import Identities
+from ubert_model.nn.pretraining_model import PretrainingModel
+from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.batches import Positions, shuffled_batches_of_like_size
+from ubert_training.loop import LoopOptions, decayed_groups
+from ubert_training.objectives import pretraining_loss
+from ubert_training.pretraining.masking import Masker
+from ubert_training.pretraining.pretrain_options import PretrainOptions
+from ubert_training.processes import own_share, put_together
+from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.tokens import TokenizedReviews
+
+VALIDATION_SHARE = 0.05
+
+
+class PretrainingTask:
+    """Eq. 9 over the rows of the corpus; a twentieth of them is held out to watch."""
+
+    def __init__(
+        self,
+        model: PretrainingModel,
+        table: ReviewTable,
+        rows: Rows,
+        user_rows: NDArray[np.int64],
+        identities: Identities,
+        tokenizer: ReviewTokenizer,
+        masker: Masker,
+        options: PretrainOptions,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model: nn.Module = model
+        self.options = options
+        self.accelerator = accelerator
+        self.device = accelerator.device
+        self.masker = masker
+        texts = [table.text[row] for row in rows.tolist()]
+        self.tokens = TokenizedReviews.of(texts, tokenizer)
+        self.maskable = masker.maskable(texts)
+        self.ratings = torch.from_numpy(table.rating[rows].astype(np.float32))
+        self.users = torch.from_numpy(user_rows)
+        self.domains = torch.tensor([identities.domains.row(table.domain[row]) for row in rows.tolist()])
+        readable = np.flatnonzero(self.tokens.lengths > 0)
+        order = np.random.default_rng([options.loop.seed, 11]).permutation(readable)
+        held_out = max(1, round(VALIDATION_SHARE * len(order)))
+        self.validation_rows, self.training_rows = np.sort(order[:held_out]), np.sort(order[held_out:])
+
+    def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
+        """BERT at its own, small rate."""
+        return decayed_groups(
+            self.model,
+            options.weight_decay,
+            rates={"review_encoder.bert": self.options.encoder_learning_rate},
+        )
+
+    def batches(self, epoch: int) -> Sequence[Positions]:
+        """Batches of like length."""
+        loop, lengths = self.options.loop, self.tokens.lengths[:, None]
+        return shuffled_batches_of_like_size(self.training_rows, lengths, loop.batch_size, loop.seed, epoch)
+
+    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
+        """Eq. 9; a review's mask follows from (seed, epoch)."""
+        return self._loss(model, rows, [self.options.loop.seed, 13, epoch])
+
+    def validation_losses(self) -> NDArray[np.float64]:
+        """Eq. 9 over the held-out reviews, under the same masks every time; a batch's mean stands for each of it."""
+        batches = list(self.tokens.length_buckets(self.validation_rows, token_budget=4096))
+        losses = np.zeros(len(self.validation_rows))
+        for rows in own_share(self.accelerator, batches):
+            losses[np.searchsorted(self.validation_rows, rows)] = self._loss(self.model, rows, [17]).item()
+        return put_together(self.accelerator, losses)
+
+    def _loss(self, model: nn.Module, rows: Positions, seed: list[int]) -> Tensor:
+        """Eq. 9; what is hidden of a review follows from the seed and its row, whatever stands beside it."""
+        token_ids, token_mask = self.tokens.padded(rows)
+        predicted_mask = torch.zeros_like(token_mask)
+        shown = token_ids.clone()
+        lengths = token_mask.sum(dim=1).tolist()
+        for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
+            rng = np.random.default_rng([*seed, row])
+            visible, predicted = self.masker.mask(token_ids[index, :length].numpy(), self.maskable[row], rng)
+            shown[index, :length] = torch.from_numpy(visible)
+            predicted_mask[index, :length] = torch.from_numpy(predicted)
+        output = model(
+            self.users[rows].to(self.device),
+            self.domains[rows].to(self.device),
+            shown.to(self.device),
+            token_mask.to(self.device),
+            predicted_mask.to(self.device),
+        )
+        return pretraining_loss(
+            token_logits=output.token_logits,
+            token_targets=token_ids[predicted_mask].to(self.device),
+            token_reviews=predicted_mask.nonzero()[:, 0].to(self.device),
+            predicted=output.rating,
+            ratings=self.ratings[rows].to(self.device),
+            beta=self.options.beta,
+        )

@@ -1,0 +1,27 @@
+"""A model's weights: all of them, written to a file, and those of a part."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ubert_model.atomic import replacing
+from ubert_training.disk import writing
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """All weights on the CPU, shared storage undone, as safetensors wants them."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write all weights; the file appears whole or not at all."""
+    with writing(path, SafetensorError), replacing(path) as partial:
+        save_file(weights_of(model), partial)
+
+
+def weights_below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights of one submodule, its prefix taken off."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in weights.items() if name.startswith(f"{prefix}.")}
