@@ -94,6 +94,8 @@ def on_days(*counts: int) -> ReviewTable:
 def test_days_are_not_divided_and_the_shares_are_the_nearest_that_this_leaves() -> None:
     split = time_split(on_days(70, 14, 8, 8), range(100))
     assert [len(getattr(split, part)) for part in PARTS] == [84, 8, 8]
+    split = time_split(on_days(70, 10, 5, 5, 5, 5), range(100))
+    assert [len(getattr(split, part)) for part in PARTS] == [80, 10, 10]
     split = time_split(on_days(1, 98, 1), range(100))
     assert [len(getattr(split, part)) for part in PARTS] == [1, 98, 1]
 
@@ -115,13 +117,20 @@ def test_parts_have_the_asked_shares_of_the_reviews() -> None:
         assert [len(getattr(fold, part)) for part in PARTS] == [700, 100, 200]
 
 
-def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows() -> None:
-    table = table_of(SINGLE_PAIRS)
-    first = random_split(table, range(1000), 3)
-    again = random_split(table, list(reversed(range(1000))), 3)
-    other = random_split(table, range(1000), 4)
-    assert first.test.tolist() == again.test.tolist()
-    assert len(set(first.test.tolist()) & set(other.test.tolist())) < 30
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_are_equal_in_reviews_though_a_pair_has_many(seed: int) -> None:
+    table = table_of([(0, 0)] * 8 + [(1, item) for item in range(12)])
+    assert [len(split.test) for split in k_fold_splits(table, range(20), 2, seed)] == [10, 10]
+
+
+@pytest.mark.parametrize("kind", ["random", "folds"])
+def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows(kind: str) -> None:
+    table, rows = table_of(SINGLE_PAIRS), list(range(1000))
+    first, again, other = (
+        SPLITTERS[kind](table, order, seed)[0].test.tolist() for order, seed in ((rows, 3), (rows[::-1], 3), (rows, 4))
+    )
+    assert first == again
+    assert len(set(first) & set(other)) < 0.5 * len(first)
 
 
 def test_a_random_test_part_holds_users_and_times_alike() -> None:

@@ -35,7 +35,7 @@ from ubert_model.intervals import RatingIntervals
 from ubert_model.states import codec_names
 
 DRAFT = Manifest(
-    config=preset("tiny"),
+    config=replace(preset("tiny"), pretrain_max_length=12),
     state_dim=16,
     encoder_digest="e" * 64,
     bias=BIAS,

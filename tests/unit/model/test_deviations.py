@@ -130,10 +130,14 @@ def test_deviations_survive_their_file(tmp_path: Path) -> None:
     assert loaded.of_item("i", known) == usual.of_item("i", known)
 
 
-def test_deviations_of_other_identities_are_refused(tmp_path: Path) -> None:
-    deviations_of([review("u", "i", 5.0)]).save(tmp_path / "deviations")
-    with pytest.raises(BundleError, match="for 2 users and 1 items"):
-        load(tmp_path / "deviations", item_ids=IdTable(["i"]))
+@pytest.mark.parametrize("known", [("uv", "i", "uv"), ("u", "ij", "uv"), ("uv", "ij", "u")])
+def test_deviations_of_other_identities_are_refused(tmp_path: Path, known: tuple[str, str, str]) -> None:
+    """Each of the tables: of users, of items, and of users' ratings in other domains."""
+    users, items, elsewhere = (IdTable.of(names) for names in known)
+    rated = rating_columns([review("u", "i", 5.0)], user_ids=users, item_ids=items)
+    UsualDeviations.of(rated, (STRAIGHT, STRAIGHT), ElsewhereRatings.none(elsewhere)).save(tmp_path / "deviations")
+    with pytest.raises(BundleError, match="for 2 users and 2 items"):
+        load(tmp_path / "deviations")
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -173,6 +177,19 @@ def test_strangers_share_no_deviation() -> None:
     known = [review("u", "i", 5.0)]
     sums = deviations_of(known).of_item("i", [review("stranger", "i", 2.0)])
     assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
+    by_a_stranger = rating_columns([*known, review("v", "j", 1.0)], user_ids=IdTable(["u"]), item_ids=IdTable(["i"]))
+    usual = UsualDeviations.of(by_a_stranger, (STRAIGHT, STRAIGHT), ElsewhereRatings.of(by_a_stranger, STRAIGHT))
+    assert usual.user.terms("another", 2.0) == usual.item.terms("another", 2.0) == (1.0, 1.0)
+    assert usual.of_user("another", []) == RatingSums(count=0, above_usual=0)
+
+
+def test_columns_by_the_rows_of_another_table_are_told_as_each_of_their_ratings() -> None:
+    side = deviations_of([review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]).user
+    items, ratings = ["j", "new", "i", "unlisted"], [1.0, 2.0, 4.5, 5.0]
+    other = IdTable(["new", "j", "k", "i"])
+    levels, shares = side.terms_of(other.rows(items), np.array(ratings), other)
+    expected = [side.terms(*one) for one in zip(items, ratings, strict=True)]
+    assert list(zip(levels.tolist(), shares.tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, -1.0])

@@ -29,6 +29,8 @@ def test_ninety_percent_intervals_hold_ninety_percent_of_unseen_truths() -> None
     assert covered.mean() == pytest.approx(0.9, abs=0.015)
     for bucket in (0.0, 1.0, 5.0, 20.0):
         assert covered[counts == bucket].mean() == pytest.approx(0.9, abs=0.04)
+    for unsure_to_sure in (2.25, 3.5, 4.75):
+        assert covered[np.abs(predicted - unsure_to_sure) < 0.25].mean() == pytest.approx(0.9, abs=0.04)
 
 
 def test_each_tail_misses_half_of_what_the_coverage_leaves() -> None:
@@ -37,6 +39,31 @@ def test_each_tail_misses_half_of_what_the_coverage_leaves() -> None:
     low, high = intervals.around(predicted, counts, WIDE)
     assert (truth < low).mean() == pytest.approx(0.05, abs=0.01)
     assert (truth > high).mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize(("pairs", "exceeded_by"), [(18, None), (19, 0), (38, 0), (39, 1), (199, 9)])
+def test_a_bound_is_the_one_that_one_more_pair_exceeds_once_in_twenty_times(
+    pairs: int, exceeded_by: int | None
+) -> None:
+    """So many of the pairs exceed it; None: with so few there is no bound."""
+    above, below = np.arange(1.0, pairs + 1), -0.1 * np.arange(1.0, pairs + 1)
+    predicted, counts = np.full(pairs, 3.0), np.zeros(pairs)
+    far = RatingScale(lowest=-1000, highest=1000)
+    for residuals in (above, below):
+        low, high = RatingIntervals.fit(predicted, predicted + residuals, counts).around([3.0], [0], far)
+        if exceeded_by is None:
+            assert (low[0], high[0]) == (far.lowest, far.highest)
+        elif residuals is above:
+            assert high[0] == pytest.approx(3.0 + above[-1 - exceeded_by])
+        else:
+            assert low[0] == pytest.approx(3.0 + below[-1 - exceeded_by])
+
+
+def test_a_users_reviews_choose_the_margins() -> None:
+    margins = tuple(Margins(below=number, above=10 + number) for number in range(len(HISTORY_BUCKETS)))
+    intervals = RatingIntervals(coverage=0.9, centre=0, variance=1, variance_slope=0, margins=margins)
+    low, high = intervals.around(np.zeros(7), [0, 1, 2, 3, 9, 10, 500], WIDE)
+    assert (-low).tolist() == (high - 10).tolist() == [0, 1, 1, 2, 2, 3, 3]
 
 
 def test_a_surer_prediction_has_a_narrower_interval() -> None:
@@ -73,14 +100,15 @@ def test_an_interval_holds_its_prediction_and_stays_within_the_scale() -> None:
     assert high.max() <= SCALE.highest
 
 
-def test_a_bucket_with_few_pairs_shares_the_margins_of_all() -> None:
+@pytest.mark.parametrize(("pairs", "shares"), [(LEAST_PAIRS - 1, True), (LEAST_PAIRS, False)])
+def test_a_bucket_with_few_pairs_shares_the_margins_of_all(pairs: int, *, shares: bool) -> None:
     predicted, truth, _ = _pairs(1000, seed=3)
     counts = np.full(1000, 5.0)
-    counts[: LEAST_PAIRS - 1] = 0.0
+    counts[:pairs] = 0.0
     intervals = RatingIntervals.fit(predicted, truth, counts)
     few, absent, many, also_absent = intervals.margins
-    assert few == absent == also_absent
-    assert few != many
+    assert absent == also_absent != many
+    assert (few == absent) == shares
 
 
 def test_without_validation_pairs_an_interval_is_the_whole_scale() -> None:

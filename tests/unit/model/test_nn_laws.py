@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from support.random_models import (
     MAX_POSITIONS,
@@ -20,6 +20,7 @@ from support.random_models import (
 )
 from ubert_model.config import MatchPooling
 from ubert_model.nn.co_matching import PLAIN_START, CoMatching, Matches, masked_scores
+from ubert_model.nn.pretraining_heads import OpinionRatingHead
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.states.pooling import pool_neighbours
 
@@ -124,6 +125,25 @@ def test_co_matching_starts_as_the_difference_between_a_row_and_what_it_is_align
     torch.testing.assert_close(matches(layer, user, item).user, expected)
 
 
+def test_co_matching_in_bfloat16_answers_in_the_type_of_its_states() -> None:
+    layer = randomized(CoMatching(8))
+    user, item = random_side([[4], [2], []], 8, seed=4), random_side([[3], [5], [1]], 8, seed=5)
+    exact = matches(layer, user, item)
+    for found, expected in zip(matches(layer.to(torch.bfloat16), user, item), exact, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.05)  # and of the same type
+
+
+def test_every_dropout_of_the_model_is_on_the_way_to_its_rating() -> None:
+    model = rating_model()
+    places = {name for name, module in model.head.named_modules() if isinstance(module, nn.Dropout)}
+    passed: set[str] = set()
+    for name in places:
+        model.head.get_submodule(name).register_forward_hook(lambda *_, name=name: passed.add(name))
+    rate(model, batch(model, USER_LENGTHS, ITEM_LENGTHS))
+    assert passed == places
+    assert len(places) == 5  # of each encoder the summary and the feed-forward, and what the prediction layer reads
+
+
 @pytest.mark.parametrize("tokens_a_row", [1, 2, 3, 7])
 def test_rows_pooled_in_training_are_those_that_the_store_keeps(tokens_a_row: int) -> None:
     encoder = review_encoder(state_dim=8)
@@ -199,6 +219,21 @@ def test_pretraining_on_a_batch_without_any_masked_token_has_no_token_logits() -
     assert output.rating.isfinite().all()
 
 
+def test_a_user_who_is_forgotten_in_pre_training_is_unknown_to_both_tasks() -> None:
+    model = pretraining_model(id_embeddings="free")
+    ones = torch.ones(40, 1, dtype=torch.int64)
+    unknown, known = (model(user * ones[:, 0], ones[:, 0], ones, ones.bool(), ones.bool()) for user in (0, 3))
+    model.user_query.train()
+    model.user_query.unknown_rate = 0.5
+    torch.manual_seed(0)
+    found = model(3 * ones[:, 0], ones[:, 0], ones, ones.bool(), ones.bool())
+    forgotten = (found.rating - unknown.rating).abs() < (found.rating - known.rating).abs()
+    assert 0 < forgotten.sum() < len(ones)
+    torch.testing.assert_close(
+        found.token_logits, torch.where(forgotten[:, None], unknown.token_logits, known.token_logits)
+    )
+
+
 @pytest.mark.parametrize(("rating_base", "expected"), [("none", 4.2), ("leave_one_out_bias", 0.0)])
 def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_nothing_above_the_bias(
     rating_base: str, expected: float
@@ -206,6 +241,10 @@ def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_nothing_above_th
     config = tiny_config(rating_base=rating_base, history_ratings=False)
     model = RatingModel(review_encoder(16), config, users=1, items=1, domains=1, mean_rating=4.2)
     assert model.head.prediction_layer.output.bias.item() == pytest.approx(expected)
+
+
+def test_an_untrained_opinion_rating_starts_at_the_mean() -> None:
+    assert OpinionRatingHead(8, mean_rating=4.2).output.bias.item() == pytest.approx(4.2)
 
 
 @pytest.mark.parametrize("history_ratings", [True, False])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, ReviewFileError
+from ubert_training.reviews import validation
 from ubert_training.reviews.readers import jsonlines, records
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.formats import FormatName, detect_format, open_format
@@ -322,10 +323,27 @@ def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
     [
         1393545600, 1393545600.9, "1393545600", 1393545600999, "1393545600000", 1393545600999.5,
         "2014-02-28", "2014-02-28T01:00:00+01:00", " 2014-02-28 00:00:00 UTC ", "20140228", 20140228,
+        "20140228.0", 20140228.0,
         datetime(2014, 2, 28, tzinfo=UTC), date(2014, 2, 28),
     ],
 )  # fmt: skip
 def test_a_time_may_be_written_in_seconds_or_milliseconds_or_as_an_iso_date(value: object) -> None:
+    review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
+    assert review.timestamp == 1393545600
+
+
+@pytest.mark.parametrize("value", ["1393545600", 1393545600.0, 1393545600.5, "1393545600000"])
+def test_a_time_with_a_point_or_between_quotes_is_not_looked_for_among_all_days(
+    value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A range finds an int by arithmetic and a float by comparing it with each number: 0.1 s for each review."""
+
+    class Days:
+        def __contains__(self, number: object) -> bool:
+            assert type(number) is int
+            return False
+
+    monkeypatch.setattr(validation, "WRITTEN_DAYS", Days())
     review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
     assert review.timestamp == 1393545600
 
