@@ -203,6 +203,8 @@ class ElsewhereRatings:
     def added(self, user: str, sums: RatingSums) -> RatingSums:
         """A user's sums with these ratings."""
         count, above_usual = self.sums[self._users.row(user)].tolist()
+        if not count:
+            return sums  # and no copy of it: the service keeps one for each list
         return RatingSums(count=sums.count, above_usual=sums.above_usual + above_usual, elsewhere=count)
 
     def added_to_each(self, users: Iterable[str], sums: RatingSums) -> RatingSums:

@@ -168,7 +168,8 @@ def _asked(address: str, question: Mapping[str, object]) -> dict[str, Any]:
         response = httpx.post(address, json=question, timeout=60)
         response.raise_for_status()
     except httpx.HTTPError as error:
-        raise UbertError(f"the service gave no answer ({error}); see service.log, then start the demo again") from error
+        why = str(error).partition("\n")[0]
+        raise UbertError(f"the service gave no answer ({why}); see service.log, then start the demo again") from error
     answer: dict[str, Any] = response.json()
     return answer
 

@@ -211,12 +211,12 @@ def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[P
     tokens = 0
     for pair in histories:
         reviews = {review.review_id: review.rows for review in (*pair.user.selected, *pair.item.selected)}
-        added = sum(reviews[review_id] for review_id in reviews.keys() - wanted)
+        added = sum(rows for review_id, rows in reviews.items() if review_id not in wanted)
         if together and tokens + added > budget:
             yield together
             together, wanted, tokens, added = [], set(), 0, sum(reviews.values())
         together.append(pair)
-        wanted |= reviews.keys()
+        wanted.update(reviews)  # in place, which ``|=`` of a view of keys is not
         tokens += added
     if together:
         yield together
