@@ -6,6 +6,9 @@ from tokenizers import Tokenizer
 
 from ubert_model.errors import BundleError
 
+TEXTS_AT_A_TIME = 8192
+"""What the tokenizer makes of a text takes many times the memory of its ids."""
+
 
 class ReviewTokenizer:
     """A BERT word piece tokenizer, cut to ``max_length`` tokens with [CLS] and [SEP] included.
@@ -50,8 +53,14 @@ class ReviewTokenizer:
 
     def read_part(self, text: str) -> str:
         """The text as far as it is encoded, without the white space around it."""
-        stripped = text.strip()
-        return stripped[: max((stop for _, stop in self.character_spans(stripped)), default=0)]
+        (part,) = self.read_parts([text])
+        return part
+
+    def read_parts(self, texts: Sequence[str]) -> list[str]:
+        """The same of several texts, which all cores share."""
+        stripped = [text.strip() for text in texts]
+        ends = [max((stop for _, stop in spans), default=0) for spans in self.character_spans_of(stripped)]
+        return [text[:end] for text, end in zip(stripped, ends, strict=True)]
 
     @property
     def vocabulary_size(self) -> int:

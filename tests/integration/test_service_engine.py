@@ -10,16 +10,18 @@ import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
 from ubert_model.bundle import SCORER_GRAPH
-from ubert_model.errors import CorruptStateError, ForeignStateError, StateError
+from ubert_model.errors import BundleError, CorruptStateError, ForeignStateError, StateError
 from ubert_model.states import StateStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
+from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import Prediction, ScoringEngine
-from ubert_service.scoring.runtime import OnnxRuntime
+from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 
 CACHED_EQUALS_FRESH = 1e-4
 BATCH_EQUALS_SINGLE = 1e-5
@@ -46,7 +48,7 @@ def filled_engine(
 def engine_over(
     store: StateStore,
     tiny: TinyBundle,
-    runtime: OnnxRuntime,
+    runtime: ScoringRuntime,
     *,
     codec: str = "fp32",
     resident_bytes: int = 0,
@@ -132,6 +134,37 @@ def test_how_the_work_is_cut_never_changes_a_prediction(
 
     for found, expected in zip(cut, filled_engine.score(EVERY_PAIR), strict=True):
         assert_same(found, expected)
+
+
+def test_no_more_states_are_held_at_a_time_than_the_budget_allows(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    config, rows = tiny.model.config, {entry.review_id: entry.rows for entry in corpus.entries}
+    budget = 3 * config.max_rows  # more than any pair has alone
+    counted = CountedStore(lmdb_store)
+
+    engine_over(counted, tiny, runtime, fetched_floats=budget * tiny.bundle.manifest.state_dim).score(EVERY_PAIR)
+
+    assert sum(rows.values()) > budget
+    assert all(sum(rows[name] for name in together) <= budget for together in counted.asked_together)
+
+
+class NanRuntime:
+    """Stands for a graph that is broken in a way that no export can be made to break it."""
+
+    def device(self) -> ActiveDevice:
+        return "cpu"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        return np.full(len(batch.item), np.nan, dtype=np.float32)
+
+
+def test_an_output_that_is_no_number_is_no_rating(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    pair = unreviewed_pair(corpus, USERS, ITEMS)
+    with pytest.raises(BundleError, match=rf"{pair.user}.*{pair.item}.*is not finite; export the bundle again"):
+        engine_over(lmdb_store, tiny, NanRuntime()).score([Pair("nobody", "nothing"), pair])
 
 
 def reviewed_pair(corpus: Corpus) -> Pair:
@@ -307,7 +340,7 @@ class CountedStore:
         self._store = store
         self.local = store.local
         self.calls: Counter[str] = Counter()
-        self.asked: list[str] = []
+        self.asked_together: list[Sequence[str]] = []
 
     def __getattr__(self, name: str) -> Any:
         self.calls[name] += 1
@@ -315,7 +348,7 @@ class CountedStore:
 
     def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
         self.calls["states"] += 1
-        self.asked += review_ids
+        self.asked_together.append(review_ids)
         return self._store.states(version, review_ids)
 
 
@@ -328,7 +361,8 @@ def test_a_request_costs_two_round_trips_and_asks_for_no_state_twice(
     engine_over(counted, tiny, runtime).score(EVERY_PAIR)
 
     assert counted.calls == {"review_lists": 1, "states": 1}
-    assert len(counted.asked) == len(set(counted.asked))
+    (asked,) = counted.asked_together
+    assert len(asked) == len(set(asked))
 
 
 def test_what_is_resident_costs_no_round_trip_but_the_question_for_changes_and_changes_no_rating(

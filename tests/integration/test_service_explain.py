@@ -99,6 +99,7 @@ def test_the_parts_add_up_to_the_rating_and_the_tokens_to_the_matching(reader: h
         answer = explain(reader, *pair)
         parts = answer["contributions"]
         assert sum(parts[name] for name in PARTS) == pytest.approx(answer["rating"], abs=ROUNDING)
+        assert (parts["clipped"] == 0) == (1 < answer["rating"] < 5)
         assert sum(one["matching"] for one in answer["reviews"]) == pytest.approx(parts["matching"], abs=ROUNDING)
         for review in answer["reviews"]:
             assert sum(review["token_contributions"]) == pytest.approx(review["matching"], abs=ROUNDING)
@@ -156,6 +157,21 @@ def test_every_effect_equals_that_of_lists_built_anew_without_the_review(served:
             assert [one.effect for one in explanation.reviews] == pytest.approx(expected, abs=FLOAT32)
             moved += sum(abs(effect) > 100 * ROUNDING for effect in expected)
     assert moved > len(pairs)  # else it would not have been seen
+
+
+def test_the_parts_add_up_where_the_network_predicts_the_rating_itself(
+    served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = served.bundle.manifest
+    config = replace(manifest.config, rating_base="none", history_ratings=False)
+    monkeypatch.setattr(served.bundle, "manifest", replace(manifest, config=config))
+    explainer = replace(served).explainer
+    seen = 0
+    for explanation in (explainer.explain(Pair(*pair)) for pair in PAIRS):
+        parts = asdict(explanation.contributions)
+        assert sum(parts.values()) == pytest.approx(explanation.prediction.rating, abs=ROUNDING)
+        seen += explanation.prediction.basis == "full" and not parts["clipped"]
+    assert seen
 
 
 def test_what_is_removed_meanwhile_is_in_the_rating_and_in_its_parts_alike(

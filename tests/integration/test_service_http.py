@@ -153,6 +153,12 @@ def test_a_flood_of_unknown_members_is_one_error(client: httpx.Client, surroundi
     assert "10000 members are too many" in problem["errors"][0]["message"]
 
 
+def test_of_many_errors_all_are_counted_and_the_first_are_listed(client: httpx.Client) -> None:
+    problem = assert_problem(client.post("/predict", json=pairs_of("", count=50)), 422, "invalid-request")
+    assert problem["detail"].startswith("50 error(s)")
+    assert [error["pointer"] for error in problem["errors"]] == [f"/pairs/{number}/user" for number in range(20)]
+
+
 @pytest.mark.parametrize("escaped", [r'"\ud800"', r'"u\ud800"'])
 def test_half_a_surrogate_pair_is_refused_wherever_it_stands(client: httpx.Client, escaped: str) -> None:
     headers = {"content-type": "application/json"}

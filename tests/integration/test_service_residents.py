@@ -324,6 +324,17 @@ def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
     assert truth == pytest.approx(replica.residents.held_bytes, rel=0.05)
 
 
+def test_states_that_were_read_together_can_leave_memory_one_by_one(
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
+) -> None:
+    replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=1 << 24)
+    for name in ("a", "b"):
+        replica.put(name, "u0", "i0", 5, 1)
+    replica.residents.states(["a", "b"])
+    kept = replica.residents.states(["a", "b"])
+    assert [states.base for states in kept.values()] == [None, None]
+
+
 @pytest.mark.parametrize("failure", [StoreUnavailableError("it is away"), AttributeError("nobody foresaw it")])
 def test_whatever_the_store_fails_with_what_it_has_is_read_again_once_it_is_back(
     tiny: TinyBundle,
@@ -354,6 +365,7 @@ def test_whatever_the_store_fails_with_what_it_has_is_read_again_once_it_is_back
         with monkeypatch.context() as patched:
             patched.setattr(lmdb_store, "changes", failing)
             wait_for(lambda: replica.residents.away is not None)
+            replica.clock.now += 10_000.0  # too old to be trusted beside a store that answers
             assert replica.residents.review_lists(["u0"], []) == kept
             with pytest.raises(NotResidentError):
                 replica.residents.review_lists(["u1"], [])
@@ -684,6 +696,33 @@ def test_the_service_is_not_ready_before_it_is_warm_and_says_how_far_it_is(
         assert client.get("/healthz").status_code == 200
         go_on.set()
         wait_until_ready(client)
+
+
+@pytest.mark.parametrize("max_bytes", [8_000, 16_000])
+def test_where_memory_is_short_the_most_reviewed_are_warmed(
+    tiny: TinyBundle,
+    corpus: Corpus,
+    runtime: OnnxRuntime,
+    lmdb_store: StateStore,
+    monkeypatch: pytest.MonkeyPatch,
+    max_bytes: int,
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=max_bytes)
+    keeper = ResidentsKeeper(
+        replica.residents,
+        store=lmdb_store,
+        namespace=tiny.bundle.codec("fp32").namespace,
+        max_bytes=max_bytes,
+        max_lag_s=LAG_S,
+        warm_s=PATIENCE_S,
+    )
+    most_reviewed = max({entry.user for entry in corpus.entries}, key=lambda user: len(corpus.of_user(user)))
+    with keeper:
+        wait_for(lambda: keeper.warming is None)
+        monkeypatch.setattr(lmdb_store, "review_lists", lambda *_, **__: pytest.fail("it was not warmed"))
+        (reviews,) = replica.residents.review_lists([most_reviewed], [])
+    assert list(reviews) == corpus.of_user(most_reviewed)
 
 
 def test_warming_ends_when_memory_is_full_and_nothing_has_been_displaced(

@@ -18,6 +18,7 @@ from support.redis_server import RedisServer
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
+from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
@@ -150,6 +151,22 @@ def test_the_same_review_sent_twice_is_one_review(
     assert {**first.json(), "read_version": None} == {**second.json(), "read_version": None}
     assert lists(served, "u1", "i13") == stored
     assert len(stored[1]) == 1
+
+
+def test_what_a_write_that_failed_may_have_changed_is_read_anew(
+    served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store may have done a part of it, of which no feed tells."""
+
+    def put(*_: object) -> None:
+        raise StoreUnavailableError("it went away")
+
+    forgotten: list[ReviewEntry] = []
+    monkeypatch.setattr(served.store, "put", put)
+    monkeypatch.setattr(served.residents, "wrote", forgotten.extend)
+    with pytest.raises(StoreUnavailableError):
+        served.reviews.add(NewReview(user="u1", item="i13", rating=2, text="A board."))
+    assert [(entry.user, entry.item) for entry in forgotten] == [("u1", "i13")]
 
 
 def test_a_rating_is_stored_as_the_review_table_stores_it(client: httpx.Client, served: ServedBundle) -> None:
@@ -419,6 +436,17 @@ def test_a_review_written_between_two_pages_neither_hides_nor_repeats_another(
     rest = client.get("/users/u1", params={"cursor": first["next"]}).raise_for_status().json()
     read = [review["review_id"] for page in (first, rest) for review in page["reviews"]]
     assert read == [entry.review_id for entry in corpus.of_user("u1")]
+
+
+def test_pages_hold_reviews_of_one_second_once_each(client: httpx.Client) -> None:
+    names = {post(client, item="i13", review_id=f"mine-{number}")["review_id"] for number in range(4)}
+    read: list[str] = []
+    page: dict[str, Any] = {"next": None}
+    while not read or page["next"] is not None:
+        cursor = {"cursor": page["next"]} if read else {}
+        page = client.get("/items/i13", params={"limit": 1, **cursor}).raise_for_status().json()
+        read += [review["review_id"] for review in page["reviews"]]
+    assert sorted(read) == sorted(names)
 
 
 def test_whom_training_knows_is_listed_without_reviews_and_whom_nobody_knows_is_not(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.cli import load_bundles
 from ubert_service.errors import OverloadedError
+from ubert_service.reviews.written_review import NewReview
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice
+from ubert_service.serving.bundles import Roles
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 from ubert_service.work.admission import Admission
@@ -161,6 +164,21 @@ def test_a_review_is_written_and_removed_for_both(
     client.delete(f"/reviews/{name}", params={"user": "u1", "item": "i13"}).raise_for_status()
     assert [store.item_reviews(version, ["i13"]) for version in versions] == [[[]], [[]]]
     assert [store.states(version, [name]) for version in versions] == [[None], [None]]
+
+
+def test_both_date_a_review_alike_and_one_that_only_the_live_bundle_has_is_removed(
+    tiny: TinyBundle, other: Bundle, store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    for served, second in ((live, 1_000.0), (shadow, 2_000.0)):
+        monkeypatch.setattr(served.reviews, "_clock", partial(float, second))
+    roles = Roles(live=live, shadow=shadow)
+    written = roles.add(NewReview(user="u1", item="i13", rating=2, text="A board.")).entry
+    (of_shadow,) = store.item_reviews(shadow.namespace.version, ["i13"])
+    assert [review.timestamp for review in of_shadow] == [written.timestamp] == [1_000]
+    shadow.reviews.remove(written.review_id, user="u1", item="i13")
+    roles.remove(written.review_id, user="u1", item="i13")
+    assert store.item_reviews(live.namespace.version, ["i13"]) == [[]]
 
 
 @pytest.mark.parametrize("store", ["lmdb_store", "redis_store"], indirect=True)

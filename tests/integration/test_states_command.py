@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,9 @@ def entries() -> list[ReviewEntry]:
     return [review_of(f"r{number}", f"u{number % 7}", f"i{number % 5}", timestamp=number) for number in range(REVIEWS)]
 
 
-def state_of(entry: ReviewEntry, *, version: str = VERSION, tokens: int | None = None) -> bytes:
-    values = np.ones((entry.rows if tokens is None else tokens, 8), dtype=np.float32)
-    return make_codec(namespace_of(version)).encode(values)
+def state_of(entry: ReviewEntry, *, version: str = VERSION, tokens: int | None = None, state_dim: int = 8) -> bytes:
+    values = np.ones((entry.rows if tokens is None else tokens, state_dim), dtype=np.float32)
+    return make_codec(replace(namespace_of(version), state_dim=state_dim)).encode(values)
 
 
 def states_command(*arguments: str, said: str = "") -> Result:
@@ -71,28 +72,29 @@ def test_a_sound_namespace_verifies(url: str) -> None:
 
 
 def test_every_fault_is_found_and_what_loses_no_rating_is_mended(store: Reopened, url: str) -> None:
-    lost, changed, foreign, misshapen = entries()[:4]
+    lost, changed, foreign, misshapen, narrow = entries()[:5]
     store.delete_states(VERSION, [lost.review_id])
     whole = state_of(changed)
     damaged = [
         (changed, whole[:-1] + bytes([whole[-1] ^ 1])),
         (foreign, state_of(foreign, version=OTHER_VERSION)),
         (misshapen, state_of(misshapen, tokens=7)),
+        (narrow, state_of(narrow, state_dim=7)),
     ]
     store.put(VERSION, damaged)
     orphan = review_of("orphan", "nobody", "nothing")
     write_unlisted(store, url, orphan)
     result = states_command("verify", "--store", url)
     assert result.exit_code == 1
-    for line in ("5 problems", "without a state: 1", "damaged states: 3", "no list names: 1", "wrong checksum"):
+    for line in ("6 problems", "without a state: 1", "damaged states: 4", "no list names: 1", "wrong checksum"):
         assert line in result.output
     mended = states_command("verify", "--store", url, "--repair")
     assert mended.exit_code == 1, "the removed states are still to be written"
-    assert "4 reviews mended" in mended.output
+    assert "5 reviews mended" in mended.output
     gone = [entry.review_id for entry, _ in damaged]
-    assert store.states(VERSION, [*gone, "orphan"]) == [None] * 4
+    assert store.states(VERSION, [*gone, "orphan"]) == [None] * 5
     assert [len(found) for found in store.user_reviews(VERSION, ["u0"])] == [6], "a rating was lost"
-    store.put(VERSION, [(entry, state_of(entry)) for entry in (lost, changed, foreign, misshapen)])
+    store.put(VERSION, [(entry, state_of(entry)) for entry in (lost, changed, foreign, misshapen, narrow)])
     assert states_command("verify", "--store", url).exit_code == 0
 
 

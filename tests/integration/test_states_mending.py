@@ -14,12 +14,15 @@ import redis
 from support.store_contents import VERSION, contents, namespace_of, review_of
 from ubert_model.errors import CorruptStateError
 from ubert_model.states import (
+    FinishedShard,
     MendableStore,
     NamespaceRepair,
     ReviewEntry,
     Side,
     check_namespace,
+    checking,
     copy_namespace,
+    lmdb_store,
     make_codec,
     open_store,
     repair_namespace,
@@ -154,6 +157,77 @@ def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
             break
     assert writes >= 3
     source.close()
+
+
+def test_a_repair_killed_at_any_write_and_run_again_finds_what_one_list_lacks_of_a_damaged_state(
+    store: MendableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for writes in count():
+        fill(store)
+        store.put(VERSION, [(HARMED, state_of(HARMED)[:-1])])
+        lines = store.lines(VERSION, Side.USER, HARMED.user).items()
+        store.remove_lines(VERSION, Side.USER, HARMED.user, [name for name, line in lines if b"r4" in line])
+        finished = runs_through(lambda: repair(store), writes, monkeypatch)
+        repair(store)
+        assert HARMED in store.user_reviews(VERSION, [HARMED.user])[0], f"killed after {writes} writes"
+        if finished:
+            break
+    assert writes >= 2
+
+
+def test_a_drop_killed_at_any_write_claims_no_share_that_it_has_begun_to_remove_and_can_be_repeated(
+    store: MendableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdb_store, "_KEYS_PER_DROP", 5)
+    for writes in count():
+        fill(store)
+        store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=len(ENTRIES)))
+        before = store.changes(VERSION, None).revision
+        finished = runs_through(lambda: store.drop_namespace(VERSION), writes, monkeypatch)
+        if any(store.missing(VERSION, ENTRIES)):
+            assert store.finished_shards(VERSION) == [], f"killed after {writes} writes"
+            assert not store.local or store.changes(VERSION, before).marks is None
+        if any(store.states(VERSION, [entry.review_id for entry in ENTRIES])):
+            assert store.namespaces() == [namespace_of()]
+        if finished:
+            break
+    assert writes >= 3
+
+
+def test_a_copy_passes_over_a_review_whose_state_is_lost(store: MendableStore, tmp_path: Path) -> None:
+    store.delete_states(VERSION, [HARMED.review_id])
+    target = open_store(f"lmdb:{tmp_path / 'target'}")
+    heard: list[int] = []
+    assert copy_namespace(store, target, VERSION, users_a_batch=2, advance=heard.append) == len(ENTRIES) - 1
+    assert heard == [2, 1]
+    assert target.missing(VERSION, ENTRIES) == [entry == HARMED for entry in ENTRIES]
+    target.close()
+
+
+def test_every_list_and_state_is_checked_however_many_there_are(
+    store: MendableStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "ENTITIES_A_BATCH", 2)
+    monkeypatch.setattr(checking, "STATES_A_BATCH", 3)
+    monkeypatch.setattr(checking, "STATES_A_SCAN", 5)
+    heard: list[int] = []
+    assert check_namespace(store, namespace_of(), heard.append).problems == 0
+    assert sum(heard) == len(ENTRIES)
+    names = [entry.review_id for entry in ENTRIES]
+    store.delete_states(VERSION, names)
+    check = check_namespace(store, namespace_of())
+    assert (check.reviews, sorted(check.missing)) == (len(ENTRIES), sorted(names))
+
+
+def test_a_review_that_is_written_during_a_check_is_not_taken_for_one_that_no_list_names(store: MendableStore) -> None:
+    class WrittenMeanwhile:
+        def __getattr__(self, name: str) -> Any:
+            if name == "state_sizes":  # asked once the lists were read
+                new = review_of("new")
+                store.put(VERSION, [(new, state_of(new))])
+            return getattr(store, name)
+
+    assert check_namespace(WrittenMeanwhile(), namespace_of()).unlisted == []
 
 
 class Killed(BaseException):

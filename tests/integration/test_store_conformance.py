@@ -24,6 +24,7 @@ from ubert_model.states import (
     redis_store,
     state_mark,
 )
+from ubert_model.states.lmdb_store import LmdbStore
 
 AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0", "\0\0", "*", "u?", "🙂" * 64, "x" * 256]
 
@@ -259,6 +260,29 @@ def test_changes_that_can_no_longer_be_told_are_told_as_everything(
     assert store.changes(VERSION, last).marks == frozenset()
 
 
+def test_a_part_of_the_changes_is_never_told_as_all_of_them(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "_CHANGES_AT_ONCE", 3)
+    start = end_of(store)
+    names = [("r", f"u{number}", f"i{number}") for number in range(5)]
+    for name in names:
+        last = store.put(VERSION, [(review_of(*name), b"s")])
+    told = store.changes(VERSION, start)
+    assert told.revision == last
+    assert told.marks in (None, marks(*names))
+
+
+def test_the_oldest_change_that_is_remembered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmdb_store, "REMEMBERED_CHANGES", 5)
+    store = open_store(f"lmdb:{tmp_path}/states")
+    store.open_namespace(namespace_of())
+    names = [(f"r{number}", f"u{number}", f"i{number}") for number in range(9)]
+    revisions = [store.put(VERSION, [(review_of(*name), b"s")]) for name in names]
+    for place, revision in enumerate(revisions):
+        assert store.changes(VERSION, revision).marks in (None, marks(*names[place + 1 :]))
+    assert store.changes(VERSION, revisions[3]).marks == marks(*names[4:])
+    store.close()
+
+
 def test_who_follows_a_dropped_namespace_is_told_to_forget_everything(store: StateStore) -> None:
     store.put(VERSION, [(review_of("r"), b"s")])
     before = end_of(store)
@@ -312,6 +336,21 @@ def test_a_namespace_is_held_until_it_is_released_or_the_time_is_over(store: Sta
         store.release(VERSION, "shop-1/7")
         assert store.holders(VERSION) == ["shop-2/7"]
     assert [namespace.version for namespace in store.namespaces()] == [VERSION]
+
+
+def test_whoever_holds_a_namespace_removes_what_killed_processes_have_held(tmp_path: Path) -> None:
+    """A server forgets it by itself."""
+    store = LmdbStore(tmp_path)
+
+    def kept() -> int:
+        return int(store._transact(lambda transaction: transaction.stat()["entries"]))
+
+    store.hold(VERSION, "killed/7", -1.0)
+    before = kept()
+    store.hold(VERSION, "shop/7", 60.0)
+    assert kept() == before
+    assert store.holders(VERSION) == ["shop/7"]
+    store.close()
 
 
 def test_dropping_a_namespace_leaves_nothing_of_it_and_all_of_the_others(store: StateStore) -> None:

@@ -42,6 +42,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
         assert getattr(first, name).read_bytes() == getattr(second, name).read_bytes()
     other = write_corpus(tmp_path / "c", SynthOptions(users=130, items=40, reviews=1300, domains=2, seed=1))
     assert other.reviews.read_bytes() != first.reviews.read_bytes()
+    assert first.reviews.read_bytes()[4:8] == bytes(4), "no time of packing"
+    replaced = write_corpus(tmp_path / "a", SynthOptions(users=130, items=40, reviews=1300, domains=2, seed=1))
+    assert replaced.reviews.read_bytes() == other.reviews.read_bytes()
 
 
 def test_a_written_corpus_is_left_as_it_is_and_a_half_written_one_is_not(tmp_path: Path) -> None:
@@ -129,6 +132,17 @@ def test_the_errors_are_those_that_the_truth_promises(default_corpus: synth.Synt
     assert promised["best_with_biases"] * 0.97 < fitted < promised["best_with_biases"] * 1.2
     assert promised["noise_floor"] < 0.6 * promised["best_with_biases"]
     assert promised["best_with_text"] == promised["noise_floor"]
+
+
+def test_an_item_is_reviewed_as_often_as_it_is_popular(default_corpus: synth.SyntheticCorpus) -> None:
+    """The truth weights its errors so."""
+    items = [synth._item(number, SynthOptions()) for number in range(120)]
+    reviewed = Counter(review["asin"] for review in reviews_of(default_corpus.reviews))
+    for domain in range(3):
+        own = [item for item in items if item.domain == domain]
+        a_share = sum(reviewed[item.name] for item in own) / sum(item.popularity for item in own)
+        for item in own:
+            assert reviewed[item.name] == pytest.approx(a_share * item.popularity, rel=0.15)
 
 
 def test_without_a_match_the_biases_are_all_there_is(tmp_path: Path) -> None:

@@ -10,10 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.rows import pooled_rows
-from ubert_model.tokenizer import ReviewTokenizer
-
-TEXTS_AT_A_TIME = 8192
-"""What the tokenizer makes of a text takes many times the memory of its ids."""
+from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

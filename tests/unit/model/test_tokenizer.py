@@ -64,6 +64,7 @@ def test_a_review_is_encoded_the_same_in_any_company() -> None:
     tokenizer = ReviewTokenizer(SERIALIZED, 8)
     texts = ["good", "a very very long text about the sound of these strings", "bad !"]
     assert tokenizer.encode(texts) == [tokenizer.encode([text])[0] for text in texts]
+    assert tokenizer.read_parts(texts) == [tokenizer.read_part(text) for text in texts]
 
 
 def test_padding_and_cutting_stored_with_a_tokenizer_do_not_come_through() -> None:

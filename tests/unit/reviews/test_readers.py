@@ -202,6 +202,13 @@ def test_the_format_is_told_by_the_first_good_line(tmp_path: Path) -> None:
     assert detect_format(write_lines(tmp_path / "r.json", "{broken", "[]", "", AMAZON_2018)) is FormatName.AMAZON_2018
 
 
+@pytest.mark.parametrize("absent", ["verified", "vote"])
+def test_a_file_of_amazon_2018_is_told_by_either_field_of_its_own(absent: str, tmp_path: Path) -> None:
+    """Most of its reviews have no vote."""
+    fields = {name: value for name, value in AMAZON_2018.items() if name != absent}
+    assert detect_format(write_lines(tmp_path / "r.json", fields)) is FormatName.AMAZON_2018
+
+
 def test_json_lines_with_fields_of_other_names_are_told_and_their_fields_mapped(tmp_path: Path) -> None:
     without_time = {"uid": "U1", "sku": "I1", "stars": 2, "body": "It hums."}
     path = write_lines(tmp_path / "r.jsonl", "{broken", without_time, without_time | {"when": "2014-02-28"})
@@ -332,6 +339,28 @@ def test_a_time_may_be_written_in_seconds_or_milliseconds_or_as_an_iso_date(valu
     assert review.timestamp == 1393545600
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (631_152_000_000, 631_152_000),  # the first of the milliseconds
+        ("19700101", 0),
+        (21001231, 4_133_894_400),
+        (19700100, 19700100),
+        ("1970-01-01T00:00:01.9", 1),
+    ],
+)
+def test_a_number_is_read_as_a_day_or_as_milliseconds_from_its_bounds_on(value: object, seconds: int) -> None:
+    assert validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value}).timestamp == seconds
+
+
+@pytest.mark.parametrize("name", JSON_FORMATS)
+def test_html_entities_are_read_as_characters_in_amazons_formats_and_in_no_other(name: FormatName) -> None:
+    written = "It&#39;s &lt;loud&gt;&nbsp;"
+    (field,) = {"reviewText", "text"} & JSON_FORMATS[name].keys()
+    text = validator(name).review(JSON_FORMATS[name] | {field: written}).text
+    assert text == (written if name is FormatName.YELP else "It's <loud>")
+
+
 @pytest.mark.parametrize("value", ["1393545600", 1393545600.0, 1393545600.5, "1393545600000"])
 def test_a_time_with_a_point_or_between_quotes_is_not_looked_for_among_all_days(
     value: object, monkeypatch: pytest.MonkeyPatch
@@ -350,7 +379,8 @@ def test_a_time_with_a_point_or_between_quotes_is_not_looked_for_among_all_days(
 
 def test_the_title_comes_before_the_body_as_a_sentence_of_its_own() -> None:
     assert validator(FormatName.AMAZON_2014, with_title=True).review(AMAZON_2014).text == "Noisy. It hums."
-    assert with_title_first("Why?", "It hums.") == "Why? It hums."
+    for title in ("Why?", "No!", "Noisy.", "And then…"):
+        assert with_title_first(title, "It hums.") == f"{title} It hums."
     assert with_title_first("Noisy", "") == "Noisy"
     assert with_title_first("", "It hums.") == "It hums."
 

@@ -1,6 +1,7 @@
 """The review table: identity of a review, order of the rows, and what a file must be to be read as one."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_model.review_id import review_id
-from ubert_training.reviews.table import SCHEMA, Review, ReviewTable, TableMetadata
+from ubert_training.reviews import table as table_module
+from ubert_training.reviews.table import NOTHING_WRITTEN, SCHEMA, Review, ReviewTable, TableMetadata, TableWriter
 
 REVIEWS = [
     Review(user="ann", item="drum", rating=4, text="Loud.", domain="music", timestamp=30),
@@ -25,6 +27,7 @@ REVIEWS = [
 
 def test_a_review_id_is_sixteen_hexadecimal_characters_and_never_changes() -> None:
     assert REVIEWS[0].review_id == "a4db76ed8333864b"
+    assert replace(REVIEWS[0], rating=-0.0).review_id == replace(REVIEWS[0], rating=0.0).review_id
 
 
 @given(st.tuples(st.text(max_size=4), st.text(max_size=4), st.text(max_size=4)))
@@ -62,6 +65,45 @@ def test_a_saved_table_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert loaded.metadata == metadata
     assert loaded.fingerprint == table.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]
+
+
+def test_a_table_written_in_pieces_has_the_same_bytes_and_some_of_its_rows_are_read_without_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_module, "ROWS_PER_GROUP", 3)
+    table = ReviewTable.of(
+        Review(user="u", item=f"i{n}", rating=3, text="", domain="d", timestamp=n) for n in range(10)
+    )
+    table.save(tmp_path / "whole.parquet")
+    columns = pq.read_table(tmp_path / "whole.parquet")
+    with TableWriter(tmp_path / "pieces.parquet", table.metadata) as writer:
+        for start, stop in ((0, 1), (1, 8), (8, 10)):
+            writer.write(columns.slice(start, stop - start))
+    assert (tmp_path / "pieces.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    for rows in ([], [0, 2, 3, 9], [4], list(range(10))):
+        some = ReviewTable.load_rows(tmp_path / "whole.parquet", np.array(rows, dtype=np.int64))
+        assert some.item == [f"i{row}" for row in rows]
+    for rows in ([-1, 3], [3, 10]):
+        with pytest.raises(ReviewFileError, match="it was replaced"):
+            ReviewTable.load_rows(tmp_path / "whole.parquet", np.array(rows))
+
+
+def test_who_wrote_what_is_told_apart_by_user_and_words_alone() -> None:
+    texts = [("ann", "It hums."), ("ann", " it\tHUMS. "), ("bob", "It hums."), ("ann", "It hums"), ("ann", " \n")]
+    first, same, other_user, other_words, nothing = ReviewTable.of(
+        Review(user=user, item=f"i{n}", rating=3, text=text, domain="d", timestamp=n)
+        for n, (user, text) in enumerate(texts)
+    ).writings.tolist()
+    assert first == same
+    assert len({first, other_user, other_words, nothing}) == 4
+    assert nothing == NOTHING_WRITTEN
+
+
+def test_tables_of_the_same_reviews_in_other_domains_are_told_apart() -> None:
+    moved = [replace(review, domain="garden") for review in REVIEWS]
+    tables = [ReviewTable.of(reviews) for reviews in (REVIEWS, moved)]
+    assert tables[0].fingerprint == tables[1].fingerprint
+    assert tables[0].digests != tables[1].digests
 
 
 def test_an_empty_table_is_saved_and_loaded(tmp_path: Path) -> None:

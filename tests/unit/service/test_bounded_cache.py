@@ -139,6 +139,18 @@ def test_what_was_read_before_more_changes_than_are_remembered_is_not_kept(monke
     assert held(cache, "r0") == [True]
 
 
+def test_what_changes_again_and_again_is_remembered_by_its_last_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_cache, "_REMEMBERED_MARKS", 3)
+    cache: BoundedCache[object] = BoundedCache(ROOM)
+    for name in ("a", "b", "c"):
+        cache.drop({state_mark(name)})
+    moment = cache.moment
+    for name in ("a", "d", "e"):
+        cache.drop({state_mark(name)})
+    cache.add([fresh("a")], moment=moment)
+    assert held(cache, "a") == [False]
+
+
 def test_two_things_under_one_mark_never_outlive_its_change() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
     same = state_mark("a")

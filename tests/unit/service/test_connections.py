@@ -160,6 +160,8 @@ class Unread(asyncio.Transport):
     def abort(self) -> None:
         self.aborted = True
 
+    def close(self) -> None: ...
+
 
 def test_who_takes_something_of_an_answer_in_time_keeps_the_connection() -> None:
     timers: list[tuple[float, Callable[[], object]]] = []
@@ -185,3 +187,21 @@ def test_who_takes_something_of_an_answer_in_time_keeps_the_connection() -> None
             assert not transport.aborted
         timers.pop()[1]()
         assert transport.aborted
+
+
+@pytest.mark.parametrize(
+    "end", [lambda connection: connection.resume_writing(), lambda connection: connection.connection_lost(None)]
+)
+def test_once_all_of_an_answer_is_taken_or_the_caller_gone_nothing_is_cut(
+    end: Callable[[BoundedConnection], None],
+) -> None:
+    with closing(asyncio.new_event_loop()) as loop:
+        config = uvicorn.Config(Starlette(), log_config=None)
+        config.load()
+        connection = BoundedConnection(config, ServerState(), {}, _loop=loop)
+        connection.connection_made(Unread(100))
+        connection.pause_writing()
+        cut = connection._unread
+        end(connection)
+        assert cut is not None
+        assert cut.cancelled()

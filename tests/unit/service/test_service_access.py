@@ -98,6 +98,20 @@ def test_a_file_of_keys_that_cannot_be_used_changes_nothing_and_is_told_once(
     assert str(path) in told.getMessage()
 
 
+def test_each_slip_in_the_file_of_keys_is_told_once_and_so_is_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, table = new_key("page", ["read"])
+    path = tmp_path / "keys.toml"
+    path.write_text(table)
+    keys = KeyFile(path, Silent())
+    for content in ("", table, "", table):
+        path.write_text(content)
+        for _ in range(4):
+            keys.look()
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
+
+
 def test_the_file_of_keys_holds_no_key() -> None:
     key, table = new_key("page", ["read"])
     other, _ = new_key("page", ["read"])
@@ -113,13 +127,18 @@ def test_the_file_of_keys_holds_no_key() -> None:
         ("GET", "/readyz", None),
         ("GET", "/metrics", None),
         ("GET", "/openapi.json", None),
+        ("GET", "/", None),
+        ("GET", "/console/main.js", None),
+        ("HEAD", "/healthz", None),
         ("POST", "/healthz", "write"),
         ("POST", "/predict", "read"),
         ("POST", "/rank", "read"),
+        ("POST", "/explain", "read"),
         ("GET", "/users/u1", "read"),
         ("POST", "/reviews", "write"),
         ("DELETE", "/reviews/r1", "write"),
         ("POST", "/admin/promote", "admin"),
+        ("POST", "/admin/not-yet-thought-of", "admin"),
         ("POST", "/not-yet-thought-of", "write"),
         ("GET", "/not-yet-thought-of", "read"),
     ],

@@ -115,6 +115,35 @@ def test_the_time_between_two_requests_is_no_work() -> None:
     assert desk.admission.expected_wait == pytest.approx(0.004)
 
 
+def test_how_long_nobody_came_is_nobodys_wait() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.now += 60.0
+    desk.submit()
+    assert desk.admission.expected_wait == pytest.approx(0.004)
+
+
+def test_who_comes_while_others_are_served_does_not_shorten_what_these_took() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    desk.begin()
+    desk.now += 0.003
+    desk.submit()
+    desk.now += 0.001
+    desk.end()
+    assert desk.admission.expected_wait == pytest.approx(0.004)
+
+
+def test_work_that_takes_longer_than_expected_owes_nobody_time() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    desk.begin()
+    desk.now += 5.0
+    assert desk.admission.expected_wait == 0.0
+
+
 def test_a_pace_is_forgotten_once_work_takes_as_long_as_before_again() -> None:
     desk = Desk()
     desk.work_off(200, seconds=0.004)
@@ -144,6 +173,18 @@ def test_threads_that_are_stuck_are_noticed_though_the_pace_was_good() -> None:
     desk.submit()
     desk.now += 5.0
     assert desk.admission.expected_wait == pytest.approx(5.0)
+
+
+def test_a_queue_that_never_empties_is_not_stuck_while_it_moves() -> None:
+    desk = Desk()
+    desk.work_off(200, seconds=0.004)
+    desk.submit()
+    for _ in range(100):
+        desk.submit()
+        desk.begin()
+        desk.now += 0.004
+        desk.end()
+    assert desk.admission.expected_wait == pytest.approx(0.004)
 
 
 def test_what_would_wait_longer_than_it_may_is_refused_and_told_how_long() -> None:
@@ -218,16 +259,17 @@ class Traffic(Desk):
         self._busy_until: float | None = None
         self.refused = 0
 
-    def comes(self, every: float, *, for_seconds: float) -> None:
-        """A request at each interval, and the worker works meanwhile."""
+    def comes(self, every: float, *, for_seconds: float, together: int = 1) -> None:
+        """So many requests at each interval, and the worker works meanwhile."""
         end = self.now + for_seconds
         while self.now < end:
-            try:
-                self.submit()
-            except OverloadedError:
-                self.refused += 1
-            else:
-                self._queue.append(self.now)
+            for _ in range(together):
+                try:
+                    self.submit()
+                except OverloadedError:
+                    self.refused += 1
+                else:
+                    self._queue.append(self.now)
             self._work_until(self.now + every)
 
     def _work_until(self, then: float) -> None:
@@ -270,12 +312,31 @@ def test_after_an_overload_a_burst_may_wait_again(every: float) -> None:
     assert traffic.refused == 0
 
 
+def test_refusals_themselves_do_not_keep_an_overload_going() -> None:
+    traffic = Traffic()
+    traffic.comes(0.002, for_seconds=1.0)
+    traffic.comes(0.015, together=3, for_seconds=5.0)  # the last of three is refused, though all could be served
+    traffic.refused = 0
+    traffic.comes(0.015, together=3, for_seconds=1.0)
+    assert traffic.refused == 0
+
+
 def test_an_overload_that_does_not_seem_to_end_is_doubted_from_time_to_time() -> None:
     traffic = Traffic()
     traffic.comes(0.002, for_seconds=40.0)
     waited = np.array(traffic.waits)
     assert (waited > 0.1).mean() < 0.02
     assert (waited[len(waited) // 2 :] > 0.1).any()
+
+
+def test_in_overload_nobody_may_wait_longer_than_in_a_burst() -> None:
+    desk = Desk(seconds=0.010, overload_seconds=1.0)
+    desk.work_off(200, seconds=0.004)
+    for _ in range(3):
+        desk.submit()
+    for _ in range(2):
+        with pytest.raises(OverloadedError):
+            desk.submit()
 
 
 def test_where_no_time_is_set_overload_sets_none() -> None:

@@ -111,6 +111,12 @@ def test_after_the_last_attempt_the_problem_is_raised_with_all_it_said() -> None
 def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
     with pytest.raises(UnavailableError):
         talk(calls.version()).pause_after(problem(503, retry_after="3600"))
+    clock = Clock()
+    conversation = talk(calls.version(), clock)
+    clock.now += 9.9
+    with pytest.raises(DeadlineExceededError) as raised:
+        conversation.pause_after(LOST)
+    assert isinstance(raised.value.__cause__, ServiceUnreachableError)
 
 
 def test_no_attempt_begins_after_the_deadline_and_each_is_told_the_time_that_is_left() -> None:
@@ -153,14 +159,26 @@ def test_what_another_attempt_cannot_change_is_raised_at_once(status: int) -> No
     assert raised.value.status == status
 
 
-def test_readiness_is_asked_once() -> None:
+@pytest.mark.parametrize("call", [calls.ready(), calls.promote(None)], ids=["readiness", "a swap of bundles"])
+def test_what_a_second_attempt_would_falsify_is_asked_once(call: Call[Any]) -> None:
     for outcome in (problem(503, "not-ready"), LOST):
         with pytest.raises((UnavailableError, ServiceUnreachableError)):
-            talk(calls.ready()).pause_after(outcome)
+            talk(call).pause_after(outcome)
 
 
-def test_a_removal_whose_answer_was_lost_has_succeeded_if_the_review_is_gone() -> None:
-    removal = calls.remove_review("r", user="u", item="i")
+def test_a_bundle_is_promoted_by_its_name_as_often_as_it_takes() -> None:
+    assert talk(calls.promote("b")).pause_after(LOST) is not None
+
+
+@pytest.mark.parametrize(
+    ("removal", "result"),
+    [
+        (calls.remove_review("r", user="u", item="i"), RemovedReview(read_version=None)),
+        (calls.remove_candidate_set("spring"), True),
+    ],
+    ids=["review", "candidate set"],
+)
+def test_a_removal_whose_answer_was_lost_has_succeeded_if_nothing_is_there(removal: Call[Any], result: Any) -> None:
     with pytest.raises(NotFoundError):
         talk(removal).pause_after(problem(404))
 
@@ -169,11 +187,18 @@ def test_a_removal_whose_answer_was_lost_has_succeeded_if_the_review_is_gone() -
         assert conversation.pause_after(first) is not None
         conversation.request()
         assert conversation.pause_after(problem(404)) is None
-        assert conversation.result() == RemovedReview(read_version=None)
+        assert conversation.result() == result
 
 
 @pytest.mark.parametrize(
-    "first", [problem(429, "overloaded"), httpx.ConnectError("refused"), httpx.ConnectTimeout("late")], ids=repr
+    "first",
+    [
+        problem(429, "overloaded"),
+        httpx.ConnectError("refused"),
+        httpx.ConnectTimeout("late"),
+        httpx.PoolTimeout("none is free"),
+    ],
+    ids=repr,
 )
 def test_a_removal_that_never_began_is_not_taken_for_the_one_that_left_nothing_to_remove(first: Outcome) -> None:
     conversation = talk(calls.remove_review("r", user="u", item="i"))
@@ -221,14 +246,13 @@ def test_only_what_the_caller_has_set_is_sent() -> None:
     assert json.loads(sent["content"]) == {"pairs": [{"user": "u", "item": "i"}]}
 
 
-def test_an_error_of_something_in_between_is_a_problem_too() -> None:
+@pytest.mark.parametrize("content", [b"<h1>bad gateway</h1>", b'{"message": "bad gateway"}', b'["bad gateway"]'])
+def test_an_error_of_something_in_between_is_a_problem_too(content: bytes) -> None:
     with pytest.raises(ProblemError) as raised:
-        talk(calls.ready()).pause_after(
-            Received(status=502, headers={"x-request-id": "R"}, content=b"<h1>bad gateway</h1>")
-        )
+        talk(calls.ready()).pause_after(Received(status=502, headers={"x-request-id": "R"}, content=content))
     error = raised.value
     assert (error.type, error.title, error.status, error.request_id) == ("about:blank", "Bad Gateway", 502, "R")
-    assert "<h1>" in error.detail
+    assert error.detail == content.decode()
 
 
 def test_a_key_read_from_a_file_is_sent_without_the_end_of_its_line() -> None:

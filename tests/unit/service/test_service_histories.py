@@ -97,6 +97,19 @@ def test_without_its_only_rating_an_entity_is_a_stranger_to_the_last_digit(recko
     assert float(SIDE.bias(without.sums)) == 0.0
 
 
+def test_whom_only_ratings_of_other_domains_tell_of_is_rated() -> None:
+    of_users, of_items = (ReviewList.of("a", [], reckoning, CONFIG).whole for reckoning in reckonings())
+    assert (of_users.is_rated, of_items.is_rated) == (True, False)
+
+
+@SIDES
+def test_what_has_no_rating_lies_neither_above_nor_below_what_is_expected(reckoning: Reckoning) -> None:
+    rated, silent = review(1, "b", 1.0, 3), review(0, "c", 1.0, 3)
+    joined = ReviewList.of("f", [rated], reckoning, CONFIG).joined_by([silent], frozenset({silent.review_id})).whole
+    assert [one.review_id for one in joined.selected] == [silent.review_id, rated.review_id]
+    assert joined.residuals[0] == 0.0 != joined.residuals[1]
+
+
 @SIDES
 def test_the_review_of_the_pair_leaves_no_trace_in_what_is_left_without_another(reckoning: Reckoning) -> None:
     others = [review(number, name, 4.0, 7) for number, name in enumerate(NAMES[1:], start=1)]

@@ -1,10 +1,13 @@
 """The scheduler's promises, with threads that go on when the test says so and a clock that the test sets."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -294,9 +297,10 @@ def test_cancelling_work_that_runs_harms_nobody_else_in_its_batch() -> None:
     run(law)
 
 
-def test_work_is_wanted_until_the_last_who_waits_for_it_has_gone() -> None:
+def test_work_is_wanted_until_the_last_who_waits_for_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     entered, release = threading.Event(), threading.Event()
     told: list[bool] = []
+    counted: list[bool] = []
 
     class Asking(Squares):
         def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
@@ -307,16 +311,23 @@ def test_work_is_wanted_until_the_last_who_waits_for_it_has_gone() -> None:
             raise WithdrawnError("nobody is there")
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
+        ended = scheduler.admission.ended
+
+        def noted(*, requests: int, tokens: int, whole: bool = True) -> None:
+            counted.append(whole)
+            ended(requests=requests, tokens=tokens, whole=whole)
+
+        monkeypatch.setattr(scheduler.admission, "ended", noted)
         expiring = scheduler.submit(Asking(), 2, deadline=0.1)
         leaving = scheduler.submit(Asking(), 3)
         await asyncio.to_thread(entered.wait, PATIENCE)
-        with pytest.raises(DeadlineError):
+        with pytest.raises(DeadlineError, match="being worked on"):
             await expiring
         leaving.cancel()
         release.set()
 
     tally = run(law)
-    assert told == [True, False]
+    assert (told, counted) == ([True, False], [False])
     assert (tally.batches, tally.parted, tally.expired, tally.cancelled) == ([(2, 0)], 0, 1, 1)
 
 
@@ -440,3 +451,20 @@ def test_closing_finishes_what_was_admitted_and_admits_nothing_more() -> None:
         assert [future.result() for future in futures] == [0, 1, 4]
 
     assert run(law).refused == ["closing"]
+
+
+def test_nothing_is_kept_of_what_was_answered_in_time() -> None:
+    class Held:
+        """Stands for all that a request has in memory."""
+
+    async def law(scheduler: Scheduler, tally: Tally) -> None:
+        held = Held()
+        gone = weakref.ref(held)
+        await scheduler.submit(Alone(partial(lambda _held, _: None, held)), None, deadline=60.0)
+        del held
+        for _ in range(2):  # the thread lets go of its last work when it takes the next
+            await scheduler.submit(Alone(lambda _: None), None)
+        gc.collect()
+        assert gone() is None
+
+    run(law)

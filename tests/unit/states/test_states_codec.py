@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from support.codebooks import random_codebooks
 from ubert_model.errors import ConfigError, CorruptStateError, ForeignStateError, InputError, StateError
 from ubert_model.rows import pooled_rows
-from ubert_model.states import FloatMatrix, Namespace, StateCodec, codec_names, make_codec, state_shape
+from ubert_model.states import FloatMatrix, Namespace, StateCodec, codec_names, make_codec, product_code, state_shape
 
 VERSION = "0123456789abcdef"
 OTHER_VERSION = "fedcba9876543210"
@@ -237,7 +237,8 @@ def test_int4_errs_by_at_most_half_a_step_of_its_token(values: FloatMatrix) -> N
     assert np.all(np.abs(encoded_with("int4", values) - exact) <= spread / 30 + rounding)
 
 
-def test_a_product_code_finds_the_nearest_centroid_of_every_group() -> None:
+def test_a_product_code_finds_the_nearest_centroid_of_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_code, "_ROWS_AT_A_TIME", 16)
     values = normal_states(40)
     for name in ("pq2", "pq1"):
         book = random_codebooks(24).of[name]

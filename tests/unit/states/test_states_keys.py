@@ -1,3 +1,8 @@
+import json
+import struct
+import zlib
+from collections.abc import Callable
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -5,8 +10,18 @@ from redis.crc import key_slot
 
 from ubert_model.errors import CorruptStateError, InputError
 from ubert_model.states import ReviewEntry
+from ubert_model.states.changes import unpack_marks
 from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
-from ubert_model.states.records import pack_line, unpack_line
+from ubert_model.states.records import (
+    pack_candidates,
+    pack_line,
+    pack_text,
+    unpack_candidates,
+    unpack_line,
+    unpack_namespace,
+    unpack_shard,
+    unpack_text,
+)
 
 VERSION = "0123456789abcdef"
 IDENTIFIERS = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=64)
@@ -107,6 +122,38 @@ def test_a_changed_byte_of_a_line_never_yields_an_entry() -> None:
         for wrong in (damaged, line[:position]):
             with pytest.raises(CorruptStateError, match="user 'u'"):
                 unpack_line(wrong, Side.USER, "u")
+
+
+def test_a_well_sealed_line_that_is_none_never_yields_an_entry() -> None:
+    def sealed(body: bytes) -> bytes:
+        return body + struct.pack("<I", zlib.crc32(body))
+
+    body = pack_line(entry_of(), Side.USER)[:-4]
+    for wrong in (sealed(b""), sealed(body[:10]), sealed(body + b"more")):
+        with pytest.raises(CorruptStateError, match="user 'u'"):
+            unpack_line(wrong, Side.USER, "u")
+
+
+TEXT, CANDIDATES = pack_text("words"), pack_candidates(["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("read", "named"),
+    [
+        (lambda: unpack_text(b"X" + TEXT[1:], "r"), "text of review 'r'"),
+        (lambda: unpack_text(TEXT[:3], "r"), "text of review 'r'"),
+        (lambda: unpack_candidates(CANDIDATES[:-1], "spring"), "candidate set 'spring'"),
+        (lambda: unpack_candidates(zlib.compress(b"["), "spring"), "candidate set 'spring'"),
+        (lambda: unpack_namespace(b"{"), "namespace description"),
+        (lambda: unpack_namespace(json.dumps({"version": VERSION}).encode()), "namespace description"),
+        (lambda: unpack_shard(b"{"), "finished shard"),
+        (lambda: unpack_shard(b'{"corpus": "c"}'), "finished shard"),
+        (lambda: unpack_marks(bytes(9)), "whole marks"),
+    ],
+)
+def test_a_damaged_record_is_refused_by_what_it_is(read: Callable[[], object], named: str) -> None:
+    with pytest.raises(CorruptStateError, match=named):
+        read()
 
 
 @pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": 2**32}, {"timestamp": 2**63}])

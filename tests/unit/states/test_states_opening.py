@@ -62,6 +62,12 @@ def test_an_address_holds_all_that_its_url_says() -> None:
     assert address.place == "Redis at one:26379 and 2 more"
 
 
+def test_a_password_may_hold_an_at_sign_and_a_host_be_left_out() -> None:
+    address = RedisAddress.parse("redis://me:se@cret@one:7/0")
+    assert (address.hosts, address.client_url) == ((("one", 7),), "redis://me:se@cret@one:7/0")
+    assert RedisAddress.parse("redis://").hosts == (("localhost", 6379),)
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from support.small_corpus import small_table
+from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import Baseline, Fit, Rate, combinations, tuned
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.splits import Split, random_split
 
 TABLE = small_table(users=40, items=12)
@@ -50,6 +52,38 @@ def test_ratings_stay_on_the_scale_and_are_one_number_a_pair() -> None:
         tuned(constant_baseline(float("nan")), TABLE, SPLIT, seed=0)
     with pytest.raises(BaselineError, match="one number for each pair"):
         tuned(replace(constant_baseline(4.0), prepare=in_columns), TABLE, SPLIT, seed=0)
+
+
+FAST = pytest.mark.parametrize(
+    "baseline", [*surprise_baselines(), CORNAC["PMF"], CORNAC["biased MF"]], ids=lambda baseline: baseline.name
+)
+
+
+def fitted(baseline: Baseline, table: ReviewTable, seed: int = 0) -> NDArray[np.float64]:
+    """What the first candidate of the grid rates the test part."""
+    if baseline.library == "Cornac":
+        pytest.importorskip("cornac")
+    return baseline.prepare(table, SPLIT)(baseline.grid[0], seed)(SPLIT.test)
+
+
+@FAST
+def test_a_baseline_learns_from_training_ratings_alone(baseline: Baseline) -> None:
+    ratings = TABLE.rating.copy()
+    ratings[SPLIT.validation] = ratings[SPLIT.test] = 1.0
+    np.testing.assert_array_equal(fitted(baseline, TABLE), fitted(baseline, replace(TABLE, rating=ratings)))
+
+
+@FAST
+def test_another_seed_gives_other_ratings_exactly_where_a_baseline_says_so(baseline: Baseline) -> None:
+    first, other = (fitted(baseline, TABLE, seed) for seed in (0, 1))
+    assert (first != other).any() == baseline.seeded
+
+
+def test_a_longer_scale_is_rated_beyond_five_stars() -> None:
+    scale = TableMetadata(scale=RatingScale(lowest=1, highest=10))
+    longer = replace(TABLE, rating=2 * TABLE.rating, metadata=scale)
+    for baseline in surprise_baselines()[1:3]:
+        assert fitted(baseline, longer).max() > 6
 
 
 @pytest.mark.parametrize("name", ["PMF", "biased MF", "HFT"])

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import ubert_model
+import ubert_training
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError, ConfigError, UbertError
@@ -21,9 +23,11 @@ from ubert_training.accuracy.bench import compute_cells, ordered_cells
 from ubert_training.accuracy.cells import CELL, Cell, CellRatings, CellStore, Contender
 from ubert_training.accuracy.distortions import ONE_WORD, Distortion, distorted
 from ubert_training.accuracy.folds import Fold, make_folds
+from ubert_training.accuracy.provenance import code_digest
 from ubert_training.accuracy.report import markdown, write_report
 from ubert_training.accuracy.summary import AccuracyReport, PlantedTruth, summarise
 from ubert_training.accuracy.variants import (
+    NO_TEXT,
     REST,
     SHUFFLED,
     SLOW,
@@ -36,9 +40,10 @@ from ubert_training.accuracy.variants import (
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.cli import make_app
 from ubert_training.commands.bench_accuracy import read_recipe
+from ubert_training.evaluation.metrics import HISTORY_SLICES
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.recipes.recipe import Recipe
+from ubert_training.recipes.recipe import READ_BY_PRETRAINING, Recipe
 from ubert_training.recipes.workplace import Job, Workplace
 from ubert_training.reviews.table import TableMetadata
 
@@ -65,6 +70,7 @@ class Planted:
     seeded: bool = True
     fails: bool = False
     rewritten: bool = False
+    covers: float = 1.0
 
     def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:
         return {"planted": self.name}
@@ -76,7 +82,7 @@ class Planted:
         wiggle = np.random.default_rng([seed, fold.number]).normal(0, 0.01, len(squared))
         return CellRatings(
             squared_errors=squared + self.above + seed * self.a_seed + wiggle,
-            covered=np.ones(len(squared), dtype=bool),
+            covered=np.arange(len(squared)) < self.covers * len(squared),
             bias_squared_errors=squared + 1.0,
             code=f"code {seed}" if self.rewritten else "code",
         )
@@ -192,6 +198,8 @@ def test_no_cell_begins_after_the_time_limit_and_the_report_counts_what_is_missi
     cells = ordered_cells(folds, [0], [Planted(name=UBERT)])
     compute_cells(cells, store, until=0.0, began=lambda _: pytest.fail("begun"), ended=lambda _: None)
     report = summarise(cells, store, "folds", None)
+    (path, *_) = write_report(report, tmp_path)
+    json.loads(path.read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert (report.missing, report.planned) == (3, 3)
     assert "3 of 3 cells are missing" in markdown(report)
 
@@ -222,6 +230,122 @@ def test_the_first_paragraph_says_whether_shuffled_reviews_score_the_same(
     assert f"(its own MSE minus that: {report.shuffled.signed()})" in said
 
 
+def test_u_bert_is_held_against_the_baseline_of_least_error_whatever_was_measured_first(
+    tmp_path: Path, folds: list[Fold]
+) -> None:
+    def fixed(value: float) -> MeasuredBaseline:
+        named = {"name": f"always {value:g}", "grid": ({"value": value},)}
+        prepare = lambda _, __: lambda settings, _: lambda rows: np.full(len(rows), settings["value"])  # noqa: E731
+        return MeasuredBaseline(baseline=replace(MEAN, prepare=prepare, **named), round=0)
+
+    report = report_of(tmp_path, folds, fixed(1.0), fixed(5.0), Planted(name=UBERT, above=-0.1))
+    assert report.best_baseline == MEAN.name
+    ranked = [(model.name, model.mse) for model in report.models]
+    assert ranked == sorted(ranked, key=lambda model: model[1])
+    assert ranked[0][0] == UBERT
+    assert report.difference is not None
+    assert report.relative == pytest.approx(report.difference.value / dict(ranked)[MEAN.name])
+    assert f"its MSE differs by {report.difference.value / dict(ranked)[MEAN.name]:+.2%}, " in markdown(report)
+
+
+def test_a_slice_holds_the_errors_of_its_own_pairs_and_a_row_says_them(tmp_path: Path, folds: list[Fold]) -> None:
+    planted = Planted(name=UBERT, above=-0.1, covers=0.5)
+    cells, store = computed(tmp_path, folds, planted)
+    report = summarise(cells, store, "folds", None)
+    assert report.coverage == pytest.approx(0.5, abs=0.02)
+    ubert, mean, covered, counts = [], [], [], {"user": [], "item": []}
+    for fold in folds:
+        of_seeds = [planted.rate(fold, seed) for seed in (0, 1)]
+        ubert += [*np.mean([ratings.squared_errors for ratings in of_seeds], axis=0)]
+        mean += [*MEASURED_MEAN.rate(fold, 0).squared_errors]
+        covered += [*of_seeds[0].covered]
+        for side, names in (("user", TABLE.user), ("item", TABLE.item)):
+            known = [names[row] for row in fold.split.train.tolist()]
+            counts[side] += [known.count(names[row]) for row in fold.split.test.tolist()]
+    bounds = {name: (least, most) for name, least, most in HISTORY_SLICES}
+    for entry in report.slices:
+        least, most = bounds[entry.reviews]
+        own = [n for n, count in enumerate(counts[entry.side]) if least <= count and (most is None or count <= most)]
+        assert entry.pairs == len(own)
+        of_ubert, of_mean = np.mean(np.array(ubert)[own]), np.mean(np.array(mean)[own])
+        assert entry.ubert.value == pytest.approx(of_ubert)
+        assert entry.baseline.value == pytest.approx(of_mean)
+        assert entry.difference.value == pytest.approx(of_ubert - of_mean)
+        assert entry.coverage == pytest.approx(np.mean(np.array(covered)[own]))
+        row = f"| {entry.side}: {entry.reviews} | {len(own):,} | {of_ubert:.4f} | {of_mean:.4f} | "
+        assert f"{row}{entry.difference.signed()} | {entry.coverage:.1%} |" in markdown(report)
+
+
+def test_a_cell_is_another_one_wherever_its_ratings_come_from_something_else(tmp_path: Path, folds: list[Fold]) -> None:
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    other_words = replace(workplace, lexicon=Lexicon(words=frozenset({"bad"}), source="the test"))
+    recipe = Recipe.of_preset("tiny", RatingScale())
+    ubert = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workplace=workplace)
+    moved = replace(folds[0], table=replace(TABLE, domain=["one"] * len(TABLE)))
+    parted = replace(folds[0], split=replace(folds[0].split, train=folds[0].split.train[1:]))
+    bias = MeasuredBaseline(baseline=BIAS, round=0)
+    cells = [
+        *(Cell(fold=fold, seed=0, contender=one) for fold in (*folds[:2], moved, parted) for one in (ubert, bias)),
+        Cell(fold=folds[0], seed=1, contender=ubert),
+        *(
+            Cell(fold=folds[0], seed=0, contender=one)
+            for one in (
+                replace(ubert, variant=VARIANT[SHUFFLED]),
+                replace(ubert, recipe=recipe.varied(learning_rate=1.0)),
+                replace(ubert, workplace=other_words),
+                replace(bias, baseline=replace(BIAS, version=lambda: "another")),
+                replace(bias, baseline=replace(BIAS, grid=BIAS.grid[1:])),
+            )
+        ),
+    ]
+    assert len({cell.fingerprint for cell in cells}) == len(cells)
+    plain = replace(ubert, variant=VARIANT["u-bert without pre-training"])
+    for fewer in (bias, replace(plain, seeded=False)):
+        assert replace(cells[0], contender=fewer).inputs["seed"] is None
+    without = (replace(plain, workplace=place) for place in (workplace, other_words))
+    assert len({replace(cells[0], contender=one).fingerprint for one in without}) == 1, "what reads no opinion words"
+
+
+def test_encoder_states_are_shared_exactly_by_those_that_read_the_same_texts_alike(
+    tmp_path: Path, folds: list[Fold]
+) -> None:
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    plain = Recipe.of_preset("tiny", RatingScale()).varied(pretrained=False)
+
+    def states(recipe: Recipe, *, name: str = UBERT, fold: int = 0, seed: int = 0) -> Path:
+        measured = MeasuredVariant(variant=VARIANT[name], recipe=recipe, workplace=workplace)
+        return workplace.states(measured.job(folds[fold], seed))
+
+    assert states(plain) == states(plain, fold=1, seed=1) == states(plain.varied(model={"match_pooling": "max"}))
+    others = [
+        states(plain),
+        states(plain, name=NO_TEXT),
+        *(states(plain, name=SHUFFLED, seed=seed) for seed in (0, 1)),
+        states(plain, name="50% of the reviews"),
+        *(states(plain.varied(model=changed)) for changed in ({"max_length": 8}, {"tokens_a_row": 2})),
+        states(plain.varied(model={"encoder_layers": 1})),
+        states(Recipe.of_preset("tiny", RatingScale())),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_the_program_that_computed_a_cell_is_known_by_the_code_that_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = []
+    for changed in (None, "nn/layer.py", "accuracy/report.py", "atomic.py"):
+        for name in ("atomic.py", "nn/layer.py", "accuracy/report.py"):
+            path = tmp_path / "ubert_model" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("new" if name == changed else "old")
+        for package in (ubert_model, ubert_training):
+            monkeypatch.setattr(package, "__file__", str(tmp_path / "ubert_model" / "__init__.py"))
+        digests.append(code_digest.__wrapped__())
+    whole, of_layer, of_report, of_atomic = digests
+    assert whole == of_report
+    assert len({whole, of_layer, of_atomic}) == 3
+
+
 def test_a_baseline_that_lacks_a_fold_of_u_bert_is_not_said_to_share_none(tmp_path: Path, folds: list[Fold]) -> None:
     store = CellStore(tmp_path)
     cells = ordered_cells(folds, [0], [Planted(name=UBERT), MEASURED_MEAN])
@@ -250,11 +374,17 @@ def test_a_split_by_time_is_one_fold_whose_test_part_is_the_newest(tmp_path: Pat
 def test_coverage_is_judged_only_in_slices_that_are_large_enough(tmp_path: Path, folds: list[Fold]) -> None:
     report = report_of(tmp_path, folds, Planted(name=UBERT))
     assert report.coverage == 1.0
+    for coverage, kept in ((1.0, "outside"), (0.91, "within"), (0.89, "within"), (0.88, "outside")):
+        said = f"hold {coverage:.1%} of the ratings, {kept} 90 ± 1.5%"
+        assert said in markdown(replace(report, coverage=coverage))
     sized = {pairs: [replace(entry, pairs=pairs) for entry in report.slices[:1]] for pairs in (199, 200)}
     assert "no slice has the 200 pairs" in markdown(replace(report, slices=sized[199]))
     assert "outside 90 ± 4%: user" in markdown(replace(report, slices=sized[200]))
-    kept = [replace(entry, coverage=0.93) for entry in sized[200]]
-    assert "each of the 1 slices of 200 pairs or more is within 90 ± 4%" in markdown(replace(report, slices=kept))
+    for coverage in (0.87, 0.93):
+        kept = [replace(entry, coverage=coverage) for entry in sized[200]]
+        assert "each of the 1 slices of 200 pairs or more is within 90 ± 4%" in markdown(replace(report, slices=kept))
+    low = [replace(entry, coverage=0.85) for entry in sized[200]]
+    assert f"outside 90 ± 4%: user {low[0].reviews} (85.0%)" in markdown(replace(report, slices=low))
 
 
 def test_slices_hold_every_pair_once_a_side(tmp_path: Path, folds: list[Fold]) -> None:
@@ -267,17 +397,20 @@ def test_a_baseline_that_cannot_be_had_is_named_with_its_error_and_tried_again(
     tmp_path: Path, folds: list[Fold]
 ) -> None:
     report = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name="absent", fails=True))
-    assert report.failed == 6
+    assert (report.failed, report.missing) == (6, 0)
     assert "- absent: the library is missing" in markdown(report)
     again = report_of(tmp_path, folds, Planted(name=UBERT), Planted(name="absent"))
-    assert again.failed == 0
+    assert (again.failed, again.missing) == (0, 0)
 
 
 def test_the_share_of_the_gain_is_1_at_the_floor_and_0_at_the_best_biases(tmp_path: Path, folds: list[Fold]) -> None:
     truth = PlantedTruth(best_with_text=0.4, best_with_biases=0.6)
     assert [truth.share_of_gain(mse) for mse in (0.4, 0.6, 0.7)] == pytest.approx([1.0, 0.0, -0.5])
     report = summarise(*computed(tmp_path, folds, Planted(name=UBERT)), "folds", truth)
-    assert "SYNTHETIC" in markdown(report)
+    ubert = report.model(UBERT)
+    assert ubert is not None
+    assert f"It gets {truth.share_of_gain(ubert.mse):.0%} of the gain that the planted text allows" in markdown(report)
+    assert f"| {ubert.mse:.4f} ± {ubert.spread:.4f} | " in markdown(report)
     written = write_report(report, tmp_path)
     assert json.loads(written[0].read_text(encoding="utf-8"))["truth"]["best_with_text"] == 0.4
     assert all(path.stat().st_size > 0 for path in written)
@@ -295,7 +428,7 @@ def test_shuffling_moves_texts_within_a_domain_and_no_rating(folds: list[Fold]) 
     assert set(silent.text) == {ONE_WORD}
 
 
-def test_fewer_reviews_leave_the_evaluated_pairs_as_they_are(folds: list[Fold]) -> None:
+def test_fewer_reviews_leave_the_evaluated_pairs_as_they_are(tmp_path: Path, folds: list[Fold]) -> None:
     split = folds[0].split
     table, smaller = distorted(TABLE, split, Distortion(share=0.5), seed=0)
     for part in ("validation", "test"):
@@ -304,6 +437,10 @@ def test_fewer_reviews_leave_the_evaluated_pairs_as_they_are(folds: list[Fold]) 
     kept = {table.review_id[row] for row in smaller.train.tolist()}
     assert kept < {TABLE.review_id[row] for row in split.train.tolist()}
     assert len(kept) == round(0.5 * len(split.train))
+    target = make_folds(TABLE, target_rows(TABLE, ["domain-0"]), "folds", 3, tmp_path)[0].split
+    table, _ = distorted(TABLE, target, Distortion(share=0.5), seed=0)
+    others = len(TABLE.rows_of_domains("domain-1"))
+    assert len(table.rows_of_domains("domain-1")) == round(0.5 * others), "what pre-training reads is as much less"
 
 
 def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: Path, folds: list[Fold]) -> None:
@@ -316,6 +453,18 @@ def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: P
         return workplace.pretrained(measured.job(folds[0], seed))
 
     assert pretrained(UBERT) == pretrained(UBERT, match_pooling="mean") == pretrained(UBERT, history_ratings=False)
+    other = {
+        "backbone": "paper",
+        "encoder_layers": 1,
+        "pretrain_max_length": 9,
+        "state_dim": 8,
+        "dropout": 0.3,
+        "id_embeddings": "none",
+        "scale": RatingScale(lowest=0, highest=5),
+    }
+    assert other.keys() == set(READ_BY_PRETRAINING)
+    for name, value in other.items():
+        assert pretrained(UBERT, **{name: value}) != pretrained(UBERT), name
     assert pretrained("u-bert without pre-training") is None
     assert pretrained("no review text") is None
     places = [pretrained(name) for name, variant in VARIANT.items() if variant.pretrained]

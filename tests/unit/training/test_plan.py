@@ -93,8 +93,15 @@ def test_what_breaks_first_stands_first_and_every_limit_names_what_moves_it() ->
     assert times["the latency asked for"] == pytest.approx(9.2386)
     assert times["one replica's cores"] == pytest.approx(3.5331)
     assert times["one Redis server's throughput"] == pytest.approx(0.67848)
+    assert times["one Redis server's memory"] == pytest.approx(1.4608e9 / 0.75e9)
+    assert times["one replica's memory"] == pytest.approx((337.7e6 + 18.7e6 + 1e9) / 2e9)
+    assert times["a night (8 h) of precompute"] == pytest.approx(50e6 / 10_000 / 3_600 / 8)
     assert times["one training machine's memory"] == pytest.approx((600e6 + 17.6e6) / 1.2e9)
     assert all(limit.setting for limit in limits)
+
+
+def test_there_are_two_replicas_however_little_is_asked() -> None:
+    assert plan(replace(DEMAND, requests_per_s=0.01), RATES).figures["replicas"].value == 2
 
 
 def test_a_side_holds_no_more_than_its_entity_has_nor_than_its_budgets() -> None:

@@ -7,7 +7,7 @@ import pytest
 from accelerate import Accelerator
 
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.stage import STAGE_FILE, Stage, finished_stage, read_stage
+from ubert_training.stage import STAGE_FILE, Stage, digest_of, finished_stage, read_stage
 
 
 def test_a_finished_stage_is_left_alone_and_an_unfinished_one_continues(tmp_path: Path) -> None:
@@ -28,6 +28,17 @@ def test_another_configuration_is_refused_by_name_and_discarded_by_force(tmp_pat
         other.open()
     assert not other.open(force=True)
     assert read_stage(tmp_path / "run")["inputs"]["seed"] == 2
+
+
+def test_the_same_inputs_in_any_order_are_one_configuration_and_of_another_kind_another(tmp_path: Path) -> None:
+    Stage(tmp_path / "run", "finetune", {"seed": 1, "mode": "cached"}).open()
+    assert not Stage(tmp_path / "run", "finetune", {"mode": "cached", "seed": 1}).open()
+    with pytest.raises(ConfigError, match=r"holds the finetune of another configuration \(it differs in kind\)"):
+        Stage(tmp_path / "run", "pretrain", {"seed": 1, "mode": "cached"}).open()
+
+
+def test_names_that_are_cut_otherwise_have_another_digest() -> None:
+    assert len({digest_of(names) for names in (["ab", "c"], ["a", "bc"], ["abc"], ["c", "ab"])}) == 4
 
 
 def test_a_directory_of_somebody_else_is_never_discarded(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """`ubert tune`: judged by validation alone, resumable, and leaving a model that every later command takes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +13,11 @@ from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_training.cli import make_app
+from ubert_training.evaluation.rated_pairs import RatedPairs
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.lexicon import Lexicon
+from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.recipes.search import KIND, RECIPE, TRIALS, Choice, RecipeSearch, Trial, Tried
 from ubert_training.splits import random_split
@@ -64,17 +70,42 @@ def test_a_recipe_survives_its_file() -> None:
         Recipe.from_json({"config": {}})
 
 
-def test_a_search_tries_nothing_twice_and_leaves_one_model(tmp_path: Path) -> None:
+def test_a_recipe_is_changed_in_both_of_its_stages() -> None:
+    def stages(recipe: Recipe) -> tuple[PretrainOptions, FinetuneOptions]:
+        assert recipe.pretraining is not None
+        return recipe.pretraining, recipe.finetuning
+
+    base = Recipe.of_preset("tiny", RatingScale())
+    assert [one.device for one in stages(base.on("cuda"))] == ["cuda", "cuda"]
+    assert [one.loop.seed for one in stages(base.seeded(5))] == [5, 5]
+    short = base.shortened(pretrain_epochs=3, finetune_epochs=7)
+    assert [one.loop.epochs for one in stages(short)] == [3, 7]
+    assert short.shortened(pretrain_epochs=None, finetune_epochs=None) == short
+
+
+def test_a_search_tries_nothing_twice_on_validation_alone_and_leaves_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun: list[str] = []
+    parts: list[str] = []
+    rate = RatedPairs.of
+
+    def noted(run: FinishedRun, part: Literal["validation", "test"]) -> RatedPairs:
+        parts.append(part)
+        return rate(run, part)
+
+    monkeypatch.setattr(RatedPairs, "of", noted)
     first = search(tmp_path, *FEW[:1]).try_all(lambda trial: begun.append(trial.name))
     both = search(tmp_path, *FEW).try_all(lambda trial: begun.append(trial.name))
     assert begun == [trial.name for trial in FEW]
+    assert parts == ["validation"] * len(FEW)
     np.testing.assert_array_equal(first.tried[0].squared_errors, both.tried[0].squared_errors)
     for choice in (first, both, both):
         run = search(tmp_path, *FEW).publish(choice)
         assert read_stage(run)["inputs"]["config"]["state_dim"] == choice.chosen.trial.model.get("state_dim", 16)
         assert len(list((tmp_path / "states").glob("states-*.f32"))) == 1
         assert not (tmp_path / "work" / "runs").exists()
+        assert not (tmp_path / "work" / "states").exists()
 
 
 def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) -> None:
@@ -97,6 +128,9 @@ def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) 
     assert len(begun) == 1
     with pytest.raises(ConfigError, match=r"differs in seed.*--force to discard"):
         searched("own", 1, force=False)
+    other_words = Lexicon(words=frozenset({"bad"}), source="the test")
+    with pytest.raises(ConfigError, match="differs in lexicon"):
+        replace(search(tmp_path / "own", *FEW[:1]), lexicon=other_words).run(print)
     assert read_stage(run)["inputs"]["options"]["loop"]["seed"] == 0
     assert read_stage(searched("own", 1, force=True))["inputs"]["options"]["loop"]["seed"] == 1
 

@@ -10,8 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.tokens import TEXTS_AT_A_TIME
+from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 
 MaskingStrategy = Literal["opinion", "random", "none"]
 

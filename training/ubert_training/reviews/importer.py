@@ -147,7 +147,8 @@ def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> Non
     """Raise ``ReviewFileError`` where the share of bad lines is above ``max_bad``."""
     bad = sum(chunk.bad for chunk in chunks)
     records = sum(chunk.records for chunk in chunks)
-    if bad <= max_bad * records:
+    # As a quotient: 0.29 × 100 is less than 29, and the 29.00% that are bad would be told to be more than 29.00%.
+    if not records or bad / records <= max_bad:
         return
     raise ReviewFileError(
         f"{bad:,} of {records:,} lines ({bad / records:.2%}) are bad, more than the {max_bad:.2%} that --max-bad "

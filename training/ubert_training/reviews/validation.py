@@ -144,7 +144,7 @@ def _seconds(value: object) -> int:
     whole = math.floor(value)
     # As an int: for a float a range looks through all its numbers, a tenth of a second for each review.
     if whole == value and whole in WRITTEN_DAYS:
-        return _seconds(datetime.strptime(str(whole), "%Y%m%d"))
+        return _seconds(date(whole // 10_000, whole // 100 % 100, whole % 100))
     return whole // (1000 if whole >= FIRST_MILLISECOND else 1)
 
 

@@ -21,8 +21,8 @@ def write_texts(
         batch = rows[start : start + TEXTS_A_BATCH].tolist()
         absences = store.missing(version, [table.entry(row, 0) for row in batch])
         there = [row for row, absent in zip(batch, absences, strict=True) if not absent]
-        parts = [(table.review_id[row], tokenizer.read_part(table.text[row])) for row in there]
-        worded = [(name, part) for name, part in parts if part]
+        parts = tokenizer.read_parts([table.text[row] for row in there])
+        worded = [(table.review_id[row], part) for row, part in zip(there, parts, strict=True) if part]
         store.put_texts(version, worded)
         written += len(worded)
     return written

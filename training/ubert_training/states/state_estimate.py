@@ -8,7 +8,8 @@ import numpy as np
 from ubert_model.rows import pooled_rows
 from ubert_model.states import StateCodec
 from ubert_model.states.codec import stored_bytes
-from ubert_model.tokenizer import ReviewTokenizer
+from ubert_model.states.copying import batches
+from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 
 REVIEWS_SAMPLED = 20_000
 REDIS_BYTES_A_REVIEW = 330
@@ -52,7 +53,8 @@ def estimate_states(
     sampled = (
         np.random.default_rng(seed).permutation(count)[:REVIEWS_SAMPLED] if count > REVIEWS_SAMPLED else range(count)
     )
-    lengths = [len(ids) for ids in tokenizer.encode([texts[rows[place]] for place in sampled])]
+    sample = [texts[rows[place]] for place in sampled]
+    lengths = [len(ids) for some in batches(sample, TEXTS_AT_A_TIME) for ids in tokenizer.encode(some)]
     bytes_by_length = {
         length: stored_bytes(codec.name, pooled_rows(length, tokens_a_row), codec.namespace.state_dim)
         for length in set(lengths)

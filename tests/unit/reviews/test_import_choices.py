@@ -1,0 +1,127 @@
+"""What an import decides between: domains, duplicates, and whether it is the same import as before."""
+
+import json
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ubert_model.config import RatingScale
+from ubert_model.errors import InputError, ReviewFileError
+from ubert_training.reviews.importer import import_reviews
+from ubert_training.reviews.options import ImportOptions
+from ubert_training.reviews.readers.formats import FormatName
+from ubert_training.reviews.table import ReviewTable
+
+ALL = ImportOptions(core=0, with_title=False)
+
+
+def write(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def review(item: str, **more: Any) -> dict[str, Any]:
+    return {"user": "u", "item": item, "rating": 4, "text": "", "timestamp": 7} | more
+
+
+def imported(out: Path) -> ReviewTable:
+    return ReviewTable.load(out / "reviews.parquet")
+
+
+def test_a_listed_domain_goes_before_the_records_own_and_that_before_the_files(tmp_path: Path) -> None:
+    listing = tmp_path / "items.tsv"
+    listing.write_text("i1\tlisted\n")
+    path = write(
+        tmp_path / "x.jsonl", *(review(item, domain=own) for item, own in (("i1", "a"), ("i2", "b"), ("i3", "")))
+    )
+    import_reviews([path], tmp_path / "out", replace(ALL, item_domains=listing, domains=("file",)))
+    table = imported(tmp_path / "out")
+    assert dict(zip(table.item, table.domain, strict=True)) == {"i1": "listed", "i2": "b", "i3": "file"}
+
+
+def test_a_listed_domain_goes_before_the_category_of_a_yelp_business(tmp_path: Path) -> None:
+    business = write(
+        tmp_path / "business.json", *({"business_id": item, "categories": "Pizza"} for item in ("b1", "b2"))
+    )
+    (tmp_path / "items.tsv").write_text("b1\tlisted\n")
+    path = write(
+        tmp_path / "review.json",
+        *({"user_id": "u", "business_id": item, "stars": 3, "text": ""} for item in ("b1", "b2")),
+    )
+    options = replace(ALL, item_domains=tmp_path / "items.tsv", yelp_business=business)
+    import_reviews([path], tmp_path / "out", options)
+    table = imported(tmp_path / "out")
+    assert dict(zip(table.item, table.domain, strict=True)) == {"b1": "listed", "b2": "Pizza"}
+
+
+def test_what_is_kept_of_the_same_review_and_of_a_repeated_text_does_not_depend_on_the_order_of_files(
+    tmp_path: Path,
+) -> None:
+    twice = review("i1", text="in both")
+    repeated = [review("i2", text="same", rating=rating) for rating in (2, 5)]
+    files = [write(tmp_path / f"{name}.jsonl", twice, once) for name, once in zip("ab", repeated, strict=True)]
+    kept = []
+    for name, domains, some in (("one", ("toys", "music"), files), ("two", ("music", "toys"), files[::-1])):
+        report = import_reviews(some, tmp_path / name, replace(ALL, domains=domains))
+        assert (report.consolidation.exact_duplicates, report.consolidation.repeated_texts) == (1, 1)
+        table = imported(tmp_path / name)
+        kept.append([*zip(table.item, table.rating.tolist(), table.domain, strict=True)])
+    assert kept[0] == kept[1]
+    assert ("i1", 4.0, "music") in kept[0], "of two domains the smaller name"
+
+
+def test_reviews_of_unknown_time_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", review("i1", timestamp=1), review("i2", timestamp=0), review("i3", timestamp=""))
+    assert import_reviews([path], tmp_path / "out", ALL).consolidation.unknown_timestamps == 2
+
+
+def test_as_many_bad_lines_as_are_allowed_are_allowed(tmp_path: Path) -> None:
+    lines = [review(f"i{number}", rating=9 if number < 29 else 4) for number in range(100)]
+    path = write(tmp_path / "x.jsonl", *lines)
+    assert import_reviews([path], tmp_path / "out", replace(ALL, max_bad=0.29)).bad == 29
+    with pytest.raises(ReviewFileError, match=r"29 of 100 lines \(29\.00%\) are bad, more than the 28\.00%"):
+        import_reviews([path], tmp_path / "other", replace(ALL, max_bad=0.28))
+
+
+def test_too_many_bad_lines_show_the_commonest_reason_first_and_three_examples(tmp_path: Path) -> None:
+    bad = [review("i", timestamp="soon"), *(review(f"i{number}", rating=9) for number in range(4))]
+    path = write(tmp_path / "x.jsonl", review("good"), *bad)
+    with pytest.raises(ReviewFileError, match=r"rating outside the scale 4, bad timestamp 1\. First: ") as caught:
+        import_reviews([path], tmp_path / "out", ALL)
+    shown = [number for number in range(1, 7) if f"x.jsonl line {number} (" in str(caught.value)]
+    assert shown == [2, 3, 4]
+
+
+def test_every_option_makes_another_import() -> None:
+    other = {
+        "format": FormatName.CSV,
+        "columns": {"user": "who"},
+        "domains": ("toys",),
+        "item_domains": Path("items.tsv"),
+        "yelp_business": Path("business.json"),
+        "scale": RatingScale(lowest=0, highest=10),
+        "with_title": False,
+        "core": 3,
+        "max_bad": 0.5,
+    }
+    assert other.keys() == {field.name for field in fields(ImportOptions)}
+    for name, value in other.items():
+        assert replace(ImportOptions(), **{name: value}).to_json() != ImportOptions().to_json(), name
+
+
+@pytest.mark.parametrize("changed", ["x.jsonl", "items.tsv"])
+def test_a_file_of_another_size_is_another_import_though_its_time_is_the_same(tmp_path: Path, changed: str) -> None:
+    path = write(tmp_path / "x.jsonl", review("i1"))
+    listing = tmp_path / "items.tsv"
+    listing.write_text("i1\tlisted\n")
+    options = replace(ALL, item_domains=listing)
+    import_reviews([path], tmp_path / "out", options)
+    before = (tmp_path / changed).stat()
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n")
+    os.utime(tmp_path / changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError, match="other files"):
+        import_reviews([path], tmp_path / "out", options)
