@@ -199,6 +199,8 @@ def test_an_address_changed_while_the_page_starts_is_shown_once(open_page: OpenP
     for route in held:
         route.continue_()
     wait_for_evidence(page)
+    page.evaluate("() => window.dispatchEvent(new HashChangeEvent('hashchange'))")  # as one that comes after the start
+    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")
     assert sum(url.endswith("/predict") for url in asked) == 1
 
 

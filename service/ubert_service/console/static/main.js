@@ -12,9 +12,11 @@ import { StatusView } from "./status.js";
 
 const views = { pair: new PairView(), ranking: new RankingView(), status: new StatusView() };
 let shown = null;
+let shownAddress = null;
 
 function show() {
-  const { view: asked, query } = read(location.hash);
+  shownAddress = location.hash;
+  const { view: asked, query } = read(shownAddress);
   const name = asked in views ? asked : "pair";
   for (const id of Object.keys(views)) byId(id).hidden = id !== name;
   for (const link of document.querySelectorAll("nav a")) {
@@ -76,7 +78,9 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   byId("main").focus();
 });
 window.addEventListener("hashchange", () => {
-  if (shown !== null) show(); // before, start() is about to show what the address then says, once
+  // Before anything is shown, start() is about to show what the address then says; and where it was quicker than this
+  // event, that is shown already.
+  if (shown !== null && location.hash !== shownAddress) show();
 });
 new ReadinessLine(byId("health"), onReadinessChange).follow();
 start();
