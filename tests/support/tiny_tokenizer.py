@@ -1,10 +1,14 @@
 """A word piece tokenizer of some three hundred pieces, made on the spot: no download, and real in all but its size."""
 
+from collections.abc import Sequence
+
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
+
+from ubert_model.tokenizer import ReviewTokenizer
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -45,3 +49,15 @@ def tiny_tokenizer_json() -> str:
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     return tokenizer.to_str()
+
+
+class CountingTokenizer(ReviewTokenizer):
+    """Notes how many texts it is given at a time."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__(tiny_tokenizer_json(), max_length)
+        self.asked: list[int] = []
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        self.asked.append(len(texts))
+        return super().encode(texts)

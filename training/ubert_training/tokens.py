@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ubert_model.batches import batches
 from ubert_model.rows import pooled_rows
 from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 
@@ -29,8 +30,8 @@ class TokenizedReviews:
         """Tokenize in order."""
         lengths: list[int] = []
         flat = [np.zeros(0, dtype=np.int32)]
-        for start in range(0, len(texts), TEXTS_AT_A_TIME):
-            encoded = tokenizer.encode(texts[start : start + TEXTS_AT_A_TIME])
+        for some in batches(texts, TEXTS_AT_A_TIME):
+            encoded = tokenizer.encode(some)
             lengths += map(len, encoded)
             flat.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
         starts = np.zeros(len(lengths) + 1, dtype=np.int64)

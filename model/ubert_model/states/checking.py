@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.batches import batches
 from ubert_model.errors import CorruptStateError, StateError
 from ubert_model.states.codec import state_shape
-from ubert_model.states.copying import batches
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import Namespace, StateStore

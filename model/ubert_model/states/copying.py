@@ -1,13 +1,11 @@
 """Moving states between stores."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
+from ubert_model.batches import batches
 from ubert_model.errors import InputError
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import MendableStore, StateStore
-
-T = TypeVar("T")
 
 
 def copy_namespace(
@@ -50,9 +48,3 @@ def _copy_batch(source: StateStore, target: MendableStore, version: str, entries
     texts = zip(names, source.texts(version, names), strict=True)
     target.put(version, reviews, [(name, text) for name, text in texts if text is not None])
     return len(reviews)
-
-
-def batches(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive pieces of at most ``size``."""
-    for start in range(0, len(sequence), size):
-        yield sequence[start : start + size]

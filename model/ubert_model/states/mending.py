@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ubert_model.batches import batches
 from ubert_model.states.checking import STATES_A_BATCH, DamagedList, NamespaceCheck, check_namespace
-from ubert_model.states.copying import batches
 from ubert_model.states.keys import Side
 from ubert_model.states.records import is_whole
 from ubert_model.states.store import MendableStore, Namespace

@@ -1,12 +1,9 @@
 """How large states will be, before any is made."""
 
-from collections.abc import Sequence
-
 import pytest
 
-from support.tiny_tokenizer import tiny_tokenizer_json
+from support.tiny_tokenizer import CountingTokenizer
 from ubert_model.states import Namespace, make_codec
-from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.states import state_estimate
 from ubert_training.states.state_estimate import estimate_states
 
@@ -16,16 +13,9 @@ TEXTS = ["good strings", "", "sounds great, works", "bad", "a case", "the guitar
 
 def test_few_texts_at_a_time_are_tokenized_for_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the whole sample at once, what the tokenizer makes came to most of a gigabyte."""
-    tokenizer = ReviewTokenizer(tiny_tokenizer_json(), 16)
+    tokenizer = CountingTokenizer(16)
     whole = estimate_states(TEXTS, range(len(TEXTS)), tokenizer, CODEC, tokens_a_row=2)
-    asked: list[int] = []
-    encode = tokenizer.encode
-
-    def noted(texts: Sequence[str]) -> list[list[int]]:
-        asked.append(len(texts))
-        return encode(texts)
-
-    monkeypatch.setattr(tokenizer, "encode", noted)
+    tokenizer.asked.clear()
     monkeypatch.setattr(state_estimate, "TEXTS_AT_A_TIME", 3)
     assert estimate_states(TEXTS, range(len(TEXTS)), tokenizer, CODEC, tokens_a_row=2) == whole
-    assert asked == [3, 3, 1]
+    assert tokenizer.asked == [3, 3, 1]

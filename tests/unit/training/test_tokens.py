@@ -1,12 +1,9 @@
 """All reviews of a table as word piece ids."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
-from support.tiny_tokenizer import tiny_tokenizer_json
-from ubert_model.tokenizer import ReviewTokenizer
+from support.tiny_tokenizer import CountingTokenizer
 from ubert_training import tokens
 from ubert_training.tokens import TokenizedReviews
 
@@ -15,19 +12,12 @@ TEXTS = ["good strings", "", "sounds great, works", "bad", "a case", "the guitar
 
 def test_few_texts_at_a_time_are_tokenized_and_all_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tokenizer makes of a text is some fifty times its ids: of all at once, tens of gigabytes."""
-    tokenizer = ReviewTokenizer(tiny_tokenizer_json(), 16)
+    tokenizer = CountingTokenizer(16)
     whole = tokenizer.encode(TEXTS)
-    asked: list[int] = []
-    encode = tokenizer.encode
-
-    def noted(texts: Sequence[str]) -> list[list[int]]:
-        asked.append(len(texts))
-        return encode(texts)
-
-    monkeypatch.setattr(tokenizer, "encode", noted)
+    tokenizer.asked.clear()
     monkeypatch.setattr(tokens, "TEXTS_AT_A_TIME", 3)
     found = TokenizedReviews.of(TEXTS, tokenizer)
-    assert asked == [3, 3, 1]
+    assert tokenizer.asked == [3, 3, 1]
     assert [found.review(row).tolist() for row in range(len(TEXTS))] == whole
     assert (found.ids.dtype, found.starts.dtype) == (np.int32, np.int64)
     assert len(TokenizedReviews.of([], tokenizer)) == 0

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.batches import batches
 from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 
 MaskingStrategy = Literal["opinion", "random", "none"]
@@ -65,8 +66,8 @@ class Masker:
         """Token spans of the maskable words of each review."""
         flat = array("q")
         ends = [0]
-        for start in range(0, len(texts), TEXTS_AT_A_TIME):
-            stripped = [text.strip() for text in texts[start : start + TEXTS_AT_A_TIME]]
+        for some in batches(texts, TEXTS_AT_A_TIME):
+            stripped = [text.strip() for text in some]
             words = [self._words(text) for text in stripped]
             worded = [text for text, found in zip(stripped, words, strict=True) if found]
             characters = iter(self._tokenizer.character_spans_of(worded))

@@ -1,0 +1,12 @@
+"""Long sequences in pieces that fit into memory, or into one request."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def batches(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Consecutive pieces of at most ``size``."""
+    for start in range(0, len(sequence), size):
+        yield sequence[start : start + size]
