@@ -10,6 +10,7 @@ an item's worth. What pre-training has read of a user in other domains adds to t
 part of one here.
 """
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,11 +58,9 @@ class RatingSums:
 
 def stacked(sums: Sequence[RatingSums]) -> RatingSums:
     """The sums of B histories as arrays, (B,) each."""
-    return RatingSums(
-        count=np.array([one.count for one in sums], dtype=np.float64),
-        above_usual=np.array([one.above_usual for one in sums], dtype=np.float64),
-        elsewhere=np.array([one.elsewhere for one in sums], dtype=np.float64),
-    )
+    rows = [(one.count, one.above_usual, one.elsewhere) for one in sums]
+    count, above_usual, elsewhere = np.array(rows, dtype=np.float64).reshape(len(rows), 3).T
+    return RatingSums(count=count, above_usual=above_usual, elsewhere=elsewhere)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +129,8 @@ class SideDeviations:
         self.mean = mean
         self.usual = usual
         self._counterparts = counterparts
+        # As Python floats: histories are short, and numpy takes longer to give one number than all that is done to it.
+        self._usual_levels = array("d", (usual[:, 0] + mean * (1.0 - usual[:, 1])).tobytes())
 
     @classmethod
     def of(cls, rows: NDArray[np.int64], ratings: Levels, curve: RatingCurve, counterparts: IdTable) -> Self:
@@ -152,18 +153,15 @@ class SideDeviations:
 
     def above_usual(self, ratings: Iterable[tuple[str, float]]) -> list[float]:
         """How far each rating lies above what is usual for its counterpart."""
-        terms = (self.terms(counterpart, rating) for counterpart, rating in ratings)
-        return [level - share * self.mean for level, share in terms]
-
-    def terms(self, counterpart: str, rating: float) -> tuple[float, float]:
-        """Level and share of a rating, which lies ``level − share · mean`` above what is usual for its counterpart: a
-        mean of all known ratings, or of all but a pair's own.
-        """
-        total_share, count_share = self.usual[self._counterparts.row(counterpart)]
-        return self.curve(rating) - float(total_share), 1.0 - float(count_share)
+        curve, row, usual = self.curve, self._counterparts.row, self._usual_levels
+        return [curve(rating) - usual[row(counterpart)] for counterpart, rating in ratings]
 
     def terms_of(self, rows: NDArray[np.int64], ratings: Levels, counterparts: IdTable) -> tuple[Levels, Levels]:
-        """The same of R ratings, (R,) each, whose counterparts stand at ``rows`` of a table, this side's or another."""
+        """Level and share of R ratings, (R,) each. A rating lies ``level − share · mean`` above what is usual for its
+        counterpart, by the mean of all known ratings, or of all but a pair's own.
+
+        ``rows``: where the counterparts stand in a table, this side's or another.
+        """
         if counterparts is self._counterparts:
             usual = self.usual[rows]
         else:

@@ -5,7 +5,8 @@ Numpy only, and shared: training fits them on validation pairs, the service give
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ _LEAST_VARIANCE = 1 / 15
 """Of the mean one: where the fitted line of the variance falls below it, users are not that predictable."""
 HISTORY_BUCKETS = (0, 1, 3, 10)
 """Least number of the user's reviews in each bucket."""
+_BUCKET_STARTS = np.array(HISTORY_BUCKETS[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +60,17 @@ class RatingIntervals:
             ratings: predictions in stars, (B,); user_counts: reviews of each user that the prediction may use, (B,).
         """
         predicted = np.asarray(ratings, dtype=np.float64)
-        bucket = _buckets(user_counts)
-        deviation = self._deviation(predicted)
-        below = np.array([margin.below for margin in self.margins])[bucket] * deviation
-        above = np.array([margin.above for margin in self.margins])[bucket] * deviation
-        low = np.clip(predicted - below, scale.lowest, scale.highest)
-        high = np.clip(predicted + above, scale.lowest, scale.highest)
+        bucket, deviation = _buckets(user_counts), self._deviation(predicted)
+        below, above = self._arms
+        low = np.maximum(predicted - below[bucket] * deviation, scale.lowest)
+        high = np.minimum(predicted + above[bucket] * deviation, scale.highest)
         # A margin may be negative (all residuals of one sign), but the interval still holds its prediction.
         return np.minimum(low, predicted), np.maximum(high, predicted)
+
+    @cached_property
+    def _arms(self) -> NDArray[np.float64]:
+        """Margins below and above by bucket, (2, buckets)."""
+        return np.array([(margin.below, margin.above) for margin in self.margins]).T
 
     @classmethod
     def fit(
@@ -99,7 +104,7 @@ class RatingIntervals:
             _margins(scores[bucket == number], coverage) if (bucket == number).sum() >= LEAST_PAIRS else overall
             for number in range(len(HISTORY_BUCKETS))
         )
-        return cls(**{**vars(unscaled), "margins": margins})
+        return replace(unscaled, margins=margins)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the manifest; an infinite margin is null."""
@@ -130,8 +135,7 @@ class RatingIntervals:
 
 
 def _buckets(user_counts: ArrayLike) -> NDArray[np.intp]:
-    bucket: NDArray[np.intp] = np.digitize(np.asarray(user_counts), HISTORY_BUCKETS[1:])
-    return bucket
+    return _BUCKET_STARTS.searchsorted(np.asarray(user_counts), side="right")
 
 
 def _margins(scores: NDArray[np.float64], coverage: float) -> Margins:

@@ -56,10 +56,13 @@ class RatingCurve:
 
     def __call__(self, rating: float) -> float:
         """In plain Python: a history is short, and this is called for each of its ratings."""
-        knots = self.knots
-        within = min(max(rating, knots[0]), knots[-1])
-        stretch = min(bisect_right(knots, within), len(knots) - 1) - 1
-        return self.values[stretch] + self._slopes[stretch] * (within - knots[stretch])
+        knots, values = self.knots, self.values
+        if rating >= knots[-1]:
+            return values[-1]
+        stretch = bisect_right(knots, rating) - 1
+        if stretch < 0:
+            return values[0]
+        return values[stretch] + self._slopes[stretch] * (rating - knots[stretch])
 
     def levels(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of many ratings, (R,), to the last bit as of each: a scale has few different ones."""

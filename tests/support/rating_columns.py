@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from ubert_model.deviations import RatingColumns
+import numpy as np
+
+from ubert_model.deviations import RatingColumns, SideDeviations
 from ubert_model.ids import IdTable
 from ubert_model.states.review import ReviewEntry
 
@@ -19,3 +21,9 @@ def rating_columns(
         user_ids=IdTable.of(users) if user_ids is None else user_ids,
         item_ids=IdTable.of(items) if item_ids is None else item_ids,
     )
+
+
+def terms_of_one(side: SideDeviations, counterpart: str, rating: float) -> tuple[float, float]:
+    """Level and share of one rating (:meth:`SideDeviations.terms_of`), by the name of its counterpart."""
+    levels, shares = side.terms_of(np.array([1]), np.array([rating]), IdTable([counterpart]))
+    return float(levels[0]), float(shares[0])

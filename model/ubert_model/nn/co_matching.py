@@ -38,9 +38,9 @@ class CoMatching(nn.Module):
     What is rearranged is exact, and saves passes over the (Nu, Ni) scores and the (N, D) matches, which cost more
     than the products where D is small:
 
-    - One similarity S_u S_iᵀ serves both directions of Eq. 12, and carries the masks as two further columns.
+    - One similarity S_u S_iᵀ, hidden where either row is padding, serves both directions of Eq. 12.
     - tanh is monotone, and adding b_M is too: the maximum comes first, then both for one row instead of N. (A mean has
-      to take the tanh of every row.)
+      to take the tanh of every row, and is one product with the weights of the rows.)
     - [S−D; S∘D] W_M = (S−D) W₁ + (S∘D) W₂: nothing is concatenated.
 
     S W₁ − A (S′ W₁) in place of (S−D) W₁, with S W₁ cached, costs 4 N² D more and 4 N D² less for both sides
@@ -83,14 +83,32 @@ class CoMatching(nn.Module):
         outside = user_states.dtype
         user_states, item_states = user_states.to(self.kernel.weight.dtype), item_states.to(self.kernel.weight.dtype)
         scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
-        user_aligned, user_rating = _aligned(scores, item_states, item_residuals, item_mask)  # (B, Nu, D), (B, Nu)
-        item_aligned, item_rating = _aligned(scores.mT, user_states, user_residuals, user_mask)  # (B, Ni, D), (B, Ni)
+        of_user, of_item = (user_states, user_residuals, user_mask), (item_states, item_residuals, item_mask)
+        user, user_rating = self._matched(scores, user_states, user_mask, *of_item)
+        item, item_rating = self._matched(scores.mT, item_states, item_mask, *of_user)
         return Matches(
-            user=self.pooled(self.compared(user_states, user_aligned), user_mask).to(outside),
-            item=self.pooled(self.compared(item_states, item_aligned), item_mask).to(outside),
-            user_rating=row_mean(user_rating, user_mask).to(outside),
-            item_rating=row_mean(item_rating, item_mask).to(outside),
+            user=user.to(outside),
+            item=item.to(outside),
+            user_rating=user_rating.to(outside),
+            item_rating=item_rating.to(outside),
         )
+
+    def _matched(
+        self,
+        scores: Tensor,
+        states: Tensor,
+        mask: Tensor,
+        other_states: Tensor,
+        other_residuals: Tensor,
+        other_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """One side's match vector, (B, D), and the rating that is aligned to its rows, (B,)."""
+        attention = scores.softmax(dim=-1)  # (B, N, N′)
+        known = other_mask.any(dim=1)[:, None, None].to(states.dtype)  # 0 where the other side has no row (law 7)
+        aligned = attention @ other_states * known  # D = softmax(scores) S′, Eq. 12: (B, N, D)
+        given = row_weights(mask, states.dtype) @ attention  # what each of the other side's rows gives: (B, 1, N′)
+        rating = given @ other_residuals.to(states.dtype).unsqueeze(-1) * known  # (B, 1, 1)
+        return self.pooled(self.compared(states, aligned), mask), rating.flatten()
 
     def compared(self, states: Tensor, aligned: Tensor) -> Tensor:
         """[S−D; S∘D] W_M, Eq. 13 before b_M and tanh: (B, N, D) each."""
@@ -101,7 +119,7 @@ class CoMatching(nn.Module):
     def pooled(self, compared: Tensor, mask: Tensor) -> Tensor:
         """The match vector, Eq. 14: (B, N, D) → (B, D)."""
         if self.pooling == "mean":
-            return self.row_shares(compared, mask).sum(dim=1)
+            return (row_weights(mask, compared.dtype) @ torch.tanh(compared + self.kernel.bias)).squeeze(1)
         match = torch.tanh(masked_max(compared, mask) + self.kernel.bias)  # (B, D)
         return match.masked_fill(~mask.any(dim=1, keepdim=True), 0.0)
 
@@ -110,45 +128,23 @@ class CoMatching(nn.Module):
 
         A maximum comes from one row, the first among equals, which is given all of it.
         """
-        real = mask.unsqueeze(-1)  # (B, N, 1)
         if self.pooling == "mean":
-            matching = torch.tanh(compared + self.kernel.bias).masked_fill(~real, 0.0)  # M
-            return matching / mask.sum(dim=1).clamp(min=1)[:, None, None]
-        hidden = compared.masked_fill(~real, torch.finfo(compared.dtype).min)
+            return row_weights(mask, compared.dtype).mT * torch.tanh(compared + self.kernel.bias)
+        hidden = compared.masked_fill(~mask.unsqueeze(-1), torch.finfo(compared.dtype).min)
         rows = torch.arange(compared.shape[1], device=compared.device)  # (N,)
         gives = rows[None, :, None] == hidden.argmax(dim=1)[:, None, :]  # (B, N, D)
         return torch.where(gives, self.pooled(compared, mask)[:, None, :], 0.0)
 
 
 def masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:
-    """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either row is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni).
-
-    It is [S_u / √D, m_u, 1] [S_i, 1, m_i]ᵀ with m = 0 for a real row: the product adds the masks, exactly.
-    """
+    """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either row is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni)."""
+    scores = user_states @ item_states.mT / math.sqrt(user_states.shape[-1])
     user_hidden, item_hidden = (
-        torch.zeros_like(states[..., :1]).masked_fill(~mask.unsqueeze(-1), _HIDDEN)  # (B, N, 1)
-        for states, mask in ((user_states, user_mask), (item_states, item_mask))
+        torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, _HIDDEN) for mask in (user_mask, item_mask)
     )
-    scaled = user_states / math.sqrt(user_states.shape[-1])
-    users = torch.cat([scaled, user_hidden, torch.ones_like(user_hidden)], dim=-1)  # (B, Nu, D + 2)
-    items = torch.cat([item_states, torch.ones_like(item_hidden), item_hidden], dim=-1)  # (B, Ni, D + 2)
-    return users @ items.mT
+    return scores + user_hidden.unsqueeze(2) + item_hidden.unsqueeze(1)
 
 
-def row_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over a side's real rows, 0 without any: (B, N) → (B,)."""
-    return values.masked_fill(~mask, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-
-
-def _aligned(
-    scores: Tensor, other_states: Tensor, other_residuals: Tensor, other_mask: Tensor
-) -> tuple[Tensor, Tensor]:
-    """D = softmax(scores) S′, Eq. 12, and the other side's residuals by the same weights; zeros where that side has no
-    row (law 7): (B, N, N′) → (B, N, D) and (B, N).
-
-    One product: the residuals are a further column of S′.
-    """
-    nothing = ~other_mask.any(dim=1)  # (B,)
-    values = torch.cat([other_states, other_residuals.to(other_states.dtype).unsqueeze(-1)], dim=-1)  # (B, N′, D + 1)
-    aligned = (scores.softmax(dim=-1) @ values).masked_fill(nothing[:, None, None], 0.0)  # (B, N, D + 1)
-    return aligned[..., :-1], aligned[..., -1]
+def row_weights(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What each row gives to the mean over a side's real ones: (B, N) → (B, 1, N); all 0 without any."""
+    return (mask.to(dtype) / mask.sum(dim=1, keepdim=True).clamp(min=1)).unsqueeze(1)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ubert_model.nn.co_matching import CoMatching, masked_scores
+from ubert_model.nn.co_matching import CoMatching, masked_scores, row_weights
 from ubert_model.nn.pair_scorer import PairScorer
 
 
@@ -85,6 +85,5 @@ def _contributions(matching: CoMatching, compared: Tensor, mask: Tensor, weights
 
 def _given(attention: Tensor, mask: Tensor, other_residuals: Tensor, other_mask: Tensor) -> Tensor:
     """What each row of the other side adds to the rating that is aligned to this side's: (B, N, N′) → (B, N′)."""
-    real = attention.masked_fill(~mask.unsqueeze(-1), 0.0)
-    shares = real.sum(dim=1) / mask.sum(dim=1).clamp(min=1).unsqueeze(-1)  # (B, N′)
-    return (shares * other_residuals).masked_fill(~other_mask, 0.0)
+    shares = row_weights(mask, attention.dtype) @ attention  # (B, 1, N′)
+    return (shares.squeeze(1) * other_residuals).masked_fill(~other_mask, 0.0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -49,7 +50,10 @@ class BatchSide:
     @cached_property
     def states(self) -> NDArray[np.float32]:
         """Each entity's states one after the other, (B, N, D)."""
-        padded = np.zeros((*self.mask.shape, self.reviews[0][0].shape[1]), dtype=np.float32)
+        dim = self.reviews[0][0].shape[1]
+        if self._unpadded:
+            return np.concatenate([*chain.from_iterable(self.reviews)]).reshape(*self.mask.shape, dim)
+        padded = np.zeros((*self.mask.shape, dim), dtype=np.float32)
         for row, (reviews, length) in enumerate(zip(self.reviews, self.lengths.tolist(), strict=True)):
             np.concatenate(reviews, out=padded[row, :length])
         return padded
@@ -57,11 +61,18 @@ class BatchSide:
     @cached_property
     def residuals(self) -> NDArray[np.float32]:
         """Each row's residual, which is that of its review: (B, N)."""
+        rows = [len(matrix) for reviews in self.reviews for matrix in reviews]
+        of_rows = np.concatenate(self.review_residuals).repeat(rows)
+        if self._unpadded:
+            return of_rows.reshape(self.mask.shape)
         padded = np.zeros(self.mask.shape, dtype=np.float32)
-        columns = zip(self.reviews, self.review_residuals, self.lengths.tolist(), strict=True)
-        for row, (reviews, residuals, length) in enumerate(columns):
-            padded[row, :length] = np.repeat(residuals, [len(matrix) for matrix in reviews])
+        padded[self.mask] = of_rows
         return padded
+
+    @property
+    def _unpadded(self) -> bool:
+        """Have all entities as many rows? One alone has, and what is not padded need not be copied twice."""
+        return self.mask.size == int(self.lengths.sum())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.rating_columns import rating_columns
+from support.rating_columns import rating_columns, terms_of_one
 from ubert_model.config import RatingScale
 from ubert_model.deviations import DEVIATION_SHRINKAGE, ElsewhereRatings, RatingSums, SideBias, UsualDeviations
 from ubert_model.errors import BundleError, ConfigError
@@ -57,7 +57,7 @@ def test_what_is_left_of_a_rating_is_its_deviation_less_the_usual_one() -> None:
     usual = deviations_of(known)
     usual_of_i = (4.0 + 2.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
     usual_of_j = (1.0 - MEAN) / (1 + DEVIATION_SHRINKAGE)
-    terms = [usual.user.terms(*one) for one in (("i", 3.0), ("j", 2.0))]
+    terms = [terms_of_one(usual.user, *one) for one in (("i", 3.0), ("j", 2.0))]
     assert [level - share * MEAN for level, share in terms] == pytest.approx(
         [2.0 - MEAN - usual_of_i, 1.0 - MEAN - usual_of_j]
     )
@@ -87,8 +87,8 @@ def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
 @given(st.floats(1, 5))
 def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(rating: float) -> None:
     mine = [review("u", "i", 5.0), review("v", "i", 4.0)]
-    alone = deviations_of(mine).user.terms("i", 3.0)
-    among_others = deviations_of([*mine, review("x", "j", rating)]).user.terms("i", 3.0)
+    alone = terms_of_one(deviations_of(mine).user, "i", 3.0)
+    among_others = terms_of_one(deviations_of([*mine, review("x", "j", rating)]).user, "i", 3.0)
     assert alone == among_others
 
 
@@ -179,7 +179,8 @@ def test_strangers_share_no_deviation() -> None:
     assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
     by_a_stranger = rating_columns([*known, review("v", "j", 1.0)], user_ids=IdTable(["u"]), item_ids=IdTable(["i"]))
     usual = UsualDeviations.of(by_a_stranger, (STRAIGHT, STRAIGHT), ElsewhereRatings.of(by_a_stranger, STRAIGHT))
-    assert usual.user.terms("another", 2.0) == usual.item.terms("another", 2.0) == (1.0, 1.0)
+    assert [terms_of_one(side, "another", 2.0) for side in (usual.user, usual.item)] == [(1.0, 1.0)] * 2
+    assert usual.user.above_usual([("another", 2.0)]) == [1.0 - usual.user.mean]
     assert usual.of_user("another", []) == RatingSums(count=0, above_usual=0)
 
 
@@ -188,7 +189,8 @@ def test_columns_by_the_rows_of_another_table_are_told_as_each_of_their_ratings(
     items, ratings = ["j", "new", "i", "unlisted"], [1.0, 2.0, 4.5, 5.0]
     other = IdTable(["new", "j", "k", "i"])
     levels, shares = side.terms_of(other.rows(items), np.array(ratings), other)
-    expected = [side.terms(*one) for one in zip(items, ratings, strict=True)]
+    usual = side.usual[TABLES["item_ids"].rows(items)]
+    expected = [(rating - 1.0 - total, 1.0 - count) for rating, (total, count) in zip(ratings, usual, strict=True)]
     assert list(zip(levels.tolist(), shares.tolist(), strict=True)) == expected
 
 

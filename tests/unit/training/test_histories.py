@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.rating_columns import terms_of_one
 from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.deviations import SideBias
@@ -153,7 +154,8 @@ def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is
                 if getattr(table, name)[r] == getattr(table, name)[pair]
             ]
             mean = float(np.mean([curve(float(table.rating[r])) for r in left]))
-            above = [level - share * mean for level, share in (getattr(usual, name).terms(*one) for one in ratings)]
+            terms = [terms_of_one(getattr(usual, name), *one) for one in ratings]
+            above = [level - share * mean for level, share in terms]
             found = getattr(sums, name)
             assert found.count[number] == len(ratings)
             assert found.above_usual[number] == pytest.approx(sum(above), abs=1e-9)
@@ -362,7 +364,7 @@ def test_residuals_are_those_of_the_lists_that_a_store_holds() -> None:
             counted = sum(side.curve(ratings[row]) for row in own)
             mean = (side.mean * len(SPLIT.train) - counted) / (len(SPLIT.train) - len(own))
             rows = getattr(found, f"{name}_rows")[number].tolist()
-            terms = [getattr(usual, name).terms(other[row], ratings[row]) for row in rows]
+            terms = [terms_of_one(getattr(usual, name), other[row], ratings[row]) for row in rows]
             of_entity = side.bias(getattr(found.sums, name))[number]
             expected = np.array([level - share * mean for level, share in terms] - of_entity, dtype=np.float32)
             assert getattr(found, f"{name}_residuals")[number].tolist() == expected.tolist()
