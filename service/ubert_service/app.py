@@ -3,11 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
@@ -61,6 +61,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         shadowing = Shadowing(share=settings.shadow_share, telemetry=metrics)
+        checking = ThreadPoolExecutor(_CHECKS_AT_ONCE, thread_name_prefix="ubert-check")
         scheduler = Scheduler(
             waiting=_waiting_limits(settings),
             batches=BatchLimits(tokens=settings.batch_tokens, wait=settings.batch_wait_ms / 1000),
@@ -72,7 +73,7 @@ def create_app(
             shadowing=shadowing,
             metrics=metrics,
             scheduler=scheduler,
-            checking=CapacityLimiter(_CHECKS_AT_ONCE),
+            checking=checking,
             store_kind=settings.store.partition(":")[0],
             request_seconds=settings.request_timeout,
             tracing=tracing,
@@ -89,6 +90,7 @@ def create_app(
             yield
             await scheduler.close()
             shadowing.close()
+            checking.shutdown(wait=False)  # nobody waits for what a check may still find
 
     app = described_app(lifespan)
     problems.install(app)

@@ -7,6 +7,11 @@ import asyncio
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
+_TELL_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
+_NO_UPGRADE = (
+    "A request that asks for another protocol (Upgrade) cannot have a body here; ask for none, as Java's HttpClient "
+    "does with version(HTTP_1_1)."
+)
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -21,11 +26,16 @@ class BoundedConnection(HttpToolsProtocol):
 
     It is cut where a caller takes nothing of an answer for ``unread_seconds``: else whoever never reads what it asks
     for could fill the memory with answers.
+
+    A request that asks for another protocol is answered in this one, unless it has a body: the parser takes what
+    follows its head for that protocol's, so the body would be lost, and could be read as a request of its own.
     """
 
     head_seconds = 30.0
     """As long as a body may take by default: also what is left of one that was refused has to arrive."""
     unread_seconds = 30.0
+    _refusal: str | None = None
+    """Why a head is refused that could be read."""
     _beside_bodies = 0
     """Bytes since the last that belonged to a body, or since a head was whole."""
     _overdue: asyncio.TimerHandle | None = None
@@ -55,11 +65,20 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._beside_bodies = 0
         self._await_no_head()
+        if self.parser.should_upgrade() and any(name in _TELL_OF_A_BODY for name, _ in self.headers):
+            self._refusal = _NO_UPGRADE
+            raise ValueError(_NO_UPGRADE)  # which uvicorn answers as it does a head that cannot be read
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(self._refusal or msg)
 
     def on_body(self, body: bytes) -> None:
         self._beside_bodies = 0
         super().on_body(body)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing is amiss that uvicorn's words, to install a library, would help."""
 
     def pause_writing(self) -> None:
         super().pause_writing()

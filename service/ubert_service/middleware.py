@@ -20,6 +20,9 @@ UNMATCHED = "unmatched"
 """What stands for the route of a request that no route has answered."""
 _REQUEST_ID = REQUEST_ID.lower().encode()
 _PLAIN = "identity"
+_LARGEST_AT_ONCE = 16
+_SMALL_BYTES = 64 * 1024
+"""As much as the server takes of a body that nobody asks for."""
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _log = logging.getLogger("ubert_service.requests")
@@ -52,6 +55,8 @@ class RequestFrame:
             return
         request_id, method = request_id_of(scope), scope["method"]
         scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
+        # None is read here, and the framework would take each apart: some Pythons need a minute for one of 60 KB.
+        scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
         if method == "HEAD":  # the server has a scope of its own, and by that leaves the body off
             scope = {**scope, "method": "GET"}
         with self._tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as span:
@@ -102,12 +107,17 @@ class RequestFrame:
 class BodyLimit:
     """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come; one
     that takes longer than ``seconds`` to arrive; and one that is compressed, which could be of any size.
+
+    Whoever sends many and ends none could fill the memory. So while the bodies of all requests that are not answered
+    yet take as much as ``_LARGEST_AT_ONCE`` of that size, more of one that is not small is refused (429).
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._seconds = seconds
+        self._held = 0
+        """Bytes of the bodies of all requests that are not answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -130,13 +140,20 @@ class BodyLimit:
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise HTTPException(413, f"the body has {announced} bytes, at most {self._max_bytes} are read")
             message = await self._in_time(receive, scope["state"]["arrived"])
-            read += len(message.get("body", b""))
+            came = len(message.get("body", b""))
+            read += came
+            self._held += came
             if read > self._max_bytes:
                 raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes that are read")
+            if read > _SMALL_BYTES and self._held > _LARGEST_AT_ONCE * self._max_bytes:
+                raise HTTPException(429, "too many large bodies are being read; try again, or send less at once")
             complete = not message.get("more_body", False)
             return message
 
-        await self._app(scope, receive_limited, send)
+        try:
+            await self._app(scope, receive_limited, send)
+        finally:
+            self._held -= read
 
     async def _in_time(self, receive: Receive, arrived: float) -> Message:
         try:

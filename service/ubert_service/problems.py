@@ -39,6 +39,8 @@ RETRY_AFTER = "Retry-After"
 _RETRY_AFTER_S = "1"
 """Where nothing tells when it may have passed."""
 _LISTED_ERRORS = 20
+_SHOWN_CHARACTERS = 256
+"""Of the name of a member: as many as an identifier may have bytes."""
 _OURS = "Value error, "
 """How pydantic begins the message of a check that it was given."""
 
@@ -97,7 +99,7 @@ BUNDLE_UNUSABLE = ProblemType(name="bundle-unusable", status=500, title="The bun
 
 _OF_STATUS = {
     kind.status: kind
-    for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
+    for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON, OVERLOADED)
 }
 
 # Looked up along the class's ancestors, so an error that is new to the tree still has an answer.
@@ -337,7 +339,9 @@ def _why_unreadable(cause: BaseException | None) -> str:
 
 def _pointer(location: Sequence[str | int]) -> str:
     steps = location[1:] if location[:1] == ("body",) else location
-    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in steps)
+    # Cut, since a member that the schema does not have may be called by megabytes.
+    shown = (str(step)[:_SHOWN_CHARACTERS] for step in steps)
+    return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in shown)
 
 
 def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:

@@ -52,6 +52,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
             app,
             http=BoundedConnection,
+            ws="none",  # no route speaks it, and a library for it would take over connections, bounds and all
             log_config=None,
             access_log=False,  # the app's own line carries the request id
             server_header=False,

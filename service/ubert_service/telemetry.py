@@ -72,8 +72,11 @@ class Telemetry(QueueTelemetry, ResidentsTelemetry, Protocol):
     def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
         """A graph has run once. ``tokens``: rows of states or token ids that it was given, padding included."""
 
-    def predicted(self, *, basis: str, missing_states: int) -> None:
-        """A pair was rated. ``basis``: the step of the ladder that it stands on."""
+    def predicted(self, *, basis: str, pairs: int) -> None:
+        """So many pairs were rated. ``basis``: the step of the ladder that they stand on."""
+
+    def states_missed(self, count: int) -> None:
+        """So many reviews should have been read for them whose states the store has lost."""
 
     def readiness_checked(self, *, ready: bool) -> None:
         """Someone has asked whether the service can serve."""

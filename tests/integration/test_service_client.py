@@ -1,5 +1,6 @@
 """The client over real HTTP, blocking and awaited alike: against the service, and against servers that misbehave."""
 
+import gzip
 import socket
 import threading
 import time
@@ -26,6 +27,8 @@ from ubert_service.client import (
     RetryPolicy,
     ServiceUnreachableError,
     UnavailableError,
+    UnexpectedAnswerError,
+    conversation,
 )
 from ubert_service.schemas import ExplainRequest, PairRequest, PredictRequest, RankRequest, ReviewRequest
 from ubert_service.serving.served import ServedBundle
@@ -279,6 +282,19 @@ def test_the_deadline_ends_a_call_whatever_the_server_does(connect: Connect, ans
         ScriptedServer(answer) as server,
         connect(server.address, hurried) as client,
         pytest.raises(DeadlineExceededError),
+    ):
+        client.alive()
+
+
+def test_an_answer_without_end_is_given_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few of its bytes may stand for a thousand times as many, where it is compressed."""
+    monkeypatch.setattr(conversation, "MAX_ANSWER_BYTES", 1_000_000)
+    packed = gzip.compress(b" " * 10_000_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with (
+        ScriptedServer(head + packed) as server,
+        connect(server.address, IMPATIENT) as client,
+        pytest.raises(UnexpectedAnswerError, match="more than 1000000 bytes"),
     ):
         client.alive()
 

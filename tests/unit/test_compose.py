@@ -120,9 +120,13 @@ def test_the_service_reads_the_bundle_that_the_job_writes(monkeypatch: pytest.Mo
 def test_a_bundle_and_its_shadow_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = service_settings(load_compose(BASE, environment={})["services"]["service"], monkeypatch)
     assert (alone.shadow_bundle, alone.api_keys) == (None, None)
-    chosen = {"UBERT_BUNDLE": "/data/a", "UBERT_SHADOW_BUNDLE": "/data/b", "UBERT_API_KEYS": "/data/keys.toml"}
-    both = service_settings(load_compose(BASE, environment=chosen)["services"]["service"], monkeypatch)
-    assert (both.bundle, both.shadow_bundle, both.api_keys) == tuple(map(Path, chosen.values()))
+    chosen = {"UBERT_WORK": "/data/a", "UBERT_SHADOW_BUNDLE": "/data/b/bundle", "UBERT_API_KEYS": "/data/keys.toml"}
+    services = load_compose(BASE, environment=chosen)["services"]
+    both = service_settings(services["service"], monkeypatch)
+    assert (both.bundle, both.shadow_bundle, both.api_keys) == tuple(
+        map(Path, ("/data/a/bundle", "/data/b/bundle", "/data/keys.toml"))
+    )
+    assert services["train"]["command"][1] == "/data/a", "else each start would write the states of the bundle before"
 
 
 def test_redis_is_reached_by_its_default_address_only_over_the_inner_network() -> None:

@@ -153,11 +153,14 @@ class AsyncClient:
     async def _outcome(self, conversation: Conversation[Any]) -> Outcome:
         request = conversation.request()
         try:
-            # Around all of it, since a timeout bounds each wait for bytes only and they may come one by one for ever.
             with anyio.fail_after(request["timeout"]):
-                response = await self._http.request(**request)
+                async with self._http.stream(**request) as response:
+                    content = bytearray()
+                    async for piece in response.aiter_bytes():
+                        content += piece
+                        conversation.go_on(len(content))
+                    return Received(status=response.status_code, headers=response.headers, content=bytes(content))
         except TimeoutError:
             raise conversation.expired() from None
         except httpx.RequestError as error:
             return error
-        return Received(status=response.status_code, headers=response.headers, content=response.content)

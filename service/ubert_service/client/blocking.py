@@ -156,9 +156,8 @@ class Client:
             with self._http.stream(**request) as response:
                 content = bytearray()
                 for piece in response.iter_bytes():
-                    # A timeout bounds each wait for bytes only, and they may come one by one for ever.
-                    conversation.require_time()
                     content += piece
+                    conversation.go_on(len(content))
                 return Received(status=response.status_code, headers=response.headers, content=bytes(content))
         except httpx.RequestError as error:
             return error

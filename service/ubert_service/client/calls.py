@@ -193,7 +193,7 @@ def version() -> Call[Version]:
 
 
 def metrics() -> Call[str]:
-    return Call(method="GET", path="/metrics", read=lambda received: received.content.decode("utf-8"))
+    return Call(method="GET", path="/metrics", read=_text)
 
 
 def _showing(write: Write | None) -> dict[str, str]:
@@ -211,6 +211,13 @@ def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
             ) from error
 
     return read
+
+
+def _text(received: Received) -> str:
+    try:
+        return received.content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UnexpectedAnswerError(f"the answer is no text: {error.reason}; is it a u-bert service?") from error
 
 
 def _given(**query: str | int | None) -> dict[str, str | int]:

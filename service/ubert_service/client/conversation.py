@@ -16,12 +16,15 @@ from ubert_service.client.errors import (
     ProblemError,
     ServiceUnreachableError,
     UnavailableError,
+    UnexpectedAnswerError,
     problem_error,
 )
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 
 TIMEOUT_HEADER = "X-Request-Timeout"
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Twice what the longest ranking takes, of identifiers that are as long as they may be and escaped throughout."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Outcome = Received | httpx.RequestError
@@ -45,7 +48,20 @@ class Conversation(Generic[T]):
         self._may_be_done = False
         self._settled: Callable[[], T] | None = None
 
-    def require_time(self) -> float:
+    def go_on(self, received: int) -> None:
+        """Asked after each piece of an answer, of which so many bytes have come: a timeout bounds each wait for bytes
+        only, and they may come one by one, or without end.
+
+        Raises ``DeadlineExceededError`` where the time is over, and ``UnexpectedAnswerError`` above
+        ``MAX_ANSWER_BYTES``.
+        """
+        self._require_time()
+        if received > MAX_ANSWER_BYTES:
+            raise UnexpectedAnswerError(
+                f"{self._name}: the answer has more than {MAX_ANSWER_BYTES} bytes; is it a u-bert service?"
+            )
+
+    def _require_time(self) -> float:
         """Seconds until the deadline. Raises ``DeadlineExceededError`` once there are none."""
         left = self._deadline - self._clock()
         if left <= 0:
@@ -54,7 +70,7 @@ class Conversation(Generic[T]):
 
     def request(self) -> dict[str, Any]:
         """The next attempt, as arguments of :meth:`httpx.Client.build_request`."""
-        left = self.require_time()
+        left = self._require_time()
         if left < LEAST_REQUEST_SECONDS:
             raise self._too_late()
         self._attempt += 1

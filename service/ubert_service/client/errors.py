@@ -87,7 +87,7 @@ def problem_error(status: int, content: bytes, request_id: str | None) -> Proble
     kind = _OF_STATUS.get(status, ProblemError)
     try:
         members = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):  # the last: brackets in brackets
         members = None
     if not isinstance(members, dict) or not isinstance(members.get("type"), str):
         shown = content[:_SHOWN_CHARACTERS].decode("utf-8", errors="replace")

@@ -168,10 +168,11 @@ class PrometheusMetrics:
     def work_cancelled(self) -> None:
         self._cancelled.inc()
 
-    def predicted(self, *, basis: str, missing_states: int) -> None:
-        self._predictions.labels(basis=basis).inc()
-        if missing_states:
-            self._missing_states.inc(missing_states)
+    def predicted(self, *, basis: str, pairs: int) -> None:
+        self._predictions.labels(basis=basis).inc(pairs)
+
+    def states_missed(self, count: int) -> None:
+        self._missing_states.inc(count)
 
     def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None:
         self._residents_asked.labels(kind=residence, outcome="hit").inc(hits)

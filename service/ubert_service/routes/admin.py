@@ -1,9 +1,9 @@
 """``/admin``: what only an operator may do."""
 
+import asyncio
 from functools import partial
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 
 from ubert_service.errors import ForbiddenError
@@ -48,5 +48,6 @@ async def promote(
         raise ForbiddenError(
             "the service runs without API keys; start it with --api-keys, or send SIGHUP to one with --shadow-bundle"
         )
-    roles = await anyio.to_thread.run_sync(partial(context.bundles.promote, bundle), limiter=context.checking)
+    swap = partial(context.bundles.promote, bundle)
+    roles = await asyncio.get_running_loop().run_in_executor(context.checking, swap)
     return PromotionAnswer(bundle=roles.live.bundle_id, shadow=roles.shadow.bundle_id if roles.shadow else None)

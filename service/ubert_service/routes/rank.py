@@ -1,17 +1,32 @@
 """``POST /rank``: candidates ordered for one user."""
 
-from fastapi import APIRouter
+from collections.abc import Sequence
+from functools import partial
+
+import anyio.to_thread
+from fastapi import APIRouter, Response
 
 from ubert_service.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.reading.histories import Pair, Reading
 from ubert_service.routes.dependencies import RatingContext
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
+from ubert_service.scoring.engine import Prediction
+from ubert_service.serving.served import ServedBundle
+
+_MEDIA_TYPE = "application/json"
+_WRITTEN_AT_ONCE = 100
+"""Predictions whose answer is written in the event loop: it takes as long as to hand them to a thread."""
 
 router = APIRouter(tags=["ratings"])
 
 
-@router.post("/rank", summary="Order items for a user", responses=documented(*SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET))
-async def rank(request: RankRequest, context: RatingContext) -> RankAnswer:
+@router.post(
+    "/rank",
+    summary="Order items for a user",
+    response_model=RankAnswer,
+    responses=documented(*SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET),
+)
+async def rank(request: RankRequest, context: RatingContext, response: Response) -> Response:
     """Predict the user's rating of each candidate and order them, best first.
 
     Every rating equals what `/predict` gives for the same pair.
@@ -23,17 +38,27 @@ async def rank(request: RankRequest, context: RatingContext) -> RankAnswer:
         predictions = await context.predict(pairs, reading)
     else:
         predictions = await context.predict_in_time(pairs, reading, request.latency_budget_ms / 1000)
+    write = partial(_answer, request, served, predictions, candidates=len(pairs))
+    # Of ten thousand it takes a good part of a second, in which the event loop would answer nobody.
+    at_once = len(predictions) <= _WRITTEN_AT_ONCE
+    content = write() if at_once else await anyio.to_thread.run_sync(write)
+    return Response(content, headers=response.headers, media_type=_MEDIA_TYPE)
+
+
+def _answer(request: RankRequest, served: ServedBundle, predictions: Sequence[Prediction], *, candidates: int) -> str:
+    """What is answered, as JSON."""
     lowest = request.min_rating
     wanted = [one for one in predictions if lowest is None or one.rating >= lowest]
     best = sorted(wanted, key=lambda prediction: -prediction.rating)[: request.top_k]
-    return RankAnswer(
+    answer = RankAnswer(
         user=request.user,
         bundle=served.bundle_id,
         codec=served.codec.name,
-        candidates=len(pairs),
+        candidates=candidates,
         scored=len(predictions),
         items=[PairPrediction.of(one, coverage=served.coverage) for one in best],
     )
+    return answer.model_dump_json()
 
 
 async def _candidates(request: RankRequest, reading: Reading, context: RatingContext) -> list[str]:

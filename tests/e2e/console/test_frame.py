@@ -196,6 +196,34 @@ def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: O
     assert page.locator("#evidence img, #evidence b, #pair-form img").count() == 0
 
 
+@pytest.mark.parametrize("view", ["constructor", "toString", "__proto__"])
+def test_an_address_of_no_view_leads_to_the_first(open_page: OpenPage, view: str) -> None:
+    page = open_page(f"#/{view}")
+    expect(page.locator("#pair-title")).to_be_visible()
+
+
+def test_an_identifier_that_turns_its_line_around_turns_nothing_beyond_itself(open_page: OpenPage) -> None:
+    page = open_page("#/pair?user=u0%E2%80%AE&item=i2")
+    wait_for_evidence(page)
+    expect(page.locator("#rating .whose")).to_have_text("\u2068u0\u202e\u2069 on i2")
+
+
+def test_a_key_that_no_header_can_carry_is_refused_where_it_is_typed(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
+        page = open_page(PAIR, at=address)
+        field = page.get_by_label("This service asks for an API key")
+        field.fill(f"“{keys['console']}”")
+        press(page, "Enter")
+        assert field.evaluate("field => field.validity.patternMismatch")
+        expect(field).to_be_visible()
+        field.fill(f" {keys['console']} ")
+        press(page, "Enter")
+        wait_for_evidence(page)
+        page.close()
+
+
 def test_the_skip_link_comes_first_and_leads_to_the_content(open_page: OpenPage) -> None:
     page = open_page("#/status")
     expect(page.locator(".facts").first).to_be_visible()

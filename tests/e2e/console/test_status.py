@@ -140,7 +140,23 @@ def test_figures_of_a_service_that_does_not_answer_are_said_to_be_old(open_page:
         page.get_by_role("button", name="Refresh").click()
     page.clock.run_for(11_000)
     expect(readiness).to_contain_text("What follows was true at")
-    expect(page.locator("#status-problem")).to_contain_text("cannot be reached")
+    expect(page.locator("#status-problem")).to_contain_text("does not answer")
+
+
+def test_a_rating_that_does_not_come_is_given_up(open_page: OpenPage) -> None:
+    held: list[Route] = []
+
+    def prepare(page: Page) -> None:
+        page.clock.install()
+        page.add_init_script(TIMEOUT_BY_THE_PAGES_CLOCK)
+        page.route("**/predict", hold(held))
+
+    page = open_page(prepare=prepare)
+    with page.expect_request("**/predict"):
+        page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    page.clock.run_for(61_000)
+    expect(page.locator("#pair-problem")).to_contain_text("The service does not answer")
+    expect(page.locator("#pair > .waiting")).to_be_hidden()
 
 
 def test_a_bar_of_the_distribution_is_as_long_as_its_share_of_all_requests(open_page: OpenPage) -> None:

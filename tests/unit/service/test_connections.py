@@ -41,6 +41,12 @@ class Caller:
             await self._reader.readuntil(b"\r\n\r\n")
             return await self._reader.readexactly(len(b"done"))
 
+    async def refusal(self) -> tuple[bytes, bytes]:
+        """The first line of all that came until the connection was closed, and the rest."""
+        async with asyncio.timeout(PATIENCE_S):
+            status, _, rest = (await self._reader.read()).partition(b"\r\n")
+            return status, rest
+
     async def is_closed(self) -> bool:
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -205,3 +211,36 @@ def test_once_all_of_an_answer_is_taken_or_the_caller_gone_nothing_is_cut(
         end(connection)
         assert cut is not None
         assert cut.cancelled()
+
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("announced", [b"Content-Length: %d" % len(HIDDEN), b"Transfer-Encoding: chunked"])
+def test_what_follows_a_request_for_another_protocol_is_never_taken_for_a_request(announced: bytes) -> None:
+    """The parser leaves off at such a head: its body was lost, and where it came later it was read as a new request."""
+
+    async def course() -> None:
+        serving = Serving()
+        serving.may_answer.set()
+        async with serving.callers(1) as (caller,):
+            caller.writer.write(
+                b"POST / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + announced + b"\r\n\r\n"
+            )
+            status, told = await caller.refusal()
+            assert status == b"HTTP/1.1 400 Bad Request"
+            assert b"HTTP_1_1" in told
+
+    asyncio.run(course())
+
+
+def test_a_request_for_another_protocol_without_a_body_is_answered_in_this_one() -> None:
+    async def course() -> None:
+        serving = Serving()
+        serving.may_answer.set()
+        async with serving.callers(1) as (caller,):
+            for _ in range(2):
+                caller.writer.write(WHOLE[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+                assert await caller.answer() == b"done"
+
+    asyncio.run(course())

@@ -292,6 +292,17 @@ def test_an_answer_that_is_not_of_the_contract_is_refused(content: bytes) -> Non
         conversation.result()
 
 
+def test_what_is_no_text_is_no_answer_of_this_service() -> None:
+    conversation = talk(calls.metrics())
+    assert conversation.pause_after(Received(status=200, headers={}, content=b"\xff")) is None
+    with pytest.raises(UnexpectedAnswerError, match="no text"):
+        conversation.result()
+
+
+def test_an_error_of_brackets_in_brackets_is_a_problem_too() -> None:
+    assert problem_error(500, b"[" * 100_000, None).type == "about:blank"
+
+
 def test_an_answer_with_a_field_that_this_client_does_not_know_is_read() -> None:
     conversation = talk(calls.alive())
     assert conversation.pause_after(answer(200, {"status": "alive", "mood": "good"})) is None

@@ -60,6 +60,54 @@ def test_a_body_of_just_as_much_as_may_come_is_read(headers: dict[str, str]) -> 
     assert parts == []
 
 
+def test_large_bodies_of_unanswered_requests_do_not_fill_the_memory_and_small_ones_are_read() -> None:
+    large, small = 100_000, 1_000
+
+    async def course() -> None:
+        answered = asyncio.Event()
+
+        async def answer_late(scope: Scope, receive: Receive, send: Send) -> None:
+            await read_a_body(scope, receive, send)
+            await answered.wait()
+
+        limit = BodyLimit(answer_late, large, PATIENCE_S)
+
+        def request(size: int) -> "asyncio.Task[None]":
+            async def receive() -> Message:
+                return {"type": "http.request", "body": b"x" * size}
+
+            return asyncio.ensure_future(limit(scope_of(), receive, into_nothing))
+
+        async def settled() -> None:
+            for _ in range(100):
+                await asyncio.sleep(0)
+
+        held = [request(large) for _ in range(16)]
+        await settled()
+        refused, small_one = request(large), request(small)
+        await settled()
+        answered.set()
+        with pytest.raises(HTTPException, match="large bodies") as raised:
+            await refused
+        assert raised.value.status_code == 429
+        await asyncio.gather(*held, small_one)
+        await request(large)
+
+    asyncio.run(course())
+
+
+def test_a_cookie_which_nothing_here_reads_is_not_taken_apart() -> None:
+    """Some Pythons take time by the square of what is quoted in it: 60 KB would keep everybody for a minute."""
+    seen: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.extend(name for name, _ in scope["headers"])
+
+    frame = RequestFrame(app, PrometheusMetrics(), Untraced(), asyncio.Event())
+    asyncio.run(frame(scope_of(cookie="a=1", accept="*/*"), no_body, into_nothing))
+    assert seen == [b"accept"]
+
+
 @pytest.mark.parametrize(("given", "taken"), [("x" * 128, True), ("x" * 129, False), ("a-B_c.9", True), ("x\n", False)])
 def test_a_request_id_is_taken_if_it_is_short_and_harmless(given: str, taken: bool) -> None:
     assert (request_id_of(scope_of(x_request_id=given)) == given) == taken

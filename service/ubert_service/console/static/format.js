@@ -5,9 +5,9 @@ const dates = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short",
 const times = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 const integers = new Intl.NumberFormat("en-GB");
 
-const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\u200f\u202a-\u202e\u2066-\u2068\ufb1d-\ufdff\ufe70-\ufefc]/;
 
-// An identifier within a sentence: one written from right to left must not turn what stands around it.
+// An identifier within a sentence: one written from right to left, or that says it is, must not turn what stands around it.
 export const named = (identifier) => (RIGHT_TO_LEFT.test(identifier) ? `\u2068${identifier}\u2069` : identifier);
 
 export const stars = (value) => value.toFixed(2);

@@ -17,7 +17,7 @@ let shownAddress = null;
 function show() {
   shownAddress = location.hash;
   const { view: asked, query } = read(shownAddress);
-  const name = asked in views ? asked : "pair";
+  const name = Object.hasOwn(views, asked) ? asked : "pair";
   for (const id of Object.keys(views)) byId(id).hidden = id !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === name) {

@@ -9,6 +9,9 @@ export class Problem extends Error {
 
 const STRANGE = "This answer is not the service’s own; something between it and this page gave it.";
 
+// Twice what the service gives a request by default: its own answer tells more than that the time is over.
+const PATIENCE_MS = 60_000;
+
 // In this module's memory and nowhere else: neither storage nor an address ever holds it.
 let key = null;
 let onKeyNeeded = () => {};
@@ -29,13 +32,16 @@ async function answer(method, path, { query = {}, body, signal, readVersion } = 
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (sent) headers.Authorization = `Bearer ${sent}`;
   if (readVersion) headers[READ_VERSION] = readVersion;
+  const limit = AbortSignal.timeout(PATIENCE_MS);
+  const until = signal ? AbortSignal.any([signal, limit]) : limit;
   const address = asked.size ? `${path}?${asked}` : path;
   let response, text;
   try {
-    response = await fetch(address, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(address, { method, headers, signal: until, body: body === undefined ? undefined : JSON.stringify(body) });
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    if (error.name === "TimeoutError") throw new Problem({ title: "The service does not answer", status: 0, detail: "Ask again; if that does not help, something between it and this page may hold the answer back." });
     throw new Problem({ title: "The service cannot be reached", status: 0, detail: "Is it still running?" });
   }
   if (response.ok) return { text, headers: response.headers };
