@@ -123,6 +123,24 @@ def test_what_was_rated_from_another_file_is_never_mixed_in_and_only_discarded_w
     assert pq.ParquetFile(tmp_path / "out.parquet").read()["user"].to_pylist() == table["user"].to_pylist()[1:]
 
 
+@pytest.mark.parametrize("content", ["user,thing\nu1,i1\n", "user,item\nu1,i1\nu1,\n"])
+def test_a_file_that_is_refused_costs_nothing_of_what_was_rated_not_even_by_force(
+    settings: Settings, pairs: Path, tmp_path: Path, content: str
+) -> None:
+    def stop(rated: int, of: int) -> None:
+        if rated:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
+    rated = sorted((tmp_path / "out.parquet.portions").iterdir())
+    (tmp_path / "wrong.csv").write_text(content)
+    with pytest.raises(InputError, match=r"wrong\.csv"):
+        rate_pairs(tmp_path / "wrong.csv", tmp_path / "out.parquet", settings, shard=WHOLE, force=True)
+    assert sorted((tmp_path / "out.parquet.portions").iterdir()) == rated
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
+
+
 def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     shares = []
     for number in (1, 2, 3):

@@ -190,6 +190,20 @@ def test_a_copy_moves_everything_and_a_second_one_nothing(store: Reopened, url: 
     assert states_command("verify", "--store", f"lmdb:{tmp_path / 'copy'}").exit_code == 0
 
 
+def test_a_copy_takes_the_candidate_sets_along_and_replaces_none(store: Reopened, url: str, tmp_path: Path) -> None:
+    store.put_candidates("spring", ["i1", "i0"])
+    store.put_candidates("autumn", ["i2"])
+    with closing(open_store(f"lmdb:{tmp_path / 'copy'}")) as target:
+        target.put_candidates("autumn", ["its own"])
+    copied = states_command("copy", "--store", url, "--to", f"lmdb:{tmp_path / 'copy'}")
+    assert "1 candidate sets" in copied.output
+    with closing(open_store(f"lmdb:{tmp_path / 'copy'}")) as target:
+        assert {name: target.candidates(name) for name in target.candidate_sets()} == {
+            "autumn": ["its own"],
+            "spring": ["i1", "i0"],
+        }
+
+
 def test_looking_at_a_directory_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
     result = states_command("ls", "--store", f"lmdb:{tmp_path / 'nowhere'}")
     assert isinstance(result.exception, ConfigError)

@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 
 from ubert_model.atomic import write_text
+from ubert_model.batches import batches
 from ubert_model.errors import UbertError
 from ubert_model.states import StateCodec
 from ubert_training.corpora.corpus import fetch_musical_instruments
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # a wrong path or flag is said before torch is there
     from ubert_training.evaluation.stored_ratings import ReadPairs
 
 LISTENING = re.compile(r"listening on (http://\S+)")
-PAIRS_CHECKED = 500
 PAIRS_A_REQUEST = 100
 MOST_CANDIDATES = 10_000
 """Of one request to ``/rank``."""
@@ -138,15 +138,14 @@ def check_served_ratings(url: str, read: "ReadPairs", codec: StateCodec) -> Serv
     So the bound is that of exact arithmetic, whatever the codec loses; that is measured by ``ubert bench states``.
     """
     table = read.run.table
-    asked = [{"user": table.user[row], "item": table.item[row]} for row in read.histories.pairs[:PAIRS_CHECKED]]
-    answers = [_asked(f"{url}/predict", {"pairs": batch}) for batch in _batches(asked)]
+    asked = [{"user": table.user[row], "item": table.item[row]} for row in read.histories.pairs]
+    answers = [_asked(f"{url}/predict", {"pairs": batch}) for batch in batches(asked, PAIRS_A_REQUEST)]
     ratings = np.array([prediction["rating"] for answer in answers for prediction in answer["predictions"]])
-    offline, truth = read.stored_ratings(codec)[: len(asked)], read.truth[: len(asked)]
     return ServedCheck(
         codec=codec.name,
         pairs=len(asked),
-        largest_difference=float(np.abs(ratings - offline).max()),
-        mse=float(np.square(ratings - truth).mean()),
+        largest_difference=float(np.abs(ratings - read.stored_ratings(codec)).max()),
+        mse=float(np.square(ratings - read.truth).mean()),
     )
 
 
@@ -172,8 +171,3 @@ def _asked(address: str, question: Mapping[str, object]) -> dict[str, Any]:
         raise UbertError(f"the service gave no answer ({why}); see service.log, then start the demo again") from error
     answer: dict[str, Any] = response.json()
     return answer
-
-
-def _batches(pairs: Sequence[dict[str, str]]) -> Iterator[Sequence[dict[str, str]]]:
-    for start in range(0, len(pairs), PAIRS_A_REQUEST):
-        yield pairs[start : start + PAIRS_A_REQUEST]

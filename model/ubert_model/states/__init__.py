@@ -3,7 +3,7 @@
 from ubert_model.states.changes import Changes, Revision, entity_mark, marks_of, state_mark
 from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
-from ubert_model.states.copying import copy_namespace
+from ubert_model.states.copying import copy_candidate_sets, copy_namespace
 from ubert_model.states.holding import NamespaceHolder
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
 from ubert_model.states.mending import NamespaceRepair, repair_namespace
@@ -34,6 +34,7 @@ __all__ = [
     "absolute_url",
     "check_namespace",
     "codec_names",
+    "copy_candidate_sets",
     "copy_namespace",
     "entity_mark",
     "identifier_bytes",

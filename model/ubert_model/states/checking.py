@@ -71,7 +71,8 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
         advance(len(entries))
     known = np.sort(np.array(listed, dtype=np.uint64))
     for entries in _listed(store, namespace, Side.ITEM, damaged_lists):
-        alone = [entry for entry, found in zip(entries, _known(known, entries), strict=True) if not found]
+        found = are_known(known, [entry.review_id for entry in entries])
+        alone = [entry for entry, is_known in zip(entries, found, strict=True) if not is_known]
         _check_entries(store, namespace, alone, missing, damaged, one_sided)
     return NamespaceCheck(
         reviews=len(known),
@@ -141,8 +142,7 @@ def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]
     names = (review_id for review_id, _ in store.state_sizes(namespace.version))
     unknown: set[str] = set()
     while some := list(islice(names, STATES_A_SCAN)):
-        found = np.isin(np.array(_digests(some), dtype=np.uint64), known)
-        unknown.update(name for name, is_known in zip(some, found.tolist(), strict=True) if not is_known)
+        unknown.update(name for name, is_known in zip(some, are_known(known, some), strict=True) if not is_known)
     if unknown:
         for side in Side:
             for entries in _listed(store, namespace, side, []):
@@ -150,9 +150,11 @@ def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]
     return sorted(unknown)
 
 
-def _known(known: NDArray[np.uint64], entries: Sequence[ReviewEntry]) -> list[bool]:
-    digests = np.array(_digests(entry.review_id for entry in entries), dtype=np.uint64)
-    found: list[bool] = np.isin(digests, known).tolist()
+def are_known(known: NDArray[np.uint64], review_ids: Sequence[str]) -> list[bool]:
+    """Which of these reviews have their digest among ``known``, which is sorted."""
+    digests = np.array(_digests(review_ids), dtype=np.uint64)
+    # By bisection: np.isin sorts all that are known anew for each few that are asked for.
+    found: list[bool] = (np.searchsorted(known, digests, "left") < np.searchsorted(known, digests, "right")).tolist()
     return found
 
 

@@ -39,6 +39,18 @@ def copy_namespace(
     return copied
 
 
+def copy_candidate_sets(source: StateStore, target: StateStore) -> int:
+    """Copy the candidate sets, which belong to no namespace, whose names ``target`` lacks; how many."""
+    there = set(target.candidate_sets())
+    copied = 0
+    for name in source.candidate_sets():
+        items = None if name in there else source.candidates(name)
+        if items is not None:  # nor deleted meanwhile
+            target.put_candidates(name, items)
+            copied += 1
+    return copied
+
+
 def _copy_batch(source: StateStore, target: MendableStore, version: str, entries: Sequence[ReviewEntry]) -> int:
     absences = target.missing(version, entries)
     wanted = [entry for entry, absent in zip(entries, absences, strict=True) if absent]

@@ -87,6 +87,9 @@ def rate_pairs(
         origin, one_node = _origin(settings, store), store.local
     fingerprint = _fingerprint(pairs, settings, shard, origin)
     portions = Portions(folder=out.absolute().with_name(f"{out.name}.portions"), fingerprint=fingerprint)
+    if force:
+        for _ in read_pairs(pairs):  # a file that is refused must not cost what was rated of another
+            pass
     with portions.opened(discard=force), _kept_for_ratings(portions):
         portions.stage(in_portions((of_shard(table, shard) for table in read_pairs(pairs)), PAIRS_A_PORTION))
         sizes = portions.sizes()

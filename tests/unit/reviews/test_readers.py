@@ -283,6 +283,7 @@ BAD_FIELDS = [
     ({"unixReviewTime": 9e20}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": float("nan")}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": [1]}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": True}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": "20141399"}, Reason.BAD_TIMESTAMP),
 ]
 
@@ -346,6 +347,8 @@ def test_a_time_may_be_written_in_seconds_or_milliseconds_or_as_an_iso_date(valu
         ("19700101", 0),
         (21001231, 4_133_894_400),
         (19700100, 19700100),
+        (20140228.5, 20140228),  # no day has a half
+        ("9999-12-31T23:59:59", 253_402_300_799),
         ("1970-01-01T00:00:01.9", 1),
     ],
 )
@@ -413,7 +416,7 @@ def test_an_overlong_line_is_set_aside_and_the_next_line_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "MAX_LINE_BYTES", 1000)
-    for length in (993, 994, 995, 996, 2500, 2001, 2002):  # around the limit, and around its multiples
+    for length in (999, 1000, 1001, 1002, 2500, 2001, 2002):  # around the limit, and around its multiples
         path = write_lines(tmp_path / "r.json", json.dumps("x" * (length - 2)), AMAZON_2014)
         first, second = JsonLinesReader().records(path, 0)
         assert isinstance(first.fields, BadLine)
@@ -422,13 +425,32 @@ def test_an_overlong_line_is_set_aside_and_the_next_line_is_read(
         assert (second.line, second.fields) == (2, AMAZON_2014)
 
 
-@given(texts=st.lists(st.text("ab ü💡,;\"'\n\t", max_size=12), max_size=6), skip=st.integers(0, 7))
-def test_csv_cells_with_quotes_separators_and_line_ends_are_read_as_written(texts: list[str], skip: int) -> None:
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv"])
+def test_an_overlong_row_is_set_aside_and_the_next_row_is_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAX_LINE_BYTES", 1000)
+    cells = ["user,item,rating,text", f"a,i,1,{'x' * 1000}", "b,i,2,fine"]
+    path = write_lines(tmp_path / name, *(line if name == "r.csv" else line.replace(",", "\t") for line in cells))
+    overlong, good = read(path)
+    assert isinstance(overlong, BadLine)
+    assert overlong.reason is Reason.TOO_LONG
+    assert isinstance(good, Review)
+
+
+@given(
+    texts=st.lists(st.text("ab ü💡,;\"'\n\t", max_size=12), max_size=6),
+    skip=st.integers(0, 7),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_csv_cells_with_quotes_separators_and_line_ends_are_read_as_written(
+    texts: list[str], skip: int, line_end: str
+) -> None:
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows([["number", "text"], *enumerate(texts)])
     reader = DelimitedReader(separator=",", quoted=True)
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
-        file.write(written.getvalue().encode())
+        file.write(written.getvalue().replace("\n", line_end).encode())
         file.flush()
         found = [record.fields for record in reader.records(Path(file.name), skip)]
     assert found == [{"number": str(number), "text": text} for number, text in enumerate(texts)][skip:]
@@ -447,15 +469,26 @@ def test_an_unclosed_quote_costs_its_own_line_and_no_other(tmp_path: Path) -> No
     ]
 
 
+def test_rows_after_an_unclosed_quote_that_no_other_follows_come_in_their_order(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "r.csv", "user,item", 'a,"never closed', "b,2", "c,3", "d,4")
+    found = DelimitedReader(separator=",", quoted=True).records(path, 0)
+    assert [(record.line, record.raw[:1]) for record in found] == [(2, b"a"), (3, b"b"), (4, b"c"), (5, b"d")]
+
+
 def test_a_row_of_another_length_and_an_undecodable_row_are_set_aside(tmp_path: Path) -> None:
     for name, separator in (("r.csv", b","), ("r.tsv", b"\t")):
-        rows = [b"user|item|rating|text", b"a|i|1", b"a|i|1|\xff", b"a|i|1|fine"]
+        rows = [b"user|item|rating|text", b"a|i|1", b"a|i|1|fine|more", b"", b"a|i|1|\xff", b"a|i|1|fine"]
         path = write_lines(tmp_path / name, *(row.replace(b"|", separator) for row in rows))
-        short, undecodable, good = read(path)
+        short, long, undecodable, good = read(path)
         assert isinstance(short, BadLine)
+        assert isinstance(long, BadLine)
         assert isinstance(undecodable, BadLine)
         assert isinstance(good, Review)
-        assert (short.reason, undecodable.reason) == (Reason.BROKEN_ROW, Reason.WRONG_ENCODING)
+        assert (short.reason, long.reason, undecodable.reason) == (
+            Reason.BROKEN_ROW,
+            Reason.BROKEN_ROW,
+            Reason.WRONG_ENCODING,
+        )
 
 
 def test_a_tsv_knows_no_quotes(tmp_path: Path) -> None:
@@ -477,7 +510,8 @@ def test_records_after_a_skip_are_those_of_the_whole_file(name: str, tmp_path: P
         write_lines(path, *(separator.join(cells) for cells in [("user", "item", "rating", "text"), *["abcd"] * 7]))
     reader = open_format(path, None, {}).reader
     whole = list(reader.records(path, 0))
-    assert len(whole) == 7
+    first = 2 if name in ("r.csv", "r.tsv") else 1  # below the names of the columns
+    assert [record.line for record in whole] == list(range(first, first + 7))
     for skip in (1, 6, 7, 8):
         after = list(reader.records(path, skip))
         assert [(record.line, record.raw) for record in after] == [(r.line, r.raw) for r in whole[skip:]]
@@ -487,7 +521,11 @@ def test_a_truncated_or_corrupt_gzip_file_is_refused_by_name(tmp_path: Path) -> 
     path = write_lines(tmp_path / "r.json.gz", *(AMAZON_2014 | {"asin": str(number)} for number in range(1000)))
     whole = path.read_bytes()
     middle = len(whole) // 2
-    for damaged in (whole[:middle], whole[:middle] + b"\0" * 40 + whole[middle + 40 :]):
+    wrong_checksum, no_such_block = (
+        whole[:middle] + b"\0" * 40 + whole[middle + 40 :],
+        whole[:10] + b"\xff" + whole[11:],
+    )
+    for damaged in (whole[:middle], wrong_checksum, no_such_block):
         path.write_bytes(damaged)
         with pytest.raises(ReviewFileError, match=r"r\.json\.gz"):
             list(JsonLinesReader().records(path, 0))

@@ -2,7 +2,10 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
+from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -42,7 +45,16 @@ def test_an_exception_passes_through_every_step_of_a_chain() -> None:
     assert no_thread_is_left()
 
 
-def test_the_source_is_never_further_ahead_than_its_depth() -> None:
+def test_the_source_is_as_far_ahead_as_its_depth_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Eager(ThreadPoolExecutor):
+        """Has done what it is given once it has taken it."""
+
+        def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+            taken = super().submit(work, *arguments, **named)
+            wait([taken])
+            return taken
+
+    monkeypatch.setattr("ubert_training.states.running_ahead.ThreadPoolExecutor", Eager)
     made = 0
 
     def source() -> Iterator[int]:
@@ -52,10 +64,33 @@ def test_the_source_is_never_further_ahead_than_its_depth() -> None:
             yield made
 
     with closing(running_ahead(source(), 3)) as ahead:
-        for number in ahead:
-            assert made - number <= 3
-            if number == 50:
-                break
+        assert all(made - number == 3 for number in islice(ahead, 50))
+
+
+def test_closing_waits_for_the_item_that_is_being_made_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = threading.Event()
+
+    class Ending(ThreadPoolExecutor):
+        """Tells when it has been asked to end."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            ending.set()
+            super().shutdown(wait=wait)
+
+    monkeypatch.setattr("ubert_training.states.running_ahead.ThreadPoolExecutor", Ending)
+    begun: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(100):
+            begun.append(number)
+            if number:
+                ending.wait(60)
+            yield number
+
+    with closing(running_ahead(source(), 8)) as ahead:
+        assert next(ahead) == 0
+    assert begun in ([0], [0, 1])
 
 
 def test_closing_ends_every_step_and_closes_the_source() -> None:
@@ -67,7 +102,8 @@ def test_closing_ends_every_step_and_closes_the_source() -> None:
         finally:
             closed.append(True)
 
-    with closing(running_ahead(running_ahead(source(), 2), 2)) as ahead:
+    held = source()  # what nobody refers to any more would be closed by Python itself
+    with closing(running_ahead(running_ahead(held, 2), 2)) as ahead:
         assert next(ahead) == 0
     assert closed == [True]
     assert no_thread_is_left()

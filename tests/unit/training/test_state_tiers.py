@@ -96,11 +96,23 @@ def test_runs_of_one_dimension_are_pooled_and_others_stand_beside_them(run: Path
         assert one.ratio_full_width == pytest.approx(one.ratio_same_dim + grown)
 
 
+def test_of_a_large_part_as_many_pairs_are_measured_as_fit_into_memory(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = FinishedRun.open(TABLE, run, states=run.with_name("states"))
+    whole = measure_tiers([opened], "test", lambda _: None)
+    monkeypatch.setattr("ubert_training.evaluation.state_tiers.MOST_PAIRS", 5)
+    first, again = (measure_tiers([opened], "test", lambda _: None) for _ in range(2))
+    assert (first.pairs, whole.pairs) == (5, len(opened.split.test))
+    assert first.reviews < whole.reviews
+    assert [tier.mse for tier in first.tiers] == [tier.mse for tier in again.tiers]
+
+
 def test_ratings_from_stored_fp32_states_are_those_of_evaluation(run: Path) -> None:
     states = run.with_name("states")
     opened = FinishedRun.open(TABLE, run, states=states)
     namespace = Namespace(version="0" * 16, encoder_digest="", codec="fp32", state_dim=16, max_length=16)
-    stored = ReadPairs.of(opened, "test").stored_ratings(make_codec(namespace))
+    stored = ReadPairs.of(opened, opened.split.test).stored_ratings(make_codec(namespace))
     np.testing.assert_allclose(stored, RatedPairs.of(opened, "test").predicted, atol=1e-5)
 
 

@@ -18,7 +18,9 @@ def bench_states_command(
     states: Annotated[
         list[Path] | None, typer.Option(help="Cached states of each run, in order; unset: states/ beside the run.")
     ] = None,
-    pairs: Annotated[str, typer.Option(help="Part of each run's split to rate: test or validation.")] = "test",
+    pairs: Annotated[
+        str, typer.Option(help="Part of each run's split to rate, up to 4,000 pairs: test or validation.")
+    ] = "test",
     out: Annotated[Path | None, typer.Option(help="Where the report goes; unset: into the first run.")] = None,
     device: Device = "auto",
 ) -> None:

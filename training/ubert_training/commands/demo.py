@@ -26,6 +26,8 @@ from ubert_training.splits import Split, random_split
 if TYPE_CHECKING:
     from ubert_training.recipes.recipe import Recipe
 
+PAIRS_CHECKED = 500
+
 
 def demo_command(
     reviews: Annotated[Path | None, typer.Option(help="Your review file; unset: downloaded, or synthetic.")] = None,
@@ -162,7 +164,8 @@ class _Demo:
         from ubert_training.evaluation.stored_ratings import ReadPairs
         from ubert_training.finetuning.finished_run import FinishedRun
 
-        read = ReadPairs.of(FinishedRun.open(table, self._run, states=self._states), "test")
+        run = FinishedRun.open(table, self._run, states=self._states)
+        read = ReadPairs.of(run, run.split.test[:PAIRS_CHECKED])
         checked = check_served_ratings(url, read, bundle.codec(DEFAULT_CODEC))
         checked.save(self.directory / "served.json")
         console.print(

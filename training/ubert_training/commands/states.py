@@ -17,6 +17,7 @@ from ubert_model.states import (
     NamespaceRepair,
     StateStore,
     check_namespace,
+    copy_candidate_sets,
     copy_namespace,
     open_existing_store,
     open_store,
@@ -119,13 +120,17 @@ def copy_command(
     to: Annotated[str, typer.Option(help="Store to copy to, of any kind.")],
     namespace: OneVersion = "",
 ) -> None:
-    """Copy a namespace to another store: what is there already stays. Killed, the same command goes on."""
+    """Copy a namespace, and the candidate sets, to another store: what is there already stays.
+
+    Killed, the same command goes on.
+    """
     with closing(open_existing_store(store)) as source, closing(open_store(to)) as target:
         chosen = choose_namespace(source, namespace)
         users = len(source.users(chosen.version))
         with progress_bar(f"copy {chosen.version}, users", users) as advance:
             copied = copy_namespace(source, target, chosen.version, advance=advance)
-    console.print(f"{chosen.version}: {copied:,} reviews copied, the others were there")
+        sets = copy_candidate_sets(source, target)
+    console.print(f"{chosen.version}: {copied:,} reviews copied and {sets:,} candidate sets, the others were there")
 
 
 def choose_namespace(store: StateStore, prefix: str) -> Namespace:

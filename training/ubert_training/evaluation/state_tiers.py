@@ -17,12 +17,15 @@ from ubert_model.states.product_code import Codebooks
 from ubert_training.evaluation.metrics import Errors, Estimate, relative_change
 from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.reviews.table import Rows
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
 
 EXACT = "fp32"
 LARGEST_CHANGE = 0.001
 """Of the MSE, that the default codec may cost: the upper end of the interval must lie below."""
 TIMED_ROUNDS = 3
+MOST_PAIRS = 4_000
+"""Of a run, since the states that they read are in memory several times over."""
 T = TypeVar("T")
 
 
@@ -90,7 +93,7 @@ class _Bench:
 
     @classmethod
     def of(cls, run: FinishedRun, part: str) -> "_Bench":
-        return cls(pairs=ReadPairs.of(run, part), codebooks=run_codebooks(run))
+        return cls(pairs=ReadPairs.of(run, _drawn(getattr(run.split, part))), codebooks=run_codebooks(run))
 
     @property
     def encoder(self) -> ReviewEncoder:
@@ -135,7 +138,8 @@ def run_codebooks(run: FinishedRun) -> Codebooks:
 
 
 def measure_tiers(runs: Sequence[FinishedRun], part: str, advance: Callable[[int], None]) -> TierReport:
-    """Every codec on every run; ``advance`` hears of each. Runs of one state dimension are taken together.
+    """Every codec on every run, on :data:`MOST_PAIRS` pairs of each at most; ``advance`` hears of each codec and run.
+    Runs of one state dimension are taken together.
 
     Raises ``InputError`` for a run whose pairs read nothing.
     """
@@ -158,6 +162,11 @@ def measure_tiers(runs: Sequence[FinishedRun], part: str, advance: Callable[[int
             tier for dim in dims for tier in _tiers([bench for bench in benches if bench.encoder.dim == dim], advance)
         ],
     )
+
+
+def _drawn(pairs: Rows) -> Rows:
+    """All of them, or as many as are measured, drawn at random and always the same."""
+    return np.sort(np.random.default_rng(0).permutation(pairs)[:MOST_PAIRS])
 
 
 def _tiers(benches: Sequence[_Bench], advance: Callable[[int], None]) -> Iterator[Tier]:

@@ -25,9 +25,9 @@ class ReadPairs:
     states: Sequence[FloatMatrix]
 
     @classmethod
-    def of(cls, run: FinishedRun, part: str) -> "ReadPairs":
-        """All pairs of ``validation`` or ``test``."""
-        histories = run.histories(getattr(run.split, part))
+    def of(cls, run: FinishedRun, pairs: Rows) -> "ReadPairs":
+        """``pairs``: rows of reviews that training has not read."""
+        histories = run.histories(pairs)
         read = np.unique(np.concatenate([*histories.user_rows, *histories.item_rows, np.zeros(0, dtype=np.int64)]))
         batches = run.states.batches(read)
         return cls(

@@ -1,0 +1,31 @@
+"""What a check of a namespace keeps of the reviews it has seen."""
+
+import tracemalloc
+from hashlib import blake2b
+
+import numpy as np
+
+from ubert_model.states.checking import are_known
+
+
+def digest_of(review_id: str) -> int:
+    return int.from_bytes(blake2b(review_id.encode(), digest_size=8).digest(), "little")
+
+
+def test_a_review_is_known_by_its_digest() -> None:
+    known = np.sort(np.array([digest_of(f"r{number}") for number in range(1000)], dtype=np.uint64))
+    asked = ["r0", "stranger", "r999", "r1000"]
+    assert are_known(known, asked) == [True, False, True, False]
+    assert are_known(known[:0], asked) == [False] * 4
+    assert are_known(known, []) == []
+
+
+def test_looking_up_a_few_reviews_never_goes_through_all_that_are_known() -> None:
+    known = np.arange(1_000_000, dtype=np.uint64)
+    tracemalloc.start()
+    try:
+        are_known(known, ["r0", "r1"])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < known.nbytes / 100, "a copy of what is known was made, to sort it for two reviews"
