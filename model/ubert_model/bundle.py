@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -174,12 +174,11 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
     with replaced_directory(path) as staging:
         write_files(staging)
         for file in staging.iterdir():
-            file.chmod(
-                0o644
-            )  # the service often runs as another user than training, and some writers keep files private
+            # The service often runs as another user than training, and some writers keep files private.
+            file.chmod(0o644)
         digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
-        complete = Manifest(**{**vars(manifest), "files": digests})
-        complete = Manifest(**{**vars(complete), "bundle_id": _bundle_id(complete.to_json())})
+        named = replace(manifest, files=digests)
+        complete = replace(named, bundle_id=_bundle_id(named.to_json()))
         (staging / MANIFEST).write_text(json.dumps(complete.to_json(), indent=2) + "\n", encoding="utf-8")
     return Bundle.load(path)
 

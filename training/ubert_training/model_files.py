@@ -1,9 +1,12 @@
 """The files that a training stage leaves for the next: weights, architecture, tokenizer, identities."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig
@@ -17,7 +20,7 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.stage import finished_stage
-from ubert_training.weights import save_weights, weights_below
+from ubert_training.weights import save_weights
 
 CONFIG = "config.json"
 
@@ -33,18 +36,16 @@ class ModelFiles:
     identities: Identities
 
     def load_weights(self) -> dict[str, Tensor]:
-        """All weights by name."""
-        return load_file(self.directory / WEIGHTS)
+        """All weights by name. Raises ``InputError`` for a file that was damaged."""
+        path = self.directory / WEIGHTS
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path} cannot be read ({error}); run its step again into a new directory") from error
 
     def tokenizer(self) -> ReviewTokenizer:
         """The tokenizer of fine-tuning and of what follows it."""
         return ReviewTokenizer(self.tokenizer_json, self.config.max_length)
-
-    def build_encoder(self, tokens_a_row: int) -> ReviewEncoder:
-        """An encoder of this architecture with these weights; pooling has none, so it may differ."""
-        encoder = ReviewEncoder.from_config(self.bert_config, self.config.state_dim, tokens_a_row)
-        encoder.load_state_dict(weights_below(self.load_weights(), "review_encoder"))
-        return encoder
 
     def build_rating_model(self) -> RatingModel:
         """The fine-tuned model, in evaluation mode. Raises ``InputError`` for the weights of another version."""
@@ -56,12 +57,21 @@ class ModelFiles:
             domains=len(self.identities.domains),
             mean_rating=0.0,
         )
-        try:
+        with self.fitting():
             model.load_state_dict(self.load_weights())
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"the weights are not of this version's model ({reason}); fine-tune again") from error
         return model.eval()
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """While the weights are put into a model: raises ``InputError`` where they are those of another version."""
+        try:
+            yield
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"the weights of {self.directory} are not of this version's model ({reason}); run its step again into "
+                "a new directory"
+            ) from error
 
 
 def save_model(

@@ -324,8 +324,9 @@ def _offline(demand: Demand, rates: Rates) -> list[Figure]:
             formula=f"{demand.reviews:.3g} reviews × ({BYTES_OF_A_TABLE_ROW} B + {demand.tokens} tokens × 5 B)",
         ),
         Figure(
-            name="id embeddings in one process", value=known * demand.state_dim * 16, unit="B",
-            formula=f"{known:.3g} users and items × {demand.state_dim} × 4 B × 4: weights, gradients, two of AdamW",
+            name="id embeddings in one process", value=known * demand.state_dim * 20, unit="B",
+            formula=f"{known:.3g} users and items × {demand.state_dim} × 4 B × 5: weights, gradients, two of AdamW, "
+            "the average over the last steps",
         ),
     ]  # fmt: skip
 

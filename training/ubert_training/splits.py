@@ -66,7 +66,10 @@ class Split:
         return np.sort(np.concatenate([self.train, self.validation, self.test]))
 
     def digests(self, table: ReviewTable) -> dict[str, str]:
-        """Stands for the reviews of each part among what something is made from."""
+        """Stands for the reviews of each part among what something is made from.
+
+        The kind is not among them: it decides only what pre-training may read elsewhere, and that is named itself.
+        """
         return {part: digest_of(table.review_id[row] for row in getattr(self, part)) for part in PARTS}
 
     def save(self, path: str | Path, table: ReviewTable) -> None:

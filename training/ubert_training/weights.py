@@ -12,8 +12,8 @@ from ubert_training.disk import writing
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """All weights on the CPU, shared storage undone, as safetensors wants them."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    """All weights on the CPU; where they are there already, the model's own and no copy."""
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

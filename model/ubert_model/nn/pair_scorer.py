@@ -11,9 +11,8 @@ from ubert_model.nn.user_encoder import UserEncoder
 
 
 class RatingHead(nn.Module):
-    """Everything above the review states: user and item encoder, co-matching, prediction layer, Eq. 11–15.
-
-    It reads queries and states, no identifiers and no text, so it is what the online side runs.
+    """Everything above queries and review states: user and item encoder and co-matching, Eq. 11–14, and the prediction
+    layer.
     """
 
     def __init__(self, dim: int, config: ModelConfig, initial_output: float) -> None:

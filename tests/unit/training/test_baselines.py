@@ -46,6 +46,12 @@ def test_tuning_looks_at_validation_and_never_at_the_test_part() -> None:
     assert best.settings == {"value": 2.0}
 
 
+def test_tuning_tells_of_every_candidate() -> None:
+    told: list[int] = []
+    tuned(constant_baseline(1.0, 2.0, 5.0), TABLE, SPLIT, 0, told.append)
+    assert told == [1, 1, 1]
+
+
 def test_ratings_stay_on_the_scale_and_are_one_number_a_pair() -> None:
     assert set(tuned(constant_baseline(9.0), TABLE, SPLIT, seed=0).ratings) == {5.0}
     with pytest.raises(BaselineError, match="constant"):

@@ -1,5 +1,6 @@
 """What fine-tuning takes over, starts from, and lets into a rating."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from sklearn import linear_model
 from sklearn.linear_model import RidgeCV
 
@@ -17,7 +19,9 @@ from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_model.intervals import RatingIntervals
 from ubert_model.nn.co_matching import PLAIN_START
 from ubert_model.nn.input_layer import UNKNOWN
+from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training import model_files
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
 from ubert_training.devices import Precision
@@ -30,7 +34,7 @@ from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.pair_model import PairModel, network_outputs
 from ubert_training.finetuning.rating_parts import blend_share, final_ratings
 from ubert_training.loop import LoopOptions
-from ubert_training.model_files import load_model
+from ubert_training.model_files import ModelFiles, load_model
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain
@@ -41,6 +45,7 @@ from ubert_training.splits import random_split
 from ubert_training.stage import Stage, read_stage
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.tokens import TokenizedReviews
+from ubert_training.weights import weights_below
 
 TABLE = small_table(users=40)
 SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
@@ -51,6 +56,12 @@ ONE_EPOCH = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
 def pretrained(directory: Path, corpus: str) -> Path:
     options = PretrainOptions(corpus=corpus, loop=ONE_EPOCH)  # type: ignore[arg-type]
     return pretrain(TABLE, SPLIT, preset("tiny"), LEXICON, options, directory)
+
+
+@pytest.fixture(scope="module")
+def from_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pre-trained model to start from, and to leave as it is."""
+    return pretrained(tmp_path_factory.mktemp("from-both") / "pretrained", "both")
 
 
 def test_a_network_that_learned_nothing_gets_no_share() -> None:
@@ -70,17 +81,19 @@ def test_a_network_that_is_right_gets_nearly_all_and_one_that_overshoots_less() 
     assert blend_share(-truth, left) == 0.0
 
 
-def test_user_embeddings_read_no_review_of_the_target(tmp_path: Path) -> None:
+def test_user_embeddings_read_no_review_of_the_target(from_both: Path, tmp_path: Path) -> None:
     """Else they would carry the ratings of the pairs that fine-tuning predicts (law 5)."""
     elsewhere = {user for user, domain in zip(TABLE.user, TABLE.domain, strict=True) if domain == "domain-1"}
-    both = load_model(pretrained(tmp_path / "both", "both"), "pretrain").identities.users
+    both = load_model(from_both, "pretrain").identities.users
     assert set(both.identifiers) <= elsewhere
     assert len(both) > 10
     assert not load_model(pretrained(tmp_path / "target", "target"), "pretrain").identities.users.identifiers
 
 
-def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_alike(tmp_path: Path) -> None:
-    before = load_model(pretrained(tmp_path / "pretrained", "both"), "pretrain")
+def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_alike(
+    from_both: Path, tmp_path: Path
+) -> None:
+    before = load_model(from_both, "pretrain")
     options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
     run = finetune(
         TABLE,
@@ -88,7 +101,7 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         before.config,
         options,
         tmp_path / "run",
-        pretrained=tmp_path / "pretrained",
+        pretrained=from_both,
         states=tmp_path / "states",
     )
     after = load_model(run, "finetune")
@@ -109,23 +122,22 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
     )
 
 
-def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(tmp_path: Path) -> None:
+def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(from_both: Path, tmp_path: Path) -> None:
     """A review's id does not name its domain, and yet every stage learns domains."""
-    found = pretrained(tmp_path / "pretrained", "both")
     kept = {"pretrained": None, "states": tmp_path / "states"}
     options = FinetuneOptions(loop=ONE_EPOCH)
     finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
     renamed = replace(TABLE, domain=[f"new {name}" for name in TABLE.domain])
     assert renamed.fingerprint == TABLE.fingerprint
     with pytest.raises(ConfigError, match="differs in domains"):
-        pretrain(renamed, SPLIT, preset("tiny"), LEXICON, PretrainOptions(corpus="both", loop=ONE_EPOCH), found)
+        pretrain(renamed, SPLIT, preset("tiny"), LEXICON, PretrainOptions(corpus="both", loop=ONE_EPOCH), from_both)
     with pytest.raises(ConfigError, match="differs in domains"):
         finetune(renamed, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
 
 
-def test_all_that_a_model_is_made_from_is_its_configuration(tmp_path: Path) -> None:
+def test_all_that_a_model_is_made_from_is_its_configuration(from_both: Path, tmp_path: Path) -> None:
     """Else a stage that is started again with something else would give out the former model for the new one."""
-    found, config = pretrained(tmp_path / "pretrained", "both"), preset("tiny")
+    config = preset("tiny")
     options = PretrainOptions(corpus="both", loop=ONE_EPOCH)
     longer, later = replace(ONE_EPOCH, epochs=2), random_split(TABLE, SPLIT.rows, seed=1)
     wider = random_split(TABLE, np.arange(len(TABLE)), seed=0)
@@ -137,14 +149,14 @@ def test_all_that_a_model_is_made_from_is_its_configuration(tmp_path: Path) -> N
         ("reviews, target", wider, config, LEXICON, options),
     ):
         with pytest.raises(ConfigError, match=rf"\(it differs in {differs}\)"):
-            pretrain(TABLE, split, *others, found)
+            pretrain(TABLE, split, *others, from_both)
     tuning = FinetuneOptions(loop=ONE_EPOCH)
     kept = {"directory": tmp_path / "run", "states": tmp_path / "states"}
     finetune(TABLE, SPLIT, config, tuning, pretrained=None, **kept)
     for differs, split, *others, start in (
         ("config", SPLIT, config.with_options(dropout=0.2), tuning, None),
         ("options", SPLIT, config, replace(tuning, loop=longer), None),
-        ("pretrained", SPLIT, config, tuning, found),
+        ("pretrained", SPLIT, config, tuning, from_both),
         ("split", later, config, tuning, None),
     ):
         with pytest.raises(ConfigError, match=rf"\(it differs in {differs}\)"):
@@ -181,21 +193,29 @@ def test_fine_tuning_may_have_other_identities_than_pre_training(
     assert torch.allclose(users, known[:1], atol=1e-5) == (not told_apart)
 
 
-def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_says(tmp_path: Path) -> None:
-    before = load_model(pretrained(tmp_path / "pretrained", "both"), "pretrain")
+def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_says(
+    from_both: Path, tmp_path: Path
+) -> None:
+    before = load_model(from_both, "pretrain")
     still = FinetuneOptions(mode="end-to-end", loop=replace(ONE_EPOCH, learning_rate=1e-12))
     still = replace(still, encoder_learning_rate=1e-12, projection_learning_rate=1e-12)
-    given = {"pretrained": tmp_path / "pretrained", "states": tmp_path / "states"}
+    given = {"pretrained": from_both, "states": tmp_path / "states"}
     run = finetune(TABLE, SPLIT, before.config, still, tmp_path / "run", **given)
-    encoder = before.build_encoder(before.config.tokens_a_row)
+    encoder = encoder_of(before)
     left_by_pretraining = encoder.projection.weight.detach().clone()
     tokenizer = ReviewTokenizer(before.tokenizer_json, before.config.max_length)
     tokens = TokenizedReviews.of(TABLE.texts_at(SPLIT.rows), tokenizer)
     states = ReviewStates(encoder=encoder.eval(), tokens=tokens, bank=None)
     start_projection(states, SPLIT.train, TABLE.user, ONE_EPOCH.seed)
-    begun = load_model(run, "finetune").build_encoder(before.config.tokens_a_row).projection.weight
+    begun = encoder_of(load_model(run, "finetune")).projection.weight
     torch.testing.assert_close(begun, encoder.projection.weight, atol=1e-5, rtol=1e-4)
     assert (begun - left_by_pretraining).abs().max() > 1e-2
+
+
+def encoder_of(files: ModelFiles) -> ReviewEncoder:
+    encoder = ReviewEncoder.from_config(files.bert_config, files.config.state_dim, files.config.tokens_a_row)
+    encoder.load_state_dict(weights_below(files.load_weights(), "review_encoder"))
+    return encoder
 
 
 def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: Path) -> None:
@@ -298,8 +318,40 @@ def test_weights_of_another_versions_model_are_refused(tmp_path: Path) -> None:
     options = FinetuneOptions(loop=ONE_EPOCH)
     run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
     files = load_model(run, "finetune")
-    with pytest.raises(InputError, match=r"not of this version's model .*fine-tune again"):
+    with pytest.raises(InputError, match=rf"weights of {run} are not of this version's model .*run its step again"):
         replace(files, config=files.config.with_options(history_ratings=False)).build_rating_model()
+
+
+def test_a_model_that_another_version_pre_trained_is_refused(from_both: Path, tmp_path: Path) -> None:
+    """One that called a layer otherwise, say."""
+    found = shutil.copytree(from_both, tmp_path / "pretrained")
+    weights = {
+        name.replace("user_query.norm", "norm"): tensor
+        for name, tensor in load_file(found / "model.safetensors").items()
+    }
+    save_file(weights, found / "model.safetensors")
+    given = {"pretrained": found, "states": tmp_path / "states"}
+    with pytest.raises(InputError, match=rf"weights of {found} are not of this version's model .*run its step again"):
+        finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
+
+
+def test_damaged_weights_are_refused_by_the_name_of_their_file(from_both: Path, tmp_path: Path) -> None:
+    weights = shutil.copytree(from_both, tmp_path / "pretrained") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    given = {"pretrained": tmp_path / "pretrained", "states": tmp_path / "states"}
+    with pytest.raises(InputError, match=rf"{weights} cannot be read \(.+\); run its step again"):
+        finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
+
+
+def test_the_weights_of_a_pre_trained_model_are_read_once(
+    from_both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are the largest file there is: BERT-base, and a row for each of perhaps millions of users."""
+    read: list[Path] = []
+    monkeypatch.setattr(model_files, "load_file", lambda path: read.append(path) or load_file(path))
+    given = {"pretrained": from_both, "states": tmp_path / "states"}
+    finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
+    assert read == [from_both / "model.safetensors"]
 
 
 def test_frozen_layers_of_the_encoder_draw_no_noise() -> None:
@@ -374,8 +426,8 @@ def test_how_many_layers_encode_is_the_presets_for_its_own_backbone_only() -> No
     assert model_config("minilm", TABLE, backbone="bert-base-uncased", encoder_layers=8).encoder_layers == 8
 
 
-def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(tmp_path: Path) -> None:
-    directory = pretrained(tmp_path / "pretrained", "both")
+def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(from_both: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(from_both, tmp_path / "pretrained")
     other = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     arguments = {"pretrained": directory, "states": tmp_path / "states"}
     with pytest.raises(InputError, match=r"has read \d+ of the \d+ reviews .* pre-train with the same split"):

@@ -29,14 +29,14 @@ def words_at(text: str, tokenizer: ReviewTokenizer, spans: np.ndarray) -> list[s
 def test_only_opinion_words_are_maskable(tokenizer: ReviewTokenizer) -> None:
     text = "A Great strap, well-made and beautiful; not great-looking though"
     masker = Masker(tokenizer, LEXICON, "opinion")
-    assert words_at(text, tokenizer, masker.maskable([text])[0].spans) == ["Great", "well-made", "beautiful"]
+    assert words_at(text, tokenizer, masker.maskable([text])[0]) == ["Great", "well-made", "beautiful"]
 
 
 @pytest.mark.parametrize("apostrophe", "'’")
 def test_a_word_is_found_whichever_apostrophe_is_typed(tokenizer: ReviewTokenizer, apostrophe: str) -> None:
     text = f"It didn{apostrophe}t work"
     masker = Masker(tokenizer, frozenset({"didn't"}), "opinion")
-    assert words_at(text, tokenizer, masker.maskable([text])[0].spans) == [f"didn{apostrophe}t"]
+    assert words_at(text, tokenizer, masker.maskable([text])[0]) == [f"didn{apostrophe}t"]
 
 
 def test_all_word_pieces_of_a_word_are_hidden_together(tokenizer: ReviewTokenizer) -> None:
@@ -89,14 +89,14 @@ def test_words_beyond_the_length_limit_are_left_out() -> None:
     tokenizer = ReviewTokenizer(tiny_tokenizer_json(), 6)
     text = "the good the good the good the good"
     masker = Masker(tokenizer, frozenset({"good"}), "opinion")
-    spans = masker.maskable([text])[0].spans
+    spans = masker.maskable([text])[0]
     assert spans.tolist() == [[2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize(("text", "spans"), [("great well-made", [[1, 2], [2, 5]]), ("great, well-made", [[1, 2]])])
 def test_a_word_that_the_length_limit_cuts_in_two_is_left_out(text: str, spans: list[list[int]]) -> None:
     masker = Masker(ReviewTokenizer(tiny_tokenizer_json(), 6), LEXICON, "opinion")
-    assert masker.maskable([text])[0].spans.tolist() == spans
+    assert masker.maskable([text])[0].tolist() == spans
 
 
 def test_random_masking_hides_fifteen_percent_of_all_words(tokenizer: ReviewTokenizer) -> None:
@@ -124,10 +124,9 @@ def test_words_are_the_same_however_many_reviews_are_tokenized_at_a_time(
     monkeypatch.setattr(masking, "TEXTS_AT_A_TIME", 2)
     parts = masker.maskable(texts)
     found = [
-        words_at(text.strip(), tokenizer, parts[number].spans) if text.strip() else []
-        for number, text in enumerate(texts)
+        words_at(text.strip(), tokenizer, parts[number]) if text.strip() else [] for number, text in enumerate(texts)
     ]
     assert found == [["great"], [], [], ["beautiful", "terrible"], ["well-made"], ["great", "great"]]
-    assert len(parts.spans) == 6
-    np.testing.assert_array_equal(parts.spans, whole.spans)
+    assert len(parts.values) == 6
+    np.testing.assert_array_equal(parts.values, whole.values)
     np.testing.assert_array_equal(parts.starts, whole.starts)

@@ -22,7 +22,6 @@ from ubert_training.recipes.workplace import Job, Workplace
 UBERT = "u-bert"
 SHUFFLED = "reviews shuffled over users and items"
 NO_TEXT = "no review text"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 HEADLINE, DEFAULT, SLOW, REST = range(4)
 """Rounds: what the report's first paragraph needs; what `--variants default` adds, slow ones last; what `all` adds."""
@@ -35,8 +34,8 @@ class Variant:
     """What is different from the recipe: fields of its configuration, of pre-training's options, of the reviews."""
 
     name: str
-    model: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    pretraining: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     distortion: Distortion = field(default_factory=Distortion)
     round: int = REST

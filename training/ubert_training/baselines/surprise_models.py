@@ -1,12 +1,12 @@
 """Mean, user and item bias, SVD and SVD++ (Surprise)."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, SVDpp
 
-from ubert_training.baselines.tuning import Baseline, BaselineRatings, Fit, Rate, Settings, combinations, tuned
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
@@ -14,13 +14,8 @@ REGULARISATIONS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
 FACTORISATIONS = combinations(n_factors=(10, 50), reg_all=(0.02, 0.1), n_epochs=(20, 40))
 
 
-def baseline_ratings(table: ReviewTable, split: Split, seed: int) -> Iterator[BaselineRatings]:
-    """Mean, user and item bias, SVD, SVD++, in this order; the test part is rated once, by the tuned model."""
-    return (tuned(baseline, table, split, seed) for baseline in surprise_baselines())
-
-
 def surprise_baselines() -> tuple[Baseline, ...]:
-    """The baselines that need no library beyond those of training."""
+    """Mean, user and item bias, SVD, SVD++: the baselines that need no library beyond those of training."""
     biases = combinations(method=("als",), reg_u=REGULARISATIONS, reg_i=REGULARISATIONS, n_epochs=(10,))
     return (
         Baseline(name="mean", library="numpy", version=_numpy, grid=({},), prepare=_mean, seeded=False),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import BaselineError
+from ubert_training.progress import Advance
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
 
@@ -44,8 +45,10 @@ class BaselineRatings:
     ratings: NDArray[np.float64]
 
 
-def tuned(baseline: Baseline, table: ReviewTable, split: Split, seed: int) -> BaselineRatings:
-    """The candidate of the grid with the least squared error on validation.
+def tuned(
+    baseline: Baseline, table: ReviewTable, split: Split, seed: int, advance: Advance = lambda _: None
+) -> BaselineRatings:
+    """The candidate of the grid with the least squared error on validation; ``advance`` hears of each.
 
     Raises ``BaselineError`` where the library is missing, or its ratings are no numbers.
     """
@@ -57,6 +60,7 @@ def tuned(baseline: Baseline, table: ReviewTable, split: Split, seed: int) -> Ba
         error = float(np.square(_checked(baseline, rate, split.validation, table) - truth).mean())
         if best is None or error < best[0]:
             best = (error, settings, rate)
+        advance(1)
     assert best is not None, "a grid has at least one candidate"
     _, settings, rate = best
     return BaselineRatings(

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from ubert_model.atomic import write_text
-from ubert_training.baselines.surprise_models import baseline_ratings
+from ubert_training.baselines.surprise_models import surprise_baselines
+from ubert_training.baselines.tuning import BaselineRatings, tuned
 from ubert_training.devices import DeviceChoice
-from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_difference, scores
+from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_differences, scores
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.finished_run import FinishedRun
+from ubert_training.progress import progress_bar
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.splits import Split
 from ubert_training.stage import finished_stage, plain
 
 MODEL_NAME = "U-BERT"
@@ -75,20 +78,20 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
     run = FinishedRun.open(table, directory, states=states, device=device)
     rated = RatedPairs.of(run, "test")
     seed = int(finished_stage(directory, KIND)["inputs"]["options"]["loop"]["seed"])
-    baselines = list(baseline_ratings(table, run.split, seed))
+    baselines = _tuned_baselines(table, run.split, seed)
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
         BIAS_NAME: rated.bias - rated.truth,
         **{baseline.name: baseline.ratings - rated.truth for baseline in baselines},
     }
     evaluation = Evaluation(
-        scores={name: scores(values) for name, values in errors.items()},
+        scores=scores(errors),
         settings={baseline.name: baseline.settings for baseline in baselines},
         by_user_history=_sliced(errors, history_slices(rated.histories.user_count)),
         by_item_history=_sliced(errors, history_slices(rated.histories.item_count)),
-        differences={
-            name: paired_difference(errors[MODEL_NAME], values) for name, values in errors.items() if name != MODEL_NAME
-        },
+        differences=paired_differences(
+            errors[MODEL_NAME], {name: values for name, values in errors.items() if name != MODEL_NAME}
+        ),
         coverage=Coverage.of(rated),
     )
     write_text(directory / EVALUATION, json.dumps(plain(evaluation), indent=2, ensure_ascii=False) + "\n")
@@ -129,8 +132,17 @@ def history_table(evaluation: Evaluation, side: str, slices: Mapping[str, Mappin
     return table
 
 
+def _tuned_baselines(table: ReviewTable, split: Split, seed: int) -> list[BaselineRatings]:
+    """Each tuned on validation, under a bar: of a million reviews SVD++'s candidates take minutes."""
+    found = []
+    for baseline in surprise_baselines():
+        with progress_bar(f"tuning {baseline.name}", len(baseline.grid)) as advance:
+            found.append(tuned(baseline, table, split, seed, advance))
+    return found
+
+
 def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, Scores]]:
-    return {name: {model: scores(values[index]) for model, values in errors.items()} for name, index in slices.items()}
+    return {name: scores({model: values[index] for model, values in errors.items()}) for name, index in slices.items()}
 
 
 def _write_predictions(path: Path, table: ReviewTable, rated: RatedPairs) -> None:

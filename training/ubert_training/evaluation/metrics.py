@@ -1,13 +1,19 @@
 """Errors of predicted ratings, with bootstrap intervals over pairs."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.batches import batches
+
 Errors = NDArray[np.float64]
 
 RESAMPLES = 2000
+RESAMPLES_AT_A_TIME = 16
+"""All of them at once would fill the memory; each by itself would read it all again."""
 LEVEL = 0.95
 HISTORY_SLICES = (("0", 0, 0), ("1–2", 1, 2), ("3–9", 3, 9), ("10+", 10, None))
 """Slices by the number of reviews in an entity's history: name, least, most."""
@@ -44,22 +50,29 @@ class Scores:
     mae: Estimate
 
 
-def scores(errors: Errors, seed: int = 0) -> Scores:
-    """Scores of predicted minus true ratings, (P,). The same seed and size resample the same pairs."""
-    squared, absolute = np.square(errors), np.abs(errors)
-    mse, mae = _resampled_means(np.stack([squared, absolute], axis=1), seed).T  # (RESAMPLES,) each
-    return Scores(
-        pairs=len(errors),
-        mse=_estimate(float(squared.mean()), mse),
-        rmse=_estimate(float(np.sqrt(squared.mean())), np.sqrt(mse)),
-        mae=_estimate(float(absolute.mean()), mae),
-    )
+def scores(errors: Mapping[str, Errors], seed: int = 0) -> dict[str, Scores]:
+    """Scores by model, of its predicted minus the true ratings, (P,) each. All are resampled together: the same seed
+    and size draw the same pairs.
+    """
+    columns = np.stack(list(errors.values()), axis=1)  # (P, models)
+    squared, absolute = np.square(columns), np.abs(columns)
+    resampled = _resampled_means(np.concatenate([squared, absolute], axis=1), seed)  # (RESAMPLES, 2 · models)
+    mse, mae = squared.mean(axis=0).tolist(), absolute.mean(axis=0).tolist()
+    return {
+        name: Scores(
+            pairs=len(squared),
+            mse=_estimate(mse[place], resampled[:, place]),
+            rmse=_estimate(math.sqrt(mse[place]), np.sqrt(resampled[:, place])),
+            mae=_estimate(mae[place], resampled[:, len(errors) + place]),
+        )
+        for place, name in enumerate(errors)
+    }
 
 
-def paired_difference(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
-    """MSE minus the baseline's MSE on the same pairs (below 0: better); pairs are resampled together."""
-    difference = np.square(errors) - np.square(baseline_errors)
-    return bootstrap_means(difference[:, None], seed)[0]
+def paired_differences(errors: Errors, others: Mapping[str, Errors], seed: int = 0) -> dict[str, Estimate]:
+    """MSE minus that of each other model on the same pairs (below 0: better); pairs are resampled together."""
+    differences = np.square(errors)[:, None] - np.square(np.stack(list(others.values()), axis=1))  # (P, others)
+    return dict(zip(others, bootstrap_means(differences, seed), strict=True))
 
 
 def relative_change(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
@@ -92,11 +105,11 @@ def _resampled_means(columns: Errors, seed: int) -> Errors:
     """Mean of every column in each resample of the rows: (P, M) → (RESAMPLES, M)."""
     pairs = len(columns)
     rng = np.random.default_rng([seed, pairs])
-    means = np.empty((RESAMPLES, columns.shape[1]))
-    for number in range(RESAMPLES):  # one at a time: all of them at once would fill the memory
-        drawn = np.bincount(rng.integers(0, pairs, pairs), minlength=pairs)  # how often each pair, (P,)
-        means[number] = drawn @ columns / pairs
-    return means
+    means = []
+    for numbers in batches(range(RESAMPLES), RESAMPLES_AT_A_TIME):
+        drawn = [np.bincount(rng.integers(0, pairs, pairs), minlength=pairs) for _ in numbers]  # how often each pair
+        means.append(np.array(drawn, dtype=np.float64) @ columns / pairs)
+    return np.concatenate(means)
 
 
 def _estimate(value: float, resampled: Errors) -> Estimate:

@@ -167,7 +167,9 @@ def _initial_model(
         encoder = ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row)
         tokenizer_json = backbone.tokenizer_json
     else:
-        encoder, tokenizer_json = pretrained.files.build_encoder(config.tokens_a_row), pretrained.files.tokenizer_json
+        files = pretrained.files
+        encoder = ReviewEncoder.from_config(files.bert_config, config.state_dim, config.tokens_a_row)
+        tokenizer_json = files.tokenizer_json
     model = RatingModel(
         encoder,
         config,

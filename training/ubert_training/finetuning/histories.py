@@ -25,6 +25,7 @@ from ubert_model.rating import BiasModel
 from ubert_model.rating_curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
 from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.stretches import Stretches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,25 +99,6 @@ class _OwnRatings:
         return left
 
 
-class Stretches(Sequence[NDArray[Any]]):
-    """Arrays of different lengths, end to end in one: an object for each of millions would take several times the
-    memory of what is in it.
-
-    Shape:
-        values: (T,); starts: (N + 1,), where each begins, and the last ends.
-    """
-
-    def __init__(self, values: NDArray[Any], starts: Rows) -> None:
-        self._values = values
-        self._starts = starts
-
-    def __getitem__(self, number: Any) -> Any:
-        return self._values[self._starts[number] : self._starts[number + 1]]
-
-    def __len__(self) -> int:
-        return len(self._starts) - 1
-
-
 class _History:
     """One side of all pairs, as it grows: the known reviews that are read, and their residuals.
 
@@ -139,11 +121,14 @@ class _History:
 
     def rows(self, known: Rows) -> Stretches:
         """Rows of the table, by those of all known reviews, (K,)."""
-        return Stretches(known[np.array(self._places, dtype=np.int64)], np.array(self._ends, dtype=np.int64))
+        return self._cut(known[np.array(self._places, dtype=np.int64)])
 
     def residuals(self) -> Stretches:
         """In stars."""
-        return Stretches(np.array(self._residuals, dtype=np.float32), np.array(self._ends, dtype=np.int64))
+        return self._cut(np.array(self._residuals, dtype=np.float32))
+
+    def _cut(self, values: NDArray[Any]) -> Stretches:
+        return Stretches(values=values, starts=np.array(self._ends, dtype=np.int64))
 
 
 class KnownReviews:

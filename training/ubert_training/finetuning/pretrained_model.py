@@ -58,20 +58,21 @@ class PretrainedModel:
             )
 
     def inherited_by(self, model: RatingModel, identities: Identities) -> None:
-        """Give the model the user encoder, the domains, and each user's embedding, by name; a new user starts as
-        unknown.
+        """Give the model the review encoder, the user encoder, the domains, and each user's embedding, by name; a new
+        user starts as unknown.
 
-        The item encoder, of the same structure, starts from the same weights: what reads an opinion out of a review
-        reads it for the item as well.
+        The item encoder, of the same structure, starts from the user encoder's weights: what reads an opinion out of a
+        review reads it for the item as well.
         """
         weights, former = self.files.load_weights(), self.files.identities
-        head = model.head
-        for encoder, query in ((head.user_encoder, model.user_query), (head.item_encoder, model.item_query)):
-            encoder.load_state_dict(weights_below(weights, "user_encoder"))
-            query.norm.load_state_dict(weights_below(weights, "user_query.norm"))
-        known = weights["user_query.embedding.weight"]
-        domains = weights["domain_embedding.weight"]
-        with torch.no_grad():
+        with self.files.fitting(), torch.no_grad():
+            model.review_encoder.load_state_dict(weights_below(weights, "review_encoder"))
+            head = model.head
+            for encoder, query in ((head.user_encoder, model.user_query), (head.item_encoder, model.item_query)):
+                encoder.load_state_dict(weights_below(weights, "user_encoder"))
+                query.norm.load_state_dict(weights_below(weights, "user_query.norm"))
+            known = weights["user_query.embedding.weight"]
+            domains = weights["domain_embedding.weight"]
             rows = [former.domains.row(name) for name in identities.domains.identifiers]
             model.domain_embedding.weight.copy_(domains[[UNKNOWN, *rows]])
             # A model that was pre-trained without identities has but the row of the unknown.

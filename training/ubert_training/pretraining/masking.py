@@ -3,7 +3,6 @@
 import re
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
@@ -12,36 +11,16 @@ from numpy.typing import NDArray
 
 from ubert_model.batches import batches
 from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
+from ubert_training.stretches import Stretches
 
 MaskingStrategy = Literal["opinion", "random", "none"]
 
 WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 """A word as a lexicon writes it: hyphens and apostrophes stay inside ("well-made", "don't")."""
 
+OPINION_SHARE = 0.5  # the paper's
 RANDOM_SHARE = 0.15  # BERT's share of words, for the ablation of Table 3
 SHOW_MASK, SHOW_RANDOM = 0.8, 0.1  # BERT's 80/10/10
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Maskable:
-    """The words of one review that may be hidden, as token spans (start, stop): (W, 2)."""
-
-    spans: NDArray[np.int64]
-
-
-class MaskableWords:
-    """Those of many reviews, end to end: an array for each would take several times the memory.
-
-    Shape:
-        spans: (W, 2); starts: (R + 1,), where those of each review begin, and the last end.
-    """
-
-    def __init__(self, spans: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
-        self.spans = spans
-        self.starts = starts
-
-    def __getitem__(self, review: int) -> Maskable:
-        return Maskable(spans=self.spans[self.starts[review] : self.starts[review + 1]])
 
 
 class Masker:
@@ -51,19 +30,17 @@ class Masker:
     word pieces, 10% as they are. Every draw comes from the generator that the caller passes.
     """
 
-    def __init__(
-        self, tokenizer: ReviewTokenizer, lexicon: frozenset[str], strategy: MaskingStrategy, share: float = 0.5
-    ) -> None:
+    def __init__(self, tokenizer: ReviewTokenizer, lexicon: frozenset[str], strategy: MaskingStrategy) -> None:
         self._tokenizer = tokenizer
         self._lexicon = lexicon
         self.strategy = strategy
-        self.share = RANDOM_SHARE if strategy == "random" else share
+        self.share = RANDOM_SHARE if strategy == "random" else OPINION_SHARE
         self._mask_id = tokenizer.token_id("[MASK]")
         special = {tokenizer.token_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
         self._ordinary = np.array([i for i in range(tokenizer.vocabulary_size) if i not in special])
 
-    def maskable(self, texts: Sequence[str]) -> MaskableWords:
-        """Token spans of the maskable words of each review."""
+    def maskable(self, texts: Sequence[str]) -> Stretches:
+        """The words of each review that may be hidden, as token spans (start, stop): (W, 2) each."""
         flat = array("q")
         ends = [0]
         for some in batches(texts, TEXTS_AT_A_TIME):
@@ -75,7 +52,7 @@ class Masker:
                 if found:
                     flat.extend(chain.from_iterable(_token_spans(found, next(characters))))
                 ends.append(len(flat) // 2)
-        return MaskableWords(np.array(flat, dtype=np.int64).reshape(-1, 2), np.array(ends, dtype=np.int64))
+        return Stretches(values=np.array(flat, dtype=np.int64).reshape(-1, 2), starts=np.array(ends, dtype=np.int64))
 
     def _words(self, text: str) -> list[tuple[int, int]]:
         """Where the words that the strategy may hide stand, in characters."""
@@ -88,16 +65,20 @@ class Masker:
         ]
 
     def mask(
-        self, token_ids: NDArray[np.int64], maskable: Maskable, rng: np.random.Generator
+        self, token_ids: NDArray[np.int64], maskable: NDArray[np.int64], rng: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Token ids as shown to the encoder, and which positions it must reconstruct: both (L,)."""
+        """Token ids as shown to the encoder, and which positions it must reconstruct: both (L,).
+
+        Shape:
+            maskable: (W, 2), the review's of :meth:`maskable`.
+        """
         shown = token_ids.copy()
         predicted = np.zeros(len(token_ids), dtype=bool)
-        words = len(maskable.spans)
+        words = len(maskable)
         if not words:
             return shown, predicted
         chosen = rng.choice(words, size=max(1, round(self.share * words)), replace=False)
-        for start, stop in maskable.spans[np.sort(chosen)]:
+        for start, stop in maskable[np.sort(chosen)]:
             predicted[start:stop] = True
             draw = rng.random()
             if draw < SHOW_MASK:

@@ -109,7 +109,7 @@ def _train_and_keep(
                 "reviews": len(rows),
                 "users": len(users),
                 "lexicon": lexicon.source,
-                "opinion_words": len(task.maskable.spans),
+                "opinion_words": len(task.maskable.values),
                 "best_epoch": position.best_epoch,
                 "validation_losses": position.validation_losses,
             }

@@ -33,7 +33,6 @@ TRIAL = "trial"
 WORK = "work"
 FINETUNED = "finetuned"
 STATES = "states"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class Trial:
     """What is different from the preset's recipe. ``rate``: times its learning rate of fine-tuning."""
 
     name: str
-    model: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    model: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
     rate: float = 1.0
 
