@@ -3,15 +3,13 @@ to answer or to refuse, and how long its answer may lie here unread.
 """
 
 import asyncio
+import sys
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024
 _TELL_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
-_NO_UPGRADE = (
-    "A request that asks for another protocol (Upgrade) cannot have a body here; ask for none, as Java's HttpClient "
-    "does with version(HTTP_1_1)."
-)
+_UPGRADE = b"upgrade"
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -27,15 +25,17 @@ class BoundedConnection(HttpToolsProtocol):
     It is cut where a caller takes nothing of an answer for ``unread_seconds``: else whoever never reads what it asks
     for could fill the memory with answers.
 
-    A request that asks for another protocol is answered in this one, unless it has a body: the parser takes what
-    follows its head for that protocol's, so the body would be lost, and could be read as a request of its own.
+    A request that asks for another protocol, as Java's HttpClient does unless it is told not to, is answered in this
+    one. The parser takes what follows its head for that protocol's: the body would be lost, or be read as a request of
+    its own. So where there is a body, the head is read once more without the question.
     """
 
     head_seconds = 30.0
     """As long as a body may take by default: also what is left of one that was refused has to arrive."""
     unread_seconds = 30.0
-    _refusal: str | None = None
-    """Why a head is refused that could be read."""
+    _head_again: bytes | None = None
+    """A head that is to be read once more, and in ``_rest`` where in the bytes that came what follows it begins."""
+    _rest = 0
     _beside_bodies = 0
     """Bytes since the last that belonged to a body, or since a head was whole."""
     _overdue: asyncio.TimerHandle | None = None
@@ -55,6 +55,9 @@ class BoundedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._beside_bodies += len(data)
         super().data_received(data)
+        while self._head_again is not None:
+            data, self._head_again = self._head_again + data[self._rest :], None
+            super().data_received(data)
         if self.transport.is_closing():
             return
         if self._beside_bodies > MAX_HEAD_BYTES:
@@ -66,19 +69,25 @@ class BoundedConnection(HttpToolsProtocol):
         self._beside_bodies = 0
         self._await_no_head()
         if self.parser.should_upgrade() and any(name in _TELL_OF_A_BODY for name, _ in self.headers):
-            self._refusal = _NO_UPGRADE
-            raise ValueError(_NO_UPGRADE)  # which uvicorn answers as it does a head that cannot be read
-        super().on_headers_complete()
-
-    def send_400_response(self, msg: str) -> None:
-        super().send_400_response(self._refusal or msg)
+            self._head_again = self._head_without_upgrade()
+        else:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._beside_bodies = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        if self._head_again is None:
+            super().on_message_complete()
+
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing is amiss that uvicorn's words, to install a library, would help."""
+        """Called while the parser's exception is handled, which names where the head ended. Nothing is amiss that
+        uvicorn's words, to install a library, would help.
+        """
+        ended = sys.exception()
+        assert ended is not None
+        (self._rest,) = ended.args
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -87,6 +96,10 @@ class BoundedConnection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._await_no_reader()
+
+    def _head_without_upgrade(self) -> bytes:
+        line = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        return line + b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] != _UPGRADE) + b"\r\n"
 
     def _await_reader(self, waited_with: int | None = None) -> None:
         """Cut the connection if as much waits to be sent as ``unread_seconds`` ago; else look again after these."""
