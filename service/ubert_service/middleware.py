@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ REQUEST_ID = "X-Request-ID"
 UNMATCHED = "unmatched"
 """What stands for the route of a request that no route has answered."""
 _REQUEST_ID = REQUEST_ID.lower().encode()
+_CACHE_CONTROL = b"cache-control"
 _PLAIN = "identity"
 _LARGEST_AT_ONCE = 16
 _SMALL_BYTES = 64 * 1024
@@ -66,7 +67,7 @@ class RequestFrame:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    message["headers"] = [*message["headers"], *self._headers(request_id)]
+                    message["headers"] = [*message["headers"], *self._headers(request_id, message["headers"])]
                 await send(message)
 
             started = time.perf_counter()
@@ -84,8 +85,11 @@ class RequestFrame:
                 span.answered(route=route, status=status)
                 self._report(scope, method, route, status, seconds=time.perf_counter() - started)
 
-    def _headers(self, request_id: str) -> Iterator[tuple[bytes, bytes]]:
+    def _headers(self, request_id: str, given: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         yield _REQUEST_ID, request_id.encode("ascii")
+        # Reviews and what follows from them change at any time, and one that was removed must not live on in a cache.
+        if all(name != _CACHE_CONTROL for name, _ in given):
+            yield _CACHE_CONTROL, b"no-store"
         if self._stopping.is_set():
             yield b"connection", b"close"
 

@@ -469,6 +469,15 @@ def test_problems_and_answers_keep_to_their_description(client: httpx.Client) ->
         jsonschema.validate(answer.json(), {**description, **schemas[name]})
 
 
+@pytest.mark.parametrize(
+    ("path", "kept"), [("/users/u0", "no-store"), ("/users/nobody?cursor=x", "no-store"), ("/", "no-cache")]
+)
+def test_no_cache_outlives_what_was_removed_and_the_page_is_asked_for_anew(
+    client: httpx.Client, path: str, kept: str
+) -> None:
+    assert client.get(path).headers["Cache-Control"] == kept
+
+
 def test_no_page_is_served_that_would_load_scripts_from_elsewhere(client: httpx.Client) -> None:
     for path in ("/docs", "/redoc"):
         assert_problem(client.get(path), 404, "not-found")
