@@ -139,9 +139,7 @@ class CoMatching(nn.Module):
 def masked_scores(user_states: Tensor, user_mask: Tensor, item_states: Tensor, item_mask: Tensor) -> Tensor:
     """S_u S_iᵀ / √D, and at most ``_HIDDEN`` where either row is padding: (B, Nu, D), (B, Ni, D) → (B, Nu, Ni)."""
     scores = user_states @ item_states.mT / math.sqrt(user_states.shape[-1])
-    user_hidden, item_hidden = (
-        torch.zeros_like(mask, dtype=scores.dtype).masked_fill(~mask, _HIDDEN) for mask in (user_mask, item_mask)
-    )
+    user_hidden, item_hidden = (torch.where(mask, 0.0, _HIDDEN).to(scores.dtype) for mask in (user_mask, item_mask))
     return scores + user_hidden.unsqueeze(2) + item_hidden.unsqueeze(1)
 
 
