@@ -59,3 +59,13 @@ class BaselineError(UbertError):
 
 class ClusterError(UbertError):
     """A cluster of workers cannot be reached, or has given up on a share of the work."""
+
+
+def refused_by_system(error: OSError) -> str:
+    """What the system refuses for a path of the caller's, as one line: no such folder, no room, no permission."""
+    path = error.filename2 or error.filename
+    if not path:
+        return str(error)
+    if isinstance(error, FileExistsError):
+        return f"{path} is a file, and a directory is to be written: give another path"
+    return f"{path}: {error.strerror}"

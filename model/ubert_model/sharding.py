@@ -17,7 +17,12 @@ class Shard:
     shards: int = 1
 
     def __post_init__(self) -> None:
-        require(1 <= self.number <= self.shards, "shard", str(self), "number the shards from 1, as 3/8")
+        require(
+            1 <= self.number <= self.shards,
+            "shard",
+            str(self),
+            "number the shards from 1 to as many as there are, as 3/8",
+        )
 
     def __str__(self) -> str:
         return f"{self.number}/{self.shards}"

@@ -10,7 +10,15 @@ import typer
 from ubert_model.errors import ConfigError
 from ubert_model.states import StateStore, open_existing_store
 from ubert_service.app import create_app
-from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, run_command
+from ubert_service.command_line import (
+    BundleFlag,
+    CodecFlag,
+    DeviceFlag,
+    RuntimeFlag,
+    StoreFlag,
+    new_app,
+    run_command,
+)
 from ubert_service.observability.logs import configure_logs
 from ubert_service.observability.tracing import Tracing, Untraced
 from ubert_service.server import serve
@@ -19,7 +27,7 @@ from ubert_service.settings import LogFormat, LogLevel, Settings, read_toml
 
 _DEFAULTS = Settings.model_construct()
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def _apply_file(context: typer.Context, path: Path | None) -> Path | None:

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ubert_model.errors import UbertError
+from ubert_model.errors import UbertError, refused_by_system
 from ubert_service.settings import Device, RuntimeChoice
 
 BundleFlag = Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")]
@@ -29,6 +29,11 @@ RuntimeFlag = Annotated[
 _USAGE_ERROR = 2
 
 
+def new_app() -> typer.Typer:
+    """A command line like that of `ubert`: help as plain text, of which a narrow terminal cuts nothing off."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
 def run_command(app: typer.Typer, program: str) -> None:
     """Run a command line. An error that has a name is one line on stderr and exit status 2."""
     try:
@@ -36,9 +41,7 @@ def run_command(app: typer.Typer, program: str) -> None:
     except UbertError as error:
         _end(program, str(error))
     except OSError as error:
-        # What a path of the user's asks of the system and is refused: no such folder, no room, no permission.
-        path = error.filename2 or error.filename
-        _end(program, f"{path}: {error.strerror}" if path else str(error))
+        _end(program, refused_by_system(error))
 
 
 def _end(program: str, told: str) -> NoReturn:

@@ -5,12 +5,10 @@ from typing import Annotated
 
 import typer
 
-from ubert_model.errors import ConfigError
 from ubert_service.access import new_key
+from ubert_service.command_line import new_app, run_command
 
-_USAGE_ERROR = 2
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command(help="Make an API key: the key itself on stderr, once; on stdout its table for the file of --api-keys.")
@@ -20,18 +18,14 @@ def run(
         list[str], typer.Option(help="What it allows: read, write or admin (which may read, too); may be repeated.")
     ],
 ) -> None:
-    try:
-        key, table = new_key(name, scope)
-    except ConfigError as error:
-        print(f"ubert-serve-key: {error}", file=sys.stderr)
-        raise typer.Exit(_USAGE_ERROR) from error
+    key, table = new_key(name, scope)
     print(table)
     print(key, file=sys.stderr)
 
 
 def main() -> None:
     """Entry point."""
-    app()
+    run_command(app, "ubert-serve-key")
 
 
 if __name__ == "__main__":

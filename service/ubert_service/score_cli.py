@@ -13,12 +13,12 @@ from ubert_model.errors import ConfigError
 from ubert_model.ray_engine import EngineName, chosen_engine
 from ubert_model.sharding import Shard
 from ubert_model.states import absolute_url
-from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, run_command
+from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, new_app, run_command
 from ubert_service.settings import Settings
 
 _DEFAULTS = Settings.model_construct()
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @app.command(help="Rate the pairs of a file, as /predict would; killed and started again it rates the rest.")
@@ -73,7 +73,9 @@ def run(
 @contextmanager
 def _progress_shown() -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("rating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    shown = Console(stderr=True)
+    # What is taken away at the end leaves an empty line where it was never drawn.
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bars:
         task = bars.add_task("rating", total=None)
         yield lambda rated, of: bars.update(task, completed=rated, total=of)
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ubert_model.bundle import Bundle
+from ubert_model.errors import UbertError
 from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
 from ubert_training.cli import make_app
 from ubert_training.corpora.synth import SynthOptions, write_corpus
@@ -142,3 +143,17 @@ def test_a_killed_precompute_writes_what_is_left(
     assert found.keys() == expected.keys()
     for name, states in expected.items():  # other batches, other padding: equal but for rounding
         np.testing.assert_allclose(found[name], states, atol=1e-5)
+
+
+def test_another_seed_is_refused_and_changes_nothing(demo: Path) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in demo.iterdir() if path.is_file()}
+
+    corpus, before = demo.parent / "corpus", files()
+    arguments = demo_arguments(
+        demo, *(corpus / name for name in ("synthetic-reviews.json.gz", "synthetic-item-domains.tsv"))
+    )
+    result = CliRunner().invoke(make_app(["demo"]), [*arguments, "--seed", "1"])
+    assert isinstance(result.exception, UbertError)
+    assert "another configuration" in str(result.exception)
+    assert files() == before

@@ -244,7 +244,7 @@ def test_a_folder_that_takes_no_ratings_is_told_in_one_line(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ubert-serve-score: ")
     assert line.endswith("no-folder: Not a directory") or "no-folder/out.parquet" in line
 

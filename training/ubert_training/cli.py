@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import typer
 from typer.core import TyperGroup
 
-from ubert_model.errors import ConfigError, UbertError
+from ubert_model.errors import ConfigError, UbertError, refused_by_system
 
 
 class Listed(NamedTuple):
@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Listed] = {
         "Encode every review once and fill the store; killed and started again it writes what is left.",
     ),
     "bench": Listed("bench:app", "Measure on your own reviews what choices cost and gain."),
-    "states": Listed("states:app", "See, check, remove and move what state stores hold."),
+    "states": Listed("states:app", "See, check, remove and copy what state stores hold."),
     "plan": Listed(
         "plan:plan_command", "Plan memory, cores, hours and traffic, with every formula, and what breaks first."
     ),
@@ -188,9 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UbertError as error:
         raise _ended(str(error)) from None
     except OSError as error:
-        # What a path of the user's asks of the system and is refused: no such folder, no room, no permission.
-        path = error.filename2 or error.filename
-        raise _ended(f"{path}: {error.strerror}" if path else str(error)) from None
+        raise _ended(refused_by_system(error)) from None
 
 
 def _ended(message: str) -> SystemExit:

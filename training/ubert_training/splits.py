@@ -256,14 +256,16 @@ def _check_fractions(fractions: tuple[float, float, float]) -> None:
 
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if not path.is_file():
-        raise InputError(f"no split at {path}")
+        raise InputError(f"no split at {path}: give the file that `ubert split` wrote")
     try:
         columns = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read as Parquet ({error}): split again") from error
+        raise InputError(
+            f"{path} cannot be read as Parquet ({error}): give the file that `ubert split` wrote, or split again"
+        ) from error
     stored = (columns.schema.metadata or {}).get(METADATA_KEY)
     if stored is None or columns.schema.remove_metadata() != SCHEMA:
-        raise InputError(f"{path} is a Parquet file but no split: make one first")
+        raise InputError(f"{path} is a Parquet file but no split: give the file that `ubert split` wrote")
     described: dict[str, Any] = json.loads(stored)
     if described.get("format_version") != FORMAT_VERSION:
         raise InputError(

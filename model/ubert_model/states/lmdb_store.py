@@ -75,6 +75,8 @@ class LmdbStore:
         # LMDB may only move its map while this process has no transaction.
         self._turn = Lock()
         with self._explained():
+            if directory.is_file():
+                raise StoreError(f"{directory} is a file and no state store: give a directory")
             directory.mkdir(parents=True, exist_ok=True)
             _require_own(directory)
             self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)

@@ -122,6 +122,12 @@ def test_no_store_is_made_among_other_things(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]
 
 
+def test_a_file_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "split.parquet").write_bytes(b"a split")
+    with pytest.raises(StoreError, match=r"split.parquet is a file and no state store: give a directory"):
+        open_store(f"lmdb:{tmp_path / 'split.parquet'}")
+
+
 def test_an_empty_volume_and_what_a_kill_left_of_a_first_start_become_a_store(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "lock.mdb").touch()

@@ -85,7 +85,9 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
             ["bench", "states", "--reviews", "{reviews}", "--run", "a", "--run", "b", "--states", "c"],
             "--states = 'c': give one for each of 2 runs",
         ),
-        (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet: "),
+        (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet is a file"),
+        (["import", "nothing.json", "--out", "o"], "no file at nothing.json"),
+        (["import", "reviews.parquet", "--out", "reviews.parquet"], "reviews.parquet is a file, and a directory is to"),
         (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 or"),
     ],
 )
@@ -262,7 +264,7 @@ def test_a_stage_that_is_to_go_where_a_file_lies_says_so(reviews: Path, capsys: 
     with pytest.raises(SystemExit) as ended:
         main(["finetune", *given, "--device", "cpu", "--out", str(reviews / "reviews.parquet")])
     assert ended.value.code == 2
-    assert f"ubert: {reviews / 'reviews.parquet'}" in capsys.readouterr().err
+    assert f"ubert: {reviews / 'reviews.parquet'} is a file, and a directory is to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["split", "synth"])

@@ -111,9 +111,7 @@ class _Demo:
         console.print(
             f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad"
         )
-        split = random_split(table, np.arange(len(table)), self.seed)
-        split.save(self.directory / "split.parquet", table)
-        return table, split
+        return table, random_split(table, np.arange(len(table)), self.seed)
 
     def pretrain(self, table: ReviewTable, split: Split) -> None:
         from ubert_training.pretraining.lexicon import load_lexicon
@@ -123,6 +121,7 @@ class _Demo:
         assert recipe.pretraining is not None  # every preset has it
         console.print(f"{len(lexicon.words):,} opinion words of {lexicon.source}")
         pretrain(table, split, recipe.config, lexicon, recipe.pretraining, self._pretrained, force=self.force)
+        split.save(self.directory / "split.parquet", table)  # not before: a directory of another seed is refused there
 
     def finetune(self, table: ReviewTable, split: Split) -> None:
         from ubert_training.finetuning.finetune import finetune

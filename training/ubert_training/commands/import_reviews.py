@@ -103,13 +103,15 @@ def parse_columns(text: str) -> dict[str, str]:
 
 @contextmanager
 def _progress_shown() -> Iterator[Callable[[ImportProgress], None]]:
+    shown = Console(stderr=True)
     bars = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=shown,
         transient=True,
+        disable=not shown.is_terminal,  # what is taken away at the end leaves an empty line where it was never drawn
     )
     with bars:
         task = bars.add_task("reading", total=None)

@@ -122,4 +122,7 @@ def pretrain_command(
     console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")
     summary = read_stage(directory)["summary"]
     losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
-    console.print(f"{directory}: {summary['reviews']} reviews of {summary['users']} users; validation loss {losses}")
+    console.print(
+        f"{directory}: {summary['reviews']} reviews, embeddings of the {summary['users']} users who wrote in other "
+        f"domains; validation loss {losses}"
+    )

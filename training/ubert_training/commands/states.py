@@ -1,4 +1,4 @@
-"""`ubert states`: see, check, remove and move what state stores hold."""
+"""`ubert states`: see, check, remove and copy what state stores hold."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ from ubert_training.progress import progress_bar
 SHOWN = 5
 """Examples of each kind of problem that are printed."""
 
-app = typer.Typer(no_args_is_help=True, help="See, check, remove and move what state stores hold.")
+app = typer.Typer(no_args_is_help=True, help="See, check, remove and copy what state stores hold.")
 
 Store = Annotated[str, typer.Option(help="redis://…, rediss://…, redis+cluster://… or lmdb:DIRECTORY.")]
 Version = Annotated[str, typer.Option("--namespace", help="Its version as `ls` shows it, or how that begins.")]

@@ -214,7 +214,8 @@ def _check_not_empty(counts: Consolidation, core: int) -> None:
     if counts.reviews == 0:
         raise InputError(
             f"no review is left: {counts.exact_duplicates:,} exact duplicates, {counts.repeated_texts:,} repeated "
-            f"texts and {counts.below_core:,} outside the {core}-core were removed. Try a lower --core"
+            f"texts and {counts.below_core:,} outside the {core}-core were removed; `ubert import` with a lower --core "
+            "keeps more"
         )
 
 

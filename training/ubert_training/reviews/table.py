@@ -330,7 +330,9 @@ def _read(path: Path, rows: NDArray[np.int64] | None = None) -> tuple[pa.Table, 
                 raise ReviewFileError(f"{path} has columns {file.schema_arrow.names} of other types: import again")
             stored = file.read() if rows is None else _read_rows(path, file, rows)
     except (pa.ArrowException, OSError) as error:
-        raise ReviewFileError(f"{path} cannot be read as Parquet ({error}): import again") from error
+        raise ReviewFileError(
+            f"{path} cannot be read as Parquet ({error}): give what `ubert import` wrote, or import again"
+        ) from error
     if not pc.all(pc.match_substring_regex(stored["review_id"], "^[0-9a-f]{16}$"), min_count=0).as_py():
         raise ReviewFileError(f"{path} holds review ids that are not 16 hexadecimal characters: import again")
     return stored, metadata

@@ -32,7 +32,7 @@ class StateEstimate:
         about = "" if self.exact else "about "
         states = f"{about}{_megabytes(self.state_bytes)} of states"
         in_redis = f"about {_megabytes(self.redis_bytes)} in Redis with both lists"
-        return f"{self.reviews:,} reviews, {about}{self.tokens:,} tokens: {states}, {in_redis}"
+        return f"{self.reviews:,} reviews to write, {about}{self.tokens:,} tokens: {states}, {in_redis}"
 
 
 def redis_bytes(reviews: int, state_bytes: int) -> int:
