@@ -3,11 +3,15 @@
 import logging
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from support.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from support.tiny_bundle import TinyBundle
 
 # A law of hypothesis's own, that no example takes 200 ms, would be broken by whatever else the machine has to do.
 # Its examples are the same in every run, as all else that is drawn here.
@@ -25,6 +29,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The demo comes first: it takes long, and has no use for the bundle that another worker writes meanwhile."""
     items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyBundle":
+    from support.tiny_bundle import shared_tiny_bundle  # imports torch, which many tests do without
+
+    return shared_tiny_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -11,18 +11,13 @@ import redis
 
 from support.app_settings import settings_for
 from support.running_app import running
-from support.tiny_bundle import Corpus, TinyBundle, random_corpus, shared_tiny_bundle
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus
 from ubert_model.bundle import Bundle, write_bundle
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.serving.served import ServedBundle
 
 REDIS_DATABASE = 7
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
-    return shared_tiny_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

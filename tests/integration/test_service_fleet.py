@@ -16,7 +16,8 @@ from support.app_settings import settings_for
 from support.fleet import HOSTS, Fleet, load
 from support.haproxy import haproxy_path
 from support.redis_server import RedisServer
-from support.tiny_bundle import TinyBundle, random_corpus, write_tiny_bundle
+from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError
 from ubert_model.states import open_store
 from ubert_service import promote_cli
@@ -39,14 +40,14 @@ class Site:
     """A fleet, and what each of its two bundles rates the pairs by itself. ``live`` names the one that answers."""
 
     fleet: Fleet
-    blue: TinyBundle
-    green: TinyBundle
+    blue: Bundle
+    green: Bundle
     store_url: str
     common: Sequence[str]
     key: str
     alone: Mapping[str, Mapping[Pair, float]]
 
-    def promote(self, bundle: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> Result:
+    def promote(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Result:
         """As in a container of the project: the name ``service`` stands for every replica."""
         resolve = socket.getaddrinfo
 
@@ -57,7 +58,7 @@ class Site:
 
         monkeypatch.setattr(socket, "getaddrinfo", as_docker)
         url = f"http://service:{self.fleet.port}"
-        arguments = [bundle.bundle.manifest.bundle_id, "--url", url, "--all-addresses"]
+        arguments = [bundle.manifest.bundle_id, "--url", url, "--all-addresses"]
         return CliRunner().invoke(promote_cli.app, arguments, env={"UBERT_API_KEY": self.key})
 
     def unlike_its_bundle(self, answered: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -69,33 +70,33 @@ class Site:
             if one["rating"] != pytest.approx(self.alone[answer["bundle"]][Pair(one["user"], one["item"])], abs=1e-4)
         ]
 
-    def drop(self, bundle: TinyBundle) -> Result:
-        version = bundle.bundle.manifest.namespace("fp32").version
+    def drop(self, bundle: Bundle) -> Result:
+        version = bundle.manifest.namespace("fp32").version
         arguments = ["states", "drop", "--store", self.store_url, "--namespace", version, "--yes"]
         return CliRunner().invoke(make_app(["states"]), arguments)
 
 
 @pytest.fixture(scope="module")
-def site(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Every replica has loaded both bundles, until the second test restarts them with green alone."""
     folder = tmp_path_factory.mktemp("site")
-    green = write_tiny_bundle(folder / "green", seed=1)
+    blue, green = tiny.bundle, other
     key, table = new_key("operator", ["read", "write", "admin"])
     (folder / "keys.toml").write_text(table, encoding="utf-8")
     with RedisServer() as server:
         alone = {}
         with closing(open_store(server.url)) as store:
-            for one in (tiny, green):
-                random_corpus(one.model, users=8, items=12, reviews=48).write(store, one.bundle)
-                rated = ServedBundle.load(settings_for(one.bundle), store).engine.score(PAIRS)
-                alone[one.bundle.manifest.bundle_id] = {prediction.pair: prediction.rating for prediction in rated}
+            for bundle in (blue, green):
+                corpus.write(store, bundle)
+                rated = ServedBundle.load(settings_for(bundle), store).engine.score(PAIRS)
+                alone[bundle.manifest.bundle_id] = {prediction.pair: prediction.rating for prediction in rated}
         common = ["--store", server.url, "--codec", "fp32", "--device", "cpu", "--threads", "1", "--concurrency", "1"]
         common += ["--api-keys", str(folder / "keys.toml"), "--resident-lag", str(LAG_S)]
         # On a busy machine others wait longer, and the proxy is slower to notice who is leaving.
         common += ["--queue-wait-ms", "0", "--drain-seconds", "4"]
-        both = ["--bundle", str(tiny.bundle.path), "--shadow-bundle", str(green.bundle.path)]
+        both = ["--bundle", str(blue.path), "--shadow-bundle", str(green.path)]
         with Fleet(folder, [*common, *both], {"Authorization": f"Bearer {key}"}) as fleet:
-            yield Site(fleet=fleet, blue=tiny, green=green, store_url=server.url, common=common, key=key, alone=alone)
+            yield Site(fleet=fleet, blue=blue, green=green, store_url=server.url, common=common, key=key, alone=alone)
 
 
 @pytest.fixture
@@ -122,9 +123,9 @@ def asked_for(user: str) -> dict[str, Any]:
 def test_bundles_change_places_on_every_replica_under_load_and_no_answer_mixes_them(
     site: Site, questions: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lives(bundle: TinyBundle) -> bool:
+    def lives(bundle: Bundle) -> bool:
         told = [replica.client.get("/version").json()["bundle"] for replica in site.fleet.replicas]
-        return told == [bundle.bundle.manifest.bundle_id] * 3
+        return told == [bundle.manifest.bundle_id] * 3
 
     with load(site.fleet, questions) as answered:
         assert lives(site.blue)
@@ -135,7 +136,7 @@ def test_bundles_change_places_on_every_replica_under_load_and_no_answer_mixes_t
             promoted_at = time.monotonic()
             eventually(lambda since=promoted_at: len(answered.asked_since(since)) > 20)
             told = {body["bundle"] for body in answered.asked_since(promoted_at)}
-            assert told == {bundle.bundle.manifest.bundle_id}
+            assert told == {bundle.manifest.bundle_id}
         for bundle in (site.green, site.blue):
             for replica in site.fleet.replicas:
                 replica.hang_up()
@@ -153,7 +154,7 @@ def test_a_rolling_restart_fails_no_request_and_what_it_has_left_can_be_dropped_
         refused = site.drop(site.blue)
         assert isinstance(refused.exception, InputError)
         assert str(refused.exception).count(f"{socket.gethostname()}/") == 3
-        site.fleet.restart_in_turn([*site.common, "--bundle", str(site.green.bundle.path)])
+        site.fleet.restart_in_turn([*site.common, "--bundle", str(site.green.path)])
         dropped = site.drop(site.blue)
         assert dropped.exit_code == 0, dropped.output
         restarted_at = time.monotonic()
@@ -161,7 +162,7 @@ def test_a_rolling_restart_fails_no_request_and_what_it_has_left_can_be_dropped_
     assert answered.failed == []
     assert len(answered.bodies) > 100
     told = {body["bundle"] for body in answered.asked_since(restarted_at)}
-    assert told == {site.green.bundle.manifest.bundle_id}
+    assert told == {site.green.manifest.bundle_id}
     assert site.unlike_its_bundle(answered.bodies) == []
     assert isinstance(site.drop(site.green).exception, InputError)
 

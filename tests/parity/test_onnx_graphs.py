@@ -22,11 +22,12 @@ from support.random_models import (
     random_side,
     rating_model,
 )
+from support.tiny_bundle import TinyBundle
+from ubert_model.bundle import ENCODER_GRAPH, SCORER_GRAPH
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.export import export_encoder, export_scorer
+from ubert_training.export import export_scorer
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+OTHER_OPTIONS: dict[str, dict[str, Any]] = {
     "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
     "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
 }
@@ -61,26 +62,23 @@ class Scorer:
     graph: onnxruntime.InferenceSession
 
 
-@pytest.fixture(scope="module", params=list(OPTIONS))
-def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+@pytest.fixture(scope="module", params=["all options", *OTHER_OPTIONS])
+def scorer(request: pytest.FixtureRequest, tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    if request.param == "all options":
+        path = tiny.bundle.file(SCORER_GRAPH)
+        return Scorer(model=tiny.model, path=path, graph=session(path))
     # Exported in training mode, as a caller may leave it: dropout in the graph would be seen below.
-    model = rating_model(**OPTIONS[request.param]).train()
+    model = rating_model(**OTHER_OPTIONS[request.param]).train()
     path = tmp_path_factory.mktemp("scorer") / "scorer.onnx"
     export_scorer(model, path)
     assert model.training
+    assert list(path.parent.iterdir()) == [path]
     return Scorer(model=model.eval(), path=path, graph=session(path))
 
 
 @pytest.fixture(scope="module")
-def encoder_model() -> RatingModel:
-    return rating_model()
-
-
-@pytest.fixture(scope="module")
-def encoder_graph(encoder_model: RatingModel, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
-    path = tmp_path_factory.mktemp("encoder") / "encoder.onnx"
-    export_encoder(encoder_model, path)
-    return session(path)
+def encoder_graph(tiny: TinyBundle) -> onnxruntime.InferenceSession:
+    return session(tiny.bundle.file(ENCODER_GRAPH))
 
 
 def scorer_inputs(user_side: Side, item_side: Side, seed: int) -> dict[str, torch.Tensor]:
@@ -137,15 +135,14 @@ def test_scorer_graph_keeps_every_input_under_its_name_whatever_the_options(scor
     assert [output.name for output in scorer.graph.get_outputs()] == ["rating"]
 
 
-def test_the_graph_is_one_file_without_the_encoder_that_names_no_path(scorer: Scorer) -> None:
-    assert list(scorer.path.parent.iterdir()) == [scorer.path]
+def test_the_graph_is_without_the_encoder_and_names_no_path(scorer: Scorer) -> None:
     assert str(Path(__file__).parents[2]).encode() not in scorer.path.read_bytes()
     weights = {initializer.name for initializer in onnx.load(scorer.path).graph.initializer}
     assert any("co_matching" in name for name in weights)
     assert not any("bert" in name for name in weights)
 
 
-@pytest.mark.parametrize("scorer", ["all options"], indirect=True)
+@pytest.mark.parametrize("scorer", ["mean over rows"], indirect=True)
 def test_the_same_model_gives_the_same_bytes(scorer: Scorer, tmp_path: Path) -> None:
     export_scorer(scorer.model, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == scorer.path.read_bytes()
@@ -153,13 +150,13 @@ def test_the_same_model_gives_the_same_bytes(scorer: Scorer, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("lengths", [[1], [7], [1, 1], [4, 9, 1], [MAX_POSITIONS, 3], [5, 0, 2], [0]], ids=str)
 def test_encoder_graph_equals_torch_on_real_tokens_and_is_finite_on_padding(
-    encoder_model: RatingModel, encoder_graph: onnxruntime.InferenceSession, lengths: list[int]
+    tiny: TinyBundle, encoder_graph: onnxruntime.InferenceSession, lengths: list[int]
 ) -> None:
     L = max(*lengths, 1)
     token_ids = torch.randint(VOCABULARY, (len(lengths), L), generator=torch.Generator().manual_seed(4))
     inputs = {"token_ids": token_ids, "token_mask": torch.arange(L) < torch.tensor(lengths)[:, None]}
     with torch.no_grad():
-        expected = encoder_model.review_encoder(**inputs)
+        expected = tiny.model.review_encoder(**inputs)
     states = run(encoder_graph, inputs)
     assert states.shape == expected.shape
     assert states.isfinite().all()

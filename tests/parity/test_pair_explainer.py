@@ -1,6 +1,6 @@
 """The explainer takes a rating apart without a rest, in torch and in its exported graph (law 4)."""
 
-from pathlib import Path
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ import torch
 from reference.layers import softmax
 from support.closeness import assert_equals_reference
 from support.random_models import DOMAINS, ITEMS, USERS, random_side, rating_model
+from support.tiny_bundle import TinyBundle
+from ubert_model.bundle import EXPLAINER_GRAPH
 from ubert_model.nn.pair_explainer import PairExplainer, PairExplanation
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.export import export_explainer
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "all options": {"state_dim": 16, "history_ratings": True, "id_embeddings": "shrunk"},
+OTHER_OPTIONS: dict[str, dict[str, Any]] = {
     "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
     "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
 }
@@ -44,9 +45,25 @@ def inputs_of(model: RatingModel, user_lengths: list[list[int]], item_lengths: l
     }
 
 
-@pytest.fixture(scope="module", params=list(OPTIONS))
-def model(request: pytest.FixtureRequest) -> RatingModel:
-    return rating_model(**OPTIONS[request.param])
+@pytest.fixture(scope="module", params=["all options", *OTHER_OPTIONS])
+def options(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(options: str, tiny: TinyBundle) -> RatingModel:
+    return copy.deepcopy(tiny.model) if options == "all options" else rating_model(**OTHER_OPTIONS[options])
+
+
+@pytest.fixture(scope="module")
+def graph(
+    options: str, model: RatingModel, tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory
+) -> onnxruntime.InferenceSession:
+    path = tiny.bundle.file(EXPLAINER_GRAPH)
+    if options != "all options":
+        path = tmp_path_factory.mktemp("explainer") / "explainer.onnx"
+        export_explainer(model, path)
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
@@ -103,10 +120,7 @@ def test_the_attention_is_that_of_eq_12(model: RatingModel) -> None:
     assert_equals_reference(found, softmax(scores.T))
 
 
-def test_the_graph_equals_torch_whatever_the_lengths(model: RatingModel, tmp_path: Path) -> None:
-    path = tmp_path / "explainer.onnx"
-    export_explainer(model, path)
-    graph = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def test_the_graph_equals_torch_whatever_the_lengths(model: RatingModel, graph: onnxruntime.InferenceSession) -> None:
     assert [output.name for output in graph.get_outputs()] == list(PairExplanation._fields)
     for lengths in LENGTHS.values():
         inputs = inputs_of(model, *lengths)

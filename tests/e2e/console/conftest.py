@@ -12,15 +12,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from support.chromium import browser, chromium_path
 from support.console_page import PATIENCE_MS, OpenPage, origin, service
-from support.tiny_bundle import Corpus, TinyBundle, random_corpus, shared_tiny_bundle
+from support.tiny_bundle import Corpus, TinyBundle, random_corpus
 
 EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422|429|502|503)|net::ERR_FAILED")
 """The browser itself reports every answer that is no success; those are what some tests are about."""
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
-    return shared_tiny_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError, ConfigError, UbertError
 from ubert_training.accuracy import bench
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
-from ubert_training.accuracy.cells import CELL, Cell, CellRatings, CellStore, Contender
+from ubert_training.accuracy.cells import CELL, CLAIMS, Cell, CellRatings, CellStore, Contender
 from ubert_training.accuracy.distortions import ONE_WORD, Distortion, distorted
 from ubert_training.accuracy.folds import Fold, make_folds
 from ubert_training.accuracy.provenance import code_digest
@@ -535,19 +537,29 @@ def test_the_bench_continues_and_ends_in_the_same_report(tmp_path: Path) -> None
     assert (tmp_path / "out" / "accuracy.json").read_bytes() == report
 
 
-def test_two_processes_share_the_cells_and_write_the_report_of_one(tmp_path: Path) -> None:
+def test_two_processes_share_the_cells_and_write_the_report_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes in once the first is at work on a cell."""
+    monkeypatch.setattr(bench, "LOOK_AGAIN_SECONDS", 0.05)
     TABLE.save(tmp_path / "reviews.parquet")
 
     given = ["bench", "accuracy", "--reviews", str(tmp_path), "--preset", "tiny", "--finetune-epochs", "1"]
     given += ["--folds", "2", "--seeds", "0", "--variants", f"{UBERT},{BIAS.name}", "--out"]
-    shared = [sys.executable, "-m", "ubert_training.cli", *given, str(tmp_path / "shared")]
-    together = [subprocess.Popen(shared, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    alone = CliRunner().invoke(make_app(["bench"]), [*given, str(tmp_path / "alone")], catch_exceptions=False)
-    said = [process.communicate()[0] for process in together]
-    assert alone.exit_code == 0
-    assert [process.returncode for process in together] == [0, 0]
+    invoke = partial(CliRunner().invoke, make_app(["bench"]), catch_exceptions=False)
+    alone = invoke([*given, str(tmp_path / "alone")])
+    shared = [*given, str(tmp_path / "shared")]
+    command = [sys.executable, "-m", "ubert_training.cli", *shared]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        while not any((tmp_path / "shared").glob(f"**/{CLAIMS}/*")):
+            assert other.poll() is None
+            time.sleep(0.01)
+        here = invoke(shared)
+        said = [here.output, other.communicate()[0]]
+    assert [alone.exit_code, here.exit_code, other.returncode] == [0, 0, 0]
     cells = [line[len("   0.0 min") :] for output in said for line in output.splitlines() if ", seed " in line]
     assert len(cells) == len(set(cells)) == 4
+    assert all(", seed " in output for output in said), "one of them had nothing to do"
     for name in ("accuracy.json", "accuracy.md"):
         assert (tmp_path / "shared" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
     assert "are missing" not in alone.output + "".join(said)
