@@ -1,15 +1,16 @@
 """API keys: what a request needs, who is let in, and that nothing on the way gives a key away."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from ubert_model.errors import ConfigError
+from ubert_service import key_cli
 from ubert_service.access import AccessScope, ApiKeys, needed_scope, new_key
 from ubert_service.app import described_app
 from ubert_service.errors import ForbiddenError, UnauthenticatedError
-from ubert_service.key_cli import app as key_command
 from ubert_service.key_file import KeyFile
 
 
@@ -180,14 +181,20 @@ def test_a_missing_file_of_keys_never_means_that_everyone_is_let_in(tmp_path: Pa
 
 
 def test_what_the_command_writes_is_what_the_service_reads(tmp_path: Path) -> None:
-    made = CliRunner().invoke(key_command, ["page", "--scope", "read", "--scope", "write"])
+    made = CliRunner().invoke(key_cli.app, ["page", "--scope", "read", "--scope", "write"])
     assert made.exit_code == 0
     keys = keys_of(tmp_path, made.stdout)
     assert keys.authorise(f"Bearer {made.stderr.strip()}", "write") == "page"
 
 
 @pytest.mark.parametrize("arguments", [["two words", "--scope", "read"], ["page", "--scope", "everything"]])
-def test_the_command_refuses_what_the_file_cannot_hold(arguments: list[str]) -> None:
-    refused = CliRunner().invoke(key_command, arguments)
-    assert refused.exit_code == 2
-    assert refused.stderr.startswith(f"ubert-serve-key: key '{arguments[0]}': ")
+def test_the_command_refuses_what_the_file_cannot_hold(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ubert-serve-key", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        key_cli.main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert said.err.startswith(f"ubert-serve-key: key '{arguments[0]}': ")

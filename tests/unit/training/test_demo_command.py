@@ -50,7 +50,8 @@ def test_the_demo_pre_trains_as_the_command_does(asked: list[Any], tmp_path: Pat
     reviews, directory = write_reviews(tmp_path / "reviews.json"), tmp_path / "demo"
     shared = ["--preset", preset, "--seed", "3"]
     demonstrated = ubert("demo", "--reviews", str(reviews), "--dir", str(directory), "--no-serve", *shared)
-    given = ["--reviews", str(directory / "reviews"), "--split", str(directory / "split.parquet")]
+    given = ["--reviews", str(directory / "reviews"), "--split", str(tmp_path / "split.parquet")]
+    ubert("split", *given[:2], "--out", given[3], "--seed", "3")
     command = ubert("pretrain", *given, "--out", str(tmp_path / "pretrained"), *shared)
     assert [type(result.exception) for result in (demonstrated, command)] == [ReachedError, ReachedError], (
         demonstrated.output + command.output
