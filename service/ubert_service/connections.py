@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 64 * 1024
 _TELL_OF_A_BODY = frozenset({b"content-length", b"transfer-encoding"})
 _UPGRADE = b"upgrade"
+_CONNECT = b"CONNECT"
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -27,7 +28,8 @@ class BoundedConnection(HttpToolsProtocol):
 
     A request that asks for another protocol, as Java's HttpClient does unless it is told not to, is answered in this
     one. The parser takes what follows its head for that protocol's: the body would be lost, or be read as a request of
-    its own. So where there is a body, the head is read once more without the question.
+    its own. So where there is a body, the head is read once more without the question; CONNECT asks by its method, and
+    is refused.
     """
 
     head_seconds = 30.0
@@ -68,10 +70,12 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._beside_bodies = 0
         self._await_no_head()
-        if self.parser.should_upgrade() and any(name in _TELL_OF_A_BODY for name, _ in self.headers):
-            self._head_again = self._head_without_upgrade()
-        else:
+        if not self.parser.should_upgrade() or all(name not in _TELL_OF_A_BODY for name, _ in self.headers):
             super().on_headers_complete()
+        elif self.parser.get_method() == _CONNECT:  # asks for a tunnel, whatever its head says besides
+            raise ValueError("CONNECT with a body")  # which uvicorn answers as a head that cannot be read
+        else:
+            self._head_again = self._head_without_upgrade()
 
     def on_body(self, body: bytes) -> None:
         self._beside_bodies = 0

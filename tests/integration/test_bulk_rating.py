@@ -84,6 +84,17 @@ class Stopped(Exception):  # noqa: N818 - stands for a kill
     pass
 
 
+def begin_to_rate(pairs: Path, out: Path, settings: Settings) -> None:
+    """A run that is cut off after its first portion."""
+
+    def stop(rated: int, of: int) -> None:
+        if rated:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        rate_pairs(pairs, out, settings, shard=WHOLE, progress=stop)
+
+
 def test_a_run_that_was_cut_off_goes_on_where_it_was(
     settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,12 +118,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(
 def test_what_was_rated_from_another_file_is_never_mixed_in_and_only_discarded_when_asked_for(
     settings: Settings, pairs: Path, tmp_path: Path
 ) -> None:
-    def stop(rated: int, of: int) -> None:
-        if rated:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
+    begin_to_rate(pairs, tmp_path / "out.parquet", settings)
     table = pq.ParquetFile(pairs).read()
     pq.write_table(table.slice(1), pairs)
     left = sorted((tmp_path / "out.parquet.portions").iterdir())
@@ -127,12 +133,7 @@ def test_what_was_rated_from_another_file_is_never_mixed_in_and_only_discarded_w
 def test_a_file_that_is_refused_costs_nothing_of_what_was_rated_not_even_by_force(
     settings: Settings, pairs: Path, tmp_path: Path, content: str
 ) -> None:
-    def stop(rated: int, of: int) -> None:
-        if rated:
-            raise Stopped
-
-    with pytest.raises(Stopped):
-        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
+    begin_to_rate(pairs, tmp_path / "out.parquet", settings)
     rated = sorted((tmp_path / "out.parquet.portions").iterdir())
     (tmp_path / "wrong.csv").write_text(content)
     with pytest.raises(InputError, match=r"wrong\.csv"):

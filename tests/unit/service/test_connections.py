@@ -44,6 +44,11 @@ class Caller:
             assert length is not None
             return await self._reader.readexactly(int(length[1]))
 
+    async def refusal(self) -> bytes:
+        """All that came until the connection was closed."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._reader.read()
+
     async def is_closed(self) -> bool:
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -244,6 +249,21 @@ def test_a_request_for_another_protocol_keeps_its_body(request_: bytes, pieces: 
                 assert await caller.answer() == HIDDEN
             caller.writer.write(WHOLE)
             assert await caller.answer() == b"done"
+
+    asyncio.run(course())
+
+
+@pytest.mark.parametrize("asking", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["by its method", "twice"])
+def test_a_tunnel_with_a_body_is_refused(asking: bytes) -> None:
+    """Read once more without the header it would ask for another protocol all the same, for ever."""
+
+    async def course() -> None:
+        async with Serving().callers(1) as (caller,):
+            head = b"CONNECT /body HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (asking, len(HIDDEN))
+            caller.writer.write(head + HIDDEN)
+            answers = await caller.refusal()
+            assert answers.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert answers.count(b"HTTP/1.1 ") == 1
 
     asyncio.run(course())
 
