@@ -474,6 +474,23 @@ def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: P
     assert pretrained(UBERT, seed=1) != pretrained(UBERT)
 
 
+def test_seeds_share_pre_training_where_that_is_asked(tmp_path: Path, folds: list[Fold]) -> None:
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    recipe = Recipe.of_preset("tiny", RatingScale())
+    names = f"{UBERT},{SHUFFLED},u-bert without pre-training"
+    cells = ordered_cells(folds[:1], [0, 1, 2, 3], choose_contenders(names, recipe, workplace, [0, 1]))
+    for name in (UBERT, SHUFFLED):
+        of_name = [(cell, cell.contender) for cell in cells if cell.contender.name == name]
+        jobs = [it.job(cell.fold, cell.seed) for cell, it in of_name if isinstance(it, MeasuredVariant)]
+        places = [(workplace.pretrained(job), workplace.states(job)) for job in jobs]
+        assert places[2:] == places[:2]
+        assert places[0] != places[1]
+        assert [job.recipe.finetuning.loop.seed for job in jobs] == [0, 1, 2, 3]
+    assert len({cell.fingerprint for cell in cells}) == len(cells), "what is shared is not the cell"
+    report = markdown(summarise(cells, CellStore(tmp_path / "cells"), "folds", None))
+    assert "seeds 0, 1, 2, 3 (pre-training by 0, 1 only)" in report
+
+
 def test_folds_share_pre_training_in_other_domains_and_no_other(tmp_path: Path) -> None:
     folds = make_folds(TABLE, target_rows(TABLE, ["domain-0"]), "folds", 3, tmp_path)
     workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))

@@ -103,6 +103,8 @@ def _sign(difference: Estimate) -> int:
 
 def _extent(report: AccuracyReport) -> str:
     seeds = ", ".join(map(str, report.seeds))
+    if report.pretraining_seeds and list(report.pretraining_seeds) != list(report.seeds):
+        seeds += f" (pre-training by {', '.join(map(str, report.pretraining_seeds))} only)"
     if report.split == "time":
         return f"One split by time (train on the past), seeds {seeds}."
     return f"{report.folds} folds, every review tested once; seeds {seeds}."

@@ -8,7 +8,7 @@ import numpy as np
 from ubert_training.accuracy.cells import Cell, CellStore
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.pooled_cells import Column, PooledCells
-from ubert_training.accuracy.variants import SHUFFLED, UBERT, is_baseline
+from ubert_training.accuracy.variants import SHUFFLED, UBERT, MeasuredVariant, is_baseline
 from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history_slices
 
 
@@ -63,12 +63,14 @@ class AccuracyReport:
 
     ``difference`` and ``relative`` (as a share of its MSE) are to the best baseline, ``shuffled`` is to U-BERT
     trained on reviews that were shuffled over users and items, ``bias_part`` to its own bias part. ``codes``: how many
-    states of this program computed U-BERT's cells.
+    states of this program computed U-BERT's cells. ``pretraining_seeds``: those of ``seeds`` that pre-training, where
+    there is one, is drawn with.
     """
 
     split: str
     folds: int
     seeds: Sequence[int]
+    pretraining_seeds: Sequence[int]
     missing: int
     failed: int
     planned: int
@@ -104,6 +106,13 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         split=split,
         folds=len(folds),
         seeds=sorted({cell.seed for cell in cells}),
+        pretraining_seeds=sorted(
+            {
+                contender.pretraining_seed(cell.seed)
+                for cell in cells
+                if isinstance(contender := cell.contender, MeasuredVariant)
+            }
+        ),
         missing=sum(not store.has(cell) and store.failure(cell) is None for cell in cells),
         failed=sum(store.failure(cell) is not None for cell in cells),
         planned=len(cells),

@@ -1,6 +1,6 @@
 """The variants of U-BERT that are compared, and the baselines, as things that can be measured on a fold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -81,11 +81,16 @@ VARIANTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredVariant:
-    """A variant of a recipe, trained in a workplace (a :class:`Contender`)."""
+    """A variant of a recipe, trained in a workplace (a :class:`Contender`).
+
+    ``pretraining_seeds``: the seeds that pre-training, and what it reads, are drawn with; any other seed fine-tunes
+    what one of these has left. Empty: each seed pre-trains its own.
+    """
 
     variant: Variant
     recipe: Recipe
     workplace: Workplace
+    pretraining_seeds: Sequence[int] = ()
     seeded: bool = True
 
     @property
@@ -105,9 +110,10 @@ class MeasuredVariant:
 
     def job(self, fold: Fold, seed: int) -> Job:
         """What is to be trained."""
-        table, split = distorted(fold.table, fold.split, self.variant.distortion, seed)
+        drawn = self.pretraining_seed(seed)
+        table, split = distorted(fold.table, fold.split, self.variant.distortion, drawn)
         changed = self.variant.distortion.texts != "kept"
-        marks = {"texts": self.variant.distortion.texts, "seed": seed} if changed else {}
+        marks = {"texts": self.variant.distortion.texts, "seed": drawn} if changed else {}
         return Job(table=table, split=split, recipe=self._recipe(seed), marks=marks)
 
     def rate(self, fold: Fold, seed: int) -> CellRatings:
@@ -125,8 +131,13 @@ class MeasuredVariant:
             bias_squared_errors=np.square(rated.bias - rated.truth),
         )
 
+    def pretraining_seed(self, seed: int) -> int:
+        """The seed that pre-training is drawn with where fine-tuning is drawn with this one."""
+        shared = self.pretraining_seeds
+        return seed if not shared or seed in shared else shared[seed % len(shared)]
+
     def _recipe(self, seed: int) -> Recipe:
-        return self.variant.applied(self.recipe).seeded(seed)
+        return self.variant.applied(self.recipe).seeded(seed, pretraining_seed=self.pretraining_seed(seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +164,16 @@ class MeasuredBaseline:
         return CellRatings(squared_errors=np.square(best.ratings - fold.truth), settings=best.settings)
 
 
-def choose_contenders(asked: str, recipe: Recipe, workplace: Workplace) -> list[Contender]:
+def choose_contenders(
+    asked: str, recipe: Recipe, workplace: Workplace, pretraining_seeds: Sequence[int] = ()
+) -> list[Contender]:
     """``default`` (all baselines and what the first paragraph needs), ``all``, or names separated by commas.
 
-    Raises ``ConfigError`` naming the names there are.
+    ``pretraining_seeds`` as in :class:`MeasuredVariant`. Raises ``ConfigError`` naming the names there are.
     """
     contenders: list[Contender] = [
         *(
-            MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace)
+            MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace, pretraining_seeds=pretraining_seeds)
             for variant in VARIANTS
             if variant.name == UBERT or variant.differs(recipe)
         ),

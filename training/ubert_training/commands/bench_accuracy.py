@@ -43,6 +43,13 @@ def bench_accuracy_command(
             "with U-BERT of the same seeds."
         ),
     ] = 1,
+    pretraining_seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="How many of the seeds pre-training is drawn with, and the shuffling of reviews; the other seeds "
+            "fine-tune what these have left. Unset: all."
+        ),
+    ] = None,
     variants: Annotated[
         str, typer.Option(help="default (U-BERT with its controls, and all baselines), all, or names and commas.")
     ] = "default",
@@ -71,6 +78,9 @@ def bench_accuracy_command(
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     require(ablation_seeds >= 1, "ablation_seeds", ablation_seeds, "use 1 or more of the seeds")
+    require(
+        pretraining_seeds is None or pretraining_seeds >= 1, "pretraining_seeds", pretraining_seeds, "use 1 or more"
+    )
     require(minutes is None or minutes >= 0, "minutes", minutes, "use 0 or more")
     if split == "time":
         require_unset("a split by time has none: give it with --split folds", folds=folds)
@@ -90,13 +100,14 @@ def bench_accuracy_command(
     base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:
         without = "the recipe has no pre-training: give it with one that has"
-        require_unset(without, corpus=corpus, pretrain_epochs=pretrain_epochs)
+        require_unset(without, corpus=corpus, pretrain_epochs=pretrain_epochs, pretraining_seeds=pretraining_seeds)
     chosen = base.on(cast(DeviceChoice, device)).shortened(
         pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs
     )
     if corpus is not None:
         chosen = chosen.varied(pretraining={"corpus": corpus})
-    contenders = choose_contenders(variants, chosen, Workplace(directory=out, lexicon=words))
+    workplace = Workplace(directory=out, lexicon=words)
+    contenders = choose_contenders(variants, chosen, workplace, drawn[:pretraining_seeds])
     rows = target_rows(table, target or ())
     planted = read_truth(truth) if truth is not None else None
     splits = out / "splits"

@@ -76,11 +76,12 @@ class Recipe:
         pretraining = replace(self.pretraining, device=device) if self.pretraining is not None else None
         return replace(self, pretraining=pretraining, finetuning=replace(self.finetuning, device=device))
 
-    def seeded(self, seed: int) -> Self:
-        """The same with every draw of both stages from this seed."""
+    def seeded(self, seed: int, *, pretraining_seed: int | None = None) -> Self:
+        """The same with every draw from this seed; those of pre-training from one of its own, where one is given."""
         pretraining = self.pretraining
         if pretraining is not None:
-            pretraining = replace(pretraining, loop=replace(pretraining.loop, seed=seed))
+            drawn = seed if pretraining_seed is None else pretraining_seed
+            pretraining = replace(pretraining, loop=replace(pretraining.loop, seed=drawn))
         finetuning = replace(self.finetuning, loop=replace(self.finetuning.loop, seed=seed))
         return replace(self, pretraining=pretraining, finetuning=finetuning)
 
