@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # `ubert split`, too, takes digests from here, and needs no t
 STAGE_FILE = "stage.json"
 DISCARDED = "discarded"
 """The fingerprint of a directory that is being emptied: nobody's."""
+NO_PART_OF_THE_RESULT = frozenset({"device", "checkpoint_seconds"})
+"""Options that say how a run is done and not what comes out: a run may be continued under others."""
 
 
 class Stage:
@@ -126,12 +128,12 @@ class Stage:
             return f"{self.directory} is not empty and no output of `ubert {self.kind}`; give a new directory"
         if found["fingerprint"] == DISCARDED:
             return f"{self.directory} was being discarded when its run ended; give a new directory, or --force to go on"
-        differing = sorted(
-            name for name in {*self.inputs, *found["inputs"]} if self.inputs.get(name) != found["inputs"].get(name)
-        )
+        asked, there = _determining(self.inputs), _determining(found["inputs"])
+        differing = sorted(name for name in {*asked, *there} if asked.get(name) != there.get(name))
+        other = "kind" if found["kind"] != self.kind else "the version of this program"
         return (
             f"{self.directory} holds the {found['kind']} of another configuration (it differs in "
-            f"{', '.join(differing) or 'kind'}); give a new directory, or --force to discard it"
+            f"{', '.join(differing) or other}); give a new directory, or --force to discard it"
         )
 
 
@@ -156,8 +158,16 @@ def finished_stage(directory: Path, kind: str) -> dict[str, Any]:
 
 
 def fingerprint_of(kind: str, inputs: Mapping[str, Any]) -> str:
-    """Digest of all that determines a result, 16 hexadecimal characters."""
-    return hashlib.sha256(json.dumps([kind, plain(inputs)], sort_keys=True).encode()).hexdigest()[:16]
+    """Digest of all that determines a result, 16 hexadecimal characters; ``NO_PART_OF_THE_RESULT`` is left out."""
+    determining = _determining(plain(inputs))
+    return hashlib.sha256(json.dumps([kind, determining], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _determining(value: Any) -> Any:
+    """Plain values without those that are no part of the result, however deep they stand."""
+    if isinstance(value, dict):
+        return {name: _determining(item) for name, item in value.items() if name not in NO_PART_OF_THE_RESULT}
+    return [_determining(item) for item in value] if isinstance(value, list) else value
 
 
 def digest_of(names: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from click.testing import Result
 from typer.testing import CliRunner
 
 from support.small_corpus import small_table
@@ -34,7 +35,7 @@ def seed_of(reviews: Path) -> int | None:
 def test_flags_beat_environment_beats_file_beats_default(reviews: Path) -> None:
     config = reviews / "run.toml"
     config.write_text("[split]\nseed = 1\n")
-    base = ["split", "--reviews", str(reviews), "--out", str(reviews / "split.parquet")]
+    base = ["split", "--reviews", str(reviews), "--out", str(reviews / "split.parquet"), "--force"]
     runner = CliRunner()
     for environment, flags, expected in (
         ({}, [], 1),
@@ -287,6 +288,31 @@ def test_splits_of_every_kind_are_written(reviews: Path) -> None:
     assert covered == small_table().rows_of_domains("domain-0").tolist()
     assert runner.invoke(make_app(["split"]), [*base, "--kind", "time"]).exit_code == 0
     assert Split.load(reviews / "split.parquet", small_table()).kind == "time"
+
+
+def test_a_split_is_replaced_by_another_only_by_force(reviews: Path) -> None:
+    out = reviews / "split.parquet"
+
+    def divided(*flags: str) -> Result:
+        return CliRunner().invoke(make_app(["split"]), ["split", "--reviews", str(reviews), "--out", str(out), *flags])
+
+    assert divided("--seed", "1").exit_code == 0
+    assert divided("--seed", "1").exit_code == 0
+    for other in (["--seed", "2"], ["--kind", "time"]):
+        assert "holds another split, or another file; give a new --out" in str(divided(*other).exception)
+        assert seed_of(reviews) == 1
+    assert divided("--seed", "2", "--force").exit_code == 0
+    assert seed_of(reviews) == 2
+    out.write_text("years of work")
+    assert divided().exit_code != 0
+    assert out.read_text() == "years of work"
+
+
+def test_no_fold_is_written_where_one_would_replace_another_split(reviews: Path) -> None:
+    folds = ["split", "--reviews", str(reviews), "--out", str(reviews / "split.parquet"), "--kind", "folds"]
+    (reviews / "split-1.parquet").write_text("another")
+    assert "split-1.parquet holds another" in str(CliRunner().invoke(make_app(["split"]), folds).exception)
+    assert not (reviews / "split-0.parquet").exists()
 
 
 def test_a_path_is_printed_as_it_is_whatever_brackets_are_in_it_and_however_long_it_is(

@@ -7,6 +7,7 @@ import pytest
 from accelerate import Accelerator
 
 from ubert_model.errors import ConfigError, InputError
+from ubert_training.loop import LoopOptions
 from ubert_training.stage import STAGE_FILE, Stage, digest_of, finished_stage, read_stage
 
 
@@ -35,6 +36,30 @@ def test_the_same_inputs_in_any_order_are_one_configuration_and_of_another_kind_
     assert not Stage(tmp_path / "run", "finetune", {"mode": "cached", "seed": 1}).open()
     with pytest.raises(ConfigError, match=r"holds the finetune of another configuration \(it differs in kind\)"):
         Stage(tmp_path / "run", "pretrain", {"seed": 1, "mode": "cached"}).open()
+
+
+def test_what_is_no_part_of_the_result_may_change_between_two_starts(tmp_path: Path) -> None:
+    def stage(seed: int = 1, *, device: str, every: float) -> Stage:
+        loop = LoopOptions(epochs=1, batch_size=2, learning_rate=0.1, seed=seed, checkpoint_seconds=every)
+        return Stage(tmp_path / "run", "finetune", {"options": {"device": device, "loop": loop}, "mode": "cached"})
+
+    assert not stage(device="auto", every=30.0).open()
+    stage(device="auto", every=30.0).finish({})
+    assert stage(device="cpu", every=1.0).open(), "it is finished whatever it was computed on"
+    with pytest.raises(ConfigError, match=r"\(it differs in options\)"):
+        stage(2, device="cpu", every=1.0).open()
+    inputs = {"options": {"device": "cpu", "loop": LoopOptions(epochs=1, batch_size=2, learning_rate=0.1, seed=1)}}
+    with pytest.raises(ConfigError, match=r"\(it differs in mode\)"):
+        Stage(tmp_path / "run", "finetune", inputs).open()
+
+
+def test_a_stage_of_a_version_that_told_results_apart_otherwise_is_refused_for_that(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "run", "finetune", {"seed": 1})
+    stage.open()
+    path = tmp_path / "run" / STAGE_FILE
+    path.write_text(path.read_text().replace(stage.fingerprint, "0123456789abcdef"))
+    with pytest.raises(ConfigError, match=r"\(it differs in the version of this program\)"):
+        stage.open()
 
 
 def test_names_that_are_cut_otherwise_have_another_digest() -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from ubert_model.config import require
+from ubert_model.errors import ConfigError, InputError
 from ubert_training.commands.options import FOLDS, Reviews, console, load_reviews, require_file, require_unset
 from ubert_training.pretraining.corpus_rows import target_rows
+from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split, k_fold_splits, random_split, time_split
 
 
@@ -20,6 +22,7 @@ def split_command(
     ] = None,
     folds: Annotated[int | None, typer.Option(help=f"Number of folds, with --kind folds. Unset: {FOLDS}.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace another split, or another file, at --out.")] = False,
 ) -> None:
     """Divide the reviews of the target domain into train, validation and test, once, for every later step."""
     require_file("out", out)
@@ -35,9 +38,28 @@ def split_command(
         named = {out.with_name(f"{out.stem}-{fold}{out.suffix}"): split for fold, split in splits.items()}
     else:
         named = {out: random_split(table, rows, drawn) if kind == "random" else time_split(table, rows)}
+    if not force:
+        for path, split in named.items():
+            _require_free(path, split, table)
     for path, split in named.items():
         split.save(path, table)
         console.print(f"{path}: {_sizes(split)}")
+
+
+def _require_free(path: Path, split: Split, table: ReviewTable) -> None:
+    """Raise ``ConfigError`` where something else lies: models may have been trained with it."""
+    if not path.exists():
+        return
+    try:
+        same = _described(Split.load(path, table), table) == _described(split, table)
+    except InputError:
+        same = False
+    if not same:
+        raise ConfigError(f"{path} holds another split, or another file; give a new --out, or --force to replace it")
+
+
+def _described(split: Split, table: ReviewTable) -> tuple[object, ...]:
+    return split.digests(table), split.kind, split.seed, split.fold, split.folds
 
 
 def _sizes(split: Split) -> str:

@@ -95,7 +95,9 @@ def drop_command(
     store: Store,
     namespace: Version,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Even while a service or a precompute uses it.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even while a service, a precompute or a copy uses it.")
+    ] = False,
 ) -> None:
     """Remove a namespace that nobody uses, and everything in it. Killed, the same command goes on."""
     with closing(open_existing_store(store)) as opened:
@@ -103,7 +105,7 @@ def drop_command(
         if not force and (holders := opened.holders(chosen.version)):
             raise InputError(
                 f"{chosen.version} is used by {', '.join(holders)}: restart services without its bundle, let a "
-                "precompute end, wait a minute for what was killed, or give --force"
+                "precompute or a copy end, wait a minute for what was killed, or give --force"
             )
         if not yes:
             if not sys.stdin.isatty():
