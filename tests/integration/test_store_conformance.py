@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import redis
 
 from support.redis_cluster import redis_cluster
-from support.store_contents import OTHER_VERSION, VERSION, namespace_of, numbered_reviews, review_of, state_of
+from support.store_contents import OTHER_VERSION, VERSION, contents, namespace_of, numbered_reviews, review_of, state_of
 from ubert_model.errors import ForeignStateError, InputError, StoreError
 from ubert_model.states import (
     FinishedShard,
@@ -454,6 +455,29 @@ def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateSt
             copy_namespace(store, target, "0" * 16)
     finally:
         target.close()
+
+
+def test_a_namespace_is_held_while_it_is_copied_and_a_drop_by_force_is_told(
+    store: MendableStore, tmp_path: Path
+) -> None:
+    with closing(open_store(f"lmdb:{tmp_path}/source")) as source:
+        source.open_namespace(namespace_of())
+        source.put(VERSION, numbered_reviews(6, reviews_a_user=2))
+        held: list[list[str]] = []
+        assert (
+            copy_namespace(
+                source, store, VERSION, users_a_batch=1, advance=lambda _: held.append(store.holders(VERSION))
+            )
+            == 6
+        )
+        (holder,), *others = held
+        assert others == [[holder]] * 2, "one holder, from the first batch to the last"
+        assert store.holders(VERSION) == []
+        with pytest.raises(StoreError, match="run the command again"):
+            copy_namespace(source, store, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
+        assert store.holders(VERSION) == []
+        copy_namespace(source, store, VERSION)
+        assert contents(store, VERSION) == contents(source, VERSION)
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -67,13 +67,14 @@ def scorer(request: pytest.FixtureRequest, tiny: TinyBundle, tmp_path_factory: p
     if request.param == "all options":
         path = tiny.bundle.file(SCORER_GRAPH)
         return Scorer(model=tiny.model, path=path, graph=session(path))
-    # Exported in training mode, as a caller may leave it: dropout in the graph would be seen below.
-    model = rating_model(**OTHER_OPTIONS[request.param]).train()
+    # Exported in training mode and bfloat16, as a caller may leave it: either would be seen below if the graph had it.
+    model = rating_model(**OTHER_OPTIONS[request.param]).train().bfloat16()
     path = tmp_path_factory.mktemp("scorer") / "scorer.onnx"
     export_scorer(model, path)
     assert model.training
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     assert list(path.parent.iterdir()) == [path]
-    return Scorer(model=model.eval(), path=path, graph=session(path))
+    return Scorer(model=model.float().eval(), path=path, graph=session(path))
 
 
 @pytest.fixture(scope="module")

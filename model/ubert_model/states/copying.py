@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 from ubert_model.batches import batches
 from ubert_model.errors import InputError
+from ubert_model.states.holding import HELD_S, holder_name
+from ubert_model.states.records import dropped_meanwhile
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import MendableStore, StateStore
 
@@ -20,20 +22,30 @@ def copy_namespace(
     """Copy what ``target`` lacks of a namespace, batch by batch; the number of reviews copied.
 
     Killed and started again, it goes on. ``advance`` hears how many further users are done. Reviews whose state the
-    source has lost are passed over: they stay missing. What the source knows of finished shards comes last. Raises
-    ``InputError`` for a version that the source does not hold, ``ForeignStateError`` if the target holds another
-    namespace by that version.
+    source has lost are passed over: they stay missing. What the source knows of finished shards comes last. The target
+    knows the namespace as held meanwhile. Raises ``InputError`` for a version that the source does not hold,
+    ``ForeignStateError`` if the target holds another namespace by that version, ``StoreError`` if it was dropped from
+    the target all the same.
     """
     namespace = next((known for known in source.namespaces() if known.version == version), None)
     if namespace is None:
         raise InputError(f"no namespace {version!r} in the source: see the versions that it lists")
+    everyone = source.users(version)  # a scan, which may take longer than a namespace stays held
+    holder = holder_name()
     target.open_namespace(namespace)
     copied = 0
-    for users in batches(source.users(version), users_a_batch):
-        entries = [entry for reviews in source.user_reviews(version, users) for entry in reviews]
-        for batch in batches(entries, reviews_a_batch):
-            copied += _copy_batch(source, target, version, batch)
-        advance(len(users))
+    try:
+        for users in batches(everyone, users_a_batch):
+            entries = [entry for reviews in source.user_reviews(version, users) for entry in reviews]
+            for batch in batches(entries, reviews_a_batch):
+                # Dropped now, the namespace would be written on, and no list of namespaces would show what is there.
+                target.hold(version, holder, HELD_S)
+                copied += _copy_batch(source, target, version, batch)
+            advance(len(users))
+    finally:
+        target.release(version, holder)
+    if namespace not in target.namespaces():
+        raise dropped_meanwhile(version)
     for shard in source.finished_shards(version):
         target.finish_shard(version, shard)
     return copied

@@ -17,6 +17,7 @@ from support.tiny_bundle import BIAS
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
+    DEVIATIONS,
     ENCODER_GRAPH,
     FORMAT_VERSION,
     IDENTITIES,
@@ -29,6 +30,7 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.config import preset
+from ubert_model.deviations import ElsewhereRatings, SideDeviations, UsualDeviations
 from ubert_model.errors import BundleError, ConfigError, ForeignStateError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.intervals import RatingIntervals
@@ -105,6 +107,7 @@ def test_every_file_of_a_bundle_may_be_read_by_the_user_that_serves_it(tmp_path:
 
     bundle = write_bundle(tmp_path / "bundle", DRAFT, fill_privately)
     assert {file.stat().st_mode & 0o777 for file in bundle.path.iterdir()} == {0o644}
+    assert bundle.path.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_file_that_may_not_be_read_is_refused_by_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +159,8 @@ def test_a_bundle_keeps_its_identifier_where_a_field_was_called_otherwise(bundle
 
 
 MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "lacks its files": lambda values: values.pop("files"),
+    "has files without checksums": lambda values: values.update(files=[WEIGHTS]),
     "lacks a field": lambda values: values.pop("bias"),
     "has a field too many": lambda values: values.update(colour="red"),
     "has an unknown option": lambda values: values["config"].update(colour="red"),
@@ -177,9 +182,17 @@ def test_another_format_version_is_refused_with_both_versions(bundle: Bundle, ve
         Bundle.load(bundle.path)
 
 
-def test_a_manifest_that_is_not_json_is_refused(bundle: Bundle) -> None:
-    bundle.file(MANIFEST).write_text("{", encoding="utf-8")
-    with pytest.raises(BundleError, match=MANIFEST):
+@pytest.mark.parametrize("content", ["{", "[]", '"manifest"'])
+def test_a_manifest_that_is_no_json_object_is_refused(bundle: Bundle, content: str) -> None:
+    bundle.file(MANIFEST).write_text(content, encoding="utf-8")
+    with pytest.raises(BundleError, match=rf"{MANIFEST}.*export the bundle again"):
+        Bundle.load(bundle.path)
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(bundle: Bundle) -> None:
+    bundle.file(MANIFEST).unlink()
+    bundle.file(MANIFEST).mkdir()  # a mode would not stop root
+    with pytest.raises(BundleError, match=rf"{MANIFEST}.*Is a directory"):
         Bundle.load(bundle.path)
 
 
@@ -230,11 +243,13 @@ def test_a_new_bundle_replaces_the_old_one_whole(bundle: Bundle) -> None:
 
 def test_a_bundle_is_written_into_an_empty_directory_but_never_over_something_else(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert write_bundle(tmp_path / "empty", DRAFT, fill).manifest.bundle_id
+    for name in ("empty", "new/folder/bundle"):
+        assert write_bundle(tmp_path / name, DRAFT, fill).manifest.bundle_id
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.tex").write_text("years of work", encoding="utf-8")
-    with pytest.raises(BundleError, match="no bundle"):
-        write_bundle(tmp_path / "taken", DRAFT, fill)
+    for name in ("taken", "taken/thesis.tex"):
+        with pytest.raises(BundleError, match="no bundle"):
+            write_bundle(tmp_path / name, DRAFT, fill)
     assert (tmp_path / "taken" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
 
 
@@ -248,6 +263,27 @@ def test_bundles_with_the_same_encoder_share_a_namespace_and_no_others_do() -> N
     }
     assert len(versions) == 3
     assert all(set(version) <= set("0123456789abcdef") for version in versions)
+
+
+def test_a_namespace_says_what_its_states_are() -> None:
+    namespace = replace(DRAFT, state_dim=24).namespace("int8")
+    told = (namespace.encoder_digest, namespace.codec, namespace.state_dim, namespace.max_length)
+    assert told == (DRAFT.encoder_digest, "int8", 24, DRAFT.config.max_length)
+
+
+def test_a_bundles_usual_deviations_are_read_by_the_curves_and_means_of_their_sides(tmp_path: Path) -> None:
+    by_item = SideDeviations(BIAS.user.curve, BIAS.user.mean, IDS.items, np.array([[0.0, 0.0], [0.5, 0.2]]))
+    by_user = SideDeviations(BIAS.item.curve, BIAS.item.mean, IDS.users, np.array([[0.0, 0.0], [0.1, 0.7]]))
+    written = UsualDeviations(by_item, by_user, ElsewhereRatings.none(IDS.users))
+
+    def with_deviations(directory: Path) -> None:
+        fill(directory)
+        written.save(directory / DEVIATIONS)
+
+    read = write_bundle(tmp_path / "bundle", DRAFT, with_deviations).deviations
+    ratings = [(name, 4.0) for name in ("nobody", "i", "u")]
+    assert read.user.above_usual(ratings) == by_item.above_usual(ratings)
+    assert read.item.above_usual(ratings) == by_user.above_usual(ratings)
 
 
 def with_codebooks(directory: Path, seed: int = 0) -> None:
@@ -279,6 +315,7 @@ def test_states_of_another_codebook_are_refused(tmp_path: Path) -> None:
 def test_a_product_code_of_a_bundle_without_codebooks_is_refused_with_the_remedy(bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"'pq1/pool2'.*export it again"):
         bundle.codec("pq1/pool2")
+    assert bundle.codec("int4").namespace.codec == "int4", "which the remedy names"
 
 
 @pytest.mark.parametrize("content", [b"junk", save({"pq1.mean": np.zeros(3)})])
