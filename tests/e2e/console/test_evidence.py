@@ -132,6 +132,7 @@ def test_words_of_stored_texts_are_marked_as_strongly_as_their_share_in_the_rati
             told = str(mark.get_attribute("title")).removesuffix(" stars").replace("\u2212", "-")
             assert float(told) == pytest.approx(words[word], abs=0.00006)
     assert marks >= 3, "too few to tell that they follow the shares"
+    expect(page.locator("#evidence-note")).to_contain_text("as far as it is read")
 
 
 def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page: OpenPage, address: str) -> None:

@@ -167,3 +167,21 @@ def test_the_last_of_two_rankings_is_the_one_that_stays(open_page: OpenPage) -> 
     assert page.evaluate("() => window.signals.map((signal) => signal?.aborted)") == [True, False]
     expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
     expect(page.locator("#ranking-problem")).to_be_empty()
+
+
+def test_a_ranking_in_a_narrow_window_takes_a_line_an_item(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u1", viewport={"width": 390, "height": 844})
+    page.get_by_role("button", name="Add 50 items").click()
+    expect(page.get_by_label("Candidates")).not_to_have_value("")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    rows = page.locator("table.ranked tbody tr")
+    expect(rows.first).to_be_visible()
+    heights = rows.evaluate_all("rows => rows.map((row) => row.getBoundingClientRect().height)")
+    assert max(heights) < 60, "cells beyond the window's edge are broken into lines that nobody sees"
+
+
+def test_a_prefix_that_no_item_begins_with_is_said_to_add_none(open_page: OpenPage) -> None:
+    page = open_page("#/ranking")
+    page.get_by_role("combobox", name="Add an item").fill("zzz")
+    page.get_by_role("button", name="Add 50 items").click()
+    expect(page.locator("#ranking-problem")).to_contain_text("begins with zzz")

@@ -168,3 +168,31 @@ def test_a_bar_of_the_distribution_is_as_long_as_its_share_of_all_requests(open_
     bars = page.get_by_role("region", name="Latency by route").locator("table.bars .bar")
     expect(bars).to_have_count(3)
     assert bars.evaluate_all(BAR_LENGTHS) == [75, 25, 0]
+
+
+def test_times_of_any_length_are_given_in_the_unit_that_fits_them(open_page: OpenPage) -> None:
+    name = "ubert_store_seconds"
+    lines = []
+    for operation, seconds in {"claim": 0.0000026, "ping": 0.00024, "states": 0.002, "texts": 3.25}.items():
+        of = f'operation="{operation}"'
+        lines += [f'{name}_bucket{{{of},le="+Inf"}} 1', f"{name}_count{{{of}}} 1", f"{name}_sum{{{of}}} {seconds}"]
+    body = "\n".join([*lines, ""])
+    page = open_page("#/status", prepare=lambda page: page.route("**/metrics", lambda route: route.fulfill(body=body)))
+    table = page.get_by_role("region", name="State store").locator("table")
+    expect(table).to_be_visible()
+    assert {row[0]: row[2] for row in figures(table)} == {
+        "texts": "3.3 s",
+        "states": "2 ms",
+        "ping": "240 µs",
+        "claim": "2.6 µs",
+    }
+
+
+def test_facts_stand_two_abreast_in_a_narrow_window(open_page: OpenPage) -> None:
+    page = open_page("#/status", viewport={"width": 360, "height": 844})
+    facts = page.locator(".facts > div")
+    expect(facts.first).to_be_visible()
+    first, second = (facts.nth(index).bounding_box() for index in (0, 1))
+    assert first is not None
+    assert second is not None
+    assert first["y"] == second["y"]

@@ -15,7 +15,7 @@ export function evidenceNote({ reviews }) {
   if (!reviews.length) return ["No review of either side was read."];
   const note = `${many(reviews.length, "review")}: those that the network read before those whose rating alone counts, the strongest first. An effect is the rating less what it would be without the review, computed by rating again.`;
   if (!reviews.some((review) => words(review).length)) return [note];
-  return [`${note} In the texts is marked what `, sample("raises"), " the rating and what ", sample("lowers"), " it: the more, the stronger."];
+  return [`${note} A text is shown as far as it is read. Marked is what `, sample("raises"), " the rating and what ", sample("lowers"), " it: the more, the stronger."];
 }
 
 const sample = (verb) => element("span", { class: `word ${verb}`, vars: { "--weight": STRONG } }, verb);

@@ -26,6 +26,7 @@ export const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)}%
 
 export function duration(seconds) {
   if (seconds === Infinity) return "longer";
+  if (seconds < 0.001) return `${Number((seconds * 1e6).toPrecision(2))} µs`;
   if (seconds < 1) return `${Number((seconds * 1000).toPrecision(2))} ms`;
   return `${Number(seconds.toPrecision(2))} s`;
 }

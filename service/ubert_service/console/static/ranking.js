@@ -24,7 +24,9 @@ export class RankingView {
       },
     });
     byId("ranking-fill").addEventListener("click", () => this.#attempt(async () => {
-      const found = await service.findItems(this.adding.value, FILLED);
+      const prefix = this.adding.value;
+      const found = await service.findItems(prefix, FILLED);
+      if (!found.length) throw new service.Problem({ title: "No such item", detail: prefix ? `No known item begins with ${named(prefix)}.` : "The store knows no item." });
       this.#add(found.map((item) => item.id));
     }));
     byId("ranking-set").addEventListener("change", () => this.#showList());
