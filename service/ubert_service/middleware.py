@@ -24,6 +24,9 @@ _PLAIN = "identity"
 _LARGEST_AT_ONCE = 16
 _SMALL_BYTES = 64 * 1024
 """As much as the server takes of a body that nobody asks for."""
+_MOST_VALUES = 50_000
+"""Values of a JSON body: four times those of the largest request that any route takes."""
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _log = logging.getLogger("ubert_service.requests")
@@ -110,7 +113,8 @@ class RequestFrame:
 
 class BodyLimit:
     """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come; one
-    that takes longer than ``seconds`` to arrive; and one that is compressed, which could be of any size.
+    that takes longer than ``seconds`` to arrive; one that is compressed, which could be of any size; and one of more
+    values than any route takes, which would be parsed for seconds in which nobody else is answered.
 
     Whoever sends many and ends none could fill the memory. So while the bodies of all requests that are not answered
     yet take as much as ``_LARGEST_AT_ONCE`` of that size, more of one that is not small is refused (429).
@@ -131,6 +135,7 @@ class BodyLimit:
         announced, coding = headers.get("content-length", ""), headers.get("content-encoding", _PLAIN).strip().lower()
         read = 0
         complete = False
+        values = _JsonValues()
 
         async def receive_limited() -> Message:
             nonlocal read, complete
@@ -144,13 +149,16 @@ class BodyLimit:
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise HTTPException(413, f"the body has {announced} bytes, at most {self._max_bytes} are read")
             message = await self._in_time(receive, scope["state"]["arrived"])
-            came = len(message.get("body", b""))
+            body = message.get("body", b"")
+            came = len(body)
             read += came
             self._held += came
             if read > self._max_bytes:
                 raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes that are read")
             if read > _SMALL_BYTES and self._held > _LARGEST_AT_ONCE * self._max_bytes:
                 raise HTTPException(429, "too many large bodies are being read; try again, or send less at once")
+            if values.count(body) > _MOST_VALUES:
+                raise HTTPException(413, f"the body has more than the {_MOST_VALUES} JSON values that are read")
             complete = not message.get("more_body", False)
             return message
 
@@ -165,3 +173,23 @@ class BodyLimit:
                 return await receive()
         except TimeoutError:
             raise HTTPException(408, f"the body did not arrive within {self._seconds:g} s") from None
+
+
+class _JsonValues:
+    """Counts the values of a body as it comes, by what begins or parts them outside of strings: about as many."""
+
+    def __init__(self) -> None:
+        self._counted = 0
+        self._in_string = False
+        self._escape = b""
+
+    def count(self, part: bytes) -> int:
+        """How many there are with this part. Takes time in proportion to it, whatever stands in it."""
+        unescaped = _ESCAPED.sub(b"", self._escape + part)
+        self._escape = b"\\" if unescaped.endswith(b"\\") else b""
+        pieces = unescaped.split(b'"')
+        outside = b"".join(pieces[1 if self._in_string else 0 :: 2])
+        self._in_string ^= len(pieces) % 2 == 0
+        # In UTF-16 and UTF-32 a part of a letter may look like a quotation mark, but JSON's own marks have zero bytes.
+        self._counted += part.count(b"\0") + sum(outside.count(mark) for mark in (b",", b"[", b"{"))
+        return self._counted

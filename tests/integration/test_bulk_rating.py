@@ -14,7 +14,9 @@ import pytest
 
 from support.app_settings import settings_for
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.errors import ConfigError, DeviceUnavailableError, InputError
+from ubert_model.claims import claimed
+from ubert_model.errors import ClusterError, ConfigError, DeviceUnavailableError, InputError
+from ubert_model.ray_engine import RayEngine
 from ubert_model.sharding import Shard
 from ubert_model.states import open_store
 from ubert_service.bulk.portions import Portions
@@ -142,6 +144,19 @@ def test_a_file_that_is_refused_costs_nothing_of_what_was_rated_not_even_by_forc
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
 
 
+@pytest.mark.parametrize("engine", [None, RayEngine(address="127.0.0.1:9")], ids=["no such device", "no such cluster"])
+def test_what_cannot_rate_costs_nothing_of_what_was_rated_not_even_by_force(
+    settings: Settings, pairs: Path, tmp_path: Path, engine: RayEngine | None
+) -> None:
+    begin_to_rate(pairs, tmp_path / "out.parquet", settings)
+    rated = sorted((tmp_path / "out.parquet.portions").iterdir())
+    on_a_gpu = settings.model_copy(update={"device": "cpu", "runtime": "onnx-tensorrt"})
+    with pytest.raises(DeviceUnavailableError if engine is None else ClusterError):
+        rate_pairs(pairs, tmp_path / "out.parquet", on_a_gpu, shard=WHOLE, engine=engine, force=True)
+    assert sorted((tmp_path / "out.parquet.portions").iterdir()) == rated
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
+
+
 def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     shares = []
     for number in (1, 2, 3):
@@ -218,16 +233,20 @@ def test_a_run_that_fails_leaves_what_it_has_rated_and_otherwise_nothing(
 
 
 def test_a_run_keeps_another_one_out_of_its_folder(settings: Settings, pairs: Path, tmp_path: Path) -> None:
-    out, refusals = tmp_path / "out.parquet", []
-
-    def start_another(rated: int, of: int) -> None:
-        for force in () if rated else (False, True):
-            with pytest.raises(InputError, match=r"another run is at work in .*out\.parquet\.portions") as refusal:
+    out, folder, others = tmp_path / "out.parquet", tmp_path / "out.parquet.portions", []
+    folder.mkdir()
+    with claimed(folder):
+        for force in (False, True):
+            with pytest.raises(InputError, match=r"another run is at work in .*out\.parquet\.portions"):
                 rate_pairs(pairs, out, settings, shard=WHOLE, force=force)
-            refusals.append(refusal)
 
-    assert rate_pairs(pairs, out, settings, shard=WHOLE, progress=start_another) == len(PAIRS)
-    assert refusals
+    def try_to_claim(rated: int, of: int) -> None:
+        with claimed(folder) as ours:
+            others.append(ours)
+
+    assert rate_pairs(pairs, out, settings, shard=WHOLE, progress=try_to_claim) == len(PAIRS)
+    assert others
+    assert not any(others)
     assert pq.ParquetFile(out).metadata.num_rows == len(PAIRS)
 
 

@@ -48,34 +48,30 @@ class Portions:
 
     @contextmanager
     def opened(self, *, discard: bool) -> Iterator[None]:
-        """Keep what an earlier run of the same fingerprint left, and keep other runs out.
+        """Keep other runs out.
 
-        Raises ``InputError`` if another run is at work in the folder and, unless they are to be ``discard``-ed, for
-        ratings of another fingerprint.
+        Raises ``InputError`` if another run is at work in the folder and, unless :meth:`stage` is to ``discard`` them,
+        for ratings of another fingerprint.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with claimed(self.folder) as ours:
             if not ours:
                 raise InputError(f"another run is at work in {self.folder}: wait for its end, or choose another --out")
-            self._keep_own(discard)
+            if self.hold_ratings() and not self._are_own() and not discard:
+                raise InputError(
+                    f"{self.folder} holds the ratings of a run that did not end, of other pairs (or a file changed "
+                    "since), bundle, store, codec, runtime or share: continue it as it was, or discard them with "
+                    "--force"
+                )
             yield
 
-    def _keep_own(self, discard: bool) -> None:
-        label = self.folder / "fingerprint"
-        if label.is_file() and label.read_text() == self.fingerprint:
-            return
-        if self.hold_ratings() and not discard:
-            raise InputError(
-                f"{self.folder} holds the ratings of a run that did not end, of other pairs (or a file changed since), "
-                "bundle, store, codec, runtime or share: continue it as it was, or discard them with --force"
-            )
-        label.unlink(missing_ok=True)  # first: without it nothing of what may be left counts
-        for file in self.folder.iterdir():
-            file.unlink()
-        write_text(label, self.fingerprint)
-
     def stage(self, pairs: Iterable[pa.Table]) -> None:
-        """Keep the portions of pairs, unless that was done."""
+        """Keep the portions of pairs, unless that was done; what is left of another fingerprint is discarded."""
+        if not self._are_own():
+            self._label.unlink(missing_ok=True)  # first: without it nothing of what may be left counts
+            for file in self.folder.iterdir():
+                file.unlink()
+            write_text(self._label, self.fingerprint)
         if self._sizes_file.is_file():
             return
         sizes = []
@@ -122,6 +118,13 @@ class Portions:
     def discard(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder)
+
+    def _are_own(self) -> bool:
+        return self._label.is_file() and self._label.read_text() == self.fingerprint
+
+    @property
+    def _label(self) -> Path:
+        return self.folder / "fingerprint"
 
     @property
     def _sizes_file(self) -> Path:

@@ -3,7 +3,7 @@
 import atexit
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,13 +90,18 @@ def rate_pairs(
     if force:
         for _ in read_pairs(pairs):  # a file that is refused must not cost what was rated of another
             pass
-    with portions.opened(discard=force), _kept_for_ratings(portions):
+    job = RatingJob(settings=settings, portions=portions)
+    with (
+        portions.opened(discard=force),
+        _kept_for_ratings(portions),
+        _rater(job, engine, one_node) as rate,  # before anything is discarded: it may fail
+    ):
         portions.stage(in_portions((of_shard(table, shard) for table in read_pairs(pairs)), PAIRS_A_PORTION))
         sizes = portions.sizes()
         left = [number for number in range(len(sizes)) if not portions.is_rated(number)]
         rated = sum(sizes) - sum(sizes[number] for number in left)
         progress(rated, sum(sizes))
-        with closing(_rated(RatingJob(settings=settings, portions=portions), left, engine, one_node)) as portions_rated:
+        with closing(rate(left)) as portions_rated:
             for done in portions_rated:
                 rated += done
                 progress(rated, sum(sizes))
@@ -117,14 +122,22 @@ def _kept_for_ratings(portions: Portions) -> Iterator[None]:
         raise
 
 
-def _rated(job: RatingJob, left: list[int], engine: RayEngine | None, one_node: bool) -> Generator[int]:
-    """Rate the portions that are left; the pairs of each as it is done."""
-    if engine is not None:
+@contextmanager
+def _rater(
+    job: RatingJob, engine: RayEngine | None, one_node: bool
+) -> Iterator[Callable[[Sequence[int]], Generator[int]]]:
+    """What rates portions, and tells the pairs of each as it is done: with the bundle opened, or the cluster there."""
+    if engine is None:
+        with job.opened() as rate:
+            yield lambda left: (rate(number) for number in left)
+        return
+
+    def rate_there(left: Sequence[int]) -> Generator[int]:
         with closing(engine.results(job, left, one_node=one_node)) as results:
             yield from (done for _, done in results)
-    elif left:
-        with job.opened() as rate:
-            yield from map(rate, left)
+
+    with engine.connected():
+        yield rate_there
 
 
 def _origin(settings: Settings, store: StateStore) -> dict[str, object]:

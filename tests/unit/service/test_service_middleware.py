@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,6 +59,39 @@ def test_a_body_of_just_as_much_as_may_come_is_read(headers: dict[str, str]) -> 
 
     asyncio.run(limited(receive, **headers))
     assert parts == []
+
+
+FLOOD = 60_000
+
+
+@pytest.mark.parametrize("part_bytes", [97, 65_536])
+@pytest.mark.parametrize(
+    ("body", "is_read"),
+    [
+        (b"[" + b"0," * FLOOD, False),
+        (b"[" * FLOOD, False),
+        (b'{"' + b'":0,"' * FLOOD, False),
+        (b'["' + rb"\"" * 3 + b'",' + b"[]," * FLOOD, False),
+        (b'["' + rb"\\" * 5 + b'",' + b"{}," * FLOOD, False),
+        (("[" + '"\u2205",' + "[" * FLOOD).encode("utf-16-le"), False),
+        (b'{"text": "' + rb"[{,\",\\" * FLOOD + b'"}', True),
+        (b"[" + b'"item",' * 11_000 + b"0]", True),
+    ],
+    ids=["values", "depth", "members", "after quotes", "after backslashes", "UTF-16", "a text", "a long ranking"],
+)
+def test_a_body_of_more_values_than_any_route_takes_is_refused_before_it_is_parsed(
+    body: bytes, is_read: bool, part_bytes: int
+) -> None:
+    parts = iter(range(0, len(body), part_bytes))
+
+    async def receive() -> Message:
+        start = next(parts)
+        more = start + part_bytes < len(body)
+        return {"type": "http.request", "body": body[start : start + part_bytes], "more_body": more}
+
+    limit = BodyLimit(read_a_body, 2 * len(body), PATIENCE_S)(scope_of(), receive, into_nothing)
+    with nullcontext() if is_read else pytest.raises(HTTPException, match="50000 JSON values"):
+        asyncio.run(limit)
 
 
 def test_large_bodies_of_unanswered_requests_do_not_fill_the_memory_and_small_ones_are_read() -> None:
