@@ -1,5 +1,6 @@
 """The service as it is run: a process from the command line, a real Redis, signals."""
 
+import itertools
 import socket
 import subprocess
 import sys
@@ -147,7 +148,7 @@ def test_a_connection_outlives_a_pause_between_two_requests(service_without_stor
 
 
 def test_what_stands_about_a_body_is_not_bounded_as_a_whole(service_without_store: ServeProcess) -> None:
-    body = (b"[" for _ in range(100_000))  # each in a chunk of its own
+    body = itertools.chain([b"["], (b" " for _ in range(100_000)))  # each in a chunk of its own
     answer = service_without_store.client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert answer.json()["type"] == "urn:u-bert:problem:malformed-body"
 

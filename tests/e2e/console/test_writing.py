@@ -226,8 +226,9 @@ def test_a_deletion_is_asked_for_once_and_leaves_the_focus_to_who_goes_on_writin
 
     held: list[Route] = []
     page.route("**/explain", hold(held))
-    page.get_by_role("button", name="Delete the review").dblclick()
-    expect(page.locator("#rating .moved")).to_be_visible()  # rated again; the reasons are still awaited
+    with page.expect_request("**/explain"):  # rated again; the reasons are still awaited
+        page.get_by_role("button", name="Delete the review").dblclick()
+    expect(page.locator("#rating .moved")).to_be_visible()
     expect(page.get_by_role("button", name="Delete the review")).to_have_count(0)
     text = page.get_by_label("Review", exact=True)
     text.focus()
