@@ -42,6 +42,9 @@ class Client:
 
     ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
     calls need none: they go to the store itself.
+
+    Two things block beyond the deadline of the policy, and only ``AsyncClient`` can end them: the resolution of a name,
+    and a broken server that sends the head of an answer byte by byte, without end.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 import email.utils
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from typing import Any, Generic
 
 import httpx
@@ -150,6 +151,9 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
     if value.isdecimal():
         return float(value)
     try:
-        return max(email.utils.parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+        date = email.utils.parsedate_to_datetime(value)
+        if date.tzinfo is None:  # of the forms that RFC 9110 wants to be read, one names no zone: it is UTC in all
+            date = date.replace(tzinfo=UTC)
+        return max(date.timestamp() - time.time(), 0.0)
     except (ValueError, OverflowError):
         return 0.0

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 from ubert_model.errors import ConfigError
 
+_LONGEST_DEADLINE_S = 1e9
+"""More than thirty years, and no more than every platform's clock can count to."""
+_MOST_DOUBLINGS = 62
+"""By then a nanosecond has become a century; and many more would be no float."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
@@ -26,8 +31,10 @@ class RetryPolicy:
         for name in ("deadline_s", "first_pause_s", "longest_pause_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: use more than 0 seconds")
+        if self.deadline_s > _LONGEST_DEADLINE_S:
+            raise ConfigError(f"deadline_s = {self.deadline_s}: use {_LONGEST_DEADLINE_S:.0f} seconds at most")
 
     def pause_s(self, attempt: int, retry_after_s: float = 0.0) -> float:
         """Seconds to wait after attempt number ``attempt``, the first being 1."""
-        longest: float = min(self.first_pause_s * 2 ** (attempt - 1), self.longest_pause_s)
+        longest: float = min(self.first_pause_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.longest_pause_s)
         return max(longest * random.uniform(0.5, 1.0), retry_after_s)

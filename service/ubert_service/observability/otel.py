@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -37,20 +38,28 @@ class OpenTelemetryTracing:
     @contextmanager
     def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> Iterator[RequestSpan]:
         attributes = {"http.request.method": method, "ubert.request_id": request_id}
-        origin = self._propagator.extract(headers)
-        with self._tracer.start_as_current_span(
-            method, origin, SpanKind.SERVER, attributes, record_exception=False
-        ) as span:
+        with self._span(method, attributes, self._propagator.extract(headers), SpanKind.SERVER) as span:
             yield _RequestSpan(span, method)
 
     @contextmanager
     def work(self, *, tokens: int) -> Iterator[WorkSpan]:
+        with self._span("work", {"ubert.tokens": tokens}) as span:
+            yield _WorkSpan(span)
+
+    @contextmanager
+    def _span(
+        self,
+        name: str,
+        attributes: Mapping[str, str | int],
+        origin: Context | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[Span]:
         # What an exception says may name a user or an item; its class does not.
         with self._tracer.start_as_current_span(
-            "work", attributes={"ubert.tokens": tokens}, record_exception=False, set_status_on_exception=False
+            name, origin, kind, attributes, record_exception=False, set_status_on_exception=False
         ) as span:
             try:
-                yield _WorkSpan(span)
+                yield span
             except Exception as error:
                 span.set_status(StatusCode.ERROR)
                 span.set_attribute("error.type", type(error).__name__)

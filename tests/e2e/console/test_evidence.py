@@ -1,5 +1,6 @@
 """What a rating was made from: reviews with their effects, marked words, and the heat map of attention."""
 
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -7,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from matplotlib.image import imread
+from playwright.sync_api import Locator, expect
 
 from support.console_page import (
     PAIR,
@@ -150,12 +152,12 @@ def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page:
     walked_to = cells.nth(columns + 1)
     expect(walked_to).to_be_focused()
     expected = f"{heat['user_attention'][1][1] * 100:.1f}%"
-    expect(walked_to).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))
+    expect(walked_to).to_have_attribute("aria-label", f"#2, #2: {expected}")  # without texts, by their numbers
     expect(page.locator(".readout")).to_have_text(str(walked_to.get_attribute("aria-label")))
     press(page, "ArrowUp", "ArrowUp")  # the edge holds
     expect(cells.nth(1)).to_be_focused()
 
-    page.get_by_role("radio", name="Each passage of the user").focus()
+    page.get_by_role("radio", name="Each part of the user").focus()
     press(page, "ArrowDown")  # the other direction: its rows are columns here
     expected = f"{heat['item_attention'][2][1] * 100:.1f}%"
     expect(cells.nth(columns + 2)).to_have_attribute("aria-label", re.compile(rf"{re.escape(expected)}$"))
@@ -195,6 +197,8 @@ def test_the_attention_of_long_passages_is_seen_in_a_narrow_window(open_page: Op
     for review in answer["reviews"]:
         review.update(text=text, token_spans=[[0, middle], [middle, len(text)]])
     with_explanation(page, answer)
+    expect(page.locator("#heat-map")).to_contain_text("Each passage of the user’s review")
+    expect(page.locator(".strongest")).to_contain_text("Strongest between passages:")
     page.locator(".heat").evaluate("place => place.scrollIntoView()")
     for cell in page.get_by_role("gridcell").all():
         expect(cell).to_be_in_viewport(ratio=1)
@@ -214,6 +218,32 @@ def test_the_attention_of_long_passages_is_seen_in_a_narrow_window(open_page: Op
     )
 
 
+def test_words_are_called_so_and_the_strongest_is_as_strong_in_the_list_as_in_the_legend(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, heat(7, 9))
+    expect(page.locator("#heat-map")).to_contain_text("Each word of the user’s review looks at the item’s")
+    expect(page.locator(".strongest")).to_contain_text("Strongest between words:")
+    expect(page.locator(".strongest li").first).to_have_text("w6 → w8 93.8%")
+    expect(page.locator(".legend")).to_contain_text("93.8%, the strongest cell")
+
+
+def test_the_colour_of_a_cell_stands_in_the_legend_at_the_share_that_the_cell_has(open_page: OpenPage) -> None:
+    page = open_page()
+    answer = heat(1, 5)
+    answer["heat_map"]["user_attention"] = [[0.8, 0.6, 0.4, 0.2, 0.05]]
+    with_explanation(page, answer)
+    ramp = page.locator(".ramp")
+    for cell, share in zip(page.get_by_role("gridcell").all(), [1.0, 0.75, 0.5, 0.25, 0.0625], strict=True):
+        assert colour_at(ramp, share) == pytest.approx(colour_at(cell, 0.5), abs=0.03)
+
+
+def colour_at(place: Locator, along: float) -> tuple[float, ...]:
+    """Red, green and blue, of 1 each, at half its height and so far along from its left edge to its right."""
+    picture = imread(io.BytesIO(place.screenshot()), format="png")
+    height, width, _ = picture.shape
+    return tuple(picture[height // 2, 2 + round(along * (width - 5)), :3].tolist())
+
+
 def test_of_very_long_reviews_the_strongest_attention_is_shown(open_page: OpenPage) -> None:
     page = open_page()
     with_explanation(page, heat(512, 300))
@@ -225,6 +255,17 @@ def test_of_very_long_reviews_the_strongest_attention_is_shown(open_page: OpenPa
     expect(page.locator(".strongest li").first).to_contain_text("w511")
 
 
+def test_one_review_is_not_said_to_be_in_an_order_and_a_side_without_any_says_which_are_left_out(
+    open_page: OpenPage,
+) -> None:
+    page = open_page()
+    answer = explanation(text=None, token_spans=None)
+    with_explanation(page, answer | {"reviews": answer["reviews"][:1]})
+    expect(page.locator("#evidence-note")).to_contain_text("1 review. An effect is")
+    # Of this item it may have one: that by the pair's own user, which no rating of the pair reads.
+    expect(page.get_by_role("region", name="About i2")).to_contain_text("This item has no review by another user.")
+
+
 def test_a_text_written_from_right_to_left_and_an_endless_one_are_laid_out_for_reading(open_page: OpenPage) -> None:
     page = open_page()
     hebrew, name = "הגיטרה מצוינת!", "משתמש"
@@ -234,9 +275,8 @@ def test_a_text_written_from_right_to_left_and_an_endless_one_are_laid_out_for_r
     expect(page.locator("#evidence h3").first).to_have_text(f"By \u2068{name}\u2069")
 
     other = open_page()
-    with_explanation(other, explanation(text="Tuner good " + "and so on " * 5000))
+    endless = "x" * 50_000  # one word to the encoder, which reads it whole
+    with_explanation(other, explanation(text=endless, token_spans=[[0, 0], [0, len(endless)], *[[0, 0]] * 4]))
     article = other.locator("article").first
-    expect(article.get_by_text("further characters, which were not read")).to_be_visible()
-    box = article.bounding_box()
-    assert box is not None
-    assert box["height"] < 600
+    expect(article.locator(".word")).to_have_text("x" * 3_000)
+    expect(article).to_contain_text("47,000 further characters are not shown.")

@@ -41,7 +41,7 @@ def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrie
         page.route("**/predict", lambda route: route.fulfill(status=403, body=body))
 
     page = open_page(PAIR, prepare=prepare, color_scheme=scheme, viewport={"width": 360, "height": 900})
-    expect(page.locator("#health .degraded")).to_be_visible()
+    expect(page.locator("#health .trouble")).to_be_visible()
     expect(page.locator("#key-problem")).to_contain_text(detail)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
@@ -181,11 +181,15 @@ def test_what_has_the_focus_is_not_hidden_below_the_form_that_asks_for_a_key(ope
 
 def test_what_is_printed_is_the_answer_whole_and_without_forms(open_page: OpenPage) -> None:
     page = open_page()
-    with_explanation(page, heat(60, 60))
+    answer = heat(60, 60)
+    answer["reviews"] += [answer["reviews"][0] | {"review_id": f"further-{number}"} for number in range(4)]
+    with_explanation(page, answer)
     page.emulate_media(media="print")
     expect(page.get_by_role("navigation")).to_be_hidden()
     expect(page.locator("#writing-form")).to_be_hidden()
     expect(page.locator("#rating strong")).to_be_visible()
+    further = page.locator("#evidence details article")
+    assert {box is not None and box["height"] > 0 for box in (one.bounding_box() for one in further.all())} == {True}
     assert page.locator(".heat").evaluate("place => place.scrollHeight <= place.clientHeight")
 
 

@@ -49,6 +49,16 @@ def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage
     expect(field).to_be_focused()
 
 
+def test_suggestions_stay_while_somebody_drags_their_scrollbar(open_page: OpenPage) -> None:
+    page = open_page()
+    page.get_by_role("combobox", name="User").click()
+    suggestions = page.get_by_role("listbox", name="User")
+    expect(suggestions).to_be_visible()
+    suggestions.click(position={"x": 2, "y": 2})  # on the list itself, as its scrollbar is
+    expect(page.get_by_role("combobox", name="User")).to_be_focused()
+    expect(suggestions).to_be_visible()
+
+
 def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
@@ -222,6 +232,23 @@ def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(o
     page.get_by_role("button", name="Predict").click()
     expect(problem).to_contain_text("not the service’s own")
     expect(problem).not_to_contain_text("html")
+
+
+def test_a_rating_that_the_service_remembers_while_its_store_is_away_says_how_old_it_is(open_page: OpenPage) -> None:
+    def remember(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, headers={**response.headers, "x-stale-seconds": "12.3"})
+
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", remember))
+    wait_for_evidence(page)
+    expect(page.get_by_role("region", name="Predicted rating")).to_contain_text(
+        "The store is away: this is as of 12 s ago."
+    )
+    page.unroute("**/predict")
+    with page.expect_response("**/explain"):
+        page.get_by_role("button", name="Predict").click()
+    wait_for_evidence(page)
+    expect(page.get_by_role("region", name="Predicted rating")).not_to_contain_text("away")
 
 
 def test_an_error_of_the_service_is_shown_with_its_request(open_page: OpenPage) -> None:

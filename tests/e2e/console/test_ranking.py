@@ -5,7 +5,7 @@ import re
 import httpx
 from playwright.sync_api import Page, Route, expect
 
-from support.console_page import OpenPage, choose, figures, press, search, shown_rating, wait_for_evidence
+from support.console_page import OpenPage, choose, figures, hold, press, search, shown_rating, wait_for_evidence
 from support.tiny_bundle import Corpus
 from ubert_service.client import Client
 from ubert_service.schemas import RankRequest
@@ -87,6 +87,24 @@ def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_r
     httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
 
 
+def test_a_set_that_is_chosen_while_their_names_are_asked_for_stays_chosen(open_page: OpenPage, address: str) -> None:
+    with Client(address) as client:
+        client.write_candidate_set("spring", ["i1"])
+    page = open_page("#/ranking?user=u1")
+    source = page.get_by_label("Items from")
+    expect(source).to_be_visible()
+    held: list[Route] = []
+    page.route("**/candidate-sets", hold(held))
+    with page.expect_request("**/candidate-sets"):
+        page.evaluate("() => { location.hash = '#/ranking?user=u2'; }")
+    source.select_option("spring")
+    held[0].continue_()
+    expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
+    expect(source).to_have_value("spring")
+    expect(page.get_by_label("Candidates, one item a line")).to_be_hidden()
+    httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
+
+
 def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> None:
     page = open_page("#/ranking")
     page.get_by_role("combobox", name="Add an item").focus()
@@ -134,6 +152,34 @@ def test_a_long_ranking_is_shown_by_portions(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("#ranking-problem")).not_to_be_empty()
     expect(rows).to_have_count(0)  # those were of another question
+
+
+def test_a_ranking_that_the_service_remembers_while_its_store_is_away_says_how_old_it_is(open_page: OpenPage) -> None:
+    def remember(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, headers={**response.headers, "x-stale-seconds": "5.2"})
+
+    page = open_page("#/ranking?user=u1", prepare=lambda page: page.route("**/rank", remember))
+    page.get_by_label("Candidates").fill("i1")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("table.ranked")).to_be_visible()
+    expect(page.locator("#ranking-answer")).to_contain_text("The store is away: this is as of 5.2 s ago.")
+
+
+def test_stored_sets_that_cannot_be_listed_keep_nobody_from_ranking_others(open_page: OpenPage) -> None:
+    refusal = {"title": "The state store cannot be reached", "detail": "it is away", "status": 503}
+
+    def prepare(page: Page) -> None:
+        page.route("**/candidate-sets", lambda route: route.fulfill(status=503, json=refusal))
+
+    page = open_page("#/ranking?user=u1", prepare=prepare)
+    expect(page.locator("#ranking-problem")).to_contain_text(
+        "No list of stored sets: The state store cannot be reached. It is away"
+    )
+    page.get_by_label("Candidates").fill("i1")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    expect(page.locator("table.ranked tbody tr")).to_have_count(1)
+    expect(page.locator("#ranking-problem")).to_be_empty()
 
 
 def test_the_last_of_two_rankings_is_the_one_that_stays(open_page: OpenPage) -> None:

@@ -173,7 +173,12 @@ def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(o
     page.get_by_role("combobox", name="Reviewer").fill("u0")
     page.get_by_role("button", name="Store the review").focus()
     press(page, "Enter")
-    expect(page.locator("#writing-problem")).to_contain_text("would move nothing")
+    problem = page.locator("#writing-problem")
+    expect(problem).to_contain_text("would move nothing")
+    below, above = problem.bounding_box(), page.get_by_role("button", name="Store the review").bounding_box()
+    assert below is not None
+    assert above is not None
+    assert below["y"] >= above["y"] + above["height"] + 8, "what is said touches the button"
 
 
 def test_a_review_moves_the_rating_below_the_writers_eyes_without_a_jump_of_the_page(open_page: OpenPage) -> None:

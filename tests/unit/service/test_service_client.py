@@ -79,6 +79,18 @@ def test_retry_after_may_be_a_date() -> None:
     assert 4.0 < pause <= 6.0
 
 
+def test_a_date_without_a_zone_is_utc_wherever_the_client_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        pause = talk(calls.version()).pause_after(problem(503, retry_after=time.asctime(time.gmtime(time.time() + 6))))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert pause is not None
+    assert 4.0 < pause <= 6.0
+
+
 @pytest.mark.parametrize("value", ["soon", "-3", "", "1e3", f"Mon, 01 Jan 2020 00:00:00 +{10**19}"])
 def test_a_retry_after_that_says_nothing_leaves_the_pause_of_the_policy(value: str) -> None:
     pause = talk(calls.version()).pause_after(problem(429, retry_after=value))
@@ -90,6 +102,10 @@ def test_pauses_double_up_to_the_longest() -> None:
     for attempt, longest in enumerate([1.0, 2.0, 4.0, 4.0, 4.0], start=1):
         pauses = [POLICY.pause_s(attempt) for _ in range(200)]
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
+
+
+def test_a_call_may_be_repeated_as_often_as_one_likes() -> None:
+    assert RetryPolicy(attempts=10_000).pause_s(9_999) <= 5.0
 
 
 def test_after_the_last_attempt_the_problem_is_raised_with_all_it_said() -> None:
@@ -309,7 +325,9 @@ def test_an_answer_with_a_field_that_this_client_does_not_know_is_read() -> None
     assert conversation.result().status == "alive"
 
 
-@pytest.mark.parametrize("options", [{"attempts": 0}, {"deadline_s": 0}, {"first_pause_s": -1}])
+@pytest.mark.parametrize(
+    "options", [{"attempts": 0}, {"deadline_s": 0}, {"deadline_s": float("inf")}, {"first_pause_s": -1}]
+)
 def test_a_policy_out_of_range_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         RetryPolicy(**options)

@@ -14,7 +14,10 @@ export class Combobox {
     this.enterChooses = enterChooses;
     this.onChoose = onChoose;
     const id = `${place.id}-input`;
-    this.list = element("ul", { role: "listbox", id: `${id}-list`, "aria-label": label, hidden: true });
+    this.list = element("ul", {
+      role: "listbox", id: `${id}-list`, "aria-label": label, hidden: true,
+      on: { mousedown: (event) => event.preventDefault() }, // the field keeps the focus, also from who drags the scrollbar
+    });
     this.nothing = element("p", { class: "note", hidden: true });
     this.input = element("input", {
       id, type: "text", dir: "auto", role: "combobox", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
@@ -74,7 +77,7 @@ export class Combobox {
       "li",
       {
         role: "option", id: `${this.list.id}-${index}`, "aria-selected": "false", "data-id": entity.id,
-        on: { mousedown: (event) => { event.preventDefault(); this.#choose(entity.id); } },
+        on: { mousedown: () => this.#choose(entity.id) },
       },
       element("bdi", { class: "identifier" }, entity.id),
       " ",

@@ -39,7 +39,7 @@ const barRow = (title, value, widest) =>
     element("td", { class: "figure" }, signed(value, 3)),
   );
 
-export const divergingBar = (value, widest) =>
+const divergingBar = (value, widest) =>
   element(
     "div",
     { class: "diverging", "aria-hidden": "true" },

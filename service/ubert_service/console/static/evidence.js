@@ -4,7 +4,7 @@ import { element } from "./elements.js";
 import { count, day, many, named as nameOf, signed } from "./format.js";
 import { isPassage, LETTER, quoted, words } from "./words.js";
 
-const REST_SHOWN = 400; // characters beyond what was read; of more there is no end
+const LONGEST = 3000; // characters: more than an encoder reads, unless it takes them for one endless word
 const SHOWN = 3; // of each side; the others are one key press away
 const FAINTEST = 0.2; // in weights, see below: less is left unmarked
 const STRONG = 0.6; // from here on a word also carries its sign
@@ -13,7 +13,8 @@ const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
 
 export function evidenceNote({ reviews }) {
   if (!reviews.length) return ["No review of either side was read."];
-  const note = `${many(reviews.length, "review")}: those that the network read before those whose rating alone counts, the strongest first. An effect is the rating less what it would be without the review, computed by rating again.`;
+  const order = reviews.length > 1 ? ": those that the network read before those whose rating alone counts, the strongest first" : "";
+  const note = `${many(reviews.length, "review")}${order}. An effect is the rating less what it would be without the review, computed by rating again.`;
   if (!reviews.some((review) => words(review).length)) return [note];
   return [`${note} A text is shown as far as it is read. Marked is what `, sample("raises"), " the rating and what ", sample("lowers"), " it: the more, the stronger."];
 }
@@ -22,7 +23,7 @@ const sample = (verb) => element("span", { class: `word ${verb}`, vars: { "--wei
 
 export function evidenceSides({ user, item, reviews }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
-  return [["user", `By ${nameOf(user)}`, "This user has no reviews that could be read."], ["item", `About ${nameOf(item)}`, "This item has no reviews that could be read."]].map(
+  return [["user", `By ${nameOf(user)}`, "This user has no review of another item."], ["item", `About ${nameOf(item)}`, "This item has no review by another user."]].map(
     ([side, title, none]) => {
       const mine = reviews.filter((review) => review.side === side).sort(readFirstThenStrongest);
       return element(
@@ -80,17 +81,14 @@ function body(review, strongest) {
   if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, "The store keeps no texts.")] : unread;
   const marked = words(review);
   const letters = Array.from(review.text); // spans count code points, as Python does; strings here count UTF-16 units
-  const end = (marked.at(-1)?.end ?? 0) + REST_SHOWN;
+  const left = letters.splice(LONGEST).length;
   return [
-    element("p", { class: "text", dir: "auto" }, ...markedText(letters.slice(0, end), marked, strongest)),
-    letters.length > end ? unreadRest(letters.slice(end).join("")) : null,
+    element("p", { class: "text", dir: "auto" }, ...markedText(letters, marked.filter(({ start }) => start < LONGEST), strongest)),
+    left ? element("p", { class: "note" }, `${count(left)} further characters are not shown.`) : null,
     ...summary(marked, strongest),
     ...unread,
   ];
 }
-
-const unreadRest = (text) =>
-  element("details", {}, element("summary", {}, `${count(text.length)} further characters, which were not read`), element("p", { class: "text", dir: "auto" }, text));
 
 function markedText(letters, marked, strongest) {
   const pieces = [];

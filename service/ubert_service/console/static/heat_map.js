@@ -2,15 +2,14 @@
 
 import { element } from "./elements.js";
 import { count, named, percent } from "./format.js";
-import { isPassage, LETTER, quoted, tokenLabels, withoutEndOfTheOneBefore } from "./words.js";
+import { isPassage, LETTER, quoted, tokenLabels } from "./words.js";
 
 const STRONGEST_PAIRS = 5;
 const LARGEST = 100; // rows and columns: a grid that no window holds tells nothing, and costs seconds
-const NO_TEXT = /^\[(CLS|SEP)\]$/;
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
-const DIRECTIONS = [
-  ["user", "Each passage of the user’s review looks at the item’s (rows)"],
-  ["item", "Each passage of the item’s review looks at the user’s (columns)"],
+const directions = (unit) => [
+  ["user", `Each ${unit} of the user’s review looks at the item’s (rows)`],
+  ["item", `Each ${unit} of the item’s review looks at the user’s (columns)`],
 ];
 
 export function heatMap({ heat_map: map, reviews }) {
@@ -19,15 +18,16 @@ export function heatMap({ heat_map: map, reviews }) {
   const item = side("item", map.item_review_id);
   const rows = { user: map.user_attention, item: transposed(map.item_attention) }; // rows are the user's in both
   const kept = strongestPart(rows);
-  const only = (labels, indices) => indices.map((index) => (NO_TEXT.test(labels[index]) ? labels[index] : withoutEndOfTheOneBefore(labels[index]).trimEnd()));
+  const only = (labels, indices) => indices.map((index) => labels[index]);
   const labels = {
     rows: only(tokenLabels(user, map.user_attention.length), kept.rows),
     columns: only(tokenLabels(item, map.item_attention.length), kept.columns),
   };
+  const unit = unitOf([user, item], [...labels.rows, ...labels.columns]);
   const part = (weights) => kept.rows.map((row) => kept.columns.map((column) => weights[row][column]));
   const weights = { user: part(rows.user), item: part(rows.item) };
   const body = element("div");
-  const show = (direction) => body.replaceChildren(...drawn(weights[direction], labels, direction));
+  const show = (direction) => body.replaceChildren(...drawn(weights[direction], labels, direction, unit));
   show("user");
   return element(
     "div",
@@ -37,7 +37,7 @@ export function heatMap({ heat_map: map, reviews }) {
       "fieldset",
       { class: "choice", on: { change: (event) => show(event.target.value) } },
       element("legend", {}, "Direction"),
-      ...DIRECTIONS.map(([value, title]) =>
+      ...directions(unit).map(([value, title]) =>
         element("label", {}, element("input", { type: "radio", name: "direction", value, checked: value === "user" }), ` ${title}`)),
     ),
     body,
@@ -46,7 +46,13 @@ export function heatMap({ heat_map: map, reviews }) {
 
 const transposed = (rows) => rows[0].map((_, column) => rows.map((row) => row[column]));
 
-// Where either review is long: of each the passages that attend the most to a single one, or are attended to.
+// What a row of states stands for: several words where states are pooled, which without a text cannot be told.
+const unitOf = (reviews, labels) => {
+  if (labels.some(isPassage)) return "passage";
+  return reviews.some(({ text }) => text === null) ? "part" : "word";
+};
+
+// Where either review is long: of each the rows that attend the most to a single one, or are attended to.
 function strongestPart({ user, item }) {
   const most = (rows) => rows.map((row) => largest(row));
   const columns = [transposed(user), transposed(item)].map(most);
@@ -64,27 +70,27 @@ const extent = ({ user_attention: { length: rows }, item_attention: { length: co
     ? `Shown are the ${count(kept.rows.length)} of ${count(rows)} rows and ${count(kept.columns.length)} of ${count(columns)} columns where it is strongest.`
     : "";
 
-function drawn(weights, labels, direction) {
+function drawn(weights, labels, direction, unit) {
   const strongest = largest(weights.map(largest));
   const readout = element("p", { class: "readout", "aria-hidden": "true" }, "Point at a cell, or walk with the arrow keys.");
   return [
-    strongestPairs(weights, labels, direction),
-    element("p", { class: "note legend" }, "none ", element("span", { class: "ramp", "aria-hidden": "true" }), ` ${percent(strongest, 1)}, the strongest here`),
+    strongestPairs(weights, labels, direction, unit),
+    element("p", { class: "note legend" }, "none ", element("span", { class: "ramp", "aria-hidden": "true" }), ` ${percent(strongest, 1)}, the strongest cell`),
     grid(weights, labels, strongest, readout),
     readout,
   ];
 }
 
 // Of words alone: punctuation and the tokens that stand for no text often draw attention, and tell a reader nothing.
-function strongestPairs(weights, labels, direction) {
+function strongestPairs(weights, labels, direction, unit) {
   const pairs = weights.flatMap((row, r) => row.map((weight, c) => ({ weight, row: labels.rows[r], column: labels.columns[c] })));
   const ofWords = pairs.filter(({ row, column }) => isWord(row) && isWord(column)).sort((one, other) => other.weight - one.weight);
   const pairsNamed = ofWords.slice(0, STRONGEST_PAIRS).map(({ weight, row, column }) => {
     const [from, to] = direction === "user" ? [row, column] : [column, row];
-    return element("li", {}, element("q", { dir: "auto" }, from), " → ", element("q", { dir: "auto" }, to), ` ${percent(weight)}`);
+    return element("li", {}, element("q", { dir: "auto" }, from), " → ", element("q", { dir: "auto" }, to), ` ${percent(weight, 1)}`);
   });
-  if (!pairsNamed.length) return element("p", {}, "No passages meet.");
-  return element("div", { class: "strongest" }, element("p", {}, "Strongest between passages:"), element("ol", {}, ...pairsNamed));
+  if (!pairsNamed.length) return element("p", {}, `No ${unit}s meet.`);
+  return element("div", { class: "strongest" }, element("p", {}, `Strongest between ${unit}s:`), element("ol", {}, ...pairsNamed));
 }
 
 const isWord = (label) => LETTER.test(label) && !label.startsWith("[");

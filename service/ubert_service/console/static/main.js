@@ -26,8 +26,8 @@ function show() {
     } else link.removeAttribute("aria-current");
   }
   const title = byId(`${name}-title`);
-  const about = [query.user, query.item].filter(Boolean).map(named).join(", ");
-  document.title = `${about || title.textContent} – U-BERT console`;
+  const subject = [query.user, query.item].filter(Boolean).map(named).join(", ");
+  document.title = `${subject || title.textContent} – U-BERT console`;
   if (shown !== null && shown !== name) {
     views[shown].leave();
     title.focus(); // or a screen reader would stay silent where the old view was

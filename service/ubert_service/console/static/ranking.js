@@ -4,7 +4,7 @@ import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
 import { announce, byId, element, showProblem, table } from "./elements.js";
 import { count, many, named, stars } from "./format.js";
-import { ratingScale, shortGrounds } from "./rating_scale.js";
+import { ratingScale, shortGrounds, staleness } from "./rating_scale.js";
 import * as service from "./service.js";
 
 const FILLED = 50;
@@ -44,8 +44,10 @@ export class RankingView {
   leave() { this.asking?.abort(); }
 
   async #findSets() {
-    const chosen = byId("ranking-set").value;
-    const names = await service.candidateSets();
+    const names = await service.candidateSets().catch((error) => {
+      throw Object.assign(error, { title: `No list of stored sets: ${error.title}` }); // all else may still work
+    });
+    const chosen = byId("ranking-set").value; // as it is now, not as it was when the names were asked for
     byId("ranking-set").replaceChildren(
       element("option", { value: "" }, "the list below"),
       ...names.map((name) => element("option", { value: name, selected: name === chosen }, name)),
@@ -107,7 +109,7 @@ export class RankingView {
     }
   }
 
-  #show({ user, items, candidates }) {
+  #show({ user, items, candidates, stale_s }) {
     if (!items.length) {
       const nothing = candidates
         ? `None of ${many(candidates, "candidate")} is rated so high for ${named(user)}.`
@@ -122,7 +124,8 @@ export class RankingView {
       head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Rated by" }],
       rows: [],
     });
-    byId("ranking-answer").replaceChildren(ranked, moreRows(ranked.querySelector("tbody"), items));
+    const stale = staleness({ stale_s });
+    byId("ranking-answer").replaceChildren(...(stale ? [element("p", { class: "note" }, stale)] : []), ranked, moreRows(ranked.querySelector("tbody"), items));
     announce(`${many(items.length, "item")} ranked; the best is ${named(items[0].item)} with ${stars(items[0].rating)} stars`);
   }
 }

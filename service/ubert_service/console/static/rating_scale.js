@@ -1,7 +1,7 @@
 // A rating and its interval, drawn on the scale and said in words.
 
 import { element } from "./elements.js";
-import { many, percent, stars } from "./format.js";
+import { duration, many, percent, stars } from "./format.js";
 import { starChoices, starScale } from "./star_scale.js";
 
 export function intervalText({ interval }) {
@@ -37,6 +37,9 @@ const BASES = {
 
 export const shortGrounds = ({ basis }) => BASES[basis]?.short ?? basis;
 
+// Empty unless the service answers from what it holds, because its store is away.
+export const staleness = ({ stale_s: seconds }) => (seconds ? `The store is away: this is as of ${duration(seconds)} ago.` : "");
+
 export function grounds(prediction) {
   const parts = [BASES[prediction.basis]?.sentence ?? `Basis: ${prediction.basis}`];
   if (prediction.basis === "full") parts.push(`: ${prediction.user_reviews} of the user, ${prediction.item_reviews} of the item`);
@@ -44,5 +47,6 @@ export function grounds(prediction) {
   if (!prediction.user_known) parts.push(" Training has not seen this user.");
   if (!prediction.item_known) parts.push(" Training has not seen this item.");
   if (prediction.missing_states) parts.push(` The store has lost the states of ${many(prediction.missing_states, "review")}.`);
+  if (prediction.stale_s) parts.push(` ${staleness(prediction)}`);
   return parts.join("");
 }

@@ -9,9 +9,9 @@ export const PATIENCE_MS = 10_000;
 const sign = (kind, shape) => element("span", { class: `sign ${kind}`, "aria-hidden": "true" }, shape);
 
 export const ready = (text) => [sign("good", "●"), ` ${text}`];
-export const notReady = (text) => [sign("bad", "▲"), ` ${text}`];
+export const notReady = (text) => element("span", { class: "trouble" }, sign("bad", "▲"), ` ${text}`);
 export const degraded = (detail) =>
-  element("span", { class: "degraded" }, sign("bad", "◐"), " ", element("strong", {}, "Degraded:"), ` ${detail ?? "the service does not say why"}`);
+  element("span", { class: "trouble" }, sign("bad", "◐"), " ", element("strong", {}, "Degraded:"), ` ${detail ?? "the service does not say why"}`);
 
 // Asked every few seconds while somebody can see the page: a store comes and goes, and a bundle is replaced.
 export class ReadinessLine {
@@ -45,6 +45,6 @@ async function line() {
     const { status, detail, bundle } = await readiness(AbortSignal.timeout(PATIENCE_MS));
     return status === "degraded" ? [degraded(detail), ` Bundle ${bundle}`] : ready(`Ready, bundle ${bundle}`);
   } catch (problem) {
-    return notReady(problem.title);
+    return [notReady(problem.title)];
   }
 }

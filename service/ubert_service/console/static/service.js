@@ -73,6 +73,12 @@ function fromJson({ text }) {
 
 const json = async (...request) => fromJson(await answer(...request));
 
+// With the seconds for which the store has been away, where the service answers from what it holds; else 0.
+async function question(path, body, signal, readVersion) {
+  const answered = await answer("POST", path, { body, signal, readVersion });
+  return { ...fromJson(answered), stale_s: Number(answered.headers.get("X-Stale-Seconds")) };
+}
+
 async function write(...request) {
   const answered = await answer(...request);
   const stored = answered.text && fromJson(answered); // what is deleted is answered with nothing
@@ -83,13 +89,13 @@ async function write(...request) {
 
 async function rated(path, body, signal) {
   const write = lastWrite;
-  if (write === null || Date.now() - write.at > REPLICAS_LAG_MS) return json("POST", path, { body, signal });
+  if (write === null || Date.now() - write.at > REPLICAS_LAG_MS) return question(path, body, signal);
   try {
-    return await json("POST", path, { body, signal, readVersion: write.readVersion });
+    return await question(path, body, signal, write.readVersion);
   } catch (error) {
     if (error.type !== READ_VERSION_LOST) throw error;
     if (lastWrite === write) lastWrite = null;
-    return json("POST", path, { body, signal });
+    return question(path, body, signal);
   }
 }
 
@@ -98,8 +104,8 @@ const escaped = (identifier) =>
   [...new TextEncoder().encode(identifier)].map((byte) => `%${byte.toString(16).padStart(2, "0").toUpperCase()}`).join("");
 
 export const predict = async (user, item, texts, signal) => {
-  const { predictions } = await rated("predict", { pairs: [{ user, item }], user_texts: texts }, signal);
-  return predictions[0];
+  const { predictions: [prediction], stale_s } = await rated("predict", { pairs: [{ user, item }], user_texts: texts }, signal);
+  return { ...prediction, stale_s };
 };
 export const explain = (user, item, texts, signal) => rated("explain", { user, item, user_texts: texts }, signal);
 export const rank = (body, signal) => rated("rank", body, signal);

@@ -68,7 +68,7 @@ export class StatusView {
   // The figures stay, for they may be what somebody is looking at; that they are old is said where it matters.
   #fail(error) {
     showProblem(byId("status-problem"), error);
-    if (this.answered) renew(this.places[0], element("p", {}, ...notReady(`Not known. What follows was true at ${timeOfDay(this.answered)}.`)));
+    if (this.answered) renew(this.places[0], element("p", {}, notReady(`Not known. What follows was true at ${timeOfDay(this.answered)}.`)));
   }
 }
 

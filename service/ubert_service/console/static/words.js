@@ -24,7 +24,7 @@ export function words({ text, token_spans: spans, token_contributions: contribut
 }
 
 // Where states are pooled, a passage may begin with the full stop of the one before.
-export const withoutEndOfTheOneBefore = (text) => text.replace(END_OF_THE_ONE_BEFORE, "");
+const withoutEndOfTheOneBefore = (text) => text.replace(END_OF_THE_ONE_BEFORE, "");
 
 export const isPassage = (text) => /\s/.test(text);
 
@@ -35,5 +35,8 @@ export const quoted = (text) => (isPassage(text) ? `“${text}”` : text);
 export function tokenLabels({ text, token_spans: spans }, rows) {
   if (text === null || !spans) return Array.from({ length: rows }, (_, index) => `#${index + 1}`);
   const letters = Array.from(text);
-  return spans.map(([start, end], index) => (start === end ? (index === 0 ? "[CLS]" : "[SEP]") : letters.slice(start, end).join("")));
+  return spans.map(([start, end], index) => {
+    if (start === end) return index === 0 ? "[CLS]" : "[SEP]";
+    return withoutEndOfTheOneBefore(letters.slice(start, end).join("")).trimEnd();
+  });
 }
