@@ -13,7 +13,8 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, combinations, tuned
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, combinations, tuned, with_other_domains
+from ubert_training.pretraining.corpus_rows import pretraining_rows
 from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.splits import Split, random_split
 
@@ -44,6 +45,17 @@ def test_tuning_looks_at_validation_and_never_at_the_test_part() -> None:
     ratings[SPLIT.validation], ratings[SPLIT.test] = 2.0, 5.0
     best = tuned(constant_baseline(1.0, 2.0, 5.0), replace(TABLE, rating=ratings), SPLIT, seed=0)
     assert best.settings == {"value": 2.0}
+
+
+def test_with_other_domains_a_baseline_learns_from_what_pre_training_may_read_there() -> None:
+    split = random_split(TABLE, TABLE.rows_of_domains("domain-0"), seed=0)
+    alone, told = surprise_baselines()[0], with_other_domains(surprise_baselines()[0])
+    assert told.name == f"{alone.name} with other domains"
+    read = np.concatenate([split.train, pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)])
+    assert len(read) > len(split.train)
+    for baseline, rows in ((alone, split.train), (told, read)):
+        mean = TABLE.rating[rows].mean(dtype=np.float64)
+        assert tuned(baseline, TABLE, split, seed=0).ratings == pytest.approx(mean)
 
 
 def test_tuning_tells_of_every_candidate() -> None:

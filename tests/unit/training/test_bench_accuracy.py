@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import ubert_model
@@ -47,7 +48,7 @@ from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.recipes.recipe import READ_BY_PRETRAINING, Recipe
 from ubert_training.recipes.workplace import Job, Workplace
-from ubert_training.reviews.table import TableMetadata
+from ubert_training.reviews.table import ReviewTable, TableMetadata
 
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
@@ -308,6 +309,29 @@ def test_a_cell_is_another_one_wherever_its_ratings_come_from_something_else(tmp
     assert len({replace(cells[0], contender=one).fingerprint for one in without}) == 1, "what reads no opinion words"
 
 
+@pytest.mark.parametrize(
+    ("corpus", "domains", "told"),
+    [
+        ("both", True, True),
+        ("other-domains", True, True),
+        ("target", True, False),
+        (None, True, False),
+        ("both", False, False),
+    ],
+)
+def test_u_bert_is_compared_with_baselines_that_were_told_as_much(
+    corpus: str | None, tmp_path: Path, *, domains: bool, told: bool
+) -> None:
+    recipe = Recipe.of_preset("tiny", RatingScale()).varied(
+        pretraining={"corpus": corpus}, pretrained=corpus is not None
+    )
+    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    contenders = choose_contenders("default", recipe, workplace, other_domains=domains)
+    names = {contender.name for contender in contenders if isinstance(contender, MeasuredBaseline)}
+    expected = {f"{baseline.name} with other domains" for baseline in surprise_baselines()}
+    assert names & expected == (expected if told else set())
+
+
 def test_encoder_states_are_shared_exactly_by_those_that_read_the_same_texts_alike(
     tmp_path: Path, folds: list[Fold]
 ) -> None:
@@ -428,6 +452,26 @@ def test_shuffling_moves_texts_within_a_domain_and_no_rating(folds: list[Fold]) 
     assert np.mean([a == b for a, b in zip(table.text, TABLE.text, strict=True)]) < 0.2
     silent, _ = distorted(TABLE, folds[0].split, Distortion(texts="one word"), seed=0)
     assert set(silent.text) == {ONE_WORD}
+
+
+def test_who_is_to_read_no_text_reads_none_of_the_test_part_either(tmp_path: Path, folds: list[Fold]) -> None:
+    lexicon = Lexicon(words=frozenset({"good"}), source="the test")
+    recipe = (
+        Recipe.of_preset("tiny", RatingScale())
+        .shortened(pretrain_epochs=None, finetune_epochs=1)
+        .varied(pretrained=False)
+    )
+    rewritten = replace(TABLE, text=[" ".join(reversed(text.split())) or "new" for text in TABLE.text])
+
+    def squared_errors(variant: str, table: ReviewTable, name: str) -> NDArray[np.float64]:
+        workplace = Workplace(directory=tmp_path / name, lexicon=lexicon)
+        measured = MeasuredVariant(variant=VARIANT[variant], recipe=recipe, workplace=workplace)
+        return measured.rate(replace(folds[0], table=table), 0).squared_errors
+
+    same = [squared_errors(NO_TEXT, table, f"none-{number}") for number, table in enumerate((TABLE, rewritten))]
+    np.testing.assert_array_equal(*same)
+    read = [squared_errors(UBERT, table, f"read-{number}") for number, table in enumerate((TABLE, rewritten))]
+    assert (read[0] != read[1]).any()
 
 
 def test_fewer_reviews_leave_the_evaluated_pairs_as_they_are(tmp_path: Path, folds: list[Fold]) -> None:

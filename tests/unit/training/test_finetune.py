@@ -25,6 +25,7 @@ from ubert_training import model_files
 from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
 from ubert_training.devices import Precision
+from ubert_training.evaluation.evaluate import evaluate
 from ubert_training.finetuning import finetuning_task, prediction_start
 from ubert_training.finetuning.bias_fit import bias_ratings
 from ubert_training.finetuning.finetune import finetune, target_identities
@@ -120,6 +121,18 @@ def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_a
         given["user_query.embedding.weight"][before.identities.users.row(user)],
         **moved_by_no_more,
     )
+
+
+def test_who_has_read_other_domains_is_compared_with_baselines_that_have_read_them_too(
+    from_both: Path, tmp_path: Path
+) -> None:
+    options, states = FinetuneOptions(loop=ONE_EPOCH), tmp_path / "states"
+    compared = {}
+    for start in (from_both, None):
+        run = tmp_path / f"run-{start is not None}"
+        finetune(TABLE, SPLIT, preset("tiny"), options, run, pretrained=start, states=states)
+        compared[start] = set(evaluate(TABLE, run, states=states).settings)
+    assert compared[from_both] == compared[None] | {f"{name} with other domains" for name in compared[None]}
 
 
 def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(from_both: Path, tmp_path: Path) -> None:

@@ -161,6 +161,30 @@ def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is
             assert found.above_usual[number] == pytest.approx(sum(above), abs=1e-9)
 
 
+def test_a_pair_from_training_is_read_as_if_training_had_never_had_it() -> None:
+    """By brute force: lists, means and what is usual made anew of all other reviews."""
+    table = written_again(TABLE, int(SPLIT.train[0]))
+    known = known_of(table)
+    fitted = fit_bias_model(known, SPLIT.train, table.rating[SPLIT.train].astype(np.float64), CONFIG.scale)
+    pairs = np.concatenate([SPLIT.train[:1], SPLIT.train[10::9]])
+    found, bias = known.histories(pairs, fitted.model, fitted.usual), fitted.model
+    rated = bias_ratings(bias, found.sums)
+    for number, pair in enumerate(pairs.tolist()):
+        others = [
+            row
+            for row in SPLIT.train.tolist()
+            if (table.user[row], table.item[row]) != (table.user[pair], table.item[pair])
+        ]
+        without = KnownReviews(table, np.array(others), LENGTHS, CONFIG)
+        usual = without.usual(bias.user.curve, bias.item.curve)
+        expected = without.histories(np.array([pair]), bias, usual)
+        for side in ("user", "item"):
+            for name in (f"{side}_rows", f"{side}_residuals"):
+                read, alone = getattr(found, name)[number], getattr(expected, name)[0]
+                np.testing.assert_allclose(read, alone, atol=1e-6)
+        assert rated[number] == pytest.approx(bias_ratings(bias, expected.sums)[0], abs=1e-9)
+
+
 def test_what_a_pair_costs_does_not_grow_with_the_reviews_of_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a training part with one item of many reviews costs their square."""
     reckoned: list[float] = []

@@ -38,7 +38,7 @@ def markdown(report: AccuracyReport) -> str:
         f"{_extent(report)} MSE in stars², ± the standard deviation over cells. Differences are U-BERT's MSE minus the "
         "other's on the same pairs by the same seeds, each pair's error averaged over these first, with the 95% "
         "interval of a bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of "
-        "each fold.",
+        "each fold; those with other domains learn from all that pre-training may read there, too.",
         _models_table(report),
     ]
     if report.bias_part is not None:

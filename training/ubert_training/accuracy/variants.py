@@ -13,7 +13,7 @@ from ubert_training.accuracy.distortions import Distortion, distorted
 from ubert_training.accuracy.folds import Fold
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
-from ubert_training.baselines.tuning import Baseline, tuned
+from ubert_training.baselines.tuning import Baseline, tuned, with_other_domains
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.recipes.recipe import Recipe
@@ -165,19 +165,29 @@ class MeasuredBaseline:
 
 
 def choose_contenders(
-    asked: str, recipe: Recipe, workplace: Workplace, pretraining_seeds: Sequence[int] = ()
+    asked: str,
+    recipe: Recipe,
+    workplace: Workplace,
+    pretraining_seeds: Sequence[int] = (),
+    *,
+    other_domains: bool = False,
 ) -> list[Contender]:
     """``default`` (all baselines and what the first paragraph needs), ``all``, or names separated by commas.
 
-    ``pretraining_seeds`` as in :class:`MeasuredVariant`. Raises ``ConfigError`` naming the names there are.
+    ``pretraining_seeds`` as in :class:`MeasuredVariant`. ``other_domains``: the table has some beside the target; where
+    pre-training reads them there are baselines that do so, too, lest U-BERT be compared only with who was told less.
+    Raises ``ConfigError`` naming the names there are.
     """
+    told_alike: list[Baseline] = []
+    if other_domains and recipe.pretraining is not None and recipe.pretraining.corpus != "target":
+        told_alike = [with_other_domains(baseline) for baseline in surprise_baselines()]
     contenders: list[Contender] = [
         *(
             MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace, pretraining_seeds=pretraining_seeds)
             for variant in VARIANTS
             if variant.name == UBERT or variant.differs(recipe)
         ),
-        *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in surprise_baselines()),
+        *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in (*surprise_baselines(), *told_alike)),
         *(
             MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)
             for baseline in cornac_baselines()

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import BaselineError
+from ubert_training.pretraining.corpus_rows import pretraining_rows
 from ubert_training.progress import Advance
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
@@ -66,6 +67,18 @@ def tuned(
     return BaselineRatings(
         name=baseline.name, settings=dict(settings), ratings=_checked(baseline, rate, split.test, table)
     )
+
+
+def with_other_domains(baseline: Baseline) -> Baseline:
+    """The same, learning from all that pre-training may read of other domains as well: what a model that has read there
+    is to be compared with. Its ``prepare`` raises ``InputError`` where there is nothing to read.
+    """
+
+    def prepare(table: ReviewTable, split: Split) -> Fit:
+        elsewhere = pretraining_rows(table, split, "other-domains", fraction=1.0, seed=0)
+        return baseline.prepare(table, replace(split, train=np.union1d(split.train, elsewhere)))
+
+    return replace(baseline, name=f"{baseline.name} with other domains", prepare=prepare)
 
 
 def combinations(**choices: Iterable[Any]) -> tuple[Settings, ...]:

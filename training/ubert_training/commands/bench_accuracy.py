@@ -107,8 +107,10 @@ def bench_accuracy_command(
     if corpus is not None:
         chosen = chosen.varied(pretraining={"corpus": corpus})
     workplace = Workplace(directory=out, lexicon=words)
-    contenders = choose_contenders(variants, chosen, workplace, drawn[:pretraining_seeds])
     rows = target_rows(table, target or ())
+    contenders = choose_contenders(
+        variants, chosen, workplace, drawn[:pretraining_seeds], other_domains=len(rows) < len(table)
+    )
     planted = read_truth(truth) if truth is not None else None
     splits = out / "splits"
     ours = splits.is_dir() or not out.exists() or not any(out.iterdir())

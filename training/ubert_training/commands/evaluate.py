@@ -12,7 +12,10 @@ Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
 
 
 def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: Device = "auto") -> None:
-    """Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot."""
+    """Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot.
+
+    After pre-training in other domains, also against such baselines that learn from these.
+    """
     table = load_reviews(reviews)
     read_stage(run)
     from ubert_training.devices import DeviceChoice

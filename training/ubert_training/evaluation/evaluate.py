@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ubert_model.atomic import write_text
 from ubert_training.baselines.surprise_models import surprise_baselines
-from ubert_training.baselines.tuning import BaselineRatings, tuned
+from ubert_training.baselines.tuning import BaselineRatings, tuned, with_other_domains
 from ubert_training.devices import DeviceChoice
 from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_differences, scores
 from ubert_training.evaluation.rated_pairs import RatedPairs
@@ -77,8 +77,10 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
     """Score a finished ``finetune`` stage and write ``evaluation.json`` and the predictions beside it."""
     run = FinishedRun.open(table, directory, states=states, device=device)
     rated = RatedPairs.of(run, "test")
-    seed = int(finished_stage(directory, KIND)["inputs"]["options"]["loop"]["seed"])
-    baselines = _tuned_baselines(table, run.split, seed)
+    stage = finished_stage(directory, KIND)
+    seed = int(stage["inputs"]["options"]["loop"]["seed"])
+    # None of a run by an earlier version.
+    baselines = _tuned_baselines(table, run.split, seed, other_domains=bool(stage["summary"].get("reviews_elsewhere")))
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
         BIAS_NAME: rated.bias - rated.truth,
@@ -132,10 +134,16 @@ def history_table(evaluation: Evaluation, side: str, slices: Mapping[str, Mappin
     return table
 
 
-def _tuned_baselines(table: ReviewTable, split: Split, seed: int) -> list[BaselineRatings]:
-    """Each tuned on validation, under a bar: of a million reviews SVD++'s candidates take minutes."""
+def _tuned_baselines(table: ReviewTable, split: Split, seed: int, *, other_domains: bool) -> list[BaselineRatings]:
+    """Each tuned on validation, under a bar: of a million reviews SVD++'s candidates take minutes.
+
+    ``other_domains``: the model has read there, so that there are baselines that do so, too.
+    """
+    baselines = list(surprise_baselines())
+    if other_domains:
+        baselines += [with_other_domains(baseline) for baseline in baselines]
     found = []
-    for baseline in surprise_baselines():
+    for baseline in baselines:
         with progress_bar(f"tuning {baseline.name}", len(baseline.grid)) as advance:
             found.append(tuned(baseline, table, split, seed, advance))
     return found

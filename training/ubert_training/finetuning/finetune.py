@@ -126,6 +126,7 @@ def _train_and_keep(
         stage.finish(
             {
                 "pairs": len(split.train),
+                "reviews_elsewhere": len(elsewhere),
                 "best_epoch": position.best_epoch,
                 "validation_losses": position.validation_losses,
                 "blend_weight": parts.blend_weight,
