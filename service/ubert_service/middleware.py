@@ -40,6 +40,15 @@ def request_id_of(scope: Scope) -> str:
     return os.urandom(16).hex()
 
 
+def require_json(headers: Headers) -> None:
+    """Raise ``HTTPException`` (415) where the body is said to be anything but JSON."""
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        raise HTTPException(415, f"content type {media_type or 'absent'}; send application/json")
+
+
 class RequestFrame:
     """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs and reports it, and
     answers an error that nothing else caught with a problem that tells the caller nothing but the identifier.
@@ -158,6 +167,7 @@ class BodyLimit:
             if read > _SMALL_BYTES and self._held > _LARGEST_AT_ONCE * self._max_bytes:
                 raise HTTPException(429, "too many large bodies are being read; try again, or send less at once")
             if values.count(body) > _MOST_VALUES:
+                require_json(headers)
                 raise HTTPException(413, f"the body has more than the {_MOST_VALUES} JSON values that are read")
             complete = not message.get("more_body", False)
             return message

@@ -212,6 +212,7 @@ def test_identifiers_of_any_script_up_to_the_limit_are_served(client: httpx.Clie
         (b"[" + b"9" * 5_000 + b"]", "application/json", 400, "malformed-body"),
         (b"", "application/json", 422, "invalid-request"),
         (b"{}", "text/plain", 415, "unsupported-media-type"),
+        (b"," * 100_000, "text/plain", 415, "unsupported-media-type"),
         (b"{}", "", 415, "unsupported-media-type"),
         (b" " * (MAX_BODY_BYTES + 1), "application/json", 413, "body-too-large"),
     ],

@@ -153,6 +153,16 @@ def test_what_stands_about_a_body_is_not_bounded_as_a_whole(service_without_stor
     assert answer.json()["type"] == "urn:u-bert:problem:malformed-body"
 
 
+def test_a_number_of_more_digits_than_any_route_takes_is_refused(service_without_store: ServeProcess) -> None:
+    headers = {"Content-Type": "application/json"}
+    answers = [
+        service_without_store.client.post("/predict", content=b'{"as_of": ' + b"9" * digits + b"}", headers=headers)
+        for digits in (640, 641)
+    ]
+    assert [answer.status_code for answer in answers] == [422, 400]
+    assert "too many digits" in answers[1].json()["detail"]
+
+
 @pytest.mark.usefixtures("logging_of_its_own")
 @pytest.mark.parametrize(
     ("change", "clue"),

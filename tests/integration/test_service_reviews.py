@@ -1,8 +1,9 @@
 """Reviews written and removed over HTTP: what every prediction reads afterwards, and what the store is left with."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.errors import ReviewNameTakenError
 from ubert_service.reviews.review_book import ReviewBook
-from ubert_service.reviews.written_review import NewReview
+from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.routes.dependencies import READ_VERSION
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
 from ubert_service.serving.served import ServedBundle
@@ -274,6 +275,85 @@ def test_of_two_who_choose_one_name_at_the_same_time_the_second_is_refused_and_c
     (state,) = served.store.states(version, ["mine"])
     assert state is not None
     np.testing.assert_array_equal(served.codec.decode(state), served.codec.decode(served.codec.encode(encode(text))))
+
+
+@pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
+@pytest.mark.parametrize("meanwhile", ["its lists are read", "it is encoded"])
+def test_a_review_that_is_sent_again_while_it_is_written_is_refused_to_nobody(
+    kind: str, meanwhile: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus
+) -> None:
+    store: StateStore = request.getfixturevalue(kind)
+    corpus.write(store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny.bundle), store)
+    review = NewReview(user="u1", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
+    first: list[WrittenReview] = []
+
+    def then_written(act: Callable[..., Any]) -> Callable[..., Any]:
+        def act_then_write(*args: Any, **kwargs: Any) -> Any:
+            done = act(*args, **kwargs)
+            interrupted.undo()
+            first.append(served.reviews.add(review))
+            return done
+
+        return act_then_write
+
+    with pytest.MonkeyPatch.context() as interrupted:
+        if meanwhile == "it is encoded":
+            interrupted.setattr(served.encoder, "encode", then_written(served.encoder.encode))
+        else:
+            interrupted.setattr(store, "review_lists", then_written(store.review_lists))
+        second = served.reviews.add(review)
+    assert [one.entry for one in first] == [second.entry]
+    (of_item,) = store.item_reviews(served.namespace.version, ["i13"])
+    assert of_item == [second.entry]
+
+
+@pytest.mark.parametrize("is_listed_in_time", [True, False])
+def test_a_state_without_lines_is_of_the_same_review_if_these_come_at_once(
+    is_listed_in_time: bool, served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another request leaves it in between, which may be one for the same review."""
+    store, version = served.store, served.namespace.version
+    review = NewReview(user="u9", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
+    entry = served.reviews.add(review).entry
+    (state,) = store.states(version, ["mine"])
+    assert state is not None
+    served.reviews.remove("mine", user="u9", item="i13")
+
+    def claim_and_see_a_state_come(*arguments: Any) -> None:
+        store.put(version, [(entry, state)])
+        for side in Side:
+            store.remove_lines(version, side, side.entity(entry), [*store.lines(version, side, side.entity(entry))])
+
+    def list_it_meanwhile(_: float) -> None:
+        if is_listed_in_time:
+            store.put_lines(version, [entry])
+
+    monkeypatch.setattr(store, "claim", claim_and_see_a_state_come)
+    monkeypatch.setattr(time, "sleep", list_it_meanwhile)
+    with nullcontext() if is_listed_in_time else pytest.raises(ReviewNameTakenError, match="mine"):
+        assert served.reviews.add(review).entry == entry
+
+
+@pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
+def test_a_review_that_is_removed_while_it_is_written_again_leaves_no_text_of_its_own(
+    kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: StateStore = request.getfixturevalue(kind)
+    corpus.write(store, tiny.bundle)
+    served = ServedBundle.load(settings_for(tiny.bundle, texts=True), store)
+    review = NewReview(user="u1", item="i13", rating=2.0, text="A board.", review_id="mine")
+    served.reviews.add(review)
+    put_texts = store.put_texts
+
+    def put_after_removal(version: str, texts: Sequence[tuple[str, str]]) -> None:
+        served.reviews.remove("mine", user="u1", item="i13")
+        put_texts(version, texts)
+
+    monkeypatch.setattr(store, "put_texts", put_after_removal)
+    served.reviews.add(review)
+    is_listed = any(lists(served, "u1", "i13")[1])
+    assert store.texts(served.namespace.version, ["mine"]) == ["A board." if is_listed else None]
 
 
 def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_same_pair_alone(

@@ -16,7 +16,7 @@ from support.running_app import running, wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
-from ubert_model.states import StateStore
+from ubert_model.states import Side, StateStore
 from ubert_service.access import new_key
 from ubert_service.app import create_app
 from ubert_service.cli import load_bundles
@@ -179,6 +179,19 @@ def test_both_date_a_review_alike_and_one_that_only_the_live_bundle_has_is_remov
     shadow.reviews.remove(written.review_id, user="u1", item="i13")
     roles.remove(written.review_id, user="u1", item="i13")
     assert store.item_reviews(live.namespace.version, ["i13"]) == [[]]
+
+
+def test_what_a_write_cut_short_has_left_of_a_review_that_nobody_named_keeps_it_from_neither_bundle(
+    tiny: TinyBundle, other: Bundle, store: StateStore
+) -> None:
+    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    review = NewReview(user="u9", item="i13", rating=2, text="A board.")
+    cut_short = shadow.reviews.add(review).entry  # as the live bundle that it was until a promotion
+    for side in Side:
+        where = shadow.namespace.version, side, side.entity(cut_short)
+        store.remove_lines(*where, [*store.lines(*where)])
+    written = Roles(live=live, shadow=shadow).add(review).entry
+    assert [store.item_reviews(served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
 
 
 @pytest.mark.parametrize("store", ["lmdb_store", "redis_store"], indirect=True)

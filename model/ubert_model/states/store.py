@@ -59,13 +59,17 @@ class StateStore(Protocol):
     def drop_namespace(self, version: str) -> int:
         """Remove a namespace and everything in it; the number of states removed. Unknown version: 0."""
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
-        """Write states, then their lines in the user's and the item's review list; then announce them.
+    def put(
+        self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
+        """Write the texts of some of these reviews, then states, then their lines in the user's and the item's review
+        list; then announce them. Cut short anywhere, a review that was missing before is missing still, or has its
+        text.
 
         A list never names a state that was not written before it. Raises ``StoreError``, with nothing written, for
         a state above 16 MiB. A review that changes its user or item must be deleted first: its old lines are not
         known here. Whoever has followed the changes up to the revision that is answered reads this write.
-        A text that was kept of one of these reviews is removed: it may be another's now.
+        A text that was kept of another of these reviews is removed: it may be another's now.
         """
 
     def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
@@ -176,14 +180,6 @@ class StateStore(Protocol):
 
 class MendableStore(StateStore, Protocol):
     """What tools that mend and move whole namespaces ask of a store beyond what a service does."""
-
-    def put(
-        self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
-    ) -> Revision:
-        """As ``StateStore.put``, with the texts of some of these reviews, in one round trip more.
-
-        Cut short anywhere, a review that was missing before is missing still, or has its text.
-        """
 
     def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         """Write the lines of reviews in both lists, leave states and texts as they are, announce it."""

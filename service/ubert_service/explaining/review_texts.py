@@ -40,10 +40,11 @@ class ReviewTexts:
         """Has the store to be asked for them?"""
         return self._keeps
 
-    def keep(self, review_id: str, text: str) -> None:
-        """Keep what the encoder reads of a text. Raises ``StoreError``."""
+    def to_keep(self, review_id: str, text: str) -> list[tuple[str, str]]:
+        """What the store has to keep of a text: as much as the encoder reads."""
         if self._keeps and (part := self._tokenizer.read_part(text)):
-            self._store.put_texts(self._version, [(review_id, part)])
+            return [(review_id, part)]
+        return []
 
     def read(self, review_ids: Sequence[str]) -> dict[str, ReadText]:
         """The texts that are kept, by review. Raises ``StoreError`` and ``CorruptStateError``."""

@@ -47,9 +47,11 @@ class ObservedStore:
         with self._timed("drop_namespace"):
             return self._store.drop_namespace(version)
 
-    def put(self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]]) -> Revision:
+    def put(
+        self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
         with self._timed("put"):
-            return self._store.put(version, reviews)
+            return self._store.put(version, reviews, texts)
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         with self._timed("delete"):

@@ -1,8 +1,9 @@
 """Reviews that come and go while the service runs: each encoded on arrival and written beside the precomputed ones."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain
 from threading import Lock
 
 from ubert_model.config import RatingScale
@@ -19,6 +20,8 @@ from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.scoring.encoding import ReviewEncoding
 
 _UNDATED = 0
+_LOOKS = 10
+_LOOK_S = 0.02
 
 
 class ReviewBook:
@@ -51,31 +54,25 @@ class ReviewBook:
         # A store that keeps no claims is this process's own.
         self._naming = Lock()
 
-    def add(self, review: NewReview) -> WrittenReview:
+    def add(self, review: NewReview, *, name: str | None = None) -> WrittenReview:
         """Encode a review and write it; once this returns, every prediction over the store reads it.
 
         Writing the same review again changes nothing. A review under a name that the caller chose before is replaced.
+        ``name``: what it is called under another bundle, which here as there need not be the caller's choice.
 
         Raises ``InputError`` for a rating outside the scale, ``ReviewNameTakenError``, ``NotReadyError`` while the
         store does not hold the namespace, and ``StoreError``, ``StateError`` or ``DeviceUnavailableError``.
         """
         rating = stored_rating(review.rating, self._scale)
         text = review.text.strip()
-        name = review.review_id or review_id(
-            user=review.user,
-            item=review.item,
-            # Not the time of arrival: a caller that never got the answer and asks again must find the same review.
-            timestamp=review.timestamp or _UNDATED,
-            rating=rating,
-            text=text,
-        )
+        name = name or review.review_id or _named_by_content(review, rating, text)
         # Declaring it here would make a store that has lost all its states look ready again.
         require_namespace(self._store, self._namespace)
         user_reviews, item_reviews = self._lists(review.user, review.item)
-        before = _find(name, review.user, review.item, [*user_reviews, *item_reviews])
+        before = _find(name, review.user, review.item, chain(user_reviews, item_reviews))
         chosen = before is None and review.review_id is not None
         if chosen:
-            self._require_free(name, _claimant(review.user, review.item))
+            self._require_free(name, review.user, review.item)
         states = self._encoder.encode(text)
         entry = ReviewEntry(
             review_id=name,
@@ -90,8 +87,8 @@ class ReviewBook:
             if chosen:
                 self._take(entry)
             with self._rewriting(entry):
-                revision = self._store.put(self._namespace.version, [(entry, payload)])
-                self._texts.keep(name, text)
+                texts = self._texts.to_keep(name, text)
+                revision = self._store.put(self._namespace.version, [(entry, payload)], texts)
             if chosen:
                 self._store.unclaim(self._namespace.version, name)
         return WrittenReview(
@@ -110,7 +107,7 @@ class ReviewBook:
         holds the review.
         """
         user_reviews, item_reviews = self._lists(user, item)
-        entry = _find(name, user, item, [*user_reviews, *item_reviews])
+        entry = _find(name, user, item, chain(user_reviews, item_reviews))
         if entry is None:
             # Whoever wants it gone must not be told that it is, by a store that will have it again once restored.
             require_namespace(self._store, self._namespace)
@@ -128,13 +125,27 @@ class ReviewBook:
         """Claim the name of a new review. Raises ``ReviewNameTakenError`` if another pair was there first."""
         name, claimant = entry.review_id, _claimant(entry.user, entry.item)
         before = self._store.claim(self._namespace.version, name, claimant)
+        if before == claimant:
+            return
         if before is None:
             (state,) = self._store.states(self._namespace.version, [name])
-            if state is None:
+            if state is None or self._is_soon_listed(entry):
                 return
             self._store.unclaim(self._namespace.version, name)
-        if before != claimant:
-            raise _taken(name)
+        raise _taken(name)
+
+    def _is_soon_listed(self, entry: ReviewEntry) -> bool:
+        """Whether a state that came since the name was free is of the same review, sent twice at the same time: another
+        request may have written its state and not yet its lines.
+        """
+        for _ in range(_LOOKS):
+            if self._is_listed(entry.review_id, entry.user, entry.item):
+                return True
+            time.sleep(_LOOK_S)
+        return False
+
+    def _is_listed(self, name: str, user: str, item: str) -> bool:
+        return _find(name, user, item, chain(*self._lists(user, item))) is not None
 
     @contextmanager
     def _rewriting(self, entry: ReviewEntry) -> Iterator[None]:
@@ -152,12 +163,21 @@ class ReviewBook:
             return review.timestamp
         return int(self._clock()) if before is None else before.timestamp
 
-    def _require_free(self, name: str, claimant: bytes) -> None:
+    def _require_free(self, name: str, user: str, item: str) -> None:
         # Before anything is encoded, and again when the name is taken. A state is keyed by the review's name alone, so
         # it would be overwritten for the other pair as well.
         (state,) = self._store.states(self._namespace.version, [name])
-        if state is not None and self._store.claimant(self._namespace.version, name) != claimant:
+        if state is None or self._store.claimant(self._namespace.version, name) == _claimant(user, item):
+            return
+        # In this order: whoever has sent the same review at the same time ends its claim once it is listed.
+        if not self._is_listed(name, user, item):
             raise _taken(name)
+
+
+def _named_by_content(review: NewReview, rating: float, text: str) -> str:
+    # Not the time of arrival: a caller that never got the answer and asks again must find the same review.
+    dated = review.timestamp or _UNDATED
+    return review_id(user=review.user, item=review.item, timestamp=dated, rating=rating, text=text)
 
 
 def _taken(name: str) -> ReviewNameTakenError:
@@ -170,7 +190,7 @@ def _claimant(user: str, item: str) -> bytes:
     return entity_mark(Side.USER, user) + entity_mark(Side.ITEM, item)
 
 
-def _find(name: str, user: str, item: str, reviews: Sequence[ReviewEntry]) -> ReviewEntry | None:
+def _find(name: str, user: str, item: str, reviews: Iterable[ReviewEntry]) -> ReviewEntry | None:
     wanted = (name, user, item)
     return next((one for one in reviews if (one.review_id, one.user, one.item) == wanted), None)
 

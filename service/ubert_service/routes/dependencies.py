@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Header, HTTPException, Request, Response
+from fastapi import Depends, Header, Request, Response
 
 from ubert_service.context import RequestContext, ServiceContext
+from ubert_service.middleware import require_json
 from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 
@@ -63,11 +64,7 @@ async def _rating_context(
 
 
 async def _json_body(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
-        raise HTTPException(415, f"content type {media_type or 'absent'}; send application/json")
+    require_json(request.headers)
 
 
 ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]

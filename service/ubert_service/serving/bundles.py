@@ -36,7 +36,7 @@ class Roles:
         if (other := self._other_namespace()) is not None:
             entry = written.entry
             try:
-                other.reviews.add(replace(review, review_id=entry.review_id, timestamp=entry.timestamp))
+                other.reviews.add(replace(review, timestamp=entry.timestamp), name=entry.review_id)
             except NotReadyError as error:
                 _log.warning("not written for the shadow bundle: %s", error)
         return written

@@ -89,7 +89,9 @@ def test_a_body_of_more_values_than_any_route_takes_is_refused_before_it_is_pars
         more = start + part_bytes < len(body)
         return {"type": "http.request", "body": body[start : start + part_bytes], "more_body": more}
 
-    limit = BodyLimit(read_a_body, 2 * len(body), PATIENCE_S)(scope_of(), receive, into_nothing)
+    limit = BodyLimit(read_a_body, 2 * len(body), PATIENCE_S)(
+        scope_of(content_type="application/json"), receive, into_nothing
+    )
     with nullcontext() if is_read else pytest.raises(HTTPException, match="50000 JSON values"):
         asyncio.run(limit)
 

@@ -44,5 +44,5 @@ def test_a_text_without_words_has_no_rows() -> None:
 
 def test_where_no_texts_are_kept_the_store_is_not_asked() -> None:
     kept = texts("fp32")
-    kept.keep("review", TEXT)
+    assert kept.to_keep("review", TEXT) == []
     assert kept.read(["review"]) == {}
