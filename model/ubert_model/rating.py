@@ -48,7 +48,7 @@ class BiasModel:
         parts = self.parts(user, item, mean)
         return parts.mean + parts.user + parts.item
 
-    def parts(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> "BiasParts":
+    def parts(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> BiasParts:
         """What :meth:`rate` adds up."""
         centre = np.asarray(self.mean if mean is None else mean, dtype=np.float64)
         return BiasParts(

@@ -14,9 +14,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from support.store_contents import OTHER_VERSION, VERSION, namespace_of, review_of
-from ubert_model.errors import ConfigError, InputError
+from ubert_model.errors import ConfigError, CorruptStateError, InputError
 from ubert_model.states import FinishedShard, ReviewEntry, make_codec, open_store
 from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
+from ubert_model.states.records import pack_shard
 from ubert_training.cli import make_app
 
 REVIEWS = 40
@@ -202,6 +203,31 @@ def test_a_copy_takes_the_candidate_sets_along_and_replaces_none(store: Reopened
             "autumn": ["its own"],
             "spring": ["i1", "i0"],
         }
+
+
+def test_a_damaged_description_or_record_of_a_shard_is_told_with_the_remedy_and_written_anew(
+    store: Reopened, url: str
+) -> None:
+    shard = FinishedShard(corpus="c", shards=1, number=1, reviews=REVIEWS)
+    store.finish_shard(VERSION, shard)
+    keys = RedisKeys(VERSION)
+    if url.startswith("lmdb"):
+        change(url, LmdbKeys(VERSION).description, b"{")
+        change(url, LmdbKeys(VERSION).shard(pack_shard(shard)), b"{")
+    else:
+        with redis.Redis.from_url(url) as client:
+            client.hset(keys.NAMESPACES.decode(), VERSION, "{")
+            client.srem(keys.shards.decode(), pack_shard(shard).decode())
+            client.sadd(keys.shards.decode(), "{")
+    told = states_command("ls", "--store", url).exception
+    assert isinstance(told, CorruptStateError)
+    assert f"namespace {VERSION} is damaged (b'{{'): `ubert precompute` by its bundle" in str(told)
+    store.open_namespace(namespace_of())
+    assert store.namespaces() == [namespace_of()]
+    with pytest.raises(CorruptStateError, match=rf"shard of namespace {VERSION} .* --restore-removed` writes it anew"):
+        store.finished_shards(VERSION)
+    store.finish_shard(VERSION, shard)
+    assert store.finished_shards(VERSION) == [shard]
 
 
 def test_looking_at_a_directory_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:

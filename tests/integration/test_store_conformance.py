@@ -480,6 +480,22 @@ def test_a_namespace_is_held_while_it_is_copied_and_a_drop_by_force_is_told(
         assert contents(store, VERSION) == contents(source, VERSION)
 
 
+def test_a_source_is_held_while_it_is_copied_and_one_that_goes_all_the_same_is_told(
+    store: MendableStore, tmp_path: Path
+) -> None:
+    store.put(VERSION, numbered_reviews(6, reviews_a_user=2))
+    with closing(open_store(f"lmdb:{tmp_path}/target")) as target:
+        held: list[list[str]] = []
+        copy_namespace(store, target, VERSION, users_a_batch=1, advance=lambda _: held.append(store.holders(VERSION)))
+        (holder,), *others = held
+        assert others == [[holder]] * 2, "one holder, from the first batch to the last"
+        assert store.holders(VERSION) == []
+        target.drop_namespace(VERSION)
+        with pytest.raises(StoreError, match=r"gone from the source .* reviews may be missing"):
+            copy_namespace(store, target, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
+        assert target.users(VERSION) == ["u0"]
+
+
 @pytest.mark.parametrize("name", AWKWARD)
 def test_a_text_is_kept_apart_from_every_other_and_goes_with_its_review(store: StateStore, name: str) -> None:
     entry = review_of(name)

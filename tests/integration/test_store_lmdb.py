@@ -184,6 +184,29 @@ def test_a_directory_that_cannot_hold_a_store_is_refused_by_name(tmp_path: Path)
     for directory in (a_file, a_file / "below", garbage):
         with pytest.raises(StoreError, match=str(directory)):
             LmdbStore(directory)
+    with pytest.raises(StoreError, match="put a copy of the whole directory in its place"):
+        LmdbStore(garbage)
+
+
+def test_a_file_that_was_copied_in_part_is_refused_rather_than_read_until_the_process_dies(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.put(VERSION, numbered_reviews(1_000, size=STATE_BYTES))
+    file = tmp_path / "data.mdb"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    for _ in range(2):  # a refusal leaves nothing open
+        with pytest.raises(StoreError, match=rf"cut short, \d+ of {len(whole)} bytes: put a copy of the whole"):
+            LmdbStore(tmp_path)
+    file.write_bytes(whole)
+    with opened(tmp_path) as store:
+        assert store.states(VERSION, ["r999"]) == [state_of("r999", STATE_BYTES)]
+
+
+def test_who_may_only_read_is_told_that_readers_write_too(small_disk: Callable[[str], Path]) -> None:
+    with opened(small_disk("1M")):
+        pass
+    with pytest.raises(StoreError, match="Read-only file system: let this user write there, as whoever reads has to"):
+        LmdbStore(small_disk("1M,ro"))
 
 
 def test_a_directory_is_opened_once_a_process_and_again_after_it_was_closed(tmp_path: Path) -> None:

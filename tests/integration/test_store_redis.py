@@ -4,6 +4,8 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +20,7 @@ from ubert_model.errors import (
     StoreUnavailableError,
     UnconfirmedWriteError,
 )
+from ubert_model.states import copy_namespace, open_store
 from ubert_model.states.redis_store import RedisStore
 
 TIMEOUT_S = 1.0
@@ -155,6 +158,15 @@ def test_a_replica_refuses_writes_and_serves_reads(store: RedisStore, admin: red
     with pytest.raises(StoreError, match="put the primary in the store URL"):
         store.put(VERSION, numbered_reviews(1))
     assert store.states(VERSION, ["r0"]) == [state_of("r0")]
+
+
+def test_a_replica_is_copied_though_it_cannot_be_told_so(store: RedisStore, admin: redis.Redis, tmp_path: Path) -> None:
+    store.open_namespace(namespace_of())
+    store.put(VERSION, numbered_reviews(3))
+    admin.config_set("replica-read-only", "yes")
+    admin.replicaof("127.0.0.1", "1")
+    with closing(open_store(f"lmdb:{tmp_path / 'copy'}")) as target:
+        assert copy_namespace(store, target, VERSION) == 3
 
 
 def test_a_key_of_another_program_is_named(store: RedisStore, admin: redis.Redis) -> None:

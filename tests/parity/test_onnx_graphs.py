@@ -136,6 +136,27 @@ def test_scorer_graph_keeps_every_input_under_its_name_whatever_the_options(scor
     assert [output.name for output in scorer.graph.get_outputs()] == ["rating"]
 
 
+def test_scorer_graph_declares_its_axes_by_the_letters_of_the_glossary(scorer: Scorer) -> None:
+    user, item, dim = ["U", "Nu"], ["B", "Ni"], scorer.model.dim
+    graph = onnx.load(scorer.path).graph  # the file itself: a session finds out what is not declared
+    declared = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert declared == {
+        "user": ["U"],
+        "item": ["B"],
+        "domain": ["B"],
+        "user_states": [*user, dim],
+        "user_residuals": user,
+        "user_mask": user,
+        "item_states": [*item, dim],
+        "item_residuals": item,
+        "item_mask": item,
+        "rating": ["B"],
+    }
+
+
 def test_the_graph_is_without_the_encoder_and_names_no_path(scorer: Scorer) -> None:
     assert str(Path(__file__).parents[2]).encode() not in scorer.path.read_bytes()
     weights = {initializer.name for initializer in onnx.load(scorer.path).graph.initializer}

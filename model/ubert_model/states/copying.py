@@ -1,9 +1,10 @@
 """Moving states between stores."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from ubert_model.batches import batches
-from ubert_model.errors import InputError
+from ubert_model.errors import InputError, StoreError
 from ubert_model.states.holding import HELD_S, holder_name
 from ubert_model.states.records import dropped_meanwhile
 from ubert_model.states.review import ReviewEntry
@@ -22,10 +23,10 @@ def copy_namespace(
     """Copy what ``target`` lacks of a namespace, batch by batch; the number of reviews copied.
 
     Killed and started again, it goes on. ``advance`` hears how many further users are done. Reviews whose state the
-    source has lost are passed over: they stay missing. What the source knows of finished shards comes last. The target
-    knows the namespace as held meanwhile. Raises ``InputError`` for a version that the source does not hold,
-    ``ForeignStateError`` if the target holds another namespace by that version, ``StoreError`` if it was dropped from
-    the target all the same.
+    source has lost are passed over: they stay missing. What the source knows of finished shards comes last. Both stores
+    know the namespace as held meanwhile, but for a source that takes no writes. Raises ``InputError`` for a version
+    that the source does not hold, ``ForeignStateError`` if the target holds another namespace by that version,
+    ``StoreError`` if it has gone from either of them all the same.
     """
     namespace = next((known for known in source.namespaces() if known.version == version), None)
     if namespace is None:
@@ -40,12 +41,21 @@ def copy_namespace(
             for batch in batches(entries, reviews_a_batch):
                 # Dropped now, the namespace would be written on, and no list of namespaces would show what is there.
                 target.hold(version, holder, HELD_S)
+                with suppress(StoreError):  # a replica, or a server without memory, can be copied all the same
+                    source.hold(version, holder, HELD_S)
                 copied += _copy_batch(source, target, version, batch)
             advance(len(users))
     finally:
-        target.release(version, holder)
+        for store in (source, target):
+            with suppress(StoreError):  # it ends by itself, and may not hide what has gone wrong before
+                store.release(version, holder)
     if namespace not in target.namespaces():
         raise dropped_meanwhile(version)
+    if namespace not in source.namespaces():
+        raise StoreError(
+            f"namespace {version} has gone from the source while it was copied, so that reviews may be missing: "
+            "`ubert precompute` to the target writes those of the review table"
+        )
     for shard in source.finished_shards(version):
         target.finish_shard(version, shard)
     return copied

@@ -34,6 +34,7 @@ from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
     dropped_meanwhile,
+    is_damaged,
     pack_candidates,
     pack_line,
     pack_namespace,
@@ -57,6 +58,10 @@ _KEYS_PER_SCAN = 10_000
 _LISTS_PER_PAGE = 1_000
 _ROOM_TO_WRITE = 1 << 20
 """Bytes: a disk with less is full for every transaction but the smallest."""
+_RESTORE = "put a copy of the whole directory in its place, or remove it and run `ubert precompute`"
+_DAMAGED = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError)
+_LEFT_UNWRITTEN = 1 << 20
+"""Bytes at the end of the file that LMDB may count and not write: what a transaction has taken and freed again."""
 _HELD_UNTIL = struct.Struct("<d")
 """Seconds since 1970: whoever holds and whoever drops share the machine, so its clock."""
 
@@ -80,6 +85,7 @@ class LmdbStore:
             directory.mkdir(parents=True, exist_ok=True)
             _require_own(directory)
             self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)
+            self._require_whole()
             # A killed reader's slot would keep the pages it saw from ever being used again.
             self._environment.reader_check()
 
@@ -88,19 +94,24 @@ class LmdbStore:
         return True
 
     def open_namespace(self, namespace: Namespace) -> None:
-        key = LmdbKeys(namespace.version).description
+        key, packed = LmdbKeys(namespace.version).description, pack_namespace(namespace)
 
         def declare(transaction: _Transaction) -> None:
-            if not transaction.put(key, pack_namespace(namespace), overwrite=False):
-                check_same_namespace(namespace, _copied(transaction.get(key)))
+            stored = _copied(transaction.get(key))
+            if stored is None or is_damaged(unpack_namespace, stored):
+                transaction.put(key, packed)
+            else:
+                check_same_namespace(namespace, stored)
 
         self._transact(declare, write=True)
 
     def namespaces(self) -> list[Namespace]:
         def described(transaction: _Transaction) -> list[Namespace]:
-            versions = _heads(transaction, b"", lambda key: key[: LmdbKeys.VERSION_BYTES])
-            descriptions = [transaction.get(LmdbKeys(version.hex()).description) for version in versions]
-            return [unpack_namespace(bytes(found)) for found in descriptions if found is not None]
+            heads = _heads(transaction, b"", lambda key: key[: LmdbKeys.VERSION_BYTES])
+            versions = [head.hex() for head in heads]
+            descriptions = [_copied(transaction.get(LmdbKeys(version).description)) for version in versions]
+            found = zip(descriptions, versions, strict=True)
+            return [unpack_namespace(packed, version) for packed, version in found if packed is not None]
 
         return self._transact(described)
 
@@ -285,6 +296,9 @@ class LmdbStore:
         def write(transaction: _Transaction) -> None:
             if transaction.get(keys.description) is None:
                 raise dropped_meanwhile(version)
+            kept = [(key, bytes(value)) for key, value in _items(transaction, keys.shards, keys.shards)]
+            for key in (key for key, value in kept if is_damaged(unpack_shard, value)):
+                transaction.delete(key)
             transaction.put(keys.shard(packed), packed)
 
         self._transact(write, write=True)
@@ -292,7 +306,7 @@ class LmdbStore:
     def finished_shards(self, version: str) -> list[FinishedShard]:
         keys = LmdbKeys(version)
         packed = self._transact(lambda transaction: [bytes(value) for value in _values(transaction, keys.shards)])
-        return sorted(map(unpack_shard, packed))
+        return sorted(unpack_shard(one, version) for one in packed)
 
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
         keys = LmdbKeys(version)
@@ -366,6 +380,15 @@ class LmdbStore:
                 except lmdb.MapResizedError:
                     self._environment.set_mapsize(0)  # another process has grown it: adopt its size
 
+    def _require_whole(self) -> None:
+        """Whoever reads a page that the file lacks is ended by the system, without a word."""
+        size = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        file = self._directory / "data.mdb"
+        found = file.stat().st_size
+        if found + _LEFT_UNWRITTEN < size:
+            self._environment.close()
+            raise StoreError(f"{file} is cut short, {found} of {size} bytes: {_RESTORE}")
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         try:
@@ -376,7 +399,8 @@ class LmdbStore:
                     f"the disk of the state store in {self._directory} is full: make room, drop an old namespace, or "
                     "use a smaller codec"
                 ) from error
-            raise StoreError(f"the state store in {self._directory} cannot be used: {error}") from error
+            remedy = _remedy(error)
+            raise StoreError(f"the state store in {self._directory} cannot be used: {error}{remedy}") from error
 
 
 def _require_own(directory: Path) -> None:
@@ -395,6 +419,14 @@ def _no_room(error: Exception, directory: Path) -> bool:
     """The write that fills a disk is cut short, which LMDB takes for a broken disk; those after it find no room."""
     cut_short = isinstance(error, lmdb.Error) and getattr(error, "code", None) == errno.EIO
     return isinstance(error, lmdb.DiskError) or (cut_short and shutil.disk_usage(directory).free < _ROOM_TO_WRITE)
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, _DAMAGED):
+        return f": {_RESTORE}"
+    if getattr(error, "code", None) in (errno.EACCES, errno.EROFS):
+        return ": let this user write there, as whoever reads has to, too"
+    return ""
 
 
 def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:

@@ -7,7 +7,7 @@ the review identifier, the counterpart (the item in a user's list, the user in a
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, StoreError
@@ -96,12 +96,15 @@ def pack_namespace(namespace: Namespace) -> bytes:
     return json.dumps(asdict(namespace), sort_keys=True).encode()
 
 
-def unpack_namespace(description: bytes) -> Namespace:
+def unpack_namespace(description: bytes, version: str) -> Namespace:
     """Raises ``CorruptStateError`` if these bytes describe no namespace."""
     try:
         return Namespace(**json.loads(description))
     except (ValueError, TypeError) as error:
-        raise CorruptStateError(f"a store's namespace description is damaged: {description[:200]!r}") from error
+        raise CorruptStateError(
+            f"the description of namespace {version} is damaged ({description[:200]!r}): `ubert precompute` by its "
+            "bundle and codec writes it anew"
+        ) from error
 
 
 def pack_shard(shard: FinishedShard) -> bytes:
@@ -109,12 +112,24 @@ def pack_shard(shard: FinishedShard) -> bytes:
     return json.dumps(asdict(shard), sort_keys=True).encode()
 
 
-def unpack_shard(description: bytes) -> FinishedShard:
+def unpack_shard(description: bytes, version: str) -> FinishedShard:
     """Raises ``CorruptStateError`` if these bytes describe no shard."""
     try:
         return FinishedShard(**json.loads(description))
     except (ValueError, TypeError) as error:
-        raise CorruptStateError(f"a store's record of a finished shard is damaged: {description[:200]!r}") from error
+        raise CorruptStateError(
+            f"the record of a finished shard of namespace {version} is damaged ({description[:200]!r}): `ubert "
+            "precompute --restore-removed` writes it anew, and reviews that were removed since, too"
+        ) from error
+
+
+def is_damaged(unpack: Callable[[bytes, str], object], description: bytes) -> bool:
+    """Can what ``unpack`` reads not be read any more, so that it may be replaced?"""
+    try:
+        unpack(description, "")
+    except CorruptStateError:
+        return True
+    return False
 
 
 def check_same_namespace(namespace: Namespace, stored: bytes | None) -> None:

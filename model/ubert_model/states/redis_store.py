@@ -24,6 +24,7 @@ from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
     dropped_meanwhile,
+    is_damaged,
     pack_candidates,
     pack_line,
     pack_namespace,
@@ -76,18 +77,19 @@ class RedisStore:
 
     def open_namespace(self, namespace: Namespace) -> None:
         RedisKeys(namespace.version)
-        field = namespace.version.encode()
+        field, packed = namespace.version.encode(), pack_namespace(namespace)
         _, stored = self._redis.write(
-            [
-                ("HSETNX", RedisKeys.NAMESPACES, field, pack_namespace(namespace)),
-                ("HGET", RedisKeys.NAMESPACES, field),
-            ]
+            [("HSETNX", RedisKeys.NAMESPACES, field, packed), ("HGET", RedisKeys.NAMESPACES, field)]
         )
-        check_same_namespace(namespace, stored)
+        if stored is not None and is_damaged(unpack_namespace, stored):
+            self._redis.write([("HSET", RedisKeys.NAMESPACES, field, packed)])
+        else:
+            check_same_namespace(namespace, stored)
 
     def namespaces(self) -> list[Namespace]:
-        (descriptions,) = self._redis.read([("HVALS", RedisKeys.NAMESPACES)])
-        return sorted(map(unpack_namespace, descriptions), key=attrgetter("version"))
+        (found,) = self._redis.read([("HGETALL", RedisKeys.NAMESPACES)])
+        described = [unpack_namespace(packed, version.decode()) for version, packed in found.items()]
+        return sorted(described, key=attrgetter("version"))
 
     def drop_namespace(self, version: str) -> int:
         keys = RedisKeys(version)
@@ -252,7 +254,9 @@ class RedisStore:
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
         shards, packed = RedisKeys(version).shards, pack_shard(shard)
-        self._redis.write([("SADD", shards, packed)])
+        (kept,) = self._redis.read([("SMEMBERS", shards)])
+        damaged = [("SREM", shards, one) for one in kept if is_damaged(unpack_shard, one)]
+        self._redis.write([("SADD", shards, packed), *damaged])
         # Asked afterwards, since a drop removes shards once more after the description.
         (declared,) = self._redis.read([("HEXISTS", RedisKeys.NAMESPACES, version.encode())])
         if not declared:
@@ -261,7 +265,7 @@ class RedisStore:
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
         (packed,) = self._redis.read([("SMEMBERS", RedisKeys(version).shards)])
-        return sorted(map(unpack_shard, packed))
+        return sorted(unpack_shard(one, version) for one in packed)
 
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
         keys = RedisKeys(version)

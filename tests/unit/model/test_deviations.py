@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from support.rating_columns import rating_columns, terms_of_one
 from ubert_model.config import RatingScale
-from ubert_model.deviations import DEVIATION_SHRINKAGE, ElsewhereRatings, RatingSums, SideBias, UsualDeviations
+from ubert_model.deviations import (
+    DEVIATION_SHRINKAGE,
+    ElsewhereRatings,
+    RatingSums,
+    SideBias,
+    UsualDeviations,
+    stacked,
+)
 from ubert_model.errors import BundleError, ConfigError
 from ubert_model.ids import IdTable
 from ubert_model.rating_curve import RatingCurve
@@ -218,3 +225,18 @@ def test_more_ratings_of_the_same_kind_shrink_less() -> None:
 def load(path: Path, usual: UsualDeviations | None = None, **tables: IdTable) -> UsualDeviations:
     sides = [replace(SIDE, curve=one.curve, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
     return UsualDeviations.load(path, *sides, **{**TABLES, **tables})
+
+
+def test_users_of_whom_nothing_is_known_elsewhere_are_given_nothing_from_there() -> None:
+    none = elsewhere_of([], STRAIGHT, TABLES["user_ids"])
+    assert none.sums.tolist() == ElsewhereRatings.none(TABLES["user_ids"]).sums.tolist() == [[0.0, 0.0]] * 3
+
+
+def test_ratings_elsewhere_are_added_to_many_users_as_to_each() -> None:
+    elsewhere = elsewhere_of([review("u", "far", 5.0), review("v", "far", 1.0)], BENT, TABLES["user_ids"]).weighted(0.3)
+    users = ["u", "a stranger", "v"]
+    sums = [RatingSums(count=number, above_usual=0.5 * number) for number in range(3)]
+    together = elsewhere.added_to_each(users, stacked(sums))
+    alone = stacked([elsewhere.added(user, one) for user, one in zip(users, sums, strict=True)])
+    for name in ("count", "above_usual", "elsewhere"):
+        np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))

@@ -41,6 +41,11 @@ def test_softmax_and_maximum_ignore_any_size_of_padding(padding: float) -> None:
     assert masked_max(values.reshape(1, 3, 1), mask.reshape(1, 3)).item() == -1.0
 
 
+def test_padding_gets_nothing_beside_scores_of_any_size() -> None:
+    shares = masked_softmax(torch.tensor([-3e4, 0.0, -3e4]), torch.tensor([True, False, True]))
+    assert shares.tolist() == [0.5, 0.0, 0.5]
+
+
 def test_all_masked_gives_zeros_and_zero_gradients() -> None:
     query, states = (torch.randn(2, rows, 4, requires_grad=True) for rows in (1, 3))
     nothing = torch.zeros(2, 3, dtype=torch.bool)

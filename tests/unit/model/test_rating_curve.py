@@ -24,6 +24,8 @@ def test_it_rises_over_one_stretch_of_the_scale_after_the_other() -> None:
 
 def test_it_is_level_beyond_the_scale() -> None:
     assert (CURVE(-7.0), CURVE(99.0)) == (CURVE(1.0), CURVE(5.0))
+    raised = RatingCurve(knots=(1.0, 5.0), values=(2.0, 3.0))
+    assert (raised(-7.0), raised(99.0)) == (2.0, 3.0)
 
 
 @given(heights=rises, rating=st.floats(1, 5))

@@ -1,4 +1,3 @@
-import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -144,10 +143,10 @@ TEXT, CANDIDATES = pack_text("words"), pack_candidates(["a", "b"])
         (lambda: unpack_text(TEXT[:3], "r"), "text of review 'r'"),
         (lambda: unpack_candidates(CANDIDATES[:-1], "spring"), "candidate set 'spring'"),
         (lambda: unpack_candidates(zlib.compress(b"["), "spring"), "candidate set 'spring'"),
-        (lambda: unpack_namespace(b"{"), "namespace description"),
-        (lambda: unpack_namespace(json.dumps({"version": VERSION}).encode()), "namespace description"),
-        (lambda: unpack_shard(b"{"), "finished shard"),
-        (lambda: unpack_shard(b'{"corpus": "c"}'), "finished shard"),
+        (lambda: unpack_namespace(b"{", VERSION), f"description of namespace {VERSION}"),
+        (lambda: unpack_namespace(b'{"codec": "int8"}', VERSION), "writes it anew"),
+        (lambda: unpack_shard(b"{", VERSION), f"finished shard of namespace {VERSION}"),
+        (lambda: unpack_shard(b'{"corpus": "c"}', VERSION), "finished shard"),
         (lambda: unpack_marks(bytes(9)), "whole marks"),
     ],
 )
