@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from ubert_model.config import ModelConfig, require
-from ubert_model.deviations import UsualDeviations
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
-from ubert_model.intervals import RatingIntervals
-from ubert_model.rating import BiasModel
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.deviations import UsualDeviations
+from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.states.codec import StateCodec, is_trained, make_codec
 from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace

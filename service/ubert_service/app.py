@@ -13,11 +13,11 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
 
 from ubert_model.states import NamespaceHolder
-from ubert_service import problems
+from ubert_service.access.key_file import KeyFile
 from ubert_service.context import ServiceContext
-from ubert_service.gate import KeyGate, QueueGate
-from ubert_service.key_file import KeyFile
-from ubert_service.middleware import BodyLimit, RequestFrame
+from ubert_service.http import problems
+from ubert_service.http.gate import KeyGate, QueueGate
+from ubert_service.http.middleware import BodyLimit, RequestFrame
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing, Untraced
 from ubert_service.routes import (

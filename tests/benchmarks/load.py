@@ -41,7 +41,7 @@ from ubert_service.reading.histories import Pair
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
-CLI = "ubert_service.cli"
+CLI = "ubert_service.commands.serve"
 UNLOADED, LOADED, OVERLOADED_CALLERS = 1, 32, 256
 WARM_UP_SECONDS = 2.0
 SECONDS_UNTIL_HUNG = 10.0
@@ -49,7 +49,7 @@ TOGETHER = 16
 CORES = sorted(os.sched_getaffinity(0))[:2]
 """Of the service and of Locust."""
 ANSWERS_AT_ONCE = """
-from ubert_service.cli import main
+from ubert_service.commands.serve import main
 from ubert_service.scoring.engine import EVERY_REVIEW, ScoringEngine
 
 real, answers = ScoringEngine.score, {}

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import torch
 
-from ubert_training.backbones import load_backbone
-from ubert_training.devices import uses_bfloat16
+from ubert_training.running.devices import uses_bfloat16
+from ubert_training.weights.backbones import load_backbone
 
 REVIEWS, TOKENS, ROUNDS = 32, 64, 7
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
-from ubert_model.ray_engine import RayEngine
+from ubert_model.running.ray_engine import RayEngine
 from ubert_model.states import DEFAULT_CODEC, open_store
 from ubert_training.commands.options import load_reviews, table_file
 from ubert_training.reviews.table import ReviewTable

@@ -36,11 +36,11 @@ from support.rating_columns import rating_columns
 from support.tiny_bundle import BIAS, INTERVALS, ITEM_CURVE, USER_CURVE
 from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest
 from ubert_model.config import ModelConfig, preset
-from ubert_model.deviations import UsualDeviations
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.co_matching import Matches
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
+from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.reading.histories import Pair, Reckoning, ReviewList, ReviewLists
@@ -48,10 +48,10 @@ from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_service.scoring.torch_runtime import TorchRuntime
-from ubert_training.backbones import load_backbone
-from ubert_training.export import export_scorer
+from ubert_training.export.graphs import export_scorer
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.weights.backbones import load_backbone
 
 TIERS: Mapping[str, ModelConfig] = {
     "exact": replace(

@@ -42,9 +42,9 @@ from support.redis_server import RedisServer
 from support.tiny_bundle import BIAS, ITEM_CURVE, USER_CURVE
 from ubert_model.bundle import CODEBOOKS, SCORER_GRAPH, Manifest
 from ubert_model.config import ModelConfig, preset
-from ubert_model.deviations import UsualDeviations
 from ubert_model.ids import Identities, IdTable
-from ubert_model.intervals import Margins, RatingIntervals
+from ubert_model.rating.deviations import UsualDeviations
+from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_model.states import ReviewEntry, StateCodec, StateStore, make_codec, open_store
 from ubert_model.states.codec import DEFAULT_CODEC
 from ubert_service.reading.histories import Pair
@@ -52,7 +52,9 @@ from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
-from ubert_training.plan import Demand, Rates, pair_flops, plan
+from ubert_training.planning.demand import Demand
+from ubert_training.planning.plan import pair_flops, plan
+from ubert_training.planning.rates import Rates
 
 CONFIG: ModelConfig = replace(
     preset("minilm"),
@@ -288,7 +290,7 @@ def export_graph(users: int, items: int, graph: Path) -> None:
     import torch  # the processes that serve do without
 
     from ubert_model.nn.pair_scorer import PairScorer
-    from ubert_training.export import export_scorer
+    from ubert_training.export.graphs import export_scorer
 
     torch.manual_seed(0)
     graph.parent.mkdir()

@@ -14,15 +14,15 @@ import pytest
 
 from support.app_settings import settings_for
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.claims import claimed
 from ubert_model.errors import ClusterError, ConfigError, DeviceUnavailableError, InputError
-from ubert_model.ray_engine import RayEngine
-from ubert_model.sharding import Shard
+from ubert_model.running.claims import claimed
+from ubert_model.running.ray_engine import RayEngine
+from ubert_model.running.sharding import Shard
 from ubert_model.states import open_store
 from ubert_service.bulk.portions import Portions
 from ubert_service.bulk.rating import rate_pairs
+from ubert_service.commands.score import main
 from ubert_service.errors import NotReadyError
-from ubert_service.score_cli import main
 from ubert_service.scoring.engine import Prediction
 from ubert_service.settings import Settings
 
@@ -291,10 +291,10 @@ def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
 def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     flags = ["--bundle", str(settings.bundle), "--store", settings.store, "--codec", "fp32", "--device", "cpu"]
     command = [*flags, "--pairs", str(pairs), "--out", str(tmp_path / "out.parquet")]
-    without = "import sys; sys.modules['pyarrow'] = None; from ubert_service.score_cli import main; main()"
+    without = "import sys; sys.modules['pyarrow'] = None; from ubert_service.commands.score import main; main()"
     refused, rated = (
         subprocess.run([sys.executable, *way, *command], capture_output=True, text=True, check=False)
-        for way in (("-c", without), ("-m", "ubert_service.score_cli"))
+        for way in (("-c", without), ("-m", "ubert_service.commands.score"))
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("ubert-serve-score: pairs = ")

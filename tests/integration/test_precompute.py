@@ -18,7 +18,7 @@ from support.store_contents import VERSION, numbered_reviews
 from support.tiny_bundle import TinyBundle, states_of_text
 from ubert_model.errors import ConfigError, StoreError
 from ubert_model.ids import Identities, IdTable
-from ubert_model.sharding import Shard
+from ubert_model.running.sharding import Shard
 from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
 from ubert_training.cli import make_app
 from ubert_training.reviews.table import ReviewTable

@@ -20,8 +20,8 @@ from support.small_corpus import small_table
 from support.store_contents import contents
 from support.tiny_bundle import TinyBundle
 from ubert_model.errors import ConfigError, StoreUnavailableError
-from ubert_model.ray_engine import RayEngine
-from ubert_model.sharding import Shard
+from ubert_model.running.ray_engine import RayEngine
+from ubert_model.running.sharding import Shard
 from ubert_model.states import open_store
 from ubert_service.bulk.rating import rate_pairs
 from ubert_training.cli import make_app
@@ -137,7 +137,7 @@ def test_a_portion_that_fails_or_loses_its_worker_is_done_again_and_no_other(clu
 def test_what_a_portion_raises_every_time_is_raised_as_it_was(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ubert_model.ray_engine.ATTEMPTS", 2)
+    monkeypatch.setattr("ubert_model.running.ray_engine.ATTEMPTS", 2)
     with pytest.raises(StoreUnavailableError, match=r"^no store for 3; start it$"):
         list(RayEngine(workers=1).results(Squares(folder=tmp_path, raises=3, times=9), list(range(5))))
     assert len(list(tmp_path.glob("tried-3-*"))) == 2

@@ -15,7 +15,7 @@ from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import StateStore, open_store
-from ubert_service.access import new_key
+from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
 from ubert_service.serving.served import ServedBundle
 

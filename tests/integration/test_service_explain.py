@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.deviations import SideDeviations
+from ubert_model.rating.deviations import SideDeviations
 from ubert_model.states import ReviewEntry, Side, StateStore
 from ubert_service.app import create_app
 from ubert_service.errors import WithdrawnError

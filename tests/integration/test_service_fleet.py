@@ -20,8 +20,8 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError
 from ubert_model.states import open_store
-from ubert_service import promote_cli
-from ubert_service.access import new_key
+from ubert_service.access.keys import new_key
+from ubert_service.commands import promote as promote_command
 from ubert_service.reading.histories import Pair
 from ubert_service.serving.served import ServedBundle
 from ubert_training.cli import make_app
@@ -59,7 +59,7 @@ class Site:
         monkeypatch.setattr(socket, "getaddrinfo", as_docker)
         url = f"http://service:{self.fleet.port}"
         arguments = [bundle.manifest.bundle_id, "--url", url, "--all-addresses"]
-        return CliRunner().invoke(promote_cli.app, arguments, env={"UBERT_API_KEY": self.key})
+        return CliRunner().invoke(promote_command.app, arguments, env={"UBERT_API_KEY": self.key})
 
     def unlike_its_bundle(self, answered: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The predictions that are not what the bundle of their answer rates."""

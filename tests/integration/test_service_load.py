@@ -26,7 +26,7 @@ from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.problems import Problem
+from ubert_service.http.problems import Problem
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime

@@ -18,7 +18,7 @@ from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.states import StateStore, open_store
-from ubert_service.cli import main
+from ubert_service.commands.serve import main
 
 CANDIDATES = [f"i{number}" for number in range(1_000)]
 
@@ -206,7 +206,7 @@ def test_a_prediction_is_made_without_torch_or_transformers(
         import sys
         from pathlib import Path
         from ubert_model.states import open_store
-        from ubert_service import cli
+        from ubert_service.commands import serve
         from ubert_service.reading.histories import Pair
         from ubert_service.serving.served import ServedBundle
         from ubert_service.settings import Settings

@@ -16,9 +16,9 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import StateStore, open_store
-from ubert_service import promote_cli
-from ubert_service.access import new_key
+from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
+from ubert_service.commands import promote as promote_command
 from ubert_service.serving.served import ServedBundle
 
 
@@ -32,7 +32,7 @@ class Pair:
 
     def promote(self, bundle: str, *further: str) -> Result:
         urls = [argument for url in (*self.urls, *further) for argument in ("--url", url)]
-        return CliRunner().invoke(promote_cli.app, [bundle, *urls], env={"UBERT_API_KEY": self.key})
+        return CliRunner().invoke(promote_command.app, [bundle, *urls], env={"UBERT_API_KEY": self.key})
 
     def live(self) -> list[str]:
         headers = {"Authorization": f"Bearer {self.key}"}

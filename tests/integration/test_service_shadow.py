@@ -17,9 +17,9 @@ from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.states import Side, StateStore
-from ubert_service.access import new_key
+from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
-from ubert_service.cli import load_bundles
+from ubert_service.commands.serve import load_bundles
 from ubert_service.errors import OverloadedError
 from ubert_service.reviews.written_review import NewReview
 from ubert_service.scoring.assembly import ScorerBatch

@@ -17,7 +17,7 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.errors import ConfigError
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.cli import opened_tracing
+from ubert_service.commands.serve import opened_tracing
 from ubert_service.observability.otel import OpenTelemetryTracing
 from ubert_service.serving.served import ServedBundle
 
@@ -81,7 +81,7 @@ def test_no_span_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb
     ]
 
 
-@pytest.mark.parametrize("module", ["ubert_service.cli", "ubert_service.app"])
+@pytest.mark.parametrize("module", ["ubert_service.commands.serve", "ubert_service.app"])
 def test_who_sends_no_traces_imports_nothing_for_them(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)

@@ -21,7 +21,7 @@ from support.training_stage import (
     run_to_the_end,
 )
 from ubert_model.bundle import WEIGHTS
-from ubert_training.loop import CHECKPOINT
+from ubert_training.optimization.loop import CHECKPOINT
 
 # Dropout stays on: the two pieces of a batch draw the same in one process as in two. In bfloat16 the noise of
 # floating point would be that of three digits.

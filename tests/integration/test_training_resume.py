@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from support.training_stage import SAVES_NOTHING, TinyCorpus, end_at_a_checkpoint, on_one_process, run_here
 from ubert_model.bundle import WEIGHTS
-from ubert_model.claims import claimed
+from ubert_model.running.claims import claimed
 from ubert_training.cli import main
-from ubert_training.loop import CHECKPOINT
+from ubert_training.optimization.loop import CHECKPOINT
 
 FLAGS = {
     "pretrain": ["--epochs", "6", "--batch-size", "8"],

@@ -25,7 +25,7 @@ from support.random_models import (
 from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import ENCODER_GRAPH, SCORER_GRAPH
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.export import export_scorer
+from ubert_training.export.graphs import export_scorer
 
 OTHER_OPTIONS: dict[str, dict[str, Any]] = {
     "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},

@@ -15,7 +15,7 @@ from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import EXPLAINER_GRAPH
 from ubert_model.nn.pair_explainer import PairExplainer, PairExplanation
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.export import export_explainer
+from ubert_training.export.graphs import export_explainer
 
 OTHER_OPTIONS: dict[str, dict[str, Any]] = {
     "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},

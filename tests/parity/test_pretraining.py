@@ -16,7 +16,7 @@ from reference.pretraining import (
 from support.closeness import assert_equals_reference
 from support.random_models import DOMAINS, HEADS, USERS, VOCABULARY, pretraining_model, randomized, weights_of
 from ubert_model.nn.pretraining_heads import OpinionRatingHead, OpinionTokenHead
-from ubert_training.objectives import pretraining_loss
+from ubert_training.optimization.objectives import pretraining_loss
 
 
 def random_rows(rows: int, dim: int, seed: int) -> torch.Tensor:

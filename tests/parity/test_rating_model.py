@@ -13,7 +13,7 @@ from support.random_models import DOMAINS, ITEMS, USERS, random_side, randomized
 from ubert_model.config import MatchPooling
 from ubert_model.nn.co_matching import CoMatching, Matches
 from ubert_model.nn.prediction_layer import PredictionLayer
-from ubert_training.objectives import rating_loss
+from ubert_training.optimization.objectives import rating_loss
 
 Lengths = list[list[int]]
 

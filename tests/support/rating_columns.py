@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ubert_model.deviations import RatingColumns, SideDeviations
 from ubert_model.ids import IdTable
+from ubert_model.rating.deviations import RatingColumns, SideDeviations
 from ubert_model.states.review import ReviewEntry
 
 

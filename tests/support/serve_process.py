@@ -21,7 +21,7 @@ class ServeProcess:
     """Started on entry, killed on exit if it still runs. ``client`` talks to it. ``port`` 0: any free one."""
 
     def __init__(self, *arguments: str, port: int = 0) -> None:
-        self._command = [sys.executable, "-m", "ubert_service.cli", *arguments, "--port", str(port)]
+        self._command = [sys.executable, "-m", "ubert_service.commands.serve", *arguments, "--port", str(port)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -31,15 +31,15 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.config import RatingScale
-from ubert_model.deviations import SideBias, UsualDeviations, stacked
 from ubert_model.history import select_history, without_item, without_user
 from ubert_model.ids import Identities, IdTable
-from ubert_model.intervals import Margins, RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
-from ubert_model.rating import BiasModel, blend
-from ubert_model.rating_curve import RatingCurve
+from ubert_model.rating.blend import BiasModel, blend
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import SideBias, UsualDeviations, stacked
+from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
-from ubert_training.export import export_encoder, export_explainer, export_scorer
+from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 
 USER_CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
 ITEM_CURVE = RatingCurve.of_rises(RatingScale(), [0.6, 0.7, 0.9, 0.7])

@@ -16,7 +16,7 @@ import typer
 
 from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_compose, volumes_of
 from ubert_model.states import DEFAULT_CODEC
-from ubert_service.cli import app as service_app
+from ubert_service.commands.serve import app as service_app
 from ubert_service.settings import Settings
 from ubert_training.cli import make_app
 

@@ -13,9 +13,9 @@ import typer
 import yaml
 
 from support.compose import ROOT, Dockerfile
-from ubert_model.sharding import Shard
+from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC
-from ubert_service.cli import app as service_app
+from ubert_service.commands.serve import app as service_app
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.settings import Settings
 from ubert_training.cli import make_app

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 
-from ubert_model.atomic import write_text
-from ubert_model.batches import batches
 from ubert_model.errors import UbertError
+from ubert_model.running.atomic import write_text
+from ubert_model.running.batches import batches
 from ubert_model.states import StateCodec
 from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
@@ -74,7 +74,7 @@ def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) 
 
     Raises ``UbertError`` with the log's last line if it does not start.
     """
-    command = [sys.executable, "-m", "ubert_service.cli", "--bundle", str(bundle), "--store", store]
+    command = [sys.executable, "-m", "ubert_service.commands.serve", "--bundle", str(bundle), "--store", store]
     command += ["--codec", codec, "--port", str(port), "--texts"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         output = _Output(process, log)

@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ubert_model.atomic import replacing
 from ubert_model.errors import ConfigError, InputError
+from ubert_model.running.atomic import replacing
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.stage import digest_of
+from ubert_training.running.stage import digest_of
 
 SplitKind = Literal["random", "fold", "time"]
 

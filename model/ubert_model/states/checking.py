@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.batches import batches
 from ubert_model.errors import CorruptStateError, StateError
+from ubert_model.running.batches import batches
 from ubert_model.states.codec import state_shape
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ubert_model.batches import batches
 from ubert_model.errors import InputError, StoreError
+from ubert_model.running.batches import batches
 from ubert_model.states.holding import HELD_S, holder_name
 from ubert_model.states.records import dropped_meanwhile
 from ubert_model.states.review import ReviewEntry

@@ -6,8 +6,8 @@ import secrets
 import socket
 from collections.abc import Iterable
 
-from ubert_model.background import Background
 from ubert_model.errors import StateError, StoreError
+from ubert_model.running.background import Background
 from ubert_model.states.store import StateStore
 
 HELD_S = 60.0

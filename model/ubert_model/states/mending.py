@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ubert_model.batches import batches
+from ubert_model.running.batches import batches
 from ubert_model.states.checking import STATES_A_BATCH, DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.keys import Side
 from ubert_model.states.records import is_whole

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from ubert_model.errors import InputError
-from ubert_model.sharding import Shard
+from ubert_model.running.sharding import Shard
 from ubert_model.states import MAX_IDENTIFIER_BYTES
 
 COLUMNS = ("user", "item")

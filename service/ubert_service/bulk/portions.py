@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ubert_model.atomic import replacing, write_text
-from ubert_model.claims import claimed
 from ubert_model.errors import InputError
+from ubert_model.running.atomic import replacing, write_text
+from ubert_model.running.claims import claimed
 from ubert_service.reading.histories import Pair
 from ubert_service.scoring.engine import Prediction
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError, UbertError
-from ubert_model.ray_engine import RayEngine
-from ubert_model.sharding import Shard
+from ubert_model.running.ray_engine import RayEngine
+from ubert_model.running.sharding import Shard
 from ubert_model.states import NamespaceHolder, StateStore, numpy_in_one_thread, open_existing_store, without_password
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions

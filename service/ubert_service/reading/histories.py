@@ -10,9 +10,9 @@ from typing import Self
 from numpy.typing import ArrayLike
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import RatingSums, Residuals, SideBias, SideDeviations, UsualDeviations
 from ubert_model.history import select_history, without_item, without_user
-from ubert_model.rating import BiasModel
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.deviations import RatingSums, Residuals, SideBias, SideDeviations, UsualDeviations
 from ubert_model.states import ReviewEntry
 from ubert_service.reading.brought import BroughtReviews
 

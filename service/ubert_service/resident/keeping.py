@@ -14,8 +14,8 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from ubert_model.background import Background
 from ubert_model.errors import StateError, StoreError, UbertError
+from ubert_model.running.background import Background
 from ubert_model.states import Namespace, Side, StateStore
 from ubert_service.reading.namespaces import absence_of
 from ubert_service.resident.residents import Residents

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import UsualDeviations
-from ubert_model.rating import BiasModel
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.states import (
     FloatMatrix,
     ReviewEntry,

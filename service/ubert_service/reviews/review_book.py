@@ -9,7 +9,7 @@ from threading import Lock
 from ubert_model.config import RatingScale
 from ubert_model.errors import StoreFullError
 from ubert_model.history import RatingCounts
-from ubert_model.rating import stored_rating
+from ubert_model.rating.blend import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry, Revision, Side, StateCodec, StateStore, entity_mark
 from ubert_service.errors import ReviewNameTakenError, UnknownReviewError

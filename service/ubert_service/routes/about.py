@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from ubert_service.problems import BUNDLE_UNUSABLE, WORK_PROBLEMS, documented
+from ubert_service.http.problems import BUNDLE_UNUSABLE, WORK_PROBLEMS, documented
 from ubert_service.routes.dependencies import Context
 from ubert_service.schemas import About
 from ubert_service.serving.accuracy import scores_of

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from ubert_service.errors import ForbiddenError
-from ubert_service.problems import (
+from ubert_service.http.problems import (
     ACCESS_PROBLEMS,
     INTERNAL,
     INVALID_REQUEST,

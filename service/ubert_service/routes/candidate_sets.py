@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, status
 
-from ubert_service.problems import (
+from ubert_service.http.problems import (
     BODY_PROBLEMS,
     STORE_PROBLEMS,
     STORE_WRITE_PROBLEMS,

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request, Response
 
 from ubert_service.context import RequestContext, ServiceContext
-from ubert_service.middleware import require_json
+from ubert_service.http.middleware import require_json
 from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from ubert_service.problems import NOT_READY, STORE_PROBLEMS, documented
+from ubert_service.http.problems import NOT_READY, STORE_PROBLEMS, documented
 from ubert_service.routes.dependencies import Context
 from ubert_service.schemas import MAX_FOUND, EntityList, IdentifierPrefix
 

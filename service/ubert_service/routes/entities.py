@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from ubert_service.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
+from ubert_service.http.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
 from ubert_service.routes.dependencies import Context

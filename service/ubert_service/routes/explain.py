@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from ubert_service.problems import SCORING_PROBLEMS, documented
+from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
 from ubert_service.routes.dependencies import RatingContext
 from ubert_service.schemas import ExplainAnswer, ExplainRequest

@@ -5,8 +5,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
-from ubert_service.observability import metrics
-from ubert_service.problems import (
+from ubert_service.http.problems import (
     ACCESS_PROBLEMS,
     DEVICE_UNAVAILABLE,
     NOT_READY,
@@ -14,6 +13,7 @@ from ubert_service.problems import (
     documented,
     problem_response,
 )
+from ubert_service.observability import metrics
 from ubert_service.routes.dependencies import ServiceDependency
 from ubert_service.schemas import Alive, Ready, Version
 

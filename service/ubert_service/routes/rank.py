@@ -6,7 +6,7 @@ from functools import partial
 import anyio.to_thread
 from fastapi import APIRouter, Response
 
-from ubert_service.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
+from ubert_service.http.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.reading.histories import Pair, Reading
 from ubert_service.routes.dependencies import RatingContext
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest

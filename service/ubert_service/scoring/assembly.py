@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.deviations import Residuals
+from ubert_model.rating.deviations import Residuals
 from ubert_model.states import FloatMatrix, ReviewEntry
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ubert_model.config import RatingScale
-from ubert_model.rating import stored_rating
+from ubert_model.rating.blend import stored_rating
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry
 from ubert_service.reading.brought import BroughtReviews, BroughtText

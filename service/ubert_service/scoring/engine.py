@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Manifest
-from ubert_model.deviations import stacked
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
-from ubert_model.rating import Ratings, blend
+from ubert_model.rating.blend import Ratings, blend
+from ubert_model.rating.deviations import stacked
 from ubert_model.states import FloatMatrix
 from ubert_service.reading.brought import BroughtReviews
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading

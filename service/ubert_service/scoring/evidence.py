@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ubert_model.deviations import Residuals
+from ubert_model.rating.deviations import Residuals
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_service.reading.histories import History, PairHistories
 

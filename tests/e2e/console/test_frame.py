@@ -23,7 +23,7 @@ from support.console_page import (
     with_explanation,
 )
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_service.access import new_key
+from ubert_service.access.keys import new_key
 from ubert_service.client import Client
 
 

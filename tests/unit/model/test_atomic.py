@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ubert_model.atomic import replacing, write_text
+from ubert_model.running.atomic import replacing, write_text
 
 
 @pytest.mark.parametrize("name", [".", "/", "folder"])

@@ -30,10 +30,10 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.config import preset
-from ubert_model.deviations import ElsewhereRatings, SideDeviations, UsualDeviations
 from ubert_model.errors import BundleError, ConfigError, ForeignStateError
 from ubert_model.ids import Identities, IdTable
-from ubert_model.intervals import RatingIntervals
+from ubert_model.rating.deviations import ElsewhereRatings, SideDeviations, UsualDeviations
+from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.states import codec_names
 
 DRAFT = Manifest(

@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from support.rating_columns import rating_columns, terms_of_one
 from ubert_model.config import RatingScale
-from ubert_model.deviations import (
+from ubert_model.errors import BundleError, ConfigError
+from ubert_model.ids import IdTable
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import (
     DEVIATION_SHRINKAGE,
     ElsewhereRatings,
     RatingSums,
@@ -18,9 +21,6 @@ from ubert_model.deviations import (
     UsualDeviations,
     stacked,
 )
-from ubert_model.errors import BundleError, ConfigError
-from ubert_model.ids import IdTable
-from ubert_model.rating_curve import RatingCurve
 from ubert_model.states import ReviewEntry
 
 MEAN = 3.0

@@ -7,7 +7,7 @@ import pytest
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_model.intervals import HISTORY_BUCKETS, LEAST_PAIRS, Margins, RatingIntervals
+from ubert_model.rating.intervals import HISTORY_BUCKETS, LEAST_PAIRS, Margins, RatingIntervals
 
 SCALE = RatingScale()
 WIDE = RatingScale(lowest=-100, highest=100)

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
-from ubert_model.deviations import RatingSums, SideBias
 from ubert_model.errors import InputError
-from ubert_model.rating import BiasModel, blend, stored_rating
-from ubert_model.rating_curve import RatingCurve
+from ubert_model.rating.blend import BiasModel, blend, stored_rating
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import RatingSums, SideBias
 
 SCALE = RatingScale()
 STRAIGHT = RatingCurve.of_rises(SCALE, [4.0])

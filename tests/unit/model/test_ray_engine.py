@@ -7,7 +7,7 @@ import pytest
 
 from support.ray_jobs import Squares
 from ubert_model.errors import ClusterError, ConfigError, UbertError
-from ubert_model.ray_engine import RayEngine
+from ubert_model.running.ray_engine import RayEngine
 
 
 def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

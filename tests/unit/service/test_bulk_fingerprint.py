@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ubert_model.sharding import Shard
+from ubert_model.running.sharding import Shard
 from ubert_service.bulk.rating import _fingerprint
 from ubert_service.settings import Settings
 

@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn.server import ServerState
 
-from ubert_service.connections import BoundedConnection
+from ubert_service.http.connections import BoundedConnection
 
 PATIENCE_S = 60.0
 WHOLE = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

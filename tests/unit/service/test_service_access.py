@@ -7,11 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ubert_model.errors import ConfigError
-from ubert_service import key_cli
-from ubert_service.access import AccessScope, ApiKeys, needed_scope, new_key
+from ubert_service.access.key_file import KeyFile
+from ubert_service.access.keys import AccessScope, ApiKeys, needed_scope, new_key
 from ubert_service.app import described_app
+from ubert_service.commands import key as key_command
 from ubert_service.errors import ForbiddenError, UnauthenticatedError
-from ubert_service.key_file import KeyFile
 
 
 def keys_of(tmp_path: Path, *tables: str) -> ApiKeys:
@@ -94,7 +94,7 @@ def test_a_file_of_keys_that_cannot_be_used_changes_nothing_and_is_told_once(
     for header in ("Bearer wrong", None):
         with pytest.raises(UnauthenticatedError):
             keys.authorise(header, "read")
-    (told,) = [record for record in caplog.records if record.name == "ubert_service.key_file"]
+    (told,) = [record for record in caplog.records if record.name == "ubert_service.access.key_file"]
     assert told.levelname == "ERROR"
     assert str(path) in told.getMessage()
 
@@ -181,7 +181,7 @@ def test_a_missing_file_of_keys_never_means_that_everyone_is_let_in(tmp_path: Pa
 
 
 def test_what_the_command_writes_is_what_the_service_reads(tmp_path: Path) -> None:
-    made = CliRunner().invoke(key_cli.app, ["page", "--scope", "read", "--scope", "write"])
+    made = CliRunner().invoke(key_command.app, ["page", "--scope", "read", "--scope", "write"])
     assert made.exit_code == 0
     keys = keys_of(tmp_path, made.stdout)
     assert keys.authorise(f"Bearer {made.stderr.strip()}", "write") == "page"
@@ -193,7 +193,7 @@ def test_the_command_refuses_what_the_file_cannot_hold(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ubert-serve-key", *arguments])
     with pytest.raises(SystemExit) as ended:
-        key_cli.main()
+        key_command.main()
     assert ended.value.code == 2
     said = capsys.readouterr()
     assert (said.out, said.err.count("\n")) == ("", 1)

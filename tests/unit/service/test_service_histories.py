@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from support.rating_columns import rating_columns
 from ubert_model.config import RatingScale, preset
-from ubert_model.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.ids import IdTable
-from ubert_model.rating import BiasModel
-from ubert_model.rating_curve import RatingCurve
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_service.reading.brought import BroughtText
 from ubert_service.reading.histories import History, Reckoning, ReviewList

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from ubert_service.errors import OverloadedError
-from ubert_service.gate import QueueGate
-from ubert_service.middleware import BodyLimit, RequestFrame, request_id_of
+from ubert_service.http.gate import QueueGate
+from ubert_service.http.middleware import BodyLimit, RequestFrame, request_id_of
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Untraced
 

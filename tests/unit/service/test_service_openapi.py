@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ubert_service.gate import may_queue
+from ubert_service.http.gate import may_queue
 from ubert_service.openapi import description_text
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")

@@ -6,7 +6,7 @@ import pytest
 
 from ubert_model import errors
 from ubert_service.errors import NotReadyError, OverloadedError, UnknownUserError
-from ubert_service.problems import error_response, kind_of
+from ubert_service.http.problems import error_response, kind_of
 
 EVERY_ERROR = [
     value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.UbertError)

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from ubert_model.errors import ConfigError
-from ubert_service import cli
+from ubert_service.commands import serve as serve_command
 from ubert_service.settings import Settings, read_toml
 
 
@@ -20,7 +20,7 @@ def toml(tmp_path: Path) -> Path:
 def codec_in_force(arguments: list[str]) -> str:
     """An unknown codec is refused by name, before a bundle or a store is looked at: so the name tells which won."""
     with pytest.raises(ConfigError, match="codec") as refusal:
-        cli.app(arguments, standalone_mode=False)
+        serve_command.app(arguments, standalone_mode=False)
     return str(refusal.value).split("'")[1]
 
 
@@ -50,7 +50,9 @@ def test_the_file_of_the_offline_side_is_not_taken_for_the_services(
 
 
 def test_a_setting_has_one_name_in_flags_files_and_the_environment() -> None:
-    options = {option.name: option for option in typer.main.get_command(cli.app).params if option.name != "config"}
+    options = {
+        option.name: option for option in typer.main.get_command(serve_command.app).params if option.name != "config"
+    }
     assert options.keys() == Settings.model_fields.keys()
     for name, option in options.items():
         assert f"--{name.replace('_', '-')}" in option.opts
@@ -58,7 +60,7 @@ def test_a_setting_has_one_name_in_flags_files_and_the_environment() -> None:
 
 
 def test_the_help_says_what_it_takes_to_revoke_a_key() -> None:
-    (option,) = (option for option in typer.main.get_command(cli.app).params if option.name == "api_keys")
+    (option,) = (option for option in typer.main.get_command(serve_command.app).params if option.name == "api_keys")
     help_text = str(getattr(option, "help", ""))
     assert "revokes" in help_text
     assert "read anew" in help_text

@@ -5,7 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from ubert_training.batches import Positions, batches_of_like_size, shuffled_batches, shuffled_batches_of_like_size
+from ubert_training.optimization.batches import (
+    Positions,
+    batches_of_like_size,
+    shuffled_batches,
+    shuffled_batches_of_like_size,
+)
 
 SEED = 5
 SIZE = 8

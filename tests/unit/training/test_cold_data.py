@@ -12,7 +12,7 @@ from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
 from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.reviews.table import Review, ReviewTable
 from ubert_training.splits import Split, random_split
 

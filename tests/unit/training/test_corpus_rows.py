@@ -11,7 +11,7 @@ from ubert_model.config import preset
 from ubert_model.errors import InputError
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import Corpus, pretraining_rows, rows_elsewhere, target_rows, withheld
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain

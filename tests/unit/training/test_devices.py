@@ -3,7 +3,7 @@
 import pytest
 
 from ubert_model.errors import ConfigError
-from ubert_training.devices import make_accelerator
+from ubert_training.running.devices import make_accelerator
 
 
 @pytest.mark.parametrize("name", ["gpu", "CUDA", "cuda:0", ""])

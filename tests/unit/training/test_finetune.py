@@ -16,15 +16,12 @@ from sklearn.linear_model import RidgeCV
 from support.small_corpus import small_table
 from ubert_model.config import RatingBase, preset
 from ubert_model.errors import ConfigError, InputError, UbertError
-from ubert_model.intervals import RatingIntervals
 from ubert_model.nn.co_matching import PLAIN_START
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training import model_files
-from ubert_training.backbones import freeze_all_but_last, load_backbone
 from ubert_training.commands.options import model_config
-from ubert_training.devices import Precision
 from ubert_training.evaluation.evaluate import evaluate
 from ubert_training.finetuning import finetuning_task, prediction_start
 from ubert_training.finetuning.bias_fit import bias_ratings
@@ -34,19 +31,22 @@ from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.pair_model import PairModel, network_outputs
 from ubert_training.finetuning.rating_parts import blend_share, final_ratings
-from ubert_training.loop import LoopOptions
-from ubert_training.model_files import ModelFiles, load_model
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain
 from ubert_training.pretraining.pretrain_options import PretrainOptions
-from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import Review, ReviewTable, Rows
+from ubert_training.running.devices import Precision
+from ubert_training.running.stage import Stage, read_stage
 from ubert_training.splits import random_split
-from ubert_training.stage import Stage, read_stage
+from ubert_training.states.projection_start import start_projection
 from ubert_training.states.review_states import ReviewStates
-from ubert_training.tokens import TokenizedReviews
-from ubert_training.weights import weights_below
+from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.weights import model_files
+from ubert_training.weights.backbones import freeze_all_but_last, load_backbone
+from ubert_training.weights.model_files import ModelFiles, load_model
+from ubert_training.weights.saving import weights_below
 
 TABLE = small_table(users=40)
 SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
@@ -416,7 +416,7 @@ def test_what_is_refused_neither_leaves_a_directory_nor_discards_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ubert_training.devices.has_native_bfloat16", lambda _: False)
+    monkeypatch.setattr("ubert_training.running.devices.has_native_bfloat16", lambda _: False)
     config, loop = replace(preset("tiny"), **shape), replace(ONE_EPOCH, precision=precision)
     pretraining = PretrainOptions(loop=loop, trainable_layers=trainable_layers)
     finetuning = FinetuneOptions(mode="end-to-end", loop=loop, trainable_layers=trainable_layers)

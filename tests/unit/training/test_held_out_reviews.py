@@ -11,14 +11,14 @@ from ubert_model.config import ModelConfig, preset
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode
 from ubert_training.finetuning.rating_parts import RATING
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import withheld
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import pretrain
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.running.stage import STAGE_FILE
 from ubert_training.splits import random_split
-from ubert_training.stage import STAGE_FILE
 
 LEXICON = Lexicon(words=frozenset({"good", "excellent", "terrible", "weak", "decent", "love"}), source="the test")
 LAST_EPOCH_KEPT = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3, least_improvement=-1e9)

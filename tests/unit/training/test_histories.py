@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from support.rating_columns import terms_of_one
 from support.small_corpus import small_table
 from ubert_model.config import preset
-from ubert_model.deviations import SideBias
-from ubert_model.rating import BiasModel
-from ubert_model.rating_curve import RatingCurve
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import SideBias
 from ubert_model.states import ReviewEntry
 from ubert_training.finetuning import bias_fit, histories
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model

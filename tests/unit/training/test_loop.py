@@ -16,8 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from support.full_disk import at_most
 from ubert_model.errors import ConfigError
-from ubert_training.batches import Positions, shuffled_batches
-from ubert_training.loop import (
+from ubert_training.optimization.batches import Positions, shuffled_batches
+from ubert_training.optimization.loop import (
     BEST_WEIGHTS,
     CHECKPOINT,
     LoopOptions,

@@ -6,9 +6,9 @@ import pytest
 
 from support.full_disk import at_most
 from support.training_stage import SAVES_NOTHING, TinyCorpus, run_here
-from ubert_training import make_bundle
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
+from ubert_training.export import make_bundle
 
 
 @pytest.fixture(scope="module")

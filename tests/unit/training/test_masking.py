@@ -5,9 +5,9 @@ import pytest
 
 from support.tiny_tokenizer import SPECIAL_TOKENS, tiny_tokenizer_json
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import load_backbone
 from ubert_training.pretraining import masking
 from ubert_training.pretraining.masking import Masker, MaskingStrategy
+from ubert_training.weights.backbones import load_backbone
 
 LEXICON = frozenset({"great", "terrible", "well-made", "beautiful"})
 

@@ -13,7 +13,6 @@ from ubert_model.config import IdEmbeddings, ModelConfig, preset
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import load_backbone
 from ubert_training.finetuning.bias_fit import fit_bias_model
 from ubert_training.finetuning.finetune import target_identities
 from ubert_training.finetuning.finetune_options import FinetuneOptions
@@ -21,10 +20,11 @@ from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource, state_rows
 from ubert_training.finetuning.pair_model import PairModel, network_outputs
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.splits import random_split
 from ubert_training.states.state_bank import StateBank, encode_batch
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.weights.backbones import load_backbone
 
 TABLE = small_table()
 SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)

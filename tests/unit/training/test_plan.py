@@ -14,7 +14,9 @@ from ubert_model.states import Namespace
 from ubert_model.states.codec import make_codec, stored_bytes
 from ubert_training.cli import main, make_app
 from ubert_training.commands.plan import readable
-from ubert_training.plan import Demand, Figure, Rates, pair_flops, plan, side_rows
+from ubert_training.planning.demand import Demand
+from ubert_training.planning.plan import Figure, pair_flops, plan, side_rows
+from ubert_training.planning.rates import Rates
 
 # One million reviews of 50 tokens, 10 a user and 100 an item; a side takes 4 reviews, 200 tokens.
 DEMAND = Demand(

@@ -15,8 +15,8 @@ from ubert_model.config import preset
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.pretraining_model import PretrainingOutput
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.loop import LoopOptions
-from ubert_training.objectives import pretraining_loss
+from ubert_training.optimization.loop import LoopOptions
+from ubert_training.optimization.objectives import pretraining_loss
 from ubert_training.pretraining import pretraining_task
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.masking import Masker
@@ -24,7 +24,7 @@ from ubert_training.pretraining.pretrain import pretrain
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.pretraining.pretraining_task import PretrainingTask
 from ubert_training.splits import random_split
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
 
 TABLE = small_table(users=40)
 LEXICON = Lexicon(words=frozenset({"good", "solid", "terrible", "junk", "excellent", "love"}), source="the test")

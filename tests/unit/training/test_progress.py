@@ -2,7 +2,7 @@
 
 import pytest
 
-from ubert_training.progress import progress_bar, throughput_bar
+from ubert_training.running.progress import progress_bar, throughput_bar
 
 
 def test_a_bar_may_be_named_after_a_folder_with_brackets(capsys: pytest.CaptureFixture[str]) -> None:

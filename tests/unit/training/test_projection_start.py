@@ -6,10 +6,10 @@ import torch
 
 from support.random_models import review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_training.projection_start import BESIDE, SHARPNESS, WHITENING, start_projection, telling_axes
+from ubert_training.states.projection_start import BESIDE, SHARPNESS, WHITENING, start_projection, telling_axes
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
 
 ROWS_A_REVIEW = 20
 REVIEWS = 30

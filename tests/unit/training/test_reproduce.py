@@ -10,9 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from support.small_corpus import small_table
+from ubert_training.accuracy.reproduction import EXPERIMENTS, METHODS, PLACEHOLDER, commands
 from ubert_training.cli import make_app
 from ubert_training.commands.options import model_config
-from ubert_training.reproduction import EXPERIMENTS, METHODS, PLACEHOLDER, commands
 
 TABLE = small_table()
 APP = typer.main.get_command(make_app(["import", "split", "pretrain", "finetune", "evaluate", "reproduce"]))

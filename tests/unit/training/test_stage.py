@@ -7,8 +7,8 @@ import pytest
 from accelerate import Accelerator
 
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.loop import LoopOptions
-from ubert_training.stage import STAGE_FILE, Stage, digest_of, finished_stage, read_stage
+from ubert_training.optimization.loop import LoopOptions
+from ubert_training.running.stage import STAGE_FILE, Stage, digest_of, finished_stage, read_stage
 
 
 def test_a_finished_stage_is_left_alone_and_an_unfinished_one_continues(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from support.random_models import VOCABULARY, randomized, review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_training.states import state_bank
 from ubert_training.states.state_bank import FILLING, FORMER_FILES, StateBank, fill_bank, matching_bank
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
 
 REVIEWS, LENGTH, A_BATCH = 12, 6, 4
 BATCHES = REVIEWS // A_BATCH

@@ -21,7 +21,7 @@ from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.splits import random_split
 
 TABLE = small_table(users=30)

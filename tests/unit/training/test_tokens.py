@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from support.tiny_tokenizer import CountingTokenizer
-from ubert_training import tokens
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states import tokens
+from ubert_training.states.tokens import TokenizedReviews
 
 TEXTS = ["good strings", "", "sounds great, works", "bad", "a case", "the guitar", "fine"]
 

@@ -20,8 +20,8 @@ from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.recipes.search import KIND, RECIPE, TRIALS, Choice, RecipeSearch, Trial, Tried
+from ubert_training.running.stage import Stage, read_stage
 from ubert_training.splits import random_split
-from ubert_training.stage import Stage, read_stage
 
 TABLE = small_table(users=30)
 SPLIT = random_split(TABLE, TABLE.rows_of_domains("domain-0"), seed=0)

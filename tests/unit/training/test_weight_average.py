@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ubert_training.weight_average import FIRST_STEPS, WeightAverage
+from ubert_training.optimization.weight_average import FIRST_STEPS, WeightAverage
 
 
 def model_with_a_frozen_part() -> nn.Sequential:

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.atomic import replacing, write_text
-from ubert_model.claims import claimed
 from ubert_model.errors import UbertError
+from ubert_model.running.atomic import replacing, write_text
+from ubert_model.running.claims import claimed
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.provenance import code_digest
-from ubert_training.stage import fingerprint_of, plain
+from ubert_training.running.stage import fingerprint_of, plain
 
 RATINGS = "ratings.npz"
 CELL = "cell.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ubert_model.atomic import replacing
+from ubert_model.running.atomic import replacing
 from ubert_training.accuracy.summary import AccuracyReport, Slice
 
 _LINEAR = 0.01

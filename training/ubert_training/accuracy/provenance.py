@@ -7,7 +7,7 @@ from pathlib import Path
 import ubert_model
 import ubert_training
 
-WITHOUT_EFFECT = ("accuracy", "commands", "reviews")
+WITHOUT_EFFECT = ("accuracy", "commands", "planning", "reviews")
 """Packages that change no prediction made from a given review table."""
 
 

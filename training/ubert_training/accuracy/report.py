@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ubert_model.atomic import write_text
+from ubert_model.running.atomic import write_text
 from ubert_training.accuracy.plots import plot_models, plot_slices
 from ubert_training.accuracy.summary import AccuracyReport, ModelErrors, Slice
 from ubert_training.accuracy.variants import SHUFFLED, UBERT
 from ubert_training.baselines.cornac_models import NOT_COMPARED
 from ubert_training.evaluation.metrics import Estimate
-from ubert_training.stage import plain
+from ubert_training.running.stage import plain
 
 REPORT = "accuracy"
 COVERAGE, COVERAGE_TOLERANCE, SLICE_TOLERANCE, LEAST_SLICE = 0.90, 0.015, 0.04, 200

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ubert_model.errors import BaselineError
 from ubert_training.pretraining.corpus_rows import pretraining_rows
-from ubert_training.progress import Advance
 from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.running.progress import Advance
 from ubert_training.splits import Split
 
 Settings = Mapping[str, Any]

@@ -93,9 +93,9 @@ def bench_accuracy_command(
     from ubert_training.accuracy.report import conclusions, write_report
     from ubert_training.accuracy.summary import summarise
     from ubert_training.accuracy.variants import choose_contenders
-    from ubert_training.devices import DeviceChoice
     from ubert_training.recipes.recipe import Recipe
     from ubert_training.recipes.workplace import Workplace
+    from ubert_training.running.devices import DeviceChoice
 
     base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:

@@ -7,9 +7,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from ubert_model.atomic import write_text
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
+from ubert_model.running.atomic import write_text
 from ubert_training.commands.options import Reviews, console, load_reviews, require_file
 
 SAMPLE = 512
@@ -27,7 +27,7 @@ def bench_rates_command(
     require(bool(with_text), "reviews", str(reviews), "give reviews of which at least one has text")
     chosen = np.random.default_rng(0).permutation(len(with_text))[:SAMPLE]
     opened = Bundle.load(bundle)
-    from ubert_training.measured_rates import encode_tokens_per_core, score_flops_per_core
+    from ubert_training.planning.measured_rates import encode_tokens_per_core, score_flops_per_core
 
     rates = {
         "encode_tokens_per_core": round(encode_tokens_per_core(opened, [with_text[row] for row in chosen.tolist()])),

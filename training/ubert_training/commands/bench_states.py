@@ -8,8 +8,8 @@ import typer
 from ubert_model.config import require
 from ubert_model.states import codec_names
 from ubert_training.commands.options import Device, Reviews, console, load_reviews
-from ubert_training.progress import progress_bar
-from ubert_training.stage import read_stage
+from ubert_training.running.progress import progress_bar
+from ubert_training.running.stage import read_stage
 
 
 def bench_states_command(
@@ -31,10 +31,10 @@ def bench_states_command(
     table = load_reviews(reviews)
     for directory in run:
         read_stage(directory)
-    from ubert_training.devices import DeviceChoice
     from ubert_training.evaluation.state_tiers import measure_tiers
     from ubert_training.evaluation.tier_report import tier_table, verdict, write_report
     from ubert_training.finetuning.finished_run import FinishedRun
+    from ubert_training.running.devices import DeviceChoice
 
     places = states or [directory.with_name("states") for directory in run]
     opened = [

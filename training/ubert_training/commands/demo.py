@@ -147,7 +147,7 @@ class _Demo:
         return evaluation_table(evaluation)
 
     def store(self, table: ReviewTable, split: Split) -> Bundle:
-        from ubert_training.make_bundle import export_bundle
+        from ubert_training.export.make_bundle import export_bundle
         from ubert_training.states.precompute import precompute
         from ubert_training.states.review_texts import write_texts
 

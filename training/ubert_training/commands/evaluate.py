@@ -6,7 +6,7 @@ from typing import Annotated, cast
 import typer
 
 from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
-from ubert_training.stage import read_stage
+from ubert_training.running.stage import read_stage
 
 Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
 
@@ -18,9 +18,9 @@ def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: 
     """
     table = load_reviews(reviews)
     read_stage(run)
-    from ubert_training.devices import DeviceChoice
     from ubert_training.evaluation.evaluate import EVALUATION, evaluate, evaluation_table, history_table
     from ubert_training.evaluation.plots import PLOT, plot_evaluation
+    from ubert_training.running.devices import DeviceChoice
 
     evaluation = evaluate(table, run, states=states or run.with_name("states"), device=cast(DeviceChoice, device))
     plot_evaluation(evaluation, run / PLOT)

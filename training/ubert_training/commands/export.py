@@ -7,7 +7,7 @@ import typer
 
 from ubert_training.commands.evaluate import Run
 from ubert_training.commands.options import console
-from ubert_training.stage import read_stage
+from ubert_training.running.stage import read_stage
 
 
 def export_command(
@@ -15,7 +15,7 @@ def export_command(
 ) -> None:
     """Write the bundle: weights, tokenizer, identities, ONNX graphs, metrics, checksums; all the service needs."""
     read_stage(run)
-    from ubert_training.make_bundle import export_bundle
+    from ubert_training.export.make_bundle import export_bundle
 
     bundle = export_bundle(run, out)
     console.print(f"{out}: bundle {bundle.manifest.bundle_id}, {len(bundle.manifest.files)} files")

@@ -42,8 +42,8 @@ from ubert_training.commands.options import (
     model_config,
     require_unset,
 )
+from ubert_training.running.stage import read_stage
 from ubert_training.splits import Split
-from ubert_training.stage import read_stage
 
 
 def finetune_command(
@@ -107,14 +107,14 @@ def finetune_command(
     divided = Split.load(split, table)
     if pretrained:
         read_stage(pretrained)
-    from ubert_training.devices import DeviceChoice
-    from ubert_training.devices import Precision as PrecisionChoice
     from ubert_training.finetuning.finetune import finetune
     from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
-    from ubert_training.loop import LoopOptions
-    from ubert_training.model_files import load_model
+    from ubert_training.optimization.loop import LoopOptions
     from ubert_training.pretraining.pretrain import KIND as PRETRAIN
-    from ubert_training.processes import speaks_for_all
+    from ubert_training.running.devices import DeviceChoice
+    from ubert_training.running.devices import Precision as PrecisionChoice
+    from ubert_training.running.processes import speaks_for_all
+    from ubert_training.weights.model_files import load_model
 
     former = load_model(pretrained, PRETRAIN).config if pretrained else preset or "minilm"
     if isinstance(former, ModelConfig):

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_model.ray_engine import chosen_engine
+from ubert_model.running.ray_engine import chosen_engine
 from ubert_training.commands.options import Engine, RayAddress, Workers, console
 from ubert_training.reviews.file_staging import ImportProgress, stage_here
 from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews

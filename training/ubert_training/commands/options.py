@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from ubert_model.config import ModelConfig, preset, require
-from ubert_model.ray_engine import EngineName
+from ubert_model.running.ray_engine import EngineName
 from ubert_training.reviews.table import ReviewTable
 
 console = Console(markup=False, highlight=False, soft_wrap=True)

@@ -10,7 +10,9 @@ import typer
 
 from ubert_model.states import codec_names
 from ubert_training.commands.options import console
-from ubert_training.plan import Demand, Figure, Limit, Plan, Rates, plan, require_numbers
+from ubert_training.planning.demand import Demand, require_numbers
+from ubert_training.planning.plan import Figure, Limit, Plan, plan
+from ubert_training.planning.rates import Rates
 
 _DEFAULT = Demand(users=1, items=1, reviews=1)
 

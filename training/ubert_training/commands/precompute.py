@@ -9,8 +9,8 @@ import typer
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require, require_choice
-from ubert_model.ray_engine import chosen_engine
-from ubert_model.sharding import Shard
+from ubert_model.running.ray_engine import chosen_engine
+from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
 from ubert_training.commands.options import (
     Device,
@@ -68,7 +68,7 @@ def precompute_command(
     share = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)
-    from ubert_training.devices import DeviceChoice, Precision
+    from ubert_training.running.devices import DeviceChoice, Precision
     from ubert_training.states.precompute import find_work, rows_served, write_missing
     from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
     from ubert_training.states.review_encoders import BankedStates, choose_encoder

@@ -33,8 +33,8 @@ from ubert_training.commands.options import (
 )
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
+from ubert_training.running.stage import read_stage
 from ubert_training.splits import Split
-from ubert_training.stage import read_stage
 
 
 def pretrain_command(
@@ -77,13 +77,13 @@ def pretrain_command(
     """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
     table = load_reviews(reviews)
     divided, words = Split.load(split, table), load_lexicon(lexicon)
-    from ubert_training.devices import DeviceChoice
-    from ubert_training.devices import Precision as PrecisionChoice
-    from ubert_training.loop import LoopOptions
+    from ubert_training.optimization.loop import LoopOptions
     from ubert_training.pretraining.masking import MaskingStrategy
     from ubert_training.pretraining.pretrain import pretrain
     from ubert_training.pretraining.pretrain_options import PretrainOptions, default_loop, default_trainable_layers
-    from ubert_training.processes import speaks_for_all
+    from ubert_training.running.devices import DeviceChoice
+    from ubert_training.running.devices import Precision as PrecisionChoice
+    from ubert_training.running.processes import speaks_for_all
 
     config = model_config(
         preset,

@@ -25,7 +25,7 @@ from ubert_model.states import (
     without_password,
 )
 from ubert_training.commands.options import console
-from ubert_training.progress import progress_bar
+from ubert_training.running.progress import progress_bar
 
 SHOWN = 5
 """Examples of each kind of problem that are printed."""

@@ -43,9 +43,9 @@ def tune_command(
     """
     table = load_reviews(reviews)
     loaded, words = Split.load(split, table), load_lexicon(lexicon)
-    from ubert_training.devices import DeviceChoice
     from ubert_training.recipes.recipe import Recipe
     from ubert_training.recipes.search import RECIPE, TRIALS, RecipeSearch
+    from ubert_training.running.devices import DeviceChoice
 
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)

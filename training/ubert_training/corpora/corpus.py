@@ -13,7 +13,7 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from ubert_model.atomic import replacing
+from ubert_model.running.atomic import replacing
 
 ADDRESS = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles/reviews_Musical_Instruments_5.json.gz"
 FILE_NAME = "reviews_Musical_Instruments_5.json.gz"

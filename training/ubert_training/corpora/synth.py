@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.atomic import replacing, write_text
 from ubert_model.errors import ConfigError
+from ubert_model.running.atomic import replacing, write_text
 from ubert_training.corpora.synth_phrases import ASIDES, ASPECTS, CLOSINGS, OPENINGS, PRODUCTS, TITLES
 
 REVIEWS = "synthetic-reviews.json.gz"

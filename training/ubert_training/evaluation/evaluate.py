@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ubert_model.atomic import write_text
+from ubert_model.running.atomic import write_text
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import BaselineRatings, tuned, with_other_domains
-from ubert_training.devices import DeviceChoice
 from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_differences, scores
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.finished_run import FinishedRun
-from ubert_training.progress import progress_bar
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.devices import DeviceChoice
+from ubert_training.running.progress import progress_bar
+from ubert_training.running.stage import finished_stage, plain
 from ubert_training.splits import Split
-from ubert_training.stage import finished_stage, plain
 
 MODEL_NAME = "U-BERT"
 BIAS_NAME = "U-BERT without text"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.batches import batches
+from ubert_model.running.batches import batches
 
 Errors = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ubert_model.atomic import replacing
+from ubert_model.running.atomic import replacing
 from ubert_training.evaluation.evaluate import MODEL_NAME, Evaluation
 from ubert_training.evaluation.metrics import Scores
 

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ubert_model.atomic import replacing, write_text
+from ubert_model.running.atomic import replacing, write_text
 from ubert_training.evaluation.state_tiers import LARGEST_CHANGE, Tier, TierReport
-from ubert_training.stage import plain
+from ubert_training.running.stage import plain
 
 REPORT = "states"
 COLUMNS = (

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
 from ubert_model.config import RatingScale
-from ubert_model.deviations import SideBias, UsualDeviations
-from ubert_model.rating import BiasModel
-from ubert_model.rating_curve import SEGMENTS, RatingCurve
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating.deviations import SideBias, UsualDeviations
 from ubert_training.finetuning.histories import KnownReviews, PairSums
 from ubert_training.reviews.table import Rows
 

@@ -12,25 +12,25 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
-from ubert_training.devices import make_accelerator
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.prediction_start import solve_prediction_layer
 from ubert_training.finetuning.pretrained_model import PretrainedModel
-from ubert_training.loop import discard_checkpoint, require_machine, train
-from ubert_training.model_files import save_model
+from ubert_training.optimization.loop import discard_checkpoint, require_machine, train
 from ubert_training.pretraining.corpus_rows import rows_elsewhere
-from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.running.devices import make_accelerator
+from ubert_training.running.stage import Stage
 from ubert_training.splits import Split
-from ubert_training.stage import Stage
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
+from ubert_training.states.projection_start import start_projection
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank, encoder_digest, fill_bank
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
+from ubert_training.weights.model_files import save_model
 
 KIND = "finetune"
 SPLIT = "split.parquet"

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ubert_model.config import require, require_choice
-from ubert_training.devices import DeviceChoice
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
+from ubert_training.running.devices import DeviceChoice
 
 Mode = Literal["cached", "end-to-end"]
 

@@ -9,17 +9,17 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ubert_model.intervals import RatingIntervals
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.batches import Positions, shuffled_batches_of_like_size
+from ubert_model.rating.intervals import RatingIntervals
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.pair_model import PairModel, network_outputs
 from ubert_training.finetuning.rating_parts import RatingParts, blend_share, final_ratings
-from ubert_training.loop import LoopOptions, Position, decayed_groups
-from ubert_training.objectives import rating_loss
+from ubert_training.optimization.batches import Positions, shuffled_batches_of_like_size
+from ubert_training.optimization.loop import LoopOptions, Position, decayed_groups
+from ubert_training.optimization.objectives import rating_loss
 from ubert_training.splits import Split
 
 ID_EMBEDDINGS = ("model.user_query.embedding", "model.item_query.embedding")

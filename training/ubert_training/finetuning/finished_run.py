@@ -6,17 +6,17 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.devices import DeviceChoice, make_accelerator
 from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
-from ubert_training.model_files import ModelFiles, load_model
 from ubert_training.reviews.table import ReviewTable, Rows
+from ubert_training.running.devices import DeviceChoice, make_accelerator
 from ubert_training.splits import Split
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.weights.model_files import ModelFiles, load_model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

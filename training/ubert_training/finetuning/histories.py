@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import (
+from ubert_model.history import select_history, without_item, without_user
+from ubert_model.ids import IdTable
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import (
     ElsewhereRatings,
     RatingColumns,
     RatingSums,
@@ -19,10 +23,6 @@ from ubert_model.deviations import (
     SideDeviations,
     UsualDeviations,
 )
-from ubert_model.history import select_history, without_item, without_user
-from ubert_model.ids import IdTable
-from ubert_model.rating import BiasModel
-from ubert_model.rating_curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.stretches import Stretches

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ubert_model.deviations import Residuals
 from ubert_model.ids import Identities
-from ubert_training.batches import Positions
+from ubert_model.rating.deviations import Residuals
 from ubert_training.finetuning.histories import Histories
+from ubert_training.optimization.batches import Positions
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.states.state_bank import StateBank
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
 
 
 class Side(NamedTuple):

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.batches import Positions, batches_of_like_size
 from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.pair_batches import PairBatch, PairSource
-from ubert_training.processes import own_share, put_together
+from ubert_training.optimization.batches import Positions, batches_of_like_size
+from ubert_training.running.processes import own_share, put_together
 
 EVALUATION_BATCH = 64
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.pair_model import evaluation_batches
-from ubert_training.processes import own_share, put_together
+from ubert_training.running.processes import own_share, put_together
 
 RIDGE_STRENGTHS = tuple(np.logspace(1, 7, 19))
 RIDGE_PAIRS = 100_000

@@ -12,13 +12,13 @@ from ubert_model.errors import InputError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.model_files import ModelFiles, load_model
 from ubert_training.pretraining.corpus_rows import withheld
 from ubert_training.pretraining.pretrain import CORPUS_READ, KIND
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.stage import finished_stage
 from ubert_training.splits import Split
-from ubert_training.stage import finished_stage
-from ubert_training.weights import weights_below
+from ubert_training.weights.model_files import ModelFiles, load_model
+from ubert_training.weights.saving import weights_below
 
 
 @dataclass(frozen=True, kw_only=True)

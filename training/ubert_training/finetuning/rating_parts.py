@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.atomic import replacing, write_text
 from ubert_model.bundle import DEVIATIONS
 from ubert_model.config import ModelConfig
-from ubert_model.deviations import UsualDeviations
 from ubert_model.ids import Identities
-from ubert_model.intervals import RatingIntervals
-from ubert_model.rating import BiasModel, blend
+from ubert_model.rating.blend import BiasModel, blend
+from ubert_model.rating.deviations import UsualDeviations
+from ubert_model.rating.intervals import RatingIntervals
+from ubert_model.running.atomic import replacing, write_text
 from ubert_training.finetuning.histories import Histories
 
 RATING = "rating.json"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ubert_model.errors import InputError
-from ubert_training.stage import digest_of
+from ubert_training.running.stage import digest_of
 
 if TYPE_CHECKING:
     import nltk.data

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.batches import batches
+from ubert_model.running.batches import batches
 from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 from ubert_training.stretches import Stretches
 

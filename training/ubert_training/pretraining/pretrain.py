@@ -8,27 +8,27 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from ubert_model.atomic import write_text
 from ubert_model.config import ModelConfig
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.running.atomic import write_text
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
-from ubert_training.devices import make_accelerator
-from ubert_training.loop import discard_checkpoint, require_machine, train
-from ubert_training.model_files import save_model
+from ubert_training.optimization.loop import discard_checkpoint, require_machine, train
 from ubert_training.pretraining.corpus_rows import pretraining_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.masking import Masker
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.pretraining.pretraining_task import PretrainingTask
-from ubert_training.projection_start import start_projection
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.devices import make_accelerator
+from ubert_training.running.stage import Stage, digest_of
 from ubert_training.splits import Split
-from ubert_training.stage import Stage, digest_of
+from ubert_training.states.projection_start import start_projection
 from ubert_training.states.review_states import ReviewStates
+from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
+from ubert_training.weights.model_files import save_model
 
 KIND = "pretrain"
 CORPUS_READ = "corpus.txt"

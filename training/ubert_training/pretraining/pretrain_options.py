@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ubert_model.config import require, require_choice
-from ubert_training.devices import DeviceChoice
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.masking import MaskingStrategy
+from ubert_training.running.devices import DeviceChoice
 
 PAPER_LOOP: Mapping[str, Any] = {"epochs": 3, "batch_size": 32, "learning_rate": 3e-5}
 SMALL_LOOP: Mapping[str, Any] = {"epochs": 1, "batch_size": 32, "learning_rate": 1e-3}

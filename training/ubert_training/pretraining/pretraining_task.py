@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from ubert_model.ids import Identities
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.batches import Positions, shuffled_batches_of_like_size
-from ubert_training.loop import LoopOptions, decayed_groups
-from ubert_training.objectives import pretraining_loss
+from ubert_training.optimization.batches import Positions, shuffled_batches_of_like_size
+from ubert_training.optimization.loop import LoopOptions, decayed_groups
+from ubert_training.optimization.objectives import pretraining_loss
 from ubert_training.pretraining.masking import Masker
 from ubert_training.pretraining.pretrain_options import PretrainOptions
-from ubert_training.processes import own_share, put_together
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.running.processes import own_share, put_together
+from ubert_training.states.tokens import TokenizedReviews
 
 VALIDATION_SHARE = 0.05
 

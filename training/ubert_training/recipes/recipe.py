@@ -6,11 +6,11 @@ from typing import Any, Self
 
 from ubert_model.config import ModelConfig, RatingScale, preset, require
 from ubert_model.errors import ConfigError
-from ubert_training.devices import DeviceChoice
 from ubert_training.finetuning.finetune_options import FinetuneOptions
-from ubert_training.loop import LoopOptions
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.pretrain_options import PretrainOptions, default_loop, default_trainable_layers
-from ubert_training.stage import plain
+from ubert_training.running.devices import DeviceChoice
+from ubert_training.running.stage import plain
 
 READ_BY_PRETRAINING = (
     "backbone",

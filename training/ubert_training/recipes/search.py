@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.atomic import write_text
-from ubert_training.devices import make_accelerator
+from ubert_model.running.atomic import write_text
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import require_finetunable
 from ubert_training.finetuning.finished_run import FinishedRun
@@ -23,8 +22,9 @@ from ubert_training.pretraining.pretrain import require_pretrainable, rows_read
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.recipes.workplace import Job, Workplace
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.devices import make_accelerator
+from ubert_training.running.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
 from ubert_training.splits import Split
-from ubert_training.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
 
 KIND = "tune"
 RECIPE = "recipe.json"

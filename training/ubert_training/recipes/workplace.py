@@ -12,8 +12,8 @@ from ubert_training.pretraining.pretrain import KIND as PRETRAIN
 from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs, rows_read
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.stage import fingerprint_of
 from ubert_training.splits import Split
-from ubert_training.stage import fingerprint_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import dataset
 
-from ubert_training.disk import writing
 from ubert_training.reviews.staging import STAGED_SCHEMA
 from ubert_training.reviews.table import ROWS_PER_GROUP, TableMetadata, TableWriter
+from ubert_training.running.disk import writing
 
 STAGED = """
 CREATE TABLE staged AS

@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ubert_model.atomic import publish, write_text
-from ubert_model.claims import claimed
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_model.running.atomic import publish, write_text
+from ubert_model.running.claims import claimed
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
 from ubert_training.reviews.file_staging import (

@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ubert_model.atomic import replacing, write_text
 from ubert_model.errors import InputError
+from ubert_model.running.atomic import replacing, write_text
 from ubert_training.reviews.table import SCHEMA
 
 STAGED_SCHEMA = pa.schema(

@@ -7,7 +7,7 @@ follows looks at all reviews at once and stays in one process: duplicates, the k
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ubert_model.ray_engine import RayEngine
+from ubert_model.running.ray_engine import RayEngine
 from ubert_training.reviews.file_staging import ImportProgress, ProgressListener, ReviewInput, stage_file
 from ubert_training.reviews.staging import Chunk, Staging
 

@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ubert_model.atomic import replacing
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError, ReviewFileError
 from ubert_model.review_id import review_id
+from ubert_model.running.atomic import replacing
 from ubert_model.states import ReviewEntry
-from ubert_training.stage import digest_of
+from ubert_training.running.stage import digest_of
 
 Rows = NDArray[np.int64]
 """Row numbers of a review table."""

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.atomic import replacing
 from ubert_model.bundle import CODEBOOKS
+from ubert_model.running.atomic import replacing
 from ubert_model.states.codec import TOKENS_A_ROW
 from ubert_model.states.pooling import pool_neighbours
 from ubert_model.states.product_code import CENTROIDS, PRODUCT_BITS, Codebook, Codebooks, group_shape

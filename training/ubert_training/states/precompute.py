@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
 from ubert_model.ids import Identities
-from ubert_model.sharding import Shard
+from ubert_model.running.sharding import Shard
 from ubert_model.states import (
     FinishedShard,
     FloatMatrix,
@@ -28,9 +28,9 @@ from ubert_model.states import (
     numpy_in_one_thread,
 )
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.devices import DeviceChoice
-from ubert_training.progress import throughput_bar
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.devices import DeviceChoice
+from ubert_training.running.progress import throughput_bar
 from ubert_training.states.review_encoders import BankedStates, BatchEncoder, choose_encoder
 from ubert_training.states.running_ahead import running_ahead
 from ubert_training.states.state_estimate import StateEstimate, estimate_states

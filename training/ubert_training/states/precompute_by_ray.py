@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
-from ubert_model.ray_engine import RayEngine
+from ubert_model.running.ray_engine import RayEngine
 from ubert_model.states import StateStore, open_store
-from ubert_training.devices import DeviceChoice, Precision
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.devices import DeviceChoice, Precision
 from ubert_training.states.precompute import PrecomputeReport, PrecomputeWork, Written, follow, written_batches
 from ubert_training.states.review_encoders import choose_encoder
 from ubert_training.states.review_texts import write_texts

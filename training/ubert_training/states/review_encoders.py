@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from ubert_model.bundle import ENCODER_CONFIG, ENCODER_GRAPH, WEIGHTS, Bundle
 from ubert_model.states import FloatMatrix
 from ubert_model.states.pooling import pool_neighbours
-from ubert_training.devices import DeviceChoice, Precision, make_accelerator, uses_bfloat16
+from ubert_training.running.devices import DeviceChoice, Precision, make_accelerator, uses_bfloat16
 from ubert_training.states.state_bank import StateBank, encoder_digest, matching_bank
 from ubert_training.states.token_batches import TokenBatch
-from ubert_training.tokens import TokenizedReviews
-from ubert_training.weights import weights_below
+from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.weights.saving import weights_below
 
 if TYPE_CHECKING:
     from ubert_model.nn.review_encoder import ReviewEncoder

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ubert_model.atomic import write_text
+from ubert_model.running.atomic import write_text
 from ubert_model.states.pooling import pool_neighbours
-from ubert_training.claims import awaited
-from ubert_training.disk import writing
-from ubert_training.progress import progress_bar
-from ubert_training.stage import fingerprint_of
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.running.claims import awaited
+from ubert_training.running.disk import writing
+from ubert_training.running.progress import progress_bar
+from ubert_training.running.stage import fingerprint_of
+from ubert_training.states.tokens import TokenizedReviews
 
 if TYPE_CHECKING:  # transformers takes seconds, and precompute on a CPU encodes without it
     from ubert_model.nn.review_encoder import ReviewEncoder

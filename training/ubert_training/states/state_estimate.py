@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ubert_model.batches import batches
 from ubert_model.rows import pooled_rows
+from ubert_model.running.batches import batches
 from ubert_model.states import StateCodec
 from ubert_model.states.codec import stored_bytes
 from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer

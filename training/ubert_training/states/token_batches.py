@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.tokens import TokenizedReviews
+from ubert_training.states.tokens import TokenizedReviews
 
 TOKENS_PER_BATCH = 4096
 REVIEWS_PER_WINDOW = 16_384

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ubert_model.atomic import replacing
 from ubert_model.config import require, require_choice
-from ubert_training.batches import Positions
-from ubert_training.devices import Precision, uses_bfloat16
-from ubert_training.disk import writing
-from ubert_training.processes import own_share
-from ubert_training.progress import progress_bar
-from ubert_training.weight_average import WeightAverage
-from ubert_training.weights import save_weights, weights_of
+from ubert_model.running.atomic import replacing
+from ubert_training.optimization.batches import Positions
+from ubert_training.optimization.weight_average import WeightAverage
+from ubert_training.running.devices import Precision, uses_bfloat16
+from ubert_training.running.disk import writing
+from ubert_training.running.processes import own_share
+from ubert_training.running.progress import progress_bar
+from ubert_training.weights.saving import save_weights, weights_of
 
 CHECKPOINT = "checkpoint.pt"
 BEST_WEIGHTS = "best.safetensors"

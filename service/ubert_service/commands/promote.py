@@ -11,7 +11,7 @@ import typer
 from ubert_model.errors import ConfigError, InputError
 from ubert_service.client import Client, ClientError, RetryPolicy
 from ubert_service.client.calls import address_of
-from ubert_service.command_line import new_app, run_command
+from ubert_service.commands.command_line import new_app, run_command
 
 _SHOWN = 12
 _ONE_ANSWER = RetryPolicy(attempts=3, deadline_s=10.0)

@@ -7,8 +7,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ubert_model.atomic import replacing
-from ubert_training.disk import writing
+from ubert_model.running.atomic import replacing
+from ubert_training.running.disk import writing
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -3,9 +3,9 @@
 import logging
 from pathlib import Path
 
-from ubert_model.background import Background
 from ubert_model.errors import ConfigError
-from ubert_service.access import AccessScope, ApiKeys
+from ubert_model.running.background import Background
+from ubert_service.access.keys import AccessScope, ApiKeys
 from ubert_service.telemetry import KeysTelemetry
 
 _LOOK_S = 1.0

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from ubert_model.config import require
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
-from ubert_model.rating_curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.states.review import ReviewEntry
 
 DEVIATION_SHRINKAGE = 5.0

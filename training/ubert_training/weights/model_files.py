@@ -11,16 +11,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig
 
-from ubert_model.atomic import write_text
 from ubert_model.bundle import ENCODER_CONFIG, IDENTITIES, TOKENIZER, WEIGHTS
 from ubert_model.config import ModelConfig
 from ubert_model.errors import InputError
 from ubert_model.ids import Identities
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.running.atomic import write_text
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.stage import finished_stage
-from ubert_training.weights import save_weights
+from ubert_training.running.stage import finished_stage
+from ubert_training.weights.saving import save_weights
 
 CONFIG = "config.json"
 

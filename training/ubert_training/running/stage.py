@@ -9,9 +9,9 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ubert_model.atomic import write_text
-from ubert_model.claims import claimed
 from ubert_model.errors import ConfigError, InputError
+from ubert_model.running.atomic import write_text
+from ubert_model.running.claims import claimed
 
 if TYPE_CHECKING:  # `ubert split`, too, takes digests from here, and needs no torch
     from accelerate import Accelerator

@@ -10,10 +10,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ubert_model.errors import ConfigError
-from ubert_model.ray_engine import EngineName, chosen_engine
-from ubert_model.sharding import Shard
+from ubert_model.running.ray_engine import EngineName, chosen_engine
+from ubert_model.running.sharding import Shard
 from ubert_model.states import absolute_url
-from ubert_service.command_line import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag, new_app, run_command
+from ubert_service.commands.command_line import (
+    BundleFlag,
+    CodecFlag,
+    DeviceFlag,
+    RuntimeFlag,
+    StoreFlag,
+    new_app,
+    run_command,
+)
 from ubert_service.settings import Settings
 
 _DEFAULTS = Settings.model_construct()

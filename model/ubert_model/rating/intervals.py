@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ubert_model.config import RatingScale, require
-from ubert_model.rating import Ratings
+from ubert_model.rating.blend import Ratings
 
 COVERAGE = 0.9
 LEAST_PAIRS = 200

@@ -3,17 +3,13 @@
 Plain arithmetic over rates that were measured on one machine; it orders magnitudes and does not promise latencies.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from math import ceil, isfinite
-from pathlib import Path
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
 
-from ubert_model.config import require
 from ubert_model.errors import ConfigError
-from ubert_model.rows import pooled_rows
-from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes, stored_rows
+from ubert_training.planning.demand import Demand
+from ubert_training.planning.rates import Rates
 from ubert_training.states.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYTES_A_STATE_BYTE, redis_bytes
 
 SECONDS_A_MONTH = 30 * 24 * 3600
@@ -30,112 +26,6 @@ BYTES_OF_AN_IDENTIFIER = 130
 """One known user or item in a process: its name and its place in a dictionary, measured."""
 HTTP_BYTES_A_PAIR = 600
 """Question and answer about one pair, JSON, evidence included."""
-
-SHARES = ("resident", "hits", "utilization")
-"""Numbers of a demand from 0 to 1; the others are above 0."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rates:
-    """What one core, or one server, does. Defaults: measured on one of 2 cores with AVX-512 (AMD EPYC), 2026-11-23.
-
-    ``encode_tokens_per_core``: tokens a second (MiniLM, fp32, ONNX Runtime). ``score_flops_per_core``: of co-matching,
-    softmax and pooling included. ``request_core_ms``: what a request costs before it is scored,
-    ``candidate_core_ms``: each of its pairs, ``review_core_ms``: lining up each review of their sides, from a memory
-    that no cache holds. ``read_list_core_ms`` and ``read_review_core_ms``: reading a user or an item that is not
-    resident, and each of its reviews. ``redis_bytes_per_s``: large values from one server.
-
-    ``python tests/benchmarks/simulation.py`` measures all but the first and the last, and sets the plan against them.
-    """
-
-    encode_tokens_per_core: float = 6_000.0
-    score_flops_per_core: float = 70e9
-    request_core_ms: float = 2.0
-    candidate_core_ms: float = 0.01
-    review_core_ms: float = 0.005
-    read_list_core_ms: float = 0.035
-    read_review_core_ms: float = 0.015
-    redis_bytes_per_s: float = 300e6
-    redis_round_trip_ms: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            require(isfinite(value) and value > 0, name, value, "use a rate above 0")
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """From a JSON object with some of the rates. Raises ``ConfigError`` for anything else in it."""
-        try:
-            given = json.loads(path.read_text(encoding="utf-8"))
-            unknown = sorted(set(given) - {field.name for field in fields(cls)})
-            require(not unknown, "rates", unknown, f"use {', '.join(field.name for field in fields(cls))}")
-            return cls(**{name: float(value) for name, value in given.items()})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"rates file {path}: {error}") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """What is to be served, and with which settings.
-
-    ``tokens`` is a review's mean length after truncation, ``tokens_a_row`` of which share a row of states;
-    ``max_reviews`` bounds the reviews and ``max_rows`` the rows of a side of a pair;
-    ``candidates`` are pairs a request; ``resident`` is the share of all reviews that a replica keeps decoded, ``hits``
-    the share of reviews read that are found there. ``utilization`` is how busy cores may be on average.
-    """
-
-    users: int
-    items: int
-    reviews: int
-    tokens: int = 64
-    tokens_a_row: int = 16
-    requests_per_s: float = 100.0
-    candidates: int = 100
-    latency_ms: float = 100.0
-    codec: str = DEFAULT_CODEC
-    state_dim: int = 128
-    max_reviews: int = 40
-    max_rows: int = 256
-    resident: float = 0.01
-    hits: float = 0.8
-    id_embeddings: bool = True
-    replica_cores: int = 4
-    replica_bytes: float = 16e9
-    redis_bytes: float = 64e9
-    redis_copies: int = 2
-    encoding_cores: int = 64
-    training_bytes: float = 256e9
-    utilization: float = 0.6
-
-    def __post_init__(self) -> None:
-        require_numbers(asdict(self))
-        require(self.utilization > 0, "utilization", self.utilization, "use a share above 0")
-
-    @property
-    def listed_rows(self) -> int:
-        """Rows of states of an average review, as the budget of a side counts them."""
-        return pooled_rows(self.tokens, self.tokens_a_row)
-
-    @property
-    def rows(self) -> int:
-        """Rows that the codec leaves of these."""
-        return stored_rows(self.codec, self.listed_rows)
-
-    @property
-    def state_bytes(self) -> int:
-        """An average review in the store."""
-        return stored_bytes(self.codec, self.listed_rows, self.state_dim)
-
-
-def require_numbers(values: Mapping[str, object], written: Callable[[str], str] = str) -> None:
-    """Raise ``ConfigError`` for a number by which nothing can be planned; ``written`` is how its name is shown."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        if name in SHARES:
-            require(0 <= value <= 1, written(name), value, "use a share from 0 to 1")
-        else:
-            require(isfinite(value) and value > 0, written(name), value, "use a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

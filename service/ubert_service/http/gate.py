@@ -9,12 +9,12 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ubert_model.errors import UbertError
-from ubert_service.access import needed_scope
+from ubert_service.access.key_file import KeyFile
+from ubert_service.access.keys import needed_scope
 from ubert_service.context import ServiceContext
 from ubert_service.errors import OverloadedError
-from ubert_service.key_file import KeyFile
-from ubert_service.middleware import UNMATCHED, request_id_of
-from ubert_service.problems import OVERLOADED, PreparedProblem, error_response
+from ubert_service.http.middleware import UNMATCHED, request_id_of
+from ubert_service.http.problems import OVERLOADED, PreparedProblem, error_response
 from ubert_service.telemetry import Telemetry
 
 _TOLD_EVERY_S = 1.0

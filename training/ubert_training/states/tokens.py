@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ubert_model.batches import batches
 from ubert_model.rows import pooled_rows
+from ubert_model.running.batches import batches
 from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
 
 

@@ -10,7 +10,7 @@ import typer
 from ubert_model.errors import ConfigError
 from ubert_model.states import StateStore, open_existing_store
 from ubert_service.app import create_app
-from ubert_service.command_line import (
+from ubert_service.commands.command_line import (
     BundleFlag,
     CodecFlag,
     DeviceFlag,
@@ -19,9 +19,9 @@ from ubert_service.command_line import (
     new_app,
     run_command,
 )
+from ubert_service.http.server import serve
 from ubert_service.observability.logs import configure_logs
 from ubert_service.observability.tracing import Tracing, Untraced
-from ubert_service.server import serve
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import LogFormat, LogLevel, Settings, read_toml
 

@@ -16,8 +16,8 @@ from fastapi import FastAPI
 
 from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import numpy_in_one_thread
-from ubert_service.connections import BoundedConnection
 from ubert_service.context import ServiceContext
+from ubert_service.http.connections import BoundedConnection
 from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ubert_training.progress import progress_bar
+from ubert_training.running.progress import progress_bar
 
 
 @contextlib.contextmanager

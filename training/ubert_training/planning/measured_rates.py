@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from ubert_model.bundle import SCORER_GRAPH, Bundle
-from ubert_training.plan import pair_flops
+from ubert_training.planning.plan import pair_flops
 from ubert_training.states.review_encoders import OnnxEncoder, cpu_session
 from ubert_training.states.token_batches import token_batches
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ubert_model.config import RatingScale
-from ubert_model.deviations import RatingSums, SideBias
 from ubert_model.errors import InputError
+from ubert_model.rating.deviations import RatingSums, SideBias
 
 Ratings = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ubert_service.http.problems import INTERNAL, problem_response
 from ubert_service.observability.tracing import Tracing
-from ubert_service.problems import INTERNAL, problem_response
 from ubert_service.telemetry import Telemetry
 
 REQUEST_ID = "X-Request-ID"

@@ -23,15 +23,15 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.errors import InputError
-from ubert_training.disk import writing
 from ubert_training.evaluation.evaluate import EVALUATION
-from ubert_training.export import export_encoder, export_explainer, export_scorer
+from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.rating_parts import RatingParts
-from ubert_training.model_files import load_model
-from ubert_training.stage import finished_stage
+from ubert_training.running.disk import writing
+from ubert_training.running.stage import finished_stage
 from ubert_training.states.state_bank import encoder_digest
-from ubert_training.weights import weights_of
+from ubert_training.weights.model_files import load_model
+from ubert_training.weights.saving import weights_of
 
 
 def export_bundle(run: Path, bundle: Path) -> Bundle:

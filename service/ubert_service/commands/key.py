@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ubert_service.access import new_key
-from ubert_service.command_line import new_app, run_command
+from ubert_service.access.keys import new_key
+from ubert_service.commands.command_line import new_app, run_command
 
 app = new_app()
 

@@ -1,0 +1,1 @@
+"""How work runs on either side: whole files, claims, pieces, shards, threads and clusters."""

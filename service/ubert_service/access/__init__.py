@@ -1,0 +1,1 @@
+"""API keys and what each lets its holder do."""

@@ -1,0 +1,1 @@
+"""The commands: serve, and what an operator does beside it."""

@@ -1,0 +1,1 @@
+"""The bundle: a finished run as files that the service reads."""

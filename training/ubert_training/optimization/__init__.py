@@ -1,0 +1,1 @@
+"""Gradient steps: batches, losses, the loop and its checkpoints."""

@@ -1,0 +1,1 @@
+"""What a catalogue of a given size takes."""

@@ -1,0 +1,76 @@
+"""What is to be served: how much of everything, how fast, and with which settings."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from math import isfinite
+
+from ubert_model.config import require
+from ubert_model.rows import pooled_rows
+from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes, stored_rows
+
+SHARES = ("resident", "hits", "utilization")
+"""Numbers of a demand from 0 to 1; the others are above 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What is to be served, and with which settings.
+
+    ``tokens`` is a review's mean length after truncation, ``tokens_a_row`` of which share a row of states;
+    ``max_reviews`` bounds the reviews and ``max_rows`` the rows of a side of a pair;
+    ``candidates`` are pairs a request; ``resident`` is the share of all reviews that a replica keeps decoded, ``hits``
+    the share of reviews read that are found there. ``utilization`` is how busy cores may be on average.
+    """
+
+    users: int
+    items: int
+    reviews: int
+    tokens: int = 64
+    tokens_a_row: int = 16
+    requests_per_s: float = 100.0
+    candidates: int = 100
+    latency_ms: float = 100.0
+    codec: str = DEFAULT_CODEC
+    state_dim: int = 128
+    max_reviews: int = 40
+    max_rows: int = 256
+    resident: float = 0.01
+    hits: float = 0.8
+    id_embeddings: bool = True
+    replica_cores: int = 4
+    replica_bytes: float = 16e9
+    redis_bytes: float = 64e9
+    redis_copies: int = 2
+    encoding_cores: int = 64
+    training_bytes: float = 256e9
+    utilization: float = 0.6
+
+    def __post_init__(self) -> None:
+        require_numbers(asdict(self))
+        require(self.utilization > 0, "utilization", self.utilization, "use a share above 0")
+
+    @property
+    def listed_rows(self) -> int:
+        """Rows of states of an average review, as the budget of a side counts them."""
+        return pooled_rows(self.tokens, self.tokens_a_row)
+
+    @property
+    def rows(self) -> int:
+        """Rows that the codec leaves of these."""
+        return stored_rows(self.codec, self.listed_rows)
+
+    @property
+    def state_bytes(self) -> int:
+        """An average review in the store."""
+        return stored_bytes(self.codec, self.listed_rows, self.state_dim)
+
+
+def require_numbers(values: Mapping[str, object], written: Callable[[str], str] = str) -> None:
+    """Raise ``ConfigError`` for a number by which nothing can be planned; ``written`` is how its name is shown."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if name in SHARES:
+            require(0 <= value <= 1, written(name), value, "use a share from 0 to 1")
+        else:
+            require(isfinite(value) and value > 0, written(name), value, "use a number above 0")

@@ -1,0 +1,1 @@
+"""How any stage runs: its directory, device, processes and progress."""

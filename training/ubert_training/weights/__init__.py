@@ -1,0 +1,1 @@
+"""Weights on disk: of backbones, and of each stage for the next."""
