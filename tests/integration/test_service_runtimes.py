@@ -1,17 +1,22 @@
 """Which runtime scores, and what is refused."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from support.app_settings import settings_for
 from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
+from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.states import FloatMatrix
 from ubert_model.states.pooling import pool_neighbours
 from ubert_service.scoring import runtime_choice
@@ -151,3 +156,55 @@ def test_torch_on_a_gpu_that_is_missing_is_refused() -> None:
         device_to_use("cuda", has_cuda=False)
     assert device_to_use("auto", has_cuda=False) == device_to_use("cpu", has_cuda=True) == "cpu"
     assert device_to_use("auto", has_cuda=True) == device_to_use("cuda", has_cuda=True) == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("name", "computes", "error"),
+    [
+        ("onnx", (onnxruntime.InferenceSession, "run"), EPFail("CUDA failure 2: out of memory")),
+        ("torch", (PairScorer, "forward"), torch.OutOfMemoryError("CUDA out of memory")),
+        ("torch", (PairScorer, "forward"), torch.AcceleratorError("CUDA error: device-side assert triggered")),
+    ],
+)
+def test_a_device_that_fails_while_computing_is_told_as_one(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, name: str, computes: tuple[type, str], error: Exception
+) -> None:
+    """Only a GPU fails so; what is replaced is the library's own computing."""
+    served = served_by(tiny, runtime=name)
+    batch = trial_batch(tiny.bundle, served.encoder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(*computes, fail)
+    with pytest.raises(DeviceUnavailableError, match=r"failed while computing: .*CUDA"):
+        served.runtime.score(batch)
+
+
+@pytest.fixture
+def torch_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("torch_threads")
+def test_a_runtime_computes_in_as_many_threads_as_it_is_given(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[onnxruntime.SessionOptions] = []
+
+    class Watched(onnxruntime.InferenceSession):
+        def __init__(self, path: object, options: onnxruntime.SessionOptions, **given: Any) -> None:
+            opened.append(options)
+            super().__init__(path, options, **given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
+    served_by(tiny, runtime="onnx", threads=2)
+    assert [options.intra_op_num_threads for options in opened] == [2] * len(opened) != []
+    assert not any(options.enable_mem_pattern for options in opened), "each new batch has a shape of its own"
+    torch.set_num_threads(1)
+    served_by(tiny, runtime="torch", threads=0)
+    assert torch.get_num_threads() == 1
+    served_by(tiny, runtime="torch", threads=2)
+    assert torch.get_num_threads() == 2
