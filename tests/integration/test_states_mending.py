@@ -28,6 +28,7 @@ from ubert_model.states import (
     repair_namespace,
 )
 from ubert_model.states.keys import LmdbKeys, RedisKeys
+from ubert_model.states.lmdb_directory import LmdbDirectory
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.records import pack_line
 from ubert_model.states.redis_pipelines import RedisPipelines
@@ -242,12 +243,12 @@ def runs_through(work: Any, writes: int, monkeypatch: pytest.MonkeyPatch) -> boo
         if next(left, None) is None:
             raise Killed
 
-    transact, write = LmdbStore._transact, RedisPipelines.write
+    transact, write = LmdbDirectory.transact, RedisPipelines.write
 
-    def counted_transact(store: LmdbStore, work: Any, *, write: bool = False) -> Any:
+    def counted_transact(directory: LmdbDirectory, work: Any, *, write: bool = False) -> Any:
         if write:
             count_down()
-        return transact(store, work, write=write)
+        return transact(directory, work, write=write)
 
     def counted_write(pipelines: RedisPipelines, commands: Iterable[Any]) -> list[Any]:
         replies = []
@@ -257,7 +258,7 @@ def runs_through(work: Any, writes: int, monkeypatch: pytest.MonkeyPatch) -> boo
         return replies
 
     with monkeypatch.context() as patched:
-        patched.setattr(LmdbStore, "_transact", counted_transact)
+        patched.setattr(LmdbDirectory, "transact", counted_transact)
         patched.setattr(RedisPipelines, "write", counted_write)
         try:
             work()
@@ -284,7 +285,7 @@ def damage(store: MendableStore, url: str, side: Side, entry: ReviewEntry, line:
     """Change one line behind the store's back."""
     if isinstance(store, LmdbStore):
         key = LmdbKeys(VERSION).line(side, entry)
-        store._transact(lambda transaction: transaction.put(key, line), write=True)
+        store._directory.transact(lambda transaction: transaction.put(key, line), write=True)
         return
     with redis.Redis.from_url(url) as client:
         client.hset(RedisKeys(VERSION).reviews(side, side.entity(entry)).decode(), entry.review_id, line)

@@ -344,7 +344,7 @@ def test_whoever_holds_a_namespace_removes_what_killed_processes_have_held(tmp_p
     store = LmdbStore(tmp_path)
 
     def kept() -> int:
-        return int(store._transact(lambda transaction: transaction.stat()["entries"]))
+        return int(store._directory.transact(lambda transaction: transaction.stat()["entries"]))
 
     store.hold(VERSION, "killed/7", -1.0)
     before = kept()
