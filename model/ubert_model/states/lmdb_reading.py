@@ -16,11 +16,7 @@ def copied(value: memoryview | None) -> bytes | None:
 
 
 def values_under(transaction: Transaction, prefix: bytes) -> Iterator[memoryview]:
-    cursor = transaction.cursor()
-    found = cursor.set_range(prefix)
-    while found and bytes(cursor.key()).startswith(prefix):
-        yield cursor.value()
-        found = cursor.next()
+    return (value for _, value in items_from(transaction, prefix, prefix))
 
 
 def sizes_from(transaction: Transaction, start: bytes, prefix: bytes) -> Iterator[tuple[bytes, int]]:

@@ -14,7 +14,7 @@ from ubert_model.errors import BaselineError
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import Baseline, Fit, Rate, combinations, tuned, with_other_domains
-from ubert_training.pretraining.corpus_rows import pretraining_rows
+from ubert_training.pretraining.corpus_rows import allowed_rows, pretraining_rows
 from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.splits import Split, random_split
 
@@ -56,6 +56,26 @@ def test_with_other_domains_a_baseline_learns_from_what_pre_training_may_read_th
     for baseline, rows in ((alone, split.train), (told, read)):
         mean = TABLE.rating[rows].mean(dtype=np.float64)
         assert tuned(baseline, TABLE, split, seed=0).ratings == pytest.approx(mean)
+
+
+def test_where_nothing_elsewhere_may_be_read_a_baseline_with_other_domains_is_not_compared() -> None:
+    """Nobody of the target wrote there; pre-training on both reads the target alone, and so the bench has to go on."""
+    elsewhere = set(TABLE.rows_of_domains("domain-1").tolist())
+    users = [f"{user}-there" if row in elsewhere else user for row, user in enumerate(TABLE.user)]
+    strangers = replace(TABLE, user=users)
+    split = random_split(strangers, strangers.rows_of_domains("domain-0"), seed=0)
+    with pytest.raises(BaselineError, match="wrote nothing in other domains"):
+        tuned(with_other_domains(surprise_baselines()[0]), strangers, split, seed=0)
+
+
+def test_a_baseline_learns_from_reviews_elsewhere_that_have_no_text() -> None:
+    elsewhere = set(TABLE.rows_of_domains("domain-1").tolist())
+    silent = replace(TABLE, text=["" if row in elsewhere else text for row, text in enumerate(TABLE.text)])
+    split = random_split(silent, silent.rows_of_domains("domain-0"), seed=0)
+    read = np.union1d(split.train, allowed_rows(silent, split, "other-domains"))
+    assert len(read) > len(split.train)
+    mean = silent.rating[read].mean(dtype=np.float64)
+    assert tuned(with_other_domains(surprise_baselines()[0]), silent, split, seed=0).ratings == pytest.approx(mean)
 
 
 def test_tuning_tells_of_every_candidate() -> None:

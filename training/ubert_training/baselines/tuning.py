@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import BaselineError
-from ubert_training.pretraining.corpus_rows import pretraining_rows
+from ubert_training.pretraining.corpus_rows import allowed_rows
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.progress import Advance
 from ubert_training.splits import Split
@@ -71,11 +71,13 @@ def tuned(
 
 def with_other_domains(baseline: Baseline) -> Baseline:
     """The same, learning from all that pre-training may read of other domains as well: what a model that has read there
-    is to be compared with. Its ``prepare`` raises ``InputError`` where there is nothing to read.
+    is to be compared with. Its ``prepare`` raises ``BaselineError`` where there is nothing to read.
     """
 
     def prepare(table: ReviewTable, split: Split) -> Fit:
-        elsewhere = pretraining_rows(table, split, "other-domains", fraction=1.0, seed=0)
+        elsewhere = allowed_rows(table, split, "other-domains")
+        if not len(elsewhere):
+            raise BaselineError("the target's users wrote nothing in other domains that may be read")
         return baseline.prepare(table, replace(split, train=np.union1d(split.train, elsewhere)))
 
     return replace(baseline, name=f"{baseline.name} with other domains", prepare=prepare)

@@ -32,6 +32,24 @@ def pretraining_rows(table: ReviewTable, split: Split, corpus: Corpus, *, fracti
     Raises ``InputError`` if nothing is left, or too little of it has text.
     """
     require(0 < fraction <= 1, "fraction", fraction, "use a share of the reviews above 0, at most 1")
+    rows = allowed_rows(table, split, corpus)
+    if not len(rows):
+        raise InputError(
+            f"corpus {corpus!r} holds no review to pre-train on: the split covers every domain, or its users wrote "
+            "nothing elsewhere that it may read; use --corpus target, or name a --target domain"
+        )
+    kept = np.random.default_rng([seed, 7]).permutation(rows)[: max(1, round(fraction * len(rows)))]
+    readable = np.count_nonzero(table.writings[kept])
+    if readable < LEAST_READABLE:
+        raise InputError(
+            f"{readable} of the {len(kept)} reviews of corpus {corpus!r} have text, and pre-training takes "
+            f"{LEAST_READABLE}, one of them to watch: use more of them, or fine-tune without --pretrained"
+        )
+    return np.sort(kept)
+
+
+def allowed_rows(table: ReviewTable, split: Split, corpus: Corpus) -> Rows:
+    """Rows of a corpus that may be learned from, ascending; perhaps none."""
     in_target = np.zeros(len(table), dtype=bool)
     in_target[split.rows] = True
     trained = np.zeros(len(table), dtype=bool)
@@ -46,20 +64,7 @@ def pretraining_rows(table: ReviewTable, split: Split, corpus: Corpus, *, fracti
     rows = np.flatnonzero(wanted)
     held_out = np.concatenate([split.validation, split.test])
     copied = np.where(trained[rows], _copied(table, rows, held_out), _copied(table, rows, split.rows))
-    rows = rows[~copied]
-    if not len(rows):
-        raise InputError(
-            f"corpus {corpus!r} holds no review to pre-train on: the split covers every domain, or its users wrote "
-            "nothing elsewhere that it may read; use --corpus target, or name a --target domain"
-        )
-    kept = np.random.default_rng([seed, 7]).permutation(rows)[: max(1, round(fraction * len(rows)))]
-    readable = np.count_nonzero(table.writings[kept])
-    if readable < LEAST_READABLE:
-        raise InputError(
-            f"{readable} of the {len(kept)} reviews of corpus {corpus!r} have text, and pre-training takes "
-            f"{LEAST_READABLE}, one of them to watch: use more of them, or fine-tune without --pretrained"
-        )
-    return np.sort(kept)
+    return rows[~copied]
 
 
 def withheld(table: ReviewTable, split: Split) -> NDArray[np.bool_]:
