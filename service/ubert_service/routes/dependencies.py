@@ -47,12 +47,9 @@ async def _request_context(request: Request, seconds: RequestTimeout = None) -> 
     return RequestContext(service=service, request=request, roles=service.bundles.roles, deadline=deadline)
 
 
-# One dependency, not three: to resolve each takes FastAPI some 4% of what HTTP costs a request, and these routes are
-# asked the most.
 async def _rating_context(
     request: Request, response: Response, seconds: RequestTimeout = None, version: ReadVersionSeen = None
 ) -> RequestContext:
-    await _json_body(request)
     context = await _request_context(request, seconds)
     residents = context.served.residents
     if version is not None:
@@ -70,7 +67,7 @@ async def _json_body(request: Request) -> None:
 ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]
 Context = Annotated[RequestContext, Depends(_request_context)]
 RatingContext = Annotated[RequestContext, Depends(_rating_context)]
-"""For routes that rate: their body is JSON, a caller is shown its own writes, and the answer says how old its ground is
-while the store is away.
+"""For the routes that rate, each a ``RatingRoute``: callers are shown their own writes, and while the store is away the
+answer says how old its data are.
 """
 JSON_BODY = Depends(_json_body)

@@ -5,9 +5,10 @@ from fastapi import APIRouter
 from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
 from ubert_service.routes.dependencies import RatingContext
+from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import ExplainAnswer, ExplainRequest
 
-router = APIRouter(tags=["ratings"])
+router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
 
 @router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS))

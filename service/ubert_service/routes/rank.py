@@ -9,6 +9,7 @@ from fastapi import APIRouter, Response
 from ubert_service.http.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.reading.histories import Pair, Reading
 from ubert_service.routes.dependencies import RatingContext
+from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
 from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
@@ -17,7 +18,7 @@ _MEDIA_TYPE = "application/json"
 _WRITTEN_AT_ONCE = 100
 """Predictions whose answer is written in the event loop: it takes as long as to hand them to a thread."""
 
-router = APIRouter(tags=["ratings"])
+router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
 
 @router.post(
@@ -26,7 +27,7 @@ router = APIRouter(tags=["ratings"])
     response_model=RankAnswer,
     responses=documented(*SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET),
 )
-async def rank(request: RankRequest, context: RatingContext, response: Response) -> Response:
+async def rank(request: RankRequest, context: RatingContext) -> Response:
     """Predict the user's rating of each candidate and order them, best first.
 
     Every rating equals what `/predict` gives for the same pair.
@@ -42,7 +43,7 @@ async def rank(request: RankRequest, context: RatingContext, response: Response)
     # Of ten thousand it takes a good part of a second, in which the event loop would answer nobody.
     at_once = len(predictions) <= _WRITTEN_AT_ONCE
     content = write() if at_once else await anyio.to_thread.run_sync(write)
-    return Response(content, headers=response.headers, media_type=_MEDIA_TYPE)
+    return Response(content, media_type=_MEDIA_TYPE)
 
 
 def _answer(request: RankRequest, served: ServedBundle, predictions: Sequence[Prediction], *, candidates: int) -> str:

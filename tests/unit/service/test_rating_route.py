@@ -1,0 +1,114 @@
+"""A ``RatingRoute`` answers as FastAPI's own route does, whatever it is sent."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+
+from ubert_service.http.problems import install
+from ubert_service.routes.rating_route import RatingRoute
+
+
+class _Question(BaseModel):
+    text: str
+    number: int = 0
+
+
+class _Answer(BaseModel):
+    text: str
+    number: int
+    limit: float | None = None
+    remark: str = "none"
+
+
+async def _limit(
+    request: Request, response: Response, seconds: Annotated[float | None, Header(alias="X-Limit", gt=0)] = None
+) -> float | None:
+    response.headers["X-Path"] = request.url.path
+    return seconds
+
+
+_Limit = Annotated[float | None, Depends(_limit)]
+
+
+def _client(route: type | None) -> TestClient:
+    router = APIRouter() if route is None else APIRouter(route_class=route)
+
+    @router.post("/ask", response_model_exclude_unset=True)
+    async def ask(question: _Question, limit: _Limit) -> _Answer:
+        return _Answer(text=question.text, number=question.number, limit=limit)
+
+    @router.post("/raw", response_model=_Answer)
+    async def raw(question: _Question, limit: _Limit) -> Response:
+        return Response(f"{question.text} {limit}", status_code=202, headers={"X-Own": "yes"}, media_type="text/plain")
+
+    app = FastAPI()
+    install(app)
+    app.include_router(router)
+
+    @app.middleware("http")
+    async def named(request: Request, call: Any) -> Any:
+        request.scope.setdefault("state", {})["request_id"] = "r"
+        return await call(request)
+
+    return TestClient(app)
+
+
+@pytest.fixture(scope="module")
+def clients() -> Iterator[tuple[TestClient, TestClient]]:
+    with _client(None) as theirs, _client(RatingRoute) as ours:
+        yield theirs, ours
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"text": "a", "number": 3}',
+        b'{"text": "a", "further": 1}',
+        '{"text": "ä\\u00e4"}'.encode("utf-16"),
+        b'{"text": "a", "text": "b"}',
+        b'{"text": 1, "number": "x"}',
+        b'{"text": "a", "number": NaN}',
+        b"[]",
+        b"null",
+        b"",
+        b"{",
+        b'{"text": "a"} x',
+        b"\xff\xfe\xff",
+        b"[" * 100_000,
+        b'{"text": "a", "number": ' + b"9" * 5_000 + b"}",
+    ],
+)
+@pytest.mark.parametrize("path", ["/ask", "/raw"])
+@pytest.mark.parametrize("limit", [None, "2.5", "0", "x", ""])
+def test_whatever_is_sent_is_answered_alike(
+    clients: tuple[TestClient, TestClient], body: bytes, path: str, limit: str | None
+) -> None:
+    headers = {"Content-Type": "application/json"} | ({} if limit is None else {"X-Limit": limit})
+    theirs, ours = (client.post(path, content=body, headers=headers) for client in clients)
+    assert ours.status_code == theirs.status_code
+    # FastAPI drops what a dependency has set where the endpoint returns a response of its own.
+    set_by_dependency = {"x-path": path} if theirs.is_success else {}
+    assert dict(ours.headers) == dict(theirs.headers) | set_by_dependency
+    if theirs.status_code == 422:
+        assert _errors(ours) == _errors(theirs)
+    else:
+        assert ours.content == theirs.content
+
+
+def test_a_body_that_is_no_json_is_refused_before_it_is_read(clients: tuple[TestClient, TestClient]) -> None:
+    answer = clients[1].post("/ask", content=b"{", headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+    assert answer.json()["type"] == "urn:u-bert:problem:unsupported-media-type"
+
+
+def test_it_is_described_alike() -> None:
+    described = [_client(route).get("/openapi.json").json() for route in (None, RatingRoute)]
+    assert described[0] == described[1]
+
+
+def _errors(answer: Any) -> set[tuple[str, str]]:
+    return {(error["pointer"], error["message"]) for error in answer.json()["errors"]}
