@@ -1,4 +1,4 @@
-"""Exit status 0 if the service in this container is ready, else 1: what Docker and compose ask."""
+"""The health check of the service's container: exit status 0 if the service is ready, else 1."""
 
 import os
 import sys

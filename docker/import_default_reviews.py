@@ -1,6 +1,6 @@
-"""Import the reviews that `ubert demo` works on where nobody gives any: downloaded, or synthetic when offline.
+"""Import the default reviews of `ubert demo`: downloaded, or synthetic when offline.
 
-Takes the folder to keep a synthetic corpus in and, after it, what `ubert import` is to be given.
+Arguments: the folder for a synthetic corpus, then further arguments for `ubert import`.
 """
 
 import os

@@ -1,10 +1,10 @@
-# The online side: ONNX Runtime and no torch. Build from the repository's root:
+# The online side: ONNX Runtime, without torch. Build from the repository's root:
 #   docker build -f docker/service.Dockerfile -t u-bert-service .
 
-# To pin the base to its bytes as well, append its digest in both places: …-bookworm@sha256:…
+# To pin the exact base image, append its digest in both places: …-bookworm@sha256:…
 FROM python:3.11-slim-bookworm AS build
 
-# pip reads these from its environment, so other places of packages need no change here.
+# pip reads these from its environment, so that other package indexes need no change here.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
@@ -15,15 +15,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/ubert
 COPY pyproject.toml README.md ./
-# No sources yet, so this installs what they depend on: a layer that a change of code leaves as it is.
+# Installs the dependencies alone, without any sources: a layer that stays cached when only code changes.
 RUN pip --python /opt/ubert install ".[serve]"
-# The CPU needs none of ONNX Runtime's CUDA kernels, which are most of its size.
+# On a CPU, ONNX Runtime's CUDA kernels are not needed, and they are most of its size.
 RUN case "$ACCELERATOR" in \
       cpu) find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete ;; \
       cuda) pip --python /opt/ubert install "onnxruntime-gpu[cuda,cudnn]" ;; \
       *) echo "ACCELERATOR=$ACCELERATOR: use cpu or cuda" >&2; exit 1 ;; \
     esac
-# Without training/, which could not run here: it needs torch.
+# Without training/, which needs torch.
 COPY model model
 COPY service service
 RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert
@@ -31,12 +31,12 @@ RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ube
 
 FROM python:3.11-slim-bookworm
 
-# The numbers are those of the training image, which writes the volume that this one reads.
+# The same user and group ids as in the training image, which writes the volume that this one reads.
 RUN groupadd --gid 10001 ubert && useradd --uid 10001 --gid ubert --no-create-home --home-dir /nonexistent ubert
 COPY --from=build /opt/ubert /opt/ubert
 COPY docker/healthcheck.py /opt/ubert/
 
-# Unless told otherwise, ONNX Runtime reports its use to its maker.
+# ONNX Runtime's telemetry is on by default.
 ENV PATH=/opt/ubert/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -47,5 +47,5 @@ ENV PATH=/opt/ubert/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5m --retries=3 CMD ["python", "/opt/ubert/healthcheck.py"]
-# Exec form: the service itself gets SIGTERM, and finishes the requests that have begun.
+# Exec form, so that the service itself receives SIGTERM and finishes running requests.
 ENTRYPOINT ["ubert-serve"]

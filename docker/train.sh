@@ -1,30 +1,30 @@
 #!/bin/sh
 # train.sh REVIEWS WORK: from a folder of reviews (empty: those of `ubert demo`) to a bundle and states in the store.
-# Every step continues where it was killed and leaves finished work alone, so this script remembers nothing: started
-# again it does what is left. A step's other options come from the environment, as UBERT_FINETUNE_EPOCHS=5.
+# Every step resumes where it was killed and skips finished work, so this script keeps no state: run again, it does what
+# is left. A step's other options come from the environment, such as UBERT_FINETUNE_EPOCHS=5.
 set -eu
 
 reviews=${1:?REVIEWS WORK: give the folder of review files, which may be empty}
 work=${2:?REVIEWS WORK: give the folder that keeps the tables, the runs and the bundle}
-files=${UBERT_REVIEW_FILES:-*}  # which files of the folder to import, a pattern
-store=${UBERT_STORE:?set it to the URL of the state store, as redis://redis:6379/0}
+files=${UBERT_REVIEW_FILES:-*}  # which files of the folder to import: a glob pattern
+store=${UBERT_STORE:?set it to the URL of the state store, such as redis://redis:6379/0}
 codec=${UBERT_CODEC:-int8}
 preset=${UBERT_PRESET:-minilm}
 device=${UBERT_DEVICE:-auto}
 seed=${UBERT_SEED:-0}
 
 if [ -f "$work/reviews/report.json" ]; then
-    echo "reviews: $work/reviews is imported; files that came since count in a new folder, as $work/next"
+    echo "reviews: $work/reviews is already imported; to add new files, train in a new folder such as $work/next"
 else
-    there=$(ls "$reviews") || {  # a folder that cannot be read is not an empty one
-        echo "train.sh: $reviews must be a folder that user $(id -u) may read: chmod -R a+rX where it comes from" >&2
+    listing=$(ls "$reviews") || {  # a folder that cannot be read must not pass for an empty one
+        echo "train.sh: user $(id -u) must be able to read the folder $reviews: chmod -R a+rX it on the host" >&2
         exit 2
     }
     set -- "$reviews"/$files
     if [ -e "$1" ]; then
         ubert import "$@" --out "$work/reviews"
-    elif [ -n "$there" ]; then
-        echo "train.sh: UBERT_REVIEW_FILES=$files fits none of the files in $reviews: give another pattern" >&2
+    elif [ -n "$listing" ]; then
+        echo "train.sh: UBERT_REVIEW_FILES=$files matches none of the files in $reviews: give another pattern" >&2
         exit 2
     else
         python "$(dirname "$0")/import_default_reviews.py" "$work" --out "$work/reviews"
@@ -32,10 +32,10 @@ else
 fi
 
 if [ -f "$work/bundle/manifest.json" ]; then
-    echo "bundle: $work/bundle is there, nothing to train"
+    echo "bundle: $work/bundle exists, nothing to train"
 else
     split_seed="--seed $seed"
-    [ "${UBERT_SPLIT_KIND:-random}" != time ] || split_seed=  # nothing is drawn
+    [ "${UBERT_SPLIT_KIND:-random}" != time ] || split_seed=  # a split by time has no seed
     ubert split --reviews "$work/reviews" --out "$work/split.parquet" $split_seed
     ubert pretrain --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/pretrained" \
         --preset "$preset" --device "$device" --seed "$seed"

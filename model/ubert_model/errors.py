@@ -1,8 +1,8 @@
-"""The exception tree. A message names the offending value and the remedy; the edges (CLI, HTTP) print it as it is."""
+"""The exception tree. A message names the offending value and the remedy; CLI and HTTP show it as it is."""
 
 
 class UbertError(Exception):
-    """Root of every error that this project raises on purpose."""
+    """Base of every error that this project raises deliberately."""
 
 
 class ConfigError(UbertError, ValueError):
@@ -10,7 +10,7 @@ class ConfigError(UbertError, ValueError):
 
 
 class InputError(UbertError):
-    """What the caller gave (a file, a row, an identifier) cannot be used."""
+    """The caller's input (a file, a row, an identifier) cannot be used."""
 
 
 class ReviewFileError(InputError):
@@ -26,11 +26,11 @@ class StateError(UbertError):
 
 
 class CorruptStateError(StateError):
-    """Bytes are not a state of this format: bad magic, length or checksum."""
+    """These bytes are not a state of this format: wrong magic, length or checksum."""
 
 
 class ForeignStateError(StateError):
-    """Well-formed bytes that belong to another state version (law 6: refused, never mixed)."""
+    """A well-formed state of another version (law 6: refused, never mixed)."""
 
 
 class StoreError(UbertError):
@@ -38,34 +38,34 @@ class StoreError(UbertError):
 
 
 class StoreFullError(StoreError):
-    """The state store has no memory left for a write; reads and removals go on."""
+    """The state store has no room for a write; reads and deletions still work."""
 
 
 class StoreUnavailableError(StoreError):
-    """The state store cannot be reached now; the same call may succeed later."""
+    """The state store cannot be reached for now; a retry may succeed."""
 
 
 class UnconfirmedWriteError(StoreUnavailableError):
-    """A write was done, and fewer replicas than asked for confirmed it: a failover may lose it. Repeat it."""
+    """Fewer replicas confirmed a write than were asked for: a failover may lose it. Retry it."""
 
 
 class DeviceUnavailableError(UbertError):
-    """A device (a GPU) was asked for and this process has none."""
+    """The requested device (a GPU) is not available to this process."""
 
 
 class BaselineError(UbertError):
-    """A model to compare with cannot be had: its library is missing, or fails."""
+    """A baseline model cannot be trained: its library is missing, or fails."""
 
 
 class ClusterError(UbertError):
-    """A cluster of workers cannot be reached, or has given up on a share of the work."""
+    """A cluster of workers cannot be reached, or has failed."""
 
 
-def refused_by_system(error: OSError) -> str:
-    """What the system refuses for a path of the caller's, as one line: no such folder, no room, no permission."""
+def os_error_message(error: OSError) -> str:
+    """One line for an ``OSError`` on a path that the caller gave: no such folder, disk full, permission denied."""
     path = error.filename2 or error.filename
     if not path:
         return str(error)
     if isinstance(error, FileExistsError):
-        return f"{path} is a file, and a directory is to be written: give another path"
+        return f"{path} is a file, but a directory is to be written here: give another path"
     return f"{path}: {error.strerror}"

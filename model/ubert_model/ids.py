@@ -11,7 +11,7 @@ from ubert_model.errors import BundleError
 
 
 class IdTable:
-    """Identifiers that training has seen, in a fixed order. Row 0 is kept for all others."""
+    """The identifiers seen in training, in a fixed order. Row 0 is reserved for all others."""
 
     def __init__(self, identifiers: Iterable[str]) -> None:
         self.identifiers = tuple(identifiers)
@@ -21,11 +21,11 @@ class IdTable:
         return {identifier: row for row, identifier in enumerate(self.identifiers, start=1)}
 
     def row(self, identifier: str) -> int:
-        """Embedding row of an identifier; 0 where training has not seen it."""
+        """Embedding row of an identifier; 0 if training has not seen it."""
         return self._rows.get(identifier, 0)
 
     def rows(self, identifiers: Iterable[str]) -> NDArray[np.int64]:
-        """The same of many, (N,)."""
+        """Embedding rows of many identifiers, (N,)."""
         known = self._rows
         return np.fromiter((known.get(identifier, 0) for identifier in identifiers), dtype=np.int64)
 
@@ -37,14 +37,14 @@ class IdTable:
 
     @classmethod
     def of(cls, identifiers: Iterable[str]) -> Self:
-        """The distinct identifiers, sorted, so that the table does not depend on the order of reviews."""
+        """A table of the distinct identifiers, sorted, so that it does not depend on the order of reviews."""
         return cls(sorted(set(identifiers)))
 
 
 class Identities:
-    """All identifiers of a model, and which domain each known item belongs to.
+    """All identifiers of a model, and the domain of each known item.
 
-    An item that training has not seen is taken to be of ``default_domain``, the target domain.
+    An item that training has not seen is assumed to belong to ``default_domain``, the target domain.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Identities:
         return self.domains.row(self.item_domains.get(item, self.default_domain))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; an item's domain is given by its row."""
+        """The identifiers as plain values, an item's domain as its row."""
         return {
             "users": list(self.users.identifiers),
             "items": list(self.items.identifiers),
@@ -84,5 +84,5 @@ class Identities:
 
 def _strings(values: Any) -> list[str]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise TypeError(f"a list of identifiers was expected, not {type(values).__name__}")
+        raise TypeError(f"expected a list of identifiers, not {type(values).__name__}")
     return values

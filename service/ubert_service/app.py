@@ -1,4 +1,4 @@
-"""The application, put together from what it is given; importing this module does nothing."""
+"""The application factory; importing this module has no side effects."""
 
 import asyncio
 import math
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
 
-from ubert_model.states import NamespaceHolder
+from ubert_model.states import NamespaceLeases
 from ubert_service.access.key_file import KeyFile
 from ubert_service.context import ServiceContext
 from ubert_service.http import problems
@@ -40,15 +40,14 @@ from ubert_service.settings import Settings
 from ubert_service.work.admission import WaitingLimits
 from ubert_service.work.scheduler import BatchLimits, Scheduler
 
-_CHECKS_AT_ONCE = 4
+_CHECK_THREADS = 4
 _UNTRACED = Untraced()
 
 
 def create_app(
     settings: Settings, served: ServedBundle, tracing: Tracing = _UNTRACED, *, shadow: ServedBundle | None = None
 ) -> FastAPI:
-    """The service over a loaded bundle, and perhaps another in its shadow. Whether their store answers is found out by
-    each request anew.
+    """The service over a loaded bundle and, optionally, a shadow. Their store is not asked here; it may be away.
 
     Raises ``ConfigError`` if the file of API keys cannot be used.
     """
@@ -61,7 +60,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         shadowing = Shadowing(share=settings.shadow_share, telemetry=metrics)
-        checking = ThreadPoolExecutor(_CHECKS_AT_ONCE, thread_name_prefix="ubert-check")
+        checking = ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="ubert-check")
         scheduler = Scheduler(
             waiting=_waiting_limits(settings),
             batches=BatchLimits(tokens=settings.batch_tokens, wait=settings.batch_wait_ms / 1000),
@@ -80,26 +79,26 @@ def create_app(
             stopping=stopping,
         )
         loaded = bundles.roles.loaded
-        with ExitStack() as keeping:
+        with ExitStack() as background:
             if keys is not None:
-                keeping.enter_context(keys)
-            keeping.enter_context(NamespaceHolder(observed.store, [bundle.namespace.version for bundle in loaded]))
+                background.enter_context(keys)
+            background.enter_context(NamespaceLeases(observed.store, [bundle.namespace.version for bundle in loaded]))
             for bundle in loaded:
-                bundle.directory.put_in_order()
-                keeping.enter_context(bundle.keeper)
+                bundle.directory.sort_identifiers()
+                background.enter_context(bundle.keeper)
             yield
             await scheduler.close()
             shadowing.close()
-            checking.shutdown(wait=False)  # nobody waits for what a check may still find
+            checking.shutdown(wait=False)  # no caller waits for the checks that still run
 
     app = described_app(lifespan)
     problems.install(app)
-    # Each is added around those before it.
+    # Each wraps those added before it.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.request_timeout)
     if keys is not None:
         app.add_middleware(KeyGate, keys=keys)
     app.add_middleware(RequestFrame, telemetry=metrics, tracing=tracing, stopping=stopping)
-    # Around what frameworks put outside of all middleware, too, since every wrapping costs a refusal microseconds.
+    # Outermost, around even the framework's own wrappers: each layer adds microseconds to a refusal.
     app.middleware_stack = QueueGate(app.build_middleware_stack(), telemetry=metrics, stopping=stopping)
     return app
 
@@ -115,18 +114,18 @@ def _waiting_limits(settings: Settings) -> WaitingLimits:
 
 
 def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
-    """All routes and their OpenAPI description; without a lifespan there is nothing behind them."""
-    # No /docs: its page would load scripts from another host.
+    """All routes and their OpenAPI description; without a lifespan nothing serves them."""
+    # No /docs: that page would load scripts from another host.
     app = _DocumentedApp(
         title="U-BERT",
         summary="Ratings predicted from cached review states.",
         version=_version(),
         lifespan=lifespan,
-        # Its spans and logs would carry addresses and rejected values, and so identifiers and the texts of reviews.
+        # Its spans and logs would hold paths and rejected values, and so identifiers and review texts.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,
         redoc_url=None,
-        # A redirect would name the host and scheme of the last hop, so send a key behind a TLS proxy out in the clear.
+        # A redirect would name the scheme and host of the last hop: behind a TLS proxy, the key would follow in clear.
         redirect_slashes=False,
     )
     for routes in (predict, rank, explain, reviews, candidate_sets, directory, entities, about, health, admin, console):
@@ -135,7 +134,7 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
 
 
 class _DocumentedApp(FastAPI):
-    """An app whose OpenAPI description also holds the schema of problems, which no route names as its model."""
+    """An app whose OpenAPI description includes the schema of problems, which no route declares as its model."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

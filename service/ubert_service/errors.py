@@ -1,4 +1,4 @@
-"""Errors that only a service has, beside those of :mod:`ubert_model.errors`."""
+"""Errors of the service, in addition to those of :mod:`ubert_model.errors`."""
 
 from ubert_model.errors import InputError, StoreUnavailableError, UbertError
 
@@ -20,23 +20,23 @@ class UnknownReviewError(InputError):
 
 
 class NotResidentError(StoreUnavailableError):
-    """The store is known to be away, so was not asked, and this process does not hold what is needed."""
+    """Memory does not hold what is needed, and the store is known to be away, so it was not asked."""
 
 
 class LostRevisionError(InputError):
-    """A caller wants to read its own write, and the store has never got so far."""
+    """A caller wants to read its own write, but the store has never reached that revision."""
 
 
 class UnknownCandidateSetError(InputError):
-    """No set of candidates is kept under this name."""
+    """No candidate set is stored under this name."""
 
 
 class ReviewNameTakenError(InputError):
-    """A caller chose a name that stands for a review of another user or item."""
+    """The ``review_id`` that a caller chose already names a review of another user or item."""
 
 
 class OverloadedError(UbertError):
-    """As much work is waiting as may wait; the same request may succeed ``retry_after_s`` seconds later."""
+    """The queue admits no more work; the same request may succeed ``retry_after_s`` seconds later."""
 
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
@@ -44,23 +44,23 @@ class OverloadedError(UbertError):
 
 
 class NoShadowError(UbertError):
-    """There is no bundle beside the live one."""
+    """No shadow bundle is loaded."""
 
 
 class NotTheShadowError(UbertError):
-    """A bundle was to be promoted that is neither the live one nor its shadow."""
+    """The bundle to promote is neither the live one nor its shadow."""
 
 
 class DeadlineError(UbertError):
-    """The time that a request was given has passed before there was an answer."""
+    """The deadline of a request has passed before its answer was ready."""
 
 
-class WithdrawnError(UbertError):
-    """Nobody waits for this work any more, so the rest of it is left undone; nobody is there to be told, either."""
+class WorkCancelledError(UbertError):
+    """Every caller of this work has gone, so it stopped early. No caller is left to see this error."""
 
 
 class CallerGoneError(UbertError):
-    """The caller has closed the connection before there was an answer, so nobody reads it."""
+    """The caller closed the connection before its answer was ready."""
 
 
 class UnauthenticatedError(UbertError):
@@ -68,4 +68,4 @@ class UnauthenticatedError(UbertError):
 
 
 class ForbiddenError(UbertError):
-    """The API key is known, and lacks the scope that the request needs."""
+    """The API key is known, but lacks the scope that the request needs."""

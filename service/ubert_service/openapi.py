@@ -6,7 +6,7 @@ from ubert_service.app import described_app
 
 
 def description_text() -> str:
-    """The description as it is committed, one line an entry."""
+    """The description as it is committed: indented JSON, one member per line."""
     return json.dumps(described_app().openapi(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What a write is answered with, and a question may be sent along with: up to where the answer has to have read."""
+"""Read-your-writes: a write answers with a token, and a read that sends it sees at least that write."""
 
 import re
 from typing import NamedTuple, Self
@@ -10,7 +10,7 @@ READ_VERSION_PATTERN = r"^([0-9a-f]{1,64}):([0-9]{1,20}-[0-9]{1,20})$"
 
 
 class ReadVersion(NamedTuple):
-    """A revision in the feed of one namespace; the feeds of two have positions that cannot be compared.
+    """A revision in the change feed of one namespace. Revisions of different namespaces cannot be compared.
 
     ``namespace``: its state version.
     """
@@ -26,5 +26,5 @@ class ReadVersion(NamedTuple):
         """Inverse of ``str``. Raises ``InputError``."""
         found = re.fullmatch(READ_VERSION_PATTERN, text)
         if found is None:
-            raise InputError(f"read version {text[:100]!r} is not one that a write was answered with")
+            raise InputError(f"read version {text[:100]!r} is invalid: send the X-Read-Version of a write's answer")
         return cls(found[1], Revision.parse(found[2]))

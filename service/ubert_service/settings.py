@@ -1,4 +1,4 @@
-"""What an operator decides, validated once at the edge."""
+"""The operator's settings, validated once at the edge."""
 
 import tomllib
 from pathlib import Path
@@ -23,66 +23,66 @@ class Settings(BaseModel):
 
     bundle: Path
     store: str = Field(repr=False)
-    """URL of the state store; may hold a password, so it is never shown."""
+    """URL of the state store. It may hold a password, so it is never shown."""
     codec: str = DEFAULT_CODEC
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
-    """0: the system chooses a free one, which the log line ``listening on`` tells."""
+    """0: the system chooses a free one; the log line ``listening on`` names it."""
     device: Device = "auto"
     runtime: RuntimeChoice = "onnx"
-    """What scores: ONNX Runtime, also with TensorRT, torch, torch with co-matching in bfloat16; ``auto``: the fastest
-    measured at the start that agrees with the first within 0.005 stars (TensorRT, which takes minutes, is not tried).
-    New reviews are encoded by ONNX Runtime in any case."""
+    """What scores: ONNX Runtime, with or without TensorRT; torch; torch with co-matching in bfloat16. ``auto``: the
+    fastest, measured at the start, that agrees with ``onnx`` within 0.005 stars (TensorRT, which takes minutes to
+    start, is not tried). ONNX Runtime always encodes new reviews."""
     threads: int = Field(default=0, ge=0)
-    """Threads that one scoring call computes with; 0: one a physical core."""
+    """Threads of one scoring call; 0: one per physical core."""
     concurrency: int = Field(default=2, ge=1)
-    """Threads that read the store and score, each one batch at a time."""
+    """Worker threads, each of which reads the store and scores one batch at a time."""
     queue_requests: int = Field(default=64, ge=1)
-    """Requests that may wait for a thread; further ones are refused (429)."""
+    """Requests that may wait for a thread; beyond that, requests are refused (429)."""
     queue_tokens: int = Field(default=512 * 1024, ge=1)
-    """Tokens that waiting requests may read together; further ones are refused, unless nothing else waits."""
+    """Tokens that all waiting requests may read; beyond that, requests are refused unless nothing else waits."""
     queue_wait_ms: float = Field(default=200.0, ge=0.0)
-    """How long a further request may be expected to wait for a thread; else it is refused, unless nothing else waits.
-    0: only the number of requests and tokens counts, in overload, too."""
+    """The longest expected wait for a thread; a request that would wait longer is refused unless nothing else waits.
+    0: no limit, in overload too; only the numbers of requests and tokens count."""
     overload_wait_ms: float = Field(default=1.0, ge=0.0)
-    """The same while more is asked for than can be done, from the first refusal on: a burst may wait, but in a queue
-    that never empties all would."""
+    """The same limit during an overload, which begins with the first refusal. A burst may wait; but a queue that never
+    empties would make every request wait."""
     batch_tokens: int = Field(default=32 * 1024, ge=1)
-    """Tokens that predictions of several requests read together in one thread; a request is never parted."""
+    """Tokens of one batch, which may hold several requests; a request is never split."""
     batch_wait_ms: float = Field(default=0.0, ge=0.0, le=1000.0)
-    """How long a free thread waits for more requests before it takes a batch that is not full."""
+    """How long a free thread waits for more requests before it starts a batch that is not full."""
     request_timeout: float = Field(default=30.0, gt=0.0, le=3600.0)
-    """Seconds that a request may take that does not say so itself (``X-Request-Timeout``)."""
+    """Seconds that a request without ``X-Request-Timeout`` may take."""
     drain_seconds: float = Field(default=2.0, ge=0.0)
-    """On SIGTERM, how long connections stay open for requests that are on their way, if callers do not close them.
+    """On SIGTERM, how long to keep open the connections that callers do not close, for requests already on their way.
 
-    Longer than a load balancer takes to notice that ``/readyz`` says no: the one that ships asks once a second."""
+    Longer than a load balancer takes to notice that ``/readyz`` fails: the one that ships checks once a second."""
     traces: str | None = Field(default=None, repr=False)
-    """OTLP address (HTTP) that traces are sent to; None: nothing is traced. May hold a password, as ``store``."""
+    """OTLP/HTTP address that traces are sent to; None: no tracing. It may hold a password, so it is never shown."""
     api_keys: Path | None = None
-    """TOML file of API keys, read anew within seconds of a change; None: no key is asked for."""
+    """TOML file of API keys, reloaded within seconds of a change; None: no key is needed."""
     resident_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
-    """Memory for review lists and decoded states that the process keeps, half of it for a shadow bundle if there is
-    one; 0: none are kept."""
+    """Memory of the in-process cache of review lists and decoded states, half of it for a shadow bundle if there is
+    one; 0: no cache."""
     resident_lag: float = Field(default=0.5, ge=0, le=60)
-    """Seconds that a write through another process may be seen late; 0: none, for one more question to the store a
-    request."""
+    """Seconds within which a write through another process is seen; 0: at once, for one more round trip to the store
+    per request."""
     warm_seconds: float = Field(default=30.0, ge=0)
-    """How long the most reviewed may be read into memory before the service is ready; 0: they come as asked for."""
+    """How long the cache may be warmed, most reviewed first, before the service is ready; 0: it fills on demand."""
     shadow_bundle: Path | None = None
     """A bundle that rates a sample beside the live one, under the same codec, and can take its place."""
     shadow_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    """The part of the rating requests that the shadow bundle rates, too."""
+    """The share of rating requests that the shadow bundle rates as well."""
     texts: bool = False
-    """Keep the texts of new reviews in the store, as far as the encoder reads them, and show those that are there."""
+    """Store the texts of new reviews, as far as the encoder reads them, and show the stored ones."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)
     log_level: LogLevel = "info"
     log_format: LogFormat = "text"
-    """``json``: one object a line, the fields of a request apart."""
+    """``json``: one object per line, with the fields of a request as members."""
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """Settings from resolved values. Raises ``ConfigError`` naming the first that is wrong."""
+        """Settings from resolved values. Raises ``ConfigError`` naming the first invalid one."""
         try:
             return cls(**values)
         except ValidationError as error:

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/cluster_failover.py [--node-timeout-ms 1000] [--authors 3]
 
-Six real Redis processes, two real ``ubert-serve`` and a tiny random bundle, so that what is timed is the cluster and
-not the model. The same load runs twice, with ``?wait_replicas=1`` and without; each time the primary that owns the feed
-of changes, which every write needs, is killed, and is started again as its successor's replica.
+Runs six real Redis processes and two real ``ubert-serve`` with a tiny random bundle, so that the cluster is timed and
+not the model. The same load runs twice, with ``?wait_replicas=1`` and without. Each time the primary that owns the
+change feed, which every write needs, is killed, and restarted as a replica of its successor.
 """
 
 import argparse
@@ -39,19 +39,24 @@ SECONDS_OF_LOAD = 3.0
 def fail_over(
     cluster: ClusterServers, tiny: TinyBundle, table: ReviewTable, options: str, authors: int, within_s: float
 ) -> str:
-    """One line: when errors stopped, and what was lost or wrong."""
+    """Kill a primary under load; returns a line on when errors stopped, and on what was lost or wrong."""
     cluster.empty()
     namespace = tiny.bundle.codec(CODEC).namespace
     with closing(open_store(cluster.url + options)) as store:
         precompute(table, np.arange(len(table)), tiny.bundle, store, codec=CODEC)
     command = ["--bundle", str(tiny.bundle.path), "--codec", CODEC, "--device", "cpu", "--threads", "1"]
     command += ["--store", cluster.url + options]
-    with ServeProcess(*command) as one, ServeProcess(*command) as other:
-        for service in (one, other):
+    with ServeProcess(*command) as writing, ServeProcess(*command) as reading:
+        for service in (writing, reading):
             wait_until_ready(service.client)
         items = [f"item-{number:02}" for number in range(8)]
         with FailoverLoad(
-            writing=one.address, reading=other.address, authors=authors, asked_item="i3", user="user-03", items=items
+            writing=writing.address,
+            reading=reading.address,
+            authors=authors,
+            asked_item="i3",
+            user="user-03",
+            items=items,
         ) as load:
             load.wait_until_quiet(for_s=SECONDS_OF_LOAD, within_s=within_s)
             killed_at = kill_primary(cluster, RedisKeys(namespace.version).changes, load, within_s=within_s)
@@ -63,13 +68,13 @@ def fail_over(
         f"errors stop {load.last_failure_s(killed_at, '/predict'):4.1f} s (predict), "
         f"{load.last_failure_s(killed_at, '/rank'):4.1f} s (rank), {load.last_failure_s(killed_at, '/reviews'):4.1f} s "
         f"(writes) after the kill; {len(load.failed())} of {len(load.answers)} answers were problems, "
-        f"{len(wrong)} were wrong; {len(lost)} of {sum(one.acknowledged for one in load.authors)} acknowledged reviews "
-        f"lost; {problems} problems in the store"
+        f"{len(wrong)} were wrong; {len(lost)} of {sum(author.acknowledged for author in load.authors)} acknowledged "
+        f"reviews lost; {problems} problems in the store"
     )
 
 
 def write_milliseconds(cluster: ClusterServers) -> tuple[float, float]:
-    """The median time of writing one review, confirmed and not, in turns."""
+    """Median milliseconds to write one review, with and without confirmation, alternating."""
     times: dict[str, list[float]] = {CONFIRMED: [], PLAIN: []}
     with closing(open_store(cluster.url + CONFIRMED)) as confirmed, closing(open_store(cluster.url)) as plain:
         confirmed.open_namespace(namespace_of())
@@ -97,9 +102,9 @@ def main() -> None:
                 f"{confirmed / plain:.2f} times as long"
             )
             for name, url_options in (("confirmed", CONFIRMED), ("not confirmed", PLAIN)):
-                told = fail_over(cluster, tiny, table, url_options, options.authors, within_s)
-                print(f"{name}: {told}", flush=True)
-                cluster.wait_until_whole()
+                result = fail_over(cluster, tiny, table, url_options, options.authors, within_s)
+                print(f"{name}: {result}", flush=True)
+                cluster.wait_until_replicated()
 
 
 if __name__ == "__main__":

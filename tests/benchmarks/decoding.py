@@ -1,8 +1,8 @@
-"""How fast stored states become arrays: each codec beside fp32, and reviews joined beside one by one.
+"""How fast each codec decodes stored states, compared with fp32, and in batches compared with review by review.
 
     python tests/benchmarks/decoding.py [REVIEWS]
 
-States are random in the shape of real ones (D = 64, 64 tokens a review): decoding does not look at values.
+The states are random, in the shape of real ones (D = 64, 64 tokens a review): decoding time does not depend on values.
 """
 
 import statistics
@@ -40,18 +40,18 @@ def median_s(call: Callable[[], object]) -> float:
 def main(reviews: int) -> None:
     random = np.random.default_rng(0)
     states = random.standard_normal((reviews, TOKENS, STATE_DIM)).astype(np.float32)
-    exact = 0.0
+    fp32_s = 0.0
     for name in codec_names():
         codec = codec_of(name)
         started = time.perf_counter()
         payloads = [codec.encode(matrix) for matrix in states]
         encoding = time.perf_counter() - started
-        joined = median_s(lambda codec=codec, payloads=payloads: codec.decode_many(payloads))
-        alone = median_s(lambda codec=codec, payloads=payloads: [codec.decode(payload) for payload in payloads])
-        exact = exact or joined
+        batched = median_s(lambda codec=codec, payloads=payloads: codec.decode_many(payloads))
+        single = median_s(lambda codec=codec, payloads=payloads: [codec.decode(payload) for payload in payloads])
+        fp32_s = fp32_s or batched
         print(
-            f"{name:11} {reviews / joined:9,.0f} reviews/s decoded: {exact / joined:4.2f}× fp32, "
-            f"{alone / joined:4.2f}× one by one; {reviews / encoding:9,.0f} reviews/s encoded"
+            f"{name:11} {reviews / batched:9,.0f} reviews/s decoded: {fp32_s / batched:4.2f}× fp32, "
+            f"{single / batched:4.2f}× one by one; {reviews / encoding:9,.0f} reviews/s encoded"
         )
 
 

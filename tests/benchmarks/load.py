@@ -2,12 +2,12 @@
 
     python tests/benchmarks/load.py --bundle DIR --store lmdb:DIR [--seconds 10] [--candidates 0]
 
-A real ``ubert-serve`` on loopback, asked for real pairs of the bundle by Locust. The service has the first core to
-itself, with one thread that scores, and Locust the second, where there are two: else what is measured is how they are
-scheduled. Every number is set against another of the same run. ``--candidates 100`` ranks so many items instead of one
-pair; whatever follows ``--`` goes to the service as it is (``-- --concurrency 2``).
+Locust asks a real ``ubert-serve`` on loopback for real pairs of the bundle. If there are two cores, the service, with
+one scoring thread, is pinned to the first and Locust to the second: otherwise the scheduler is measured, too. Every
+number is compared with another of the same run. ``--candidates 100`` ranks so many items instead of one pair; options
+after ``--`` go to the service as they are (``-- --concurrency 2``).
 
-How much batching could gain at most is shown by a service whose engine answers at once.
+A service whose engine answers at once shows the most that batching could gain.
 """
 
 import argparse
@@ -47,14 +47,14 @@ WARM_UP_SECONDS = 2.0
 SECONDS_UNTIL_HUNG = 10.0
 TOGETHER = 16
 CORES = sorted(os.sched_getaffinity(0))[:2]
-"""Of the service and of Locust."""
+"""The service's and Locust's."""
 ANSWERS_AT_ONCE = """
 from ubert_service.commands.serve import main
 from ubert_service.scoring.engine import EVERY_REVIEW, ScoringEngine
 
 real, answers = ScoringEngine.score, {}
 
-def score(engine, pairs, reading=EVERY_REVIEW, *wanted):
+def score(engine, pairs, reading=EVERY_REVIEW, *rest):
     if "first" not in answers:
         answers["first"] = real(engine, pairs[:1], reading)[0]
     return [answers["first"]] * len(pairs)
@@ -66,7 +66,7 @@ main()
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked over HTTP, and the same of the engine."""
+    """A request over HTTP, and the same pairs for the engine."""
 
     path: str
     body: bytes
@@ -74,9 +74,10 @@ class Question:
 
 
 @dataclass(kw_only=True)
-class Seen:
-    """What callers saw in ``seconds``: answers by status, and milliseconds of each that was accepted. ``busy`` is the
-    share of its core that Locust took: near 1 it has measured itself.
+class LoadResult:
+    """What callers saw in ``seconds``: answers by status, and the latency in ms of each accepted request.
+
+    ``busy`` is the share of its core that Locust used: near 1, Locust has measured itself.
     """
 
     seconds: float
@@ -89,7 +90,7 @@ class Seen:
         return len(self.accepted) / self.seconds
 
     def percentile(self, percent: int) -> float:
-        """Of the accepted requests, in ms."""
+        """Latency percentile of the accepted requests, in ms."""
         return statistics.quantiles(self.accepted, n=100, method="inclusive")[percent - 1]
 
     def __str__(self) -> str:
@@ -101,7 +102,7 @@ class Seen:
 
 
 def questions_of(served: ServedBundle, candidates: int, count: int = 2_000) -> list[Question]:
-    """Pairs that stand in the store, in random order; or as many candidates as asked for their users."""
+    """Pairs with a review in the store, in random order; or their users, with so many random ``candidates`` each."""
     chance = random.Random(0)
     version = served.namespace.version
     users = chance.sample(served.identities.users.identifiers, k=min(count, len(served.identities.users.identifiers)))
@@ -123,7 +124,7 @@ def questions_of(served: ServedBundle, candidates: int, count: int = 2_000) -> l
 
 
 def engine_milliseconds(served: ServedBundle, questions: list[Question], seconds: float, together: int) -> float:
-    """The median time that one request takes of the engine alone, if so many are scored together in one thread."""
+    """Median ms that the engine alone takes for a request, if it scores ``together`` requests at once in one thread."""
     times = []
     chance = random.Random(0)
     until = time.perf_counter() + seconds
@@ -135,9 +136,13 @@ def engine_milliseconds(served: ServedBundle, questions: list[Question], seconds
     return statistics.median(times[len(times) // 5 :])
 
 
-def load(address: str, questions: list[Question], *, callers: int, seconds: float, rate: float | None = None) -> Seen:
-    """``callers`` who ask one question after the other, or together ``rate`` a second however long answers take, at
-    random moments: callers of a fixed period all wait for the same hiccup and from then on ask all at once.
+def load(
+    address: str, questions: list[Question], *, callers: int, seconds: float, rate: float | None = None
+) -> LoadResult:
+    """Without ``rate`` a closed loop: each caller asks its next question after its last answer. With ``rate`` an open
+    one: all callers together ask so often a second, however long answers take.
+
+    Intervals are then exponential: with fixed ones, callers that once waited for the same hiccup would stay in step.
     """
     chance = random.Random(0)
 
@@ -161,15 +166,15 @@ def load(address: str, questions: list[Question], *, callers: int, seconds: floa
             self.client.post(question.path, data=question.body, headers={"Content-Type": "application/json"})
 
     environment = Environment(user_classes=[Caller])
-    seen = Seen(seconds=seconds)
+    result = LoadResult(seconds=seconds)
     counting = False
 
     def count(response_time: float, response: Any, **_: Any) -> None:
         if counting:
             status = response.status_code if response is not None else 0
-            seen.statuses[status] += 1
+            result.statuses[status] += 1
             if status == 200:
-                seen.accepted.append(response_time)
+                result.accepted.append(response_time)
 
     environment.events.request.add_listener(count)
     runner = environment.create_local_runner()
@@ -177,14 +182,14 @@ def load(address: str, questions: list[Question], *, callers: int, seconds: floa
     gevent.sleep(WARM_UP_SECONDS)
     counting, used = True, time.process_time()
     gevent.sleep(seconds)
-    counting, seen.busy = False, (time.process_time() - used) / seconds
+    counting, result.busy = False, (time.process_time() - used) / seconds
     runner.quit()
-    return seen
+    return result
 
 
 @contextmanager
 def on_core(number: int) -> Iterator[None]:
-    """One of the two cores for this thread and for what it starts."""
+    """Pin this thread, and what it starts, to one of the two cores."""
     os.sched_setaffinity(0, {CORES[number]} if len(CORES) == 2 else CORES)
     try:
         yield
@@ -193,7 +198,7 @@ def on_core(number: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class RunningService:
     """A service that is ready."""
 
     address: str
@@ -205,12 +210,14 @@ class Running:
 
 
 @contextmanager
-def service(arguments: argparse.Namespace, *options: str, program: Sequence[str] = ("-m", CLI)) -> Iterator[Running]:
-    """What the command line leaves to the service comes last, so it wins."""
+def service(
+    arguments: argparse.Namespace, *options: str, program: Sequence[str] = ("-m", CLI)
+) -> Iterator[RunningService]:
+    """A running service. The command line's own options for it come last, so they win."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, *program, "--port", str(port), "--device", "cpu", "--threads", "1", "--concurrency", "1"]
     command += ["--bundle", str(arguments.bundle), "--store", arguments.store, "--codec", arguments.codec]
-    # To a file: a pipe would make the generator of the load read the log meanwhile.
+    # To a file: a pipe would have to be read by this process, which generates the load.
     with tempfile.TemporaryFile() as log:
         with on_core(0):
             process = subprocess.Popen([*command, *options, *arguments.service], stderr=log)
@@ -218,13 +225,13 @@ def service(arguments: argparse.Namespace, *options: str, program: Sequence[str]
             try:
                 with httpx.Client(base_url=address, trust_env=False) as client:
                     wait_until_ready(client, process)
-                yield Running(address=address, process=psutil.Process(process.pid))
+                yield RunningService(address=address, process=psutil.Process(process.pid))
             finally:
                 process.terminate()
 
 
 def wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -> None:
-    """Until ``/readyz`` says so, which comes after what stays resident has been read."""
+    """Wait until ``/readyz`` succeeds, which includes warming."""
     while process.poll() is None:
         with suppress(httpx.TransportError):
             if client.get("/readyz").is_success:
@@ -241,7 +248,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--candidates", type=int, default=0, help="0: one pair a request")
     parser.add_argument(
-        "--overload-waits-ms", nargs="+", default=["1", "200"], help="bounds of waiting under overload (default: 1)"
+        "--overload-waits-ms", nargs="+", default=["1", "200"], help="values of --overload-wait-ms (default: 1 200)"
     )
     parser.add_argument("service", nargs="*", help="options of ubert-serve")
     arguments = parser.parse_args()
@@ -258,16 +265,16 @@ def main() -> None:
             engine, together = (engine_milliseconds(served, questions, arguments.seconds, n) for n in (1, TOGETHER))
     print(f"engine alone: median {engine:.2f} ms a request, {together:.2f} ms if {TOGETHER} are scored together")
 
-    def measured(title: str, running: Running, **how: Any) -> Seen:
+    def measured(title: str, running: RunningService, **how: Any) -> LoadResult:
         with on_core(1):
             before = running.cpu_seconds()
-            seen = load(running.address, questions, seconds=arguments.seconds, **how)
+            result = load(running.address, questions, seconds=arguments.seconds, **how)
             used = running.cpu_seconds() - before
         share = arguments.seconds / (arguments.seconds + WARM_UP_SECONDS)
-        print(f"{title}: {seen}, the service {used * share / seen.seconds:.0%}", flush=True)
-        return seen
+        print(f"{title}: {result}, the service {used * share / result.seconds:.0%}", flush=True)
+        return result
 
-    unbounded = ("--queue-requests", str(LOADED), "--queue-wait-ms", "0")  # no caller of a closed loop is refused
+    unbounded = ("--queue-requests", str(LOADED), "--queue-wait-ms", "0")  # refuses no caller of a closed loop
     with service(arguments, *unbounded) as running:
         alone = measured("1 caller", running, callers=UNLOADED)
         batched = measured(f"{LOADED} callers", running, callers=LOADED)
@@ -285,10 +292,10 @@ def main() -> None:
     for wait in arguments.overload_waits_ms:
         with service(arguments, "--overload-wait-ms", wait) as running:
             title = f"{offered:.0f}/s offered, at most {wait} ms in the queue"
-            crowd = measured(title, running, callers=OVERLOADED_CALLERS, rate=offered)
-        slower = crowd.percentile(99) / alone.percentile(99)
-        strange = {status: number for status, number in crowd.statuses.items() if status not in {200, 429}}
-        print(f"  p99 of what was accepted: {slower:.1f}× a lone caller's (target: 3); neither 200 nor 429: {strange}")
+            overloaded = measured(title, running, callers=OVERLOADED_CALLERS, rate=offered)
+        slower = overloaded.percentile(99) / alone.percentile(99)
+        others = {status: number for status, number in overloaded.statuses.items() if status not in {200, 429}}
+        print(f"  p99 of accepted requests: {slower:.1f}× a lone caller's (target: 3); neither 200 nor 429: {others}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Tokens a second of precompute, states in the store included, against sentence-transformers with the same weights.
+"""Tokens a second of precompute, including writes to the store, against sentence-transformers with the same weights.
 
     python tests/benchmarks/precompute.py --reviews data/reviews --bundle data/bundle
 
-The other side is ``SentenceTransformer.encode(output_value="token_embeddings")``, which keeps its states in memory.
-Rounds alternate, so that a busy machine slows all alike; ratios are medians over rounds. Where others compute on the
-machine, read the processor's seconds. Below each stands how far its states are from those of torch in fp32 (root of the
-mean square of the difference, relative).
+The baseline is ``SentenceTransformer.encode(output_value="token_embeddings")``, which keeps its states in memory.
+Rounds alternate, so that a busy machine slows all alike; ratios are medians over rounds. On a shared machine, use the
+rates in processor seconds. Below each encoder stands the relative root mean square difference of its states from those
+of torch in fp32.
 """
 
 import argparse
@@ -53,22 +53,22 @@ def main() -> None:
             name: (lambda encoder=encoder: precompute_once(table, rows, bundle, encoder))
             for name, encoder in encoders.items()
         }
-        other = other_side(bundle, Path(scratch))
+        baseline = sentence_transformer(bundle, Path(scratch))
         texts = [table.text[row] for row in rows.tolist()]
-        works = {"sentence-transformers": lambda: encode_once(other, texts), **works}
+        works = {"sentence-transformers": lambda: encode_once(baseline, texts), **works}
         rates = measured(works, options.rounds)
         print(f"{options.count} reviews, at most {bundle.manifest.config.max_length} tokens, {options.threads} threads")
-        for name, found in rates.items():
-            print(f"{name}: {compared(found, rates['sentence-transformers'])}")
+        for name, measured_rates in rates.items():
+            print(f"{name}: {compared(measured_rates, rates['sentence-transformers'])}")
             if name in encoders:
                 print(f"    states off by {difference(table, rows, bundle, encoders[name], reference):.1e}")
 
 
-def compared(found: NDArray[np.float64], others: NDArray[np.float64]) -> str:
-    """Tokens a second, of the clock and of the processor: (rounds, 2) each."""
-    ratios = np.sort(found / others, axis=0)
+def compared(rates: NDArray[np.float64], baseline: NDArray[np.float64]) -> str:
+    """A line on tokens a second of the clock and of the processor, (rounds, 2) each, with ratios to the baseline's."""
+    ratios = np.sort(rates / baseline, axis=0)
     clock, processor = (
-        f"{np.median(found[:, column]):,.0f} ({np.median(ratios[:, column]):.2f}×, {ratios[0, column]:.2f} to "
+        f"{np.median(rates[:, column]):,.0f} ({np.median(ratios[:, column]):.2f}×, {ratios[0, column]:.2f} to "
         f"{ratios[-1, column]:.2f})"
         for column in (0, 1)
     )
@@ -76,7 +76,7 @@ def compared(found: NDArray[np.float64], others: NDArray[np.float64]) -> str:
 
 
 def candidates(bundle: Bundle, scratch: Path, threads: int) -> dict[str, BatchEncoder]:
-    """The encoders that precompute can use, and 8-bit weights, which it does not."""
+    """The encoders that precompute can use, and one with 8-bit weights, which it does not use."""
     cpu, encoder = torch.device("cpu"), load_encoder(bundle)
     quantized = scratch / "int8.onnx"
     quantize_dynamic(bundle.file(ENCODER_GRAPH), quantized, weight_type=QuantType.QInt8, per_channel=True)
@@ -93,8 +93,8 @@ def candidates(bundle: Bundle, scratch: Path, threads: int) -> dict[str, BatchEn
     }
 
 
-def other_side(bundle: Bundle, scratch: Path) -> SentenceTransformer:
-    """The bundle's encoder as sentence-transformers loads it from a directory."""
+def sentence_transformer(bundle: Bundle, scratch: Path) -> SentenceTransformer:
+    """The bundle's encoder, loaded by sentence-transformers from a directory."""
     load_encoder(bundle).bert.save_pretrained(scratch / "bert")
     tokenizer = Tokenizer.from_file(str(bundle.file(TOKENIZER)))
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -104,7 +104,7 @@ def other_side(bundle: Bundle, scratch: Path) -> SentenceTransformer:
 
 
 def measured(works: dict[str, Callable[[], int]], rounds: int) -> dict[str, NDArray[np.float64]]:
-    """Tokens a second of the clock and of the processor, (rounds, 2) each; a first round warms up."""
+    """Tokens a second of the clock and of the processor, (rounds, 2) each, after a round that warms up."""
     rates: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for number in range(rounds + 1):
         for name, work in works.items():

@@ -1,9 +1,9 @@
-"""Precompute by Ray: two workers against one, and one against this process, each with one thread.
+"""Precompute on Ray: two workers against one, and one against this process, each with one thread.
 
     python tests/benchmarks/ray_engine.py --reviews data/reviews --bundle data/bundle
 
-All encode the same reviews in portions of the same size into an LMDB directory. A rate is tokens a second once every
-worker has done its first portion; what it takes until then (processes, imports, the encoder) stands beside it, since
+All encode the same reviews in portions of the same size into an LMDB directory. A rate is tokens a second after every
+worker has done its first portion. The start-up time until then (processes, imports, the encoder) is printed beside it:
 it is paid once, however long the run. Rounds alternate, so that a busy machine slows all alike; ratios are medians over
 rounds.
 """
@@ -33,7 +33,7 @@ HERE, ONE, TWO = "this process", "Ray, one worker", "Ray, two workers"
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """Seconds until each worker had done its first portion, and tokens a second from then on."""
+    """Seconds until every worker has done its first portion, and tokens a second from then on."""
 
     start: float
     rate: float
@@ -107,8 +107,8 @@ def pace(written: Iterable[Written], started: float, *, workers: int) -> Pace:
     for portion in written:
         ends.append(time.perf_counter())
         tokens.append(portion.tokens)
-    under_way = ends[workers - 1]
-    return Pace(start=under_way - started, rate=sum(tokens[workers:]) / (ends[-1] - under_way))
+    warm_at = ends[workers - 1]
+    return Pace(start=warm_at - started, rate=sum(tokens[workers:]) / (ends[-1] - warm_at))
 
 
 if __name__ == "__main__":

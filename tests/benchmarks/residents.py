@@ -1,11 +1,11 @@
-"""What memory saves and what it costs: candidates from a loopback Redis against resident ones, and 100,000 requests.
+"""What resident states save and what they cost in memory.
 
     python tests/benchmarks/residents.py --bundle DIR --states lmdb:DIR [--codecs pq1 int8 fp32] [--requests 100000]
 
-``--states`` holds the bundle's fp32 states; other codecs are made from them. First, for each codec, ranking one user
-against up to 1,000 real candidates, engine only: cold (nothing resident, all from Redis) over warm (all resident),
-medians of rounds that alternate between the two. Then a random workload of scoring and writing in a memory much
-smaller than the states: the most bytes ever held, and the process's own memory, each against its bound.
+``--states`` holds the bundle's fp32 states; other codecs are made from them. First, for each codec, the engine ranks up
+to 1,000 real candidates for one user: cold (nothing resident, all from a loopback Redis) over warm (all resident),
+medians of rounds that alternate between the two. Then a random workload of scoring and writing runs with much less
+memory than the states need: the most bytes ever held and the process's own memory, each against its bound.
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Corpus:
         )
 
     def write(self, bundle: Bundle, codec_name: str, store: StateStore) -> int:
-        """Bytes of the states written."""
+        """Write all reviews under a codec; returns the bytes of their states."""
         full, codec = bundle.codec("fp32"), bundle.codec(codec_name)
         store.open_namespace(codec.namespace)
         states = [codec.encode(full.decode(payload)) for payload in self.payloads]
@@ -67,7 +67,7 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """An engine with residents of its own."""
+    """An engine with its own residents."""
 
     residents: Residents
     engine: ScoringEngine
@@ -103,13 +103,13 @@ def cold_against_warm(bundle: Bundle, corpus: Corpus, codec: str, runtime: OnnxR
     pairs = [Pair(user, item) for item in items]
     with RedisServer() as server, closing(open_store(server.url)) as store:
         size = corpus.write(bundle, codec, store)
-        kept = Setup.over(bundle, codec, store, runtime, max_bytes=ROOM_FOR_ALL, lag=0.5).engine
+        warm_engine = Setup.over(bundle, codec, store, runtime, max_bytes=ROOM_FOR_ALL, lag=0.5).engine
         warm, cold = [], []
         for _ in range(ROUNDS + 1):
-            fresh = Setup.over(bundle, codec, store, runtime, max_bytes=ROOM_FOR_ALL, lag=0.5).engine
-            cold.append(seconds_to_score(fresh, pairs))
-            kept.score(pairs[:1])
-            warm.append(seconds_to_score(kept, pairs))
+            cold_engine = Setup.over(bundle, codec, store, runtime, max_bytes=ROOM_FOR_ALL, lag=0.5).engine
+            cold.append(seconds_to_score(cold_engine, pairs))
+            warm_engine.score(pairs[:1])
+            warm.append(seconds_to_score(warm_engine, pairs))
     ratios = sorted(one / other for one, other in zip(cold[1:], warm[1:], strict=True))
     print(
         f"{codec:>10}: {size / 1e6:6.1f} MB in Redis, 1 × {len(pairs)} candidates cold "
@@ -133,7 +133,7 @@ def random_workload(bundle: Bundle, corpus: Corpus, codec_name: str, runtime: On
         setup = Setup.over(bundle, codec_name, store, runtime, max_bytes=SMALL_ROOM, lag=0.05)
         most, settled, highest = 0, 0.0, 0.0
         for number in range(1, requests + 1):
-            # Half of what is asked for is popular, half is anything.
+            # Half of the items asked for are popular, half uniformly random.
             user = entries[int(random.integers(len(entries)))].user
             items = {entries[int(len(entries) * random.random() ** power)].item for power in (1.0, 4.0)}
             setup.engine.score([Pair(user, item) for item in items])

@@ -1,14 +1,14 @@
-"""How fast pairs are scored from states that are resident in the process, and what of this machine that uses.
+"""How fast pairs are scored from resident states, and how much of this machine's arithmetic that uses.
 
     python tests/benchmarks/scoring.py --reviews data/reviews            # one user against 1,000 real candidates
     python tests/benchmarks/scoring.py --growth                          # candidates, tokens, entities; growth.png
 
-Histories, their ratings and their lengths are those of the review table; a review's states are rows that MiniLM made of
-other reviews, and the weights are random, since neither changes the time. Two tiers: *exact*, d = 384 and 512 tokens a
-side, and *default*, the preset's projection and tokens. Each is scored by the engine (assembly included) over every
-runtime, and compared with the paper's equations written plainly, in eager fp32 torch, pair by pair, on the same
-tensors. Rounds alternate between all of them; medians are printed. The arithmetic counted is what a pair needs, 6 Nu Ni
-D + 4 (Nu + Ni) D²; its share is of the fastest matrix product measured here in the same precision.
+Histories, their ratings and their lengths are those of the review table. The states are MiniLM's for other reviews, and
+the weights are random: neither changes the time. There are two tiers: *exact*, d = 384 and 512 tokens a side, and
+*default*, the preset's projection and tokens. The engine (assembly included) scores each on every runtime; the baseline
+is a plain implementation of the paper's equations in eager fp32 torch, pair by pair, on the same tensors. Rounds
+alternate between all of them; medians are printed. The arithmetic counted is what a pair needs, 6 Nu Ni D + 4 (Nu + Ni)
+D²; its share is of the fastest matrix product measured here in the same precision.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_service.reading.histories import Pair, Reckoning, ReviewList, ReviewLists
+from ubert_service.reading.histories import Pair, ReviewList, ReviewLists, SideStatistics
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
@@ -74,8 +74,8 @@ GROWTH_TOKENS = (64, 128, 256, 512, 1_024, 2_048)
 GROWTH_ENTITIES = (1_000, 10_000, 100_000)
 
 
-class Kept:
-    """What the engine reads of ``Residents``, all of it in memory. States are windows of one pool of real rows."""
+class InMemoryResidents:
+    """The part of ``Residents`` that the engine reads, all in memory. States are slices of one pool of real rows."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Kept:
         )
         nothing = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
         usual = UsualDeviations.of(nothing, (USER_CURVE, ITEM_CURVE))
-        of_users, of_items = Reckoning.of_users(usual, BIAS), Reckoning.of_items(usual, BIAS)
+        of_users, of_items = SideStatistics.of_users(usual, BIAS), SideStatistics.of_items(usual, BIAS)
         self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))
@@ -113,12 +113,14 @@ class Kept:
         return {review_id: self._states[review_id] for review_id in review_ids}
 
     def busiest_user(self) -> str:
-        """One whose history is as long as any."""
-        return max(self._of_user, key=lambda user: sum(review.rows for review in self._of_user[user].whole.selected))
+        """The user with the longest history."""
+        return max(
+            self._of_user, key=lambda user: sum(review.rows for review in self._of_user[user].full_history.selected)
+        )
 
 
 class Recorder:
-    """A runtime that computes nothing and remembers what it was given."""
+    """A runtime that computes nothing and records its inputs."""
 
     def __init__(self) -> None:
         self.batches: list[ScorerBatch] = []
@@ -137,15 +139,15 @@ class Bench:
 
     config: ModelConfig
     pool: FloatMatrix
-    kept: Kept
+    residents: InMemoryResidents
     scorer: PairScorer
     runtimes: Mapping[str, ScoringRuntime]
 
     def engine(self, runtime: ScoringRuntime) -> ScoringEngine:
         return ScoringEngine(
             manifest=manifest_of(self.config, self.scorer.dim),
-            identities=self.kept.identities,
-            residents=self.kept,  # type: ignore[arg-type]  # of which the engine reads these two methods
+            identities=self.residents.identities,
+            residents=self.residents,  # type: ignore[arg-type]  # the engine uses these two methods alone
             runtime=runtime,
         )
 
@@ -173,13 +175,13 @@ def make_bench(
     dim = config.state_dim or WIDTH
     if dim < WIDTH:
         pool = pool @ np.random.default_rng(1).normal(scale=WIDTH**-0.5, size=(WIDTH, dim)).astype(np.float32)
-    kept = Kept(entries, config, pool)
+    residents = InMemoryResidents(entries, config, pool)
     torch.manual_seed(0)
     scorer = PairScorer(
         dim,
         config,
-        users=len(kept.identities.users),
-        items=len(kept.identities.items),
+        users=len(residents.identities.users),
+        items=len(residents.identities.items),
         domains=1,
         mean_rating=0.0,
     ).eval()
@@ -188,14 +190,14 @@ def make_bench(
         export_scorer(scorer, directory / SCORER_GRAPH)
     save_file(scorer.state_dict(), directory / WEIGHTS)
     bundle = Bundle(directory, manifest_of(config, dim))
-    bundle.__dict__["identities"] = kept.identities  # in place of a file
+    bundle.__dict__["identities"] = residents.identities  # in place of a file
     runtimes: dict[str, ScoringRuntime] = {
         "onnx": OnnxRuntime(directory / SCORER_GRAPH, device="cpu", threads=threads),
         "torch": TorchRuntime(bundle, device="cpu", threads=threads, bfloat16=False),
     }
     if has_native_bfloat16(torch.device("cpu")):
         runtimes["torch-bf16"] = TorchRuntime(bundle, device="cpu", threads=threads, bfloat16=True)
-    return Bench(config=config, pool=pool, kept=kept, scorer=scorer, runtimes=runtimes)
+    return Bench(config=config, pool=pool, residents=residents, scorer=scorer, runtimes=runtimes)
 
 
 def read_entries(table: ReviewTable, config: ModelConfig, tokenizer_json: str) -> list[ReviewEntry]:
@@ -211,7 +213,7 @@ def read_entries(table: ReviewTable, config: ModelConfig, tokenizer_json: str) -
 
 
 def real_rows(texts: Sequence[str]) -> FloatMatrix:
-    """States of MiniLM for the first of some texts, repeated to the size of the pool: (POOL_ROWS, 384)."""
+    """MiniLM's states for the first of these texts, repeated to the size of the pool: (POOL_ROWS, 384)."""
     backbone = load_backbone("minilm")
     tokens = TokenizedReviews.of(texts[:64], ReviewTokenizer(backbone.tokenizer_json, 128))
     ids, mask = tokens.padded(range(len(tokens)))
@@ -222,8 +224,8 @@ def real_rows(texts: Sequence[str]) -> FloatMatrix:
 
 
 def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Eq. 11–14 as the paper writes them, for one pair without padding: the yardstick. Ratings are aligned beside it,
-    and rows pooled as the model's options say.
+    """The baseline: Eq. 11–14 as the paper writes them, for one pair without padding, with the model's options for
+    ratings and pooling.
     """
     head = scorer.head
     domain = scorer.domain_embedding(inputs["domain"])
@@ -247,9 +249,9 @@ def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
     return head.prediction_layer(*representations, Matches(*vectors, *ratings))
 
 
-def needed(inputs: Sequence[Mapping[str, Tensor]], dim: int) -> float:
-    """Floating point operations a pair, on average."""
-    sizes = [(int(one["user_mask"].sum()), int(one["item_mask"].sum())) for one in inputs]
+def flops_a_pair(inputs: Sequence[Mapping[str, Tensor]], dim: int) -> float:
+    """Floating point operations that a pair needs, on average."""
+    sizes = [(int(pair["user_mask"].sum()), int(pair["item_mask"].sum())) for pair in inputs]
     return statistics.mean(6 * user * item * dim + 4 * (user + item) * dim**2 for user, item in sizes)
 
 
@@ -287,14 +289,14 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
-    """Time the engine over every runtime and the eager pairs of every tier, in turns, and print them."""
+    """Time every tier on every runtime and in eager torch, alternating, and print the results."""
     seconds: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     flops = {}
     work: dict[tuple[str, str], tuple[Callable[[], object], int]] = {}
     for tier, bench in tiers.items():
-        user = bench.kept.busiest_user()
-        pairs = [Pair(user, item) for item in bench.kept.identities.items.identifiers[:candidates]]
-        flops[tier] = needed(bench.single_pairs(pairs), bench.scorer.dim)
+        user = bench.residents.busiest_user()
+        pairs = [Pair(user, item) for item in bench.residents.identities.items.identifiers[:candidates]]
+        flops[tier] = flops_a_pair(bench.single_pairs(pairs), bench.scorer.dim)
         singles = bench.single_pairs(pairs[:: max(1, len(pairs) // EAGER_PAIRS)])
 
         def pair_by_pair(bench: Bench = bench, singles: Sequence[Mapping[str, Tensor]] = singles) -> None:
@@ -325,7 +327,7 @@ def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
 
 
 def synthetic(entities: int, tokens: int, max_length: int) -> list[ReviewEntry]:
-    """One user and some items, each with reviews of ``tokens`` tokens in all, and nothing in common."""
+    """One user and ``entities`` items without common reviews, each with reviews of ``tokens`` tokens in all."""
     sides = [("user", f"elsewhere {n}") for n in range(0, tokens, max_length)]
     sides += [(f"someone {n}", f"item {number}") for number in range(entities) for n in range(0, tokens, max_length)]
     return [
@@ -335,7 +337,7 @@ def synthetic(entities: int, tokens: int, max_length: int) -> list[ReviewEntry]:
 
 
 def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
-    """Tables and a plot of the default tier's time against three sizes, for one and two threads."""
+    """Print tables and draw a plot of the default tier's time against three sizes, for one and two threads."""
     curves: dict[str, defaultdict[str, tuple[list[int], list[float]]]] = {
         axis: defaultdict(lambda: ([], [])) for axis in ("candidates", "tokens a side", "entities")
     }
@@ -354,8 +356,10 @@ def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
             measure("candidates", candidates, bench, everyone[:candidates])
         for tokens in GROWTH_TOKENS:
             config = replace(TIERS["default"], max_rows=tokens, max_reviews=tokens // 64)
-            kept = Kept(synthetic(16, tokens, 64), config, bench.pool, bench.kept.identities)
-            measure("tokens a side", tokens, replace(bench, config=config, kept=kept), everyone[:16], share=16)
+            residents = InMemoryResidents(synthetic(16, tokens, 64), config, bench.pool, bench.residents.identities)
+            measure(
+                "tokens a side", tokens, replace(bench, config=config, residents=residents), everyone[:16], share=16
+            )
         for entities in GROWTH_ENTITIES:
             crowd = make_bench(
                 TIERS["default"], synthetic(entities, 64, 64), pool, directory / f"{entities} entities", threads

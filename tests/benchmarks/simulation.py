@@ -1,14 +1,13 @@
-"""What `ubert plan` predicts of a catalogue, against the same catalogue made of synthetic states and served.
+"""What `ubert plan` predicts for a catalogue, against measurements of the same catalogue with synthetic states.
 
     nice python tests/benchmarks/simulation.py                 # 100,000 users x 50,000 items, 400,000 reviews; minutes
     nice python tests/benchmarks/simulation.py --users 10000 --items 5000 --reviews 40000       # seconds
 
-The states are noise, of D = 32 and 16 tokens a review, in a real Redis and in a real LMDB directory; the engine, its
-residents and its runtime are the service's own, one thread, without HTTP. The plan's rates are those of two other
-catalogues, of 25,000 users each with shorter and longer histories, that are asked in turn with the large one; the sizes
-are the plan's own constants. Every quantity is printed as measured, predicted, and the one over the other. Memory is
-what the process took from the system (RssAnon), in a process of its own that has written nothing. Takes about 4 GB of
-memory and 1 GB of the temporary directory.
+The states are noise, of D = 32 and 16 tokens a review, in a real Redis and in a real LMDB directory. The engine, its
+residents and its runtime are the service's own, with one thread and without HTTP. The plan's rates are measured on two
+other catalogues, of 25,000 users each with shorter and longer histories, alternating with the large one; sizes use the
+plan's own constants. Every quantity is printed as measured, as predicted, and as their ratio. Memory is the growth of
+RssAnon in a separate process that has written nothing. Takes about 4 GB of memory and 1 GB of temporary disk space.
 """
 
 import argparse
@@ -78,7 +77,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Catalogue:
-    """Reviews drawn at random: any user, any item."""
+    """Reviews by random users of random items."""
 
     users: int
     items: int
@@ -111,7 +110,7 @@ class Catalogue:
         return Manifest(
             config=CONFIG,
             state_dim=DIM,
-            encoder_digest=f"noise of {self}",  # each in a namespace of its own
+            encoder_digest=f"noise of {self}",  # so that each has its own namespace
             bias=BIAS,
             blend_weight=0.5,
             intervals=RatingIntervals(
@@ -129,7 +128,7 @@ class Catalogue:
         return Identities(users, IdTable(items), IdTable(["d"]), dict.fromkeys(items, "d"), "d")
 
     def demand(self, candidates: int, *, hits: float) -> Demand:
-        """How a user of `ubert plan` describes it, and one core of a machine that keeps everything."""
+        """The catalogue as a user of `ubert plan` describes it, on one core with everything resident."""
         return Demand(
             users=self.users,
             items=self.items,
@@ -151,12 +150,12 @@ SMALL = (
     Catalogue(users=25_000, items=12_500, reviews=75_000, tokens=14),
     Catalogue(users=25_000, items=12_500, reviews=125_000, tokens=20),
 )
-"""Hundreds of megabytes when resident: rates from a memory that the processor's cache holds are too good."""
+"""Hundreds of megabytes when resident: smaller ones would fit into the processor's cache and give rates too good."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
-    """What was seen of a catalogue in service. Seconds a request by way and by number of candidates, medians."""
+class Measured:
+    """Measurements of a catalogue in service. ``seconds``: median per request, by way and number of candidates."""
 
     seconds: Mapping[str, Mapping[int, float]]
     identities_bytes: float
@@ -166,7 +165,7 @@ class Served:
 
 
 class NoNetwork:
-    """A runtime that costs nothing, which leaves what the engine costs around it."""
+    """A runtime that costs nothing, so that only the engine around it is timed."""
 
     def device(self) -> ActiveDevice:
         return "cpu"
@@ -190,7 +189,7 @@ def write(catalogue: Catalogue, url: str) -> None:
 
 
 class Service:
-    """What serves one catalogue in this process, and the memory it took."""
+    """The service of one catalogue in this process, and the memory that it takes."""
 
     def __init__(self, catalogue: Catalogue, store: StateStore, graph: Path) -> None:
         self._manifest = catalogue.manifest
@@ -203,18 +202,18 @@ class Service:
         self._usual = UsualDeviations.of(rating_columns([], user_ids=users, item_ids=items), (USER_CURVE, ITEM_CURVE))
         self.identities_bytes = taken_bytes() - before
         before = taken_bytes()
-        self.kept = self._residents()
-        fill(self.kept, self._identities)
+        self.residents = self._residents()
+        fill(self.residents, self._identities)
         self.resident_bytes = taken_bytes() - before
 
     def warm(self, pairs: list[Pair]) -> None:
-        self._engine(self.kept, self._network).score(pairs)
+        self._engine(self.residents, self._network).score(pairs)
 
     def cold(self, pairs: list[Pair]) -> None:
         self._engine(self._residents(), self._network).score(pairs)
 
     def without_network(self, pairs: list[Pair]) -> None:
-        self._engine(self.kept, NoNetwork()).score(pairs)
+        self._engine(self.residents, NoNetwork()).score(pairs)
 
     def _engine(self, residents: Residents, runtime: ScoringRuntime) -> ScoringEngine:
         return ScoringEngine(manifest=self._manifest, identities=self._identities, residents=residents, runtime=runtime)
@@ -231,10 +230,12 @@ class Service:
         )
 
 
-def serve(url: str, asked_for: Sequence[tuple[Catalogue, Sequence[int]]], graphs: "Graphs", clock: str) -> list[Served]:
-    """Serve them all and look, asking each in turn: what else the machine does, it does to all of them."""
+def measure_services(
+    url: str, asked_for: Sequence[tuple[Catalogue, Sequence[int]]], graphs: "Graphs", clock: str
+) -> list[Measured]:
+    """Serve and measure all catalogues, alternating, so that a busy machine slows all alike."""
     now = CLOCKS[clock]
-    OnnxRuntime(graphs.smallest, device="cpu", threads=1)  # whatever the library takes once, it has now
+    OnnxRuntime(graphs.smallest, device="cpu", threads=1)  # so that the library's one-time memory is not counted
     with closing(open_store(url)) as store:
         store.ping()
         services = [Service(catalogue, store, graphs.of(catalogue)) for catalogue, _ in asked_for]
@@ -244,23 +245,23 @@ def serve(url: str, asked_for: Sequence[tuple[Catalogue, Sequence[int]]], graphs
         gc.collect()
         gc.freeze()  # as the service does once it is warm
         seconds: defaultdict[tuple[int, str, int], list[float]] = defaultdict(list)
-        for one in range(ROUNDS):
+        for round_number in range(ROUNDS):
             for number, service in enumerate(services):
                 for candidates, rounds in requests[number].items():
                     for name in WAYS:
-                        took = timed(partial(getattr(service, name), rounds[one]), now)
-                        if one:  # the first round warms up
+                        took = timed(partial(getattr(service, name), rounds[round_number]), now)
+                        if round_number:  # the first round warms up
                             seconds[number, name, candidates].append(took)
         round_trip_s = statistics.median(timed(store.ping, now) for _ in range(200))
         return [
-            Served(
+            Measured(
                 seconds={
                     name: {many: statistics.median(seconds[number, name, many]) for many in requests[number]}
                     for name in WAYS
                 },
                 identities_bytes=service.identities_bytes,
                 resident_bytes=service.resident_bytes,
-                counted_bytes=service.kept.held_bytes,
+                counted_bytes=service.residents.held_bytes,
                 round_trip_s=round_trip_s,
             )
             for number, service in enumerate(services)
@@ -269,7 +270,7 @@ def serve(url: str, asked_for: Sequence[tuple[Catalogue, Sequence[int]]], graphs
 
 @dataclass(frozen=True, kw_only=True)
 class Graphs:
-    """Scorers of random weights, written where the processes that serve find them."""
+    """Scorer graphs with random weights, in files for the processes that serve."""
 
     directory: Path
 
@@ -287,7 +288,7 @@ class Graphs:
 
 
 def export_graph(users: int, items: int, graph: Path) -> None:
-    import torch  # the processes that serve do without
+    import torch  # not at the top: the processes that serve do not need it
 
     from ubert_model.nn.pair_scorer import PairScorer
     from ubert_training.export.graphs import export_scorer
@@ -299,7 +300,7 @@ def export_graph(users: int, items: int, graph: Path) -> None:
 
 
 def requests_for(catalogue: Catalogue, candidates: int) -> list[list[Pair]]:
-    """Requests of users who have a review, each for other items that have one."""
+    """Requests for random users with a review, each with random items that have one."""
     random = np.random.default_rng(candidates)
     users, items = (np.unique(side) for side in catalogue.pairs())
     return [
@@ -317,7 +318,7 @@ def fill(residents: Residents, identities: Identities) -> None:
     for first in range(0, max(len(users), len(items)), ENTITIES_A_READ):
         part = slice(first, first + ENTITIES_A_READ)
         lists = residents.review_lists(users[part], items[part], warming=True)
-        residents.states((review.review_id for one in lists for review in one.whole.selected), warming=True)
+        residents.states((review.review_id for one in lists for review in one.full_history.selected), warming=True)
 
 
 def timed(work: Callable[[], object], now: Callable[[], float]) -> float:
@@ -327,20 +328,20 @@ def timed(work: Callable[[], object], now: Callable[[], float]) -> float:
 
 
 def taken_bytes() -> int:
-    """Memory of this process that is nobody else's and no file's."""
+    """The process's anonymous memory (RssAnon), in bytes."""
     gc.collect()
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 
 
 def in_new_process(work: Callable[[], Result]) -> Result:
-    """Done by a process that has done nothing else, whose memory is its own."""
+    """Run ``work`` in a fresh process, whose memory nothing else has used."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work).result()
 
 
-def in_redis(catalogues: Sequence[Catalogue], look: Callable[[str], list[Served]]) -> tuple[list[Served], float]:
-    """Served from Redis, and the memory that Redis took for the first."""
+def in_redis(catalogues: Sequence[Catalogue], measure: Callable[[str], list[Measured]]) -> tuple[list[Measured], float]:
+    """Measure the catalogues in Redis; also returns the memory that Redis takes for the first."""
     with RedisServer() as server, redis.Redis(port=server.port) as client:
 
         def used() -> float:
@@ -351,27 +352,27 @@ def in_redis(catalogues: Sequence[Catalogue], look: Callable[[str], list[Served]
         taken = used() - empty
         for catalogue in catalogues[1:]:
             in_new_process(partial(write, catalogue, server.url))
-        return in_new_process(partial(look, server.url)), taken
+        return in_new_process(partial(measure, server.url)), taken
 
 
-def in_lmdb(catalogues: Sequence[Catalogue], look: Callable[[str], list[Served]]) -> tuple[list[Served], float]:
-    """Served from a directory, and what it takes of the disk with the first in it."""
-    with tempfile.TemporaryDirectory() as place:
-        in_new_process(partial(write, catalogues[0], f"lmdb:{place}"))
-        taken = 512 * Path(place, "data.mdb").stat().st_blocks
+def in_lmdb(catalogues: Sequence[Catalogue], measure: Callable[[str], list[Measured]]) -> tuple[list[Measured], float]:
+    """Measure the catalogues in an LMDB directory; also returns the disk space that it takes for the first."""
+    with tempfile.TemporaryDirectory() as directory:
+        in_new_process(partial(write, catalogues[0], f"lmdb:{directory}"))
+        taken = 512 * Path(directory, "data.mdb").stat().st_blocks
         for catalogue in catalogues[1:]:
-            in_new_process(partial(write, catalogue, f"lmdb:{place}"))
-        return in_new_process(partial(look, f"lmdb:{place}")), taken
+            in_new_process(partial(write, catalogue, f"lmdb:{directory}"))
+        return in_new_process(partial(measure, f"lmdb:{directory}")), taken
 
 
 STORES = {"Redis": in_redis, "LMDB": in_lmdb}
 
 
-def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Served], candidates: int) -> Rates:
-    """What this machine did with these catalogues, as the plan wants to be told.
+def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Measured], candidates: int) -> Rates:
+    """The rates of this machine on these catalogues, as the plan takes them.
 
-    Each number of candidates has its own: a thousand candidates' reviews leave no cache between the engine's passes
-    over them, and a candidate then costs half as much again around the network as one of a hundred.
+    Measured for each number of candidates: the reviews of a thousand candidates do not stay in the cache between the
+    engine's passes over them, and each then costs half as much again around the network as one of a hundred.
     """
     network_s = flops = 0.0
     engine_rows, engine_s, read_rows, read_s, cold_s = [], [], [], [], []
@@ -401,7 +402,7 @@ def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Served], candidates
 
 
 def fitted_costs(counts: list[list[float]], seconds: list[float], *, noise: list[float]) -> list[float]:
-    """Seconds of each thing that was counted, above 0; least squares, each row in units of its noise."""
+    """Positive costs, in seconds, of what each column counts: least squares, with rows weighted by 1 / ``noise``."""
     scale = np.array(noise)
     costs, _ = nnls(np.array(counts) / scale[:, None], np.array(seconds) / scale)
     return [max(cost, sys.float_info.epsilon) for cost in costs.tolist()]
@@ -419,7 +420,7 @@ def main() -> None:
         "--clock",
         choices=list(CLOCKS),
         default="wall",
-        help="processor: of this process alone, on a machine that is busy",
+        help="processor counts this process alone: for a busy machine",
     )
     given = parser.parse_args()
     large = Catalogue(users=given.users, items=given.items, reviews=given.reviews, tokens=given.tokens)
@@ -427,14 +428,14 @@ def main() -> None:
         graphs = Graphs(directory=Path(directory))
         graphs.write([large, *SMALL])
         asked_for = [(large, given.candidates), *((one, given.candidates) for one in SMALL)]
-        look = partial(serve, asked_for=asked_for, graphs=graphs, clock=given.clock)
+        measure = partial(measure_services, asked_for=asked_for, graphs=graphs, clock=given.clock)
         for store in given.stores:
-            (served, *others), taken = STORES[store]([large, *SMALL], look)
+            (served, *others), taken = STORES[store]([large, *SMALL], measure)
             rates = {number: rates_of(SMALL, others, number) for number in given.candidates}
             compare(store, large, rates, served, taken)
 
 
-def compare(store: str, catalogue: Catalogue, rates: Mapping[int, Rates], served: Served, taken: float) -> None:
+def compare(store: str, catalogue: Catalogue, rates: Mapping[int, Rates], served: Measured, taken: float) -> None:
     figures = plan(catalogue.demand(1, hits=1.0), Rates()).figures
     for candidates, each_rates in rates.items():
         print(f"\n{store}; rates of the small catalogues, {candidates} candidates: {asdict(each_rates)}")

@@ -138,7 +138,7 @@ def test_a_killed_precompute_writes_what_is_left(
     assert killed.returncode == -signal.SIGKILL
     before = stored(demo, store)
     assert bool(before) == bool(batches)
-    assert f"{len(before)} were there" in " ".join(ubert(arguments).split())
+    assert f"{len(before)} already there" in " ".join(ubert(arguments).split())
     found = stored(demo, store)
     assert found.keys() == expected.keys()
     for name, states in expected.items():  # other batches, other padding: equal but for rounding

@@ -1,4 +1,4 @@
-"""Fixtures of the suites that put real parts together."""
+"""Fixtures for the integration suites."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,19 +10,17 @@ import pytest
 import redis
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus
 from ubert_model.bundle import Bundle, write_bundle
 from ubert_model.states import StateStore, open_store
-from ubert_service.app import create_app
-from ubert_service.serving.served import ServedBundle
 
 REDIS_DATABASE = 7
 
 
 @pytest.fixture(scope="session")
 def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Rates a star lower than ``tiny``, and has an encoder of another digest, so that its states lie elsewhere."""
+    """A bundle that rates a star lower than ``tiny``, with another encoder digest, so with its own namespaces."""
     manifest = tiny.bundle.manifest
     bias = replace(manifest.bias, mean=manifest.bias.mean - 1)
 
@@ -36,7 +34,7 @@ def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def corpus(tiny: TinyBundle) -> Corpus:
-    """Of its users and items the model knows some only; ``u8`` on and ``i12`` on have no reviews."""
+    """Some of its users and items are unknown to the model; from ``u8`` and ``i12`` on they have no reviews."""
     return random_corpus(tiny.model, users=8, items=12, reviews=48)
 
 
@@ -49,11 +47,10 @@ def lmdb_store(tmp_path: Path) -> Iterator[StateStore]:
 
 @pytest.fixture(scope="module")
 def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Asks a service over the corpus, which no test may change."""
-    settings = settings_for(tiny.bundle)
+    """A client of a service over the corpus, which no test may change."""
     store = open_store(f"lmdb:{tmp_path_factory.mktemp('read')}")
     corpus.write(store, tiny.bundle)
-    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+    with serving(settings_for(tiny.bundle), store) as client:
         yield client
     store.close()
 

@@ -124,7 +124,7 @@ def test_what_was_rated_from_another_file_is_never_mixed_in_and_only_discarded_w
     table = pq.ParquetFile(pairs).read()
     pq.write_table(table.slice(1), pairs)
     left = sorted((tmp_path / "out.parquet.portions").iterdir())
-    with pytest.raises(InputError, match=r"out\.parquet\.portions holds the ratings .* discard them with --force"):
+    with pytest.raises(InputError, match=r"out\.parquet\.portions holds ratings .* discard its ratings with --force"):
         rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE)
     assert sorted((tmp_path / "out.parquet.portions").iterdir()) == left
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, force=True) == len(PAIRS) - 1
@@ -179,11 +179,11 @@ def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: 
         ("pairs.csv", "user,item\nu1,i1\n,i2\n", r"row 2: user '' has 0 bytes"),
         ("pairs.csv", f"user,item\nu1,{'i' * 257}\n", "row 1: item 'iii.* has 257 bytes"),
         ("pairs.csv", "user,thing\nu1,i1\n", "item"),
-        ("pairs.csv", "user,item,user\nu1,i1,u2\n", "has 2 columns user"),
+        ("pairs.csv", "user,item,user\nu1,i1,u2\n", "has 2 columns named user"),
         ("pairs.csv", "user,item\nu1\n", "columns user and item"),
         pytest.param("pairs.csv", f"{'x' * 200_000},user,item\n", "columns user and item", id="a long column"),
         ("pairs.parquet", "user,item\nu1,i1\n", "columns user and item"),
-        ("pairs.txt", "user,item\nu1,i1\n", r"call it \.csv"),
+        ("pairs.txt", "user,item\nu1,i1\n", r"name it \.csv"),
         ("missing/pairs.csv", None, "no file of pairs"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from support.full_disk import at_most
+from support.full_disk import full_disk
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_training.commands.import_reviews import import_command, parse_columns
@@ -148,7 +148,7 @@ def test_nothing_left_is_an_error_that_says_what_was_removed(tmp_path: Path) -> 
 @pytest.mark.parametrize("core", [0, 5])
 def test_a_file_without_a_line_is_an_error_that_says_so(core: int, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("user,item,rating,text\n")
-    with pytest.raises(InputError, match=r"no review in x\.csv: nothing there, or a header only"):
+    with pytest.raises(InputError, match=r"no review in x\.csv: empty, or a header only"):
         import_reviews([tmp_path / "x.csv"], tmp_path / "out", ImportOptions(core=core))
 
 
@@ -165,8 +165,11 @@ def test_a_file_of_bad_lines_only_is_an_error_that_says_so_whatever_is_allowed(t
 @pytest.mark.parametrize(
     ("content", "remedy"),
     [
-        (b"user,item,rating,text\nu,i,9,fine\n", "; name the scale with --scale, as --scale 0:10"),
-        ("user,item,rating,text\nu,i,4,caf\xe9\n".encode("latin-1"), "; convert it to UTF-8, as iconv -f ENCODING"),
+        (b"user,item,rating,text\nu,i,9,fine\n", "; give the scale with --scale, such as --scale 0:10"),
+        (
+            "user,item,rating,text\nu,i,4,caf\xe9\n".encode("latin-1"),
+            "; convert it to UTF-8, as with iconv -f ENCODING",
+        ),
         (b"user,item,rating,text,timestamp\nu,i,4,fine,02/28/2014\n", "; write times as Unix seconds or ISO dates"),
     ],
 )
@@ -182,7 +185,7 @@ def test_too_many_bad_lines_of_a_known_cause_are_an_error_with_its_remedy(
 def test_a_disk_that_is_full_while_reviews_are_ordered_is_an_error_that_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", *corpus(0, 300))
     import_reviews([path], tmp_path / "whole", ALL)
-    with at_most(30_000), pytest.raises(OSError, match=r"consolidation cannot be written .*; make room, then give"):
+    with full_disk(30_000), pytest.raises(OSError, match=r"consolidation cannot be written .*; make room, then run"):
         import_reviews([path], tmp_path / "out", ALL)
     import_reviews([path], tmp_path / "out", ALL)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
@@ -324,7 +327,7 @@ def test_a_folder_that_no_import_made_is_never_discarded(tmp_path: Path) -> None
         (tmp_path / name / name / "thesis.tex").write_text("years of work")
     import_reviews([path], tmp_path / "staging", ALL)
     for again in (False, True):
-        with pytest.raises(InputError, match="not what an import left: move it away"):
+        with pytest.raises(InputError, match="not made by an import: move it away"):
             import_reviews([path], tmp_path / STAGING, ALL, force=again)
     for name in ("staging", STAGING):
         assert (tmp_path / name / name / "thesis.tex").exists()

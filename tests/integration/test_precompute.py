@@ -1,6 +1,5 @@
 """`ubert precompute`: what it writes, how shares add up, and what is left when a step fails."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +15,7 @@ from support.redis_server import RedisServer
 from support.small_corpus import small_table
 from support.store_contents import VERSION, numbered_reviews
 from support.tiny_bundle import TinyBundle, states_of_text
+from support.waiting import wait_until
 from ubert_model.errors import ConfigError, StoreError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.running.sharding import Shard
@@ -203,10 +203,7 @@ class WaitsToBeHeld:
         self._encoder, self._store, self._version = encoder, store, version
 
     def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
-        deadline = time.monotonic() + 60.0
-        while not self._store.holders(self._version):
-            assert time.monotonic() < deadline, "nobody holds it"
-            time.sleep(0.01)
+        wait_until(lambda: self._store.holders(self._version), or_fail="nobody holds it")
         return self._encoder.states(batch)
 
 

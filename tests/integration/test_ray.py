@@ -99,7 +99,7 @@ def test_a_cluster_writes_the_bytes_that_one_process_writes(
     precompute(by_ray)
     assert stored(tmp_path / "states", tiny) == expected
     assert len(expected["states"]) == 1200
-    assert "1200 were there, 0 written" in " ".join(precompute(by_ray).split())
+    assert "1200 already there, 0 written" in " ".join(precompute(by_ray).split())
 
 
 def test_a_run_that_was_killed_is_continued_by_either_engine(

@@ -1,8 +1,7 @@
 """API keys over HTTP, and a store behind TLS."""
 
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +9,13 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running, wait_until_ready
+from support.running_app import serving, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
+from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import StateStore, open_store
 from ubert_service.access.keys import new_key
-from ubert_service.app import create_app
-from ubert_service.serving.served import ServedBundle
 
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
 REVIEW = {"user": "u1", "item": "i1", "rating": 4, "text": "Stays in tune."}
@@ -43,8 +41,7 @@ def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: 
     (reader, reader_table), (writer, writer_table) = new_key("page", ["read"]), new_key("job", ["read", "write"])
     path = tmp_path / "keys.toml"
     path.write_text(reader_table + writer_table)
-    settings = settings_for(tiny.bundle, api_keys=path)
-    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+    with serving(settings_for(tiny.bundle, api_keys=path), lmdb_store) as client:
         yield Guarded(client=client, reader=reader, writer=writer, path=path)
 
 
@@ -85,15 +82,8 @@ def test_the_log_names_the_key_and_never_shows_it(guarded: Guarded, caplog: pyte
         lines = [record.args for record in caplog.records if record.name == "ubert_service.requests"]
         return [line["caller"] for line in lines if isinstance(line, dict)]
 
-    soon(lambda: callers() == ["page", None])  # a request has its line after its answer
+    wait_until(lambda: callers() == ["page", None])  # a request has its line after its answer
     assert guarded.reader not in caplog.text
-
-
-def soon(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60.0
-    while not reached():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_key_is_revoked_and_another_given_while_the_service_runs(guarded: Guarded) -> None:
@@ -101,7 +91,7 @@ def test_a_key_is_revoked_and_another_given_while_the_service_runs(guarded: Guar
     newcomer, table = new_key("newcomer", ["read"])
     assert guarded.status("GET", "/version", newcomer) == 401
     guarded.path.write_text(f"[job]{writer_table}{table}")
-    soon(lambda: guarded.status("GET", "/version", guarded.reader) == 401)
+    wait_until(lambda: guarded.status("GET", "/version", guarded.reader) == 401)
     assert guarded.status("GET", "/version", newcomer) == 200
     assert guarded.status("GET", "/version", guarded.writer) == 200
 
@@ -109,12 +99,12 @@ def test_a_key_is_revoked_and_another_given_while_the_service_runs(guarded: Guar
 def test_the_metrics_tell_of_a_file_of_keys_that_cannot_be_used_until_it_can(guarded: Guarded) -> None:
     before = guarded.path.read_text()
     guarded.path.unlink()
-    soon(lambda: "ubert_api_keys_outdated 1.0" in guarded.client.get("/metrics").text)
+    wait_until(lambda: "ubert_api_keys_outdated 1.0" in guarded.client.get("/metrics").text)
     assert guarded.status("POST", "/predict", guarded.reader, PREDICT) == 200
     assert guarded.status("POST", "/predict", "wrong", PREDICT) == 401
     assert guarded.status("POST", "/predict", None, PREDICT) == 401
     guarded.path.write_text(before)
-    soon(lambda: "ubert_api_keys_outdated 0.0" in guarded.client.get("/metrics").text)
+    wait_until(lambda: "ubert_api_keys_outdated 0.0" in guarded.client.get("/metrics").text)
 
 
 def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_not(
@@ -124,8 +114,7 @@ def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_n
         trusting = f"rediss://127.0.0.1:{redis.port}/0?ssl_ca_certs={redis.authority}"
         store = open_store(trusting)
         corpus.write(store, tiny.bundle)
-        settings = settings_for(tiny.bundle, store=trusting)
-        with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+        with serving(settings_for(tiny.bundle, store=trusting), store) as client:
             wait_until_ready(client)
             (prediction,) = client.post("/predict", json=PREDICT).raise_for_status().json()["predictions"]
         store.close()

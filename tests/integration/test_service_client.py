@@ -13,10 +13,9 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.states import StateStore, open_store
-from ubert_service.app import create_app
 from ubert_service.client import (
     AsyncClient,
     Client,
@@ -31,7 +30,6 @@ from ubert_service.client import (
     conversation,
 )
 from ubert_service.schemas import ExplainRequest, PairRequest, PredictRequest, RankRequest, ReviewRequest
-from ubert_service.serving.served import ServedBundle
 
 IMPATIENT = RetryPolicy(attempts=3, deadline_s=5.0, first_pause_s=0.01, longest_pause_s=0.05)
 
@@ -80,9 +78,8 @@ def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture
 def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[Any]:
     corpus.write(lmdb_store, tiny.bundle)
-    settings = settings_for(tiny.bundle)
     with (
-        running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
+        serving(settings_for(tiny.bundle), lmdb_store) as server,
         connect(str(server.base_url), RetryPolicy()) as client,
     ):
         yield client
@@ -150,7 +147,7 @@ def test_what_is_asked_after_a_write_shows_it_whichever_replica_answers(
     with ExitStack() as stack:
         clients = []
         for store in (redis_store, stack.enter_context(closing(open_store(own_redis_url)))):
-            server = stack.enter_context(running(create_app(settings, ServedBundle.load(settings, store))))
+            server = stack.enter_context(serving(settings, store))
             clients.append(stack.enter_context(connect(str(server.base_url), RetryPolicy())))
         one, other = clients
         questions = (
@@ -190,9 +187,8 @@ def test_users_and_items_are_found_by_how_they_begin(client: Any) -> None:
 
 
 def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle, lmdb_store: StateStore) -> None:
-    settings = settings_for(tiny.bundle)
     with (
-        running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as server,
+        serving(settings_for(tiny.bundle), lmdb_store) as server,
         connect(str(server.base_url), IMPATIENT) as client,
         pytest.raises(UnavailableError) as raised,
     ):

@@ -10,15 +10,13 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import METRICS, Bundle
 from ubert_model.errors import BundleError
 from ubert_model.states import StateStore, open_store
-from ubert_service.app import create_app
 from ubert_service.reviews import directory
 from ubert_service.serving.accuracy import scores_of
-from ubert_service.serving.served import ServedBundle
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +24,7 @@ def client(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFa
     url = f"lmdb:{tmp_path_factory.mktemp('directory')}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
-    settings = settings_for(tiny.bundle, store=url)
-    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+    with serving(settings_for(tiny.bundle, store=url), store) as client:
         yield client
     store.close()
 
@@ -72,8 +69,7 @@ def test_no_search_holds_others_up_by_sorting_what_is_searched(
     tiny: TinyBundle, lmdb_store: StateStore, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    settings = settings_for(tiny.bundle)
-    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+    with serving(settings_for(tiny.bundle), lmdb_store) as client:
         monkeypatch.setattr(directory, "_ordered", lambda _: pytest.fail("sorted while requests are served"))
         assert [one["id"] for one in found(client, "/users", limit=1)] == ["u0"]
         assert [one["id"] for one in found(client, "/items", limit=1)] == ["i0"]
@@ -106,8 +102,7 @@ def test_about_tells_of_the_bundle_that_answers_though_another_was_exported_into
 ) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(tiny.bundle.path, folder)
-    settings = settings_for(Bundle.load(folder))
-    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+    with serving(settings_for(Bundle.load(folder)), lmdb_store) as client:
         estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
         scored = {"pairs": 9, "mse": estimate, "rmse": estimate, "mae": estimate}
         (folder / METRICS).write_text(json.dumps({"scores": {"another": scored}}), encoding="utf-8")

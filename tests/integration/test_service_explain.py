@@ -10,15 +10,15 @@ import pytest
 from numpy.typing import NDArray
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.rating.deviations import SideDeviations
 from ubert_model.states import ReviewEntry, Side, StateStore
 from ubert_service.app import create_app
-from ubert_service.errors import WithdrawnError
+from ubert_service.errors import WorkCancelledError
 from ubert_service.explaining.listed import LISTED_UNREAD
-from ubert_service.reading.brought import BroughtText
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.reading.inline import InlineText
 from ubert_service.schemas import MAX_EXPLAINED_PAIRS
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
@@ -37,9 +37,7 @@ PARTS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "
 def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
     corpus.write(lmdb_store, tiny.bundle)
-    with running(
-        create_app(settings_for(tiny.bundle), ServedBundle.load(settings_for(tiny.bundle), lmdb_store))
-    ) as client:
+    with serving(settings_for(tiny.bundle), lmdb_store) as client:
         yield client
 
 
@@ -134,7 +132,7 @@ def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> ServedBu
 
 def test_every_effect_equals_that_of_lists_built_anew_without_the_review(served: ServedBundle, corpus: Corpus) -> None:
     """Over pairs of all kinds: with a review of their own, with texts brought along, with a replay of the past."""
-    texts = [BroughtText(text="A board, bought cheap, came back.", rating=2, item="i13"), BroughtText(text="All big.")]
+    texts = [InlineText(text="A board, bought cheap, came back.", rating=2, item="i13"), InlineText(text="All big.")]
     pairs = [Pair(*pair) for pair in PAIRS] + [Pair(one.user, one.item) for one in corpus.entries[::6]]
     moved = 0
     for pair in pairs:
@@ -142,7 +140,7 @@ def test_every_effect_equals_that_of_lists_built_anew_without_the_review(served:
         for reading in (
             EVERY_REVIEW,
             Reading(before=30, excluded=excluded),
-            Reading(brought=served.bring(pair.user, texts)),
+            Reading(inline=served.encode_inline(pair.user, texts)),
         ):
             explanation = served.explainer.explain(pair, reading)
             anew = [
@@ -151,7 +149,7 @@ def test_every_effect_equals_that_of_lists_built_anew_without_the_review(served:
                 .histories(pair)
                 for left_out in (frozenset[str](), *(frozenset([one.entry.review_id]) for one in explanation.reviews))
             ]
-            prediction, *others = served.engine.rate(anew, reading.brought)
+            prediction, *others = served.engine.rate(anew, reading.inline)
             assert explanation.prediction == prediction
             expected = [prediction.rating - other.rating for other in others]
             assert [one.effect for one in explanation.reviews] == pytest.approx(expected, abs=FLOAT32)
@@ -206,8 +204,8 @@ def test_an_explanation_that_nobody_waits_for_reads_no_states(
     served: ServedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ScoringEngine, "gather", lambda *_: pytest.fail("gathered"))
-    with pytest.raises(WithdrawnError):
-        served.explainer.explain(Pair("u0", "i0"), wanted=lambda: False)
+    with pytest.raises(WorkCancelledError):
+        served.explainer.explain(Pair("u0", "i0"), cancelled=lambda: True)
 
 
 @pytest.mark.parametrize("words", [0, 3])

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from support.fleet import HOSTS, Fleet, load
 from support.haproxy import haproxy_path
 from support.redis_server import RedisServer
 from support.tiny_bundle import Corpus, TinyBundle
+from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError
 from ubert_model.states import open_store
@@ -109,13 +110,6 @@ def questions(site: Site) -> list[dict[str, Any]]:
     return [{"pairs": asked[first : first + 4]} for first in range(0, len(asked), 4)]
 
 
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60.0
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def asked_for(user: str) -> dict[str, Any]:
     return {"pairs": [{"user": user, "item": "i1"}]}
 
@@ -134,13 +128,13 @@ def test_bundles_change_places_on_every_replica_under_load_and_no_answer_mixes_t
             assert done.exit_code == 0, done.output
             assert lives(bundle)
             promoted_at = time.monotonic()
-            eventually(lambda since=promoted_at: len(answered.asked_since(since)) > 20)
+            wait_until(lambda since=promoted_at: len(answered.asked_since(since)) > 20)
             told = {body["bundle"] for body in answered.asked_since(promoted_at)}
             assert told == {bundle.manifest.bundle_id}
         for bundle in (site.green, site.blue):
             for replica in site.fleet.replicas:
                 replica.hang_up()
-            eventually(lambda bundle=bundle: lives(bundle))
+            wait_until(lambda bundle=bundle: lives(bundle))
     assert answered.failed == []
     assert {body["bundle"] for body in answered.bodies} == set(site.alone)
     assert site.unlike_its_bundle(answered.bodies) == []
@@ -158,7 +152,7 @@ def test_a_rolling_restart_fails_no_request_and_what_it_has_left_can_be_dropped_
         dropped = site.drop(site.blue)
         assert dropped.exit_code == 0, dropped.output
         restarted_at = time.monotonic()
-        eventually(lambda: len(answered.asked_since(restarted_at)) > 20)
+        wait_until(lambda: len(answered.asked_since(restarted_at)) > 20)
     assert answered.failed == []
     assert len(answered.bodies) > 100
     told = {body["bundle"] for body in answered.asked_since(restarted_at)}
@@ -202,10 +196,10 @@ def test_a_user_keeps_to_one_replica_and_only_a_dead_replicas_users_move(site: S
         before.update(replicas_of_users())
         return before == earlier and set(before.values()) == {0, 1, 2}
 
-    eventually(keep_to_all_three)
+    wait_until(keep_to_all_three)
     for user in users[:6]:
         ranked = {"user": user, "candidates": ["i1", "i2"]}
-        eventually(lambda user=user, ranked=ranked: site.fleet.who_answers("by-user", "/rank", ranked) == before[user])
+        wait_until(lambda user=user, ranked=ranked: site.fleet.who_answers("by-user", "/rank", ranked) == before[user])
     site.fleet.replicas[0].kill()
 
     def only_those_of_the_dead_have_moved() -> bool:
@@ -213,6 +207,6 @@ def test_a_user_keeps_to_one_replica_and_only_a_dead_replicas_users_move(site: S
         assert 0 not in during.values()
         return all(during[user] == replica for user, replica in before.items() if replica != 0)
 
-    eventually(only_those_of_the_dead_have_moved)
+    wait_until(only_those_of_the_dead_have_moved)
     site.fleet.start_again(0)
-    eventually(lambda: replicas_of_users() == before)
+    wait_until(lambda: replicas_of_users() == before)

@@ -227,7 +227,7 @@ def test_a_body_that_cannot_be_read_is_refused(
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        (b'"\xff', "no utf-8 at byte 1"),
+        (b'"\xff', "not valid utf-8 at byte 1"),
         (b"[" * 10_000, "nested too deeply"),
         (b"[" + b"9" * 5_000 + b"]", "too many digits"),
         (b'{"pairs": oops}', "character 10"),
@@ -256,7 +256,7 @@ def test_what_is_wrong_with_a_header_is_told_once(client: httpx.Client) -> None:
 
 def test_a_rule_of_our_own_that_a_request_breaks_is_told_in_our_words(client: httpx.Client) -> None:
     told = client.post("/rank", json={"user": "u0"}).json()["errors"]
-    assert told == [{"pointer": "", "message": "send either candidates or candidate_set"}]
+    assert told == [{"pointer": "", "message": "send exactly one of candidates and candidate_set"}]
 
 
 def test_a_slash_too_many_leads_nowhere(client: httpx.Client) -> None:
@@ -415,7 +415,7 @@ def test_a_store_without_this_bundles_states_is_not_ready_and_names_the_command(
         (reason,) = problem["reasons"]
         assert reason["check"] == "states"
         assert reason["remedy"] == f"ubert precompute --bundle {tiny.bundle.path} --store URL --codec fp32"
-        assert "of its encoder it has them under fp16" in reason["found"]
+        assert "it has them under codec fp16" in reason["found"]
         for path, body in (("/predict", pairs_of("u1", "i4")), ("/rank", {"user": "u1", "candidates": ["i4"]})):
             refused = assert_problem(client.post(path, json=body), 503, "not-ready")
             assert "under codec fp32" in refused["detail"]

@@ -24,6 +24,7 @@ from support.captured_log import captured_log
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
+from support.waiting import wait_until
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
 from ubert_service.http.problems import Problem
@@ -105,18 +106,12 @@ class Service:
 
     def until_waiting(self, count: int) -> None:
         """Until so many requests stand in the queue."""
-        self.until(lambda: self.waiting == count)
+        wait_until(lambda: self.waiting == count)
 
     @property
     def waiting(self) -> int:
         waiting: int = self.app.state.context.scheduler.waiting
         return waiting
-
-    def until(self, reached: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not reached():
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
 
 
 def problem(response: httpx.Response) -> str:
@@ -147,7 +142,7 @@ def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: Tin
         held = service.hold()
         waiting = service.ask("/predict", PREDICT)  # where nothing waits there is room
         service.until_waiting(1)
-        service.until(lambda: service.app.state.context.scheduler.admission.expected_wait > 1.01)
+        wait_until(lambda: service.app.state.context.scheduler.admission.expected_wait > 1.01)
         began = time.monotonic()
         refused = [service.client.post("/rank", json=RANK, headers={"X-Request-ID": f"late-{n}"}) for n in range(3)]
         seconds = time.monotonic() - began
@@ -174,6 +169,13 @@ def test_a_few_large_requests_fill_the_queue_as_many_small_ones_do(tiny: TinyBun
         assert service.client.post("/predict", json=PREDICT).status_code == 429
         service.runtime.released.set()
         assert [answer().status_code for answer in accepted] == [200] * 3
+
+
+def test_a_written_review_counts_the_tokens_that_it_may_encode(tiny: TinyBundle, store: StateStore) -> None:
+    with Service(tiny, store) as service:
+        review = {"user": "u0", "item": "i1", "rating": 4, "text": "Warm."}
+        assert service.client.post("/reviews", json=review).status_code == 201
+        assert service.metric("ubert_queue_batch_tokens_sum") == tiny.model.config.max_length
 
 
 def test_requests_of_several_callers_are_scored_together_and_each_gets_its_own_answer(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -17,6 +17,7 @@ from support.redis_server import RedisServer
 from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
+from support.waiting import wait_until
 from ubert_model.states import StateStore, open_store
 from ubert_service.commands.serve import main
 
@@ -43,13 +44,6 @@ def write_corpus(corpus: Corpus, tiny: TinyBundle, url: str) -> None:
     store = open_store(url)
     corpus.write(store, tiny.bundle)
     store.close()
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60.0
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def obstacles(service: ServeProcess) -> list[str]:
@@ -92,7 +86,7 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
 
                 redis_server.start()
                 # Readiness waits for the store for a moment only, which may be too short for it to be found again.
-                eventually(lambda: obstacles(service) == ["states"])
+                wait_until(lambda: obstacles(service) == ["states"])
                 write_corpus(corpus, tiny, redis_server.url)
                 wait_until_ready(service.client)
                 service.client.post("/rank", json=question).raise_for_status()
@@ -109,7 +103,7 @@ def test_a_process_without_a_shadow_outlives_a_hangup_and_says_why_nothing_happe
     with ServeProcess(*arguments(tiny, "redis://127.0.0.1:1/0")) as service:
         service.client.get("/healthz").raise_for_status()
         service.hang_up()
-        eventually(lambda: any("SIGHUP" in line and "--shadow-bundle" in line for line in service.log))
+        wait_until(lambda: any("SIGHUP" in line and "--shadow-bundle" in line for line in service.log))
         service.client.get("/healthz").raise_for_status()
 
 
@@ -163,7 +157,7 @@ def test_a_number_of_more_digits_than_any_route_takes_is_refused(service_without
     assert "too many digits" in answers[1].json()["detail"]
 
 
-@pytest.mark.usefixtures("logging_of_its_own")
+@pytest.mark.usefixtures("isolated_logging")
 @pytest.mark.parametrize(
     ("change", "clue"),
     [
@@ -172,7 +166,7 @@ def test_a_number_of_more_digits_than_any_route_takes_is_refused(service_without
         (["--store", "ftp://x"], "ftp"),
         (["--store", "lmdb:no-such-store"], "no-such-store holds no state store"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
-        (["--shadow-bundle", "{bundle}"], "is the bundle"),
+        (["--shadow-bundle", "{bundle}"], "is the same bundle"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_status_two(

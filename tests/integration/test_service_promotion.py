@@ -11,7 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
@@ -68,7 +68,7 @@ def test_all_are_promoted_and_taken_back_and_a_repetition_changes_nothing(
         wanted = bundle.manifest.bundle_id
         done = pair.promote(wanted[:10])
         assert done.exit_code == 0, done.output
-        assert done.stdout.count(f"answers by {wanted[:12]}") == 2
+        assert done.stdout.count(f"live {wanted[:12]}") == 2
         assert pair.live() == [wanted] * 2
 
 
@@ -80,8 +80,8 @@ def test_who_could_not_be_promoted_is_told_and_the_same_command_ends_it_later(
     assert stopped.exit_code == 1
     assert pair.live() == [new, old]
     assert f"{pair.urls[1]}  was not promoted: 503" in stopped.stderr
-    assert "1 of 2 do not answer" in stopped.stderr
-    assert [line.split()[3].rstrip(",") for line in stopped.stdout.splitlines()] == [new[:12], old[:12]]
+    assert "1 of 2 do not run" in stopped.stderr
+    assert [line.split()[2].rstrip(",") for line in stopped.stdout.splitlines()] == [new[:12], old[:12]]
     corpus.write(pair.second_store, other)
     assert pair.promote(new).exit_code == 0
     assert pair.live() == [new, new]
@@ -91,9 +91,7 @@ def test_nothing_changes_where_a_replica_is_away_or_lacks_the_bundle(
     pair: Pair, tiny: TinyBundle, other: Bundle
 ) -> None:
     new = other.manifest.bundle_id
-    with running(
-        create_app(settings_for(tiny.bundle), ServedBundle.load(settings_for(tiny.bundle), pair.second_store))
-    ) as lacking:
+    with serving(settings_for(tiny.bundle), pair.second_store) as lacking:
         refusals = [pair.promote(new, str(lacking.base_url)), pair.promote("of nobody")]
     refusals.append(pair.promote(new, str(lacking.base_url)))  # it has ended
     for refused in refusals:
@@ -105,5 +103,5 @@ def test_nothing_changes_where_a_replica_is_away_or_lacks_the_bundle(
 def test_an_address_with_a_password_is_refused_without_showing_it(pair: Pair, tiny: TinyBundle) -> None:
     refused = pair.promote(tiny.bundle.manifest.bundle_id, pair.urls[0].replace("://", "://operator:secret@"))
     assert isinstance(refused.exception, ConfigError)
-    assert "leave user and password out" in str(refused.exception)
+    assert "leave out user and password" in str(refused.exception)
     assert "secret" not in refused.output + str(refused.exception)

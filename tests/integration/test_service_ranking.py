@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
@@ -27,8 +27,7 @@ def store(request: pytest.FixtureRequest) -> StateStore:
 @pytest.fixture
 def client(tiny: TinyBundle, corpus: Corpus, store: StateStore) -> Iterator[httpx.Client]:
     corpus.write(store, tiny.bundle)
-    settings = settings_for(tiny.bundle)
-    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+    with serving(settings_for(tiny.bundle), store) as client:
         yield client
 
 
@@ -136,9 +135,9 @@ def test_of_a_request_that_was_let_in_no_later_step_asks_again(
         admission = app.state.context.scheduler.admission
         check, going_on = admission.check, []
 
-        def noted(tokens: int = 0, *, goes_on: bool = False) -> None:
-            going_on.append(goes_on)
-            check(tokens, goes_on=goes_on)
+        def noted(tokens: int = 0, *, admitted: bool = False) -> None:
+            going_on.append(admitted)
+            check(tokens, admitted=admitted)
 
         monkeypatch.setattr(admission, "check", noted)
         for _ in range(2):

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 from support.app_settings import settings_for
 from support.redis_server import RedisServer
-from support.running_app import running, wait_until_ready
+from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, states_of_tokens
+from support.waiting import wait_until
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Changes, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
@@ -30,8 +31,8 @@ from ubert_service.app import create_app
 from ubert_service.errors import LostRevisionError, NotResidentError
 from ubert_service.read_version import ReadVersion
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
-from ubert_service.resident.following import Follower
-from ubert_service.resident.keeping import ResidentsKeeper
+from ubert_service.resident.follower import Follower
+from ubert_service.resident.keeper import ResidentsKeeper
 from ubert_service.resident.residents import Residents
 from ubert_service.routes.dependencies import READ_VERSION, STALE_SECONDS
 from ubert_service.scoring.engine import ScoringEngine
@@ -98,7 +99,7 @@ class Replica:
         return self.tiny.bundle.codec("fp32").namespace.version
 
     def put(self, name: str, user: str, item: str, tokens: int, rating: int) -> Revision:
-        """As :class:`ReviewBook` does it: write, then forget."""
+        """As :class:`ReviewWriter` does it: write, then forget."""
         entry = review_of(name, user, item, tokens, rating)
         payload = self.tiny.bundle.codec("fp32").encode(states_of_tokens(self.tiny.model, [rating] * tokens))
         revision = self.store.put(self.version, [(entry, payload)])
@@ -116,7 +117,7 @@ def review_of(name: str, user: str, item: str, rows: int, rating: int) -> Review
     return ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=rating, rows=rows)
 
 
-# A name stands for a review of one pair, as the review book sees to.
+# A name stands for a review of one pair, as the review writer ensures.
 NAMES = {f"{user}/{item}/{number}": (user, item) for user in USERS for item in ITEMS for number in range(2)}
 ACTS = st.lists(
     st.one_of(
@@ -285,8 +286,8 @@ def test_a_request_that_memory_cannot_answer_does_not_fail_those_that_it_can(
     tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     lane = ScoringLane(Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=0).engine, EVERY_REVIEW)
-    assert lane.fails_all(StoreUnavailableError("asked in vain"))
-    assert not lane.fails_all(NotResidentError("not asked"))
+    assert lane.is_shared_failure(StoreUnavailableError("asked in vain"))
+    assert not lane.is_shared_failure(NotResidentError("not asked"))
 
 
 @pytest.mark.parametrize("side", Side)
@@ -364,12 +365,12 @@ def test_whatever_the_store_fails_with_what_it_has_is_read_again_once_it_is_back
         kept = replica.residents.review_lists(["u0"], [])
         with monkeypatch.context() as patched:
             patched.setattr(lmdb_store, "changes", failing)
-            wait_for(lambda: replica.residents.away is not None)
+            wait_until(lambda: replica.residents.away is not None)
             replica.clock.now += 10_000.0  # too old to be trusted beside a store that answers
             assert replica.residents.review_lists(["u0"], []) == kept
             with pytest.raises(NotResidentError):
                 replica.residents.review_lists(["u1"], [])
-        wait_for(lambda: replica.residents.away is None)
+        wait_until(lambda: replica.residents.away is None)
         assert list(*replica.residents.review_lists(["u1"], [])) == []
     assert str(failure) in caplog.text
     assert ("Traceback" in caplog.text) == isinstance(failure, AttributeError)
@@ -408,8 +409,8 @@ def test_who_waited_while_another_asked_in_vain_does_not_ask_once_more(monkeypat
         def drop(self, marks: frozenset[bytes] | None) -> None: ...
 
     follower = Follower(store=cast("StateStore", HangingStore()), version="0f", copies=Copies(), max_lag_s=0.0)
-    monkeypatch.setattr(follower, "_asking", lock)
-    threads = [threading.Thread(target=follower.ask) for _ in range(4)]
+    monkeypatch.setattr(follower, "_polling", lock)
+    threads = [threading.Thread(target=follower.poll) for _ in range(4)]
     threads[0].start()
     assert asking.acquire(timeout=PATIENCE_S)
     for thread in threads[1:]:
@@ -471,13 +472,6 @@ def at_once(asked: Callable[[], httpx.Response]) -> httpx.Response:
     return answer
 
 
-def wait_for(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happens():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-
-
 def is_not_ready(client: httpx.Client) -> bool:
     """It says so rather than rate everybody as a stranger."""
     answer = ask(client)
@@ -491,7 +485,7 @@ def has_no_states(client: httpx.Client) -> bool:
 
 def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
     """What is resident is answered, soon and with its age; what is not is refused with the reason."""
-    wait_for(lambda: STALE_SECONDS in ask(client).headers)
+    wait_until(lambda: STALE_SECONDS in ask(client).headers)
     answer = at_once(lambda: ask(client))
     refused = at_once(lambda: ask(client, user="never heard of"))
     assert prediction(answer) == healthy
@@ -517,9 +511,9 @@ def test_a_killed_server_is_stood_in_for_and_one_that_returns_empty_is_believed(
     assert outage.one.post("/reviews", json=REVIEW).status_code == 503
     outage.server.start()
     for client in (outage.one, outage.other):
-        wait_for(partial(is_not_ready, client))
+        wait_until(partial(is_not_ready, client))
         assert STALE_SECONDS not in ask(client).headers
-        wait_for(partial(has_no_states, client))
+        wait_until(partial(has_no_states, client))
 
 
 def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service(outage: Outage) -> None:
@@ -531,7 +525,7 @@ def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service
     assert_stands_in(outage.one, healthy)
     outage.server.resume()
     for process in (outage.one, outage.other):  # each finds out by itself
-        wait_for(lambda process=process: process.get("/readyz").json()["status"] == "ready")
+        wait_until(lambda process=process: process.get("/readyz").json()["status"] == "ready")
     written = outage.one.post("/reviews", json=REVIEW).raise_for_status()
     changed = prediction(ask(outage.other, **{READ_VERSION: written.headers[READ_VERSION]}))
     assert changed["rating"] != healthy["rating"]
@@ -542,7 +536,7 @@ def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service
 def test_what_only_a_server_that_hangs_could_answer_holds_up_nothing_that_is_resident(outage: Outage) -> None:
     healthy = prediction(ask(outage.one))
     outage.server.pause()
-    wait_for(lambda: STALE_SECONDS in ask(outage.one).headers)
+    wait_until(lambda: STALE_SECONDS in ask(outage.one).headers)
     one = outage.one
     for _ in range(2):
         for asked in (
@@ -580,7 +574,7 @@ def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predict
     assert prediction(ask(outage.one)) == without
     outage.raw.config_set("maxmemory", 0)
     outage.one.post("/reviews", json=REVIEW).raise_for_status()
-    wait_for(lambda: prediction(ask(outage.other))["rating"] != without["rating"])
+    wait_until(lambda: prediction(ask(outage.other))["rating"] != without["rating"])
 
 
 def test_a_revision_that_the_store_has_lost_is_refused_and_a_malformed_one_too(
@@ -623,7 +617,7 @@ def test_metrics_tell_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
     outage.one.post("/reviews", json=REVIEW).raise_for_status()
     assert metric("ubert_residents_dropped_total") >= 1
     outage.server.kill()
-    wait_for(lambda: metric("ubert_residents_stale_seconds") > LAG_S)
+    wait_until(lambda: metric("ubert_residents_stale_seconds") > LAG_S)
 
 
 @pytest.mark.parametrize("hangs", [True, False])
@@ -648,7 +642,7 @@ def test_a_check_from_before_a_failover_that_ends_after_it_finds_the_service_rea
         raise StoreUnavailableError("the former server is away")
 
     options = settings_of(tiny)
-    with running(create_app(options, ServedBundle.load(options, redis_store))) as client:
+    with serving(options, redis_store) as client:
         wait_until_ready(client)
         monkeypatch.setattr(Residents, "drop", dropping)
         monkeypatch.setattr(redis_store, "namespaces", namespaces)
@@ -690,7 +684,7 @@ def test_the_service_is_not_ready_before_it_is_warm_and_says_how_far_it_is(
     monkeypatch.setattr(redis_store, "review_lists", slow)
     served = ServedBundle.load(settings_of(tiny), redis_store)
     with running(create_app(settings_of(tiny), served)) as client:
-        wait_for(lambda: "users and items" in client.get("/readyz").text)
+        wait_until(lambda: "users and items" in client.get("/readyz").text)
         (reason,) = client.get("/readyz").json()["reasons"]
         assert reason["check"] == "residents"
         assert client.get("/healthz").status_code == 200
@@ -719,7 +713,7 @@ def test_where_memory_is_short_the_most_reviewed_are_warmed(
     )
     most_reviewed = max({entry.user for entry in corpus.entries}, key=lambda user: len(corpus.of_user(user)))
     with keeper:
-        wait_for(lambda: keeper.warming is None)
+        wait_until(lambda: keeper.warming is None)
         monkeypatch.setattr(lmdb_store, "review_lists", lambda *_, **__: pytest.fail("it was not warmed"))
         (reviews,) = replica.residents.review_lists([most_reviewed], [])
     assert list(reviews) == corpus.of_user(most_reviewed)
@@ -730,7 +724,7 @@ def test_warming_ends_when_memory_is_full_and_nothing_has_been_displaced(
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     some = settings_of(tiny, resident_bytes=30_000)
-    with running(create_app(some, ServedBundle.load(some, redis_store))) as client:
+    with serving(some, redis_store) as client:
         wait_until_ready(client)
         text = client.get("/metrics").text
     (held,) = (float(line.split()[1]) for line in text.splitlines() if line.startswith("ubert_residents_bytes"))

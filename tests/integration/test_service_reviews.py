@@ -24,7 +24,7 @@ from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.errors import ReviewNameTakenError
-from ubert_service.reviews.review_book import ReviewBook
+from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.routes.dependencies import READ_VERSION
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
@@ -177,8 +177,8 @@ def test_a_rating_is_stored_as_the_review_table_stores_it(client: httpx.Client, 
 
 
 def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBundle) -> None:
-    def book_at(second: float) -> ReviewBook:
-        return ReviewBook(
+    def book_at(second: float) -> ReviewWriter:
+        return ReviewWriter(
             scale=served.bundle.manifest.config.scale,
             codec=served.codec,
             store=served.store,

@@ -1,7 +1,6 @@
 """A shadow bundle beside the live one: compared, never returned, and in its place at once when it is promoted."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running, wait_until_ready
+from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
+from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.states import Side, StateStore
 from ubert_service.access.keys import new_key
@@ -31,7 +31,6 @@ from ubert_service.work.admission import Admission
 
 PAIRS = [{"user": f"u{user}", "item": f"i{item}"} for user in range(4) for item in range(4)]
 REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought cheap, came back.", "timestamp": 60}
-PATIENCE_S = 20.0
 
 
 @pytest.fixture
@@ -82,15 +81,8 @@ def predict(client: httpx.Client) -> dict[str, Any]:
 
 def answers_alone(bundle: Bundle, store: StateStore) -> dict[str, Any]:
     """What a service over one bundle answers."""
-    with running(create_app(sampling_all(bundle), ServedBundle.load(sampling_all(bundle), store))) as client:
+    with serving(sampling_all(bundle), store) as client:
         return predict(client)
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def metric(client: httpx.Client, line: str) -> float:
@@ -103,7 +95,7 @@ def test_the_shadow_is_compared_and_never_returned(
 ) -> None:
     client = clients["caller"]
     answered = predict(client)
-    eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="compared"}') == 1)
+    wait_until(lambda: metric(client, 'ubert_shadow_samples_total{fate="compared"}') == 1)
     alone = [answers_alone(bundle, store) for bundle in (tiny.bundle, other)]
     ratings = [np.array([one["rating"] for one in answer["predictions"]]) for answer in alone]
     assert answered == alone[0]
@@ -142,7 +134,7 @@ def test_a_bundle_is_promoted_by_its_name_once_however_often_that_is_asked(
 def test_under_an_overload_a_bundle_is_promoted_and_told_although_all_else_is_refused(
     clients: dict[str, httpx.Client], other: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Admission, tokens: int = 0, *, goes_on: bool = False) -> None:
+    def refuse(self: Admission, tokens: int = 0, *, admitted: bool = False) -> None:
         raise OverloadedError("as much as may wait is waiting", retry_after_s=1.0)
 
     monkeypatch.setattr(Admission, "check", refuse)
@@ -159,6 +151,8 @@ def test_a_review_is_written_and_removed_for_both(
     client, operator = clients["caller"], clients["operator"]
     versions = [bundle.manifest.namespace("fp32").version for bundle in (tiny.bundle, other)]
     name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
+    encoded = sum(bundle.manifest.config.max_length for bundle in (tiny.bundle, other))
+    assert metric(client, "ubert_queue_batch_tokens_sum") == encoded
     assert [[one.review_id for one in store.item_reviews(version, ["i13"])[0]] for version in versions] == [[name]] * 2
     operator.post("/admin/promote").raise_for_status()
     client.delete(f"/reviews/{name}", params={"user": "u1", "item": "i13"}).raise_for_status()
@@ -210,7 +204,7 @@ def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:
     wait_until_ready(clients["caller"])  # warming adds nothing more
     before = metric(clients["caller"], "ubert_residents_bytes")
     predict(clients["caller"])
-    eventually(lambda: metric(clients["caller"], 'ubert_shadow_samples_total{fate="compared"}') == 1)
+    wait_until(lambda: metric(clients["caller"], 'ubert_shadow_samples_total{fate="compared"}') == 1)
     with_both = metric(clients["caller"], "ubert_residents_bytes")
     clients["operator"].post("/admin/promote").raise_for_status()
     assert metric(clients["caller"], "ubert_residents_bytes") == with_both > before
@@ -225,7 +219,7 @@ def test_both_share_the_memory_that_one_would_have_alone(tiny: TinyBundle, other
 
 def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: TinyBundle, store: StateStore) -> None:
     assert clients["caller"].post("/admin/promote").status_code == 403
-    with running(create_app(sampling_all(tiny.bundle), ServedBundle.load(sampling_all(tiny.bundle), store))) as client:
+    with serving(sampling_all(tiny.bundle), store) as client:
         refused = client.post("/admin/promote")
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:u-bert:problem:forbidden")
 
@@ -263,9 +257,9 @@ def test_a_shadow_that_breaks_is_counted_told_once_and_harms_nobody(
     with running(create_app(sampling_all(tiny.bundle), live, shadow=broken)) as client:
         for _ in range(3):
             answered = predict(client)
-        eventually(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 3)
+        wait_until(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 3)
     assert answered == answers_alone(tiny.bundle, store)
-    (told,) = [record for record in caplog.records if "could not rate a sample" in record.getMessage()]
+    (told,) = [record for record in caplog.records if "failed to rate a sample" in record.getMessage()]
     assert told.exc_info is not None  # nobody foresaw it
 
 
@@ -292,7 +286,7 @@ def test_a_hangup_promotes_the_shadow_of_a_running_process(
     with ServeProcess(*arguments, "--codec", "fp32", "--device", "cpu", "--threads", "1") as service:
         before = predict(service.client)
         service.hang_up()
-        eventually(lambda: service.client.get("/version").json()["bundle"] == other.manifest.bundle_id)
+        wait_until(lambda: service.client.get("/version").json()["bundle"] == other.manifest.bundle_id)
         after = predict(service.client)
         assert service.terminate() == 0
     assert (before["bundle"], after["bundle"]) == (tiny.bundle.manifest.bundle_id, other.manifest.bundle_id)

@@ -7,12 +7,10 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import StateStore
-from ubert_service.app import create_app
 from ubert_service.schemas import MAX_USER_TEXTS
-from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
 NEWEST = 60
@@ -28,8 +26,7 @@ ITEMS = [f"i{number}" for number in range(14)]
 def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
     corpus.write(lmdb_store, tiny.bundle)
-    settings = settings_for(tiny.bundle)
-    with running(create_app(settings, ServedBundle.load(settings, lmdb_store))) as client:
+    with serving(settings_for(tiny.bundle), lmdb_store) as client:
         yield client
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +12,12 @@ import redis
 from support.app_settings import settings_for
 from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
+from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Side, StateStore
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
-from ubert_service.resident import keeping
+from ubert_service.resident import keeper
 from ubert_service.serving.served import ServedBundle
 
 PATIENCE_S = 60.0
@@ -53,18 +53,15 @@ def test_what_cannot_be_read_is_left_out_of_warming_and_told_once(
         client.post("/predict", json={"pairs": asked}).raise_for_status()
         assert resident_misses(client.get("/metrics").text) == before, "something whole was not warmed"
 
-    (told,) = (record.getMessage() for record in caplog.records if "left out" in record.getMessage())
-    assert "3 users and items cannot be read" in told
+    (told,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
+    assert "3 users and items that cannot be read" in told
     assert "verify --repair" in told
-    assert f"residents: {len(users | items) - 3} of {len(users | items)} entities" in caplog.text
+    assert f"residents: loaded {len(users | items) - 3} of {len(users | items)} users and items" in caplog.text
     assert "warming ended early" not in caplog.text
 
 
 def wait_until_warm(served: ServedBundle) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while served.keeper.warming is not None:
-        assert time.monotonic() < deadline, served.keeper.warming
-        time.sleep(0.01)
+    wait_until(lambda: served.keeper.warming is None)
 
 
 def warmed(served: ServedBundle) -> ServedBundle:
@@ -139,8 +136,8 @@ def test_warming_reads_little_at_a_time_and_no_more_than_there_is_room_for(
     room: int,
     step_bytes: int,
 ) -> None:
-    monkeypatch.setattr(keeping, "_LEAST_ENTITY_BYTES", 1)  # those of this corpus are smaller
-    monkeypatch.setattr(keeping, "_STEP_BYTES", step_bytes)
+    monkeypatch.setattr(keeper, "_LEAST_ENTITY_BYTES", 1)  # those of this corpus are smaller
+    monkeypatch.setattr(keeper, "_BATCH_BYTES", step_bytes)
     most = min(step_bytes, room / 4)
     corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle, resident_bytes=room)
@@ -163,7 +160,7 @@ def test_warming_reads_little_at_a_time_and_no_more_than_there_is_room_for(
     residents = warmed(ServedBundle.load(settings, lmdb_store)).residents
     assert len(states_read) > 1
     assert all(sum(sizes) <= most or len(sizes) == 1 for sizes in states_read)
-    assert all(keeping._LINE_BYTES * sum(lines) <= most or len(lines) == 1 for lines in lines_read)
+    assert all(keeper._ENTRY_BYTES * sum(lines) <= most or len(lines) == 1 for lines in lines_read)
     assert sum(map(sum, states_read)) <= room
     assert 20_000 < residents.held_bytes <= room
 

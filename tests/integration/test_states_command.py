@@ -91,7 +91,7 @@ def test_every_fault_is_found_and_what_loses_no_rating_is_mended(store: Reopened
         assert line in result.output
     mended = states_command("verify", "--store", url, "--repair")
     assert mended.exit_code == 1, "the removed states are still to be written"
-    assert "5 reviews mended" in mended.output
+    assert "5 reviews repaired" in mended.output
     gone = [entry.review_id for entry, _ in damaged]
     assert store.states(VERSION, [*gone, "orphan"]) == [None] * 5
     assert [len(found) for found in store.user_reviews(VERSION, ["u0"])] == [6], "a rating was lost"
@@ -221,10 +221,10 @@ def test_a_damaged_description_or_record_of_a_shard_is_told_with_the_remedy_and_
             client.sadd(keys.shards.decode(), "{")
     told = states_command("ls", "--store", url).exception
     assert isinstance(told, CorruptStateError)
-    assert f"namespace {VERSION} is damaged (b'{{'): `ubert precompute` by its bundle" in str(told)
+    assert f"namespace {VERSION} is damaged (b'{{'): run `ubert precompute` with its bundle" in str(told)
     store.open_namespace(namespace_of())
     assert store.namespaces() == [namespace_of()]
-    with pytest.raises(CorruptStateError, match=rf"shard of namespace {VERSION} .* --restore-removed` writes it anew"):
+    with pytest.raises(CorruptStateError, match=rf"shard of namespace {VERSION} .* --restore-removed` to write it"):
         store.finished_shards(VERSION)
     store.finish_shard(VERSION, shard)
     assert store.finished_shards(VERSION) == [shard]

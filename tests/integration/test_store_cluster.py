@@ -88,7 +88,7 @@ def test_a_write_that_its_replica_does_not_confirm_is_told_and_can_be_repeated(
     with pytest.raises(UnconfirmedWriteError, match="0 of the 1 replicas"):
         stores.confirmed.put(VERSION, [(review_of("r"), b"s")])
     replica.resume()
-    cluster.wait_until_whole()
+    cluster.wait_until_replicated()
     stores.confirmed.put(VERSION, [(review_of("r"), b"s")])
     assert_holds(stores.plain, [*numbered_reviews(100), (review_of("r"), b"s")])
 
@@ -114,7 +114,7 @@ def test_what_replicas_confirmed_outlives_the_primary_and_the_patient_do_not_not
     with pytest.raises(UnconfirmedWriteError):
         stores.confirmed.put(VERSION, later)
     primary.start()
-    cluster.wait_until_whole()
+    cluster.wait_until_replicated()
     for store in (stores.confirmed, unaware):  # to which what is a replica now is still the primary
         store.put(VERSION, later)
     unaware.close()
@@ -188,5 +188,5 @@ def test_nothing_read_is_kept_once_a_failover_has_lost_it_though_the_feed_tells_
         primary.kill()
         cluster.wait_for_failover(primary, keys.reviews(Side.USER, lost))
         primary.start()
-        cluster.wait_until_whole()
+        cluster.wait_until_replicated()
         assert keeping.engine.score(pairs) == fresh.engine.score(pairs) != after

@@ -14,7 +14,7 @@ from support.store_contents import OTHER_VERSION, VERSION, contents, namespace_o
 from ubert_model.errors import ForeignStateError, InputError, StoreError
 from ubert_model.states import (
     FinishedShard,
-    MendableStore,
+    MaintenanceStore,
     Revision,
     Side,
     StateStore,
@@ -53,7 +53,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(store_url: str) -> Iterator[MendableStore]:
+def store(store_url: str) -> Iterator[MaintenanceStore]:
     opened = open_store(store_url)
     opened.open_namespace(namespace_of())
     yield opened
@@ -262,7 +262,7 @@ def test_changes_that_can_no_longer_be_told_are_told_as_everything(
 
 
 def test_a_part_of_the_changes_is_never_told_as_all_of_them(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "_CHANGES_AT_ONCE", 3)
+    monkeypatch.setattr(redis_store, "_CHANGES_PER_READ", 3)
     start = end_of(store)
     names = [("r", f"u{number}", f"i{number}") for number in range(5)]
     for name in names:
@@ -458,7 +458,7 @@ def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateSt
 
 
 def test_a_namespace_is_held_while_it_is_copied_and_a_drop_by_force_is_told(
-    store: MendableStore, tmp_path: Path
+    store: MaintenanceStore, tmp_path: Path
 ) -> None:
     with closing(open_store(f"lmdb:{tmp_path}/source")) as source:
         source.open_namespace(namespace_of())
@@ -481,7 +481,7 @@ def test_a_namespace_is_held_while_it_is_copied_and_a_drop_by_force_is_told(
 
 
 def test_a_source_is_held_while_it_is_copied_and_one_that_goes_all_the_same_is_told(
-    store: MendableStore, tmp_path: Path
+    store: MaintenanceStore, tmp_path: Path
 ) -> None:
     store.put(VERSION, numbered_reviews(6, reviews_a_user=2))
     with closing(open_store(f"lmdb:{tmp_path}/target")) as target:
@@ -514,7 +514,7 @@ def test_a_review_that_is_put_again_has_no_text_until_it_is_given_one(store: Sta
     assert store.texts(VERSION, ["r1"]) == [None]
 
 
-def test_reviews_are_put_with_their_texts_and_whoever_is_given_none_has_none(store: MendableStore) -> None:
+def test_reviews_are_put_with_their_texts_and_whoever_is_given_none_has_none(store: MaintenanceStore) -> None:
     reviews = numbered_reviews(3)
     store.put(VERSION, reviews, [("r0", "old"), ("r1", "old")])
     assert store.texts(VERSION, ["r0", "r1", "r2"]) == ["old", "old", None]
@@ -523,7 +523,7 @@ def test_reviews_are_put_with_their_texts_and_whoever_is_given_none_has_none(sto
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
 
 
-def test_lines_are_written_and_removed_apart_from_states_and_texts(store: MendableStore) -> None:
+def test_lines_are_written_and_removed_apart_from_states_and_texts(store: MaintenanceStore) -> None:
     gone, kept = review_of("gone", "x:{y}", "lamp", timestamp=2), review_of("kept", "x:{y}", "sofa", timestamp=1)
     store.put(VERSION, [(gone, b"g"), (kept, b"k")], [("gone", "words")])
     (name,) = (name for name, line in store.lines(VERSION, Side.USER, gone.user).items() if b"gone" in line)

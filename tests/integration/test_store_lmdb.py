@@ -205,7 +205,9 @@ def test_a_file_that_was_copied_in_part_is_refused_rather_than_read_until_the_pr
 def test_who_may_only_read_is_told_that_readers_write_too(small_disk: Callable[[str], Path]) -> None:
     with opened(small_disk("1M")):
         pass
-    with pytest.raises(StoreError, match="Read-only file system: let this user write there, as whoever reads has to"):
+    with pytest.raises(
+        StoreError, match="Read-only file system: let this user write there, which LMDB needs for reading"
+    ):
         LmdbStore(small_disk("1M,ro"))
 
 

@@ -1,7 +1,6 @@
 """A store behind sentinels: its primary dies, and the same store, and the service over it, go on with the next one."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
@@ -11,15 +10,13 @@ import redis
 
 from support.app_settings import settings_for
 from support.redis_server import RedisServer, SentinelServer, free_port
-from support.running_app import running, wait_until_ready
+from support.running_app import serving, wait_until_ready
 from support.store_contents import VERSION, namespace_of, numbered_reviews
 from support.tiny_bundle import Corpus, TinyBundle
+from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import open_store
-from ubert_service.app import create_app
-from ubert_service.serving.served import ServedBundle
 
-SECONDS_TO_FAIL_OVER = 60.0
 SILENT_MS = 5_000
 """Long enough for a service to be seen degraded, and to refuse a review, on a busy machine, too."""
 
@@ -39,20 +36,13 @@ def watched() -> Iterator[Watched]:
         primary = stack.enter_context(RedisServer())
         replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(primary.port)))
         with redis.Redis(port=replica.port) as client:
-            wait_for(lambda: client.info("replication")["master_link_status"] == "up")
+            wait_until(lambda: client.info("replication")["master_link_status"] == "up")
         sentinel = stack.enter_context(SentinelServer(primary, silent_ms=SILENT_MS))
         with redis.Redis(port=sentinel.port) as client:
-            wait_for(lambda: bool(client.sentinel_slaves(sentinel.SERVICE)))
+            wait_until(lambda: bool(client.sentinel_slaves(sentinel.SERVICE)))
         # The first of the two is away: any that answers will do.
         hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
         yield Watched(primary=primary, replica=replica, url=f"redis+sentinel://{hosts}/{sentinel.SERVICE}/0")
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS_TO_FAIL_OVER
-    while not happens():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
 
 
 def test_the_same_store_goes_on_with_what_its_replica_confirmed_once_the_primary_is_dead(watched: Watched) -> None:
@@ -80,18 +70,17 @@ def test_the_service_says_that_it_is_degraded_until_a_replica_leads_and_then_tak
 ) -> None:
     question = {"pairs": [{"user": "u0", "item": "i1"}]}
     review = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
-    settings = settings_for(tiny.bundle, resident_lag=0.2)
     with closing(open_store(watched.url)) as store:
         corpus.write(store, tiny.bundle)
-        with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+        with serving(settings_for(tiny.bundle, resident_lag=0.2), store) as client:
             wait_until_ready(client)
             healthy = client.post("/predict", json=question).json()["predictions"]
             watched.primary.kill()
-            wait_for(lambda: "cannot be reached" in degraded(client))
+            wait_until(lambda: "cannot be reached" in degraded(client))
             assert client.post("/predict", json=question).json()["predictions"] == healthy
             refused = client.post("/reviews", json=review)
             assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:store-unavailable")
-            wait_for(lambda: degraded(client) == "")
+            wait_until(lambda: degraded(client) == "")
             assert client.post("/predict", json=question).json()["predictions"] == healthy
             client.post("/reviews", json=review).raise_for_status()
             assert client.post("/predict", json=question).json()["predictions"] != healthy

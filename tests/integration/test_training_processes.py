@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from support.training_stage import (
     SAVES_NOTHING,
     TinyCorpus,
-    end_at_a_checkpoint,
     on_one_process,
     on_processes,
     run_here,
-    run_to_the_end,
+    run_to_completion,
+    stop_after_a_checkpoint,
 )
 from ubert_model.bundle import WEIGHTS
 from ubert_training.optimization.loop import CHECKPOINT
@@ -74,7 +74,7 @@ def assert_same_weights(directory: Path, expected: Path) -> None:
 def test_two_processes_go_down_the_loss_curve_of_one(
     stage: str, corpus: TinyCorpus, trained: Trained, tmp_path: Path
 ) -> None:
-    run_to_the_end(on_processes(2, [*arguments(corpus, stage, tmp_path / "run"), *SAVES_NOTHING]))
+    run_to_completion(on_processes(2, [*arguments(corpus, stage, tmp_path / "run"), *SAVES_NOTHING]))
     for name in ("loss/train", "loss/validation"):
         expected = curve(trained(stage), name)
         assert len(expected) > 1
@@ -84,8 +84,8 @@ def test_two_processes_go_down_the_loss_curve_of_one(
 
 def test_a_checkpoint_of_one_process_is_continued_by_two(corpus: TinyCorpus, trained: Trained, tmp_path: Path) -> None:
     stage = arguments(corpus, "pretrain", tmp_path / "run")
-    end_at_a_checkpoint(on_one_process(stage), tmp_path / "run" / CHECKPOINT, signal.SIGKILL)
-    run_to_the_end(on_processes(2, stage))
+    stop_after_a_checkpoint(on_one_process(stage), tmp_path / "run" / CHECKPOINT, signal.SIGKILL)
+    run_to_completion(on_processes(2, stage))
     assert_same_weights(tmp_path / "run", trained("pretrain"))
 
 
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_two_processes_with_a_shared_optimizer_is_continued_by_o
     corpus: TinyCorpus, trained: Trained, tmp_path: Path
 ) -> None:
     stage = arguments(corpus, "cached", tmp_path / "run")
-    end_at_a_checkpoint(on_processes(2, stage), tmp_path / "run" / CHECKPOINT, signal.SIGTERM)
+    stop_after_a_checkpoint(on_processes(2, stage), tmp_path / "run" / CHECKPOINT, signal.SIGTERM)
     assert not (tmp_path / "run" / WEIGHTS).exists()
     run_here(stage)
     assert_same_weights(tmp_path / "run", trained("cached"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from support.training_stage import SAVES_NOTHING, TinyCorpus, end_at_a_checkpoint, on_one_process, run_here
+from support.training_stage import SAVES_NOTHING, TinyCorpus, on_one_process, run_here, stop_after_a_checkpoint
 from ubert_model.bundle import WEIGHTS
 from ubert_model.running.claims import claimed
 from ubert_training.cli import main
@@ -45,7 +45,7 @@ def test_a_killed_stage_ends_with_the_weights_of_an_unkilled_one(
 ) -> None:
     killed = tmp_path / "run"
     arguments = corpus.arguments(name, killed, *FLAGS[name])
-    end_at_a_checkpoint(on_one_process(arguments), killed / CHECKPOINT, signal.SIGKILL)
+    stop_after_a_checkpoint(on_one_process(arguments), killed / CHECKPOINT, signal.SIGKILL)
     assert not (killed / WEIGHTS).exists()
     run_here(arguments)
     expected, found = load_file(unkilled(name) / WEIGHTS), load_file(killed / WEIGHTS)

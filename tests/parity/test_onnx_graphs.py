@@ -67,7 +67,7 @@ def scorer(request: pytest.FixtureRequest, tiny: TinyBundle, tmp_path_factory: p
     if request.param == "all options":
         path = tiny.bundle.file(SCORER_GRAPH)
         return Scorer(model=tiny.model, path=path, graph=session(path))
-    # Exported in training mode and bfloat16, as a caller may leave it: either would be seen below if the graph had it.
+    # In training mode and bfloat16, as a caller may leave it: the tests below would notice either in the graph.
     model = rating_model(**OTHER_OPTIONS[request.param]).train().bfloat16()
     path = tmp_path_factory.mktemp("scorer") / "scorer.onnx"
     export_scorer(model, path)
@@ -90,7 +90,7 @@ def scorer_inputs(user_side: Side, item_side: Side, seed: int) -> dict[str, torc
         random.integers(0, ITEMS + 1, B),
         random.integers(0, DOMAINS + 1, B),
     )
-    tensors = [*(torch.from_numpy(row) for row in rows)]
+    tensors = [torch.from_numpy(row) for row in rows]
     for side in (user_side, item_side):
         tensors += [side.states, side.residuals, side.mask]
     return dict(zip(SCORER_INPUTS, tensors, strict=True))
@@ -125,7 +125,7 @@ def test_one_graph_serves_pairs_of_different_users_and_items_of_one_user(scorer:
     items = random_side([[3], [5, 2], [6], []][:pairs], dim, seed=5)
     inputs = scorer_inputs(users, items, seed=6)
     one_user = scorer_inputs(random_side([[4, 9]], dim, seed=4), items, seed=6)
-    for each in (inputs, one_user, inputs):  # in turn: what is planned for one must not be kept for the other
+    for each in (inputs, one_user, inputs):  # alternating: the runtime must not reuse one shape's plan for the other
         with torch.no_grad():
             expected = scorer.model(**each)
         assert_equals_reference(run(scorer.graph, each), expected)
@@ -138,7 +138,7 @@ def test_scorer_graph_keeps_every_input_under_its_name_whatever_the_options(scor
 
 def test_scorer_graph_declares_its_axes_by_the_letters_of_the_glossary(scorer: Scorer) -> None:
     user, item, dim = ["U", "Nu"], ["B", "Ni"], scorer.model.dim
-    graph = onnx.load(scorer.path).graph  # the file itself: a session finds out what is not declared
+    graph = onnx.load(scorer.path).graph  # the file itself, because a session infers what is not declared
     declared = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)

@@ -1,4 +1,4 @@
-"""The explainer takes a rating apart without a rest, in torch and in its exported graph (law 4)."""
+"""The explainer's contributions add up to the rating, in torch and in its exported graph (law 4)."""
 
 import copy
 from typing import Any
@@ -75,8 +75,8 @@ def test_the_contributions_add_up_to_the_networks_output(model: RatingModel, len
     assert_equals_reference(total, output)
 
 
-def test_a_token_contributes_what_the_output_loses_where_nothing_takes_its_place(model: RatingModel) -> None:
-    """With one token a side, each gives its whole match vector: without its part of W_f the output lacks just that."""
+def test_a_token_contributes_what_the_output_loses_without_its_part_of_the_prediction_layer(model: RatingModel) -> None:
+    """A side's only token is its whole match vector, so zeroing its part of W_f removes exactly its contribution."""
     inputs = inputs_of(model, [[1]], [[1]])
     weight = model.head.prediction_layer.output.weight
     with torch.no_grad():
@@ -101,10 +101,10 @@ def test_padding_contributes_nothing_and_is_not_attended_to(model: RatingModel) 
         (parts.user_attention, user_mask, item_mask),
         (parts.item_attention, item_mask, user_mask),
     ]:
-        of_real = attention[mask]  # (tokens, N′)
-        torch.testing.assert_close(of_real.sum(dim=-1), torch.ones(len(of_real)))
-        hidden = ~other.repeat_interleave(mask.sum(dim=1), dim=0)
-        assert (of_real[hidden] == 0).all()
+        real_rows = attention[mask]  # (tokens, N′)
+        torch.testing.assert_close(real_rows.sum(dim=-1), torch.ones(len(real_rows)))
+        padding = ~other.repeat_interleave(mask.sum(dim=1), dim=0)
+        assert (real_rows[padding] == 0).all()
 
 
 def test_the_attention_is_that_of_eq_12(model: RatingModel) -> None:
@@ -130,5 +130,7 @@ def test_the_graph_equals_torch_whatever_the_lengths(model: RatingModel, graph: 
         real = {"user_attention": inputs["user_mask"], "item_attention": inputs["item_mask"]}
         for name, values in zip(PairExplanation._fields, found, strict=True):
             mask = real.get(name)
-            wanted, got = getattr(expected, name), torch.from_numpy(values)
-            assert_equals_reference(got if mask is None else got[mask], wanted if mask is None else wanted[mask])
+            from_torch, from_graph = getattr(expected, name), torch.from_numpy(values)
+            if mask is not None:
+                from_torch, from_graph = from_torch[mask], from_graph[mask]
+            assert_equals_reference(from_graph, from_torch)

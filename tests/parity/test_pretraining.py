@@ -103,7 +103,7 @@ def test_pretraining_model_and_loss_equal_figure_2_review_by_review(
 
 
 @pytest.mark.parametrize("reviews_of_tokens", [[], [1], [0, 2, 2, 2]], ids=["no token", "one token", "uneven"])
-def test_every_review_weighs_the_same_in_the_loss_however_many_tokens_it_lost(reviews_of_tokens: list[int]) -> None:
+def test_every_review_weighs_the_same_in_the_loss_however_many_tokens_are_masked(reviews_of_tokens: list[int]) -> None:
     logits = random_rows(len(reviews_of_tokens), 6, 6)
     targets = torch.arange(len(reviews_of_tokens))
     predicted, ratings = torch.tensor([3.0, 4.5, 2.0]), torch.tensor([5.0, 4.0, 2.0])

@@ -52,11 +52,11 @@ def test_co_matching_equals_eq_12_to_14_pair_by_pair(
     ]
     assert_equals_reference(found.user, [user_vector for user_vector, _ in expected])
     assert_equals_reference(found.item, [item_vector for _, item_vector in expected])
-    sides = [(b % len(user_lengths), b) for b in range(len(item_lengths))]
-    users, items = ([side.real_states(pair[place]) for pair in sides] for place, side in enumerate((user, item)))
-    of_users, of_items = ([side.real_residuals(pair[n]) for pair in sides] for n, side in enumerate((user, item)))
-    assert_equals_reference(found.user_rating, list(map(aligned_rating, users, items, of_items)))
-    assert_equals_reference(found.item_rating, list(map(aligned_rating, items, users, of_users)))
+    for b in range(len(item_lengths)):
+        u = b % len(user_lengths)
+        user_states, item_states = user.real_states(u), item.real_states(b)
+        assert_equals_reference(found.user_rating[b], aligned_rating(user_states, item_states, item.real_residuals(b)))
+        assert_equals_reference(found.item_rating[b], aligned_rating(item_states, user_states, user.real_residuals(u)))
 
 
 @pytest.mark.parametrize("ratings", [False, True])

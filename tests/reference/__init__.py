@@ -1,6 +1,6 @@
-"""The paper in numpy, one function an equation, for one pair and one review at a time and without padding.
+"""The paper in numpy: one function for each equation, for one pair and one review at a time.
 
-Slow and plain on purpose: float64, real rows only, no batch. So it knows no masks, and agreement with it shows
-that the masks of the torch modules change nothing. Weights come as a mapping of ``state_dict`` names to arrays;
-a linear layer's matrix is stored (out, in), the transpose of the paper's W.
+Deliberately slow and plain: float64, no batch, no padding, and so no masks. Agreement with it therefore shows that the
+masks of the torch modules change nothing. Weights are a mapping from ``state_dict`` names to arrays; a linear layer's
+matrix is stored (out, in), the transpose of the paper's W.
 """

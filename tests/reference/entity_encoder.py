@@ -32,7 +32,7 @@ def eq06_fuse(weights: Weights, projection: Weights, entity_query: Array, review
 def eq11_representation(weights: Weights, entity_query: Array, review_states: Array) -> Array:
     """û (or î) = Fuse(ũ, ŝ) with ŝ = Attn(ũ W, Ŝ, Ŝ), Eq. 11: (D,), (N, D) → (D,).
 
-    Ŝ holds the rows of all reviews; with those of one review it is Eq. 5 followed by Eq. 6.
+    Ŝ holds the rows of all reviews. For a single review this is Eq. 5 followed by Eq. 6.
     """
     projection = part(weights, "query_projection")
     summary = eq05_review_summary(projection, entity_query, review_states)

@@ -1,4 +1,4 @@
-"""What the equations are made of but do not number."""
+"""The building blocks that the equations use without numbering them."""
 
 import math
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def part(weights: Weights, prefix: str) -> dict[str, Array]:
-    """The weights below a dotted prefix, by their remaining names."""
-    below = {name.removeprefix(f"{prefix}."): array for name, array in weights.items() if name.startswith(f"{prefix}.")}
-    if not below:
+    """The weights under a dotted prefix, by the rest of their names."""
+    found = {name.removeprefix(f"{prefix}."): array for name, array in weights.items() if name.startswith(f"{prefix}.")}
+    if not found:
         raise KeyError(f"no weights under {prefix!r}")
-    return below
+    return found
 
 
 def linear(x: Array, weights: Weights) -> Array:
-    """x W + b, without b where there is none: (..., in) → (..., out)."""
+    """x W + b, or x W if there is no bias: (..., in) → (..., out)."""
     product = x @ weights["weight"].T
     return product + weights["bias"] if "bias" in weights else product
 
@@ -39,7 +39,7 @@ def layer_norm(x: Array, weights: Weights, epsilon: float = NORM_EPSILON) -> Arr
 
 
 def gelu(x: Array) -> Array:
-    """x Φ(x) with the exact normal distribution function, not its tanh approximation."""
+    """x Φ(x) with the exact normal distribution function Φ, not the tanh approximation."""
     activated: Array = x * (1.0 + _erf(x / math.sqrt(2.0))) / 2.0
     return activated
 

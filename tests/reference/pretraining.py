@@ -30,7 +30,7 @@ def eq08_opinion_rating(head: Weights, user_representation: Array) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewPrediction:
-    """Both tasks' answers for one review k.
+    """The predictions of both tasks for one review k.
 
     ``target_probabilities`` holds Pr(w_t) of the true token at each t of s^M_k; it may be empty.
     """
@@ -43,8 +43,8 @@ class ReviewPrediction:
 def eq09_pretraining_loss(reviews: Sequence[ReviewPrediction], beta: float) -> float:
     """Σ_k −Σ_t log Pr(w_t) / |s^M_k| + β (r′_k − r_k)², Eq. 9, over all reviews.
 
-    A review without an opinion word has no first term (0/0 in the paper). The sum is the paper's; training
-    divides it by the number of reviews, so that a learning rate does not depend on the batch.
+    A review without an opinion word has no first term (0/0 in the paper). This is the paper's sum; training divides it
+    by the number of reviews, so that the learning rate does not depend on the batch size.
     """
     loss = 0.0
     for review in reviews:

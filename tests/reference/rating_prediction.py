@@ -20,12 +20,12 @@ def eq13_match(kernel: Weights, states: Array, aligned: Array) -> Array:
 
 
 def eq14_max_pool(matching: Array) -> Array:
-    """t: the maximum of M over its rows, Eq. 14, (N, D) → (D,). Without rows it is zero."""
+    """t: the maximum of M over its rows, Eq. 14, (N, D) → (D,). Zero without rows."""
     return matching.max(axis=0) if len(matching) else np.zeros(matching.shape[1])
 
 
 def mean_pool(matching: Array) -> Array:
-    """Beyond the paper: the mean of M over its rows, (N, D) → (D,). Without rows it is zero."""
+    """Beyond the paper: the mean of M over its rows, (N, D) → (D,). Zero without rows."""
     return matching.mean(axis=0) if len(matching) else np.zeros(matching.shape[1])
 
 
@@ -41,8 +41,9 @@ def co_matching(kernel: Weights, user_states: Array, item_states: Array, pooling
 
 
 def aligned_rating(states: Array, other_states: Array, other_residuals: Array) -> float:
-    """Beyond the paper: the other side's residuals, aligned by Eq. 12 to each row, as a mean over the rows: (N, D),
-    (N′, D), (N′,) → stars. 0 if a side has no rows.
+    """Beyond the paper: the other side's residuals, aligned to each row by Eq. 12, then averaged over the rows.
+
+    (N, D), (N′, D), (N′,) → stars; 0 if a side has no rows.
     """
     if not len(states) or not len(other_states):
         return 0.0
@@ -57,7 +58,7 @@ def prediction(
     item_match: Array,
     aligned_ratings: Sequence[float] = (),
 ) -> float:
-    """r′ = [û; tᵘ; î; tⁱ] W_f + b_f: four (D,) → stars; beyond the paper, two aligned ratings behind them."""
+    """r′ = [û; tᵘ; î; tⁱ] W_f + b_f: four (D,) → stars. Beyond the paper, two aligned ratings may follow them."""
     joined = np.concatenate([user_representation, user_match, item_representation, item_match, aligned_ratings])
     return float(linear(joined, output)[0])
 
@@ -68,8 +69,9 @@ def eq15_mean_squared_error(predicted_ratings: Sequence[float], ratings: Sequenc
 
 
 def concatenated_reviews(reviews: Sequence[tuple[Array, float]], dim: int) -> tuple[Array, Array]:
-    """Ŝ = [Ŝ₁ | Ŝ₂ | …], the rows of all reviews, and the residual of each row's review: C times (states (L, D),
-    residual) → (N, D), (N,).
+    """Ŝ = [Ŝ₁ | Ŝ₂ | …], the rows of all reviews, and the residual of each row's review.
+
+    C times (states (L, D), residual) → (N, D), (N,).
     """
     states = np.concatenate([np.zeros((0, dim)), *(review for review, _ in reviews)])
     return states, np.concatenate([np.zeros(0), *(np.full(len(review), residual) for review, residual in reviews)])

@@ -8,7 +8,7 @@ from reference.layers import BERT_NORM_EPSILON, Array, Rows, Weights, gelu, laye
 
 
 def token_embeddings(weights: Weights, token_ids: Rows) -> Array:
-    """S⁰: word, position and segment embeddings, added and normalized; all tokens are of segment 0.
+    """S⁰: word, position and segment embeddings, added and normalized; all tokens belong to segment 0.
 
     (L,) → (L, d). The normalization is BERT's; the paper does not mention it.
     """
@@ -21,7 +21,7 @@ def token_embeddings(weights: Weights, token_ids: Rows) -> Array:
 def eq01_attention(queries: Array, keys: Array, values: Array) -> Array:
     """Attn(Q, K, V) = softmax(Q Kᵀ / √d) V, Eq. 1: (Nq, d), (N, d), (N, d) → (Nq, d).
 
-    d is the width of the rows given. Without keys there is nothing to attend to, and the answer is zero.
+    d is the width of the rows given. Without keys there is nothing to attend to, and the result is zero.
     """
     if len(keys) == 0:
         return np.zeros((len(queries), values.shape[1]))
@@ -31,17 +31,17 @@ def eq01_attention(queries: Array, keys: Array, values: Array) -> Array:
 def eq02_multi_head_self_attention(weights: Weights, states: Array, heads: int) -> Array:
     """MH(S) = [head₁; …; head_h] W_O with head_i = Attn(S W_Qi, S W_Ki, S W_Vi), Eq. 2: (L, d) → (L, d).
 
-    The paper writes √d in Eq. 1 for every use. A head's rows are d/h wide and BERT divides by √(d/h); its
-    pre-trained weights are right only so. BERT also adds a bias to each of the four products.
+    The paper writes √d in Eq. 1 for every use. But a head's rows are d/h wide, and BERT's pre-trained weights require
+    division by √(d/h). BERT also adds a bias to each of the four products.
     """
     query, key, value = (linear(states, part(weights, f"self.{name}")) for name in ("query", "key", "value"))
-    of_heads = [
+    head_outputs = [
         eq01_attention(head_query, head_key, head_value)
         for head_query, head_key, head_value in zip(
             *(np.split(projected, heads, axis=1) for projected in (query, key, value)), strict=True
         )
     ]
-    return linear(np.concatenate(of_heads, axis=1), part(weights, "output.dense"))
+    return linear(np.concatenate(head_outputs, axis=1), part(weights, "output.dense"))
 
 
 def eq03_feed_forward(hidden: Array, inner: Weights, outer: Weights) -> Array:
@@ -67,6 +67,9 @@ def eq10_review_states(weights: Weights, token_ids: Rows, heads: int) -> Array:
 
 
 def projected_states(weights: Weights, states: Array) -> Array:
-    """Beyond the paper: states in ``state_dim``, or as they are. (L, d) → (L, D); ``weights``: ``ReviewEncoder``."""
+    """Beyond the paper: states projected to ``state_dim``, if the encoder does that. ``weights``: of ``ReviewEncoder``.
+
+    (L, d) → (L, D).
+    """
     has_projection = any(name.startswith("projection.") for name in weights)
     return linear(states, part(weights, "projection")) if has_projection else states

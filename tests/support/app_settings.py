@@ -1,4 +1,4 @@
-"""Settings of a service in a test."""
+"""Settings of the service under test."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from ubert_service.settings import Settings
 
 
 def settings_for(bundle: Bundle, **options: Any) -> Settings:
-    """One thread on the CPU, exact states, and nobody refused because a busy machine has let others wait. Loading takes
-    the store as an argument, so its URL here names none.
+    """One thread on the CPU, exact states, and no bound on queueing, which on a busy machine would refuse requests.
+
+    The store's URL is a dummy: ``ServedBundle.load`` takes the store itself.
     """
     values = {"bundle": bundle.path, "codec": "fp32", "store": "lmdb:unused", "device": "cpu", "threads": 1}
-    values |= {"queue_wait_ms": 0}
-    return Settings.of(**{**values, **options})
+    return Settings.of(**{**values, "queue_wait_ms": 0, **options})

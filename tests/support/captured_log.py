@@ -1,4 +1,4 @@
-"""What the service logs during a test."""
+"""Capturing what the service logs during a test."""
 
 import io
 import logging
@@ -11,7 +11,7 @@ from ubert_service.settings import LogFormat
 
 @contextmanager
 def captured_log(log_format: LogFormat) -> Iterator[io.StringIO]:
-    """All that the process logs, debug messages too, in the service's own format."""
+    """Everything that the process logs, debug messages included, in the service's own format."""
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(formatter(log_format))

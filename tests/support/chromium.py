@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through Playwright; the browser is the system's own."""
+"""A headless Chromium, the system's own, driven by Playwright."""
 
 import os
 import shutil
@@ -11,13 +11,13 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def chromium_path() -> str | None:
-    """``TEST_CHROMIUM`` if it is set, as `.ci/run` does, so that a missing browser cannot pass for a skipped test."""
+    """``TEST_CHROMIUM`` if it is set: `.ci/run` sets it, so that tests fail without a browser rather than skip."""
     return os.environ.get("TEST_CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
 
 
 @contextmanager
 def browser() -> Iterator[Browser]:
-    # A sandbox of its own needs rights that a container's root does not have.
+    # Chromium's sandbox needs privileges that root in a container does not have.
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=chromium_path(), args=["--no-sandbox"])
         yield started

@@ -1,4 +1,4 @@
-"""What "equal" means between two implementations of one formula."""
+"""Equality of two implementations of one formula."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Codebooks that nothing was trained for: product codes in the right shapes."""
+"""Random, untrained codebooks in the right shapes."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The compose files and Dockerfiles as their programs read them, so far as this repository's need it."""
+"""A small reader of compose files and Dockerfiles, with the features that this repository's files use."""
 
 import re
 import shlex
@@ -17,11 +17,11 @@ _VARIABLE = re.compile(r"\$\{(?P<name>\w+):-(?P<default>[^}]*)\}")
 
 
 def load_compose(*files: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Later files laid over earlier ones, with variables filled in from ``environment`` alone."""
+    """The files merged, later ones over earlier ones, with variables interpolated from ``environment`` alone."""
     merged: Any = {}
     for file in files:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        merged = _merge(merged, _fill_in(content, environment or {}))
+        merged = _merge(merged, _interpolated(content, environment or {}))
     assert isinstance(merged, dict)
     return merged
 
@@ -31,7 +31,7 @@ def environment_of(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def volumes_of(service: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
-    """What is mounted, by its path in the container: the volume or folder, and whether it may be written."""
+    """Mounts by their path in the container: the volume or folder, and whether it is writable."""
     mounts = {}
     for volume in service.get("volumes", []):
         if isinstance(volume, str):
@@ -44,7 +44,7 @@ def volumes_of(service: Mapping[str, Any]) -> dict[str, tuple[str, bool]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Dockerfile:
-    """Instructions in order, as (name, argument) with continued lines joined."""
+    """The instructions in order, as (name, argument), with continuation lines joined."""
 
     instructions: tuple[tuple[str, str], ...]
 
@@ -60,7 +60,7 @@ class Dockerfile:
 
     @property
     def last_stage(self) -> "Dockerfile":
-        start = max(place for place, (name, _) in enumerate(self.instructions) if name == "FROM")
+        start = max(index for index, (name, _) in enumerate(self.instructions) if name == "FROM")
         return Dockerfile(instructions=self.instructions[start:])
 
     @property
@@ -68,23 +68,23 @@ class Dockerfile:
         return dict(pair.split("=", 1) for line in self.all("ENV") for pair in shlex.split(line))
 
 
-def _fill_in(value: Any, environment: Mapping[str, str]) -> Any:
+def _interpolated(value: Any, environment: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {key: _fill_in(item, environment) for key, item in value.items()}
+        return {key: _interpolated(item, environment) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill_in(item, environment) for item in value]
+        return [_interpolated(item, environment) for item in value]
     if isinstance(value, str):
-        filled = _VARIABLE.sub(lambda found: environment.get(found["name"]) or found["default"], value)
-        assert "$" not in filled, f"{value!r}: write a variable as ${{NAME:-default}}, so that none must be set"
-        return filled
+        text = _VARIABLE.sub(lambda found: environment.get(found["name"]) or found["default"], value)
+        assert "$" not in text, f"{value!r}: write a variable as ${{NAME:-default}}, so that none has to be set"
+        return text
     return value
 
 
-def _merge(below: Any, above: Any) -> Any:
-    """Mappings merge key by key; a list without values, such as build arguments, is a mapping to nothing."""
-    if isinstance(below, list) and isinstance(above, dict):
-        below = dict.fromkeys(below)
-    if isinstance(below, dict) and isinstance(above, dict):
-        shared = {key: _merge(below[key], above[key]) for key in below.keys() & above.keys()}
-        return {**below, **above, **shared}
-    return above
+def _merge(base: Any, override: Any) -> Any:
+    """Mappings merge key by key; a list merged with a mapping, such as build arguments, is one without values."""
+    if isinstance(base, list) and isinstance(override, dict):
+        base = dict.fromkeys(base)
+    if isinstance(base, dict) and isinstance(override, dict):
+        shared = {key: _merge(base[key], override[key]) for key in base.keys() & override.keys()}
+        return {**base, **override, **shared}
+    return override

@@ -1,4 +1,4 @@
-"""What tests of the console do on the page and see there."""
+"""What tests of the console page do and check on it."""
 
 import json
 import re
@@ -10,21 +10,19 @@ from typing import Any
 from playwright.sync_api import Locator, Page, Route, expect
 
 from support.app_settings import settings_for
-from support.running_app import running
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import open_store
-from ubert_service.app import create_app
 from ubert_service.schemas import Ready
-from ubert_service.serving.served import ServedBundle
 
 PAIR = "#/pair?user=u0&item=i2"
-PATIENCE_MS = 60_000
-"""Only ever waited out by a test that fails."""
-SAID = {
+TIMEOUT_MS = 60_000
+"""Long, because only a failing test waits for it."""
+REVIEW_TEXTS = {
     "u0": ("The strings are bright, my tuner is good.", "A weak cable: it broke in the first week."),
     "i2": ("Solid pedal, great sound; I love it.", "Not good: the stand is too light and a string broke."),
 }
-"""Texts of reviews, by whom or of what they are."""
+"""Texts of reviews by this user, and of this item."""
 OpenPage = Callable[..., Page]
 
 
@@ -33,8 +31,7 @@ def service(tiny: TinyBundle, corpus: Corpus, folder: Path, **options: Any) -> I
     url = f"lmdb:{folder}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
-    settings = settings_for(tiny.bundle, store=url, **options)
-    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+    with serving(settings_for(tiny.bundle, store=url, **options), store) as client:
         yield str(client.base_url)
     store.close()
 
@@ -49,7 +46,7 @@ def press(page: Page, *keys: str) -> None:
 
 
 def choose(page: Page, label: str, typed: str) -> None:
-    """Type into the focused search field and take the one suggestion."""
+    """Type into the focused search field and accept the only suggestion."""
     field = page.get_by_role("combobox", name=label)
     expect(field).to_be_focused()
     search(page, label, typed)
@@ -58,7 +55,7 @@ def choose(page: Page, label: str, typed: str) -> None:
 
 
 def search(page: Page, label: str, typed: str) -> None:
-    """Type what only one identifier begins with. Where typing is slow, others are shown first, for a part of it."""
+    """Type a prefix of exactly one identifier. While it is being typed, others may be suggested."""
     page.keyboard.type(typed)
     options = page.get_by_role("listbox", name=label).get_by_role("option")
     expect(options).to_have_count(1)
@@ -79,7 +76,7 @@ def figures(table: Locator) -> list[list[str]]:
 
 
 def explanation(**review: Any) -> dict[str, Any]:
-    """An answer of ``/explain`` whose one review has a text: the words are what these tests are about."""
+    """An answer of ``/explain`` whose one review has a text: these tests are about its words."""
     spans, text = [[0, 0], [0, 2], [2, 4], [5, 6], [7, 12], [0, 0]], "Tuner 🎸 <b>x"
     of_review = {
         "review_id": "r", "side": "user", "user": "u0", "item": "i9", "rating": 5.0, "timestamp": 1_400_000_000,
@@ -112,7 +109,7 @@ def store_review(page: Page, text: str = "the string broke", stars: str = "1 ★
 
 
 class Readiness:
-    """What ``/readyz`` answers a page from now on, and how often the page has asked."""
+    """The answer of ``/readyz`` to a page from now on, and how often the page has asked for it."""
 
     def __init__(self, **ready: Any) -> None:
         self.ready = Ready(**ready)
@@ -128,7 +125,7 @@ class Readiness:
 
 
 def hold(held: list[Route]) -> Callable[[Route], None]:
-    """Requests stay unanswered until the test answers what it finds in ``held``."""
+    """A handler that keeps requests in ``held`` until the test answers them."""
 
     def keep(route: Route) -> None:
         held.append(route)
@@ -137,7 +134,7 @@ def hold(held: list[Route]) -> Callable[[Route], None]:
 
 
 def heat(rows: int, columns: int) -> dict[str, Any]:
-    """An answer with a heat map whose last row and column attend the most."""
+    """An answer of ``/explain`` with a heat map whose last row and column attend the most."""
     text = " ".join(f"w{number}" for number in range(max(rows, columns)))
     spans = [[found.start(), found.end()] for found in re.finditer("[^ ]+", text)]
     answer = explanation(text=text, token_spans=spans, token_contributions=[0.01] * len(spans))

@@ -1,4 +1,4 @@
-"""Replicas of the service as the compose file runs them: one store, one name, HAProxy before them."""
+"""Replicas of the service as the compose file runs them: one store, one host name, HAProxy in front."""
 
 import itertools
 import threading
@@ -25,7 +25,7 @@ _SECONDS_TO_NOTICE = 60.0
 
 
 class Fleet:
-    """Three replicas on one port of three addresses. ``proxies``: a client of HAProxy by each way of balancing."""
+    """Three replicas on one port of three addresses. ``proxies``: a client of HAProxy for each balancing mode."""
 
     def __init__(self, directory: Path, arguments: Sequence[str], headers: Mapping[str, str]) -> None:
         self._directory = directory
@@ -56,29 +56,29 @@ class Fleet:
         self._stack.close()
 
     def restart_in_turn(self, arguments: Sequence[str]) -> None:
-        """A rolling restart: each replica is told to end, and is ready again before the next one's turn."""
+        """A rolling restart: each replica is terminated, and ready again before the next one's turn."""
         self._arguments = arguments
         for number, replica in enumerate(self.replicas):
             assert replica.terminate() == 0
             self.start_again(number)
 
     def start_again(self, number: int) -> None:
-        """A new process in the place of one that has ended."""
+        """Replace a process that has ended."""
         self.replicas[number].__exit__(None, None, None)
         self.replicas[number] = self._start(HOSTS[number])
 
     def who_answers(self, balance: str, path: str, body: Mapping[str, Any]) -> int:
-        """Through the proxy; the number of the replica whose log tells of this request."""
-        name = f"asked-{next(self._numbers)}"
-        answer = self.proxies[balance].post(path, json=body, headers={"X-Request-ID": name})
+        """Send a request through the proxy; returns the number of the replica that logs it."""
+        request_id = f"asked-{next(self._numbers)}"
+        answer = self.proxies[balance].post(path, json=body, headers={"X-Request-ID": request_id})
         assert answer.status_code == 200, answer.text
         deadline = time.monotonic() + _SECONDS_TO_NOTICE
         while time.monotonic() < deadline:
             for number, replica in enumerate(self.replicas):
-                if any(line.rstrip().endswith(f"request_id={name}") for line in list(replica.log)):
+                if any(line.rstrip().endswith(f"request_id={request_id}") for line in list(replica.log)):
                     return number
             time.sleep(0.005)
-        raise AssertionError(f"no replica tells of request {name}")
+        raise AssertionError(f"no replica has logged request {request_id}")
 
     def _start(self, host: str) -> ServeProcess:
         replica = ServeProcess(*self._arguments, "--host", host, port=self.port).__enter__()
@@ -92,9 +92,9 @@ class Fleet:
 
 
 @dataclass(kw_only=True)
-class Answered:
-    """What a load has been answered, each with when it was asked for (monotonic seconds). ``failed``: anything but
-    200, in words.
+class LoadResults:
+    """The answers to a load, each with the time of its request (monotonic seconds). ``failed`` describes any that was
+    not a 200.
     """
 
     answers: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
@@ -109,9 +109,9 @@ class Answered:
 
 
 @contextmanager
-def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[Answered]:
-    """While entered, two callers a way of balancing ask ``/predict`` again and again, each over one connection."""
-    answered, ended = Answered(), threading.Event()
+def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[LoadResults]:
+    """While entered, two callers for each balancing mode repeat ``/predict``, each over one connection."""
+    results, ended = LoadResults(), threading.Event()
 
     def ask(address: httpx.URL) -> None:
         with httpx.Client(base_url=address, headers=fleet.headers, timeout=30.0, trust_env=False) as client:
@@ -122,12 +122,12 @@ def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[Answer
                 try:
                     answer = client.post("/predict", json=body)
                 except httpx.HTTPError as error:
-                    answered.failed.append(repr(error))
+                    results.failed.append(repr(error))
                     continue
                 if answer.status_code == 200:
-                    answered.answers.append((asked_at, answer.json()))
+                    results.answers.append((asked_at, answer.json()))
                 else:
-                    answered.failed.append(f"{answer.status_code} {answer.text}")
+                    results.failed.append(f"{answer.status_code} {answer.text}")
                 time.sleep(0.01)
 
     with ThreadPoolExecutor(2 * len(fleet.proxies)) as callers:
@@ -135,13 +135,13 @@ def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[Answer
             for _ in range(2):
                 callers.submit(ask, proxy.base_url)
         try:
-            yield answered
+            yield results
         finally:
             ended.set()
 
 
 def _wait_for_answers(client: httpx.Client) -> None:
-    """The proxy first has to ask the name server."""
+    """Wait until the proxy has found the replicas through the name server."""
     deadline = time.monotonic() + _SECONDS_TO_NOTICE
     while time.monotonic() < deadline:
         try:

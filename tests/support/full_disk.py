@@ -1,4 +1,4 @@
-"""A disk that takes no more."""
+"""A simulated full disk."""
 
 import contextlib
 import resource
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def at_most(size: int) -> Iterator[None]:
-    """No file of this process grows beyond ``size`` bytes: the system refuses to write as it does without room."""
+def full_disk(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond ``size`` bytes: the system then refuses writes, as on a full disk."""
     former, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

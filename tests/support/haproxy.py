@@ -1,4 +1,4 @@
-"""A real HAProxy under the configuration that ships, with the addresses of a test in place of the containers'."""
+"""A real HAProxy with the configuration that ships, and a test's addresses in place of the containers'."""
 
 import os
 import shutil
@@ -12,14 +12,14 @@ from support.redis_server import free_port
 
 
 def haproxy_path() -> str | None:
-    """``TEST_HAPROXY`` if it is set, as `.ci/run` does, so that a missing proxy cannot pass for a skipped test."""
+    """``TEST_HAPROXY`` if it is set: `.ci/run` sets it, so that tests fail without a proxy rather than skip."""
     return os.environ.get("TEST_HAPROXY") or shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 
 class HaProxy:
     """Started on entry, killed on exit. ``balance`` is a backend of the configuration.
 
-    The replicas are what a name server at ``name_server_port`` tells, all at ``replica_port``.
+    A name server at ``name_server_port`` gives the replicas' addresses; all listen on ``replica_port``.
     """
 
     def __init__(self, directory: Path, *, balance: str, name_server_port: int, replica_port: int) -> None:
@@ -27,7 +27,7 @@ class HaProxy:
         self._balance = balance
         port = free_port()
         self.address = f"http://127.0.0.1:{port}"
-        self._configuration = _with(
+        self._configuration = _replaced(
             (ROOT / "docker" / "haproxy.cfg").read_text(encoding="utf-8"),
             {
                 "bind :8000": f"bind 127.0.0.1:{port}",
@@ -57,8 +57,8 @@ class HaProxy:
         self._process.wait()
 
 
-def _with(text: str, substitutes: dict[str, str]) -> str:
-    for old, new in substitutes.items():
-        assert old in text, f"{old} stands nowhere in the configuration"
+def _replaced(text: str, replacements: dict[str, str]) -> str:
+    for old, new in replacements.items():
+        assert old in text, f"{old} is not in the configuration"
         text = text.replace(old, new)
     return text

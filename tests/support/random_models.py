@@ -22,16 +22,16 @@ MAX_POSITIONS = 32
 USERS, ITEMS, DOMAINS = 5, 7, 2
 MEAN_RATING = 4.2
 GARBAGE = 1e6
-"""What padded rows hold: large, so that any use of them shows; finite, as memory that was once a state is."""
+"""The content of padded rows: large, so that any use of it shows; finite, as memory that once held a state would be."""
 
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def randomized(module: ModuleT, seed: int = 0, std: float = 0.3) -> ModuleT:
-    """The module in evaluation mode with every parameter drawn anew.
+    """The module in evaluation mode, with noise added to every parameter.
 
-    Initial zeros and ones (biases, normalizations) would hide a term that is left out.
+    Initial zeros and ones (biases, normalizations) would hide a missing term.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def weights_of(module: nn.Module) -> dict[str, NDArray[np.float64]]:
 
 
 def bert_config(layers: int = 2) -> BertConfig:
-    """A BERT that is real in all but its size."""
+    """The configuration of a BERT that is real in all but its size."""
     return BertConfig(
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
@@ -62,7 +62,7 @@ def review_encoder(state_dim: int | None) -> ReviewEncoder:
 
 
 def tiny_config(**options: Any) -> ModelConfig:
-    """The preset ``tiny`` with options, of which ``state_dim=None`` is one."""
+    """The preset ``tiny`` with some fields replaced; unlike ``with_options`` it can set one to None."""
     return ModelConfig.from_json({**preset("tiny").to_json(), **options})
 
 
@@ -82,7 +82,7 @@ def pretraining_model(**options: Any) -> PretrainingModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a batch: each entity's reviews as they are, and the tensors that a model reads.
+    """One side of a batch: each entity's reviews, and the padded tensors that a model reads.
 
     ``reviews[b]`` lists (states (L, D), residual of the rating); the real rows of ``states[b]`` are theirs, in order.
     """
@@ -102,9 +102,9 @@ class Side:
 
 
 def random_side(lengths: Sequence[Sequence[int]], dim: int, seed: int, spare_rows: int = 3) -> Side:
-    """A side whose entity b has reviews of ``lengths[b]`` tokens (none: no review at all).
+    """A side whose entity b has reviews of ``lengths[b]`` tokens; an empty list means no review.
 
-    Padding holds garbage and stands before, between and after the real rows: no position is privileged.
+    Padding is garbage before, between and after the real rows, so that no position is privileged.
     """
     random = np.random.default_rng(seed)
     reviews = [[(random.normal(size=(length, dim)), random.uniform(-1, 1)) for length in each] for each in lengths]

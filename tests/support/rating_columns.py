@@ -1,4 +1,4 @@
-"""Ratings of reviews as the bias model reads them: in columns."""
+"""Ratings of reviews as columns, which the bias model reads."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from ubert_model.states.review import ReviewEntry
 def rating_columns(
     reviews: Sequence[ReviewEntry], *, user_ids: IdTable | None = None, item_ids: IdTable | None = None
 ) -> RatingColumns:
-    """Without a table, that of all who are named."""
-    users, items = [one.user for one in reviews], [one.item for one in reviews]
+    """The columns of ``reviews``. The tables of identifiers default to those of the reviews."""
+    users, items = [review.user for review in reviews], [review.item for review in reviews]
     return RatingColumns.of(
         users,
         items,
-        [one.rating for one in reviews],
+        [review.rating for review in reviews],
         user_ids=IdTable.of(users) if user_ids is None else user_ids,
         item_ids=IdTable.of(items) if item_ids is None else item_ids,
     )
 
 
 def terms_of_one(side: SideDeviations, counterpart: str, rating: float) -> tuple[float, float]:
-    """Level and share of one rating (:meth:`SideDeviations.terms_of`), by the name of its counterpart."""
+    """Level and share of one rating (:meth:`SideDeviations.terms_of`), given its counterpart."""
     levels, shares = side.terms_of(np.array([1]), np.array([rating]), IdTable([counterpart]))
     return float(levels[0]), float(shares[0])

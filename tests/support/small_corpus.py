@@ -1,4 +1,4 @@
-"""A few hundred invented reviews, enough for every stage to have something to do."""
+"""A few hundred invented reviews, enough to exercise every stage."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ THINGS = ("strings", "pedal", "cable", "stand", "tuner", "microphone")
 
 
 def small_table(*, users: int = 24, items: int = 10, domains: int = 2, seed: int = 0) -> ReviewTable:
-    """Each user reviews about half of the items; rating and text follow the item's quality and the user's mood."""
+    """Each user reviews about half of the items; ratings and texts depend on the item's quality and the user's mood."""
     rng = np.random.default_rng(seed)
     mood, quality = rng.normal(0, 0.6, users), rng.normal(0, 0.8, items)
     reviews = []

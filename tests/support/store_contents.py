@@ -1,4 +1,4 @@
-"""What the store suites write: a namespace, reviews and bytes that stand for their states."""
+"""Test data of the store suites: a namespace, reviews, and bytes in place of their states."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def numbered_reviews(count: int, *, size: int = 32, reviews_a_user: int = 50) ->
 
 
 def contents(store: StateStore, version: str) -> dict[str, Any]:
-    """All that a namespace holds, to the byte, but for who wrote when: equal where two stores hold the same."""
+    """Everything that a namespace holds, to the byte, except claims, leases and changes; comparable between stores."""
     users, items = store.users(version), store.items(version)
     names = sorted(name for name, _ in store.state_sizes(version))
     return {

@@ -1,4 +1,4 @@
-"""A real bundle of a small random model, made without training, and reviews whose states that model computed."""
+"""A real bundle of a small, untrained model, and reviews with states that the model computed."""
 
 import fcntl
 import json
@@ -36,7 +36,7 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import BiasModel, blend
 from ubert_model.rating.curve import RatingCurve
-from ubert_model.rating.deviations import SideBias, UsualDeviations, stacked
+from ubert_model.rating.deviations import SideBias, UsualDeviations, stack_sums
 from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
@@ -68,10 +68,10 @@ class TinyBundle:
 
 
 def shared_tiny_bundle(temporary: pytest.TempPathFactory) -> TinyBundle:
-    """What ``write_tiny_bundle`` writes, once for all processes of a test run: nothing may write to it."""
+    """The bundle of ``write_tiny_bundle``, written once for all processes of a test run: no test may change it."""
     folder = temporary.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # of all workers
+        folder = folder.parent  # which all workers share
     path = folder / "tiny-bundle"
     with (folder / "tiny-bundle.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -81,9 +81,9 @@ def shared_tiny_bundle(temporary: pytest.TempPathFactory) -> TinyBundle:
 
 
 def write_tiny_bundle(path: Path) -> TinyBundle:
-    """Known users ``u0``…, items ``i0``… in domains ``d0`` and ``d1``, and the files that the service reads.
+    """Write a bundle that knows users ``u0``… and items ``i0``… in domains ``d0`` and ``d1``.
 
-    Exporting its graphs takes half a minute of a processor.
+    Exporting its graphs takes half a minute of processor time.
     """
     model = _random_model()
     domains = IdTable(f"d{number}" for number in range(DOMAINS))
@@ -120,7 +120,7 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
 
 def _random_model() -> RatingModel:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of the weights that are drawn before ``rating_model`` adds to them
+        torch.manual_seed(0)  # for the initial weights, to which ``rating_model`` adds noise
         return rating_model()
 
 
@@ -166,19 +166,19 @@ class Corpus:
         return next(entry for entry in self.entries if (entry.user, entry.item) == (user, item))
 
     def changed(self, entry: ReviewEntry, states: FloatMatrix) -> "Corpus":
-        """The same reviews but one, which is replaced under its identifier."""
+        """The same reviews, with one replaced under its identifier."""
         others = [other for other in self.entries if other.review_id != entry.review_id]
         return Corpus(entries=[*others, entry], states={**self.states, entry.review_id: states})
 
-    def only(self, wanted: Callable[[ReviewEntry], bool]) -> "Corpus":
-        """The reviews that are wanted, and no others."""
-        return Corpus(entries=[entry for entry in self.entries if wanted(entry)], states=self.states)
+    def only(self, keep: Callable[[ReviewEntry], bool]) -> "Corpus":
+        """The reviews for which ``keep`` is true."""
+        return Corpus(entries=[entry for entry in self.entries if keep(entry)], states=self.states)
 
     def write(self, store: StateStore, bundle: Bundle, codec: str = "fp32") -> None:
-        written_as = bundle.codec(codec)
-        store.open_namespace(written_as.namespace)
-        payloads = [written_as.encode(self.states[entry.review_id]) for entry in self.entries]
-        store.put(written_as.namespace.version, list(zip(self.entries, payloads, strict=True)))
+        state_codec = bundle.codec(codec)
+        store.open_namespace(state_codec.namespace)
+        payloads = [state_codec.encode(self.states[entry.review_id]) for entry in self.entries]
+        store.put(state_codec.namespace.version, list(zip(self.entries, payloads, strict=True)))
 
 
 def _newest_first(entries: Iterable[ReviewEntry]) -> list[ReviewEntry]:
@@ -211,7 +211,7 @@ def random_corpus(model: RatingModel, *, users: int, items: int, reviews: int, s
 
 
 def states_of_text(tiny: TinyBundle, text: str) -> FloatMatrix:
-    """The states (L, D) that precomputing would store of one review, by torch."""
+    """The states (L, D) that precompute would store for one review, by torch."""
     (token_ids,) = tiny.bundle.tokenizer().encode([text])
     return states_of_tokens(tiny.model, token_ids)
 
@@ -228,13 +228,13 @@ def states_of_tokens(model: RatingModel, token_ids: Sequence[int]) -> FloatMatri
 
 
 def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> float:
-    """The rating of one pair by the training model's own forward: what the service must answer."""
+    """The expected rating of one pair, by the training model's own forward."""
     config, identities = tiny.model.config, tiny.bundle.identities
     user_reviews = without_item(corpus.of_user(user), item)
     item_reviews = without_user(corpus.of_item(item), user)
     usual = tiny.bundle.deviations
     user_sums, item_sums = usual.of_user(user, user_reviews), usual.of_item(item, item_reviews)
-    bias = BIAS.rate(stacked([user_sums]), stacked([item_sums]))
+    bias = BIAS.rate(stack_sums([user_sums]), stack_sums([item_sums]))
     sides = [
         select_history(reviews, max_reviews=config.max_reviews, max_rows=config.max_rows)
         for reviews in (user_reviews, item_reviews)
@@ -247,13 +247,13 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
             usual.residuals_of_user(sides[0], BIAS.user.bias(user_sums)),
             usual.residuals_of_item(sides[1], BIAS.item.bias(item_sums)),
         )
-        for side, of_reviews in zip(sides, residuals, strict=True):
+        for side, review_residuals in zip(sides, residuals, strict=True):
             matrices = [corpus.states[review.review_id] for review in side]
             states = np.concatenate(matrices)
-            of_rows = np.repeat(of_reviews, [len(matrix) for matrix in matrices])
+            row_residuals = np.repeat(review_residuals, [len(matrix) for matrix in matrices])
             inputs += [
                 torch.from_numpy(states)[None],
-                torch.from_numpy(of_rows)[None],
+                torch.from_numpy(row_residuals)[None],
                 torch.ones(1, len(states), dtype=torch.bool),
             ]
         with torch.inference_mode():

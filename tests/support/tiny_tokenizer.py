@@ -1,4 +1,4 @@
-"""A word piece tokenizer of some three hundred pieces, made on the spot: no download, and real in all but its size."""
+"""A word piece tokenizer of some three hundred pieces, made without a download; real in all but its size."""
 
 from collections.abc import Sequence
 
@@ -37,7 +37,7 @@ ENDINGS = "##s ##ed ##ing ##ly ##er ##est ##ful ##y ##n ##t"
 
 
 def tiny_tokenizer_json() -> str:
-    """Content of a ``tokenizer.json`` as a BERT checkpoint has it: lower case, [PAD] = 0, [CLS] … [SEP] around."""
+    """Content of a ``tokenizer.json`` like a BERT checkpoint's: lower case, [PAD] = 0, text between [CLS] and [SEP]."""
     pieces = [*SPECIAL_TOKENS, *" ".join((PUNCTUATION, ENDINGS, COMMON_WORDS, OPINION_WORDS)).split()]
     vocabulary = {piece: row for row, piece in enumerate(pieces)}
     tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
@@ -52,7 +52,7 @@ def tiny_tokenizer_json() -> str:
 
 
 class CountingTokenizer(ReviewTokenizer):
-    """Notes how many texts it is given at a time."""
+    """Records in ``asked`` how many texts each call has."""
 
     def __init__(self, max_length: int) -> None:
         super().__init__(tiny_tokenizer_json(), max_length)

@@ -1,4 +1,4 @@
-"""A Redis server behind TLS, with a certificate of an authority made for the test."""
+"""A Redis server with TLS, and a certificate from an authority made for the test."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ from support.redis_server import RedisServer, free_port
 
 @dataclass(frozen=True, kw_only=True)
 class TlsRedis:
-    """Where it listens with TLS, and the certificate of the authority that vouches for it."""
+    """The port with TLS, and the certificate of the authority that signed the server's."""
 
     port: int
     authority: Path
@@ -25,7 +25,7 @@ class TlsRedis:
 
 @contextmanager
 def tls_redis() -> Iterator[TlsRedis]:
-    """Skips the test where no ``redis-server`` was built with TLS."""
+    """Skips the test if no ``redis-server`` here was built with TLS."""
     binary = _binary_with_tls()
     if binary is None:
         pytest.skip("no redis-server here was built with TLS; Debian's package redis-server is")
@@ -49,7 +49,7 @@ def _binary_with_tls() -> str | None:
 
 
 def _knows_tls(binary: str) -> bool:
-    # A configuration that no server starts with; the complaint is about the first line that it does not accept.
+    # No server starts with this configuration; it complains about the first line that it does not know.
     refused = subprocess.run(
         [binary, "-"],
         input="tls-port 0\nno-such-directive 1\n",

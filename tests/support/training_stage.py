@@ -1,4 +1,4 @@
-"""Training stages as their users start them: on one process or several, killed in the middle or not."""
+"""Training stages as users start them: on one process or several, killed in the middle or not."""
 
 import subprocess
 import sys
@@ -18,15 +18,15 @@ from ubert_training.splits import random_split
 
 TIMEOUT_S = 600
 SAVED_STEPS_S = 0.3
-"""After the first checkpoint others follow, so that a kill comes somewhere in the middle."""
+"""How long a stage goes on after its first checkpoint, so that the kill comes somewhere in the middle."""
 
 SAVES_NOTHING = ("--checkpoint-seconds", str(TIMEOUT_S))
-"""For a stage that is to run to its end: a checkpoint at every step takes as long as the steps."""
+"""For a stage that runs to completion: a checkpoint at every step would take as long as the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinyCorpus:
-    """What the commands of training read."""
+    """The files that the training commands read."""
 
     directory: Path
 
@@ -64,13 +64,13 @@ def run_here(arguments: Sequence[str]) -> None:
     assert ended.value.code == 0
 
 
-def run_to_the_end(command: Sequence[str]) -> None:
+def run_to_completion(command: Sequence[str]) -> None:
     done = subprocess.run(command, timeout=TIMEOUT_S, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-def end_at_a_checkpoint(command: Sequence[str], checkpoint: Path, signal: Signals) -> None:
-    """Start, wait until some steps are saved, and send the signal; it must be what ends the stage."""
+def stop_after_a_checkpoint(command: Sequence[str], checkpoint: Path, signal: Signals) -> None:
+    """Start a stage, wait until some steps are saved, and send the signal; asserts that the signal ends the stage."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + TIMEOUT_S
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:

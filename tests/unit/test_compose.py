@@ -289,7 +289,7 @@ def test_the_health_check_fails_where_nothing_answers() -> None:
 
 @pytest.mark.parametrize(
     ("folder", "told"),
-    [("absent", "absent must be a folder that user"), ("there", r"UBERT_REVIEW_FILES=\*\.jsn fits none of the files")],
+    [("absent", "read the folder .*absent"), ("there", r"UBERT_REVIEW_FILES=\*\.jsn matches none of the files")],
 )
 def test_the_job_never_takes_other_reviews_for_those_that_it_cannot_find(
     folder: str, told: str, tmp_path: Path

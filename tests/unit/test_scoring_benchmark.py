@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmarks.scoring import Bench, Kept, Recorder, eager, needed, synthetic
+from benchmarks.scoring import Bench, InMemoryResidents, Recorder, eager, flops_a_pair, synthetic
 from support.random_models import randomized
 from ubert_model.config import preset
 from ubert_model.nn.pair_scorer import PairScorer
@@ -13,10 +13,10 @@ from ubert_service.reading.histories import Pair
 def tiny_bench() -> Bench:
     config = preset("tiny")
     pool = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
-    kept = Kept(synthetic(3, 32, 16), config, pool)
-    users, items = len(kept.identities.users), len(kept.identities.items)
+    residents = InMemoryResidents(synthetic(3, 32, 16), config, pool)
+    users, items = len(residents.identities.users), len(residents.identities.items)
     scorer = randomized(PairScorer(16, config, users=users, items=items, domains=1, mean_rating=4.0))
-    return Bench(config=config, pool=pool, kept=kept, scorer=scorer, runtimes={})
+    return Bench(config=config, pool=pool, residents=residents, scorer=scorer, runtimes={})
 
 
 def test_the_yardstick_computes_what_the_network_computes() -> None:
@@ -27,7 +27,7 @@ def test_the_yardstick_computes_what_the_network_computes() -> None:
     assert len({float(expected) for _, expected in outputs}) == 3
     for plain, expected in outputs:
         torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-5)
-    assert needed(inputs, 16) == 6 * 32 * 32 * 16 + 4 * 64 * 16**2
+    assert flops_a_pair(inputs, 16) == 6 * 32 * 32 * 16 + 4 * 64 * 16**2
 
 
 def test_the_engine_of_the_benchmark_gives_its_runtime_every_candidate() -> None:

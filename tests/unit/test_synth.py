@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ubert_model.errors import ConfigError
+from ubert_training.cli import make_app
 from ubert_training.commands.synth import synth_command
 from ubert_training.corpora import synth
 from ubert_training.corpora.synth import SynthOptions, write_corpus
@@ -43,8 +44,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     other = write_corpus(tmp_path / "c", SynthOptions(users=130, items=40, reviews=1300, domains=2, seed=1))
     assert other.reviews.read_bytes() != first.reviews.read_bytes()
     assert first.reviews.read_bytes()[4:8] == bytes(4), "no time of packing"
-    replaced = write_corpus(tmp_path / "a", SynthOptions(users=130, items=40, reviews=1300, domains=2, seed=1))
-    assert replaced.reviews.read_bytes() == other.reviews.read_bytes()
 
 
 def test_a_written_corpus_is_left_as_it_is_and_a_half_written_one_is_not(tmp_path: Path) -> None:
@@ -57,6 +56,38 @@ def test_a_written_corpus_is_left_as_it_is_and_a_half_written_one_is_not(tmp_pat
     write_corpus(tmp_path, SMALL)
     assert corpus.reviews.stat().st_mtime_ns > before
     assert corpus.truth.read_bytes() == content
+
+
+def test_a_corpus_of_other_options_is_replaced_only_by_force(tmp_path: Path) -> None:
+    def synthesize(directory: str, *flags: str) -> Result:
+        sizes = ["--users", "130", "--items", "40", "--reviews", "1300", "--domains", "2"]
+        arguments = ["synth", "--out", str(tmp_path / directory), *sizes, *flags]
+        return CliRunner().invoke(make_app(["synth"]), arguments)
+
+    def files(directory: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / directory).iterdir()}
+
+    assert synthesize("here").exit_code == synthesize("elsewhere", "--seed", "1").exit_code == 0
+    before = files("here")
+    refused = synthesize("here", "--seed", "1", "--strength", "2")
+    assert isinstance(refused.exception, ConfigError)
+    assert str(refused.exception) == (
+        f"{tmp_path / 'here'} holds another corpus (strength = 1.0, seed = 0); "
+        "give another directory, or --force to replace it"
+    )
+    assert files("here") == before
+    assert synthesize("here").exit_code == 0
+    assert synthesize("here", "--seed", "1", "--force").exit_code == 0
+    assert files("here") == files("elsewhere")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"truth": 1}', '{"options": 3}'])
+def test_a_truth_that_is_no_corpus_is_replaced_only_by_force(tmp_path: Path, content: str) -> None:
+    (tmp_path / synth.TRUTH).write_text(content)
+    with pytest.raises(ConfigError, match=r"holds another corpus \(its truth\.json cannot be read\)"):
+        write_corpus(tmp_path, SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == [synth.TRUTH]
+    assert "options" in json.loads(write_corpus(tmp_path, SMALL, force=True).truth.read_text())
 
 
 def test_every_name_says_that_it_is_synthetic(default_corpus: synth.SyntheticCorpus) -> None:

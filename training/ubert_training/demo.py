@@ -1,4 +1,4 @@
-"""`ubert demo`: the whole path on one machine, from a file of reviews to ratings over HTTP."""
+"""The parts of `ubert demo` around the pipeline: which reviews to use, the service, and the ratings it serves."""
 
 import json
 import re
@@ -22,27 +22,32 @@ from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 
-if TYPE_CHECKING:  # a wrong path or flag is said before torch is there
+if TYPE_CHECKING:  # so that a wrong path or flag is reported before torch is imported
     from ubert_training.evaluation.stored_ratings import ReadPairs
 
 LISTENING = re.compile(r"listening on (http://\S+)")
 PAIRS_A_REQUEST = 100
 MOST_CANDIDATES = 10_000
-"""Of one request to ``/rank``."""
+"""Limit of one request to ``/rank``."""
 START_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSource:
-    """The review file that a demo works on, and what to say about it."""
+    """The review files that a demo works on, and the line it prints about them."""
 
     files: tuple[Path, ...]
     item_domains: Path | None
     description: str
 
 
-def choose_reviews(given: Path | None, item_domains: Path | None, directory: Path, seed: int) -> ReviewSource:
-    """The given file; else Musical Instruments, downloaded once; else (offline) a synthetic corpus, labelled so."""
+def choose_reviews(
+    given: Path | None, item_domains: Path | None, directory: Path, seed: int, *, force: bool = False
+) -> ReviewSource:
+    """The given file; else Musical Instruments, downloaded once; else (offline) a synthetic corpus, labelled as such.
+
+    ``force`` replaces a synthetic corpus of another seed, which otherwise raises ``ConfigError``.
+    """
     if given is not None:
         return ReviewSource(files=(given,), item_domains=item_domains, description=f"your reviews, {given}")
     downloaded = fetch_musical_instruments()
@@ -52,7 +57,7 @@ def choose_reviews(given: Path | None, item_domains: Path | None, directory: Pat
             item_domains=item_domains,
             description=f"Amazon Musical Instruments 5-core (J. McAuley), {downloaded}",
         )
-    synthetic = write_corpus(directory / "synthetic", SynthOptions(seed=seed))
+    synthetic = write_corpus(directory / "synthetic", SynthOptions(seed=seed), force=force)
     return ReviewSource(
         files=(synthetic.reviews,),
         item_domains=synthetic.item_domains,
@@ -62,7 +67,7 @@ def choose_reviews(given: Path | None, item_domains: Path | None, directory: Pat
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceProcess:
-    """`ubert-serve` as a child process, and where it answers."""
+    """`ubert-serve` as a child process, and the URL it listens on."""
 
     process: "subprocess.Popen[str]"
     url: str
@@ -70,38 +75,38 @@ class ServiceProcess:
 
 @contextmanager
 def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) -> Iterator[ServiceProcess]:
-    """Start the service and wait until it listens; on leaving, end it gracefully. Its log goes to a file.
+    """Start the service, wait until it listens, and stop it gracefully on exit. Its output goes to the file ``log``.
 
-    Raises ``UbertError`` with the log's last line if it does not start.
+    Raises ``UbertError`` with the last line of output if the service does not start.
     """
     command = [sys.executable, "-m", "ubert_service.commands.serve", "--bundle", str(bundle), "--store", store]
     command += ["--codec", codec, "--port", str(port), "--texts"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         output = _Output(process, log)
         try:
-            yield ServiceProcess(process=process, url=output.address())
+            yield ServiceProcess(process=process, url=output.wait_for_url())
         finally:
             process.terminate()
             output.join()
 
 
 class _Output:
-    """Copies the service's output to a log file, and picks out the address that it listens on."""
+    """Copies the service's output to a log file, and extracts the URL that it listens on."""
 
     def __init__(self, process: "subprocess.Popen[str]", log: Path) -> None:
-        self._found = threading.Event()
+        self._listening_or_ended = threading.Event()
         self._url: str | None = None
         self._last_line = "no output"
         self._thread = threading.Thread(target=self._copy, args=(process, log), daemon=True)
         self._thread.start()
 
     def join(self) -> None:
-        """Until the service has ended and its last line is written."""
+        """Wait until the service has ended and its last line is written."""
         self._thread.join()
 
-    def address(self) -> str:
-        """Where the service listens, as soon as it does."""
-        self._found.wait(START_TIMEOUT_S)
+    def wait_for_url(self) -> str:
+        """The URL of the service, once it listens. Raises ``UbertError`` if it does not start."""
+        self._listening_or_ended.wait(START_TIMEOUT_S)
         if self._url is None:
             raise UbertError(f"the service did not start: {self._last_line}")
         return self._url
@@ -115,13 +120,13 @@ class _Output:
                 self._last_line = line.strip() or self._last_line
                 if match := LISTENING.search(line):
                     self._url = match.group(1)
-                    self._found.set()
-        self._found.set()
+                    self._listening_or_ended.set()
+        self._listening_or_ended.set()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServedCheck:
-    """Ratings over HTTP beside offline ratings from states of the same codec: how far apart they are, in stars."""
+    """Ratings over HTTP, compared with offline ratings from states of the same codec, in stars."""
 
     codec: str
     pairs: int
@@ -133,41 +138,41 @@ class ServedCheck:
 
 
 def check_served_ratings(url: str, read: "ReadPairs", codec: StateCodec) -> ServedCheck:
-    """Ask the service for pairs, and compare with what the model makes of states that went through the same codec.
+    """Compare the service's ratings with those of the model on states that went through the same codec.
 
-    So the bound is that of exact arithmetic, whatever the codec loses; that is measured by ``ubert bench states``.
+    The difference is therefore rounding alone, whatever the codec loses; ``ubert bench states`` measures that loss.
     """
     table = read.run.table
-    asked = [{"user": table.user[row], "item": table.item[row]} for row in read.histories.pairs]
-    answers = [_asked(f"{url}/predict", {"pairs": batch}) for batch in batches(asked, PAIRS_A_REQUEST)]
+    pairs = [{"user": table.user[row], "item": table.item[row]} for row in read.histories.pairs]
+    answers = [_post(f"{url}/predict", {"pairs": batch}) for batch in batches(pairs, PAIRS_A_REQUEST)]
     ratings = np.array([prediction["rating"] for answer in answers for prediction in answer["predictions"]])
     return ServedCheck(
         codec=codec.name,
-        pairs=len(asked),
+        pairs=len(pairs),
         largest_difference=float(np.abs(ratings - read.stored_ratings(codec)).max()),
         mse=float(np.square(ratings - read.truth).mean()),
     )
 
 
 def rankable_items(table: ReviewTable) -> list[str]:
-    """The items of the table, as many as one request may name."""
+    """The items of the table, at most as many as one request may name."""
     return sorted(set(table.item))[:MOST_CANDIDATES]
 
 
 def best_items(url: str, user: str, candidates: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """The user's best candidates by the service's ``/rank``."""
-    answer = _asked(f"{url}/rank", {"user": user, "candidates": list(candidates), "top_k": top_k})
+    """The user's best candidates, ranked by the service's ``/rank``."""
+    answer = _post(f"{url}/rank", {"user": user, "candidates": list(candidates), "top_k": top_k})
     items: list[dict[str, Any]] = answer["items"]
     return items
 
 
-def _asked(address: str, question: Mapping[str, object]) -> dict[str, Any]:
-    """The service's answer. Raises ``UbertError`` where there is none."""
+def _post(url: str, body: Mapping[str, object]) -> dict[str, Any]:
+    """The service's answer. Raises ``UbertError`` for a failed request or an error status."""
     try:
-        response = httpx.post(address, json=question, timeout=60)
+        response = httpx.post(url, json=body, timeout=60)
         response.raise_for_status()
     except httpx.HTTPError as error:
-        why = str(error).partition("\n")[0]
-        raise UbertError(f"the service gave no answer ({why}); see service.log, then start the demo again") from error
+        reason = str(error).partition("\n")[0]
+        raise UbertError(f"the service gave no answer ({reason}); see service.log, then run the demo again") from error
     answer: dict[str, Any] = response.json()
     return answer

@@ -1,8 +1,8 @@
 """Train, validation and test rows of a review table (law 5: splits come before anything is learned).
 
-All reviews that a user wrote on one item form one *pair* and go to the same part: the rating of a pair must
-never be asked for in one part and answered in another. The order of the pairs is a keyed digest of their
-names, so a split depends on the seed and the reviews alone, not on a library's random generator.
+All reviews that a user wrote on one item form one *pair* and go to the same part: the target rating of one part must
+never be an input in another. Pairs are shuffled by a keyed digest of their names, so a split depends on the seed and
+the reviews alone, not on a library's random generator.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ SplitKind = Literal["random", "fold", "time"]
 
 PARTS = ("train", "validation", "test")
 PAPER_FRACTIONS = (0.8, 0.1, 0.1)
-FOLD_VALIDATION_SHARE = 1 / 8  # of what a fold leaves: 10% of all reviews with five folds
+FOLD_VALIDATION_SHARE = 1 / 8  # of the reviews outside the test fold: 10% of all reviews with five folds
 FORMAT_VERSION = 1
 METADATA_KEY = b"ubert.split"
 SCHEMA = pa.schema([pa.field("review_id", pa.string(), nullable=False), pa.field("part", pa.string(), nullable=False)])
@@ -37,9 +37,9 @@ SCHEMA = pa.schema([pa.field("review_id", pa.string(), nullable=False), pa.field
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Row indices into one review table: int64, ascending, disjoint, none empty.
+    """Row indices into one review table: int64, ascending, disjoint; no part is empty.
 
-    ``seed`` is None where nothing was drawn (a split by time); ``fold`` of ``folds`` is set for folds.
+    ``seed`` is None where nothing was drawn (a split by time); ``fold`` and ``folds`` are set for folds only.
     """
 
     train: Rows
@@ -56,8 +56,7 @@ class Split:
             if not len(rows):
                 raise InputError(f"the {part} part is empty: give the split more reviews")
             rows.flags.writeable = False
-        everything = self.rows
-        if (np.diff(everything) == 0).any():
+        if (np.diff(self.rows) == 0).any():
             raise InputError("a split names the same row twice: its parts must be disjoint")
 
     @property
@@ -66,14 +65,14 @@ class Split:
         return np.sort(np.concatenate([self.train, self.validation, self.test]))
 
     def digests(self, table: ReviewTable) -> dict[str, str]:
-        """Stands for the reviews of each part among what something is made from.
+        """Digests of the reviews of each part, for the inputs of a stage.
 
-        The kind is not among them: it decides only what pre-training may read elsewhere, and that is named itself.
+        The kind is left out: it only decides what pre-training may read elsewhere, and that has a digest of its own.
         """
         return {part: digest_of(table.review_id[row] for row in getattr(self, part)) for part in PARTS}
 
     def save(self, path: str | Path, table: ReviewTable) -> None:
-        """Write the split, keyed by review id, so that it can be checked against any table it is used with."""
+        """Write the split, keyed by review id, so that it can be checked against the table that it is used with."""
         part_of = np.full(len(table), -1, dtype=np.int8)
         for number, part in enumerate(PARTS):
             part_of[getattr(self, part)] = number
@@ -101,8 +100,8 @@ class Split:
     def load(cls, path: str | Path, table: ReviewTable) -> "Split":
         """Read a split made from ``table``.
 
-        Raises ``InputError`` if the file is no split, or if the table lacks one of its reviews or holds
-        others than it did when the split was made.
+        Raises ``InputError`` if the file is not a split, or if ``table`` lacks one of its reviews or holds
+        other reviews than the table that the split was made from.
         """
         path = Path(path)
         columns, described = _read(path)
@@ -138,7 +137,7 @@ def random_split(
     seed: int,
     fractions: tuple[float, float, float] = PAPER_FRACTIONS,
 ) -> Split:
-    """Divide ``rows`` at random into train, validation and test of these shares (of the reviews).
+    """Divide ``rows`` at random into train, validation and test with these shares of the reviews.
 
     Raises ``InputError`` for fewer than three pairs, ``ConfigError`` for fractions that do not add up to 1.
     """
@@ -151,8 +150,8 @@ def random_split(
 def k_fold_splits(table: ReviewTable, rows: Sequence[int] | Rows, k: int, seed: int) -> list[Split]:
     """Make ``k`` splits whose test parts are disjoint and together hold all ``rows``.
 
-    The validation part of a fold is an eighth of what its test part leaves, drawn by the same seed. Raises
-    ``ConfigError`` for k < 2, ``InputError`` where the pairs are too few for k folds of three parts.
+    The validation part of a fold is an eighth of the reviews outside its test part, drawn with the same seed. Raises
+    ``ConfigError`` for k < 2, ``InputError`` for too few pairs to fill k folds of three parts.
     """
     if k < 2:
         raise ConfigError(f"{k} folds leave nothing to train on: ask for at least 2")
@@ -175,27 +174,27 @@ def k_fold_splits(table: ReviewTable, rows: Sequence[int] | Rows, k: int, seed: 
 def time_split(
     table: ReviewTable, rows: Sequence[int] | Rows, fractions: tuple[float, float, float] = PAPER_FRACTIONS
 ) -> Split:
-    """Divide ``rows`` by one global clock: train on the past, validate on what followed, test on the newest.
+    """Divide ``rows`` by time: train on the oldest, validate on the reviews that follow, test on the newest.
 
-    A pair reviewed more than once stands at its last review. Pairs of one time (often a day) stay together, so that
-    each part begins after the last ended; its share of the reviews is the nearest that this leaves. Raises
-    ``InputError`` for a row of unknown time or for fewer than three times, ``ConfigError`` for fractions that do not
-    add up to 1.
+    A pair reviewed more than once counts at its last review. Pairs of the same time (often a day) stay together, so
+    every part begins after the one before it ends; its share of the reviews is then as near as possible. Raises
+    ``InputError`` for a row of unknown time or for fewer than three distinct times, ``ConfigError`` for fractions that
+    do not add up to 1.
     """
     _check_fractions(fractions)
     pairs = _pairs(table, rows)
     unknown = sum(int((table.timestamp[pair] == 0).sum()) for pair in pairs)
     if unknown:
         raise InputError(f"{unknown} reviews have no timestamp: split them at random instead of by time")
-    of_time: dict[int, list[Rows]] = {}
+    pairs_at: dict[int, list[Rows]] = {}
     for pair in pairs:  # rows are ordered by time, so the last row of a pair is its last review
-        of_time.setdefault(int(table.timestamp[pair[-1]]), []).append(pair)
-    if len(of_time) < len(PARTS):
+        pairs_at.setdefault(int(table.timestamp[pair[-1]]), []).append(pair)
+    if len(pairs_at) < len(PARTS):
         raise InputError(
-            f"the reviews are of {len(of_time)} different times, and a split by time needs {len(PARTS)}: "
+            f"the reviews are of {len(pairs_at)} different times, and a split by time needs {len(PARTS)}: "
             "split them at random, or give more reviews"
         )
-    train, validation, test = _cut([np.concatenate(of_time[time]) for time in sorted(of_time)], fractions)
+    train, validation, test = _cut([np.concatenate(pairs_at[time]) for time in sorted(pairs_at)], fractions)
     return Split(train=train, validation=validation, test=test, kind="time")
 
 
@@ -205,7 +204,7 @@ def _pairs(table: ReviewTable, rows: Sequence[int] | Rows) -> list[Rows]:
     if len(ordered) and (ordered[0] < 0 or ordered[-1] >= len(table)):
         raise InputError(f"rows {ordered[0]} to {ordered[-1]} do not fit a table of {len(table)} rows")
     if (np.diff(ordered) == 0).any():
-        raise InputError("the rows to split name one row twice")
+        raise InputError("the rows to split contain one row twice")
     grouped: dict[tuple[str, str], list[int]] = {}
     for row in ordered.tolist():
         grouped.setdefault((table.user[row], table.item[row]), []).append(row)
@@ -213,32 +212,32 @@ def _pairs(table: ReviewTable, rows: Sequence[int] | Rows) -> list[Rows]:
 
 
 def _shuffled(table: ReviewTable, pairs: list[Rows], salt: str) -> list[Rows]:
-    def rank(pair: Rows) -> bytes:
+    def digest_of_names(pair: Rows) -> bytes:
         user = table.user[pair[0]].encode()
         item = table.item[pair[0]].encode()
         digest = hashlib.blake2b(salt.encode(), digest_size=16)
         digest.update(struct.pack("<q", len(user)) + user + item)
         return digest.digest()
 
-    return sorted(pairs, key=rank)
+    return sorted(pairs, key=digest_of_names)
 
 
 def _cut(pairs: list[Rows], fractions: Sequence[float]) -> list[Rows]:
-    """Cut the sequence of pairs so that each part's share of the reviews is nearest its fraction, none empty."""
+    """Cut the sequence of pairs where each part's share of the reviews is nearest its fraction; no part is empty."""
     if len(pairs) < len(fractions):
         raise InputError(f"{len(pairs)} (user, item) pairs cannot fill {len(fractions)} parts: give more reviews")
     reviews_before = np.concatenate([[0], np.cumsum([len(pair) for pair in pairs])])
     cuts = [0]
     for number in range(1, len(fractions)):
-        wanted = sum(fractions[:number]) * reviews_before[-1]
-        nearest = int(np.argmin(np.abs(reviews_before - wanted)))
+        target = sum(fractions[:number]) * reviews_before[-1]
+        nearest = int(np.argmin(np.abs(reviews_before - target)))
         cuts.append(min(max(nearest, cuts[-1] + 1), len(pairs) - (len(fractions) - number)))
     cuts.append(len(pairs))
     return [np.sort(np.concatenate(pairs[start:stop])) for start, stop in itertools.pairwise(cuts)]
 
 
 def _fold_numbers(pairs: list[Rows], k: int) -> NDArray[np.int64]:
-    """Deal the pairs out, the largest first and each to the smallest fold: folds are equal in reviews."""
+    """Assign the pairs, largest first, each to the fold with the fewest reviews: folds are equal in reviews."""
     sizes = np.zeros(k, dtype=np.int64)
     numbers = np.zeros(len(pairs), dtype=np.int64)
     for pair in sorted(range(len(pairs)), key=lambda pair: -len(pairs[pair])):
@@ -265,7 +264,7 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
         ) from error
     stored = (columns.schema.metadata or {}).get(METADATA_KEY)
     if stored is None or columns.schema.remove_metadata() != SCHEMA:
-        raise InputError(f"{path} is a Parquet file but no split: give the file that `ubert split` wrote")
+        raise InputError(f"{path} is a Parquet file but not a split: give the file that `ubert split` wrote")
     described: dict[str, Any] = json.loads(stored)
     if described.get("format_version") != FORMAT_VERSION:
         raise InputError(

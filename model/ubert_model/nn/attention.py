@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension, over real entries only. A row without any gives zeros, not NaN (law 7).
+    """Softmax over the real entries of the last dimension. An all-masked row gives zeros, not NaN (law 7).
 
     Shape:
         scores: (..., N); mask: broadcastable to it, True = real. Output: (..., N).
@@ -17,7 +17,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_max(values: Tensor, mask: Tensor) -> Tensor:
-    """Maximum over the rows, over real rows only. No real row at all gives zeros (law 7).
+    """Maximum over the real rows; zeros if there are none (law 7).
 
     Shape:
         values: (B, N, D); mask: (B, N). Output: (B, D).

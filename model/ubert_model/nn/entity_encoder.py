@@ -1,4 +1,4 @@
-"""What the user encoder and the item encoder have in common; the paper gives them "the same structure"."""
+"""The structure that user encoder and item encoder share (the paper: "the same structure")."""
 
 from torch import Tensor, nn
 
@@ -9,8 +9,7 @@ from ubert_model.nn.fusion import Fusion
 class EntityEncoder(nn.Module):
     """Query (ũ or ĩ) and review states → representation (û or î), Eq. 5, 6 and 11.
 
-    The projection W is one parameter in Eq. 5 and Eq. 6 alike: it forms the attention query, and the query's
-    share of the fusion.
+    W is one parameter, used twice: it projects the attention query (Eq. 5) and the query that is fused (Eq. 6).
 
     Shape:
         query: (B, D); review_states: (B, N, D); review_mask: (B, N). Output: (B, D).

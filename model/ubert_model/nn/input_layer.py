@@ -6,14 +6,14 @@ from torch import Tensor, nn
 from ubert_model.config import IdEmbeddings
 
 UNKNOWN = 0
-"""Row of an entity that training has not seen; learned by dropping known identities at random."""
+"""Row of an entity that training has not seen. It is trained by replacing known identities with it at random."""
 
 
 class QueryEmbedding(nn.Module):
     """Entity and domain identifiers → domain-specific query, ũ = LN(u + o) or ĩ = LN(i + o).
 
-    In training, an identity is replaced by :data:`UNKNOWN` with probability ``unknown_rate``, so that the row a
-    stranger is served from has been trained. With ``id_embeddings="none"`` every entity is that row.
+    In training, an identity is replaced by :data:`UNKNOWN` with probability ``unknown_rate``, so that the row which
+    serves strangers is trained. With ``id_embeddings="none"`` every entity has that row.
 
     Shape:
         entity: (B,) int64, domain_embedding: (B, D). Output: (B, D).

@@ -1,4 +1,4 @@
-"""Figure 3 above the review encoder: identities and review states in, network output out. Needs torch alone."""
+"""Figure 3 above the review encoder: identities and review states in, network output out. Needs torch only."""
 
 from torch import Tensor, nn
 
@@ -11,7 +11,7 @@ from ubert_model.nn.user_encoder import UserEncoder
 
 
 class RatingHead(nn.Module):
-    """Everything above queries and review states: user and item encoder and co-matching, Eq. 11–14, and the prediction
+    """Everything above queries and review states: user encoder, item encoder and co-matching (Eq. 11–14), prediction
     layer.
     """
 
@@ -38,7 +38,7 @@ class RatingHead(nn.Module):
         Shape:
             queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); residuals of each row's review, in stars, and masks: (B, N).
             Output: (B,).
-            The user side may have B = 1 and is then shared by all B items (``/rank``). N ≥ 1: a side without
+            The user side may have B = 1 and is then broadcast to all B items (``/rank``). N ≥ 1: a side without
             reviews is one masked row.
         """
         user_representation = self.user_encoder(user_query, user_states, user_mask)  # û (B, D)
@@ -91,7 +91,7 @@ class PairScorer(nn.Module):
 
         Shape:
             user, item, domain: (B,) int64; states: (B, N, D), already projected; residuals, masks: (B, N).
-            The user and its side may have B = 1 and are then shared by all items. Output: (B,).
+            The user and its side may have B = 1 and are then broadcast to all items. Output: (B,).
         """
         domain_embedding = self.domain_embedding(domain)  # o (B, D)
         return self.head(  # type: ignore[no-any-return]

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from ubert_model.nn.co_matching import Matches
 
 ALIGNED_RATINGS = 2
-"""Numbers beside the four vectors, where the model reads ratings: aligned to the user's rows, and to the item's."""
+"""Further inputs of a model that reads ratings: the one aligned to the user's rows, and to the item's."""
 
 
 class PredictionLayer(nn.Module):
-    """[û; tᵘ; î; tⁱ] W_f + b_f; with ``ratings``, beyond the paper, two aligned ratings stand behind the vectors.
+    """[û; tᵘ; î; tⁱ] W_f + b_f; with ``ratings``, beyond the paper, the two aligned ratings follow the vectors.
 
     Shape:
         representations û and î: (B, D); matches tᵘ and tⁱ: (B, D), ratings (B,). Output: (B,), in stars.

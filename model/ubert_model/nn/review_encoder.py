@@ -10,8 +10,8 @@ class ReviewEncoder(nn.Module):
 
     ``encode`` gives S^L, the states of BERT's last layer; ``project`` takes them to ``state_dim`` (identity where
     the configuration has none). Everything downstream, the cache included, lives in the projected space; only
-    the opinion-token head reads S^L, since its output is tied to the word embeddings. ``tokens_a_row`` neighbouring
-    tokens share a row of the cache, which ``pool`` makes.
+    the opinion-token head reads S^L, since its output is tied to the word embeddings. ``pool`` averages
+    ``tokens_a_row`` neighbouring tokens into one row of the cache.
     """
 
     def __init__(self, bert: BertModel, state_dim: int | None, tokens_a_row: int = 1) -> None:
@@ -26,7 +26,7 @@ class ReviewEncoder(nn.Module):
 
     @classmethod
     def from_config(cls, bert_config: BertConfig, state_dim: int | None, tokens_a_row: int = 1) -> "ReviewEncoder":
-        """Random weights of the given architecture. A pooler would be dead weight: no equation reads it."""
+        """Random weights of the given architecture, without BERT's pooler: no equation reads it."""
         return cls(BertModel(bert_config, add_pooling_layer=False), state_dim, tokens_a_row)
 
     @property
@@ -45,7 +45,7 @@ class ReviewEncoder(nn.Module):
         return states
 
     def pool(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Rows of reviews that lie end to end: [CLS], then means of neighbours, as ``pool_neighbours`` makes them.
+        """Pool reviews that lie end to end, each as ``pool_neighbours`` does: [CLS] alone, then means of neighbours.
 
         Shape:
             states: (T, d), the tokens of R reviews; lengths: (R,), each at least 1. Output: (T′, d).

@@ -1,6 +1,6 @@
 """From the network's output to a rating: the bias model beneath it, the blend of the two, and the scale.
 
-Numpy only, and shared: training, evaluation and the service call these same functions.
+Numpy only: training, evaluation and the service all call these functions.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,9 @@ class BiasParts(NamedTuple):
 class BiasModel:
     """mean + intercept + shrunk mean deviation of the user's ratings + of the item's, in stars.
 
-    A user's ratings deviate from what is usual for the rated items, an item's from what is usual for their users
-    (:class:`UsualDeviations`), each in what ratings count for on its side. The sums are those of histories that the
-    caller has already rid of the target review (law 5), so that the same arithmetic serves a pair from training, from
-    test and from a stranger (count 0: deviation 0).
+    A user's ratings are compared with what is usual for the rated items, an item's with what is usual for its users
+    (:class:`UsualDeviations`), each on the rating curve of its side. The caller leaves the target review out of the
+    sums (law 5), so the same arithmetic serves training pairs, test pairs and strangers (whose deviation is 0).
     """
 
     mean: float
@@ -43,13 +42,13 @@ class BiasModel:
     def rate(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> Ratings:
         """Ratings in stars, not yet clipped, (B,).
 
-        ``mean`` replaces the fitted mean where the target review has to leave it, too.
+        ``mean`` replaces the fitted mean where that has to leave the target review out, too.
         """
         parts = self.parts(user, item, mean)
         return parts.mean + parts.user + parts.item
 
     def parts(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> BiasParts:
-        """What :meth:`rate` adds up."""
+        """The terms that :meth:`rate` adds up."""
         centre = np.asarray(self.mean if mean is None else mean, dtype=np.float64)
         return BiasParts(
             mean=centre + self.intercept,
@@ -83,8 +82,8 @@ def blend(
 
 
 def stored_rating(rating: float, scale: RatingScale) -> float:
-    """A caller's rating in stars as a review table stores it, in float32, so that the same review is the same wherever
-    it comes from. Raises ``InputError`` for one outside the scale.
+    """Round a caller's rating in stars to float32, as review tables store it, so that a review is the same wherever it
+    comes from. Raises ``InputError`` outside the scale.
     """
     if not scale.lowest <= rating <= scale.highest:
         raise InputError(f"rating {rating!r} is outside the scale {scale} of the bundle")

@@ -1,7 +1,7 @@
 """What a rating in a history counts for: an increasing curve over the scale, since stars are not evenly spaced.
 
-One star often tells of a broken string rather than of a strict user, and says less about the user's next rating than
-its distance from four stars suggests.
+One star often reports a broken string rather than a strict user, and says less about the user's next rating than its
+distance from four stars suggests.
 """
 
 from bisect import bisect_right
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from ubert_model.config import RatingScale, require
 
 SEGMENTS = 4
-"""Stretches of equal length that a scale is divided into: its stars, for one to five."""
+"""Equal parts that a scale is divided into: from one star to the next, for one to five."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RatingCurve:
-    """Linear between its knots and level beyond them.
+    """Linear between its knots and constant beyond them.
 
     Shape:
         knots: (S + 1,), increasing, in stars of the scale; values: (S + 1,), not decreasing, in stars of the bias.
@@ -36,18 +36,18 @@ class RatingCurve:
         require(matching, "values", self.values, f"give one for each of the knots {self.knots}, two or more")
         for name, low, high in (("knots", np.less, "increase"), ("values", np.less_equal, "never decrease")):
             ordered = getattr(self, name)
-            require(all(low(*pair) for pair in pairwise(ordered)), name, ordered, f"they are to {high}")
+            require(all(low(*pair) for pair in pairwise(ordered)), name, ordered, f"they must {high}")
 
     @classmethod
     def of_rises(cls, scale: RatingScale, rises: Sequence[float]) -> Self:
-        """From 0 at the lowest rating, up by each of these over one stretch of the scale after the other."""
+        """The curve that is 0 at the lowest rating and rises by ``rises[k]`` over the k-th equal part of the scale."""
         knots = np.linspace(scale.lowest, scale.highest, len(rises) + 1)
         values = np.concatenate([[0.0], np.cumsum(rises)])
         return cls(knots=tuple(knots.tolist()), values=tuple(values.tolist()))
 
     @classmethod
     def segments(cls, scale: RatingScale) -> list[Self]:
-        """Curves that rise by 1 over one stretch each: any other is a sum of multiples of them."""
+        """The basis of all curves from 0: each rises by 1 over one segment; any other is a weighted sum of them."""
         return [cls.of_rises(scale, rises) for rises in np.eye(SEGMENTS).tolist()]
 
     @cached_property
@@ -55,19 +55,19 @@ class RatingCurve:
         return tuple((np.diff(self.values) / np.diff(self.knots)).tolist())
 
     def __call__(self, rating: float) -> float:
-        """In plain Python: a history is short, and this is called for each of its ratings."""
+        """The curve at one rating. Plain Python: a history is short, and this is called for each of its ratings."""
         knots, values = self.knots, self.values
         if rating >= knots[-1]:
             return values[-1]
-        stretch = bisect_right(knots, rating) - 1
-        if stretch < 0:
+        segment = bisect_right(knots, rating) - 1
+        if segment < 0:
             return values[0]
-        return values[stretch] + self._slopes[stretch] * (rating - knots[stretch])
+        return values[segment] + self._slopes[segment] * (rating - knots[segment])
 
     def levels(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of many ratings, (R,), to the last bit as of each: a scale has few different ones."""
-        different, place = np.unique(ratings, return_inverse=True)
-        return np.array([self(rating) for rating in different.tolist()], dtype=np.float64)[place]
+        """The curve at many ratings, (R,), bit-identical to calls one by one; it is called once per distinct rating."""
+        distinct, place = np.unique(ratings, return_inverse=True)
+        return np.array([self(rating) for rating in distinct.tolist()], dtype=np.float64)[place]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

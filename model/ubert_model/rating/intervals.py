@@ -1,6 +1,6 @@
 """How far a predicted rating may be off: split-conformal intervals by the length of the user's history.
 
-Numpy only, and shared: training fits them on validation pairs, the service gives one with every prediction.
+Numpy only: training fits them on validation pairs, the service gives one with every prediction.
 """
 
 import math
@@ -19,7 +19,7 @@ COVERAGE = 0.9
 LEAST_PAIRS = 200
 """A bucket with fewer validation pairs than this shares the margins of all pairs."""
 _LEAST_VARIANCE = 1 / 15
-"""Of the mean one: where the fitted line of the variance falls below it, users are not that predictable."""
+"""Floor of a variance, as a share of the mean one: the fitted line may fall below, but no user is that predictable."""
 HISTORY_BUCKETS = (0, 1, 3, 10)
 """Least number of the user's reviews in each bucket."""
 _BUCKET_STARTS = np.array(HISTORY_BUCKETS[1:])
@@ -27,7 +27,7 @@ _BUCKET_STARTS = np.array(HISTORY_BUCKETS[1:])
 
 @dataclass(frozen=True, kw_only=True)
 class Margins:
-    """How far below and above a prediction the truth lies at most, in units of the expected deviation."""
+    """How far an interval reaches below and above its prediction, in units of the expected deviation."""
 
     below: float
     above: float
@@ -61,15 +61,15 @@ class RatingIntervals:
         """
         predicted = np.asarray(ratings, dtype=np.float64)
         bucket, deviation = _buckets(user_counts), self._deviation(predicted)
-        below, above = self._arms
+        below, above = self._margins_by_bucket
         low = np.maximum(predicted - below[bucket] * deviation, scale.lowest)
         high = np.minimum(predicted + above[bucket] * deviation, scale.highest)
         # A margin may be negative (all residuals of one sign), but the interval still holds its prediction.
         return np.minimum(low, predicted), np.maximum(high, predicted)
 
     @cached_property
-    def _arms(self) -> NDArray[np.float64]:
-        """Margins below and above by bucket, (2, buckets)."""
+    def _margins_by_bucket(self) -> NDArray[np.float64]:
+        """Margins below and above, (2, buckets)."""
         return np.array([(margin.below, margin.above) for margin in self.margins]).T
 
     @classmethod
@@ -78,12 +78,11 @@ class RatingIntervals:
     ) -> Self:
         """Calibrate on pairs that nothing was trained on, (P,) each; ``predicted`` and ``truth`` in stars.
 
-        Each tail gets half of what the coverage leaves, so both bounds mean something by themselves. Without pairs
-        the margins are infinite, and an interval is the whole scale.
+        Each tail gets half of what the coverage leaves, so each bound holds by itself. Without pairs the margins are
+        infinite, and an interval is the whole scale.
         """
         if not len(predicted):
-            everything = Margins(below=math.inf, above=math.inf)
-            margins = (everything,) * len(HISTORY_BUCKETS)
+            margins = (Margins(below=math.inf, above=math.inf),) * len(HISTORY_BUCKETS)
             return cls(coverage=coverage, centre=0.0, variance=1.0, variance_slope=0.0, margins=margins)
         residuals = truth - predicted
         centre = float(predicted.mean())

@@ -1,1 +1,1 @@
-"""How work runs on either side: whole files, claims, pieces, shards, threads and clusters."""
+"""Running work, offline and online: atomic files, folder locks, batches, shards, threads and clusters."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes: a file appears whole or not at all."""
 
 import contextlib
 import errno
@@ -11,10 +11,10 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
-    The name carries the process id, so two processes that write the same file never share a temporary one. On
-    an exception the temporary file is removed and ``path`` stays as it was.
+    The temporary name holds the process id, so that two processes that write the same file do not share it. On an
+    exception the temporary file is removed, and ``path`` stays as it was.
 
-    Raises ``IsADirectoryError`` for the path of a directory.
+    Raises ``IsADirectoryError`` if ``path`` is a directory.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a directory, give the file to write", str(path))
@@ -28,13 +28,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the content of ``path`` in one step."""
+    """Replace the content of ``path`` atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def publish(finished: Path, path: Path) -> None:
-    """Flush a finished file of the same file system to disk and rename it to ``path``."""
+    """Flush a finished file to disk and rename it to ``path``, which must be on the same file system."""
     _flush(finished)
     finished.replace(path)
     _flush(path.parent)

@@ -1,4 +1,4 @@
-"""What runs beside other work, in a thread of its own, as long as that does."""
+"""A background thread that lives as long as a ``with`` block."""
 
 from abc import ABC, abstractmethod
 from threading import Event, Thread
@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Self
 
 
-class Background(ABC):
-    """While entered, its thread runs; leaving sets ``_ended``, which :meth:`_run` has to heed, and waits for it."""
+class BackgroundThread(ABC):
+    """Starts its thread on entry. On exit sets ``_stop``, which :meth:`_run` must watch, and joins the thread."""
 
     def __init__(self, name: str) -> None:
-        self._ended = Event()
+        self._stop = Event()
         self._thread = Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
@@ -20,10 +20,10 @@ class Background(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
 
     @abstractmethod
     def _run(self) -> None:
-        """The work, until ``_ended`` is set."""
+        """Do the work until ``_stop`` is set."""

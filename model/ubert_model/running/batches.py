@@ -1,4 +1,4 @@
-"""Long sequences in pieces that fit into memory, or into one request."""
+"""Long sequences in batches that fit into memory, or into one request."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -7,6 +7,6 @@ T = TypeVar("T")
 
 
 def batches(sequence: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive pieces of at most ``size``."""
+    """Consecutive slices of at most ``size`` elements."""
     for start in range(0, len(sequence), size):
         yield sequence[start : start + size]

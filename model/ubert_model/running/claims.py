@@ -1,4 +1,4 @@
-"""What one process at a time may work on."""
+"""A lock on a folder, so that only one process at a time works on it."""
 
 import contextlib
 import fcntl
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Hold an existing folder against other processes: is it ours, or does another hold it?
+    """Try to lock an existing folder: yields True if this process holds it, False if another one does.
 
-    The system takes the claim back when the process dies, however it dies.
+    The operating system releases the lock when the process dies, however it dies.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,7 +1,7 @@
-"""Work that is cut into portions, on the workers of a Ray cluster, by Ray Data.
+"""Portions of work on the workers of a Ray cluster, by Ray Data.
 
-Ray Data keeps few portions under way at a time, tries one that failed again, and replaces a worker that died. What a
-portion does is the caller's: it leaves its work in a store or a folder, gives back what was done, and may be run twice.
+Ray Data keeps few portions in flight, retries one that failed, and replaces a worker that died. The caller says what a
+portion does: it writes to a store or a folder, returns a summary, and must be idempotent, since it may run twice.
 """
 
 import logging
@@ -29,27 +29,28 @@ R = TypeVar("R")
 
 EngineName = Literal["local", "ray"]
 ATTEMPTS = 4
-"""How often a portion that raises is tried before its error ends the run; each time after a longer while."""
-PORTIONS_UNDER_WAY = 2
-"""Given to a worker at a time: one that it works on, and one so that it need not wait for the next."""
+"""How often a portion that raises is tried, with growing pauses, before its error ends the run."""
+PORTIONS_IN_FLIGHT = 2
+"""Of one worker: the portion that it works on, and the next, so that it need not wait."""
 SECONDS_TO_CONNECT = 5.0
-SECONDS_TO_END = 3.0
+SECONDS_TO_SHUT_DOWN = 3.0
 LOCAL_OBJECT_BYTES = 256 * 1024 * 1024
-"""Shared memory of a local cluster: portions and what they give back are small."""
+"""Shared memory of a local cluster: portions and their results are small."""
 
 
 class Job(Protocol[P_contra, R_co]):
-    """What a worker opens once and then works with. It travels to the workers, so it holds addresses, nothing open."""
+    """What a worker opens once and then runs. It is pickled to the workers, so it holds addresses and nothing open."""
 
     def open(self) -> Callable[[P_contra], R_co]:
-        """What does one portion. Whatever it raises, here or there, is raised where the results are read."""
+        """The function that does one portion. What this method or that function raises reaches the driver."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RayEngine:
-    """Where to work: the cluster at ``address`` (None: one of this machine and this process), and with what.
+    """The cluster to work on, and the workers to run there.
 
-    ``workers`` 0: as many as the cluster has processors for. ``cpus`` and ``gpus``: of one worker.
+    ``address`` None: a cluster on this machine that ends with this process. ``workers`` 0: as many as fit. ``cpus`` and
+    ``gpus``: those of one worker.
     """
 
     address: str | None = None
@@ -59,52 +60,52 @@ class RayEngine:
 
     def __post_init__(self) -> None:
         require(self.workers >= 0, "workers", self.workers, "give a number of workers, or 0 for all processors")
-        require(self.cpus >= 1, "worker cpus", self.cpus, "a worker needs a processor")
+        require(self.cpus >= 1, "worker cpus", self.cpus, "give a worker 1 or more")
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Stay with the cluster for several pieces of work; a process that is with one already stays with that.
+        """Stay connected while entered; reuses a connection that the process already has.
 
-        Raises ``ConfigError`` where ray is not installed, ``ClusterError`` where no cluster can be reached or started.
+        Raises ``ConfigError`` if ray is not installed, ``ClusterError`` if no cluster can be reached or started.
         """
-        ray = _imported()
+        ray = _import_ray()
         if ray.is_initialized():
             yield
             return
-        with _scratch() as scratch:
+        with _temporary_folder() as folder:
             if self.address is None:
-                self._start_here(ray, scratch)
+                self._start_local(ray, folder)
             else:
-                _join(ray, self.address)
+                _connect(ray, self.address)
             try:
                 yield
             finally:
                 ray.shutdown()
 
     def results(self, job: Job[P, R], portions: Sequence[P], *, one_node: bool = False) -> Generator[tuple[int, R]]:
-        """What each portion gives back, with its place in ``portions``, in the order in which they end.
+        """Each portion's index and result, in order of completion.
 
-        ``one_node``: the work goes to this machine's disk, so that a cluster of several would part it. Closing the
-        generator ends the workers. Raises as :meth:`connected` does, ``ConfigError`` for a cluster that does not fit,
-        ``ClusterError`` where it fails itself, and what ``job`` raises.
+        ``one_node``: refuse a cluster of several nodes, because the job writes to the local disk. Closing the generator
+        ends the workers. Raises as :meth:`connected` does, ``ConfigError`` for a cluster that does not fit,
+        ``ClusterError`` if the cluster fails, and whatever ``job`` raises.
         """
         if not portions:
             return
-        ray = _imported()
-        with self.connected(), _explained(ray):
+        ray = _import_ray()
+        with self.connected(), _translated_errors(ray):
             nodes = sum(node["Alive"] for node in ray.nodes())
             remedy = "the work goes to one machine's disk: keep states in redis://…, or leave the address out"
             require(not one_node or nodes == 1, "nodes of the cluster", nodes, remedy)
-            workers = min(self._workers(ray), len(portions))
+            workers = min(self._worker_count(ray), len(portions))
             for row in self._dataset(ray, job, portions, workers).iter_rows():
-                yield row["place"], pickle.loads(row["result"])
+                yield row["index"], pickle.loads(row["result"])
 
     def _dataset(self, ray: ModuleType, job: Job[P, R], portions: Sequence[P], workers: int) -> Any:
-        items = [{"place": place, "portion": pickle.dumps(portion)} for place, portion in enumerate(portions)]
+        items = [{"index": index, "portion": pickle.dumps(portion)} for index, portion in enumerate(portions)]
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _Worker,
             fn_constructor_args=(job,),
-            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=PORTIONS_UNDER_WAY),
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=PORTIONS_IN_FLIGHT),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=self.cpus,
@@ -116,18 +117,18 @@ class RayEngine:
         dataset.context.raise_original_map_exception = True
         return dataset
 
-    def _workers(self, ray: ModuleType) -> int:
-        """How many there will be. Raises ``ConfigError`` for more than the cluster has room for."""
-        there = ray.cluster_resources()
+    def _worker_count(self, ray: ModuleType) -> int:
+        """How many workers to start. Raises ``ConfigError`` for more than the cluster has room for."""
+        total = ray.cluster_resources()
         needed = {name: count for name, count in (("CPU", self.cpus), ("GPU", self.gpus)) if count}
-        room = min(int(there.get(name, 0)) // count for name, count in needed.items())
-        has, takes = (" and ".join(f"{int(found.get(name, 0))} {name}" for name in needed) for found in (there, needed))
+        room = min(int(total.get(name, 0)) // count for name, count in needed.items())
+        has, takes = (" and ".join(f"{int(found.get(name, 0))} {name}" for name in needed) for found in (total, needed))
         remedy = f"the cluster has {has}, and each takes {takes}: ask for fewer, or add nodes"
         require(room >= max(1, self.workers), "workers", self.workers, remedy)
         return self.workers or room
 
-    def _start_here(self, ray: ModuleType, scratch: str) -> None:
-        """A cluster that ends with this process. To talk to it takes a token that only its processes know."""
+    def _start_local(self, ray: ModuleType, folder: str) -> None:
+        """Start a cluster that ends with this process. Only its own processes know the token to connect to it."""
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         try:
             ray.init(
@@ -137,7 +138,7 @@ class RayEngine:
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _temp_dir=scratch,
+                _temp_dir=folder,
             )
         except (OSError, RuntimeError, ray.exceptions.RayError) as error:
             raise ClusterError(f"Ray does not start on this machine ({error}): use --engine local") from error
@@ -146,42 +147,45 @@ class RayEngine:
 def chosen_engine(
     engine: EngineName, *, address: str | None, workers: int, cpus: int = 1, gpus: int = 0
 ) -> RayEngine | None:
-    """None: this process does the work. Raises ``ConfigError`` for a cluster that nothing is to be sent to."""
+    """The engine of a command; None if this process does the work itself.
+
+    Raises ``ConfigError`` for the address of a cluster that would not be used.
+    """
     if engine == "ray":
         return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
-    require(address is None, "ray address", address, "a cluster is asked with --engine ray")
+    require(address is None, "ray address", address, "to use this cluster, add --engine ray")
     return None
 
 
 @contextmanager
-def _scratch() -> Iterator[str]:
-    """A folder for the logs and sockets of a cluster, whose last processes go on writing for a moment."""
+def _temporary_folder() -> Iterator[str]:
+    """A folder for the cluster's logs and sockets. Removed with retries: the last processes write on for a moment."""
     folder = tempfile.mkdtemp(prefix="ubert-ray-")
     try:
         yield folder
     finally:
-        deadline = time.monotonic() + SECONDS_TO_END
+        deadline = time.monotonic() + SECONDS_TO_SHUT_DOWN
         while os.path.isdir(folder) and time.monotonic() < deadline:
             shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.05)
 
 
-def _join(ray: ModuleType, address: str) -> None:
-    """Raises ``ConfigError`` for an address of another form, ``ClusterError`` where nobody answers."""
+def _connect(ray: ModuleType, address: str) -> None:
+    """Connect to a running cluster. Raises ``ConfigError`` for a malformed address, ``ClusterError`` without answer."""
     host, _, port = address.rpartition(":")
     form = "write HOST:PORT, as `ray start --head` prints it, and run this on a node of the cluster"
     require(bool(host) and "/" not in host and port.isdecimal(), "ray address", address, form)
     remedy = "start one with `ray start --head`, or leave the address out for a cluster on this machine alone"
     try:
-        # Ray itself tries for minutes, and then ends the process.
+        # Without this check Ray would retry for minutes, and then end the process.
         socket.create_connection((host, int(port)), SECONDS_TO_CONNECT).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(f"no Ray cluster answers at {address} ({error}): {remedy}") from error
 
 
-def _imported() -> ModuleType:
-    """Ray, imported only where it is asked for. It tells its makers nothing, and the terminal as little as it can."""
+def _import_ray() -> ModuleType:
+    """Ray, imported only when it is used: without telemetry, and as quiet on the terminal as it can be."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
@@ -189,13 +193,13 @@ def _imported() -> ModuleType:
     except ImportError as error:
         raise ConfigError(f"engine = 'ray': {error}; pip install '.[ray]', or use local") from error
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they would say of a failure is raised
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the failures that they would log are raised
     return ray
 
 
 @contextmanager
-def _explained(ray: ModuleType) -> Iterator[None]:
-    """What a portion raised is raised as it was; a cluster that fails itself is a ``ClusterError``."""
+def _translated_errors(ray: ModuleType) -> Iterator[None]:
+    """Raise what a portion raised as it was, and any failure of the cluster itself as a ``ClusterError``."""
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -206,25 +210,25 @@ def _explained(ray: ModuleType) -> Iterator[None]:
 
 
 class PortionError(Exception):
-    """What a portion raised, on its way to the driver: Ray writes into the message of what it carries."""
+    """Carries a portion's error to the driver unchanged: Ray would extend the message of an error that it carries."""
 
     def __init__(self, message: str, error: UbertError) -> None:
         super().__init__(message, error)
 
     @property
     def error(self) -> UbertError:
-        """As it was raised."""
+        """The error as it was raised."""
         return cast(UbertError, self.args[1])
 
 
 class _Worker:
-    """One process of the cluster: opens the job once, and does the portions that it is given."""
+    """One process of the cluster: opens the job once, then does the portions that it is given."""
 
     def __init__(self, job: Job[Any, Any]) -> None:
         self._job = job
 
     @cached_property
-    def _do(self) -> Callable[[Any], Any]:
+    def _do_portion(self) -> Callable[[Any], Any]:
         return self._job.open()
 
     def __call__(self, batch: Any) -> Any:
@@ -232,7 +236,7 @@ class _Worker:
 
         (portion,) = batch["portion"].to_pylist()
         try:
-            result = self._do(pickle.loads(portion))
+            result = self._do_portion(pickle.loads(portion))
         except UbertError as error:
             raise PortionError(str(error), error) from error
-        return pyarrow.table({"place": batch["place"], "result": [pickle.dumps(result)]})
+        return pyarrow.table({"index": batch["index"], "result": [pickle.dumps(result)]})

@@ -4,14 +4,14 @@ from ubert_model.states.changes import Changes, Revision, entity_mark, marks_of,
 from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_candidate_sets, copy_namespace
-from ubert_model.states.holding import NamespaceHolder
 from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
-from ubert_model.states.mending import NamespaceRepair, repair_namespace
+from ubert_model.states.leases import NamespaceLeases
 from ubert_model.states.numpy_threads import numpy_in_one_thread
 from ubert_model.states.opening import absolute_url, open_existing_store, open_store, without_password
 from ubert_model.states.records import REPAIR
+from ubert_model.states.repair import NamespaceRepair, repair_namespace
 from ubert_model.states.review import FloatMatrix, ReviewEntry
-from ubert_model.states.store import FinishedShard, MendableStore, Namespace, StateStore
+from ubert_model.states.store import FinishedShard, MaintenanceStore, Namespace, StateStore
 
 __all__ = [
     "DEFAULT_CODEC",
@@ -21,10 +21,10 @@ __all__ = [
     "DamagedList",
     "FinishedShard",
     "FloatMatrix",
-    "MendableStore",
+    "MaintenanceStore",
     "Namespace",
     "NamespaceCheck",
-    "NamespaceHolder",
+    "NamespaceLeases",
     "NamespaceRepair",
     "ReviewEntry",
     "Revision",

@@ -1,7 +1,7 @@
-"""What a reader that keeps copies of a store's reviews must be told: the feed of changes of one namespace.
+"""The change feed of a namespace, by which readers invalidate their copies of its reviews.
 
-Every write ends by announcing, as eight-byte marks, the user, the item and the name of each review that it touched.
-A mark names nobody: it only lets whoever keeps a copy of the thing find that copy.
+Every write ends by announcing eight-byte marks of the user, the item and the identifier of each review that it touched.
+A mark is a digest: it reveals no name, but whoever keeps a copy can tell that the copy is stale.
 """
 
 import re
@@ -15,13 +15,13 @@ from ubert_model.states.keys import Side, identifier_bytes
 from ubert_model.states.review import ReviewEntry
 
 REMEMBERED_CHANGES = 4_096
-"""Announcements that a feed keeps; a reader that is further behind starts anew."""
+"""Announcements that a feed keeps; a reader that is further behind starts over."""
 _MARK_BYTES = 8
 _REVISION_PATTERN = r"^([0-9]{1,20})-([0-9]{1,20})$"
 
 
 class Revision(NamedTuple):
-    """A position in a feed. Later positions are greater; positions of two feeds have nothing to do with each other."""
+    """A position in a feed. Later positions are greater; positions of different feeds are unrelated."""
 
     major: int
     minor: int = 0
@@ -35,18 +35,18 @@ class Revision(NamedTuple):
         found = re.fullmatch(_REVISION_PATTERN, text)
         if found is None:
             raise InputError(
-                f"revision {text[:64]!r} is not one that a write was answered with, such as '1718000000000-0'"
+                f"revision {text[:64]!r} is malformed: give one that a write returned, such as '1718000000000-0'"
             )
         return cls(int(found[1]), int(found[2]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What has happened since a revision, up to and including ``revision``.
+    """The changes since a revision, up to and including ``revision``.
 
-    ``marks`` None: anything may have changed. ``revision`` None: the feed cannot be followed now, so that nothing
-    that is read may be kept. ``history``: while it is the same, the store has lost nothing that could be read from it.
-    With another, as after a failover, what was read before may be of writes that are gone and that no change tells of.
+    ``marks`` None: anything may have changed. ``revision`` None: the feed cannot be followed now, so nothing that is
+    read may be cached. ``history``: while it stays the same, the store has lost nothing. If it differs, as after a
+    failover, earlier reads may be of writes that are lost without any announcement.
     """
 
     revision: Revision | None
@@ -65,7 +65,7 @@ def state_mark(review_id: str) -> bytes:
 
 
 def marks_of(entries: Iterable[ReviewEntry]) -> set[bytes]:
-    """The marks of all that a write of these reviews touches."""
+    """The marks of everything that a write of these reviews touches."""
     return {
         mark
         for entry in entries
@@ -74,14 +74,16 @@ def marks_of(entries: Iterable[ReviewEntry]) -> set[bytes]:
 
 
 def pack_marks(marks: Iterable[bytes]) -> bytes:
-    """An announcement."""
+    """An announcement of these marks, as bytes."""
     return b"".join(sorted(marks))
 
 
 def unpack_marks(announcement: bytes | memoryview) -> set[bytes]:
     """Inverse of :func:`pack_marks`. Raises ``CorruptStateError``."""
     if len(announcement) % _MARK_BYTES:
-        raise CorruptStateError(f"an announced change of {len(announcement)} bytes is not made of whole marks")
+        raise CorruptStateError(
+            f"an announced change of {len(announcement)} bytes is damaged: it must be marks of {_MARK_BYTES} bytes each"
+        )
     return {bytes(announcement[first : first + _MARK_BYTES]) for first in range(0, len(announcement), _MARK_BYTES)}
 
 

@@ -1,4 +1,4 @@
-"""Does a namespace hold what its review lists promise?"""
+"""Checks that a namespace holds what its review lists promise."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ Advance = Callable[[int], None]
 
 
 class DamagedList(NamedTuple):
-    """Whose review list cannot be read, and why."""
+    """A review list that cannot be read: whose it is, and why."""
 
     side: Side
     entity: str
@@ -34,11 +34,11 @@ class DamagedList(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class NamespaceCheck:
-    """What is wrong with a namespace; ``reviews`` is how many its users' lists name.
+    """What is wrong with a namespace, and how many ``reviews`` its users' lists name.
 
-    ``missing``: listed reviews whose state is not there. ``damaged``: reviews whose state cannot be used, and why.
+    ``missing``: listed reviews without a state. ``damaged``: reviews whose state cannot be used, and why.
     ``one_sided``: reviews with a state that only one of their two lists names. ``unlisted``: states that no list
-    names. ``damaged_lists``: while there are any, no state is called unlisted.
+    names; not determined while there are ``damaged_lists``.
     """
 
     reviews: int
@@ -55,10 +55,10 @@ class NamespaceCheck:
 
 
 def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = lambda _: None) -> NamespaceCheck:
-    """Read every list and every state once. ``advance`` hears how many further reviews are checked.
+    """Read every list and every state once. ``advance`` is called with the number of further reviews checked.
 
-    Keeps 8 bytes a review in memory. A review that is being written meanwhile may be taken for one that has lost
-    a part. Raises what the store raises.
+    Keeps 8 bytes a review in memory. A review that is written meanwhile may be reported as incomplete. Raises what the
+    store raises.
     """
     damaged_lists: list[DamagedList] = []
     missing: list[str] = []
@@ -87,7 +87,7 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
 def _listed(
     store: StateStore, namespace: Namespace, side: Side, damaged_lists: list[DamagedList]
 ) -> Iterator[Sequence[ReviewEntry]]:
-    """The lines of all lists of a side, some at a time; a list that cannot be read is noted and passed over."""
+    """All lines of all lists of a side, in batches. A list that cannot be read is added to ``damaged_lists``."""
     version = namespace.version
     entities, read = (
         (store.users(version), store.user_reviews) if side is Side.USER else (store.items(version), store.item_reviews)
@@ -100,11 +100,11 @@ def _listed(
             damaged_lists.append(DamagedList(side, entity, str(error)))
             return []
 
-    for some in batches(entities, ENTITIES_A_BATCH):
+    for batch in batches(entities, ENTITIES_A_BATCH):
         try:
-            lists = read(version, some)
+            lists = read(version, batch)
         except CorruptStateError:
-            lists = [readable(entity) for entity in some]
+            lists = [readable(entity) for entity in batch]
         yield from batches([entry for entries in lists for entry in entries], STATES_A_BATCH)
 
 
@@ -131,18 +131,18 @@ def _check_entries(
 
 
 def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None:
-    """Raises ``StateError`` unless this is a whole state, of this version, of the shape that its line promises."""
+    """Raise ``StateError`` unless this is an intact state of this version, in the shape that its list line promises."""
     shape = state_shape(state, version=namespace.version)
     if shape != (entry.rows, namespace.state_dim):
         raise StateError(f"state has shape {shape}, its review list says {(entry.rows, namespace.state_dim)}")
 
 
 def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]) -> list[str]:
-    """States named neither by the lists as they were read, nor by any list read after the states were scanned."""
-    names = (review_id for review_id, _ in store.state_sizes(namespace.version))
+    """States that no list named before they were scanned, and none names afterwards: the lists are read again."""
+    review_ids = (review_id for review_id, _ in store.state_sizes(namespace.version))
     unknown: set[str] = set()
-    while some := list(islice(names, STATES_A_SCAN)):
-        unknown.update(name for name, is_known in zip(some, are_known(known, some), strict=True) if not is_known)
+    while batch := list(islice(review_ids, STATES_A_SCAN)):
+        unknown.update(name for name, is_known in zip(batch, are_known(known, batch), strict=True) if not is_known)
     if unknown:
         for side in Side:
             for entries in _listed(store, namespace, side, []):
@@ -151,9 +151,9 @@ def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]
 
 
 def are_known(known: NDArray[np.uint64], review_ids: Sequence[str]) -> list[bool]:
-    """Which of these reviews have their digest among ``known``, which is sorted."""
+    """For each review: is its digest in ``known``, which is sorted?"""
     digests = np.array(_digests(review_ids), dtype=np.uint64)
-    # By bisection: np.isin sorts all that are known anew for each few that are asked for.
+    # By binary search: np.isin would sort ``known`` again on every call.
     found: list[bool] = (np.searchsorted(known, digests, "left") < np.searchsorted(known, digests, "right")).tolist()
     return found
 

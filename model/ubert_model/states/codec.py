@@ -1,7 +1,7 @@
-"""The codecs of one review's encoder states, and the byte format they share.
+"""The codecs of a review's encoder states, and the byte format that they share.
 
-A codec is a precision and, behind a slash, how many neighbouring tokens share a row, the first token ([CLS]) always
-having its own: ``int8``, ``pq2/pool2``. Little-endian throughout::
+A codec's name is a precision and, after a slash, how many neighbouring tokens share a row: ``int8``, ``pq2/pool2``.
+The first token ([CLS]) always has a row of its own. Little-endian throughout::
 
     offset  0  magic "UBRS"
             4  format version, u8
@@ -10,11 +10,11 @@ having its own: ``int8``, ``pq2/pool2``. Little-endian throughout::
             8  state version, 8 bytes
            16  L, u32: tokens of the review; it has 1 + ⌈(L − 1) / tokens a row⌉ rows, or none
            20  n, u32: bytes of the encoded matrix
-           24  the encoded matrix, as its precision says
+           24  the encoded matrix, in the format of its precision
        24 + n  crc32 of everything before it, u32
 
-The checksum finds every single wrong byte, so damaged bytes raise and never become a wrong array. The state version
-covers encoder, codec and, for product codes, the codebook: no state is read with another codebook than its own.
+The checksum detects any single wrong byte, so damaged bytes raise and never decode to a wrong array. The state version
+covers encoder, codec and, for product codes, the codebook, so that no state is ever read with the wrong codebook.
 """
 
 import struct
@@ -36,7 +36,7 @@ from ubert_model.states.review import FloatMatrix
 from ubert_model.states.store import Namespace
 
 DEFAULT_CODEC = "int8"
-"""The smallest whose change of MSE was surely below 0.1% on both corpora of the README; `ubert bench states` tells."""
+"""The smallest codec that surely changes MSE by less than 0.1% on both corpora of the README (`ubert bench states`)."""
 TOKENS_A_ROW = (1, 2, 3)
 _MAGIC = b"UBRS"
 _FORMAT = 1
@@ -46,7 +46,7 @@ _UNTRAINED = {quantizer.name: quantizer for quantizer in QUANTIZERS}
 
 
 class _Frame(NamedTuple):
-    """A state whose bytes are proved whole, not yet decoded."""
+    """A state whose checksum has been verified, not yet decoded."""
 
     number: int
     tokens: int
@@ -97,7 +97,7 @@ def stored_bytes(name: str, tokens: int, state_dim: int) -> int:
 
 
 def make_codec(namespace: Namespace, codebooks: Codebooks | None = None) -> "StateCodec":
-    """The codec of a namespace; ``Bundle.codec`` has the namespace and the codebooks at hand.
+    """The codec of a namespace. ``Bundle.codec`` supplies the namespace and the codebooks.
 
     Raises ``ConfigError`` for an unknown codec or a product code without codebooks, and ``InputError`` for a malformed
     version.
@@ -143,7 +143,7 @@ class StateCodec:
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
     def decode(self, payload: bytes) -> FloatMatrix:
-        """The states of one review in an array of their own, (rows, D) float32.
+        """The states of one review as a new array, (rows, D) float32.
 
         Raises ``CorruptStateError`` (truncated, magic, format, length, checksum, codec), ``ForeignStateError``
         (another state version: another encoder, codec or codebook) and ``StateError`` (another dimension).
@@ -151,12 +151,13 @@ class StateCodec:
         return self.decode_many([payload])[0]
 
     def decode_many(self, payloads: Sequence[bytes]) -> tuple[FloatMatrix, NDArray[np.int64]]:
-        """The states of R reviews, where the precision allows decoded in one pass: (T, D) float32, offsets (R + 1,).
+        """The states of R reviews as a ragged array: rows (T, D) float32, offsets (R + 1,).
 
-        Review r has rows ``offsets[r]`` to ``offsets[r + 1]``. Raises as :meth:`decode` does.
+        Review r has rows ``offsets[r]`` to ``offsets[r + 1]``. One pass decodes them all if the precision allows it.
+        Raises as :meth:`decode` does.
         """
-        wanted = version_bytes(self.namespace.version)
-        frames = [self._checked(_frame(payload, wanted)) for payload in payloads]
+        version = version_bytes(self.namespace.version)
+        frames = [self._checked(_frame(payload, version)) for payload in payloads]
         offsets = np.zeros(len(frames) + 1, dtype=np.int64)
         np.cumsum([pooled_rows(frame.tokens, self.pooled) for frame in frames], out=offsets[1:])
         states = np.empty((int(offsets[-1]), self.namespace.state_dim), dtype=np.float32)
@@ -176,7 +177,7 @@ class StateCodec:
         if values.dtype != np.float32 or values.ndim != 2 or values.shape[1] != state_dim:
             raise StateError(f"states must be float32 (L, {state_dim}), not {values.dtype} {values.shape}")
         peak = float(np.abs(values).max(initial=0.0))
-        if not peak <= self.quantizer.largest:  # also true of a NaN, which any maximum carries along
+        if not peak <= self.quantizer.largest:  # also true of NaN, which a maximum propagates
             raise StateError(
                 f"states reach {peak}, but codec {self.name} holds finite values up to {self.quantizer.largest:g}: "
                 "check the review encoder, or choose another codec"
@@ -185,9 +186,9 @@ class StateCodec:
     def _checked(self, frame: _Frame) -> _Frame:
         state_dim = self.namespace.state_dim
         if frame.number != self._number:
-            raise CorruptStateError(f"state of codec number {frame.number} where {self._number} ({self.name}) is read")
+            raise CorruptStateError(f"state of codec number {frame.number}, expected {self._number} ({self.name})")
         if frame.state_dim != state_dim:
-            raise StateError(f"state of dimension {frame.state_dim}, its namespace says {state_dim}")
+            raise StateError(f"state of dimension {frame.state_dim}, but its namespace has {state_dim}")
         if len(frame.encoded) != self.quantizer.size(pooled_rows(frame.tokens, self.pooled), state_dim):
             raise CorruptStateError(
                 f"wrong size: {len(frame.encoded)} bytes for {frame.tokens} tokens of dimension {state_dim} "
@@ -201,23 +202,23 @@ def _parts(name: str) -> tuple[str, int]:
     return precision, int(pooled or 1)
 
 
-def _frame(payload: bytes, wanted: bytes) -> _Frame:
+def _frame(payload: bytes, expected_version: bytes) -> _Frame:
     if len(payload) < _HEADER.size + _CHECKSUM.size:
         raise CorruptStateError(f"truncated state: {len(payload)} bytes are fewer than a header")
-    magic, form, number, state_dim, version, tokens, size = _HEADER.unpack_from(payload)
+    magic, format_version, number, state_dim, version, tokens, size = _HEADER.unpack_from(payload)
     if magic != _MAGIC:
         raise CorruptStateError(f"wrong magic {magic!r}: these bytes are not a state")
-    if form != _FORMAT:
-        raise CorruptStateError(f"unknown state format {form}: this program reads format {_FORMAT}")
+    if format_version != _FORMAT:
+        raise CorruptStateError(f"unknown state format {format_version}: this program reads format {_FORMAT}")
     end = _HEADER.size + size
     if len(payload) != end + _CHECKSUM.size:
-        raise CorruptStateError(f"wrong length: {len(payload)} bytes, the header says {end + _CHECKSUM.size}")
+        raise CorruptStateError(f"wrong length: {len(payload)} bytes, but the header says {end + _CHECKSUM.size}")
     view = memoryview(payload)
     if (zlib.crc32(view[:end]),) != _CHECKSUM.unpack_from(payload, end):
-        raise CorruptStateError("wrong checksum: the bytes of this state were changed after it was written")
-    if version != wanted:
+        raise CorruptStateError("wrong checksum: this state was changed after it was written")
+    if version != expected_version:
         raise ForeignStateError(
-            f"state of version {version.hex()} where {wanted.hex()} is served, so of another encoder, codec or "
-            "codebook: precompute it with this bundle"
+            f"state of version {version.hex()}, expected {expected_version.hex()}: another encoder, codec or codebook "
+            "wrote it, so precompute it with this bundle"
         )
     return _Frame(number, tokens, state_dim, view[_HEADER.size : end])

@@ -1,4 +1,4 @@
-"""Where each thing lies in a store. Everything that determines a state is in the version that begins its key."""
+"""The keys of a store. Each begins with the state version, which covers everything that determines a state."""
 
 import re
 from enum import StrEnum
@@ -13,23 +13,24 @@ _VERSION = re.compile("[0-9a-f]{16}")
 
 
 class Side(StrEnum):
-    """The two lists that a review stands in: its user's and its item's."""
+    """The two lists that hold a review: its user's and its item's."""
 
     USER = "user"
     ITEM = "item"
 
     def entity(self, entry: ReviewEntry) -> str:
-        """Whose list of this side the review stands in."""
+        """The user or item whose list of this side holds the review."""
         return entry.user if self is Side.USER else entry.item
 
     def counterpart(self, entry: ReviewEntry) -> str:
+        """The review's item in a user's list, its user in an item's."""
         return entry.item if self is Side.USER else entry.user
 
 
 def version_bytes(version: str) -> bytes:
     """The 8 bytes of a version. Raises ``InputError`` unless it is 16 lower-case hexadecimal characters.
 
-    Strictness is safety here: a version stands unescaped in the pattern by which a namespace is dropped.
+    Strict for safety: a version goes unescaped into the pattern by which a namespace is dropped.
     """
     if not _VERSION.fullmatch(version):
         raise InputError(f"state version {version!r} is not 16 lower-case hexadecimal characters")
@@ -53,8 +54,8 @@ class RedisKeys:
     """``ubert:<version>:`` and then ``state:<review>``, ``text:<review>``, ``user:<user>``, ``item:<item>``,
     ``claim:<review>``, ``held:<holder>``, ``shards`` or ``changes``.
 
-    Identifiers are percent-escaped where they hold a colon, so that keys are unambiguous, and where they hold a
-    brace, because a cluster puts all keys with the same text in braces on one node.
+    Colons in identifiers are percent-escaped, so that keys are unambiguous, and braces, because a cluster puts all keys
+    with the same text in braces on one node.
     """
 
     NAMESPACES = b"ubert:namespaces"
@@ -107,18 +108,19 @@ class RedisKeys:
 
 
 class LmdbKeys:
-    """The 8 bytes of the version, one byte of kind, then the identifiers; at most 283 of the 511 bytes allowed.
+    """The 8 bytes of the version, one or two bytes of kind, then identifiers; at most 283 of the 511 bytes allowed.
 
-    A list's line has a key of its own: the entity, its length first so that no entity's lines begin with another's
-    name, then a digest of the review identifier, because two full identifiers would not fit. Kinds are
-    ordered so that whoever deletes a namespace in key order removes its changes, so that followers know at once, then
-    what says that it is complete, then texts, holders, lists, states and its description. A change is keyed by the
-    number of its transaction, the oldest that can be followed by 0.
+    Each line of a list has its own key: the length of the entity's name, so that no name is the prefix of another; that
+    name; and a digest of the review identifier, because two full identifiers would not fit.
+
+    A drop deletes a namespace in key order, so kinds are ordered: first the changes, so that followers notice at once,
+    then the finished shards, which claim that it is complete, then texts, holders, lists, states, and the description
+    last. A change is keyed by the number of its transaction; key 0 holds the oldest revision that can be followed.
     """
 
     VERSION_BYTES = 8
     CANDIDATES = b"ubertset"
-    """Stands where the others have a version: no namespace has its own description below it."""
+    """Takes the place of a version. It is none: no description is stored under it."""
     _CHANGE = b"\x00\x00"
     _SHARD = b"\x00\x01"
     _TEXT = b"\x00\x02"
@@ -129,25 +131,25 @@ class LmdbKeys:
     _DESCRIPTION = b"\x04"
 
     def __init__(self, version: str) -> None:
-        self.everything = version_bytes(version)
-        self.shards = self.everything + self._SHARD
-        self.states = self.everything + self._STATE
-        self.holds = self.everything + self._HELD
-        self.description = self.everything + self._DESCRIPTION
-        self.changes = self.everything + self._CHANGE
-        self.first_change = self.change(0)
+        self.namespace = version_bytes(version)
+        self.shards = self.namespace + self._SHARD
+        self.states = self.namespace + self._STATE
+        self.holds = self.namespace + self._HELD
+        self.description = self.namespace + self._DESCRIPTION
+        self.changes = self.namespace + self._CHANGE
+        self.feed_start = self.change(0)
 
     def state(self, review_id: str) -> bytes:
         return self.states + identifier_bytes(review_id)
 
     def text(self, review_id: str) -> bytes:
-        return self.everything + self._TEXT + identifier_bytes(review_id)
+        return self.namespace + self._TEXT + identifier_bytes(review_id)
 
     def held(self, holder: str) -> bytes:
         return self.holds + identifier_bytes(holder)
 
     def holder(self, held: bytes) -> str:
-        """Who holds, by a key of :meth:`held`."""
+        """The holder that a key of :meth:`held` names."""
         return held[len(self.holds) :].decode()
 
     def review(self, state: bytes) -> str:
@@ -161,11 +163,11 @@ class LmdbKeys:
         return self.changes + transaction.to_bytes(8, "big")
 
     def lists(self, side: Side) -> bytes:
-        """Begins every line of every list of one side."""
-        return self.everything + (self._USER_LINE if side is Side.USER else self._ITEM_LINE)
+        """The prefix of every line of every list of one side."""
+        return self.namespace + (self._USER_LINE if side is Side.USER else self._ITEM_LINE)
 
     def reviews(self, side: Side, entity: str) -> bytes:
-        """Begins every line of one list."""
+        """The prefix of every line of one list."""
         encoded = identifier_bytes(entity)
         return self.lists(side) + len(encoded).to_bytes(2, "big") + encoded
 
@@ -179,7 +181,7 @@ class LmdbKeys:
 
     @classmethod
     def list_of(cls, line: bytes) -> bytes:
-        """The ``reviews`` prefix that begins a line's key."""
+        """The ``reviews`` prefix of a line's key."""
         return line[: cls._entity_start() + int.from_bytes(line[cls.VERSION_BYTES + 1 : cls._entity_start()], "big")]
 
     @classmethod

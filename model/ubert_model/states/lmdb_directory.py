@@ -1,4 +1,4 @@
-"""A directory that LMDB keeps: opened, grown, and its errors explained."""
+"""An LMDB environment in a directory: opened, grown on demand, with errors that name the remedy."""
 
 import errno
 import shutil
@@ -15,74 +15,74 @@ from ubert_model.errors import StoreError, StoreFullError
 T = TypeVar("T")
 Transaction: TypeAlias = "lmdb.Transaction[memoryview]"  # generic in the stubs alone
 
-_ROOM_TO_WRITE = 1 << 20
-"""Bytes: a disk with less is full for every transaction but the smallest."""
+_MIN_FREE_BYTES = 1 << 20
+"""A disk with less counts as full: nothing but the smallest transaction fits."""
 _RESTORE = "put a copy of the whole directory in its place, or remove it and run `ubert precompute`"
 _DAMAGED = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError)
-_LEFT_UNWRITTEN = 1 << 20
-"""Bytes at the end of the file that LMDB may count and not write: what a transaction has taken and freed again."""
+_MAX_UNWRITTEN_BYTES = 1 << 20
+"""How much shorter the file may be than LMDB says: pages that a transaction took and freed again are never written."""
 
 
 class LmdbDirectory:
-    """One transaction at a time over what lies in ``directory``, which is created if it is not there. Thread-safe.
+    """Runs one transaction at a time on ``directory``, which is created if it does not exist. Thread-safe.
 
     ``initial_map_bytes`` is address space, not disk: the map doubles whenever it is full.
 
-    Every method raises ``StoreError`` if the directory cannot be used, and ``StoreFullError`` where its disk is full.
+    Every method raises ``StoreError`` if the directory cannot be used, and ``StoreFullError`` if its disk is full.
     """
 
     def __init__(self, directory: Path, *, initial_map_bytes: int) -> None:
         self._directory = directory
         # LMDB may only move its map while this process has no transaction.
-        self._turn = Lock()
-        with self._explained():
+        self._lock = Lock()
+        with self._translated_errors():
             if directory.is_file():
-                raise StoreError(f"{directory} is a file and no state store: give a directory")
+                raise StoreError(f"{directory} is a file and not a state store: give a directory")
             directory.mkdir(parents=True, exist_ok=True)
-            _require_own(directory)
+            _require_store_or_empty(directory)
             self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)
-            self._require_whole()
-            # A killed reader's slot would keep the pages it saw from ever being used again.
+            self._require_complete_file()
+            # The slot of a killed reader would keep the pages that it saw from ever being reused.
             self._environment.reader_check()
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = False) -> T:
-        """Run ``work`` in one transaction; again, from its start, whenever the map was full or had grown."""
-        with self._turn, self._explained():
+        """Run ``work`` in one transaction, and start it over whenever the map was full or had grown."""
+        with self._lock, self._translated_errors():
             while True:
                 try:
                     with self._environment.begin(write=write, buffers=True) as transaction:
                         return work(transaction)
                 except lmdb.MapFullError:
-                    # Room enough, perhaps, were it not for a reader that was killed since.
+                    # A reader killed since may still pin old pages: reuse those before growing the map.
                     if not self._environment.reader_check():
                         self._environment.set_mapsize(2 * self._environment.info()["map_size"])
                 except lmdb.MapResizedError:
-                    self._environment.set_mapsize(0)  # another process has grown it: adopt its size
+                    self._environment.set_mapsize(0)  # another process has grown the map: adopt its size
 
     def last_transaction(self) -> int:
-        """The number of the last write of any process, which takes no transaction to read."""
-        with self._turn, self._explained():
+        """The number of the last write by any process. Needs no transaction to read."""
+        with self._lock, self._translated_errors():
             return int(self._environment.info()["last_txnid"])
 
     def close(self) -> None:
-        with self._turn:
+        with self._lock:
             self._environment.close()
 
-    def _require_whole(self) -> None:
-        """Whoever reads a page that the file lacks is ended by the system, without a word."""
+    def _require_complete_file(self) -> None:
+        """Raise ``StoreError`` for a truncated file: reading a page beyond its end would kill the process (SIGBUS)."""
         size = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
         file = self._directory / "data.mdb"
         found = file.stat().st_size
-        if found + _LEFT_UNWRITTEN < size:
+        if found + _MAX_UNWRITTEN_BYTES < size:
             self._environment.close()
             raise StoreError(f"{file} is cut short, {found} of {size} bytes: {_RESTORE}")
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
         except (lmdb.Error, OSError) as error:
-            if _no_room(error, self._directory):
+            if _is_disk_full(error, self._directory):
                 raise StoreFullError(
                     f"the disk of the state store in {self._directory} is full: make room, drop an old namespace, or "
                     "use a smaller codec"
@@ -91,8 +91,8 @@ class LmdbDirectory:
             raise StoreError(f"the state store in {self._directory} cannot be used: {error}{remedy}") from error
 
 
-def _require_own(directory: Path) -> None:
-    """Raise ``StoreError`` for a directory in which other things lie, and no store."""
+def _require_store_or_empty(directory: Path) -> None:
+    """Raise ``StoreError`` for a directory that holds other files and no store."""
     if (directory / "data.mdb").exists():
         return
     foreign = sorted({path.name for path in directory.iterdir()} - {"lock.mdb", "lost+found"})
@@ -103,15 +103,15 @@ def _require_own(directory: Path) -> None:
         )
 
 
-def _no_room(error: Exception, directory: Path) -> bool:
-    """The write that fills a disk is cut short, which LMDB takes for a broken disk; those after it find no room."""
+def _is_disk_full(error: Exception, directory: Path) -> bool:
+    """The write that fills a disk is cut short, which LMDB reports as EIO; later ones fail for lack of space."""
     cut_short = isinstance(error, lmdb.Error) and getattr(error, "code", None) == errno.EIO
-    return isinstance(error, lmdb.DiskError) or (cut_short and shutil.disk_usage(directory).free < _ROOM_TO_WRITE)
+    return isinstance(error, lmdb.DiskError) or (cut_short and shutil.disk_usage(directory).free < _MIN_FREE_BYTES)
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, _DAMAGED):
         return f": {_RESTORE}"
     if getattr(error, "code", None) in (errno.EACCES, errno.EROFS):
-        return ": let this user write there, as whoever reads has to, too"
+        return ": let this user write there, which LMDB needs for reading, too"
     return ""

@@ -1,6 +1,6 @@
-"""States in a local directory, by LMDB: for one machine, with no server to run.
+"""States in a local LMDB directory: for one machine, without a server.
 
-Several processes may read while one writes. A transaction is atomic and on disk when it returns.
+Several processes may read while one writes. A transaction is atomic, and on disk when it returns.
 """
 
 import struct
@@ -23,10 +23,10 @@ from ubert_model.states.changes import (
 )
 from ubert_model.states.keys import LmdbKeys, Side
 from ubert_model.states.lmdb_directory import LmdbDirectory, Transaction
-from ubert_model.states.lmdb_reading import (
-    beyond,
+from ubert_model.states.lmdb_scans import (
+    after_prefix,
     copied,
-    heads_under,
+    distinct_prefixes,
     items_from,
     lengths_from,
     sizes_from,
@@ -54,14 +54,14 @@ from ubert_model.states.store import FinishedShard, Namespace
 _KEYS_PER_DROP = 10_000
 _KEYS_PER_SCAN = 10_000
 _HELD_UNTIL = struct.Struct("<d")
-"""Seconds since 1970: whoever holds and whoever drops share the machine, so its clock."""
+"""When a lease on a namespace ends, in unix seconds: its holder and whoever drops it share this machine's clock."""
 
 
 class LmdbStore:
-    """A ``StateStore`` in ``directory``, which is created if it is not there.
+    """A ``StateStore`` in ``directory``, which is created if it does not exist.
 
     ``initial_map_bytes`` is address space, not disk: the map doubles whenever it is full. Thread-safe, one
-    transaction at a time. A process opens a directory once, and never uses it across a fork.
+    transaction at a time. A process may open a directory only once, and must not use it across a fork.
 
     Raises ``StoreError`` if the directory cannot be used.
     """
@@ -86,32 +86,29 @@ class LmdbStore:
         self._directory.transact(declare, write=True)
 
     def namespaces(self) -> list[Namespace]:
-        def described(transaction: Transaction) -> list[Namespace]:
-            heads = heads_under(transaction, b"", lambda key: key[: LmdbKeys.VERSION_BYTES])
-            versions = [head.hex() for head in heads]
+        def read(transaction: Transaction) -> list[Namespace]:
+            prefixes = distinct_prefixes(transaction, b"", lambda key: key[: LmdbKeys.VERSION_BYTES])
+            versions = [prefix.hex() for prefix in prefixes]
             descriptions = [copied(transaction.get(LmdbKeys(version).description)) for version in versions]
             found = zip(descriptions, versions, strict=True)
             return [unpack_namespace(packed, version) for packed, version in found if packed is not None]
 
-        return self._directory.transact(described)
+        return self._directory.transact(read)
 
     def drop_namespace(self, version: str) -> int:
         keys = LmdbKeys(version)
         removed = 0
 
-        def drop_some(transaction: Transaction) -> list[bytes]:
+        def drop_page(transaction: Transaction) -> list[bytes]:
             dropped: list[bytes] = []
             cursor = transaction.cursor()
-            found = cursor.set_range(keys.everything)
-            while found and len(dropped) < _KEYS_PER_DROP:
-                key = bytes(cursor.key())
-                if not key.startswith(keys.everything):
-                    break
+            found = cursor.set_range(keys.namespace)
+            while found and len(dropped) < _KEYS_PER_DROP and (key := bytes(cursor.key())).startswith(keys.namespace):
                 dropped.append(key)
                 found = cursor.delete()
             return dropped
 
-        while dropped := self._directory.transact(drop_some, write=True):
+        while dropped := self._directory.transact(drop_page, write=True):
             removed += sum(key.startswith(keys.states) for key in dropped)
         return removed
 
@@ -136,18 +133,20 @@ class LmdbStore:
         return self._directory.transact(lambda transaction: _put_lines(transaction, keys, entries), write=True)
 
     def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
-        head = LmdbKeys(version).reviews(side, entity)
+        prefix = LmdbKeys(version).reviews(side, entity)
         return self._directory.transact(
-            lambda transaction: {key[len(head) :]: bytes(line) for key, line in items_from(transaction, head, head)}
+            lambda transaction: {
+                key.removeprefix(prefix): bytes(line) for key, line in items_from(transaction, prefix, prefix)
+            }
         )
 
     def remove_lines(self, version: str, side: Side, entity: str, names: Sequence[bytes]) -> Revision:
         keys = LmdbKeys(version)
-        head = keys.reviews(side, entity)
+        prefix = keys.reviews(side, entity)
 
         def remove(transaction: Transaction) -> Revision:
             for name in names:
-                transaction.delete(head + name)
+                transaction.delete(prefix + name)
             return _announce(transaction, keys, [entity_mark(side, entity)])
 
         return self._directory.transact(remove, write=True)
@@ -184,7 +183,7 @@ class LmdbStore:
     def changes(self, version: str, since: Revision | None) -> Changes:
         keys = LmdbKeys(version)
         now = Revision(self._directory.last_transaction())
-        if since == now:  # no transaction of any process has written since, so this needs none either
+        if since == now:  # nothing was written since, by any process: no transaction needed
             return Changes(revision=now, marks=frozenset())
         return self._directory.transact(lambda transaction: _changes(transaction, keys, since))
 
@@ -251,11 +250,11 @@ class LmdbStore:
         seen: list[tuple[bytes, int]] = []
 
         def scan_on(transaction: Transaction) -> list[tuple[bytes, int]]:
-            # With a zero byte appended a key becomes the least that sorts after it.
+            # The least key that sorts after another is that key with a zero byte appended.
             start = seen[-1][0] + b"\0" if seen else keys.states
             return list(islice(sizes_from(transaction, start, keys.states), _KEYS_PER_SCAN))
 
-        # A transaction a page: a long one would keep every page that is replaced meanwhile from being used again.
+        # One transaction a page of keys: a long one would pin every disk page that is replaced meanwhile.
         while seen := self._directory.transact(scan_on):
             yield from ((keys.review(key), size) for key, size in seen)
 
@@ -287,26 +286,26 @@ class LmdbStore:
         packed = self._directory.transact(
             lambda transaction: [bytes(value) for value in values_under(transaction, keys.shards)]
         )
-        return sorted(unpack_shard(one, version) for one in packed)
+        return sorted(unpack_shard(shard, version) for shard in packed)
 
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
         keys = LmdbKeys(version)
         for side in Side:
             start = keys.lists(side)
             while page := self._directory.transact(partial(lengths_from, lists=keys.lists(side), start=start)):
-                for head, length in page:
-                    yield side, LmdbKeys.entity(head), length
-                start = beyond(page[-1][0])
+                for prefix, length in page:
+                    yield side, LmdbKeys.entity(prefix), length
+                start = after_prefix(page[-1][0])
 
     def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:  # noqa: ARG002
-        """Nothing to keep: a transaction leaves no half of a write."""
+        """Does nothing: a transaction cannot leave half a write behind."""
         return None
 
     def claimant(self, version: str, review_id: str) -> bytes | None:  # noqa: ARG002
         return None
 
     def unclaim(self, version: str, review_id: str) -> None:
-        """Nothing was kept."""
+        """Does nothing: see :meth:`claim`."""
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
         keys, now = LmdbKeys(version), time.time()
@@ -314,7 +313,7 @@ class LmdbStore:
         def write(transaction: Transaction) -> None:
             kept = [(key, _until(held)) for key, held in items_from(transaction, keys.holds, keys.holds)]
             for key in (key for key, until in kept if until <= now):
-                transaction.delete(key)  # of a process that was killed
+                transaction.delete(key)  # the holder was killed
             transaction.put(keys.held(holder), _HELD_UNTIL.pack(now + seconds))
 
         self._directory.transact(write, write=True)
@@ -340,13 +339,10 @@ class LmdbStore:
 
     def _entities(self, version: str, side: Side) -> list[str]:
         lists = LmdbKeys(version).lists(side)
-        return sorted(
-            self._directory.transact(
-                lambda transaction: [
-                    LmdbKeys.entity(head) for head in heads_under(transaction, lists, LmdbKeys.list_of)
-                ]
-            )
+        prefixes = self._directory.transact(
+            lambda transaction: list(distinct_prefixes(transaction, lists, LmdbKeys.list_of))
         )
+        return sorted(map(LmdbKeys.entity, prefixes))
 
 
 def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:
@@ -362,8 +358,8 @@ def _put_lines(transaction: Transaction, keys: LmdbKeys, entries: Sequence[Revie
 
 def _announce(transaction: Transaction, keys: LmdbKeys, marks: Iterable[bytes]) -> Revision:
     number = transaction.id()
-    if transaction.get(keys.first_change) is None:
-        transaction.put(keys.first_change, (number - 1).to_bytes(8, "big"))
+    if transaction.get(keys.feed_start) is None:
+        transaction.put(keys.feed_start, (number - 1).to_bytes(8, "big"))
     transaction.put(keys.change(number), pack_marks(marks))
     cursor = transaction.cursor()
     found = cursor.set_range(keys.change(1))
@@ -374,12 +370,9 @@ def _announce(transaction: Transaction, keys: LmdbKeys, marks: Iterable[bytes]) 
 
 def _changes(transaction: Transaction, keys: LmdbKeys, since: Revision | None) -> Changes:
     now = Revision(transaction.id())
-    first = transaction.get(keys.first_change)
-    if (
-        first is None
-        or since is None
-        or since.major < max(int.from_bytes(first, "big"), now.major - REMEMBERED_CHANGES)
-    ):
+    start = transaction.get(keys.feed_start)
+    oldest = max(int.from_bytes(start or b"", "big"), now.major - REMEMBERED_CHANGES)
+    if start is None or since is None or since.major < oldest:
         return Changes(revision=now, marks=None)
     marks: set[bytes] = set()
     cursor = transaction.cursor()

@@ -1,12 +1,12 @@
-"""How many threads numpy multiplies with, where states are packed and unpacked."""
+"""How many threads numpy's matrix products use while states are encoded and decoded."""
 
 from threadpoolctl import threadpool_limits
 
 
 def numpy_in_one_thread() -> threadpool_limits:
-    """Let numpy multiply in one thread of this process from now on; as a context, until it ends.
+    """Limit numpy's matrix products to one thread of this process: from now on or, as a context manager, until exit.
 
-    The products of product codes are small: shared over threads, these wait for each other and for the threads of
-    whatever encodes or scores meanwhile, and packing or unpacking takes many times as long.
+    The products of product codes are small. Shared over threads, they take many times as long, because the threads wait
+    for each other and compete with those that run the review encoder or score.
     """
     return threadpool_limits(limits=1, user_api="blas")

@@ -1,4 +1,4 @@
-"""How a (L, D) matrix becomes bytes and back, without training: one class a precision, one line in ``QUANTIZERS``."""
+"""Untrained quantizers of an (L, D) matrix, listed in ``QUANTIZERS``."""
 
 from typing import Protocol
 
@@ -8,10 +8,10 @@ from ubert_model.states.review import FloatMatrix
 
 
 class Quantizer(Protocol):
-    """One representation of finite encoder states. All bytes are little-endian and row-major.
+    """A binary representation of finite encoder states, little-endian and row-major.
 
-    ``number``, from 1 to 15, stands in every stored state and is never reused. ``largest`` is the greatest magnitude
-    that it can hold. ``by_row``: each row's bytes stand together, so that many matrices, joined, decode as one.
+    ``number``, from 1 to 15, is written into every stored state and never reused. ``largest`` is the greatest magnitude
+    that it can hold. ``by_row``: each row's bytes are contiguous, so that concatenated matrices decode as one.
     """
 
     @property
@@ -36,44 +36,29 @@ class Quantizer(Protocol):
         """Fill ``out`` (L, D) from ``size(L, D)`` bytes."""
 
 
-class Fp32:
-    """Lossless."""
+class Float:
+    """Floating point numbers: fp32 is lossless, fp16 has a relative error of at most 2⁻¹¹ for normal halves."""
 
-    name = "fp32"
-    number = 1
-    largest = float(np.finfo(np.float32).max)
     by_row = True
 
-    def size(self, rows: int, state_dim: int) -> int:
-        return 4 * rows * state_dim
-
-    def encode(self, values: FloatMatrix) -> bytes:
-        return values.astype("<f4", copy=False).tobytes()
-
-    def decode(self, encoded: memoryview, out: FloatMatrix) -> None:
-        out[...] = np.frombuffer(encoded, dtype="<f4").reshape(out.shape)
-
-
-class Fp16:
-    """Half precision: relative error at most 2⁻¹¹ for normal halves."""
-
-    name = "fp16"
-    number = 2
-    largest = float(np.finfo(np.float16).max)
-    by_row = True
+    def __init__(self, name: str, number: int, dtype: str) -> None:
+        self.name = name
+        self.number = number
+        self._dtype = np.dtype(dtype)
+        self.largest = float(np.finfo(self._dtype).max)
 
     def size(self, rows: int, state_dim: int) -> int:
-        return 2 * rows * state_dim
+        return self._dtype.itemsize * rows * state_dim
 
     def encode(self, values: FloatMatrix) -> bytes:
-        return values.astype("<f2").tobytes()
+        return values.astype(self._dtype, copy=False).tobytes()
 
     def decode(self, encoded: memoryview, out: FloatMatrix) -> None:
-        out[...] = np.frombuffer(encoded, dtype="<f2").reshape(out.shape)
+        out[...] = np.frombuffer(encoded, dtype=self._dtype).reshape(out.shape)
 
 
 class Int8:
-    """Symmetric, one fp32 scale a token: absolute error at most ``max|row| / 254``.
+    """Symmetric, one fp32 scale a row: absolute error at most ``max|row| / 254``.
 
     The scales come first, then the rows.
     """
@@ -89,19 +74,19 @@ class Int8:
     def encode(self, values: FloatMatrix) -> bytes:
         scales = np.abs(values).max(axis=1, initial=0.0) / np.float32(127)  # (L,)
         divisors = np.where(scales > 0, scales, np.float32(1))  # (L,)
-        # A subnormal scale is inexact enough to push a quotient past 127.
+        # Clipped because a subnormal scale is inexact enough to push a quotient past 127.
         quantized = np.rint(values / divisors[:, None]).clip(-127, 127).astype(np.int8)  # (L, D)
         return b"".join((scales.astype("<f4").tobytes(), quantized.tobytes()))
 
     def decode(self, encoded: memoryview, out: FloatMatrix) -> None:
-        tokens = len(out)
-        scales = np.frombuffer(encoded, dtype="<f4", count=tokens)  # (L,)
-        quantized = np.frombuffer(encoded, dtype=np.int8, offset=4 * tokens).reshape(out.shape)  # (L, D)
+        rows = len(out)
+        scales = np.frombuffer(encoded, dtype="<f4", count=rows)  # (L,)
+        quantized = np.frombuffer(encoded, dtype=np.int8, offset=4 * rows).reshape(out.shape)  # (L, D)
         np.multiply(quantized, scales[:, None], out=out)
 
 
 class Int4:
-    """Sixteen even steps from a token's least to its greatest value: absolute error at most ``(max − min) / 30``.
+    """Sixteen even steps from a row's least to its greatest value: absolute error at most ``(max − min) / 30``.
 
     A row is the least value and the step, fp16 each (their rounding adds at most 2⁻⁹ of the greatest magnitude), then
     two dimensions a byte, the first in the low bits.
@@ -113,11 +98,11 @@ class Int4:
     by_row = True
 
     def size(self, rows: int, state_dim: int) -> int:
-        return rows * self._row(state_dim).itemsize
+        return rows * _int4_row(state_dim).itemsize
 
     def encode(self, values: FloatMatrix) -> bytes:
         rows, state_dim = values.shape
-        encoded = np.empty(rows, dtype=self._row(state_dim))
+        encoded = np.empty(rows, dtype=_int4_row(state_dim))
         encoded["least"] = values.min(axis=1, initial=self.largest)
         least = encoded["least"].astype(np.float32)  # (L,)
         encoded["step"] = (values.max(axis=1, initial=-self.largest) - least) / 15
@@ -128,14 +113,15 @@ class Int4:
         return encoded.tobytes()
 
     def decode(self, encoded: memoryview, out: FloatMatrix) -> None:
-        found = np.frombuffer(encoded, dtype=self._row(out.shape[1]))
-        out[:, 0::2] = found["levels"] & 15
-        out[:, 1::2] = (found["levels"] >> 4)[:, : out.shape[1] // 2]
-        out *= found["step"].astype(np.float32)[:, None]
-        out += found["least"].astype(np.float32)[:, None]
-
-    def _row(self, state_dim: int) -> np.dtype[np.void]:
-        return np.dtype([("least", "<f2"), ("step", "<f2"), ("levels", "u1", ((state_dim + 1) // 2,))])
+        rows = np.frombuffer(encoded, dtype=_int4_row(out.shape[1]))
+        out[:, 0::2] = rows["levels"] & 15
+        out[:, 1::2] = (rows["levels"] >> 4)[:, : out.shape[1] // 2]
+        out *= rows["step"].astype(np.float32)[:, None]
+        out += rows["least"].astype(np.float32)[:, None]
 
 
-QUANTIZERS: tuple[Quantizer, ...] = (Fp32(), Fp16(), Int8(), Int4())
+def _int4_row(state_dim: int) -> np.dtype[np.void]:
+    return np.dtype([("least", "<f2"), ("step", "<f2"), ("levels", "u1", ((state_dim + 1) // 2,))])
+
+
+QUANTIZERS: tuple[Quantizer, ...] = (Float("fp32", 1, "<f4"), Float("fp16", 2, "<f2"), Int8(), Int4())

@@ -1,7 +1,7 @@
-"""What a store keeps beside states, in the same bytes whichever store: review list lines and namespace descriptions.
+"""The byte formats of what stores keep beside states: review list lines, texts, candidate sets, descriptions.
 
-A line, little-endian: format version u8, rating f64, timestamp i64, tokens u32, lengths of two identifiers u16 each,
-the review identifier, the counterpart (the item in a user's list, the user in an item's), crc32 of all before it.
+A line, little-endian: format version u8, rating f64, timestamp i64, rows u32, lengths of two identifiers u16 each, the
+review identifier, the counterpart (the item in a user's list, the user in an item's), crc32 of everything before it.
 """
 
 import json
@@ -17,14 +17,14 @@ from ubert_model.states.store import FinishedShard, Namespace
 
 MAX_STATE_BYTES = 16 * 1024 * 1024
 REPAIR = "run `ubert states verify --repair`, then `ubert precompute`"
-"""The remedy for a damaged state or line: precompute alone writes only what is absent."""
+"""The remedy for a damaged state or line. Precompute alone would not do: it writes only what is missing."""
 _LINE_FORMAT = 1
 _LINE = struct.Struct("<BdqIHH")
 _CHECKSUM = struct.Struct("<I")
 
 
 def pack_line(entry: ReviewEntry, side: Side) -> bytes:
-    """The line of ``entry`` in one of its lists. Raises ``InputError`` for a number that does not fit."""
+    """The line of ``entry`` in one of its two lists. Raises ``InputError`` for a number that does not fit."""
     review, counterpart = identifier_bytes(entry.review_id), identifier_bytes(side.counterpart(entry))
     try:
         fixed = _LINE.pack(_LINE_FORMAT, entry.rating, entry.timestamp, entry.rows, len(review), len(counterpart))
@@ -36,14 +36,15 @@ def pack_line(entry: ReviewEntry, side: Side) -> bytes:
 
 def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntry:
     """The entry of a line in ``entity``'s list. Raises ``CorruptStateError``."""
-    if not is_whole(line):
+    if not is_intact(line):
         raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: {REPAIR}")
     end = len(line) - _CHECKSUM.size
-    form, rating, timestamp, rows, review_size, counterpart_size = _LINE.unpack_from(line)
+    format_version, rating, timestamp, rows, review_size, counterpart_size = _LINE.unpack_from(line)
     middle = _LINE.size + review_size
-    if form != _LINE_FORMAT or middle + counterpart_size != end:
+    if format_version != _LINE_FORMAT or middle + counterpart_size != end:
         raise CorruptStateError(
-            f"line of unknown format {form} in the review list of {side} {entity!r}: use the version that wrote it"
+            f"line of unknown format {format_version} in the review list of {side} {entity!r}: use the version of "
+            "u-bert that wrote it"
         )
     counterpart = str(line[middle:end], "utf-8")
     user, item = (entity, counterpart) if side is Side.USER else (counterpart, entity)
@@ -57,14 +58,14 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
     )
 
 
-def is_whole(line: bytes | memoryview) -> bool:
-    """Are these the bytes of a line as somebody wrote it? Of another format they may be all the same."""
+def is_intact(line: bytes | memoryview) -> bool:
+    """Does the checksum of a line match? An intact line may still be of an unknown format."""
     end = len(line) - _CHECKSUM.size
     return end >= _LINE.size and (zlib.crc32(line[:end]),) == _CHECKSUM.unpack_from(line, end)
 
 
 def pack_text(text: str) -> bytes:
-    """UTF-8 and its crc32."""
+    """A text as UTF-8, followed by its crc32."""
     encoded = text.encode()
     return encoded + _CHECKSUM.pack(zlib.crc32(encoded))
 
@@ -78,7 +79,7 @@ def unpack_text(packed: bytes | memoryview, review_id: str) -> str:
 
 
 def pack_candidates(items: Sequence[str]) -> bytes:
-    """Compressed JSON, which carries a checksum."""
+    """The items as zlib-compressed JSON; zlib adds a checksum."""
     return zlib.compress(json.dumps(list(items)).encode())
 
 
@@ -92,39 +93,39 @@ def unpack_candidates(packed: bytes | memoryview, name: str) -> list[str]:
 
 
 def pack_namespace(namespace: Namespace) -> bytes:
-    """Canonical: equal namespaces give equal bytes."""
+    """A canonical description: equal namespaces give equal bytes."""
     return json.dumps(asdict(namespace), sort_keys=True).encode()
 
 
 def unpack_namespace(description: bytes, version: str) -> Namespace:
-    """Raises ``CorruptStateError`` if these bytes describe no namespace."""
+    """Inverse of :func:`pack_namespace`. Raises ``CorruptStateError``."""
     try:
         return Namespace(**json.loads(description))
     except (ValueError, TypeError) as error:
         raise CorruptStateError(
-            f"the description of namespace {version} is damaged ({description[:200]!r}): `ubert precompute` by its "
-            "bundle and codec writes it anew"
+            f"the description of namespace {version} is damaged ({description[:200]!r}): run `ubert precompute` with "
+            "its bundle and codec to write it again"
         ) from error
 
 
 def pack_shard(shard: FinishedShard) -> bytes:
-    """Canonical: a shard that ends twice is written once."""
+    """A canonical description: a shard that is finished twice is stored once."""
     return json.dumps(asdict(shard), sort_keys=True).encode()
 
 
 def unpack_shard(description: bytes, version: str) -> FinishedShard:
-    """Raises ``CorruptStateError`` if these bytes describe no shard."""
+    """Inverse of :func:`pack_shard`. Raises ``CorruptStateError``."""
     try:
         return FinishedShard(**json.loads(description))
     except (ValueError, TypeError) as error:
         raise CorruptStateError(
-            f"the record of a finished shard of namespace {version} is damaged ({description[:200]!r}): `ubert "
-            "precompute --restore-removed` writes it anew, and reviews that were removed since, too"
+            f"the record of a finished shard of namespace {version} is damaged ({description[:200]!r}): run `ubert "
+            "precompute --restore-removed` to write it again, which also brings back reviews that were removed since"
         ) from error
 
 
 def is_damaged(unpack: Callable[[bytes, str], object], description: bytes) -> bool:
-    """Can what ``unpack`` reads not be read any more, so that it may be replaced?"""
+    """Does ``unpack`` fail, so that the description may be replaced?"""
     try:
         unpack(description, "")
     except CorruptStateError:
@@ -133,7 +134,7 @@ def is_damaged(unpack: Callable[[bytes, str], object], description: bytes) -> bo
 
 
 def check_same_namespace(namespace: Namespace, stored: bytes | None) -> None:
-    """Raises ``ForeignStateError`` unless the stored description is this namespace's."""
+    """Raise ``ForeignStateError`` unless the stored description is this namespace's."""
     if stored != pack_namespace(namespace):
         raise ForeignStateError(
             f"state version {namespace.version} is taken by {stored!r}, not {namespace}: "
@@ -142,16 +143,16 @@ def check_same_namespace(namespace: Namespace, stored: bytes | None) -> None:
 
 
 def dropped_meanwhile(version: str) -> StoreError:
-    """What to raise where something would be kept of a namespace that is not declared (any more)."""
+    """The error for a write to a namespace that is not declared, or no longer."""
     return StoreError(
         f"namespace {version} is not in the store: if it was dropped while this command wrote it, run the command again"
     )
 
 
 def check_state_size(review_id: str, state: bytes) -> None:
-    """Raises ``StoreError`` for a state above 16 MiB: one such value stalls every other client of a server."""
+    """Raise ``StoreError`` for a state above 16 MiB: such a value would stall every other client of a server."""
     if len(state) > MAX_STATE_BYTES:
         raise StoreError(
-            f"state of review {review_id!r} has {len(state)} bytes, allowed are {MAX_STATE_BYTES}: "
+            f"state of review {review_id!r} has {len(state)} bytes, more than the {MAX_STATE_BYTES} allowed: "
             "use a smaller codec or fewer tokens"
         )

@@ -1,4 +1,4 @@
-"""What a Redis URL says: which servers, how they stand together, and how many replicas a write has to reach."""
+"""Redis URLs, parsed: the servers, their topology, and how many replicas have to confirm a write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from ubert_model.errors import ConfigError
 
 
-class Arrangement(StrEnum):
-    """How the servers of a URL stand together; what follows the plus in its scheme."""
+class Topology(StrEnum):
+    """How the servers of a URL work together; the value follows the plus in its scheme."""
 
     SERVER = ""
     CLUSTER = "cluster"
@@ -26,62 +26,64 @@ REDIS_SCHEMES = (
     "redis+sentinel",
     "rediss+sentinel",
 )
-_DEFAULT_PORT = {Arrangement.SERVER: 6379, Arrangement.CLUSTER: 6379, Arrangement.SENTINEL: 26379}
-_SENTINELS_OWN = ("username", "password")
+_DEFAULT_PORT = {Topology.SERVER: 6379, Topology.CLUSTER: 6379, Topology.SENTINEL: 26379}
+_SENTINEL_CREDENTIALS = ("username", "password")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """A parsed URL.
+    """A parsed Redis URL.
 
-    ``hosts``: the server; or nodes of a cluster, or sentinels, any of which names all others; none of a Unix socket.
-    ``service``: what the sentinels call the primary. ``client_url``: what the client library reads, with the first
-    host, the credentials and the library's own options.
+    ``hosts``: the server, or some of a cluster's nodes or of the sentinels, any of which knows the others; empty for a
+    Unix socket. ``service``: the sentinels' name for the primary. ``client_url``: the URL for the client library, with
+    the first host, the credentials and the library's own options.
     """
 
-    arrangement: Arrangement
+    topology: Topology
     hosts: tuple[tuple[str, int], ...]
-    place: str
+    display_name: str
     """Names the servers in messages, without credentials."""
     client_url: str = field(repr=False)
     service: str = ""
     sentinel_credentials: dict[str, str] = field(default_factory=dict, repr=False)
     wait_replicas: int = 0
-    """Replicas that must have received a write before it counts as done."""
+    """How many replicas must have received a write before it counts as done."""
     patience_s: float = 0.0
-    """How long a call is repeated while the servers are away."""
+    """How long a call is retried while the servers are unavailable."""
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises ``ConfigError``, without quoting what may be a password."""
+        """Parse a URL of one of ``REDIS_SCHEMES``. Raises ``ConfigError``, which never quotes a password."""
         parts = urlsplit(url)
         scheme, _, kind = parts.scheme.partition("+")
-        arrangement = Arrangement(kind)
-        credentials, at, named = parts.netloc.rpartition("@")
-        hosts = () if scheme == "unix" else tuple(_host(one, _DEFAULT_PORT[arrangement]) for one in named.split(","))
-        place = _place(hosts) or f"Redis at {parts.path}"
-        if arrangement is Arrangement.SERVER and len(hosts) > 1:
-            raise ConfigError(f"the store URL of {place} names several servers: begin it with redis+cluster://")
+        topology = Topology(kind)
+        credentials, at, netloc = parts.netloc.rpartition("@")
+        hosts = () if scheme == "unix" else tuple(_host(one, _DEFAULT_PORT[topology]) for one in netloc.split(","))
+        display_name = _display_name(hosts) or f"Redis at {parts.path}"
+        if topology is Topology.SERVER and len(hosts) > 1:
+            raise ConfigError(f"the store URL of {display_name} names several servers: begin it with redis+cluster://")
         path, service = parts.path, ""
-        if arrangement is Arrangement.SENTINEL:
+        if topology is Topology.SENTINEL:
             service, _, database = path.removeprefix("/").partition("/")
             path = f"/{database}"
             if not service:
-                raise ConfigError(f"the store URL of {place} lacks what the sentinels call the primary: add /NAME")
+                raise ConfigError(f"the store URL of {display_name} does not name the sentinels' primary: add /NAME")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         wait_replicas = options.pop("wait_replicas", "0")
         patience = options.pop("patience", "0")
-        own = {one: options.pop(f"sentinel_{one}") for one in _SENTINELS_OWN if f"sentinel_{one}" in options}
-        authority = _authority(hosts[0]) if hosts else named
+        sentinel_credentials = {
+            name: options.pop(f"sentinel_{name}") for name in _SENTINEL_CREDENTIALS if f"sentinel_{name}" in options
+        }
+        authority = _authority(hosts[0]) if hosts else netloc
         return cls(
-            arrangement=arrangement,
+            topology=topology,
             hosts=hosts,
-            place=place,
+            display_name=display_name,
             client_url=f"{scheme}://{credentials}{at}{authority}{path}" + (f"?{urlencode(options)}" if options else ""),
             service=service,
-            sentinel_credentials=own,
-            wait_replicas=int(_number("wait_replicas", wait_replicas, place, whole=True)),
-            patience_s=_number("patience", patience, place),
+            sentinel_credentials=sentinel_credentials,
+            wait_replicas=int(_number("wait_replicas", wait_replicas, display_name, whole=True)),
+            patience_s=_number("patience", patience, display_name),
         )
 
 
@@ -90,9 +92,9 @@ def _host(text: str, default_port: int) -> tuple[str, int]:
         parts = urlsplit(f"//{text}")
         return parts.hostname or "localhost", parts.port or default_port
     except ValueError:
-        # Without the cause: what stands at the port's place may be a password that holds a slash.
+        # Without the cause: it quotes the port, which may be part of a password that holds a slash.
         raise ConfigError(
-            "the store URL has no readable host and port: percent-escape the characters of its password"
+            "the store URL has no readable host and port: percent-escape the special characters of its password"
         ) from None
 
 
@@ -101,18 +103,18 @@ def _authority(host: tuple[str, int]) -> str:
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
-def _place(hosts: Sequence[tuple[str, int]]) -> str:
+def _display_name(hosts: Sequence[tuple[str, int]]) -> str:
     if not hosts:
         return ""
     return f"Redis at {_authority(hosts[0])}" + (f" and {len(hosts) - 1} more" if hosts[1:] else "")
 
 
-def _number(option: str, text: str, place: str, *, whole: bool = False) -> float:
+def _number(option: str, text: str, display_name: str, *, whole: bool = False) -> float:
     try:
         number = float(int(text) if whole else float(text))
     except ValueError:
         number = -1.0
     if not 0 <= number < float("inf"):
         kind = "a whole number" if whole else "a number of seconds"
-        raise ConfigError(f"{option}={text} in the store URL of {place}: give {kind}, 0 or more")
+        raise ConfigError(f"{option}={text} in the store URL of {display_name}: give {kind}, 0 or more")
     return number

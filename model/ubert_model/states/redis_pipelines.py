@@ -6,76 +6,75 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-from redis import RedisCluster
-from redis import exceptions as refusals
+from redis import RedisCluster, exceptions
 
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states.redis_address import Arrangement, RedisAddress
-from ubert_model.states.redis_client import Client, client_maker
-from ubert_model.states.redis_confirming import ConfirmedWrites
-from ubert_model.states.redis_refusals import EVERY_FAILURE, Command, store_error
+from ubert_model.states.redis_address import RedisAddress, Topology
+from ubert_model.states.redis_client import Client, client_factory
+from ubert_model.states.redis_confirmed_writes import ConfirmedWrites
+from ubert_model.states.redis_errors import CLIENT_ERRORS, Command, store_error
 
 _COMMANDS_PER_PIPELINE = 10_000
 _BYTES_PER_PIPELINE = 64 * 1024 * 1024
 _KEYS_PER_SCAN = 1_000
-_PAUSE_S = 0.2
+_RETRY_PAUSE_S = 0.2
 
 _Send = Callable[[list[Command]], list[Any]]
 
 
 class RedisPipelines:
-    """Carries commands to the servers of one address. Thread-safe; connects on first use.
+    """Sends commands to the servers of one address. Thread-safe; connects on first use.
 
-    Each command names one key, as its second word: a cluster may hold the keys anywhere.
+    The second word of each command is its only key, so that a cluster can route it.
     """
 
     def __init__(self, address: RedisAddress, *, timeout_s: float, retries: int, max_connections: int) -> None:
         self._address = address
         self._timeout_s = timeout_s
-        self._connect = client_maker(address, timeout_s=timeout_s, retries=retries, max_connections=max_connections)
+        self._connect = client_factory(address, timeout_s=timeout_s, retries=retries, max_connections=max_connections)
         self._connecting = Lock()
         self._connected: Client | None = None
 
     @property
-    def spread(self) -> bool:
-        """May the keys lie on several servers?"""
-        return self._address.arrangement is Arrangement.CLUSTER
+    def is_cluster(self) -> bool:
+        """Are the keys spread over several servers?"""
+        return self._address.topology is Topology.CLUSTER
 
     def read(self, commands: Iterable[Command]) -> list[Any]:
         """The replies of all commands, in order. The first refusal raises, after its pipeline has run."""
-        return self._run(commands, self._sent)
+        return self._run(commands, self._send)
 
     def write(self, commands: Iterable[Command]) -> list[Any]:
-        """As ``read``. What returns has been received by as many replicas as the address asks for.
+        """As ``read``, but returns only once as many replicas as the address asks for have received the writes.
 
-        A command may be executed twice. Raises ``UnconfirmedWriteError`` where replicas do not confirm in time.
+        A command may be executed twice. Raises ``UnconfirmedWriteError`` if replicas do not confirm in time.
         """
-        return self._run(commands, self._confirmed if self._address.wait_replicas else self._sent)
+        return self._run(commands, self._send_confirmed if self._address.wait_replicas else self._send)
 
     def scan(self, pattern: str) -> Iterator[bytes]:
-        """The keys that match. One that a cluster moves meanwhile may come twice, or not at all."""
-        with self._explained():
+        """The keys that match. A key that a cluster moves meanwhile may come twice, or not at all."""
+        with self._translated_errors():
             yield from self._client.scan_iter(match=pattern, count=_KEYS_PER_SCAN)
 
     def history(self, key: bytes) -> str:
-        """Changes when a server that held data was restarted, or another one has taken its place.
+        """An identifier that changes when a server that holds data is restarted or replaced.
 
-        Of a cluster: its epoch, as the server of ``key`` knows it, which every failover increases. Empty where the
-        server keeps it to itself.
+        For a cluster it is the epoch, which every failover increases, as seen by the server of ``key``. Empty if the
+        server does not permit the question.
         """
-        with self._explained():
+        with self._translated_errors():
             client = self._client
             try:
                 if isinstance(client, RedisCluster):
-                    told = client.cluster_info(target_nodes=client.get_node_from_key(key))
-                    return str(told["cluster_current_epoch"])
+                    cluster = client.cluster_info(target_nodes=client.get_node_from_key(key))
+                    return str(cluster["cluster_current_epoch"])
                 return str(client.info("server")["run_id"])
-            except refusals.NoPermissionError:
+            except exceptions.NoPermissionError:
                 return ""
 
     def ping(self) -> None:
-        """Ask every server that answers for keys."""
-        with self._explained():
+        """Ping every server that owns keys."""
+        with self._translated_errors():
             client = self._client
             if isinstance(client, RedisCluster):
                 client.ping(target_nodes=RedisCluster.PRIMARIES)
@@ -97,55 +96,55 @@ class RedisPipelines:
     def _run(self, commands: Iterable[Command], send: _Send) -> list[Any]:
         replies: list[Any] = []
         for chunk in chunks(commands, _COMMANDS_PER_PIPELINE):
-            replies += self._patiently(chunk, send)
+            replies += self._run_with_retries(chunk, send)
         return replies
 
-    def _patiently(self, chunk: list[Command], send: _Send) -> list[Any]:
+    def _run_with_retries(self, chunk: list[Command], send: _Send) -> list[Any]:
         until = time.monotonic() + self._address.patience_s
         while True:
             try:
-                return self._accepted(chunk, send)
+                return self._run_once(chunk, send)
             except StoreUnavailableError:
                 if time.monotonic() >= until:
                     raise
-                time.sleep(_PAUSE_S)
+                time.sleep(_RETRY_PAUSE_S)
 
-    def _accepted(self, chunk: list[Command], send: _Send) -> list[Any]:
-        with self._explained():
+    def _run_once(self, chunk: list[Command], send: _Send) -> list[Any]:
+        with self._translated_errors():
             replies = send(chunk)
         for command, reply in zip(chunk, replies, strict=True):
             if isinstance(reply, Exception):
                 raise store_error(reply, self._address, command) from reply
         return replies
 
-    def _sent(self, chunk: list[Command]) -> list[Any]:
+    def _send(self, chunk: list[Command]) -> list[Any]:
         with self._client.pipeline(transaction=False) as pipeline:
             for command in chunk:
                 pipeline.execute_command(*command)
             return pipeline.execute(raise_on_error=False)
 
-    def _confirmed(self, chunk: list[Command]) -> list[Any]:
-        # Half of what a connection waits for a reply, so that the server's own answer comes first.
-        writes = ConfirmedWrites(self._client, self._address, within_s=self._timeout_s / 2, send=self._sent)
+    def _send_confirmed(self, chunk: list[Command]) -> list[Any]:
+        # Half of the time that a connection waits for a reply, so that the server's answer comes before the timeout.
+        writes = ConfirmedWrites(self._client, self._address, within_s=self._timeout_s / 2, send=self._send)
         return writes.send(chunk)
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except EVERY_FAILURE as error:
+        except CLIENT_ERRORS as error:
             raise store_error(error, self._address) from error
         except AttributeError as error:
-            # How redis-py fails where it is sent to a server that owns no slot yet, and so is not on its map.
-            if not (self.spread and error.name == "redis_connection" and error.obj is None):
+            # redis-py's failure when it is redirected to a server that owns no slot yet, so is not in its map of slots.
+            if not (self.is_cluster and error.name == "redis_connection" and error.obj is None):
                 raise
             raise StoreUnavailableError(
-                f"{self._address.place}: a key is ahead of its slot, on a server that owns none yet"
+                f"{self._address.display_name}: a key is ahead of its slot, on a server that owns none yet"
             ) from error
 
 
 def chunks(commands: Iterable[Command], limit: int) -> Iterator[list[Command]]:
-    """Consecutive runs of at most ``limit`` commands and, unless one alone is larger, 64 MiB."""
+    """Consecutive commands, at most ``limit`` and at most 64 MiB a chunk; a command above that has one to itself."""
     chunk: list[Command] = []
     size = 0
     for command in commands:

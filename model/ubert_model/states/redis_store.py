@@ -1,7 +1,7 @@
 """States in Redis: one server, a primary that sentinels watch, or a cluster.
 
-One string a review (and one for its text, where that is kept), one hash a review list, one stream of changes, one
-hash of namespaces.
+A string for each review (and one for its text, if that is stored), a hash for each review list, a stream of changes for
+each namespace, and one hash of namespaces.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +9,7 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
+from ubert_model.running.batches import batches
 from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
     Changes,
@@ -37,15 +38,16 @@ from ubert_model.states.records import (
     unpack_text,
 )
 from ubert_model.states.redis_address import RedisAddress
+from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
-from ubert_model.states.redis_refusals import Command
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
 
-# A server holds the replies of a pipeline in its own memory until they are read.
+# Bounds, because a server keeps the replies of a pipeline in its memory until they are read.
 _STATES_PER_COMMAND = 500
 _KEYS_PER_PAGE = 1_000
-_CHANGES_AT_ONCE = 1_000
+_CHANGES_PER_READ = 1_000
+
 _SECONDS_OF_CLAIM = 7 * 24 * 3600
 _MARKS = b"marks"
 
@@ -53,13 +55,13 @@ _MARKS = b"marks"
 class RedisStore:
     """A ``StateStore`` in Redis. Thread-safe; connects on first use.
 
-    ``url``: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` with some of the nodes, by comma;
-    ``redis+sentinel://`` with the sentinels, and their name of the primary as the path (``/name/database``); TLS for
-    these as ``rediss+…``. Its query holds the client library's options, and two of this store:
+    ``url``: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` with some of the nodes, separated by
+    commas; ``redis+sentinel://`` with the sentinels, and their name for the primary in the path (``/name/database``).
+    With TLS the last two are ``rediss+…``. The query holds options of the client library, and two of this store:
 
-    - ``wait_replicas``: a write returns once so many replicas of its primary have it, and so outlives the primary;
+    - ``wait_replicas``: a write returns once so many replicas of its primary have it, so that it survives the primary;
       else it raises ``UnconfirmedWriteError``. 0: it returns once the primary has it.
-    - ``patience``: seconds for which a call is repeated while the servers are away, as in a failover.
+    - ``patience``: for how many seconds a call is retried while the servers are unavailable, as in a failover.
 
     ``timeout_s`` bounds each wait for a server, ``retries`` the attempts after a broken connection.
 
@@ -98,11 +100,11 @@ class RedisStore:
         for side in Side:
             self._redis.write(("UNLINK", key) for key in self._redis.scan(keys.reviews_pattern(side)))
         removed: int = sum(self._redis.write(("UNLINK", key) for key in self._redis.scan(keys.states_pattern())))
-        # Without its feed, whoever follows it keeps nothing of what was here.
+        # The loss of the feed tells its followers to discard whatever they keep.
         self._redis.write([("UNLINK", keys.changes)])
-        # After all that it describes, so that a drop cut short still shows as a namespace to drop.
+        # The description goes after what it describes, so that a drop that is cut short still lists the namespace.
         self._redis.write([("HDEL", RedisKeys.NAMESPACES, version.encode())])
-        self._redis.write([("UNLINK", keys.shards)])  # again, for one that ended meanwhile
+        self._redis.write([("UNLINK", keys.shards)])  # again, in case one was finished meanwhile
         return removed
 
     def put(
@@ -115,10 +117,10 @@ class RedisStore:
         lines = _lines(keys, entries)
         states = [("SET", keys.state(entry.review_id), state) for entry, state in reviews]
         given = {review_id for review_id, _ in texts}
-        others = [("UNLINK", keys.text(entry.review_id)) for entry in entries if entry.review_id not in given]
-        # Texts before what tells that a review is there: whoever is killed in between finds it missing and goes on.
+        outdated = [("UNLINK", keys.text(entry.review_id)) for entry in entries if entry.review_id not in given]
+        # Texts first: a writer that is killed after them finds the review still missing, and resumes.
         self.put_texts(version, texts)
-        self._redis.write(chain(others, states))
+        self._redis.write(chain(outdated, states))
         self._redis.write(lines)
         return self._announce(keys, marks_of(entries))
 
@@ -163,21 +165,18 @@ class RedisStore:
     def changes(self, version: str, since: Revision | None) -> Changes:
         key = RedisKeys(version).changes
         if since is None:
-            return self._everything(version)
-        # From ``since`` itself on: where the entry it stands for is gone, so may be others after it.
+            return self._anything_changed(version)
+        # From ``since`` itself on: if its own entry is gone, later ones may be gone, too.
         newest, entries = self._redis.read(
-            [
-                _newest(key),
-                ("XRANGE", key, str(since), "+", "COUNT", str(_CHANGES_AT_ONCE)),
-            ]
+            [_newest(key), ("XRANGE", key, str(since), "+", "COUNT", str(_CHANGES_PER_READ))]
         )
-        told = [_revision(identifier) for identifier, _ in entries]
-        if not told or told[0] != since or told[-1] < _revision(newest[0][0]):
-            return self._everything(version)
+        revisions = [_revision(identifier) for identifier, _ in entries]
+        if not revisions or revisions[0] != since or revisions[-1] < _revision(newest[0][0]):
+            return self._anything_changed(version)
         marks: set[bytes] = set()
         for _, fields in entries[1:]:
             marks |= unpack_marks(fields[_MARKS])
-        return Changes(revision=told[-1], marks=frozenset(marks), history=self._redis.history(key))
+        return Changes(revision=revisions[-1], marks=frozenset(marks), history=self._redis.history(key))
 
     def candidate_sets(self) -> list[str]:
         (names,) = self._redis.read([("HKEYS", RedisKeys.CANDIDATES)])
@@ -207,14 +206,12 @@ class RedisStore:
 
     def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
         keys = RedisKeys(version)
-        wanted = [keys.state(review_id) for review_id in review_ids]
-        if self._redis.spread:
-            return self._redis.read(("GET", key) for key in wanted)
-        # Half the time of a GET each.
-        parts = range(0, len(wanted), _STATES_PER_COMMAND)
-        return list(
-            chain.from_iterable(self._redis.read(("MGET", *wanted[at : at + _STATES_PER_COMMAND]) for at in parts))
-        )
+        state_keys = [keys.state(review_id) for review_id in review_ids]
+        if self._redis.is_cluster:
+            return self._redis.read(("GET", key) for key in state_keys)
+        # MGET takes half the time of a GET for each key.
+        commands: list[Command] = [("MGET", *batch) for batch in batches(state_keys, _STATES_PER_COMMAND)]
+        return list(chain.from_iterable(self._redis.read(commands)))
 
     def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
         return self.review_lists(version, users=users, items=())[0]
@@ -244,7 +241,7 @@ class RedisStore:
         keys = self._redis.scan(RedisKeys(version).states_pattern())
         while found := list(islice(keys, _KEYS_PER_PAGE)):
             sizes = self._redis.read(("STRLEN", key) for key in found)
-            # A size of 0 is a key that has gone since the scan saw it: no state is empty.
+            # A size of 0 means that the key was deleted after the scan saw it: no state is empty.
             yield from ((RedisKeys.name(key), size) for key, size in zip(found, sizes, strict=True) if size)
 
     def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
@@ -255,9 +252,9 @@ class RedisStore:
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
         shards, packed = RedisKeys(version).shards, pack_shard(shard)
         (kept,) = self._redis.read([("SMEMBERS", shards)])
-        damaged = [("SREM", shards, one) for one in kept if is_damaged(unpack_shard, one)]
+        damaged = [("SREM", shards, record) for record in kept if is_damaged(unpack_shard, record)]
         self._redis.write([("SADD", shards, packed), *damaged])
-        # Asked afterwards, since a drop removes shards once more after the description.
+        # Checked afterwards, because a drop removes shards once more after the description.
         (declared,) = self._redis.read([("HEXISTS", RedisKeys.NAMESPACES, version.encode())])
         if not declared:
             self._redis.write([("SREM", shards, packed)])
@@ -265,7 +262,7 @@ class RedisStore:
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
         (packed,) = self._redis.read([("SMEMBERS", RedisKeys(version).shards)])
-        return sorted(unpack_shard(one, version) for one in packed)
+        return sorted(unpack_shard(shard, version) for shard in packed)
 
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
         keys = RedisKeys(version)
@@ -281,8 +278,8 @@ class RedisStore:
         before, _, now = self._redis.write(
             [("GET", key), ("SET", key, claimant, "NX", "EX", str(_SECONDS_OF_CLAIM)), ("GET", key)]
         )
-        first = before if now in {None, claimant} else now  # None: whose claim stood has ended it meanwhile
-        return None if first is None else bytes(first)
+        earlier = before if now in {None, claimant} else now  # None: the earlier claim has ended meanwhile
+        return None if earlier is None else bytes(earlier)
 
     def claimant(self, version: str, review_id: str) -> bytes | None:
         (found,) = self._redis.read([("GET", RedisKeys(version).claim(review_id))])
@@ -293,9 +290,9 @@ class RedisStore:
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
         key, milliseconds = RedisKeys(version).held(holder), str(round(1000 * seconds))
-        # A server without memory refuses the SET alone, and it is then that operators look for namespaces to drop.
-        (prolonged,) = self._redis.write([("PEXPIRE", key, milliseconds)])
-        if not prolonged:
+        # A server out of memory refuses a SET but not a PEXPIRE; it is then that operators look for namespaces to drop.
+        (renewed,) = self._redis.write([("PEXPIRE", key, milliseconds)])
+        if not renewed:
             self._redis.write([("SET", key, b"", "PX", milliseconds)])
 
     def release(self, version: str, holder: str) -> None:
@@ -312,23 +309,23 @@ class RedisStore:
         self._redis.close()
 
     def _announce(self, keys: RedisKeys, marks: Iterable[bytes]) -> Revision:
-        """After the write it tells of, in a round trip of its own: else a cluster might do it before."""
+        """Announce a write, in a round trip after it: in the same pipeline, a cluster might announce it too early."""
         try:
             (identifier,) = self._redis.write([_entry(keys.changes, pack_marks(marks))])
         except StoreFullError:
-            # A server without memory still deletes. A feed that is gone tells its followers: anything may have changed.
+            # A server out of memory still deletes, and without the feed its followers assume that anything has changed.
             newest, _ = self._redis.write([_newest(keys.changes), ("UNLINK", keys.changes)])
             last = _revision(newest[0][0]) if newest else Revision(0)
             return Revision(last.major, last.minor + 1)
         return _revision(identifier)
 
-    def _everything(self, version: str) -> Changes:
+    def _anything_changed(self, version: str) -> Changes:
         end = self._end_of_feed(version)
-        # After a command with a key, from which the library learns where the feed is now.
+        # Ask for the history last: a command with the feed's key has told the library which server holds the feed now.
         return Changes(revision=end, marks=None, history=self._redis.history(RedisKeys(version).changes))
 
     def _end_of_feed(self, version: str) -> Revision | None:
-        """The last position; None where there is no feed to follow and none can be begun."""
+        """The feed's last position, after starting a feed if there is none; None if that is not possible."""
         key = RedisKeys(version).changes
         newest, declared = self._redis.read([_newest(key), ("HEXISTS", RedisKeys.NAMESPACES, version.encode())])
         if newest:
@@ -339,7 +336,7 @@ class RedisStore:
             (identifier,) = self._redis.write([_entry(key, b"")])
         except StoreUnavailableError:
             raise
-        except StoreError:  # no memory, or no right to write
+        except StoreError:  # out of memory, or no permission to write
             return None
         return _revision(identifier)
 

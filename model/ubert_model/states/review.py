@@ -1,4 +1,4 @@
-"""What the store knows of a review beside its encoder states."""
+"""A review as a store lists it, without its encoder states."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ FloatMatrix = NDArray[np.float32]
 class ReviewEntry:
     """One line of a user's or an item's review list; holds no text and no states.
 
-    ``timestamp`` is in unix seconds (0: unknown). ``rows``: how many its states have, each of ``tokens_a_row``
-    neighbouring tokens, before a codec pools them further: so which reviews a prediction reads never depends on the
-    codec.
+    ``timestamp`` is in unix seconds (0: unknown). ``rows`` counts the rows of its states, each of ``tokens_a_row``
+    neighbouring tokens, before a codec pools them further, so that the choice of reviews for a prediction does not
+    depend on the codec.
     """
 
     review_id: str
@@ -26,5 +26,5 @@ class ReviewEntry:
 
     @property
     def recency(self) -> tuple[int, str]:
-        """Total order of a review list: by time, ties broken by identifier, so that it never depends on storage."""
+        """Sort key of a review list: time, then identifier, so that the order never depends on storage."""
         return (self.timestamp, self.review_id)

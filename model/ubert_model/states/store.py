@@ -1,4 +1,4 @@
-"""The port that every state store implements. It moves bytes; the codec gives them meaning."""
+"""The port that every state store implements. It moves bytes; the codec interprets them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ubert_model.states.review import ReviewEntry
 
 @dataclass(frozen=True, kw_only=True)
 class Namespace:
-    """What a store says of one state version: everything below shares weights, tokenizer, length and codec (law 6).
+    """The description of one state version: all its states share weights, tokenizer, length and codec (law 6).
 
     ``version`` is the lower-case hexadecimal digest that begins every key of the namespace.
     """
@@ -25,9 +25,9 @@ class Namespace:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class FinishedShard:
-    """A share of a precompute that ended: share ``number`` of ``shards``, from 1, of the reviews ``corpus`` names.
+    """A completed shard of a precompute: ``number`` of ``shards``, counted from 1, of the corpus with this digest.
 
-    ``reviews`` is how many reviews of the corpus fell into the share.
+    ``reviews`` is how many reviews of the corpus belong to the shard.
     """
 
     corpus: str
@@ -40,71 +40,72 @@ class StateStore(Protocol):
     """Encoder states and review lists by state version.
 
     Every method raises ``StoreUnavailableError`` when the store cannot be reached, ``StoreError`` when it refuses
-    and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes). All writes are idempotent, so a
-    killed writer starts again by writing the same thing. No method touches more than one key in one command, so that
-    a cluster may hold the keys anywhere; calls are pipelined: one round trip each (``put`` and ``delete`` three, their
-    order being a promise), whatever the number of keys, until a pipeline would hold too much at once.
+    and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes).
+
+    All writes are idempotent: a killed writer resumes by writing the same again. No command touches more than one key,
+    so that a cluster may hold the keys anywhere. Commands are pipelined: a call takes one round trip (``put`` and
+    ``delete`` take three, to guarantee their order) for any number of keys, until a pipeline would grow too large.
     """
 
     @property
     def local(self) -> bool:
-        """Does asking for changes cost microseconds, since it asks no other machine?"""
+        """Is the store on this machine, so that asking for changes costs only microseconds?"""
 
     def open_namespace(self, namespace: Namespace) -> None:
-        """Declare a namespace. Raises ``ForeignStateError`` if its version is taken by another description."""
+        """Declare a namespace. Raises ``ForeignStateError`` if its version has another description already."""
 
     def namespaces(self) -> list[Namespace]:
         """All declared namespaces, ordered by version."""
 
     def drop_namespace(self, version: str) -> int:
-        """Remove a namespace and everything in it; the number of states removed. Unknown version: 0."""
+        """Remove a namespace and everything in it; returns the number of states removed, 0 for an unknown version."""
 
     def put(
         self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
     ) -> Revision:
-        """Write the texts of some of these reviews, then states, then their lines in the user's and the item's review
-        list; then announce them. Cut short anywhere, a review that was missing before is missing still, or has its
-        text.
+        """Write the texts given, then states, then lines in the users' and items' review lists, then announce it all.
 
-        A list never names a state that was not written before it. Raises ``StoreError``, with nothing written, for
-        a state above 16 MiB. A review that changes its user or item must be deleted first: its old lines are not
-        known here. Whoever has followed the changes up to the revision that is answered reads this write.
-        A text that was kept of another of these reviews is removed: it may be another's now.
+        So a list never names a state that was not written before it; and if the write is cut short, a review that was
+        missing is either still missing or has its text. Texts of reviews that are written without one are removed: they
+        may be outdated. A review that changes its user or item must be deleted first: the store does not know its old
+        lines. Raises ``StoreError``, with nothing written, for a state above 16 MiB.
+
+        Read-your-writes: whoever has followed the changes up to the revision returned reads this write.
         """
 
     def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
-        """Keep texts of reviews beside their states, by review."""
+        """Store texts by review identifier, beside the states."""
 
     def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
-        """The text of each review, None where none is kept."""
+        """The text of each review, None if none is stored."""
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
-        """Remove the lines of both lists, then states and texts, then announce it. Unknown reviews are passed over."""
+        """Remove the lines of both lists, then states and texts, then announce it. Unknown reviews are ignored."""
 
     def changes(self, version: str, since: Revision | None) -> Changes:
-        """What was announced after ``since``; from None on, everything.
+        """What was announced after ``since``; None: anything may have changed.
 
-        What is read from the store after this was asked holds all that the answer tells of. Changes that can no
-        longer be told (too many, or lost with the data) are answered as everything.
+        Reads that start after this call see every change in the answer. If the changes are no longer known (too many,
+        or lost with the data), the answer is that anything may have changed.
         """
 
     def candidate_sets(self) -> list[str]:
-        """The names of all sets of candidates, which belong to no namespace, in order."""
+        """The names of all candidate sets, in order. They belong to no namespace."""
 
     def put_candidates(self, name: str, items: Sequence[str]) -> None:
-        """Keep a set of items under a name of 1 to 256 bytes, instead of the one that is there."""
+        """Store a candidate set under a name of 1 to 256 bytes, replacing any set of that name."""
 
     def candidates(self, name: str) -> list[str] | None:
-        """The items of a set, in order; None where there is none."""
+        """The items of a candidate set, in order; None if it does not exist."""
 
     def delete_candidates(self, name: str) -> bool:
-        """Remove a set. Was there one?"""
+        """Remove a candidate set. Did it exist?"""
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         """For each review: is its state or either of its list lines absent?"""
 
     def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
-        """The state of each review, None where the store has none (never written, deleted or evicted)."""
+        """The state of each review, None if the store has none (never written, deleted or evicted)."""
 
     def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
         """Each user's review list, newest first; empty for an unknown user."""
@@ -115,7 +116,7 @@ class StateStore(Protocol):
     def review_lists(
         self, version: str, *, users: Sequence[str], items: Sequence[str]
     ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
-        """What ``user_reviews`` and ``item_reviews`` answer, in the round trip of one."""
+        """``user_reviews`` and ``item_reviews`` in one round trip."""
 
     def users(self, version: str) -> list[str]:
         """All users with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
@@ -124,52 +125,52 @@ class StateStore(Protocol):
         """All items with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
 
     def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
-        """Every stored state's review and size in bytes, in no order. Scans the namespace: for tools.
+        """Review identifier and size in bytes of every stored state, in no order. Scans the namespace: for tools.
 
-        What is written or deleted meanwhile may be told or not, and a server that rehashes may tell a state twice.
+        A state written or deleted meanwhile may be left out; one may come twice while a server rehashes.
         """
 
     def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
-        """Remove states, leave the review lists as they are, announce it. Unknown reviews are passed over."""
+        """Remove states but not their lines in the review lists, and announce it. Unknown reviews are ignored."""
 
     def finish_shard(self, version: str, shard: FinishedShard) -> None:
-        """Keep that a share of a precompute has ended.
+        """Record that a shard of a precompute is complete.
 
-        Raises ``StoreError`` for a namespace that is not declared: dropped meanwhile, it has not all of the share, and
-        what it lacks would pass for reviews that somebody has removed.
+        Raises ``StoreError`` for a namespace that is not declared: dropped meanwhile, it lacks some of the shard's
+        reviews, which would then be taken for deleted ones.
         """
 
     def finished_shards(self, version: str) -> list[FinishedShard]:
-        """The shares that have ended, in order."""
+        """The completed shards, in order."""
 
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
-        """Every user and item with the length of its list, in no order, page by page: whoever has enough may stop.
+        """Every user and item with the length of its list, in no order. Reads page by page: the caller may stop early.
 
         Scans the namespace. What is written meanwhile may be missing.
         """
 
     def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:
-        """Keep, for a week, who begins to write or to remove a review under this name, unless somebody has begun and
-        not ended; that one, or None.
+        """Register ``claimant`` as writing or deleting this review, for up to a week, unless it is claimed already;
+        returns that earlier claimant, or None.
 
-        A write that is cut short may leave a state that no list names; then the claim tells whose it is. A store whose
-        writes are done whole or not at all keeps no claims.
+        An interrupted write may leave a state that no list names; its claim then tells whose it is. A store whose
+        writes are atomic keeps no claims.
         """
 
     def claimant(self, version: str, review_id: str) -> bytes | None:
-        """Who has claimed the name and not yet ended; None if nobody has."""
+        """Who has a claim on the review; None if nobody has."""
 
     def unclaim(self, version: str, review_id: str) -> None:
-        """End what :meth:`claim` has kept."""
+        """End the claim on a review."""
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
-        """Keep for so many seconds that ``holder`` (1 to 256 bytes) uses a namespace, so that no tool drops it."""
+        """Give ``holder`` (1 to 256 bytes) a lease of so many seconds on a namespace, or renew it: no tool drops it."""
 
     def release(self, version: str, holder: str) -> None:
-        """End what :meth:`hold` has kept."""
+        """End a holder's lease."""
 
     def holders(self, version: str) -> list[str]:
-        """Who uses a namespace now, in order. Scans as :meth:`users` does: for tools."""
+        """The current holders of leases on a namespace, in order. Scans as :meth:`users` does: for tools."""
 
     def ping(self) -> None:
         """Raise ``StoreUnavailableError`` if the store does not answer."""
@@ -178,14 +179,14 @@ class StateStore(Protocol):
         """Release connections and file handles. Safe to call twice."""
 
 
-class MendableStore(StateStore, Protocol):
-    """What tools that mend and move whole namespaces ask of a store beyond what a service does."""
+class MaintenanceStore(StateStore, Protocol):
+    """What the tools that repair and copy namespaces need beyond what a service does."""
 
     def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
-        """Write the lines of reviews in both lists, leave states and texts as they are, announce it."""
+        """Write the lines of reviews in both lists but not their states or texts, and announce it."""
 
     def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
-        """The lines of one list as they are stored, readable or not, by names that mean something to the store."""
+        """The lines of one list as they are stored, damaged or not, by the store's own names for them."""
 
     def remove_lines(self, version: str, side: Side, entity: str, names: Sequence[bytes]) -> Revision:
-        """Remove lines of one list by the names that ``lines`` gave them, announce it."""
+        """Remove lines of one list by their names in ``lines``, and announce it."""

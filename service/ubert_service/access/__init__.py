@@ -1,1 +1,1 @@
-"""API keys and what each lets its holder do."""
+"""API keys and their scopes."""

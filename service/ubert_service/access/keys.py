@@ -1,6 +1,6 @@
-"""Who may do what: API keys, hashed at rest, and the scope that each address asks for.
+"""API keys, hashed at rest, and the scope that each path requires.
 
-A key is 256 random bits, so one SHA-256 hides it as well as a slow hash would, and costs a request microseconds.
+A key has 256 random bits, so a single SHA-256 hides it as well as a slow hash would, and costs only microseconds.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ _NAME_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 
 
 def needed_scope(method: str, path: str) -> AccessScope | None:
-    """The scope that a request needs; None: anyone may send it. An address that is not named here asks for the scope
-    of its method, so a new route is closed until someone opens it.
+    """The scope that a request needs; None: open to all. A path not named here needs the scope of its method, so a new
+    route is closed until someone opens it.
     """
     if method in {"GET", "HEAD"}:
         return None if path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX) else "read"
@@ -40,7 +40,7 @@ def needed_scope(method: str, path: str) -> AccessScope | None:
 
 
 class ApiKey(BaseModel):
-    """What is known of a key: never the key itself."""
+    """The hash and the scopes of a key; never the key itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -48,7 +48,7 @@ class ApiKey(BaseModel):
     scopes: Annotated[frozenset[AccessScope], Field(min_length=1)]
 
     def allows(self, needed: AccessScope) -> bool:
-        """Whether a scope of it is ``needed``. Whoever may change what answers may see what does: admin reads, too."""
+        """Does it have the scope ``needed``? ``admin`` includes ``read``: whoever may promote a bundle may see it."""
         return needed in self.scopes or (needed == "read" and "admin" in self.scopes)
 
 
@@ -63,31 +63,31 @@ class ApiKeys:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The tables of a TOML file as :func:`new_key` writes them. Raises ``ConfigError``, which shows no hash."""
+        """The keys in a TOML file of tables from :func:`new_key`. Raises ``ConfigError``, which never shows a hash."""
         try:
             tables = _KeyTable.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise ConfigError(f"API keys {path}: {where}: {first['msg']}; `ubert-serve-key` writes them") from error
-        except (OSError, ValueError, RecursionError) as error:  # the last: brackets in brackets
+        except (OSError, ValueError, RecursionError) as error:  # the last: deeply nested brackets
             raise ConfigError(f"API keys {path}: {error}") from error
         if not tables:
             raise ConfigError(
-                f"API keys {path}: it holds none, so nobody could call the service; make one with `ubert-serve-key`"
+                f"API keys {path}: it holds no key, so nobody could call the service; make one with `ubert-serve-key`"
             )
         return cls(tables)
 
     def authorise(self, authorization: str | None, needed: AccessScope) -> str:
         """The name of the key in an ``Authorization`` header.
 
-        Raises ``UnauthenticatedError`` and ``ForbiddenError``, which do not tell the key.
+        Raises ``UnauthenticatedError`` and ``ForbiddenError``, which never show the key.
         """
         scheme, _, presented = (authorization or "").partition(" ")
         if scheme.lower() != _SCHEME or not presented.strip():
             raise UnauthenticatedError("send an API key in the header Authorization: Bearer KEY")
         digest = _digest(presented.strip())
-        # All are compared, each in constant time: how long it takes tells nothing about any of them.
+        # Every key is compared, in constant time: the time taken reveals nothing about any of them.
         found = [name for name, key in self.by_name.items() if hmac.compare_digest(key.sha256, digest)]
         if not found:
             raise UnauthenticatedError("the API key is not known; ask whoever runs this service for one")
@@ -97,7 +97,7 @@ class ApiKeys:
 
 
 def new_key(name: str, scopes: Iterable[str]) -> tuple[str, str]:
-    """A new random key, and the table for the file of keys that lets it in.
+    """A new random key, and its table for the file of keys.
 
     Raises ``ConfigError`` for a name or a scope that the file cannot hold.
     """
@@ -107,7 +107,7 @@ def new_key(name: str, scopes: Iterable[str]) -> tuple[str, str]:
         _KeyTable.validate_python({name: {"sha256": _digest(key), "scopes": scope_list}})
     except ValidationError as error:
         raise ConfigError(
-            f"key {name!r}: use letters, digits, - and _ for its name, and the scopes {_SCOPES}"
+            f"key {name!r}: its name may have up to 64 letters, digits, - and _; scopes are {_SCOPES}"
         ) from error
     quoted = ", ".join(f'"{scope}"' for scope in scope_list)
     return key, f'[{name}]\nsha256 = "{_digest(key)}"\nscopes = [{quoted}]\n'

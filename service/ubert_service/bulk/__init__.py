@@ -1,1 +1,1 @@
-"""Rating a file of pairs, by the scoring that answers ``/predict``."""
+"""Rates a file of pairs with the scoring of ``/predict``."""

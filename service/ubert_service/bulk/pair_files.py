@@ -23,10 +23,10 @@ ROWS_READ = 65_536
 
 
 def read_pairs(path: Path) -> Iterator[pa.Table]:
-    """The pairs of a file in its order, some thousand at a time; other columns are left out.
+    """The pairs of a file in order, some thousands at a time; other columns are dropped.
 
-    Raises ``InputError`` for a file that cannot be read or lacks a column, and naming the first row without a usable
-    identifier.
+    Raises ``InputError`` for a file that cannot be read or lacks a column, and for the first row with an unusable
+    identifier, which it names.
     """
     row = 1
     try:
@@ -44,7 +44,7 @@ def read_pairs(path: Path) -> Iterator[pa.Table]:
 
 
 def in_portions(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """The same rows, ``size`` at a time, the last portion smaller."""
+    """The same rows in portions of ``size``; the last may be smaller."""
     waiting = SCHEMA.empty_table()
     for table in tables:
         waiting = pa.concat_tables([waiting, table])
@@ -56,12 +56,12 @@ def in_portions(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
 
 
 def of_shard(pairs: pa.Table, shard: Shard) -> pa.Table:
-    """Those pairs whose users fall into the share: all pairs of a user, so that one process reads their reviews."""
+    """The pairs whose users fall into the shard: all pairs of a user, so that one process reads the user's reviews."""
     if shard.shards == 1:
         return pairs
     users = pairs["user"].combine_chunks().dictionary_encode()
-    held = [shard.holds(_digest(user)) for user in users.dictionary.to_pylist()]
-    return pairs.filter(pa.array(np.array(held, dtype=bool)[users.indices.to_numpy()]))
+    in_shard = [shard.holds(_digest(user)) for user in users.dictionary.to_pylist()]
+    return pairs.filter(pa.array(np.array(in_shard, dtype=bool)[users.indices.to_numpy()]))
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -73,7 +73,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         delimiter = "\t" if ".tsv" in suffixes else ","
         _check_header(path, delimiter)
         parsing = csv.ParseOptions(delimiter=delimiter)
-        # Identifiers are what is written: "007" is no number, and "NA" may be a user.
+        # Identifiers are taken literally: "007" is not a number, and "NA" may be a user.
         converting = csv.ConvertOptions(
             include_columns=COLUMNS, column_types=SCHEMA, null_values=[], strings_can_be_null=False
         )
@@ -83,26 +83,26 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         ):
             yield from batches
     else:
-        raise InputError(f"{path} is no file of pairs by its name: call it .csv, .tsv (also .gz) or .parquet")
+        raise InputError(f"{path}: cannot tell its format from its name; name it .csv, .tsv (also .gz) or .parquet")
 
 
 def _check_header(path: Path, delimiter: str) -> None:
-    """Raise ``InputError`` for a column that stands there twice: which of the two is meant, nobody could tell."""
+    """Raise ``InputError`` for a duplicate column, since nothing tells which of the two is meant."""
     with pa.input_stream(path, compression="detect") as stream, TextIOWrapper(stream, "utf-8-sig", newline="") as text:
         header = next(reader(text, delimiter=delimiter), [])
     for name in COLUMNS:
         if header.count(name) > 1:
-            raise InputError(f"{path} has {header.count(name)} columns {name}; leave one, or rename the others")
+            raise InputError(f"{path} has {header.count(name)} columns named {name}; remove or rename all but one")
 
 
 def _check(path: Path, first_row: int, column: str, identifiers: pa.ChunkedArray) -> None:
-    """Raise ``InputError`` for the first that no store can hold."""
+    """Raise ``InputError`` for the first identifier that no store can hold."""
     lengths = pc.binary_length(identifiers).to_numpy()
     for place in np.flatnonzero((lengths == 0) | (lengths > MAX_IDENTIFIER_BYTES)).tolist():
         shown = identifiers[place].as_py()[:64]
         raise InputError(
-            f"{path}, row {first_row + place}: {column} {shown!r} has {lengths[place]} bytes, allowed are 1 to "
-            f"{MAX_IDENTIFIER_BYTES}"
+            f"{path}, row {first_row + place}: {column} {shown!r} has {lengths[place]} bytes; 1 to "
+            f"{MAX_IDENTIFIER_BYTES} are allowed"
         )
 
 

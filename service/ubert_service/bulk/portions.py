@@ -1,6 +1,6 @@
-"""The folder of a bulk rating under way: the pairs in portions, and the ratings of those that are done.
+"""The working folder of a bulk rating: the pairs in portions, and the ratings of finished portions.
 
-Every file appears whole or not at all, so a run that was killed is continued from the portions that have ratings.
+Every file is written atomically, so a killed run resumes after the portions that have ratings.
 """
 
 import json
@@ -35,40 +35,40 @@ RATED = pa.schema(
         }.items()
     ]
 )
-"""Columns of the output; what the ratings and counts mean is what the fields of ``/predict`` of that name mean."""
+"""Columns of the output; each means what the field of that name means in an answer of ``/predict``."""
 METADATA_KEY = b"ubert.ratings"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Portions:
-    """A folder for one ``fingerprint`` of pairs, bundle, states and share."""
+    """A folder for one ``fingerprint`` of pairs, bundle, states and shard."""
 
     folder: Path
     fingerprint: str
 
     @contextmanager
     def opened(self, *, discard: bool) -> Iterator[None]:
-        """Keep other runs out.
+        """Claim the folder, which is created if needed.
 
-        Raises ``InputError`` if another run is at work in the folder and, unless :meth:`stage` is to ``discard`` them,
-        for ratings of another fingerprint.
+        Raises ``InputError`` if another run has claimed it, and if it holds ratings of another fingerprint, unless
+        :meth:`stage` may ``discard`` them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with claimed(self.folder) as ours:
             if not ours:
                 raise InputError(f"another run is at work in {self.folder}: wait for its end, or choose another --out")
-            if self.hold_ratings() and not self._are_own() and not discard:
+            if self.has_ratings() and not self._matches() and not discard:
                 raise InputError(
-                    f"{self.folder} holds the ratings of a run that did not end, of other pairs (or a file changed "
-                    "since), bundle, store, codec, runtime or share: continue it as it was, or discard them with "
-                    "--force"
+                    f"{self.folder} holds ratings of an unfinished run with other pairs (or a file changed since), "
+                    "bundle, store, codec, runtime or shard: finish that run with its own options, or discard its "
+                    "ratings with --force"
                 )
             yield
 
     def stage(self, pairs: Iterable[pa.Table]) -> None:
-        """Keep the portions of pairs, unless that was done; what is left of another fingerprint is discarded."""
-        if not self._are_own():
-            self._label.unlink(missing_ok=True)  # first: without it nothing of what may be left counts
+        """Write the portions of pairs, unless a run before has; discard whatever is of another fingerprint."""
+        if not self._matches():
+            self._label.unlink(missing_ok=True)  # first: without it, leftovers are never taken for this run's
             for file in self.folder.iterdir():
                 file.unlink()
             write_text(self._label, self.fingerprint)
@@ -81,7 +81,7 @@ class Portions:
         write_text(self._sizes_file, json.dumps(sizes))
 
     def sizes(self) -> list[int]:
-        """Pairs of each portion, once all are staged."""
+        """The number of pairs of each portion, once all are staged."""
         sizes: list[int] = json.loads(self._sizes_file.read_text())
         return sizes
 
@@ -90,36 +90,34 @@ class Portions:
 
     def pairs(self, number: int) -> list[Pair]:
         """The pairs of one portion."""
-        read = _read(self._pairs_file(number))
-        return [
-            Pair(user, item) for user, item in zip(*(read[name].to_pylist() for name in ("user", "item")), strict=True)
-        ]
+        table = _read(self._pairs_file(number))
+        return list(map(Pair, table["user"].to_pylist(), table["item"].to_pylist()))
 
     def rate(self, number: int, predictions: Sequence[Prediction]) -> None:
-        """Keep the ratings of one portion."""
+        """Write the ratings of one portion."""
         columns = {
-            "user": [one.pair.user for one in predictions],
-            "item": [one.pair.item for one in predictions],
-            **{name: [getattr(one, name) for one in predictions] for name in RATED.names[2:]},
+            "user": [prediction.pair.user for prediction in predictions],
+            "item": [prediction.pair.item for prediction in predictions],
+            **{name: [getattr(prediction, name) for prediction in predictions] for name in RATED.names[2:]},
         }
         _write(pa.table(columns, schema=RATED), self._ratings_file(number))
 
     def gather(self, out: Path, origin: Mapping[str, object]) -> None:
-        """Write all ratings, in the order of the pairs, to ``out``; ``origin`` tells how they came about."""
+        """Write all ratings to ``out``, in the order of the pairs; ``origin``, how they were made, is its metadata."""
         schema = RATED.with_metadata({METADATA_KEY: json.dumps(origin, sort_keys=True).encode()})
         with replacing(out) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
             for number in range(len(self.sizes())):
                 writer.write_table(_read(self._ratings_file(number)).cast(schema))
 
-    def hold_ratings(self) -> bool:
-        """Whether any portion is rated."""
+    def has_ratings(self) -> bool:
+        """Is any portion rated?"""
         return any(self.folder.glob("ratings-*.parquet"))
 
     def discard(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder)
 
-    def _are_own(self) -> bool:
+    def _matches(self) -> bool:
         return self._label.is_file() and self._label.read_text() == self.fingerprint
 
     @property

@@ -1,4 +1,4 @@
-"""The client whose calls are awaited, under asyncio or trio."""
+"""The asynchronous client, for asyncio and trio."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -35,12 +35,12 @@ from ubert_service.schemas import (
 class AsyncClient:
     """A service at ``base_url``. For one event loop; close it, or use it as an async context manager.
 
-    Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
-    with a problem; and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the network
-    in whole. Making one raises ``ConfigError`` for an address or a key that no request can carry.
+    Every method raises ``ClientError``, in particular :class:`~ubert_service.client.ProblemError` if the service
+    answers with a problem, and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the
+    network. The constructor raises ``ConfigError`` for an invalid address or a key that no header can carry.
 
-    ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
-    calls need none: they go to the store itself.
+    ``after`` (read-your-writes): the answer to a write that this answer must reflect, whichever replica gives it. The
+    other reading calls need no such argument: they always ask the store.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class AsyncClient:
         return await self._do(calls.rank(request, after))
 
     async def explain(self, request: ExplainRequest, *, after: Write | None = None) -> ExplainAnswer:
-        """Where the rating of one pair comes from."""
+        """Explain the rating of one pair."""
         return await self._do(calls.explain(request, after))
 
     async def write_candidate_set(self, name: str, items: Sequence[str]) -> CandidateSetAnswer:
-        """Store items under a name for ``rank`` to order."""
+        """Store items under a name, for ``rank``."""
         return await self._do(calls.write_candidate_set(name, CandidateSetRequest(items=list(items))))
 
     async def candidate_sets(self) -> list[str]:
@@ -97,11 +97,11 @@ class AsyncClient:
         await self._do(calls.remove_candidate_set(name))
 
     async def promote(self, bundle: str | None = None) -> PromotionAnswer:
-        """Let the shadow bundle answer, or the one that is named; needs an admin key."""
+        """Make the shadow bundle live, or the one named; needs an admin key."""
         return await self._do(calls.promote(bundle))
 
     async def write_review(self, request: ReviewRequest) -> ReviewAnswer:
-        """Store a review. The next prediction of the same process reads it, that of another if asked ``after`` it."""
+        """Store a review. The same process reads it at once; for another one, pass this answer as ``after``."""
         return await self._do(calls.write_review(request))
 
     async def remove_review(self, review_id: str, *, user: str, item: str) -> RemovedReview:
@@ -109,11 +109,11 @@ class AsyncClient:
         return await self._do(calls.remove_review(review_id, user=user, item=item))
 
     async def user(self, user: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
-        """A page of the reviews of a user, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        """A page of the reviews of a user, newest first; its ``next`` is the ``cursor`` of the next page."""
         return await self._do(calls.user(user, limit=limit, cursor=cursor))
 
     async def item(self, item: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
-        """A page of the reviews of an item, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        """A page of the reviews of an item, newest first; its ``next`` is the ``cursor`` of the next page."""
         return await self._do(calls.item(item, limit=limit, cursor=cursor))
 
     async def users(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
@@ -125,7 +125,7 @@ class AsyncClient:
         return await self._do(calls.find_items(prefix, limit=limit))
 
     async def about(self) -> About:
-        """The model that answers, and its accuracy."""
+        """The live model and its accuracy."""
         return await self._do(calls.about())
 
     async def alive(self) -> Alive:
@@ -133,7 +133,7 @@ class AsyncClient:
         return await self._do(calls.alive())
 
     async def ready(self) -> Ready:
-        """Can it serve? Asked once; raises ``UnavailableError`` with ``reasons`` if not."""
+        """Can it serve? Never retried; raises ``UnavailableError`` with ``reasons`` if not."""
         return await self._do(calls.ready())
 
     async def version(self) -> Version:
@@ -158,7 +158,7 @@ class AsyncClient:
                     content = bytearray()
                     async for piece in response.aiter_bytes():
                         content += piece
-                        conversation.go_on(len(content))
+                        conversation.check_progress(len(content))
                     return Received(status=response.status_code, headers=response.headers, content=bytes(content))
         except TimeoutError:
             raise conversation.expired() from None

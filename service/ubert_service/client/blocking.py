@@ -1,4 +1,4 @@
-"""The client whose calls block."""
+"""The blocking client."""
 
 import time
 from collections.abc import Sequence
@@ -33,18 +33,18 @@ from ubert_service.schemas import (
 
 
 class Client:
-    """A service at ``base_url``. Thread-safe, but not to be used across a fork, which would share its connections;
-    close it, or use it as a context manager.
+    """A service at ``base_url``. Thread-safe, but do not use it across a fork, which would share its connections. Close
+    it, or use it as a context manager.
 
-    Every method raises ``ClientError``: :class:`~ubert_service.client.ProblemError` where the service has answered
-    with a problem; and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the network
-    in whole. Making one raises ``ConfigError`` for an address or a key that no request can carry.
+    Every method raises ``ClientError``, in particular :class:`~ubert_service.client.ProblemError` if the service
+    answers with a problem, and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the
+    network. The constructor raises ``ConfigError`` for an invalid address or a key that no header can carry.
 
-    ``after`` is the answer to a write, whose effect the answer must show, whichever replica gives it. The other reading
-    calls need none: they go to the store itself.
+    ``after`` (read-your-writes): the answer to a write that this answer must reflect, whichever replica gives it. The
+    other reading calls need no such argument: they always ask the store.
 
-    Two things block beyond the deadline of the policy, and only ``AsyncClient`` can end them: the resolution of a name,
-    and a broken server that sends the head of an answer byte by byte, without end.
+    Two things can block beyond the deadline of the policy; only ``AsyncClient`` can interrupt them: the resolution of a
+    host name, and a broken server that sends the head of an answer byte by byte without end.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class Client:
         return self._do(calls.rank(request, after))
 
     def explain(self, request: ExplainRequest, *, after: Write | None = None) -> ExplainAnswer:
-        """Where the rating of one pair comes from."""
+        """Explain the rating of one pair."""
         return self._do(calls.explain(request, after))
 
     def write_candidate_set(self, name: str, items: Sequence[str]) -> CandidateSetAnswer:
-        """Store items under a name for ``rank`` to order."""
+        """Store items under a name, for ``rank``."""
         return self._do(calls.write_candidate_set(name, CandidateSetRequest(items=list(items))))
 
     def candidate_sets(self) -> list[str]:
@@ -101,11 +101,11 @@ class Client:
         self._do(calls.remove_candidate_set(name))
 
     def promote(self, bundle: str | None = None) -> PromotionAnswer:
-        """Let the shadow bundle answer, or the one that is named; needs an admin key."""
+        """Make the shadow bundle live, or the one named; needs an admin key."""
         return self._do(calls.promote(bundle))
 
     def write_review(self, request: ReviewRequest) -> ReviewAnswer:
-        """Store a review. The next prediction of the same process reads it, that of another if asked ``after`` it."""
+        """Store a review. The same process reads it at once; for another one, pass this answer as ``after``."""
         return self._do(calls.write_review(request))
 
     def remove_review(self, review_id: str, *, user: str, item: str) -> RemovedReview:
@@ -113,11 +113,11 @@ class Client:
         return self._do(calls.remove_review(review_id, user=user, item=item))
 
     def user(self, user: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
-        """A page of the reviews of a user, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        """A page of the reviews of a user, newest first; its ``next`` is the ``cursor`` of the next page."""
         return self._do(calls.user(user, limit=limit, cursor=cursor))
 
     def item(self, item: str, *, limit: int | None = None, cursor: str | None = None) -> ReviewList:
-        """A page of the reviews of an item, newest first; ``next`` of one page is the ``cursor`` of the next."""
+        """A page of the reviews of an item, newest first; its ``next`` is the ``cursor`` of the next page."""
         return self._do(calls.item(item, limit=limit, cursor=cursor))
 
     def users(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
@@ -129,7 +129,7 @@ class Client:
         return self._do(calls.find_items(prefix, limit=limit))
 
     def about(self) -> About:
-        """The model that answers, and its accuracy."""
+        """The live model and its accuracy."""
         return self._do(calls.about())
 
     def alive(self) -> Alive:
@@ -137,7 +137,7 @@ class Client:
         return self._do(calls.alive())
 
     def ready(self) -> Ready:
-        """Can it serve? Asked once; raises ``UnavailableError`` with ``reasons`` if not."""
+        """Can it serve? Never retried; raises ``UnavailableError`` with ``reasons`` if not."""
         return self._do(calls.ready())
 
     def version(self) -> Version:
@@ -160,7 +160,7 @@ class Client:
                 content = bytearray()
                 for piece in response.iter_bytes():
                     content += piece
-                    conversation.go_on(len(content))
+                    conversation.check_progress(len(content))
                 return Received(status=response.status_code, headers=response.headers, content=bytes(content))
         except httpx.RequestError as error:
             return error

@@ -1,4 +1,4 @@
-"""Each route as a value: what to send, how to read the answer, and whether it may be sent twice."""
+"""Each route as a value: what to send, how to read the answer, and whether to retry it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ READ_VERSION = "X-Read-Version"
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """A complete answer; ``headers`` in any case."""
+    """A complete answer; ``headers`` ignore case."""
 
     status: int
     headers: Mapping[str, str]
@@ -47,18 +47,18 @@ class Received:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovedReview:
-    """A review is gone. ``read_version`` None: an earlier attempt has removed it, whose answer was lost."""
+    """A review is gone. ``read_version`` None: an earlier attempt, whose answer was lost, has removed it."""
 
     read_version: str | None
 
 
 Write = ReviewAnswer | RemovedReview
-"""What a write was answered with: handed to a question, its answer shows that write, whichever replica gives it."""
+"""The answer to a write; passed to a read as ``after``, the read reflects that write on any replica."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call(Generic[T]):
-    """One request of a caller, however often it is sent. ``read`` makes the result of a successful answer."""
+    """One call, however often it is sent. ``read`` turns a successful answer into the result."""
 
     method: str
     path: str
@@ -66,50 +66,50 @@ class Call(Generic[T]):
     query: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: BaseModel | None = field(default=None, repr=False)
-    asked_again: bool = True
-    """To send it twice does no more than to send it once, so it may be repeated."""
+    repeatable: bool = True
+    """It may be retried, since sending it twice has the same effect as once."""
     absent_if_repeated: T | None = None
-    """The result of a 404 where an earlier attempt may have done the work, though nobody has said so."""
+    """The result of a 404 if an earlier attempt, without an answer, may have done the work."""
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
-    """What every request of one client carries. Raises ``ConfigError``, without the key, for one that none can."""
+    """The headers of every request. Raises ``ConfigError``, which omits the key, for a key that no header can carry."""
     if api_key is None:
         return {}
-    key = api_key.strip()  # as read from a file, with the end of its line
+    key = api_key.strip()  # a key read from a file ends with a newline
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(
-            "api_key: it holds characters that no header can carry; give it as `ubert-serve-key` wrote it"
+            "api_key: it has characters that no header can carry; use it exactly as `ubert-serve-key` printed it"
         )
     return {"Authorization": f"Bearer {key}"}
 
 
 def address_of(base_url: str, api_key: str | None = None) -> str:
-    """Where a service is. Raises ``ConfigError`` for what nothing can be sent to, and for a password beside a key: it
-    would be sent in the key's stead.
+    """The address, checked. Raises ``ConfigError`` if it is invalid, and for one with a password next to an API key,
+    which the password would replace.
     """
     try:
         usable = base_url.startswith(("http://", "https://")) and httpx.URL(base_url).host.encode("idna") != b""
     except (httpx.InvalidURL, UnicodeError):
         usable = False
-    shown = base_url.rpartition("@")[2]  # before it stands a password
+    shown = base_url.rpartition("@")[2]  # without a password
     if not usable:
         raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT")
     if api_key is not None and httpx.URL(base_url).userinfo:
-        raise ConfigError(f"base_url = {shown!r}: leave its user and password out, or api_key; only one can be sent")
+        raise ConfigError(f"base_url = {shown!r}: leave out its user and password, or api_key; only one can be sent")
     return base_url
 
 
 def predict(request: PredictRequest, after: Write | None = None) -> Call[PredictAnswer]:
-    return Call(method="POST", path="/predict", body=request, headers=_showing(after), read=_reader(PredictAnswer))
+    return Call(method="POST", path="/predict", body=request, headers=_after_header(after), read=_reader(PredictAnswer))
 
 
 def rank(request: RankRequest, after: Write | None = None) -> Call[RankAnswer]:
-    return Call(method="POST", path="/rank", body=request, headers=_showing(after), read=_reader(RankAnswer))
+    return Call(method="POST", path="/rank", body=request, headers=_after_header(after), read=_reader(RankAnswer))
 
 
 def explain(request: ExplainRequest, after: Write | None = None) -> Call[ExplainAnswer]:
-    return Call(method="POST", path="/explain", body=request, headers=_showing(after), read=_reader(ExplainAnswer))
+    return Call(method="POST", path="/explain", body=request, headers=_after_header(after), read=_reader(ExplainAnswer))
 
 
 def write_candidate_set(name: str, request: CandidateSetRequest) -> Call[CandidateSetAnswer]:
@@ -134,14 +134,14 @@ def promote(bundle: str | None) -> Call[PromotionAnswer]:
     return Call(
         method="POST",
         path="/admin/promote",
-        query=_given(bundle=bundle),
+        query=_query(bundle=bundle),
         read=_reader(PromotionAnswer),
-        asked_again=bundle is not None,  # without a name, the second takes back what the first did
+        repeatable=bundle is not None,  # without a name, a second promotion would undo the first
     )
 
 
 def write_review(request: ReviewRequest) -> Call[ReviewAnswer]:
-    # Safe to repeat: the service names a review by its content, or by the caller's own review_id.
+    # Safe to repeat: a review's id is derived from its content, or is the caller's own review_id.
     return Call(method="POST", path="/reviews", body=request, read=_reader(ReviewAnswer))
 
 
@@ -149,29 +149,29 @@ def remove_review(review_id: str, *, user: str, item: str) -> Call[RemovedReview
     return Call(
         method="DELETE",
         path=f"/reviews/{_escaped(review_id)}",
-        query=_given(user=user, item=item),
+        query=_query(user=user, item=item),
         read=lambda received: RemovedReview(read_version=received.headers.get(READ_VERSION.lower())),
         absent_if_repeated=RemovedReview(read_version=None),
     )
 
 
 def user(identifier: str, *, limit: int | None, cursor: str | None) -> Call[ReviewList]:
-    query = _given(limit=limit, cursor=cursor)
+    query = _query(limit=limit, cursor=cursor)
     return Call(method="GET", path=f"/users/{_escaped(identifier)}", query=query, read=_reader(ReviewList))
 
 
 def item(identifier: str, *, limit: int | None, cursor: str | None) -> Call[ReviewList]:
-    query = _given(limit=limit, cursor=cursor)
+    query = _query(limit=limit, cursor=cursor)
     return Call(method="GET", path=f"/items/{_escaped(identifier)}", query=query, read=_reader(ReviewList))
 
 
 def find_users(prefix: str, *, limit: int | None) -> Call[EntityList]:
-    query = _given(prefix=prefix, limit=limit)
+    query = _query(prefix=prefix, limit=limit)
     return Call(method="GET", path="/users", query=query, read=_reader(EntityList))
 
 
 def find_items(prefix: str, *, limit: int | None) -> Call[EntityList]:
-    query = _given(prefix=prefix, limit=limit)
+    query = _query(prefix=prefix, limit=limit)
     return Call(method="GET", path="/items", query=query, read=_reader(EntityList))
 
 
@@ -184,8 +184,8 @@ def alive() -> Call[Alive]:
 
 
 def ready() -> Call[Ready]:
-    # Not asked again: who wants to know whether the service is ready now is not served by an answer of later.
-    return Call(method="GET", path="/readyz", read=_reader(Ready), asked_again=False)
+    # Never retried: the caller asks whether the service is ready now, not later.
+    return Call(method="GET", path="/readyz", read=_reader(Ready), repeatable=False)
 
 
 def version() -> Call[Version]:
@@ -196,7 +196,7 @@ def metrics() -> Call[str]:
     return Call(method="GET", path="/metrics", read=_text)
 
 
-def _showing(write: Write | None) -> dict[str, str]:
+def _after_header(write: Write | None) -> dict[str, str]:
     return {READ_VERSION: write.read_version} if write is not None and write.read_version else {}
 
 
@@ -206,8 +206,8 @@ def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
             return model.model_validate_json(received.content)
         except ValidationError as error:
             raise UnexpectedAnswerError(
-                f"the answer is no {model.__name__}: {error.error_count()} error(s), {error.errors()[0]['msg']} at "
-                f"{error.errors()[0]['loc']}; is it a u-bert service of this version that answers?"
+                f"the answer is not a {model.__name__}: {error.error_count()} error(s), {error.errors()[0]['msg']} at "
+                f"{error.errors()[0]['loc']}; is base_url a u-bert service of this version?"
             ) from error
 
     return read
@@ -217,23 +217,23 @@ def _text(received: Received) -> str:
     try:
         return received.content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UnexpectedAnswerError(f"the answer is no text: {error.reason}; is it a u-bert service?") from error
+        raise UnexpectedAnswerError(f"the answer is not text: {error.reason}; is base_url a u-bert service?") from error
 
 
-def _given(**query: str | int | None) -> dict[str, str | int]:
+def _query(**query: str | int | None) -> dict[str, str | int]:
     given = {name: value for name, value in query.items() if value is not None}
     for value in given.values():
-        _encoded(str(value))  # only so that it raises: httpx would with another error
+        _encoded(str(value))  # only to raise InputError where httpx would raise another
     return given
 
 
 def _escaped(identifier: str) -> str:
-    # Every byte, since an identifier may be "..", which would else be taken for a step up.
+    # Every byte: an identifier may be "..", which would otherwise mean the parent directory.
     return "".join(f"%{byte:02X}" for byte in _encoded(identifier))
 
 
 def _encoded(identifier: str) -> bytes:
-    """Raises ``InputError`` for half a surrogate pair, as a string has that was cut within a character."""
+    """UTF-8 bytes. Raises ``InputError`` for half a surrogate pair, as in a string cut within a character."""
     try:
         return identifier.encode("utf-8")
     except UnicodeEncodeError as error:

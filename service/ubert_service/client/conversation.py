@@ -1,4 +1,4 @@
-"""The course of one call without any I/O: what is sent, and after each outcome whether to ask again, and when."""
+"""One call without I/O: what to send, and after each outcome whether to retry, and when."""
 
 import email.utils
 import time
@@ -25,14 +25,14 @@ from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 
 TIMEOUT_HEADER = "X-Request-Timeout"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""Twice what the longest ranking takes, of identifiers that are as long as they may be and escaped throughout."""
+"""Twice the size of the longest ranking, with identifiers of the greatest length that are escaped throughout."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Outcome = Received | httpx.RequestError
 
 
 class Conversation(Generic[T]):
-    """One call from its first attempt to its result. An I/O loop asks and pauses as it is told::
+    """One call from its first attempt to its result. An I/O loop sends and sleeps as it says::
 
     conversation = Conversation(call, policy)
     while (pause := conversation.pause_after(send(**conversation.request()))) is not None:
@@ -47,23 +47,22 @@ class Conversation(Generic[T]):
         self._deadline = clock() + policy.deadline_s
         self._attempt = 0
         self._may_be_done = False
-        self._settled: Callable[[], T] | None = None
+        self._result: Callable[[], T] | None = None
 
-    def go_on(self, received: int) -> None:
-        """Asked after each piece of an answer, of which so many bytes have come: a timeout bounds each wait for bytes
-        only, and they may come one by one, or without end.
+    def check_progress(self, received: int) -> None:
+        """To be called after each piece of an answer, of which so many bytes have arrived: a timeout bounds only each
+        wait for bytes, and they could arrive one by one, or without end.
 
-        Raises ``DeadlineExceededError`` where the time is over, and ``UnexpectedAnswerError`` above
-        ``MAX_ANSWER_BYTES``.
+        Raises ``DeadlineExceededError`` past the deadline, and ``UnexpectedAnswerError`` above ``MAX_ANSWER_BYTES``.
         """
         self._require_time()
         if received > MAX_ANSWER_BYTES:
             raise UnexpectedAnswerError(
-                f"{self._name}: the answer has more than {MAX_ANSWER_BYTES} bytes; is it a u-bert service?"
+                f"{self._name}: the answer has more than {MAX_ANSWER_BYTES} bytes; is base_url a u-bert service?"
             )
 
     def _require_time(self) -> float:
-        """Seconds until the deadline. Raises ``DeadlineExceededError`` once there are none."""
+        """Seconds until the deadline. Raises ``DeadlineExceededError`` once it has passed."""
         left = self._deadline - self._clock()
         if left <= 0:
             raise self._too_late()
@@ -93,14 +92,14 @@ class Conversation(Generic[T]):
         }
 
     def pause_after(self, outcome: Outcome) -> float | None:
-        """Seconds to wait before the next attempt; None: the result stands. Raises ``ClientError`` if there is none."""
+        """Seconds to wait before the next attempt; None: there is a result. Raises ``ClientError`` on failure."""
         if isinstance(outcome, httpx.RequestError):
-            # Named by its kind alone: messages of the transport may hold addresses with credentials.
-            broken = ServiceUnreachableError(f"{self._name}: {type(outcome).__name__}, is the service up?")
+            # Only the class of the error: messages of the transport may hold addresses with credentials.
+            broken = ServiceUnreachableError(f"{self._name}: {type(outcome).__name__}; is the service up at base_url?")
             self._may_be_done |= not isinstance(outcome, _NEVER_SENT)
             return self._pause_or_raise(broken, cause=outcome)
         if outcome.status < 300:
-            self._settled = lambda: self._call.read(outcome)
+            self._result = lambda: self._call.read(outcome)
             return None
         problem = problem_error(outcome.status, outcome.content, outcome.headers.get("x-request-id"))
         if isinstance(problem, OverloadedError | UnavailableError):
@@ -108,40 +107,40 @@ class Conversation(Generic[T]):
             return self._pause_or_raise(problem, retry_after_s=_retry_after_s(outcome.headers))
         absent = self._call.absent_if_repeated
         if absent is not None and isinstance(problem, NotFoundError) and self._may_be_done:
-            self._settled = lambda: absent
+            self._result = lambda: absent
             return None
         raise problem
 
     def result(self) -> T:
-        """Of the answer that needed no pause. Raises ``UnexpectedAnswerError`` if it is not of the contract."""
-        assert self._settled is not None
-        return self._settled()
+        """The result, once :meth:`pause_after` returned None. Raises ``UnexpectedAnswerError`` if it is malformed."""
+        assert self._result is not None
+        return self._result()
 
     def expired(self) -> DeadlineExceededError:
-        """What to raise where I/O itself has noticed that the deadline has passed."""
+        """The error to raise if the I/O loop itself notices that the deadline has passed."""
         return self._too_late()
 
     @property
     def _name(self) -> str:
-        # By its method and first step alone: what follows may be an identifier.
+        # The method and first path segment only: what follows may be an identifier.
         return f"{self._call.method} /{self._call.path.split('/')[1]}"
 
     def _pause_or_raise(
         self, error: ClientError, *, retry_after_s: float = 0.0, cause: Exception | None = None
     ) -> float:
-        if not self._call.asked_again or self._attempt >= self._policy.attempts:
+        if not self._call.repeatable or self._attempt >= self._policy.attempts:
             raise error from cause
         pause = self._policy.pause_s(self._attempt, retry_after_s)
         if self._clock() + pause >= self._deadline:
             if isinstance(error, ProblemError):
-                raise error  # the service has said what is wrong, which tells more than that time ran out
+                raise error  # the service's own reason says more than that time ran out
             raise self._too_late() from error
         return pause
 
     def _too_late(self) -> DeadlineExceededError:
         return DeadlineExceededError(
             f"{self._name}: no answer within {self._policy.deadline_s:g} s and {self._attempt} attempt(s); "
-            "allow more by deadline_s"
+            "raise deadline_s of the RetryPolicy to wait longer"
         )
 
 
@@ -152,7 +151,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float:
         return float(value)
     try:
         date = email.utils.parsedate_to_datetime(value)
-        if date.tzinfo is None:  # of the forms that RFC 9110 wants to be read, one names no zone: it is UTC in all
+        if date.tzinfo is None:  # asctime, one of the formats of RFC 9110, names no zone; all are in UTC
             date = date.replace(tzinfo=UTC)
         return max(date.timestamp() - time.time(), 0.0)
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""What a call can end in besides its answer."""
+"""The errors that a call can raise."""
 
 import http
 import json
@@ -12,26 +12,26 @@ _SHOWN_CHARACTERS = 200
 
 
 class ClientError(UbertError):
-    """The call has no answer."""
+    """The call has failed."""
 
 
 class ServiceUnreachableError(ClientError):
-    """No connection, or it broke before the answer was complete."""
+    """There was no connection, or it broke before the answer was complete."""
 
 
 class DeadlineExceededError(ClientError):
-    """The call's own deadline has passed, or would before the service wants to be asked again."""
+    """The call's own deadline has passed, or would before the next attempt is due."""
 
 
 class UnexpectedAnswerError(ClientError):
-    """A successful answer that is not of the contract: another program, or a service of another version."""
+    """A successful but malformed answer: from another program, or a service of another version."""
 
 
 class ProblemError(ClientError):
     """The service has answered with problem details (RFC 9457).
 
-    ``type`` is the stable name of the problem, ``about:blank`` where something between here and the service has
-    answered in its stead. ``members`` are all fields of the problem, ``errors`` and ``reasons`` among them.
+    ``type`` is the stable name of the problem, or ``about:blank`` if a proxy answered in place of the service.
+    ``members`` are all fields of the problem, including ``errors`` and ``reasons``.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ProblemError(ClientError):
         self.members = members
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As exceptions do by themselves, another process would be sent the message alone and could not make it anew.
+        # By default exceptions pickle their message alone, from which another process could not rebuild this one.
         given = {name: getattr(self, name) for name in ("type", "title", "status", "detail", "request_id", "members")}
         return partial(type(self), **given), ()
 
@@ -65,11 +65,11 @@ class NotFoundError(ProblemError):
 
 
 class OverloadedError(ProblemError):
-    """429, at the last attempt too."""
+    """429, also at the last attempt."""
 
 
 class UnavailableError(ProblemError):
-    """503, at the last attempt too: the service or its store is not ready; or a proxy's 502: its replica has gone."""
+    """503, also at the last attempt: the service or its store is not ready; or a proxy's 502: the replica is gone."""
 
 
 _OF_STATUS: Mapping[int, type[ProblemError]] = {
@@ -83,11 +83,11 @@ _OF_STATUS: Mapping[int, type[ProblemError]] = {
 
 
 def problem_error(status: int, content: bytes, request_id: str | None) -> ProblemError:
-    """The error that an answer with a status of 300 or more stands for, whoever gave it."""
+    """The error of an answer with status 300 or more, whoever sent it."""
     kind = _OF_STATUS.get(status, ProblemError)
     try:
         members = json.loads(content)
-    except (ValueError, RecursionError):  # the last: brackets in brackets
+    except (ValueError, RecursionError):  # the last: deeply nested brackets
         members = None
     if not isinstance(members, dict) or not isinstance(members.get("type"), str):
         shown = content[:_SHOWN_CHARACTERS].decode("utf-8", errors="replace")

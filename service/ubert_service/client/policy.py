@@ -1,4 +1,4 @@
-"""How often, how long apart and until when a client asks."""
+"""How often, at what intervals and for how long a client retries."""
 
 import random
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from ubert_model.errors import ConfigError
 
 _LONGEST_DEADLINE_S = 1e9
-"""More than thirty years, and no more than every platform's clock can count to."""
+"""More than thirty years, and within what every platform's clock can represent."""
 _MOST_DOUBLINGS = 62
-"""By then a nanosecond has become a century; and many more would be no float."""
+"""Enough to turn a nanosecond into a century; far more would overflow a float."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """Times are in seconds. Raises ``ConfigError`` for a number out of range.
+    """Exponential back-off with jitter. Times are in seconds. Raises ``ConfigError`` for a number out of range.
 
     ``deadline_s`` bounds a whole call, all attempts and pauses included. The pause before attempt n + 1 is drawn
-    evenly from half to all of ``first_pause_s`` · 2ⁿ⁻¹, at most ``longest_pause_s``: callers that failed together do
-    not return together. Where the service names a time by ``Retry-After``, the pause is never shorter than that.
+    uniformly from half to all of ``first_pause_s`` · 2ⁿ⁻¹, at most ``longest_pause_s``: callers that failed together do
+    not retry together. It is never shorter than the ``Retry-After`` of the service.
     """
 
     attempts: int = 4
@@ -35,6 +35,6 @@ class RetryPolicy:
             raise ConfigError(f"deadline_s = {self.deadline_s}: use {_LONGEST_DEADLINE_S:.0f} seconds at most")
 
     def pause_s(self, attempt: int, retry_after_s: float = 0.0) -> float:
-        """Seconds to wait after attempt number ``attempt``, the first being 1."""
+        """Seconds to wait after attempt number ``attempt``, counted from 1."""
         longest: float = min(self.first_pause_s * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.longest_pause_s)
         return max(longest * random.uniform(0.5, 1.0), retry_after_s)

@@ -1,1 +1,1 @@
-"""The commands: serve, and what an operator does beside it."""
+"""The command lines: the service itself, and the operator's tools."""

@@ -1,4 +1,4 @@
-"""What the commands of the service have in common: flags, and how an error ends them."""
+"""What the commands of the service share: flags, and how errors are reported."""
 
 import sys
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ubert_model.errors import UbertError, refused_by_system
+from ubert_model.errors import UbertError, os_error_message
 from ubert_service.settings import Device, RuntimeChoice
 
-BundleFlag = Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory that `ubert export` wrote.")]
+BundleFlag = Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory written by `ubert export`.")]
 StoreFlag = Annotated[
     str,
     typer.Option(
@@ -20,30 +20,30 @@ StoreFlag = Annotated[
 ]
 CodecFlag = Annotated[str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")]
 DeviceFlag = Annotated[
-    Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail where no GPU works; auto: then take the CPU.")
+    Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail if no GPU works; auto: fall back to the CPU.")
 ]
 RuntimeFlag = Annotated[
-    RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; auto: the fastest, by a measurement.")
+    RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; auto: the fastest, measured at start.")
 ]
 
 _USAGE_ERROR = 2
 
 
 def new_app() -> typer.Typer:
-    """A command line like that of `ubert`: help as plain text, of which a narrow terminal cuts nothing off."""
+    """A command line like that of `ubert`: plain-text help, which narrow terminals do not truncate."""
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def run_command(app: typer.Typer, program: str) -> None:
-    """Run a command line. An error that has a name is one line on stderr and exit status 2."""
+    """Run a command line. A foreseen error ends it with one line on stderr and exit status 2."""
     try:
         app()
     except UbertError as error:
-        _end(program, str(error))
+        _exit_with(program, str(error))
     except OSError as error:
-        _end(program, refused_by_system(error))
+        _exit_with(program, os_error_message(error))
 
 
-def _end(program: str, told: str) -> NoReturn:
-    print(f"{program}: {' '.join(told.split())}", file=sys.stderr)
+def _exit_with(program: str, message: str) -> NoReturn:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(_USAGE_ERROR)

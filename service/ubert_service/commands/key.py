@@ -1,4 +1,4 @@
-"""``ubert-serve-key``: make an API key. The service itself only ever sees its hash."""
+"""``ubert-serve-key``: makes an API key, of which the service only ever sees the hash."""
 
 import sys
 from typing import Annotated
@@ -11,11 +11,11 @@ from ubert_service.commands.command_line import new_app, run_command
 app = new_app()
 
 
-@app.command(help="Make an API key: the key itself on stderr, once; on stdout its table for the file of --api-keys.")
+@app.command(help="Make an API key: prints the key to stderr, once, and its table for the --api-keys file to stdout.")
 def run(
-    name: Annotated[str, typer.Argument(help="Who will use it; stands in the log.")],
+    name: Annotated[str, typer.Argument(help="Who will use it; shown in the log.")],
     scope: Annotated[
-        list[str], typer.Option(help="What it allows: read, write or admin (which may read, too); may be repeated.")
+        list[str], typer.Option(help="What it allows: read, write or admin (which includes read); may be repeated.")
     ],
 ) -> None:
     key, table = new_key(name, scope)

@@ -1,4 +1,4 @@
-"""``ubert-serve-promote``: let a bundle answer on all replicas of a service."""
+"""``ubert-serve-promote``: makes a bundle live on all replicas of a service."""
 
 import socket
 from collections.abc import Sequence
@@ -13,97 +13,97 @@ from ubert_service.client import Client, ClientError, RetryPolicy
 from ubert_service.client.calls import address_of
 from ubert_service.commands.command_line import new_app, run_command
 
-_SHOWN = 12
-_ONE_ANSWER = RetryPolicy(attempts=3, deadline_s=10.0)
+_SHOWN_CHARACTERS = 12
+_RETRIES = RetryPolicy(attempts=3, deadline_s=10.0)
 
 app = new_app()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """One process, and what it said it runs."""
+    """One process of the service, and the bundles that it reports."""
 
     url: str
     live: str
     shadow: str | None
 
     def __str__(self) -> str:
-        shadow = "none" if self.shadow is None else self.shadow[:_SHOWN]
-        return f"{self.url}  answers by {self.live[:_SHOWN]}, shadow {shadow}"
+        shadow = "none" if self.shadow is None else self.shadow[:_SHOWN_CHARACTERS]
+        return f"{self.url}  live {self.live[:_SHOWN_CHARACTERS]}, shadow {shadow}"
 
 
-@app.command(help="Let a bundle answer on every replica: on all it is live or the shadow, or nothing is changed.")
+@app.command(help="Make a bundle live on every replica. Unless all have it loaded, nothing is changed.")
 def run(
-    bundle: Annotated[str, typer.Argument(help="Its id as /version tells it, or how that begins.")],
-    url: Annotated[list[str], typer.Option(help="Address of a replica itself, not of a balancer; repeat.")],
+    bundle: Annotated[str, typer.Argument(help="Its id as shown by /version, or a prefix of it.")],
+    url: Annotated[list[str], typer.Option(help="Address of a replica, not of a balancer; may be repeated.")],
     all_addresses: Annotated[
-        bool, typer.Option("--all-addresses", help="Each --url stands for every address of its host name.")
+        bool, typer.Option("--all-addresses", help="Resolve the host name of each --url to all of its addresses.")
     ] = False,
     api_key: Annotated[
-        str | None, typer.Option(envvar="UBERT_API_KEY", help="With the scope admin; best by its variable.")
+        str | None, typer.Option(envvar="UBERT_API_KEY", help="A key with the scope admin; better set by the variable.")
     ] = None,
 ) -> None:
-    urls = list(dict.fromkeys(address for one in url for address in _addresses(one, every=all_addresses)))
+    urls = list(dict.fromkeys(address for each in url for address in _addresses(each, every=all_addresses)))
     try:
-        replicas = [_ask(one, api_key) for one in urls]
+        replicas = [_replica_at(address, api_key) for address in urls]
     except ClientError as error:
         raise InputError(f"{error}; nothing was changed") from error
-    wanted = _the_one(bundle, replicas)
+    target = _resolved(bundle, replicas)
     for replica in replicas:
-        if replica.live != wanted and not _promoted(replica, wanted, api_key):
-            break  # what has kept this one from it may keep the next, and few are sooner mended than many
-    _tell(urls, wanted, api_key)
+        if replica.live != target and not _promoted(replica, target, api_key):
+            break  # the others may fail as well, and fewer promoted replicas are easier to undo
+    _report(urls, target, api_key)
 
 
-def _the_one(beginning: str, replicas: Sequence[Replica]) -> str:
-    """The bundle that is meant. Raises ``InputError`` unless every replica has it loaded."""
+def _resolved(prefix: str, replicas: Sequence[Replica]) -> str:
+    """The id of the bundle with this prefix. Raises ``InputError`` unless every replica has it loaded."""
     known = {bundle for replica in replicas for bundle in (replica.live, replica.shadow) if bundle is not None}
-    found = [bundle for bundle in known if bundle.startswith(beginning)]
+    found = [bundle for bundle in known if bundle.startswith(prefix)]
     lacking = [replica for replica in replicas if not {replica.live, replica.shadow} & set(found)]
     if len(found) != 1 or lacking:
-        told = "; ".join(map(str, lacking or replicas))
+        shown = "; ".join(map(str, lacking or replicas))
         raise InputError(
-            f"bundle {beginning!r} is not one that every replica has loaded, so nothing was changed: {told}; start "
-            "them all with it as --bundle or --shadow-bundle"
+            f"bundle {prefix!r} is not one that every replica has loaded, so nothing was changed: {shown}; start "
+            "all of them with it as --bundle or --shadow-bundle"
         )
     return found[0]
 
 
-def _promoted(replica: Replica, wanted: str, api_key: str | None) -> bool:
+def _promoted(replica: Replica, target: str, api_key: str | None) -> bool:
     try:
-        with Client(replica.url, api_key=api_key, policy=_ONE_ANSWER) as client:
-            client.promote(wanted)
+        with Client(replica.url, api_key=api_key, policy=_RETRIES) as client:
+            client.promote(target)
     except ClientError as error:
         typer.echo(f"{replica.url}  was not promoted: {error}", err=True)
         return False
     return True
 
 
-def _tell(urls: Sequence[str], wanted: str, api_key: str | None) -> None:
-    """Who answers by what now. Exit status 1 unless all answer by ``wanted``."""
+def _report(urls: Sequence[str], target: str, api_key: str | None) -> None:
+    """Print the bundles of every replica. Exit status 1 unless ``target`` is live on all."""
     left = 0
     for url in urls:
         try:
-            replica = _ask(url, api_key)
+            replica = _replica_at(url, api_key)
         except ClientError as error:
             left += 1
             typer.echo(error)
         else:
-            left += replica.live != wanted
+            left += replica.live != target
             typer.echo(replica)
     if left:
         typer.echo(
-            f"{left} of {len(urls)} do not answer by {wanted[:_SHOWN]}: give the same command again once they can, or "
-            "go back by the id of the other bundle; both are safe to repeat",
+            f"{left} of {len(urls)} do not run {target[:_SHOWN_CHARACTERS]}: repeat the command once they can, or go "
+            "back with the id of the other bundle; both are safe to repeat",
             err=True,
         )
         raise typer.Exit(1)
 
 
-def _ask(url: str, api_key: str | None) -> Replica:
-    """Raises ``ClientError``, which names the replica."""
+def _replica_at(url: str, api_key: str | None) -> Replica:
+    """Ask a replica what it runs. Raises ``ClientError``, which names the replica."""
     try:
-        with Client(url, api_key=api_key, policy=_ONE_ANSWER) as client:
+        with Client(url, api_key=api_key, policy=_RETRIES) as client:
             version = client.version()
     except ClientError as error:
         raise ClientError(f"{url}  {error}") from error
@@ -111,13 +111,13 @@ def _ask(url: str, api_key: str | None) -> Replica:
 
 
 def _addresses(url: str, *, every: bool) -> list[str]:
-    """The URL itself, or it with every address that its host's name stands for.
+    """The URL itself or, for ``every``, one URL per address of its host.
 
-    Raises ``ConfigError`` where there is none, and for one with a password, which would be shown with it.
+    Raises ``ConfigError`` if the host has no address, and for a URL with a password, which the output would show.
     """
     parsed = httpx.URL(address_of(url))
     if parsed.userinfo:
-        raise ConfigError(f"--url {url.rpartition('@')[2]}: leave user and password out; a key alone lets you in")
+        raise ConfigError(f"--url {url.rpartition('@')[2]}: leave out user and password; only an API key is used")
     if not every:
         return [url]
     try:

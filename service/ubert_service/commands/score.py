@@ -1,4 +1,4 @@
-"""``ubert-serve-score``: rate a file of pairs, as the service would."""
+"""``ubert-serve-score``: rates a file of pairs as the service would."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,34 +29,34 @@ _DEFAULTS = Settings.model_construct()
 app = new_app()
 
 
-@app.command(help="Rate the pairs of a file, as /predict would; killed and started again it rates the rest.")
+@app.command(help="Rate the pairs of a file as /predict would. A killed run resumes with the same command.")
 def run(
     bundle: BundleFlag,
     store: StoreFlag,
     pairs: Annotated[Path, typer.Option(help="CSV, TSV (also .gz) or Parquet with the columns user and item.")],
     out: Annotated[Path, typer.Option(help="Parquet file to write (NAME.parquet), in the order of the pairs.")],
     codec: CodecFlag = _DEFAULTS.codec,
-    shard: Annotated[str, typer.Option(help="Only this share of the users, as 3/8: others do the rest.")] = "1/1",
+    shard: Annotated[str, typer.Option(help="Rate only this shard of the users, such as 3/8.")] = "1/1",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace the file, or what another run has begun of it.")
+        bool, typer.Option("--force", help="Replace the file, or another run's partial results for it.")
     ] = False,
     device: DeviceFlag = _DEFAULTS.device,
     runtime: RuntimeFlag = _DEFAULTS.runtime,
-    threads: Annotated[int, typer.Option(min=0, help="Threads that score; 0: one a core.")] = _DEFAULTS.threads,
+    threads: Annotated[int, typer.Option(min=0, help="Threads that score; 0: one per core.")] = _DEFAULTS.threads,
     resident_bytes: Annotated[
-        int, typer.Option(min=0, help="Memory of a process for reviews that it has read; 0: none.")
+        int, typer.Option(min=0, help="Memory of a process to cache reviews; 0: none.")
     ] = _DEFAULTS.resident_bytes,
     engine: Annotated[EngineName, typer.Option(help="local: this process; ray: the workers of a Ray cluster.")] = (
         "local"
     ),
     ray_address: Annotated[
-        str | None, typer.Option(help="HOST:PORT of the Ray cluster; unset: one of this machine, for this alone.")
+        str | None, typer.Option(help="HOST:PORT of the Ray cluster; unset: a local one for this run.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Ray workers; 0: as many as there are processors for.")] = 0,
-    worker_cpus: Annotated[int, typer.Option(min=1, help="Processors, and threads, of one Ray worker.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, help="Ray workers; 0: as many as the processors allow.")] = 0,
+    worker_cpus: Annotated[int, typer.Option(min=1, help="Processors (and threads) per Ray worker.")] = 1,
 ) -> None:
     try:
-        from ubert_service.bulk.rating import rate_pairs  # noqa: PLC0415  # a service has no pyarrow
+        from ubert_service.bulk.rating import rate_pairs  # noqa: PLC0415  # needs pyarrow, which serving does not
     except ImportError as error:
         raise ConfigError(f"pairs = {str(pairs)!r}: {error}; pip install '.[score]'") from error
     cluster = chosen_engine(
@@ -82,7 +82,7 @@ def run(
 def _progress_shown() -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("rating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = Console(stderr=True)
-    # What is taken away at the end leaves an empty line where it was never drawn.
+    # Disabled off a terminal: erasing a bar that was never drawn would leave an empty line.
     with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bars:
         task = bars.add_task("rating", total=None)
         yield lambda rated, of: bars.update(task, completed=rated, total=of)

@@ -36,63 +36,63 @@ def _apply_file(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-@app.command(help="Serve ratings over HTTP. Flags come before environment variables, those before --config.")
+@app.command(help="Serve ratings over HTTP. Flags override environment variables, which override --config.")
 def run(
     bundle: BundleFlag,
     store: StoreFlag,
     codec: CodecFlag = _DEFAULTS.codec,
     host: Annotated[str, typer.Option(envvar="UBERT_HOST", help="Address to listen on.")] = _DEFAULTS.host,
     port: Annotated[
-        int, typer.Option(envvar="UBERT_PORT", min=0, max=65535, help="0: any free one; the log tells which.")
+        int, typer.Option(envvar="UBERT_PORT", min=0, max=65535, help="0: any free port; the log names it.")
     ] = _DEFAULTS.port,
     device: DeviceFlag = _DEFAULTS.device,
     runtime: RuntimeFlag = _DEFAULTS.runtime,
     threads: Annotated[
-        int, typer.Option(envvar="UBERT_THREADS", min=0, help="Threads of one scoring call; 0: one a core.")
+        int, typer.Option(envvar="UBERT_THREADS", min=0, help="Threads of one scoring call; 0: one per core.")
     ] = _DEFAULTS.threads,
     concurrency: Annotated[
         int, typer.Option(envvar="UBERT_CONCURRENCY", min=1, help="Threads that score, each one batch at a time.")
     ] = _DEFAULTS.concurrency,
     queue_requests: Annotated[
-        int, typer.Option(envvar="UBERT_QUEUE_REQUESTS", min=1, help="Requests that may wait; further ones get 429.")
+        int, typer.Option(envvar="UBERT_QUEUE_REQUESTS", min=1, help="Requests that may wait; more get 429.")
     ] = _DEFAULTS.queue_requests,
     queue_tokens: Annotated[
-        int, typer.Option(envvar="UBERT_QUEUE_TOKENS", min=1, help="Tokens that may wait; further ones get 429.")
+        int, typer.Option(envvar="UBERT_QUEUE_TOKENS", min=1, help="Tokens that may wait; more get 429.")
     ] = _DEFAULTS.queue_tokens,
     queue_wait_ms: Annotated[
         float,
         typer.Option(
-            envvar="UBERT_QUEUE_WAIT_MS", min=0, help="Expected to wait longer, a request gets 429; 0: however long."
+            envvar="UBERT_QUEUE_WAIT_MS", min=0, help="A request expected to wait longer gets 429; 0: no limit."
         ),
     ] = _DEFAULTS.queue_wait_ms,
     overload_wait_ms: Annotated[
         float,
-        typer.Option(envvar="UBERT_OVERLOAD_WAIT_MS", min=0, help="The same while more is asked for than can be done."),
+        typer.Option(envvar="UBERT_OVERLOAD_WAIT_MS", min=0, help="The same limit during an overload."),
     ] = _DEFAULTS.overload_wait_ms,
     batch_tokens: Annotated[
-        int, typer.Option(envvar="UBERT_BATCH_TOKENS", min=1, help="Tokens of several callers in one batch.")
+        int, typer.Option(envvar="UBERT_BATCH_TOKENS", min=1, help="Most tokens in one batch of requests.")
     ] = _DEFAULTS.batch_tokens,
     batch_wait_ms: Annotated[
-        float, typer.Option(envvar="UBERT_BATCH_WAIT_MS", min=0, help="How long a free thread waits for company.")
+        float, typer.Option(envvar="UBERT_BATCH_WAIT_MS", min=0, help="How long a free thread waits to fill a batch.")
     ] = _DEFAULTS.batch_wait_ms,
     request_timeout: Annotated[
-        float, typer.Option(envvar="UBERT_REQUEST_TIMEOUT", help="Seconds; X-Request-Timeout of a request wins.")
+        float, typer.Option(envvar="UBERT_REQUEST_TIMEOUT", help="Seconds; a request's X-Request-Timeout overrides it.")
     ] = _DEFAULTS.request_timeout,
     drain_seconds: Annotated[
-        float, typer.Option(envvar="UBERT_DRAIN_SECONDS", min=0, help="On SIGTERM, wait so long for callers to leave.")
+        float, typer.Option(envvar="UBERT_DRAIN_SECONDS", min=0, help="On SIGTERM, longest wait for callers to leave.")
     ] = _DEFAULTS.drain_seconds,
     api_keys: Annotated[
         Path | None,
         typer.Option(
             envvar="UBERT_API_KEYS",
-            help="TOML file that `ubert-serve-key` has written to. It is read anew when it changes: to remove a key's "
-            "table revokes the key.",
+            help="TOML file of keys from `ubert-serve-key`. It is reloaded when it changes: removing a key's table "
+            "revokes the key.",
         ),
     ] = None,
     resident_bytes: Annotated[
         int,
         typer.Option(
-            envvar="UBERT_RESIDENT_BYTES", min=0, help="Memory for reviews kept here, half of it for a shadow; 0: none."
+            envvar="UBERT_RESIDENT_BYTES", min=0, help="Memory to cache reviews, half of it for a shadow; 0: none."
         ),
     ] = _DEFAULTS.resident_bytes,
     resident_lag: Annotated[
@@ -100,22 +100,22 @@ def run(
         typer.Option(
             envvar="UBERT_RESIDENT_LAG",
             min=0,
-            help="Seconds within which a write through another process is seen; 0: the store is asked each time.",
+            help="Seconds within which a write through another process is seen; 0: ask the store each time.",
         ),
     ] = _DEFAULTS.resident_lag,
     warm_seconds: Annotated[
         float,
-        typer.Option(envvar="UBERT_WARM_SECONDS", min=0, help="Longest time to fill that memory before it is ready."),
+        typer.Option(envvar="UBERT_WARM_SECONDS", min=0, help="Longest time to warm the cache before being ready."),
     ] = _DEFAULTS.warm_seconds,
     shadow_bundle: Annotated[
         Path | None,
-        typer.Option(envvar="UBERT_SHADOW_BUNDLE", help="A bundle that is compared, and promoted by SIGHUP or call."),
+        typer.Option(envvar="UBERT_SHADOW_BUNDLE", help="A bundle to compare with; SIGHUP or a call promotes it."),
     ] = None,
     shadow_share: Annotated[
-        float, typer.Option(envvar="UBERT_SHADOW_SHARE", min=0, max=1, help="Part of the requests that it rates.")
+        float, typer.Option(envvar="UBERT_SHADOW_SHARE", min=0, max=1, help="Share of requests that the shadow rates.")
     ] = _DEFAULTS.shadow_share,
     texts: Annotated[
-        bool, typer.Option("--texts", envvar="UBERT_TEXTS", help="Keep and show the texts of reviews (/explain).")
+        bool, typer.Option("--texts", envvar="UBERT_TEXTS", help="Store and show the texts of reviews (/explain).")
     ] = _DEFAULTS.texts,
     max_body_bytes: Annotated[
         int, typer.Option(envvar="UBERT_MAX_BODY_BYTES", min=1, help="Larger request bodies are refused.")
@@ -123,7 +123,7 @@ def run(
     log_level: Annotated[LogLevel, typer.Option(envvar="UBERT_LOG_LEVEL", help="How much to log.")] = (
         _DEFAULTS.log_level
     ),
-    log_format: Annotated[LogFormat, typer.Option(envvar="UBERT_LOG_FORMAT", help="json: one object a line.")] = (
+    log_format: Annotated[LogFormat, typer.Option(envvar="UBERT_LOG_FORMAT", help="json: one object per line.")] = (
         _DEFAULTS.log_format
     ),
     traces: Annotated[
@@ -132,7 +132,7 @@ def run(
     config: Annotated[
         Path | None,
         typer.Option(
-            # Not UBERT_CONFIG: that names the file of `ubert`, which has a table a command.
+            # Not UBERT_CONFIG: that names the file of `ubert`, which has a table per command.
             envvar="UBERT_SERVE_CONFIG",
             callback=_apply_file,
             is_eager=True,
@@ -178,9 +178,9 @@ def run(
 
 
 def load_bundles(settings: Settings, store: StateStore) -> tuple[ServedBundle, ServedBundle | None]:
-    """The bundle that answers, and its shadow if there is one: then each keeps half of what the process may keep.
+    """The live bundle, and its shadow if there is one; then each caches half of what the process may cache.
 
-    Raises as :meth:`ServedBundle.load` does, and ``ConfigError`` for a shadow that is the same bundle.
+    Raises as :meth:`ServedBundle.load` does, and ``ConfigError`` if the shadow is the same bundle.
     """
     if settings.shadow_bundle is None:
         return ServedBundle.load(settings, store), None
@@ -189,20 +189,20 @@ def load_bundles(settings: Settings, store: StateStore) -> tuple[ServedBundle, S
     shadow = ServedBundle.load(of_each.model_copy(update={"bundle": settings.shadow_bundle}), store)
     if shadow.bundle_id == live.bundle_id:
         raise ConfigError(
-            f"--shadow-bundle {settings.shadow_bundle} is the bundle {live.bundle_id} that answers; give another, or "
-            "leave it out"
+            f"--shadow-bundle {settings.shadow_bundle} is the same bundle as --bundle ({live.bundle_id}); give "
+            "another, or leave it out"
         )
     return live, shadow
 
 
 @contextmanager
 def opened_tracing(settings: Settings) -> Iterator[Tracing]:
-    """Where spans go. Raises ``ConfigError``, without the address, which may hold a password."""
+    """The tracing of the settings. Raises ``ConfigError`` that omits the address, which may hold a password."""
     if settings.traces is None:
         yield Untraced()
         return
     try:
-        from ubert_service.observability import otel  # noqa: PLC0415  nobody else pays for its import
+        from ubert_service.observability import otel  # noqa: PLC0415  # only needed with --traces
     except ImportError as error:
         raise ConfigError(f"traces: {error}; install u-bert[otel]") from error
     with closing(otel.OpenTelemetryTracing(otel.sending_to(settings.traces))) as tracing:

@@ -1,1 +1,1 @@
-"""Why a pair is rated as it is."""
+"""Explanations of ratings."""

@@ -1,4 +1,4 @@
-"""Why a pair is rated as it is: the rating's parts in stars, what each review does to it, and who attends to whom."""
+"""Explains a rating: its additive parts in stars, the leave-one-out effect of each review, and the attention."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,19 +7,19 @@ import numpy as np
 
 from ubert_model.bundle import Manifest
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
-from ubert_service.explaining.explainer_graph import OutputParting, PairParts
+from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.explaining.listed import listed_reviews
 from ubert_service.explaining.review_texts import ReadText, ReviewTexts
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.evidence import Evidence
-from ubert_service.work.wanted import Wanted, always, go_on_if
+from ubert_service.work.cancellation import Cancelled, never_cancelled, raise_if_cancelled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contributions:
-    """The parts of a rating in stars; together they are the rating."""
+    """The parts of a rating in stars; they add up to it."""
 
     mean: float
     user_bias: float
@@ -31,8 +31,9 @@ class Contributions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewEvidence:
-    """What one review does to a rating. ``token_contributions`` (rows of its states) is empty if it was not read;
-    ``text`` None: none is kept.
+    """What one review contributes to a rating. ``effect``: the rating less what it would be without the review.
+
+    ``token_contributions``, one per row of its states, is empty if it was not read. ``text`` None: none is stored.
     """
 
     entry: ReviewEntry
@@ -44,13 +45,13 @@ class ReviewEvidence:
 
     @property
     def matching(self) -> float:
-        """What its tokens contribute together."""
+        """The sum of its tokens' contributions."""
         return float(sum(self.token_contributions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatMap:
-    """Figure 5 for two reviews of Lu and Li rows: the part of Eq. 12's softmax rows that falls on the other review."""
+    """Figure 5 for two reviews of Lu and Li rows: the share of Eq. 12's attention that each pays to the other."""
 
     user_review_id: str
     item_review_id: str
@@ -60,7 +61,7 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A prediction and what it comes from; reviews newest first, the user's before the item's."""
+    """A prediction and its explanation; reviews are newest first, the user's before the item's."""
 
     prediction: Prediction
     contributions: Contributions
@@ -70,14 +71,14 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ReadReview:
-    """A review that the network has read, and the rows of its side that are its own."""
+    """A review that the network has read, and its rows among those of its side."""
 
     entry: ReviewEntry
     rows: slice
 
 
 class Explainer:
-    """Explains the ratings of one engine. Thread-safe, keeps nothing between calls."""
+    """Explains the ratings of one engine. Thread-safe and stateless."""
 
     def __init__(
         self,
@@ -85,37 +86,40 @@ class Explainer:
         manifest: Manifest,
         engine: ScoringEngine,
         residents: Residents,
-        parting: OutputParting,
+        decomposer: OutputDecomposer,
         texts: ReviewTexts,
     ) -> None:
         self._manifest = manifest
         self._engine = engine
         self._residents = residents
-        self._parting = parting
+        self._decomposer = decomposer
         self._texts = texts
 
-    def explain(self, pair: Pair, reading: Reading = EVERY_REVIEW, wanted: Wanted = always) -> Explanation:
-        """Rate a pair, and rate it again without each of its reviews, as long as the explanation is ``wanted``.
+    def explain(
+        self, pair: Pair, reading: Reading = EVERY_REVIEW, cancelled: Cancelled = never_cancelled
+    ) -> Explanation:
+        """Rate a pair, then rate it again without each of its reviews in turn (leave-one-out).
 
         Raises as :meth:`ScoringEngine.score` does.
         """
         lists = self._residents.read([pair]).read_by(reading)
-        user, item = lists.users[pair.user].apart_from(pair.item), lists.items[pair.item].apart_from(pair.user)
-        histories = PairHistories(pair=pair, user=user.whole, item=item.whole)
+        user = lists.users[pair.user].without_counterpart(pair.item)
+        item = lists.items[pair.item].without_counterpart(pair.user)
+        histories = PairHistories(pair=pair, user=user.full_history, item=item.full_history)
         of_user, of_item = list(listed_reviews(user)), list(listed_reviews(item))
         listed = [*((Side.USER, entry) for entry in of_user), *((Side.ITEM, entry) for entry in of_item)]
-        # A review stands on one side only: the one that stands on both is the pair's own, and is on neither (law 5).
-        without_user = (replace(histories, user=less) for less in user.without_each(of_user))
-        without_item = (replace(histories, item=less) for less in item.without_each(of_item))
+        # No review is on both sides: the only ones that could be, those of the pair itself, are left out (law 5).
+        without_user = (replace(histories, user=without) for without in user.leave_one_out(of_user))
+        without_item = (replace(histories, item=without) for without in item.leave_one_out(of_item))
         texts = self._texts_of(listed, reading)
-        go_on_if(wanted)
-        # Once for all, so that a review removed meanwhile is in the rating and in its parts, or in neither.
-        gathered, states = self._engine.gather([histories, *without_user, *without_item], reading.brought)
-        prediction, *others = self._engine.rate_gathered(gathered, states, wanted)
+        raise_if_cancelled(cancelled)
+        # Gathered once, so that a review removed meanwhile is in the rating and all its parts, or in none.
+        gathered, states = self._engine.gather([histories, *without_user, *without_item], reading.inline)
+        prediction, *others = self._engine.rate_gathered(gathered, states, cancelled)
         effects = [prediction.rating - other.rating for other in others]
         evidence = gathered[0]
-        parts = self._parting.part(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
-        unrated = reading.brought.unrated if reading.brought else frozenset()
+        parts = self._decomposer.decompose(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
+        unrated = reading.inline.unrated if reading.inline else frozenset()
         return Explanation(
             prediction=prediction,
             contributions=self._contributions(prediction, evidence, parts),
@@ -136,11 +140,11 @@ class Explainer:
         )
 
     def _texts_of(self, listed: Sequence[tuple[Side, ReviewEntry]], reading: Reading) -> dict[str, ReadText]:
-        own = {} if reading.brought is None else reading.brought.texts
-        if self._texts.in_store:
+        inline = {} if reading.inline is None else reading.inline.texts
+        if self._texts.stored:
             self._residents.require_store()
-        found = self._texts.read([entry.review_id for _, entry in listed if entry.review_id not in own])
-        return {**found, **{review_id: self._texts.spread(text) for review_id, text in own.items()}}
+        found = self._texts.read([entry.review_id for _, entry in listed if entry.review_id not in inline])
+        return {**found, **{review_id: self._texts.as_read(text) for review_id, text in inline.items()}}
 
     @property
     def _network_share(self) -> float:
@@ -148,13 +152,13 @@ class Explainer:
 
     def _contributions(self, prediction: Prediction, evidence: Evidence, parts: PairParts | None) -> Contributions:
         bias = self._manifest.bias.parts(evidence.histories.user.sums, evidence.histories.item.sums)
-        # A network that does not predict above the bias model takes its share from it.
-        kept = 1.0 if parts is None or self._manifest.config.above_bias else 1.0 - self._network_share
+        # A network that predicts whole ratings, not residuals above the bias model, takes its share from the bias.
+        bias_share = 1.0 if parts is None or self._manifest.config.above_bias else 1.0 - self._network_share
         matching = identity = 0.0
         if parts is not None:
             identity = self._network_share * parts.identity_and_summary
             matching = self._network_share * float(parts.user_contributions.sum() + parts.item_contributions.sum())
-        mean, user_bias, item_bias = (kept * float(part) for part in bias)
+        mean, user_bias, item_bias = (bias_share * float(part) for part in bias)
         total = mean + user_bias + item_bias + identity + matching
         scale = self._manifest.config.scale
         return Contributions(
@@ -173,7 +177,7 @@ class Explainer:
         states: Mapping[str, FloatMatrix],
         parts: PairParts | None,
     ) -> Iterator[Sequence[float]]:
-        """What each row of each listed review contributes, in stars; nothing of one that was not read."""
+        """The contribution of each row of each listed review, in stars; empty for a review that was not read."""
         shares: dict[str, Sequence[float]] = {}
         if parts is not None:
             for read, contributions in (
@@ -187,7 +191,7 @@ class Explainer:
 
 
 def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Iterator[_ReadReview]:
-    """The reviews of one side, each with its rows among those of the side."""
+    """The reviews of one side in order, each with its rows among those of the side."""
     start = 0
     for review in read:
         end = start + len(states[review.review_id])
@@ -196,11 +200,11 @@ def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Ite
 
 
 def _heat_map(evidence: Evidence, states: Mapping[str, FloatMatrix], parts: PairParts) -> HeatMap:
-    """The two reviews whose tokens attend most to each other, both ways: Σ of the products of both attentions."""
+    """The two reviews whose tokens attend most to each other: the largest sum of products of both attentions."""
     mutual = parts.user_attention * parts.item_attention.T  # (Nu, Ni)
     user, item = max(
-        ((one, other) for one in _rows(evidence.user, states) for other in _rows(evidence.item, states)),
-        key=lambda two: float(mutual[two[0].rows, two[1].rows].sum()),
+        ((user, item) for user in _rows(evidence.user, states) for item in _rows(evidence.item, states)),
+        key=lambda reviews: float(mutual[reviews[0].rows, reviews[1].rows].sum()),
     )
     return HeatMap(
         user_review_id=user.entry.review_id,

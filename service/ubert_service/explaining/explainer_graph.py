@@ -1,4 +1,4 @@
-"""The graph that takes a pair's network output apart; what it makes of one pair."""
+"""The explainer graph, which decomposes the network's output for a pair into additive parts."""
 
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -10,9 +10,9 @@ from ubert_service.settings import Device
 
 
 class PairParts(NamedTuple):
-    """What one pair's network output is made of, in stars: its three parts add up to it exactly.
+    """One pair's network output in stars, as the exact sum of ``identity_and_summary`` and all contributions.
 
-    Contributions (Nu,) and (Ni,) are by token; attention (Nu, Ni) and (Ni, Nu) is the softmax of Eq. 12.
+    Contributions (Nu,) and (Ni,) are per token; attention (Nu, Ni) and (Ni, Nu) is the softmax of Eq. 12.
     """
 
     identity_and_summary: float
@@ -22,19 +22,19 @@ class PairParts(NamedTuple):
     item_attention: FloatMatrix
 
 
-class OutputParting(Protocol):
-    """Takes network outputs apart. Thread-safe."""
+class OutputDecomposer(Protocol):
+    """Decomposes network outputs. Thread-safe."""
 
-    def part(self, batch: ScorerBatch) -> PairParts:
-        """The parts of the only pair of a batch. Raises ``DeviceUnavailableError`` if the device stops working."""
+    def decompose(self, batch: ScorerBatch) -> PairParts:
+        """The parts for a batch of one pair. Raises ``DeviceUnavailableError`` if the device stops working."""
 
 
 class OnnxExplainer:
-    """An ``OutputParting`` over the explainer graph. Raises as :class:`OnnxGraph` does."""
+    """An ``OutputDecomposer`` over the explainer graph. Raises as :class:`OnnxGraph` does."""
 
     def __init__(self, graph: Path, *, device: Device, threads: int) -> None:
         self._graph = OnnxGraph(graph, device=device, threads=threads)
 
-    def part(self, batch: ScorerBatch) -> PairParts:
+    def decompose(self, batch: ScorerBatch) -> PairParts:
         identity, *by_token = self._graph.run_all(PairParts._fields, batch.graph_inputs())
         return PairParts(float(identity[0]), *(values[0] for values in by_token))

@@ -1,6 +1,6 @@
-"""Which reviews an explanation tells of.
+"""Which reviews an explanation lists.
 
-The schemas read it too, so it imports nothing that only a service has installed.
+The schemas import this too, so it imports nothing that only a service has installed.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from ubert_model.states import ReviewEntry
 from ubert_service.reading.histories import ReviewList
 
 LISTED_UNREAD = 10
-"""Reviews a side that count and are not read, of which an explanation tells the effect."""
+"""The most reviews per side that an explanation lists although only their ratings count."""
 
 
 def listed_reviews(reviews: ReviewList) -> Iterator[ReviewEntry]:
-    """Those selected to be read, and the newest of the others, in the order of the list."""
-    to_read = {review.review_id for review in reviews.whole.selected}
+    """The reviews that are read and the newest of the others, in the order of the list."""
+    to_read = {review.review_id for review in reviews.full_history.selected}
     others = 0
     for review in reviews:
         if review.review_id in to_read:
@@ -24,4 +24,4 @@ def listed_reviews(reviews: ReviewList) -> Iterator[ReviewEntry]:
             others += 1
             yield review
         elif not to_read:
-            return  # what is older only counts
+            return  # all older reviews only count

@@ -1,4 +1,4 @@
-"""The texts of reviews, which a store keeps only where the operator says so: for explanations, never for ratings."""
+"""Stored review texts: kept only with ``--texts``, used for explanations, never for ratings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadText:
-    """A review as far as the encoder reads it. ``spans``: where the words of each row of its states stand, in code
-    points; (0, 0) for a special token.
+    """The part of a review that the encoder reads. ``spans``: start and end of the words of each row of its states, in
+    code points; (0, 0) for a special token.
     """
 
     text: str = field(repr=False)
@@ -20,9 +20,9 @@ class ReadText:
 
 
 class ReviewTexts:
-    """Keeps and reads the texts of one namespace. Thread-safe.
+    """Writes and reads the texts of one namespace. Thread-safe.
 
-    ``keeps`` False: it neither writes nor reads any, whatever the store may hold.
+    ``keeps`` False: it neither writes nor reads any, whatever the store holds.
     """
 
     def __init__(
@@ -36,33 +36,33 @@ class ReviewTexts:
         self._keeps = keeps
 
     @property
-    def in_store(self) -> bool:
-        """Has the store to be asked for them?"""
+    def stored(self) -> bool:
+        """Are texts read from the store?"""
         return self._keeps
 
     def to_keep(self, review_id: str, text: str) -> list[tuple[str, str]]:
-        """What the store has to keep of a text: as much as the encoder reads."""
+        """What the store is to keep of a text, as pairs of id and text: the part that the encoder reads."""
         if self._keeps and (part := self._tokenizer.read_part(text)):
             return [(review_id, part)]
         return []
 
     def read(self, review_ids: Sequence[str]) -> dict[str, ReadText]:
-        """The texts that are kept, by review. Raises ``StoreError`` and ``CorruptStateError``."""
+        """The stored texts, by review. Raises ``StoreError`` and ``CorruptStateError``."""
         if not self._keeps or not review_ids:
             return {}
         texts = zip(review_ids, self._store.texts(self._version, review_ids), strict=True)
-        return {review_id: self.spread(text) for review_id, text in texts if text is not None}
+        return {review_id: self.as_read(text) for review_id, text in texts if text is not None}
 
-    def spread(self, text: str) -> ReadText:
-        """A text as far as it is read, with its spans."""
+    def as_read(self, text: str) -> ReadText:
+        """The part of a text that the encoder reads, with its spans."""
         part = self._tokenizer.read_part(text)
         spans = self._tokenizer.character_spans(part) if part else []
-        # As the states come about: the model pools tokens, the codec pools the model's rows.
+        # As for the states: the model pools tokens into rows, the codec pools the model's rows.
         return ReadText(text=part, spans=_by_row(_by_row(spans, self._tokens_a_row), self._pooled))
 
 
 def _by_row(spans: Sequence[Span], pooled: int) -> list[Span]:
-    """Where each row's tokens stand: [CLS] has a row of its own, of the others ``pooled`` share one."""
+    """The span of each row: [CLS] has its own row, ``pooled`` other tokens share one."""
     if not spans:
         return []
     rows = [spans[:1], *(spans[start : start + pooled] for start in range(1, len(spans), pooled))]

@@ -1,1 +1,1 @@
-"""What is around every route: connections, who is let in, and how an error is answered."""
+"""What surrounds every route: connections, admission, API keys, and error responses."""

@@ -1,4 +1,4 @@
-"""What a request must pass before anything is read or computed for it: the length of the queue, and its key."""
+"""The gates before any body is read or work is done: admission to the queue, and the API key."""
 
 import asyncio
 import logging
@@ -17,18 +17,18 @@ from ubert_service.http.middleware import UNMATCHED, request_id_of
 from ubert_service.http.problems import OVERLOADED, PreparedProblem, error_response
 from ubert_service.telemetry import Telemetry
 
-_TOLD_EVERY_S = 1.0
-_QUEUES_NOTHING = frozenset({"/version", "/admin/promote"})
+_LOG_INTERVAL_S = 1.0
+_UNQUEUED_PATHS = frozenset({"/version", "/admin/promote"})
 
 _log = logging.getLogger(__name__)
 
 
 class QueueGate:
-    """Refuses everyone (429) while as much work waits as may wait. Addresses that are open to all (health, metrics, the
-    page) always pass, and so does a change of bundles: it may be what ends an overload.
+    """Refuses requests (429) while the queue admits no more. Paths open to all (health, metrics, the console) always
+    pass, and so does a promotion: it may be what ends an overload.
 
-    It stands outside of everything else: under an overload most of the work is in refusing, and what a refusal costs is
-    taken from those who were let in. So a refusal is counted, and has no line of its own in the log and no span.
+    It is the outermost layer: during an overload most of the work goes into refusals, at the cost of admitted requests.
+    So a refusal is only counted; it has no log line of its own and no span.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, stopping: asyncio.Event) -> None:
@@ -36,10 +36,10 @@ class QueueGate:
         self._telemetry = telemetry
         self._stopping = stopping
         self._problem = PreparedProblem(
-            OVERLOADED, "as much work is waiting as may wait; try again when Retry-After has passed, and less often"
+            OVERLOADED, "too much work is waiting; try again when Retry-After has passed, and less often"
         )
-        self._untold = 0
-        self._told_at = -math.inf
+        self._unlogged = 0
+        self._logged_at = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and may_queue(scope["method"], scope["path"]):
@@ -58,22 +58,22 @@ class QueueGate:
         )
         now = time.monotonic()
         self._telemetry.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=now - began)
-        self._untold += 1
-        if now >= self._told_at + _TOLD_EVERY_S:
+        self._unlogged += 1
+        if now >= self._logged_at + _LOG_INTERVAL_S:
             _log.warning(
-                "refused %(requests)d requests: too much work is waiting; more replicas would let them in",
-                {"requests": self._untold},
+                "refused %(requests)d requests: too much work is waiting; add replicas to serve them",
+                {"requests": self._unlogged},
             )
-            self._untold, self._told_at = 0, now
+            self._unlogged, self._logged_at = 0, now
 
 
 def may_queue(method: str, path: str) -> bool:
-    """Whether a request may ask for work, so that it is refused where no more may wait."""
-    return path not in _QUEUES_NOTHING and needed_scope(method, path) is not None
+    """May a request queue work, so that it is refused while the queue admits no more?"""
+    return path not in _UNQUEUED_PATHS and needed_scope(method, path) is not None
 
 
 class KeyGate:
-    """Refuses whoever may not ask (401, 403). Addresses that are open to all always pass."""
+    """Refuses requests whose API key does not allow them (401, 403). Paths open to all always pass."""
 
     def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
         self._app = app

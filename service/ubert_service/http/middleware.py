@@ -1,4 +1,4 @@
-"""What surrounds every request: its identifier, its line in the log, its size limit, and an answer whatever happens."""
+"""What surrounds every request: its id, its log line, its size limits, and an answer even to unforeseen errors."""
 
 import asyncio
 import logging
@@ -17,15 +17,15 @@ from ubert_service.telemetry import Telemetry
 
 REQUEST_ID = "X-Request-ID"
 UNMATCHED = "unmatched"
-"""What stands for the route of a request that no route has answered."""
+"""The route reported for a request that no route has answered."""
 _REQUEST_ID = REQUEST_ID.lower().encode()
 _CACHE_CONTROL = b"cache-control"
 _PLAIN = "identity"
-_LARGEST_AT_ONCE = 16
+_LARGEST_BODIES_AT_ONCE = 16
 _SMALL_BYTES = 64 * 1024
-"""As much as the server takes of a body that nobody asks for."""
+"""As much of a body as the server buffers before any route reads it."""
 _MOST_VALUES = 50_000
-"""Values of a JSON body: four times those of the largest request that any route takes."""
+"""JSON values in a body: four times as many as the largest valid request of any route has."""
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -33,7 +33,7 @@ _log = logging.getLogger("ubert_service.requests")
 
 
 def request_id_of(scope: Scope) -> str:
-    """The identifier that the caller has given its request, if it is harmless; else a new one."""
+    """The ``X-Request-ID`` that the caller sent, if it is safe to log; else a new id."""
     for name, value in scope["headers"]:
         if name == _REQUEST_ID and _SAFE_REQUEST_ID.fullmatch(given := value.decode("latin-1")):
             return str(given)
@@ -41,7 +41,7 @@ def request_id_of(scope: Scope) -> str:
 
 
 def require_json(headers: Headers) -> None:
-    """Raise ``HTTPException`` (415) where the body is said to be anything but JSON."""
+    """Raise ``HTTPException`` (415) unless the content type is JSON."""
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
@@ -50,10 +50,9 @@ def require_json(headers: Headers) -> None:
 
 
 class RequestFrame:
-    """Gives each request an identifier (the caller's ``X-Request-ID`` if it is harmless), logs and reports it, and
-    answers an error that nothing else caught with a problem that tells the caller nothing but the identifier.
-    Once the process is ``stopping``, it asks callers to send their next request over another connection. HEAD is
-    answered wherever GET is: balancers and monitors ask so, for the status alone.
+    """Gives each request an id, logs and reports it, and answers an error that nothing else caught with a problem that
+    discloses only that id. Once the process is ``stopping``, it asks callers to use another connection for their next
+    request. HEAD is answered wherever GET is: balancers and monitors send it to get the status alone.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, tracing: Tracing, stopping: asyncio.Event) -> None:
@@ -68,9 +67,9 @@ class RequestFrame:
             return
         request_id, method = request_id_of(scope), scope["method"]
         scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
-        # None is read here, and the framework would take each apart: some Pythons need a minute for one of 60 KB.
+        # No route reads cookies, but the framework would parse them: some Pythons need a minute for one of 60 KB.
         scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
-        if method == "HEAD":  # the server has a scope of its own, and by that leaves the body off
+        if method == "HEAD":  # the server keeps the original scope, by which it leaves out the body
             scope = {**scope, "method": "GET"}
         with self._tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as span:
             status: int | None = None
@@ -88,18 +87,18 @@ class RequestFrame:
             except Exception:
                 _log.exception("unforeseen error request_id=%(request_id)s", {"request_id": request_id})
                 if status is not None:
-                    raise  # half an answer is out: only a broken connection can tell the caller
-                detail = "an unforeseen error; give the request_id to whoever runs this service"
+                    raise  # part of an answer was sent: only a broken connection can tell the caller
+                detail = "an unforeseen error; report the request_id to whoever runs this service"
                 await problem_response(INTERNAL, detail, scope)(scope, receive, send_framed)
             finally:
-                # By the route alone: an address may hold an identifier, which is neither a label nor for a log.
+                # The route, not the path: a path may hold an identifier, which belongs in no label and no log.
                 route = getattr(scope.get("route"), "path_format", UNMATCHED)
                 span.answered(route=route, status=status)
                 self._report(scope, method, route, status, seconds=time.perf_counter() - started)
 
     def _headers(self, request_id: str, given: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
         yield _REQUEST_ID, request_id.encode("ascii")
-        # Reviews and what follows from them change at any time, and one that was removed must not live on in a cache.
+        # Reviews and ratings change at any time, and a removed review must not live on in a cache.
         if all(name != _CACHE_CONTROL for name, _ in given):
             yield _CACHE_CONTROL, b"no-store"
         if self._stopping.is_set():
@@ -121,12 +120,12 @@ class RequestFrame:
 
 
 class BodyLimit:
-    """Refuses a body above ``max_bytes``: by its announced length if there is one, else when too much has come; one
-    that takes longer than ``seconds`` to arrive; one that is compressed, which could be of any size; and one of more
-    values than any route takes, which would be parsed for seconds in which nobody else is answered.
+    """Refuses a body that is larger than ``max_bytes``, by its announced length or else once too much has arrived; that
+    takes longer than ``seconds`` to arrive; that is compressed, and so could be of any size; or that has more JSON
+    values than any route takes, since to parse them would block the event loop for seconds.
 
-    Whoever sends many and ends none could fill the memory. So while the bodies of all requests that are not answered
-    yet take as much as ``_LARGEST_AT_ONCE`` of that size, more of one that is not small is refused (429).
+    Many bodies that never end could fill the memory. So while the bodies of all unanswered requests together exceed
+    ``_LARGEST_BODIES_AT_ONCE`` times ``max_bytes``, further bytes of any but a small body are refused (429).
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
@@ -134,7 +133,7 @@ class BodyLimit:
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._held = 0
-        """Bytes of the bodies of all requests that are not answered yet."""
+        """Body bytes of all unanswered requests."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -149,26 +148,25 @@ class BodyLimit:
         async def receive_limited() -> Message:
             nonlocal read, complete
             if complete:
-                return await receive()  # the end of the connection, whenever that comes
-            # Raised where a route reads the body, so that the handler of all HTTP errors answers.
+                return await receive()  # waits for the disconnect
+            # Raised while a route reads the body, so that the handler of HTTP errors answers.
             if coding != _PLAIN:
                 raise HTTPException(
-                    415, f"content encoding {coding!r}; send the body as it is", headers={"Accept-Encoding": _PLAIN}
+                    415, f"content encoding {coding!r}; send the body uncompressed", headers={"Accept-Encoding": _PLAIN}
                 )
             if announced.isdecimal() and int(announced) > self._max_bytes:
-                raise HTTPException(413, f"the body has {announced} bytes, at most {self._max_bytes} are read")
+                raise HTTPException(413, f"the body has {announced} bytes; at most {self._max_bytes} are allowed")
             message = await self._in_time(receive, scope["state"]["arrived"])
             body = message.get("body", b"")
-            came = len(body)
-            read += came
-            self._held += came
+            read += len(body)
+            self._held += len(body)
             if read > self._max_bytes:
-                raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes that are read")
-            if read > _SMALL_BYTES and self._held > _LARGEST_AT_ONCE * self._max_bytes:
-                raise HTTPException(429, "too many large bodies are being read; try again, or send less at once")
+                raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes allowed")
+            if read > _SMALL_BYTES and self._held > _LARGEST_BODIES_AT_ONCE * self._max_bytes:
+                raise HTTPException(429, "too many large bodies at once; try again later, or send smaller ones")
             if values.count(body) > _MOST_VALUES:
                 require_json(headers)
-                raise HTTPException(413, f"the body has more than the {_MOST_VALUES} JSON values that are read")
+                raise HTTPException(413, f"the body has more than the {_MOST_VALUES} JSON values allowed")
             complete = not message.get("more_body", False)
             return message
 
@@ -186,7 +184,7 @@ class BodyLimit:
 
 
 class _JsonValues:
-    """Counts the values of a body as it comes, by what begins or parts them outside of strings: about as many."""
+    """Estimates the number of JSON values of a body as it arrives: commas and opening brackets outside strings."""
 
     def __init__(self) -> None:
         self._counted = 0
@@ -194,12 +192,12 @@ class _JsonValues:
         self._escape = b""
 
     def count(self, part: bytes) -> int:
-        """How many there are with this part. Takes time in proportion to it, whatever stands in it."""
+        """The count with this part included. Takes time linear in its length, whatever its content."""
         unescaped = _ESCAPED.sub(b"", self._escape + part)
         self._escape = b"\\" if unescaped.endswith(b"\\") else b""
         pieces = unescaped.split(b'"')
         outside = b"".join(pieces[1 if self._in_string else 0 :: 2])
         self._in_string ^= len(pieces) % 2 == 0
-        # In UTF-16 and UTF-32 a part of a letter may look like a quotation mark, but JSON's own marks have zero bytes.
+        # In UTF-16 and UTF-32, half a letter may look like a quotation mark; but JSON's punctuation has zero bytes.
         self._counted += part.count(b"\0") + sum(outside.count(mark) for mark in (b",", b"[", b"{"))
         return self._counted

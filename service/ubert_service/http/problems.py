@@ -1,4 +1,4 @@
-"""Every error that a caller can see, as problem details (RFC 9457); the one place that turns errors into statuses."""
+"""Every error that a caller can see, as problem details (RFC 9457): the one place that maps errors to statuses."""
 
 import http
 import json
@@ -37,12 +37,12 @@ MEDIA_TYPE = "application/problem+json"
 _URN = "urn:u-bert:problem:"
 RETRY_AFTER = "Retry-After"
 _RETRY_AFTER_S = "1"
-"""Where nothing tells when it may have passed."""
+"""The default, where nothing tells how long the problem lasts."""
 _LISTED_ERRORS = 20
 _SHOWN_CHARACTERS = 256
-"""Of the name of a member: as many as an identifier may have bytes."""
-_OURS = "Value error, "
-"""How pydantic begins the message of a check that it was given."""
+"""Of a member's name in a pointer: as many as an identifier may have bytes."""
+_PYDANTIC_PREFIX = "Value error, "
+"""What pydantic puts before the message of a custom validator."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class ProblemType:
     name: str
     status: int
     title: str
-    may_pass: bool = False
-    """The same request may succeed later, so the answer says when to try again."""
+    retryable: bool = False
+    """The same request may succeed later, so the answer has ``Retry-After``."""
 
 
 MALFORMED_BODY = ProblemType(name="malformed-body", status=400, title="The body cannot be read as JSON")
@@ -66,7 +66,7 @@ NOT_JSON = ProblemType(name="unsupported-media-type", status=415, title="The bod
 BODY_TOO_SLOW = ProblemType(name="body-too-slow", status=408, title="The body did not arrive in time")
 UNAUTHENTICATED = ProblemType(name="unauthenticated", status=401, title="The request needs a valid API key")
 FORBIDDEN = ProblemType(name="forbidden", status=403, title="The API key does not allow this")
-OVERLOADED = ProblemType(name="overloaded", status=429, title="Too much work is waiting", may_pass=True)
+OVERLOADED = ProblemType(name="overloaded", status=429, title="Too much work is waiting", retryable=True)
 CALLER_GONE = ProblemType(name="caller-gone", status=499, title="The caller has gone")
 DEADLINE_PASSED = ProblemType(name="deadline-passed", status=504, title="The time for this request is over")
 INVALID_REQUEST = ProblemType(name="invalid-request", status=422, title="The request breaks the schema")
@@ -86,13 +86,13 @@ REVIEW_NAME_TAKEN = ProblemType(
 )
 NO_SHADOW = ProblemType(name="no-shadow", status=409, title="There is no shadow bundle")
 NOT_THE_SHADOW = ProblemType(name="not-the-shadow", status=409, title="Another bundle is the shadow")
-NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", may_pass=True)
+NOT_READY = ProblemType(name="not-ready", status=503, title="The service is not ready", retryable=True)
 STORE_FULL = ProblemType(name="store-full", status=507, title="The state store has no room for the write")
 WRITE_UNCONFIRMED = ProblemType(
-    name="write-unconfirmed", status=503, title="Too few replicas of the state store have the write", may_pass=True
+    name="write-unconfirmed", status=503, title="Too few replicas of the state store have the write", retryable=True
 )
 DEVICE_UNAVAILABLE = ProblemType(
-    name="device-unavailable", status=503, title="The device that was asked for does not work", may_pass=True
+    name="device-unavailable", status=503, title="The device that was asked for does not work", retryable=True
 )
 
 BUNDLE_UNUSABLE = ProblemType(name="bundle-unusable", status=500, title="The bundle cannot be used")
@@ -102,7 +102,7 @@ _OF_STATUS = {
     for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON, OVERLOADED)
 }
 
-# Looked up along the class's ancestors, so an error that is new to the tree still has an answer.
+# Looked up along the MRO, so a new error class inherits the answer of its base.
 _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.UbertError: INTERNAL,
     errors.InputError: UNUSABLE_INPUT,
@@ -129,38 +129,38 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.StoreError: ProblemType(name="store-refused", status=500, title="The state store refused the operation"),
     errors.StoreFullError: STORE_FULL,
     errors.StoreUnavailableError: ProblemType(
-        name="store-unavailable", status=503, title="The state store cannot be reached", may_pass=True
+        name="store-unavailable", status=503, title="The state store cannot be reached", retryable=True
     ),
     errors.UnconfirmedWriteError: WRITE_UNCONFIRMED,
     errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
 }
 
 ACCESS_PROBLEMS = (UNAUTHENTICATED, FORBIDDEN)
-"""What any route may answer that is not open to all, where the service asks for API keys."""
+"""The problems of any route that is not open to all, if the service requires API keys."""
 
 WORK_PROBLEMS = (*ACCESS_PROBLEMS, INVALID_REQUEST, OVERLOADED, DEADLINE_PASSED, INTERNAL)
-"""What any route may answer that has work to do."""
+"""The problems of any route that queues work."""
 
-_ONLY_OF_WRITES = (STORE_FULL, WRITE_UNCONFIRMED)
+_WRITE_ONLY = (STORE_FULL, WRITE_UNCONFIRMED)
 
 STORE_PROBLEMS = (
     *WORK_PROBLEMS,
     *(
         kind
         for error, kind in _OF_ERROR.items()
-        if issubclass(error, errors.StateError | errors.StoreError) and kind not in _ONLY_OF_WRITES
+        if issubclass(error, errors.StateError | errors.StoreError) and kind not in _WRITE_ONLY
     ),
 )
-"""What any route may answer that reads the store."""
+"""The problems of any route that reads the store."""
 
-STORE_WRITE_PROBLEMS = (*STORE_PROBLEMS, *_ONLY_OF_WRITES)
-"""What any route may answer that writes to it."""
+STORE_WRITE_PROBLEMS = (*STORE_PROBLEMS, *_WRITE_ONLY)
+"""The problems of any route that writes to the store."""
 
 BODY_PROBLEMS = (MALFORMED_BODY, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON)
-"""What any route may answer that reads a body."""
+"""The problems of any route that reads a body."""
 
 SCORING_PROBLEMS = (*BODY_PROBLEMS, *STORE_PROBLEMS, UNUSABLE_INPUT, LOST_REVISION, NOT_READY, DEVICE_UNAVAILABLE)
-"""What ``/predict`` and ``/rank`` may answer."""
+"""The problems of ``/predict``, ``/rank`` and ``/explain``."""
 
 
 class InvalidField(BaseModel):
@@ -202,30 +202,30 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     **members: Sequence[BaseModel],
 ) -> Response:
-    """A response of the given kind; ``members`` extend it by ``errors`` or ``reasons``."""
+    """A problem response; ``members`` extend it, by ``errors`` or ``reasons``."""
     problem = _members(kind, detail, request_id=scope["state"]["request_id"])
     problem |= {name: [value.model_dump() for value in values] for name, values in members.items()}
-    retry = {RETRY_AFTER: _RETRY_AFTER_S} if kind.may_pass else {}
-    # In ASCII, since what a caller sent may hold half a surrogate pair, which UTF-8 cannot.
+    retry = {RETRY_AFTER: _RETRY_AFTER_S} if kind.retryable else {}
+    # ASCII, since the detail may quote half a surrogate pair from the caller, which UTF-8 cannot encode.
     return Response(json.dumps(problem), kind.status, {**retry, **(headers or {})}, MEDIA_TYPE)
 
 
 class PreparedProblem:
-    """A problem of which all but the identifier of the request is known beforehand: answering with it costs little."""
+    """A problem serialized in advance except for its request id, so that it is cheap to send."""
 
     def __init__(self, kind: ProblemType, detail: str) -> None:
         self._status = kind.status
         self._before, self._after = json.dumps(_members(kind, detail, request_id="\0")).encode().split(b"\\u0000")
 
     async def answer(self, send: Send, *, request_id: str, retry_after_s: float, last: bool) -> None:
-        """Send it; ``last``: ask the caller for another connection."""
-        named = request_id.encode("ascii")
-        body = self._before + named + self._after
+        """Send it. ``last``: ask the caller to use another connection afterwards."""
+        encoded_id = request_id.encode("ascii")
+        body = self._before + encoded_id + self._after
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", b"%d" % len(body)),
             (b"retry-after", _whole_seconds(retry_after_s).encode()),
-            (b"x-request-id", named),
+            (b"x-request-id", encoded_id),
         ]
         if last:
             headers.append((b"connection", b"close"))
@@ -248,21 +248,21 @@ def _whole_seconds(seconds: float) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every error of an app with a problem; what no handler here knows, the middleware answers as internal."""
+    """Answer every error of an app with a problem. Errors unknown to these handlers are left to the middleware."""
     app.add_exception_handler(errors.UbertError, _on_ubert_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
 def kind_of(error: errors.UbertError) -> ProblemType:
-    """The kind of problem that an error is answered with."""
+    """The problem type of an error."""
     return next(_OF_ERROR[ancestor] for ancestor in type(error).__mro__ if ancestor in _OF_ERROR)
 
 
 def error_response(error: errors.UbertError, scope: Scope) -> Response:
-    """The problem that an error is answered with, and its line in the log."""
+    """The problem response to an error, which is also logged."""
     kind = kind_of(error)
-    # What a caller got wrong is said in the caller's own words, identifiers among them: for the answer, not for a log.
+    # A message about bad input quotes the caller, identifiers included: it belongs in the answer, not in the log.
     detail = "see the answer" if isinstance(error, errors.InputError) else str(error)
     _log.log(
         _level(kind),
@@ -283,9 +283,9 @@ def _headers(error: errors.UbertError) -> dict[str, str]:
 
 def _level(kind: ProblemType) -> int:
     if kind is OVERLOADED:
-        return logging.DEBUG  # comes by the thousand when every microsecond counts; the request's own line tells it
+        return logging.DEBUG  # thousands come when every microsecond counts; the request has its own line anyway
     if kind is DEADLINE_PASSED:
-        return logging.WARNING  # whose limit it was, the caller's own or the service's, is not known here
+        return logging.WARNING  # not ERROR: the limit may be the caller's own
     return logging.ERROR if kind.status >= 500 else logging.INFO
 
 
@@ -300,8 +300,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     if found[0]["type"] == "json_invalid":
         reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
         return problem_response(MALFORMED_BODY, f"{reason} at character {position}", request.scope)
-    # Each once: a header that several dependencies read is found wrong by each of them.
-    places = list(dict.fromkeys((_pointer(one["loc"]), one["msg"].removeprefix(_OURS)) for one in found))
+    # De-duplicated: a wrong header is reported by every dependency that reads it.
+    places = list(dict.fromkeys((_pointer(bad["loc"]), bad["msg"].removeprefix(_PYDANTIC_PREFIX)) for bad in found))
     fields = [InvalidField(pointer=pointer, message=message) for pointer, message in places[:_LISTED_ERRORS]]
     detail = f"{len(places)} error(s), the first at {fields[0].pointer or 'the body'}: {fields[0].message}"
     return problem_response(INVALID_REQUEST, detail, request.scope, errors=fields)
@@ -312,26 +312,26 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     kind = _OF_STATUS.get(error.status_code) or ProblemType(
         name=f"http-{error.status_code}", status=error.status_code, title=http.HTTPStatus(error.status_code).phrase
     )
-    told = _why_unreadable(error.__cause__) if kind is MALFORMED_BODY else error.detail
-    detail = f"{request.method} {request.url.path}: {told}"
-    headers = {"Allow": ", ".join(_methods_at_address_of(request))} if kind is METHOD_NOT_ALLOWED else error.headers
+    reason = _why_unreadable(error.__cause__) if kind is MALFORMED_BODY else error.detail
+    detail = f"{request.method} {request.url.path}: {reason}"
+    headers = {"Allow": ", ".join(_allowed_methods(request))} if kind is METHOD_NOT_ALLOWED else error.headers
     return problem_response(kind, detail, request.scope, headers=headers)
 
 
-def _methods_at_address_of(request: Request) -> Iterator[str]:
-    """The framework tells the methods of one route alone, and an address may have several."""
+def _allowed_methods(request: Request) -> Iterator[str]:
+    """The methods of all routes at a path; the framework knows only those of one."""
     for method in ("GET", "POST", "PUT", "DELETE"):
-        asked = {**request.scope, "method": method}
-        if any(route.matches(asked)[0] is Match.FULL for route in request.app.routes):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
             yield method
             if method == "GET":
                 yield "HEAD"
 
 
 def _why_unreadable(cause: BaseException | None) -> str:
-    """The framework tells it apart only where a character is not JSON, which is answered elsewhere."""
+    """The reason, which the framework gives only for invalid JSON (handled elsewhere)."""
     if isinstance(cause, UnicodeDecodeError):
-        return f"the body is no {cause.encoding} at byte {cause.start}; send UTF-8"
+        return f"the body is not valid {cause.encoding} at byte {cause.start}; send UTF-8"
     if isinstance(cause, RecursionError):
         return "the body is nested too deeply"
     return "a number in the body has too many digits" if isinstance(cause, ValueError) else "the body cannot be read"
@@ -339,7 +339,7 @@ def _why_unreadable(cause: BaseException | None) -> str:
 
 def _pointer(location: Sequence[str | int]) -> str:
     steps = location[1:] if location[:1] == ("body",) else location
-    # Cut, since a member that the schema does not have may be called by megabytes.
+    # Cut, since the name of an unknown member may be megabytes long.
     shown = (str(step)[:_SHOWN_CHARACTERS] for step in steps)
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in shown)
 

@@ -1,4 +1,4 @@
-"""The process: a listening socket, uvicorn on it, and a clean end on SIGTERM."""
+"""Runs the process: a listening socket, uvicorn on it, and a graceful shutdown on SIGTERM."""
 
 import asyncio
 import logging
@@ -22,21 +22,21 @@ from ubert_service.settings import Settings
 
 _SECONDS_TO_FINISH = 30
 _SECONDS_IDLE = 75
-"""For which a connection is kept between two requests. A balancer that keeps them longer, and many do for 60 s, sends a
-request on one that is just being closed.
+"""How long an idle connection is kept. It must be longer than balancers keep theirs (many 60 s): else one would send a
+request on a connection that is just being closed.
 """
 _STDIN = 0
 _STARTUP_FAILED = 3
-_DRAIN_STEP = 0.02
+_DRAIN_POLL_S = 0.02
 _SWITCH_SECONDS = 0.00005
-"""How long one thread may keep the interpreter from another that wants it. A scoring thread gives it up for each short
-call to the runtime and to numpy, and under an overload the event loop never idles: at 0.5 ms to get it back, what was
-accepted took ten times as long as alone, and a quarter as much was accepted.
+"""How long a thread may hold the GIL while another wants it. A scoring thread releases it for each short call to the
+runtime and to numpy, and under overload the event loop never idles. At 0.5 ms, admitted requests took ten times as long
+as alone, and a quarter as many were admitted.
 """
 
 _MOST_DIGITS = 640
-"""Of a whole number in a body, and the least that Python lets one set: no route takes a longer one. What a digit costs
-grows with their number: of 8 MiB of such numbers the event loop had 0.20 s to read by Python's own limit, now 0.07.
+"""Digits of an integer in a body: the lowest limit that Python allows; no route takes more. The cost per digit grows
+with their number: 8 MiB of such integers block the event loop for 0.07 s, and for 0.20 s at Python's default limit.
 """
 
 _log = logging.getLogger("ubert_service")
@@ -49,7 +49,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
     cannot be listened on.
     """
     with _listen(settings.host, settings.port) as listener:
-        _end_quietly_on_signals()
+        _exit_cleanly_on_signals()
         sys.setswitchinterval(_SWITCH_SECONDS)
         sys.set_int_max_str_digits(_MOST_DIGITS)
         numpy_in_one_thread()
@@ -58,22 +58,22 @@ def serve(app: FastAPI, settings: Settings) -> None:
         config = uvicorn.Config(
             app,
             http=BoundedConnection,
-            ws="none",  # no route speaks it, and a library for it would take over connections, bounds and all
+            ws="none",  # no route uses it, and a WebSocket library would take over connections, without our bounds
             log_config=None,
-            access_log=False,  # the app's own line carries the request id
+            access_log=False,  # the app's own line has the request id
             server_header=False,
-            proxy_headers=False,  # no answer and no line depends on where a request came from
+            proxy_headers=False,  # no answer and no log line depends on the client's address
             timeout_keep_alive=_SECONDS_IDLE,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
 
-        def announce_the_end() -> None:
+        def announce_stop() -> None:
             context: ServiceContext = app.state.context
             context.stopping.set()
 
-        server = _DrainingServer(config, announce_the_end=announce_the_end, drain_seconds=settings.drain_seconds)
-        # Also without a shadow, where it says so: by default the signal would end the process, and the requests in it.
-        # Not so where a terminal sends it as it closes.
+        server = _DrainingServer(config, announce_stop=announce_stop, drain_seconds=settings.drain_seconds)
+        # Handled without a shadow too, by an error in the log: by default SIGHUP would kill the process and its
+        # requests. Not on a terminal, which sends it as it closes.
         if settings.shadow_bundle is not None or not os.isatty(_STDIN):
             _promote_on_hangup(app)
         server.run(sockets=[listener])
@@ -91,27 +91,27 @@ def _promote_on_hangup(app: FastAPI) -> None:
 
     def promote(number: int, frame: FrameType | None) -> None:
         del number, frame
-        # Not here: it asks the store, and a lock of the interrupted thread may be what it would wait for.
+        # In a thread: it asks the store, and could deadlock on a lock that the interrupted thread holds.
         threading.Thread(target=swap, name="ubert-promote").start()
 
     signal.signal(signal.SIGHUP, promote)
 
 
 class _DrainingServer(uvicorn.Server):
-    """Between the signal to end and the end of listening it serves on, says in ``/readyz`` and with ``Connection:
-    close`` that it is leaving, and waits for callers to go: a request that is already on its way is answered.
+    """Keeps serving between the signal to stop and the end of listening, so that requests already on their way are
+    answered. Meanwhile ``/readyz`` fails and answers carry ``Connection: close``, so callers leave.
     """
 
-    def __init__(self, config: uvicorn.Config, *, announce_the_end: Callable[[], None], drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, *, announce_stop: Callable[[], None], drain_seconds: float) -> None:
         super().__init__(config)
-        self._announce_the_end = announce_the_end
+        self._announce_stop = announce_stop
         self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._announce_the_end()
+        self._announce_stop()
         until = time.monotonic() + self._drain_seconds
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
-            await asyncio.sleep(_DRAIN_STEP)
+            await asyncio.sleep(_DRAIN_POLL_S)
         await super().shutdown(sockets)
 
 
@@ -123,8 +123,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
 
 
-def _end_quietly_on_signals() -> None:
-    # When it has shut down, uvicorn raises the signal again; by default that would end the process as if killed.
+def _exit_cleanly_on_signals() -> None:
+    # After its shutdown uvicorn raises the signal again, by default with the exit status of a killed process.
     def end(number: int, frame: FrameType | None) -> None:
         del number, frame
         sys.exit(0)

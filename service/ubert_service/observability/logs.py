@@ -1,4 +1,4 @@
-"""The service's log on stderr, as text or as JSON, one line an event.
+"""The service's log on stderr, as text or as JSON, one line per event.
 
 An event with fields is logged with one mapping for its arguments: ``log.info("%(route)s %(status)s", fields)``.
 No event holds the text of a review or the URL of the store.
@@ -14,8 +14,8 @@ from ubert_service.settings import LogFormat, Settings
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time`` (UTC), ``level``, ``logger``, ``message``, the fields of the event by their
-    own names, and ``exception`` where there was one.
+    """One JSON object per line: ``time`` (UTC), ``level``, ``logger``, ``message``, the fields of the event under their
+    own names, and ``exception`` if there was one.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,15 +33,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def formatter(log_format: LogFormat) -> logging.Formatter:
-    """What turns events into lines."""
+    """The formatter of a log format."""
     if log_format == "json":
         return JsonFormatter()
     return logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def configure_logs(settings: Settings) -> None:
-    """Log to stderr, at the level and in the format of the settings, in place of whatever was configured before."""
-    # What no line shows need not be found out for each: half of what an event costs.
+    """Log to stderr at the level and in the format of the settings, replacing any earlier configuration."""
+    # No line shows these, and to look them up is half the cost of an event.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings.log_format))

@@ -1,4 +1,4 @@
-"""``Telemetry`` for Prometheus. Every app has a registry of its own; labels take few values, never an identifier."""
+"""``Telemetry`` for Prometheus. Every app has its own registry; labels take few values, never an identifier."""
 
 from http import HTTPStatus
 
@@ -14,14 +14,14 @@ _TOKENS = tuple(2.0**power for power in range(4, 17))
 
 
 class PrometheusMetrics:
-    """Counts and times what an app reports; ``exposition`` is what a scrape reads."""
+    """Counts and times what an app reports; a scrape reads ``exposition``."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "ubert_requests",
-            "Requests by the class of their status. 504 is a class of its own, as callers may set limits as short as "
-            "they like; none: the caller left before the answer.",
+            "Requests by class of status. 504 is a class of its own, as callers may set their own deadlines; none: the "
+            "caller left before the answer.",
             ("route", "status"),
             registry=self._registry,
         )
@@ -34,7 +34,7 @@ class PrometheusMetrics:
         )
         self._store_seconds = Histogram(
             "ubert_store_seconds",
-            "One operation of the state store, failed ones included.",
+            "One operation of the state store, whether it succeeded or failed.",
             ("operation",),
             buckets=_SECONDS,
             registry=self._registry,
@@ -50,32 +50,32 @@ class PrometheusMetrics:
         )
         self._batch_tokens = Histogram(
             "ubert_batch_tokens",
-            "Rows of states that one run of a graph was given, padding included; of the encoder: that it made.",
+            "Rows of states that one run of a graph read, padding included; for the encoder: rows that it made.",
             ("graph",),
             buckets=_TOKENS,
             registry=self._registry,
         )
         self._queue_seconds = Histogram(
-            "ubert_queue_seconds", "From arrival in the queue to a thread.", buckets=_SECONDS, registry=self._registry
+            "ubert_queue_seconds", "Wait in the queue for a thread.", buckets=_SECONDS, registry=self._registry
         )
         self._queue_batch_requests = Histogram(
             "ubert_queue_batch_requests",
-            "Requests whose work went to a thread together.",
+            "Requests in one batch.",
             buckets=_REQUESTS,
             registry=self._registry,
         )
         self._queue_batch_tokens = Histogram(
             "ubert_queue_batch_tokens",
-            "Tokens that the work of one thread reads at most.",
+            "The most tokens that one batch may read.",
             buckets=_TOKENS,
             registry=self._registry,
         )
         self._parted = Counter(
-            "ubert_batches_parted", "Batches that failed and were tried again in halves.", registry=self._registry
+            "ubert_batches_parted", "Batches that failed and were retried in halves.", registry=self._registry
         )
         self._refused = Counter(
             "ubert_refused",
-            "Requests refused, by the limit that they met: how many may wait, how many tokens, how long; or the end.",
+            "Requests refused, by the limit that they met: requests, tokens or wait in the queue, or closing.",
             ("limit",),
             registry=self._registry,
         )
@@ -90,33 +90,33 @@ class PrometheusMetrics:
         )
         self._shadow_samples = Counter(
             "ubert_shadow_samples",
-            "Requests that the shadow bundle was to rate as well.",
+            "Requests sampled for the shadow bundle, by whether it rated them.",
             ("fate",),
             registry=self._registry,
         )
         self._shadow_difference = Histogram(
             "ubert_shadow_difference_stars",
-            "How far the shadow bundle's rating of a pair lies from the live one.",
+            "Absolute difference between the shadow bundle's rating of a pair and the live one.",
             buckets=_STARS,
             registry=self._registry,
         )
         self._missing_states = Counter(
             "ubert_missing_states",
-            "Reviews that predictions should have read but whose states the store has lost.",
+            "Reviews that predictions should have read, but whose states the store has lost.",
             registry=self._registry,
         )
         self._residents_asked = Counter(
             "ubert_residents_asked",
-            "Review lists and states that requests wanted, by whether this process held them.",
+            "Review lists and states that requests looked up, by whether this process held them.",
             ("kind", "outcome"),
             registry=self._registry,
         )
         self._residents_evicted = Counter(
-            "ubert_residents_evicted", "Lists and states that left because memory was full.", registry=self._registry
+            "ubert_residents_evicted", "Lists and states evicted because memory was full.", registry=self._registry
         )
         self._residents_dropped = Counter(
             "ubert_residents_dropped",
-            "Lists and states that left because what they copy has changed.",
+            "Lists and states invalidated because the store has changed.",
             registry=self._registry,
         )
         self._residents_bytes = Gauge(
@@ -124,16 +124,16 @@ class PrometheusMetrics:
         )
         self._residents_stale_seconds = Gauge(
             "ubert_residents_stale_seconds",
-            "While the state store is away: since when nothing is known of changes; else 0.",
+            "While the state store is away: age of the last confirmation that what is held is current; else 0.",
             registry=self._registry,
         )
         self._keys_outdated = Gauge(
             "ubert_api_keys_outdated",
-            "1 while the file of API keys cannot be used, so that those before it still count.",
+            "1 while the file of API keys cannot be used, so that the keys read before remain in force.",
             registry=self._registry,
         )
         self._ready = Gauge(
-            "ubert_ready", "1 if the service could serve when last asked, as /readyz tells.", registry=self._registry
+            "ubert_ready", "1 if the service was ready when last checked, as by /readyz.", registry=self._registry
         )
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
@@ -156,7 +156,7 @@ class PrometheusMetrics:
         self._queue_batch_requests.observe(requests)
         self._queue_batch_tokens.observe(tokens)
 
-    def batch_parted(self) -> None:
+    def batch_split(self) -> None:
         self._parted.inc()
 
     def work_refused(self, *, limit: Refusal) -> None:
@@ -184,8 +184,8 @@ class PrometheusMetrics:
     def residents_dropped(self, count: int) -> None:
         self._residents_dropped.inc(count)
 
-    def residents_stand(self, *, held_bytes: int, stale_s: float) -> None:
-        """As of now, for the scrape that follows."""
+    def residents_measured(self, *, held_bytes: int, stale_s: float) -> None:
+        """Set the gauges of the residents, for the scrape that follows."""
         self._residents_bytes.set(held_bytes)
         self._residents_stale_seconds.set(stale_s)
 
@@ -195,7 +195,7 @@ class PrometheusMetrics:
     def shadow_differed(self, *, stars: float) -> None:
         self._shadow_difference.observe(stars)
 
-    def keys_looked_at(self, *, in_force: bool) -> None:
+    def keys_checked(self, *, in_force: bool) -> None:
         self._keys_outdated.set(not in_force)
 
     def readiness_checked(self, *, ready: bool) -> None:

@@ -1,4 +1,4 @@
-"""Store and graphs that do what they did before, and report how long it took."""
+"""Decorators of the store and the graphs that report how long each call takes."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from ubert_model.states import (
     Side,
     StateStore,
 )
-from ubert_service.explaining.explainer_graph import OutputParting, PairParts
+from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.encoding import ReviewEncoding
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
@@ -198,16 +198,16 @@ class ObservedRuntime:
         return outputs
 
 
-class ObservedParting:
-    """An ``OutputParting`` that reports each run of the explainer graph."""
+class ObservedDecomposer:
+    """An ``OutputDecomposer`` that reports each run of the explainer graph."""
 
-    def __init__(self, parting: OutputParting, telemetry: Telemetry) -> None:
-        self._parting = parting
+    def __init__(self, decomposer: OutputDecomposer, telemetry: Telemetry) -> None:
+        self._decomposer = decomposer
         self._telemetry = telemetry
 
-    def part(self, batch: ScorerBatch) -> PairParts:
+    def decompose(self, batch: ScorerBatch) -> PairParts:
         started = time.perf_counter()
-        parts = self._parting.part(batch)
+        parts = self._decomposer.decompose(batch)
         self._telemetry.graph_ran(
             graph="explainer",
             tokens=batch.padded_tokens,
@@ -229,6 +229,6 @@ class ObservedEncoder:
     def encode(self, text: str) -> FloatMatrix:
         started = time.perf_counter()
         states = self._encoder.encode(text)
-        if len(states):  # the graph is not asked about a text without words
+        if len(states):  # the graph does not run for a text without words
             self._telemetry.graph_ran(graph="encoder", tokens=len(states), seconds=time.perf_counter() - started)
         return states

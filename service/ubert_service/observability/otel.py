@@ -1,4 +1,4 @@
-"""``Tracing`` by OpenTelemetry: imported only where traces are sent, with the extra ``otel``."""
+"""``Tracing`` by OpenTelemetry, from the extra ``otel``; imported only if traces are sent."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ _NAME = "u-bert"
 
 
 def sending_to(endpoint: str) -> SpanProcessor:
-    """Sends spans in batches to a collector's OTLP address over HTTP, such as ``http://localhost:4318/v1/traces``."""
+    """Sends spans in batches to a collector's OTLP/HTTP address, such as ``http://localhost:4318/v1/traces``."""
     return BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint))
 
 
 class OpenTelemetryTracing:
     """A span for each request, and within it one for each piece of its work, with an event when a thread takes it.
 
-    ``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME`` and ``OTEL_TRACES_SAMPLER`` hold as OpenTelemetry defines them.
+    It honours ``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME`` and ``OTEL_TRACES_SAMPLER``.
     """
 
     def __init__(self, processor: SpanProcessor) -> None:
@@ -54,7 +54,7 @@ class OpenTelemetryTracing:
         origin: Context | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
     ) -> Iterator[Span]:
-        # What an exception says may name a user or an item; its class does not.
+        # An exception's message may name a user or an item; its class does not.
         with self._tracer.start_as_current_span(
             name, origin, kind, attributes, record_exception=False, set_status_on_exception=False
         ) as span:
@@ -66,7 +66,7 @@ class OpenTelemetryTracing:
                 raise
 
     def close(self) -> None:
-        """Send what has not been sent."""
+        """Send all pending spans."""
         self._provider.shutdown()
 
 

@@ -1,4 +1,4 @@
-"""The port through which requests are traced; without a tracing backend nothing is."""
+"""The port through which requests are traced."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -6,33 +6,33 @@ from typing import Protocol
 
 
 class RequestSpan(Protocol):
-    """One request, while it is answered."""
+    """The span of a request."""
 
     def answered(self, *, route: str, status: int | None) -> None:
-        """What was answered; ``route`` is the template of the address, ``status`` None if the caller went before."""
+        """The request was answered. ``route``: the path template; ``status`` None: the caller left before."""
 
 
 class WorkSpan(Protocol):
-    """Work of a request, from the queue to its answer."""
+    """The span of a request's work, from the queue to its answer."""
 
     def taken(self) -> None:
         """A thread has taken it from the queue."""
 
 
 class Tracing(Protocol):
-    """Makes spans, for the thread of the event loop. No span holds an identifier, an address or a text."""
+    """Makes spans, on the event loop only. No span holds an identifier, a path or a text."""
 
     def request(
         self, *, method: str, headers: Mapping[str, str], request_id: str
     ) -> AbstractContextManager[RequestSpan]:
-        """Span of a request, which carries on the trace that its headers name (W3C Trace Context)."""
+        """The span of a request, which continues the trace in its headers (W3C Trace Context)."""
 
     def work(self, *, tokens: int) -> AbstractContextManager[WorkSpan]:
-        """Span of work of the request at hand that reads at most so many tokens."""
+        """The span of work of the current request. ``tokens``: the most that it can read."""
 
 
 class Untraced:
-    """A ``Tracing`` that makes nothing."""
+    """A ``Tracing`` that makes no spans."""
 
     @contextmanager
     def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> Iterator[RequestSpan]:

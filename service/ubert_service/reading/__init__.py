@@ -1,1 +1,1 @@
-"""What a request may read: which reviews of whom, and their states as the store has them."""
+"""What a request reads: the review lists of its users and items, and the stored states of those reviews."""

@@ -1,4 +1,4 @@
-"""Which reviews the pairs of a request may read, from the store's review lists."""
+"""Which reviews of the store's lists the pairs of a request read, and what their ratings add up to."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from ubert_model.history import select_history, without_item, without_user
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.deviations import RatingSums, Residuals, SideBias, SideDeviations, UsualDeviations
 from ubert_model.states import ReviewEntry
-from ubert_service.reading.brought import BroughtReviews
+from ubert_service.reading.inline import InlineReviews
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +27,25 @@ class Pair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Which reviews a request reads, as states and as counts: all of the store, unless it says otherwise.
+    """Which reviews a request reads and counts: by default, every review in the store.
 
-    ``before``: only reviews dated strictly before that second. One without a date (0) is then left out, since
-    nothing shows that it had been written. What is brought along is read whatever its date.
+    ``excluded``: review ids to leave out. ``before``: only stored reviews dated strictly before that second; undated
+    ones (0) are left out, since nothing shows that they existed. ``inline`` reviews are read whatever their date.
     """
 
     excluded: frozenset[str] = frozenset()
     before: int | None = None
-    brought: BroughtReviews | None = None
+    inline: InlineReviews | None = None
 
-    def of_store(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
-        """Those of the store's reviews that are read, in order."""
+    def select(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
+        """The stored reviews that the request reads, in order."""
         return [review for review in reviews if review.review_id not in self.excluded and self._in_time(review)]
 
-    def of_caller(self, user: str) -> list[ReviewEntry]:
-        """Those reviews that the request brings along for this user, in order."""
-        if self.brought is None or self.brought.user != user:
+    def inline_of(self, user: str) -> list[ReviewEntry]:
+        """The inline reviews of this user that the request reads, in order."""
+        if self.inline is None or self.inline.user != user:
             return []
-        return [review for review in self.brought.entries if review.review_id not in self.excluded]
+        return [review for review in self.inline.entries if review.review_id not in self.excluded]
 
     def _in_time(self, review: ReviewEntry) -> bool:
         return self.before is None or 0 < review.timestamp < self.before
@@ -53,15 +53,16 @@ class Reading:
 
 EVERY_REVIEW = Reading()
 _LIST_BYTES = 50
-_LINE_BYTES = 121
-_LARGEST_SHARED = 256
-"""Up to here, Python has each whole number once."""
+_ENTRY_BYTES = 121
+_LARGEST_CACHED_INT = 256
+"""Python keeps one object for each integer up to here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """What a pair may know of one of its sides: how many ratings there are, what they sum up to, and the reviews whose
-    states it reads, with how far each of their ratings lies above what the bias model expects (0 for one without).
+    """One side of a pair: the count of its ratings, their sums, and the reviews whose states are read.
+
+    ``residuals``: how far each selected review's rating lies above what the bias model expects; 0 if it has none.
     """
 
     reviews: int
@@ -71,13 +72,13 @@ class History:
 
     @property
     def is_rated(self) -> bool:
-        """Is any rating known that tells of it: here, or, of a user, in the domains of pre-training?"""
+        """Is any rating known: in this domain or, for a user, in those of pre-training?"""
         return self.reviews > 0 or bool(self.sums.elsewhere)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairHistories:
-    """Both sides of a pair, rid of the review that its user wrote on its item (law 5)."""
+    """Both sides of a pair, without the reviews that its user wrote on its item (law 5)."""
 
     pair: Pair
     user: History
@@ -85,9 +86,10 @@ class PairHistories:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reckoning:
-    """What is done with the reviews of one side: whose they are, how a counterpart's are left out, and what their
-    ratings come to. One for all users of a bundle, and one for all items.
+class SideStatistics:
+    """How to compute the rating statistics of one side, users or items, under one bundle.
+
+    ``counterpart``: the other side's entity of a review. ``without``: a list less the reviews of one counterpart.
     """
 
     counterpart: Callable[[ReviewEntry], str]
@@ -119,115 +121,115 @@ class Reckoning:
             bias=bias.item,
         )
 
-    def less(self, sums: RatingSums, review: ReviewEntry) -> RatingSums:
-        """The sums of a history without one of its reviews."""
-        return self.deviations.less(sums, self.counterpart(review), review.rating)
+    def sums_without(self, sums: RatingSums, review: ReviewEntry) -> RatingSums:
+        """A history's sums less one of its reviews."""
+        return self.deviations.without(sums, self.counterpart(review), review.rating)
 
 
 class ReviewList:
-    """One entity's reviews, newest first. Never changes.
+    """One entity's reviews, newest first. Immutable.
 
-    Its history is one and the same for every counterpart that it shares no review with.
+    All counterparts that share no review with it get the same history object, ``full_history``.
     """
 
-    __slots__ = ("_config", "_counterparts", "_entity", "_reckoning", "_reviews", "_unrated", "whole")
+    __slots__ = ("_config", "_counterparts", "_entity", "_reviews", "_statistics", "_unrated", "full_history")
 
     def __init__(
         self,
         entity: str,
         reviews: Sequence[ReviewEntry],
-        reckoning: Reckoning,
+        statistics: SideStatistics,
         counterparts: frozenset[str],
         config: ModelConfig,
         unrated: frozenset[str] = frozenset(),
     ) -> None:
         self._entity = entity
         self._reviews = reviews
-        self._reckoning = reckoning
+        self._statistics = statistics
         self._counterparts = counterparts
         self._config = config
         self._unrated = unrated
-        self.whole = self._of(reviews)
+        self.full_history = self._of(reviews)
         """The history with every review."""
 
     @classmethod
-    def of(cls, entity: str, reviews: Sequence[ReviewEntry], reckoning: Reckoning, config: ModelConfig) -> Self:
-        """The list of a user or an item, by the reckoning of its side."""
-        return cls(entity, reviews, reckoning, frozenset(map(reckoning.counterpart, reviews)), config)
+    def of(cls, entity: str, reviews: Sequence[ReviewEntry], statistics: SideStatistics, config: ModelConfig) -> Self:
+        """The list of a user or an item, by the ``statistics`` of its side."""
+        return cls(entity, reviews, statistics, frozenset(map(statistics.counterpart, reviews)), config)
 
     def read_by(self, reading: Reading) -> Self:
-        """The list of those of its reviews that are read."""
+        """The list of those reviews that a request reads."""
         if reading.before is None and not reading.excluded:
             return self
-        return self._of_these(reading.of_store(self._reviews))
+        return self._subset(reading.select(self._reviews))
 
-    def joined_by(self, brought: Sequence[ReviewEntry], unrated: frozenset[str]) -> Self:
-        """The list with reviews that a request brings along; one that it holds already is not added again."""
+    def with_inline(self, inline: Sequence[ReviewEntry], unrated: frozenset[str]) -> Self:
+        """The list with inline reviews added before the stored ones, less those that it already holds."""
         held = {review.review_id for review in self._reviews}
-        added = [review for review in brought if review.review_id not in held]
+        added = [review for review in inline if review.review_id not in held]
         counterparts = self._counterparts | {review.item for review in added}
         return type(self)(
             self._entity,
             [*added, *self._reviews],
-            self._reckoning,
+            self._statistics,
             counterparts,
             self._config,
             unrated & {review.review_id for review in added},
         )
 
-    def history(self, counterpart: str) -> History:
-        """Without what the counterpart shares (law 5)."""
-        return self.apart_from(counterpart).whole
+    def history_without(self, counterpart: str) -> History:
+        """The history less the reviews shared with a counterpart (law 5)."""
+        return self.without_counterpart(counterpart).full_history
 
-    def apart_from(self, counterpart: str) -> Self:
-        """The list less what the counterpart shares (law 5)."""
+    def without_counterpart(self, counterpart: str) -> Self:
+        """The list less the reviews shared with a counterpart (law 5)."""
         if counterpart not in self._counterparts:
             return self
-        return self._of_these(self._reckoning.without(self._reviews, counterpart))
+        return self._subset(self._statistics.without(self._reviews, counterpart))
 
-    def without_each(self, reviews: Iterable[ReviewEntry]) -> Iterator[History]:
-        """The history less each of these, which are its own, in turn.
+    def leave_one_out(self, reviews: Iterable[ReviewEntry]) -> Iterator[History]:
+        """Leave-one-out: for each of these reviews of the list, the history without it.
 
-        What one costs does not grow with the list, which is looked through once for all, as far as any of them reads.
+        One pass over the head of the list serves all of them, so the cost of each does not grow with the list.
         """
-        # Whichever is left out, the selection takes max_reviews of the others at most, so never goes beyond these.
+        # Whichever is left out, max_reviews of the others at most are selected, so none beyond these.
         with_rows = (review for review in self._reviews if review.rows)
         head = list(islice(with_rows, self._config.max_reviews + 1))
         for review in reviews:
             selected = self._select([other for other in head if other.review_id != review.review_id])
             rated = review.review_id not in self._unrated
-            sums = self._reckoning.less(self.whole.sums, review) if rated else self.whole.sums
-            yield self._history(selected, self.whole.reviews - rated, sums)
+            sums = self._statistics.sums_without(self.full_history.sums, review) if rated else self.full_history.sums
+            yield self._history(selected, self.full_history.reviews - rated, sums)
 
     @property
     def held_bytes(self) -> int:
-        """Memory that it takes: what Python allocates, by tracemalloc, within 5%."""
-        # Not the entity's own name, which is one string for all lines.
-        lines = sum(
-            _LINE_BYTES
-            + sys.getsizeof(one.review_id)
-            + sys.getsizeof(self._reckoning.counterpart(one))
-            + sum(sys.getsizeof(number) for number in (one.timestamp, one.rows) if number > _LARGEST_SHARED)
-            for one in self._reviews
+        """Memory that it takes, within 5% of what tracemalloc sees Python allocate."""
+        # Without the entity's own name, which is one string shared by all entries.
+        entries = sum(
+            _ENTRY_BYTES
+            + sys.getsizeof(review.review_id)
+            + sys.getsizeof(self._statistics.counterpart(review))
+            + sum(sys.getsizeof(number) for number in (review.timestamp, review.rows) if number > _LARGEST_CACHED_INT)
+            for review in self._reviews
         )
-        return _LIST_BYTES + sys.getsizeof(self._counterparts) + sys.getsizeof(self.whole.residuals) + lines
+        return _LIST_BYTES + sys.getsizeof(self._counterparts) + sys.getsizeof(self.full_history.residuals) + entries
 
     def __iter__(self) -> Iterator[ReviewEntry]:
         return iter(self._reviews)
 
-    def _of_these(self, reviews: Sequence[ReviewEntry]) -> Self:
-        return type(self)(self._entity, reviews, self._reckoning, self._counterparts, self._config, self._unrated)
+    def _subset(self, reviews: Sequence[ReviewEntry]) -> Self:
+        return type(self)(self._entity, reviews, self._statistics, self._counterparts, self._config, self._unrated)
 
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         rated = [review for review in reviews if review.review_id not in self._unrated] if self._unrated else reviews
-        return self._history(self._select(reviews), len(rated), self._reckoning.sum_up(self._entity, rated))
+        return self._history(self._select(reviews), len(rated), self._statistics.sum_up(self._entity, rated))
 
     def _select(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
         return select_history(reviews, max_reviews=self._config.max_reviews, max_rows=self._config.max_rows)
 
     def _history(self, selected: Sequence[ReviewEntry], rated: int, sums: RatingSums) -> History:
-        reckoning = self._reckoning
-        residuals = reckoning.residuals(selected, reckoning.bias.bias(sums))
+        statistics = self._statistics
+        residuals = statistics.residuals(selected, statistics.bias.bias(sums))
         if self._unrated:
             residuals[[review.review_id in self._unrated for review in selected]] = 0.0
         return History(reviews=rated, sums=sums, selected=tuple(selected), residuals=residuals)
@@ -235,23 +237,23 @@ class ReviewList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewLists:
-    """The lists of some users and some items."""
+    """The review lists of some users and items."""
 
     users: Mapping[str, ReviewList]
     items: Mapping[str, ReviewList]
 
     def read_by(self, reading: Reading) -> "ReviewLists":
-        """What a request reads of them."""
+        """The lists that a request reads, inline reviews included."""
         users = {user: reviews.read_by(reading) for user, reviews in self.users.items()}
-        brought = reading.brought
-        if brought is not None and brought.user in users:
-            users[brought.user] = users[brought.user].joined_by(reading.of_caller(brought.user), brought.unrated)
+        inline = reading.inline
+        if inline is not None and inline.user in users:
+            users[inline.user] = users[inline.user].with_inline(reading.inline_of(inline.user), inline.unrated)
         return ReviewLists(users=users, items={item: reviews.read_by(reading) for item, reviews in self.items.items()})
 
     def histories(self, pair: Pair) -> PairHistories:
-        """Both sides of a pair of theirs."""
+        """Both sides of a pair, whose user and item must be among these."""
         return PairHistories(
             pair=pair,
-            user=self.users[pair.user].history(pair.item),
-            item=self.items[pair.item].history(pair.user),
+            user=self.users[pair.user].history_without(pair.item),
+            item=self.items[pair.item].history_without(pair.user),
         )

@@ -1,4 +1,4 @@
-"""Whether a store holds what a bundle reads; without it every user and every item would pass for a stranger."""
+"""Checks that a store holds a bundle's namespace. Without it, every user and item would pass for a cold start."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ from ubert_service.errors import NotReadyError
 
 
 def absence_of(namespace: Namespace, found: Sequence[Namespace]) -> str | None:
-    """What is to be told if ``namespace`` is not among those that a store holds; else None."""
+    """Why a store that holds the namespaces ``found`` cannot serve ``namespace``; None if it can."""
     if namespace in found:
         return None
-    codecs = ", ".join(sorted(one.codec for one in found if one.encoder_digest == namespace.encoder_digest))
-    others = f"; of its encoder it has them under {codecs}: start with --codec, or precompute" if codecs else ""
+    codecs = ", ".join(sorted(held.codec for held in found if held.encoder_digest == namespace.encoder_digest))
+    others = f"; it has them under codec {codecs}: start with that --codec, or precompute" if codecs else ""
     return f"the store has no states of version {namespace.version} under codec {namespace.codec}{others}"
 
 
 def require_namespace(store: StateStore, namespace: Namespace) -> None:
-    """Ask the store once. Raises ``NotReadyError``."""
+    """Raise ``NotReadyError`` if the store lacks the namespace. One round trip."""
     absence = absence_of(namespace, store.namespaces())
     if absence is not None:
         raise NotReadyError(f"{absence}; `ubert precompute` writes them")

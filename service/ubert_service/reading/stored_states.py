@@ -1,4 +1,4 @@
-"""From stored bytes to states."""
+"""Decodes stored states."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,10 +9,9 @@ from ubert_model.states import REPAIR, FloatMatrix, StateCodec, StateStore
 
 
 def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
-    """The states, (rows, D) each, of those reviews that the store has, in one round trip.
+    """The (rows, D) states of those reviews that the store has, in one round trip.
 
-    Raises ``CorruptStateError``, ``ForeignStateError`` or ``StateError`` naming the review whose state cannot be
-    used.
+    Raises ``CorruptStateError``, ``ForeignStateError`` or ``StateError``, naming the review with the unusable state.
     """
     distinct = list(dict.fromkeys(review_ids))
     payloads = store.states(codec.namespace.version, distinct) if distinct else []
@@ -25,7 +24,7 @@ def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str])
 
 
 def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) -> StateError:
-    """The error of the first review whose state cannot be used, with its name."""
+    """The error of the first review with an unusable state, with the name of that review."""
     for review_id, payload in payloads.items():
         try:
             codec.decode(payload)

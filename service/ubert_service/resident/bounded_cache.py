@@ -1,4 +1,4 @@
-"""Values in memory, bounded in bytes: the least recently used leaves first, and a change finds what it has to drop."""
+"""An LRU cache bounded in bytes, whose entries can be invalidated by the marks of a change feed."""
 
 import sys
 from collections import OrderedDict
@@ -8,17 +8,17 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 Key = tuple[str, str]
-"""What kind of thing, and its identifier."""
+"""The kind of thing, and its identifier."""
 V = TypeVar("V")
 
 _BOOKKEEPING_BYTES = 350
-"""Of one entry beside its value and its identifier: measured with tracemalloc."""
+"""Per entry, beside its value and identifier; measured with tracemalloc."""
 _REMEMBERED_MARKS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh(Generic[V]):
-    """A value just read, its size in bytes, the mark under which a change of it is told, and when it grows too old."""
+class CacheEntry(Generic[V]):
+    """A value with its size in bytes, the mark by which the store's change feed names it, and its expiry time."""
 
     key: Key
     value: V
@@ -30,20 +30,20 @@ class Fresh(Generic[V]):
 class BoundedCache(Generic[V]):
     """Holds at most ``max_bytes``, its own bookkeeping included. Thread-safe.
 
-    A value that was read while its change was being told must not be kept: who reads asks for the ``moment`` before
-    the read and hands it in with what was read, and whatever was dropped since that moment is then passed over.
+    A value read while it was being invalidated must not be cached. So a reader takes the ``generation`` before it reads
+    and passes it to :meth:`add`, which skips every entry that was dropped since.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._lock = Lock()
-        self._kept: OrderedDict[Key, Fresh[V]] = OrderedDict()
+        self._kept: OrderedDict[Key, CacheEntry[V]] = OrderedDict()
         self._key_of: dict[bytes, Key] = {}
         self._bytes = 0
-        self._moment = 0
+        self._generation = 0
         self._dropped: OrderedDict[bytes, int] = OrderedDict()
         self._oldest_remembered = 0
-        """What was read at an earlier moment can no longer be checked, and is not kept."""
+        """Reads begun in an earlier generation can no longer be checked, so they are not cached."""
 
     @property
     def held_bytes(self) -> int:
@@ -51,15 +51,15 @@ class BoundedCache(Generic[V]):
         return self._bytes
 
     @property
-    def moment(self) -> int:
-        """Changes with every drop."""
-        return self._moment
+    def generation(self) -> int:
+        """Grows with every drop."""
+        return self._generation
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def get(self, keys: Sequence[Key], *, now: float) -> list[V | None]:
-        """The value of each key, None where none is held that may still be used ``now``."""
+        """The value of each key; None where none is held or it has expired by ``now``."""
         values: list[V | None] = []
         with self._lock:
             for key in keys:
@@ -71,48 +71,47 @@ class BoundedCache(Generic[V]):
                     values.append(found.value)
         return values
 
-    def add(self, fresh: Iterable[Fresh[V]], *, moment: int, coldest: bool = False) -> int:
-        """Keep what was read since ``moment``; how many had to leave for it.
+    def add(self, fresh: Iterable[CacheEntry[V]], *, generation: int, coldest: bool = False) -> int:
+        """Cache what was read since ``generation``; returns how many entries were evicted for it.
 
-        ``coldest``: as if it had been used before everything else that is held, so that nothing leaves for it but
-        what was added in the same way later.
+        ``coldest``: insert at the least recently used end, so that only entries added this way are evicted for it.
         """
         evicted = 0
-        for one in fresh:  # which may be made only now: without the lock, so that nobody who reads waits for it
+        for entry in fresh:  # a generator may do its work here: outside the lock, so that no reader waits for it
             with self._lock:
-                if moment >= self._oldest_remembered and self._dropped.get(one.mark, -1) <= moment:
-                    evicted += self._replace(one, coldest=coldest)
+                if generation >= self._oldest_remembered and self._dropped.get(entry.mark, -1) <= generation:
+                    evicted += self._replace(entry, coldest=coldest)
         return evicted
 
     def drop(self, marks: Collection[bytes] | None) -> int:
-        """Forget what these marks stand for, or everything (None); how many were held."""
+        """Remove the entries with these marks, or all (None); returns how many were held."""
         with self._lock:
-            self._moment += 1
+            self._generation += 1
             if marks is None:
                 held = len(self._kept)
                 self._kept.clear()
                 self._key_of.clear()
                 self._dropped.clear()
                 self._bytes = 0
-                self._oldest_remembered = self._moment
+                self._oldest_remembered = self._generation
                 return held
             for mark in marks:
-                self._dropped[mark] = self._moment
+                self._dropped[mark] = self._generation
                 self._dropped.move_to_end(mark)
             while len(self._dropped) > _REMEMBERED_MARKS:
                 _, self._oldest_remembered = self._dropped.popitem(last=False)
             return sum(self._remove(self._key_of.get(mark)) for mark in marks)
 
-    def _replace(self, one: Fresh[V], *, coldest: bool) -> int:
-        self._remove(self._key_of.get(one.mark))  # another key under the same mark must not hide this one
-        self._remove(one.key)
-        if _size(one) > self._max_bytes:
-            return 0  # it would make everything else leave, and then leave itself
-        self._kept[one.key] = one
-        self._key_of[one.mark] = one.key
-        self._bytes += _size(one)
+    def _replace(self, entry: CacheEntry[V], *, coldest: bool) -> int:
+        self._remove(self._key_of.get(entry.mark))  # another key under the same mark must not hide this one
+        self._remove(entry.key)
+        if _size(entry) > self._max_bytes:
+            return 0  # it would evict everything else, and then itself
+        self._kept[entry.key] = entry
+        self._key_of[entry.mark] = entry.key
+        self._bytes += _size(entry)
         if coldest:
-            self._kept.move_to_end(one.key, last=False)
+            self._kept.move_to_end(entry.key, last=False)
         evicted = 0
         while self._bytes > self._max_bytes:
             self._remove(next(iter(self._kept)))
@@ -127,5 +126,5 @@ class BoundedCache(Generic[V]):
         return True
 
 
-def _size(one: Fresh[V]) -> int:
-    return one.size + sys.getsizeof(one.key[1]) + _BOOKKEEPING_BYTES
+def _size(entry: CacheEntry[V]) -> int:
+    return entry.size + sys.getsizeof(entry.key[1]) + _BOOKKEEPING_BYTES

@@ -1,4 +1,4 @@
-"""What the process keeps of the store: review lists and decoded states, bounded in bytes and true to the store."""
+"""The in-process cache of review lists and decoded states, bounded in bytes and coherent with the store."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,29 +19,29 @@ from ubert_model.states import (
 )
 from ubert_service.errors import NotResidentError
 from ubert_service.read_version import ReadVersion
-from ubert_service.reading.histories import Pair, Reckoning, ReviewList, ReviewLists
+from ubert_service.reading.histories import Pair, ReviewList, ReviewLists, SideStatistics
 from ubert_service.reading.namespaces import require_namespace
 from ubert_service.reading.stored_states import read_states
-from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
-from ubert_service.resident.following import Follower
+from ubert_service.resident.bounded_cache import BoundedCache, CacheEntry, Key
+from ubert_service.resident.follower import Follower
 from ubert_service.telemetry import SILENT, Residence, ResidentsTelemetry
 
 _MAX_AGE_S = 300.0
-"""Bounds what no feed tells: a writer that died between its write and its announcement."""
+"""Bounds staleness that no feed reports: of a writer that died between its write and its announcement."""
 _ARRAY_BYTES = 160
-_ALWAYS = -float("inf")
+_NEVER_EXPIRED = -float("inf")
 
 Copy = ReviewList | FloatMatrix
 
 
 class Residents:
-    """Reads one namespace, and keeps what it has read. Thread-safe.
+    """A read-through cache of one namespace. Thread-safe.
 
-    ``max_bytes`` 0: nothing is kept, and every read goes to the store. ``max_lag_s``: how late a write through another
-    process may be seen; 0: never, for one more question to the store a request. A store on this machine is always
-    asked, since that costs microseconds.
+    ``max_bytes`` 0: no cache, every read goes to the store. ``max_lag_s``: how late a write through another process may
+    be seen; 0: at once, for one more round trip to the store per request. A store on this machine is polled for every
+    request whatever the lag, since that costs microseconds.
 
-    While the store is away, what is kept still answers, as of the last time it was known to be true (``stale_s``).
+    While the store is away, the cache still answers, as of the last time it was confirmed (``stale_s``).
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Residents:
         self._namespace = codec.namespace
         self._version = codec.namespace.version
         self._config = config
-        self._of_users, self._of_items = Reckoning.of_users(usual, bias), Reckoning.of_items(usual, bias)
+        self._of_users, self._of_items = SideStatistics.of_users(usual, bias), SideStatistics.of_items(usual, bias)
         self._telemetry = telemetry
         self._clock = clock
         self._keeps = max_bytes > 0
@@ -77,34 +77,34 @@ class Residents:
 
     @property
     def keeps(self) -> bool:
-        """Is anything ever kept?"""
+        """Is there a cache at all?"""
         return self._keeps
 
     @property
     def held_bytes(self) -> int:
-        """Bytes held now, bookkeeping included."""
+        """Bytes cached now, bookkeeping included."""
         return self._cache.held_bytes
 
     @property
-    def stand_in(self) -> bool:
-        """Is there anything to answer from without the store?"""
+    def can_stand_in(self) -> bool:
+        """Is anything cached to answer from without the store?"""
         return self._keeps and len(self._cache) > 0
 
     @property
     def away(self) -> str | None:
-        """Why the store does not answer, while what is kept stands in for it; else None."""
-        return self.follower.away if self.stand_in else None
+        """Why the store does not answer, while the cache stands in for it; else None."""
+        return self.follower.away if self.can_stand_in else None
 
     @property
     def stale_s(self) -> float:
-        """How long ago the store last confirmed what is kept, while it is away; else 0."""
+        """While the store is away: how long ago it last confirmed the cache; else 0."""
         return self.follower.stale_s if self._keeps else 0.0
 
     def read(self, pairs: Sequence[Pair]) -> ReviewLists:
         """The lists of the users and items of some pairs, in at most one round trip.
 
-        Raises ``StoreError``, ``CorruptStateError`` for a damaged list, and ``NotReadyError`` where the store has
-        nothing of these because it has nothing of the namespace, which costs a round trip more.
+        Raises ``StoreError``, ``CorruptStateError`` for a damaged list, and ``NotReadyError`` if all lists are empty
+        because the store lacks the namespace; that check costs one more round trip.
         """
         users = list(dict.fromkeys(pair.user for pair in pairs))
         items = list(dict.fromkeys(pair.item for pair in pairs))
@@ -114,19 +114,19 @@ class Residents:
         )
 
     def review_lists(self, users: Sequence[str], items: Sequence[str], *, warming: bool = False) -> list[ReviewList]:
-        """The lists of all users, then of all items. ``warming``: they are read before anyone asks for them."""
+        """The lists of all users, then of all items. ``warming``: no request has asked for them yet."""
         keys = [*((Side.USER.value, user) for user in users), *((Side.ITEM.value, item) for item in items)]
         if self._keeps:
-            self.follower.settle()
-        moment = self._cache.moment
-        kept = cast("list[ReviewList | None]", self._kept("lists", keys, told=not warming))
-        lacking = [key for key, reviews in zip(keys, kept, strict=True) if reviews is None]
-        if not lacking:
-            return cast("list[ReviewList]", kept)
+            self.follower.poll_if_stale()
+        generation = self._cache.generation
+        cached = cast("list[ReviewList | None]", self._cached("lists", keys, report=not warming))
+        missing = [key for key, reviews in zip(keys, cached, strict=True) if reviews is None]
+        if not missing:
+            return cast("list[ReviewList]", cached)
         self.require_store()
-        read = dict(zip(lacking, self._read_lists(lacking), strict=True))
-        self._keep((self._fresh_list(key, reviews) for key, reviews in read.items()), moment, coldest=warming)
-        return [read[key] if reviews is None else reviews for key, reviews in zip(keys, kept, strict=True)]
+        read = dict(zip(missing, self._read_lists(missing), strict=True))
+        self._add((self._list_entry(key, reviews) for key, reviews in read.items()), generation, coldest=warming)
+        return [read[key] if reviews is None else reviews for key, reviews in zip(keys, cached, strict=True)]
 
     def states(self, review_ids: Iterable[str], *, warming: bool = False) -> dict[str, FloatMatrix]:
         """The (L, D) states of those reviews that the store has, in at most one round trip.
@@ -134,51 +134,51 @@ class Residents:
         Raises ``StoreError``, and ``StateError`` naming a review whose state cannot be used.
         """
         distinct = list(dict.fromkeys(review_ids))
-        moment = self._cache.moment
-        keys = [("state", one) for one in distinct]
-        kept = cast("list[FloatMatrix | None]", self._kept("states", keys, told=not warming))
-        found = {one: states for one, states in zip(distinct, kept, strict=True) if states is not None}
+        generation = self._cache.generation
+        keys = [("state", review_id) for review_id in distinct]
+        cached = cast("list[FloatMatrix | None]", self._cached("states", keys, report=not warming))
+        found = {review_id: states for review_id, states in zip(distinct, cached, strict=True) if states is not None}
         if len(found) == len(distinct):
             return found
         self.require_store()
-        read = read_states(self._store, self._codec, (one for one in distinct if one not in found))
-        self._keep((self._fresh_states(*one) for one in read.items()), moment, coldest=warming)
+        read = read_states(self._store, self._codec, (review_id for review_id in distinct if review_id not in found))
+        self._add((self._state_entry(*each) for each in read.items()), generation, coldest=warming)
         return found | read
 
     def wrote(self, entries: Iterable[ReviewEntry]) -> None:
-        """Forget what a write of this process has changed, so that its own next answer shows it."""
+        """Invalidate what a write of this process has changed, so that its own next answer shows it."""
         self.drop(frozenset(marks_of(entries)))
 
     def catch_up(self, written: ReadVersion) -> None:
-        """Return once every answer shows this write. Raises as :meth:`Follower.catch_up` does."""
+        """Return once every answer reflects this write. Raises as :meth:`Follower.catch_up` does."""
         if self._keeps:
             self.follower.catch_up(written)
 
     def require_store(self) -> None:
-        """Raise ``NotResidentError`` while the store is known to be away, before anyone waits for it in vain: by what
-        waits, threads would be held that could answer from memory.
+        """Raise ``NotResidentError`` while the store is known to be away: a thread that waited for it in vain could not
+        answer other requests from memory.
         """
-        # Known, because someone asks again and again.
-        if self._keeps and self.follower.kept_up and self.follower.away is not None:
-            raise NotResidentError(f"what is needed is not held in memory, and {self.follower.away}")
+        # Only a background poller notices when the store is back.
+        if self._keeps and self.follower.polled and self.follower.away is not None:
+            raise NotResidentError(f"what this request needs is not in memory, and {self.follower.away}")
 
     def drop(self, marks: frozenset[bytes] | None) -> None:
-        """Forget what these marks stand for, or everything (None)."""
+        """Invalidate the copies with these marks, or all (None)."""
         self._telemetry.residents_dropped(self._cache.drop(marks))
 
-    def _kept(self, residence: Residence, keys: Sequence[Key], *, told: bool) -> list[Copy | None]:
+    def _cached(self, residence: Residence, keys: Sequence[Key], *, report: bool) -> list[Copy | None]:
         if not self._keeps:
             return [None] * len(keys)
-        # What is too old to be trusted beside a store that answers is still the best there is without one.
-        values = self._cache.get(keys, now=self._clock() if self.follower.away is None else _ALWAYS)
-        if told:
+        # Entries past their age are still the best there is while the store is away.
+        values = self._cache.get(keys, now=self._clock() if self.follower.away is None else _NEVER_EXPIRED)
+        if report:
             misses = sum(value is None for value in values)
             self._telemetry.residents_asked(residence, hits=len(keys) - misses, misses=misses)
         return values
 
-    def _keep(self, fresh: Iterable[Fresh[Copy]], moment: int, *, coldest: bool) -> None:
+    def _add(self, fresh: Iterable[CacheEntry[Copy]], generation: int, *, coldest: bool) -> None:
         if self._keeps:
-            self._telemetry.residents_evicted(self._cache.add(fresh, moment=moment, coldest=coldest))
+            self._telemetry.residents_evicted(self._cache.add(fresh, generation=generation, coldest=coldest))
 
     def _read_lists(self, keys: Sequence[Key]) -> list[ReviewList]:
         users = [entity for side, entity in keys if side == Side.USER.value]
@@ -197,16 +197,16 @@ class Residents:
             ),
         ]
 
-    def _fresh_list(self, key: Key, reviews: ReviewList) -> Fresh[Copy]:
+    def _list_entry(self, key: Key, reviews: ReviewList) -> CacheEntry[Copy]:
         side, entity = key
-        return self._fresh(key, reviews, reviews.held_bytes, entity_mark(Side(side), entity))
+        return self._entry(key, reviews, reviews.held_bytes, entity_mark(Side(side), entity))
 
-    def _fresh_states(self, review_id: str, states: FloatMatrix) -> Fresh[Copy]:
-        # What was read together shares one array, of which each part would keep the whole.
-        own = states.copy()
-        return self._fresh(("state", review_id), own, own.nbytes + _ARRAY_BYTES, state_mark(review_id))
+    def _state_entry(self, review_id: str, states: FloatMatrix) -> CacheEntry[Copy]:
+        # States read together are views of one array, and each view would keep all of it alive.
+        copy = states.copy()
+        return self._entry(("state", review_id), copy, copy.nbytes + _ARRAY_BYTES, state_mark(review_id))
 
-    def _fresh(self, key: Key, value: Copy, size: int, mark: bytes) -> Fresh[Copy]:
-        # Spread out, so that what was read together is not read again together.
+    def _entry(self, key: Key, value: Copy, size: int, mark: bytes) -> CacheEntry[Copy]:
+        # Ages are spread out, so that entries read together do not expire together.
         age = _MAX_AGE_S * (0.5 + mark[0] / 512)
-        return Fresh(key, value, size, mark, self._clock() + age)
+        return CacheEntry(key, value, size, mark, self._clock() + age)

@@ -1,1 +1,1 @@
-"""Reviews, entities and candidate sets as callers write and list them."""
+"""Writing and listing reviews, entities and candidate sets."""

@@ -1,4 +1,4 @@
-"""Named sets of items that `/rank` orders without being sent them each time. They belong to no bundle."""
+"""Named sets of items, stored once for `/rank`. They are independent of bundles."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
 class CandidateSets:
-    """Keeps sets in the state store. Thread-safe, keeps nothing between calls."""
+    """Candidate sets in the state store. Thread-safe and stateless."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
@@ -21,14 +21,14 @@ class CandidateSets:
         return self._store.candidate_sets()
 
     def write(self, name: str, items: Sequence[str]) -> list[str]:
-        """Keep a set under a name, instead of the one that it may stand for; its distinct items, in order.
+        """Store a set under a name, replacing any earlier one; returns its distinct items, in order.
 
-        Raises ``InputError`` if there are as many sets as there may be, which several writes at once may pass by their
-        number, and ``StoreError``.
+        Raises ``InputError`` if there are ``MAX_SETS`` already (concurrent writes may exceed that by their number), and
+        ``StoreError``.
         """
         names = self._store.candidate_sets()
         if name not in names and len(names) >= MAX_SETS:
-            raise InputError(f"there are {len(names)} candidate sets, at most {MAX_SETS} are kept; delete one first")
+            raise InputError(f"there are {len(names)} candidate sets already (limit {MAX_SETS}); delete one first")
         distinct = list(dict.fromkeys(items))
         self._store.put_candidates(name, distinct)
         return distinct

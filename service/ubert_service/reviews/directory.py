@@ -1,4 +1,4 @@
-"""Search among the identifiers of users or items, for someone who types the beginning of one."""
+"""Prefix search among the identifiers of users or items."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ _ReviewLists = Callable[[str, Sequence[str]], list[list[ReviewEntry]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+class DirectoryEntry:
     """One user or item, and the counts over all of its reviews in the store."""
 
     identifier: str
@@ -25,8 +25,8 @@ class Listed:
 class EntityDirectory:
     """Finds users and items. Thread-safe. Raises ``NotReadyError`` for a store without the namespace.
 
-    Searched are the identifiers that training has seen, which the bundle holds in memory: to ask the store for all of
-    its would scan the whole of it. An entity that came later is found under its full identifier.
+    It searches the identifiers seen in training, which the bundle holds in memory; to search the store's would scan all
+    of it. Entities that came later are found by their full identifier.
     """
 
     def __init__(self, *, identities: Identities, namespace: Namespace, store: StateStore) -> None:
@@ -34,16 +34,16 @@ class EntityDirectory:
         self._namespace = namespace
         self._store = store
 
-    def put_in_order(self) -> None:
-        """Sort the identifiers now, not at the first search: a million take a second in which no other thread runs."""
+    def sort_identifiers(self) -> None:
+        """Sort now, not in the first search: a million identifiers take a second in which no other thread runs."""
         _ = self._ordered_users, self._ordered_items
 
-    def users(self, prefix: str, *, limit: int) -> list[Listed]:
-        """Users whose identifier begins with ``prefix`` in any case, in order. Raises ``StoreError``."""
+    def users(self, prefix: str, *, limit: int) -> list[DirectoryEntry]:
+        """Users whose identifier begins with ``prefix``, ignoring case, in order. Raises ``StoreError``."""
         return self._found(prefix, limit, self._ordered_users, self._identities.users, self._store.user_reviews)
 
-    def items(self, prefix: str, *, limit: int) -> list[Listed]:
-        """Items whose identifier begins with ``prefix`` in any case, in order. Raises ``StoreError``."""
+    def items(self, prefix: str, *, limit: int) -> list[DirectoryEntry]:
+        """Items whose identifier begins with ``prefix``, ignoring case, in order. Raises ``StoreError``."""
         return self._found(prefix, limit, self._ordered_items, self._identities.items, self._store.item_reviews)
 
     @cached_property
@@ -56,14 +56,14 @@ class EntityDirectory:
 
     def _found(
         self, prefix: str, limit: int, ordered: Sequence[str], table: IdTable, reviews: _ReviewLists
-    ) -> list[Listed]:
-        named = [prefix] if prefix else []
-        matches = list(dict.fromkeys([*named, *_beginning_with(prefix, ordered, limit)]))
+    ) -> list[DirectoryEntry]:
+        exact = [prefix] if prefix else []
+        matches = list(dict.fromkeys([*exact, *_beginning_with(prefix, ordered, limit)]))
         lists = reviews(self._namespace.version, matches)
         if matches and not any(lists):
             require_namespace(self._store, self._namespace)
         found = [
-            Listed(identifier=identifier, known=identifier in table, counts=RatingCounts.of(entries))
+            DirectoryEntry(identifier=identifier, known=identifier in table, counts=RatingCounts.of(entries))
             for identifier, entries in zip(matches, lists, strict=True)
             if entries or identifier in table
         ]
@@ -71,11 +71,11 @@ class EntityDirectory:
 
 
 def _ordered(table: IdTable) -> list[str]:
-    # Twice, since a key of both would take more than twice as long: a table is mostly in order already.
+    # Two sorts, since one by a pair of keys would take more than twice as long: a table is mostly in order already.
     return sorted(sorted(table.identifiers), key=str.casefold)
 
 
 def _beginning_with(prefix: str, ordered: Sequence[str], limit: int) -> list[str]:
-    wanted = prefix.casefold()
-    start = bisect_left(ordered, wanted, key=str.casefold)
-    return [one for one in ordered[start : start + limit] if one.casefold().startswith(wanted)]
+    folded = prefix.casefold()
+    start = bisect_left(ordered, folded, key=str.casefold)
+    return [name for name in ordered[start : start + limit] if name.casefold().startswith(folded)]

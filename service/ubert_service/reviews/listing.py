@@ -1,4 +1,4 @@
-"""What the store and the bundle know of one user or item: its reviews page by page, newest first."""
+"""Lists the reviews of one user or item page by page, newest first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ CURSOR_PATTERN = r"^[0-9]{1,12}:[\s\S]+$"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewPage:
-    """Some of an entity's reviews. Counts are over all of them, ``with_text`` over those that have states."""
+    """A page of an entity's reviews. ``counts`` and ``with_text`` (reviews that have states) are over all pages."""
 
     known: bool
     counts: RatingCounts
     with_text: int
     reviews: Sequence[ReviewEntry]
     next_cursor: str | None
-    """Where the next page begins; None on the last."""
+    """Where the next page starts; None on the last page."""
 
 
 class ReviewListing:
@@ -35,7 +35,7 @@ class ReviewListing:
     def of_user(self, user: str, *, limit: int, cursor: str | None) -> ReviewPage:
         """Raises ``UnknownUserError``, ``NotReadyError`` for a store without the namespace, and ``StoreError``."""
         (reviews,) = self._store.user_reviews(self._namespace.version, [user])
-        self._require_some_of(reviews)
+        self._require_namespace_unless(reviews)
         known = user in self._identities.users
         if not (reviews or known):
             raise UnknownUserError(f"user {user!r} has no reviews, and training has not seen this user")
@@ -44,20 +44,20 @@ class ReviewListing:
     def of_item(self, item: str, *, limit: int, cursor: str | None) -> ReviewPage:
         """Raises ``UnknownItemError``, ``NotReadyError`` for a store without the namespace, and ``StoreError``."""
         (reviews,) = self._store.item_reviews(self._namespace.version, [item])
-        self._require_some_of(reviews)
+        self._require_namespace_unless(reviews)
         known = item in self._identities.items
         if not (reviews or known):
             raise UnknownItemError(f"item {item!r} has no reviews, and training has not seen this item")
         return _page(reviews, known=known, limit=limit, cursor=cursor)
 
-    def _require_some_of(self, reviews: Sequence[ReviewEntry]) -> None:
-        if not reviews:  # of this one, or of all: a store that was emptied knows nobody
+    def _require_namespace_unless(self, reviews: Sequence[ReviewEntry]) -> None:
+        if not reviews:  # either this entity has none, or the store was emptied
             require_namespace(self._store, self._namespace)
 
 
 def _page(reviews: Sequence[ReviewEntry], *, known: bool, limit: int, cursor: str | None) -> ReviewPage:
-    # By the order of the list and not by a position in it, so that reviews written or removed between two pages
-    # neither repeat another one nor hide it.
+    # The cursor is a place in the sort order, not an index: reviews written or removed between two pages neither repeat
+    # nor hide another one.
     rest = reviews if cursor is None else [review for review in reviews if review.recency < _recency(cursor)]
     page = rest[:limit]
     return ReviewPage(

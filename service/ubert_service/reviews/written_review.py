@@ -1,4 +1,4 @@
-"""A review as its author sends it, and as it stands in the store once it is written."""
+"""A review as it is sent, and as it is stored."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,9 @@ from ubert_model.states import ReviewEntry, Revision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewReview:
-    """A review as its author sends it.
+    """A review as it is sent.
 
-    ``timestamp`` None: it is dated when it first arrives. ``review_id`` None: it is named by its content.
+    ``timestamp`` None: the time when it first arrives. ``review_id`` None: derived from its content.
     """
 
     user: str
@@ -23,12 +23,12 @@ class NewReview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenReview:
-    """A review as it now stands in the store. The counts are over all reviews of its user and item, it included."""
+    """A review as it is stored. The counts are over all reviews of its user and item, this one included."""
 
     entry: ReviewEntry
     created: bool
-    """False: the store listed it before, and holds the same or new content under the same name now."""
+    """False: the store listed a review of this id before, and now holds the same or new content."""
     revision: Revision
-    """Where the store's feed of changes tells of it."""
+    """Its position in the store's change feed."""
     user_counts: RatingCounts
     item_counts: RatingCounts

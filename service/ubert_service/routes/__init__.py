@@ -1,1 +1,1 @@
-"""One module for each group of routes: HTTP in and out, no arithmetic."""
+"""One module per group of routes: HTTP in and out, no arithmetic."""

@@ -1,4 +1,4 @@
-"""``GET /about``: what a person wants to know of the model that answers."""
+"""``GET /about``: a summary of the live model for people."""
 
 from fastapi import APIRouter
 
@@ -10,9 +10,9 @@ from ubert_service.serving.accuracy import scores_of
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/about", summary="What model is it, and how good?", responses=documented(*WORK_PROBLEMS, BUNDLE_UNUSABLE))
+@router.get("/about", summary="Which model, and how accurate?", responses=documented(*WORK_PROBLEMS, BUNDLE_UNUSABLE))
 async def about(context: Context) -> About:
-    """The bundle's scale and size, where its states are kept, and its errors on the test part of its training."""
+    """The bundle's rating scale and size, the kind of its state store, and its errors on the test set."""
     served = context.served
     scores = scores_of(served.metrics)
     return About.of(served.bundle.manifest, served.identities, store=context.service.store_kind, scores=scores)

@@ -1,4 +1,4 @@
-"""Identifiers as the last part of an address: of any characters, as anywhere else."""
+"""Identifiers as the last part of a path, of any characters."""
 
 from starlette.convertors import Convertor, register_url_convertor
 
@@ -6,7 +6,7 @@ _CONVERTOR = "identifier"
 
 
 class _Identifier(Convertor[str]):
-    """Starlette's own ``path`` leaves off a line break at the end, and so names another review."""
+    """Starlette's own ``path`` drops a trailing line break, and so would name another review."""
 
     regex = r"[\s\S]*"
 
@@ -21,5 +21,5 @@ register_url_convertor(_CONVERTOR, _Identifier())
 
 
 def identifier(parameter: str) -> str:
-    """What stands for the rest of an address in a route: an identifier, slashes and all."""
+    """The placeholder of an identifier that takes the rest of a route's path, slashes included."""
     return f"{{{parameter}:{_CONVERTOR}}}"

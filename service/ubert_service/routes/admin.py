@@ -1,4 +1,4 @@
-"""``/admin``: what only an operator may do."""
+"""``/admin``: for operators only."""
 
 import asyncio
 from functools import partial
@@ -37,12 +37,12 @@ async def promote(
         Query(
             min_length=1,
             max_length=_LONGEST_ID,
-            description="The bundle that is to answer; where it does already, nothing changes. Unset: the shadow.",
+            description="The bundle to make live; if it already is, nothing changes. Unset: the shadow.",
         ),
     ] = None,
 ) -> PromotionAnswer:
-    """Swap the live bundle and its shadow, at once for every request that comes after; a request that is being
-    answered keeps to the bundle it began with. Needs an API key with the scope `admin`, even where no other call does.
+    """Swap the live bundle and its shadow for every request from now on; a request that is being answered keeps the
+    bundle it began with. Needs an API key with the scope `admin`, even if the service requires no keys otherwise.
     """
     if getattr(request.state, "caller", None) is None:
         raise ForbiddenError(

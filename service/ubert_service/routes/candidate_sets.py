@@ -1,4 +1,4 @@
-"""``/candidate-sets``: items that are ranked again and again, stored once."""
+"""``/candidate-sets``: items that are ranked repeatedly, stored once."""
 
 from typing import Annotated
 
@@ -33,7 +33,7 @@ async def list_candidate_sets(context: Context) -> CandidateSetList:
     responses=documented(*BODY_PROBLEMS, *STORE_WRITE_PROBLEMS, UNUSABLE_INPUT),
 )
 async def write_candidate_set(name: Name, request: CandidateSetRequest, context: Context) -> CandidateSetAnswer:
-    """Store items under a name, in place of those that it stood for. All bundles over the store share the sets."""
+    """Store items under a name, replacing any earlier set. All bundles of a store share its sets."""
     sets = context.served.candidate_sets
     items = await context.ask_store(lambda: sets.write(name, request.items))
     return CandidateSetAnswer(name=name, items=items)
@@ -57,6 +57,6 @@ async def read_candidate_set(name: Name, context: Context) -> CandidateSetAnswer
     responses=documented(*STORE_WRITE_PROBLEMS, UNKNOWN_CANDIDATE_SET),
 )
 async def remove_candidate_set(name: Name, context: Context) -> None:
-    """The items themselves stay as they are."""
+    """Remove the set; its items and their reviews stay."""
     sets = context.served.candidate_sets
     await context.ask_store(lambda: sets.remove(name))

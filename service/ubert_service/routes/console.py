@@ -1,4 +1,4 @@
-"""``/``: the console's page, and ``/console/…``: what it loads."""
+"""``/``: the console's page; ``/console/…``: the files that it loads."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ router = APIRouter(include_in_schema=False)
 _FILES = StaticFiles(directory=Path(console.__file__).with_name("static"), check_dir=False)
 _PAGE = "index.html"
 _HEADERS = {
-    # All that the page loads or asks comes from here, and no script or style can be smuggled in by a review's text.
+    # The page loads and requests from this origin only, and a review's text can inject no script or style.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -20,7 +20,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    # Asked for anew each time, and answered from the browser's copy where that is still the same.
+    # Revalidated each time, and served from the browser's cache while unchanged.
     "Cache-Control": "no-cache",
 }
 

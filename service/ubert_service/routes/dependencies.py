@@ -1,4 +1,4 @@
-"""What a route asks of a request before it begins: its headers, that its body is JSON, and the context to work with."""
+"""Dependencies of routes: the headers of a request, a check that its body is JSON, and the context to work with."""
 
 from typing import Annotated
 
@@ -11,9 +11,9 @@ from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
 
 REQUEST_TIMEOUT = "X-Request-Timeout"
 READ_VERSION = "X-Read-Version"
-"""Of an answer to a write: what to send along with a question whose answer must show it."""
+"""Of an answer to a write: send it with a request whose answer must show that write."""
 STALE_SECONDS = "X-Stale-Seconds"
-"""Of an answer while the state store is away: since when nothing is known of changes."""
+"""Of an answer while the state store is away: seconds since its data were last known to be current."""
 
 RequestTimeout = Annotated[
     float | None,
@@ -21,7 +21,7 @@ RequestTimeout = Annotated[
         alias=REQUEST_TIMEOUT,
         ge=LEAST_REQUEST_SECONDS,
         le=MAX_REQUEST_SECONDS,
-        description="Seconds from the arrival of the request after which the answer is of no use.",
+        description="Seconds from the arrival of the request after which the caller no longer needs the answer.",
     ),
 ]
 ReadVersionSeen = Annotated[
@@ -29,12 +29,12 @@ ReadVersionSeen = Annotated[
     Header(
         alias=READ_VERSION,
         pattern=READ_VERSION_PATTERN,
-        description=f"The `{READ_VERSION}` of a write's answer: this answer shows that write, whoever gives it.",
+        description=f"The `{READ_VERSION}` of a write's answer: any replica's answer to this request shows that write.",
     ),
 ]
 
 
-# All awaited, though few wait: FastAPI would send each plain function to a thread and back, 0.2 ms a time.
+# All async, though few wait: FastAPI would run each plain function in a thread, at 0.2 ms a call.
 async def _service_context(request: Request) -> ServiceContext:
     context: ServiceContext = request.app.state.context
     return context
@@ -67,7 +67,7 @@ async def _json_body(request: Request) -> None:
 ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]
 Context = Annotated[RequestContext, Depends(_request_context)]
 RatingContext = Annotated[RequestContext, Depends(_rating_context)]
-"""For the routes that rate, each a ``RatingRoute``: callers are shown their own writes, and while the store is away the
-answer says how old its data are.
+"""For the routes that rate, each a ``RatingRoute``: callers read their own writes, and while the store is away the
+answer reports the age of its data.
 """
 JSON_BODY = Depends(_json_body)

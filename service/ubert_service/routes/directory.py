@@ -1,4 +1,4 @@
-"""``GET /users`` and ``GET /items``: search by the beginning of an identifier."""
+"""``GET /users`` and ``GET /items``: search by identifier prefix."""
 
 from typing import Annotated
 
@@ -10,19 +10,19 @@ from ubert_service.schemas import MAX_FOUND, EntityList, IdentifierPrefix
 
 router = APIRouter(tags=["reviews"])
 
-Prefix = Annotated[IdentifierPrefix, Query(description="How the identifier begins, in any case.")]
+Prefix = Annotated[IdentifierPrefix, Query(description="The start of the identifier, ignoring case.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_FOUND)]
 
 
 @router.get("/users", summary="Search users", responses=documented(*STORE_PROBLEMS, NOT_READY))
 async def find_users(context: Context, prefix: Prefix = "", limit: Limit = 20) -> EntityList:
-    """Users that training has seen, by the beginning of their identifier; any other by its full identifier."""
+    """Users seen in training, by a prefix of their identifier; others, by their full identifier."""
     directory = context.served.directory
     return EntityList.of(await context.ask_store(lambda: directory.users(prefix, limit=limit)))
 
 
 @router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS, NOT_READY))
 async def find_items(context: Context, prefix: Prefix = "", limit: Limit = 20) -> EntityList:
-    """Items that training has seen, by the beginning of their identifier; any other by its full identifier."""
+    """Items seen in training, by a prefix of their identifier; others, by their full identifier."""
     directory = context.served.directory
     return EntityList.of(await context.ask_store(lambda: directory.items(prefix, limit=limit)))

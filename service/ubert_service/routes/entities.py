@@ -1,4 +1,4 @@
-"""``/users`` and ``/items``: what the store holds of one of them."""
+"""``/users/{user}`` and ``/items/{item}``: the reviews of one of them."""
 
 from typing import Annotated
 
@@ -12,8 +12,8 @@ from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
 
 router = APIRouter(tags=["reviews"])
 
-Limit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="Reviews on a page.")]
-Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="Reviews per page.")]
+Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `next` of the previous page.")]
 
 
 @router.get(

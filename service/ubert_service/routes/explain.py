@@ -1,4 +1,4 @@
-"""``POST /explain``: where one rating comes from."""
+"""``POST /explain``: explains one rating."""
 
 from fastapi import APIRouter
 
@@ -13,8 +13,8 @@ router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
 @router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS))
 async def explain(request: ExplainRequest, context: RatingContext) -> ExplainAnswer:
-    """Rate a pair as `/predict` does, and tell what the rating is made of: its parts in stars, the effect of each
-    review, the words that matter, and the two reviews that attend most to each other.
+    """Rate a pair as `/predict` does, and explain the rating: its parts in stars, the effect of each review, the
+    contribution of each word, and the two reviews that attend most to each other.
     """
     served = context.served
     reading = await context.reading(request.user, request)

@@ -1,4 +1,4 @@
-"""What an orchestrator and an operator ask."""
+"""Health, metrics and version, for orchestrators and operators."""
 
 from dataclasses import asdict
 from typing import Literal
@@ -22,7 +22,7 @@ router = APIRouter(tags=["operation"])
 
 @router.get("/healthz", summary="Does the process run?")
 async def healthz() -> Alive:
-    """Always answers; a failure means that the process should be restarted."""
+    """Always answers; if it does not, restart the process."""
     return Alive()
 
 
@@ -36,14 +36,14 @@ async def healthz() -> Alive:
 async def readyz(request: Request, context: ServiceDependency) -> Ready | Response:
     """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec.
 
-    `degraded`: the store is away and what this process holds in memory is still answered, or one server of a cluster
-    is away and what the others hold is answered.
+    `degraded`: the store, or one server of a cluster, is away. Requests are still answered from this process's memory
+    or the other servers, as far as these hold what is needed.
     """
     obstacles = await context.obstacles()
     if not obstacles:
-        shortfall = await context.shortfall()
-        status: Literal["ready", "degraded"] = "ready" if shortfall is None else "degraded"
-        return Ready(bundle=context.served.bundle_id, status=status, detail=shortfall)
+        degradation = await context.degradation()
+        status: Literal["ready", "degraded"] = "ready" if degradation is None else "degraded"
+        return Ready(bundle=context.served.bundle_id, status=status, detail=degradation)
     detail = "; ".join(map(str, obstacles))
     reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
     return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
@@ -51,14 +51,14 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
 
 @router.get(
     "/metrics",
-    summary="What has it done so far?",
+    summary="Prometheus metrics",
     response_class=Response,
     responses={200: {"content": {metrics.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
 async def read_metrics(context: ServiceDependency) -> Response:
-    """Prometheus metrics of this process. Readiness among them is checked anew, which costs the store a round trip."""
+    """The metrics of this process. Each scrape checks readiness, which costs a round trip to the store."""
     await context.obstacles()
-    context.metrics.residents_stand(
+    context.metrics.residents_measured(
         held_bytes=sum(bundle.residents.held_bytes for bundle in context.bundles.roles.loaded),
         stale_s=context.served.residents.stale_s,
     )

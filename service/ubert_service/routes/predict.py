@@ -1,4 +1,4 @@
-"""``POST /predict``: ratings of given pairs."""
+"""``POST /predict``: rates given pairs."""
 
 from fastapi import APIRouter
 
@@ -21,15 +21,15 @@ async def predict(request: PredictRequest, context: RatingContext) -> PredictAns
     """Predict the rating that each user would give to each item, in the order of the request.
 
     The review that a user has already written on an item is left out of its own prediction. `exclude_review_ids` and
-    `as_of` leave out further ones: the answer is the one that a store without them would give.
+    `as_of` leave out others: the answer is that of a store without them.
     """
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
     served = context.served
     reading = await context.reading(pairs[0].user, request)
     if request.explain:
         explanations = await context.explain(pairs, reading)
-        predictions = [PredictedPair.explained(one, coverage=served.coverage) for one in explanations]
+        predictions = [PredictedPair.explained(each, coverage=served.coverage) for each in explanations]
     else:
         rated = await context.predict(pairs, reading)
-        predictions = [PredictedPair.of(one, coverage=served.coverage) for one in rated]
+        predictions = [PredictedPair.of(each, coverage=served.coverage) for each in rated]
     return PredictAnswer(bundle=served.bundle_id, codec=served.codec.name, predictions=predictions)

@@ -1,4 +1,4 @@
-"""``POST /rank``: candidates ordered for one user."""
+"""``POST /rank``: orders candidates for one user."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,8 +15,8 @@ from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
 
 _MEDIA_TYPE = "application/json"
-_WRITTEN_AT_ONCE = 100
-"""Predictions whose answer is written in the event loop: it takes as long as to hand them to a thread."""
+_SERIALIZED_INLINE = 100
+"""Up to this many predictions are serialized on the event loop: handing them to a thread would take as long."""
 
 router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
@@ -39,25 +39,25 @@ async def rank(request: RankRequest, context: RatingContext) -> Response:
         predictions = await context.predict(pairs, reading)
     else:
         predictions = await context.predict_in_time(pairs, reading, request.latency_budget_ms / 1000)
-    write = partial(_answer, request, served, predictions, candidates=len(pairs))
-    # Of ten thousand it takes a good part of a second, in which the event loop would answer nobody.
-    at_once = len(predictions) <= _WRITTEN_AT_ONCE
-    content = write() if at_once else await anyio.to_thread.run_sync(write)
+    serialize = partial(_answer, request, served, predictions, candidates=len(pairs))
+    # Ten thousand predictions take a good part of a second, which would block the event loop.
+    in_loop = len(predictions) <= _SERIALIZED_INLINE
+    content = serialize() if in_loop else await anyio.to_thread.run_sync(serialize)
     return Response(content, media_type=_MEDIA_TYPE)
 
 
 def _answer(request: RankRequest, served: ServedBundle, predictions: Sequence[Prediction], *, candidates: int) -> str:
-    """What is answered, as JSON."""
+    """The answer as JSON."""
     lowest = request.min_rating
-    wanted = [one for one in predictions if lowest is None or one.rating >= lowest]
-    best = sorted(wanted, key=lambda prediction: -prediction.rating)[: request.top_k]
+    eligible = [each for each in predictions if lowest is None or each.rating >= lowest]
+    best = sorted(eligible, key=lambda prediction: -prediction.rating)[: request.top_k]
     answer = RankAnswer(
         user=request.user,
         bundle=served.bundle_id,
         codec=served.codec.name,
         candidates=candidates,
         scored=len(predictions),
-        items=[PairPrediction.of(one, coverage=served.coverage) for one in best],
+        items=[PairPrediction.of(each, coverage=served.coverage) for each in best],
     )
     return answer.model_dump_json()
 
@@ -68,7 +68,7 @@ async def _candidates(request: RankRequest, reading: Reading, context: RatingCon
     items = request.candidates
     if items is None:
         name = request.candidate_set
-        assert name is not None  # the schema asks for one of the two
+        assert name is not None  # the schema requires one of the two
         items = await context.ask_store(lambda: served.candidate_sets.read(name))
     distinct = dict.fromkeys(items)
     if not request.exclude_rated:

@@ -1,4 +1,4 @@
-"""``/reviews``: reviews written and removed while the service runs."""
+"""``/reviews``: writes and removes reviews."""
 
 from typing import Annotated
 
@@ -36,20 +36,20 @@ _WRITING_PROBLEMS = (
     dependencies=[JSON_BODY],
     status_code=status.HTTP_201_CREATED,
     responses={
-        status.HTTP_200_OK: {"model": ReviewAnswer, "description": "It was there already, or has been replaced"},
+        status.HTTP_200_OK: {"model": ReviewAnswer, "description": "It existed already, or has been replaced"},
         **documented(*_WRITING_PROBLEMS),
     },
 )
 async def write_review(request: ReviewRequest, response: Response, context: Context) -> ReviewAnswer:
-    """Encode a review and store its states; its text is kept only by a service that runs with `--texts`.
+    """Encode a review and store its states; only a service that runs with `--texts` stores its text.
 
-    Once this answers, every prediction by the same process reads the review, and any other process's within its
-    `--resident-lag`, or at once if it is sent the `read_version` of this answer as `X-Read-Version`. A user may
-    review an item more than once. To send the same request again is safe.
+    Once this answers, every prediction by the same process reads the review. Other processes read it within their
+    `--resident-lag`, or at once for a request with the `read_version` of this answer as `X-Read-Version`. A user may
+    review an item more than once. It is safe to repeat the request.
     """
     roles = context.roles
     review = request.review()
-    written = await context.ask_store(lambda: roles.add(review))
+    written = await context.ask_store(lambda: roles.add(review), tokens=roles.write_tokens)
     if not written.created:
         response.status_code = status.HTTP_200_OK
     answer = ReviewAnswer.of(written, version=roles.live.namespace.version)
@@ -70,9 +70,9 @@ async def remove_review(
     response: Response,
     context: Context,
 ) -> None:
-    """Remove a review from the lists of its user and its item, then its states: nothing of it is left in the store.
+    """Remove a review from the lists of its user and its item, then its states: nothing of it remains in the store.
 
-    What training has learned from it is not taken back.
+    What training has learned from it stays in the model.
     """
     roles = context.roles
     removed = await context.ask_store(lambda: roles.remove(review_id, user=user, item=item))

@@ -1,6 +1,6 @@
-"""What callers send and get: the fields, their meaning and their limits.
+"""The API's request and answer models: fields, meanings and limits.
 
-The client reads it too, so it imports nothing that only a service has installed: neither ONNX Runtime nor FastAPI.
+The client imports them too, so they import nothing that only a service has installed: neither ONNX Runtime nor FastAPI.
 """
 
 from ubert_service.schemas.common import (

@@ -1,4 +1,4 @@
-"""What requests and answers share: identifiers, limits, and how strictly they are read."""
+"""What requests and answers share: identifiers, limits, and strictness."""
 
 from typing import Annotated, Any
 
@@ -16,17 +16,17 @@ MAX_USER_TEXTS = 20
 MAX_USER_TEXT_CHARACTERS = 10_000
 MAX_BUDGET_MS = 60_000
 LEAST_SCORED = 16
-"""Candidates that are rated however short the latency budget is."""
+"""Candidates that are rated however small the latency budget is."""
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
 LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
-"""Of a request that says how long its answer is of use."""
+"""The largest ``X-Request-Timeout``."""
 NAMED_UNKNOWN = 5
-"""Members that an object of a request does not have and that are named one by one."""
+"""Unknown members of an object that are reported one by one; more of them are one error."""
 LAST_SECOND = 253_402_300_799
-"""The end of the year 9999: a time beyond it was given in another unit."""
+"""The end of the year 9999: a later time was given in another unit."""
 
 
 def _storable(identifier: str) -> str:
@@ -46,7 +46,7 @@ Identifier = Annotated[
     Field(
         min_length=1,
         max_length=MAX_IDENTIFIER_BYTES,
-        description=f"At most {MAX_IDENTIFIER_BYTES} UTF-8 bytes. One that training has not seen is served too.",
+        description=f"At most {MAX_IDENTIFIER_BYTES} UTF-8 bytes. Identifiers not seen in training are served too.",
     ),
     AfterValidator(_storable),
 ]
@@ -56,17 +56,17 @@ ReviewId = Annotated[
     Field(
         min_length=1,
         max_length=MAX_IDENTIFIER_BYTES,
-        description=f"Name of a review, at most {MAX_IDENTIFIER_BYTES} UTF-8 bytes.",
+        description=f"Identifier of a review, at most {MAX_IDENTIFIER_BYTES} UTF-8 bytes.",
     ),
     AfterValidator(_storable),
 ]
 CandidateSetName = Annotated[str, Field(pattern=NAME_PATTERN)]
 IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
 UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
-BundleId = Annotated[str, Field(description="Digest of the bundle that the whole answer was made with.")]
+BundleId = Annotated[str, Field(description="Digest of the bundle that made the whole answer.")]
 
 Codec = Annotated[str, Field(description="How states are stored.")]
-StateVersion = Annotated[str, Field(description="Encoder and codec together; states of another are refused.")]
+StateVersion = Annotated[str, Field(description="Encoder and codec together; states of another version are refused.")]
 
 
 class Request(BaseModel):
@@ -75,9 +75,9 @@ class Request(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _names_few_unknown_members(cls, members: Any) -> Any:
-        """Else each would be an error of its own: a million in one body would hold everybody up for seconds."""
+        """Else each is an error of its own, and a million in one body would block all callers for seconds."""
         if isinstance(members, dict) and len(members) > len(cls.model_fields) + NAMED_UNKNOWN:
-            raise ValueError(f"{len(members)} members are too many; there are {', '.join(cls.model_fields)}")
+            raise ValueError(f"{len(members)} members are too many; the known ones are {', '.join(cls.model_fields)}")
         return members
 
 

@@ -1,4 +1,4 @@
-"""Where a rating comes from: what ``/explain`` answers, and ``/predict`` if it is asked to."""
+"""Explanations of ratings: the answer of ``/explain``, and of ``/predict`` with ``explain``."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,46 +13,46 @@ if TYPE_CHECKING:
 
 
 class RatingParts(Answer):
-    """The parts of a rating in stars. All of them together are the rating."""
+    """The parts of a rating in stars. They add up to the rating."""
 
-    mean: float = Field(description="The mean of all training ratings, with the intercept of the bias model.")
-    user_bias: float = Field(description="How far the user's ratings lie from it, by their count.")
-    item_bias: float = Field(description="How far the item's ratings lie from it, by their count.")
+    mean: float = Field(description="The mean of all training ratings, plus the intercept of the bias model.")
+    user_bias: float = Field(description="How far the user's ratings lie from what is usual, shrunk by their count.")
+    item_bias: float = Field(description="How far the item's ratings lie from what is usual, shrunk by their count.")
     identity_and_summary: float = Field(
-        description="What the network makes of user and item and of each one's reviews by themselves, by its share."
+        description="The network's output from user, item and reviews of each side alone, as weighted in the blend."
     )
     matching: float = Field(
-        description="What the network makes of the reviews and their ratings matched with each other, by its share."
+        description="The network's output from matching reviews and ratings of both sides, as weighted in the blend."
     )
-    clipped: float = Field(description="What keeps the sum of the others within the scale; 0 where it lies within.")
+    clipped: float = Field(description="What brings the sum of the others back into the scale; 0 if it is within.")
 
 
 class ExplainedReview(Answer):
     """A review that the rating rests on."""
 
     review_id: str
-    side: Literal["user", "item"] = Field(description="Whether it is read as the user's or as the item's.")
+    side: Literal["user", "item"] = Field(description="Whether it was read as a review of the user or of the item.")
     user: str
-    item: str | None = Field(description="Null only for a text of `user_texts` that names none.")
-    rating: float | None = Field(description="In stars. Null only for a text of `user_texts` that has none.")
-    timestamp: int = Field(description="Unix seconds, 0: unknown.")
-    tokens: int = Field(description="Rows of its states; 0: without words.")
+    item: str | None = Field(description="Null only for a text of `user_texts` without an item.")
+    rating: float | None = Field(description="In stars. Null only for a text of `user_texts` without a rating.")
+    timestamp: int = Field(description="Unix seconds; 0: unknown.")
+    tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
     effect: float = Field(
         description=(
-            "The rating less what it is without this review, its text and its rating: computed by rating again. An "
+            "The rating minus the rating without this review (its text and its rating), computed by rating again. An "
             "older review may then be read in its place."
         )
     )
-    matching: float = Field(description="What its tokens contribute to `matching`, in stars; 0 if it was not read.")
-    text: str | None = Field(description="As far as the encoder reads it; null where the store keeps no texts.")
+    matching: float = Field(description="The contribution of its tokens to `matching`, in stars; 0 if it was not read.")
+    text: str | None = Field(description="The part that the encoder reads; null if the store has no text of it.")
     token_spans: list[tuple[int, int]] | None = Field(
         description=(
-            "For each row of its states where its words begin and end in `text`, in code points; `[0, 0]` "
-            "for a special token. Null without `text`."
+            "For each row of its states, where its words start and end in `text`, in code points; `[0, 0]` for a "
+            "special token. Null without `text`."
         )
     )
     token_contributions: list[float] = Field(
-        description="Stars for each row of its states. They add up to `matching`; empty if it was not read."
+        description="In stars, one per row of its states. They add up to `matching`; empty if it was not read."
     )
 
 
@@ -63,21 +63,21 @@ class AttentionMap(Answer):
     item_review_id: str
     user_attention: list[list[float]] = Field(
         description=(
-            "A row a token of the user's review: which share of its attention (Eq. 12, over all of the item's reviews) "
-            "falls on each token of the item's review."
+            "One row per token of the user's review: the share of its attention (Eq. 12, over all of the item's "
+            "reviews) that falls on each token of the item's review."
         )
     )
     item_attention: list[list[float]] = Field(description="The same from the item's review to the user's.")
 
 
 class RatingEvidence(Answer):
-    """Where the rating of a pair comes from."""
+    """The explanation of a rating."""
 
     contributions: RatingParts
     reviews: list[ExplainedReview] = Field(
         description=(
-            f"All that were read, and of those that only count the newest {LISTED_UNREAD} a side; newest first, the "
-            "user's before the item's."
+            f"All reviews that were read, and per side the newest {LISTED_UNREAD} of those that only count; newest "
+            "first, the user's before the item's."
         )
     )
     heat_map: AttentionMap | None = Field(description="Null unless `basis` is `full`.")

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ubert_service.reading.brought import BroughtText
 from ubert_service.reading.histories import Reading
+from ubert_service.reading.inline import InlineText
 from ubert_service.schemas.common import (
     LEAST_SCORED,
     MAX_BUDGET_MS,
@@ -44,35 +44,35 @@ ExcludedReviews = Annotated[
     list[ReviewId],
     Field(
         max_length=MAX_EXCLUDED,
-        description="Reviews to leave out of what is read and of what is counted. Unknown ones are passed over.",
+        description="Reviews that are neither read nor counted. Unknown identifiers are ignored.",
     ),
 ]
 AsOf = Annotated[
     UnixSeconds | None,
     Field(
         description=(
-            "Unix seconds. Read and count only reviews that are dated strictly before; one without a date is left "
-            "out. What training has learned is not taken back."
+            "Unix seconds. Read and count only reviews dated strictly before; undated ones are left out. What training "
+            "has learned from the others stays."
         ),
     ),
 ]
 
 
 class UserText(Request):
-    """Something that the user has written, as a review if it has a rating and an item."""
+    """A text by the user; with a rating and an item, a review."""
 
     text: str = Field(min_length=1, max_length=MAX_USER_TEXT_CHARACTERS, repr=False)
     rating: float | None = Field(
         default=None,
         allow_inf_nan=False,
-        description="In stars, within the scale of the bundle. Without one, only what the text says is read.",
+        description="In stars, within the scale of the bundle. Without a rating, only the text counts.",
     )
     item: Identifier | None = Field(
-        default=None, description="What it is about. It is then left out of the rating of that item."
+        default=None, description="The item that it is about. It is left out of the rating of that item."
     )
 
-    def brought(self) -> BroughtText:
-        return BroughtText(text=self.text, rating=self.rating, item=self.item)
+    def inline_text(self) -> InlineText:
+        return InlineText(text=self.text, rating=self.rating, item=self.item)
 
 
 UserTexts = Annotated[
@@ -80,31 +80,31 @@ UserTexts = Annotated[
     Field(
         max_length=MAX_USER_TEXTS,
         description=(
-            "Texts of the user of this request, newest first: read for this answer alone, as if they were reviews "
-            "newer than any in the store. They are not stored. A user without history is rated by them."
+            "Texts by the user of this request, newest first. They are read for this answer only, as reviews newer "
+            "than any in the store, and are not stored. With them, a user without history can be rated."
         ),
     ),
 ]
 
 
 class RatingRequest(Request):
-    """What any request for ratings may say of the reviews that are read for it."""
+    """What any request for ratings may say about the reviews that it reads."""
 
     exclude_review_ids: ExcludedReviews = Field(default=[])
     as_of: AsOf = None
     user_texts: UserTexts = Field(default=[])
 
-    def brought(self) -> list[BroughtText]:
-        """The texts that it brings along."""
-        return [text.brought() for text in self.user_texts]
+    def inline_texts(self) -> list[InlineText]:
+        """The ``user_texts``."""
+        return [text.inline_text() for text in self.user_texts]
 
     def reading(self) -> Reading:
-        """Which reviews of the store are read."""
+        """Which stored reviews are read."""
         return Reading(excluded=frozenset(self.exclude_review_ids), before=self.as_of)
 
 
 class PredictRequest(RatingRequest):
-    """The pairs to rate; the same pair may stand more than once."""
+    """The pairs to rate; a pair may be repeated."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"pairs": [{"user": "A2IBPI20UZIR0U", "item": "B00004Y2UT"}]}]}
@@ -114,31 +114,31 @@ class PredictRequest(RatingRequest):
     explain: bool = Field(
         default=False,
         description=(
-            "Tell with each rating where it comes from, as `/explain` does; of at most "
-            f"{MAX_EXPLAINED_PAIRS} pairs, since each is rated again without each of its reviews."
+            f"Explain each rating as `/explain` does, for at most {MAX_EXPLAINED_PAIRS} pairs, since each is rated "
+            "again without each of its reviews."
         ),
     )
 
     @model_validator(mode="after")
-    def _few_are_explained(self) -> Self:
+    def _few_pairs_explained(self) -> Self:
         if self.explain and len(self.pairs) > MAX_EXPLAINED_PAIRS:
             raise ValueError(
-                f"explain is for at most {MAX_EXPLAINED_PAIRS} pairs a request, and here are {len(self.pairs)}; "
-                "send several requests, or explain only those that matter"
+                f"explain allows at most {MAX_EXPLAINED_PAIRS} pairs per request, not {len(self.pairs)}; send several "
+                "requests, or explain fewer pairs"
             )
         return self
 
     @model_validator(mode="after")
-    def _texts_are_of_one_user(self) -> Self:
+    def _one_user_with_texts(self) -> Self:
         if self.user_texts and len({pair.user for pair in self.pairs}) > 1:
-            raise ValueError("user_texts belong to one user, but the pairs name several; send a request a user")
+            raise ValueError("user_texts belong to one user, but the pairs name several; send one request per user")
         return self
 
 
 class RankRequest(RatingRequest):
     """A user and the items to order for that user, either sent or stored as a candidate set.
 
-    A candidate that is repeated counts where it stands first.
+    Of a repeated candidate, the first position counts.
     """
 
     model_config = ConfigDict(
@@ -152,9 +152,9 @@ class RankRequest(RatingRequest):
     candidate_set: CandidateSetName | None = Field(
         default=None, description="The name of a stored set, in place of `candidates`."
     )
-    exclude_rated: bool = Field(default=False, description="Leave out what the user has reviewed.")
+    exclude_rated: bool = Field(default=False, description="Leave out items that the user has reviewed.")
     min_rating: float | None = Field(
-        default=None, allow_inf_nan=False, description="Leave out what is rated lower, in stars."
+        default=None, allow_inf_nan=False, description="Leave out items with a lower predicted rating, in stars."
     )
     latency_budget_ms: float | None = Field(
         default=None,
@@ -162,23 +162,23 @@ class RankRequest(RatingRequest):
         le=MAX_BUDGET_MS,
         allow_inf_nan=False,
         description=(
-            "Milliseconds from the arrival of the request in which to rate as many candidates as fit, in their order, "
-            f"and the first {LEAST_SCORED} in any case; by default all."
+            "Milliseconds from the arrival of the request. Only as many candidates are rated, in their order, as fit; "
+            f"the first {LEAST_SCORED} always. By default all are."
         ),
     )
     top_k: int | None = Field(
-        default=None, ge=1, le=MAX_CANDIDATES, description="Answer with the best so many only; by default with all."
+        default=None, ge=1, le=MAX_CANDIDATES, description="Return only this many of the best; by default all."
     )
 
     @model_validator(mode="after")
-    def _candidates_come_once(self) -> Self:
+    def _candidates_or_set(self) -> Self:
         if (self.candidates is None) == (self.candidate_set is None):
-            raise ValueError("send either candidates or candidate_set")
+            raise ValueError("send exactly one of candidates and candidate_set")
         return self
 
 
 class CandidateSetRequest(Request):
-    """Items to rank later; one that is repeated counts where it stands first."""
+    """Items to rank later. Of a repeated item, the first position counts."""
 
     items: list[Identifier] = Field(min_length=1, max_length=MAX_CANDIDATES)
 
@@ -193,11 +193,11 @@ class CandidateSetAnswer(Answer):
 class CandidateSetList(Answer):
     """The stored sets of items."""
 
-    names: list[str] = Field(description="In order.")
+    names: list[str] = Field(description="Sorted.")
 
 
 class ExplainRequest(RatingRequest):
-    """The pair whose rating is to be explained."""
+    """The pair whose rating to explain."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user": "A2IBPI20UZIR0U", "item": "B00004Y2UT"}]})
 
@@ -206,44 +206,44 @@ class ExplainRequest(RatingRequest):
 
 
 class Interval(Answer):
-    """Where the true rating lies, in stars."""
+    """The prediction interval of a rating, in stars."""
 
     low: float
     high: float
-    coverage: float = Field(description="The share of new ratings that such intervals hold, by validation pairs.")
+    coverage: float = Field(description="The share of new ratings that such intervals contain, by validation pairs.")
 
 
 _TOKENS = (
-    "Rows of their states: tokens, as far as the encoder reads a review, unless the model pools several into a row."
+    "Rows of their states: one per token that the encoder reads, unless the model pools several tokens into a row."
 )
 
 
 class Grounds(Answer):
-    """What a rating was made from. The review that the user wrote on the item is never part of it."""
+    """What a rating was made from. The user's own reviews of the item are never read."""
 
     basis: Basis = Field(
         description=(
-            "The step of the ladder that the rating stands on. `full`: the network read reviews of both sides. Else a "
-            "side has no review states, and the rating counts speak alone. `bias`: both sides have ratings; "
-            "`one_side`: only one has, and the other is taken for average; `mean`: neither has, so it is the mean of "
-            "all training ratings. The network is not asked to read one side alone, for which it was not trained."
+            "How much the rating could be based on. `full`: the network read reviews of both sides. Otherwise a side "
+            "has no review states, and only ratings count. `bias`: both sides have ratings; `one_side`: only one has, "
+            "the other is taken as average; `mean`: neither has, so the rating is the mean of all training ratings. "
+            "The network never reads one side alone, since it was not trained for that."
         )
     )
     reasons: list[Reason] = Field(
         description=(
-            "Why the basis is not `full`, empty if it is. `…_without_reviews`: the store lists no review with text "
-            "for that side; `…_states_missing`: it lists some, but has lost all their states."
+            "Why the basis is not `full`; empty if it is. `…_without_reviews`: the store lists no review with text for "
+            "that side; `…_states_missing`: it lists some, but has lost all their states."
         )
     )
-    user_reviews: int = Field(description="Reviews of the user whose states were found, newest first, up to a limit.")
-    item_reviews: int = Field(description="Reviews of the item whose states were found, newest first, up to a limit.")
+    user_reviews: int = Field(description="Reviews of the user that were read: the newest with states, up to a limit.")
+    item_reviews: int = Field(description="Reviews of the item that were read: the newest with states, up to a limit.")
     user_tokens: int = Field(description=_TOKENS)
     item_tokens: int = Field(description=_TOKENS)
     missing_states: int = Field(
-        description="Reviews that should have been read but whose states the store has lost; 0 in good health."
+        description="Reviews that should have been read, but whose states the store has lost; normally 0."
     )
-    user_known: bool = Field(description="Has training seen this user? If not, the network treats it as a stranger.")
-    item_known: bool = Field(description="Has training seen this item? If not, the network treats it as a stranger.")
+    user_known: bool = Field(description="Has training seen this user? If not, only the user's reviews count.")
+    item_known: bool = Field(description="Has training seen this item? If not, only the item's reviews count.")
 
 
 class PairPrediction(Grounds):
@@ -278,9 +278,9 @@ def prediction_fields(prediction: "Prediction", coverage: float) -> dict[str, An
 
 
 class PredictedPair(PairPrediction):
-    """The rating of one pair, and where it comes from if that was asked for."""
+    """The rating of one pair, with its explanation if requested."""
 
-    evidence: RatingEvidence | None = Field(default=None, description="Only there if the request says `explain`.")
+    evidence: RatingEvidence | None = Field(default=None, description="Present only if the request sets `explain`.")
 
     @classmethod
     def explained(cls, explanation: "Explanation", *, coverage: float) -> Self:
@@ -304,13 +304,13 @@ class RankAnswer(Answer):
     user: str
     bundle: BundleId
     codec: Codec
-    candidates: int = Field(description="Distinct candidates, less those that `exclude_rated` has left out.")
-    scored: int = Field(description="How many of them were rated: the first so many, if the budget was short.")
+    candidates: int = Field(description="Distinct candidates, without those left out by `exclude_rated`.")
+    scored: int = Field(description="How many of them were rated: the first ones, if the latency budget ran out.")
     items: list[PairPrediction]
 
 
 class ExplainAnswer(RatingEvidence, PairPrediction):
-    """The rating of a pair and where it comes from."""
+    """The rating of a pair and its explanation."""
 
     bundle: BundleId
     codec: Codec

@@ -1,4 +1,4 @@
-"""Reviews, users and items."""
+"""``/reviews``, ``/users`` and ``/items``."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from ubert_model.history import RatingCounts
 from ubert_model.states import ReviewEntry
 from ubert_service.read_version import ReadVersion
-from ubert_service.reviews.directory import Listed
+from ubert_service.reviews.directory import DirectoryEntry
 from ubert_service.reviews.listing import ReviewPage
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.schemas.common import (
@@ -39,24 +39,24 @@ class ReviewRequest(Request):
         max_length=MAX_TEXT_CHARACTERS,
         repr=False,
         description=(
-            "Title and body. It is encoded, and kept only by a service that runs with `--texts`. White space at its "
-            "ends does not count; without words, only the rating counts."
+            "Title and body. Its encoded states are stored; the text itself only by a service that runs with "
+            "`--texts`. Leading and trailing white space is ignored; without words, only the rating counts."
         ),
     )
     timestamp: UnixSeconds | None = Field(
         default=None,
-        description="When it was written, unix seconds; 0: unknown. By default the time when it first arrives.",
+        description="When it was written, in Unix seconds; 0: unknown. By default the time of its first arrival.",
     )
     review_id: ReviewId | None = Field(
         default=None,
         description=(
-            "A name of the caller's own, under which the review can be replaced later. By default it is named by its "
-            "content, so that sending it twice stores it once."
+            "An identifier of the caller's choice, under which the review can be replaced later. By default it is "
+            "derived from the content, so that sending a review twice stores it once."
         ),
     )
 
     def review(self) -> NewReview:
-        """The review itself."""
+        """The review to write."""
         return NewReview(
             user=self.user,
             item=self.item,
@@ -71,7 +71,7 @@ class EntityCounts(Answer):
     """How much is known of a user or an item."""
 
     reviews: int = Field(description="All reviews in the store, with or without text.")
-    mean_rating: float | None = Field(description="Over all its reviews, in stars; null where there is none.")
+    mean_rating: float | None = Field(description="Over all its reviews, in stars; null if there are none.")
 
     @classmethod
     def of(cls, counts: RatingCounts) -> "EntityCounts":
@@ -79,14 +79,14 @@ class EntityCounts(Answer):
 
 
 class ReviewAnswer(Answer):
-    """A review as it now stands in the store."""
+    """A review as it is stored now."""
 
     review_id: str
-    tokens: int = Field(description="Rows of its states; 0 where the text has no words.")
-    timestamp: int = Field(description="Unix seconds, 0: unknown.")
+    tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
+    timestamp: int = Field(description="Unix seconds; 0: unknown.")
     states: StateVersion
     read_version: str = Field(
-        description="As the header `X-Read-Version`; send it with a question that must show this."
+        description="As the header `X-Read-Version`: send it with a request whose answer must show this write."
     )
     user: EntityCounts
     item: EntityCounts
@@ -111,8 +111,8 @@ class ListedReview(Answer):
     user: str
     item: str
     rating: float = Field(description="In stars, as its author gave it.")
-    timestamp: int = Field(description="Unix seconds, 0: unknown.")
-    tokens: int = Field(description="Rows of its states; 0 where the text has no words.")
+    timestamp: int = Field(description="Unix seconds; 0: unknown.")
+    tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
 
     @classmethod
     def of(cls, entry: ReviewEntry) -> "ListedReview":
@@ -127,15 +127,15 @@ class ListedReview(Answer):
 
 
 class ReviewList(Answer):
-    """A page of the reviews of a user or an item, newest first, and what is known over all its pages."""
+    """A page of the reviews of a user or an item, newest first, with counts over all pages."""
 
     id: str = Field(description="The user or the item.")
     known: bool = Field(description="Has training seen it?")
     counts: EntityCounts
-    with_text: int = Field(description="Of all its reviews, those that have words and so have states.")
+    with_text: int = Field(description="Of all its reviews, those with words, and so with states.")
     states: StateVersion
     reviews: list[ListedReview]
-    next: str | None = Field(description="Send it as `cursor` to read on; null on the last page.")
+    next: str | None = Field(description="Send it as `cursor` to get the next page; null on the last page.")
 
     @classmethod
     def of(cls, identifier: str, page: ReviewPage, *, version: str) -> "ReviewList":
@@ -159,12 +159,12 @@ class FoundEntity(Answer):
 
 
 class EntityList(Answer):
-    """Users or items in the order of their identifiers, after the one whose identifier is the whole prefix."""
+    """Users or items: first the one whose identifier equals the prefix, then the others in order."""
 
     found: list[FoundEntity]
 
     @classmethod
-    def of(cls, found: Sequence[Listed]) -> "EntityList":
+    def of(cls, found: Sequence[DirectoryEntry]) -> "EntityList":
         return cls(
-            found=[FoundEntity(id=one.identifier, known=one.known, counts=EntityCounts.of(one.counts)) for one in found]
+            found=[FoundEntity(id=hit.identifier, known=hit.known, counts=EntityCounts.of(hit.counts)) for hit in found]
         )

@@ -1,4 +1,4 @@
-"""What runs, and how good it is."""
+"""``/about``, health checks, ``/version`` and promotion."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
@@ -20,7 +20,7 @@ class Scale(Answer):
 
 
 class Estimate(Answer):
-    """A figure over the test part with its 95% bootstrap interval."""
+    """An error on the test set with its 95% bootstrap interval."""
 
     value: float
     low: float
@@ -28,7 +28,7 @@ class Estimate(Answer):
 
 
 class Scores(Answer):
-    """Errors of one model over ``pairs`` test pairs; ``mse`` in stars squared, the others in stars."""
+    """Errors of one model on ``pairs`` test pairs; ``mse`` in stars squared, the others in stars."""
 
     pairs: int
     mse: Estimate
@@ -37,23 +37,23 @@ class Scores(Answer):
 
 
 class ModelAccuracy(Scores):
-    """Errors of one model on the test part."""
+    """Errors of one model on the test set."""
 
     model: str
 
 
 class About(Answer):
-    """The model that answers."""
+    """The live model."""
 
     bundle: BundleId
     scale: Scale
     users: int = Field(description="Users that training has seen.")
     items: int = Field(description="Items that training has seen.")
-    max_reviews: int = Field(description="Reviews that a prediction reads of each side, at most.")
-    max_tokens: int = Field(description="Rows of states that a prediction reads of each side, at most.")
+    max_reviews: int = Field(description="The most reviews that a prediction reads of each side.")
+    max_tokens: int = Field(description="The most rows of states that a prediction reads of each side.")
     store: str = Field(description="Kind of the state store, such as `redis` or `lmdb`.")
     accuracy: list[ModelAccuracy] = Field(
-        description="This model and the baselines it was compared with, best mean squared error first."
+        description="This model and the baselines it was compared with, lowest mean squared error first."
     )
 
     @classmethod
@@ -73,13 +73,13 @@ class About(Answer):
 
 
 class Alive(Answer):
-    """The process runs; whether it can serve, `/readyz` tells."""
+    """The process runs; `/readyz` tells whether it can serve."""
 
     status: str = "alive"
 
 
 class Ready(Answer):
-    """All that predictions need is there."""
+    """The service can serve predictions."""
 
     status: Literal["ready", "degraded"] = "ready"
     bundle: BundleId
@@ -87,10 +87,10 @@ class Ready(Answer):
 
 
 class PromotionAnswer(Answer):
-    """Who has which role now."""
+    """Which bundle has which role now."""
 
     bundle: BundleId
-    shadow: str | None = Field(description="Digest of the bundle that is only compared with it.")
+    shadow: str | None = Field(description="Digest of the shadow bundle, which is only compared with it.")
 
 
 class Version(Answer):
@@ -98,8 +98,8 @@ class Version(Answer):
 
     version: str = Field(description="Version of u-bert.")
     bundle: BundleId
-    shadow: str | None = Field(description="Digest of the bundle that is only compared with it; null: none.")
-    encoder: str = Field(description="Digest of all that determines a review's states before the codec.")
+    shadow: str | None = Field(description="Digest of the shadow bundle, which is only compared with it; null: none.")
+    encoder: str = Field(description="Digest of everything that determines a review's states before the codec.")
     codec: Codec
     states: StateVersion
     device: str = Field(description="Where the network runs: `cpu` or `cuda`.")

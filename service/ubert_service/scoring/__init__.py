@@ -1,1 +1,1 @@
-"""From pairs to predictions: evidence, batches, and the graph; also the graph that encodes reviews."""
+"""From pairs to predictions: evidence, batches and the scorer graph; and the graph that encodes reviews."""

@@ -1,4 +1,4 @@
-"""The arrays that the scorer graph reads."""
+"""Assembles the input arrays of the scorer graph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from ubert_model.states import FloatMatrix, ReviewEntry
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BatchSide:
-    """One side of B entities: of each its reviews' states, (rows, D) each, and their ratings' residuals.
+    """One side of B entities: the states of each entity's reviews, (rows, D) each, and their ratings' residuals.
 
-    Every entity has a review, and N is the most rows that one of them has. What follows is made when it is asked for:
-    a runtime that keeps states on its device never asks for ``states``.
+    Every entity has at least one review; N is the most rows of any entity. The arrays are computed on demand: a runtime
+    that keeps states on its device never asks for ``states``.
     """
 
     reviews: Sequence[Sequence[FloatMatrix]]
@@ -31,7 +31,7 @@ class BatchSide:
         residuals: Sequence[Residuals],
         states: Mapping[str, FloatMatrix],
     ) -> Self:
-        """The side of some histories, whose states are all there."""
+        """The side made of these histories, all of whose states must be in ``states``."""
         return cls(
             reviews=[[states[review.review_id] for review in history] for history in histories],
             review_residuals=residuals,
@@ -49,7 +49,7 @@ class BatchSide:
 
     @cached_property
     def states(self) -> NDArray[np.float32]:
-        """Each entity's states one after the other, (B, N, D)."""
+        """The concatenated states of each entity, zero-padded: (B, N, D)."""
         dim = self.reviews[0][0].shape[1]
         if self._unpadded:
             return np.concatenate([*chain.from_iterable(self.reviews)]).reshape(*self.mask.shape, dim)
@@ -60,7 +60,7 @@ class BatchSide:
 
     @cached_property
     def residuals(self) -> NDArray[np.float32]:
-        """Each row's residual, which is that of its review: (B, N)."""
+        """For each row the residual of its review, zero-padded: (B, N)."""
         rows = [len(matrix) for reviews in self.reviews for matrix in reviews]
         of_rows = np.concatenate(self.review_residuals).repeat(rows)
         if self._unpadded:
@@ -71,7 +71,7 @@ class BatchSide:
 
     @property
     def _unpadded(self) -> bool:
-        """Have all entities as many rows? One alone has, and what is not padded need not be copied twice."""
+        """Do all entities, such as a single one, have equally many rows? Then no second copy, to pad, is needed."""
         return self.mask.size == int(self.lengths.sum())
 
 
@@ -79,7 +79,7 @@ class BatchSide:
 class ScorerBatch:
     """B pairs: embedding rows user (U,), item (B,) and domain (B,), int64, and the two sides.
 
-    U is B, or 1 for a user and its side that all items share.
+    U is B, or 1 if all pairs share one user and user side.
     """
 
     user: NDArray[np.int64]
@@ -96,13 +96,13 @@ class ScorerBatch:
     def graph_inputs(self) -> dict[str, NDArray[np.generic]]:
         """The inputs of ``scorer.onnx`` by name."""
         return {
-            **self.inputs_beside_states(),
+            **self.inputs_without_states(),
             "user_states": self.user_side.states,
             "item_states": self.item_side.states,
         }
 
-    def inputs_beside_states(self) -> dict[str, NDArray[np.generic]]:
-        """The same without the states, which are nearly all of their bytes."""
+    def inputs_without_states(self) -> dict[str, NDArray[np.generic]]:
+        """The graph inputs except the states, which make up nearly all of their bytes."""
         return {
             "user": self.user,
             "item": self.item,
@@ -115,5 +115,5 @@ class ScorerBatch:
 
 
 def token_count(history: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> int:
-    """Rows N that a history's states have together."""
+    """Rows N of all states of a history."""
     return sum(len(states[review.review_id]) for review in history)

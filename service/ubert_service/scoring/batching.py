@@ -1,4 +1,4 @@
-"""Which pairs the network rates in one call, so that little is padded and no user's tokens are copied for nothing."""
+"""Plans which pairs the network rates in one call, so that little is padded and shared user sides are not copied."""
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 _PADDED_SHARE = 0.25
 _CALL_IN_SCORES = 16 * 1024
-"""What one more call costs (65 µs at D = 64), in entries of the (Nu, Ni) score matrix."""
-_ALIKE = 32
-"""User sides whose lengths fall into the same span of this many tokens are alike enough to be batched."""
+"""The cost of one more call (65 µs at D = 64), in entries of the (Nu, Ni) score matrix."""
+_LENGTH_BUCKET = 32
+"""User sides are bucketed by length, in steps of so many tokens, before they are batched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairTokens:
-    """What a pair gives the network to read: rows of each side, and what tells its user side from any other."""
+    """The rows of each side of a pair; equal ``user_side`` values mean the same user side."""
 
     user_side: Hashable
     user: int
@@ -21,11 +21,11 @@ class PairTokens:
 
 
 def plan_batches(pairs: Sequence[PairTokens], *, budget: int) -> Iterator[list[int]]:
-    """Positions of the pairs that are rated together, each in one batch.
+    """Batches as lists of positions; every pair is in exactly one.
 
-    Pairs that share their user side (``/rank``) make batches that hold it once; the others (``/predict`` of many
-    callers) are put together by like lengths of both sides. A batch of n pairs has at most ``budget`` tokens, n times
-    its longest sides together, unless one pair alone has more.
+    Pairs that share their user side (``/rank``) form batches that hold it once. The others (``/predict`` of many
+    callers) are grouped by similar lengths of both sides. A batch of n pairs has at most ``budget`` padded tokens, n
+    times the sum of its longest sides, unless a single pair has more.
     """
     by_user_side: defaultdict[Hashable, list[int]] = defaultdict(list)
     for position, pair in enumerate(pairs):
@@ -36,12 +36,12 @@ def plan_batches(pairs: Sequence[PairTokens], *, budget: int) -> Iterator[list[i
             alone += group
         else:
             yield from _cut(sorted(group, key=lambda position: pairs[position].item), pairs, budget)
-    alone.sort(key=lambda position: (pairs[position].user // _ALIKE, pairs[position].item))
+    alone.sort(key=lambda position: (pairs[position].user // _LENGTH_BUCKET, pairs[position].item))
     yield from _cut(alone, pairs, budget)
 
 
 def _cut(positions: Sequence[int], pairs: Sequence[PairTokens], budget: int) -> Iterator[list[int]]:
-    """Consecutive positions, as many as the budget allows and as are worth their padding."""
+    """Runs of consecutive positions, as long as the budget and the cost of padding allow."""
     batch: list[int] = []
     longest_user = longest_item = scores = 0
     for position in positions:

@@ -1,6 +1,6 @@
-"""States that stay on the device: each array of the residents is copied there once, and lives there as long as here.
+"""A device-side copy of the resident states: each array is copied once, and dropped when the residents drop theirs.
 
-Like torch_runtime, imported on demand only.
+Imported on demand only, like ``torch_runtime``.
 """
 
 import weakref
@@ -24,17 +24,17 @@ _FIRST_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """Where an array's rows lie, (rows,), and the array, as long as somebody else keeps it."""
+    """The device rows of an array, (rows,), and a weak reference to the array itself."""
 
     array: "weakref.ref[FloatMatrix]"
     rows: NDArray[np.int64]
 
 
 class DeviceStates:
-    """One tensor of rows on a device, at most ``max_bytes``, from which a side is gathered by row numbers. Thread-safe.
+    """One tensor of rows on a device, from which sides are gathered by row number. Thread-safe.
 
-    A copy belongs to the array object that it was made from and goes with it: what the residents drop, because a write
-    changed it or memory ran short, cannot be read here either. Beyond ``max_bytes`` the least recently used go.
+    A copy lives as long as the host array that it was made from: whatever the residents drop, because a write changed
+    it or memory ran short, cannot be read here either. Beyond ``max_bytes`` the least recently used copies are evicted.
     """
 
     def __init__(self, *, dim: int, device: torch.device, max_bytes: int) -> None:
@@ -42,36 +42,36 @@ class DeviceStates:
         self._states = torch.zeros((min(_FIRST_ROWS, self._max_rows), dim), device=device)  # (C, D)
         self._free = list(range(len(self._states)))
         self._copies: OrderedDict[int, _Copy] = OrderedDict()  # by id() of the array; least recently used first
-        self._gone: deque[tuple[int, weakref.ref[FloatMatrix]]] = deque()
+        self._dead: deque[tuple[int, weakref.ref[FloatMatrix]]] = deque()
         self._lock = Lock()
 
     @property
     def held_rows(self) -> int:
-        """Rows that belong to a copy."""
+        """Rows in use by copies."""
         with self._lock:
-            self._forget_gone()
+            self._free_dead()
             return len(self._states) - len(self._free)
 
     def gather(self, side: BatchSide) -> Tensor:
-        """The side's states, (B, N, D); what stands where its mask is False is finite and means nothing.
+        """The side's states, (B, N, D); entries where its mask is False are finite but arbitrary.
 
         Raises ``torch.OutOfMemoryError``.
         """
         with self._lock:
-            self._forget_gone()
-            if not self._bring(list(chain.from_iterable(side.reviews))):
+            self._free_dead()
+            if not self._copy_missing(list(chain.from_iterable(side.reviews))):
                 return torch.from_numpy(side.states).to(self._states.device)
             index = np.zeros(side.mask.shape, dtype=np.int64)  # (B, N)
             for row, (reviews, length) in enumerate(zip(side.reviews, side.lengths.tolist(), strict=True)):
                 np.concatenate([self._copies[id(review)].rows for review in reviews], out=index[row, :length])
-            # Within the lock: a later copy into the same rows then comes later in the device's own order, too.
+            # Inside the lock, so that the device runs this before any later copy into the same rows.
             return self._states[torch.from_numpy(index).to(self._states.device)]
 
-    def _bring(self, arrays: Sequence[FloatMatrix]) -> bool:
-        """See that all arrays have a copy; False if they are too many for that."""
-        wanted = {id(array): array for array in arrays}
+    def _copy_missing(self, arrays: Sequence[FloatMatrix]) -> bool:
+        """Copy the arrays that have no copy yet; False if they do not all fit."""
+        by_id = {id(array): array for array in arrays}
         fresh = {}
-        for key, array in wanted.items():
+        for key, array in by_id.items():
             if self._holds(key, array):
                 self._copies.move_to_end(key)
             else:
@@ -79,29 +79,29 @@ class DeviceStates:
         needed = sum(map(len, fresh.values()))
         if not needed:
             return True
-        kept = wanted.keys() - fresh.keys()
-        if needed + sum(len(wanted[key]) for key in kept) > self._max_rows:
+        kept = by_id.keys() - fresh.keys()
+        if needed + sum(len(by_id[key]) for key in kept) > self._max_rows:
             return False
         self._make_room(needed, kept)
         rows = np.array(self._free[-needed:], dtype=np.int64)
         states = torch.from_numpy(np.concatenate(list(fresh.values())))
         device = self._states.device
         self._states.index_copy_(0, torch.from_numpy(rows).to(device), states.to(device))
-        del self._free[-needed:]  # not before: a device without memory for the copy leaves them free
+        del self._free[-needed:]  # only now: if the device is out of memory, the rows stay free
         ends = np.cumsum([len(array) for array in fresh.values()])
-        for (key, array), own in zip(fresh.items(), np.split(rows, ends[:-1]), strict=True):
-            self._copies[key] = _Copy(weakref.ref(array, partial(self._note_gone, key)), own)
+        for (key, array), array_rows in zip(fresh.items(), np.split(rows, ends[:-1]), strict=True):
+            self._copies[key] = _Copy(weakref.ref(array, partial(self._note_dead, key)), array_rows)
         return True
 
     def _holds(self, key: int, array: FloatMatrix) -> bool:
         copy = self._copies.get(key)
         if copy is None or copy.array() is array:
             return copy is not None
-        self._forget(key)  # of an array that has gone, whose address this one has now
+        self._drop(key)  # of a dead array, whose address this one has been given
         return False
 
     def _make_room(self, needed: int, kept: Set[int]) -> None:
-        """Grow, and then let the least recently used go, but for those ``kept``, until ``needed`` rows are free."""
+        """Grow the tensor, then evict least recently used copies except ``kept``, until ``needed`` rows are free."""
         held = len(self._states)
         if needed > len(self._free) and held < self._max_rows:
             rows = min(self._max_rows, 2 * (held + needed))
@@ -112,17 +112,17 @@ class DeviceStates:
         for key in [key for key in self._copies if key not in kept]:
             if needed <= len(self._free):
                 return
-            self._forget(key)
+            self._drop(key)
 
-    def _note_gone(self, key: int, array: "weakref.ref[FloatMatrix]") -> None:
-        self._gone.append((key, array))  # no more than that: this may be called at any moment, within the lock, too
+    def _note_dead(self, key: int, array: "weakref.ref[FloatMatrix]") -> None:
+        self._dead.append((key, array))  # only this: it may be called at any time, also inside the lock
 
-    def _forget_gone(self) -> None:
-        while self._gone:
-            key, array = self._gone.popleft()
+    def _free_dead(self) -> None:
+        while self._dead:
+            key, array = self._dead.popleft()
             copy = self._copies.get(key)
             if copy is not None and copy.array is array:
-                self._forget(key)
+                self._drop(key)
 
-    def _forget(self, key: int) -> None:
+    def _drop(self, key: int) -> None:
         self._free.extend(self._copies.pop(key).rows.tolist())

@@ -1,4 +1,4 @@
-"""From the text of one review to the states that the store keeps of it."""
+"""Encodes the text of one review into the states that the store keeps."""
 
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ class ReviewEncoding(Protocol):
     """Encodes reviews. Thread-safe."""
 
     def device(self) -> ActiveDevice:
-        """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
+        """The device in use. Raises ``DeviceUnavailableError`` if it is not the one that was asked for."""
 
     def encode(self, text: str) -> FloatMatrix:
         """The states of one review, (rows, D); a text without words has none, (0, D).
@@ -29,8 +29,8 @@ class ReviewEncoding(Protocol):
 class OnnxReviewEncoder:
     """The bundle's tokenizer and its encoder graph in an ONNX Runtime session.
 
-    The session opens with the service and not with the first review, so that an encoder which cannot run keeps the
-    service from starting. Raises ``DeviceUnavailableError`` and ``BundleError`` as :class:`OnnxGraph` does.
+    The session opens with the service, not with the first review, so that an encoder that cannot run keeps the service
+    from starting. Raises ``DeviceUnavailableError`` and ``BundleError`` as :class:`OnnxGraph` does.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class OnnxReviewEncoder:
         states: FloatMatrix = self._graph.run("states", inputs)[0]
         if states.shape != (len(token_ids), self._state_dim):
             raise BundleError(
-                f"the encoder made states of shape {states.shape} from {len(token_ids)} tokens, the bundle needs "
+                f"the encoder made states of shape {states.shape} from {len(token_ids)} tokens, the bundle declares "
                 f"dimension {self._state_dim}; export the bundle again"
             )
         return pool_neighbours(states, self._tokens_a_row)

@@ -1,4 +1,4 @@
-"""The scoring engine: pairs in, predictions out, whatever route or batch they come from."""
+"""The scoring engine: pairs in, predictions out, for every route and batch."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ from ubert_model.bundle import Manifest
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating.blend import Ratings, blend
-from ubert_model.rating.deviations import stacked
+from ubert_model.rating.deviations import stack_sums
 from ubert_model.states import FloatMatrix
-from ubert_service.reading.brought import BroughtReviews
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
+from ubert_service.reading.inline import InlineReviews
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import BatchSide, ScorerBatch, token_count
 from ubert_service.scoring.batching import PairTokens, plan_batches
 from ubert_service.scoring.evidence import Basis, Evidence, Reason
 from ubert_service.scoring.runtime import ScoringRuntime
-from ubert_service.work.wanted import Wanted, always, go_on_if
+from ubert_service.work.cancellation import Cancelled, never_cancelled, raise_if_cancelled
 
 _BATCH_TOKENS = 4 * 1024
 """Tokens of one scoring call. Where D = 64 and one thread computes, 1,024 to 16,384 cost the same within 7%."""
 _FETCHED_FLOATS = 64 * 1024 * 1024
-"""256 MiB of fp32 states are held at a time; candidates beyond that cost another round trip, not more memory."""
+"""At most 256 MiB of fp32 states are held at a time; more candidates cost further round trips, not more memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """A rating in stars, and what it was made from; ``ubert_service.schemas`` says what each field means."""
+    """A rating in stars and what it was made from; ``ubert_service.schemas`` documents each field."""
 
     pair: Pair
     rating: float
@@ -47,7 +47,7 @@ class Prediction:
 
 
 class ScoringEngine:
-    """Rates pairs by one bundle and the reviews of one store. Thread-safe; itself keeps nothing between calls."""
+    """Rates pairs with one bundle and the reviews of one store. Thread-safe and stateless."""
 
     def __init__(
         self,
@@ -67,82 +67,84 @@ class ScoringEngine:
         self._fetched_tokens = fetched_floats // manifest.state_dim
 
     def score(
-        self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW, wanted: Wanted = always
+        self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW, cancelled: Cancelled = never_cancelled
     ) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
 
-        It is the one that a store holding nothing but the reviews of the ``reading`` would give.
+        Each equals the prediction of a store that holds only the reviews of the ``reading``.
 
-        Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``, and ``WithdrawnError``
-        once the predictions are ``wanted`` no longer.
+        Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``, and ``WorkCancelledError``
+        once ``cancelled``.
         """
         distinct = list(dict.fromkeys(pairs))
         lists = self._residents.read(distinct).read_by(reading)
         histories = [lists.histories(pair) for pair in distinct]
-        predictions = dict(zip(distinct, self.rate(histories, reading.brought, wanted), strict=True))
+        predictions = dict(zip(distinct, self.rate(histories, reading.inline, cancelled), strict=True))
         return [predictions[pair] for pair in pairs]
 
     def reviewed_items(self, user: str, reading: Reading = EVERY_REVIEW) -> frozenset[str]:
-        """The items of the user's reviews, as far as they are read. Raises ``StoreError`` and ``StateError``."""
+        """The items of the user's reviews that are read. Raises ``StoreError`` and ``StateError``."""
         (reviews,) = self._residents.review_lists([user], [])
-        return frozenset(review.item for review in (*reviews.read_by(reading), *reading.of_caller(user)))
+        return frozenset(review.item for review in (*reviews.read_by(reading), *reading.inline_of(user)))
 
     def rate(
         self,
         histories: Sequence[PairHistories],
-        brought: BroughtReviews | None = None,
-        wanted: Wanted = always,
+        inline: InlineReviews | None = None,
+        cancelled: Cancelled = never_cancelled,
     ) -> list[Prediction]:
-        """A prediction for each pair of histories, in order, ``brought`` being what the store has not of them.
+        """A prediction for each pair of histories, in order; ``inline`` holds the states that are not in the store.
 
         Raises as :meth:`score` does.
         """
         return [
             prediction
-            for together in _fetches(histories, self._fetched_tokens)
-            for prediction in self._rate_together(together, brought, wanted)
+            for group in _fetches(histories, self._fetched_tokens)
+            for prediction in self._rate_group(group, inline, cancelled)
         ]
 
     def gather(
-        self, histories: Sequence[PairHistories], brought: BroughtReviews | None = None
+        self, histories: Sequence[PairHistories], inline: InlineReviews | None = None
     ) -> tuple[list[Evidence], Mapping[str, FloatMatrix]]:
-        """What there is of the states that some pairs select. Raises ``StoreError`` and ``StateError``."""
-        own = {} if brought is None else brought.states
-        review_ids = (review.review_id for pair in histories for review in (*pair.user.selected, *pair.item.selected))
-        states = {**self._residents.states(one for one in review_ids if one not in own), **own}
+        """The evidence of each pair, and the states it rests on. Raises ``StoreError`` and ``StateError``."""
+        own = {} if inline is None else inline.states
+        selected = (review.review_id for pair in histories for review in (*pair.user.selected, *pair.item.selected))
+        states = {**self._residents.states(review_id for review_id in selected if review_id not in own), **own}
         return [Evidence.of(pair, states) for pair in histories], states
 
     def rate_gathered(
-        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted = always
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled = never_cancelled
     ) -> list[Prediction]:
-        """A prediction for each piece of evidence, in order, from these states alone: no store is asked again.
+        """A prediction for each piece of evidence, in order, from these states alone: the store is not asked.
 
-        Raises ``DeviceUnavailableError``, ``BundleError`` or ``WithdrawnError`` as :meth:`score` does.
+        Raises ``DeviceUnavailableError``, ``BundleError`` or ``WorkCancelledError`` as :meth:`score` does.
         """
-        ratings = self._ratings(evidence, states, wanted)
+        ratings = self._ratings(evidence, states, cancelled)
         intervals = self._manifest.intervals
-        counts = [one.histories.user.reviews for one in evidence]
+        counts = [pair.histories.user.reviews for pair in evidence]
         low, high = intervals.around(ratings, counts, self._manifest.config.scale)
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
 
-    def _rate_together(
-        self, histories: Sequence[PairHistories], brought: BroughtReviews | None, wanted: Wanted
+    def _rate_group(
+        self, histories: Sequence[PairHistories], inline: InlineReviews | None, cancelled: Cancelled
     ) -> list[Prediction]:
-        """Predictions for pairs whose states fit into memory together."""
-        go_on_if(wanted)
-        return self.rate_gathered(*self.gather(histories, brought), wanted)
+        """Predictions for pairs whose states fit into memory at once."""
+        raise_if_cancelled(cancelled)
+        return self.rate_gathered(*self.gather(histories, inline), cancelled)
 
-    def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted) -> Ratings:
-        """Ratings in stars, (P,): the bias model, and above it what the network has to say."""
+    def _ratings(
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled
+    ) -> Ratings:
+        """Ratings of P pairs in stars, (P,): the bias model blended with the network."""
         bias = self._manifest.bias.rate(
-            stacked([one.histories.user.sums for one in evidence]),
-            stacked([one.histories.item.sums for one in evidence]),
+            stack_sums([pair.histories.user.sums for pair in evidence]),
+            stack_sums([pair.histories.item.sums for pair in evidence]),
         )
         above_bias = self._manifest.config.above_bias
-        # Where the network cannot be asked, it adds nothing to the bias model.
+        # Where the network cannot run, the rating is that of the bias model.
         outputs = np.zeros_like(bias) if above_bias else bias.copy()
-        for positions, rated in self._network_outputs(evidence, states, wanted):
+        for positions, rated in self._network_outputs(evidence, states, cancelled):
             outputs[positions] = rated
         if not np.isfinite(outputs).all():
             pair = evidence[int(np.isfinite(outputs).argmin())].histories.pair
@@ -156,10 +158,10 @@ class ScoringEngine:
         )
 
     def _network_outputs(
-        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], wanted: Wanted
+        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        """Positions of pairs with the network's outputs for them, batch by batch."""
-        readable = [position for position, one in enumerate(evidence) if one.basis == "full"]
+        """The positions of the pairs in each batch, with the network's outputs for them."""
+        readable = [position for position, pair in enumerate(evidence) if pair.basis == "full"]
         tokens = [
             PairTokens(
                 user_side=_user_side(evidence[position]),
@@ -169,20 +171,22 @@ class ScoringEngine:
             for position in readable
         ]
         for batch in plan_batches(tokens, budget=self._batch_tokens):
-            go_on_if(wanted)
+            raise_if_cancelled(cancelled)
             positions = [readable[index] for index in batch]
             yield positions, self._runtime.score(self.batch([evidence[position] for position in positions], states))
 
     def batch(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> ScorerBatch:
-        """The network's inputs for some pairs; a user side that all share is there once."""
-        users = evidence[:1] if len({_user_side(one) for one in evidence}) == 1 else evidence
-        items = [one.histories.pair.item for one in evidence]
+        """The network's inputs for some pairs; a user side that all of them share is stored once."""
+        users = evidence[:1] if len({_user_side(pair) for pair in evidence}) == 1 else evidence
+        items = [pair.histories.pair.item for pair in evidence]
         return ScorerBatch(
-            user=np.array([self._identities.users.row(one.histories.pair.user) for one in users], dtype=np.int64),
+            user=np.array([self._identities.users.row(user.histories.pair.user) for user in users], dtype=np.int64),
             item=np.array([self._identities.items.row(item) for item in items], dtype=np.int64),
             domain=np.array([self._identities.domain_row(item) for item in items], dtype=np.int64),
-            user_side=BatchSide.of([one.user for one in users], [one.user_residuals for one in users], states),
-            item_side=BatchSide.of([one.item for one in evidence], [one.item_residuals for one in evidence], states),
+            user_side=BatchSide.of([user.user for user in users], [user.user_residuals for user in users], states),
+            item_side=BatchSide.of(
+                [each.item for each in evidence], [each.item_residuals for each in evidence], states
+            ),
         )
 
     def _prediction(self, evidence: Evidence, rating: float, low: float, high: float) -> Prediction:
@@ -205,26 +209,26 @@ class ScoringEngine:
 
 
 def _fetches(histories: Sequence[PairHistories], budget: int) -> Iterator[list[PairHistories]]:
-    """Consecutive pairs whose distinct reviews have at most ``budget`` tokens, unless one pair alone has more."""
-    together: list[PairHistories] = []
-    wanted: set[str] = set()
+    """Runs of consecutive pairs whose distinct reviews have at most ``budget`` tokens, or single larger pairs."""
+    group: list[PairHistories] = []
+    fetched: set[str] = set()
     tokens = 0
     for pair in histories:
         reviews = {review.review_id: review.rows for review in (*pair.user.selected, *pair.item.selected)}
-        added = sum(rows for review_id, rows in reviews.items() if review_id not in wanted)
-        if together and tokens + added > budget:
-            yield together
-            together, wanted, tokens, added = [], set(), 0, sum(reviews.values())
-        together.append(pair)
-        wanted.update(reviews)  # in place, which ``|=`` of a view of keys is not
+        added = sum(rows for review_id, rows in reviews.items() if review_id not in fetched)
+        if group and tokens + added > budget:
+            yield group
+            group, fetched, tokens, added = [], set(), 0, sum(reviews.values())
+        group.append(pair)
+        fetched.update(reviews)  # in place: ``|=`` with a view of keys would copy the set
         tokens += added
-    if together:
-        yield together
+    if group:
+        yield group
 
 
 def _user_side(evidence: Evidence) -> Hashable:
-    """What the network reads of the user: a user who has reviewed the candidate reads without that review, and the
-    others' ratings are measured against a bias without it.
+    """What the network reads of the user. For a user who has reviewed the candidate, that review is left out, and the
+    other ratings' residuals are relative to a bias without it.
     """
     reviews = tuple(review.review_id for review in evidence.user)
     return evidence.histories.pair.user, reviews, evidence.user_residuals.tobytes()

@@ -1,4 +1,4 @@
-"""What a pair's prediction can be made from, once it is known which states the store has."""
+"""What a pair's prediction can be made from, given the states that the store has."""
 
 import itertools
 from collections.abc import Mapping
@@ -15,9 +15,7 @@ Reason = Literal["user_without_reviews", "item_without_reviews", "user_states_mi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A pair's histories, and of each side the selected reviews whose states were found, with the residuals of their
-    ratings.
-    """
+    """A pair's histories, and for each side the selected reviews whose states were found, with their residuals."""
 
     histories: PairHistories
     user: tuple[ReviewEntry, ...]
@@ -35,10 +33,11 @@ class Evidence:
 
     @property
     def basis(self) -> Basis:
-        """``full``: the network reads both sides; else rating counts: ``bias`` of both, ``one_side``, ``mean`` of none.
+        """``full``: the network reads both sides. Otherwise, by how many sides have ratings: ``bias`` (both),
+        ``one_side`` or ``mean`` (none).
 
-        The network is never asked with one side empty, which it was not trained on: over three seeds that changed the
-        bias model's validation error by anything from −0.004 to +0.018 stars², with no sign that could be relied on.
+        The network never runs with one side empty, which it was not trained on: over three seeds that changed the bias
+        model's validation error by −0.004 to +0.018 stars², with no consistent sign.
         """
         if self.user and self.item:
             return "full"
@@ -63,7 +62,7 @@ class Evidence:
 
 
 def _found(history: History, states: Mapping[str, FloatMatrix]) -> tuple[tuple[ReviewEntry, ...], Residuals]:
-    """Those selected that have states; a state of no rows, where the list says there are some, counts as none."""
+    """The selected reviews that have states; a state without rows counts as missing, since the list promises some."""
     has_states = [len(states.get(review.review_id, ())) > 0 for review in history.selected]
     if all(has_states):
         return history.selected, history.residuals

@@ -1,4 +1,4 @@
-"""Where a graph runs: ONNX Runtime, on the device that was asked for or not at all."""
+"""Runs graphs in ONNX Runtime, on the device that was asked for or not at all."""
 
 import ctypes
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class ScoringRuntime(Protocol):
     """Computes the network's output. Thread-safe."""
 
     def device(self) -> ActiveDevice:
-        """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
+        """The device in use. Raises ``DeviceUnavailableError`` if it is not the one that was asked for."""
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         """Network outputs of B pairs: (B,), in stars.
@@ -40,14 +40,14 @@ def providers_to_ask(
 ) -> list[str]:
     """The execution providers to create a session with, preferred first.
 
-    ``available`` tells what this build of ONNX Runtime contains, not what can start; so ``auto`` also wants the
-    driver of a GPU on this machine. Raises ``DeviceUnavailableError`` if ``cuda`` is asked for and this build has
-    no CUDA provider, or ``tensorrt`` where it has none or the CPU is what is left.
+    ``available`` lists what this build of ONNX Runtime contains, not what can start; so ``auto`` also requires a GPU
+    driver on this machine. Raises ``DeviceUnavailableError`` if ``cuda`` is asked for and this build has no CUDA
+    provider, or if ``tensorrt`` is asked for and the build has none or only the CPU is left.
     """
     if device == "cpu" or (device == "auto" and not (has_driver and _CUDA in available)):
         if tensorrt:
             raise DeviceUnavailableError(
-                "runtime onnx-tensorrt: it computes on a GPU only, and none is to be used here; use --runtime onnx"
+                "runtime onnx-tensorrt: it needs a GPU, but the device is cpu or no GPU works; use --runtime onnx"
             )
         return [_CPU]
     if _CUDA not in available:
@@ -65,10 +65,10 @@ def providers_to_ask(
 
 
 def active_device(asked: Device, providers: Sequence[str]) -> ActiveDevice:
-    """The device of a session by the providers that it really has.
+    """The device of a session, by the providers that it really has.
 
-    A session is created without complaint when CUDA cannot start, so the answer to ``cuda`` is checked here:
-    raises ``DeviceUnavailableError`` if it fell back to the CPU.
+    ONNX Runtime creates a session silently even if CUDA cannot start, so this checks: it raises
+    ``DeviceUnavailableError`` if ``cuda`` was asked for and the session fell back to the CPU.
     """
     if _CUDA in providers:
         return "cuda"
@@ -81,7 +81,7 @@ def active_device(asked: Device, providers: Sequence[str]) -> ActiveDevice:
 
 
 def require_tensorrt(providers: Sequence[str]) -> None:
-    """Raise ``DeviceUnavailableError`` if a session that was to use TensorRT does without it, which it never says."""
+    """Raise ``DeviceUnavailableError`` if a session has silently fallen back from TensorRT."""
     if _TENSORRT not in providers:
         raise DeviceUnavailableError(
             f"runtime onnx-tensorrt: the session runs on {', '.join(providers)}; make TensorRT's libraries visible to "
@@ -92,9 +92,9 @@ def require_tensorrt(providers: Sequence[str]) -> None:
 class OnnxGraph:
     """One of a bundle's graphs in an ONNX Runtime session. Thread-safe.
 
-    ``threads`` bounds the intra-op threads; 0 leaves the number to ONNX Runtime. ``tensorrt``: on a GPU, by engines
-    that TensorRT builds when shapes outside of those before come for the first time, and keeps in the temporary
-    directory. Raises ``DeviceUnavailableError`` if ``cuda`` or TensorRT was asked for and is not what the session got,
+    ``threads`` bounds the intra-op threads; 0 leaves the number to ONNX Runtime. ``tensorrt``: run on a GPU with
+    TensorRT engines, which are built when shapes leave the range seen so far and cached in the temporary directory.
+    Raises ``DeviceUnavailableError`` if ``cuda`` or TensorRT was asked for and the session did not get it,
     ``BundleError`` if the graph cannot be loaded.
     """
 
@@ -108,7 +108,7 @@ class OnnxGraph:
             require_tensorrt(self._session.get_providers())
 
     def device(self) -> ActiveDevice:
-        """Where it computes now. Raises ``DeviceUnavailableError`` if that is not where it was asked to."""
+        """The device in use. Raises ``DeviceUnavailableError`` if it is not the one that was asked for."""
         return active_device(self._asked, self._session.get_providers())
 
     def run(self, output: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
@@ -138,20 +138,20 @@ class OnnxRuntime:
 
 
 def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntime.InferenceSession:
-    onnxruntime.disable_telemetry_events()  # nothing about a request leaves this process but the answer
+    onnxruntime.disable_telemetry_events()  # only answers may leave this process
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # It would remember a plan for every new combination of shapes, and requests never stop bringing new ones.
+    # It would cache a memory plan for every combination of shapes, and requests never stop bringing new ones.
     options.enable_mem_pattern = False
     if _CUDA in providers:
-        onnxruntime.preload_dlls()  # finds CUDA and cuDNN that were installed as Python packages
+        onnxruntime.preload_dlls()  # finds CUDA and cuDNN where they are Python packages
     try:
         session = onnxruntime.InferenceSession(
             graph, options, providers=providers, provider_options=[_provider_options(name) for name in providers]
         )
     except Exception as error:  # its exceptions have no common base
         raise BundleError(f"{graph} cannot be loaded: {error}; export the bundle again") from error
-    # Else an error on the GPU would move the session to the CPU, and nobody would know.
+    # Otherwise an error on the GPU would silently move the session to the CPU.
     session.disable_fallback()
     return session
 

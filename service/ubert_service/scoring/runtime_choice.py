@@ -1,4 +1,4 @@
-"""Which runtime scores: the one that the settings name, or the fastest by a measurement on this machine."""
+"""Chooses the scoring runtime: the one in the settings, or the fastest as measured on this machine."""
 
 import logging
 import statistics
@@ -20,8 +20,8 @@ from ubert_service.settings import FixedRuntime, Settings
 _log = logging.getLogger(__name__)
 
 LARGEST_DIFFERENCE = 0.005
-"""In stars, half of the last digit that a person sees. A measured choice never falls on a runtime that differs from
-the graph by more, on any pair of the trial."""
+"""In stars: half of the last digit that a person sees. ``auto`` never chooses a runtime that differs from the graph by
+more on any pair of the trial."""
 _PAIRS = 4
 _REPEATS = 5
 _WORDS = "the a it is was very good great poor sound tone string strap pedal case price for my with not and love works"
@@ -29,7 +29,7 @@ _WORDS = "the a it is was very good great poor sound tone string strap pedal cas
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """A runtime, the seconds a pair took it, and how far its outputs are from the graph's, in stars, at most."""
+    """A runtime, its seconds per pair, and the largest difference of its outputs from the graph's, in stars."""
 
     name: FixedRuntime
     runtime: ScoringRuntime
@@ -38,7 +38,7 @@ class Trial:
 
 
 def open_runtime(settings: Settings, bundle: Bundle, encoder: ReviewEncoding) -> ScoringRuntime:
-    """The runtime of the settings; ``auto`` measures all that open here and logs what it found.
+    """The runtime of the settings; ``auto`` measures all that can be opened here and logs the results.
 
     Raises ``ConfigError`` if torch is asked for and not installed, or would only emulate bfloat16, and
     ``DeviceUnavailableError`` and ``BundleError`` as the runtimes do.
@@ -61,13 +61,13 @@ def open_runtime(settings: Settings, bundle: Bundle, encoder: ReviewEncoding) ->
 
 
 def fastest(trials: Sequence[Trial]) -> Trial:
-    """The fastest that agrees with the graph, which agrees with itself, so that there always is one."""
+    """The fastest trial that agrees with the graph. There is always one: the graph agrees with itself."""
     return min((trial for trial in trials if trial.difference <= LARGEST_DIFFERENCE), key=lambda trial: trial.seconds)
 
 
 def try_runtimes(runtimes: Mapping[FixedRuntime, ScoringRuntime], batch: ScorerBatch) -> list[Trial]:
-    """Run all on the same batch, in turns, so that what else the machine does strikes all alike."""
-    outputs = {name: runtime.score(batch) for name, runtime in runtimes.items()}  # warms up, too
+    """Run all on the same batch, interleaved, so that other load on the machine affects all alike."""
+    outputs = {name: runtime.score(batch) for name, runtime in runtimes.items()}  # also warms them up
     seconds: dict[FixedRuntime, list[float]] = {name: [] for name in runtimes}
     for _ in range(_REPEATS):
         for name, runtime in runtimes.items():
@@ -86,9 +86,9 @@ def try_runtimes(runtimes: Mapping[FixedRuntime, ScoringRuntime], batch: ScorerB
 
 
 def trial_batch(bundle: Bundle, encoder: ReviewEncoding) -> ScorerBatch:
-    """One user against some items, each side as full as the bundle allows, of words drawn by a fixed seed.
+    """One user against some items, with sides as long as the bundle allows, made of words drawn with a fixed seed.
 
-    The bundle's own encoder makes the states, so that their magnitude, on which rounding depends, is the real one.
+    The bundle's own encoder makes the states, because rounding errors depend on their real magnitude.
     """
     config = bundle.manifest.config
     draw = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def trial_batch(bundle: Bundle, encoder: ReviewEncoding) -> ScorerBatch:
 
 
 def _trial_side(rows: FloatMatrix, lengths: Sequence[int]) -> BatchSide:
-    """Entities of these lengths, each of which reads the rows (R, D) from another one on, as reviews of one row."""
+    """Entities of these lengths, as reviews of one row each; every entity starts at another of the rows (R, D)."""
     starts = np.arange(len(lengths)) * (len(rows) // len(lengths))
     turned = [np.resize(np.roll(rows, -start, axis=0), (max(lengths), rows.shape[1])) for start in starts]
     residuals = np.linspace(-1, 1, max(lengths), dtype=np.float32)
@@ -129,18 +129,18 @@ def _open(name: FixedRuntime, settings: Settings, bundle: Bundle) -> ScoringRunt
         device=settings.device,
         threads=settings.threads,
         bfloat16=name == "torch-bf16",
-        # On a CPU the residents' own arrays are where they are needed.
+        # On a CPU the residents' own arrays are already in place.
         resident_bytes=settings.resident_bytes if chosen_device(settings.device) == "cuda" else 0,
     )
 
 
 def _others(settings: Settings, bundle: Bundle) -> dict[FixedRuntime, ScoringRuntime]:
-    """The runtimes beside the graph's that open here; of each other the log says why not."""
+    """The torch runtimes that can be opened here; the log says why the others cannot."""
     opened: dict[FixedRuntime, ScoringRuntime] = {}
     names: tuple[FixedRuntime, ...] = ("torch", "torch-bf16")
     for name in names:
         try:
             opened[name] = _open(name, settings, bundle)
         except (ConfigError, DeviceUnavailableError) as error:
-            _log.info("not tried: %s", error)
+            _log.info("runtime %s is not tried: %s", name, error)
     return opened

@@ -1,4 +1,4 @@
-"""The second ``ScoringRuntime``: torch. No other module of the service imports it, and this one only on demand."""
+"""The torch ``ScoringRuntime``. Imported on demand only; beside ``device_states``, no other module imports torch."""
 
 from collections.abc import Mapping
 
@@ -23,9 +23,9 @@ _ENCODER_WEIGHTS = "review_encoder."
 class TorchRuntime:
     """A ``ScoringRuntime`` over the bundle's weights.
 
-    ``bfloat16``: co-matching, which is nearly all of the arithmetic, computes in it; everything else in fp32.
-    ``threads`` bounds torch's threads in this whole process; 0 leaves the number to torch. ``resident_bytes``: states
-    that were sent to the device stay there, up to so many bytes; 0: they come with every batch.
+    ``bfloat16``: co-matching, which is nearly all of the arithmetic, runs in it; everything else runs in fp32.
+    ``threads`` bounds torch's threads in the whole process; 0 leaves the number to torch. ``resident_bytes``: the size
+    of the cache of states on the device; 0: states are sent with every batch.
 
     Raises ``DeviceUnavailableError`` if ``cuda`` was asked for and torch has none, ``ConfigError`` if the device would
     only emulate bfloat16, ``BundleError`` if the weights do not fit the bundle's configuration.
@@ -62,7 +62,7 @@ class TorchRuntime:
         if self._states is None:
             return self._sent(batch.graph_inputs())
         return {
-            **self._sent(batch.inputs_beside_states()),
+            **self._sent(batch.inputs_without_states()),
             "user_states": self._states.gather(batch.user_side),
             "item_states": self._states.gather(batch.item_side),
         }
@@ -87,7 +87,7 @@ def device_to_use(asked: Device, *, has_cuda: bool) -> ActiveDevice:
 
 
 def _load_scorer(bundle: Bundle) -> PairScorer:
-    """Everything above the review states, in evaluation mode; the encoder's weights are not even read."""
+    """Everything above the review states, in evaluation mode; the encoder's weights are not read."""
     path = bundle.file(WEIGHTS)
     identities = bundle.identities
     scorer = PairScorer(

@@ -1,1 +1,1 @@
-"""Bundles made ready to serve, the live one and its shadow."""
+"""Loaded bundles, live and shadow: their readiness, promotion and comparison."""

@@ -1,4 +1,4 @@
-"""What evaluation found before the bundle was exported, as far as the service tells it on."""
+"""The scores that a bundle's evaluation recorded, as far as the service shows them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +15,9 @@ class _Evaluation(BaseModel):
 
 
 def scores_of(metrics: Any) -> Mapping[str, Scores]:
-    """Scores by the name of the model; none where the bundle was exported without evaluation.
+    """Scores by name of the model; empty if the bundle was exported without evaluation.
 
-    Raises ``BundleError`` where the bundle's metrics have another shape.
+    Raises ``BundleError`` if the bundle's metrics have another shape.
     """
     try:
         return _Evaluation.model_validate(metrics).scores

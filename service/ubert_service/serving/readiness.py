@@ -1,4 +1,4 @@
-"""Can a bundle be served now? If not, or not wholly: what was found, and what to do about it."""
+"""Readiness: whether a bundle can be served now, and if not, or only in part, why and what to do about it."""
 
 from dataclasses import dataclass
 
@@ -22,21 +22,21 @@ class Obstacle:
 def obstacles_to(served: ServedBundle) -> list[Obstacle]:
     """What keeps a bundle from being served now. One round trip to the store.
 
-    A store that is away is none where residents stood in for it when it was asked. If they no longer do once it has
-    failed, it has answered meanwhile, as after a failover, and had them dropped.
+    A store that is away is no obstacle if the residents could stand in for it when the check began. If they no longer
+    can when it fails, the store has answered meanwhile, as after a failover, and they were invalidated.
     """
     return [*_of_device(served), *(_of_store(served) or _of_warming(served))]
 
 
-def obstacles_of_silence(served: ServedBundle, found: str) -> list[Obstacle]:
-    """What keeps it from being served if the store, asked now, does not answer in time, as ``found`` tells."""
-    if served.residents.stand_in:
+def obstacles_on_timeout(served: ServedBundle, found: str) -> list[Obstacle]:
+    """What keeps it from being served if the store does not answer in time; ``found`` describes that."""
+    if served.residents.can_stand_in:
         return []
-    return [Obstacle(check="store", found=found, remedy="see whether the state store is up and not overloaded")]
+    return [Obstacle(check="store", found=found, remedy="check that the state store is up and not overloaded")]
 
 
-def shortfall_of(served: ServedBundle) -> str | None:
-    """Why some requests cannot be answered now although others are: the store, or one server of it, is away.
+def degradation_of(served: ServedBundle) -> str | None:
+    """Why some requests cannot be answered while others can: the store, or a server of it, is away. Else None.
 
     One round trip to each server of the store.
     """
@@ -59,11 +59,11 @@ def _of_device(served: ServedBundle) -> list[Obstacle]:
 
 
 def _of_store(served: ServedBundle) -> list[Obstacle]:
-    stood_in = served.residents.stand_in
+    could_stand_in = served.residents.can_stand_in
     try:
         namespaces = served.store.namespaces()
     except (StoreError, StateError) as error:
-        if stood_in:
+        if could_stand_in:
             return []
         return [Obstacle(check="store", found=str(error), remedy="start the state store, or correct --store")]
     absence = absence_of(served.namespace, namespaces)

@@ -1,4 +1,4 @@
-"""A bundle made ready to serve: loaded, its graph on a device, its states looked up in a store."""
+"""A bundle ready to serve: loaded, with its graphs on a device and its states in a store."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,19 +9,19 @@ from ubert_model.ids import Identities
 from ubert_model.states import Namespace, StateCodec, StateStore, require_codec
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.explaining.explain import Explainer
-from ubert_service.explaining.explainer_graph import OnnxExplainer, OutputParting
+from ubert_service.explaining.explainer_graph import OnnxExplainer, OutputDecomposer
 from ubert_service.explaining.review_texts import ReviewTexts
-from ubert_service.observability.observed import ObservedEncoder, ObservedParting, ObservedRuntime, ObservedStore
-from ubert_service.reading.brought import BroughtReviews, BroughtText
-from ubert_service.resident.keeping import ResidentsKeeper
+from ubert_service.observability.observed import ObservedDecomposer, ObservedEncoder, ObservedRuntime, ObservedStore
+from ubert_service.reading.inline import InlineReviews, InlineText
+from ubert_service.resident.keeper import ResidentsKeeper
 from ubert_service.resident.residents import Residents
 from ubert_service.reviews.candidate_sets import CandidateSets
 from ubert_service.reviews.directory import EntityDirectory
 from ubert_service.reviews.listing import ReviewListing
-from ubert_service.reviews.review_book import ReviewBook
-from ubert_service.scoring.bringing import bring
+from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.scoring.encoding import OnnxReviewEncoder, ReviewEncoding
 from ubert_service.scoring.engine import ScoringEngine
+from ubert_service.scoring.inline_encoding import encode_inline
 from ubert_service.scoring.runtime import ScoringRuntime
 from ubert_service.scoring.runtime_choice import open_runtime
 from ubert_service.settings import Settings
@@ -30,18 +30,18 @@ from ubert_service.telemetry import SILENT, ResidentsTelemetry, Telemetry
 
 @dataclass(kw_only=True, eq=False)
 class ServedBundle:
-    """One bundle under one codec: what was read and opened, and what works with that. Callers see its ``bundle_id``."""
+    """One bundle under one codec, with the components built from it. API callers see its ``bundle_id``."""
 
     bundle: Bundle
     metrics: Any
-    """What evaluation found, as it was when the bundle was loaded: an export may have replaced its folder since."""
+    """What evaluation recorded, read when the bundle was loaded: an export may have replaced the folder since."""
     identities: Identities
     codec: StateCodec
     store: StateStore
     runtime: ScoringRuntime
     encoder: ReviewEncoding
     tokenizer: ReviewTokenizer
-    parting: OutputParting
+    decomposer: OutputDecomposer
     resident_bytes: int
     resident_lag_s: float
     warm_s: float
@@ -49,26 +49,26 @@ class ServedBundle:
     telemetry: ResidentsTelemetry = SILENT
 
     residents: Residents = field(init=False)
-    """Reads the store, and keeps what it has read."""
+    """Reads the store through a cache."""
     keeper: ResidentsKeeper = field(init=False)
-    """Warms the residents and keeps them true, once entered."""
+    """Warms the residents and keeps them coherent, once entered."""
     engine: ScoringEngine = field(init=False)
     """Rates pairs."""
     texts: ReviewTexts = field(init=False)
     """The texts of reviews, if they are kept."""
     explainer: Explainer = field(init=False)
     """Explains ratings."""
-    reviews: ReviewBook = field(init=False)
+    reviews: ReviewWriter = field(init=False)
     """Writes and removes reviews."""
     candidate_sets: CandidateSets = field(init=False)
     """The stored sets of items to rank."""
     listing: ReviewListing = field(init=False)
-    """What is known of a user or an item."""
+    """The reviews of one user or item, page by page."""
     directory: EntityDirectory = field(init=False)
-    """Finds users and items by the beginning of their identifier."""
+    """Finds users and items by identifier prefix."""
 
     def __post_init__(self) -> None:
-        # All at once and not when first asked for: two threads that ask at the same time must not get one each.
+        # Eagerly, not on first use: two threads at once must not build one each.
         manifest, store = self.bundle.manifest, self.store
         config = manifest.config
         self.residents = residents = Residents(
@@ -100,9 +100,9 @@ class ServedBundle:
             keeps=self.keeps_texts,
         )
         self.explainer = Explainer(
-            manifest=manifest, engine=self.engine, residents=residents, parting=self.parting, texts=self.texts
+            manifest=manifest, engine=self.engine, residents=residents, decomposer=self.decomposer, texts=self.texts
         )
-        self.reviews = ReviewBook(
+        self.reviews = ReviewWriter(
             scale=config.scale,
             codec=self.codec,
             store=store,
@@ -141,7 +141,7 @@ class ServedBundle:
             runtime=open_runtime(settings, bundle, encoder),
             encoder=encoder,
             tokenizer=tokenizer,
-            parting=OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads),
+            decomposer=OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads),
             resident_bytes=settings.resident_bytes,
             resident_lag_s=settings.resident_lag,
             warm_s=settings.warm_seconds,
@@ -150,7 +150,7 @@ class ServedBundle:
 
     @property
     def namespace(self) -> Namespace:
-        """Where the store keeps the states that are served."""
+        """The namespace of the served states in the store."""
         return self.codec.namespace
 
     @property
@@ -160,21 +160,21 @@ class ServedBundle:
 
     @property
     def coverage(self) -> float:
-        """What the intervals of its ratings promise."""
+        """The nominal coverage of its rating intervals."""
         return self.bundle.manifest.intervals.coverage
 
-    def bring(self, user: str, texts: Sequence[BroughtText]) -> BroughtReviews:
-        """Encode what a request brings along for its user. Raises as :func:`bringing.bring` does."""
-        manifest = self.bundle.manifest
-        return bring(texts, user=user, encoder=self.encoder, scale=manifest.config.scale, mean=manifest.bias.mean)
+    def encode_inline(self, user: str, texts: Sequence[InlineText]) -> InlineReviews:
+        """Encode a request's inline texts. Raises as :func:`inline_encoding.encode_inline` does."""
+        scale, mean = self.bundle.manifest.config.scale, self.bundle.manifest.bias.mean
+        return encode_inline(texts, user=user, encoder=self.encoder, scale=scale, mean=mean)
 
     def reporting_to(self, telemetry: Telemetry) -> Self:
-        """The same bundle, whose store and graphs report what each call took."""
+        """The same bundle, with a store and graphs that report the time of each call."""
         return replace(
             self,
             store=ObservedStore(self.store, telemetry),
             runtime=ObservedRuntime(self.runtime, telemetry),
             encoder=ObservedEncoder(self.encoder, telemetry),
-            parting=ObservedParting(self.parting, telemetry),
+            decomposer=ObservedDecomposer(self.decomposer, telemetry),
             telemetry=telemetry,
         )

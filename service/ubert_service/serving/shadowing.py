@@ -1,4 +1,4 @@
-"""A shadow bundle rates a sample of what the live one has rated; the differences are reported and never returned."""
+"""A shadow bundle rates a sample of what the live one has rated; differences are reported, never returned."""
 
 import logging
 from collections.abc import Sequence
@@ -12,63 +12,63 @@ from ubert_service.serving.served import ServedBundle
 from ubert_service.telemetry import ShadowTelemetry
 
 PAIRS_A_SAMPLE = 32
-_WAITING = 8
+_MAX_PENDING = 8
 
 _log = logging.getLogger(__name__)
 
 
 class Shadowing:
-    """Works in one thread of its own, so that whatever the shadow costs or breaks, answers do not wait for it.
+    """Runs in a thread of its own, so that answers never wait for the shadow, whatever it costs or breaks.
 
-    ``share``: the part of the requests that is sampled, evenly. Not thread-safe: for the event loop alone.
+    ``share``: the share of requests that is sampled, evenly. Not thread-safe: for the event loop alone.
     """
 
     def __init__(self, *, share: float, telemetry: ShadowTelemetry) -> None:
         self._share = share
         self._telemetry = telemetry
-        self._owed = 0.0
+        self._due = 0.0
         self._failing = False
-        self._places = Semaphore(_WAITING)
+        self._slots = Semaphore(_MAX_PENDING)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ubert-shadow")
 
     def offer(self, shadow: ServedBundle, predictions: Sequence[Prediction], reading: Reading) -> None:
-        """Perhaps compare what a request was answered; returns at once."""
-        if reading.brought is not None:
-            return  # it was encoded for the live bundle alone
-        self._owed += self._share
-        if self._owed < 1:
+        """Sample a request and its answer, if its turn has come; returns at once."""
+        if reading.inline is not None:
+            return  # inline texts are encoded for the live bundle only
+        self._due += self._share
+        if self._due < 1:
             return
-        self._owed -= 1
-        if not self._places.acquire(blocking=False):
+        self._due -= 1
+        if not self._slots.acquire(blocking=False):
             self._telemetry.shadow_sampled(fate="dropped")
             return
         self._thread.submit(self._compare, shadow, list(predictions[:PAIRS_A_SAMPLE]), reading)
 
     def close(self) -> None:
-        """Finish the few samples that wait, and end the thread."""
+        """Finish the few pending samples, and end the thread."""
         self._thread.shutdown()
 
     def _compare(self, shadow: ServedBundle, answered: Sequence[Prediction], reading: Reading) -> None:
         try:
-            rated = shadow.engine.score([one.pair for one in answered], reading)
-        except Exception as error:  # whatever it was, nobody waits for this thread who could be told
-            self._tell(error)
+            rated = shadow.engine.score([prediction.pair for prediction in answered], reading)
+        except Exception as error:  # any error at all: no caller waits for this thread
+            self._log_failure(error)
             self._telemetry.shadow_sampled(fate="failed")
         else:
             self._failing = False
-            for one, other in zip(answered, rated, strict=True):
-                self._telemetry.shadow_differed(stars=abs(one.rating - other.rating))
+            for live, shadowed in zip(answered, rated, strict=True):
+                self._telemetry.shadow_differed(stars=abs(live.rating - shadowed.rating))
             self._telemetry.shadow_sampled(fate="compared")
         finally:
-            self._places.release()
+            self._slots.release()
 
-    def _tell(self, error: Exception) -> None:
-        """Of failures in a row the first: while the store is away there are as many as samples."""
+    def _log_failure(self, error: Exception) -> None:
+        """Log the first of consecutive failures: while the store is away, every sample fails."""
         if self._failing:
             return
         self._failing = True
-        told = "the shadow bundle could not rate a sample: %s; until it can, ubert_shadow_samples_total counts more"
+        message = "the shadow bundle failed to rate a sample: %s; ubert_shadow_samples_total counts further failures"
         if isinstance(error, UbertError):
-            _log.warning(told, error)
+            _log.warning(message, error)
         else:
-            _log.error(told, type(error).__name__, exc_info=error)
+            _log.error(message, type(error).__name__, exc_info=error)

@@ -1,7 +1,7 @@
-"""What may come in: waiting work is bounded by its number, its tokens, and the time that a newcomer would wait.
+"""Admission control: bounds on the queue's length, its tokens, and the time that new work would wait.
 
-A burst may wait for longer than what never ends. A queue that is full because more is asked for than can be done only
-makes all wait; so while that lasts, newcomers are let in only if they would be served almost at once.
+A burst may wait longer than a sustained overload. While demand exceeds capacity, a full queue serves no more requests
+and only delays them all; so until it ends, new work is admitted only if it would start almost at once.
 """
 
 import math
@@ -12,19 +12,18 @@ from ubert_service.errors import OverloadedError
 from ubert_service.telemetry import QueueTelemetry, Refusal
 
 _REQUEST_TOKENS = 512
-"""What a request costs beside its tokens (HTTP, threads), in tokens of the default model: as much as one pair."""
+"""The fixed cost of a request (HTTP, threads), in tokens of the default model: as much as one pair."""
 _REMEMBERED = 0.98
-"""What is left of a measurement after the next request: half of the pace rests on the last 34."""
+"""The weight that a measurement keeps after each further request: half of the average rests on the last 34."""
 _LONGEST_OVERLOAD = 30.0
-"""Seconds after which it is tried whether demand is met again. Small batches take longer, so that what ended the
-overload need not be seen from within."""
+"""Seconds after which an overload is taken for ended, to probe whether it is. Small batches cost more per request, so
+the estimate may never show from within that demand has fallen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaitingLimits:
-    """What may wait for a thread. ``seconds``: how long a newcomer may be expected to, which follows from the pace at
-    which work gets done; infinite: only number and tokens count. ``overload_seconds``: the same while more is asked
-    for than can be done.
+    """What may wait for a thread: ``requests`` and ``tokens`` in all. ``seconds``: the longest wait that new work may
+    expect at the measured throughput; infinite: no such limit. ``overload_seconds``: the same during an overload.
     """
 
     requests: int
@@ -34,9 +33,9 @@ class WaitingLimits:
 
 
 class Admission:
-    """Keeps the account of what waits and what runs in ``workers`` threads, and refuses what would wait too long.
+    """Tracks what waits and what runs in ``workers`` threads, and refuses work that would wait too long.
 
-    Not thread-safe: for the thread of the event loop alone. Times are by ``clock``, in seconds.
+    Not thread-safe: for the event loop alone. Times are in seconds, by ``clock``.
     """
 
     def __init__(
@@ -47,37 +46,38 @@ class Admission:
         self._telemetry = telemetry
         self._clock = clock
         self._closed = False
-        self._pace = _Pace()
-        self._demand = _Demand(limits.seconds)
+        self._throughput = _Throughput()
+        self._overload = _OverloadDetector(limits.seconds)
         self._waiting = self._waiting_tokens = 0
         self._running = self._running_batches = self._running_tokens = 0
         self._counted_from = 0.0
-        """Since when there has been work all the time, or since work was last finished."""
+        """Start of the running measurement: when work reached the idle process, or when a batch last ended."""
         self._moved = 0.0
-        """When a thread last took something from the queue, or the queue began."""
+        """When a thread last took work from the queue, or the queue last stopped being empty."""
 
     @property
     def expected_wait(self) -> float:
-        """Seconds until a thread would take work that came now."""
+        """Seconds until a thread would start work that arrived now."""
         now = self._clock()
-        ahead = self._pace.seconds(requests=self._waiting, tokens=self._waiting_tokens)
+        ahead = self._throughput.seconds(requests=self._waiting, tokens=self._waiting_tokens)
         if self._running_batches >= self._workers:
-            running = self._pace.seconds(requests=self._running, tokens=self._running_tokens)
+            running = self._throughput.seconds(requests=self._running, tokens=self._running_tokens)
             ahead += max(0.0, running - (now - self._counted_from))
-        # Threads that are stuck take nothing, whatever the pace was before.
+        # Stuck threads take nothing, whatever the throughput was before.
         return max(ahead, now - self._moved) if self._waiting else ahead
 
-    def check(self, tokens: int = 0, *, goes_on: bool = False) -> None:
-        """Raises ``OverloadedError`` if work of that many tokens would not be let in now.
+    def check(self, tokens: int = 0, *, admitted: bool = False) -> None:
+        """Raise ``OverloadedError`` if work of that many tokens would not be admitted now.
 
-        However large and whatever else runs, work is let in where nothing waits. ``goes_on``: it belongs to a request
-        of which work was let in before. To refuse it then would waste what was done; only at the very end it is.
+        An empty queue admits work of any size. ``admitted``: earlier work of the same request was admitted;
+        refusing the rest would waste it, so only a closed queue does.
         """
-        if (goes_on or not self._waiting) and not self._closed:
+        if (admitted or not self._waiting) and not self._closed:
             return
         now, wait = self._clock(), self.expected_wait
-        overloaded = self._demand.exceeds_supply(now)
-        longest = min(self._limits.seconds, self._limits.overload_seconds) if overloaded else self._limits.seconds
+        longest = self._limits.seconds
+        if self._overload.is_on(now):
+            longest = min(longest, self._limits.overload_seconds)
         refusal: Refusal
         if self._closed:
             refusal = "closing"
@@ -90,7 +90,7 @@ class Admission:
         else:
             return
         if refusal != "closing":
-            self._demand.refused(now, self._pace.seconds_a_request)
+            self._overload.refused(now, self._throughput.seconds_per_request)
         self._telemetry.work_refused(limit=refusal)
         raise OverloadedError(
             f"{self._waiting} requests of {self._waiting_tokens} tokens are waiting to be served; "
@@ -99,9 +99,9 @@ class Admission:
         )
 
     def queued(self, tokens: int) -> None:
-        """Work that was let in has begun to wait."""
+        """Admitted work has joined the queue."""
         now = self._clock()
-        self._demand.asked(now, self._pace.seconds(requests=1, tokens=tokens))
+        self._overload.admitted(now, self._throughput.seconds(requests=1, tokens=tokens))
         if not self._waiting:
             self._moved = now
             if not self._running:
@@ -110,77 +110,77 @@ class Admission:
         self._waiting_tokens += tokens
 
     def left(self, tokens: int) -> None:
-        """Work waits no longer, for whatever reason."""
+        """Work has left the queue, for whatever reason."""
         self._waiting -= 1
         self._waiting_tokens -= tokens
 
     def began(self, *, requests: int, tokens: int) -> None:
-        """A thread has taken a batch, which had left the queue for it."""
+        """A thread has started a batch, whose work has already left the queue (:meth:`left`)."""
         self._moved = self._clock()
         self._running_batches += 1
         self._running += requests
         self._running_tokens += tokens
 
     def ended(self, *, requests: int, tokens: int, whole: bool = True) -> None:
-        """A thread has finished a batch; not ``whole``: it was left half done, and tells nothing of the pace."""
+        """A thread has finished a batch. ``whole`` False: it stopped early, so it does not count as a measurement."""
         now = self._clock()
         if whole:
-            self._pace.measured(requests=requests, tokens=tokens, seconds=now - self._counted_from)
+            self._throughput.measured(requests=requests, tokens=tokens, seconds=now - self._counted_from)
         self._counted_from = now
         self._running_batches -= 1
         self._running -= requests
         self._running_tokens -= tokens
 
     def close(self) -> None:
-        """Let nothing more in."""
+        """Admit nothing more."""
         self._closed = True
 
 
-class _Demand:
-    """Whether more is asked for than can be done: how long a newcomer would wait if nobody had been refused.
+class _OverloadDetector:
+    """Detects sustained overload with a virtual queue: how long new work would wait had nothing been refused.
 
-    Overload begins with a refusal, and ends when that wait has come down to nothing, or after ``_LONGEST_OVERLOAD``.
+    An overload begins with a refusal. It ends when the virtual queue is empty, or after ``_LONGEST_OVERLOAD``.
     """
 
     def __init__(self, longest_wait: float) -> None:
-        self._most = longest_wait
+        self._longest_wait = longest_wait
         self._wait = 0.0
-        self._at = -math.inf
+        self._updated = -math.inf
         self._since: float | None = None
 
-    def asked(self, now: float, seconds: float) -> None:
-        """Work of so many seconds was let in."""
-        self._pass_time(now)
-        self._wait = min(self._wait + seconds, self._most)
+    def admitted(self, now: float, seconds: float) -> None:
+        """Work of so many seconds was admitted."""
+        self._drain(now)
+        self._wait = min(self._wait + seconds, self._longest_wait)
 
     def refused(self, now: float, seconds: float) -> None:
-        """Work of about so many seconds was not."""
-        self.asked(now, seconds)
+        """Work of about so many seconds was refused."""
+        self.admitted(now, seconds)  # the virtual queue takes all
         if self._since is None:
             self._since = now
-            self._wait = self._most if math.isfinite(self._most) else self._wait
+            self._wait = self._longest_wait if math.isfinite(self._longest_wait) else self._wait
 
-    def exceeds_supply(self, now: float) -> bool:
-        """Is there overload?"""
-        self._pass_time(now)
+    def is_on(self, now: float) -> bool:
+        """Is there an overload?"""
+        self._drain(now)
         return self._since is not None
 
-    def _pass_time(self, now: float) -> None:
-        self._wait = max(0.0, self._wait - (now - self._at))
-        self._at = now
+    def _drain(self, now: float) -> None:
+        self._wait = max(0.0, self._wait - (now - self._updated))
+        self._updated = now
         if self._since is not None and (self._wait == 0 or now - self._since > _LONGEST_OVERLOAD):
             self._since = None
 
 
-class _Pace:
-    """How fast work gets done while there is some, all threads and all that surrounds them together."""
+class _Throughput:
+    """A moving average of how fast the busy process works, all threads and overheads together."""
 
     def __init__(self) -> None:
         self._seconds = self._tokens = self._requests = 0.0
 
     @property
-    def seconds_a_request(self) -> float:
-        """Of a request as they were of late; 0 as long as nothing is known."""
+    def seconds_per_request(self) -> float:
+        """Seconds that a recent request took on average; 0 before the first measurement."""
         return self._seconds / self._requests if self._requests else 0.0
 
     def measured(self, *, requests: int, tokens: int, seconds: float) -> None:
@@ -190,7 +190,7 @@ class _Pace:
         self._requests = kept * self._requests + requests
 
     def seconds(self, *, requests: int, tokens: int) -> float:
-        """What work will take; 0 as long as nothing is known."""
+        """Seconds that work is expected to take; 0 before the first measurement."""
         return _cost(requests, tokens) * self._seconds / self._tokens if self._tokens else 0.0
 
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from support.chromium import browser, chromium_path
-from support.console_page import PATIENCE_MS, OpenPage, origin, service
+from support.console_page import TIMEOUT_MS, OpenPage, origin, service
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus
 
 EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422|429|502|503)|net::ERR_FAILED")
@@ -33,7 +33,7 @@ def address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathF
 def chromium() -> Iterator[Browser]:
     if chromium_path() is None:
         pytest.skip("no Chromium here: install the package chromium, or set TEST_CHROMIUM to one")
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with browser() as started:
         yield started
 
@@ -47,7 +47,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
         view: str = "", *, at: str = address, prepare: Callable[[Page], object] = lambda page: None, **options: Any
     ) -> Page:
         context = chromium.new_context(**options)
-        context.set_default_timeout(PATIENCE_MS)
+        context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda request: asked.append((at, request.url)))

@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, expect
 
 from support.console_page import (
     PAIR,
-    SAID,
+    REVIEW_TEXTS,
     OpenPage,
     explanation,
     heat,
@@ -64,7 +64,7 @@ def test_words_are_marked_by_sign_and_strength_whatever_script_they_stand_among(
     assert float(raised.evaluate("mark => mark.style.getPropertyValue('--weight')")) == 1.0
     expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
     note = page.locator("#evidence-note")
-    expect(note.locator(".word.raises")).to_have_text("raises")
+    expect(note.locator(".word.raises")).to_have_text("raise")
     expect(note.locator(".word.lowers")).to_have_text("lowers")
 
 
@@ -76,14 +76,14 @@ def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenP
     page.unroute("**/explain")
     other = open_page()
     with_explanation(other, explanation(token_contributions=[], matching=0.0))
-    expect(other.locator("article").first).to_contain_text("it counts by its rating")
+    expect(other.locator("article").first).to_contain_text("only its rating counts")
 
 
 @pytest.fixture(scope="module")
 def texts_address(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service that keeps texts: those of two reviews by ``u0`` and of two about ``i2``."""
     with service(tiny, corpus, tmp_path_factory.mktemp("texts"), texts=True) as address, Client(address) as client:
-        for number, (by_user, of_item) in enumerate(zip(*SAID.values(), strict=True)):
+        for number, (by_user, of_item) in enumerate(zip(*REVIEW_TEXTS.values(), strict=True)):
             client.write_review(ReviewRequest(user="u0", item=f"other-{number}", rating=4, text=by_user, timestamp=90))
             client.write_review(ReviewRequest(user=f"guest-{number}", item="i2", rating=2, text=of_item, timestamp=90))
         yield address
@@ -115,7 +115,7 @@ def test_words_of_stored_texts_are_marked_as_strongly_as_their_share_in_the_rati
         f"{texts_address}/explain", json={"user": "u0", "item": "i2"}, timeout=30, trust_env=False
     ).json()
     shown = [one for one in explained["reviews"] if one["text"] and one["token_contributions"]]
-    assert sorted(one["text"] for one in shown) == sorted(text for said in SAID.values() for text in said)
+    assert sorted(one["text"] for one in shown) == sorted(text for said in REVIEW_TEXTS.values() for text in said)
     shares = {one["text"]: shares_of_words(one) for one in shown}
     strongest = max(abs(share) for words in shares.values() for share in words.values())
     assert strongest > 0
@@ -134,7 +134,7 @@ def test_words_of_stored_texts_are_marked_as_strongly_as_their_share_in_the_rati
             told = str(mark.get_attribute("title")).removesuffix(" stars").replace("\u2212", "-")
             assert float(told) == pytest.approx(words[word], abs=0.00006)
     assert marks >= 3, "too few to tell that they follow the shares"
-    expect(page.locator("#evidence-note")).to_contain_text("as far as it is read")
+    expect(page.locator("#evidence-note")).to_contain_text("as far as they are read")
 
 
 def test_the_attention_of_two_reviews_is_walked_through_by_arrow_keys(open_page: OpenPage, address: str) -> None:
@@ -261,7 +261,7 @@ def test_one_review_is_not_said_to_be_in_an_order_and_a_side_without_any_says_wh
     page = open_page()
     answer = explanation(text=None, token_spans=None)
     with_explanation(page, answer | {"reviews": answer["reviews"][:1]})
-    expect(page.locator("#evidence-note")).to_contain_text("1 review. An effect is")
+    expect(page.locator("#evidence-note")).to_contain_text("1 review. A review’s effect is")
     # Of this item it may have one: that by the pair's own user, which no rating of the pair reads.
     expect(page.get_by_role("region", name="About i2")).to_contain_text("This item has no review by another user.")
 

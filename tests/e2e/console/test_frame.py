@@ -245,7 +245,7 @@ def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
 ) -> None:
     page = open_page(PAIR, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 900})
     wait_for_evidence(page)
-    page.get_by_text("Bring texts of this user").click()
+    page.get_by_text("Add texts by this user").click()
     with Client(address) as client:
         client.write_candidate_set("spring", ["i0"])
     for view in ("pair", "ranking", "status"):

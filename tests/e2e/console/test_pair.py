@@ -8,7 +8,17 @@ import httpx
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
-from support.console_page import PAIR, SAID, OpenPage, choose, figures, hold, press, shown_rating, wait_for_evidence
+from support.console_page import (
+    PAIR,
+    REVIEW_TEXTS,
+    OpenPage,
+    choose,
+    figures,
+    hold,
+    press,
+    shown_rating,
+    wait_for_evidence,
+)
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_service.client import Client, NotFoundError
 
@@ -79,36 +89,36 @@ def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_
     page = open_page("#/pair?user=newcomer&item=i2")
     wait_for_evidence(page)
     without = shown_rating(page)
-    page.get_by_text("Bring texts of this user").focus()
+    page.get_by_text("Add texts by this user").focus()
     press(page, "Enter", "Tab")
     expect(page.get_by_label("Text 1", exact=True)).to_be_focused()
-    page.keyboard.type(SAID["u0"][0])
+    page.keyboard.type(REVIEW_TEXTS["u0"][0])
     page.get_by_label("Stars of text 1").select_option("5")
     page.get_by_role("button", name="Another text").focus()
     press(page, "Enter")
     expect(page.get_by_label("Text 2", exact=True)).to_be_focused()
-    page.keyboard.type(SAID["u0"][1])
+    page.keyboard.type(REVIEW_TEXTS["u0"][1])
     page.get_by_role("button", name="Predict").focus()
     press(page, "Enter")
 
     own = page.get_by_role("region", name="By newcomer")
     expect(own.locator("article")).to_have_count(2)
     assert set(own.locator("article .given").all_inner_texts()) == {"★ 5", "no stars"}
-    texts = [{"text": SAID["u0"][0], "rating": 5}, {"text": SAID["u0"][1]}]
+    texts = [{"text": REVIEW_TEXTS["u0"][0], "rating": 5}, {"text": REVIEW_TEXTS["u0"][1]}]
     question = {"pairs": [{"user": "newcomer", "item": "i2"}], "user_texts": texts}
     answer = httpx.post(f"{address}/predict", json=question, timeout=30, trust_env=False).json()
     (rated,) = answer["predictions"]
     assert rated["basis"] == "full"
-    expect(page.get_by_role("region", name="Where the two reviews meet")).to_contain_text("The text brought along")
+    expect(page.get_by_role("region", name="Where the two reviews meet")).to_contain_text("The text sent along")
     assert shown_rating(page) == f"{rated['rating']:.2f}" != without
-    assert SAID["u0"][0] in own.locator(".text").all_inner_texts()
+    assert REVIEW_TEXTS["u0"][0] in own.locator(".text").all_inner_texts()
     assert "strings" not in page.evaluate(
         "() => JSON.stringify([{...localStorage}, {...sessionStorage}, location.href])"
     )
     with Client(address) as client, pytest.raises(NotFoundError):
         client.user("newcomer")
 
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # another user: what was brought along is not theirs
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # another user: what was sent along is not theirs
     wait_for_evidence(page)
     expect(page.get_by_label("Text 1", exact=True)).to_have_value("")
     expect(page.get_by_role("region", name="By u0").locator("article", has_text="strings")).to_have_count(0)
@@ -230,7 +240,7 @@ def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(o
     expect(problem).to_contain_text("store: refused. Start Redis.")
     expect(problem).not_to_contain_text("Try again")
     page.get_by_role("button", name="Predict").click()
-    expect(problem).to_contain_text("not the service’s own")
+    expect(problem).to_contain_text("did not come from the service")
     expect(problem).not_to_contain_text("html")
 
 
@@ -263,7 +273,7 @@ def test_the_page_of_another_host_is_not_taken_for_an_answer(open_page: OpenPage
     page.route("**/predict", lambda route: route.fulfill(content_type="text/html", body="<p>Sign in first</p>"))
     page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
     expect(page.locator("#pair-problem")).to_contain_text(
-        "The answer cannot be read. This answer is not the service’s own"
+        "The answer cannot be read. This answer did not come from the service"
     )
 
 
@@ -286,5 +296,5 @@ def test_a_rating_that_could_not_be_explained_says_so_where_the_reasons_would_st
     page = open_page(
         PAIR, prepare=lambda page: page.route("**/explain", lambda route: route.fulfill(status=503, body="{}"))
     )
-    expect(page.locator("#contributions")).to_have_text("This could not be had.")
-    expect(page.locator("#evidence-note")).to_have_text("This could not be had.")
+    expect(page.locator("#contributions")).to_have_text("This could not be loaded.")
+    expect(page.locator("#evidence-note")).to_have_text("This could not be loaded.")

@@ -67,7 +67,7 @@ def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_r
     source.focus()
     page.keyboard.type("spring")
     expect(source).to_have_value("spring")
-    expect(page.get_by_label("Candidates, one item a line")).to_be_hidden()
+    expect(page.get_by_label("Candidates, one item per line")).to_be_hidden()
     assert ranked(page) == [one.item for one in best]
 
     page.get_by_label("Rated at least").fill(str(least))
@@ -80,10 +80,10 @@ def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_r
     page.get_by_label("Rated at least").fill("5.5")
     page.get_by_role("button", name="Rank", exact=True).focus()
     press(page, "Enter")
-    expect(page.locator("#ranking-answer")).to_contain_text("is rated so high for u1")
-    expect(page.locator("#announcement")).to_contain_text("is rated so high")
+    expect(page.locator("#ranking-answer")).to_contain_text("is rated that high for u1")
+    expect(page.locator("#announcement")).to_contain_text("is rated that high")
     source.select_option("the list below")
-    expect(page.get_by_label("Candidates, one item a line")).to_be_visible()
+    expect(page.get_by_label("Candidates, one item per line")).to_be_visible()
     httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
 
 
@@ -101,7 +101,7 @@ def test_a_set_that_is_chosen_while_their_names_are_asked_for_stays_chosen(open_
     held[0].continue_()
     expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
     expect(source).to_have_value("spring")
-    expect(page.get_by_label("Candidates, one item a line")).to_be_hidden()
+    expect(page.get_by_label("Candidates, one item per line")).to_be_hidden()
     httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
 
 
@@ -174,7 +174,7 @@ def test_stored_sets_that_cannot_be_listed_keep_nobody_from_ranking_others(open_
 
     page = open_page("#/ranking?user=u1", prepare=prepare)
     expect(page.locator("#ranking-problem")).to_contain_text(
-        "No list of stored sets: The state store cannot be reached. It is away"
+        "The stored sets could not be listed: The state store cannot be reached. It is away"
     )
     page.get_by_label("Candidates").fill("i1")
     page.get_by_role("button", name="Rank", exact=True).click()

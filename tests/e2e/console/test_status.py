@@ -118,7 +118,7 @@ def test_figures_of_a_service_that_is_gone_are_said_to_be_old(open_page: OpenPag
     page.route("**/version", lambda route: route.abort())
     page.get_by_role("button", name="Refresh").click()
     expect(page.locator("#status-problem")).to_contain_text("cannot be reached")
-    expect(readiness).to_contain_text("What follows was true at")
+    expect(readiness).to_contain_text("What follows is as of")
     expect(readiness).not_to_contain_text("in place")
     expect(page.locator("#announcement")).not_to_have_text("Status refreshed")
     expect(readiness.locator(".trouble")).to_have_css("border-top-style", "dashed")
@@ -140,7 +140,7 @@ def test_figures_of_a_service_that_does_not_answer_are_said_to_be_old(open_page:
     with page.expect_request("**/metrics"):
         page.get_by_role("button", name="Refresh").click()
     page.clock.run_for(11_000)
-    expect(readiness).to_contain_text("What follows was true at")
+    expect(readiness).to_contain_text("What follows is as of")
     expect(page.locator("#status-problem")).to_contain_text("does not answer")
 
 

@@ -9,13 +9,11 @@ from playwright.sync_api import Page, Request, Route, expect
 
 from support.app_settings import settings_for
 from support.console_page import PAIR, OpenPage, hold, press, shown_rating, store_review, wait_for_evidence
-from support.running_app import running
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import open_store
-from ubert_service.app import create_app
 from ubert_service.client import Client
 from ubert_service.schemas import PairRequest, PredictRequest
-from ubert_service.serving.served import ServedBundle
 
 QUESTIONS = re.compile(r"/(predict|explain|rank)$")
 
@@ -57,8 +55,8 @@ def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPath
     corpus.write(store, tiny.bundle)
     settings = settings_for(tiny.bundle, store=url, resident_lag=60)
     with (
-        running(create_app(settings, ServedBundle.load(settings, store))) as one,
-        running(create_app(settings, ServedBundle.load(settings, store))) as other,
+        serving(settings, store) as one,
+        serving(settings, store) as other,
     ):
         yield str(one.base_url), str(other.base_url)
     store.close()
@@ -174,7 +172,7 @@ def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(o
     page.get_by_role("button", name="Store the review").focus()
     press(page, "Enter")
     problem = page.locator("#writing-problem")
-    expect(problem).to_contain_text("would move nothing")
+    expect(problem).to_contain_text("would change nothing")
     below, above = problem.bounding_box(), page.get_by_role("button", name="Store the review").bounding_box()
     assert below is not None
     assert above is not None
@@ -213,7 +211,7 @@ def test_a_stored_review_whose_effect_could_not_be_had_is_not_said_to_have_moved
     wait_for_evidence(page)
     page.route("**/predict", lambda route: route.fulfill(status=503, body="{}"))
     store_review(page)
-    expect(page.locator("#written .moved")).to_have_text("Review stored. What the rating is now could not be had.")
+    expect(page.locator("#written .moved")).to_have_text("Review stored. The new rating could not be loaded.")
     page.unroute("**/predict")
     page.get_by_role("button", name="Delete the review").click()
     expect(page.locator("#written .moved")).to_contain_text("Review deleted")

@@ -19,7 +19,7 @@ from ubert_model.rating.deviations import (
     RatingSums,
     SideBias,
     UsualDeviations,
-    stacked,
+    stack_sums,
 )
 from ubert_model.states import ReviewEntry
 
@@ -174,7 +174,7 @@ def test_sums_less_a_rating_are_those_of_the_other_ratings() -> None:
     usual = deviations_of(known, (BENT, STRAIGHT), elsewhere)
     mine = [review("u", "i", 4.0), review("u", "new", 1.0), review("u", "j", 3.0)]
     for left_out in mine:
-        less = usual.user.less(usual.of_user("u", mine), left_out.item, left_out.rating)
+        less = usual.user.without(usual.of_user("u", mine), left_out.item, left_out.rating)
         expected = usual.of_user("u", [one for one in mine if one is not left_out])
         assert (less.count, less.elsewhere) == (2, expected.elsewhere)
         assert less.above_usual == pytest.approx(expected.above_usual, abs=1e-12)
@@ -236,7 +236,7 @@ def test_ratings_elsewhere_are_added_to_many_users_as_to_each() -> None:
     elsewhere = elsewhere_of([review("u", "far", 5.0), review("v", "far", 1.0)], BENT, TABLES["user_ids"]).weighted(0.3)
     users = ["u", "a stranger", "v"]
     sums = [RatingSums(count=number, above_usual=0.5 * number) for number in range(3)]
-    together = elsewhere.added_to_each(users, stacked(sums))
-    alone = stacked([elsewhere.added(user, one) for user, one in zip(users, sums, strict=True)])
+    together = elsewhere.added_to_each(users, stack_sums(sums))
+    alone = stack_sums([elsewhere.added(user, one) for user, one in zip(users, sums, strict=True)])
     for name in ("count", "above_usual", "elsewhere"):
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))

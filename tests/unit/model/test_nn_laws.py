@@ -19,7 +19,7 @@ from support.random_models import (
     tiny_config,
 )
 from ubert_model.config import MatchPooling
-from ubert_model.nn.co_matching import PLAIN_START, CoMatching, Matches, masked_scores
+from ubert_model.nn.co_matching import DIFFERENCE_SCALE, CoMatching, Matches, masked_scores
 from ubert_model.nn.pretraining_heads import OpinionRatingHead
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.states.pooling import pool_neighbours
@@ -116,12 +116,12 @@ def test_what_the_rows_of_a_side_give_adds_up_to_its_match_vector(pooling: Match
 
 def test_co_matching_starts_as_the_difference_between_a_row_and_what_it_is_aligned_to() -> None:
     layer = randomized(CoMatching(8, "mean"))
-    layer.start_plain()
+    layer.init_as_difference()
     user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
     scores = masked_scores(user.states, user.mask, item.states, item.mask)
     aligned = scores.softmax(dim=-1) @ item.states
-    plain = torch.tanh(PLAIN_START * (aligned - user.states)).masked_fill(~user.mask.unsqueeze(-1), 0.0)
-    expected = plain.sum(dim=1) / user.mask.sum(dim=1, keepdim=True)
+    differences = torch.tanh(DIFFERENCE_SCALE * (aligned - user.states)).masked_fill(~user.mask.unsqueeze(-1), 0.0)
+    expected = differences.sum(dim=1) / user.mask.sum(dim=1, keepdim=True)
     torch.testing.assert_close(matches(layer, user, item).user, expected)
 
 

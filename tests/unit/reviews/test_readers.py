@@ -21,10 +21,10 @@ from ubert_training.reviews import validation
 from ubert_training.reviews.readers import jsonlines, records
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.formats import FormatName, detect_format, open_format
-from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parsed_object
+from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parse_object
 from ubert_training.reviews.readers.records import BadLine, Reason, Record
 from ubert_training.reviews.table import Review
-from ubert_training.reviews.validation import Validator, with_title_first
+from ubert_training.reviews.validation import Validator, join_title
 
 AMAZON_2014: dict[str, Any] = {
     "reviewerID": "U1", "asin": "I1", "reviewText": "It hums.", "summary": "Noisy", "overall": 2.0,
@@ -189,7 +189,7 @@ def test_a_csv_without_a_header_says_what_to_do(content: bytes, remedy: str, tmp
 
 def test_a_json_array_is_refused_with_the_way_to_lines(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.json", "[" + json.dumps(AMAZON_2014) + "]")
-    with pytest.raises(ReviewFileError, match="write an object a line, as jq"):
+    with pytest.raises(ReviewFileError, match="write one object per line, as with jq"):
         detect_format(path)
 
 
@@ -222,7 +222,7 @@ def test_json_lines_with_fields_of_other_names_are_told_and_their_fields_mapped(
 def test_a_field_that_only_later_lines_have_is_read_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jsonlines, "LINES_OF_NAMES", 1)
+    monkeypatch.setattr(jsonlines, "LINES_FOR_HEADER", 1)
     lines = dict(zip(TABULAR_HEADER, TABULAR_ROW, strict=True))
     path = write_lines(tmp_path / "r.jsonl", {name: lines[name] for name in TABULAR_HEADER[:4]}, lines)
     assert read(path)[1] == EXPECTED
@@ -375,7 +375,7 @@ def test_a_time_with_a_point_or_between_quotes_is_not_looked_for_among_all_days(
             assert type(number) is int
             return False
 
-    monkeypatch.setattr(validation, "WRITTEN_DAYS", Days())
+    monkeypatch.setattr(validation, "NUMERIC_DATES", Days())
     review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
     assert review.timestamp == 1393545600
 
@@ -383,9 +383,9 @@ def test_a_time_with_a_point_or_between_quotes_is_not_looked_for_among_all_days(
 def test_the_title_comes_before_the_body_as_a_sentence_of_its_own() -> None:
     assert validator(FormatName.AMAZON_2014, with_title=True).review(AMAZON_2014).text == "Noisy. It hums."
     for title in ("Why?", "No!", "Noisy.", "And then…"):
-        assert with_title_first(title, "It hums.") == f"{title} It hums."
-    assert with_title_first("Noisy", "") == "Noisy"
-    assert with_title_first("", "It hums.") == "It hums."
+        assert join_title(title, "It hums.") == f"{title} It hums."
+    assert join_title("Noisy", "") == "Noisy"
+    assert join_title("", "It hums.") == "It hums."
 
 
 def test_a_line_number_counts_blank_lines_and_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_a_line_number_counts_blank_lines_and_a_byte_order_mark_is_no_content(tm
     ],
 )
 def test_a_line_that_is_no_object_says_why(line: bytes, reason: Reason) -> None:
-    verdict = parsed_object(line)
+    verdict = parse_object(line)
     assert isinstance(verdict, BadLine)
     assert verdict.reason is reason
 
@@ -548,5 +548,5 @@ def test_lines_that_end_with_a_carriage_return_alone_are_refused_with_the_way_ou
     path = tmp_path / name
     separator = "\t" if name == "r.tsv" else ","
     path.write_bytes("".join(separator.join(row) + "\r" for row in (TABULAR_HEADER, TABULAR_ROW)).encode())
-    with pytest.raises(ReviewFileError, match=r"carriage returns alone: convert it, as tr"):
+    with pytest.raises(ReviewFileError, match=r"carriage returns alone: convert it, as with tr"):
         open_format(path, None, {})

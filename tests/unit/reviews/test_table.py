@@ -15,7 +15,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_model.review_id import review_id
 from ubert_training.reviews import table as table_module
-from ubert_training.reviews.table import NOTHING_WRITTEN, SCHEMA, Review, ReviewTable, TableMetadata, TableWriter
+from ubert_training.reviews.table import SCHEMA, WITHOUT_TEXT, Review, ReviewTable, TableMetadata, TableWriter
 
 REVIEWS = [
     Review(user="ann", item="drum", rating=4, text="Loud.", domain="music", timestamp=30),
@@ -93,10 +93,10 @@ def test_who_wrote_what_is_told_apart_by_user_and_words_alone() -> None:
     first, same, other_user, other_words, nothing = ReviewTable.of(
         Review(user=user, item=f"i{n}", rating=3, text=text, domain="d", timestamp=n)
         for n, (user, text) in enumerate(texts)
-    ).writings.tolist()
+    ).text_digests.tolist()
     assert first == same
     assert len({first, other_user, other_words, nothing}) == 4
-    assert nothing == NOTHING_WRITTEN
+    assert nothing == WITHOUT_TEXT
 
 
 def test_tables_of_the_same_reviews_in_other_domains_are_told_apart() -> None:

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from ubert_model.states import entity_mark, state_mark
 from ubert_model.states.keys import Side
 from ubert_service.resident import bounded_cache
-from ubert_service.resident.bounded_cache import BoundedCache, Fresh, Key
+from ubert_service.resident.bounded_cache import BoundedCache, CacheEntry, Key
 
 NEVER = float("inf")
 ROOM = 100_000
 PATIENCE_S = 10.0
 
 
-def fresh(name: str, size: int = 1_000, *, value: object = None, expires: float = NEVER) -> Fresh[object]:
-    return Fresh(("state", name), name if value is None else value, size, state_mark(name), expires)
+def fresh(name: str, size: int = 1_000, *, value: object = None, expires: float = NEVER) -> CacheEntry[object]:
+    return CacheEntry(("state", name), name if value is None else value, size, state_mark(name), expires)
 
 
 def keys(*names: str) -> list[Key]:
@@ -36,40 +36,40 @@ def held(cache: BoundedCache[object], *names: str) -> list[bool]:
 def test_the_least_recently_used_leaves_first() -> None:
     room_for_two = 2 * bounded_cache._size(fresh("a"))
     cache: BoundedCache[object] = BoundedCache(room_for_two)
-    assert cache.add([fresh("a"), fresh("b")], moment=cache.moment) == 0
+    assert cache.add([fresh("a"), fresh("b")], generation=cache.generation) == 0
     assert cache.get(keys("a"), now=0.0) == ["a"]
-    assert cache.add([fresh("c")], moment=cache.moment) == 1
+    assert cache.add([fresh("c")], generation=cache.generation) == 1
     assert held(cache, "a", "b", "c") == [True, False, True]
 
 
 def test_what_is_added_coldest_makes_nothing_leave_but_its_like() -> None:
     room_for_two = 2 * bounded_cache._size(fresh("a"))
     cache: BoundedCache[object] = BoundedCache(room_for_two)
-    cache.add([fresh("u")], moment=cache.moment)
-    assert cache.add([fresh("a"), fresh("b"), fresh("c")], moment=cache.moment, coldest=True) == 2
+    cache.add([fresh("u")], generation=cache.generation)
+    assert cache.add([fresh("a"), fresh("b"), fresh("c")], generation=cache.generation, coldest=True) == 2
     assert held(cache, "u", "a", "b", "c") == [True, True, False, False]
 
 
 def test_what_is_larger_than_the_bound_is_not_kept() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a", ROOM)], moment=cache.moment)
+    cache.add([fresh("a", ROOM)], generation=cache.generation)
     assert (cache.held_bytes, len(cache)) == (0, 0)
 
 
 @pytest.mark.parametrize("coldest", [False, True])
 def test_what_is_larger_than_the_bound_displaces_nothing_but_what_it_replaces(coldest: bool) -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a"), fresh("b")], moment=cache.moment)
-    assert cache.add([fresh("a", ROOM)], moment=cache.moment, coldest=coldest) == 0
+    cache.add([fresh("a"), fresh("b")], generation=cache.generation)
+    assert cache.add([fresh("a", ROOM)], generation=cache.generation, coldest=coldest) == 0
     assert held(cache, "a", "b") == [False, True]
     assert cache.held_bytes == bounded_cache._size(fresh("b"))
 
 
 def test_who_reads_or_tells_of_a_change_does_not_wait_while_values_are_made() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("held")], moment=cache.moment)
+    cache.add([fresh("held")], generation=cache.generation)
 
-    def made() -> Iterator[Fresh[object]]:
+    def made() -> Iterator[CacheEntry[object]]:
         yield fresh("a")
         yield fresh("b")
         assert another.submit(held, cache, "held").result(PATIENCE_S) == [True]
@@ -78,41 +78,41 @@ def test_who_reads_or_tells_of_a_change_does_not_wait_while_values_are_made() ->
         yield fresh("d")
 
     with ThreadPoolExecutor(1) as another:
-        cache.add(made(), moment=cache.moment)
+        cache.add(made(), generation=cache.generation)
     assert held(cache, "a", "b", "c", "d") == [False, True, False, True]
 
 
 def test_when_everything_may_have_changed_while_values_are_made_none_of_them_is_kept() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
 
-    def made() -> Iterator[Fresh[object]]:
+    def made() -> Iterator[CacheEntry[object]]:
         yield fresh("a")
         assert another.submit(cache.drop, None).result(PATIENCE_S) == 1
         yield fresh("b")
 
     with ThreadPoolExecutor(1) as another:
-        cache.add(made(), moment=cache.moment)
+        cache.add(made(), generation=cache.generation)
     assert (held(cache, "a", "b"), cache.held_bytes) == ([False, False], 0)
 
 
 def test_what_has_expired_is_as_good_as_absent_until_it_is_replaced() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a", expires=10.0)], moment=cache.moment)
+    cache.add([fresh("a", expires=10.0)], generation=cache.generation)
     assert cache.get(keys("a"), now=10.0) == ["a"]
     assert cache.get(keys("a"), now=10.1) == [None]
     before = cache.held_bytes
-    cache.add([fresh("a", expires=20.0)], moment=cache.moment)
+    cache.add([fresh("a", expires=20.0)], generation=cache.generation)
     assert cache.get(keys("a"), now=10.1) == ["a"]
     assert cache.held_bytes == before
 
 
 def test_what_was_read_before_it_changed_is_not_kept() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    moment = cache.moment
+    generation = cache.generation
     assert cache.drop({state_mark("a"), entity_mark(Side.USER, "a")}) == 0
-    cache.add([fresh("a"), fresh("b")], moment=moment)
+    cache.add([fresh("a"), fresh("b")], generation=generation)
     assert held(cache, "a", "b") == [False, True]
-    cache.add([fresh("a")], moment=cache.moment)
+    cache.add([fresh("a")], generation=cache.generation)
     assert held(cache, "a") == [True]
     assert cache.drop({state_mark("a")}) == 1
     assert held(cache, "a", "b") == [False, True]
@@ -120,22 +120,22 @@ def test_what_was_read_before_it_changed_is_not_kept() -> None:
 
 def test_what_was_read_before_everything_may_have_changed_is_not_kept() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a")], moment=cache.moment)
-    moment = cache.moment
+    cache.add([fresh("a")], generation=cache.generation)
+    generation = cache.generation
     assert cache.drop(None) == 1
-    cache.add([fresh("a")], moment=moment)
+    cache.add([fresh("a")], generation=generation)
     assert (held(cache, "a"), cache.held_bytes) == ([False], 0)
 
 
 def test_what_was_read_before_more_changes_than_are_remembered_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_cache, "_REMEMBERED_MARKS", 3)
     cache: BoundedCache[object] = BoundedCache(ROOM)
-    moment = cache.moment
+    generation = cache.generation
     for number in range(5):
         cache.drop({state_mark(f"r{number}")})
-    cache.add([fresh("r0")], moment=moment)
+    cache.add([fresh("r0")], generation=generation)
     assert held(cache, "r0") == [False]
-    cache.add([fresh("r0")], moment=cache.moment)
+    cache.add([fresh("r0")], generation=cache.generation)
     assert held(cache, "r0") == [True]
 
 
@@ -144,17 +144,17 @@ def test_what_changes_again_and_again_is_remembered_by_its_last_change(monkeypat
     cache: BoundedCache[object] = BoundedCache(ROOM)
     for name in ("a", "b", "c"):
         cache.drop({state_mark(name)})
-    moment = cache.moment
+    generation = cache.generation
     for name in ("a", "d", "e"):
         cache.drop({state_mark(name)})
-    cache.add([fresh("a")], moment=moment)
+    cache.add([fresh("a")], generation=generation)
     assert held(cache, "a") == [False]
 
 
 def test_two_things_under_one_mark_never_outlive_its_change() -> None:
     cache: BoundedCache[object] = BoundedCache(ROOM)
     same = state_mark("a")
-    cache.add([Fresh(("state", name), name, 10, same, NEVER) for name in ("a", "b")], moment=cache.moment)
+    cache.add([CacheEntry(("state", name), name, 10, same, NEVER) for name in ("a", "b")], generation=cache.generation)
     cache.drop({same})
     assert held(cache, "a", "b") == [False, False]
     assert cache.held_bytes == 0
@@ -178,7 +178,7 @@ def test_the_bound_is_never_passed_and_what_is_held_is_what_was_added(acts: list
     for act in acts:
         match act:
             case ("add", str(name), int(size), bool(coldest)):
-                cache.add([fresh(name, size, value=size)], moment=cache.moment, coldest=coldest)
+                cache.add([fresh(name, size, value=size)], generation=cache.generation, coldest=coldest)
                 newest[name] = size
             case ("drop", set(names)):
                 cache.drop({state_mark(name) for name in names})
@@ -203,8 +203,8 @@ def test_accounted_bytes_are_those_that_python_allocates(rows: int) -> None:
         for number in range(4_000):
             name = f"review-{number:013d}"
             states = np.zeros((rows, 64), dtype=np.float32)
-            one = Fresh(("state", name), states, states.nbytes + 160, state_mark(name), float(number))
-            cache.add([one], moment=cache.moment)
+            one = CacheEntry(("state", name), states, states.nbytes + 160, state_mark(name), float(number))
+            cache.add([one], generation=cache.generation)
             del one, states
         truth = tracemalloc.get_traced_memory()[0] - before
     finally:

@@ -213,7 +213,7 @@ def test_once_all_of_an_answer_is_taken_or_the_caller_gone_nothing_is_cut(
         connection = BoundedConnection(config, ServerState(), {}, _loop=loop)
         connection.connection_made(Unread(100))
         connection.pause_writing()
-        cut = connection._unread
+        cut = connection._unread_timer
         end(connection)
         assert cut is not None
         assert cut.cancelled()

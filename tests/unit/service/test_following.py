@@ -6,7 +6,7 @@ import pytest
 
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Changes, Revision, StateStore
-from ubert_service.resident.following import Follower
+from ubert_service.resident.follower import Follower
 
 LAG_S = 0.5
 
@@ -42,19 +42,19 @@ def test_copies_are_as_old_as_the_question_and_not_as_the_answer() -> None:
     store = Store()
     store.seconds = 2 * LAG_S  # what was written while the answer was on its way is not in it
     follower = follower_of(store)
-    follower.settle()
-    follower.settle()
+    follower.poll_if_stale()
+    follower.poll_if_stale()
     assert store.asked == 2
 
 
-@pytest.mark.parametrize(("kept_up", "asked"), [(True, 1), (False, 3)])
-def test_a_store_that_is_away_is_asked_by_every_request_unless_someone_else_does(kept_up: bool, asked: int) -> None:
+@pytest.mark.parametrize(("polled", "asked"), [(True, 1), (False, 3)])
+def test_a_store_that_is_away_is_asked_by_every_request_unless_someone_else_does(polled: bool, asked: int) -> None:
     store = Store()
     store.failure = StoreUnavailableError("it is away")
     follower = follower_of(store)
-    follower.kept_up = kept_up
+    follower.polled = polled
     for _ in range(3):
-        follower.settle()
+        follower.poll_if_stale()
     assert (store.asked, follower.away) == (asked, "it is away")
 
 
@@ -63,5 +63,5 @@ def test_each_outage_is_told_once(failure: Exception, caplog: pytest.LogCaptureF
     store = Store()
     follower = follower_of(store)
     for store.failure in (failure, failure, None, failure, failure):
-        follower.ask()
+        follower.poll()
     assert len(caplog.records) == 2

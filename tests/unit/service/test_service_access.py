@@ -53,7 +53,7 @@ def test_whoever_shows_no_known_key_is_not_let_in_and_learns_nothing(tmp_path: P
 class Silent:
     """A ``KeysTelemetry`` that tells nobody."""
 
-    def keys_looked_at(self, *, in_force: bool) -> None: ...
+    def keys_checked(self, *, in_force: bool) -> None: ...
 
 
 def test_what_stands_in_the_file_while_it_is_written_counts_for_nothing(tmp_path: Path) -> None:
@@ -62,15 +62,15 @@ def test_what_stands_in_the_file_while_it_is_written_counts_for_nothing(tmp_path
     path.write_text(first_table + second_table)
     keys = KeyFile(path, Silent())
     path.write_text(first_table)  # cut off, and well-formed
-    keys.look()
+    keys.check()
     assert keys.authorise(f"Bearer {second}", "read") == "second"
     path.write_text(first_table + second_table)
-    keys.look()
-    keys.look()
+    keys.check()
+    keys.check()
     assert keys.authorise(f"Bearer {second}", "read") == "second"
     path.write_text(first_table)  # and so it stays
-    keys.look()
-    keys.look()
+    keys.check()
+    keys.check()
     assert keys.authorise(f"Bearer {first}", "read") == "first"
     with pytest.raises(UnauthenticatedError):
         keys.authorise(f"Bearer {second}", "read")
@@ -89,7 +89,7 @@ def test_a_file_of_keys_that_cannot_be_used_changes_nothing_and_is_told_once(
     else:
         path.write_text(slip)
     for _ in range(4):
-        keys.look()
+        keys.check()
     assert keys.authorise(f"Bearer {key}", "read") == "page"
     for header in ("Bearer wrong", None):
         with pytest.raises(UnauthenticatedError):
@@ -109,7 +109,7 @@ def test_each_slip_in_the_file_of_keys_is_told_once_and_so_is_its_end(
     for content in ("", table, "", table):
         path.write_text(content)
         for _ in range(4):
-            keys.look()
+            keys.check()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
 
 

@@ -28,7 +28,7 @@ class Refusals:
     def batch_started(self, *, requests: int, tokens: int) -> None:
         raise AssertionError
 
-    def batch_parted(self) -> None:
+    def batch_split(self) -> None:
         raise AssertionError
 
     def work_expired(self) -> None:
@@ -233,7 +233,7 @@ def test_a_request_that_was_let_in_is_not_refused_half_way() -> None:
     desk.submit()
     with pytest.raises(OverloadedError):
         desk.submit()
-    desk.admission.check(TOKENS, goes_on=True)
+    desk.admission.check(TOKENS, admitted=True)
 
 
 def test_once_closed_nothing_is_let_in() -> None:
@@ -242,7 +242,7 @@ def test_once_closed_nothing_is_let_in() -> None:
     with pytest.raises(OverloadedError):
         desk.submit()
     with pytest.raises(OverloadedError):
-        desk.admission.check(TOKENS, goes_on=True)
+        desk.admission.check(TOKENS, admitted=True)
     assert desk.refusals.limits == ["closing", "closing"]
 
 

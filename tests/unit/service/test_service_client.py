@@ -311,7 +311,7 @@ def test_an_answer_that_is_not_of_the_contract_is_refused(content: bytes) -> Non
 def test_what_is_no_text_is_no_answer_of_this_service() -> None:
     conversation = talk(calls.metrics())
     assert conversation.pause_after(Received(status=200, headers={}, content=b"\xff")) is None
-    with pytest.raises(UnexpectedAnswerError, match="no text"):
+    with pytest.raises(UnexpectedAnswerError, match="not text"):
         conversation.result()
 
 

@@ -28,7 +28,7 @@ def test_what_is_gathered_so_far_is_not_copied_for_each_pair() -> None:
     def watched() -> Iterator[PairHistories]:
         for number in range(5):
             yield pair(f"a{number}", f"b{number}")
-            gathered.append(fetches.gi_frame.f_locals["wanted"])  # type: ignore[attr-defined]
+            gathered.append(fetches.gi_frame.f_locals["fetched"])  # type: ignore[attr-defined]
 
     fetches = _fetches(cast(Any, watched()), 1_000)
     assert len(list(fetches)) == 1

@@ -15,9 +15,9 @@ from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.states import FloatMatrix, ReviewEntry
-from ubert_service.reading.brought import BroughtText
-from ubert_service.reading.histories import History, Reckoning, ReviewList
-from ubert_service.scoring.bringing import bring
+from ubert_service.reading.histories import History, ReviewList, SideStatistics
+from ubert_service.reading.inline import InlineText
+from ubert_service.scoring.inline_encoding import encode_inline
 from ubert_service.scoring.runtime import ActiveDevice
 
 SUMMATION = 1e-12
@@ -41,27 +41,27 @@ def review(number: int, counterpart: str, rating: float, rows: int) -> ReviewEnt
     )
 
 
-def reckonings() -> list[Reckoning]:
+def side_statistics() -> list[SideStatistics]:
     known = [review(number, name, 1.0 + number % 5, 1) for number, name in enumerate(2 * NAMES[:4])]
     ids = IdTable.of(NAMES[:4])
     of_others = rating_columns([replace(known[0], user="a"), known[1]], user_ids=ids)
     usual = UsualDeviations.of(
         rating_columns(known, user_ids=ids, item_ids=ids), (CURVE, CURVE), ElsewhereRatings.of(of_others, CURVE)
     )
-    return [Reckoning.of_users(usual, BIAS), Reckoning.of_items(usual, BIAS)]
+    return [SideStatistics.of_users(usual, BIAS), SideStatistics.of_items(usual, BIAS)]
 
 
-SIDES = pytest.mark.parametrize("reckoning", reckonings(), ids=["user", "item"])
+SIDES = pytest.mark.parametrize("statistics", side_statistics(), ids=["user", "item"])
 ratings = st.tuples(st.sampled_from(NAMES), st.integers(1, 5).map(float), st.integers(0, 12))
 review_lists = st.lists(ratings, max_size=12).map(
     lambda rated: [review(number, *one) for number, one in enumerate(rated)]
 )
 
 
-def list_of(reviews: list[ReviewEntry], reckoning: Reckoning, unrated: frozenset[str]) -> ReviewList:
+def list_of(reviews: list[ReviewEntry], statistics: SideStatistics, unrated: frozenset[str]) -> ReviewList:
     """The first of them brought along, where there is any without a rating."""
     brought = reviews[:4] if unrated else []
-    return ReviewList.of("a", reviews[len(brought) :], reckoning, CONFIG).joined_by(brought, unrated)
+    return ReviewList.of("a", reviews[len(brought) :], statistics, CONFIG).with_inline(brought, unrated)
 
 
 def assert_same(found: History, expected: History) -> None:
@@ -75,50 +75,56 @@ def assert_same(found: History, expected: History) -> None:
 @SIDES
 @given(reviews=review_lists, unrated=st.sets(st.sampled_from(["r0", "r2", "r3"])).map(frozenset))
 def test_a_history_without_a_review_is_that_of_a_list_without_it(
-    reckoning: Reckoning, reviews: list[ReviewEntry], unrated: frozenset[str]
+    statistics: SideStatistics, reviews: list[ReviewEntry], unrated: frozenset[str]
 ) -> None:
     for counterpart in ("a", "nobody"):
-        apart = list_of(reviews, reckoning, unrated).apart_from(counterpart)
+        apart = list_of(reviews, statistics, unrated).without_counterpart(counterpart)
         kept = [one for one in reviews if one.item != counterpart]
         assert list(apart) == kept
-        for left_out, found in zip(kept, apart.without_each(kept), strict=True):
+        for left_out, found in zip(kept, apart.leave_one_out(kept), strict=True):
             # Told by its name alone whether it counts, so brought or stored makes no difference here.
             others = [one for one in kept if one is not left_out]
-            alone = ReviewList("a", others, reckoning, frozenset(), CONFIG, unrated)
-            assert_same(found, alone.whole)
+            alone = ReviewList("a", others, statistics, frozenset(), CONFIG, unrated)
+            assert_same(found, alone.full_history)
 
 
 @SIDES
 @pytest.mark.parametrize("rating", [1.0, 5.0])
-def test_without_its_only_rating_an_entity_is_a_stranger_to_the_last_digit(reckoning: Reckoning, rating: float) -> None:
+def test_without_its_only_rating_an_entity_is_a_stranger_to_the_last_digit(
+    statistics: SideStatistics, rating: float
+) -> None:
     (only,) = (review(0, "e", rating, 3),)
-    (without,) = ReviewList.of("f", [only], reckoning, CONFIG).without_each([only])
+    (without,) = ReviewList.of("f", [only], statistics, CONFIG).leave_one_out([only])
     assert (without.reviews, without.selected, without.is_rated) == (0, (), False)
     assert float(SIDE.bias(without.sums)) == 0.0
 
 
 def test_whom_only_ratings_of_other_domains_tell_of_is_rated() -> None:
-    of_users, of_items = (ReviewList.of("a", [], reckoning, CONFIG).whole for reckoning in reckonings())
+    of_users, of_items = (ReviewList.of("a", [], statistics, CONFIG).full_history for statistics in side_statistics())
     assert (of_users.is_rated, of_items.is_rated) == (True, False)
 
 
 @SIDES
-def test_what_has_no_rating_lies_neither_above_nor_below_what_is_expected(reckoning: Reckoning) -> None:
+def test_what_has_no_rating_lies_neither_above_nor_below_what_is_expected(statistics: SideStatistics) -> None:
     rated, silent = review(1, "b", 1.0, 3), review(0, "c", 1.0, 3)
-    joined = ReviewList.of("f", [rated], reckoning, CONFIG).joined_by([silent], frozenset({silent.review_id})).whole
+    joined = (
+        ReviewList.of("f", [rated], statistics, CONFIG)
+        .with_inline([silent], frozenset({silent.review_id}))
+        .full_history
+    )
     assert [one.review_id for one in joined.selected] == [silent.review_id, rated.review_id]
     assert joined.residuals[0] == 0.0 != joined.residuals[1]
 
 
 @SIDES
-def test_the_review_of_the_pair_leaves_no_trace_in_what_is_left_without_another(reckoning: Reckoning) -> None:
+def test_the_review_of_the_pair_leaves_no_trace_in_what_is_left_without_another(statistics: SideStatistics) -> None:
     others = [review(number, name, 4.0, 7) for number, name in enumerate(NAMES[1:], start=1)]
-    plain = ReviewList.of("a", others, reckoning, CONFIG)
+    plain = ReviewList.of("a", others, statistics, CONFIG)
     for rating, tokens in ((1.0, 0), (5.0, 12)):
-        with_own = ReviewList.of("a", [review(0, "a", rating, tokens), *others], reckoning, CONFIG)
-        apart = with_own.apart_from("a")
+        with_own = ReviewList.of("a", [review(0, "a", rating, tokens), *others], statistics, CONFIG)
+        apart = with_own.without_counterpart("a")
         assert list(apart) == others
-        for found, expected in zip(apart.without_each(others), plain.without_each(others), strict=True):
+        for found, expected in zip(apart.leave_one_out(others), plain.leave_one_out(others), strict=True):
             assert_same(found, expected)
             assert found.sums == expected.sums
 
@@ -136,22 +142,22 @@ class Encoder:
 @pytest.mark.parametrize("rating", [0.0, 1.0])
 def test_a_stored_rating_counts_beside_the_same_text_brought_without_one(rating: float) -> None:
     scale = RatingScale(lowest=0, highest=5)
-    texts = [BroughtText(text="awful", item="b"), BroughtText(text="awful", item="b", rating=rating)]
-    silent, rated = (bring([one], user="a", encoder=Encoder(), scale=scale, mean=3.0) for one in texts)
-    stored = ReviewList.of("a", rated.entries, reckonings()[0], CONFIG)
-    assert (stored.whole.reviews, silent.unrated & rated.unrated) == (1, frozenset())
-    joined = stored.joined_by(silent.entries, silent.unrated)
+    texts = [InlineText(text="awful", item="b"), InlineText(text="awful", item="b", rating=rating)]
+    silent, rated = (encode_inline([one], user="a", encoder=Encoder(), scale=scale, mean=3.0) for one in texts)
+    stored = ReviewList.of("a", rated.entries, side_statistics()[0], CONFIG)
+    assert (stored.full_history.reviews, silent.unrated & rated.unrated) == (1, frozenset())
+    joined = stored.with_inline(silent.entries, silent.unrated)
     assert [one.rating for one in joined] == [3.0, rating]
-    assert (joined.whole.reviews, joined.whole.sums) == (1, stored.whole.sums)
-    both = bring(texts, user="a", encoder=Encoder(), scale=scale, mean=3.0)
+    assert (joined.full_history.reviews, joined.full_history.sums) == (1, stored.full_history.sums)
+    both = encode_inline(texts, user="a", encoder=Encoder(), scale=scale, mean=3.0)
     assert [one.rating for one in both.entries] == [3.0, rating]
-    assert stored.joined_by(both.entries, both.unrated).whole.sums == stored.whole.sums
+    assert stored.with_inline(both.entries, both.unrated).full_history.sums == stored.full_history.sums
 
 
 @SIDES
-def test_what_is_held_already_counts_whatever_is_brought_by_its_name(reckoning: Reckoning) -> None:
-    held = ReviewList.of("a", [review(0, "b", 4.0, 3)], reckoning, CONFIG)
-    assert_same(held.joined_by(list(held), frozenset({"r0"})).whole, held.whole)
+def test_what_is_held_already_counts_whatever_is_brought_by_its_name(statistics: SideStatistics) -> None:
+    held = ReviewList.of("a", [review(0, "b", 4.0, 3)], statistics, CONFIG)
+    assert_same(held.with_inline(list(held), frozenset({"r0"})).full_history, held.full_history)
 
 
 class CountedReviews(list[ReviewEntry]):
@@ -172,17 +178,17 @@ class CountedReviews(list[ReviewEntry]):
     ids=["every review has tokens", "none has"],
 )
 def test_leaving_reviews_out_looks_at_the_head_of_the_list_once_for_all(
-    reckoning: Reckoning, worded: float, most: int
+    statistics: SideStatistics, worded: float, most: int
 ) -> None:
     reviews = CountedReviews(review(number, f"x{number}", 4.0, int(12 * worded)) for number in range(500))
-    apart = ReviewList.of("a", reviews, reckoning, CONFIG).apart_from("nobody")
+    apart = ReviewList.of("a", reviews, statistics, CONFIG).without_counterpart("nobody")
     reviews.seen = 0
-    assert sum(1 for _ in apart.without_each(reviews[:20])) == 20
+    assert sum(1 for _ in apart.leave_one_out(reviews[:20])) == 20
     assert reviews.seen <= most
 
 
 def test_a_list_apart_from_who_shares_nothing_with_it_is_the_list_itself() -> None:
-    whole = ReviewList.of("a", [review(0, "b", 4.0, 7)], reckonings()[0], CONFIG)
-    assert whole.apart_from("c") is whole
-    assert whole.history("c") is whole.whole
-    assert whole.history("b").reviews == 0
+    whole = ReviewList.of("a", [review(0, "b", 4.0, 7)], side_statistics()[0], CONFIG)
+    assert whole.without_counterpart("c") is whole
+    assert whole.history_without("c") is whole.full_history
+    assert whole.history_without("b").reviews == 0

@@ -17,7 +17,7 @@ EVERY_ERROR = [
 def test_every_error_has_a_kind_of_problem(error: type[errors.UbertError]) -> None:
     kind = kind_of(error("message"))
     assert kind.status in {422, 500, 503, 507}
-    assert kind.may_pass == (kind.status == 503)
+    assert kind.retryable == (kind.status == 503)
 
 
 def test_an_error_that_is_new_to_the_tree_is_answered_as_its_nearest_ancestor() -> None:
@@ -33,7 +33,7 @@ def test_one_name_stands_for_one_kind() -> None:
 
 
 def test_only_what_may_pass_by_itself_asks_the_caller_to_try_again() -> None:
-    passing = {error for error in EVERY_ERROR if kind_of(error("message")).may_pass}
+    passing = {error for error in EVERY_ERROR if kind_of(error("message")).retryable}
     assert passing == {errors.StoreUnavailableError, errors.UnconfirmedWriteError, errors.DeviceUnavailableError}
 
 

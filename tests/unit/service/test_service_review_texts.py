@@ -30,8 +30,8 @@ def texts(codec: str, tokens_a_row: int = 1) -> ReviewTexts:
 def test_a_row_stands_for_the_tokens_that_were_averaged_into_it(
     codec: str, model_pools: int, tokens_a_row: int
 ) -> None:
-    single: list[Span] = list(texts("fp32").spread(TEXT).spans)
-    rows = texts(codec, model_pools).spread(TEXT).spans
+    single: list[Span] = list(texts("fp32").as_read(TEXT).spans)
+    rows = texts(codec, model_pools).as_read(TEXT).spans
     assert len(rows) == 1 + -(-(len(single) - 1) // tokens_a_row)
     for number, (start, end) in enumerate(rows[1:]):
         words = [span for span in single[1 + number * tokens_a_row :][:tokens_a_row] if span != (0, 0)]
@@ -39,7 +39,7 @@ def test_a_row_stands_for_the_tokens_that_were_averaged_into_it(
 
 
 def test_a_text_without_words_has_no_rows() -> None:
-    assert texts("fp32").spread(" \n").spans == []
+    assert texts("fp32").as_read(" \n").spans == []
 
 
 def test_where_no_texts_are_kept_the_store_is_not_asked() -> None:

@@ -11,10 +11,11 @@ from functools import partial
 
 import pytest
 
-from ubert_service.errors import DeadlineError, OverloadedError, WithdrawnError
+from ubert_service.errors import DeadlineError, OverloadedError, WorkCancelledError
 from ubert_service.telemetry import Refusal
 from ubert_service.work.admission import WaitingLimits
-from ubert_service.work.scheduler import Alone, BatchLimits, Scheduler, Wanted
+from ubert_service.work.cancellation import Cancelled
+from ubert_service.work.scheduler import BatchLimits, Scheduler, UnbatchedCall
 
 WAITING = WaitingLimits(requests=100, tokens=1_000)
 BATCHES = BatchLimits(tokens=50, wait=0.0)
@@ -38,7 +39,7 @@ class Tally:
     def batch_started(self, *, requests: int, tokens: int) -> None:
         self.batches.append((requests, tokens))
 
-    def batch_parted(self) -> None:
+    def batch_split(self) -> None:
         self.parted += 1
 
     def work_refused(self, *, limit: Refusal) -> None:
@@ -60,19 +61,19 @@ class Squares:
     """A lane that squares, chokes on negative numbers, and writes down what it was asked together."""
 
     name: str = "a"
-    awaits_company: bool = True
+    waits_for_batch: bool = True
     asked: list[list[int]] = field(default_factory=list, compare=False)
     broken: bool = False
 
-    def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
-        self.asked.append(list(questions))
+    def answer(self, requests: Sequence[int], cancelled: Cancelled, /) -> list[int]:
+        self.asked.append(list(requests))
         if self.broken:
             raise OutOfOrderError
-        if bad := [number for number in questions if number < 0]:
+        if bad := [number for number in requests if number < 0]:
             raise ValueError(f"{bad[0]} is poison")
-        return [number * number for number in questions]
+        return [number * number for number in requests]
 
-    def fails_all(self, error: Exception, /) -> bool:
+    def is_shared_failure(self, error: Exception, /) -> bool:
         return isinstance(error, OutOfOrderError)
 
 
@@ -80,7 +81,7 @@ class Squares:
 def busy(scheduler: Scheduler, threads: int = 1) -> Iterator[None]:
     """Every thread is at work until the block ends."""
     release = threading.Event()
-    futures = [scheduler.submit(Alone(lambda _: release.wait(PATIENCE)), None) for _ in range(threads)]
+    futures = [scheduler.submit(UnbatchedCall(lambda _: release.wait(PATIENCE)), None) for _ in range(threads)]
     try:
         yield
     finally:
@@ -111,7 +112,7 @@ def run(
     return asyncio.run(main())
 
 
-def test_each_caller_gets_the_answer_to_its_own_question() -> None:
+def test_each_caller_gets_the_answer_to_its_own_request() -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         futures = [scheduler.submit(Squares(), number) for number in range(20)]
         assert await asyncio.gather(*futures) == [number * number for number in range(20)]
@@ -155,7 +156,7 @@ def test_lanes_that_differ_never_share_a_batch_and_the_longest_waiting_goes_firs
     assert (even.asked, odd.asked) == ([[0, 2, 4]], [[1, 3, 5]])
 
 
-def test_one_poisonous_question_fails_alone() -> None:
+def test_one_poisonous_request_fails_alone() -> None:
     lane = Squares()
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
@@ -183,8 +184,8 @@ def test_a_failure_that_concerns_everyone_is_not_tried_again() -> None:
 
 def test_a_lane_that_loses_an_answer_fails_rather_than_hangs() -> None:
     class Forgetful(Squares):
-        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
-            return super().answer(questions, wanted)[1:]
+        def answer(self, requests: Sequence[int], cancelled: Cancelled, /) -> list[int]:
+            return super().answer(requests, cancelled)[1:]
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         outcomes = await asyncio.gather(
@@ -245,7 +246,7 @@ def test_what_expires_while_it_waits_is_dropped_before_it_costs_anything() -> No
             expiring, patient = (scheduler.submit(lane, number, deadline=at) for number, at in ((1, 60.0), (2, 600.0)))
             now = 61.0
         assert await patient == 4
-        with pytest.raises(DeadlineError, match="nothing was done"):
+        with pytest.raises(DeadlineError, match="no work was done"):
             await expiring
 
     assert run(law, clock=lambda: now).expired == 1
@@ -282,10 +283,10 @@ def test_cancelling_work_that_runs_harms_nobody_else_in_its_batch() -> None:
     entered, release = threading.Event(), threading.Event()
 
     class Slow(Squares):
-        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
+        def answer(self, requests: Sequence[int], cancelled: Cancelled, /) -> list[int]:
             entered.set()
             release.wait(PATIENCE)
-            return super().answer(questions, wanted)
+            return super().answer(requests, cancelled)
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         futures = [scheduler.submit(Slow(), number) for number in range(3)]
@@ -297,18 +298,18 @@ def test_cancelling_work_that_runs_harms_nobody_else_in_its_batch() -> None:
     run(law)
 
 
-def test_work_is_wanted_until_the_last_who_waits_for_it_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_cancelled_once_the_last_caller_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     entered, release = threading.Event(), threading.Event()
     told: list[bool] = []
     counted: list[bool] = []
 
     class Asking(Squares):
-        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
-            told.append(wanted())
+        def answer(self, requests: Sequence[int], cancelled: Cancelled, /) -> list[int]:
+            told.append(cancelled())
             entered.set()
             release.wait(PATIENCE)
-            told.append(wanted())
-            raise WithdrawnError("nobody is there")
+            told.append(cancelled())
+            raise WorkCancelledError("nobody is there")
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         ended = scheduler.admission.ended
@@ -321,13 +322,13 @@ def test_work_is_wanted_until_the_last_who_waits_for_it_has_gone(monkeypatch: py
         expiring = scheduler.submit(Asking(), 2, deadline=0.1)
         leaving = scheduler.submit(Asking(), 3)
         await asyncio.to_thread(entered.wait, PATIENCE)
-        with pytest.raises(DeadlineError, match="being worked on"):
+        with pytest.raises(DeadlineError, match="being answered"):
             await expiring
         leaving.cancel()
         release.set()
 
     tally = run(law)
-    assert (told, counted) == ([True, False], [False])
+    assert (told, counted) == ([False, True], [False])
     assert (tally.batches, tally.parted, tally.expired, tally.cancelled) == ([(2, 0)], 0, 1, 1)
 
 
@@ -335,11 +336,11 @@ def test_work_that_one_of_two_callers_still_waits_for_goes_on() -> None:
     entered, release = threading.Event(), threading.Event()
 
     class Asking(Squares):
-        def answer(self, questions: Sequence[int], wanted: Wanted, /) -> list[int]:
+        def answer(self, requests: Sequence[int], cancelled: Cancelled, /) -> list[int]:
             entered.set()
             release.wait(PATIENCE)
-            assert wanted()
-            return super().answer(questions, wanted)
+            assert not cancelled()
+            return super().answer(requests, cancelled)
 
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         leaving, staying = scheduler.submit(Asking(), 2), scheduler.submit(Asking(), 3)
@@ -376,7 +377,7 @@ def test_who_waits_for_company_keeps_nobody_else_from_a_free_thread() -> None:
         nonlocal now
         first = scheduler.submit(lane, 1, tokens=10)
         full = [scheduler.submit(Squares("b"), number, tokens=25) for number in range(2)]
-        assert await scheduler.submit(Alone(lambda _: "done"), None) == "done"
+        assert await scheduler.submit(UnbatchedCall(lambda _: "done"), None) == "done"
         assert await asyncio.gather(*full) == [0, 1]
         assert lane.asked == []
         now = 1.0
@@ -431,7 +432,7 @@ def test_behind_a_full_batch_the_rest_of_its_lane_waits_for_company_in_order() -
 def test_a_full_batch_and_a_call_that_goes_alone_wait_for_nobody() -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         await asyncio.gather(*[scheduler.submit(Squares(), number, tokens=25) for number in range(2)])
-        assert await scheduler.submit(Alone(lambda _: "done"), None) == "done"
+        assert await scheduler.submit(UnbatchedCall(lambda _: "done"), None) == "done"
 
     # The clock stands still, so whoever waited would wait for ever.
     run(law, batches=BatchLimits(tokens=50, wait=1.0))
@@ -460,10 +461,10 @@ def test_nothing_is_kept_of_what_was_answered_in_time() -> None:
     async def law(scheduler: Scheduler, tally: Tally) -> None:
         held = Held()
         gone = weakref.ref(held)
-        await scheduler.submit(Alone(partial(lambda _held, _: None, held)), None, deadline=60.0)
+        await scheduler.submit(UnbatchedCall(partial(lambda _held, _: None, held)), None, deadline=60.0)
         del held
         for _ in range(2):  # the thread lets go of its last work when it takes the next
-            await scheduler.submit(Alone(lambda _: None), None)
+            await scheduler.submit(UnbatchedCall(lambda _: None), None)
         gc.collect()
         assert gone() is None
 

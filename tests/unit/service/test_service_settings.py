@@ -24,7 +24,7 @@ def codec_in_force(arguments: list[str]) -> str:
     return str(refusal.value).split("'")[1]
 
 
-@pytest.mark.usefixtures("logging_of_its_own")
+@pytest.mark.usefixtures("isolated_logging")
 def test_a_flag_beats_the_environment_which_beats_the_file(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["--config", str(toml)]
     assert codec_in_force(arguments) == "from-file"
@@ -33,13 +33,13 @@ def test_a_flag_beats_the_environment_which_beats_the_file(toml: Path, monkeypat
     assert codec_in_force([*arguments, "--codec", "from-flag"]) == "from-flag"
 
 
-@pytest.mark.usefixtures("logging_of_its_own")
+@pytest.mark.usefixtures("isolated_logging")
 def test_the_file_itself_can_be_named_by_the_environment(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UBERT_SERVE_CONFIG", str(toml))
     assert codec_in_force([]) == "from-file"
 
 
-@pytest.mark.usefixtures("logging_of_its_own")
+@pytest.mark.usefixtures("isolated_logging")
 def test_the_file_of_the_offline_side_is_not_taken_for_the_services(
     toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +63,7 @@ def test_the_help_says_what_it_takes_to_revoke_a_key() -> None:
     (option,) = (option for option in typer.main.get_command(serve_command.app).params if option.name == "api_keys")
     help_text = str(getattr(option, "help", ""))
     assert "revokes" in help_text
-    assert "read anew" in help_text
+    assert "reloaded" in help_text
 
 
 def test_a_file_names_settings_with_hyphens_or_underscores(toml: Path) -> None:

@@ -11,8 +11,8 @@ from typing import cast
 import pytest
 
 from ubert_model.errors import StoreUnavailableError
-from ubert_service.reading.brought import BroughtReviews
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.reading.inline import InlineReviews
 from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import PAIRS_A_SAMPLE, Shadowing
@@ -90,9 +90,9 @@ def test_a_sample_is_rated_by_the_reviews_that_the_answer_has_read_and_is_never_
 
 def test_what_was_encoded_for_the_live_bundle_is_no_sample() -> None:
     shadow = Shadow()
-    brought = BroughtReviews(user="u", entries=(), unrated=frozenset(), states={}, texts={})
+    brought = InlineReviews(user="u", entries=(), unrated=frozenset(), states={}, texts={})
     with shadow.compared() as shadowing:
-        shadow.offered(shadowing, reading=Reading(brought=brought))
+        shadow.offered(shadowing, reading=Reading(inline=brought))
     assert shadow.asked == []
 
 

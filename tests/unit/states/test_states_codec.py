@@ -138,7 +138,7 @@ def resealed(payload: bytes, offset: int, replacement: bytes) -> bytes:
     [
         (0, b"JUNK", "wrong magic"),
         (4, b"\x09", "unknown state format 9"),
-        (5, b"\xee", "codec number 238 where 1"),
+        (5, b"\xee", "codec number 238, expected 1"),
         (16, b"\x07", "wrong size: 24 bytes for 7 tokens of dimension 3"),
         (20, b"\x01", "wrong length"),
     ],

@@ -144,10 +144,10 @@ TEXT, CANDIDATES = pack_text("words"), pack_candidates(["a", "b"])
         (lambda: unpack_candidates(CANDIDATES[:-1], "spring"), "candidate set 'spring'"),
         (lambda: unpack_candidates(zlib.compress(b"["), "spring"), "candidate set 'spring'"),
         (lambda: unpack_namespace(b"{", VERSION), f"description of namespace {VERSION}"),
-        (lambda: unpack_namespace(b'{"codec": "int8"}', VERSION), "writes it anew"),
+        (lambda: unpack_namespace(b'{"codec": "int8"}', VERSION), "to write it again"),
         (lambda: unpack_shard(b"{", VERSION), f"finished shard of namespace {VERSION}"),
         (lambda: unpack_shard(b'{"corpus": "c"}', VERSION), "finished shard"),
-        (lambda: unpack_marks(bytes(9)), "whole marks"),
+        (lambda: unpack_marks(bytes(9)), "marks of 8 bytes"),
     ],
 )
 def test_a_damaged_record_is_refused_by_what_it_is(read: Callable[[], object], named: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from ubert_model.errors import ConfigError, StoreError, StoreUnavailableError
 from ubert_model.states import open_existing_store, open_store, without_password
 from ubert_model.states.lmdb_store import LmdbStore
-from ubert_model.states.redis_address import Arrangement, RedisAddress
+from ubert_model.states.redis_address import RedisAddress, Topology
 from ubert_model.states.redis_pipelines import chunks
 from ubert_model.states.redis_store import RedisStore
 
@@ -53,13 +53,13 @@ def test_a_cluster_url_goes_to_the_cluster() -> None:
 def test_an_address_holds_all_that_its_url_says() -> None:
     url = "rediss+sentinel://me:secret@one,two:7,[::1]/states/3?wait_replicas=2&patience=1.5&sentinel_password=p&db=4"
     address = RedisAddress.parse(url)
-    assert address.arrangement is Arrangement.SENTINEL
+    assert address.topology is Topology.SENTINEL
     assert address.hosts == (("one", 26379), ("two", 7), ("::1", 26379))
     assert (address.service, address.wait_replicas, address.patience_s) == ("states", 2, 1.5)
     assert address.client_url == "rediss://me:secret@one:26379/3?db=4"
     assert address.sentinel_credentials == {"password": "p"}
     assert "secret" not in repr(address)
-    assert address.place == "Redis at one:26379 and 2 more"
+    assert address.display_name == "Redis at one:26379 and 2 more"
 
 
 def test_a_password_may_hold_an_at_sign_and_a_host_be_left_out() -> None:
@@ -124,7 +124,7 @@ def test_no_store_is_made_among_other_things(tmp_path: Path) -> None:
 
 def test_a_file_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "split.parquet").write_bytes(b"a split")
-    with pytest.raises(StoreError, match=r"split.parquet is a file and no state store: give a directory"):
+    with pytest.raises(StoreError, match=r"split.parquet is a file and not a state store: give a directory"):
         open_store(f"lmdb:{tmp_path / 'split.parquet'}")
 
 

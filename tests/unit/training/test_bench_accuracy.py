@@ -47,7 +47,7 @@ from ubert_training.evaluation.metrics import HISTORY_SLICES
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.recipes.recipe import READ_BY_PRETRAINING, Recipe
-from ubert_training.recipes.workplace import Job, Workplace
+from ubert_training.recipes.workspace import Job, Workspace
 from ubert_training.reviews.table import ReviewTable, TableMetadata
 
 TABLE = small_table(users=40)
@@ -176,7 +176,7 @@ def test_a_cell_killed_while_it_was_written_is_computed_again(tmp_path: Path, fo
 def test_what_another_process_is_busy_with_is_passed_over_until_it_is_done_or_gives_up(
     tmp_path: Path, folds: list[Fold], monkeypatch: pytest.MonkeyPatch, computed_there: bool
 ) -> None:
-    monkeypatch.setattr(bench, "LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(bench, "POLL_SECONDS", 0.0)
     store, there = CellStore(tmp_path), CellStore(tmp_path)
     cells = ordered_cells(folds, [0], [Planted(name=UBERT)])
     busy, *free = cells
@@ -280,10 +280,10 @@ def test_a_slice_holds_the_errors_of_its_own_pairs_and_a_row_says_them(tmp_path:
 
 
 def test_a_cell_is_another_one_wherever_its_ratings_come_from_something_else(tmp_path: Path, folds: list[Fold]) -> None:
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
-    other_words = replace(workplace, lexicon=Lexicon(words=frozenset({"bad"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    other_words = replace(workspace, lexicon=Lexicon(words=frozenset({"bad"}), source="the test"))
     recipe = Recipe.of_preset("tiny", RatingScale())
-    ubert = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workplace=workplace)
+    ubert = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace)
     moved = replace(folds[0], table=replace(TABLE, domain=["one"] * len(TABLE)))
     parted = replace(folds[0], split=replace(folds[0].split, train=folds[0].split.train[1:]))
     bias = MeasuredBaseline(baseline=BIAS, round=0)
@@ -295,7 +295,7 @@ def test_a_cell_is_another_one_wherever_its_ratings_come_from_something_else(tmp
             for one in (
                 replace(ubert, variant=VARIANT[SHUFFLED]),
                 replace(ubert, recipe=recipe.varied(learning_rate=1.0)),
-                replace(ubert, workplace=other_words),
+                replace(ubert, workspace=other_words),
                 replace(bias, baseline=replace(BIAS, version=lambda: "another")),
                 replace(bias, baseline=replace(BIAS, grid=BIAS.grid[1:])),
             )
@@ -305,7 +305,7 @@ def test_a_cell_is_another_one_wherever_its_ratings_come_from_something_else(tmp
     plain = replace(ubert, variant=VARIANT["u-bert without pre-training"])
     for fewer in (bias, replace(plain, seeded=False)):
         assert replace(cells[0], contender=fewer).inputs["seed"] is None
-    without = (replace(plain, workplace=place) for place in (workplace, other_words))
+    without = (replace(plain, workspace=place) for place in (workspace, other_words))
     assert len({replace(cells[0], contender=one).fingerprint for one in without}) == 1, "what reads no opinion words"
 
 
@@ -325,8 +325,8 @@ def test_u_bert_is_compared_with_baselines_that_were_told_as_much(
     recipe = Recipe.of_preset("tiny", RatingScale()).varied(
         pretraining={"corpus": corpus}, pretrained=corpus is not None
     )
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
-    contenders = choose_contenders("default", recipe, workplace, other_domains=domains)
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    contenders = choose_contenders("default", recipe, workspace, other_domains=domains)
     names = {contender.name for contender in contenders if isinstance(contender, MeasuredBaseline)}
     expected = {f"{baseline.name} with other domains" for baseline in surprise_baselines()}
     assert names & expected == (expected if told else set())
@@ -335,12 +335,12 @@ def test_u_bert_is_compared_with_baselines_that_were_told_as_much(
 def test_encoder_states_are_shared_exactly_by_those_that_read_the_same_texts_alike(
     tmp_path: Path, folds: list[Fold]
 ) -> None:
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     plain = Recipe.of_preset("tiny", RatingScale()).varied(pretrained=False)
 
     def states(recipe: Recipe, *, name: str = UBERT, fold: int = 0, seed: int = 0) -> Path:
-        measured = MeasuredVariant(variant=VARIANT[name], recipe=recipe, workplace=workplace)
-        return workplace.states(measured.job(folds[fold], seed))
+        measured = MeasuredVariant(variant=VARIANT[name], recipe=recipe, workspace=workspace)
+        return workspace.states(measured.job(folds[fold], seed))
 
     assert states(plain) == states(plain, fold=1, seed=1) == states(plain.varied(model={"match_pooling": "max"}))
     others = [
@@ -383,11 +383,11 @@ def test_a_baseline_that_lacks_a_fold_of_u_bert_is_not_said_to_share_none(tmp_pa
 
 def test_cells_of_an_older_program_are_told(tmp_path: Path, folds: list[Fold]) -> None:
     one = report_of(tmp_path / "one", folds, Planted(name=UBERT))
-    assert "states of this program" not in markdown(one)
+    assert "versions of this program" not in markdown(one)
     assert one.bias_part is not None
     assert one.bias_part.value == pytest.approx(-1.0, abs=0.01)
     two = report_of(tmp_path / "two", folds, Planted(name=UBERT, rewritten=True))
-    assert "come from 2 states of this program's code" in markdown(two)
+    assert "come from 2 versions of this program's code" in markdown(two)
 
 
 def test_a_split_by_time_is_one_fold_whose_test_part_is_the_newest(tmp_path: Path) -> None:
@@ -464,8 +464,8 @@ def test_who_is_to_read_no_text_reads_none_of_the_test_part_either(tmp_path: Pat
     rewritten = replace(TABLE, text=[" ".join(reversed(text.split())) or "new" for text in TABLE.text])
 
     def squared_errors(variant: str, table: ReviewTable, name: str) -> NDArray[np.float64]:
-        workplace = Workplace(directory=tmp_path / name, lexicon=lexicon)
-        measured = MeasuredVariant(variant=VARIANT[variant], recipe=recipe, workplace=workplace)
+        workspace = Workspace(directory=tmp_path / name, lexicon=lexicon)
+        measured = MeasuredVariant(variant=VARIANT[variant], recipe=recipe, workspace=workspace)
         return measured.rate(replace(folds[0], table=table), 0).squared_errors
 
     same = [squared_errors(NO_TEXT, table, f"none-{number}") for number, table in enumerate((TABLE, rewritten))]
@@ -490,13 +490,13 @@ def test_fewer_reviews_leave_the_evaluated_pairs_as_they_are(tmp_path: Path, fol
 
 
 def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: Path, folds: list[Fold]) -> None:
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     recipe = Recipe.of_preset("tiny", RatingScale())
 
     def pretrained(name: str, *, seed: int = 0, **model: object) -> Path | None:
         variant = replace(VARIANT[name], **({"model": model} if model else {}))
-        measured = MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace)
-        return workplace.pretrained(measured.job(folds[0], seed))
+        measured = MeasuredVariant(variant=variant, recipe=recipe, workspace=workspace)
+        return workspace.pretrained(measured.job(folds[0], seed))
 
     assert pretrained(UBERT) == pretrained(UBERT, match_pooling="mean") == pretrained(UBERT, history_ratings=False)
     other = {
@@ -519,14 +519,14 @@ def test_variants_share_pre_training_exactly_if_it_would_be_the_same(tmp_path: P
 
 
 def test_seeds_share_pre_training_where_that_is_asked(tmp_path: Path, folds: list[Fold]) -> None:
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     recipe = Recipe.of_preset("tiny", RatingScale())
     names = f"{UBERT},{SHUFFLED},u-bert without pre-training"
-    cells = ordered_cells(folds[:1], [0, 1, 2, 3], choose_contenders(names, recipe, workplace, [0, 1]))
+    cells = ordered_cells(folds[:1], [0, 1, 2, 3], choose_contenders(names, recipe, workspace, [0, 1]))
     for name in (UBERT, SHUFFLED):
         of_name = [(cell, cell.contender) for cell in cells if cell.contender.name == name]
         jobs = [it.job(cell.fold, cell.seed) for cell, it in of_name if isinstance(it, MeasuredVariant)]
-        places = [(workplace.pretrained(job), workplace.states(job)) for job in jobs]
+        places = [(workspace.pretrained(job), workspace.states(job)) for job in jobs]
         assert places[2:] == places[:2]
         assert places[0] != places[1]
         assert [job.recipe.finetuning.loop.seed for job in jobs] == [0, 1, 2, 3]
@@ -537,12 +537,12 @@ def test_seeds_share_pre_training_where_that_is_asked(tmp_path: Path, folds: lis
 
 def test_folds_share_pre_training_in_other_domains_and_no_other(tmp_path: Path) -> None:
     folds = make_folds(TABLE, target_rows(TABLE, ["domain-0"]), "folds", 3, tmp_path)
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     for corpus, places in (("other-domains", 1), ("target", len(folds)), ("both", len(folds))):
         recipe = Recipe.of_preset("tiny", RatingScale()).varied(pretraining={"corpus": corpus})
-        measured = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workplace=workplace)
-        assert len({workplace.pretrained(measured.job(fold, 0)) for fold in folds}) == places
-        assert len({workplace.states(measured.job(fold, 0)) for fold in folds}) == places
+        measured = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace)
+        assert len({workspace.pretrained(measured.job(fold, 0)) for fold in folds}) == places
+        assert len({workspace.states(measured.job(fold, 0)) for fold in folds}) == places
 
 
 def test_benches_on_other_folds_in_one_place_train_under_other_names(
@@ -551,14 +551,14 @@ def test_benches_on_other_folds_in_one_place_train_under_other_names(
     """Else two at once would find another run at work."""
     names: list[str] = []
 
-    def note(_: Workplace, __: Job, name: str) -> Path:
+    def note(_: Workspace, __: Job, name: str) -> Path:
         names.append(name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Workplace, "run", note)
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    monkeypatch.setattr(Workspace, "run", note)
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     measured = MeasuredVariant(
-        variant=VARIANT[UBERT], recipe=Recipe.of_preset("tiny", RatingScale()), workplace=workplace
+        variant=VARIANT[UBERT], recipe=Recipe.of_preset("tiny", RatingScale()), workspace=workspace
     )
     for fold in (make_folds(TABLE, ROWS, by, 3, tmp_path)[0] for by in ("folds", "time")):
         with pytest.raises(KeyboardInterrupt):
@@ -567,10 +567,10 @@ def test_benches_on_other_folds_in_one_place_train_under_other_names(
 
 
 def test_variants_that_change_nothing_of_the_recipe_are_left_out(tmp_path: Path) -> None:
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     whole = Recipe.of_preset("tiny", RatingScale())
-    assert {variant.name for variant in VARIANTS} <= {c.name for c in choose_contenders("all", whole, workplace)}
-    names = {c.name for c in choose_contenders("all", whole.varied(pretrained=False), workplace)}
+    assert {variant.name for variant in VARIANTS} <= {c.name for c in choose_contenders("all", whole, workspace)}
+    names = {c.name for c in choose_contenders("all", whole.varied(pretrained=False), workspace)}
     assert {UBERT, SHUFFLED, "paper options", "25% of the reviews"} <= names
     assert not {"u-bert without pre-training", "without task 1", "25% of the pre-training reviews"} & names
 
@@ -602,7 +602,7 @@ def test_two_processes_share_the_cells_and_write_the_report_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second comes in once the first is at work on a cell."""
-    monkeypatch.setattr(bench, "LOOK_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(bench, "POLL_SECONDS", 0.05)
     TABLE.save(tmp_path / "reviews.parquet")
 
     given = ["bench", "accuracy", "--reviews", str(tmp_path), "--preset", "tiny", "--finetune-epochs", "1"]
@@ -635,9 +635,9 @@ def test_a_recipe_that_was_tuned_on_another_scale_rates_on_the_tables(tmp_path: 
     recipe = read_recipe(tmp_path / "recipe.json", table.scale).on("cpu")
     assert recipe == tuned.varied(model={"scale": scale}).on("cpu")
     fold = make_folds(table, ROWS, "folds", 2, tmp_path / "splits")[0]
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
     recipe = recipe.shortened(pretrain_epochs=None, finetune_epochs=1)
-    ubert, bias = choose_contenders(f"{UBERT},{BIAS.name}", recipe, workplace)
+    ubert, bias = choose_contenders(f"{UBERT},{BIAS.name}", recipe, workspace)
     errors = [contender.rate(fold, 0).squared_errors.mean() for contender in (ubert, bias)]
     assert errors[0] < 1.5 * errors[1]
 
@@ -668,8 +668,8 @@ def test_a_recipe_file_of_no_more_than_no_pretraining_is_the_preset_without_it(t
     ("recipe", "message"),
     [
         ({"pretrained": None}, r"recipe = \['pretrained'\]: a recipe has no such part"),
-        ({"finetuning": {"lop": {}}}, "no recipe of this version"),
-        ({"pretraining": {}}, "no recipe of this version"),
+        ({"finetuning": {"lop": {}}}, "not a recipe of this version"),
+        ({"pretraining": {}}, "not a recipe of this version"),
         ({"config": {"state_dimension": 3}}, r"\['state_dimension'\]"),
         ([], r"recipe = \[\]: write an object of config, pretraining, finetuning"),
     ],
@@ -681,8 +681,8 @@ def test_what_is_no_recipe_is_refused_by_what_is_wrong_in_it(recipe: object, mes
 
 
 def test_a_variant_named_twice_is_measured_and_counted_once(tmp_path: Path) -> None:
-    workplace = Workplace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
-    chosen = choose_contenders(f"{UBERT},{MEAN.name}, {UBERT}", Recipe.of_preset("tiny", RatingScale()), workplace)
+    workspace = Workspace(directory=tmp_path, lexicon=Lexicon(words=frozenset({"good"}), source="the test"))
+    chosen = choose_contenders(f"{UBERT},{MEAN.name}, {UBERT}", Recipe.of_preset("tiny", RatingScale()), workspace)
     assert [contender.name for contender in chosen] == [UBERT, MEAN.name]
 
 
@@ -708,5 +708,5 @@ def test_the_bench_writes_nothing_among_other_things(tmp_path: Path) -> None:
     arguments = ["bench", "accuracy", "--reviews", str(tmp_path), "--out", str(tmp_path), "--minutes", "0"]
     result = CliRunner().invoke(make_app(), arguments)
     assert isinstance(result.exception, ConfigError)
-    assert "other things lie there" in str(result.exception)
+    assert "holds other files" in str(result.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]

@@ -52,7 +52,7 @@ def test_flags_beat_environment_beats_file_beats_default(reviews: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[splitt]\nseed = 1\n", r"\[splitt\] is no command"),
+        ("[splitt]\nseed = 1\n", r"\[splitt\] is not a command"),
         ("[split]\nsede = 1\n", r"\[split\] has no sede"),
         ("[split\n", "run.toml"),
     ],
@@ -74,7 +74,7 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
             ["precompute", "--reviews", "{reviews}", "--bundle", "nowhere", "--store", "lmdb:x"],
             "holds no manifest.json",
         ),
-        (["import", "{reviews}/reviews.parquet", "--out", "o", "--ray-address", "h:1"], "with --engine ray"),
+        (["import", "{reviews}/reviews.parquet", "--out", "o", "--ray-address", "h:1"], "add --engine ray"),
         (["split", "--reviews", "{reviews}", "--out", "{reviews}"], "--out = '{reviews}': this is a directory"),
         (["split", "--reviews", "{reviews}", "--out", "."], "--out = '.': this is a directory; give the file to write"),
         (
@@ -88,7 +88,7 @@ def test_a_config_file_is_refused_by_what_it_asks_for(tmp_path: Path, content: s
         ),
         (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet is a file"),
         (["import", "nothing.json", "--out", "o"], "no file at nothing.json"),
-        (["import", "reviews.parquet", "--out", "reviews.parquet"], "reviews.parquet is a file, and a directory is to"),
+        (["import", "reviews.parquet", "--out", "reviews.parquet"], "reviews.parquet is a file, but a directory is to"),
         (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 or"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_stage_that_is_to_go_where_a_file_lies_says_so(reviews: Path, capsys: 
     with pytest.raises(SystemExit) as ended:
         main(["finetune", *given, "--device", "cpu", "--out", str(reviews / "reviews.parquet")])
     assert ended.value.code == 2
-    assert f"ubert: {reviews / 'reviews.parquet'} is a file, and a directory is to" in capsys.readouterr().err
+    assert f"ubert: {reviews / 'reviews.parquet'} is a file, but a directory is to" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["split", "synth"])

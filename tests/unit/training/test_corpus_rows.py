@@ -137,8 +137,8 @@ def test_a_text_is_compared_once_however_often_the_corpus_is_asked_for(monkeypat
         read.append(text)
         return writing(user, text)
 
-    writing = table_module._writing
-    monkeypatch.setattr(table_module, "_writing", noted)
+    writing = table_module._digest_of_writing
+    monkeypatch.setattr(table_module, "_digest_of_writing", noted)
     table = two_domains()
     for seed in range(3):
         split = random_split(table, target_rows(table, [HERE]), seed=seed)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from support.small_corpus import small_table
-from ubert_model.errors import InputError, UbertError
+from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_service.schemas import MAX_CANDIDATES
 from ubert_training import demo
 from ubert_training.cli import make_app
@@ -70,6 +70,17 @@ def test_the_demo_in_a_directory_of_other_reviews_is_refused_until_it_is_forced(
             assert "give another directory, or --force to replace it" in str(result.exception)
             assert "--out" not in str(result.exception)
     assert len(asked) == 2
+
+
+def test_an_offline_demo_of_another_seed_leaves_the_synthetic_corpus_until_it_is_forced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo, "fetch_musical_instruments", lambda: None)
+    first = demo.choose_reviews(None, None, tmp_path, seed=0).files[0].read_bytes()
+    with pytest.raises(ConfigError, match=r"holds another corpus \(seed = 0\); give another directory, or --force"):
+        demo.choose_reviews(None, None, tmp_path, seed=1)
+    assert demo.choose_reviews(None, None, tmp_path, seed=0).files[0].read_bytes() == first
+    assert demo.choose_reviews(None, None, tmp_path, seed=1, force=True).files[0].read_bytes() != first
 
 
 def test_the_demo_asks_for_no_more_candidates_than_a_request_may_name(monkeypatch: pytest.MonkeyPatch) -> None:

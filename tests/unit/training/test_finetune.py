@@ -13,24 +13,25 @@ from safetensors.torch import load_file, save_file
 from sklearn import linear_model
 from sklearn.linear_model import RidgeCV
 
+from support.read_only import standing_in_read_only
 from support.small_corpus import small_table
 from ubert_model.config import RatingBase, preset
 from ubert_model.errors import ConfigError, InputError, UbertError
-from ubert_model.nn.co_matching import PLAIN_START
+from ubert_model.nn.co_matching import DIFFERENCE_SCALE
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.commands.options import model_config
 from ubert_training.evaluation.evaluate import evaluate
-from ubert_training.finetuning import finetuning_task, prediction_start
+from ubert_training.finetuning import finetuning_task, prediction_init
 from ubert_training.finetuning.bias_fit import bias_ratings
 from ubert_training.finetuning.finetune import finetune, target_identities
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.pair_model import PairModel, network_outputs
-from ubert_training.finetuning.rating_parts import blend_share, final_ratings
+from ubert_training.finetuning.rating_parts import final_ratings, fit_blend_weight
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
@@ -40,13 +41,13 @@ from ubert_training.reviews.table import Review, ReviewTable, Rows
 from ubert_training.running.devices import Precision
 from ubert_training.running.stage import Stage, read_stage
 from ubert_training.splits import random_split
-from ubert_training.states.projection_start import start_projection
+from ubert_training.states.projection_init import initialize_projection
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.tokens import TokenizedReviews
 from ubert_training.weights import model_files
 from ubert_training.weights.backbones import freeze_all_but_last, load_backbone
 from ubert_training.weights.model_files import ModelFiles, load_model
-from ubert_training.weights.saving import weights_below
+from ubert_training.weights.saving import submodule_weights
 
 TABLE = small_table(users=40)
 SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
@@ -67,19 +68,19 @@ def from_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_network_that_learned_nothing_gets_no_share() -> None:
     rng = np.random.default_rng(0)
-    shares = [blend_share(rng.normal(0, 0.3, 1000), rng.normal(0, 0.9, 1000)) for _ in range(200)]
+    shares = [fit_blend_weight(rng.normal(0, 0.3, 1000), rng.normal(0, 0.9, 1000)) for _ in range(200)]
     assert np.mean([share > 0 for share in shares]) < 0.25
     assert np.mean(shares) < 0.03
-    assert blend_share(np.zeros(10), np.ones(10)) == 0.0
+    assert fit_blend_weight(np.zeros(10), np.ones(10)) == 0.0
 
 
 def test_a_network_that_is_right_gets_nearly_all_and_one_that_overshoots_less() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(0, 0.5, 1000)
     left = truth + rng.normal(0, 0.5, 1000)
-    assert blend_share(truth, left) > 0.95
-    assert blend_share(4 * truth, left) == pytest.approx(0.25, abs=0.03)
-    assert blend_share(-truth, left) == 0.0
+    assert fit_blend_weight(truth, left) > 0.95
+    assert fit_blend_weight(4 * truth, left) == pytest.approx(0.25, abs=0.03)
+    assert fit_blend_weight(-truth, left) == 0.0
 
 
 def test_user_embeddings_read_no_review_of_the_target(from_both: Path, tmp_path: Path) -> None:
@@ -133,6 +134,15 @@ def test_who_has_read_other_domains_is_compared_with_baselines_that_have_read_th
         finetune(TABLE, SPLIT, preset("tiny"), options, run, pretrained=start, states=states)
         compared[start] = set(evaluate(TABLE, run, states=states).settings)
     assert compared[from_both] == compared[None] | {f"{name} with other domains" for name in compared[None]}
+
+
+def test_a_run_that_cannot_be_written_into_is_refused_before_it_is_evaluated(tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "run", "finetune", {})
+    stage.open()
+    stage.finish({})
+    refused = pytest.raises(InputError, match=r"\(Permission denied\).*copy the run, and evaluate its copy")
+    with standing_in_read_only(stage.directory) as run, refused:
+        evaluate(TABLE, run, states=tmp_path / "states")
 
 
 def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(from_both: Path, tmp_path: Path) -> None:
@@ -219,7 +229,7 @@ def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_
     tokenizer = ReviewTokenizer(before.tokenizer_json, before.config.max_length)
     tokens = TokenizedReviews.of(TABLE.texts_at(SPLIT.rows), tokenizer)
     states = ReviewStates(encoder=encoder.eval(), tokens=tokens, bank=None)
-    start_projection(states, SPLIT.train, TABLE.user, ONE_EPOCH.seed)
+    initialize_projection(states, SPLIT.train, TABLE.user, ONE_EPOCH.seed)
     begun = encoder_of(load_model(run, "finetune")).projection.weight
     torch.testing.assert_close(begun, encoder.projection.weight, atol=1e-5, rtol=1e-4)
     assert (begun - left_by_pretraining).abs().max() > 1e-2
@@ -227,7 +237,7 @@ def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_
 
 def encoder_of(files: ModelFiles) -> ReviewEncoder:
     encoder = ReviewEncoder.from_config(files.bert_config, files.config.state_dim, files.config.tokens_a_row)
-    encoder.load_state_dict(weights_below(files.load_weights(), "review_encoder"))
+    encoder.load_state_dict(submodule_weights(files.load_weights(), "review_encoder"))
     return encoder
 
 
@@ -240,12 +250,12 @@ def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: P
     assert (heard > 0).all()
     assert (ratings != 0).all()
     kernel = weights["head.co_matching.kernel.weight"]
-    torch.testing.assert_close(kernel[:, : len(kernel)], -PLAIN_START * torch.eye(len(kernel)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(kernel[:, : len(kernel)], -DIFFERENCE_SCALE * torch.eye(len(kernel)), atol=1e-5, rtol=0)
 
 
 def test_of_many_pairs_a_sample_starts_the_prediction_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many inputs in memory as there are pairs would be 13 GB of 800,000."""
-    monkeypatch.setattr(prediction_start, "RIDGE_PAIRS", 30)
+    monkeypatch.setattr(prediction_init, "RIDGE_PAIRS", 30)
     fitted: list[int] = []
 
     class Watched(RidgeCV):  # type: ignore[misc]
@@ -283,7 +293,7 @@ def test_where_no_step_is_better_ratings_are_the_bias_and_the_whole_of_the_ridge
 
     monkeypatch.setattr(linear_model, "RidgeCV", Watched)
     monkeypatch.setattr(RatingIntervals, "fit", noted)
-    monkeypatch.setattr(finetuning_task, "blend_share", lambda *_: 0.5)
+    monkeypatch.setattr(finetuning_task, "fit_blend_weight", lambda *_: 0.5)
     config = preset("tiny").with_options(rating_base=base, history_ratings=base != "none")
     options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12, least_improvement=50.0))
     kept = {"states": tmp_path / "states"}
@@ -331,7 +341,7 @@ def test_weights_of_another_versions_model_are_refused(tmp_path: Path) -> None:
     options = FinetuneOptions(loop=ONE_EPOCH)
     run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
     files = load_model(run, "finetune")
-    with pytest.raises(InputError, match=rf"weights of {run} are not of this version's model .*run its step again"):
+    with pytest.raises(InputError, match=rf"weights of {run} do not fit this version's model .*run its step again"):
         replace(files, config=files.config.with_options(history_ratings=False)).build_rating_model()
 
 
@@ -344,7 +354,7 @@ def test_a_model_that_another_version_pre_trained_is_refused(from_both: Path, tm
     }
     save_file(weights, found / "model.safetensors")
     given = {"pretrained": found, "states": tmp_path / "states"}
-    with pytest.raises(InputError, match=rf"weights of {found} are not of this version's model .*run its step again"):
+    with pytest.raises(InputError, match=rf"weights of {found} do not fit this version's model .*run its step again"):
         finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
 
 
@@ -391,7 +401,7 @@ def test_the_first_layers_of_a_backbone_encode_as_they_do_within_it(layers: int)
 
 
 def test_more_layers_than_a_backbone_has_are_refused() -> None:
-    with pytest.raises(ConfigError, match="encoder_layers = 3: the backbone has 2 layers; use so many, or fewer"):
+    with pytest.raises(ConfigError, match="encoder_layers = 3: the backbone has 2 layers; use at most that many"):
         load_backbone("random-tiny", 3)
 
 
@@ -401,11 +411,11 @@ TOO_LONG = {"max_length": 100, "pretrain_max_length": 65, "max_rows": 200}
 @pytest.mark.parametrize(
     ("shape", "trainable_layers", "precision", "refused"),
     [
-        (TOO_LONG, None, "fp32", r"max_length = (65|100): the backbone reads 64 tokens; use so many, or fewer"),
-        ({"encoder_layers": 3}, None, "fp32", "encoder_layers = 3: the backbone has 2 layers; use so many, or fewer"),
-        ({}, 3, "fp32", "trainable_layers = 3: the backbone has 2 layers; use so many, or fewer"),
+        (TOO_LONG, None, "fp32", r"max_length = (65|100): the backbone reads 64 tokens; use at most that many"),
+        ({"encoder_layers": 3}, None, "fp32", "encoder_layers = 3: the backbone has 2 layers; use at most that many"),
+        ({}, 3, "fp32", "trainable_layers = 3: the backbone has 2 layers; use at most that many"),
         ({"backbone": "/nowhere/at/all"}, None, "fp32", "backbone '/nowhere/at/all' cannot be loaded"),
-        ({}, None, "bf16", "precision = 'bf16': this cpu computes it only by emulation"),
+        ({}, None, "bf16", "precision = 'bf16': this cpu only emulates bfloat16"),
     ],
 )
 def test_what_is_refused_neither_leaves_a_directory_nor_discards_one(
@@ -450,6 +460,6 @@ def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(from_both: Path, t
         with pytest.raises(ConfigError, match=rf"{field} = {value}.*pre-trained with {trained}"):
             finetune(TABLE, SPLIT, other_shape, FinetuneOptions(), tmp_path / "run", **arguments)
     (directory / CORPUS_READ).unlink()
-    with pytest.raises(InputError, match="does not say which reviews it has read; pre-train again"):
+    with pytest.raises(InputError, match=rf"holds no {CORPUS_READ}, the reviews it has read; pre-train again"):
         finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from support.full_disk import at_most
+from support.full_disk import full_disk
 from ubert_model.errors import ConfigError
-from ubert_training.optimization.batches import Positions, shuffled_batches
+from ubert_training.optimization.batches import Indices, shuffled_batches
 from ubert_training.optimization.loop import (
     BEST_WEIGHTS,
     CHECKPOINT,
     LoopOptions,
-    Position,
+    TrainingProgress,
     decayed_groups,
     improves,
     train,
@@ -48,10 +48,10 @@ class Regression:
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
         return decayed_groups(self.model, options.weight_decay, {})
 
-    def batches(self, epoch: int) -> Sequence[Positions]:
+    def batches(self, epoch: int) -> Sequence[Indices]:
         return shuffled_batches(np.arange(32), self.batch_size, OPTIONS.seed, epoch)
 
-    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
+    def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:
         if self.left is not None:
             self.left -= 1
             if self.left < 0:
@@ -66,7 +66,7 @@ def weights(task: Regression) -> list[NDArray[np.float32]]:
     return [parameter.detach().numpy().copy() for parameter in task.model.parameters()]
 
 
-def run(task: Regression, directory: Path, options: LoopOptions = OPTIONS) -> Position:
+def run(task: Regression, directory: Path, options: LoopOptions = OPTIONS) -> TrainingProgress:
     directory.mkdir(exist_ok=True)
     task.batch_size = options.batch_size
     return train(task, options, directory, Accelerator(cpu=True), "test", "fingerprint")
@@ -75,18 +75,18 @@ def run(task: Regression, directory: Path, options: LoopOptions = OPTIONS) -> Po
 def test_the_initial_weights_are_kept_where_no_epoch_is_better(tmp_path: Path) -> None:
     task = Regression(wanted=0.0)
     initial = weights(task)
-    position = run(task, tmp_path, replace(OPTIONS, patience=2))
-    assert position.best_epoch == -1
-    assert position.epoch == 2  # patience counts from the start
+    progress = run(task, tmp_path, replace(OPTIONS, patience=2))
+    assert progress.best_epoch == -1
+    assert progress.epoch == 2  # patience counts from the start
     for before, after in zip(initial, weights(task), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
     task = Regression(wanted=1.0)  # training passes it on the way to 2
-    position = run(task, tmp_path)
-    assert 0 <= position.best_epoch < OPTIONS.epochs - 1
-    assert task.validation_losses().mean() == pytest.approx(min(position.validation_losses), rel=1e-5)
+    progress = run(task, tmp_path)
+    assert 0 <= progress.best_epoch < OPTIONS.epochs - 1
+    assert task.validation_losses().mean() == pytest.approx(min(progress.validation_losses), rel=1e-5)
 
 
 @pytest.mark.parametrize("averaging", [None, 0.9])
@@ -103,8 +103,8 @@ def test_a_run_stopped_at_any_step_continues_to_the_same_weights(
     run(whole, tmp_path / "whole", options)
     with pytest.raises(KeyboardInterrupt):
         run(stopped, tmp_path / "stopped", options)
-    position = run(resumed, tmp_path / "stopped", options)
-    assert position.updates == OPTIONS.epochs * 8
+    progress = run(resumed, tmp_path / "stopped", options)
+    assert progress.updates == OPTIONS.epochs * 8
     for expected, found in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -113,11 +113,11 @@ def test_what_is_validated_and_kept_is_the_average(tmp_path: Path) -> None:
     task = Regression(wanted=2.0, dropout=0.0)
     plain = run(task, tmp_path / "plain")
     last = task.validation_losses().mean()
-    position = run(
+    progress = run(
         averaged := Regression(wanted=2.0, dropout=0.0), tmp_path / "averaged", replace(OPTIONS, averaging=0.9)
     )
-    assert averaged.validation_losses().mean() == pytest.approx(min(position.validation_losses), rel=1e-5)
-    assert position.validation_losses[1:3] != pytest.approx(plain.validation_losses[1:3], rel=1e-3)
+    assert averaged.validation_losses().mean() == pytest.approx(min(progress.validation_losses), rel=1e-5)
+    assert progress.validation_losses[1:3] != pytest.approx(plain.validation_losses[1:3], rel=1e-3)
     assert last == pytest.approx(min(plain.validation_losses), rel=1e-5)
 
 
@@ -130,7 +130,7 @@ class Observed(Regression):
         self.noise: list[float] = []
         return self.groups
 
-    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
+    def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:
         self.rates.append(self.groups[0]["lr"])
         self.noise.append(torch.rand(()).item())
         return 1e6 * super().loss(model, rows, epoch)
@@ -169,15 +169,15 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) 
         run(Regression(wanted=2.0, fails_after=20), tmp_path)
     assert (tmp_path / CHECKPOINT).exists()
     task = Regression(wanted=2.0)
-    position = train(task, OPTIONS, tmp_path, Accelerator(cpu=True), "test", "another fingerprint")
-    assert position.updates == OPTIONS.epochs * 8
-    assert len(position.validation_losses) == OPTIONS.epochs + 1
+    progress = train(task, OPTIONS, tmp_path, Accelerator(cpu=True), "test", "another fingerprint")
+    assert progress.updates == OPTIONS.epochs * 8
+    assert len(progress.validation_losses) == OPTIONS.epochs + 1
 
 
 def test_accumulated_batches_step_as_one(tmp_path: Path) -> None:
     accumulated, whole = Regression(wanted=2.0, dropout=0.0), Regression(wanted=2.0, dropout=0.0)
-    position = run(accumulated, tmp_path / "accumulated", replace(OPTIONS, accumulate=3))
-    assert position.updates == OPTIONS.epochs * 3  # 3 + 3 + 2 batches an epoch
+    progress = run(accumulated, tmp_path / "accumulated", replace(OPTIONS, accumulate=3))
+    assert progress.updates == OPTIONS.epochs * 3  # 3 + 3 + 2 batches an epoch
     run(whole, tmp_path / "whole", replace(OPTIONS, batch_size=12))
     for expected, found in zip(weights(whole), weights(accumulated), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -235,7 +235,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_more_than_the_
     whole = Regression(wanted=2.0)
     assert run(whole, tmp_path / "whole").best_epoch is not None
     task = Regression(wanted=2.0)
-    with at_most(room), pytest.raises(OSError, match=rf"{file} cannot be written .*; make room, then give the same"):
+    with full_disk(room), pytest.raises(OSError, match=rf"{file} cannot be written .*; make room, then run the same"):
         run(task, tmp_path / "run")
     again = Regression(wanted=2.0)
     run(again, tmp_path / "run")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from support.full_disk import at_most
+from support.full_disk import full_disk
 from support.training_stage import SAVES_NOTHING, TinyCorpus, run_here
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
@@ -28,7 +28,7 @@ def test_a_full_disk_is_one_line_that_names_the_bundle_and_leaves_nothing(
     whole = getattr(make_bundle, writer)
 
     def refused(model: object, path: Path) -> None:
-        with at_most(10):
+        with full_disk(10):
             whole(model, path)
 
     monkeypatch.setattr(make_bundle, writer, refused)
@@ -37,5 +37,5 @@ def test_a_full_disk_is_one_line_that_names_the_bundle_and_leaves_nothing(
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ubert: {tmp_path / 'bundle'} cannot be written (")
-    assert line.endswith("make room, then give the same command again")
+    assert line.endswith("make room, then run the same command again")
     assert not list(tmp_path.iterdir())

@@ -121,7 +121,7 @@ def test_words_are_the_same_however_many_reviews_are_tokenized_at_a_time(
     texts = ["great", "", "a plain strap", "  beautiful and terrible ", "well-made", "great great"]
     masker = Masker(tokenizer, LEXICON, "opinion")
     whole = masker.maskable(texts)
-    monkeypatch.setattr(masking, "TEXTS_AT_A_TIME", 2)
+    monkeypatch.setattr(masking, "TEXTS_PER_BATCH", 2)
     parts = masker.maskable(texts)
     found = [
         words_at(text.strip(), tokenizer, parts[number]) if text.strip() else [] for number, text in enumerate(texts)

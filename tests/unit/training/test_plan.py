@@ -13,7 +13,7 @@ from ubert_model.errors import ConfigError
 from ubert_model.states import Namespace
 from ubert_model.states.codec import make_codec, stored_bytes
 from ubert_training.cli import main, make_app
-from ubert_training.commands.plan import readable
+from ubert_training.commands.plan import format_value
 from ubert_training.planning.demand import Demand
 from ubert_training.planning.plan import Figure, pair_flops, plan, side_rows
 from ubert_training.planning.rates import Rates
@@ -202,7 +202,7 @@ def test_a_demand_that_cannot_be_is_refused_by_name(wrong: dict[str, object]) ->
         ("--redis-gb", "-1", "--redis-gb = -1.0: use a number above 0"),
         ("--latency-ms", "inf", "--latency-ms = inf"),
         ("--hits", "nan", "--hits = nan: use a share from 0 to 1"),
-        ("--rps", "1e308", "too far apart to plan with"),
+        ("--rps", "1e308", "these numbers overflow"),
     ],
 )
 def test_a_number_that_cannot_be_planned_with_is_one_line_by_its_flag(
@@ -234,4 +234,4 @@ def test_the_command_shows_every_figure_with_its_formula_and_takes_measured_rate
     [(2.9e12, "B", "2.9 TB"), (999, "B", "999 B"), (1234, "", "1,234"), (0.479, "core ms", "0.479 core ms")],
 )
 def test_numbers_are_shown_with_three_digits(value: float, unit: str, shown: str) -> None:
-    assert readable(Figure(name="n", value=value, unit=unit, formula="")) == shown
+    assert format_value(Figure(name="n", value=value, unit=unit, formula="")) == shown

@@ -103,7 +103,7 @@ def test_a_discard_that_was_killed_is_nobodys_result_and_can_be_repeated(
         with pytest.raises(Killed):
             new.open(force=True)
     for stage in (old, new):
-        with pytest.raises(ConfigError, match=r"was being discarded .* --force to go on"):
+        with pytest.raises(ConfigError, match=r"is half discarded .* --force to continue"):
             stage.open()
     assert not new.open(force=True)
     assert [path.name for path in run.iterdir()] == [STAGE_FILE]

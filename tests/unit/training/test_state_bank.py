@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.full_disk import at_most
+from support.full_disk import full_disk
 from support.random_models import VOCABULARY, randomized, review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_training.states import state_bank
@@ -128,7 +128,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_not_the_death_of_the_pr
     encoding: Encoding, tmp_path: Path, room: int
 ) -> None:
     """Where nothing was taken before, the system ends whoever writes to the mapping (SIGBUS)."""
-    with at_most(room), pytest.raises(OSError, match=r"states-\w+\.f32 cannot be written .*; make room, then give the"):
+    with full_disk(room), pytest.raises(OSError, match=r"states-\w+\.f32 cannot be written .*; make room, then run"):
         filled("old", tmp_path)
     assert encoding.batches == 0
     encoding.killed_after = 10 * BATCHES

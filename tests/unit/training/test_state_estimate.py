@@ -16,6 +16,6 @@ def test_few_texts_at_a_time_are_tokenized_for_an_estimate(monkeypatch: pytest.M
     tokenizer = CountingTokenizer(16)
     whole = estimate_states(TEXTS, range(len(TEXTS)), tokenizer, CODEC, tokens_a_row=2)
     tokenizer.asked.clear()
-    monkeypatch.setattr(state_estimate, "TEXTS_AT_A_TIME", 3)
+    monkeypatch.setattr(state_estimate, "TEXTS_PER_BATCH", 3)
     assert estimate_states(TEXTS, range(len(TEXTS)), tokenizer, CODEC, tokens_a_row=2) == whole
     assert tokenizer.asked == [3, 3, 1]

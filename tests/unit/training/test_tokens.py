@@ -15,7 +15,7 @@ def test_few_texts_at_a_time_are_tokenized_and_all_in_order(monkeypatch: pytest.
     tokenizer = CountingTokenizer(16)
     whole = tokenizer.encode(TEXTS)
     tokenizer.asked.clear()
-    monkeypatch.setattr(tokens, "TEXTS_AT_A_TIME", 3)
+    monkeypatch.setattr(tokens, "TEXTS_PER_BATCH", 3)
     found = TokenizedReviews.of(TEXTS, tokenizer)
     assert tokenizer.asked == [3, 3, 1]
     assert [found.review(row).tolist() for row in range(len(TEXTS))] == whole

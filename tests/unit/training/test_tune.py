@@ -19,7 +19,7 @@ from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.recipes.recipe import Recipe
-from ubert_training.recipes.search import KIND, RECIPE, TRIALS, Choice, RecipeSearch, Trial, Tried
+from ubert_training.recipes.search import KIND, RECIPE, TRIALS, Choice, RecipeSearch, Trial, TrialResult
 from ubert_training.running.stage import Stage, read_stage
 from ubert_training.splits import random_split
 
@@ -34,8 +34,8 @@ def search(out: Path, *trials: Trial, seed: int = 0) -> RecipeSearch:
     return RecipeSearch(table=TABLE, split=SPLIT, base=BASE, lexicon=LEXICON, seed=seed, out=out, trials=trials)
 
 
-def tried(name: str, errors: list[float]) -> Tried:
-    return Tried(trial=Trial(name=name), squared_errors=np.array(errors), bias_mse=1.0, share=1.0)
+def tried(name: str, errors: list[float]) -> TrialResult:
+    return TrialResult(trial=Trial(name=name), squared_errors=np.array(errors), bias_mse=1.0, share=1.0)
 
 
 def test_the_first_within_a_standard_error_of_the_best_is_taken() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ubert_training.optimization.weight_average import FIRST_STEPS, WeightAverage
+from ubert_training.optimization.weight_average import DECAY_WARMUP, WeightAverage
 
 
 def model_with_a_frozen_part() -> nn.Sequential:
@@ -30,7 +30,7 @@ def test_the_first_updates_are_not_drowned_by_the_start() -> None:
     nn.init.zeros_(model.weight)
     average = WeightAverage(model, 0.999)
     nn.init.ones_(model.weight)
-    for update in range(1, FIRST_STEPS + 1):
+    for update in range(1, DECAY_WARMUP + 1):
         average.update(update)
     with average.in_place():
         assert model.weight.item() > 0.9

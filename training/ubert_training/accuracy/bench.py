@@ -1,4 +1,4 @@
-"""Which cells there are, in which order they are computed, and computing them."""
+"""Listing the cells of a comparison, in the order to compute them, and computing them."""
 
 import shutil
 import time
@@ -11,8 +11,8 @@ from ubert_training.accuracy.cells import Cell, CellStore, Contender
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.variants import SLOW, MeasuredVariant
 
-LOOK_AGAIN_SECONDS = 5.0
-"""After so long a process that has nothing left asks again what has become of the cells of others."""
+POLL_SECONDS = 5.0
+"""How long a process that has nothing left to compute waits before it looks at the cells of others again."""
 
 
 def ordered_cells(
@@ -22,17 +22,16 @@ def ordered_cells(
     *,
     ablation_seeds: int | None = None,
 ) -> list[Cell]:
-    """All cells, so ordered that a report is worth reading early: by round, seed, fold, and then model.
+    """All cells, ordered so that a report is worth reading early: by round, seed, fold, and then model.
 
-    What draws nothing has one cell a fold. Contenders of the rounds ``SLOW`` and ``REST`` get the first
-    ``ablation_seeds`` of the seeds only (None: all). Models of one fold and seed stand together: they share
+    A contender that is not seeded has one cell per fold. Contenders of the rounds ``SLOW`` and ``REST`` get only the
+    first ``ablation_seeds`` of the seeds (None: all). Models of one fold and seed are adjacent: they share
     pre-training.
     """
-    few = seeds[:ablation_seeds]
     return [
         Cell(fold=fold, seed=seed, contender=contender)
         for round_ in sorted({contender.round for contender in contenders})
-        for seed in (seeds if round_ < SLOW else few)
+        for seed in (seeds if round_ < SLOW else seeds[:ablation_seeds])
         for fold in folds
         for contender in contenders
         if contender.round == round_ and (contender.seeded or seed == seeds[0])
@@ -49,28 +48,27 @@ def compute_cells(
 ) -> None:
     """Compute the cells that the store lacks, until the monotonic time ``until`` has passed.
 
-    Several processes share the work: what one is busy with the others pass over, and look at again at the end. A cell
-    is never cut off: what began before ``until`` is finished. Baselines that cannot be had are noted in the store and
-    passed over; an error of U-BERT itself is raised.
+    Several processes share the work: each skips what another is busy with, and looks at it again at the end. A cell
+    begun before ``until`` is never cut off. The store records baselines that fail; an error of U-BERT itself is raised.
     """
     places = {cell.fingerprint: _places(cell) for cell in cells if not store.has(cell)}
     missing = [cell for cell in cells if cell.fingerprint in places]
     while missing:
-        elsewhere: list[Cell] = []
+        busy: list[Cell] = []
         for cell in missing:
             if time.monotonic() >= until:
                 return
             with store.claim(places[cell.fingerprint].claim) as ours:
                 if not ours:
-                    elsewhere.append(cell)
+                    busy.append(cell)
                 elif not store.has(cell):
                     began(cell)
                     _compute(cell, store)
-                    _forget_states(cell, cells, places, store)
+                    _discard_states(cell, cells, places, store)
                     ended(cell)
-        if len(elsewhere) == len(missing):
-            time.sleep(LOOK_AGAIN_SECONDS)
-        missing = elsewhere
+        if len(busy) == len(missing):
+            time.sleep(POLL_SECONDS)
+        missing = busy
 
 
 def _compute(cell: Cell, store: CellStore) -> None:
@@ -83,8 +81,8 @@ def _compute(cell: Cell, store: CellStore) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Places:
-    """``states``: where the cell's encoder states lie, if it has any. ``claim``: the name of what it makes and others
-    read: a pre-trained encoder, else those states, else nothing but the cell itself.
+    """``states``: the directory of the cell's encoder states, if it has any. ``claim``: the name of what it computes
+    and other cells read: a pre-trained encoder, else those states, else only the cell itself.
     """
 
     states: Path | None
@@ -96,12 +94,12 @@ def _places(cell: Cell) -> _Places:
     if not isinstance(contender, MeasuredVariant):
         return _Places(states=None, claim=cell.fingerprint)
     job = contender.job(cell.fold, cell.seed)
-    states = contender.workplace.states(job)
-    return _Places(states=states, claim=(contender.workplace.pretrained(job) or states).name)
+    states = contender.workspace.states(job)
+    return _Places(states=states, claim=(contender.workspace.pretrained(job) or states).name)
 
 
-def _forget_states(done: Cell, cells: Sequence[Cell], places: Mapping[str, _Places], store: CellStore) -> None:
-    """Remove states that no cell waits for any more: those of one encoder can take a gigabyte."""
+def _discard_states(done: Cell, cells: Sequence[Cell], places: Mapping[str, _Places], store: CellStore) -> None:
+    """Delete the states of a finished cell once no other needs them: those of one encoder can take a gigabyte."""
     states = places[done.fingerprint].states
     waiting = (places[cell.fingerprint].states for cell in cells if cell.fingerprint in places and not store.has(cell))
     if states is not None and states not in waiting:

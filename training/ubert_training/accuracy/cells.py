@@ -1,4 +1,4 @@
-"""Cells: one model on one fold by one seed, computed once and kept under the digest of all that it is made from."""
+"""Cells: one model on one fold by one seed, computed once and stored under the digest of all its inputs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -29,8 +29,8 @@ KIND = "accuracy cell"
 class CellRatings:
     """Squared errors of a fold's test pairs, (P,) in stars².
 
-    For models that have them: ``covered``, does each pair's interval hold its rating? ``bias_squared_errors``, of the
-    model's bias part alone. ``settings``: what tuning chose. ``code``: the state of the program that computed it.
+    For models that have them: ``covered``, whether each pair's interval holds its rating; ``bias_squared_errors``, of
+    the model's bias part alone. ``settings``: what tuning chose. ``code``: digest of the program that computed them.
     """
 
     squared_errors: NDArray[np.float64]
@@ -45,7 +45,7 @@ class Contender(Protocol):
 
     @property
     def name(self) -> str:
-        """In words, for the report; unlike any other's."""
+        """In words, for the report; unique."""
 
     @property
     def round(self) -> int:
@@ -56,15 +56,15 @@ class Contender(Protocol):
         """Does another seed give other ratings?"""
 
     def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:
-        """All that determines its ratings of a fold, beside the fold itself."""
+        """All that determines its ratings of a fold, besides the fold itself."""
 
     def rate(self, fold: Fold, seed: int) -> CellRatings:
-        """Train and rate the test pairs. Raises ``UbertError`` where that cannot be done."""
+        """Train and rate the test pairs. Raises ``UbertError`` if that fails."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
-    """``seed`` is the first one for a model that draws nothing."""
+    """A contender on a fold by a seed: for one that is not seeded, the first seed."""
 
     fold: Fold
     seed: int
@@ -87,25 +87,25 @@ class Cell:
 
 
 class CellStore:
-    """Finished cells, a directory each; the JSON file is written last and says that a cell is whole."""
+    """Finished cells, a directory each. The JSON file is written last: a cell with one is complete."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:
-        """Hold a name against other processes over the same store: is it ours, or does another hold it?"""
+        """Claim a name among the processes that share the store; yields False if another one holds it."""
         folder = self.directory / CLAIMS / name
         folder.mkdir(parents=True, exist_ok=True)
         with claimed(folder) as ours:
             yield ours
 
     def has(self, cell: Cell) -> bool:
-        """Was it measured already?"""
+        """Has it been measured?"""
         return (self.directory / cell.fingerprint / CELL).is_file()
 
     def load(self, cell: Cell) -> CellRatings | None:
-        """What was measured, or None if it was not yet."""
+        """What was measured, or None if nothing was."""
         if not self.has(cell):
             return None
         path = self.directory / cell.fingerprint
@@ -114,7 +114,7 @@ class CellStore:
             return CellRatings(**stored, settings=described["settings"], code=described["code"])
 
     def save(self, cell: Cell, ratings: CellRatings, *, seconds: float) -> None:
-        """Keep a finished cell."""
+        """Store a finished cell."""
         path = self.directory / cell.fingerprint
         columns: dict[str, Any] = {
             name: column
@@ -135,7 +135,7 @@ class CellStore:
         (path / FAILURE).unlink(missing_ok=True)
 
     def note_failure(self, cell: Cell, error: UbertError) -> None:
-        """Remember why a cell cannot be had; another run tries it again."""
+        """Record why a cell failed; the next run tries it again."""
         write_text(self.directory / cell.fingerprint / FAILURE, f"{error}\n")
 
     def failure(self, cell: Cell) -> str | None:

@@ -1,4 +1,4 @@
-"""Reviews made worse on purpose: what a model loses then is what it had learned from them."""
+"""Reviews distorted on purpose: what a model then loses is what it had learned from them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,9 +18,8 @@ ONE_WORD = "review"
 class Distortion:
     """What becomes of the texts, and which ``share`` of the reviews outside validation and test is kept.
 
-    ``one word``: every text is the same word. Without any text the network would be silent, and its reading of
-    ratings and of their number be lost with the text. ``shuffled``: within each domain the texts change places,
-    ratings stay where they are.
+    ``one word``: every text is the same word. (Without any text the network would not be used, and what it makes of
+    ratings and their number would be lost, too.) ``shuffled``: texts are permuted within each domain, ratings stay.
     """
 
     texts: Texts = "kept"
@@ -34,8 +33,8 @@ class Distortion:
 def distorted(table: ReviewTable, split: Split, distortion: Distortion, seed: int) -> tuple[ReviewTable, Split]:
     """The table and split that a distorted model trains on; the pairs of validation and test stay the same.
 
-    A table is known by its reviews' ids, which say nothing of a text changed here: whoever keeps results of a
-    distorted table must keep the distortion with them.
+    A table is identified by its reviews' ids, not by the texts changed here: results of a distorted table must be
+    stored under the distortion, too.
     """
     if distortion.texts != "kept":
         table = replace(table, text=_texts(table, distortion.texts, seed))
@@ -44,11 +43,8 @@ def distorted(table: ReviewTable, split: Split, distortion: Distortion, seed: in
     held_out = np.concatenate([split.validation, split.test])
     others = np.setdiff1d(np.arange(len(table)), held_out)
     in_train = np.isin(others, split.train)
-    kept = np.sort(
-        np.concatenate(
-            [held_out, *(_drawn(part, distortion.share, seed) for part in (others[in_train], others[~in_train]))]
-        )
-    )
+    sampled = [_sample(part, distortion.share, seed) for part in (others[in_train], others[~in_train])]
+    kept = np.sort(np.concatenate([held_out, *sampled]))
     train, validation, test = (
         np.searchsorted(kept, rows[np.isin(rows, kept)]) for rows in (split.train, split.validation, split.test)
     )
@@ -67,8 +63,5 @@ def _texts(table: ReviewTable, texts: Texts, seed: int) -> list[str]:
     return changed
 
 
-def _drawn(rows: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
-    if not len(rows):
-        return rows
-    drawn = np.random.default_rng([seed, 29]).permutation(rows)
-    return drawn[: max(1, round(share * len(rows)))]
+def _sample(rows: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 29]).permutation(rows)[: max(1, round(share * len(rows)))]

@@ -1,4 +1,4 @@
-"""The folds that every model is measured on, and what is known of each test pair."""
+"""The folds that every model is measured on, and the lengths of their test pairs' histories."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from ubert_training.splits import Split, k_fold_splits, time_split
 
 SplitBy = Literal["folds", "time"]
 SPLITTING_SEED = 0
-"""Folds are the same for all seeds of the models, so that their errors can be averaged pair by pair."""
+"""One for all seeds of the models: with the same folds, their errors can be averaged pair by pair."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fold:
-    """One split of the table; its test pairs have (P,) entries everywhere."""
+    """One split of the table; P is the number of its test pairs."""
 
     number: int
     table: ReviewTable
@@ -28,17 +28,17 @@ class Fold:
 
     @property
     def truth(self) -> NDArray[np.float64]:
-        """The ratings of the test pairs, in stars."""
+        """The ratings of the test pairs, (P,), in stars."""
         return self.table.rating[self.split.test].astype(np.float64)
 
     @cached_property
     def user_counts(self) -> NDArray[np.float64]:
-        """Reviews in each test pair's user's history: those of the training part."""
+        """Training reviews by each test pair's user, (P,)."""
         return self._counts(self.table.user)
 
     @cached_property
     def item_counts(self) -> NDArray[np.float64]:
-        """The same for its item."""
+        """Training reviews of each test pair's item, (P,)."""
         return self._counts(self.table.item)
 
     @cached_property
@@ -52,9 +52,9 @@ class Fold:
 
 
 def make_folds(table: ReviewTable, rows: Rows, by: SplitBy, count: int, directory: Path) -> list[Fold]:
-    """The folds, saved in ``directory`` for `ubert finetune` and the like; one fold only for a split by time.
+    """The folds, each saved in ``directory`` for `ubert finetune` and the like; a split by time is a single fold.
 
-    A pair's test review is in no training part, and no other review of the same user on the same item is.
+    No training part of a fold holds a review by a test pair's user on its item.
     """
     splits = [time_split(table, rows)] if by == "time" else k_fold_splits(table, rows, count, SPLITTING_SEED)
     for number, split in enumerate(splits):

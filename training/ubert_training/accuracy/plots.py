@@ -1,4 +1,4 @@
-"""The pictures of ``ubert bench accuracy``."""
+"""The plots of ``ubert bench accuracy``."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from ubert_model.running.atomic import replacing
 from ubert_training.accuracy.summary import AccuracyReport, Slice
 
 _LINEAR = 0.01
-"""Stars² up to which differences are drawn to scale: most matter there, and the worst baselines lie far beyond."""
+"""Stars² up to which the axis is linear: most differences of interest lie within, the worst baselines far beyond."""
 _TICKS = [sign * size for sign in (-1, 1) for size in (1.0, 0.3, 0.1, 0.03, 0.01, 0.005)] + [0.0]
 
 
 def plot_models(report: AccuracyReport, path: Path) -> None:
-    """U-BERT's MSE less every other model's on the same pairs, with its interval, from the best model down.
+    """U-BERT's MSE minus every other model's on the same pairs, with its interval, from the best model down.
 
-    Not the MSE themselves: one fold's differs from another's by many times what models differ by on the same fold.
+    Not the MSE itself: it varies many times more between folds than between models on one fold.
     """
     compared = [(model, model.difference) for model in reversed(report.models) if model.difference is not None]
     figure = Figure(figsize=(9, 1.5 + 0.3 * len(compared)), layout="constrained")
@@ -24,7 +24,7 @@ def plot_models(report: AccuracyReport, path: Path) -> None:
     for position, (model, difference) in enumerate(compared):
         color = "0.4" if model.baseline else "C0"
         axes.errorbar(
-            difference.value, position, xerr=[[arm] for arm in difference.arms], fmt="o", color=color, capsize=3
+            difference.value, position, xerr=[[bar] for bar in difference.error_bar], fmt="o", color=color, capsize=3
         )
     axes.axvline(0, color="0.5", linestyle="--")
     axes.set_yticks(range(len(compared)), [f"{model.name} ({model.mse:.4f})" for model, _ in compared])
@@ -53,7 +53,7 @@ def _by_history(axes: Axes, slices: list[Slice], side: str) -> None:
         axes.errorbar(
             position,
             entry.difference.value,
-            yerr=[[arm] for arm in entry.difference.arms],
+            yerr=[[bar] for bar in entry.difference.error_bar],
             fmt="o",
             color="C0",
             capsize=3,

@@ -1,4 +1,4 @@
-"""The finished cells of one model, averaged over seeds pair by pair, and beside those of another."""
+"""The finished cells of one model, averaged over seeds pair by pair, and matched with another model's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Column = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PooledCells:
-    """A model's finished cells, by fold and seed; of each test pair the mean over the seeds counts."""
+    """A model's finished cells, by fold and seed. Columns hold each test pair's mean over the seeds."""
 
     contender: Contender
     cells: Mapping[int, Mapping[int, CellRatings]]
 
     @classmethod
     def of(cls, contender: Contender, planned: Sequence[Cell], store: CellStore) -> Self:
-        """What is finished of a model's planned cells; those of other models are passed over."""
+        """The finished ones among the contender's planned cells; those of others are ignored."""
         finished: dict[int, dict[int, CellRatings]] = {}
         for cell in planned:
             if cell.contender is contender and (ratings := store.load(cell)) is not None:
@@ -35,39 +35,40 @@ class PooledCells:
 
     @property
     def ratings(self) -> list[CellRatings]:
-        """Of every cell."""
-        return [ratings for of_fold in self.cells.values() for ratings in of_fold.values()]
+        """One for each cell."""
+        return [ratings for by_seed in self.cells.values() for ratings in by_seed.values()]
 
     @property
     def mses(self) -> list[float]:
-        """Of every cell, in stars²."""
+        """One for each cell, in stars²."""
         return [float(ratings.squared_errors.mean()) for ratings in self.ratings]
 
-    def beside(self, other: "PooledCells") -> "PooledCells":
-        """The cells of folds and seeds that ``other`` has as well; what draws nothing stands beside every seed."""
-        common: dict[int, dict[int, CellRatings]] = {}
+    def matching(self, other: "PooledCells") -> "PooledCells":
+        """The cells of folds and seeds that ``other`` has, too; a model that is not seeded matches every seed."""
+        any_seed = not (self.contender.seeded and other.contender.seeded)
+        matched: dict[int, dict[int, CellRatings]] = {}
         for fold in sorted(self.folds & other.folds):
-            any_seed = not (self.contender.seeded and other.contender.seeded)
-            of_fold = {
+            by_seed = {
                 seed: ratings for seed, ratings in self.cells[fold].items() if any_seed or seed in other.cells[fold]
             }
-            if of_fold:
-                common[fold] = of_fold
-        return PooledCells(contender=self.contender, cells=common)
+            if by_seed:
+                matched[fold] = by_seed
+        return PooledCells(contender=self.contender, cells=matched)
 
-    def column(self, folds: Sequence[Fold]) -> Column:
-        """Of all test pairs of these folds, end to end."""
-        return self._mean(folds, lambda cell: cell.squared_errors)
+    def squared_errors(self, folds: Sequence[Fold]) -> Column:
+        """In stars²."""
+        return self._column(folds, lambda cell: cell.squared_errors)
 
     def covered(self, folds: Sequence[Fold]) -> Column:
-        """Share of the seeds whose interval held the rating."""
-        return self._mean(folds, lambda cell: cell.covered)
+        """Share of the seeds whose interval holds the rating."""
+        return self._column(folds, lambda cell: cell.covered)
 
     def above_bias_part(self, folds: Sequence[Fold]) -> Column:
         """Squared errors minus those of the model's own bias part."""
-        return self.column(folds) - self._mean(folds, lambda cell: cell.bias_squared_errors)
+        return self.squared_errors(folds) - self._column(folds, lambda cell: cell.bias_squared_errors)
 
-    def _mean(self, folds: Sequence[Fold], column_of: Callable[[CellRatings], NDArray[Any] | None]) -> Column:
+    def _column(self, folds: Sequence[Fold], column_of: Callable[[CellRatings], NDArray[Any] | None]) -> Column:
+        """Mean over the seeds for each test pair of these folds, end to end."""
         means: list[Column] = []
         for fold in folds:
             cells = self.cells[fold.number].values()

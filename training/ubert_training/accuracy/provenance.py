@@ -1,4 +1,4 @@
-"""Which state of this program's code computed a cell."""
+"""Which version of this program's code computed a cell."""
 
 import functools
 import hashlib
@@ -8,7 +8,7 @@ import ubert_model
 import ubert_training
 
 WITHOUT_EFFECT = ("accuracy", "commands", "planning", "reviews")
-"""Packages that change no prediction made from a given review table."""
+"""Packages that affect no prediction from a given review table."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The report of ``ubert bench accuracy``: its words and tables, as Markdown, and all of it as JSON."""
+"""The report of ``ubert bench accuracy``: text and tables as Markdown, and all of it as JSON."""
 
 import json
 import math
@@ -19,7 +19,7 @@ COVERAGE, COVERAGE_TOLERANCE, SLICE_TOLERANCE, LEAST_SLICE = 0.90, 0.015, 0.04, 
 
 
 def write_report(report: AccuracyReport, directory: Path) -> list[Path]:
-    """``accuracy.json``, ``accuracy.md``, and the pictures there is something to show in."""
+    """Write ``accuracy.json``, ``accuracy.md``, and the plots that there are results for."""
     paths = [directory / f"{REPORT}.json", directory / f"{REPORT}.md"]
     write_text(paths[0], json.dumps(_without_nan(plain(report)), indent=2, ensure_ascii=False) + "\n")
     write_text(paths[1], markdown(report))
@@ -32,7 +32,7 @@ def write_report(report: AccuracyReport, directory: Path) -> list[Path]:
 
 
 def markdown(report: AccuracyReport) -> str:
-    """The whole report; its first paragraph says what came out."""
+    """The whole report; its first paragraph states the conclusions."""
     parts = [
         " ".join(conclusions(report)),
         f"{_extent(report)} MSE in stars², ± the standard deviation over cells. Differences are U-BERT's MSE minus the "
@@ -51,9 +51,10 @@ def markdown(report: AccuracyReport) -> str:
     if report.truth is not None:
         truth = report.truth
         parts.append(
-            f"The corpus is SYNTHETIC: who knows all that was planted reaches {truth.best_with_text:.4f}, the best sum "
-            f"of biases {truth.best_with_biases:.4f}; 100% of the gain is the whole way between. Models "
-            "below 0% know even the biases less well than that: from reviews, they can only be estimated."
+            "The corpus is SYNTHETIC: a predictor that knows all that was planted reaches "
+            f"{truth.best_with_text:.4f}, the best sum of biases {truth.best_with_biases:.4f}; 100% of the gain is the "
+            "difference between the two. Models below 0% know even the biases less well: from reviews, they can only "
+            "be estimated."
         )
     absent = [f"{model.name}: {model.failure}" for model in report.models if model.failure is not None]
     absent += [f"{name}: {reason}" for name, reason in NOT_COMPARED.items()]
@@ -77,19 +78,22 @@ def conclusions(report: AccuracyReport) -> Iterator[str]:
     if report.truth is not None and ubert is not None and ubert.share_of_gain is not None:
         yield f"It gets {ubert.share_of_gain:.0%} of the gain that the planted text allows (SYNTHETIC corpus)."
     if report.codes > 1:
-        yield f"U-BERT's cells come from {report.codes} states of this program's code: remove cells/ to have one."
+        yield (
+            f"U-BERT's cells come from {report.codes} versions of this program's code: remove cells/ to compute all "
+            "with this one."
+        )
     if report.failed:
-        yield f"{report.failed} of {report.planned} cells cannot be had; why stands at the end."
+        yield f"{report.failed} of {report.planned} cells failed; the reasons are at the end."
     if report.missing:
         yield f"{report.missing} of {report.planned} cells are missing; the same command continues with them."
 
 
 def _about_shuffled(shuffled: Estimate | None) -> str:
     if shuffled is None:
-        return f"Whether it reads is open: `{SHUFFLED}` was not measured."
+        return f"Whether it reads the text is open: `{SHUFFLED}` was not measured."
     difference = f"its own MSE minus that: {shuffled.signed()}"
     return {
-        -1: f"It does read: trained on shuffled reviews its MSE is higher ({difference}).",
+        -1: f"It does read the text: trained on shuffled reviews its MSE is higher ({difference}).",
         0: f"**Trained on shuffled reviews it scores the same** ({difference}): "
         "whatever it gains does not come from what the reviews say.",
         1: f"**Trained on shuffled reviews it scores better** ({difference}): what the reviews say costs it accuracy.",
@@ -148,7 +152,7 @@ def _coverage(report: AccuracyReport) -> str:
     off = [entry for entry in large if abs(entry.coverage - COVERAGE) > SLICE_TOLERANCE]
     promise = f"90 ± {100 * SLICE_TOLERANCE:g}%"
     if not large:
-        return f"{overall}; no slice has the {LEAST_SLICE} pairs that it takes to judge it."
+        return f"{overall}; no slice has the {LEAST_SLICE} pairs needed to judge it."
     if not off:
         return f"{overall}; each of the {len(large)} slices of {LEAST_SLICE} pairs or more is within {promise}."
     named = ", ".join(f"{entry.side} {entry.reviews} ({entry.coverage:.1%})" for entry in off)
@@ -161,7 +165,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON knows no NaN: what was not measured is null."""
+    """JSON has no NaN: what was not measured is null."""
     if isinstance(value, dict):
         return {name: _without_nan(entry) for name, entry in value.items()}
     if isinstance(value, list):

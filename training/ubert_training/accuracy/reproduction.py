@@ -1,4 +1,4 @@
-"""The paper's experiments as commands of this program, and the numbers that it reports (its Table 2)."""
+"""The paper's experiments as commands of this program, and the paper's numbers (its Table 2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from ubert_model.config import require
 UBERT, PLAIN = "U-BERT", "U-BERT P−"
 METHODS = ("PMF", "SVD++", "HFT", "DeepCoNN", "RMG", "NARRE", "AHN", "DAML", PLAIN, UBERT)
 """Columns of Table 2."""
-ELSEWHERE = ("Books", "CDs_and_Vinyl", "Cell_Phones_and_Accessories", "Electronics", "Video_Games")
+PRETRAINING_DEPARTMENTS = ("Books", "CDs_and_Vinyl", "Cell_Phones_and_Accessories", "Electronics", "Video_Games")
 """The Amazon departments that the paper pre-trains on."""
 PLACEHOLDER = Path("FOLDER")
 RUNS: Mapping[str, str] = MappingProxyType({UBERT: "finetuned", PLAIN: "finetuned-without-pretraining"})
-"""Where the two models go that are compared."""
+"""Directories of the two models that are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One data set. ``files`` are named as their publishers name them, that of the target domain first.
+    """One data set. ``files`` have their publishers' names, that of the target domain comes first.
 
-    ``paper``: MSE by method, in the order of :data:`METHODS`; None for what the paper does not have. ``notes`` say
-    what differs from the paper.
+    ``paper``: MSE by method, in the order of :data:`METHODS`; None for a set that is not in the paper. ``notes`` say
+    what differs from it.
     """
 
     files: Sequence[str]
@@ -36,7 +36,7 @@ class Experiment:
     notes: Sequence[str] = ()
 
     def sources(self, reviews: Sequence[Path]) -> list[Path]:
-        """The files to read: those of one folder, or as given. Raises ``ConfigError`` for another number of files."""
+        """The files to read: those of a folder, or as given. Raises ``ConfigError`` for a wrong number of files."""
         if not reviews or (len(reviews) == 1 and (reviews[0].is_dir() or reviews[0] == PLACEHOLDER)):
             folder = reviews[0] if reviews else PLACEHOLDER
             return [folder / name for name in self.needed]
@@ -52,8 +52,8 @@ class Experiment:
 
 
 def amazon(department: str, paper: Sequence[float], finetuning: Sequence[str] = ("--mode", "end-to-end")) -> Experiment:
-    """A department of the Amazon reviews of 2014. Its 5-core is published; another core would change the set."""
-    departments = (department, *ELSEWHERE)
+    """A department of the Amazon reviews of 2014, as its published 5-core; another core would be another set."""
+    departments = (department, *PRETRAINING_DEPARTMENTS)
     return Experiment(
         files=[f"reviews_{name}_5.json.gz" for name in departments],
         domains=departments,
@@ -111,7 +111,9 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 
 
 def commands(experiment: Experiment, reviews: Sequence[Path], out: Path, preset: str | None = None) -> list[list[str]]:
-    """Arguments of ``ubert``, command by command; each continues where it was killed. ``preset``: another one."""
+    """Arguments of ``ubert``, command by command; each continues where it was killed. ``preset`` replaces the
+    experiment's.
+    """
     files = experiment.sources(reviews)
     imported = ["import", *map(str, files[: len(experiment.files)]), "--out", str(out / "reviews")]
     imported += ["--core", str(experiment.core)]

@@ -1,4 +1,4 @@
-"""What the finished cells say: errors by model, differences on the same pairs, slices, coverage."""
+"""Summary of the finished cells: errors by model, differences on the same pairs, slices, coverage."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history
 
 @dataclass(frozen=True, kw_only=True)
 class ModelErrors:
-    """One model. ``mse`` and ``spread`` (standard deviation) are over its ``cells`` finished of ``planned``.
+    """One model. ``mse`` and ``spread`` (standard deviation) are over its finished ``cells`` of those ``planned``.
 
-    ``difference``: U-BERT's MSE minus its own, on the pairs that both rated by the same seeds, averaged over these for
-    each pair first.
+    ``difference``: U-BERT's MSE minus this one's, on the pairs that both rated by the same seeds; each pair's errors
+    are averaged over these first.
     ``share_of_gain``: of the gain over biases that the texts of a synthetic corpus allow; it can be below 0.
     """
 
@@ -47,24 +47,23 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedTruth:
-    """Errors that a synthetic corpus allows at best, in stars²."""
+    """The least errors that a synthetic corpus allows, in stars²."""
 
     best_with_text: float
     best_with_biases: float
 
     def share_of_gain(self, mse: float) -> float:
-        """Of the gain over the best biases that the texts allow; 1 is all of it."""
+        """Share of the gain over the best biases that the texts allow; 1 is all of it."""
         return (self.best_with_biases - mse) / (self.best_with_biases - self.best_with_text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyReport:
-    """All of it. Differences are U-BERT's MSE minus the other's: below 0, U-BERT is better.
+    """The whole comparison. Differences are U-BERT's MSE minus the other's: below 0, U-BERT is better.
 
     ``difference`` and ``relative`` (as a share of its MSE) are to the best baseline, ``shuffled`` is to U-BERT
     trained on reviews that were shuffled over users and items, ``bias_part`` to its own bias part. ``codes``: how many
-    states of this program computed U-BERT's cells. ``pretraining_seeds``: those of ``seeds`` that pre-training, where
-    there is one, is drawn with.
+    versions of this program computed U-BERT's cells. ``pretraining_seeds``: those that pre-training uses.
     """
 
     split: str
@@ -86,12 +85,12 @@ class AccuracyReport:
     truth: PlantedTruth | None
 
     def model(self, name: str) -> ModelErrors | None:
-        """A model by its name, if it has a finished cell."""
+        """The model of that name, if it has a finished cell."""
         return next((model for model in self.models if model.name == name and model.cells), None)
 
 
 def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: PlantedTruth | None) -> AccuracyReport:
-    """Read what is finished of the planned ``cells``."""
+    """Summarise the finished ones of the planned ``cells``."""
     folds = {cell.fold.number: cell.fold for cell in cells}
     contenders = {cell.contender.name: cell.contender for cell in cells}
     pooled = {name: PooledCells.of(contender, cells, store) for name, contender in contenders.items()}
@@ -99,9 +98,9 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
     shared = [fold for number, fold in folds.items() if ubert is not None and number in ubert.folds]
     best = _best_baseline(pooled.values(), ubert, shared)
     differences = _differences(pooled, folds)
-    models = [_model(entry, differences, cells, store, truth) for entry in pooled.values()]
+    models = [_model_errors(entry, differences, cells, store, truth) for entry in pooled.values()]
     to_best = differences[best] if best else None
-    best_mse = float(pooled[best].beside(pooled[UBERT]).column(shared).mean()) if best else float("nan")
+    best_mse = float(pooled[best].matching(pooled[UBERT]).squared_errors(shared).mean()) if best else float("nan")
     return AccuracyReport(
         split=split,
         folds=len(folds),
@@ -130,37 +129,39 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
 
 
 def _best_baseline(pooled: Iterable[PooledCells], ubert: PooledCells | None, shared: Sequence[Fold]) -> str | None:
-    """Of those that stand beside U-BERT on each of its folds, ``shared``. Chosen on the test pairs themselves: of
-    several equals that favours the baselines, never U-BERT.
+    """The best baseline among those measured on each of U-BERT's folds, ``shared``. It is chosen on the test pairs
+    themselves, which favours the baselines, never U-BERT.
     """
     if ubert is None or not shared:
         return None
-    besides = (entry.beside(ubert) for entry in pooled if is_baseline(entry.contender))
-    competing = [entry for entry in besides if entry.folds == ubert.folds]
-    best = min(competing, key=lambda entry: float(entry.column(shared).mean()), default=None)
+    matching = (entry.matching(ubert) for entry in pooled if is_baseline(entry.contender))
+    competing = [entry for entry in matching if entry.folds == ubert.folds]
+    best = min(competing, key=lambda entry: float(entry.squared_errors(shared).mean()), default=None)
     return best.contender.name if best is not None else None
 
 
 def _differences(pooled: Mapping[str, PooledCells], folds: Mapping[int, Fold]) -> dict[str, Estimate]:
-    """U-BERT's MSE minus each other's, on the folds and seeds that both have; equal folds are resampled at once."""
+    """U-BERT's MSE minus each other's, on the folds and seeds that both have; models with equal folds share the
+    resamples.
+    """
     ubert = pooled.get(UBERT)
     if ubert is None:
         return {}
     groups: dict[tuple[int, ...], dict[str, Column]] = {}
     for name, entry in pooled.items():
-        mine, theirs = ubert.beside(entry), entry.beside(ubert)
-        chosen = [folds[number] for number in sorted(mine.folds)]
-        if name != UBERT and chosen:
-            by_pair = mine.column(chosen) - theirs.column(chosen)  # (P,)
-            groups.setdefault(tuple(fold.number for fold in chosen), {})[name] = by_pair
+        mine, theirs = ubert.matching(entry), entry.matching(ubert)
+        common = [folds[number] for number in sorted(mine.folds)]
+        if name != UBERT and common:
+            by_pair = mine.squared_errors(common) - theirs.squared_errors(common)  # (P,)
+            groups.setdefault(tuple(fold.number for fold in common), {})[name] = by_pair
     differences: dict[str, Estimate] = {}
-    for of_group in groups.values():
-        columns = np.stack(list(of_group.values()), axis=1)  # (P, models)
-        differences |= zip(of_group, bootstrap_means(columns), strict=True)
+    for group in groups.values():
+        columns = np.stack(list(group.values()), axis=1)  # (P, models)
+        differences |= zip(group, bootstrap_means(columns), strict=True)
     return differences
 
 
-def _model(
+def _model_errors(
     entry: PooledCells,
     differences: Mapping[str, Estimate],
     cells: Sequence[Cell],
@@ -189,20 +190,20 @@ def _slices(ubert: PooledCells, best: PooledCells, folds: Sequence[Fold]) -> lis
         "user": lambda fold: fold.user_counts,
         "item": lambda fold: fold.item_counts,
     }
-    errors = np.stack([ubert.beside(best).column(folds), best.beside(ubert).column(folds)], axis=1)  # (P, 2)
-    columns = np.concatenate([errors, errors[:, :1] - errors[:, 1:]], axis=1)  # (P, 3)
+    mine, theirs = ubert.matching(best).squared_errors(folds), best.matching(ubert).squared_errors(folds)  # (P,)
+    columns = np.stack([mine, theirs, mine - theirs], axis=1)  # (P, 3)
     covered = ubert.covered(folds)
     slices = []
     for side, counts in sides.items():
         for name, index in history_slices(np.concatenate([counts(fold) for fold in folds])).items():
-            mine, theirs, difference = bootstrap_means(columns[index])
+            of_ubert, of_baseline, difference = bootstrap_means(columns[index])
             slices.append(
                 Slice(
                     side=side,
                     reviews=name,
                     pairs=len(index),
-                    ubert=mine,
-                    baseline=theirs,
+                    ubert=of_ubert,
+                    baseline=of_baseline,
                     difference=difference,
                     coverage=float(covered[index].mean()),
                 )

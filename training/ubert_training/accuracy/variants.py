@@ -1,4 +1,4 @@
-"""The variants of U-BERT that are compared, and the baselines, as things that can be measured on a fold."""
+"""The contenders: variants of U-BERT and baselines, in a form that can be measured on a fold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,21 +17,22 @@ from ubert_training.baselines.tuning import Baseline, tuned, with_other_domains
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.recipes.recipe import Recipe
-from ubert_training.recipes.workplace import Job, Workplace
+from ubert_training.recipes.workspace import Job, Workspace
 
 UBERT = "u-bert"
 SHUFFLED = "reviews shuffled over users and items"
 NO_TEXT = "no review text"
 
 HEADLINE, DEFAULT, SLOW, REST = range(4)
-"""Rounds: what the report's first paragraph needs; what `--variants default` adds, slow ones last; what `all` adds."""
+"""Rounds, in order: what the report's first paragraph needs; what `--variants default` adds, slow ones last; what
+`all` adds."""
 SLOW_BASELINES = ("HFT", "NARRE", "HRDR")
-"""Minutes a cell: HFT visits every word in Python, the others train a network over the words of all reviews."""
+"""These take minutes per cell: HFT visits every word in Python, the others train a network on all reviews' words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """What is different from the recipe: fields of its configuration, of pre-training's options, of the reviews."""
+    """What differs from the recipe: fields of its configuration, options of pre-training, the reviews."""
 
     name: str
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -41,11 +42,11 @@ class Variant:
     round: int = REST
 
     def applied(self, recipe: Recipe) -> Recipe:
-        """The recipe that this variant trains."""
+        """The recipe that this variant trains by."""
         return recipe.varied(model=self.model, pretraining=self.pretraining, pretrained=self.pretrained)
 
     def differs(self, recipe: Recipe) -> bool:
-        """Does it differ from the recipe at all? Without pre-training, an ablation of it does not."""
+        """Does it differ from the recipe at all? An ablation of pre-training does not, if the recipe has none."""
         return self.applied(recipe) != recipe or self.distortion != Distortion()
 
 
@@ -63,7 +64,7 @@ VARIANTS = (
     Variant(name=UBERT, round=HEADLINE),
     Variant(name=SHUFFLED, distortion=Distortion(texts="shuffled"), round=HEADLINE),
     Variant(name="u-bert without pre-training", pretrained=False, round=DEFAULT),
-    # Not pre-trained: one word teaches the encoder nothing, and a text that a held-out review shares is left out.
+    # Not pre-trained: one word teaches nothing, and as a copy of every held-out text it would be left out anyway.
     Variant(name=NO_TEXT, distortion=Distortion(texts="one word"), pretrained=False, round=DEFAULT),
     # Table 3
     Variant(name="without task 1", pretraining={"masking": "none"}),
@@ -81,15 +82,15 @@ VARIANTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredVariant:
-    """A variant of a recipe, trained in a workplace (a :class:`Contender`).
+    """A variant of a recipe, trained in a workspace (a :class:`Contender`).
 
-    ``pretraining_seeds``: the seeds that pre-training, and what it reads, are drawn with; any other seed fine-tunes
-    what one of these has left. Empty: each seed pre-trains its own.
+    ``pretraining_seeds``: the seeds of pre-training and of what it reads; any other seed fine-tunes a model that one of
+    these has pre-trained. Empty: each seed pre-trains its own.
     """
 
     variant: Variant
     recipe: Recipe
-    workplace: Workplace
+    workspace: Workspace
     pretraining_seeds: Sequence[int] = ()
     seeded: bool = True
 
@@ -105,26 +106,25 @@ class MeasuredVariant:
         return {
             "recipe": self._recipe(seed),
             "distortion": self.variant.distortion,
-            "lexicon": self.workplace.lexicon.digest if self.variant.pretrained else None,
+            "lexicon": self.workspace.lexicon.digest if self.variant.pretrained else None,
         }
 
     def job(self, fold: Fold, seed: int) -> Job:
-        """What is to be trained."""
-        drawn = self.pretraining_seed(seed)
-        table, split = distorted(fold.table, fold.split, self.variant.distortion, drawn)
-        changed = self.variant.distortion.texts != "kept"
-        marks = {"texts": self.variant.distortion.texts, "seed": drawn} if changed else {}
+        """The model to train for a fold and a seed."""
+        distortion, pretraining_seed = self.variant.distortion, self.pretraining_seed(seed)
+        table, split = distorted(fold.table, fold.split, distortion, pretraining_seed)
+        marks = {"texts": distortion.texts, "seed": pretraining_seed} if distortion.texts != "kept" else {}
         return Job(table=table, split=split, recipe=self._recipe(seed), marks=marks)
 
     def rate(self, fold: Fold, seed: int) -> CellRatings:
         job = self.job(fold, seed)
-        # Other benches may be at work in the same place, on other folds of these numbers.
+        # The fingerprint, because other benches may work in the same place, on other folds of the same numbers.
         cell = Cell(fold=fold, seed=seed, contender=self)
         name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}-{cell.fingerprint}"
-        run = self.workplace.run(job, name)
-        states, device = self.workplace.states(job), job.recipe.finetuning.device
+        run = self.workspace.run(job, name)
+        states, device = self.workspace.states(job), job.recipe.finetuning.device
         rated = RatedPairs.of(FinishedRun.open(job.table, run, states=states, device=device), "test")
-        self.workplace.forget_run(name)
+        self.workspace.discard_run(name)
         return CellRatings(
             squared_errors=np.square(rated.predicted - rated.truth),
             covered=rated.covered,
@@ -132,7 +132,7 @@ class MeasuredVariant:
         )
 
     def pretraining_seed(self, seed: int) -> int:
-        """The seed that pre-training is drawn with where fine-tuning is drawn with this one."""
+        """The seed of pre-training for this seed of fine-tuning."""
         shared = self.pretraining_seeds
         return seed if not shared or seed in shared else shared[seed % len(shared)]
 
@@ -165,45 +165,45 @@ class MeasuredBaseline:
 
 
 def choose_contenders(
-    asked: str,
+    names: str,
     recipe: Recipe,
-    workplace: Workplace,
+    workspace: Workspace,
     pretraining_seeds: Sequence[int] = (),
     *,
     other_domains: bool = False,
 ) -> list[Contender]:
     """``default`` (all baselines and what the first paragraph needs), ``all``, or names separated by commas.
 
-    ``pretraining_seeds`` as in :class:`MeasuredVariant`. ``other_domains``: the table has some beside the target; where
-    pre-training reads them there are baselines that do so, too, lest U-BERT be compared only with who was told less.
-    Raises ``ConfigError`` naming the names there are.
+    ``pretraining_seeds`` as in :class:`MeasuredVariant`. ``other_domains``: the table has some besides the target; if
+    pre-training reads them, baselines that also learn from them are added, for a fair comparison.
+    Raises ``ConfigError`` listing the known names.
     """
-    told_alike: list[Baseline] = []
+    baselines = list(surprise_baselines())
     if other_domains and recipe.pretraining is not None and recipe.pretraining.corpus != "target":
-        told_alike = [with_other_domains(baseline) for baseline in surprise_baselines()]
+        baselines += [with_other_domains(baseline) for baseline in baselines]
     contenders: list[Contender] = [
         *(
-            MeasuredVariant(variant=variant, recipe=recipe, workplace=workplace, pretraining_seeds=pretraining_seeds)
+            MeasuredVariant(variant=variant, recipe=recipe, workspace=workspace, pretraining_seeds=pretraining_seeds)
             for variant in VARIANTS
             if variant.name == UBERT or variant.differs(recipe)
         ),
-        *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in (*surprise_baselines(), *told_alike)),
+        *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in baselines),
         *(
             MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)
             for baseline in cornac_baselines()
         ),
     ]
-    if asked == "all":
+    if names == "all":
         return contenders
-    if asked == "default":
+    if names == "default":
         return [contender for contender in contenders if contender.round < REST]
-    names = list(dict.fromkeys(name.strip() for name in asked.split(",")))
+    chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
     known = {contender.name: contender for contender in contenders}
-    for name in names:
+    for name in chosen:
         require(name in known, "variants", name, f"use default, all, or some of: {', '.join(known)}")
-    return [known[name] for name in names]
+    return [known[name] for name in chosen]
 
 
 def is_baseline(contender: Contender) -> bool:
-    """Does it compete for the place of the best baseline?"""
+    """Can it be the best baseline?"""
     return isinstance(contender, MeasuredBaseline)

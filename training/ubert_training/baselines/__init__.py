@@ -1,1 +1,1 @@
-"""What a rating prediction has to beat: a module for each library, and the tuning that all share."""
+"""The models to beat: a module for each library, and the tuning that all share."""

@@ -1,7 +1,7 @@
 """Factorisations and review models of Cornac, an optional library: PMF, biased MF, HFT, NARRE and HRDR.
 
-Only the training reviews reach it, so the review of a pair that is asked for is never an input. While they
-train, NARRE and HRDR do read the target review among the others: that is how they were published.
+Only training reviews reach it, so the review of a rated pair is never an input. In training, NARRE and HRDR do read
+the target review among the others, as published.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ubert_model.errors import BaselineError
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations, user_and_item
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
 
@@ -23,27 +23,27 @@ LIBRARY = "Cornac"
 MOST_WORDS = 2000
 """Vocabulary of HFT, whose sampler visits every word of every review in Python."""
 HFT_LENGTH: Mapping[str, tuple[int, ...]] = MappingProxyType({"k": (10,), "max_iter": (10,), "grad_iter": (10,)})
-"""Its objective visits every user and item in Python, too: more rounds cost minutes a candidate."""
+"""Its objective visits every user and item in Python, too: more rounds cost minutes per candidate."""
 NEURAL: Settings = MappingProxyType(
     {"n_factors": 32, "max_num_review": 10, "max_text_length": 50, "model_selection": "best", "user_based": False}
 )
-"""Reviews a side and words a review of NARRE and HRDR; the library keeps the epoch of least squared error on
-validation. HRDR's is one of the first."""
+"""Settings of NARRE and HRDR, such as reviews per side and words per review. The library keeps the epoch with the least
+squared error on validation; HRDR's is one of the first."""
 Make = Callable[[Any, Settings, int, Any], Any]
-"""Cornac's models, settings, seed and training set → a recommender to fit."""
+"""(the module ``cornac.models``, settings, seed, training set) → a recommender to fit."""
 
 NOT_COMPARED: Mapping[str, str] = MappingProxyType(
     {
-        "GMF and NeuMF": "Cornac trains them on clicks and sampled non-clicks: they give a probability and no rating",
-        "DeepCoNN": "in no library that is still kept up; Cornac has NARRE, which the paper finds better",
-        "RMG, AHN and DAML": "in no library that is still kept up",
+        "GMF and NeuMF": "Cornac trains them on clicks and sampled non-clicks: they predict probabilities, not ratings",
+        "DeepCoNN": "in no maintained library; Cornac has NARRE, which the paper finds better",
+        "RMG, AHN and DAML": "in no maintained library",
     }
 )
-"""Models of the literature that stay out, and why."""
+"""Models of the literature that are left out, and why."""
 
 
 def cornac_baselines() -> tuple[Baseline, ...]:
-    """The rating predictors that Cornac has; what is not installed shows when it is fitted."""
+    """Cornac's rating predictors; a missing library raises only when one of them is prepared or fitted."""
     return (
         _cornac(
             "PMF",
@@ -70,19 +70,19 @@ def cornac_baselines() -> tuple[Baseline, ...]:
 def _cornac(
     name: str, make: Make, grid: Sequence[Settings], *, text: str | None = None, validates: bool = False
 ) -> Baseline:
-    """``text``: how the model wants reviews: ``item`` (one document an item), ``review``, or not at all.
-    ``validates``: it watches validation while it trains.
+    """``text``: how the model reads reviews: ``item`` (one document per item), ``review``, or not at all (None).
+    ``validates``: it reads the validation part while it trains.
     """
 
     def prepare(table: ReviewTable, split: Split) -> Fit:
-        with _failures_named(name):
+        with _as_baseline_errors(name):
             importlib.import_module("cornac")
             training = _training_set(table, split.train, text)
             validation = _validation_set(table, split.validation, training) if validates else None
 
         def fit(settings: Settings, seed: int) -> Rate:
-            with _failures_named(name):
-                # HFT draws from numpy's global generator, whatever seed it is given.
+            with _as_baseline_errors(name):
+                # HFT draws from numpy's global generator, whatever its seed.
                 np.random.seed(seed)
                 model = make(importlib.import_module("cornac.models"), settings, seed, training)
                 model.fit(training, validation)
@@ -103,11 +103,11 @@ def _hft(models: Any, settings: Settings, seed: int, training: Any) -> Any:
 
 def _training_set(table: ReviewTable, train: Rows, text: str | None) -> Any:
     cornac_data = importlib.import_module("cornac.data")
-    rows = list({_pair(table, row): row for row in train.tolist()}.values())  # of a pair, the newest review counts
+    rows = list({user_and_item(table, row): row for row in train.tolist()}.values())  # the newest of each pair
     training = cornac_data.Dataset.from_uir(_rated(table, rows))
     if text is not None:
         reviews = cornac_data.ReviewModality(
-            data=[(*_pair(table, row), table.text[row]) for row in rows],
+            data=[(*user_and_item(table, row), table.text[row]) for row in rows],
             group_by="item" if text == "item" else None,
             max_vocab=MOST_WORDS,
         )
@@ -117,7 +117,7 @@ def _training_set(table: ReviewTable, train: Rows, text: str | None) -> Any:
 
 
 def _validation_set(table: ReviewTable, rows: Rows, training: Any) -> Any:
-    """Pairs whose user and item training has, numbered as there."""
+    """The pairs whose user and item are in training, numbered as there."""
     return importlib.import_module("cornac.data").Dataset.build(
         _rated(table, rows.tolist()),
         global_uid_map=dict(training.uid_map),
@@ -127,24 +127,24 @@ def _validation_set(table: ReviewTable, rows: Rows, training: Any) -> Any:
 
 
 def _rated(table: ReviewTable, rows: Iterable[int]) -> list[tuple[str, str, float]]:
-    return [(*_pair(table, row), float(table.rating[row])) for row in rows]
+    return [(*user_and_item(table, row), float(table.rating[row])) for row in rows]
 
 
 def _ratings(name: str, model: Any, table: ReviewTable, rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Users and items that training lacks get the library's default, the mean."""
-    with _failures_named(name):
-        pairs = (_pair(table, row) for row in rows.tolist())
+    with _as_baseline_errors(name):
+        pairs = (user_and_item(table, row) for row in rows.tolist())
         rated = [
             model.rate(model.uid_map.get(user, -1), model.iid_map.get(item, -1), clipping=False) for user, item in pairs
         ]
-        return np.array([np.asarray(rating).item() for rating in rated])  # some give a number, some an array of one
+        return np.array([np.asarray(rating).item() for rating in rated])  # some models give arrays of one number
 
 
 @contextlib.contextmanager
-def _failures_named(name: str) -> Iterator[None]:
-    """Whatever goes wrong inside the library is a finding about it, to be reported and not to end a comparison.
+def _as_baseline_errors(name: str) -> Iterator[None]:
+    """Raise whatever fails inside the library as ``BaselineError``: it is reported, and does not end a comparison.
 
-    Its warnings (of how Keras traces a layer, say) are of no use to who compares.
+    The library's warnings (on how Keras traces a layer, say) are suppressed.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -158,7 +158,3 @@ def _version() -> str:
         return importlib.metadata.version("cornac")
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _pair(table: ReviewTable, row: int) -> tuple[str, str]:
-    return table.user[row], table.item[row]

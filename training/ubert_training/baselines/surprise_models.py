@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, SVDpp
 
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations, user_and_item
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
@@ -15,7 +15,7 @@ FACTORISATIONS = combinations(n_factors=(10, 50), reg_all=(0.02, 0.1), n_epochs=
 
 
 def surprise_baselines() -> tuple[Baseline, ...]:
-    """Mean, user and item bias, SVD, SVD++: the baselines that need no library beyond those of training."""
+    """Mean, user and item bias, SVD, SVD++: the baselines that need no optional library."""
     biases = combinations(method=("als",), reg_u=REGULARISATIONS, reg_i=REGULARISATIONS, n_epochs=(10,))
     return (
         Baseline(name="mean", library="numpy", version=_numpy, grid=({},), prepare=_mean, seeded=False),
@@ -35,12 +35,12 @@ def _surprise(
 ) -> Baseline:
     def prepare(table: ReviewTable, split: Split) -> Fit:
         trainset = Dataset(Reader(rating_scale=(table.scale.lowest, table.scale.highest))).construct_trainset(
-            [(*_pair(table, row), float(table.rating[row]), None) for row in split.train.tolist()]
+            [(*user_and_item(table, row), float(table.rating[row]), None) for row in split.train.tolist()]
         )
 
         def fit(settings: Settings, seed: int) -> Rate:
             algorithm = make(settings, seed).fit(trainset)
-            return lambda rows: np.array([algorithm.predict(*_pair(table, row)).est for row in rows.tolist()])
+            return lambda rows: np.array([algorithm.predict(*user_and_item(table, row)).est for row in rows.tolist()])
 
         return fit
 
@@ -53,10 +53,6 @@ def _bias(settings: Settings, _seed: int) -> AlgoBase:
 
 def _factorisation(algorithm: type[AlgoBase]) -> Callable[[Settings, int], AlgoBase]:
     return lambda settings, seed: algorithm(**settings, random_state=seed)
-
-
-def _pair(table: ReviewTable, row: int) -> tuple[str, str]:
-    return table.user[row], table.item[row]
 
 
 def _version() -> str:

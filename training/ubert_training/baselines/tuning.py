@@ -1,4 +1,4 @@
-"""Baselines of any library, tuned on the validation part of a split; its test part is rated once."""
+"""Baselines of any library: tuned on the validation part of a split, then used once, to rate its test part."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,17 +16,17 @@ from ubert_training.splits import Split
 
 Settings = Mapping[str, Any]
 Rate = Callable[[Rows], NDArray[np.float64]]
-"""A fitted model: the ratings, in stars, of the pairs of these rows."""
+"""A fitted model: gives the ratings, in stars, of the pairs at these rows."""
 Fit = Callable[[Settings, int], Rate]
-"""Fits one candidate, by its settings and a seed."""
+"""Fits one candidate, given its settings and a seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """A model to beat. ``prepare`` brings the training part into the library's form, once for all candidates; of the
-    validation part it may give the library what that chooses among its own epochs by.
+    """A model to beat. ``prepare`` converts the training part to the library's form, once for all candidates; a library
+    that selects its own best epoch also gets the validation part.
 
-    ``seeded``: it draws something, so that another seed gives other ratings. ``version`` is the library's.
+    ``seeded``: another seed gives other ratings. ``version``: the library's.
     """
 
     name: str
@@ -49,9 +49,9 @@ class BaselineRatings:
 def tuned(
     baseline: Baseline, table: ReviewTable, split: Split, seed: int, advance: Advance = lambda _: None
 ) -> BaselineRatings:
-    """The candidate of the grid with the least squared error on validation; ``advance`` hears of each.
+    """The candidate of the grid with the least squared error on validation; ``advance`` is called after each.
 
-    Raises ``BaselineError`` where the library is missing, or its ratings are no numbers.
+    Raises ``BaselineError`` if the library is missing or fails, or does not give one finite rating per pair.
     """
     fit = baseline.prepare(table, split)
     truth = table.rating[split.validation].astype(np.float64)
@@ -70,8 +70,8 @@ def tuned(
 
 
 def with_other_domains(baseline: Baseline) -> Baseline:
-    """The same, learning from all that pre-training may read of other domains as well: what a model that has read there
-    is to be compared with. Its ``prepare`` raises ``BaselineError`` where there is nothing to read.
+    """The same baseline, also trained on all that pre-training may read in other domains: what a model that has read
+    there is to be compared with. Its ``prepare`` raises ``BaselineError`` if there is nothing to read.
     """
 
     def prepare(table: ReviewTable, split: Split) -> Fit:
@@ -84,8 +84,13 @@ def with_other_domains(baseline: Baseline) -> Baseline:
 
 
 def combinations(**choices: Iterable[Any]) -> tuple[Settings, ...]:
-    """Every combination of the choices, the first varying slowest."""
+    """Every combination of the choices; the first varies slowest."""
     return tuple(dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
+
+
+def user_and_item(table: ReviewTable, row: int) -> tuple[str, str]:
+    """The identifiers of the pair at a row, as libraries take them."""
+    return table.user[row], table.item[row]
 
 
 def _checked(baseline: Baseline, rate: Rate, rows: Rows, table: ReviewTable) -> NDArray[np.float64]:

@@ -1,5 +1,5 @@
-"""Command-line commands, one function each; the program itself is assembled in ``ubert_training.cli``.
+"""Command-line commands, one function each; ``ubert_training.cli`` assembles the program.
 
-A command imports what computes in its function, once its flags and paths are found to be right: torch and transformers
-take seconds, and neither ``--help`` nor a wrong path is to wait for them.
+A command imports the modules that compute inside its function, after it has checked its flags and paths: importing
+torch and transformers takes seconds, and neither ``--help`` nor a wrong path should wait for them.
 """

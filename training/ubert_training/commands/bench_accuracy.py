@@ -33,37 +33,37 @@ DEFAULT_PRESET = "minilm"
 
 def bench_accuracy_command(
     reviews: Reviews,
-    out: Annotated[Path, typer.Option(help="Report and cells; killed, the same command continues in it.")],
+    out: Annotated[Path, typer.Option(help="Report and cells. If killed, the same command continues in it.")],
     folds: Annotated[int | None, typer.Option(help=f"Number of folds, each tested once. Unset: {FOLDS}.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models, separated by commas.")] = "0,1,2",
     ablation_seeds: Annotated[
         int,
         typer.Option(
-            help="How many of the seeds ablations, distortions by share, HFT, NARRE and HRDR get; they are compared "
-            "with U-BERT of the same seeds."
+            help="Number of seeds for ablations, distortions by share, HFT, NARRE and HRDR; they are compared with "
+            "U-BERT of the same seeds."
         ),
     ] = 1,
     pretraining_seeds: Annotated[
         int | None,
         typer.Option(
-            help="How many of the seeds pre-training is drawn with, and the shuffling of reviews; the other seeds "
-            "fine-tune what these have left. Unset: all."
+            help="Number of seeds for pre-training and for shuffling the reviews; the other seeds fine-tune the models "
+            "that these pre-trained. Unset: all."
         ),
     ] = None,
     variants: Annotated[
-        str, typer.Option(help="default (U-BERT with its controls, and all baselines), all, or names and commas.")
+        str, typer.Option(help="default (U-BERT, its controls and all baselines), all, or names separated by commas.")
     ] = "default",
     split: Annotated[str, typer.Option(help="folds, or time (one split: train on the past).")] = "folds",
     target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
     corpus: Annotated[
-        str | None, typer.Option(help="What pre-training reads: other-domains, target or both. Unset: the recipe's.")
+        str | None, typer.Option(help="Pre-training corpus: other-domains, target or both. Unset: the recipe's.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="paper, minilm or tiny: whose recipe to measure. Unset: minilm.")
+        str | None, typer.Option(help="paper, minilm or tiny: the preset whose recipe is measured. Unset: minilm.")
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="A recipe.json as `ubert tune` leaves it, instead of a preset; what it omits is minilm's."),
+        typer.Option(help="A recipe.json of `ubert tune`, instead of a preset; what it omits is minilm's."),
     ] = None,
     pretrain_epochs: PretrainEpochs = None,
     finetune_epochs: FinetuneEpochs = None,
@@ -71,10 +71,10 @@ def bench_accuracy_command(
         str | None, typer.Option(help="Opinion words: a file or folder, as for `ubert pretrain`.")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="The truth.json that `ubert synth` wrote.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Begin no cell after so many minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Start no further cell after this many minutes.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure U-BERT, its variants and tuned baselines on the same folds; one report, rewritten after every cell."""
+    """Measure U-BERT, its variants and tuned baselines on the same folds; the report is updated after every cell."""
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     require(ablation_seeds >= 1, "ablation_seeds", ablation_seeds, "use 1 or more of the seeds")
@@ -86,7 +86,7 @@ def bench_accuracy_command(
         require_unset("a split by time has none: give it with --split folds", folds=folds)
     if recipe is not None:
         require_unset("the recipe takes its place: give one of them", preset=preset)
-    drawn = parse_seeds(seeds)
+    model_seeds = parse_seeds(seeds)
     table, words = load_reviews(reviews), load_lexicon(lexicon)
     from ubert_training.accuracy.bench import compute_cells, ordered_cells
     from ubert_training.accuracy.cells import Cell, CellStore
@@ -94,29 +94,29 @@ def bench_accuracy_command(
     from ubert_training.accuracy.summary import summarise
     from ubert_training.accuracy.variants import choose_contenders
     from ubert_training.recipes.recipe import Recipe
-    from ubert_training.recipes.workplace import Workplace
+    from ubert_training.recipes.workspace import Workspace
     from ubert_training.running.devices import DeviceChoice
 
     base = read_recipe(recipe, table.scale) if recipe else Recipe.of_preset(preset or DEFAULT_PRESET, table.scale)
     if base.pretraining is None:
         without = "the recipe has no pre-training: give it with one that has"
         require_unset(without, corpus=corpus, pretrain_epochs=pretrain_epochs, pretraining_seeds=pretraining_seeds)
-    chosen = base.on(cast(DeviceChoice, device)).shortened(
+    measured = base.on(cast(DeviceChoice, device)).shortened(
         pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs
     )
     if corpus is not None:
-        chosen = chosen.varied(pretraining={"corpus": corpus})
-    workplace = Workplace(directory=out, lexicon=words)
+        measured = measured.varied(pretraining={"corpus": corpus})
+    workspace = Workspace(directory=out, lexicon=words)
     rows = target_rows(table, target or ())
     contenders = choose_contenders(
-        variants, chosen, workplace, drawn[:pretraining_seeds], other_domains=len(rows) < len(table)
+        variants, measured, workspace, model_seeds[:pretraining_seeds], other_domains=len(rows) < len(table)
     )
     planted = read_truth(truth) if truth is not None else None
     splits = out / "splits"
-    ours = splits.is_dir() or not out.exists() or not any(out.iterdir())
-    require(ours, "--out", str(out), "other things lie there; give a new directory, or one of `ubert bench accuracy`")
+    usable = splits.is_dir() or not out.exists() or not any(out.iterdir())
+    require(usable, "--out", str(out), "holds other files; give a new directory, or one of `ubert bench accuracy`")
     divided = make_folds(table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, splits)
-    cells = ordered_cells(divided, drawn, contenders, ablation_seeds=ablation_seeds)
+    cells = ordered_cells(divided, model_seeds, contenders, ablation_seeds=ablation_seeds)
     store = CellStore(out / "cells")
 
     def began(cell: Cell) -> None:
@@ -135,7 +135,7 @@ def bench_accuracy_command(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Read ``0,1,2``. Raises ``ConfigError``."""
+    """Parse ``0,1,2``. Raises ``ConfigError``."""
     try:
         seeds = [int(seed) for seed in text.split(",")]
     except ValueError as error:
@@ -146,10 +146,10 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
-    """A recipe that `ubert tune` chose, for ratings on this scale: the reviews', whatever it was tuned on.
+    """Read a recipe of `ubert tune`, and set its rating scale to ``scale``, whatever it was tuned on.
 
-    What a recipe written by hand leaves out of ``config``, ``pretraining`` and ``finetuning`` is the default preset's.
-    Raises ``InputError`` or ``ConfigError``.
+    Settings that a handwritten recipe leaves out of ``config``, ``pretraining`` and ``finetuning`` are those of the
+    default preset. Raises ``InputError`` or ``ConfigError``.
     """
     from ubert_training.recipes.recipe import Recipe
     from ubert_training.recipes.search import TRIAL
@@ -164,7 +164,7 @@ def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
 
 
 def read_truth(path: Path) -> "PlantedTruth":
-    """The reachable errors of a synthetic corpus. Raises ``InputError``."""
+    """Read the reachable errors of a synthetic corpus. Raises ``InputError``."""
     from ubert_training.accuracy.summary import PlantedTruth
 
     try:

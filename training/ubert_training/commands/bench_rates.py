@@ -12,25 +12,25 @@ from ubert_model.config import require
 from ubert_model.running.atomic import write_text
 from ubert_training.commands.options import Reviews, console, load_reviews, require_file
 
-SAMPLE = 512
+REVIEWS_SAMPLED = 512
 
 
 def bench_rates_command(
     reviews: Reviews,
-    bundle: Annotated[Path, typer.Option(help="What `ubert export` wrote.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle directory that `ubert export` wrote.")],
     out: Annotated[Path, typer.Option(help="JSON file to write, for `ubert plan --rates`.")],
 ) -> None:
-    """How fast one core of this machine encodes and scores with your bundle, for `ubert plan --rates`."""
+    """Measure how fast one core of this machine encodes and scores with your bundle, for `ubert plan --rates`."""
     require_file("out", out)
     table = load_reviews(reviews)
     with_text = [text for text in table.text if text.strip()]
     require(bool(with_text), "reviews", str(reviews), "give reviews of which at least one has text")
-    chosen = np.random.default_rng(0).permutation(len(with_text))[:SAMPLE]
+    sample = np.random.default_rng(0).permutation(len(with_text))[:REVIEWS_SAMPLED]
     opened = Bundle.load(bundle)
     from ubert_training.planning.measured_rates import encode_tokens_per_core, score_flops_per_core
 
     rates = {
-        "encode_tokens_per_core": round(encode_tokens_per_core(opened, [with_text[row] for row in chosen.tolist()])),
+        "encode_tokens_per_core": round(encode_tokens_per_core(opened, [with_text[row] for row in sample.tolist()])),
         "score_flops_per_core": round(score_flops_per_core(opened)),
     }
     write_text(out, json.dumps(rates, indent=2) + "\n")

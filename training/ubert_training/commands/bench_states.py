@@ -14,17 +14,17 @@ from ubert_training.running.stage import read_stage
 
 def bench_states_command(
     reviews: Reviews,
-    run: Annotated[list[Path], typer.Option(help="What `ubert finetune` left; repeat to compare or to pool runs.")],
+    run: Annotated[list[Path], typer.Option(help="Run of `ubert finetune`; repeat to compare or to pool runs.")],
     states: Annotated[
-        list[Path] | None, typer.Option(help="Cached states of each run, in order; unset: states/ beside the run.")
+        list[Path] | None, typer.Option(help="Cached states of each run, in order. Unset: states/ beside the run.")
     ] = None,
     pairs: Annotated[
         str, typer.Option(help="Part of each run's split to rate, up to 4,000 pairs: test or validation.")
     ] = "test",
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; unset: into the first run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the report. Unset: the first run.")] = None,
     device: Device = "auto",
 ) -> None:
-    """Bytes, change of MSE and speed of every codec; runs of one state dimension are pooled, others compared."""
+    """Bytes, change of MSE and speed of every codec. Runs with the same state dimension are pooled, others compared."""
     require(pairs in ("test", "validation"), "pairs", pairs, "use test or validation")
     shown = ", ".join(map(str, states or ()))
     require(states is None or len(states) == len(run), "--states", shown, f"give one for each of {len(run)} runs")
@@ -36,10 +36,10 @@ def bench_states_command(
     from ubert_training.finetuning.finished_run import FinishedRun
     from ubert_training.running.devices import DeviceChoice
 
-    places = states or [directory.with_name("states") for directory in run]
+    state_dirs = states or [directory.with_name("states") for directory in run]
     opened = [
-        FinishedRun.open(table, directory, states=place, device=cast(DeviceChoice, device))
-        for directory, place in zip(run, places, strict=True)
+        FinishedRun.open(table, directory, states=state_dir, device=cast(DeviceChoice, device))
+        for directory, state_dir in zip(run, state_dirs, strict=True)
     ]
     with progress_bar("codecs", len(codec_names()) * len(opened)) as advance:
         report = measure_tiers(opened, pairs, advance)

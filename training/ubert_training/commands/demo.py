@@ -31,9 +31,9 @@ PAIRS_CHECKED = 500
 
 def demo_command(
     reviews: Annotated[Path | None, typer.Option(help="Your review file; unset: downloaded, or synthetic.")] = None,
-    item_domains: Annotated[Path | None, typer.Option(help="File of item<TAB>domain lines for it.")] = None,
-    dir: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("ubert-demo"),
-    serve: Annotated[bool, typer.Option(help="Leave the service up at the end.")] = True,
+    item_domains: Annotated[Path | None, typer.Option(help="File of item<TAB>domain lines for --reviews.")] = None,
+    dir: Annotated[Path, typer.Option(help="Directory of all results.")] = Path("ubert-demo"),
+    serve: Annotated[bool, typer.Option(help="Keep the service running at the end.")] = True,
     port: Annotated[int, typer.Option(help="Port of the service; 0: any free one.")] = 8000,
     preset: Annotated[str, typer.Option(help="minilm, or tiny for a quick look at the plumbing.")] = "minilm",
     seed: Seed = 0,
@@ -41,10 +41,10 @@ def demo_command(
 ) -> None:
     """Import, pre-train, fine-tune, evaluate, precompute and serve, then score real pairs over HTTP.
 
-    Needs no Redis, no GPU and no model hub. Killed and started again it continues where it stopped.
+    Needs no Redis, no GPU and no model hub. If killed, run it again: it continues where it stopped.
     """
     steps, demo = _Steps(), _Demo(directory=dir, preset=preset, seed=seed, force=force)
-    config.preset(preset)
+    config.preset(preset)  # refuses an unknown one
     dir.mkdir(parents=True, exist_ok=True)
 
     steps.begin("reviews")
@@ -60,11 +60,11 @@ def demo_command(
     steps.begin("service")
     with running_service(bundle.path, demo.store_url, DEFAULT_CODEC, port, dir / "service.log") as service:
         user, items = table.user[split.test[0]], rankable_items(table)
-        demo.ask(service.url, table, bundle, user, items)
+        demo.query(service.url, table, bundle, user, items)
         console.print(scores)
-        _show_places(dir, demo.store_url, steps.seconds)
+        _show_results(dir, demo.store_url, steps.seconds)
         if serve:
-            console.print(f"The service answers at {service.url} (Ctrl-C ends it). Try:")
+            console.print(f"The service is running at {service.url} (Ctrl-C stops it). Try:")
             pair = json.dumps({"pairs": [{"user": user, "item": items[0]}]}, ensure_ascii=False)
             header = "-H 'Content-Type: application/json'"
             console.print(f"  curl -s {service.url}/predict {header} -d {shlex.quote(pair)}")
@@ -74,7 +74,7 @@ def demo_command(
 
 @dataclass(frozen=True, kw_only=True)
 class _Demo:
-    """The steps, each of what the ones before it have left in ``directory``."""
+    """The steps. Each reads what the ones before it left in ``directory``."""
 
     directory: Path
     preset: str
@@ -103,13 +103,13 @@ class _Demo:
         return Recipe.of_preset(self.preset, table.scale).seeded(self.seed)
 
     def import_reviews(self, reviews: Path | None, item_domains: Path | None) -> tuple[ReviewTable, Split]:
-        source = choose_reviews(reviews, item_domains, self.directory, self.seed)
+        source = choose_reviews(reviews, item_domains, self.directory, self.seed, force=self.force)
         console.print(source.description)
         options = ImportOptions(item_domains=source.item_domains)
         imported = import_reviews(source.files, self.directory / "reviews", options, force=self.force)
         table = load_reviews(self.directory / "reviews")
         console.print(
-            f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} set aside as bad"
+            f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} bad lines set aside"
         )
         return table, random_split(table, np.arange(len(table)), self.seed)
 
@@ -119,9 +119,10 @@ class _Demo:
 
         recipe, lexicon = self._recipe(table), load_lexicon(None)
         assert recipe.pretraining is not None  # every preset has it
-        console.print(f"{len(lexicon.words):,} opinion words of {lexicon.source}")
+        console.print(f"{len(lexicon.words):,} opinion words from {lexicon.source}")
         pretrain(table, split, recipe.config, lexicon, recipe.pretraining, self._pretrained, force=self.force)
-        split.save(self.directory / "split.parquet", table)  # not before: a directory of another seed is refused there
+        # Only now: pre-training has refused a directory of another seed, whose split must not be overwritten.
+        split.save(self.directory / "split.parquet", table)
 
     def finetune(self, table: ReviewTable, split: Split) -> None:
         from ubert_training.finetuning.finetune import finetune
@@ -155,11 +156,11 @@ class _Demo:
         with closing(open_store(self.store_url)) as store:
             report = precompute(table, split.train, bundle, store, codec=DEFAULT_CODEC, states=self._states)
             write_texts(table, split.train, bundle.tokenizer(), store, report.version)
-        kept = f"{report.reviews:,} reviews of the training part in the store"
-        console.print(f"bundle {bundle.manifest.bundle_id}; {kept}")
+        stored = f"{report.reviews:,} reviews of the training part in the store"
+        console.print(f"bundle {bundle.manifest.bundle_id}; {stored}")
         return bundle
 
-    def ask(self, url: str, table: ReviewTable, bundle: Bundle, user: str, items: Sequence[str]) -> None:
+    def query(self, url: str, table: ReviewTable, bundle: Bundle, user: str, items: Sequence[str]) -> None:
         from ubert_training.evaluation.stored_ratings import ReadPairs
         from ubert_training.finetuning.finished_run import FinishedRun
 
@@ -176,7 +177,7 @@ class _Demo:
 
 
 class _Steps:
-    """Headlines with the time since the start."""
+    """Prints a heading for each step, with the time since the start."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -189,8 +190,8 @@ class _Steps:
         console.rule(f"{name} · {self.seconds:.0f} s", align="left")
 
 
-def _show_places(directory: Path, store_url: str, seconds: float) -> None:
-    places = {
+def _show_results(directory: Path, store_url: str, seconds: float) -> None:
+    results = {
         "review table": directory / "reviews",
         "split": directory / "split.parquet",
         "pre-trained model": directory / "pretrained",
@@ -199,6 +200,6 @@ def _show_places(directory: Path, store_url: str, seconds: float) -> None:
         "state store": store_url,
         "service log": directory / "service.log",
     }
-    for name, place in places.items():
-        console.print(f"  {name}: {place}")
+    for name, location in results.items():
+        console.print(f"  {name}: {location}")
     console.print(f"done in {seconds / 60:.1f} minutes")

@@ -8,13 +8,13 @@ import typer
 from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
 from ubert_training.running.stage import read_stage
 
-Run = Annotated[Path, typer.Option(help="What `ubert finetune` left.")]
+Run = Annotated[Path, typer.Option(help="Output directory of `ubert finetune`.")]
 
 
 def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: Device = "auto") -> None:
-    """Score the test part against mean, tuned biases, SVD and SVD++ of the same split; table, JSON and plot.
+    """Score the test part against mean, tuned biases, SVD and SVD++ on the same split; table, JSON and plot.
 
-    After pre-training in other domains, also against such baselines that learn from these.
+    After pre-training in other domains, the baselines are also scored with the reviews of those domains to learn from.
     """
     table = load_reviews(reviews)
     read_stage(run)

@@ -13,7 +13,7 @@ from ubert_training.running.stage import read_stage
 def export_command(
     run: Run, out: Annotated[Path, typer.Option(help="Bundle directory; an older bundle there is replaced.")]
 ) -> None:
-    """Write the bundle: weights, tokenizer, identities, ONNX graphs, metrics, checksums; all the service needs."""
+    """Write the bundle, all that the service needs: weights, tokenizer, ids, ONNX graphs, metrics, checksums."""
     read_stage(run)
     from ubert_training.export.make_bundle import export_bundle
 

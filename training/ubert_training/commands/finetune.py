@@ -51,10 +51,10 @@ def finetune_command(
     split: SplitFile,
     out: Out,
     pretrained: Annotated[
-        Path | None, typer.Option(help="What `ubert pretrain` left; unset: the plain backbone.")
+        Path | None, typer.Option(help="Output directory of `ubert pretrain`. Unset: the plain backbone.")
     ] = None,
     mode: Annotated[
-        str, typer.Option(help="cached (frozen encoder, minutes on a CPU) or end-to-end (a GPU's work).")
+        str, typer.Option(help="cached (frozen encoder, minutes on a CPU) or end-to-end (needs a GPU).")
     ] = "cached",
     states: States = None,
     preset: Annotated[
@@ -76,12 +76,12 @@ def finetune_command(
     id_embeddings: IdEmbeddings = None,
     dropout: Dropout = None,
     epochs: Epochs = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better one.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     encoder_learning_rate: EncoderLearningRate = None,
     projection_learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate of the projection of states, by which they are aligned.")
+        float | None, typer.Option(help="Peak learning rate of the projection of states, which alignment depends on.")
     ] = None,
     trainable_layers: TrainableLayers = None,
     accumulate: Accumulate = 1,
@@ -95,11 +95,11 @@ def finetune_command(
 ) -> None:
     """Fine-tune on the target domain: item encoder, co-matching and prediction layer (Figure 3).
 
-    After pre-training, --preset, --backbone, --encoder-layers and --state-dim are those of the pre-trained model, and
-    others are refused.
+    After pre-training, --preset, --backbone, --encoder-layers and --state-dim are those of the pre-trained model;
+    other values are refused.
     """
     if mode == "cached":
-        frozen = "cached states are those of a frozen encoder: give it with --mode end-to-end"
+        frozen = "cached states come from a frozen encoder: give it with --mode end-to-end"
         require_unset(frozen, encoder_learning_rate=encoder_learning_rate, trainable_layers=trainable_layers)
     elif mode == "end-to-end":
         require_unset("end-to-end has no cached states: give it with --mode cached", states=states)
@@ -113,15 +113,15 @@ def finetune_command(
     from ubert_training.pretraining.pretrain import KIND as PRETRAIN
     from ubert_training.running.devices import DeviceChoice
     from ubert_training.running.devices import Precision as PrecisionChoice
-    from ubert_training.running.processes import speaks_for_all
+    from ubert_training.running.processes import is_main_process
     from ubert_training.weights.model_files import load_model
 
-    former = load_model(pretrained, PRETRAIN).config if pretrained else preset or "minilm"
-    if isinstance(former, ModelConfig):
-        fits = preset in (None, former.preset)
-        require(fits, "--preset", preset, f"{pretrained} was pre-trained with {former.preset!r}; leave the flag out")
+    base = load_model(pretrained, PRETRAIN).config if pretrained else preset or "minilm"
+    if isinstance(base, ModelConfig):
+        same = preset in (None, base.preset)
+        require(same, "--preset", preset, f"{pretrained} was pre-trained with {base.preset!r}; leave the flag out")
     config = model_config(
-        former,
+        base,
         table,
         backbone=backbone,
         encoder_layers=encoder_layers,
@@ -168,7 +168,7 @@ def finetune_command(
         states=states or out.with_name("states"),
         force=force,
     )
-    if not speaks_for_all():
+    if not is_main_process():
         return
     summary = read_stage(directory)["summary"]
     losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])

@@ -14,7 +14,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_model.running.ray_engine import chosen_engine
 from ubert_training.commands.options import Engine, RayAddress, Workers, console
-from ubert_training.reviews.file_staging import ImportProgress, stage_here
+from ubert_training.reviews.file_staging import ImportProgress, stage_locally
 from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
@@ -29,32 +29,32 @@ def import_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder to write reviews.parquet, rejects.jsonl and report.json to.")],
     format: Annotated[
-        FormatName | None, typer.Option("--format", help="Format of all files. Default: told from each file.")
+        FormatName | None, typer.Option("--format", help="Format of all files. Default: detected for each file.")
     ] = None,
     columns: Annotated[
         str,
         typer.Option(
-            help="Column names of CSV, TSV, Parquet or your own JSON lines, as user=reviewer,item=sku,rating=stars,"
-            "text=body,timestamp=when. Also: title, domain. A column left out is looked for under its own name."
+            help="Column names of CSV, TSV, Parquet or your own JSON lines, such as user=reviewer,item=sku,"
+            "rating=stars,text=body,timestamp=when. Also: title, domain. A column left out keeps its own name."
         ),
     ] = "",
     domain: Annotated[
         list[str] | None,
-        typer.Option(help="Domain of all files, or one for each file in order. Default: told from the file names."),
+        typer.Option(help="Domain of all files, or one for each file in order. Default: taken from the file names."),
     ] = None,
     item_domains: Annotated[
         Path | None,
-        typer.Option(help="File of item<TAB>domain lines; items that it lacks take the domain of their file."),
+        typer.Option(help="File of item<TAB>domain lines; items missing from it get the domain of their file."),
     ] = None,
     yelp_business: Annotated[
         Path | None, typer.Option(help="Yelp's business.json: the first category of a business is its domain.")
     ] = None,
     scale: Annotated[str, typer.Option(help="Lowest and highest rating, as LOWEST:HIGHEST.")] = "1:5",
     with_title: Annotated[
-        bool, typer.Option(help="Begin a review's text with its title, which states the opinion.")
+        bool, typer.Option(help="Put the title, which often states the opinion, before a review's text.")
     ] = True,
     core: Annotated[
-        int, typer.Option(min=0, help="Reviews that every user and every item must keep; 0 keeps all.")
+        int, typer.Option(min=0, help="k-core: least number of reviews of every user and every item; 0 keeps all.")
     ] = 5,
     max_bad: Annotated[
         float, typer.Option(min=0, max=1, help="Share of bad lines above which the import fails.")
@@ -69,8 +69,8 @@ def import_command(
     """Import review files into one table: validated, de-duplicated, k-core filtered, in one fixed order.
 
     Reads Amazon 2014, 2018 and 2023, Yelp, other JSON lines, CSV, TSV and Parquet. Bad lines are set aside in
-    rejects.jsonl. An import that was killed goes on where it stopped when the same command is given again. Ray reads
-    one file a worker.
+    rejects.jsonl. If killed, run the same command again: it continues where it stopped. With Ray, each worker reads
+    one file at a time.
     """
     options = ImportOptions(
         format=format,
@@ -84,14 +84,14 @@ def import_command(
         max_bad=max_bad,
     )
     cluster = chosen_engine(engine, address=ray_address, workers=workers)
-    stage = stage_here if cluster is None else partial(stage_by_ray, cluster)
-    with _progress_shown() as listener:
+    stage = stage_locally if cluster is None else partial(stage_by_ray, cluster)
+    with _progress_bar() as listener:
         report = import_reviews(files, out, options, listener, force=force, stage=stage)
     _show(report, out)
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Read ``column=name,column=name``. Raises ``ConfigError``."""
+    """Parse ``column=name,column=name``. Raises ``ConfigError``."""
     columns: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         column, equals, name = (part.strip() for part in pair.partition("="))
@@ -102,25 +102,25 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 @contextmanager
-def _progress_shown() -> Iterator[Callable[[ImportProgress], None]]:
-    shown = Console(stderr=True)
-    bars = Progress(
+def _progress_bar() -> Iterator[Callable[[ImportProgress], None]]:
+    terminal = Console(stderr=True)
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TimeRemainingColumn(),
-        console=shown,
+        console=terminal,
         transient=True,
-        disable=not shown.is_terminal,  # what is taken away at the end leaves an empty line where it was never drawn
+        disable=not terminal.is_terminal,  # elsewhere, erasing a transient bar would print an empty line
     )
-    with bars:
-        task = bars.add_task("reading", total=None)
+    with bar:
+        task = bar.add_task("reading", total=None)
 
         def show(progress: ImportProgress) -> None:
             if progress.file is None:
-                bars.update(task, description="removing duplicates, filtering, ordering", total=None)
+                bar.update(task, description="removing duplicates, filtering, ordering", total=None)
             else:
-                bars.update(
+                bar.update(
                     task,
                     description=progress.file.name,
                     completed=progress.bytes_read,
@@ -132,7 +132,7 @@ def _progress_shown() -> Iterator[Callable[[ImportProgress], None]]:
 
 def _show(report: ImportReport, out: Path) -> None:
     if report.already_imported:
-        console.print(f"Already imported: {out} is left as it is.")
+        console.print(f"Already imported: {out} is unchanged.")
     counts = report.consolidation
     console.print(f"{report.records:,} lines read, {counts.reviews:,} reviews in {out / REVIEWS}")
     removed = {
@@ -141,7 +141,7 @@ def _show(report: ImportReport, out: Path) -> None:
         "texts repeated by the same user": counts.repeated_texts,
         f"outside the {report.options['core']}-core ({counts.core_rounds} rounds)": counts.below_core,
     }
-    noted = {
+    kept = {
         "without text": counts.empty_texts,
         "without time": counts.unknown_timestamps,
         f"of {counts.domain_missing_items:,} items without a listed domain": counts.domain_missing_reviews,
@@ -149,7 +149,7 @@ def _show(report: ImportReport, out: Path) -> None:
     for what, count in removed.items():
         if count:
             console.print(f"  {count:,} removed: {what}")
-    for what, count in noted.items():
+    for what, count in kept.items():
         if count:
             console.print(f"  {count:,} kept {what}")
     console.print(statistics_table(report.statistics))

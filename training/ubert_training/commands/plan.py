@@ -22,35 +22,35 @@ def plan_command(
     users: Annotated[float, typer.Option(help="Users with a review; 1e8 is fine.")],
     items: Annotated[float, typer.Option(help="Items with a review.")],
     reviews: Annotated[float, typer.Option(help="Reviews.")],
-    tokens: Annotated[int, typer.Option(help="Tokens of a review, on average, after truncation.")] = _DEFAULT.tokens,
+    tokens: Annotated[int, typer.Option(help="Mean tokens per review, after truncation.")] = _DEFAULT.tokens,
     tokens_a_row: Annotated[int, typer.Option(help="Tokens that share a row of states.")] = _DEFAULT.tokens_a_row,
-    rps: Annotated[float, typer.Option(help="Requests a second.")] = _DEFAULT.requests_per_s,
-    candidates: Annotated[int, typer.Option(help="Pairs a request.")] = _DEFAULT.candidates,
-    latency_ms: Annotated[float, typer.Option(help="Wanted of one request.")] = _DEFAULT.latency_ms,
-    codec: Annotated[str, typer.Option(help=f"Tier: {', '.join(codec_names())}.")] = _DEFAULT.codec,
-    state_dim: Annotated[int, typer.Option(help="D.")] = _DEFAULT.state_dim,
-    max_reviews: Annotated[int, typer.Option(help="Reviews a side.")] = _DEFAULT.max_reviews,
-    max_rows: Annotated[int, typer.Option(help="Rows of states a side.")] = _DEFAULT.max_rows,
-    resident: Annotated[float, typer.Option(help="Share of all reviews that a replica keeps.")] = _DEFAULT.resident,
-    hits: Annotated[float, typer.Option(help="Share of reviews read that are found there.")] = _DEFAULT.hits,
+    rps: Annotated[float, typer.Option(help="Requests per second.")] = _DEFAULT.requests_per_s,
+    candidates: Annotated[int, typer.Option(help="Pairs per request.")] = _DEFAULT.candidates,
+    latency_ms: Annotated[float, typer.Option(help="Target latency of a request.")] = _DEFAULT.latency_ms,
+    codec: Annotated[str, typer.Option(help=f"State codec: {', '.join(codec_names())}.")] = _DEFAULT.codec,
+    state_dim: Annotated[int, typer.Option(help="Dimension D of the states.")] = _DEFAULT.state_dim,
+    max_reviews: Annotated[int, typer.Option(help="Maximum reviews per side of a pair.")] = _DEFAULT.max_reviews,
+    max_rows: Annotated[int, typer.Option(help="Maximum rows of states per side of a pair.")] = _DEFAULT.max_rows,
+    resident: Annotated[float, typer.Option(help="Share of all reviews resident in a replica.")] = _DEFAULT.resident,
+    hits: Annotated[float, typer.Option(help="Share of the reviews read that are resident.")] = _DEFAULT.hits,
     id_embeddings: Annotated[
-        bool, typer.Option("--id-embeddings/--no-id-embeddings", help="The model has them.")
+        bool, typer.Option("--id-embeddings/--no-id-embeddings", help="Whether the model has id embeddings.")
     ] = _DEFAULT.id_embeddings,
     replica_cores: Annotated[int, typer.Option(help="Cores of a replica.")] = _DEFAULT.replica_cores,
     replica_gb: Annotated[float, typer.Option(help="Memory of a replica.")] = _DEFAULT.replica_bytes / 1e9,
     redis_gb: Annotated[float, typer.Option(help="Memory of a Redis server.")] = _DEFAULT.redis_bytes / 1e9,
     redis_copies: Annotated[int, typer.Option(help="Primary and replicas of every key.")] = _DEFAULT.redis_copies,
-    encoding_cores: Annotated[int, typer.Option(help="Cores that precompute, over all shards.")] = (
+    encoding_cores: Annotated[int, typer.Option(help="Cores for precompute, over all shards.")] = (
         _DEFAULT.encoding_cores
     ),
-    training_gb: Annotated[float, typer.Option(help="Memory of the machine that trains.")] = (
+    training_gb: Annotated[float, typer.Option(help="Memory of the training machine.")] = (
         _DEFAULT.training_bytes / 1e9
     ),
-    rates: Annotated[Path | None, typer.Option(help="JSON of rates measured on your machines.")] = None,
+    rates: Annotated[Path | None, typer.Option(help="JSON file of `ubert bench rates`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Plan memory, cores, hours and traffic, with every formula, and what breaks first."""
-    require_numbers(context.params, written=lambda name: f"--{name.replace('_', '-')}")
+    require_numbers(context.params, display_name=lambda name: f"--{name.replace('_', '-')}")
     demand = Demand(
         users=ceil(users),
         items=ceil(items),
@@ -86,20 +86,20 @@ def plan_command(
 
 def _show(planned: Plan) -> None:
     for figure in planned.figures.values():
-        console.print(f"{figure.name:<37} {readable(figure):>12}   {figure.formula}")
+        console.print(f"{figure.name:<37} {format_value(figure):>12}   {figure.formula}")
     console.print("\nWhat breaks first", style="bold")
     for limit in planned.limits:
-        console.print(described(limit))
+        console.print(format_limit(limit))
 
 
-def described(limit: Limit) -> str:
+def format_limit(limit: Limit) -> str:
     """One line on a limit."""
     over = f"{limit.times:,.1f} times over; moved by {limit.setting}"
     return f"  {limit.step:<33} {over if limit.times > 1 else f'holds, {limit.times:.0%} used'}"
 
 
-def readable(figure: Figure) -> str:
-    """The value with three digits and its unit, bytes in thousands: ``1.23 TB``."""
+def format_value(figure: Figure) -> str:
+    """The value with three significant digits and its unit, bytes with a decimal prefix: ``1.23 TB``."""
     value, prefixes = figure.value, ["", "k", "M", "G", "T", "P"]
     if figure.unit in ("B", "B/s"):
         while value >= 1000 and len(prefixes) > 1:

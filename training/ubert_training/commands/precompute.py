@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def precompute_command(
     reviews: Reviews,
-    bundle: Annotated[Path, typer.Option(help="What `ubert export` wrote.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle directory that `ubert export` wrote.")],
     store: Annotated[str, typer.Option(help="redis://…, rediss://… or lmdb:DIRECTORY.")],
     codec: Annotated[
         str,
@@ -40,43 +40,44 @@ def precompute_command(
             help="fp32, fp16, int8, int4, pq2 or pq1, alone or with /pool2 or /pool3; `ubert bench states` compares."
         ),
     ] = DEFAULT_CODEC,
-    split: Annotated[Path | None, typer.Option(help="Only reviews of some parts of this split.")] = None,
+    split: Annotated[Path | None, typer.Option(help="Write only the reviews in the --part of this split.")] = None,
     part: Annotated[list[str] | None, typer.Option(help="train, validation or test; repeat for several.")] = None,
     states: Annotated[Path | None, typer.Option(help="Cached states of the fine-tuning run, to save encoding.")] = None,
-    shard: Annotated[str, typer.Option(help="Only this share of the reviews, as 3/8: others do the rest.")] = "1/1",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and write nothing.")] = False,
+    shard: Annotated[str, typer.Option(help="Write only this shard of the reviews, such as 3/8.")] = "1/1",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written; write nothing.")] = False,
     texts: Annotated[
-        bool, typer.Option("--texts", help="Keep the texts, too, for the explanations of `ubert-serve --texts`.")
+        bool, typer.Option("--texts", help="Store the texts too, for the explanations of `ubert-serve --texts`.")
     ] = False,
     restore_removed: Annotated[
-        bool, typer.Option("--restore-removed", help="Write again what was removed since this share was written whole.")
+        bool, typer.Option("--restore-removed", help="Write reviews that were removed after this shard was finished.")
     ] = False,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster, states off by half a percent.")] = "fp32",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one a core.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one per core.")] = 0,
     engine: Engine = "local",
     ray_address: RayAddress = None,
     workers: Workers = 0,
     worker_cpus: WorkerCpus = 1,
 ) -> None:
-    """Encode every review once and fill the store; killed and started again it writes what is left.
+    """Encode every review once and fill the store; if killed, run it again to write the rest.
 
-    A review that was removed from the store after that stays out, as long as it is given the same reviews.
+    Once all of the given reviews are written, a later run on the same reviews does not write back those that were
+    removed from the store since.
     """
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
     require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
-    share = Shard.parse(shard)
+    parsed_shard = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)
     from ubert_training.running.devices import DeviceChoice, Precision
     from ubert_training.states.precompute import find_work, rows_served, write_missing
     from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
-    from ubert_training.states.review_encoders import BankedStates, choose_encoder
+    from ubert_training.states.review_encoders import BankEncoder, choose_encoder
 
     require_choice("device", device, DeviceChoice)
     rows = served = rows_served(opened.identities, table)
     if len(served) < len(table):
-        console.print(f"{len(table) - len(served):,} reviews of domains that the bundle does not predict in stay out")
+        console.print(f"{len(table) - len(served):,} reviews left out: the bundle does not predict in their domains")
     if split and part:
         for name in part:
             require(name in PARTS, "part", name, f"use one of {', '.join(PARTS)}")
@@ -85,21 +86,21 @@ def precompute_command(
     cluster = chosen_engine(
         engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
     )
-    require(cluster is None or states is None, "states", states, "workers of a cluster encode anew: leave it out")
-    written_as = opened.codec(codec)
+    require(cluster is None or states is None, "states", states, "Ray workers encode anew: leave it out")
+    state_codec = opened.codec(codec)
     with closing(open_store(store)) as target:
-        work = find_work(table, rows, opened, target, written_as, shard=share, restore=restore_removed)
-        console.print(f"shard {share}: {work.estimate}")
+        work = find_work(table, rows, opened, target, state_codec, shard=parsed_shard, restore=restore_removed)
+        console.print(f"shard {parsed_shard}: {work.estimate}")
         if len(work.removed):
             console.print(f"{len(work.removed):,} reviews were removed since, and stay out without --restore-removed")
         if dry_run:
             return
         chosen_device, chosen_precision = cast(DeviceChoice, device), cast(Precision, precision)
         if cluster is None:
-            encoder = BankedStates.find(states, opened, table.texts_at(served)) if states is not None else None
+            encoder = BankEncoder.find(states, opened, table.texts_at(served)) if states is not None else None
             encode = encoder or choose_encoder(opened, chosen_device, chosen_precision, threads)
-            report = write_missing(table, work, opened, target, written_as, encode)
-            kept = write_texts(table, work.rows, opened.tokenizer(), target, report.version) if texts else 0
+            report = write_missing(table, work, opened, target, state_codec, encode)
+            stored = write_texts(table, work.rows, opened.tokenizer(), target, report.version) if texts else 0
         else:
             job = PrecomputeJob(
                 reviews=table_file(reviews).absolute(),
@@ -112,9 +113,9 @@ def precompute_command(
                 threads=worker_cpus,
             )
             report = write_missing_by_ray(cluster, job, work, opened, target)
-            kept = report.texts
+            stored = report.texts
         if texts:
-            console.print(f"{kept} texts kept")
+            console.print(f"{stored} texts stored")
     _show(report, store)
 
 
@@ -122,6 +123,6 @@ def _show(report: "PrecomputeReport", store: str) -> None:
     rate = f", {report.tokens / report.seconds:,.0f} tokens/s" if report.tokens else ""
     written = f"{report.tokens} tokens, {report.bytes / 1e6:.1f} MB of states{rate}"
     console.print(
-        f"{without_password(store)}: {report.reviews} reviews, {report.already_there} were there, "
+        f"{without_password(store)}: {report.reviews} reviews, {report.already_there} already there, "
         f"{report.written} written ({written}), none left; namespace {report.version}"
     )

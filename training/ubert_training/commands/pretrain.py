@@ -48,13 +48,13 @@ def pretrain_command(
     max_length: MaxLength = None,
     id_embeddings: IdEmbeddings = None,
     corpus: Annotated[
-        str, typer.Option(help="other-domains (the paper's), target (its training part), or both.")
+        str, typer.Option(help="other-domains (as in the paper), target (its training part), or both.")
     ] = "both",
-    fraction: Annotated[float, typer.Option(help="Share of that corpus to use (the paper's Figure 4).")] = 1.0,
+    fraction: Annotated[float, typer.Option(help="Share of the corpus to use (the paper's Figure 4).")] = 1.0,
     masking: Annotated[
-        str, typer.Option(help="opinion words, random words (Table 3), or none (no task 1).")
+        str, typer.Option(help="Words that task 1 masks: opinion, random (Table 3), or none (no task 1).")
     ] = "opinion",
-    beta: Annotated[float, typer.Option(help="Weight of opinion rating prediction; 0: no task 2.")] = 3.0,
+    beta: Annotated[float, typer.Option(help="Weight of task 2, opinion rating prediction; 0: no task 2.")] = 3.0,
     lexicon: Annotated[
         str | None, typer.Option(help="Opinion words: a file, or a folder of positive/negative lists.")
     ] = None,
@@ -63,7 +63,7 @@ def pretrain_command(
     learning_rate: LearningRate = None,
     encoder_learning_rate: EncoderLearningRate = None,
     trainable_layers: Annotated[
-        int | None, typer.Option(help="Train only BERT's last layers; unset: 2 in the preset minilm, else all.")
+        int | None, typer.Option(help="Train only BERT's last N layers. Unset: 2 in the preset minilm, else all.")
     ] = None,
     accumulate: Accumulate = 1,
     precision: Precision = "auto",
@@ -83,7 +83,7 @@ def pretrain_command(
     from ubert_training.pretraining.pretrain_options import PretrainOptions, default_loop, default_trainable_layers
     from ubert_training.running.devices import DeviceChoice
     from ubert_training.running.devices import Precision as PrecisionChoice
-    from ubert_training.running.processes import speaks_for_all
+    from ubert_training.running.processes import is_main_process
 
     config = model_config(
         preset,
@@ -117,12 +117,12 @@ def pretrain_command(
         **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
     )
     directory = pretrain(table, divided, config, words, options, out, force=force)
-    if not speaks_for_all():
+    if not is_main_process():
         return
-    console.print(f"opinion lexicon: {len(words.words)} words of {words.source}")
+    console.print(f"opinion lexicon: {len(words.words)} words from {words.source}")
     summary = read_stage(directory)["summary"]
     losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
     console.print(
-        f"{directory}: {summary['reviews']} reviews, embeddings of the {summary['users']} users who wrote in other "
-        f"domains; validation loss {losses}"
+        f"{directory}: {summary['reviews']} reviews, embeddings of the {summary['users']} users with reviews in other "
+        f"domains; validation loss by epoch {losses}"
     )

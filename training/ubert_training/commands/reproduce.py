@@ -17,15 +17,15 @@ from ubert_training.commands.options import console
 def reproduce_command(
     name: Annotated[str, typer.Argument(metavar="SET", help=f"{', '.join(EXPERIMENTS)}.")],
     reviews: Annotated[
-        list[Path] | None, typer.Option(help="Folder with the files, or each of them in the order printed.")
+        list[Path] | None, typer.Option(help="Folder of the review files, or each file in the order printed.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Directory of all results; unset: reproduce-SET.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Another preset than the paper's, to try the commands.")] = None,
-    run: Annotated[bool, typer.Option("--run", help="Run the commands; killed, the same command continues.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Directory of all results. Unset: reproduce-SET.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A preset other than paper, to try the commands.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Run them. If killed, the same command continues.")] = False,
 ) -> None:
     """Print the commands that repeat an experiment of the paper, its numbers beside ours; or run them."""
     require(name in EXPERIMENTS, "set", name, f"use one of {', '.join(EXPERIMENTS)}")
-    require(bool(reviews) or not run, "reviews", reviews, "name the folder with the review files to run on")
+    require(bool(reviews) or not run, "reviews", reviews, "give the folder of the review files to run on")
     experiment, directory = EXPERIMENTS[name], out or Path(f"reproduce-{name}")
     steps = commands(experiment, reviews or [], directory, preset)
     console.print(f"Files: {', '.join(experiment.needed)}")
@@ -39,7 +39,7 @@ def reproduce_command(
 
 
 def comparison(name: str, experiment: Experiment, directory: Path) -> Table:
-    """The paper's row of Table 2, and what was measured here by the same name; empty where nothing was yet."""
+    """The paper's row of Table 2 beside our measurements of the same methods; empty where there is none yet."""
     table = Table(title=f"Test MSE, {name}")
     for column in ("method", "paper", "here"):
         table.add_column(column, justify="left" if column == "method" else "right")
@@ -53,7 +53,7 @@ def comparison(name: str, experiment: Experiment, directory: Path) -> Table:
 
 
 def measured_here(directory: Path) -> dict[str, float]:
-    """MSE by method, from the evaluations that are finished; baselines as the first of them has them."""
+    """MSE by method, from the finished evaluations; that of a baseline is taken from the first one."""
     if not directory.is_dir():
         return {}
     from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME

@@ -18,7 +18,7 @@ def split_command(
     out: Annotated[Path, typer.Option(help="File to write; folds are numbered: split.parquet → split-0.parquet …")],
     kind: Annotated[str, typer.Option(help="random (80/10/10), folds, or time (train on the past).")] = "random",
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of everything that is drawn; nothing is by time. Unset: 0.")
+        int | None, typer.Option(min=0, help="Seed of the random draws; a split by time has none. Unset: 0.")
     ] = None,
     folds: Annotated[int | None, typer.Option(help=f"Number of folds, with --kind folds. Unset: {FOLDS}.")] = None,
     target: Annotated[list[str] | None, typer.Option(help="Target domain; repeat for several. Unset: all.")] = None,
@@ -31,34 +31,34 @@ def split_command(
         require_unset("give it with --kind folds", folds=folds)
     if kind == "time":
         require_unset("a split by time draws nothing: give it with another --kind", seed=seed)
-    table, drawn = load_reviews(reviews), seed or 0
+    table, draw_seed = load_reviews(reviews), seed or 0
     rows = target_rows(table, target or ())
     if kind == "folds":
-        splits = dict(enumerate(k_fold_splits(table, rows, FOLDS if folds is None else folds, drawn)))
-        named = {out.with_name(f"{out.stem}-{fold}{out.suffix}"): split for fold, split in splits.items()}
+        splits = enumerate(k_fold_splits(table, rows, FOLDS if folds is None else folds, draw_seed))
+        split_at = {out.with_name(f"{out.stem}-{fold}{out.suffix}"): split for fold, split in splits}
     else:
-        named = {out: random_split(table, rows, drawn) if kind == "random" else time_split(table, rows)}
+        split_at = {out: random_split(table, rows, draw_seed) if kind == "random" else time_split(table, rows)}
     if not force:
-        for path, split in named.items():
+        for path, split in split_at.items():
             _require_free(path, split, table)
-    for path, split in named.items():
+    for path, split in split_at.items():
         split.save(path, table)
         console.print(f"{path}: {_sizes(split)}")
 
 
 def _require_free(path: Path, split: Split, table: ReviewTable) -> None:
-    """Raise ``ConfigError`` where something else lies: models may have been trained with it."""
+    """Raise ``ConfigError`` if another split or file is at ``path``: models may have been trained with it."""
     if not path.exists():
         return
     try:
-        same = _described(Split.load(path, table), table) == _described(split, table)
+        same = _identity(Split.load(path, table), table) == _identity(split, table)
     except InputError:
         same = False
     if not same:
         raise ConfigError(f"{path} holds another split, or another file; give a new --out, or --force to replace it")
 
 
-def _described(split: Split, table: ReviewTable) -> tuple[object, ...]:
+def _identity(split: Split, table: ReviewTable) -> tuple[object, ...]:
     return split.digests(table), split.kind, split.seed, split.fold, split.folds
 
 

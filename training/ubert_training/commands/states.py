@@ -1,4 +1,4 @@
-"""`ubert states`: see, check, remove and copy what state stores hold."""
+"""`ubert states`: list, verify, drop and copy the contents of state stores."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,25 +27,25 @@ from ubert_model.states import (
 from ubert_training.commands.options import console
 from ubert_training.running.progress import progress_bar
 
-SHOWN = 5
-"""Examples of each kind of problem that are printed."""
+EXAMPLES = 5
+"""How many examples of each kind of problem are printed."""
 
-app = typer.Typer(no_args_is_help=True, help="See, check, remove and copy what state stores hold.")
+app = typer.Typer(no_args_is_help=True, help="List, verify, drop and copy the contents of state stores.")
 
 Store = Annotated[str, typer.Option(help="redis://…, rediss://…, redis+cluster://… or lmdb:DIRECTORY.")]
-Version = Annotated[str, typer.Option("--namespace", help="Its version as `ls` shows it, or how that begins.")]
+Version = Annotated[str, typer.Option("--namespace", help="Its version as `ls` shows it, or a prefix of it.")]
 OneVersion = Annotated[
-    str, typer.Option("--namespace", help="Its version, or how that begins; unset where the store has only one.")
+    str, typer.Option("--namespace", help="Its version, or a prefix of it. Unset: the only one in the store.")
 ]
 
 
 @app.command("ls")
 def ls_command(
     store: Store,
-    bundle: Annotated[list[Path] | None, typer.Option(help="Tell which namespace this bundle reads; repeat.")] = None,
+    bundle: Annotated[list[Path] | None, typer.Option(help="Mark the namespace this bundle reads; repeatable.")] = None,
     count: Annotated[bool, typer.Option(help="Count users, items, states and bytes: reads every key.")] = True,
 ) -> None:
-    """List the namespaces of a store, and which shards of a precompute have ended."""
+    """List the namespaces of a store, and which shards of a precompute are finished."""
     readers = [(path, Bundle.load(path).manifest.encoder_digest) for path in bundle or []]
     with closing(open_existing_store(store)) as opened:
         namespaces = opened.namespaces()
@@ -63,7 +63,7 @@ def ls_command(
                 if value:
                     console.print(f"  {name:<11}  {value}")
     if not namespaces:
-        console.print(f"{without_password(store)} holds no namespace; `ubert precompute` makes one")
+        console.print(f"{without_password(store)} holds no namespace; `ubert precompute` creates one")
 
 
 @app.command("verify")
@@ -71,10 +71,10 @@ def verify_command(
     store: Store,
     namespace: OneVersion = "",
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove damaged lines and states and unlisted states, complete lists.")
+        bool, typer.Option("--repair", help="Remove damaged entries and states, and unlisted states; complete lists.")
     ] = False,
 ) -> None:
-    """Read every list and every state of a namespace; exit status 1 if anything is wrong and stays so."""
+    """Read every list and every state of a namespace; exit status 1 if a problem is found and not result."""
     with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         with progress_bar(f"verify {chosen.version}", None) as advance:
@@ -82,11 +82,11 @@ def verify_command(
         show_check(check)
         left = check.problems
         if repair:
-            repaired = repair_namespace(opened, chosen, check)
-            show_repair(repaired)
-            left = repaired.problems
+            result = repair_namespace(opened, chosen, check)
+            show_repair(result)
+            left = result.problems
         elif left:
-            console.print("--repair mends all but missing states, and loses no rating that can still be read")
+            console.print("--repair fixes all but missing states, and loses no rating that can still be read")
     raise typer.Exit(1 if left else 0)
 
 
@@ -94,24 +94,24 @@ def verify_command(
 def drop_command(
     store: Store,
     namespace: Version,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Even while a service, a precompute or a copy uses it.")
+        bool, typer.Option("--force", help="Drop it even while a service, a precompute or a copy uses it.")
     ] = False,
 ) -> None:
-    """Remove a namespace that nobody uses, and everything in it. Killed, the same command goes on."""
+    """Remove an unused namespace and everything in it. If killed, run the same command again."""
     with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         if not force and (holders := opened.holders(chosen.version)):
             raise InputError(
-                f"{chosen.version} is used by {', '.join(holders)}: restart services without its bundle, let a "
-                "precompute or a copy end, wait a minute for what was killed, or give --force"
+                f"{chosen.version} is in use by {', '.join(holders)}: restart services without its bundle, let a "
+                "precompute or a copy end, wait a minute if they were killed, or give --force"
             )
         if not yes:
             if not sys.stdin.isatty():
-                raise ConfigError(f"nobody is here to confirm that {chosen.version} goes: give --yes")
+                raise ConfigError(f"no terminal to confirm the removal of {chosen.version}: give --yes")
             described = f"{chosen.version} ({chosen.codec}, encoder {chosen.encoder_digest[:12]})"
-            typer.confirm(f"Remove namespace {described} from {without_password(store)} for good?", abort=True)
+            typer.confirm(f"Remove namespace {described} from {without_password(store)} permanently?", abort=True)
         removed = opened.drop_namespace(chosen.version)
     console.print(f"{chosen.version}: {removed:,} states removed")
 
@@ -122,9 +122,9 @@ def copy_command(
     to: Annotated[str, typer.Option(help="Store to copy to, of any kind.")],
     namespace: OneVersion = "",
 ) -> None:
-    """Copy a namespace, and the candidate sets, to another store: what is there already stays.
+    """Copy a namespace and the candidate sets to another store; what is already there is kept.
 
-    Killed, the same command goes on.
+    If killed, run the same command again.
     """
     with closing(open_existing_store(store)) as source, closing(open_store(to)) as target:
         chosen = choose_namespace(source, namespace)
@@ -132,26 +132,26 @@ def copy_command(
         with progress_bar(f"copy {chosen.version}, users", users) as advance:
             copied = copy_namespace(source, target, chosen.version, advance=advance)
         sets = copy_candidate_sets(source, target)
-    console.print(f"{chosen.version}: {copied:,} reviews copied and {sets:,} candidate sets, the others were there")
+    console.print(f"{chosen.version}: {copied:,} reviews copied and {sets:,} candidate sets; the rest was there")
 
 
 def choose_namespace(store: StateStore, prefix: str) -> Namespace:
-    """The one namespace whose version begins so. Raises ``InputError`` where none does, or several."""
+    """The one namespace whose version begins with ``prefix``. Raises ``InputError`` if none does, or several do."""
     known = store.namespaces()
     found = [namespace for namespace in known if namespace.version.startswith(prefix)]
     if len(found) != 1:
         versions = ", ".join(f"{namespace.version} ({namespace.codec})" for namespace in known) or "none"
-        raise InputError(f"--namespace {prefix!r} fits {len(found)} namespaces; the store has {versions}")
+        raise InputError(f"--namespace {prefix!r} matches {len(found)} namespaces; the store has {versions}")
     return found[0]
 
 
 def shards_done(finished: Sequence[FinishedShard]) -> str:
-    """For each corpus and division what has ended, such as ``2 of 8 shards (1, 5), 20 reviews``."""
-    divisions: dict[tuple[str, int], list[FinishedShard]] = {}
+    """Finished shards by corpus and number of shards, such as ``2 of 8 shards (1, 5), 20 reviews of corpus …``."""
+    by_division: dict[tuple[str, int], list[FinishedShard]] = {}
     for shard in finished:
-        divisions.setdefault((shard.corpus, shard.shards), []).append(shard)
+        by_division.setdefault((shard.corpus, shard.shards), []).append(shard)
     parts = []
-    for (corpus, shards), done in divisions.items():
+    for (corpus, shards), done in by_division.items():
         numbers = "all" if len(done) == shards else ", ".join(str(shard.number) for shard in done)
         reviews = sum(shard.reviews for shard in done)
         parts.append(f"{len(done)} of {shards} shards ({numbers}), {reviews:,} reviews of corpus {corpus[:8]}")
@@ -159,7 +159,7 @@ def shards_done(finished: Sequence[FinishedShard]) -> str:
 
 
 def show_check(check: NamespaceCheck) -> None:
-    """How many problems of each kind, with some examples."""
+    """Print how many problems there are of each kind, with some examples."""
     kinds: dict[str, Sequence[str]] = {
         "listed, but without a state": check.missing,
         "damaged states": [f"{review_id}: {reason}" for review_id, reason in check.damaged],
@@ -171,16 +171,16 @@ def show_check(check: NamespaceCheck) -> None:
     _show_kinds(kinds)
 
 
-def show_repair(repaired: NamespaceRepair) -> None:
-    """How much was mended, and what is left with the remedy."""
+def show_repair(result: NamespaceRepair) -> None:
+    """Print how many reviews were repaired, and the problems that are left with their remedy."""
     kinds: dict[str, Sequence[str]] = {
-        "listed, but without a state": repaired.missing,
-        "damaged lines removed that no other list replaces": repaired.lost_lines,
-        "lists that cannot be read": [unreadable.reason for unreadable in repaired.unreadable],
+        "listed, but without a state": result.missing,
+        "damaged entries removed that no other list replaces": result.lost_lines,
+        "lists that cannot be read": [unreadable.reason for unreadable in result.unreadable],
     }
-    console.print(f"{repaired.mended:,} reviews mended, {repaired.problems:,} problems left")
+    console.print(f"{result.repaired:,} reviews repaired, {result.problems:,} problems left")
     _show_kinds(kinds)
-    if repaired.missing or repaired.lost_lines:
+    if result.missing or result.lost_lines:
         console.print("`ubert precompute` writes what is missing; what came by POST /reviews must be sent again")
 
 
@@ -188,7 +188,7 @@ def _show_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
     for kind, found in kinds.items():
         if found:
             console.print(f"  {kind}: {len(found):,}")
-            for example in found[:SHOWN]:
+            for example in found[:EXAMPLES]:
                 console.print(f"    {example}")
 
 

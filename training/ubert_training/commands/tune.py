@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def tune_command(
     reviews: Reviews,
     split: SplitFile,
-    out: Annotated[Path, typer.Option(help="Directory to write; killed, the same command continues in it.")],
+    out: Annotated[Path, typer.Option(help="Directory to write. If killed, the same command continues in it.")],
     preset: Preset = "minilm",
     pretrain_epochs: PretrainEpochs = None,
     finetune_epochs: FinetuneEpochs = None,
@@ -39,10 +39,10 @@ def tune_command(
 ) -> None:
     """Try a handful of recipes and keep the cheapest that validation cannot tell from the best.
 
-    Its model is left ready for `ubert evaluate` and `ubert export`. Its recipe is for `ubert bench accuracy`.
+    The chosen model is ready for `ubert evaluate` and `ubert export`, its recipe.json for `ubert bench accuracy`.
     """
     table = load_reviews(reviews)
-    loaded, words = Split.load(split, table), load_lexicon(lexicon)
+    divided, words = Split.load(split, table), load_lexicon(lexicon)
     from ubert_training.recipes.recipe import Recipe
     from ubert_training.recipes.search import RECIPE, TRIALS, RecipeSearch
     from ubert_training.running.devices import DeviceChoice
@@ -50,7 +50,7 @@ def tune_command(
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
     names = [trial.name for trial in TRIALS]
-    search = RecipeSearch(table=table, split=loaded, base=base, lexicon=words, seed=seed, out=out)
+    search = RecipeSearch(table=table, split=divided, base=base, lexicon=words, seed=seed, out=out)
     choice, run = search.run(
         lambda trial: console.print(f"{names.index(trial.name) + 1} of {len(names)}: {trial.name}"), force=force
     )
@@ -60,9 +60,9 @@ def tune_command(
 
 
 def trial_table(choice: "Choice") -> Table:
-    """Every trial in order, the chosen one in bold."""
+    """All trials in order, the chosen one in bold."""
     table = Table(
-        title="Validation part; the first within one standard error of the best is taken",
+        title="Validation part; the first recipe within one standard error of the best is chosen",
         caption=f"the bias part alone: {choice.chosen.bias_mse:.4f}",
     )
     for column in ("recipe", "MSE", "above the best, ± its standard error", "share of the text network"):

@@ -1,1 +1,1 @@
-"""Corpora for those who bring none: the Musical Instruments reviews, and synthetic ones."""
+"""Corpora for users without reviews of their own: Amazon's Musical Instruments, and synthetic reviews."""

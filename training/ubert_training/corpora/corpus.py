@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class _UnusableDownloadError(Exception):
-    """What came is not the file that was asked for."""
+    """The downloaded file is not the expected one."""
 
 
 def cache_folder() -> Path:
-    """The folder for downloads: ``u-bert`` under ``XDG_CACHE_HOME``, by default under ``~/.cache``."""
+    """The folder for downloads: ``u-bert`` in ``XDG_CACHE_HOME``, which defaults to ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "u-bert"
 
 
@@ -41,11 +41,10 @@ def fetch_musical_instruments(
     address: str = ADDRESS,
     deadline: float = SLOWEST_DOWNLOAD,
 ) -> Path | None:
-    """Give the path of the review file, downloading it on first use; None where that cannot be done now.
+    """The path of the review file, downloaded on first use; None if the download fails.
 
-    ``timeout`` is how many seconds the server may stay silent, ``deadline`` how many the whole download may
-    take. A download that is cut short, damaged or something else is dropped; nothing half-written is ever
-    returned. The reason for a None is logged as a warning.
+    The server may be silent for ``timeout`` seconds, and the whole download may take ``deadline`` seconds. A truncated,
+    damaged or wrong download is discarded: the file is either whole or absent. A failure is logged as a warning.
     """
     path = (cache_dir or cache_folder()) / FILE_NAME
     try:
@@ -53,35 +52,35 @@ def fetch_musical_instruments(
             _check_reviews(path)
             return path
     except (OSError, EOFError, zlib.error, _UnusableDownloadError) as error:
-        log.warning("the cached %s is damaged (%s) and is fetched again", path, error)
+        log.warning("the cached %s is damaged (%s) and will be downloaded again", path, error)
     try:
         with replacing(path) as partial:
             _download(address, partial, timeout, deadline)
             _check_reviews(partial)
     except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException, _UnusableDownloadError) as error:
-        log.warning("%s cannot be fetched: %s", address, error)
+        log.warning("%s cannot be downloaded: %s", address, error)
         return None
     return path
 
 
 def _download(address: str, path: Path, timeout: float, deadline: float) -> None:
-    ends = time.monotonic() + deadline
+    ends_at = time.monotonic() + deadline
     with urllib.request.urlopen(address, timeout=timeout) as response, path.open("wb") as file:
         announced = response.headers.get("Content-Length")
         received = 0
-        # read1 returns what has arrived, so that a trickle is seen by the deadline.
+        # read1 returns as soon as any bytes have arrived, so that the deadline also stops a trickle.
         while block := response.read1(BLOCK_BYTES):
             received += file.write(block)
             if received > MOST_BYTES:
-                raise _UnusableDownloadError(f"more than {MOST_BYTES:,} bytes came")
-            if time.monotonic() > ends:
-                raise _UnusableDownloadError(f"{received:,} bytes came in {deadline:g} s, which is too slow")
+                raise _UnusableDownloadError(f"received more than {MOST_BYTES:,} bytes")
+            if time.monotonic() > ends_at:
+                raise _UnusableDownloadError(f"received only {received:,} bytes in {deadline:g} s")
         if announced is not None and received != int(announced):
-            raise _UnusableDownloadError(f"{received:,} of {announced} bytes came")
+            raise _UnusableDownloadError(f"received {received:,} of {announced} bytes")
 
 
 def _check_reviews(path: Path) -> None:
-    """Unpack the whole file, whose checksum is at its end, and look at its first line."""
+    """Decompress the whole file, whose checksum is at its end, and check its first line."""
     size = path.stat().st_size
     if size < LEAST_BYTES:
         raise _UnusableDownloadError(f"{size:,} bytes are too few for this file")
@@ -92,6 +91,6 @@ def _check_reviews(path: Path) -> None:
     try:
         fields = json.loads(first)
     except ValueError as error:
-        raise _UnusableDownloadError("its first line is no JSON") from error
+        raise _UnusableDownloadError("its first line is not JSON") from error
     if not isinstance(fields, dict) or not {"reviewerID", "asin", "overall"} <= fields.keys():
-        raise _UnusableDownloadError("its first line is no Amazon review")
+        raise _UnusableDownloadError("its first line is not an Amazon review")

@@ -1,12 +1,12 @@
-"""A synthetic review corpus with planted truth, to try the whole system where no real reviews are at hand.
+"""A synthetic review corpus with planted truth, to try the whole system without real reviews.
 
-Every user cares about a few aspects, every item is good, middling or bad in each. A rating is
+Every user cares about a few aspects; every item is good, middling or bad in each aspect. A rating is
 
     mean + user bias + item bias + strength * (mean quality of the item in the user's aspects) + noise,
 
-rounded and clipped to 1-5; the text says what the user cares about and how the item does in it. So a model
-that reads can predict what no bias can, and how much better it can get is known. Users are shared between
-domains and care about the same aspects in each. All names begin with ``synthetic-``.
+rounded and clipped to 1-5. The text says what the user cares about and how well the item does in it. So a model that
+reads the texts can predict what no bias can, and its best reachable error is known. Domains share their users, who care
+about the same aspects in each. All names begin with ``synthetic-``.
 """
 
 import gzip
@@ -47,13 +47,13 @@ FIRST_DAY = int(datetime(2012, 1, 1, tzinfo=UTC).timestamp())
 DAYS = 2000
 SECONDS_A_DAY = 86_400
 MOST_SAMPLED = 1000
-"""Users and items over which the reachable errors are averaged, per domain."""
+"""The reachable errors of a domain are averaged over at most this many users, and as many items."""
 Grid = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthOptions:
-    """Size and difficulty of a synthetic corpus. ``strength`` is the rating's share of the planted match."""
+    """Size and difficulty of a synthetic corpus. ``strength`` is the weight of the planted match in a rating."""
 
     users: int = 300
     items: int = 120
@@ -64,20 +64,20 @@ class SynthOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.domains <= len(PRODUCTS):
-            raise ConfigError(f"{self.domains} domains: ask for 1 to {len(PRODUCTS)}")
+            raise ConfigError(f"{self.domains} domains: use 1 to {len(PRODUCTS)}")
         if not 0 <= self.strength < math.inf:
-            raise ConfigError(f"strength {self.strength}: give a number of 0 or more")
+            raise ConfigError(f"strength {self.strength}: use a number of 0 or more")
         if self.items < self.domains * 4 * CORE:
-            raise ConfigError(f"{self.items} items for {self.domains} domains: ask for {4 * CORE} a domain or more")
+            raise ConfigError(f"{self.items} items for {self.domains} domains: use at least {4 * CORE} per domain")
         if self.reviews < 2 * CORE * max(self.users, MOST_POPULAR * self.items):
             raise ConfigError(
-                f"{self.reviews} reviews of {self.users} users and {self.items} items: ask for {2 * CORE} a user and "
-                f"{2 * CORE * MOST_POPULAR} an item or more, so that all stay in the {CORE}-core"
+                f"{self.reviews} reviews of {self.users} users and {self.items} items: use at least {2 * CORE} per "
+                f"user and {2 * CORE * MOST_POPULAR} per item, so that all stay in the {CORE}-core"
             )
         if self.reviews > self.users * self.items / 4:
             raise ConfigError(
-                f"{self.reviews} reviews of {self.users} users and {self.items} items: ask for a quarter of all "
-                "pairs at most"
+                f"{self.reviews} reviews of {self.users} users and {self.items} items: use at most one for every four "
+                "pairs of a user and an item"
             )
 
 
@@ -95,7 +95,7 @@ class _User:
     name: str
     bias: float
     cares: tuple[str, ...]
-    wanted: dict[int, int]  # domain -> number of reviews
+    reviews_in: dict[int, int]  # domain -> number of reviews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,33 +108,39 @@ class _Item:
     qualities: dict[str, int]
 
 
-def write_corpus(out: Path, options: SynthOptions | None = None) -> SyntheticCorpus:
-    """Write Amazon-2014-style reviews, the domains of the items and the planted truth into the folder
-    ``out``.
+def write_corpus(out: Path, options: SynthOptions | None = None, *, force: bool = False) -> SyntheticCorpus:
+    """Write Amazon-2014-style reviews, the domains of the items and the planted truth into the folder ``out``.
 
-    The same options give the same bytes. A corpus of the same options that is already there is left as it is.
+    The same options give the same bytes; a finished corpus of the same options is left as it is. Raises ``ConfigError``
+    if ``out`` holds a corpus of other options, which ``force`` replaces.
     """
     options = options or SynthOptions()
     corpus = SyntheticCorpus(reviews=out / REVIEWS, item_domains=out / ITEM_DOMAINS, truth=out / TRUTH)
-    if _is_written(corpus, options):
-        return corpus
+    if corpus.truth.exists():  # written last: without it there is no finished corpus
+        differing = _differing_options(corpus.truth, options)
+        if differing and not force:
+            raise ConfigError(
+                f"{out} holds another corpus ({', '.join(differing)}); give another directory, or --force to replace it"
+            )
+        if not differing and corpus.reviews.is_file() and corpus.item_domains.is_file():
+            return corpus
     users = [_user(number, options) for number in range(options.users)]
     items = [_item(number, options) for number in range(options.items)]
     corpus.truth.unlink(missing_ok=True)
     with replacing(corpus.reviews) as partial:
-        count = _write_packed(partial, _reviews(users, items, options))
+        count = _write_gzip(partial, _reviews(users, items, options))
     write_text(corpus.item_domains, "".join(f"{item.name}\t{domain_name(item.domain)}\n" for item in items))
     write_text(corpus.truth, json.dumps(_truth(users, items, options, count), indent=2) + "\n")
     return corpus
 
 
-def _write_packed(path: Path, reviews: Iterator[dict[str, Any]]) -> int:
-    """Write JSON lines, packed; the header has neither name nor time, so that equal corpora are equal files."""
+def _write_gzip(path: Path, reviews: Iterator[dict[str, Any]]) -> int:
+    """Write gzipped JSON lines. The header has neither name nor time, so that equal corpora are equal files."""
     count = 0
     with (
         path.open("wb") as file,
-        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-        io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as lines,
+        gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as compressed,
+        io.TextIOWrapper(compressed, encoding="utf-8", newline="\n") as lines,
     ):
         for review in reviews:
             lines.write(json.dumps(review, ensure_ascii=False) + "\n")
@@ -146,45 +152,42 @@ def domain_name(domain: int) -> str:
     return f"synthetic-{list(PRODUCTS)[domain]}"
 
 
-def _is_written(corpus: SyntheticCorpus, options: SynthOptions) -> bool:
-    """The truth is written last, so it says whether the rest is whole."""
-    if not all(path.is_file() for path in (corpus.reviews, corpus.item_domains, corpus.truth)):
-        return False
+def _differing_options(truth: Path, options: SynthOptions) -> list[str]:
+    """The options of the corpus that ``truth`` describes, such as ``seed = 1``, where they differ from ``options``."""
     try:
-        truth = json.loads(corpus.truth.read_text(encoding="utf-8"))
-    except ValueError:
-        return False
-    return isinstance(truth, dict) and truth.get("options") == asdict(options)
+        found = dict(json.loads(truth.read_text(encoding="utf-8"))["options"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"its {TRUTH} cannot be read"]
+    return [f"{name} = {found.get(name)}" for name, value in asdict(options).items() if found.get(name) != value]
 
 
 def _user(number: int, options: SynthOptions) -> _User:
-    chance = random.Random(f"{options.seed} user {number}")
-    shared = min(2, options.domains)
-    domains = chance.sample(range(options.domains), chance.randint(shared, options.domains))
+    rng = random.Random(f"{options.seed} user {number}")
+    domains = rng.sample(range(options.domains), rng.randint(min(2, options.domains), options.domains))
     average = options.reviews // options.users
-    reviews = chance.randint(CORE, 2 * average - CORE)
-    most = options.items // options.domains // 2
+    reviews = rng.randint(CORE, 2 * average - CORE)
+    most_in_domain = options.items // options.domains // 2
     return _User(
         name=f"synthetic-user-{number + 1:06d}",
-        bias=chance.gauss(0, USER_SPREAD),
-        cares=tuple(chance.sample(sorted(ASPECTS), CARED_ASPECTS)),
-        wanted={
-            domain: min(most, reviews // len(domains) + (place < reviews % len(domains)))
+        bias=rng.gauss(0, USER_SPREAD),
+        cares=tuple(rng.sample(sorted(ASPECTS), CARED_ASPECTS)),
+        reviews_in={
+            domain: min(most_in_domain, reviews // len(domains) + (place < reviews % len(domains)))
             for place, domain in enumerate(domains)
         },
     )
 
 
 def _item(number: int, options: SynthOptions) -> _Item:
-    chance = random.Random(f"{options.seed} item {number}")
+    rng = random.Random(f"{options.seed} item {number}")
     domain = number % options.domains
     return _Item(
         name=f"synthetic-item-{number + 1:06d}",
         domain=domain,
-        product=chance.choice(list(PRODUCTS.values())[domain]),
-        bias=chance.gauss(0, ITEM_SPREAD),
-        popularity=chance.randint(1, MOST_POPULAR),
-        qualities={aspect: chance.choices(QUALITIES, QUALITY_WEIGHTS)[0] for aspect in sorted(ASPECTS)},
+        product=rng.choice(list(PRODUCTS.values())[domain]),
+        bias=rng.gauss(0, ITEM_SPREAD),
+        popularity=rng.randint(1, MOST_POPULAR),
+        qualities={aspect: rng.choices(QUALITIES, QUALITY_WEIGHTS)[0] for aspect in sorted(ASPECTS)},
     )
 
 
@@ -199,58 +202,58 @@ def _reviews(users: list[_User], items: list[_Item], options: SynthOptions) -> I
         for domain in range(options.domains)
     ]
     for number, user in enumerate(users):
-        chance = random.Random(f"{options.seed} reviews {number}")
+        rng = random.Random(f"{options.seed} reviews {number}")
         written: set[str] = set()
-        for domain, wanted in user.wanted.items():
-            for item in shelves[domain].take(wanted):
-                rating = _rounded(_latent_rating(user, item, options.strength) + chance.gauss(0, NOISE))
-                text = _text(user, item, rating, chance)
+        for domain, count in user.reviews_in.items():
+            for item in shelves[domain].take(count):
+                rating = _rounded(_latent_rating(user, item, options.strength) + rng.gauss(0, NOISE))
+                text = _text(user, item, rating, rng)
                 while text in written:  # an import removes texts that a user repeats
-                    text = _text(user, item, rating, chance)
+                    text = _text(user, item, rating, rng)
                 written.add(text)
-                yield _amazon_fields(user, item, rating, text, chance)
+                yield _amazon_fields(user, item, rating, text, rng)
 
 
 class _Shelf:
-    """Deals out the items of a domain: each as often as it is popular, and none left behind."""
+    """Hands out the items of a domain in random rounds; a round holds each item as often as its popularity."""
 
-    def __init__(self, items: list[_Item], chance: random.Random) -> None:
+    def __init__(self, items: list[_Item], rng: random.Random) -> None:
         self._round = [item for item in items for _ in range(item.popularity)]
-        self._chance = chance
+        self._rng = rng
         self._next: deque[_Item] = deque()
 
     def take(self, count: int) -> list[_Item]:
-        """The next ``count`` different items; one that would come twice waits for the next taker."""
+        """The next ``count`` distinct items; a repeated one is put back for the next call."""
         taken: dict[str, _Item] = {}
-        waiting: list[_Item] = []
+        repeated: list[_Item] = []
         while len(taken) < count:
             if not self._next:
-                self._next.extend(self._chance.sample(self._round, len(self._round)))
+                self._next.extend(self._rng.sample(self._round, len(self._round)))
             item = self._next.popleft()
             if item.name in taken:
-                waiting.append(item)
+                repeated.append(item)
             else:
                 taken[item.name] = item
-        self._next.extendleft(reversed(waiting))
+        self._next.extendleft(reversed(repeated))
         return list(taken.values())
 
 
-def _text(user: _User, item: _Item, rating: int, chance: random.Random) -> str:
-    said = [chance.choice(OPENINGS)]
-    for aspect in chance.sample(user.cares, len(user.cares)):
-        if chance.random() < 0.5:
-            said.append(chance.choice(ASPECTS[aspect].cared))
-        said.append(chance.choice(ASPECTS[aspect].at_level(item.qualities[aspect])))
-    if chance.random() < 0.4:
-        other = chance.choice([aspect for aspect in sorted(ASPECTS) if aspect not in user.cares])
-        said += [chance.choice(ASIDES), chance.choice(ASPECTS[other].at_level(item.qualities[other]))]
-    if chance.random() < 0.6:
-        said.append(chance.choice(CLOSINGS[rating]))
-    return " ".join(said).format(product=item.product, count=chance.randint(2, 20))
+def _text(user: _User, item: _Item, rating: int, rng: random.Random) -> str:
+    sentences = [rng.choice(OPENINGS)]
+    for aspect in rng.sample(user.cares, len(user.cares)):
+        if rng.random() < 0.5:
+            sentences.append(rng.choice(ASPECTS[aspect].cared))
+        sentences.append(rng.choice(ASPECTS[aspect].at_level(item.qualities[aspect])))
+    if rng.random() < 0.4:
+        other = rng.choice([aspect for aspect in sorted(ASPECTS) if aspect not in user.cares])
+        sentences += [rng.choice(ASIDES), rng.choice(ASPECTS[other].at_level(item.qualities[other]))]
+    if rng.random() < 0.6:
+        sentences.append(rng.choice(CLOSINGS[rating]))
+    return " ".join(sentences).format(product=item.product, count=rng.randint(2, 20))
 
 
-def _amazon_fields(user: _User, item: _Item, rating: int, text: str, chance: random.Random) -> dict[str, Any]:
-    when = FIRST_DAY + chance.randrange(DAYS) * SECONDS_A_DAY
+def _amazon_fields(user: _User, item: _Item, rating: int, text: str, rng: random.Random) -> dict[str, Any]:
+    when = FIRST_DAY + rng.randrange(DAYS) * SECONDS_A_DAY
     return {
         "reviewerID": user.name,
         "asin": item.name,
@@ -258,7 +261,7 @@ def _amazon_fields(user: _User, item: _Item, rating: int, text: str, chance: ran
         "helpful": [0, 0],
         "reviewText": text,
         "overall": float(rating),
-        "summary": chance.choice(TITLES[rating]).format(product=item.product),
+        "summary": rng.choice(TITLES[rating]).format(product=item.product),
         "unixReviewTime": when,
         "reviewTime": f"{datetime.fromtimestamp(when, UTC):%m %d, %Y}",
     }
@@ -275,10 +278,10 @@ def _truth(users: list[_User], items: list[_Item], options: SynthOptions, review
         "reviews": reviews,
         "mse": _reachable_errors(users, items, options),
         "mse_means": {
-            "noise_floor": "the least error of anyone who knows all that was planted: noise and rounding alone",
+            "noise_floor": "the error that remains when everything planted is known: noise and rounding alone",
             "best_with_text": "a perfect reader of many texts: they state all that was planted, so the noise floor",
-            "best_with_biases": "the best sum of a user's and an item's bias in each domain",
-            "best_with_mean": "the best single number for each domain",
+            "best_with_biases": "the best sum of a user bias and an item bias in each domain",
+            "best_with_mean": "the best constant for each domain",
         },
         "cares": {user.name: list(user.cares) for user in users},
         "qualities": {item.name: item.qualities for item in items},
@@ -286,16 +289,16 @@ def _truth(users: list[_User], items: list[_Item], options: SynthOptions, review
 
 
 def _reachable_errors(users: list[_User], items: list[_Item], options: SynthOptions) -> dict[str, float]:
-    """Mean squared errors over all pairs of a domain, weighted as the reviews are; averaged over the domains."""
+    """Mean squared errors over all pairs of a domain, weighted by their share of the reviews; mean over the domains."""
     total = np.zeros(3)
     weight = 0.0
     for domain in range(options.domains):
-        buyers = [user for user in users if domain in user.wanted][:MOST_SAMPLED]
-        wares = [item for item in items if item.domain == domain][:MOST_SAMPLED]
-        activity = np.array([user.wanted[domain] for user in buyers], dtype=np.float64)
-        popularity = np.array([item.popularity for item in wares], dtype=np.float64)
+        reviewers = [user for user in users if domain in user.reviews_in][:MOST_SAMPLED]
+        reviewed = [item for item in items if item.domain == domain][:MOST_SAMPLED]
+        activity = np.array([user.reviews_in[domain] for user in reviewers], dtype=np.float64)
+        popularity = np.array([item.popularity for item in reviewed], dtype=np.float64)
         latent = np.array(
-            [[_latent_rating(user, item, options.strength) for item in wares] for user in buyers]
+            [[_latent_rating(user, item, options.strength) for item in reviewed] for user in reviewers]
         )  # (users, items)
         total += activity.sum() * _errors(latent, activity / activity.sum(), popularity / popularity.sum())
         weight += float(activity.sum())
@@ -309,30 +312,32 @@ def _reachable_errors(users: list[_User], items: list[_Item], options: SynthOpti
 
 
 def _errors(latent: Grid, user_weight: Grid, item_weight: Grid) -> Grid:
-    """Errors of knowing everything, the two biases, and the mean. The weights are a product, so that the best
-    additive model is the row means plus the column means.
+    """MSE of a predictor that knows everything, of the best biases, and of the mean: (3,).
+
+    A pair's weight is the product of its user's and its item's, so the best additive model is row means plus column
+    means, less the mean.
     """
     expected, variance = _rating_moments(latent)  # (users, items) each
     floor = user_weight @ variance @ item_weight
     of_user = expected @ item_weight  # (users,)
     of_item = user_weight @ expected  # (items,)
     mean = float(user_weight @ of_user)
-    missed = expected - of_user[:, None] - of_item[None, :] + mean
+    interaction = expected - of_user[:, None] - of_item[None, :] + mean  # what no biases can express
     return np.array(
         [
             floor,
-            floor + user_weight @ missed**2 @ item_weight,
+            floor + user_weight @ interaction**2 @ item_weight,
             floor + user_weight @ (expected - mean) ** 2 @ item_weight,
         ]
     )
 
 
 def _rating_moments(latent: Grid) -> tuple[Grid, Grid]:
-    """Mean and variance of the rounded and clipped rating, given what it is without noise."""
-    below = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))
-    edges = [below((rating + 0.5 - latent) / NOISE) for rating in RATINGS[:-1]]
+    """Mean and variance of the rounded and clipped rating, given the rating without noise."""
+    normal_cdf = np.vectorize(lambda z: 0.5 * math.erfc(-z / math.sqrt(2)))
+    edges = [normal_cdf((rating + 0.5 - latent) / NOISE) for rating in RATINGS[:-1]]
     cumulative = [np.zeros_like(latent), *edges, np.ones_like(latent)]
-    chances = [after - before for before, after in itertools.pairwise(cumulative)]
-    expected = sum(chance * rating for chance, rating in zip(chances, RATINGS, strict=True))
-    square = sum(chance * rating**2 for chance, rating in zip(chances, RATINGS, strict=True))
+    probabilities = [after - before for before, after in itertools.pairwise(cumulative)]
+    expected = sum(probability * rating for probability, rating in zip(probabilities, RATINGS, strict=True))
+    square = sum(probability * rating**2 for probability, rating in zip(probabilities, RATINGS, strict=True))
     return np.asarray(expected), np.asarray(square - expected**2)

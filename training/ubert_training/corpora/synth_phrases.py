@@ -1,8 +1,7 @@
-"""What synthetic reviews say: aspects of products, and sentences of our own about each at three levels of
-quality.
+"""What synthetic reviews say: aspects of products, and sentences about each at three levels of quality.
 
-``{product}`` stands for the kind of product. Sentences of a level are interchangeable, so that no single
-wording gives an aspect away.
+``{product}`` stands for the kind of product. Sentences of one level are interchangeable, so that no single wording
+gives an aspect away.
 """
 
 from collections.abc import Mapping

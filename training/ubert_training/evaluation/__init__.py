@@ -1,1 +1,1 @@
-"""The test part read once: errors, intervals, plots."""
+"""Evaluation on the test part: errors, intervals, plots; and what the codecs of states cost."""

@@ -1,6 +1,7 @@
 """Evaluation: the test part, read once, against tuned baselines on the same split."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from ubert_model.errors import InputError
 from ubert_model.running.atomic import write_text
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import BaselineRatings, tuned, with_other_domains
@@ -31,7 +33,7 @@ PREDICTIONS = "predictions.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Share of the test ratings that lie in their intervals, which were made for a share of ``promised``."""
+    """Share of the test ratings that lie in their intervals; ``promised`` is the share that these were made for."""
 
     promised: float
     overall: float
@@ -57,7 +59,7 @@ class Coverage:
 class Evaluation:
     """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
 
-    ``U-BERT without text`` is the model's own bias part alone: what is left of it when no review is read.
+    ``U-BERT without text`` is the model's bias part alone, which reads ratings and no text.
     """
 
     scores: Mapping[str, Scores]
@@ -74,12 +76,16 @@ class Evaluation:
 
 
 def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> Evaluation:
-    """Score a finished ``finetune`` stage and write ``evaluation.json`` and the predictions beside it."""
+    """Score a finished ``finetune`` stage, and write ``evaluation.json`` and the predictions into its directory.
+
+    Raises ``InputError`` for a run that is unfinished, or that cannot be written into.
+    """
+    stage = finished_stage(directory, KIND)
+    _require_writable(directory)
     run = FinishedRun.open(table, directory, states=states, device=device)
     rated = RatedPairs.of(run, "test")
-    stage = finished_stage(directory, KIND)
     seed = int(stage["inputs"]["options"]["loop"]["seed"])
-    # None of a run by an earlier version.
+    # Runs of earlier versions lack this entry.
     baselines = _tuned_baselines(table, run.split, seed, other_domains=bool(stage["summary"].get("reviews_elsewhere")))
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
@@ -134,19 +140,31 @@ def history_table(evaluation: Evaluation, side: str, slices: Mapping[str, Mappin
     return table
 
 
-def _tuned_baselines(table: ReviewTable, split: Split, seed: int, *, other_domains: bool) -> list[BaselineRatings]:
-    """Each tuned on validation, under a bar: of a million reviews SVD++'s candidates take minutes.
+def _require_writable(directory: Path) -> None:
+    """Raise ``InputError`` at once, rather than when the results are written, after minutes of tuning baselines."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written ({error.strerror}), and the evaluation is saved there; copy the run, and "
+            "evaluate its copy"
+        ) from error
 
-    ``other_domains``: the model has read there, so that there are baselines that do so, too.
+
+def _tuned_baselines(table: ReviewTable, split: Split, seed: int, *, other_domains: bool) -> list[BaselineRatings]:
+    """Tune each on validation, under a progress bar: on a million reviews a candidate of SVD++ takes minutes.
+
+    ``other_domains``: also baselines that learn from these, since the model has.
     """
     baselines = list(surprise_baselines())
     if other_domains:
         baselines += [with_other_domains(baseline) for baseline in baselines]
-    found = []
+    rated = []
     for baseline in baselines:
         with progress_bar(f"tuning {baseline.name}", len(baseline.grid)) as advance:
-            found.append(tuned(baseline, table, split, seed, advance))
-    return found
+            rated.append(tuned(baseline, table, split, seed, advance))
+    return rated
 
 
 def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]]) -> dict[str, dict[str, Scores]]:
@@ -154,7 +172,7 @@ def _sliced(errors: Mapping[str, Errors], slices: Mapping[str, NDArray[np.int64]
 
 
 def _write_predictions(path: Path, table: ReviewTable, rated: RatedPairs) -> None:
-    """One JSON line a test pair, so that a served rating can be compared with this one."""
+    """One JSON line per test pair, to compare served ratings with."""
     columns = (rated.histories.pairs, rated.truth, rated.predicted, rated.low, rated.high)
     lines = [
         json.dumps(

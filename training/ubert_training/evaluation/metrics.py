@@ -13,7 +13,7 @@ Errors = NDArray[np.float64]
 
 RESAMPLES = 2000
 RESAMPLES_AT_A_TIME = 16
-"""All of them at once would fill the memory; each by itself would read it all again."""
+"""All at once would fill the memory; one at a time would read all errors for each."""
 LEVEL = 0.95
 HISTORY_SLICES = (("0", 0, 0), ("1–2", 1, 2), ("3–9", 3, 9), ("10+", 10, None))
 """Slices by the number of reviews in an entity's history: name, least, most."""
@@ -31,12 +31,12 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
     @property
-    def arms(self) -> tuple[float, float]:
-        """How far the interval reaches below the figure and above it."""
+    def error_bar(self) -> tuple[float, float]:
+        """How far the interval reaches below and above the figure."""
         return self.value - self.low, self.high - self.value
 
     def signed(self) -> str:
-        """A difference for people, its sign always shown."""
+        """A difference for display, with explicit signs."""
         return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
 
 
@@ -51,9 +51,7 @@ class Scores:
 
 
 def scores(errors: Mapping[str, Errors], seed: int = 0) -> dict[str, Scores]:
-    """Scores by model, of its predicted minus the true ratings, (P,) each. All are resampled together: the same seed
-    and size draw the same pairs.
-    """
+    """Scores by model, from its predicted minus the true ratings, (P,) each. All models share the resamples."""
     columns = np.stack(list(errors.values()), axis=1)  # (P, models)
     squared, absolute = np.square(columns), np.abs(columns)
     resampled = _resampled_means(np.concatenate([squared, absolute], axis=1), seed)  # (RESAMPLES, 2 · models)
@@ -70,20 +68,20 @@ def scores(errors: Mapping[str, Errors], seed: int = 0) -> dict[str, Scores]:
 
 
 def paired_differences(errors: Errors, others: Mapping[str, Errors], seed: int = 0) -> dict[str, Estimate]:
-    """MSE minus that of each other model on the same pairs (below 0: better); pairs are resampled together."""
+    """MSE minus that of each other model on the same pairs (below 0: better); all share the resamples."""
     differences = np.square(errors)[:, None] - np.square(np.stack(list(others.values()), axis=1))  # (P, others)
     return dict(zip(others, bootstrap_means(differences, seed), strict=True))
 
 
 def relative_change(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
-    """Change of the MSE as a share of the baseline's MSE on the same pairs; pairs are resampled together."""
+    """Change of the MSE as a share of the baseline's MSE on the same pairs; both share the resamples."""
     squared, baseline = np.square(errors), np.square(baseline_errors)
     mine, theirs = _resampled_means(np.stack([squared, baseline], axis=1), seed).T  # (RESAMPLES,) each
     return _estimate(float(squared.mean() / baseline.mean() - 1), mine / theirs - 1)
 
 
 def bootstrap_means(columns: Errors, seed: int = 0) -> list[Estimate]:
-    """Mean of every column with its interval; rows are pairs, and all columns are resampled together.
+    """Mean of every column with its interval; rows are pairs, and all columns share the resamples.
 
     Shape:
         columns: (P, M), such as squared errors of M models on the same P pairs.
@@ -93,7 +91,7 @@ def bootstrap_means(columns: Errors, seed: int = 0) -> list[Estimate]:
 
 
 def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
-    """Positions of the pairs whose entity has that many reviews to read; empty slices are left out."""
+    """Indices of the pairs in each slice; ``counts``: reviews in each pair's history. Empty slices are left out."""
     found = {
         name: np.flatnonzero((counts >= least) & (counts <= (np.inf if most is None else most)))
         for name, least, most in HISTORY_SLICES
@@ -102,13 +100,13 @@ def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
 
 
 def _resampled_means(columns: Errors, seed: int) -> Errors:
-    """Mean of every column in each resample of the rows: (P, M) → (RESAMPLES, M)."""
+    """Mean of every column in each resample of the rows, drawn by ``seed`` and P alone: (P, M) → (RESAMPLES, M)."""
     pairs = len(columns)
     rng = np.random.default_rng([seed, pairs])
     means = []
     for numbers in batches(range(RESAMPLES), RESAMPLES_AT_A_TIME):
-        drawn = [np.bincount(rng.integers(0, pairs, pairs), minlength=pairs) for _ in numbers]  # how often each pair
-        means.append(np.array(drawn, dtype=np.float64) @ columns / pairs)
+        counts = [np.bincount(rng.integers(0, pairs, pairs), minlength=pairs) for _ in numbers]  # draws of each pair
+        means.append(np.array(counts, dtype=np.float64) @ columns / pairs)
     return np.concatenate(means)
 
 

@@ -1,4 +1,4 @@
-"""The picture of an evaluation."""
+"""The plot of an evaluation."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,8 +48,8 @@ def _by_history(axes: Axes, slices: Mapping[str, Mapping[str, Scores]], compared
 
 def _interval(axes: Axes, scored: Scores, position: float, *, color: str, horizontal: bool) -> None:
     mse = scored.mse
-    spread = [[arm] for arm in mse.arms]
+    bar = [[length] for length in mse.error_bar]
     if horizontal:
-        axes.errorbar(mse.value, position, xerr=spread, fmt="o", color=color, capsize=3)
+        axes.errorbar(mse.value, position, xerr=bar, fmt="o", color=color, capsize=3)
     else:
-        axes.errorbar(position, mse.value, yerr=spread, fmt="o", color=color, capsize=3)
+        axes.errorbar(position, mse.value, yerr=bar, fmt="o", color=color, capsize=3)

@@ -1,4 +1,4 @@
-"""Pairs as a finished fine-tuning run rates them, from exact states."""
+"""A finished fine-tuning run's ratings of pairs, from exact states."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -14,7 +14,7 @@ from ubert_training.finetuning.rating_parts import final_ratings
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RatedPairs:
-    """Pairs as a fine-tuned model rates them: (P,) each, in stars. ``bias`` is its bias part alone."""
+    """A fine-tuned model's ratings of pairs, (P,) each, in stars. ``bias``: those of its bias part alone."""
 
     histories: Histories
     truth: NDArray[np.float64]
@@ -26,7 +26,7 @@ class RatedPairs:
 
     @classmethod
     def of(cls, run: FinishedRun, part: Literal["validation", "test"]) -> Self:
-        """All pairs of a part of the split that the model was trained on."""
+        """Rate all pairs of a part of the run's split."""
         config, parts = run.files.config, run.parts
         histories = run.histories(getattr(run.split, part))
         outputs = network_outputs(PairModel(run.model), run.source(run.bank), histories, run.accelerator)

@@ -1,4 +1,4 @@
-"""What each codec costs and saves, on the states of real reviews and the pairs that read them."""
+"""What each codec costs in accuracy and saves in bytes, on states of real reviews and the pairs that read them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +22,10 @@ from ubert_training.states.codebooks import codebooks_of, save_codebooks
 
 EXACT = "fp32"
 LARGEST_CHANGE = 0.001
-"""Of the MSE, that the default codec may cost: the upper end of the interval must lie below."""
+"""Relative change of the MSE that a codec may cost: the upper end of its interval must lie below."""
 TIMED_ROUNDS = 3
 MOST_PAIRS = 4_000
-"""Of a run, since the states that they read are in memory several times over."""
+"""Pairs measured per run: the states that they read are in memory several times over."""
 T = TypeVar("T")
 
 
@@ -33,10 +33,10 @@ T = TypeVar("T")
 class Tier:
     """One codec, over all runs of one state dimension.
 
-    Bytes count whole stored values, header and checksum included; ratios are fp32's bytes over this codec's, fp32 at
-    this dimension and at the encoder's full width. ``change``: of the MSE against fp32 states, relative. Differences
-    of single ratings are in stars. Speeds are of one process as it stands: reviews decoded and pairs rated in a
-    second, the latter in torch without decoding.
+    Bytes count whole stored values, header and checksum included; ratios are fp32's bytes over this codec's, for fp32
+    at this dimension and at the encoder's full width. ``change``: of the MSE against fp32 states, relative. Differences
+    of single ratings are in stars. Speeds are those of this process: reviews decoded per second, and pairs rated per
+    second, in torch, without decoding.
     """
 
     codec: str
@@ -69,14 +69,14 @@ class TierReport:
     tiers: Sequence[Tier]
 
     def smallest(self, state_dim: int) -> Tier:
-        """The smallest tier of a dimension whose change is surely small; fp32 changes nothing, so there is one."""
+        """The smallest tier of a dimension whose change is surely small; fp32 always qualifies."""
         fitting = [tier for tier in self.tiers if tier.state_dim == state_dim and tier.small_change]
         return min(fitting, key=lambda tier: tier.bytes_a_review)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Measured:
-    """One codec on one run. ``errors`` (P,) in stars."""
+    """One codec on one run; ``errors``: (P,), in stars."""
 
     errors: Errors
     bytes: int
@@ -93,7 +93,7 @@ class _Bench:
 
     @classmethod
     def of(cls, run: FinishedRun, part: str) -> "_Bench":
-        return cls(pairs=ReadPairs.of(run, _drawn(getattr(run.split, part))), codebooks=run_codebooks(run))
+        return cls(pairs=ReadPairs.of(run, _sample(getattr(run.split, part))), codebooks=run_codebooks(run))
 
     @property
     def encoder(self) -> ReviewEncoder:
@@ -129,7 +129,7 @@ class _Bench:
 
 
 def run_codebooks(run: FinishedRun) -> Codebooks:
-    """The run's codebooks. Those that an earlier version left out, or wrote differently, are trained and saved."""
+    """The run's codebooks; trained and saved if an earlier version left none, or wrote them differently."""
     path = run.directory / CODEBOOKS
     with suppress(BundleError):
         return Codebooks.load(path)
@@ -138,17 +138,17 @@ def run_codebooks(run: FinishedRun) -> Codebooks:
 
 
 def measure_tiers(runs: Sequence[FinishedRun], part: str, advance: Callable[[int], None]) -> TierReport:
-    """Every codec on every run, on :data:`MOST_PAIRS` pairs of each at most; ``advance`` hears of each codec and run.
-    Runs of one state dimension are taken together.
+    """Measure every codec on every run, on at most :data:`MOST_PAIRS` of its pairs; runs of one state dimension are
+    pooled. ``advance`` is called after each codec and run.
 
-    Raises ``InputError`` for a run whose pairs read nothing.
+    Raises ``InputError`` for a run whose pairs read no text.
     """
     benches = [_Bench.of(run, part) for run in runs]
     for bench in benches:
         if not bench.reviews:
             raise InputError(
                 f"no {part} pair of {bench.pairs.run.directory} reads a review that has text, so there are no states "
-                "to measure: give a run on reviews with texts"
+                "to measure: give a run on reviews with text"
             )
     dims = sorted({bench.encoder.dim for bench in benches}, reverse=True)
     reviews = sum(bench.reviews for bench in benches)
@@ -164,8 +164,8 @@ def measure_tiers(runs: Sequence[FinishedRun], part: str, advance: Callable[[int
     )
 
 
-def _drawn(pairs: Rows) -> Rows:
-    """All of them, or as many as are measured, drawn at random and always the same."""
+def _sample(pairs: Rows) -> Rows:
+    """At most :data:`MOST_PAIRS` of the pairs, ascending; drawn at random, but always the same ones."""
     return np.sort(np.random.default_rng(0).permutation(pairs)[:MOST_PAIRS])
 
 
@@ -183,13 +183,12 @@ def _tier(name: str, benches: Sequence[_Bench], measured: Sequence[_Measured], e
     encoder = benches[0].encoder
     tokens = sum(bench.tokens for bench in benches)
     reviews = sum(bench.reviews for bench in benches)
-    size = sum(one.bytes for one in measured)
-    exact_size = sum(one.bytes for one in exact)
-    every_token = 4 * tokens  # bytes a dimension where each token has its own row
+    size = sum(run.bytes for run in measured)
+    exact_size = sum(run.bytes for run in exact)
     rows = sum(bench.rows for bench in benches)
-    unpooled_size = exact_size + (every_token - 4 * rows) * encoder.dim
-    errors = np.concatenate([one.errors for one in measured])
-    exact_errors = np.concatenate([one.errors for one in exact])
+    unpooled_size = exact_size + 4 * (tokens - rows) * encoder.dim  # fp32 with a row for every token
+    errors = np.concatenate([run.errors for run in measured])
+    exact_errors = np.concatenate([run.errors for run in exact])
     difference = errors - exact_errors
     return Tier(
         codec=name,
@@ -197,21 +196,21 @@ def _tier(name: str, benches: Sequence[_Bench], measured: Sequence[_Measured], e
         bytes_a_token=size / tokens,
         bytes_a_review=size / reviews,
         ratio_same_dim=unpooled_size / size,
-        ratio_full_width=(unpooled_size + (encoder.hidden_dim - encoder.dim) * every_token) / size,
+        ratio_full_width=(unpooled_size + 4 * tokens * (encoder.hidden_dim - encoder.dim)) / size,
         mse=float(np.square(errors).mean()),
         change=relative_change(errors, exact_errors),
         typical_difference=float(np.sqrt(np.square(difference).mean())),
         largest_difference=float(np.abs(difference).max()),
-        reviews_decoded_a_second=reviews / sum(one.decode_s for one in measured),
-        pairs_rated_a_second=len(errors) / sum(one.rate_s for one in measured),
+        reviews_decoded_a_second=reviews / sum(run.decode_s for run in measured),
+        pairs_rated_a_second=len(errors) / sum(run.rate_s for run in measured),
     )
 
 
 def _timed(call: Callable[[], T], *, rounds: int) -> tuple[T, float]:
-    """The answer and the fastest time of some rounds, in seconds."""
+    """The result, and the shortest time of ``rounds`` calls, in seconds."""
     fastest = float("inf")
     for _ in range(rounds):
         started = time.perf_counter()
-        answer = call()
+        result = call()
         fastest = min(fastest, time.perf_counter() - started)
-    return answer, fastest
+    return result, fastest

@@ -1,4 +1,4 @@
-"""Ratings as a store of some codec would give them: offline, from states that were encoded and decoded."""
+"""Ratings as from a store of some codec, computed offline: the states are encoded and decoded again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ from ubert_training.states.state_bank import StateBank
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReadPairs:
-    """Pairs of a run's split, the rows of the reviews that they read, and these reviews' exact states, (L, D) each."""
+    """Pairs of a run's split, the table rows of the reviews that they read, and the exact states of these, (L, D)
+    each.
+    """
 
     run: FinishedRun
     histories: Histories
@@ -43,7 +45,7 @@ class ReadPairs:
         return self.run.table.rating[self.histories.pairs].astype(np.float64)
 
     def stored_ratings(self, codec: StateCodec) -> NDArray[np.float64]:
-        """What the service rates the pairs from a store of this codec, in stars, (P,)."""
+        """The service's ratings from a store of this codec, in stars, (P,)."""
         return self.ratings(*codec.decode_many([codec.encode(matrix) for matrix in self.states]))
 
     def ratings(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -54,7 +56,7 @@ class ReadPairs:
         return final_ratings(self.run.files.config, parts.bias, parts.blend_weight, self.histories, outputs)
 
     def _bank(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> StateBank:
-        """The states in the order of the table, in which a bank numbers them; reviews that nobody reads have none."""
+        """The states in table order, as a bank expects them; reviews that no pair reads have none."""
         lengths = np.zeros(len(self.run.table), dtype=np.int64)
         lengths[self.rows] = np.diff(offsets)
         starts = np.concatenate([[0], np.cumsum(lengths)])

@@ -1,4 +1,4 @@
-"""The report of ``ubert bench states``: for the terminal, as JSON, as Markdown and as a picture."""
+"""The report of ``ubert bench states``: for the terminal, as JSON, as Markdown and as a plot."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ COLUMNS = (
 def tier_table(report: TierReport) -> Table:
     """What decides between the tiers, in 80 columns; those whose change is surely small in bold.
 
-    ``1 in``: so many times the bytes would fp32 need. ``moves``: a rating, in stars, root of the mean square.
+    ``1 in``: fp32's bytes over this codec's. ``moves``: how far a rating moves, in stars, root mean square.
     """
     table = Table(title=_title(report), box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("D", "codec", "B/token", "1 in", "change of MSE, 95%", "moves", "pairs/s"):
@@ -51,7 +51,7 @@ def tier_table(report: TierReport) -> Table:
 
 
 def verdict(report: TierReport) -> list[str]:
-    """Which codec the measurement speaks for, for each dimension."""
+    """Which codec the measurement recommends, for each dimension."""
     chosen = [report.smallest(dim) for dim in dict.fromkeys(tier.state_dim for tier in report.tiers)]
     return [
         f"D = {tier.state_dim}: {tier.codec} is the smallest codec whose change of MSE is surely below "
@@ -104,15 +104,15 @@ def _markdown(report: TierReport) -> str:
 
 
 def _plot(report: TierReport, path: Path) -> None:
-    """Change of MSE with its interval over bytes a token."""
+    """Change of MSE with its interval, over bytes per token."""
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     for number, dim in enumerate(dict.fromkeys(tier.state_dim for tier in report.tiers)):
         tiers = [tier for tier in report.tiers if tier.state_dim == dim]
         change = [100 * tier.change.value for tier in tiers]
-        arms = [[100 * arm for arm in side] for side in zip(*(tier.change.arms for tier in tiers), strict=True)]
+        bars = [[100 * tier.change.error_bar[side] for tier in tiers] for side in (0, 1)]  # below, above
         sizes = [tier.bytes_a_token for tier in tiers]
-        axes.errorbar(sizes, change, yerr=arms, fmt="o", capsize=3, color=f"C{number}", label=f"D = {dim}")
+        axes.errorbar(sizes, change, yerr=bars, fmt="o", capsize=3, color=f"C{number}", label=f"D = {dim}")
         for tier in tiers:
             place = (tier.bytes_a_token, 100 * tier.change.high)
             axes.annotate(tier.codec, place, rotation=60, fontsize=7, textcoords="offset points", xytext=(0, 4))

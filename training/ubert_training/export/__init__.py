@@ -1,1 +1,1 @@
-"""The bundle: a finished run as files that the service reads."""
+"""Export of a finished run as a bundle, the files that the service reads."""

@@ -1,4 +1,4 @@
-"""The ONNX graphs that the online side runs: the review encoder, all above the review states, and its parts."""
+"""Export of the ONNX graphs that the service runs: the review encoder, the pair scorer and the pair explainer."""
 
 import copy
 import logging
@@ -16,19 +16,19 @@ from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.nn.rating_model import RatingModel
 
 OPSET = 20
-"""The first operator set with GELU, and one that every supported ONNX Runtime (1.20 on) reads."""
+"""The first operator set with GELU; every supported ONNX Runtime (1.20 or newer) reads it."""
 
 Axes = Mapping[int, str]
 
 
 def export_encoder(model: RatingModel, path: Path) -> None:
-    """Write the review encoder, in fp32: reviews in, states in ``state_dim`` out. States of padding are undefined.
+    """Write the review encoder, in fp32: reviews in, projected states out. States of padding are undefined.
 
     Shape:
         token_ids (R, L) int64, token_mask (R, L) bool → states (R, L, D); R and L ≤ the backbone's length are free.
     """
-    # Sizes of 2 and more: an example of size 1 would be taken for a constant. One row is padded, so that the
-    # trace holds the mask.
+    # Sizes of 2 or more, because the exporter treats a size of 1 as constant. One row is padded, so that the trace
+    # contains the mask.
     token_ids = torch.zeros(3, 5, dtype=torch.int64)
     token_mask = torch.ones(3, 5, dtype=torch.bool)
     token_mask[1, 3:] = False
@@ -40,8 +40,8 @@ def export_encoder(model: RatingModel, path: Path) -> None:
 def export_scorer(model: PairScorer, path: Path) -> None:
     """Write ``PairScorer.forward``, in fp32, for B pairs, or for one user against B items.
 
-    Every argument of ``forward`` is an input of the graph under its own name, those included that the model's
-    options ignore, so that one caller serves every model. The encoder's weights are not in the graph.
+    Every argument of ``forward`` is an input of the graph under its own name, even if the model's options ignore it, so
+    that all models are called alike. The encoder's weights are not in the graph.
 
     Shape:
         user (U,), item (B,), domain (B,) int64; user_states (U, Nu, D), item_states (B, Ni, D) float32;
@@ -53,16 +53,16 @@ def export_scorer(model: PairScorer, path: Path) -> None:
 
 
 def export_explainer(model: PairScorer, path: Path) -> None:
-    """Write ``PairExplainer.forward`` over this model, in fp32, for B pairs.
+    """Write ``PairExplainer.forward`` for this model, in fp32, for B pairs.
 
     Shape:
-        the inputs of the scorer, with U = B → the fields of ``PairExplanation``, each an output under its name.
+        the inputs of the scorer, with U = B → the fields of ``PairExplanation``, each an output under its own name.
     """
     _write_graph(PairExplainer(model), _pair_inputs(model.dim), PairExplanation._fields, path)
 
 
 def _pair_inputs(dim: int) -> dict[str, tuple[Tensor, Axes]]:
-    """The inputs of what reads pairs: an example of each, and its free axes."""
+    """The inputs of the scorer and the explainer: an example of each, and its free axes."""
     B, Nu, Ni, D = 3, 5, 4, dim
     pairs: Axes = {0: "B"}
     user_tokens: Axes = {0: "B", 1: "Nu"}
@@ -88,10 +88,10 @@ def _write_graph(
     *,
     broadcast: Collection[str] = (),
 ) -> None:
-    """``broadcast``: inputs whose first axis may also be 1. The trace knows them as large as all others."""
+    """Export ``module``. The inputs in ``broadcast`` may also have a first axis of 1, unlike in the trace."""
     # A copy: the caller's model keeps its device, its precision and its training mode.
     module = copy.deepcopy(module).cpu().float().eval()
-    with _exporter_chatter_ignored():
+    with _exporter_warnings_ignored():
         program = torch.onnx.export(
             module,
             kwargs={name: example for name, (example, _) in inputs.items()},
@@ -101,9 +101,9 @@ def _write_graph(
             opset_version=OPSET,
             verbose=False,
         )
-        assert program is not None  # None is the answer of the older exporter alone
-        # The exporter annotates every node with the stack trace it came from. Without them the graph names no
-        # path of this machine, and the same model gives the same bytes.
+        assert program is not None  # only the older exporter returns None
+        # The exporter annotates every node with its stack trace. Without these the graph contains no path of this
+        # machine, and the same model gives the same bytes.
         for node in program.model.graph:
             node.metadata_props.clear()
         _free_first_axis(program.model.graph, broadcast)
@@ -111,11 +111,11 @@ def _write_graph(
 
 
 def _free_first_axis(graph: onnx_ir.Graph, broadcast: Collection[str]) -> None:
-    """Declare the first axis of some inputs independent of all others, where every operator broadcasts over it."""
+    """Make the first axis of some inputs independent of all others; every operator must broadcast over it."""
     for value in graph.inputs:
         if value.name in broadcast and value.shape is not None:
             value.shape = onnx_ir.Shape(["U", *value.shape[1:]])
-    if broadcast:  # what the trace noted of intermediate shapes is then no longer true
+    if broadcast:  # the traced shapes of intermediate values no longer hold
         for node in graph:
             for value in node.outputs:
                 if value not in graph.outputs:
@@ -123,8 +123,8 @@ def _free_first_axis(graph: onnx_ir.Graph, broadcast: Collection[str]) -> None:
 
 
 @contextmanager
-def _exporter_chatter_ignored() -> Iterator[None]:
-    """Hide what the exporter says of its own code and of its names for axes; everything else passes."""
+def _exporter_warnings_ignored() -> Iterator[None]:
+    """Ignore the exporter's warnings about its own code and about names of axes, and no others."""
     registry = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed"
     level = registry.level
     registry.setLevel(logging.ERROR)

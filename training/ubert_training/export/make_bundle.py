@@ -1,4 +1,4 @@
-"""From a fine-tuned model to the bundle that the online side opens (`ubert export`)."""
+"""From a fine-tuned model to the bundle that the service opens (`ubert export`)."""
 
 import json
 import shutil
@@ -37,16 +37,16 @@ from ubert_training.weights.saving import weights_of
 def export_bundle(run: Path, bundle: Path) -> Bundle:
     """Write the bundle of a finished and evaluated ``finetune`` stage.
 
-    Raises ``InputError`` if the stage is not finished, has not been evaluated (a bundle carries its metrics) or has no
-    codebooks; ``OSError`` where the system refuses to write.
+    Raises ``InputError`` if the stage is unfinished, has not been evaluated (a bundle contains the metrics) or has no
+    codebooks; ``OSError`` if the disk is full or not writable.
     """
     files = load_model(run, KIND)
     stage = finished_stage(run, KIND)
     evaluation = run / EVALUATION
     if not evaluation.is_file():
-        raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle carries its metrics")
+        raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle contains the metrics")
     if not (run / CODEBOOKS).is_file():
-        raise InputError(f"{run} has no {CODEBOOKS}, which compact states need; run `ubert bench states` on it first")
+        raise InputError(f"{run} has no {CODEBOOKS}, which the product codes need; run `ubert bench states` on it")
     parts = RatingParts.load(run, files.identities)
     model = files.build_rating_model()
     encoder = model.review_encoder

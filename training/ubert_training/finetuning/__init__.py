@@ -1,1 +1,1 @@
-"""Fine-tuning (Figure 3): histories, the bias model, the task, and what a finished run is."""
+"""Fine-tuning (Figure 3): histories, the bias model, the task, and reading a finished run."""

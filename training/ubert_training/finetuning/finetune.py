@@ -16,20 +16,20 @@ from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
-from ubert_training.finetuning.prediction_start import solve_prediction_layer
+from ubert_training.finetuning.prediction_init import solve_prediction_layer
 from ubert_training.finetuning.pretrained_model import PretrainedModel
-from ubert_training.optimization.loop import discard_checkpoint, require_machine, train
+from ubert_training.optimization.loop import discard_checkpoint, require_runnable, train
 from ubert_training.pretraining.corpus_rows import rows_elsewhere
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.devices import make_accelerator
 from ubert_training.running.stage import Stage
 from ubert_training.splits import Split
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
-from ubert_training.states.projection_start import start_projection
+from ubert_training.states.projection_init import initialize_projection
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank, encoder_digest, fill_bank
 from ubert_training.states.tokens import TokenizedReviews
-from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
+from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_compatible
 from ubert_training.weights.model_files import save_model
 
 KIND = "finetune"
@@ -47,43 +47,45 @@ def finetune(
     states: Path,
     force: bool = False,
 ) -> Path:
-    """Fine-tune and leave the model in ``directory``; ``states`` is where cached states lie.
+    """Fine-tune and save the model in ``directory``; ``states`` is the directory of cached states.
 
-    Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). Finished before: nothing is
-    done; killed before: it continues. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
+    Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). A finished run is left as it is;
+    a killed one is continued. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
     """
-    start = None if pretrained is None else PretrainedModel.load(pretrained)
-    if start is not None:
-        start.require_fit(table, split, config)
+    loaded = None if pretrained is None else PretrainedModel.load(pretrained)
+    if loaded is not None:
+        loaded.require_compatible(table, split, config)
     inputs = {
         **table.digests,
         "split": split.digests(table),
         "config": config,
         "options": options,
-        "pretrained": None if start is None else start.fingerprint,
+        "pretrained": None if loaded is None else loaded.fingerprint,
     }
     stage = Stage(directory, KIND, inputs)
     accelerator = make_accelerator(options.device)
-    if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
-        require_finetunable(config, options, accelerator, None if start is None else start.files.bert_config)
+    if not stage.is_finished():  # checked first: a refused run neither creates nor discards a directory
+        require_finetunable(config, options, accelerator, None if loaded is None else loaded.files.bert_config)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
-            _train_and_keep(table, split, config, options, start, states, stage, accelerator)
+            _train_and_save(table, split, config, options, loaded, states, stage, accelerator)
         if accelerator.is_main_process:
-            discard_checkpoint(directory)  # also one that a run left which was killed after it had finished
+            discard_checkpoint(directory)  # a run killed right after it finished leaves one, too
     return directory
 
 
 def require_finetunable(
     config: ModelConfig, options: FinetuneOptions, accelerator: Accelerator, bert: BertConfig | None = None
 ) -> None:
-    """Raises as :func:`finetune` does for what ``bert`` (None: the backbone), or this machine, cannot train."""
+    """Raise ``ConfigError`` for a model that ``bert`` (None: the backbone) does not allow, or this machine cannot
+    train.
+    """
     bert = bert or backbone_config(config.backbone, config.encoder_layers)
-    require_fit(bert, "max_length", config.max_length, options.trainable_layers)
-    require_machine(options.loop, accelerator)
+    require_compatible(bert, "max_length", config.max_length, options.trainable_layers)
+    require_runnable(options.loop, accelerator)
 
 
-def _train_and_keep(
+def _train_and_save(
     table: ReviewTable,
     split: Split,
     config: ModelConfig,
@@ -93,7 +95,7 @@ def _train_and_keep(
     stage: Stage,
     accelerator: Accelerator,
 ) -> None:
-    """The work of :func:`finetune`, in the directory of its stage."""
+    """The work of :func:`finetune`, in the stage's directory."""
     directory = stage.directory
     torch.manual_seed(options.loop.seed)
     elsewhere = rows_elsewhere(table, split, frozenset() if pretrained is None else pretrained.reviews_read)
@@ -108,16 +110,16 @@ def _train_and_keep(
         with accelerator.main_process_first():
             bank = cached_states(states, encoder, tokens, tokenizer)
     review_states = ReviewStates(encoder=encoder, tokens=tokens, bank=bank)
-    # After pre-training, too: what that leaves tells apart what its tasks ask for, not what pairs are aligned by.
-    start_projection(review_states, split.train, table.user, options.loop.seed)
+    # Also after pre-training, whose projection suits its own tasks and not the alignment of reviews.
+    initialize_projection(review_states, split.train, table.user, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
     known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config, elsewhere)
     task = FinetuningTask(model, source, known, split, options, accelerator)
     model.to(accelerator.device)
     if config.above_bias:
         solve_prediction_layer(task)
-    position = train(task, options.loop, directory, accelerator, "fine-tuning", stage.fingerprint)
-    parts = task.rating_parts(position)
+    progress = train(task, options.loop, directory, accelerator, "fine-tuning", stage.fingerprint)
+    parts = task.rating_parts(progress)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, tokenizer_json, identities)
         parts.save(directory)
@@ -127,8 +129,8 @@ def _train_and_keep(
             {
                 "pairs": len(split.train),
                 "reviews_elsewhere": len(elsewhere),
-                "best_epoch": position.best_epoch,
-                "validation_losses": position.validation_losses,
+                "best_epoch": progress.best_epoch,
+                "validation_losses": progress.validation_losses,
                 "blend_weight": parts.blend_weight,
             }
         )
@@ -137,7 +139,7 @@ def _train_and_keep(
 def target_identities(table: ReviewTable, split: Split, elsewhere: Rows | None = None) -> Identities:
     """The users and items of the training part, and every domain of the table.
 
-    ``elsewhere``: rows of other domains, whose users are known as well.
+    ``elsewhere``: rows of other domains, whose users are added.
     """
     rows = split.train.tolist()
     item_domains = {table.item[row]: table.domain[row] for row in rows}
@@ -154,7 +156,7 @@ def target_identities(table: ReviewTable, split: Split, elsewhere: Rows | None =
 def cached_states(
     directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, tokenizer: ReviewTokenizer
 ) -> StateBank:
-    """The bank of a frozen encoder, filled where it is not already."""
+    """The state bank of a frozen encoder, after encoding what it lacks."""
     digest = encoder_digest(encoder, tokenizer.serialized, tokenizer.max_length, projected=False)
     return fill_bank(directory, encoder, tokens, digest)
 
@@ -162,7 +164,7 @@ def cached_states(
 def _initial_model(
     config: ModelConfig, identities: Identities, table: ReviewTable, split: Split, pretrained: PretrainedModel | None
 ) -> tuple[RatingModel, str]:
-    """The model before its first step, and its tokenizer: the plain backbone, or all that pre-training learned."""
+    """The model before its first step, and its tokenizer: from the plain backbone, or from pre-training."""
     if pretrained is None:
         backbone = load_backbone(config.backbone, config.encoder_layers)
         encoder = ReviewEncoder(backbone.bert, config.state_dim, config.tokens_a_row)
@@ -180,5 +182,5 @@ def _initial_model(
         mean_rating=float(table.rating[split.train].mean()),
     )
     if pretrained is not None:
-        pretrained.inherited_by(model, identities)
+        pretrained.initialise(model, identities)
     return model, tokenizer_json

@@ -1,4 +1,4 @@
-"""How fine-tuning is asked for."""
+"""Options of fine-tuning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ END_TO_END_LOOP: Mapping[str, Any] = {"epochs": 5, "batch_size": 8, "learning_ra
 
 
 def default_loop(mode: str) -> Mapping[str, Any]:
-    """Length and rate of fine-tuning by mode: a fresh head over cached states, or the paper's Adam at 3e-5."""
+    """Epochs and learning rate of fine-tuning by mode: a new head over cached states, or the paper's 3e-5."""
     return CACHED_LOOP if mode == "cached" else END_TO_END_LOOP
 
 
@@ -30,9 +30,9 @@ def default_loop(mode: str) -> Mapping[str, Any]:
 class FinetuneOptions:
     """How to fine-tune.
 
-    ``cached``: the review encoder is frozen, its states are computed once, and only what stands above it trains.
-    ``end-to-end``: everything trains, the last ``trainable_layers`` of BERT (None: all) at their own rate.
-    The projection of states, by which they are aligned, has a rate of its own, too.
+    ``cached``: the review encoder is frozen, its states are computed once, and only the layers above it train.
+    ``end-to-end``: everything trains, the last ``trainable_layers`` of BERT (None: all) at their own learning rate.
+    The projection of states, which decides how they are aligned, has its own learning rate in both.
     """
 
     mode: Mode = "cached"

@@ -16,19 +16,19 @@ from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.pair_model import PairModel, network_outputs
-from ubert_training.finetuning.rating_parts import RatingParts, blend_share, final_ratings
-from ubert_training.optimization.batches import Positions, shuffled_batches_of_like_size
-from ubert_training.optimization.loop import LoopOptions, Position, decayed_groups
+from ubert_training.finetuning.rating_parts import RatingParts, final_ratings, fit_blend_weight
+from ubert_training.optimization.batches import Indices, shuffled_bucketed_batches
+from ubert_training.optimization.loop import LoopOptions, TrainingProgress, decayed_groups
 from ubert_training.optimization.objectives import rating_loss
 from ubert_training.splits import Split
 
 ID_EMBEDDINGS = ("model.user_query.embedding", "model.item_query.embedding")
 SHRUNK_ID_RATE = 0.01
-"""Share of the learning rate for ``id_embeddings="shrunk"``: what pre-training gave them changes slowly."""
+"""Share of the learning rate for ``id_embeddings="shrunk"``: they stay near their initial values."""
 
 
 class FinetuningTask:
-    """Eq. 15 over the training pairs; early stopping on the blended rating's error on validation."""
+    """Eq. 15 over the training pairs; early stopping watches the error of the blended rating on validation."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class FinetuningTask:
         self._sizes = source.sizes(self.training)
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
-        """BERT and the projection at rates of their own; id embeddings at theirs, where they stay near their start."""
+        """BERT, the projection and shrunk id embeddings have their own learning rates."""
         rates = {
             "model.review_encoder.bert": self.options.encoder_learning_rate,
             "model.review_encoder.projection": self.options.projection_learning_rate,
@@ -67,19 +67,19 @@ class FinetuningTask:
             rates |= dict.fromkeys(ID_EMBEDDINGS, SHRUNK_ID_RATE * options.learning_rate)
         return decayed_groups(self.model, options.weight_decay, rates)
 
-    def batches(self, epoch: int) -> Sequence[Positions]:
-        """Training pairs that have text on both sides; the others are the bias model's."""
+    def batches(self, epoch: int) -> Sequence[Indices]:
+        """Training pairs that have text on both sides; the bias model alone rates the others."""
         loop = self.options.loop
-        return shuffled_batches_of_like_size(self.readable, self._sizes, loop.batch_size, loop.seed, epoch)
+        return shuffled_bucketed_batches(self.readable, self._sizes, loop.batch_size, loop.seed, epoch)
 
-    def sample_readable(self, count: int) -> Positions:
-        """At most so many of the training pairs that have text on both sides, ascending; drawn by the run's seed."""
+    def sample_readable(self, count: int) -> Indices:
+        """At most ``count`` training pairs that have text on both sides, ascending, drawn by the run's seed."""
         if len(self.readable) <= count:
             return self.readable
         rng = np.random.default_rng([self.options.loop.seed, 19])
         return np.sort(rng.choice(self.readable, count, replace=False))
 
-    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:  # noqa: ARG002
+    def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:  # noqa: ARG002
         """Squared error of the rating, or of what is left above the bias model."""
         batch = self.source.batch(self.training, rows).to(self.device)
         return rating_loss(model(batch), self.targets[rows].to(self.device))
@@ -90,15 +90,15 @@ class FinetuningTask:
         predicted = final_ratings(self.config, self.bias, self._blend_weight(outputs), self.validation, outputs)
         return np.square(predicted - self.validation_ratings)
 
-    def rating_parts(self, position: Position) -> RatingParts:
+    def rating_parts(self, progress: TrainingProgress) -> RatingParts:
         """The bias model, the blend weight of the model as it is now, and the intervals around its ratings.
 
-        The ridge solution that training started from is taken whole where no epoch was better: leave-one-out over
-        the training pairs has fitted its size more closely than the few validation pairs could.
+        If no epoch was better than the ridge solution that training started from, the weight is 1: leave-one-out over
+        the training pairs has fitted its scale more closely than the few validation pairs could.
         """
         outputs = network_outputs(self.model, self.source, self.validation, self.accelerator)
-        ridge_stands = position.best_epoch == -1 and self.config.above_bias and len(self.readable) > 0
-        blend_weight = 1.0 if ridge_stands else self._blend_weight(outputs)
+        keeps_ridge = progress.best_epoch == -1 and self.config.above_bias and len(self.readable) > 0
+        blend_weight = 1.0 if keeps_ridge else self._blend_weight(outputs)
         predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
         return RatingParts(
             bias=self.bias,
@@ -108,14 +108,13 @@ class FinetuningTask:
         )
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:
-        """The network's share, by validation. Without a bias beneath it the network is the paper's, not blended.
-
-        It is 0 where no training pair has text on both sides: a network that was shown nothing says nothing.
+        """The network's weight, fitted on validation; 1 without a bias model beneath it, as in the paper; 0 if no
+        training pair has text on both sides, and so the network was not trained.
         """
         if not len(self.readable):
             return 0.0
         if not self.config.above_bias:
             return 1.0
         readable = self.validation.has_both_sides
-        left = self.validation_ratings - bias_ratings(self.bias, self.validation.sums)
-        return blend_share(outputs[readable], left[readable])
+        residuals = self.validation_ratings - bias_ratings(self.bias, self.validation.sums)
+        return fit_blend_weight(outputs[readable], residuals[readable])

@@ -35,7 +35,7 @@ class FinishedRun:
 
     @classmethod
     def open(cls, table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> "FinishedRun":
-        """Load a run; states that ``states`` lacks are encoded. Raises ``InputError`` if it is not finished."""
+        """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run."""
         files = load_model(directory, KIND)
         split = Split.load(directory / SPLIT, table)
         parts = RatingParts.load(directory, files.identities)
@@ -61,7 +61,7 @@ class FinishedRun:
         return ReviewStates(encoder=self.model.review_encoder, tokens=self.tokens, bank=self.bank)
 
     def histories(self, pairs: Rows) -> Histories:
-        """Both sides of pairs that training has not read: what the training part says of them."""
+        """Both sides of pairs that training has not read, from the training part's reviews."""
         config = self.files.config
         rows = self.tokens.row_counts(config.tokens_a_row)
         return KnownReviews(self.table, self.split.train, rows, config).histories(

@@ -1,4 +1,4 @@
-"""Pairs, the two sides of their histories and the reviews these name, as padded tensors."""
+"""Collation: pairs, the two sides of their histories and the reviews in these, as padded tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from torch import Tensor
 from ubert_model.ids import Identities
 from ubert_model.rating.deviations import Residuals
 from ubert_training.finetuning.histories import Histories
-from ubert_training.optimization.batches import Positions
+from ubert_training.optimization.batches import Indices
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.states.state_bank import StateBank
 from ubert_training.states.tokens import TokenizedReviews
 
 
 class Side(NamedTuple):
-    """The rows of one side: where each stands in the batch's states, how far the rating of its review lies above what
-    the bias model expects, the mask; (B, N) each.
+    """One side's rows of states: the index of each in the batch's states, how far its review's rating lies above what
+    the bias model expects, and the mask; (B, N) each.
     """
 
     state_index: Tensor
@@ -30,11 +30,11 @@ class Side(NamedTuple):
 
 
 class PairBatch(NamedTuple):
-    """B pairs and the R distinct reviews that their histories name, T rows of states in all.
+    """B pairs and the R distinct reviews in their histories, T rows of states in all.
 
     Shape:
-        user, item, domain: (B,); states (cached S^L; None where the model encodes): (T, d);
-        token_ids, token_mask: (R, L), None beside cached states.
+        user, item, domain: (B,); states (cached S^L; None if the model encodes): (T, d);
+        token_ids, token_mask: (R, L), None if states are cached.
     """
 
     user: Tensor
@@ -47,7 +47,7 @@ class PairBatch(NamedTuple):
     token_mask: Tensor | None
 
     def to(self, device: torch.device) -> "PairBatch":
-        """The same on a device."""
+        """The same on another device."""
 
         def moved(value: Tensor | Side | None) -> Tensor | Side | None:
             if isinstance(value, Side):
@@ -59,10 +59,9 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairSource:
-    """Makes batches of pairs of one table. ``bank`` holds cached states; None leaves encoding to the model.
+    """Makes batches of one table's pairs. ``bank`` holds cached states; None leaves encoding to the model.
 
-    A bank may hold fewer rows of a review than it has tokens: its rows are what is lined up. Without one the model
-    makes a row of ``tokens_a_row`` tokens.
+    A bank decides how many rows of states a review has; without one the model makes a row of ``tokens_a_row`` tokens.
     """
 
     table: ReviewTable
@@ -71,7 +70,7 @@ class PairSource:
     bank: StateBank | None
     tokens_a_row: int = 1
 
-    def batch(self, histories: Histories, index: Positions) -> PairBatch:
+    def batch(self, histories: Histories, index: Indices) -> PairBatch:
         """The batch of the pairs at ``index`` of ``histories``."""
         pairs = histories.pairs[index].tolist()
         user_rows = [histories.user_rows[number] for number in index.tolist()]
@@ -90,13 +89,13 @@ class PairSource:
         )
 
     def sizes(self, histories: Histories) -> NDArray[np.int64]:
-        """Rows of states on the user's side and on the item's of each pair, (P, 2)."""
+        """Rows of states on each pair's user and item side, (P, 2)."""
         sides = (histories.user_rows, histories.item_rows)
         return np.array([[self._lengths[rows].sum() for rows in side] for side in sides], dtype=np.int64).T
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
-        """Where the rows of each review begin, and the last ends, (R + 1,)."""
+        """Where the rows of each review begin, and where the last end, (R + 1,)."""
         return self.tokens.row_starts(self.tokens_a_row) if self.bank is None else self.bank.starts
 
     @cached_property
@@ -111,7 +110,7 @@ class PairSource:
         return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
 
     def _side(self, histories: Sequence[Rows], history_residuals: Sequence[Residuals], reviews: Rows) -> Side:
-        """Line up the rows of each pair's reviews, padded to the longest; at least one (masked) column."""
+        """Line up the rows of each pair's reviews, padded to the longest side; at least one (masked) column."""
         lengths = self._lengths[reviews]
         starts = np.cumsum(lengths) - lengths
         local = [np.searchsorted(reviews, rows) for rows in histories]
@@ -119,16 +118,16 @@ class PairSource:
         state_index = np.zeros((len(local), width), dtype=np.int64)
         residuals = np.zeros((len(local), width), dtype=np.float32)
         mask = np.zeros((len(local), width), dtype=bool)
-        for pair, (rows, of_reviews) in enumerate(zip(local, history_residuals, strict=True)):
+        for pair, (rows, review_residuals) in enumerate(zip(local, history_residuals, strict=True)):
             index = state_rows(rows, starts, lengths)
             state_index[pair, : len(index)] = index
-            residuals[pair, : len(index)] = np.repeat(of_reviews, lengths[rows])
+            residuals[pair, : len(index)] = np.repeat(review_residuals, lengths[rows])
             mask[pair, : len(index)] = True
         return Side(torch.from_numpy(state_index), torch.from_numpy(residuals), torch.from_numpy(mask))
 
 
 def state_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
-    """Positions of the rows of some reviews in a flat array of states, review after review."""
+    """Indices of the rows of some reviews in a flat array of states, review after review."""
     counts = lengths[rows]
     ends = np.cumsum(counts)
     within = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)

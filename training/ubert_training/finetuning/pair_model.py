@@ -1,4 +1,4 @@
-"""The rating model over batches of pairs, and its outputs for many of them."""
+"""The rating model over batches of pairs, and its outputs for many pairs."""
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.pair_batches import PairBatch, PairSource
-from ubert_training.optimization.batches import Positions, batches_of_like_size
-from ubert_training.running.processes import own_share, put_together
+from ubert_training.optimization.batches import Indices, bucketed_batches
+from ubert_training.running.processes import process_share, sum_over_processes
 
 EVALUATION_BATCH = 64
 
 
 class PairModel(nn.Module):
-    """The rating model over a batch of pairs: encodes or takes cached states, projects, lines them up, predicts."""
+    """The rating model over a batch of pairs: encodes, or takes cached states; projects; lines up; predicts."""
 
     def __init__(self, model: RatingModel) -> None:
         super().__init__()
@@ -28,11 +28,11 @@ class PairModel(nn.Module):
         return _outputs_from_states(self.model, self.model.review_encoder.project(states), batch)
 
     def _encoded(self, batch: PairBatch) -> Tensor:
-        """Rows of states of the batch's reviews, end to end, (T, d); none where no review has text."""
+        """Rows of states of the batch's reviews, end to end, (T, d); none if no review has text."""
         encoder = self.model.review_encoder
         assert batch.token_ids is not None
         assert batch.token_mask is not None
-        if not batch.token_ids.numel():  # BERT cannot reshape nothing
+        if not batch.token_ids.numel():  # BERT fails on an empty batch
             return encoder.word_embeddings.new_zeros((0, encoder.hidden_dim))
         tokens = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]
         lengths = batch.token_mask.sum(dim=1)
@@ -40,7 +40,7 @@ class PairModel(nn.Module):
 
 
 class StoredPairModel(nn.Module):
-    """The rating model over a batch whose states are projected already, as a store holds them."""
+    """The rating model over a batch of states that are already projected, as a store holds them."""
 
     def __init__(self, model: RatingModel) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class StoredPairModel(nn.Module):
 def _outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) -> Tensor:
     """Line up the projected states (T, D) of a batch's reviews and predict: network output of each pair, (B,)."""
     if not len(states):
-        states = states.new_zeros((1, model.review_encoder.dim))  # no review at all: the masked column points here
+        states = states.new_zeros((1, model.review_encoder.dim))  # no review at all: every masked column points here
     user, item = batch.user_side, batch.item_side
     return model(  # type: ignore[no-any-return]
         batch.user,
@@ -70,24 +70,23 @@ def _outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) -
     )
 
 
-def evaluation_batches(source: PairSource, histories: Histories, pairs: Positions) -> list[Positions]:
-    """The positions of some pairs, in batches that need little padding."""
-    return batches_of_like_size(pairs, source.sizes(histories), EVALUATION_BATCH)
+def evaluation_batches(source: PairSource, histories: Histories, pairs: Indices) -> list[Indices]:
+    """The pairs at these indices, in batches that need little padding."""
+    return bucketed_batches(pairs, source.sizes(histories), EVALUATION_BATCH)
 
 
 def network_outputs(
     model: nn.Module, source: PairSource, histories: Histories, accelerator: Accelerator
 ) -> NDArray[np.float64]:
-    """Network output of each pair, (P,), in evaluation mode and fp32. Pairs without text on a side count as 0.
+    """Network output of each pair, (P,), in evaluation mode and fp32; 0 for pairs without text on a side.
 
-    To be called by all processes, which share the work.
+    All processes must call this: they share the work.
     """
     model.eval()
     outputs = np.zeros(len(histories))
-    readable = histories.has_both_sides
     with torch.inference_mode():
-        for index in own_share(accelerator, evaluation_batches(source, histories, np.arange(len(histories)))):
+        for index in process_share(accelerator, evaluation_batches(source, histories, np.arange(len(histories)))):
             batch = source.batch(histories, index).to(accelerator.device)
             outputs[index] = model(batch).double().cpu().numpy()
-    outputs[~readable] = 0.0
-    return put_together(accelerator, outputs)
+    outputs[~histories.has_both_sides] = 0.0
+    return sum_over_processes(accelerator, outputs)

@@ -1,4 +1,4 @@
-"""From network outputs to ratings: the bias model beneath them, and the network's share."""
+"""From network outputs to ratings: the bias model beneath them, and the network's weight in the blend."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,9 @@ RATING = "rating.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RatingParts:
-    """What turns network outputs into ratings: fitted on training (bias) and on validation (share, intervals)."""
+    """What turns network outputs into ratings; the bias is fitted on training, blend weight and intervals on
+    validation.
+    """
 
     bias: BiasModel
     deviations: UsualDeviations
@@ -53,27 +55,27 @@ class RatingParts:
         )
 
 
-def blend_share(outputs: NDArray[np.float64], left: NDArray[np.float64]) -> float:
-    """The network's share in a rating, from 0 to 1, as far as pairs that it was not trained on support it.
+def fit_blend_weight(outputs: NDArray[np.float64], residuals: NDArray[np.float64]) -> float:
+    """The network's weight in a rating, from 0 to 1, fitted on pairs that it was not trained on.
 
-    The least-squares share w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
-    where it is within s of 0: a share that only fits noise costs accuracy.
+    The least-squares weight w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
+    where it is within s of 0: a weight that only fits noise costs accuracy.
 
     Shape:
-        outputs: what the network adds; left: what the bias model leaves; (P,) in stars.
+        outputs: what the network adds; residuals: ratings minus the bias model's; (P,) in stars.
     """
     energy = float(outputs @ outputs)
     if energy == 0:
         return 0.0
-    share = float(outputs @ left) / energy
-    noise = float(np.square(left - share * outputs).mean()) / energy  # s²
-    return float(np.clip(share - noise / share, 0.0, 1.0)) if share > 0 else 0.0
+    weight = float(outputs @ residuals) / energy
+    variance = float(np.square(residuals - weight * outputs).mean()) / energy  # s²
+    return float(np.clip(weight - variance / weight, 0.0, 1.0)) if weight > 0 else 0.0
 
 
 def final_ratings(
     config: ModelConfig, bias_model: BiasModel, blend_weight: float, histories: Histories, outputs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Ratings in stars, (P,): the blend where both sides have text, else the bias model alone."""
+    """Ratings in stars, (P,): the blend if both sides have text, else the bias model alone."""
     bias = bias_model.rate(histories.sums.user, histories.sums.item)
     above_bias = config.above_bias
     network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)

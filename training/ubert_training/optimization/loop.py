@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from ubert_model.config import require, require_choice
 from ubert_model.running.atomic import replacing
-from ubert_training.optimization.batches import Positions
+from ubert_training.optimization.batches import Indices
 from ubert_training.optimization.weight_average import WeightAverage
 from ubert_training.running.devices import Precision, uses_bfloat16
 from ubert_training.running.disk import writing
-from ubert_training.running.processes import own_share
+from ubert_training.running.processes import process_share
 from ubert_training.running.progress import progress_bar
 from ubert_training.weights.saving import save_weights, weights_of
 
@@ -33,15 +33,15 @@ BEST_WEIGHTS = "best.safetensors"
 class LoopOptions:
     """How long and how fast to train.
 
-    ``patience`` counts epochs without a better validation score before stopping (None: never). An epoch is better
-    when its mean validation loss is lower by ``least_improvement`` standard errors of the paired difference.
-    ``averaging``: what is validated and kept is a moving average of the weights, of which an update leaves so much
-    (None: the weights as they are).
+    ``patience``: epochs without improvement before early stopping (None: never). An epoch improves if its mean
+    validation loss is lower by ``least_improvement`` standard errors of the paired difference.
+    ``averaging``: decay of a moving average of the weights, which is then what is validated and kept (None: the
+    weights as they are).
     ``checkpoint_seconds`` bounds the work that a killed process repeats.
 
-    ``pieces`` is how many parts a batch is computed in, each with dropout of its own; a multiple of the number of
-    processes (None: that number). Runs in equally many pieces are one run, whatever number of processes shares them.
-    ``shard_optimizer`` leaves each process its share of AdamW's states, which are twice the weights (ZeRO, stage 1).
+    ``pieces``: in how many parts a batch is computed, each with its own dropout; a multiple of the number of processes
+    (None: that number). Runs with equally many pieces give the same result on any number of processes.
+    ``shard_optimizer`` shards AdamW's states, which are twice the weights, over the processes (ZeRO, stage 1).
     """
 
     epochs: int
@@ -78,12 +78,12 @@ class LoopOptions:
 
     @classmethod
     def of(cls, defaults: Mapping[str, Any], **given: Any) -> Self:
-        """The defaults of a stage, replaced where something else than None is given."""
+        """The defaults of a stage, overridden by all that is not None."""
         return cls(**{**defaults, **{name: value for name, value in given.items() if value is not None}})
 
 
-def require_machine(options: LoopOptions, accelerator: Accelerator) -> None:
-    """Raises ``ConfigError`` for what these processes cannot share or this device cannot compute."""
+def require_runnable(options: LoopOptions, accelerator: Accelerator) -> None:
+    """Raise ``ConfigError`` for pieces that these processes cannot share, or a precision that this device lacks."""
     processes, pieces = accelerator.num_processes, options.pieces
     if pieces is not None:
         require(pieces % processes == 0, "pieces", pieces, f"use a multiple of the {processes} processes")
@@ -91,29 +91,29 @@ def require_machine(options: LoopOptions, accelerator: Accelerator) -> None:
 
 
 class Task(Protocol):
-    """What is trained. Whatever it draws follows from (seed, epoch) and the example, or from torch's generator."""
+    """What is trained. All its randomness derives from (seed, epoch) and the example, or from torch's generator."""
 
     model: nn.Module
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
         """Groups for the optimizer."""
 
-    def batches(self, epoch: int) -> Sequence[Positions]:
-        """The epoch's batches, over all processes."""
+    def batches(self, epoch: int) -> Sequence[Indices]:
+        """The epoch's batches, each to be shared by all processes."""
 
-    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
+    def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:
         """Mean loss over ``rows``, a piece of a batch, on the accelerator's device."""
 
     def validation_losses(self) -> NDArray[np.float64]:
-        """What early stopping watches, one loss an example, lower is better; the model is in evaluation mode.
+        """The losses that early stopping watches, one per example; the model is in evaluation mode.
 
-        Called by all processes, which may share the work; each gets the same losses.
+        All processes call this and may share the work; each gets all losses.
         """
 
 
 @dataclass
-class Position:
-    """Where a run stands, and what it has seen."""
+class TrainingProgress:
+    """How far a run has come, and its validation history."""
 
     epoch: int = 0
     step: int = 0
@@ -125,12 +125,12 @@ class Position:
 
 def train(
     task: Task, options: LoopOptions, directory: Path, accelerator: Accelerator, description: str, fingerprint: str
-) -> Position:
+) -> TrainingProgress:
     """Train to the end or to early stopping; the model is left with its best weights.
 
-    A checkpoint in ``directory`` with the same fingerprint is continued, to the same result within floating-point
-    noise: batches, masks and dropout follow from the position. It may be continued by another number of processes.
-    ``directory`` must be one that all processes see.
+    Continues from a checkpoint of the same fingerprint in ``directory``, to the same result within floating-point
+    noise: batches, masks and dropout depend on the step alone. The number of processes may change in between.
+    All processes must see ``directory``.
     """
     run = _Run(task, options, directory, accelerator, fingerprint)
     run.begin()
@@ -139,11 +139,11 @@ def train(
         while not run.finished():
             run.epoch(advance)
     run.restore_best()
-    return run.position
+    return run.progress
 
 
 class _Run:
-    """The moving parts of one training run."""
+    """The state of one training run."""
 
     def __init__(
         self, task: Task, options: LoopOptions, directory: Path, accelerator: Accelerator, fingerprint: str
@@ -153,7 +153,7 @@ class _Run:
         self.directory = directory
         self.accelerator = accelerator
         self.fingerprint = fingerprint
-        self.position = Position()
+        self.progress = TrainingProgress()
         self.best_losses: NDArray[np.float64] | None = None
         self.bfloat16 = uses_bfloat16(options.precision, accelerator.device)
         self.pieces = options.pieces or accelerator.num_processes
@@ -176,67 +176,67 @@ class _Run:
         )
 
     def steps_done(self) -> int:
-        return self.position.epoch * self.steps_per_epoch + self.position.step
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
 
     def finished(self) -> bool:
-        """All epochs done, or none of the last ``patience`` was better."""
-        position, patience = self.position, self.options.patience
-        best = -1 if position.best_epoch is None else position.best_epoch
-        stalled = patience is not None and position.epoch - 1 - best >= patience
-        return position.epoch >= self.options.epochs or stalled
+        """All epochs are done, or the last ``patience`` of them brought no improvement."""
+        progress, patience = self.progress, self.options.patience
+        best = -1 if progress.best_epoch is None else progress.best_epoch
+        stalled = patience is not None and progress.epoch - 1 - best >= patience
+        return progress.epoch >= self.options.epochs or stalled
 
     def epoch(self, advance: Callable[[int], None]) -> None:
         """Train from the current position to the end of the epoch, then validate."""
-        position = self.position
-        batches = self.task.batches(position.epoch)
+        progress = self.progress
+        batches = self.task.batches(progress.epoch)
         saved_at = time.monotonic()
         self.model.train()
         with self._writer() as writer:
-            for step in range(position.step, len(batches)):
+            for step in range(progress.step, len(batches)):
                 last = step + 1 == len(batches)
                 loss = self._step(batches[step], step, update=last or (step + 1) % self.options.accumulate == 0)
-                position.step = step + 1
+                progress.step = step + 1
                 writer.add_scalar("loss/train", loss, self.steps_done())
                 advance(1)
-                at_update = position.step % self.options.accumulate == 0
-                if at_update and not last and self._agreed(time.monotonic() - saved_at):
+                at_update = progress.step % self.options.accumulate == 0
+                if at_update and not last and self._checkpoint_is_due(time.monotonic() - saved_at):
                     self._save()
                     saved_at = time.monotonic()
-            with self._as_kept():
+            with self._averaged_weights():
                 losses = self._validate()
-                self._keep_if_best(losses, position.epoch)
+                self._keep_if_best(losses, progress.epoch)
             writer.add_scalar("loss/validation", losses.mean(), self.steps_done())
-        position.epoch, position.step = position.epoch + 1, 0
+        progress.epoch, progress.step = progress.epoch + 1, 0
         self._save()
 
-    def _as_kept(self) -> contextlib.AbstractContextManager[None]:
-        """The model has the weights that are validated and kept: their average, where one is made."""
+    def _averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Give the model the weights that are validated and kept: their moving average, if one is kept."""
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
-    def _agreed(self, seconds_since_saved: float) -> bool:
-        """Is it time for a checkpoint? The clocks of processes differ, and all of them have to take part in it."""
+    def _checkpoint_is_due(self, seconds_since_saved: float) -> bool:
+        """True on all processes as soon as it is on one: their clocks differ, and all take part in a checkpoint."""
         if seconds_since_saved > self.options.checkpoint_seconds:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
-    def _step(self, rows: Positions, step: int, *, update: bool) -> float:
-        """One batch, piece by piece; gradients are summed over the pieces of all processes and averaged over the
-        ``accumulate`` batches of an update, of which the last of an epoch may have fewer. Returns the mean loss of the
-        whole batch.
+    def _step(self, rows: Indices, step: int, *, update: bool) -> float:
+        """One batch, piece by piece. Gradients are summed over the pieces of all processes, and averaged over the
+        ``accumulate`` batches of an update (fewer in an epoch's last). Returns the mean loss of the whole batch.
         """
         accelerator, processes = self.accelerator, self.accelerator.num_processes
         accumulate = self.options.accumulate
         batches = min(accumulate, self.steps_per_epoch - step // accumulate * accumulate)
-        mine = own_share(accelerator, range(self.pieces))
+        mine = process_share(accelerator, range(self.pieces))
         batch_loss = torch.zeros((), device=accelerator.device)
         for number in mine:
             piece = rows[number :: self.pieces]
             share = len(piece) / len(rows)
             synchronise = update and number == mine[-1]
             with contextlib.nullcontext() if synchronise else accelerator.no_sync(self.model):
-                # A batch may have fewer rows than pieces; a process without a row has to take part all the same.
+                # A batch may have fewer rows than pieces. Every process must still run a backward pass, so an empty
+                # piece computes any one row, at weight 0.
                 loss = self._loss(piece if len(piece) else rows[:1], step, number)
-                # Processes are averaged where pieces are to be summed.
+                # Data parallelism averages gradients over processes; pieces must be summed.
                 accelerator.backward(loss * (share * processes / batches))
             batch_loss += share * loss.detach()
         if update:
@@ -244,17 +244,17 @@ class _Run:
             self.optimizer.step()
             self.scheduler.step()
             self.optimizer.zero_grad()
-            self.position.updates += 1
+            self.progress.updates += 1
             if self.average is not None:
-                self.average.update(self.position.updates)
+                self.average.update(self.progress.updates)
         return float(accelerator.reduce(batch_loss, "sum").item())
 
-    def _loss(self, piece: Positions, step: int, number: int) -> Tensor:
-        """The loss of one piece of the batch at ``step``, under the noise that belongs to it."""
-        position = [self.options.seed, self.position.epoch, step, number]
-        torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0]))
+    def _loss(self, piece: Indices, step: int, number: int) -> Tensor:
+        """The loss of one piece of the batch at ``step``; dropout is seeded by epoch, step and piece."""
+        seed = np.random.SeedSequence([self.options.seed, self.progress.epoch, step, number])
+        torch.manual_seed(int(seed.generate_state(1, np.uint64)[0]))
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.task.loss(self.model, piece, self.position.epoch)
+            return self.task.loss(self.model, piece, self.progress.epoch)
 
     def _validate(self) -> NDArray[np.float64]:
         self.model.eval()
@@ -262,22 +262,22 @@ class _Run:
             return self.task.validation_losses()
 
     def _keep_if_best(self, losses: NDArray[np.float64], epoch: int) -> None:
-        position = self.position
-        position.validation_losses.append(float(losses.mean()))
+        progress = self.progress
+        progress.validation_losses.append(float(losses.mean()))
         if self.best_losses is None or improves(losses, self.best_losses, self.options.least_improvement):
-            self.best_losses, position.best_epoch = losses, epoch
+            self.best_losses, progress.best_epoch = losses, epoch
             if self.accelerator.is_main_process:
                 save_weights(self.task.model, self.directory / BEST_WEIGHTS)
 
     def _save(self) -> None:
-        """Write the checkpoint; it appears whole or not at all."""
+        """Write the checkpoint atomically."""
         if self.optimizer_in_shards:
             self.optimizer.optimizer.consolidate_state_dict(to=0)
         if not self.accelerator.is_main_process:
             return
         checkpoint = {
             "fingerprint": self.fingerprint,
-            "position": vars(self.position),
+            "position": vars(self.progress),
             "best_losses": torch.from_numpy(self.best_losses),
             "model": weights_of(self.task.model),
             "average": {} if self.average is None else self.average.state(),
@@ -289,7 +289,7 @@ class _Run:
             torch.save(checkpoint, partial)
 
     def begin(self) -> None:
-        """Continue from the checkpoint if there is one of this configuration, else from the initial weights."""
+        """Continue from a checkpoint of this configuration, if there is one, else start from the initial weights."""
         if not self._resume():
             self._keep_if_best(self._validate(), epoch=-1)
 
@@ -300,7 +300,7 @@ class _Run:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["fingerprint"] != self.fingerprint:
             return False
-        self.position = Position(**checkpoint["position"])
+        self.progress = TrainingProgress(**checkpoint["position"])
         self.best_losses = checkpoint["best_losses"].numpy()
         self.task.model.load_state_dict(checkpoint["model"])
         if self.average is not None:
@@ -314,39 +314,40 @@ class _Run:
         self.accelerator.wait_for_everyone()
         self.task.model.load_state_dict(load_file(self.directory / BEST_WEIGHTS))
         self.task.model.eval()
-        self.accelerator.wait_for_everyone()  # nobody still reads what the main process goes on to discard
+        self.accelerator.wait_for_everyone()  # the main process goes on to delete what the others read here
 
     def _writer(self) -> contextlib.AbstractContextManager[Any]:
-        """TensorBoard's writer on the main process; elsewhere a sink. Resumed steps replace what a kill left."""
-        log = self.directory / "tensorboard"
+        """TensorBoard's writer on the main process, a null writer elsewhere. Resumed steps overwrite a killed run's."""
         if not self.accelerator.is_main_process:
-            return contextlib.nullcontext(_Sink())
+            return contextlib.nullcontext(_NullWriter())
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # half a second, for training only
 
-        return SummaryWriter(str(log), purge_step=self.steps_done() + 1)
+        return SummaryWriter(str(self.directory / "tensorboard"), purge_step=self.steps_done() + 1)
 
 
 def discard_checkpoint(directory: Path) -> None:
-    """Remove what only an unfinished run needs."""
+    """Delete the files that only an unfinished run needs."""
     for name in (CHECKPOINT, BEST_WEIGHTS):
         (directory / name).unlink(missing_ok=True)
 
 
-class _Sink:
-    """Where the log of the other processes goes."""
+class _NullWriter:
+    """Stands for TensorBoard's writer on all but the main process."""
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Ignore: the main process logs."""
+        """Do nothing: the main process logs."""
 
 
 def improves(losses: NDArray[np.float64], best: NDArray[np.float64], standard_errors: float) -> bool:
-    """Is the mean of ``losses`` below that of ``best``, (P,) each of the same examples, by so many standard errors?"""
+    """Is the mean of ``losses`` lower than that of ``best`` by more than so many standard errors of the paired
+    difference? (P,) each, of the same examples.
+    """
     gain = best - losses
     return bool(gain.mean() > standard_errors * gain.std() / math.sqrt(len(gain)))
 
 
 def decayed_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Optimizer groups: vectors (norms, biases) never decay; names that begin with a prefix have their own rate."""
+    """Optimizer groups. Vectors (norms, biases) never decay; ``rates`` gives learning rates by prefix of a name."""
     groups: dict[tuple[float | None, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -361,12 +362,12 @@ def decayed_groups(model: nn.Module, weight_decay: float, rates: Mapping[str, fl
 
 
 def _optimizer(groups: list[dict[str, Any]], learning_rate: float, *, in_shards: bool) -> torch.optim.Optimizer:
-    """AdamW, whole or its states shared out among the processes: both write and read the same checkpoints.
+    """AdamW, whole or with its states sharded over the processes; both read and write the same checkpoints.
 
-    Fused: one pass over weights and states in place of ten, which on a CPU was a sixth of a step of pre-training.
+    Fused: one pass over weights and states in place of ten, which were a sixth of a pre-training step on a CPU.
     """
     if in_shards:
-        # It brings along a compiler, and that one a deprecation's warning, which nobody else needs.
+        # Imported only here: it loads a compiler, and that prints a deprecation warning.
         from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: PLC0415
 
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, lr=learning_rate, fused=True)

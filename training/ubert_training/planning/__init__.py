@@ -1,1 +1,1 @@
-"""What a catalogue of a given size takes."""
+"""Capacity planning: the memory, cores, hours and traffic that a catalogue of a given size needs."""

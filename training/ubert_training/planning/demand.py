@@ -1,4 +1,4 @@
-"""What is to be served: how much of everything, how fast, and with which settings."""
+"""The demand to plan for: how much is served, how fast, and with which settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -9,17 +9,17 @@ from ubert_model.rows import pooled_rows
 from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes, stored_rows
 
 SHARES = ("resident", "hits", "utilization")
-"""Numbers of a demand from 0 to 1; the others are above 0."""
+"""Fields of a demand that lie between 0 and 1; all other numbers are above 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """What is to be served, and with which settings.
+    """What to serve, and with which settings.
 
-    ``tokens`` is a review's mean length after truncation, ``tokens_a_row`` of which share a row of states;
-    ``max_reviews`` bounds the reviews and ``max_rows`` the rows of a side of a pair;
-    ``candidates`` are pairs a request; ``resident`` is the share of all reviews that a replica keeps decoded, ``hits``
-    the share of reviews read that are found there. ``utilization`` is how busy cores may be on average.
+    ``tokens`` is the mean length of a review after truncation, of which ``tokens_a_row`` share a row of states;
+    ``max_reviews`` and ``max_rows`` bound the reviews and the rows of a side of a pair. ``candidates`` is the number of
+    pairs per request; ``resident`` the share of all reviews that a replica keeps decoded, ``hits`` the share of the
+    reviews read that are found there; ``utilization`` the highest mean load of the cores, from 0 to 1.
     """
 
     users: int
@@ -51,26 +51,26 @@ class Demand:
 
     @property
     def listed_rows(self) -> int:
-        """Rows of states of an average review, as the budget of a side counts them."""
+        """Rows of states of an average review, as counted against ``max_rows``."""
         return pooled_rows(self.tokens, self.tokens_a_row)
 
     @property
     def rows(self) -> int:
-        """Rows that the codec leaves of these."""
+        """Rows of states of an average review after the codec's pooling."""
         return stored_rows(self.codec, self.listed_rows)
 
     @property
     def state_bytes(self) -> int:
-        """An average review in the store."""
+        """Bytes of an average review's state in the store."""
         return stored_bytes(self.codec, self.listed_rows, self.state_dim)
 
 
-def require_numbers(values: Mapping[str, object], written: Callable[[str], str] = str) -> None:
-    """Raise ``ConfigError`` for a number by which nothing can be planned; ``written`` is how its name is shown."""
+def require_numbers(values: Mapping[str, object], display_name: Callable[[str], str] = str) -> None:
+    """Raise ``ConfigError`` for a number out of range; ``display_name`` turns a field's name into the one shown."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if name in SHARES:
-            require(0 <= value <= 1, written(name), value, "use a share from 0 to 1")
+            require(0 <= value <= 1, display_name(name), value, "use a share from 0 to 1")
         else:
-            require(isfinite(value) and value > 0, written(name), value, "use a number above 0")
+            require(isfinite(value) and value > 0, display_name(name), value, "use a number above 0")

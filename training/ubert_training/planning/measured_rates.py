@@ -1,4 +1,4 @@
-"""What one core of this machine does with a bundle: the rates that `ubert plan` is fed."""
+"""Measured rates of one core of this machine with a bundle, the input of `ubert plan --rates`."""
 
 import statistics
 import time
@@ -17,7 +17,7 @@ PAIRS = 16
 
 
 def encode_tokens_per_core(bundle: Bundle, texts: Sequence[str]) -> float:
-    """Tokens a second that one thread encodes as precompute does by default: the median over batches of like length."""
+    """Tokens per second that one thread encodes, as precompute does by default: the median over length buckets."""
     encoder = OnnxEncoder.of(bundle, threads=1)
     batches = [batch for batch in token_batches(texts, np.arange(len(texts)), bundle.tokenizer()) if batch.tokens]
     encoder.states(batches[0])  # warms up
@@ -26,14 +26,14 @@ def encode_tokens_per_core(bundle: Bundle, texts: Sequence[str]) -> float:
 
 
 def score_flops_per_core(bundle: Bundle) -> float:
-    """Operations a second of the scorer graph in one thread, by the count that the plan uses: full sides, one user."""
+    """Operations per second of the scorer graph in one thread: one user, full sides, counted by ``pair_flops``."""
     config, dim = bundle.manifest.config, bundle.manifest.state_dim
     session = cpu_session(bundle.file(SCORER_GRAPH), threads=1)
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     inputs: dict[str, np.ndarray] = {"domain": np.zeros(PAIRS, dtype=np.int64)}
     for side, entities in (("user", 1), ("item", PAIRS)):
         inputs[side] = np.zeros(entities, dtype=np.int64)
-        inputs[f"{side}_states"] = draw.normal(size=(entities, config.max_rows, dim)).astype(np.float32)
+        inputs[f"{side}_states"] = rng.normal(size=(entities, config.max_rows, dim)).astype(np.float32)
         inputs[f"{side}_residuals"] = np.zeros((entities, config.max_rows), dtype=np.float32)
         inputs[f"{side}_mask"] = np.ones((entities, config.max_rows), dtype=np.bool_)
     session.run(["rating"], inputs)  # warms up

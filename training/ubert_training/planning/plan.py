@@ -1,6 +1,6 @@
-"""What a catalogue of some size needs: memory, cores, hours and traffic, every number with the formula it came by.
+"""What a catalogue of a given size needs: memory, cores, hours and traffic, each number with its formula.
 
-Plain arithmetic over rates that were measured on one machine; it orders magnitudes and does not promise latencies.
+Plain arithmetic over rates measured on one machine: the right orders of magnitude, no promise of latencies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,23 +14,23 @@ from ubert_training.states.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYT
 
 SECONDS_A_MONTH = 30 * 24 * 3600
 RESIDENT_BYTES_A_REVIEW = 1_300
-"""What a process keeps of a review beside its decoded state: its array, its places, a line in each of two lists."""
+"""Memory of a resident review besides its decoded state: the array object, cache entries, an entry in two lists."""
 RESIDENT_BYTES_A_LIST = 700
-"""What it keeps of a user or an item beside these lines."""
+"""Memory of a resident user or item besides the entries of its list."""
 LMDB_BYTES_A_REVIEW = 500
-"""What a directory holds of one beside its state: a key and two lines, in pages that are two thirds full."""
+"""Disk space of a review besides its state: a key and two list entries, in pages that are two thirds full."""
 LMDB_BYTES_A_STATE_BYTE = 1.5
 BYTES_OF_A_TABLE_ROW = 350
-"""One row of the review table in a training process, beside its text."""
+"""Memory of a row of the review table in a training process, besides its text."""
 BYTES_OF_AN_IDENTIFIER = 130
-"""One known user or item in a process: its name and its place in a dictionary, measured."""
+"""Memory of a known user or item in a process: its name and its dictionary entry, measured."""
 HTTP_BYTES_A_PAIR = 600
-"""Question and answer about one pair, JSON, evidence included."""
+"""JSON of request and response for one pair, evidence included."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One number of a plan. ``formula`` has the inputs filled in, so that it can be checked with a pencil."""
+    """One number of a plan. ``formula`` has the inputs filled in, so that it can be checked by hand."""
 
     name: str
     value: float
@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A need set against what one place has. Above 1 ``times`` says that it breaks, ``setting`` what moves it."""
+    """A need as a multiple of what is available. It breaks where ``times`` is above 1; ``setting`` says what helps."""
 
     step: str
     times: float
@@ -49,34 +49,34 @@ class Limit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Figures by name, and the limits, what breaks first at the head."""
+    """Figures by name, and limits, the one that breaks first at the head."""
 
     figures: Mapping[str, Figure]
     limits: Sequence[Limit]
 
 
 def plan(demand: Demand, rates: Rates) -> Plan:
-    """Everything that follows from a demand at some rates. Raises ``ConfigError`` where numbers grow beyond bounds."""
+    """Compute all figures and limits of a demand at given rates. Raises ``ConfigError`` if a number overflows."""
     try:
-        found = (*_storage(demand), *_scoring(demand, rates), *_offline(demand, rates))
-        figures = {figure.name: figure for figure in found}
+        computed = (*_storage(demand), *_scoring(demand, rates), *_offline(demand, rates))
+        figures = {figure.name: figure for figure in computed}
         return Plan(figures=figures, limits=_limits(demand, rates, figures))
     except OverflowError as error:
-        raise ConfigError(f"these numbers are too far apart to plan with ({error}): use others") from error
+        raise ConfigError(f"these numbers overflow ({error}): use more moderate ones") from error
 
 
 def side_reviews(demand: Demand, entities: int) -> float:
-    """Reviews of a side of an average pair: an entity's, as far as the budgets go."""
+    """Reviews on a side of an average pair: the mean per entity, bounded by ``max_reviews`` and ``max_rows``."""
     return min(demand.max_reviews, demand.max_rows / demand.listed_rows, max(1.0, demand.reviews / entities))
 
 
 def side_rows(demand: Demand, entities: int) -> int:
-    """Rows of a side of an average pair."""
+    """Rows of states on a side of an average pair."""
     return round(side_reviews(demand, entities) * demand.rows)
 
 
 def pair_flops(user_tokens: int, item_tokens: int, dim: int) -> int:
-    """Eq. 12–14 of one pair: three products of the two sides (Nu·Ni·D), and one of each side with W_M (2D·D)."""
+    """Operations of Eq. 12–14 for a pair: three products of both sides (Nu·Ni·D), one of each side with W_M (2D·D)."""
     return 3 * 2 * user_tokens * item_tokens * dim + 2 * 2 * dim * dim * (user_tokens + item_tokens)
 
 
@@ -222,7 +222,7 @@ def _offline(demand: Demand, rates: Rates) -> list[Figure]:
 
 
 def _limits(demand: Demand, rates: Rates, figures: Mapping[str, Figure]) -> list[Limit]:
-    """Every need over what one place has, the greatest first."""
+    """Every need as a multiple of what is available, the greatest first."""
 
     def need(name: str) -> float:
         return figures[name].value

@@ -1,4 +1,4 @@
-"""What one core, or one server, does in a second."""
+"""Rates and costs of one core, and of one Redis server."""
 
 import json
 from dataclasses import asdict, dataclass, fields
@@ -12,15 +12,15 @@ from ubert_model.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What one core, or one server, does. Defaults: measured on one of 2 cores with AVX-512 (AMD EPYC), 2026-11-23.
+    """Rates and costs. The defaults were measured on one of 2 cores with AVX-512 (AMD EPYC), 2026-11-23.
 
-    ``encode_tokens_per_core``: tokens a second (MiniLM, fp32, ONNX Runtime). ``score_flops_per_core``: of co-matching,
-    softmax and pooling included. ``request_core_ms``: what a request costs before it is scored,
-    ``candidate_core_ms``: each of its pairs, ``review_core_ms``: lining up each review of their sides, from a memory
-    that no cache holds. ``read_list_core_ms`` and ``read_review_core_ms``: reading a user or an item that is not
-    resident, and each of its reviews. ``redis_bytes_per_s``: large values from one server.
+    ``encode_tokens_per_core``: tokens per second (MiniLM, fp32, ONNX Runtime). ``score_flops_per_core``: co-matching,
+    softmax and pooling included. Core time before scoring: ``request_core_ms`` per request, ``candidate_core_ms`` per
+    pair, ``review_core_ms`` per review, to gather it from memory outside any CPU cache. ``read_list_core_ms`` and
+    ``read_review_core_ms``: reading a user or an item that is not resident, and each of its reviews.
+    ``redis_bytes_per_s``: large values from one server.
 
-    ``python tests/benchmarks/simulation.py`` measures all but the first and the last, and sets the plan against them.
+    ``python tests/benchmarks/simulation.py`` measures all but the first and the last, and compares the plan with them.
     """
 
     encode_tokens_per_core: float = 6_000.0
@@ -39,7 +39,7 @@ class Rates:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """From a JSON object with some of the rates. Raises ``ConfigError`` for anything else in it."""
+        """Read a JSON object with some of the rates. Raises ``ConfigError`` if it holds anything else."""
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
             unknown = sorted(set(given) - {field.name for field in fields(cls)})

@@ -1,1 +1,1 @@
-"""Pre-training (Figure 2): masking and its two tasks."""
+"""Pre-training (Figure 2): the corpus, masking and the two tasks."""

@@ -1,7 +1,7 @@
-"""Opinion words: which words of a review state an opinion, for the masking of pre-training task 1.
+"""Opinion words, which pre-training task 1 masks.
 
-The paper takes Hu and Liu's list. It is used where it is found (a path, or NLTK's data); elsewhere the words
-of the VADER lexicon, which installs with the package, stand in for it.
+The paper takes Hu and Liu's list. It is used where it is found (a path, or NLTK's data), else the words of the VADER
+lexicon, which installs with the package.
 """
 
 import importlib.resources
@@ -22,21 +22,21 @@ NLTK_PLACES = ("corpora/opinion_lexicon/", "corpora/opinion_lexicon.zip/opinion_
 VADER_PACKAGE = "vaderSentiment"
 VADER_FILE = "vader_lexicon.txt"
 VADER_LEAST_VALENCE = 1.0
-"""On a scale from -4 to 4: weaker words are not clearly opinions, and hardly any is in Hu and Liu's list."""
+"""On a scale from -4 to 4: weaker words are not clearly opinions, and hardly any are in Hu and Liu's list."""
 VADER_WORD = re.compile(r"[a-z]{3,}(?:['-][a-z]+)*")
 """VADER also rates emoticons and abbreviations; a review's tokens are words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lexicon:
-    """Lower-case opinion words, and where they come from, for the log."""
+    """Lower-case opinion words, and their source, for the log."""
 
     words: frozenset[str]
     source: str
 
     @property
     def digest(self) -> str:
-        """Stands for the words among what something is made from."""
+        """Digest of the words, for fingerprints."""
         return digest_of(sorted(self.words))
 
 
@@ -48,23 +48,24 @@ def load_lexicon(path: str | Path | None = None) -> Lexicon:
     without words.
     """
     if path is not None:
-        return _given(Path(path))
+        return _from_path(Path(path))
     return _from_nltk() or _from_vader()
 
 
-def _given(path: Path) -> Lexicon:
+def _from_path(path: Path) -> Lexicon:
     files = [path / name for name in LIST_NAMES] if path.is_dir() else [path]
     absent = [str(file) for file in files if not file.is_file()]
     if absent:
-        raise InputError(f"no opinion words at {', '.join(absent)}: give a word list or a folder with {LIST_NAMES}")
+        names = " and ".join(LIST_NAMES)
+        raise InputError(f"no opinion words at {', '.join(absent)}: give a word list, or a folder with {names}")
     words = _words_of_lists(file.read_bytes for file in files)
     if not words:
-        raise InputError(f"{path} holds no word: give one word a line")
+        raise InputError(f"{path} holds no words: write one word per line")
     return Lexicon(words=words, source=f"{path} ({len(words):,} words)")
 
 
 def _from_nltk() -> Lexicon | None:
-    import nltk.data  # noqa: PLC0415  # two seconds, for it imports scikit-learn and pandas
+    import nltk.data  # noqa: PLC0415  # takes two seconds: it imports scikit-learn and pandas
 
     for place in NLTK_PLACES:
         try:

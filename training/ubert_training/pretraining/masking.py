@@ -1,4 +1,4 @@
-"""Which tokens pre-training hides, and what it shows in their place (task 1)."""
+"""Masking (task 1): which tokens pre-training hides, and what the encoder sees instead."""
 
 import re
 from array import array
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.running.batches import batches
-from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
-from ubert_training.stretches import Stretches
+from ubert_model.tokenizer import TEXTS_PER_BATCH, ReviewTokenizer
+from ubert_training.ragged import RaggedArray
 
 MaskingStrategy = Literal["opinion", "random", "none"]
 
 WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
-"""A word as a lexicon writes it: hyphens and apostrophes stay inside ("well-made", "don't")."""
+"""A word as lexicons write it, hyphens and apostrophes included ("well-made", "don't")."""
 
 OPINION_SHARE = 0.5  # the paper's
 RANDOM_SHARE = 0.15  # BERT's share of words, for the ablation of Table 3
@@ -24,10 +24,10 @@ SHOW_MASK, SHOW_RANDOM = 0.8, 0.1  # BERT's 80/10/10
 
 
 class Masker:
-    """Hides half of a review's opinion words (or, for the ablation, 15% of all words; or none).
+    """Masks half of a review's opinion words (or, for the ablation, 15% of all words; or none).
 
-    All word pieces of a chosen word are predicted; of the chosen words 80% are shown as [MASK], 10% as random
-    word pieces, 10% as they are. Every draw comes from the generator that the caller passes.
+    All word pieces of a chosen word are predicted. Of the chosen words 80% are shown as [MASK], 10% as random word
+    pieces, 10% unchanged. All draws come from the caller's generator.
     """
 
     def __init__(self, tokenizer: ReviewTokenizer, lexicon: frozenset[str], strategy: MaskingStrategy) -> None:
@@ -39,23 +39,23 @@ class Masker:
         special = {tokenizer.token_id(token) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
         self._ordinary = np.array([i for i in range(tokenizer.vocabulary_size) if i not in special])
 
-    def maskable(self, texts: Sequence[str]) -> Stretches:
-        """The words of each review that may be hidden, as token spans (start, stop): (W, 2) each."""
+    def maskable(self, texts: Sequence[str]) -> RaggedArray:
+        """The words of each review that may be masked, as token spans (start, stop): (W, 2) each."""
         flat = array("q")
         ends = [0]
-        for some in batches(texts, TEXTS_AT_A_TIME):
-            stripped = [text.strip() for text in some]
+        for batch in batches(texts, TEXTS_PER_BATCH):
+            stripped = [text.strip() for text in batch]
             words = [self._words(text) for text in stripped]
-            worded = [text for text, found in zip(stripped, words, strict=True) if found]
-            characters = iter(self._tokenizer.character_spans_of(worded))
+            with_words = [text for text, found in zip(stripped, words, strict=True) if found]
+            characters = iter(self._tokenizer.character_spans_of(with_words))
             for found in words:
                 if found:
                     flat.extend(chain.from_iterable(_token_spans(found, next(characters))))
                 ends.append(len(flat) // 2)
-        return Stretches(values=np.array(flat, dtype=np.int64).reshape(-1, 2), starts=np.array(ends, dtype=np.int64))
+        return RaggedArray(values=np.array(flat, dtype=np.int64).reshape(-1, 2), starts=np.array(ends, dtype=np.int64))
 
     def _words(self, text: str) -> list[tuple[int, int]]:
-        """Where the words that the strategy may hide stand, in characters."""
+        """Character spans of the words that the strategy may mask."""
         if self.strategy == "none":
             return []
         return [
@@ -70,7 +70,7 @@ class Masker:
         """Token ids as shown to the encoder, and which positions it must reconstruct: both (L,).
 
         Shape:
-            maskable: (W, 2), the review's of :meth:`maskable`.
+            maskable: (W, 2), the review's entry of :meth:`maskable`.
         """
         shown = token_ids.copy()
         predicted = np.zeros(len(token_ids), dtype=bool)
@@ -89,17 +89,18 @@ class Masker:
 
 
 def _token_spans(words: Sequence[tuple[int, int]], characters: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Character spans of words → token spans; words cut off by the length limit are left out.
+    """Character spans of words → token spans; words that the length limit cuts off are left out.
 
-    Both sequences ascend, so one pass over the tokens serves all words. Special tokens have empty spans.
+    ``characters``: each token's span of characters; special tokens have empty ones. Both sequences ascend, so one pass
+    over the tokens serves all words.
     """
     spans: list[tuple[int, int]] = []
     token = 0
     for begin, end in words:
-        while token < len(characters) and (characters[token][1] <= begin or not _real(characters[token])):
+        while token < len(characters) and (characters[token][1] <= begin or _is_special(characters[token])):
             token += 1
         stop = token
-        while stop < len(characters) and _real(characters[stop]) and characters[stop][0] < end:
+        while stop < len(characters) and not _is_special(characters[stop]) and characters[stop][0] < end:
             stop += 1
         if stop > token and characters[stop - 1][1] >= end:
             spans.append((token, stop))
@@ -107,5 +108,5 @@ def _token_spans(words: Sequence[tuple[int, int]], characters: Sequence[tuple[in
     return spans
 
 
-def _real(span: tuple[int, int]) -> bool:
-    return span[1] > span[0]
+def _is_special(span: tuple[int, int]) -> bool:
+    return span[0] == span[1]

@@ -15,7 +15,7 @@ from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.running.atomic import write_text
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.optimization.loop import discard_checkpoint, require_machine, train
+from ubert_training.optimization.loop import discard_checkpoint, require_runnable, train
 from ubert_training.pretraining.corpus_rows import pretraining_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.masking import Masker
@@ -25,14 +25,14 @@ from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import make_accelerator
 from ubert_training.running.stage import Stage, digest_of
 from ubert_training.splits import Split
-from ubert_training.states.projection_start import start_projection
+from ubert_training.states.projection_init import initialize_projection
 from ubert_training.states.review_states import ReviewStates
-from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_fit
+from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_compatible
 from ubert_training.weights.model_files import save_model
 
 KIND = "pretrain"
 CORPUS_READ = "corpus.txt"
-"""The reviews that were read, a line each: no later split may evaluate on one of them."""
+"""Ids of the reviews that were read, one per line: no later split may evaluate on any of them."""
 
 
 def pretrain(
@@ -45,31 +45,31 @@ def pretrain(
     *,
     force: bool = False,
 ) -> Path:
-    """Pre-train and leave the model in ``directory``. Finished before: nothing is done; killed before: it continues.
+    """Pre-train and save the model in ``directory``. A finished run is left as it is; a killed one is continued.
 
-    Raises ``InputError`` or ``ConfigError`` on what cannot be trained, ``DeviceUnavailableError`` without the device.
+    Raises ``InputError`` or ``ConfigError`` for what cannot be trained, ``DeviceUnavailableError`` for a missing GPU.
     """
     rows = rows_read(table, split, options)
     stage = Stage(directory, KIND, pretraining_inputs(table, split, rows, config, lexicon, options))
     accelerator = make_accelerator(options.device)
-    if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
+    if not stage.is_finished():  # checked first: a refused run neither creates nor discards a directory
         require_pretrainable(config, options, accelerator)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
-            _train_and_keep(table, split, rows, config, lexicon, options, stage, accelerator)
+            _train_and_save(table, split, rows, config, lexicon, options, stage, accelerator)
         if accelerator.is_main_process:
-            discard_checkpoint(directory)  # also one that a run left which was killed after it had finished
+            discard_checkpoint(directory)  # a run killed right after it finished leaves one, too
     return directory
 
 
 def require_pretrainable(config: ModelConfig, options: PretrainOptions, accelerator: Accelerator) -> None:
-    """Raises as :func:`pretrain` does for a model that its backbone, or this machine, cannot train."""
+    """Raise ``ConfigError`` for a model that the backbone does not allow, or that this machine cannot train."""
     bert = backbone_config(config.backbone, config.encoder_layers)
-    require_fit(bert, "pretrain_max_length", config.pretrain_max_length, options.trainable_layers)
-    require_machine(options.loop, accelerator)
+    require_compatible(bert, "pretrain_max_length", config.pretrain_max_length, options.trainable_layers)
+    require_runnable(options.loop, accelerator)
 
 
-def _train_and_keep(
+def _train_and_save(
     table: ReviewTable,
     split: Split,
     rows: NDArray[np.int64],
@@ -79,28 +79,28 @@ def _train_and_keep(
     stage: Stage,
     accelerator: Accelerator,
 ) -> None:
-    """The work of :func:`pretrain` on the reviews at ``rows``, in the directory of its stage."""
+    """The work of :func:`pretrain` on the reviews at ``rows``, in the stage's directory."""
     directory = stage.directory
     torch.manual_seed(options.loop.seed)
     backbone = load_backbone(config.backbone, config.encoder_layers)
     freeze_all_but_last(backbone.bert, options.trainable_layers)
     encoder = ReviewEncoder(backbone.bert, config.state_dim)
-    # The target's own reviews train the encoder, under an unknown user. A user embedding that had read them would carry
-    # the ratings of the very pairs that fine-tuning goes on to predict (law 5; measured in the README's Decisions).
-    elsewhere = rows[~np.isin(rows, split.rows)]
-    users = IdTable.of(table.user[row] for row in elsewhere.tolist())
+    # The target's own reviews train the encoder, but under the unknown user: a user embedding trained on them would
+    # carry the ratings of the very pairs that fine-tuning goes on to predict (law 5; measured in README, Decisions).
+    in_target = np.isin(rows, split.rows)
+    users = IdTable.of(table.user[row] for row in rows[~in_target].tolist())
     domains = IdTable.of(table.domains)
     identities = Identities(users, IdTable(()), domains, {}, domains.identifiers[0])
     mean_rating = float(table.rating[rows].mean())
     model = PretrainingModel(encoder, config, users=len(users), domains=len(domains), mean_rating=mean_rating)
     tokenizer = ReviewTokenizer(backbone.tokenizer_json, config.pretrain_max_length)
     masker = Masker(tokenizer, lexicon.words, options.masking)
-    user_rows = np.where(np.isin(rows, split.rows), UNKNOWN, [identities.users.row(table.user[row]) for row in rows])
+    user_rows = np.where(in_target, UNKNOWN, identities.users.rows(table.user[row] for row in rows.tolist()))
     task = PretrainingTask(model, table, rows, user_rows, identities, tokenizer, masker, options, accelerator)
     writers = [table.user[row] for row in rows.tolist()]
     states = ReviewStates(encoder=encoder.to(accelerator.device).eval(), tokens=task.tokens, bank=None)
-    start_projection(states, task.training_rows, writers, options.loop.seed)
-    position = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
+    initialize_projection(states, task.training_rows, writers, options.loop.seed)
+    progress = train(task, options.loop, directory, accelerator, "pre-training", stage.fingerprint)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, backbone.tokenizer_json, identities)
         write_text(directory / CORPUS_READ, "".join(f"{table.review_id[row]}\n" for row in rows.tolist()))
@@ -110,8 +110,8 @@ def _train_and_keep(
                 "users": len(users),
                 "lexicon": lexicon.source,
                 "opinion_words": len(task.maskable.values),
-                "best_epoch": position.best_epoch,
-                "validation_losses": position.validation_losses,
+                "best_epoch": progress.best_epoch,
+                "validation_losses": progress.validation_losses,
             }
         )
 
@@ -124,8 +124,8 @@ def pretraining_inputs(
     lexicon: Lexicon,
     options: PretrainOptions,
 ) -> dict[str, Any]:
-    """All that determines a model that is pre-trained on the rows ``read``. Of the split only these and what the target
-    is: splits that agree in both, such as folds of one target after pre-training in other domains, have one model.
+    """All that determines a model pre-trained on the rows ``read``. Of the split, only these rows and the target count:
+    splits that agree in both share a model, as do folds of one target after pre-training in other domains.
     """
     target = np.sort(split.rows)
     return {
@@ -139,5 +139,5 @@ def pretraining_inputs(
 
 
 def rows_read(table: ReviewTable, split: Split, options: PretrainOptions) -> NDArray[np.int64]:
-    """Rows that pre-training with these options reads. Raises ``InputError`` if there are none."""
+    """Rows that pre-training with these options reads. Raises ``InputError`` if there are too few."""
     return pretraining_rows(table, split, options.corpus, fraction=options.fraction, seed=options.loop.seed)

@@ -1,4 +1,4 @@
-"""How pre-training is asked for."""
+"""Options of pre-training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,18 +15,18 @@ SMALL_LOOP: Mapping[str, Any] = {"epochs": 1, "batch_size": 32, "learning_rate":
 
 
 def default_loop(preset: str) -> Mapping[str, Any]:
-    """Length and rate of pre-training by preset: the paper's Adam at 3e-5, or one quick pass for a new head."""
+    """Epochs and learning rate of pre-training by preset: the paper's 3e-5, or one quick pass for a new head."""
     return PAPER_LOOP if preset == "paper" else SMALL_LOOP
 
 
 def default_trainable_layers(preset: str) -> int | None:
-    """How many of BERT's last layers pre-training changes by preset: all (None) in the paper."""
+    """How many of BERT's last layers pre-training updates, by preset: all (None) in the paper."""
     return 2 if preset == "minilm" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainOptions:
-    """What to pre-train on and with which objective. ``beta`` weighs task 2 (Eq. 9; the paper's is 3)."""
+    """What to pre-train on, and for which objective. ``beta`` weighs task 2 (Eq. 9; 3 in the paper)."""
 
     corpus: Corpus = "both"
     fraction: float = 1.0
@@ -41,11 +41,7 @@ class PretrainOptions:
         for name, kind in (("corpus", Corpus), ("masking", MaskingStrategy), ("device", DeviceChoice)):
             require_choice(name, getattr(self, name), kind)
         require(self.beta >= 0, "beta", self.beta, "use 0 (no task 2) or more")
-        require(
-            self.encoder_learning_rate > 0,
-            "encoder_learning_rate",
-            self.encoder_learning_rate,
-            "use a positive step size",
-        )
+        rate = self.encoder_learning_rate
+        require(rate > 0, "encoder_learning_rate", rate, "use a positive step size")
         tasks = self.masking != "none" or self.beta > 0
         require(tasks, "masking", self.masking, "keep at least one task: masking, or beta above 0")

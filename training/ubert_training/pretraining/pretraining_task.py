@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from ubert_model.ids import Identities
 from ubert_model.nn.pretraining_model import PretrainingModel
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.optimization.batches import Positions, shuffled_batches_of_like_size
+from ubert_training.optimization.batches import Indices, shuffled_bucketed_batches
 from ubert_training.optimization.loop import LoopOptions, decayed_groups
 from ubert_training.optimization.objectives import pretraining_loss
 from ubert_training.pretraining.masking import Masker
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.running.processes import own_share, put_together
+from ubert_training.running.processes import process_share, sum_over_processes
 from ubert_training.states.tokens import TokenizedReviews
 
 VALIDATION_SHARE = 0.05
 
 
 class PretrainingTask:
-    """Eq. 9 over the rows of the corpus; a twentieth of them is held out to watch."""
+    """Eq. 9 over the rows of the corpus; a twentieth of them is held out for validation."""
 
     def __init__(
         self,
@@ -56,32 +56,32 @@ class PretrainingTask:
         self.validation_rows, self.training_rows = np.sort(order[:held_out]), np.sort(order[held_out:])
 
     def parameter_groups(self, options: LoopOptions) -> list[dict[str, Any]]:
-        """BERT at its own, small rate."""
+        """BERT has its own, small learning rate."""
         return decayed_groups(
             self.model,
             options.weight_decay,
             rates={"review_encoder.bert": self.options.encoder_learning_rate},
         )
 
-    def batches(self, epoch: int) -> Sequence[Positions]:
-        """Batches of like length."""
+    def batches(self, epoch: int) -> Sequence[Indices]:
+        """Batches of similar length."""
         loop, lengths = self.options.loop, self.tokens.lengths[:, None]
-        return shuffled_batches_of_like_size(self.training_rows, lengths, loop.batch_size, loop.seed, epoch)
+        return shuffled_bucketed_batches(self.training_rows, lengths, loop.batch_size, loop.seed, epoch)
 
-    def loss(self, model: nn.Module, rows: Positions, epoch: int) -> Tensor:
-        """Eq. 9; a review's mask follows from (seed, epoch)."""
+    def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:
+        """Eq. 9; a review's mask is drawn by (seed, epoch)."""
         return self._loss(model, rows, [self.options.loop.seed, 13, epoch])
 
     def validation_losses(self) -> NDArray[np.float64]:
-        """Eq. 9 over the held-out reviews, under the same masks every time; a batch's mean stands for each of it."""
+        """Eq. 9 over the held-out reviews, under the same masks every time; each has the mean loss of its batch."""
         batches = list(self.tokens.length_buckets(self.validation_rows, token_budget=4096))
         losses = np.zeros(len(self.validation_rows))
-        for rows in own_share(self.accelerator, batches):
+        for rows in process_share(self.accelerator, batches):
             losses[np.searchsorted(self.validation_rows, rows)] = self._loss(self.model, rows, [17]).item()
-        return put_together(self.accelerator, losses)
+        return sum_over_processes(self.accelerator, losses)
 
-    def _loss(self, model: nn.Module, rows: Positions, seed: list[int]) -> Tensor:
-        """Eq. 9; what is hidden of a review follows from the seed and its row, whatever stands beside it."""
+    def _loss(self, model: nn.Module, rows: Indices, seed: list[int]) -> Tensor:
+        """Eq. 9; a review's mask depends on the seed and its row, not on the batch around it."""
         token_ids, token_mask = self.tokens.padded(rows)
         predicted_mask = torch.zeros_like(token_mask)
         shown = token_ids.clone()

@@ -1,4 +1,4 @@
-"""All that is chosen before a model is trained: its configuration and the options of both stages."""
+"""A recipe: all choices made before training, the model's configuration and the options of both stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -21,12 +21,12 @@ READ_BY_PRETRAINING = (
     "id_embeddings",
     "scale",
 )
-"""Fields of a configuration that change what pre-training learns; recipes that agree in them share it."""
+"""Fields of a configuration that affect pre-training; recipes that agree in them can share a pre-trained model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """``pretraining`` is None for a model that starts from the plain backbone (the paper's U-BERT P−)."""
+    """``pretraining``: None for a model that starts from the plain backbone (the paper's U-BERT P−)."""
 
     config: ModelConfig
     pretraining: PretrainOptions | None
@@ -34,7 +34,7 @@ class Recipe:
 
     @classmethod
     def of_preset(cls, name: str, scale: RatingScale) -> Self:
-        """What `ubert pretrain` and `ubert finetune` do with that preset, if no flag is given."""
+        """What `ubert pretrain` and `ubert finetune` do by default with that preset."""
         loop = LoopOptions.of(default_loop(name))
         return cls(
             config=preset(name).with_options(scale=scale),
@@ -48,14 +48,14 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], base: Self | None = None) -> Self:
-        """Inverse of :meth:`to_json`; a part that is left out is that of ``base``, if there is one.
+        """Inverse of :meth:`to_json`; missing parts are taken from ``base``.
 
-        Raises ``ConfigError`` on what is no recipe.
+        Raises ``ConfigError`` for anything that is not a recipe.
         """
         parts = [part.name for part in fields(cls)]
         require(isinstance(values, Mapping), "recipe", values, f"write an object of {', '.join(parts)}")
         unknown = sorted(set(values) - set(parts))
-        require(not unknown, "recipe", unknown, f"a recipe has no such part, use {', '.join(parts)}")
+        require(not unknown, "recipe", unknown, f"a recipe has no such parts, only {', '.join(parts)}")
         values = {**(base.to_json() if base else {}), **values}
         try:
             pretraining, finetuning = values["pretraining"], values["finetuning"]
@@ -68,25 +68,25 @@ class Recipe:
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(
-                f"this is no recipe of this version ({error}): run `ubert tune` again, or mend it"
+                f"this is not a recipe of this version ({error}): run `ubert tune` again, or correct it"
             ) from error
 
     def on(self, device: DeviceChoice) -> Self:
-        """The same on another device."""
+        """The same recipe on another device."""
         pretraining = replace(self.pretraining, device=device) if self.pretraining is not None else None
         return replace(self, pretraining=pretraining, finetuning=replace(self.finetuning, device=device))
 
     def seeded(self, seed: int, *, pretraining_seed: int | None = None) -> Self:
-        """The same with every draw from this seed; those of pre-training from one of its own, where one is given."""
+        """The same recipe with this seed; ``pretraining_seed`` (None: the same) is that of pre-training."""
         pretraining = self.pretraining
         if pretraining is not None:
-            drawn = seed if pretraining_seed is None else pretraining_seed
-            pretraining = replace(pretraining, loop=replace(pretraining.loop, seed=drawn))
+            own_seed = seed if pretraining_seed is None else pretraining_seed
+            pretraining = replace(pretraining, loop=replace(pretraining.loop, seed=own_seed))
         finetuning = replace(self.finetuning, loop=replace(self.finetuning.loop, seed=seed))
         return replace(self, pretraining=pretraining, finetuning=finetuning)
 
     def shortened(self, *, pretrain_epochs: int | None, finetune_epochs: int | None) -> Self:
-        """With other numbers of passes; None leaves one as it is."""
+        """With other numbers of epochs; None leaves a stage as it is."""
         pretraining = self.pretraining
         if pretraining is not None and pretrain_epochs is not None:
             pretraining = replace(pretraining, loop=replace(pretraining.loop, epochs=pretrain_epochs))
@@ -103,7 +103,9 @@ class Recipe:
         pretrained: bool = True,
         learning_rate: float | None = None,
     ) -> Self:
-        """With other fields of the configuration and of pre-training, or without pre-training at all."""
+        """With other fields of the configuration and of pre-training, without pre-training, or with another learning
+        rate of fine-tuning.
+        """
         options = self.pretraining if pretrained else None
         if options is not None and pretraining:
             options = replace(options, **pretraining)
@@ -114,6 +116,6 @@ class Recipe:
 
     @property
     def pretraining_config(self) -> ModelConfig:
-        """The configuration for pre-training: the preset's, but for what pre-training reads."""
+        """The configuration for pre-training: what it reads from this one, all else from the preset."""
         read = {name: getattr(self.config, name) for name in READ_BY_PRETRAINING}
         return replace(preset(self.config.preset), **read)

@@ -1,4 +1,4 @@
-"""A small search for the recipe that suits a user's reviews, judged by the validation part alone."""
+"""A small search for the recipe that suits a user's reviews, by the validation part alone."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import require_pretrainable, rows_read
 from ubert_training.recipes.recipe import Recipe
-from ubert_training.recipes.workplace import Job, Workplace
+from ubert_training.recipes.workspace import Job, Workspace
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import make_accelerator
 from ubert_training.running.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
@@ -29,7 +29,7 @@ from ubert_training.splits import Split
 KIND = "tune"
 RECIPE = "recipe.json"
 TRIAL = "trial"
-"""In that file, beside the recipe: the digest of the trial that it won in."""
+"""Key in that file, beside the recipe: the digest of the winning trial."""
 WORK = "work"
 FINETUNED = "finetuned"
 STATES = "states"
@@ -37,16 +37,16 @@ STATES = "states"
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What is different from the preset's recipe. ``rate``: times its learning rate of fine-tuning."""
+    """What differs from the preset's recipe. ``learning_rate_factor``: multiplies its learning rate of fine-tuning."""
 
     name: str
     model: Mapping[str, Any] = field(default_factory=dict)
     pretrained: bool = True
-    rate: float = 1.0
+    learning_rate_factor: float = 1.0
 
     def recipe(self, base: Recipe, seed: int) -> Recipe:
         """The recipe to try."""
-        learning_rate = self.rate * base.finetuning.loop.learning_rate
+        learning_rate = self.learning_rate_factor * base.finetuning.loop.learning_rate
         varied = base.varied(model=self.model, pretrained=self.pretrained, learning_rate=learning_rate)
         return varied.seeded(seed)
 
@@ -61,24 +61,24 @@ ROW_A_TOKEN = MappingProxyType(
         "dropout": 0.1,
     }
 )
-"""Nearer to the paper: every token is aligned, of fewer reviews."""
+"""Nearer to the paper: every token is aligned, but of fewer reviews."""
 TRIALS = (
     Trial(name="no pre-training, state dimension 64", pretrained=False, model=SMALL_STATES),
     Trial(name="no pre-training", pretrained=False),
     Trial(name="state dimension 64", model=SMALL_STATES),
     Trial(name="the preset"),
-    Trial(name="learning rate × 3", rate=3.0),
+    Trial(name="learning rate × 3", learning_rate_factor=3.0),
     Trial(name="all layers of the backbone", model={"encoder_layers": None}),
     Trial(name="8 tokens a row", model={"tokens_a_row": 8}),
     Trial(name="maximum over rows", model={"match_pooling": "max"}),
     Trial(name="a row a token", model=ROW_A_TOKEN),
 )
-"""From the cheapest to train and serve to the dearest: of trials that cannot be told apart, the first is taken."""
+"""From the cheapest to train and serve to the most expensive: of statistically equal trials, the first is taken."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tried:
-    """A trial on the validation part. ``squared_errors``: (P,) in stars²; ``share``: the network's in a rating."""
+class TrialResult:
+    """A trial on the validation part. ``squared_errors``: (P,) in stars²; ``share``: the network's blend weight."""
 
     trial: Trial
     squared_errors: NDArray[np.float64]
@@ -92,33 +92,33 @@ class Tried:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
-    """All trials in order, the one with the least error, and the one taken."""
+    """All trials in order, the one with the least error, and the one chosen."""
 
-    tried: Sequence[Tried]
-
-    @cached_property
-    def best(self) -> Tried:
-        return min(self.tried, key=lambda entry: entry.mse)
+    tried: Sequence[TrialResult]
 
     @cached_property
-    def chosen(self) -> Tried:
-        """The first trial whose error is within one standard error of the least one, pair by pair."""
-        for entry in self.tried:
-            above, standard_error = self.above_best(entry)
+    def best(self) -> TrialResult:
+        return min(self.tried, key=lambda result: result.mse)
+
+    @cached_property
+    def chosen(self) -> TrialResult:
+        """The first trial whose error is within one standard error of the best one's, pair by pair."""
+        for result in self.tried:
+            above, standard_error = self.above_best(result)
             if above <= standard_error:
-                return entry
+                return result
         return self.best
 
-    def above_best(self, tried: Tried) -> tuple[float, float]:
-        """By how much its MSE is above the best one's, and the standard error of that, over pairs."""
-        difference = tried.squared_errors - self.best.squared_errors
-        of_a_pair = float(difference.std(ddof=1)) if len(difference) > 1 else math.inf  # one pair tells nothing apart
-        return float(difference.mean()), of_a_pair / math.sqrt(len(difference))
+    def above_best(self, result: TrialResult) -> tuple[float, float]:
+        """How far its MSE is above the best one's, and the standard error of that difference over pairs."""
+        difference = result.squared_errors - self.best.squared_errors
+        deviation = float(difference.std(ddof=1)) if len(difference) > 1 else math.inf  # one pair tells nothing apart
+        return float(difference.mean()), deviation / math.sqrt(len(difference))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RecipeSearch:
-    """A search in the directory ``out``. The test part is never looked at."""
+    """A search in the directory ``out``. It never reads the test part."""
 
     table: ReviewTable
     split: Split
@@ -129,11 +129,11 @@ class RecipeSearch:
     trials: Sequence[Trial] = TRIALS
 
     def run(self, began: Callable[[Trial], None], *, force: bool = False) -> tuple[Choice, Path]:
-        """Try the recipes and leave the chosen model in ``out``: what was measured, and the model's directory.
+        """Try the recipes and leave the chosen model in ``out``. Returns the choice and the model's directory.
 
-        Killed and started again it continues. Raises ``ConfigError`` if ``out`` belongs to another search, which
-        ``force`` discards, or holds something else; ``InputError`` where another search is at work in it; and what a
-        trial raises. A trial that cannot be trained is refused before ``out`` is opened.
+        A killed search is continued. Raises ``ConfigError`` if ``out`` belongs to another search (which ``force``
+        discards) or holds something else; ``InputError`` if another search is at work in it; and what a trial raises.
+        A trial that cannot be trained is refused before ``out`` is opened.
         """
         inputs = {
             **self.table.digests,
@@ -144,7 +144,7 @@ class RecipeSearch:
             "trials": [trial.name for trial in self.trials],
         }
         stage = Stage(self.out, KIND, inputs)
-        if not stage.is_finished():  # what is refused neither leaves a directory nor discards one
+        if not stage.is_finished():  # checked first: a refused search neither creates nor discards a directory
             for trial in self.trials:
                 self._require_trainable(trial)
         with stage.claimed():
@@ -155,47 +155,47 @@ class RecipeSearch:
         return choice, run
 
     def try_all(self, began: Callable[[Trial], None]) -> Choice:
-        """Try every recipe that was not tried before in ``out``, and choose."""
+        """Try every recipe that ``out`` holds no result of, and choose."""
         tried = []
         for trial in self.trials:
             job = self._job(trial)
             path = self._workplace.directory / "trials" / f"{self._fingerprint(job)}.json"
             if not path.is_file():
                 began(trial)
-                self._try(job, path)
+                self._measure(job, path)
             tried.append(_read(path, trial))
         return Choice(tried=tried)
 
     def publish(self, choice: Choice) -> Path:
-        """Leave the chosen model in ``out/finetuned``, its states in ``out/states`` and its recipe in
-        ``out/recipe.json``, in place of what lies there: ``out`` must be of this search.
+        """Move the chosen model to ``out/finetuned`` and its states to ``out/states``, and write its recipe to
+        ``out/recipe.json``, replacing what is there: ``out`` must belong to this search.
 
-        Runs and states of the others go; what was measured of them stays, and pre-trained models stay too.
+        The other trials' runs and states are deleted; their results and all pre-trained models are kept.
         """
-        workplace, job = self._workplace, self._job(choice.chosen.trial)
+        workspace, job = self._workplace, self._job(choice.chosen.trial)
         fingerprint, finetuned = self._fingerprint(job), self.out / FINETUNED
         if self._published() != fingerprint:
             (self.out / RECIPE).unlink(missing_ok=True)
-            run = workplace.run(job, fingerprint)
-            for source, target in ((run, finetuned), (workplace.states(job), self.out / STATES)):
+            run = workspace.run(job, fingerprint)
+            for source, target in ((run, finetuned), (workspace.states(job), self.out / STATES)):
                 if target.exists():
                     shutil.rmtree(target)
                 source.rename(target)
             content = {TRIAL: fingerprint, **job.recipe.to_json()}
             write_text(self.out / RECIPE, json.dumps(content, indent=2) + "\n")
         for leftover in ("runs", "states"):
-            shutil.rmtree(workplace.directory / leftover, ignore_errors=True)
+            shutil.rmtree(workspace.directory / leftover, ignore_errors=True)
         return finetuned
 
     @property
-    def _workplace(self) -> Workplace:
-        return Workplace(directory=self.out / WORK, lexicon=self.lexicon)
+    def _workplace(self) -> Workspace:
+        return Workspace(directory=self.out / WORK, lexicon=self.lexicon)
 
     def _job(self, trial: Trial) -> Job:
         return Job(table=self.table, split=self.split, recipe=trial.recipe(self.base, self.seed))
 
     def _fingerprint(self, job: Job) -> str:
-        """Of all that determines what is measured of a trial."""
+        """Digest of all that determines a trial's result."""
         pretrained = self._workplace.pretrained(job)
         inputs = {
             "split": self.split.digests(self.table),
@@ -207,7 +207,7 @@ class RecipeSearch:
         return fingerprint_of("trial", inputs)
 
     def _require_trainable(self, trial: Trial) -> None:
-        """Raise what one of its stages would refuse the recipe with."""
+        """Raise what one of its stages would raise before it starts."""
         recipe = trial.recipe(self.base, self.seed)
         finetuning, pretraining = recipe.finetuning, recipe.pretraining
         if pretraining is not None:
@@ -215,11 +215,11 @@ class RecipeSearch:
             require_pretrainable(recipe.pretraining_config, pretraining, make_accelerator(pretraining.device))
         require_finetunable(recipe.config, finetuning, make_accelerator(finetuning.device))
 
-    def _try(self, job: Job, path: Path) -> None:
-        workplace, device = self._workplace, job.recipe.finetuning.device
-        run = workplace.run(job, path.stem)
+    def _measure(self, job: Job, path: Path) -> None:
+        workspace, device = self._workplace, job.recipe.finetuning.device
+        run = workspace.run(job, path.stem)
         rated = RatedPairs.of(
-            FinishedRun.open(self.table, run, states=workplace.states(job), device=device), "validation"
+            FinishedRun.open(self.table, run, states=workspace.states(job), device=device), "validation"
         )
         measured = {
             "squared_errors": np.square(rated.predicted - rated.truth).tolist(),
@@ -229,15 +229,15 @@ class RecipeSearch:
         write_text(path, json.dumps(measured) + "\n")
 
     def _published(self) -> str | None:
-        """The trial whose model lies whole in ``out``."""
+        """Digest of the trial whose model ``out`` holds, if it is complete."""
         if not ((self.out / RECIPE).is_file() and (self.out / FINETUNED / STAGE_FILE).is_file()):
             return None
         return str(json.loads((self.out / RECIPE).read_text(encoding="utf-8"))[TRIAL])
 
 
-def _read(path: Path, trial: Trial) -> Tried:
+def _read(path: Path, trial: Trial) -> TrialResult:
     measured = json.loads(path.read_text(encoding="utf-8"))
-    return Tried(
+    return TrialResult(
         trial=trial,
         squared_errors=np.array(measured["squared_errors"], dtype=np.float64),
         bias_mse=measured["bias_mse"],

@@ -1,1 +1,1 @@
-"""Reviews in: readers of the public formats, the resumable import, and the review table."""
+"""The review table, the resumable import that makes it, and readers of the public formats."""

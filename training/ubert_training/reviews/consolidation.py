@@ -1,8 +1,8 @@
 """From staged chunks to one table: de-duplication, k-core and ordering, out of core in DuckDB.
 
-Only narrow columns take part in the decisions; the texts are joined back for the final ordering, so memory
-does not grow with the length of the reviews. Every choice between rows has a total order, so the result is
-the same on any number of threads and after any interruption.
+The texts are left out until the final ordering joins them back, so memory does not grow with the length of the reviews.
+Every choice between rows follows a total order, so the result is the same on any number of threads and after any
+interruption.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,7 @@ SELECT review_id, "user", item, domain, "timestamp", place, domain_missing,
        CASE WHEN text <> '' THEN md5(text) END AS text_digest
 FROM staged_rows
 """
-# The same review in two files may stand under two domains: the smaller name wins, whatever the order of the
-# files.
+# The same review may appear in two files with different domains: the smaller name wins, whatever the order of files.
 UNIQUE = """
 CREATE TABLE unique_review AS
 SELECT * FROM staged
@@ -48,8 +47,8 @@ COPY (
     kept.review_id
 ) TO {path} (FORMAT parquet, COMPRESSION zstd)
 """
-NO_ROOM = (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
-"""What DuckDB raises where it cannot write, or not spill, any more."""
+DISK_ERRORS = (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
+"""What DuckDB raises when it can no longer write, or spill, to the disk."""
 COUNTS = """
 SELECT count(*) AS reviews,
        count(*) FILTER (text_digest IS NULL) AS empty_texts,
@@ -62,7 +61,7 @@ FROM kept
 
 @dataclass(frozen=True, kw_only=True)
 class Consolidation:
-    """How many reviews each step removed, and counts over those that were left."""
+    """How many reviews each step removed, and counts over the reviews that remain."""
 
     exact_duplicates: int
     repeated_texts: int
@@ -76,15 +75,16 @@ class Consolidation:
 
 
 def consolidate(
-    parts: Sequence[Path], workplace: Path, out: Path, *, core: int, metadata: TableMetadata
+    parts: Sequence[Path], workspace: Path, out: Path, *, core: int, metadata: TableMetadata
 ) -> Consolidation:
-    """Write the review table ``out`` from staged ``parts``; ``workplace`` is an empty folder for scratch.
+    """Write the review table ``out`` from the staged Parquet files ``parts``; ``workspace`` is an empty scratch folder.
 
-    ``core`` is the number of reviews that every user and every item must have in what is left; 0 keeps all.
+    ``core`` is the least number of reviews that every user and every item has in the result; 0 keeps all. Raises
+    ``OSError`` if the disk is full.
     """
-    ordered = workplace / "ordered.parquet"
-    with writing(workplace, *NO_ROOM), duckdb.connect(workplace / "reviews.duckdb") as database:
-        database.execute(f"SET temp_directory = {_quoted(workplace / 'spill')}")
+    ordered = workspace / "ordered.parquet"
+    with writing(workspace, *DISK_ERRORS), duckdb.connect(workspace / "reviews.duckdb") as database:
+        database.execute(f"SET temp_directory = {_quoted(workspace / 'spill')}")
         database.register("staged_rows", dataset.dataset([str(part) for part in parts], schema=STAGED_SCHEMA))
         staged = _changed(database, STAGED)
         unique = _changed(database, UNIQUE)
@@ -107,7 +107,7 @@ def consolidate(
 
 
 def _keep_core(database: duckdb.DuckDBPyConnection, core: int) -> int:
-    """Remove users and items with fewer than ``core`` reviews until there are none; the number of rounds."""
+    """Remove users and items with fewer than ``core`` reviews until there are none; returns the number of rounds."""
     rounds = 0
     while True:
         removed = sum(_changed(database, RARE.format(column=column, core=core)) for column in ("user", "item"))
@@ -117,7 +117,7 @@ def _keep_core(database: duckdb.DuckDBPyConnection, core: int) -> int:
 
 
 def _changed(database: duckdb.DuckDBPyConnection, statement: str) -> int:
-    """Run a statement; the number of rows that it wrote or deleted."""
+    """Run a statement; returns the number of rows that it wrote or deleted."""
     answer = database.execute(statement).fetchone()
     if answer is None:
         raise RuntimeError(f"DuckDB reported no row count for {statement}")

@@ -1,7 +1,7 @@
 """Which domain a review belongs to.
 
-In order: the item's line in an item-to-domain file, the first category of a Yelp business, the domain that
-the record itself names, and at last the domain of its file.
+The first of these that is known: the item's line in an item-to-domain file, the first category of a Yelp business, the
+domain that the record itself names, the domain of its file.
 """
 
 import re
@@ -10,14 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ubert_model.errors import ConfigError, ReviewFileError
-from ubert_training.reviews.readers.jsonlines import parsed_object
-from ubert_training.reviews.readers.records import (
-    BadLine,
-    check_length,
-    decoded,
-    filled_lines,
-    open_source,
-)
+from ubert_training.reviews.readers.jsonlines import parse_object
+from ubert_training.reviews.readers.records import BadLine, check_length, decode, nonblank_lines, open_source
 
 FILE_SUFFIXES = re.compile(r"(\.(json|jsonl|ndjson|csv|tsv|txt|parquet|gz))+$", re.IGNORECASE)
 AMAZON_NAME = re.compile(r"^(?:reviews_)?(.+?)(?:_\d+)?$")
@@ -25,45 +19,42 @@ AMAZON_NAME = re.compile(r"^(?:reviews_)?(.+?)(?:_\d+)?$")
 
 @dataclass(frozen=True, kw_only=True)
 class Domains:
-    """Names the domain of every review of one file.
-
-    ``of_item`` is None where nothing lists the items; an item that it should list and does not falls back.
-    """
+    """Assigns a domain to every review of one file. ``of_item`` is None without a listing of the items' domains."""
 
     of_item: Mapping[str, str] | None
     of_file: str
 
-    def domain_of(self, item: str, own: str | None) -> str:
+    def domain_of(self, item: str, of_record: str | None) -> str:
         listed = self.of_item.get(item) if self.of_item is not None else None
-        return listed or own or self.of_file
+        return listed or of_record or self.of_file
 
     def lists(self, item: str) -> bool:
-        """True unless there is a listing and ``item`` is not in it."""
+        """Whether ``item`` is in the listing; True without one."""
         return self.of_item is None or item in self.of_item
 
 
 def file_domain(path: Path) -> str:
-    """The domain that a file name tells: ``reviews_Musical_Instruments_5.json.gz`` is of Musical_Instruments.
+    """The domain in a file name: Musical_Instruments for ``reviews_Musical_Instruments_5.json.gz``.
 
-    Raises ``ConfigError`` for a name that tells none.
+    Raises ``ConfigError`` for a name without one.
     """
     stem = FILE_SUFFIXES.sub("", path.name)
     found = AMAZON_NAME.match(stem)
     if found is None:
-        raise ConfigError(f"the name of {path} tells no domain: name it with --domain")
+        raise ConfigError(f"the name of {path} contains no domain: give it with --domain")
     return found[1]
 
 
 def load_item_domains(path: Path) -> dict[str, str]:
-    """Read lines of ``item<TAB>domain``. Raises ``ReviewFileError``, naming the first line that is none."""
+    """Read lines of ``item<TAB>domain``. Raises ``ReviewFileError`` naming the first malformed line."""
     domains: dict[str, str] = {}
     with open_source(path) as source:
-        for number, line in filled_lines(source.stream):
+        for number, line in nonblank_lines(source.stream):
             try:
                 check_length(line)
-                cells = decoded(line).split("\t")
-            except BadLine as verdict:
-                raise ReviewFileError(f"{path} line {number}: {verdict}") from verdict
+                cells = decode(line).split("\t")
+            except BadLine as bad_line:
+                raise ReviewFileError(f"{path} line {number}: {bad_line}") from bad_line
             item, domain = (cell.strip() for cell in cells) if len(cells) == 2 else ("", "")
             if not (item and domain):
                 raise ReviewFileError(f"{path} line {number} is not item<TAB>domain: {line[:80]!r}")
@@ -76,8 +67,8 @@ def load_yelp_categories(path: Path) -> dict[str, str]:
     """Read the first category of every business that has one. Raises ``ReviewFileError``."""
     domains: dict[str, str] = {}
     with open_source(path) as source:
-        for number, line in filled_lines(source.stream):
-            fields = parsed_object(line)
+        for number, line in nonblank_lines(source.stream):
+            fields = parse_object(line)
             if isinstance(fields, BadLine):
                 raise ReviewFileError(f"{path} line {number}: {fields}")
             business, categories = fields.get("business_id"), fields.get("categories")

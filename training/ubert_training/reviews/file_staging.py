@@ -1,4 +1,4 @@
-"""One review file on its way into the staging folder: read, validated and kept chunk by chunk."""
+"""Staging of one review file: it is read, validated and written to the staging folder chunk by chunk."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ PLACES_PER_FILE = 1 << 40
 
 @dataclass(frozen=True, kw_only=True)
 class ImportProgress:
-    """How far an import is: bytes read of the file at hand, or ``file`` None once all are staged."""
+    """Progress of an import: bytes read of the current file; ``file`` is None once all files are staged."""
 
     file: Path | None
     bytes_read: int = 0
@@ -32,7 +32,7 @@ ProgressListener = Callable[[ImportProgress], None]
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewInput:
-    """One file and everything that is needed to stage it."""
+    """One input file and everything needed to stage it."""
 
     number: int
     path: Path
@@ -42,13 +42,13 @@ class ReviewInput:
 
 
 Stager = Callable[[Sequence[ReviewInput], Staging, ProgressListener, int], Iterator[Chunk]]
-"""Stages some files in chunks of so many records, and yields the chunks in the order of the files."""
+"""Stages files in chunks of the given number of records, and yields the chunks in the order of the files."""
 
 
-def stage_here(
+def stage_locally(
     inputs: Sequence[ReviewInput], staging: Staging, progress: ProgressListener, records_per_chunk: int
 ) -> Iterator[Chunk]:
-    """One file after the other, in this process."""
+    """Stage one file after the other, in this process."""
     for source in inputs:
         yield from stage_file(source, staging, progress, records_per_chunk)
 
@@ -56,7 +56,7 @@ def stage_here(
 def stage_file(
     source: ReviewInput, staging: Staging, progress: ProgressListener, records_per_chunk: int
 ) -> Iterator[Chunk]:
-    """Yield the chunks of one file: those staged by an earlier run, then new ones."""
+    """Yield the chunks of one file: first those that an earlier run has staged, then new ones."""
     staged = staging.chunks(source.number)
     yield from staged
     if staged and staged[-1].is_last:
@@ -67,7 +67,7 @@ def stage_file(
     records = source.format.reader.records(source.path, done)
     while True:
         batch = list(islice(records, records_per_chunk))
-        reviews, rejects, rejected = _judged(source, batch, done)
+        reviews, rejects, rejected = _validate(source, batch, done)
         done += len(batch)
         chunk = Chunk(
             file=source.number,
@@ -85,10 +85,10 @@ def stage_file(
         number += 1
 
 
-def _judged(
+def _validate(
     source: ReviewInput, batch: Sequence[Record], done: int
 ) -> tuple[list[dict[str, object]], list[str], dict[str, int]]:
-    """Divide records into rows to stage and lines to set aside, these also counted by reason."""
+    """Divide records into rows to stage and lines to reject; the third result counts the rejected ones by reason."""
     rows: list[dict[str, object]] = []
     rejects: list[str] = []
     rejected: Counter[str] = Counter()
@@ -97,9 +97,9 @@ def _judged(
             if isinstance(record.fields, BadLine):
                 raise record.fields
             review = source.validator.review(record.fields)
-        except BadLine as verdict:
-            rejects.append(reject_line(source.path, record, verdict))
-            rejected[verdict.reason] += 1
+        except BadLine as bad_line:
+            rejects.append(reject_line(source.path, record, bad_line))
+            rejected[bad_line.reason] += 1
         else:
             rows.append(_staged_row(review, place, domain_missing=not source.domains.lists(review.item)))
     return rows, rejects, dict(sorted(rejected.items()))

@@ -1,9 +1,8 @@
 """Import of review files into one review table: streamed, resumable, and complete or absent (law 8).
 
-Lines are validated and staged in chunks, each file by itself; once all are staged, DuckDB removes duplicates,
-keeps the k-core and orders what is left. The finished files are renamed into place, the report last: a folder without a
-report holds no finished import. A run that was killed goes on from its last whole chunk and ends with the
-same bytes.
+Lines are validated and staged in chunks, file by file. Once all are staged, DuckDB removes duplicates, keeps the k-core
+and orders what is left. The finished files are renamed into place, the report last: a folder without a report holds no
+finished import. A run that was killed continues after its last complete chunk and ends with the same bytes.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from ubert_training.reviews.file_staging import (
     ProgressListener,
     ReviewInput,
     Stager,
-    stage_here,
+    stage_locally,
 )
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName, open_format
@@ -40,8 +39,7 @@ REPORT = "report.json"
 STAGING = ".ubert-import-staging"
 
 IMPORT_VERSION = 3
-"""Raised whenever the same input would be staged otherwise, so that staging of an older version is discarded.
-"""
+"""Increased whenever the same input is staged differently, so that chunks of an older version are discarded."""
 EXAMPLES_SHOWN = 3
 
 
@@ -53,14 +51,14 @@ def import_reviews(
     *,
     force: bool = False,
     records_per_chunk: int = RECORDS_PER_CHUNK,
-    stage: Stager = stage_here,
+    stage: Stager = stage_locally,
 ) -> ImportReport:
     """Import ``files`` into the folder ``out``: ``reviews.parquet``, ``rejects.jsonl`` and ``report.json``.
 
-    A finished import of the same files and options is left as it is, one of others is only replaced with
-    ``force``. Raises ``ReviewFileError`` for unreadable files or too many bad lines, ``ConfigError`` for
-    options that do not fit the files, ``InputError`` where ``out`` is taken or no review is left, and what ``stage``
-    raises.
+    A finished import of the same files and options is left as it is; one of other files or options is replaced only
+    with ``force``. ``stage`` reads the files, here or on a cluster. Raises ``ReviewFileError`` for unreadable files or
+    too many bad lines, ``ConfigError`` for options that do not fit the files, ``InputError`` if ``out`` is taken or no
+    review is left, and whatever ``stage`` raises.
     """
     options = options or ImportOptions()
     fingerprint = _fingerprint(files, options)
@@ -79,7 +77,7 @@ def import_reviews(
         for chunk in stage(inputs, staging, progress, records_per_chunk):
             chunks.append(chunk)
             if chunk.bad == chunk.records == records_per_chunk:
-                # Not one good line in a whole chunk: the format is wrong, and the rest would not mend it.
+                # Not one good line in a whole chunk: the format is probably wrong, so fail before reading the rest.
                 _check_bad(chunks, staging, options.max_bad)
         _check_bad(chunks, staging, options.max_bad)
         _check_any_good(files, chunks, staging)
@@ -88,24 +86,24 @@ def import_reviews(
 
 
 def _fingerprint(files: Sequence[Path], options: ImportOptions) -> str:
-    """Name the files (path, size, time of change) and the options in 32 hexadecimal characters."""
+    """Digest of the files (path, size, time of change) and the options, 32 hexadecimal characters."""
     if not files:
         raise ConfigError("no review file given")
     if len(set(files)) < len(files):
         raise ConfigError(f"a review file is given twice: {', '.join(map(str, files))}")
-    described: list[object] = [IMPORT_VERSION, options.to_json()]
+    determining: list[object] = [IMPORT_VERSION, options.to_json()]
     for path in (*files, *options.listings):
         if path.is_dir():
             raise ReviewFileError(f"{path} is a directory: give the files in it")
         if not path.is_file():
             raise ReviewFileError(f"no file at {path}")
         stat = path.stat()
-        described.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    return hashlib.blake2b(json.dumps(described).encode(), digest_size=16).hexdigest()
+        determining.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    return hashlib.blake2b(json.dumps(determining).encode(), digest_size=16).hexdigest()
 
 
 def _finished(out: Path, staging: Staging) -> ImportReport | None:
-    """The report of the finished import in ``out``, if it is this one. Raises ``InputError`` for another's."""
+    """The report of the finished import in ``out``, if it is this one. Raises ``InputError`` if it is another."""
     if (out / REPORT).exists():
         report = ImportReport.load(out / REPORT)
         if report.fingerprint == staging.fingerprint:
@@ -122,14 +120,14 @@ def _inputs(files: Sequence[Path], options: ImportOptions) -> list[ReviewInput]:
     if len(options.domains) not in (0, 1, len(files)):
         raise ConfigError(f"{len(options.domains)} domain names for {len(files)} files: give one for all, or one each")
     names = options.domains * len(files) if len(options.domains) == 1 else options.domains
-    listed = load_item_domains(options.item_domains) if options.item_domains else None
+    listing = load_item_domains(options.item_domains) if options.item_domains else None
     categories = load_yelp_categories(options.yelp_business) if options.yelp_business else None
     inputs = []
     for number, path in enumerate(files):
         review_format = open_format(path, options.format, options.columns)
-        of_item = listed
+        of_item = listing
         if categories is not None and review_format.name is FormatName.YELP:
-            of_item = {**categories, **(listed or {})}
+            of_item = {**categories, **(listing or {})}
         domains = Domains(of_item=of_item, of_file=names[number] if names else file_domain(path))
         validator = Validator(
             layout=review_format.layout,
@@ -144,30 +142,30 @@ def _inputs(files: Sequence[Path], options: ImportOptions) -> list[ReviewInput]:
 
 
 def _check_bad(chunks: Sequence[Chunk], staging: Staging, max_bad: float) -> None:
-    """Raise ``ReviewFileError`` where the share of bad lines is above ``max_bad``."""
+    """Raise ``ReviewFileError`` if the share of bad lines is above ``max_bad``."""
     bad = sum(chunk.bad for chunk in chunks)
     records = sum(chunk.records for chunk in chunks)
-    # As a quotient: 0.29 × 100 is less than 29, and the 29.00% that are bad would be told to be more than 29.00%.
+    # Compared as a quotient: 0.29 × 100 is less than 29, so that 29 of 100 would be reported as more than 29.00%.
     if not records or bad / records <= max_bad:
         return
     raise ReviewFileError(
         f"{bad:,} of {records:,} lines ({bad / records:.2%}) are bad, more than the {max_bad:.2%} that --max-bad "
-        f"allows: {_described_bad(chunks, staging)}"
+        f"allows: {_describe_bad_lines(chunks, staging)}"
     )
 
 
 def _check_any_good(files: Sequence[Path], chunks: Sequence[Chunk], staging: Staging) -> None:
-    """Raise ``InputError`` where no line holds a review."""
+    """Raise ``InputError`` if no line holds a review."""
     bad = sum(chunk.bad for chunk in chunks)
     records = sum(chunk.records for chunk in chunks)
     if records == 0:
-        raise InputError(f"no review in {', '.join(path.name for path in files)}: nothing there, or a header only")
+        raise InputError(f"no review in {', '.join(path.name for path in files)}: empty, or a header only")
     if bad == records:
-        raise InputError(f"no review is left: every line is bad ({bad:,}): {_described_bad(chunks, staging)}")
+        raise InputError(f"no review is left: every line is bad ({bad:,}): {_describe_bad_lines(chunks, staging)}")
 
 
-def _described_bad(chunks: Sequence[Chunk], staging: Staging) -> str:
-    """Bad lines by reason, examples of them, the file where all are written, and what may help."""
+def _describe_bad_lines(chunks: Sequence[Chunk], staging: Staging) -> str:
+    """The bad lines by reason, some examples, the file that lists them all, and remedies."""
     rejects = staging.folder / REJECTS
     staging.write_rejects(chunks, rejects)
     rejected = rejected_by_reason(chunks)
@@ -184,13 +182,13 @@ def _finish(
     out: Path, staging: Staging, inputs: Sequence[ReviewInput], chunks: Sequence[Chunk], options: ImportOptions
 ) -> ImportReport:
     """Consolidate the staged chunks and rename the results into place, the report last."""
-    workplace = staging.folder / "consolidation"
-    if workplace.exists():
-        shutil.rmtree(workplace)
-    workplace.mkdir()
+    scratch = staging.folder / "consolidation"
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    scratch.mkdir()
     parts = [staging.reviews_of(chunk) for chunk in chunks]
     metadata = TableMetadata(scale=options.scale, with_title=options.with_title)
-    counts = consolidate(parts, workplace, workplace / REVIEWS, core=options.core, metadata=metadata)
+    counts = consolidate(parts, scratch, scratch / REVIEWS, core=options.core, metadata=metadata)
     _check_not_empty(counts, options.core)
     report = ImportReport(
         fingerprint=staging.fingerprint,
@@ -198,14 +196,14 @@ def _finish(
         files=tuple(_file_report(source, chunks) for source in inputs),
         rejected=rejected_by_reason(chunks),
         consolidation=counts,
-        statistics=CorpusStatistics.of_file(workplace / REVIEWS),
+        statistics=CorpusStatistics.of_file(scratch / REVIEWS),
     )
-    staging.write_rejects(chunks, workplace / REJECTS)
-    write_text(workplace / REPORT, report.as_json())
-    # Until the new report is there, the folder must not be taken for the finished import that it replaces.
+    staging.write_rejects(chunks, scratch / REJECTS)
+    write_text(scratch / REPORT, report.as_json())
+    # Without a report, the folder cannot be mistaken for the finished import that is being replaced.
     (out / REPORT).unlink(missing_ok=True)
     for name in (REVIEWS, REJECTS, REPORT):
-        publish(workplace / name, out / name)
+        publish(scratch / name, out / name)
     staging.discard()
     return report
 
@@ -220,11 +218,11 @@ def _check_not_empty(counts: Consolidation, core: int) -> None:
 
 
 def _file_report(source: ReviewInput, chunks: Sequence[Chunk]) -> FileReport:
-    own = [chunk for chunk in chunks if chunk.file == source.number]
+    of_file = [chunk for chunk in chunks if chunk.file == source.number]
     return FileReport(
         file=source.path.name,
         format=source.format.name,
         domain=source.domains.of_file,
-        records=sum(chunk.records for chunk in own),
-        rejected=rejected_by_reason(own),
+        records=sum(chunk.records for chunk in of_file),
+        rejected=rejected_by_reason(of_file),
     )

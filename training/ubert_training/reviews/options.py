@@ -1,4 +1,4 @@
-"""What a caller may choose about an import."""
+"""The options of an import."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,13 +12,13 @@ from ubert_training.reviews.readers.formats import FormatName
 
 @dataclass(frozen=True, kw_only=True)
 class ImportOptions:
-    """Everything beside the files that determines the result of an import.
+    """Everything but the files that determines the result of an import.
 
-    ``format`` None: told from each file. ``columns`` maps columns of the review table to those of a tabular
-    file. ``domains`` names the domain of all files (one name) or of each in order; empty: told from the file
-    names. ``item_domains`` is a file of item<TAB>domain lines, ``yelp_business`` Yelp's ``business.json``.
-    ``with_title`` puts a review's title before its body. ``core`` is the number of reviews that every user
-    and item must keep (0: no filter). ``max_bad`` is the share of bad lines above which the import fails.
+    ``format`` None: detected for each file. ``columns`` maps columns of the review table to those of a file of no known
+    layout. ``domains`` names the domain of all files (one name) or of each in order; empty: taken from the file names.
+    ``item_domains`` is a file of item<TAB>domain lines, ``yelp_business`` Yelp's ``business.json``. ``with_title`` puts
+    a review's title before its body. ``core`` is the least number of reviews of every user and item (0: no filter).
+    ``max_bad`` is the share of bad lines above which the import fails.
     """
 
     format: FormatName | None = None
@@ -33,15 +33,15 @@ class ImportOptions:
 
     def __post_init__(self) -> None:
         if self.core < 0:
-            raise ConfigError(f"core is {self.core}: give 0 for no filter, or a number of reviews")
+            raise ConfigError(f"core = {self.core}: use 0 for no filter, or a number of reviews")
         if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"max_bad is {self.max_bad}: give a share between 0 and 1")
+            raise ConfigError(f"max_bad = {self.max_bad}: use a share between 0 and 1")
         if not all(domain.strip() for domain in self.domains):
-            raise ConfigError("a domain name is empty")
+            raise ConfigError("a domain name is empty: give each --domain a name")
 
     @property
     def listings(self) -> tuple[Path, ...]:
-        """The files beside the reviews that the result depends on."""
+        """The files, other than the reviews, that the result depends on."""
         return tuple(path for path in (self.item_domains, self.yelp_business) if path is not None)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Lines that were set aside: each is kept with its place, its reason and its bytes (law 8)."""
+"""Rejected lines: each is kept with its file, line number, reason and bytes (law 8)."""
 
 import base64
 import json
@@ -9,17 +9,17 @@ from ubert_training.reviews.readers.records import BadLine, Record
 MAX_KEPT_BYTES = 4096
 
 
-def reject_line(path: Path, record: Record, verdict: BadLine) -> str:
+def reject_line(path: Path, record: Record, bad_line: BadLine) -> str:
     """Render one line of ``rejects.jsonl``.
 
-    ``raw`` holds the line as text, or ``raw_base64`` its bytes where they are no UTF-8. Of a long line the
-    first 4,096 bytes are kept; ``raw_bytes`` is its whole length.
+    ``raw`` holds the line as text; if it is not UTF-8, ``raw_base64`` holds its bytes instead. Only the first 4,096
+    bytes are kept; ``raw_bytes`` is the length of the whole line.
     """
     rejected: dict[str, object] = {
         "file": path.name,
         "line": record.line,
-        "reason": verdict.reason,
-        "detail": verdict.detail,
+        "reason": bad_line.reason,
+        "detail": bad_line.detail,
         "raw_bytes": len(record.raw),
     }
     kept = record.raw[:MAX_KEPT_BYTES]

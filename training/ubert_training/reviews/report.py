@@ -1,4 +1,4 @@
-"""What an import did, as ``report.json`` beside the review table."""
+"""The report of an import: ``report.json`` beside the review table."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +14,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """One input file. ``records`` counts its non-blank lines (rows), ``rejected`` the bad ones by reason."""
+    """One input file. ``records`` counts its non-blank lines or rows, ``rejected`` the bad ones by reason."""
 
     file: str
     format: str
@@ -25,9 +25,9 @@ class FileReport:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """Everything an import counted. It holds no time and no machine, so equal inputs give equal bytes.
+    """Everything that an import counted. It names no time and no machine, so equal inputs give equal bytes.
 
-    ``already_imported`` is True where an earlier run had finished and nothing was done; it is not stored.
+    ``already_imported`` is True if an earlier run had finished and nothing was done; it is not stored.
     """
 
     fingerprint: str
@@ -67,7 +67,8 @@ class ImportReport:
                 statistics=CorpusStatistics.of_json(stored["statistics"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ReviewFileError(f"{path} is no import report ({error}): import again with --force") from error
+            raise ReviewFileError(f"{path} is not an import report ({error}): import again with --force") from error
 
     def unchanged(self) -> Self:
+        """The same report, marked as already imported."""
         return replace(self, already_imported=True)

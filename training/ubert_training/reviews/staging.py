@@ -1,8 +1,7 @@
-"""The staging folder of an import: what survives a kill, and where a restarted run goes on.
+"""The staging folder of an import: it survives a kill, and a restarted run continues from it.
 
-Input is staged in chunks of records. A chunk is three files; its ``.json`` is renamed into place last and
-says that the other two are whole. A chunk without it never happened, and is written again under the same
-name.
+Input is staged in chunks of records. A chunk is three files: its ``.json`` is renamed into place last and marks the
+other two as complete. A chunk without its ``.json`` is incomplete, and is written again under the same name.
 """
 
 import json
@@ -23,20 +22,20 @@ from ubert_training.reviews.table import SCHEMA
 STAGED_SCHEMA = pa.schema(
     [
         *SCHEMA,
-        # Where the review stood among all inputs, and whether the listing of domains lacks its item.
+        # The review's position among all inputs, and whether its item is missing from the listing of domains.
         pa.field("place", pa.int64(), nullable=False),
         pa.field("domain_missing", pa.bool_(), nullable=False),
     ]
 )
 
-LABEL = "fingerprint"
+FINGERPRINT_FILE = "fingerprint"
 DISCARDED = "discarded"
-"""What the label of a folder says that is being removed: nobody's fingerprint."""
+"""Content of the fingerprint file while the folder is being removed; it matches no import."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """What the ``.json`` of a staged chunk says. ``records`` counts good and bad ones alike."""
+    """The content of the ``.json`` of a staged chunk. ``records`` counts good and bad records."""
 
     file: int
     number: int
@@ -55,50 +54,50 @@ class Chunk:
 
 @dataclass(frozen=True, kw_only=True)
 class Staging:
-    """The folder, for one fingerprint of inputs and options."""
+    """The staging folder of one import; ``fingerprint`` identifies its files and options."""
 
     folder: Path
     fingerprint: str
 
     @property
-    def _label(self) -> Path:
-        return self.folder / LABEL
+    def _fingerprint_file(self) -> Path:
+        return self.folder / FINGERPRINT_FILE
 
     def open(self) -> None:
-        """Keep what an earlier run of the same fingerprint staged; discard what another import did.
+        """Keep the chunks that an earlier run of the same fingerprint has staged; discard those of another import.
 
-        Raises ``InputError`` where the folder is no import's.
+        Raises ``InputError`` if the folder was not made by an import.
         """
-        if self._label.is_file() and self._label.read_text() == self.fingerprint:
+        if self._fingerprint_file.is_file() and self._fingerprint_file.read_text() == self.fingerprint:
             return
         self.discard()
         self.folder.mkdir(parents=True)
-        write_text(self._label, self.fingerprint)
+        write_text(self._fingerprint_file, self.fingerprint)
 
     def discard(self) -> None:
-        """Remove the folder, its label last; marked before, a half-removed folder is never taken for a whole one.
+        """Remove the folder. It is marked as discarded first, so that a half-removed folder is never continued.
 
-        Raises ``InputError`` where it is no import's.
+        Raises ``InputError`` if the folder was not made by an import.
         """
         if not self.folder.exists():
             return
-        if not (self._label.is_file() or self._is_new()):
-            raise InputError(f"{self.folder} is not what an import left: move it away, or give another directory")
-        write_text(self._label, DISCARDED)
+        if not (self._fingerprint_file.is_file() or self._is_new()):
+            raise InputError(f"{self.folder} was not made by an import: move it away, or give another directory")
+        write_text(self._fingerprint_file, DISCARDED)
         for path in self.folder.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
-            elif path != self._label:
+            elif path != self._fingerprint_file:
                 path.unlink()
-        self._label.unlink()
+        self._fingerprint_file.unlink()
         self.folder.rmdir()
 
     def _is_new(self) -> bool:
-        """Nothing is in it but what a kill leaves of writing the label."""
-        return all(path.match(f".{LABEL}.*.partial") for path in self.folder.iterdir())
+        """Whether the folder holds at most the temporary file of a killed write of the fingerprint."""
+        return all(path.match(f".{FINGERPRINT_FILE}.*.partial") for path in self.folder.iterdir())
 
     def chunks(self, file: int) -> list[Chunk]:
-        """The whole chunks of the ``file``-th input, from the first to the last before a gap."""
+        """The complete chunks of the ``file``-th input, from the first to the last before a gap."""
         found: list[Chunk] = []
         while (path := self.folder / f"part-{file:04d}-{len(found):06d}.json").is_file():
             found.append(Chunk(**json.loads(path.read_text())))
@@ -118,11 +117,11 @@ class Staging:
         return self.folder / f"{chunk.name}.rejects.jsonl"
 
     def write_rejects(self, chunks: Sequence[Chunk], path: Path) -> None:
-        """Write the rejected lines of all chunks, in the order of the input."""
-        with replacing(path) as partial, partial.open("wb") as together:
+        """Concatenate the rejected lines of all chunks into ``path``, in the order of the input."""
+        with replacing(path) as partial, partial.open("wb") as output:
             for chunk in chunks:
                 with self.rejects_of(chunk).open("rb") as rejects:
-                    shutil.copyfileobj(rejects, together)
+                    shutil.copyfileobj(rejects, output)
 
     def first_rejects(self, chunks: Sequence[Chunk], count: int) -> Iterator[dict[str, Any]]:
         """Yield the first ``count`` rejected lines."""
@@ -135,7 +134,7 @@ class Staging:
 
 
 def rejected_by_reason(chunks: Sequence[Chunk]) -> dict[str, int]:
-    """Count rejected lines by reason, the commonest first."""
+    """Count rejected lines by reason, the most frequent first."""
     total: Counter[str] = Counter()
     for chunk in chunks:
         total.update(chunk.rejected)

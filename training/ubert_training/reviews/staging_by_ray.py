@@ -1,7 +1,7 @@
-"""Review files staged on a Ray cluster, one worker a file.
+"""Staging of review files on a Ray cluster, one file per worker at a time.
 
-A file is read from its beginning (gzip allows nothing else), so many files are what goes faster, not a large one. What
-follows looks at all reviews at once and stays in one process: duplicates, the k-core, the order of the table.
+A file is read from its beginning (gzip allows nothing else), so a cluster speeds up many files, not a single large one.
+The steps after staging look at all reviews at once and stay in one process: duplicates, k-core, order of the table.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +14,14 @@ from ubert_training.reviews.staging import Chunk, Staging
 
 @dataclass(frozen=True, kw_only=True)
 class StagingJob:
-    """Stages files of an import by their number. The files and the folder must be there on every node."""
+    """Stages files of an import by number. Every node must see the files and the staging folder."""
 
     inputs: Sequence[ReviewInput]
     staging: Staging
     records_per_chunk: int
 
     def open(self) -> Callable[[int], list[Chunk]]:
-        """What it does raises as :func:`stage_file` does."""
+        """A function that stages one file; it raises as :func:`stage_file` does."""
 
         def stage(number: int) -> list[Chunk]:
             return list(stage_file(self.inputs[number], self.staging, lambda _: None, self.records_per_chunk))
@@ -36,7 +36,7 @@ def stage_by_ray(
     progress: ProgressListener,
     records_per_chunk: int,
 ) -> Iterator[Chunk]:
-    """What :func:`stage_here` does, the largest files first. Raises as :meth:`RayEngine.results` does."""
+    """Stage files as :func:`stage_locally` does, the largest first. Raises as :meth:`RayEngine.results` does."""
     job = StagingJob(
         inputs=[replace(source, path=source.path.absolute()) for source in inputs],
         staging=replace(staging, folder=staging.folder.absolute()),

@@ -1,4 +1,4 @@
-"""Statistics of a review table as in the paper's Table 1, and how its domains share their users."""
+"""Statistics of a review table as in the paper's Table 1, and the number of users that its domains share."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class DomainStatistics:
-    """One line of Table 1. ``pretraining_reviews`` are those the domain's users wrote in all other domains."""
+    """One line of Table 1. ``pretraining_reviews`` counts what the domain's users wrote in all other domains."""
 
     domain: str
     users: int
@@ -28,8 +28,8 @@ class DomainStatistics:
 class CorpusStatistics:
     """Statistics of a whole review table.
 
-    ``shared_users[a][b]`` is the number of users with reviews in both the a-th and the b-th domain, in the
-    order of ``domains``; its diagonal is the number of users of each.
+    ``shared_users[a][b]`` is the number of users with reviews in both the a-th and the b-th of ``domains``; its
+    diagonal holds the number of users of each domain.
     """
 
     users: int
@@ -40,26 +40,27 @@ class CorpusStatistics:
 
     @classmethod
     def of_file(cls, path: Path) -> Self:
-        """Read three columns of a review table, never its texts."""
-        from scipy.sparse import csr_array  # noqa: PLC0415  # half a second, for whoever imports
+        """Compute the statistics of a review table. Reads three of its columns, never its texts."""
+        from scipy.sparse import csr_array  # noqa: PLC0415  # importing it takes half a second
 
         read = ["user", "item", "domain"]
         columns = pq.read_table(path, columns=read, read_dictionary=read)
         (users, user_names), (items, item_names), (domains, domain_names) = (_codes(columns[name]) for name in read)
-        # Few of all pairs of a domain and a user have a review: Yelp's categories are over a thousand domains.
+        # Sparse, because Yelp's categories make over a thousand domains, and few of the pairs of a domain and a user
+        # have a review. A csr_array sums the ones of equal pairs.
         one_each = np.ones(len(users), dtype=np.int64)
-        wrote = csr_array((one_each, (domains, users)), shape=(len(domain_names), len(user_names)))
-        written_of = csr_array((one_each, (domains, items)), shape=(len(domain_names), len(item_names)))
-        present = csr_array((np.ones_like(wrote.data), wrote.indices, wrote.indptr), shape=wrote.shape)
-        reviews = wrote.sum(axis=1)
-        of_these_users = present @ np.bincount(users, minlength=len(user_names))  # in whatever domain
+        by_user = csr_array((one_each, (domains, users)), shape=(len(domain_names), len(user_names)))
+        by_item = csr_array((one_each, (domains, items)), shape=(len(domain_names), len(item_names)))
+        is_active = csr_array((np.ones_like(by_user.data), by_user.indices, by_user.indptr), shape=by_user.shape)
+        reviews = by_user.sum(axis=1)
+        by_domain_users = is_active @ np.bincount(users, minlength=len(user_names))  # in all domains
         lines = [
             DomainStatistics(
                 domain=name,
-                users=int(np.diff(wrote.indptr)[code]),
-                items=int(np.diff(written_of.indptr)[code]),
+                users=int(np.diff(by_user.indptr)[code]),
+                items=int(np.diff(by_item.indptr)[code]),
                 reviews=int(reviews[code]),
-                pretraining_reviews=int(of_these_users[code] - reviews[code]),
+                pretraining_reviews=int(by_domain_users[code] - reviews[code]),
             )
             for code, name in enumerate(domain_names)
         ]
@@ -68,7 +69,7 @@ class CorpusStatistics:
             items=len(item_names),
             reviews=len(users),
             domains=tuple(lines),
-            shared_users=tuple(tuple(line) for line in (present @ present.T).toarray().tolist()),
+            shared_users=tuple(tuple(line) for line in (is_active @ is_active.T).toarray().tolist()),
         )
 
     @classmethod
@@ -83,7 +84,7 @@ class CorpusStatistics:
 
 
 def statistics_table(statistics: CorpusStatistics) -> Table:
-    """Lay out the statistics like Table 1, for a terminal."""
+    """The statistics laid out like Table 1, for a terminal."""
     table = Table(title="Reviews by domain")
     table.add_column("Domain")
     for heading in ("#Users", "#Items", "#Reviews", "#Pre-training reviews"):
@@ -97,7 +98,7 @@ def statistics_table(statistics: CorpusStatistics) -> Table:
 
 
 def shared_users_table(statistics: CorpusStatistics) -> Table:
-    """Lay out how many users each two domains share, for a terminal."""
+    """The number of users that each two domains share, for a terminal."""
     table = Table(title="Users shared between domains")
     table.add_column("")
     for line in statistics.domains:
@@ -108,7 +109,7 @@ def shared_users_table(statistics: CorpusStatistics) -> Table:
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:
-    """Number the distinct strings of a dictionary-encoded column in their order."""
+    """Encode a dictionary-encoded column as indices into the sorted list of its distinct strings."""
     unified = column.unify_dictionaries().combine_chunks()
     names: list[str] = unified.dictionary.to_pylist()
     order = sorted(range(len(names)), key=names.__getitem__)

@@ -1,7 +1,7 @@
-"""The review table: the one form in which reviews are stored, split, trained on and scored.
+"""The review table: the format in which reviews are stored, split, trained on and scored.
 
-A table is a Parquet file whose rows are ordered by (timestamp, review_id), so every reader sees the same rows
-at the same positions. Its metadata names the format version and the rating scale.
+A table is a Parquet file whose rows are ordered by (timestamp, review_id), so every reader sees the same rows at the
+same positions. Its metadata holds the format version and the rating scale.
 """
 
 import functools
@@ -31,7 +31,7 @@ Rows = NDArray[np.int64]
 FORMAT_VERSION = 1
 METADATA_KEY = b"ubert.review_table"
 ROWS_PER_GROUP = 8192
-NOTHING_WRITTEN = 0
+WITHOUT_TEXT = 0
 SCHEMA = pa.schema(
     [
         pa.field(name, kind, nullable=False)
@@ -50,7 +50,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """One review. ``timestamp`` is in unix seconds, 0 where unknown."""
+    """One review. ``timestamp`` is in Unix seconds, 0 if unknown."""
 
     user: str
     item: str
@@ -66,10 +66,7 @@ class Review:
 
 @dataclass(frozen=True, kw_only=True)
 class TableMetadata:
-    """What a table says of itself beside its rows.
-
-    ``with_title`` is True where a review's text begins with its title, and None where nobody recorded it.
-    """
+    """What a table records beside its rows. ``with_title``: whether texts begin with their titles; None if unknown."""
 
     scale: RatingScale = field(default_factory=RatingScale)
     with_title: bool | None = None
@@ -84,10 +81,10 @@ class TableMetadata:
 
     @classmethod
     def of_parquet(cls, path: Path, stored: dict[bytes, bytes] | None) -> Self:
-        """Read the metadata of ``path``. Raises ``ReviewFileError`` for a file that is no review table."""
+        """Parse the metadata of ``path``. Raises ``ReviewFileError`` if the file is not a review table."""
         described = (stored or {}).get(METADATA_KEY)
         if described is None:
-            raise ReviewFileError(f"{path} is a Parquet file but no review table: make one with `ubert import`")
+            raise ReviewFileError(f"{path} is a Parquet file but not a review table: make one with `ubert import`")
         try:
             fields = json.loads(described)
             version = fields["format_version"]
@@ -103,10 +100,11 @@ class TableMetadata:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReviewTable:
-    """Reviews by column, N rows ordered by (timestamp, review_id), no review twice.
+    """N reviews by column, ordered by (timestamp, review_id), without duplicates.
 
-    Shapes: every column has N entries; ``rating`` is float32 (N,), ``timestamp`` int64 (N,) in unix seconds
-    (0: unknown), both read-only; the others are sequences of str.
+    Shape:
+        every column has N entries; rating: (N,) float32; timestamp: (N,) int64, Unix seconds, 0 if unknown. Both
+        arrays are read-only; the other columns are sequences of str.
     """
 
     review_id: Sequence[str]
@@ -136,7 +134,7 @@ class ReviewTable:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """32 hexadecimal characters that name this set of reviews, in whatever file and of whatever domains."""
+        """Digest of the set of reviews, 32 hexadecimal characters; independent of the file and of the domains."""
         digest = hashlib.blake2b(digest_size=16)
         for identifier in self.review_id:
             digest.update(identifier.encode())
@@ -144,36 +142,37 @@ class ReviewTable:
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """What tells this table from others, for whatever is made from it: a review's id does not name its domain."""
+        """Digests of the reviews and of their domains, which review ids leave out: they identify this table."""
         return {"table": self.fingerprint, "domains": digest_of(self.domain)}
 
     @functools.cached_property
-    def writings(self) -> NDArray[np.uint64]:
-        """Digests of who wrote what, (N,): equal where a user repeats a text, be it in another case or spacing, which
-        the encoder does not tell apart. Without text: :data:`NOTHING_WRITTEN`.
+    def text_digests(self) -> NDArray[np.uint64]:
+        """Digests of user and text, (N,): equal where a user repeats a text. :data:`WITHOUT_TEXT` without text.
+
+        Case and spacing do not count, as for the encoder.
         """
-        return np.fromiter(map(_writing, self.user, self.text), dtype=np.uint64, count=len(self))
+        return np.fromiter(map(_digest_of_writing, self.user, self.text), dtype=np.uint64, count=len(self))
 
     @functools.cached_property
     def domains(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.domain)))
 
     def rows_of_domains(self, *domains: str) -> NDArray[np.int64]:
-        """Rows of the named domains, ascending. Raises ``InputError`` for a domain that the table has not."""
+        """Rows of the given domains, ascending. Raises ``InputError`` for a domain that is not in the table."""
         unknown = sorted(set(domains) - set(self.domains))
         if unknown:
             raise InputError(f"no review is of domain {', '.join(unknown)}: the table has {', '.join(self.domains)}")
-        wanted = set(domains)
-        return np.array([row for row, domain in enumerate(self.domain) if domain in wanted], dtype=np.int64)
+        chosen = set(domains)
+        return np.array([row for row, domain in enumerate(self.domain) if domain in chosen], dtype=np.int64)
 
     def texts_at(self, rows: NDArray[np.int64]) -> list[str]:
-        """The text of every review, (N,); of those not at ``rows`` none."""
-        wanted = np.zeros(len(self), dtype=bool)
-        wanted[rows] = True
-        return [text if kept else "" for text, kept in zip(self.text, wanted.tolist(), strict=True)]
+        """All texts, (N,), but empty strings outside ``rows``."""
+        kept = np.zeros(len(self), dtype=bool)
+        kept[rows] = True
+        return [text if keep else "" for text, keep in zip(self.text, kept.tolist(), strict=True)]
 
     def entry(self, row: int, state_rows: int) -> ReviewEntry:
-        """The line of a review list that stands for a row of the table, whose states have so many rows."""
+        """The entry of a row in the review lists; ``state_rows`` is the number of rows of its states."""
         return ReviewEntry(
             review_id=self.review_id[row],
             user=self.user[row],
@@ -186,7 +185,7 @@ class ReviewTable:
     def subset(self, index: Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "ReviewTable":
         """The table of the rows in ``index`` (row numbers, or a bool mask of shape (N,)), in table order.
 
-        Raises ``InputError`` for a row named twice or outside the table.
+        Raises ``InputError`` for a row that occurs twice or lies outside the table.
         """
         rows = self._sorted_rows(index)
         numbers = rows.tolist()
@@ -203,7 +202,7 @@ class ReviewTable:
 
     @classmethod
     def of(cls, reviews: Iterable[Review], metadata: TableMetadata | None = None) -> "ReviewTable":
-        """Build a table from reviews in any order. Raises ``InputError`` where one occurs twice."""
+        """Build a table from reviews in any order. Raises ``InputError`` if one occurs twice."""
         rows = sorted(((review.timestamp, review.review_id, review) for review in reviews), key=lambda row: row[:2])
         return cls(
             review_id=[identifier for _, identifier, _ in rows],
@@ -218,16 +217,16 @@ class ReviewTable:
 
     @classmethod
     def load(cls, path: str | Path) -> "ReviewTable":
-        """Read and check a table. Raises ``ReviewFileError`` for a file that is missing, foreign or damaged."""
+        """Read and check a table. Raises ``ReviewFileError`` if the file is missing, damaged or not a review table."""
         path = Path(path)
         stored, metadata = _read(path)
         return cls._of_columns(path, stored, metadata)
 
     @classmethod
     def load_rows(cls, path: Path, rows: NDArray[np.int64]) -> "ReviewTable":
-        """The table of some rows, ascending: no more of the file is read than the row groups that hold them.
+        """The table of ``rows``, which are ascending. Reads only the row groups that hold them.
 
-        Raises as :meth:`load` does, and ``ReviewFileError`` for rows that the table does not have.
+        Raises as :meth:`load` does, and ``ReviewFileError`` for rows outside the table.
         """
         stored, metadata = _read(path, rows)
         return cls._of_columns(path, stored, metadata)
@@ -277,7 +276,7 @@ class ReviewTable:
                 )
 
     def _check_ratings(self) -> None:
-        # A NaN fails both comparisons and so counts as outside.
+        # A NaN fails both comparisons, so it counts as outside.
         inside = (self.rating >= self.scale.lowest) & (self.rating <= self.scale.highest)
         if not inside.all():
             row = int(np.argmin(inside))
@@ -287,37 +286,37 @@ class ReviewTable:
 
 
 class TableWriter:
-    """Writes a review table in pieces; the rows must come in table order. A context manager.
+    """Context manager that writes a review table piece by piece; the rows must come in table order.
 
-    The bytes of the file do not depend on how the rows were cut into pieces.
+    The bytes of the file do not depend on how the rows are divided into pieces.
     """
 
     def __init__(self, path: Path, metadata: TableMetadata) -> None:
         self._writer = pq.ParquetWriter(path, SCHEMA.with_metadata(metadata.to_parquet()), compression="zstd")
-        self._waiting = SCHEMA.empty_table()
+        self._buffer = SCHEMA.empty_table()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._write_group(len(self._waiting))
+        self._write_group(len(self._buffer))
         self._writer.close()
 
     def write(self, rows: pa.Table) -> None:
-        self._waiting = pa.concat_tables([self._waiting, rows.select(SCHEMA.names).cast(SCHEMA)])
-        while len(self._waiting) >= ROWS_PER_GROUP:
+        self._buffer = pa.concat_tables([self._buffer, rows.select(SCHEMA.names).cast(SCHEMA)])
+        while len(self._buffer) >= ROWS_PER_GROUP:
             self._write_group(ROWS_PER_GROUP)
 
     def _write_group(self, count: int) -> None:
         if count:
-            self._writer.write_table(self._waiting.slice(0, count).combine_chunks())
-            self._waiting = self._waiting.slice(count)
+            self._writer.write_table(self._buffer.slice(0, count).combine_chunks())
+            self._buffer = self._buffer.slice(count)
 
 
-def _writing(user: str, text: str) -> int:
+def _digest_of_writing(user: str, text: str) -> int:
     words = text.casefold().split()
     written = "\n".join([user, *words]).encode()
-    return int.from_bytes(hashlib.blake2b(written, digest_size=8).digest()) if words else NOTHING_WRITTEN
+    return int.from_bytes(hashlib.blake2b(written, digest_size=8).digest()) if words else WITHOUT_TEXT
 
 
 def _read(path: Path, rows: NDArray[np.int64] | None = None) -> tuple[pa.Table, TableMetadata]:
@@ -340,18 +339,19 @@ def _read(path: Path, rows: NDArray[np.int64] | None = None) -> tuple[pa.Table, 
 
 def _read_rows(path: Path, file: pq.ParquetFile, rows: NDArray[np.int64]) -> pa.Table:
     if len(rows) and not 0 <= rows[0] <= rows[-1] < file.metadata.num_rows:
-        raise ReviewFileError(f"{path} has {file.metadata.num_rows} rows and not row {rows[-1]}: it was replaced")
+        raise ReviewFileError(f"{path} has {file.metadata.num_rows} rows and no row {rows[-1]}: it was replaced")
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    holding = np.searchsorted(starts, rows, side="right") - 1
+    group_of = np.searchsorted(starts, rows, side="right") - 1
     parts = [
-        file.read_row_group(group).take(rows[holding == group] - starts[group]) for group in np.unique(holding).tolist()
+        file.read_row_group(group).take(rows[group_of == group] - starts[group])
+        for group in np.unique(group_of).tolist()
     ]
     return pa.concat_tables([SCHEMA.empty_table(), *(part.replace_schema_metadata() for part in parts)])
 
 
 def _shared_strings(column: pa.ChunkedArray) -> list[str]:
-    """Let the rows of one user, item or domain share one str: a large table repeats each many times."""
+    """The strings of a column, equal ones as one shared object: a large table repeats each name many times."""
     strings: list[str] = []
     for chunk in column.dictionary_encode().chunks:
         words = chunk.dictionary.to_pylist()

@@ -1,4 +1,4 @@
-"""From the fields of a record to a review, or to the reason why it is none."""
+"""Validation: turns the fields of a record into a review, or says what is wrong with them."""
 
 import html
 import math
@@ -15,14 +15,14 @@ from ubert_training.reviews.table import Review
 MAX_ID_BYTES = 256
 MAX_SHOWN = 80
 LAST_SECOND = 253_402_300_799  # the end of the year 9999
-FIRST_MILLISECOND = 631_152_000_000  # 1990; as seconds, long after the year 9999
-WRITTEN_DAYS = range(19_700_101, 21_001_232)
-"""Whole numbers that are days, as 20170714; as Unix seconds all of them would be of two weeks of August 1970."""
+FIRST_MILLISECOND = 631_152_000_000  # 1990; in seconds it would be long after the year 9999
+NUMERIC_DATES = range(19_700_101, 21_001_232)
+"""Whole numbers read as dates, such as 20170714; as Unix seconds all of them would be in two weeks of August 1970."""
 DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 SENTENCE_ENDS = (".", "!", "?", "…")
 
 DomainOf = Callable[[str, str | None], str]
-"""From an item and the domain that its record names (if any) to the domain of the review."""
+"""Maps an item and the domain that its record names, if any, to the domain of the review."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +35,24 @@ class Validator:
     domain_of: DomainOf
 
     def review(self, fields: Fields) -> Review:
-        """Raise ``BadLine`` for a record that cannot be used."""
+        """The review in a record. Raises ``BadLine`` for a record that cannot be used."""
         item = _identifier(self._field(fields, "item"), "item")
         text = self._prose(fields, "text")
         if self.with_title:
-            text = with_title_first(self._prose(fields, "title"), text)
-        own_domain = _text(self._field(fields, "domain"), "domain") or None
+            text = join_title(self._prose(fields, "title"), text)
+        of_record = _text(self._field(fields, "domain"), "domain") or None
         return Review(
             user=_identifier(self._field(fields, "user"), "user"),
             item=item,
             rating=_rating(self._field(fields, "rating"), self.scale),
             text=text,
-            domain=self.domain_of(item, own_domain),
+            domain=self.domain_of(item, of_record),
             timestamp=_timestamp(self._field(fields, "timestamp")),
         )
 
     def _prose(self, fields: Fields, column: Column) -> str:
-        written = _text(self._field(fields, column), column)
-        return html.unescape(written).strip() if self.layout.html_entities else written
+        text = _text(self._field(fields, column), column)
+        return html.unescape(text).strip() if self.layout.html_entities else text
 
     def _field(self, fields: Fields, column: Column) -> object:
         names = self.layout.names.get(column, ())
@@ -64,8 +64,8 @@ class Validator:
         return None
 
 
-def with_title_first(title: str, body: str) -> str:
-    """Join a review's title and body as sentences: the title states the opinion."""
+def join_title(title: str, body: str) -> str:
+    """Put a review's title, which often states the opinion, before its body as a sentence of its own."""
     if not (title and body):
         return title or body
     return f"{title} {body}" if title.endswith(SENTENCE_ENDS) else f"{title}. {body}"
@@ -75,7 +75,7 @@ def _identifier(value: object, column: str) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise BadLine(Reason.EMPTY_ID, f"{column} is null")
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a column of whole numbers that lacks one comes out of pandas as one of floats
+        value = int(value)  # pandas turns an integer column with a missing value into floats
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     identifier = _text(value, column)
@@ -117,7 +117,7 @@ def _rating(value: object, scale: RatingScale) -> float:
 
 
 def _timestamp(value: object) -> int:
-    """Read unix seconds, unix milliseconds or an ISO date, UTC unless it says otherwise; an absent one is 0."""
+    """Parse Unix seconds, Unix milliseconds or an ISO date, in UTC unless it has a time zone; 0 for an absent one."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return 0
     try:
@@ -142,8 +142,8 @@ def _seconds(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError
     whole = math.floor(value)
-    # As an int: for a float a range looks through all its numbers, a tenth of a second for each review.
-    if whole == value and whole in WRITTEN_DAYS:
+    # Looked up as an int: for a float, `in` searches the whole range, which takes a tenth of a second per review.
+    if whole == value and whole in NUMERIC_DATES:
         return _seconds(date(whole // 10_000, whole // 100 % 100, whole % 100))
     return whole // (1000 if whole >= FIRST_MILLISECOND else 1)
 

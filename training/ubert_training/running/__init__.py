@@ -1,1 +1,1 @@
-"""How any stage runs: its directory, device, processes and progress."""
+"""What every stage runs with: its directory, device, processes and progress bars."""

@@ -1,4 +1,4 @@
-"""What one process at a time may work on, and the others wait for."""
+"""A lock on a folder that other processes wait for."""
 
 import contextlib
 import fcntl
@@ -10,14 +10,14 @@ from ubert_training.running.progress import progress_bar
 
 
 @contextlib.contextmanager
-def awaited(folder: Path, told: str) -> Iterator[None]:
-    """Hold an existing folder as soon as no other process does; ``told`` says on the terminal what is waited for."""
+def wait_for_claim(folder: Path, waiting: str) -> Iterator[None]:
+    """Lock an existing folder. While another process holds it, wait and show ``waiting`` on the terminal."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            with progress_bar(told, None):
+            with progress_bar(waiting, None):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which device and which precision training runs in."""
+"""The device and the precision of training."""
 
 from datetime import timedelta
 from typing import Literal
@@ -16,20 +16,20 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 _SHARDED_MODELS = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 _LONGEST_WAIT = timedelta(hours=24)
-"""For the main process, which encodes all reviews before the others read their states."""
+"""How long processes wait for the main one, which encodes all reviews before the others read their states."""
 
 
 def make_accelerator(device: DeviceChoice) -> Accelerator:
-    """One process, or one of many under ``accelerate launch`` or ``torchrun``.
+    """An accelerator for this process, alone or one of several under ``accelerate launch`` or ``torchrun``.
 
-    Raises ``DeviceUnavailableError`` if CUDA was asked for and is not there: never a silent fallback. Raises
-    ``ConfigError`` for a device of another name, and where the launcher asks for a model in shards, which checkpoints
-    here cannot hold.
+    Raises ``DeviceUnavailableError`` if CUDA was asked for and there is no GPU: never falls back silently. Raises
+    ``ConfigError`` for an unknown device, and if the launcher asks for a sharded model, which our checkpoints do not
+    support.
     """
     require_choice("device", device, DeviceChoice)
     if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailableError("device = 'cuda': torch sees no GPU here; use --device cpu, or mend the driver")
-    # Without CUDA, accelerate joins the processes of torchrun only where it is told to use CPUs.
+        raise DeviceUnavailableError("device = 'cuda': torch finds no GPU; use --device cpu, or repair the GPU driver")
+    # Without CUDA, accelerate joins the processes of torchrun only if it is told to use CPUs.
     several_on_cpus = torch.distributed.is_torchelastic_launched() and not torch.cuda.is_available()
     accelerator = Accelerator(
         cpu=device == "cpu" or several_on_cpus,
@@ -37,18 +37,18 @@ def make_accelerator(device: DeviceChoice) -> Accelerator:
     )
     if accelerator.distributed_type in _SHARDED_MODELS:
         raise ConfigError(
-            f"distributed_type = {accelerator.distributed_type.value}: every process holds the whole model here; "
-            "launch with plain data parallelism, and with --shard-optimizer to share the optimizer's states"
+            f"distributed_type = {accelerator.distributed_type.value}: every process must hold the whole model; "
+            "launch with plain data parallelism, and with --shard-optimizer to shard the optimizer's states"
         )
     return accelerator
 
 
 def uses_bfloat16(precision: Precision, device: torch.device) -> bool:
-    """Whether to compute in bfloat16. ``auto``: where the device does it in hardware.
+    """Whether to compute in bfloat16. ``auto``: if the device supports it in hardware.
 
-    Raises ``ConfigError`` if it was asked for on a CPU that would have to emulate it, many times slower.
+    Raises ``ConfigError`` if it was asked for on a device that would have to emulate it, many times slower.
     """
     native = has_native_bfloat16(device)
     if precision == "bf16" and not native:
-        raise ConfigError(f"precision = 'bf16': this {device.type} computes it only by emulation; use fp32 or auto")
+        raise ConfigError(f"precision = 'bf16': this {device.type} only emulates bfloat16; use fp32 or auto")
     return native and precision != "fp32"

@@ -1,4 +1,4 @@
-"""Writing where the disk may be full."""
+"""Errors of writing, such as a full disk."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
-    """Raise as ``OSError`` what a library raises in its own ``errors`` where the system refuses to write to ``path``.
+    """Turn the ``errors`` that a library raises when it cannot write to ``path`` into ``OSError`` with a remedy.
 
-    What was written before stays, so that the same command goes on from there.
+    What was written before stays, so that the same command continues from there.
     """
     try:
         yield
     except errors as error:
         reason = " ".join(str(error).split())
-        raise OSError(f"{path} cannot be written ({reason}); make room, then give the same command again") from error
+        raise OSError(f"{path} cannot be written ({reason}); make room, then run the same command again") from error

@@ -1,4 +1,4 @@
-"""Work that several processes share, each of them ending with the whole result."""
+"""Work divided among several processes, after which each of them has the whole result."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 Work = TypeVar("Work")
 
 
-def speaks_for_all() -> bool:
-    """Is this the process whose word on the terminal stands for all?"""
+def is_main_process() -> bool:
+    """Whether this is the process that prints the results."""
     return bool(PartialState().is_main_process)
 
 
-def own_share(accelerator: Accelerator, work: Sequence[Work]) -> Sequence[Work]:
-    """What this process does of some work; the shares of all processes are the whole."""
+def process_share(accelerator: Accelerator, work: Sequence[Work]) -> Sequence[Work]:
+    """The items of ``work`` that this process does; every item belongs to exactly one process."""
     return work[accelerator.process_index :: accelerator.num_processes]
 
 
-def put_together(accelerator: Accelerator, computed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The whole of what each process has computed its share of, zeros elsewhere. To be called by all of them.
+def sum_over_processes(accelerator: Accelerator, computed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the arrays of all processes, each zero outside the process's own share. All processes must call it.
 
-    All processes get the main one's result to the last bit, so that what is decided by it is decided alike.
+    Every process gets the main one's sum to the last bit, so that all take the same decisions from it.
     """
     if accelerator.num_processes == 1:
         return computed
     own = torch.from_numpy(computed).to(accelerator.device)
-    whole: torch.Tensor = broadcast(accelerator.reduce(own, "sum"))
-    return whole.cpu().numpy()
+    total: torch.Tensor = broadcast(accelerator.reduce(own, "sum"))
+    return total.cpu().numpy()

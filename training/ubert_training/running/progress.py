@@ -1,4 +1,4 @@
-"""Progress bars on standard error; silent where nobody watches."""
+"""Progress bars on standard error."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -19,40 +20,35 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def progress_bar(description: str, total: int | None, *, disable: bool = False) -> Iterator[Advance]:
-    """A bar of ``total`` steps (None: unknown); the yielded function advances it."""
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=disable,
-    )
-    with progress:
+    """A bar of ``total`` steps (None: unknown). Yields a function that advances it."""
+    with _progress(disable=disable) as progress:
         task = progress.add_task(description, total=total)
         yield lambda steps: progress.advance(task, steps)
 
 
 @contextmanager
 def throughput_bar(description: str, reviews: int) -> Iterator[Callable[[int, int], None]]:
-    """A bar of reviews that tells tokens a second; the yielded function takes further reviews and their tokens."""
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:,.0f} tokens/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
-    with progress:
+    """A bar of reviews that shows tokens per second. Yields a function that takes the reviews and tokens just done."""
+    with _progress(TextColumn("{task.fields[rate]:,.0f} tokens/s")) as progress:
         task = progress.add_task(description, total=reviews, rate=0.0)
         tokens, started = 0, time.perf_counter()
 
-        def advance(further_reviews: int, further_tokens: int) -> None:
+        def advance(more_reviews: int, more_tokens: int) -> None:
             nonlocal tokens
-            tokens += further_tokens
-            progress.update(task, advance=further_reviews, rate=tokens / (time.perf_counter() - started))
+            tokens += more_tokens
+            progress.update(task, advance=more_reviews, rate=tokens / (time.perf_counter() - started))
 
         yield advance
+
+
+def _progress(*more_columns: ProgressColumn, disable: bool = False) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *more_columns,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=disable,
+    )

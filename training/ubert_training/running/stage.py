@@ -1,4 +1,4 @@
-"""A step of the offline pipeline that owns one directory, and can be killed and started again."""
+"""A stage of the offline pipeline: it owns one directory, and continues there when it is killed and started again."""
 
 import contextlib
 import hashlib
@@ -13,22 +13,22 @@ from ubert_model.errors import ConfigError, InputError
 from ubert_model.running.atomic import write_text
 from ubert_model.running.claims import claimed
 
-if TYPE_CHECKING:  # `ubert split`, too, takes digests from here, and needs no torch
+if TYPE_CHECKING:  # `ubert split` takes digests from here, and needs no torch
     from accelerate import Accelerator
 
 STAGE_FILE = "stage.json"
 DISCARDED = "discarded"
-"""The fingerprint of a directory that is being emptied: nobody's."""
-NO_PART_OF_THE_RESULT = frozenset({"device", "checkpoint_seconds"})
-"""Options that say how a run is done and not what comes out: a run may be continued under others."""
+"""The fingerprint of a directory that is being emptied; it matches no stage."""
+NOT_FINGERPRINTED = frozenset({"device", "checkpoint_seconds"})
+"""Options that do not change the result: a run may continue with other values."""
 
 
 class Stage:
-    """A directory, what was asked of it, and whether it is finished.
+    """A directory, the inputs of its result, and whether it is finished.
 
-    ``inputs`` is everything that determines the result (tables, splits, options, seeds) as plain values. Started
-    again with the same inputs, a finished stage is left as it is and an unfinished one continues; with others it
-    is refused, so that a directory never mixes two configurations.
+    ``inputs`` is everything that determines the result (tables, splits, options, seeds). Started again with the same
+    inputs, a finished stage is left as it is and an unfinished one continues. Other inputs are refused, so that a
+    directory never mixes two configurations.
     """
 
     def __init__(self, directory: Path, kind: str, inputs: Mapping[str, Any]) -> None:
@@ -38,19 +38,19 @@ class Stage:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what was asked, 16 hexadecimal characters."""
+        """Digest of the kind and the inputs, 16 hexadecimal characters."""
         return fingerprint_of(self.kind, self.inputs)
 
     @contextlib.contextmanager
     def held(self, accelerator: "Accelerator", *, force: bool = False) -> Iterator[bool]:
-        """Open the directory and keep other runs out of it until this one ends: on its main process, which opens first.
+        """Open the directory, the main process first, and keep other runs out of it until this one ends.
 
-        Yields and raises as :meth:`open` does. Raises ``InputError``, too, where another run is at work in it. All
-        processes leave together.
+        Yields and raises as :meth:`open` does; also raises ``InputError`` if another run is at work in the directory.
+        All processes leave together.
         """
         with contextlib.ExitStack() as claim:
             with accelerator.main_process_first():
-                # What is finished is only read, by as many as like.
+                # A finished stage is only read, so any number of runs may share it.
                 if accelerator.is_main_process and not self.is_finished():
                     claim.enter_context(self.claimed())
                 finished = self.open(force=force)
@@ -59,7 +59,7 @@ class Stage:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep other runs out of the directory. Raises ``InputError`` where one is at work in it."""
+        """Keep other runs out of the directory. Raises ``InputError`` if one is at work in it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with claimed(self.directory) as ours:
             if not ours:
@@ -67,9 +67,10 @@ class Stage:
             yield
 
     def open(self, *, force: bool = False) -> bool:
-        """Take the directory over. True if the stage is already finished; ``force`` discards what others left.
+        """Open the directory. True if the stage is already finished.
 
-        Raises ``ConfigError`` if the directory belongs to another configuration or holds something else.
+        Raises ``ConfigError`` if the directory belongs to another configuration, which ``force`` discards, or if it
+        holds anything but a stage, which is never discarded.
         """
         found = self._found()
         if found is not None and found["fingerprint"] == self.fingerprint:
@@ -83,25 +84,27 @@ class Stage:
         return False
 
     def is_finished(self) -> bool:
-        """Does the directory hold the very result that is asked for?"""
+        """Whether the directory holds the finished result of these very inputs."""
         found = self._found()
         return found is not None and found["fingerprint"] == self.fingerprint and bool(found["finished"])
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Mark the stage as finished and record what came out."""
+        """Mark the stage as finished, with a summary of the result."""
         self._write(finished=True, summary=plain(summary))
 
     def _found(self) -> dict[str, Any] | None:
         return read_stage(self.directory) if (self.directory / STAGE_FILE).is_file() else None
 
     def _holds_something(self) -> bool:
-        """Anything but what a kill leaves of the very first write."""
-        unborn = f".{STAGE_FILE}.*.partial"
-        return self.directory.exists() and not all(path.match(unborn) for path in self.directory.iterdir())
+        """Whether there is more than the temporary file that a kill leaves during the very first write."""
+        partial = f".{STAGE_FILE}.*.partial"
+        return self.directory.exists() and not all(path.match(partial) for path in self.directory.iterdir())
 
     def _discard(self, found: Mapping[str, Any]) -> None:
-        """Empty the directory but for its ``stage.json``, marked before: killed in between, it is taken for nobody's
-        result, and yet for one that ``force`` may discard. The folder itself stays, since it is what is claimed.
+        """Empty the directory except for ``stage.json``, which is marked first.
+
+        If that is killed halfway, the directory is no stage's result, but ``force`` may still discard it. The folder
+        itself stays, because the lock is on it.
         """
         self._write_content({**found, "fingerprint": DISCARDED, "finished": False, "summary": {}})
         for path in self.directory.iterdir():
@@ -127,9 +130,9 @@ class Stage:
         if found is None:
             return f"{self.directory} is not empty and no output of `ubert {self.kind}`; give a new directory"
         if found["fingerprint"] == DISCARDED:
-            return f"{self.directory} was being discarded when its run ended; give a new directory, or --force to go on"
-        asked, there = _determining(self.inputs), _determining(found["inputs"])
-        differing = sorted(name for name in {*asked, *there} if asked.get(name) != there.get(name))
+            return f"{self.directory} is half discarded by a killed run; give a new directory, or --force to continue"
+        asked, stored = _fingerprinted(self.inputs), _fingerprinted(found["inputs"])
+        differing = sorted(name for name in {*asked, *stored} if asked.get(name) != stored.get(name))
         other = "kind" if found["kind"] != self.kind else "the version of this program"
         return (
             f"{self.directory} holds the {found['kind']} of another configuration (it differs in "
@@ -138,18 +141,18 @@ class Stage:
 
 
 def read_stage(directory: Path) -> dict[str, Any]:
-    """What a stage wrote of itself. Raises ``InputError`` if the directory is none."""
+    """Read a stage's ``stage.json``. Raises ``InputError`` if there is none, or if it is damaged."""
     path = directory / STAGE_FILE
     try:
         return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{directory} holds no {STAGE_FILE}; give the output directory of a training step") from error
     except ValueError as error:
-        raise InputError(f"{path} cannot be read ({error}); run its step again into a new directory") from error
+        raise InputError(f"{path} cannot be read ({error}); run its step again with a new directory") from error
 
 
 def finished_stage(directory: Path, kind: str) -> dict[str, Any]:
-    """The same for a stage that a later one builds on: it must be of that kind, and finished."""
+    """Read the ``stage.json`` of a stage. Raises ``InputError`` unless it is of this kind, and finished."""
     found = read_stage(directory)
     if found["kind"] != kind or not found["finished"]:
         state = "unfinished" if found["kind"] == kind else f"a {found['kind']}"
@@ -158,25 +161,25 @@ def finished_stage(directory: Path, kind: str) -> dict[str, Any]:
 
 
 def fingerprint_of(kind: str, inputs: Mapping[str, Any]) -> str:
-    """Digest of all that determines a result, 16 hexadecimal characters; ``NO_PART_OF_THE_RESULT`` is left out."""
-    determining = _determining(plain(inputs))
-    return hashlib.sha256(json.dumps([kind, determining], sort_keys=True).encode()).hexdigest()[:16]
+    """Digest of everything that determines a result, 16 hexadecimal characters; ``NOT_FINGERPRINTED`` is left out."""
+    content = json.dumps([kind, _fingerprinted(plain(inputs))], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _determining(value: Any) -> Any:
-    """Plain values without those that are no part of the result, however deep they stand."""
+def _fingerprinted(value: Any) -> Any:
+    """Plain values without the options in ``NOT_FINGERPRINTED``, at any depth."""
     if isinstance(value, dict):
-        return {name: _determining(item) for name, item in value.items() if name not in NO_PART_OF_THE_RESULT}
-    return [_determining(item) for item in value] if isinstance(value, list) else value
+        return {name: _fingerprinted(item) for name, item in value.items() if name not in NOT_FINGERPRINTED}
+    return [_fingerprinted(item) for item in value] if isinstance(value, list) else value
 
 
 def digest_of(names: Iterable[str]) -> str:
-    """Stands for a long list of identifiers among a stage's inputs."""
+    """Digest of a long list of identifiers, to stand for it in a stage's inputs; 16 hexadecimal characters."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, paths, tuples and mappings as what JSON can hold."""
+    """Convert dataclasses, paths, tuples and mappings to values that JSON can hold."""
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
     if isinstance(value, Mapping):

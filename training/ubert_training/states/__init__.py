@@ -1,1 +1,1 @@
-"""Encoder states: computed, cached, compacted and written to the store."""
+"""Encoder states: computing, caching and compressing them, and writing them to the store."""

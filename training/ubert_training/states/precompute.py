@@ -1,6 +1,6 @@
-"""Precompute: every review encoded once, its states and its lines in both review lists written to the store.
+"""Precompute: encode every review once, and write its states and its entries in both review lists to the store.
 
-Three steps run at the same time, each a few batches ahead of the next: tokenize, encode, and (here) pack and write.
+Three steps run concurrently, each a few batches ahead of the next: tokenize, encode, and (in this thread) write.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from ubert_model.states import (
     FinishedShard,
     FloatMatrix,
     Namespace,
-    NamespaceHolder,
+    NamespaceLeases,
     Side,
     StateCodec,
     StateStore,
@@ -31,22 +31,22 @@ from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import DeviceChoice
 from ubert_training.running.progress import throughput_bar
-from ubert_training.states.review_encoders import BankedStates, BatchEncoder, choose_encoder
-from ubert_training.states.running_ahead import running_ahead
+from ubert_training.states.prefetch import prefetch
+from ubert_training.states.review_encoders import BankEncoder, BatchEncoder, choose_encoder
 from ubert_training.states.state_estimate import StateEstimate, estimate_states
 from ubert_training.states.token_batches import TokenBatch, token_batches
 
-LOOKUP = 5000
-"""Reviews asked of the store at a time, when looking for what is missing."""
+REVIEWS_PER_LOOKUP = 5000
+"""Reviews per request to the store, when looking for missing ones."""
 BATCHES_AHEAD = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrecomputeWork:
-    """What one share of the reviews still needs.
+    """The work that is left in one shard of the reviews.
 
-    Shape: rows (of the share's, those that belong in the store), missing (those of them that the store lacks), removed
-    (those that were taken out of it since, and stay out): row numbers of the table.
+    ``rows`` are the reviews of the shard that belong in the store, ``missing`` those of them that it lacks. ``removed``
+    are reviews of the shard that were removed from the store and stay out. All are row numbers of the table.
     """
 
     corpus: str
@@ -59,7 +59,7 @@ class PrecomputeWork:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written: ``tokens`` without padding, ``bytes`` of encoded states, ``texts`` that were kept beside."""
+    """What was written: ``tokens`` without padding, ``bytes`` of encoded states, ``texts`` for explanations."""
 
     reviews: int = 0
     tokens: int = 0
@@ -77,8 +77,9 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeReport:
-    """What a run found and wrote. ``bytes`` counts encoded states, as written by this run; ``removed`` reviews of the
-    share were taken out of the store since, and not written again.
+    """What a run found and wrote. ``tokens``, ``bytes`` (of encoded states) and ``texts`` count what it wrote itself.
+
+    ``removed`` reviews of the shard had been removed from the store, and were not written again.
     """
 
     reviews: int
@@ -102,17 +103,16 @@ def precompute(
     device: DeviceChoice = "auto",
     states: Path | None = None,
 ) -> PrecomputeReport:
-    """Write what the store lacks of the reviews at ``rows``; killed and started again it writes the rest. What somebody
-    has removed since stays out (:func:`find_work`).
+    """Write the reviews at ``rows`` that the store lacks; if killed, run it again to write the rest.
 
-    ``states`` may name the cached states of a fine-tuning run; where they were made by the same encoder from the
-    same reviews, they are projected instead of encoded again.
+    Reviews that were removed from the store stay out (see :func:`find_work`). ``states`` may name the cached states of
+    a fine-tuning run. If the same encoder made them of the same reviews, they are projected instead of encoded again.
     """
-    written_as = bundle.codec(codec)
-    work = find_work(table, rows, bundle, store, written_as)
+    state_codec = bundle.codec(codec)
+    work = find_work(table, rows, bundle, store, state_codec)
     texts = table.texts_at(rows_served(bundle.identities, table))
-    encoder = BankedStates.find(states, bundle, texts) if states is not None else None
-    return write_missing(table, work, bundle, store, written_as, encoder or choose_encoder(bundle, device, "fp32", 0))
+    encoder = BankEncoder.find(states, bundle, texts) if states is not None else None
+    return write_missing(table, work, bundle, store, state_codec, encoder or choose_encoder(bundle, device, "fp32", 0))
 
 
 def find_work(
@@ -125,21 +125,21 @@ def find_work(
     shard: Shard | None = None,
     restore: bool = False,
 ) -> PrecomputeWork:
-    """Ask the store what it lacks of the share ``shard`` (None: all) of the reviews at ``rows``; writes nothing.
+    """Find the reviews at ``rows``, in ``shard`` (None: all of them), that the store lacks. Writes nothing.
 
-    A review of which the store has no trace, though the share was once written whole, has been removed by somebody, and
-    is not to come back by itself; ``restore``: it is.
+    If the shard was finished before, a review that left no trace in the store has been removed on purpose, and stays
+    out unless ``restore`` is True.
     """
-    shard, corpus, version = shard or Shard(), _corpus(table, rows), codec.namespace.version
-    mine = rows_of_shard(shard, table, rows)
-    missing = _missing(table, mine, store, version)
-    whole_before = not restore and _was_finished(shard, corpus, store.finished_shards(version))
-    removed = _without_trace(table, missing, store, version) if whole_before else missing[:0]
+    shard, corpus, version = shard or Shard(), _corpus_digest(table, rows), codec.namespace.version
+    in_shard = rows_of_shard(shard, table, rows)
+    missing = _missing(table, in_shard, store, version)
+    look_for_removed = not restore and _was_finished(shard, corpus, store.finished_shards(version))
+    removed = _without_trace(table, missing, store, version) if look_for_removed else missing[:0]
     missing = missing[~np.isin(missing, removed)]
     return PrecomputeWork(
         corpus=corpus,
         shard=shard,
-        rows=mine[~np.isin(mine, removed)],
+        rows=in_shard[~np.isin(in_shard, removed)],
         missing=missing,
         removed=removed,
         estimate=estimate_states(
@@ -149,20 +149,21 @@ def find_work(
 
 
 def rows_served(identities: Identities, table: ReviewTable) -> NDArray[np.int64]:
-    """Rows of the reviews that the bundle's pairs may read: all but those of domains that it knows and predicts
-    nothing in, whose ratings pre-training has already left in it.
+    """Rows of the reviews that the bundle's pairs may read.
+
+    Left out are domains that the bundle knows but does not predict in: it already holds their ratings by pre-training.
     """
-    foreign = set(identities.domains.identifiers) - set(identities.item_domains.values())
-    return np.flatnonzero([domain not in foreign for domain in table.domain])
+    not_served = set(identities.domains.identifiers) - set(identities.item_domains.values())
+    return np.flatnonzero([domain not in not_served for domain in table.domain])
 
 
 def rows_of_shard(shard: Shard, table: ReviewTable, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Those of ``rows`` whose reviews, by their identifiers, which are digests of them, fall into the share."""
+    """The ``rows`` whose reviews belong to the shard, by their identifiers, which are digests."""
     if shard.shards == 1:
         return rows
-    held = [shard.holds(int(table.review_id[row], 16)) for row in rows.tolist()]
-    mine: NDArray[np.int64] = rows[np.array(held, dtype=bool)]
-    return mine
+    in_shard = [shard.holds(int(table.review_id[row], 16)) for row in rows.tolist()]
+    chosen: NDArray[np.int64] = rows[np.array(in_shard, dtype=bool)]
+    return chosen
 
 
 def write_missing(
@@ -173,12 +174,12 @@ def write_missing(
     codec: StateCodec,
     encoder: BatchEncoder,
 ) -> PrecomputeReport:
-    """Encode and write what is missing, here, then keep in the store that the share is done.
+    """Encode and write the missing reviews in this process, then record in the store that the shard is finished.
 
     Raises as :func:`written_batches` does.
     """
     written = written_batches(table, work.missing, bundle.tokenizer(), store, codec, encoder)
-    return follow(work, store, codec.namespace, written)
+    return complete_shard(work, store, codec.namespace, written)
 
 
 def written_batches(
@@ -191,26 +192,27 @@ def written_batches(
 ) -> Generator[Written]:
     """Encode and write the reviews at ``rows``, batch by batch.
 
-    Killed at any point, nothing that was written is lost or half there: a list names a review only once its state
-    is stored. An exception of any step ends the others and is raised here.
+    A kill at any point leaves the store consistent and loses nothing that was written, because a list names a review
+    only once its state is stored. An exception in any step stops the others and is raised here.
     """
-    batches = running_ahead(token_batches(table.text, rows, tokenizer), BATCHES_AHEAD)
-    with numpy_in_one_thread(), closing(running_ahead(_encoded(batches, encoder), BATCHES_AHEAD)) as encoded:
+    batches = prefetch(token_batches(table.text, rows, tokenizer), BATCHES_AHEAD)
+    with numpy_in_one_thread(), closing(prefetch(_encoded(batches, encoder), BATCHES_AHEAD)) as encoded:
         for batch, states in encoded:
             yield _write(table, batch, states, store, codec)
 
 
-def follow(
+def complete_shard(
     work: PrecomputeWork, store: StateStore, namespace: Namespace, written: Generator[Written]
 ) -> PrecomputeReport:
-    """Let ``written`` write what is missing, showing how far it is, then keep in the store that the share is done.
-    Meanwhile nobody can drop the namespace unawares.
+    """Run ``written`` to its end with a progress bar, then record in the store that the shard is finished.
+
+    Holds the namespace meanwhile, so that `ubert states drop` refuses to remove it.
     """
     store.open_namespace(namespace)
     started = time.perf_counter()
     total = Written()
     with (
-        NamespaceHolder(store, [namespace.version]),
+        NamespaceLeases(store, [namespace.version]),
         throughput_bar(f"precompute {work.shard}", len(work.rows)) as advance,
         closing(written),
     ):
@@ -257,18 +259,18 @@ def _write(
 
 
 def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
-    found: list[bool] = []
-    for start in range(0, len(rows), LOOKUP):
-        # How many tokens a review has is not part of where it lies.
-        entries = [table.entry(row, 0) for row in rows[start : start + LOOKUP].tolist()]
-        found += store.missing(version, entries)
-    missing: NDArray[np.int64] = rows[np.array(found, dtype=bool)]
+    is_missing: list[bool] = []
+    for start in range(0, len(rows), REVIEWS_PER_LOOKUP):
+        # The number of state rows is not part of a key, so 0 will do.
+        entries = [table.entry(row, 0) for row in rows[start : start + REVIEWS_PER_LOOKUP].tolist()]
+        is_missing += store.missing(version, entries)
+    missing: NDArray[np.int64] = rows[np.array(is_missing, dtype=bool)]
     return missing
 
 
 def _was_finished(shard: Shard, corpus: str, finished: Sequence[FinishedShard]) -> bool:
-    """Was this share of the corpus written whole, by itself or with all others of a division?"""
-    of_corpus = {(one.shards, one.number) for one in finished if one.corpus == corpus}
+    """Whether this shard of the corpus was finished, by itself or as part of all shards of another division."""
+    of_corpus = {(found.shards, found.number) for found in finished if found.corpus == corpus}
     divisions = {shards for shards, _ in of_corpus}
     return (shard.shards, shard.number) in of_corpus or any(
         all((shards, number) in of_corpus for number in range(1, shards + 1)) for shards in divisions
@@ -276,21 +278,23 @@ def _was_finished(shard: Shard, corpus: str, finished: Sequence[FinishedShard]) 
 
 
 def _without_trace(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
-    """Rows of the reviews that have neither a state nor a line in a list: what is lost leaves one of them behind."""
-    gone: list[bool] = []
-    for start in range(0, len(rows), LOOKUP):
-        entries = [table.entry(row, 0) for row in rows[start : start + LOOKUP].tolist()]
+    """Rows of the reviews with neither a state nor an entry in a list. A review lost by accident leaves one of them."""
+    traceless: list[bool] = []
+    for start in range(0, len(rows), REVIEWS_PER_LOOKUP):
+        entries = [table.entry(row, 0) for row in rows[start : start + REVIEWS_PER_LOOKUP].tolist()]
         users, items = ({side.entity(entry) for entry in entries} for side in Side)
         lists = chain(*store.review_lists(version, users=sorted(users), items=sorted(items)))
-        listed = {line.review_id for reviews in lists for line in reviews}
+        listed = {listed_entry.review_id for reviews in lists for listed_entry in reviews}
         states = store.states(version, [entry.review_id for entry in entries])
-        gone += [state is None and entry.review_id not in listed for entry, state in zip(entries, states, strict=True)]
-    without: NDArray[np.int64] = rows[np.array(gone, dtype=bool)]
-    return without
+        traceless += [
+            state is None and entry.review_id not in listed for entry, state in zip(entries, states, strict=True)
+        ]
+    removed: NDArray[np.int64] = rows[np.array(traceless, dtype=bool)]
+    return removed
 
 
-def _corpus(table: ReviewTable, rows: NDArray[np.int64]) -> str:
-    """16 hexadecimal characters that name the reviews at ``rows``, the same on every machine."""
+def _corpus_digest(table: ReviewTable, rows: NDArray[np.int64]) -> str:
+    """Digest of the reviews at ``rows``, 16 hexadecimal characters, the same on every machine."""
     digest = hashlib.blake2b(digest_size=8)
     for row in rows.tolist():
         digest.update(table.review_id[row].encode())

@@ -1,4 +1,4 @@
-"""Precompute on a Ray cluster: the reviews that lack a state, in portions, by workers that each open the store."""
+"""Precompute on a Ray cluster: workers that each open the store write the missing reviews, portion by portion."""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -14,14 +14,14 @@ from ubert_model.running.ray_engine import RayEngine
 from ubert_model.states import StateStore, open_store
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import DeviceChoice, Precision
-from ubert_training.states.precompute import PrecomputeReport, PrecomputeWork, Written, follow, written_batches
+from ubert_training.states.precompute import PrecomputeReport, PrecomputeWork, Written, complete_shard, written_batches
 from ubert_training.states.review_encoders import choose_encoder
 from ubert_training.states.review_texts import write_texts
 
 REVIEWS_A_PORTION = 256
-"""Seconds of work for a processor. A portion that is tried again is encoded again as a whole."""
+"""Seconds of work for a processor. A portion that is retried is encoded again as a whole."""
 MOST_PORTIONS = 20_000
-"""Of so many the driver keeps count in seconds; more reviews make larger portions."""
+"""As many as the driver can schedule in seconds; with more reviews the portions get larger."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,9 +34,9 @@ class RowPortion:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeJob:
-    """Encodes rows of a review table and writes their states; with ``texts`` it keeps the texts of all its rows, too.
+    """Encodes rows of a review table and writes their states; with ``texts``, also stores the texts of all its rows.
 
-    Paths and URL must hold on every node.
+    Paths and URL must be valid on every node.
     """
 
     reviews: Path
@@ -49,7 +49,7 @@ class PrecomputeJob:
     threads: int
 
     def open(self) -> Callable[[RowPortion], Written]:
-        """Raises as ``Bundle.load``, ``choose_encoder`` and ``open_store`` do."""
+        """A function that writes one portion. Raises as ``Bundle.load``, ``choose_encoder`` and ``open_store`` do."""
         bundle = Bundle.load(self.bundle)
         codec, tokenizer = bundle.codec(self.codec), bundle.tokenizer()
         encoder = choose_encoder(bundle, self.device, self.precision, self.threads)
@@ -61,8 +61,8 @@ class PrecomputeJob:
             with closing(written_batches(table, lacking, tokenizer, store, codec, encoder)) as batches:
                 written = sum(batches, Written())
             if self.texts:
-                kept = write_texts(table, np.arange(len(table)), tokenizer, store, codec.namespace.version)
-                written = replace(written, texts=kept)
+                texts = write_texts(table, np.arange(len(table)), tokenizer, store, codec.namespace.version)
+                written = replace(written, texts=texts)
             return written
 
         return write
@@ -71,19 +71,20 @@ class PrecomputeJob:
 def write_missing_by_ray(
     engine: RayEngine, job: PrecomputeJob, work: PrecomputeWork, bundle: Bundle, store: StateStore
 ) -> PrecomputeReport:
-    """What :func:`write_missing` and :func:`write_texts` do, on a cluster. Raises as :meth:`RayEngine.results` does.
+    """Do the work of :func:`write_missing` and :func:`write_texts` on a cluster.
 
-    On processors in fp32 the states are the same to the byte however the reviews are parted: there, neither padding nor
-    neighbours change a bit of them.
+    On CPUs in fp32 the states are the same to the byte however the reviews are divided, because neither padding nor
+    batch neighbours change a bit of them. Raises as :meth:`RayEngine.results` does.
     """
     portions = _portions(work.rows if job.texts else work.missing, work.missing)
-    return follow(work, store, bundle.manifest.namespace(job.codec), written_by_ray(engine, job, portions, store))
+    namespace = bundle.manifest.namespace(job.codec)
+    return complete_shard(work, store, namespace, written_by_ray(engine, job, portions, store))
 
 
 def written_by_ray(
     engine: RayEngine, job: PrecomputeJob, portions: Sequence[RowPortion], store: StateStore
 ) -> Generator[Written]:
-    """Portion by portion what was written, in the order in which they end. Raises as :meth:`RayEngine.results` does."""
+    """What each portion has written, in order of completion. Raises as :meth:`RayEngine.results` does."""
     with closing(engine.results(job, portions, one_node=store.local)) as results:
         for _, written in results:
             yield written

@@ -1,4 +1,4 @@
-"""Ways from a batch of tokens to the states that the store keeps; which is fastest depends on the device."""
+"""Encoders from a batch of tokens to the states in the store; which one is fastest depends on the device."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,24 +16,24 @@ from ubert_training.running.devices import DeviceChoice, Precision, make_acceler
 from ubert_training.states.state_bank import StateBank, encoder_digest, matching_bank
 from ubert_training.states.token_batches import TokenBatch
 from ubert_training.states.tokens import TokenizedReviews
-from ubert_training.weights.saving import weights_below
+from ubert_training.weights.saving import submodule_weights
 
 if TYPE_CHECKING:
     from ubert_model.nn.review_encoder import ReviewEncoder
 
 
 class BatchEncoder(Protocol):
-    """Makes the states of reviews."""
+    """Encodes batches of reviews."""
 
     def states(self, batch: TokenBatch) -> list[FloatMatrix]:
-        """The states of each review, (rows, D), padding cut off; a review without tokens has (0, D)."""
+        """The states of each review, (rows, D), without padding; (0, D) for a review without tokens."""
 
 
 def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, threads: int) -> BatchEncoder:
-    """On a CPU in fp32 the bundle's graph in ONNX Runtime, the very one that the service encodes with; else torch.
+    """Choose the encoder: in fp32 on a CPU the ONNX graph that the service uses, otherwise torch.
 
-    ``threads``: how many one batch is computed with, 0: as many as the runtime finds cores. Raises
-    ``DeviceUnavailableError`` for a GPU and ``ConfigError`` for a precision that is not there.
+    ``threads``: CPU threads per batch; 0: as many as the runtime finds cores. Raises ``DeviceUnavailableError`` for a
+    GPU that is missing, and ``ConfigError`` for a precision that the device does not support.
     """
     target = make_accelerator(device).device
     bfloat16 = precision != "fp32" and uses_bfloat16(precision, target)
@@ -45,8 +45,8 @@ def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, t
 
 
 def cpu_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
-    """A bundle's graph on the CPU; ``threads`` 0: as many as ONNX Runtime finds cores."""
-    onnxruntime.disable_telemetry_events()  # nothing about a review leaves this process but its states
+    """Open a bundle's graph on the CPU; ``threads`` 0: as many as ONNX Runtime finds cores."""
+    onnxruntime.disable_telemetry_events()  # nothing about the reviews may leave this process
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -79,7 +79,7 @@ class OnnxEncoder:
 
 
 class TorchEncoder:
-    """The bundle's encoder in torch, on any device, in fp32 or with its matrix products in bfloat16."""
+    """The bundle's encoder in torch, on any device, in fp32 or with matrix products in bfloat16."""
 
     def __init__(self, encoder: "ReviewEncoder", device: torch.device, *, bfloat16: bool) -> None:
         self._encoder = encoder.to(device)
@@ -94,16 +94,16 @@ class TorchEncoder:
         return _rows(states.float().cpu().numpy(), batch, self._encoder.tokens_a_row)
 
 
-class BankedStates:
-    """States that fine-tuning has cached, projected: no review is encoded again."""
+class BankEncoder:
+    """Projects the states that fine-tuning has cached, instead of encoding the reviews again."""
 
     def __init__(self, bank: StateBank, encoder: "ReviewEncoder") -> None:
         self._bank = bank
         self._encoder = encoder
 
     @classmethod
-    def find(cls, directory: Path, bundle: Bundle, texts: Sequence[str]) -> "BankedStates | None":
-        """Those in ``directory`` if the bundle's encoder made them of these very reviews, else None."""
+    def find(cls, directory: Path, bundle: Bundle, texts: Sequence[str]) -> "BankEncoder | None":
+        """The cached states in ``directory``, if the bundle's encoder made them of these very reviews, else None."""
         encoder, tokenizer = load_encoder(bundle), bundle.tokenizer()
         digest = encoder_digest(encoder, tokenizer.serialized, tokenizer.max_length, projected=False)
         bank = matching_bank(directory, encoder, TokenizedReviews.of(texts, tokenizer), digest)
@@ -118,7 +118,7 @@ class BankedStates:
 
 def load_encoder(bundle: Bundle) -> "ReviewEncoder":
     """The bundle's review encoder in torch, in evaluation mode."""
-    # Seconds, which precompute on a CPU is spared: it encodes with ONNX Runtime.
+    # Imported here because it takes seconds, and precompute on a CPU does not need it: it uses ONNX Runtime.
     from transformers import BertConfig  # noqa: PLC0415
 
     from ubert_model.nn.review_encoder import ReviewEncoder  # noqa: PLC0415
@@ -126,12 +126,12 @@ def load_encoder(bundle: Bundle) -> "ReviewEncoder":
     config = BertConfig.from_json_file(str(bundle.file(ENCODER_CONFIG)))
     model = bundle.manifest.config
     encoder = ReviewEncoder.from_config(config, model.state_dim, model.tokens_a_row)
-    encoder.load_state_dict(weights_below(load_file(bundle.file(WEIGHTS)), "review_encoder"))
+    encoder.load_state_dict(submodule_weights(load_file(bundle.file(WEIGHTS)), "review_encoder"))
     return encoder.eval()
 
 
 def _rows(states: FloatMatrix, batch: TokenBatch, tokens_a_row: int) -> list[FloatMatrix]:
-    """(R, L, D) → R times (rows, D)."""
+    """Cut off padding and pool: (R, L, D) → R matrices (rows, D)."""
     return [
         pool_neighbours(matrix[:length], tokens_a_row)
         for matrix, length in zip(states, batch.lengths.tolist(), strict=True)

@@ -1,4 +1,4 @@
-"""States of the reviews that training reads, by their rows: from the bank where there is one, else encoded anew."""
+"""Review states by row, for training: read from the bank if there is one, otherwise encoded on the fly."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ReviewStates:
-    """States by row; ``encoder`` is in evaluation mode, on its device."""
+    """Review states by row. ``encoder`` is in evaluation mode, on its device."""
 
     encoder: "ReviewEncoder"
     tokens: TokenizedReviews
     bank: StateBank | None
 
     def batches(self, rows: Rows) -> list[Rows]:
-        """These rows in batches of like length, each to be asked for at once."""
+        """Divide ``rows`` into batches of similar length, to be read or encoded together."""
         return list(self.tokens.length_buckets(rows, TOKENS_PER_BATCH))
 
     def sample(self, rows: Rows, count: int, seed: int) -> list[Rows]:
-        """At most ``count`` of the reviews at ``rows`` that have text, drawn at random, in batches of like length."""
+        """A random sample of at most ``count`` of the reviews at ``rows`` with text, in batches of similar length."""
         with_text = rows[self.tokens.lengths[rows] > 0]
         return self.batches(with_text[np.random.default_rng(seed).permutation(len(with_text))[:count]])
 
     def unprojected(self, rows: Rows) -> list[NDArray[np.float32]]:
-        """S^L of some reviews, pooled, each (rows, d)."""
+        """Pooled S^L of each review, (rows, d)."""
         if self.bank is None:
             return encode_batch(self.encoder, self.tokens, rows)
         return [np.ascontiguousarray(self.bank.review(row)) for row in rows.tolist()]
 
     def projected(self, rows: Rows) -> list[NDArray[np.float32]]:
-        """As a store keeps them before its codec, each (rows, D)."""
+        """Projected states of each review, (rows, D): what the store's codec encodes."""
         unprojected = self.unprojected(rows)
         with torch.inference_mode():
             flat = torch.from_numpy(np.concatenate(unprojected)).to(self.encoder.bert.device)  # (T, d)

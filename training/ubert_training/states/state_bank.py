@@ -1,4 +1,4 @@
-"""Encoder states of all reviews, computed once: the training-side twin of the state store."""
+"""The state bank: a cache of the encoder states of all reviews on disk, training's counterpart of the state store."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ubert_model.running.atomic import write_text
 from ubert_model.states.pooling import pool_neighbours
-from ubert_training.running.claims import awaited
+from ubert_training.running.claims import wait_for_claim
 from ubert_training.running.disk import writing
 from ubert_training.running.progress import progress_bar
 from ubert_training.running.stage import fingerprint_of
@@ -28,14 +28,14 @@ if TYPE_CHECKING:  # transformers takes seconds, and precompute on a CPU encodes
 TOKENS_PER_BATCH = 4096
 BATCHES_PER_FLUSH = 16
 FILLING = ".filling"
-"""The folder below a directory of states that is held while a bank is filled there."""
+"""Subfolder of a directory of states that is locked while a bank is filled there."""
 BANK_FILE = re.compile(r"states-[0-9a-f]{16}\.(f32|json)")
 FORMER_FILES = ("states.f32", "progress.json")
-"""What a former version named the two files, whosever states they held."""
+"""Names of the two files in an earlier version, for any encoder and any reviews."""
 
 
 def encoder_digest(encoder: "ReviewEncoder", tokenizer_json: str, max_length: int, *, projected: bool) -> str:
-    """Digest of all that determines a review's states: weights, architecture, tokenizer, length, pooling (law 6)."""
+    """Digest of all that determines a text's states: weights, architecture, tokenizer, length, pooling (law 6)."""
     form = f"{max_length}/{encoder.tokens_a_row}/{encoder.dim if projected else 'unprojected'}/"
     digest = hashlib.sha256(form.encode())
     digest.update(encoder.bert.config.to_json_string().encode())
@@ -48,7 +48,7 @@ def encoder_digest(encoder: "ReviewEncoder", tokenizer_json: str, max_length: in
 
 
 class StateBank:
-    """Unprojected states S^L of R reviews, pooled, end to end in one file, memory-mapped: each owns a stretch of rows.
+    """Unprojected, pooled states S^L of R reviews: a ragged array in one memory-mapped file.
 
     Shape:
         states: (T, d) float32; starts: (R + 1,) int64.
@@ -64,33 +64,33 @@ class StateBank:
 
 
 def fill_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank:
-    """Encode all reviews into ``directory``; killed and started again it continues.
+    """Encode all reviews into ``directory``, continuing where a killed run stopped.
 
-    A bank of another encoder or of other reviews that lies there is removed first; a process that has it open keeps
-    what it reads. Of several processes that fill banks in one directory, one at a time does.
+    A bank of another encoder or other reviews in the directory is removed first; a process that has it open can still
+    read it. Processes that fill banks in one directory take turns. Raises ``OSError`` if the disk is full.
     """
     bank = matching_bank(directory, encoder, tokens, digest)
     if bank is not None:
         return bank
     files = _BankFiles.of(directory, encoder, tokens, digest)
-    held = directory / FILLING
-    held.mkdir(parents=True, exist_ok=True)
-    with awaited(held, f"waiting for another process that encodes reviews into {directory}"):
-        states = files.whole_states()  # the other may have filled this very bank
-        return StateBank(_filled(files, encoder, tokens) if states is None else states, files.starts)
+    lock = directory / FILLING
+    lock.mkdir(parents=True, exist_ok=True)
+    with wait_for_claim(lock, f"waiting for another process that encodes reviews into {directory}"):
+        states = files.open_complete()  # the other process may have filled this very bank
+        return StateBank(_fill(files, encoder, tokens) if states is None else states, files.starts)
 
 
 def matching_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank | None:
-    """The bank in ``directory`` if it is complete and of this very encoder and these reviews, else None."""
+    """The bank in ``directory`` if it is complete and belongs to this encoder and these reviews, else None."""
     files = _BankFiles.of(directory, encoder, tokens, digest)
-    states = files.whole_states()
+    states = files.open_complete()
     return None if states is None else StateBank(states, files.starts)
 
 
 def encode_batch(
     encoder: "ReviewEncoder", tokens: TokenizedReviews, rows: NDArray[np.int64]
 ) -> list[NDArray[np.float32]]:
-    """S^L of some reviews, padding cut off and pooled, each (rows, d); computed where the encoder is."""
+    """Pooled S^L of some reviews, without padding, each (rows, d), on the CPU. Computed on the encoder's device."""
     token_ids, mask = tokens.padded(rows)
     device = encoder.bert.device
     with torch.inference_mode():
@@ -103,8 +103,10 @@ def encode_batch(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _BankFiles:
-    """The states of one bank, and how many batches of them are there, in two files named by its identity: what is not
-    this encoder's, of these reviews, is never even opened (law 6).
+    """The two files of a bank: its states, and its progress (how many batches of them are written).
+
+    Their names contain ``identity``, a digest of the encoder and the reviews, so that the files of another bank are
+    never opened (law 6).
 
     Shape:
         starts: (R + 1,) int64.
@@ -141,40 +143,42 @@ class _BankFiles:
     def shape(self) -> tuple[int, int]:
         return max(1, int(self.starts[-1])), self.hidden_dim
 
-    def whole_states(self) -> NDArray[np.float32] | None:
-        """All states, (T, d), once every batch is there.
+    def open_complete(self) -> NDArray[np.float32] | None:
+        """All states, (T, d), mapped read-only; None unless every batch is written.
 
-        Opened before the progress is read: files are removed progress first, so that what is read is of this file.
+        The states are opened before the progress is read, and removal begins with the progress. So a progress that is
+        read belongs to the opened states.
         """
-        if not self._has_its_size():
+        if not self._has_full_size():
             return None
         try:
             states = np.memmap(self.states, dtype=np.float32, mode="r", shape=self.shape)
-        except FileNotFoundError:  # removed since
+        except FileNotFoundError:  # removed meanwhile
             return None
-        return states if self._batches_noted() == len(self.batches) else None
+        return states if self._recorded_batches() == len(self.batches) else None
 
     def batches_done(self) -> int:
-        """How many batches a former run has finished."""
-        return self._batches_noted() if self._has_its_size() else 0
+        """How many batches an earlier run has written."""
+        return self._recorded_batches() if self._has_full_size() else 0
 
-    def note(self, batches: int) -> None:
-        """Keep how many batches are on the disk."""
+    def record_progress(self, batches: int) -> None:
+        """Record how many batches are on the disk."""
         write_text(self.progress, json.dumps({"batches": batches}) + "\n")
 
-    def mapped_for_writing(self) -> np.memmap[Any, np.dtype[np.float32]]:
-        """All states, (T, d), once their room on the disk is taken: what a mapping finds none for ends the process
-        without a word. Raises ``OSError`` where there is none.
+    def open_for_writing(self) -> np.memmap[Any, np.dtype[np.float32]]:
+        """All states, (T, d), mapped for writing. Raises ``OSError`` if the disk has no room for them.
+
+        The room is allocated first, because a process that writes to a mapping on a full disk is killed silently.
         """
         with writing(self.states, OSError), self.states.open("ab") as file:
-            if hasattr(os, "posix_fallocate"):  # macOS has none
+            if hasattr(os, "posix_fallocate"):  # missing on macOS
                 os.posix_fallocate(file.fileno(), 0, self._size)
         return np.memmap(self.states, dtype=np.float32, mode="r+", shape=self.shape)
 
-    def make_room(self) -> None:
-        """Remove the files of every other bank, and of this one where nothing of it can be used.
+    def remove_unusable(self) -> None:
+        """Remove the files of all other banks, and those of this one if it has no batch that can be used.
 
-        They are unlinked and never cut short: under a process that has them mapped, they stay as they are.
+        Files are unlinked and never truncated, so that a process that has them mapped can still read them.
         """
         kept = {self.states.name, self.progress.name} if self.batches_done() else set()
         found = [path for path in self.directory.iterdir() if BANK_FILE.fullmatch(path.name) and path.name not in kept]
@@ -190,24 +194,24 @@ class _BankFiles:
         """Bytes of the states."""
         return math.prod(self.shape) * np.dtype(np.float32).itemsize
 
-    def _has_its_size(self) -> bool:
+    def _has_full_size(self) -> bool:
         try:
             return self.states.stat().st_size == self._size
         except FileNotFoundError:
             return False
 
-    def _batches_noted(self) -> int:
+    def _recorded_batches(self) -> int:
         try:
             return int(json.loads(self.progress.read_text(encoding="utf-8"))["batches"])
         except FileNotFoundError:
             return 0
 
 
-def _filled(files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews) -> NDArray[np.float32]:
-    """Encode what is missing. To be called by one process at a time."""
-    files.make_room()
+def _fill(files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews) -> NDArray[np.float32]:
+    """Encode the batches that are missing. To be called by one process at a time."""
+    files.remove_unusable()
     done, starts = files.batches_done(), files.starts
-    states = files.mapped_for_writing()
+    states = files.open_for_writing()
     with progress_bar("encoding reviews", len(tokens)) as advance:
         advance(len(tokens) - sum(len(rows) for rows in files.batches[done:]))
         for number, rows in enumerate(files.batches[done:], start=done + 1):
@@ -216,5 +220,5 @@ def _filled(files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReview
             advance(len(rows))
             if number % BATCHES_PER_FLUSH == 0 or number == len(files.batches):
                 states.flush()
-                files.note(number)
+                files.record_progress(number)
     return states

@@ -1,4 +1,4 @@
-"""How large states will be, before any is made."""
+"""Estimate of the size of states before they are computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from ubert_model.rows import pooled_rows
 from ubert_model.running.batches import batches
 from ubert_model.states import StateCodec
 from ubert_model.states.codec import stored_bytes
-from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
+from ubert_model.tokenizer import TEXTS_PER_BATCH, ReviewTokenizer
 
 REVIEWS_SAMPLED = 20_000
 REDIS_BYTES_A_REVIEW = 330
-"""What Redis (6.2, measured on 10,261 reviews) holds of one beside its state: a key, two lines, its own tables."""
+"""Memory of a review in Redis (6.2, measured on 10,261 reviews) besides its state: a key, two list entries, tables."""
 REDIS_BYTES_A_STATE_BYTE = 1.1
-"""Its allocator has four sizes a doubling, so that a value takes some 10% more than its length."""
+"""Its allocator has four size classes per doubling, so a value takes some 10% more than its length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateEstimate:
-    """Reviews that are to be written and what they come to. ``exact``: every review was tokenized, not a sample."""
+    """Number and size of the reviews to write. ``exact``: every review was tokenized, not a sample of them."""
 
     reviews: int
     tokens: int
@@ -36,7 +36,7 @@ class StateEstimate:
 
 
 def redis_bytes(reviews: int, state_bytes: int) -> int:
-    """Memory that Redis needs for so many reviews, whose states come to ``state_bytes``; no replica counted."""
+    """Memory that Redis needs for ``reviews`` with ``state_bytes`` of states in total, without replicas."""
     return round(REDIS_BYTES_A_STATE_BYTE * state_bytes + REDIS_BYTES_A_REVIEW * reviews)
 
 
@@ -48,13 +48,13 @@ def estimate_states(
     tokens_a_row: int,
     seed: int = 0,
 ) -> StateEstimate:
-    """What the states of the reviews at ``rows`` come to; of many reviews a random sample is tokenized."""
+    """Estimate the size of the states of the reviews at ``rows``. If there are many, a random sample is tokenized."""
     count = len(rows)
     sampled = (
         np.random.default_rng(seed).permutation(count)[:REVIEWS_SAMPLED] if count > REVIEWS_SAMPLED else range(count)
     )
-    sample = [texts[rows[place]] for place in sampled]
-    lengths = [len(ids) for some in batches(sample, TEXTS_AT_A_TIME) for ids in tokenizer.encode(some)]
+    sample = [texts[rows[index]] for index in sampled]
+    lengths = [len(ids) for batch in batches(sample, TEXTS_PER_BATCH) for ids in tokenizer.encode(batch)]
     bytes_by_length = {
         length: stored_bytes(codec.name, pooled_rows(length, tokens_a_row), codec.namespace.state_dim)
         for length in set(lengths)

@@ -1,4 +1,4 @@
-"""All reviews of a table as word piece ids, in one flat array."""
+"""All reviews of a table as WordPiece ids, in one ragged array."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ubert_model.rows import pooled_rows
 from ubert_model.running.batches import batches
-from ubert_model.tokenizer import TEXTS_AT_A_TIME, ReviewTokenizer
+from ubert_model.tokenizer import TEXTS_PER_BATCH, ReviewTokenizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenizedReviews:
-    """Token ids of R reviews end to end: review r owns ``ids[starts[r] : starts[r + 1]]``.
+    """Token ids of R reviews as a ragged array: those of review r are ``ids[starts[r] : starts[r + 1]]``.
 
     Shape:
         ids: (T,) int32; starts: (R + 1,) int64.
@@ -27,11 +27,11 @@ class TokenizedReviews:
 
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: ReviewTokenizer) -> "TokenizedReviews":
-        """Tokenize in order."""
+        """Tokenize ``texts`` in order."""
         lengths: list[int] = []
         flat = [np.zeros(0, dtype=np.int32)]
-        for some in batches(texts, TEXTS_AT_A_TIME):
-            encoded = tokenizer.encode(some)
+        for batch in batches(texts, TEXTS_PER_BATCH):
+            encoded = tokenizer.encode(batch)
             lengths += map(len, encoded)
             flat.append(np.fromiter(chain.from_iterable(encoded), dtype=np.int32))
         starts = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -43,15 +43,15 @@ class TokenizedReviews:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """L of each review, (R,)."""
+        """Tokens L of each review, (R,)."""
         return np.diff(self.starts)
 
     def row_counts(self, tokens_a_row: int) -> NDArray[np.int64]:
-        """Rows of states that each review has, (R,)."""
+        """Rows of states of each review, (R,)."""
         return pooled_rows(self.lengths, tokens_a_row)
 
     def row_starts(self, tokens_a_row: int) -> NDArray[np.int64]:
-        """Where the rows of each review begin, all lying end to end, and the last ends, (R + 1,)."""
+        """Starts of the reviews in a ragged array of their rows of states, (R + 1,)."""
         return np.concatenate([[0], np.cumsum(self.row_counts(tokens_a_row))])
 
     def review(self, row: int) -> NDArray[np.int32]:
@@ -59,7 +59,7 @@ class TokenizedReviews:
         return self.ids[self.starts[row] : self.starts[row + 1]]
 
     def padded(self, rows: Sequence[int] | NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Token ids and mask of some reviews, (R, L) int64 and bool; padding has id 0 and is masked."""
+        """Padded token ids and mask of some reviews, (R, L) int64 and bool; padding has id 0 and mask False."""
         reviews = [self.review(int(row)) for row in rows]
         length = max((len(review) for review in reviews), default=0)
         ids = np.zeros((len(reviews), length), dtype=np.int64)
@@ -70,9 +70,9 @@ class TokenizedReviews:
         return torch.from_numpy(ids), torch.from_numpy(mask)
 
     def length_buckets(self, rows: NDArray[np.int64], token_budget: int) -> Iterator[NDArray[np.int64]]:
-        """Cut ``rows`` into batches of similar length, padded size within the budget; longest first.
+        """Divide ``rows`` into batches of similar length whose padded size is within the budget.
 
-        Longest first, so that a budget too large for memory fails at once and not after an hour.
+        The longest come first, so that a budget too large for memory fails at once and not after an hour.
         """
         lengths = self.lengths
         ordered = rows[np.argsort(-lengths[rows], kind="stable")]

@@ -1,1 +1,1 @@
-"""Weights on disk: of backbones, and of each stage for the next."""
+"""Weights on disk: BERT checkpoints, and the models that each stage leaves for the next."""

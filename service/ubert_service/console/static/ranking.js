@@ -45,7 +45,7 @@ export class RankingView {
 
   async #findSets() {
     const names = await service.candidateSets().catch((error) => {
-      throw Object.assign(error, { title: `No list of stored sets: ${error.title}` }); // all else may still work
+      throw Object.assign(error, { title: `The stored sets could not be listed: ${error.title}` }); // all else may still work
     });
     const chosen = byId("ranking-set").value; // as it is now, not as it was when the names were asked for
     byId("ranking-set").replaceChildren(
@@ -90,7 +90,7 @@ export class RankingView {
     const set = byId("ranking-set").value;
     const candidates = this.#candidates();
     if (!user || !(set || candidates.length)) {
-      throw new service.Problem({ title: "One more is needed", detail: "Choose a user, and one candidate or more." });
+      throw new service.Problem({ title: "Something is missing", detail: "Choose a user, and one candidate or more." });
     }
     const least = byId("ranking-least").value;
     this.asking?.abort();
@@ -112,7 +112,7 @@ export class RankingView {
   #show({ user, items, candidates, stale_s }) {
     if (!items.length) {
       const nothing = candidates
-        ? `None of ${many(candidates, "candidate")} is rated so high for ${named(user)}.`
+        ? `None of ${many(candidates, "candidate")} is rated that high for ${named(user)}.`
         : `No candidate is left: ${named(user)} has reviewed them all.`;
       byId("ranking-answer").replaceChildren(element("p", {}, nothing));
       announce(nothing);

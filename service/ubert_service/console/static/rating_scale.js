@@ -44,8 +44,8 @@ export function grounds(prediction) {
   const parts = [BASES[prediction.basis]?.sentence ?? `Basis: ${prediction.basis}`];
   if (prediction.basis === "full") parts.push(`: ${prediction.user_reviews} of the user, ${prediction.item_reviews} of the item`);
   parts.push(".");
-  if (!prediction.user_known) parts.push(" Training has not seen this user.");
-  if (!prediction.item_known) parts.push(" Training has not seen this item.");
+  if (!prediction.user_known) parts.push(" This user was not seen in training.");
+  if (!prediction.item_known) parts.push(" This item was not seen in training.");
   if (prediction.missing_states) parts.push(` The store has lost the states of ${many(prediction.missing_states, "review")}.`);
   if (prediction.stale_s) parts.push(` ${staleness(prediction)}`);
   return parts.join("");

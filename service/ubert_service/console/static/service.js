@@ -7,7 +7,7 @@ export class Problem extends Error {
   }
 }
 
-const STRANGE = "This answer is not the service’s own; something between it and this page gave it.";
+const STRANGE = "This answer did not come from the service but from something between it and this page.";
 
 // Twice what the service gives a request by default: its own answer tells more than that the time is over.
 const PATIENCE_MS = 60_000;
@@ -41,7 +41,7 @@ async function answer(method, path, { query = {}, body, signal, readVersion } = 
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    if (error.name === "TimeoutError") throw new Problem({ title: "The service does not answer", status: 0, detail: "Ask again; if that does not help, something between it and this page may hold the answer back." });
+    if (error.name === "TimeoutError") throw new Problem({ title: "The service does not answer", status: 0, detail: "Try again; if that does not help, something between the service and this page may be holding the answer back." });
     throw new Problem({ title: "The service cannot be reached", status: 0, detail: "Is it still running?" });
   }
   if (response.ok) return { text, headers: response.headers };

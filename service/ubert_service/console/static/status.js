@@ -68,7 +68,7 @@ export class StatusView {
   // The figures stay, for they may be what somebody is looking at; that they are old is said where it matters.
   #fail(error) {
     showProblem(byId("status-problem"), error);
-    if (this.answered) renew(this.places[0], element("p", {}, notReady(`Not known. What follows was true at ${timeOfDay(this.answered)}.`)));
+    if (this.answered) renew(this.places[0], element("p", {}, notReady(`Unknown. What follows is as of ${timeOfDay(this.answered)}.`)));
   }
 }
 
@@ -89,7 +89,7 @@ function bundle(version, about) {
   const facts = [
     ["Bundle", version.bundle], ["u-bert", version.version], ["Device", version.device], ["State store", about.store], ["Codec", version.codec],
     ["States", version.states], ["Encoder", version.encoder.slice(0, 16)], ["Users", count(about.users)], ["Items", count(about.items)],
-    ["Read of each side", `${about.max_reviews} reviews, ${about.max_tokens} rows of states`], ["Scale", `${about.scale.lowest} to ${about.scale.highest} stars`],
+    ["Read on each side", `${about.max_reviews} reviews, ${about.max_tokens} rows of states`], ["Scale", `${about.scale.lowest} to ${about.scale.highest} stars`],
   ];
   return element("dl", { class: "facts" }, ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
 }
@@ -108,7 +108,7 @@ function accuracy(models) {
 
 function store(measured) {
   const operations = histograms(measured, "ubert_store_seconds", "operation").sort((one, other) => other.sum - one.sum);
-  if (!operations.length) return element("p", { class: "note" }, "Not asked so far.");
+  if (!operations.length) return element("p", { class: "note" }, "No operations so far.");
   const failures = sum(measured.filter((sample) => sample.name === "ubert_store_failures_total"));
   return element("div", {}, element("p", {}, failures ? `${count(failures)} operations have failed.` : "No operation has failed."),
     summaryTable("Operations since the start", "Operation", operations));
@@ -123,7 +123,7 @@ function predictions(measured) {
     "div",
     {},
     table({
-      caption: "Pairs rated, by what the rating was made from",
+      caption: "Pairs rated, by what the rating was based on",
       className: "bars",
       head: [{ text: "Basis" }, { text: "Share" }, { text: "Pairs", class: "figure" }],
       rows: by.map((sample) => countRow(sample.labels.basis, sample.value, total)),
@@ -134,16 +134,16 @@ function predictions(measured) {
 
 function residents(measured) {
   const asked = measured.filter((sample) => sample.name === "ubert_residents_asked_total");
-  if (!asked.length) return element("p", { class: "note" }, "Nothing was asked for so far.");
+  if (!asked.length) return element("p", { class: "note" }, "No lookups so far.");
   const gauge = (name) => measured.find((sample) => sample.name === name)?.value ?? 0;
   const stale = gauge("ubert_residents_stale_seconds");
   return element(
     "div",
     {},
     element("p", {}, `${megabytes(gauge("ubert_residents_bytes"))} held in this process. `,
-      stale ? `The store is away: nothing is known of changes since ${duration(stale)}.` : "True to the store."),
+      stale ? `The store is away: changes of the last ${duration(stale)} are unknown.` : "In step with the store."),
     table({
-      caption: "Review lists and states that were wanted, by whether the process held them",
+      caption: "Lookups of review lists and states, by whether this process held them",
       className: "bars",
       head: [{ text: "Wanted" }, { text: "Share" }, { text: "Times", class: "figure" }],
       rows: asked.map(({ labels, value }) =>

@@ -65,9 +65,9 @@ export class Writing {
       text: byId("writing-text").value,
     };
     await this.#attempt(async () => {
-      if (!this.other.value) throw new service.Problem({ title: "One more is needed", detail: "Say who reviews what." });
+      if (!this.other.value) throw new service.Problem({ title: "Something is missing", detail: "Choose who reviews what." });
       if (review.user === this.pair.user && review.item === this.pair.item) {
-        throw new service.Problem({ title: "This would move nothing", detail: "A rating never reads the review that its own user wrote on its own item." });
+        throw new service.Problem({ title: "This would change nothing", detail: "A rating never reads the review that this user wrote on this item." });
       }
       const stored = await service.writeReview(review);
       this.written.push({ ...review, name: stored.review_id });
@@ -107,7 +107,7 @@ export class Writing {
 
   #tell(done, rated) {
     const text = rated === null
-      ? `Review ${done}. What the rating is now could not be had.`
+      ? `Review ${done}. The new rating could not be loaded.`
       : `Review ${done}: ${stars(rated.before)} → ${stars(rated.after.rating)} stars (${signed(rated.after.rating - rated.before, 3)}).`;
     this.moved.replaceChildren(element("p", { class: "moved" }, text), ...(rated ? [ratingScale(rated.after, { before: rated.before })] : []));
     byId("written").scrollIntoView({ block: "nearest" });

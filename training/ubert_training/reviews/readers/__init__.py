@@ -1,1 +1,1 @@
-"""Readers of review files: each yields numbered records whose fields are named as in the file."""
+"""Readers of review files. Each yields numbered records, whose fields have the names that they have in the file."""

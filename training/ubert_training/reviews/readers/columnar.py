@@ -1,4 +1,4 @@
-"""Parquet files of reviews. A row is rendered as one JSON line, which is what a rejected row is reported as."""
+"""Parquet files of reviews. A row is also rendered as a JSON line, for the report of rejected lines."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetReader:
-    """Reads the named columns of a Parquet file; the line number of a row is its number from 1."""
+    """Reads the named columns of a Parquet file. Rows are numbered from 1, as lines are."""
 
     columns: Sequence[str]
 
@@ -43,12 +43,12 @@ class ParquetReader:
 
 
 def _times_as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Times as ISO dates, UTC: Python's own end with the year 9999, and one row beyond would cost the whole file."""
+    """Convert times to ISO dates in UTC: Python's datetime ends with the year 9999, and a later one fails the file."""
     return pa.RecordBatch.from_arrays([_time_as_text(column) for column in batch.columns], names=batch.schema.names)
 
 
 def _time_as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(column.type):
-        # Whole seconds, and no zone: without one Arrow writes the instant in UTC.
+        # Whole seconds and no time zone, because Arrow then writes the time in UTC.
         return column.cast(pa.timestamp("s"), safe=False).cast(pa.string())
     return column.cast(pa.string()) if pa.types.is_date(column.type) else column

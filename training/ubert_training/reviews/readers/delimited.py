@@ -1,7 +1,7 @@
 """CSV and TSV with a header line.
 
-CSV is quoted as in RFC 4180, so a record may span lines; its separator may be another than the comma. TSV has no
-quoting at all: one line is one record.
+CSV is quoted as in RFC 4180, so a record may span lines; the separator need not be a comma. TSV has no quoting: one
+line is one record.
 """
 
 import csv
@@ -21,14 +21,14 @@ from ubert_training.reviews.readers.records import (
     Record,
     Source,
     check_length,
-    decoded,
-    filled_lines,
+    decode,
+    nonblank_lines,
     numbered_lines,
     open_source,
 )
 
 SEPARATOR_LINE = re.compile(rb"sep=.", re.IGNORECASE)
-"""What may stand above the names of the columns, for Excel."""
+"""A line for Excel that may precede the header line."""
 
 NumberedLine = tuple[int, bytes]
 
@@ -53,53 +53,55 @@ class DelimitedReader:
                 )
 
     def header(self, path: Path) -> list[str]:
-        """The names of the columns; empty for an empty file. Raises ``ReviewFileError``."""
+        """The column names; empty for an empty file. Raises ``ReviewFileError``."""
         with open_source(path) as source:
             return _names(path, self._rows(source))
 
     def _rows(self, source: Source) -> Iterator["_Row"]:
         if self.quoted:
             return self._quoted_rows(numbered_lines(source.stream))
-        return map(self._plain_row, filled_lines(source.stream))
+        return map(self._plain_row, nonblank_lines(source.stream))
 
     def _plain_row(self, numbered: NumberedLine) -> "_Row":
         number, line = numbered
         try:
             check_length(line)
-            cells: list[str] | BadLine = decoded(line).split(self.separator)
-        except BadLine as verdict:
-            cells = verdict
+            cells: list[str] | BadLine = decode(line).split(self.separator)
+        except BadLine as bad_line:
+            cells = bad_line
         return _Row(line=number, raw=line, cells=cells)
 
     def _quoted_rows(self, lines: Iterator[NumberedLine]) -> Iterator["_Row"]:
         """Read rows that may span lines.
 
-        A quote that is never closed would swallow the rows after it, so a broken row costs its first line
-        alone: the lines read in vain are read again.
+        A quote that is never closed would swallow the rows after it. So only the first line of a broken row is
+        rejected, and the lines after it are read again.
         """
-        again: deque[NumberedLine] = deque()
+        pushed_back: deque[NumberedLine] = deque()
         while True:
-            taken: list[NumberedLine] = []
-            cells = self._next_cells(_drained(again, lines), taken)
-            if not taken:
+            consumed: list[NumberedLine] = []
+            cells = self._next_cells(_pushed_back_first(pushed_back, lines), consumed)
+            if not consumed:
                 return
             if isinstance(cells, BadLine):
-                again.extendleft(reversed(taken[1:]))
-                taken = taken[:1]
-            if cells:  # a blank line between rows has none
-                yield _Row(line=taken[0][0], raw=b"\n".join(line for _, line in taken), cells=cells)
+                pushed_back.extendleft(reversed(consumed[1:]))
+                consumed = consumed[:1]
+            if cells:  # empty for a blank line between rows
+                yield _Row(line=consumed[0][0], raw=b"\n".join(line for _, line in consumed), cells=cells)
 
-    def _next_cells(self, lines: Iterator[NumberedLine], taken: list[NumberedLine]) -> list[str] | BadLine:
+    def _next_cells(self, lines: Iterator[NumberedLine], consumed: list[NumberedLine]) -> list[str] | BadLine:
+        """The cells of the next row; the lines that it spans are appended to ``consumed``."""
+
         def texts() -> Iterator[str]:
             for number, line in lines:
-                taken.append((number, line))
+                consumed.append((number, line))
                 check_length(line)
-                yield decoded(line) + "\n"
+                yield decode(line) + "\n"
 
         try:
             return next(csv.reader(texts(), delimiter=self.separator, strict=True), [])
-        except BadLine as verdict:
-            return verdict
+        except BadLine as bad_line:
+            return bad_line
         except csv.Error as error:
             return BadLine(Reason.BROKEN_ROW, str(error))
 
@@ -112,7 +114,7 @@ class _Row:
 
 
 def _names(path: Path, rows: Iterator[_Row]) -> list[str]:
-    """The names of the columns, without white space around them; reads as far as the line that has them."""
+    """Read the header line: the column names, stripped of white space."""
     header = next(rows, None)
     if header is not None and SEPARATOR_LINE.fullmatch(header.raw):
         header = next(rows, None)
@@ -120,7 +122,7 @@ def _names(path: Path, rows: Iterator[_Row]) -> list[str]:
         return []
     if b"\r" in header.raw:
         raise ReviewFileError(
-            f"{path} ends its lines with carriage returns alone: convert it, as tr '\\r' '\\n' < FILE > CONVERTED does"
+            f"{path} ends its lines with carriage returns alone: convert it, as with tr '\\r' '\\n' < FILE > CONVERTED"
         )
     if isinstance(header.cells, BadLine):
         remedy = REMEDIES.get(header.cells.reason, "name the columns in the first line")
@@ -128,9 +130,9 @@ def _names(path: Path, rows: Iterator[_Row]) -> list[str]:
     return [name.strip() for name in header.cells]
 
 
-def _drained(again: deque[NumberedLine], lines: Iterator[NumberedLine]) -> Iterator[NumberedLine]:
-    while again:
-        yield again.popleft()
+def _pushed_back_first(pushed_back: deque[NumberedLine], lines: Iterator[NumberedLine]) -> Iterator[NumberedLine]:
+    while pushed_back:
+        yield pushed_back.popleft()
     for numbered in lines:  # noqa: UP028 - `yield from` would close `lines` when this iterator is dropped
         yield numbered
 

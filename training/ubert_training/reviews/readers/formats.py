@@ -1,4 +1,4 @@
-"""The known formats: which reader reads each, what its fields are called, and how a file's format is told."""
+"""The known formats: the reader and the field names of each, and the detection of a file's format."""
 
 import itertools
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from typing import Literal
 from ubert_model.errors import ConfigError, ReviewFileError
 from ubert_training.reviews.readers.columnar import ParquetReader
 from ubert_training.reviews.readers.delimited import DelimitedReader
-from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parsed_object
-from ubert_training.reviews.readers.records import BadLine, Fields, RecordReader, filled_lines, open_source
+from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parse_object
+from ubert_training.reviews.readers.records import BadLine, Fields, RecordReader, nonblank_lines, open_source
 
 PARQUET_MAGIC = b"PAR1"
-LINES_TO_TELL_BY = 1000
+LINES_FOR_DETECTION = 1000
 CSV_SEPARATORS = (",", ";", "\t")
-"""A spreadsheet writes semicolons where the comma is the decimal sign."""
+"""Spreadsheets write semicolons in countries with a decimal comma."""
 
 Column = Literal["user", "item", "rating", "text", "title", "timestamp", "domain"]
 COLUMNS: tuple[Column, ...] = ("user", "item", "rating", "text", "title", "timestamp", "domain")
@@ -36,21 +36,21 @@ class FormatName(StrEnum):
     PARQUET = "parquet"
 
 
-NAMED_BY_CALLER = frozenset({FormatName.JSONL, FormatName.CSV, FormatName.TSV, FormatName.PARQUET})
-"""Formats whose columns are called as the caller says."""
+MAPPED_FORMATS = frozenset({FormatName.JSONL, FormatName.CSV, FormatName.TSV, FormatName.PARQUET})
+"""Formats without field names of their own: the caller maps the columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What the columns of the review table are called in a file; of several names the first present counts.
+    """The names of the review table's columns in a file; of several names the first one present is used.
 
-    ``optional`` columns may be absent from a record: an absent text is empty, an absent time unknown.
+    ``optional`` columns may be absent from a record: an absent text is empty, an absent time is unknown.
     """
 
     names: Mapping[Column, tuple[str, ...]]
     optional: frozenset[Column] = frozenset({"title", "timestamp", "domain"})
     html_entities: bool = False
-    """Texts are written with HTML entities ("&#34;"), as Amazon's are; they are read as characters."""
+    """Texts contain HTML entities ("&#34;"), as Amazon's do; they are replaced by their characters."""
 
 
 AMAZON_NAMES: Mapping[Column, tuple[str, ...]] = {
@@ -69,7 +69,7 @@ LAYOUTS: Mapping[FormatName, Layout] = {
     FormatName.AMAZON_2023: Layout(
         names={
             "user": ("user_id",),
-            # The variants of one product have one parent: reviews of it are reviews of one item.
+            # The variants of a product share one parent; their reviews count as reviews of one item.
             "item": ("parent_asin", "asin"),
             "rating": ("rating",),
             "text": ("text",),
@@ -100,13 +100,13 @@ class ReviewFormat:
 
 
 def open_format(path: Path, name: FormatName | None, columns: Mapping[str, str]) -> ReviewFormat:
-    """Tell how to read ``path``; ``columns`` maps columns of the review table to those of a file of no known layout.
+    """Choose how to read ``path``. ``columns`` maps columns of the review table to those of a file of no known layout.
 
-    Raises ``ReviewFileError`` where the format cannot be told or such a file lacks a column, ``ConfigError`` for a
+    Raises ``ReviewFileError`` if the format cannot be detected or such a file lacks a column, ``ConfigError`` for a
     mapping that does not fit.
     """
     name = name or detect_format(path)
-    if name not in NAMED_BY_CALLER:
+    if name not in MAPPED_FORMATS:
         if columns:
             raise ConfigError(
                 f"{path} is read as {name}, whose fields are known: leave out the column mapping, or give --format "
@@ -117,21 +117,21 @@ def open_format(path: Path, name: FormatName | None, columns: Mapping[str, str])
 
 
 def detect_format(path: Path) -> FormatName:
-    """Tell the format of ``path`` from its name and its first good line. Raises ``ReviewFileError``."""
+    """Detect the format of ``path`` by its name and its first good line. Raises ``ReviewFileError``."""
     suffixes = {suffix.lower() for suffix in path.suffixes}
     for name in (FormatName.PARQUET, FormatName.CSV, FormatName.TSV):
         if f".{name}" in suffixes:
             return name
     with open_source(path) as source:
-        lines = [line for _, line in itertools.islice(filled_lines(source.stream), LINES_TO_TELL_BY)]
+        lines = [line for _, line in itertools.islice(nonblank_lines(source.stream), LINES_FOR_DETECTION)]
     if not lines:
         raise ReviewFileError(f"{path} is empty")
     if lines[0].startswith(PARQUET_MAGIC):
         return FormatName.PARQUET
-    parsed = [parsed_object(line) for line in lines]
+    parsed = [parse_object(line) for line in lines]
     for fields in parsed:
-        if not isinstance(fields, BadLine) and (told := _json_format(fields)):
-            return told
+        if not isinstance(fields, BadLine) and (detected := _json_format(fields)):
+            return detected
     if not all(isinstance(fields, BadLine) for fields in parsed):
         return FormatName.JSONL
     if not suffixes & {".json", ".jsonl", ".ndjson"}:
@@ -139,11 +139,11 @@ def detect_format(path: Path) -> FormatName:
             if separator in lines[0]:
                 return name
     beginning = lines[0][:80].decode(errors="replace")
-    remedy = f"name it with --format ({', '.join(FormatName)})"
+    remedy = f"give it with --format ({', '.join(FormatName)})"
     if lines[0].lstrip().startswith(b"["):
-        remedy = "a JSON array is not read, write an object a line, as jq -c '.[]' FILE does"
+        remedy = "JSON arrays are not supported, write one object per line, as with jq -c '.[]' FILE"
     raise ReviewFileError(
-        f"the format of {path} cannot be told from its first {len(lines)} lines (line 1 begins {beginning!r}): {remedy}"
+        f"cannot detect the format of {path} in its first {len(lines)} lines (line 1 begins {beginning!r}): {remedy}"
     )
 
 
@@ -161,30 +161,30 @@ def _json_format(fields: Fields) -> FormatName | None:
 def _checked_columns(columns: Mapping[str, str]) -> dict[Column, str]:
     unknown = sorted(set(columns) - set(COLUMNS))
     if unknown:
-        raise ConfigError(f"no column {', '.join(unknown)} in a review table: map {', '.join(COLUMNS)}")
+        raise ConfigError(f"a review table has no column {', '.join(unknown)}: map {', '.join(COLUMNS)}")
     return {column: columns[column] for column in COLUMNS if column in columns}
 
 
 def _open_mapped(path: Path, name: FormatName, columns: Mapping[Column, str]) -> ReviewFormat:
-    """A column that is not mapped is looked for under its own name."""
+    """A format with the caller's column names. A column that is not mapped keeps its own name."""
     reader = _mapped_reader(path, name)
     header = reader.header(path)
     if not header:
         raise ReviewFileError(f"{path} is empty: its first line has to name the columns")
-    named = {column: columns.get(column, column) for column in COLUMNS}
-    lacking = [column for column in COLUMNS if column in (*REQUIRED_COLUMNS, *columns) and named[column] not in header]
-    if lacking:
-        wanted = ", ".join(f"{column}={named[column]}" for column in lacking)
+    names = {column: columns.get(column, column) for column in COLUMNS}
+    missing = [column for column in COLUMNS if column in (*REQUIRED_COLUMNS, *columns) and names[column] not in header]
+    if missing:
+        expected = ", ".join(f"{column}={names[column]}" for column in missing)
         raise ReviewFileError(
-            f"{path} has no column for {wanted}; its columns are {', '.join(header)}: "
+            f"{path} has no column for {expected}; its columns are {', '.join(header)}: "
             "map them, as in --columns user=reviewer,item=sku,rating=stars,text=body"
         )
-    ambiguous = sorted({there for there in named.values() if header.count(there) > 1})
+    ambiguous = sorted({file_column for file_column in names.values() if header.count(file_column) > 1})
     if ambiguous:
         raise ReviewFileError(f"{path} has several columns named {', '.join(ambiguous)}: rename all but one")
     if isinstance(reader, ParquetReader):
-        reader = ParquetReader(columns=[there for there in named.values() if there in header])
-    layout = Layout(names={column: (there,) for column, there in named.items()})
+        reader = ParquetReader(columns=[file_column for file_column in names.values() if file_column in header])
+    layout = Layout(names={column: (file_column,) for column, file_column in names.items()})
     return ReviewFormat(name=name, reader=reader, layout=layout)
 
 
@@ -196,6 +196,6 @@ def _mapped_reader(path: Path, name: FormatName) -> JsonLinesReader | DelimitedR
         return ParquetReader(columns=())
     if name is FormatName.TSV:
         return DelimitedReader(separator="\t", quoted=False)
-    # With the separator that divides the header line; a review has more than one column.
+    # The first separator that divides the header line: a review has more than one column.
     readers = [DelimitedReader(separator=separator, quoted=True) for separator in CSV_SEPARATORS]
     return next((reader for reader in readers if len(reader.header(path)) > 1), readers[0])

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""JSON lines: one object per line."""
 
 import json
 from collections.abc import Iterator
@@ -12,41 +12,41 @@ from ubert_training.reviews.readers.records import (
     Reason,
     Record,
     check_length,
-    decoded,
-    filled_lines,
+    decode,
+    nonblank_lines,
     open_source,
 )
 
-LINES_OF_NAMES = 1000
-"""A record may lack some fields, so the first alone does not tell what there are."""
+LINES_FOR_HEADER = 1000
+"""More than one, because a record may lack some of the fields."""
 
 
 class JsonLinesReader:
-    """Reads plain or gzip files of JSON objects, one a line."""
+    """Reads plain or gzip files of JSON objects, one per line."""
 
     def records(self, path: Path, skip: int) -> Iterator[Record]:
         with open_source(path) as source:
-            for number, line in islice(filled_lines(source.stream), skip, None):
-                yield Record(line=number, raw=line, fields=parsed_object(line), position=source.position)
+            for number, line in islice(nonblank_lines(source.stream), skip, None):
+                yield Record(line=number, raw=line, fields=parse_object(line), position=source.position)
 
     def header(self, path: Path) -> list[str]:
-        """The names of the fields of the first lines. Raises ``ReviewFileError``, also where they have none."""
+        """The field names in the first lines. Raises ``ReviewFileError``, also if there are none."""
         names: dict[str, None] = {}
-        for record in islice(self.records(path, 0), LINES_OF_NAMES):
+        for record in islice(self.records(path, 0), LINES_FOR_HEADER):
             if not isinstance(record.fields, BadLine):
                 names |= dict.fromkeys(record.fields)
         if not names:
-            raise ReviewFileError(f"{path} has no JSON object with a field in its first {LINES_OF_NAMES} lines")
+            raise ReviewFileError(f"{path} has no JSON object with a field in its first {LINES_FOR_HEADER} lines")
         return list(names)
 
 
-def parsed_object(line: bytes) -> Fields | BadLine:
-    """Parse one line as a JSON object, or say why it is none."""
+def parse_object(line: bytes) -> Fields | BadLine:
+    """Parse one line as a JSON object; returns the reason if it is not one."""
     try:
         check_length(line)
-        parsed = json.loads(decoded(line))
-    except BadLine as verdict:
-        return verdict
+        parsed = json.loads(decode(line))
+    except BadLine as bad_line:
+        return bad_line
     except (ValueError, RecursionError) as error:
         return BadLine(Reason.BROKEN_JSON, str(error))
     if not isinstance(parsed, dict):

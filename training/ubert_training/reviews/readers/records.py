@@ -1,4 +1,4 @@
-"""What every reader yields, and the lines that most of them start from."""
+"""The records that every reader yields, and reading the lines of a plain or gzip file."""
 
 import gzip
 import zlib
@@ -13,22 +13,22 @@ from typing import BinaryIO, Protocol, cast
 from ubert_model.errors import ReviewFileError
 
 GZIP_MAGIC = b"\x1f\x8b"
-UNREAD: Mapping[bytes, str] = MappingProxyType(
+UNSUPPORTED: Mapping[bytes, str] = MappingProxyType(
     {
-        b"BZh": "is compressed by bzip2: unpack it first, as bunzip2 FILE does",
-        b"\xfd7zXZ": "is compressed by xz: unpack it first, as unxz FILE does",
-        b"\x28\xb5\x2f\xfd": "is compressed by zstd: unpack it first, as unzstd FILE does",
+        b"BZh": "is compressed with bzip2: unpack it first, as with bunzip2 FILE",
+        b"\xfd7zXZ": "is compressed with xz: unpack it first, as with unxz FILE",
+        b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it first, as with unzstd FILE",
         b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save its sheet as CSV",
     }
 )
-"""What is never text, by how it begins, and what to do about it."""
+"""Magic numbers of unsupported file types, with the message about each."""
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 4 * 1024 * 1024
-"""No review is that long; a longer line is a file without line ends, and must not fill the memory."""
+"""No review is this long. A longer line means a file without line ends, which must not fill the memory."""
 
 
 class Reason(StrEnum):
-    """Why a line is set aside."""
+    """Why a line is rejected."""
 
     BROKEN_JSON = "broken JSON"
     BROKEN_ROW = "broken row"
@@ -45,16 +45,16 @@ class Reason(StrEnum):
 
 REMEDIES: Mapping[Reason, str] = MappingProxyType(
     {
-        Reason.OUTSIDE_SCALE: "name the scale with --scale, as --scale 0:10",
-        Reason.BAD_TIMESTAMP: "write times as Unix seconds or ISO dates, as 2017-07-14, or rename their column",
-        Reason.WRONG_ENCODING: "convert it to UTF-8, as iconv -f ENCODING -t UTF-8 FILE does (WINDOWS-1252, UTF-16)",
+        Reason.OUTSIDE_SCALE: "give the scale with --scale, such as --scale 0:10",
+        Reason.BAD_TIMESTAMP: "write times as Unix seconds or ISO dates, such as 2017-07-14, or rename their column",
+        Reason.WRONG_ENCODING: "convert it to UTF-8, as with iconv -f ENCODING -t UTF-8 FILE (WINDOWS-1252, UTF-16)",
     }
 )
-"""What helps where many lines are set aside for one reason."""
+"""What helps when many lines are rejected for one reason."""
 
 
 class BadLine(Exception):  # noqa: N818 - a verdict on one line of input, not a failure of the program
-    """A record that cannot become a review; ``detail`` names the offending value."""
+    """Why a record cannot become a review; ``detail`` names the offending value."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -67,9 +67,9 @@ Fields = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One record of a file: the number of its first line (from 1), its bytes, its fields or why it has none.
+    """One record of a file: the number of its first line (from 1), its bytes, and its fields or why it has none.
 
-    ``position`` is how many bytes of the file on disk had been read when the record was complete.
+    ``position`` is the number of bytes of the file on disk that had been read after the record.
     """
 
     line: int
@@ -84,13 +84,13 @@ class RecordReader(Protocol):
     def records(self, path: Path, skip: int) -> Iterator[Record]:
         """Yield all records after the first ``skip``.
 
-        Raises ``ReviewFileError`` where the file itself (not one line) is damaged.
+        Raises ``ReviewFileError`` if the file itself, not only a line of it, is damaged.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """An open file: ``stream`` gives its content, unpacked where it is compressed."""
+    """An open file; ``stream`` is its content, decompressed if necessary."""
 
     file: BinaryIO
     stream: BinaryIO
@@ -102,14 +102,14 @@ class Source:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """Open a plain or gzip file (told by its first bytes) for reading. Raises ``ReviewFileError``."""
+    """Open a plain or gzip file, distinguished by its first bytes. Raises ``ReviewFileError``."""
     try:
         with path.open("rb") as file:
-            beginning = file.read(max(map(len, UNREAD)))
+            beginning = file.read(max(map(len, UNSUPPORTED)))
             file.seek(0)
-            for magic, what in UNREAD.items():
+            for magic, message in UNSUPPORTED.items():
                 if beginning.startswith(magic):
-                    raise ReviewFileError(f"{path} {what}")
+                    raise ReviewFileError(f"{path} {message}")
             if beginning.startswith(GZIP_MAGIC):
                 with gzip.open(file) as unpacked:
                     yield Source(file=file, stream=cast(BinaryIO, unpacked))
@@ -118,7 +118,7 @@ def open_source(path: Path) -> Iterator[Source]:
     except FileNotFoundError as error:
         raise ReviewFileError(f"no file at {path}") from error
     except (EOFError, zlib.error) as error:
-        raise ReviewFileError(f"{path} is a damaged gzip file ({error}): fetch it again") from error
+        raise ReviewFileError(f"{path} is a damaged gzip file ({error}): download it again") from error
     except OSError as error:
         raise ReviewFileError(f"{path} cannot be read: {error}") from error
 
@@ -126,7 +126,7 @@ def open_source(path: Path) -> Iterator[Source]:
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield (number, line) without line ends.
 
-    Of an overlong line only the first ``MAX_LINE_BYTES + 1`` bytes are kept, so that it can be told apart.
+    An overlong line is cut to its first ``MAX_LINE_BYTES + 1`` bytes, by which :func:`check_length` recognizes it.
     """
     number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
@@ -139,21 +139,21 @@ def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
         yield number, line.rstrip(b"\r\n")
 
 
-def filled_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbered lines that hold more than white space."""
+def nonblank_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbered lines that contain more than white space."""
     return ((number, line) for number, line in numbered_lines(stream) if line.strip())
 
 
 def check_length(line: bytes) -> None:
-    """Raise ``BadLine`` for a line that was cut short."""
+    """Raise ``BadLine`` for an overlong line."""
     if len(line) > MAX_LINE_BYTES:
         raise BadLine(Reason.TOO_LONG, f"more than {MAX_LINE_BYTES} bytes")
 
 
-def decoded(line: bytes) -> str:
+def decode(line: bytes) -> str:
     """Decode UTF-8. Raises ``BadLine``, naming the first offending byte."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
         byte = line[error.start]
-        raise BadLine(Reason.WRONG_ENCODING, f"byte 0x{byte:02x} at offset {error.start} is no UTF-8") from error
+        raise BadLine(Reason.WRONG_ENCODING, f"byte 0x{byte:02x} at offset {error.start} is not UTF-8") from error

@@ -15,7 +15,7 @@ from support.store_contents import VERSION, contents, namespace_of, review_of
 from ubert_model.errors import CorruptStateError
 from ubert_model.states import (
     FinishedShard,
-    MendableStore,
+    MaintenanceStore,
     NamespaceRepair,
     ReviewEntry,
     Side,
@@ -45,7 +45,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[MendableStore]:
+def store(url: str) -> Iterator[MaintenanceStore]:
     opened = open_store(url)
     fill(opened)
     yield opened
@@ -53,52 +53,54 @@ def store(url: str) -> Iterator[MendableStore]:
 
 
 @pytest.mark.parametrize("side", Side)
-def test_a_damaged_line_comes_back_from_the_other_list(store: MendableStore, url: str, side: Side) -> None:
+def test_a_damaged_line_comes_back_from_the_other_list(store: MaintenanceStore, url: str, side: Side) -> None:
     whole = contents(store, VERSION)
     since = store.changes(VERSION, None).revision
     damage(store, url, side, HARMED)
     with pytest.raises(CorruptStateError, match=r"ubert states verify --repair`, then `ubert precompute"):
         store.review_lists(VERSION, users=[HARMED.user], items=[HARMED.item])
-    repaired = repair(store)
-    assert (repaired.mended, repaired.problems) == (1, 0)
+    result = repair(store)
+    assert (result.repaired, result.problems) == (1, 0)
     assert contents(store, VERSION) == whole
     assert store.changes(VERSION, since).marks != frozenset(), "whoever keeps a copy of the list was not told"
 
 
 def test_a_review_of_which_no_line_is_left_is_missing_and_the_rest_of_its_lists_is_not(
-    store: MendableStore, url: str
+    store: MaintenanceStore, url: str
 ) -> None:
     for side in Side:
         damage(store, url, side, HARMED)
     assert store.missing(VERSION, [HARMED]) == [False], "precompute alone would not write it again"
-    repaired = repair(store)
-    assert sorted(repaired.lost_lines) == [f"item {HARMED.item!r}", f"user {HARMED.user!r}"]
+    result = repair(store)
+    assert sorted(result.lost_lines) == [f"item {HARMED.item!r}", f"user {HARMED.user!r}"]
     assert store.missing(VERSION, ENTRIES) == [entry == HARMED for entry in ENTRIES]
     store.put(VERSION, [(HARMED, state_of(HARMED))])
     assert check_namespace(store, namespace_of()).problems == 0
 
 
-def test_a_damaged_line_of_a_review_without_a_state_leaves_it_missing(store: MendableStore, url: str) -> None:
+def test_a_damaged_line_of_a_review_without_a_state_leaves_it_missing(store: MaintenanceStore, url: str) -> None:
     store.delete_states(VERSION, [HARMED.review_id])
     damage(store, url, Side.USER, HARMED)
-    repaired = repair(store)
-    assert (repaired.missing, repaired.lost_lines) == ([HARMED.review_id], [f"user {HARMED.user!r}"])
+    result = repair(store)
+    assert (result.missing, result.lost_lines) == ([HARMED.review_id], [f"user {HARMED.user!r}"])
     assert store.missing(VERSION, [HARMED]) == [True]
 
 
 def test_a_review_with_a_damaged_line_and_a_damaged_state_keeps_its_rating_in_both_lists(
-    store: MendableStore, url: str
+    store: MaintenanceStore, url: str
 ) -> None:
     store.put(VERSION, [(HARMED, state_of(HARMED)[:-1])])
     damage(store, url, Side.ITEM, HARMED)
-    repaired = repair(store)
-    assert (repaired.mended, repaired.missing, repaired.lost_lines) == (1, [HARMED.review_id], [])
+    result = repair(store)
+    assert (result.repaired, result.missing, result.lost_lines) == (1, [HARMED.review_id], [])
     assert HARMED in store.user_reviews(VERSION, [HARMED.user])[0]
     assert HARMED in store.item_reviews(VERSION, [HARMED.item])[0]
     assert store.missing(VERSION, [HARMED]) == [True]
 
 
-def test_after_a_repair_reviews_of_a_damaged_list_are_written_and_deleted_again(store: MendableStore, url: str) -> None:
+def test_after_a_repair_reviews_of_a_damaged_list_are_written_and_deleted_again(
+    store: MaintenanceStore, url: str
+) -> None:
     damage(store, url, Side.USER, HARMED)
     repair(store)
     new = review_of("new", HARMED.user, "i9", timestamp=99)
@@ -110,18 +112,18 @@ def test_after_a_repair_reviews_of_a_damaged_list_are_written_and_deleted_again(
     assert check_namespace(store, namespace_of()).problems == 0
 
 
-def test_a_whole_line_of_an_unknown_format_is_no_damage_and_stays(store: MendableStore, url: str) -> None:
+def test_a_whole_line_of_an_unknown_format_is_no_damage_and_stays(store: MaintenanceStore, url: str) -> None:
     body = b"\x02" + pack_line(HARMED, Side.USER)[1:-4]
     newer = body + struct.pack("<I", zlib.crc32(body))
     damage(store, url, Side.USER, HARMED, newer)
-    repaired = repair(store)
-    assert [(one.side, one.entity) for one in repaired.unreadable] == [(Side.USER, HARMED.user)]
-    assert repaired.problems == 1
+    result = repair(store)
+    assert [(one.side, one.entity) for one in result.unreadable] == [(Side.USER, HARMED.user)]
+    assert result.problems == 1
     assert newer in store.lines(VERSION, Side.USER, HARMED.user).values()
 
 
 def test_a_repair_killed_at_any_write_and_run_again_loses_no_line_and_no_text(
-    store: MendableStore, url: str, monkeypatch: pytest.MonkeyPatch
+    store: MaintenanceStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = contents(store, VERSION)
     for writes in count():
@@ -137,7 +139,7 @@ def test_a_repair_killed_at_any_write_and_run_again_loses_no_line_and_no_text(
 
 
 def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
-    store: MendableStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = open_store(f"lmdb:{tmp_path / 'source'}")
     fill(source)
@@ -161,7 +163,7 @@ def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
 
 
 def test_a_repair_killed_at_any_write_and_run_again_finds_what_one_list_lacks_of_a_damaged_state(
-    store: MendableStore, monkeypatch: pytest.MonkeyPatch
+    store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for writes in count():
         fill(store)
@@ -177,7 +179,7 @@ def test_a_repair_killed_at_any_write_and_run_again_finds_what_one_list_lacks_of
 
 
 def test_a_drop_killed_at_any_write_claims_no_share_that_it_has_begun_to_remove_and_can_be_repeated(
-    store: MendableStore, monkeypatch: pytest.MonkeyPatch
+    store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lmdb_store, "_KEYS_PER_DROP", 5)
     for writes in count():
@@ -195,7 +197,7 @@ def test_a_drop_killed_at_any_write_claims_no_share_that_it_has_begun_to_remove_
     assert writes >= 3
 
 
-def test_a_copy_passes_over_a_review_whose_state_is_lost(store: MendableStore, tmp_path: Path) -> None:
+def test_a_copy_passes_over_a_review_whose_state_is_lost(store: MaintenanceStore, tmp_path: Path) -> None:
     store.delete_states(VERSION, [HARMED.review_id])
     target = open_store(f"lmdb:{tmp_path / 'target'}")
     heard: list[int] = []
@@ -206,7 +208,7 @@ def test_a_copy_passes_over_a_review_whose_state_is_lost(store: MendableStore, t
 
 
 def test_every_list_and_state_is_checked_however_many_there_are(
-    store: MendableStore, monkeypatch: pytest.MonkeyPatch
+    store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checking, "ENTITIES_A_BATCH", 2)
     monkeypatch.setattr(checking, "STATES_A_BATCH", 3)
@@ -220,7 +222,9 @@ def test_every_list_and_state_is_checked_however_many_there_are(
     assert (check.reviews, sorted(check.missing)) == (len(ENTRIES), sorted(names))
 
 
-def test_a_review_that_is_written_during_a_check_is_not_taken_for_one_that_no_list_names(store: MendableStore) -> None:
+def test_a_review_that_is_written_during_a_check_is_not_taken_for_one_that_no_list_names(
+    store: MaintenanceStore,
+) -> None:
     class WrittenMeanwhile:
         def __getattr__(self, name: str) -> Any:
             if name == "state_sizes":  # asked once the lists were read
@@ -267,7 +271,7 @@ def runs_through(work: Any, writes: int, monkeypatch: pytest.MonkeyPatch) -> boo
     return True
 
 
-def fill(store: MendableStore) -> None:
+def fill(store: MaintenanceStore) -> None:
     store.open_namespace(namespace_of())
     store.put(VERSION, [(entry, state_of(entry)) for entry in ENTRIES])
     store.put_texts(VERSION, TEXTS)
@@ -277,11 +281,11 @@ def state_of(entry: ReviewEntry) -> bytes:
     return make_codec(namespace_of()).encode(np.ones((entry.rows, 8), dtype=np.float32))
 
 
-def repair(store: MendableStore) -> NamespaceRepair:
+def repair(store: MaintenanceStore) -> NamespaceRepair:
     return repair_namespace(store, namespace_of(), check_namespace(store, namespace_of()))
 
 
-def damage(store: MendableStore, url: str, side: Side, entry: ReviewEntry, line: bytes = b"not a line") -> None:
+def damage(store: MaintenanceStore, url: str, side: Side, entry: ReviewEntry, line: bytes = b"not a line") -> None:
     """Change one line behind the store's back."""
     if isinstance(store, LmdbStore):
         key = LmdbKeys(VERSION).line(side, entry)

@@ -1,4 +1,4 @@
-"""Where prediction starts: co-matching as a comparison, and its layer at the ridge regression over all it reads."""
+"""Initialisation of the head: co-matching as a difference, the prediction layer by ridge regression on its inputs."""
 
 import numpy as np
 import torch
@@ -6,23 +6,23 @@ from torch import Tensor
 
 from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.pair_model import evaluation_batches
-from ubert_training.running.processes import own_share, put_together
+from ubert_training.running.processes import process_share, sum_over_processes
 
 RIDGE_STRENGTHS = tuple(np.logspace(1, 7, 19))
 RIDGE_PAIRS = 100_000
-"""At most so many pairs, drawn at random: many times the weights there are, and at D = 128 some 2 GB of memory."""
+"""Largest sample of pairs to fit: many times the number of weights, and some 2 GB of memory at D = 128."""
 
 
 def solve_prediction_layer(task: FinetuningTask) -> None:
-    """Start co-matching as a plain comparison, and the prediction layer at the ridge regression over all that it reads:
-    û, tᵘ, î, tⁱ and the aligned ratings.
+    """Initialise co-matching as a difference, and the prediction layer by ridge regression on its inputs: û, tᵘ, î, tⁱ
+    and the aligned ratings.
 
-    With few pairs this is most of what can be learned: its strength is chosen by leave-one-out over the training
-    pairs (a sample of :data:`RIDGE_PAIRS`, if there are more), where gradient steps from a random layer would spend
-    the same pairs on noise first. Without a pair that has text on both sides the layer stays as it is.
+    With few pairs this is most of what can be learned; gradient steps from a random layer would first fit noise with
+    them. The strength of the penalty is chosen by leave-one-out over the training pairs (a sample of
+    :data:`RIDGE_PAIRS`, if there are more). Without any pair that has text on both sides the layer stays as it is.
     """
     head = task.rating_model.head
-    head.co_matching.start_plain()
+    head.co_matching.init_as_difference()
     if not len(task.readable):
         return
     layer = head.prediction_layer
@@ -32,11 +32,11 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
     task.model.eval()
     with handle, torch.inference_mode():
-        for batch in own_share(task.accelerator, evaluation_batches(task.source, task.training, pairs)):
+        for batch in process_share(task.accelerator, evaluation_batches(task.source, task.training, pairs)):
             task.model(task.source.batch(task.training, batch).to(task.device))
             inputs[np.searchsorted(pairs, batch)] = joined.pop().numpy()
-    inputs = put_together(task.accelerator, inputs)
-    # Two seconds, which only a run's first start needs: not its continuation, nor whoever reads a finished model.
+    inputs = sum_over_processes(task.accelerator, inputs)
+    # Takes two seconds to import, and is not needed to continue a run or to read a finished model.
     from sklearn.linear_model import RidgeCV  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 

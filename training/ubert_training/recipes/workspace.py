@@ -1,4 +1,4 @@
-"""A directory in which many recipes are trained; what two of them have in common is computed once."""
+"""A directory in which many recipes are trained; what several of them need is computed once."""
 
 import shutil
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from ubert_training.splits import Split
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
-    """One recipe on one split. ``marks``: what else tells this table from others with the same reviews' ids."""
+    """One recipe on one split. ``marks``: what distinguishes the table from others with the same review ids."""
 
     table: ReviewTable
     split: Split
@@ -27,18 +27,19 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """Pre-trained models, encoder states and fine-tuned models below one directory, each under its inputs' digest.
+class Workspace:
+    """Pre-trained models, encoder states and fine-tuned models below one directory; the first two under the digest of
+    their inputs.
 
-    Killed and asked again, everything continues. States are large (a float for each token and dimension of every
-    review) and are made again where they are missing, so they can be removed at any time.
+    Whatever was killed is continued when it is asked for again. States are large (a float for each token and dimension
+    of every review), and missing ones are computed again, so they can be deleted at any time.
     """
 
     directory: Path
     lexicon: Lexicon
 
     def pretrained(self, job: Job) -> Path | None:
-        """The directory of the job's pre-trained model, trained or not; None where its recipe has none."""
+        """The directory of the job's pre-trained model, existing or not; None if the recipe does not pre-train."""
         recipe = job.recipe
         if recipe.pretraining is None:
             return None
@@ -49,7 +50,7 @@ class Workplace:
         return self.directory / "pretrained" / fingerprint_of(PRETRAIN, {**inputs, "marks": job.marks})
 
     def states(self, job: Job) -> Path:
-        """Where the states of the job's encoder lie: without pre-training, one place for all splits and seeds."""
+        """The directory of the encoder's states: without pre-training, one for all splits and seeds."""
         pretrained = self.pretrained(job)
         config = job.recipe.config
         inputs = {
@@ -61,7 +62,7 @@ class Workplace:
         return self.directory / "states" / fingerprint_of("states", inputs)
 
     def run(self, job: Job, name: str) -> Path:
-        """Train what is not trained yet; gives the fine-tuned model's directory, ``runs/NAME``."""
+        """Train what is not trained yet. Returns the fine-tuned model's directory, ``runs/NAME``."""
         recipe, pretrained = job.recipe, self.pretrained(job)
         if recipe.pretraining is not None and pretrained is not None:
             config = recipe.pretraining_config
@@ -74,9 +75,9 @@ class Workplace:
             self.directory / "runs" / name,
             pretrained=pretrained,
             states=self.states(job),
-            force=True,  # a run of other inputs under this name is a former attempt
+            force=True,  # a run of other inputs under this name is an earlier attempt
         )
 
-    def forget_run(self, name: str) -> None:
-        """Remove a fine-tuned model whose ratings are kept."""
+    def discard_run(self, name: str) -> None:
+        """Delete a fine-tuned model whose ratings are stored."""
         shutil.rmtree(self.directory / "runs" / name, ignore_errors=True)

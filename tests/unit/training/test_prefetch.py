@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ubert_training.states.running_ahead import running_ahead
+from ubert_training.states.prefetch import prefetch
 
 
 def failing_after(count: int) -> Iterator[int]:
@@ -25,23 +25,23 @@ def test_items_come_in_order_from_another_thread() -> None:
             threads.append(threading.current_thread())
             yield number
 
-    assert list(running_ahead(source(), 3)) == list(range(100))
+    assert list(prefetch(source(), 3)) == list(range(100))
     assert set(threads).isdisjoint({threading.current_thread()})
     assert len(set(threads)) == 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_an_exception_arrives_after_all_items_before_it(count: int) -> None:
-    items = running_ahead(failing_after(count), 4)
+    items = prefetch(failing_after(count), 4)
     assert [next(items) for _ in range(count)] == list(range(count))
     with pytest.raises(OSError, match="the source broke"):
         next(items)
 
 
 def test_an_exception_passes_through_every_step_of_a_chain() -> None:
-    doubled = (2 * number for number in running_ahead(failing_after(5), 2))
+    doubled = (2 * number for number in prefetch(failing_after(5), 2))
     with pytest.raises(OSError, match="the source broke"):
-        list(running_ahead(doubled, 2))
+        list(prefetch(doubled, 2))
     assert no_thread_is_left()
 
 
@@ -54,7 +54,7 @@ def test_the_source_is_as_far_ahead_as_its_depth_and_no_further(monkeypatch: pyt
             wait([taken])
             return taken
 
-    monkeypatch.setattr("ubert_training.states.running_ahead.ThreadPoolExecutor", Eager)
+    monkeypatch.setattr("ubert_training.states.prefetch.ThreadPoolExecutor", Eager)
     made = 0
 
     def source() -> Iterator[int]:
@@ -63,7 +63,7 @@ def test_the_source_is_as_far_ahead_as_its_depth_and_no_further(monkeypatch: pyt
             made += 1
             yield made
 
-    with closing(running_ahead(source(), 3)) as ahead:
+    with closing(prefetch(source(), 3)) as ahead:
         assert all(made - number == 3 for number in islice(ahead, 50))
 
 
@@ -78,7 +78,7 @@ def test_closing_waits_for_the_item_that_is_being_made_and_for_no_other(monkeypa
             ending.set()
             super().shutdown(wait=wait)
 
-    monkeypatch.setattr("ubert_training.states.running_ahead.ThreadPoolExecutor", Ending)
+    monkeypatch.setattr("ubert_training.states.prefetch.ThreadPoolExecutor", Ending)
     begun: list[int] = []
 
     def source() -> Iterator[int]:
@@ -88,7 +88,7 @@ def test_closing_waits_for_the_item_that_is_being_made_and_for_no_other(monkeypa
                 ending.wait(60)
             yield number
 
-    with closing(running_ahead(source(), 8)) as ahead:
+    with closing(prefetch(source(), 8)) as ahead:
         assert next(ahead) == 0
     assert begun in ([0], [0, 1])
 
@@ -103,11 +103,11 @@ def test_closing_ends_every_step_and_closes_the_source() -> None:
             closed.append(True)
 
     held = source()  # what nobody refers to any more would be closed by Python itself
-    with closing(running_ahead(running_ahead(held, 2), 2)) as ahead:
+    with closing(prefetch(prefetch(held, 2), 2)) as ahead:
         assert next(ahead) == 0
     assert closed == [True]
     assert no_thread_is_left()
 
 
 def no_thread_is_left() -> bool:
-    return not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]

@@ -6,7 +6,13 @@ import torch
 
 from support.random_models import review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_training.states.projection_start import BESIDE, SHARPNESS, WHITENING, start_projection, telling_axes
+from ubert_training.states.projection_init import (
+    PRINCIPAL_SCALE,
+    SHARPNESS,
+    WHITENING,
+    initialize_projection,
+    writer_axes,
+)
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
 from ubert_training.states.tokens import TokenizedReviews
@@ -38,7 +44,7 @@ def bank_of(dim: int, seed: int) -> StateBank:
 def test_projected_states_are_centred_and_their_products_are_of_one_size_whatever_the_dimension() -> None:
     encoder = review_encoder(state_dim=4)
     bank = bank_of(encoder.hidden_dim, seed=0)
-    start_projection(of(encoder, bank), np.arange(REVIEWS), STRANGERS, seed=0)
+    initialize_projection(of(encoder, bank), np.arange(REVIEWS), STRANGERS, seed=0)
     with torch.no_grad():
         projected = encoder.project(torch.from_numpy(bank.states)).numpy()
     assert projected.mean(axis=0) == pytest.approx(0, abs=1e-4)
@@ -48,7 +54,7 @@ def test_projected_states_are_centred_and_their_products_are_of_one_size_whateve
 def test_the_projection_takes_the_largest_axes_and_makes_their_spreads_more_alike() -> None:
     encoder = review_encoder(state_dim=4)
     bank = bank_of(encoder.hidden_dim, seed=1)
-    start_projection(of(encoder, bank), np.arange(REVIEWS), STRANGERS, seed=0)
+    initialize_projection(of(encoder, bank), np.arange(REVIEWS), STRANGERS, seed=0)
     with torch.no_grad():
         projected = encoder.project(torch.from_numpy(bank.states)).numpy()
     largest = np.linalg.svd(bank.states - bank.states.mean(axis=0), compute_uv=False)[:4]
@@ -60,7 +66,7 @@ def test_an_axis_without_variance_is_not_blown_up() -> None:
     encoder = review_encoder(state_dim=4)
     bank = bank_of(encoder.hidden_dim, seed=4)
     flat = StateBank((bank.states[:, :1] * np.ones((1, encoder.hidden_dim), dtype=np.float32)), bank.starts)
-    start_projection(of(encoder, flat), np.arange(REVIEWS), STRANGERS, seed=0)
+    initialize_projection(of(encoder, flat), np.arange(REVIEWS), STRANGERS, seed=0)
     with torch.no_grad():
         projected = encoder.project(torch.from_numpy(flat.states)).numpy()
     assert np.isfinite(projected).all()
@@ -73,7 +79,7 @@ def test_reviews_outside_the_training_part_change_nothing() -> None:
     changed = StateBank(bank.states.copy(), bank.starts)
     changed.states[bank.starts[20] :] = 7.0
     for encoder, states in ((one, bank), (other, changed)):
-        start_projection(of(encoder, states), np.arange(20), STRANGERS, seed=0)
+        initialize_projection(of(encoder, states), np.arange(20), STRANGERS, seed=0)
     assert torch.equal(one.projection.weight, other.projection.weight)
 
 
@@ -81,7 +87,7 @@ def test_reviews_outside_the_training_part_change_nothing() -> None:
 def test_an_encoder_without_axes_to_choose_from_stays_as_it_is(state_dim: int | None) -> None:
     encoder = review_encoder(state_dim=state_dim)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    start_projection(of(encoder, bank_of(encoder.hidden_dim, seed=3)), np.arange(REVIEWS), STRANGERS, seed=0)
+    initialize_projection(of(encoder, bank_of(encoder.hidden_dim, seed=3)), np.arange(REVIEWS), STRANGERS, seed=0)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
 
 
@@ -89,7 +95,7 @@ def test_a_corpus_without_text_leaves_the_projection_random() -> None:
     encoder = review_encoder(state_dim=4)
     before = encoder.projection.weight.clone()
     empty = TokenizedReviews(ids=np.zeros(0, dtype=np.int32), starts=np.zeros(4, dtype=np.int64))
-    start_projection(ReviewStates(encoder=encoder, tokens=empty, bank=None), np.arange(3), STRANGERS, seed=0)
+    initialize_projection(ReviewStates(encoder=encoder, tokens=empty, bank=None), np.arange(3), STRANGERS, seed=0)
     assert torch.equal(before, encoder.projection.weight)
 
 
@@ -110,7 +116,7 @@ def rows_of_writers(seed: int, dim: int = 12) -> tuple[np.ndarray, np.ndarray, l
 def test_axes_tell_writers_apart_where_they_differ_and_not_where_rows_vary_most() -> None:
     rows, review_of, writers = rows_of_writers(seed=0)
     covariance = rows.T @ rows / len(rows)
-    axes = telling_axes(rows, covariance, review_of, writers, seed=0)
+    axes = writer_axes(rows, covariance, review_of, writers, seed=0)
     assert axes.shape[1] == 2
     along = rows @ axes
     assert along.var(axis=0) == pytest.approx(1, abs=1e-6)
@@ -120,7 +126,7 @@ def test_axes_tell_writers_apart_where_they_differ_and_not_where_rows_vary_most(
 def test_writers_who_do_not_differ_are_not_told_apart() -> None:
     rows, review_of, writers = rows_of_writers(seed=1)
     dealt = np.random.default_rng(2).permutation(writers).tolist()
-    found = [telling_axes(rows, rows.T @ rows / len(rows), review_of, dealt, seed=seed).shape[1] for seed in range(20)]
+    found = [writer_axes(rows, rows.T @ rows / len(rows), review_of, dealt, seed=seed).shape[1] for seed in range(20)]
     assert np.mean(found) < 2
 
 
@@ -130,9 +136,9 @@ def test_rows_are_aligned_by_what_tells_writers_apart_and_the_largest_axes_stand
     starts = np.arange(61, dtype=np.int64) * ROWS_A_REVIEW
     tokens = TokenizedReviews(ids=np.ones(starts[-1], dtype=np.int32), starts=starts)
     bank = StateBank(rows.astype(np.float32), starts)
-    start_projection(ReviewStates(encoder=encoder, tokens=tokens, bank=bank), np.arange(60), writers, seed=0)
+    initialize_projection(ReviewStates(encoder=encoder, tokens=tokens, bank=bank), np.arange(60), writers, seed=0)
     with torch.no_grad():
         spread = encoder.project(torch.from_numpy(rows.astype(np.float32))).numpy().std(axis=0)
     unit = np.sqrt(SHARPNESS * 4**0.5)
     assert spread[:2] == pytest.approx(unit, rel=1e-3)
-    assert np.sqrt((spread[2:] ** 2).mean()) == pytest.approx(BESIDE * unit, rel=1e-3)
+    assert np.sqrt((spread[2:] ** 2).mean()) == pytest.approx(PRINCIPAL_SCALE * unit, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Arrays of different lengths, end to end in one."""
+"""A ragged array: arrays of different lengths, stored end to end in one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stretches(Sequence[NDArray[Any]]):
-    """N of them; an object for each of millions would take several times the memory of what is in it.
+class RaggedArray(Sequence[NDArray[Any]]):
+    """A ragged array of N rows. With millions of rows, a numpy object each would take several times their memory.
 
     Shape:
-        values: (T, ...); starts: (N + 1,), where each begins, and the last ends.
+        values: (T, ...); starts: (N + 1,): row n is ``values[starts[n] : starts[n + 1]]``.
     """
 
     values: NDArray[Any]

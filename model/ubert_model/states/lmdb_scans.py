@@ -1,4 +1,4 @@
-"""Walks over the ordered keys of an LMDB transaction."""
+"""Range scans over the ordered keys of an LMDB transaction."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
@@ -11,7 +11,7 @@ _LISTS_PER_PAGE = 1_000
 
 
 def copied(value: memoryview | None) -> bytes | None:
-    """LMDB's own bytes are gone when the transaction ends."""
+    """A copy of a value, which outlives the transaction; LMDB's own memory does not."""
     return None if value is None else bytes(value)
 
 
@@ -20,7 +20,7 @@ def values_under(transaction: Transaction, prefix: bytes) -> Iterator[memoryview
 
 
 def sizes_from(transaction: Transaction, start: bytes, prefix: bytes) -> Iterator[tuple[bytes, int]]:
-    """Keys under ``prefix`` from ``start`` on, each with the size of its value."""
+    """The keys from ``start`` on that begin with ``prefix``, each with the size of its value."""
     return ((key, len(value)) for key, value in items_from(transaction, start, prefix))
 
 
@@ -32,22 +32,22 @@ def items_from(transaction: Transaction, start: bytes, prefix: bytes) -> Iterato
         found = cursor.next()
 
 
-def heads_under(transaction: Transaction, prefix: bytes, head_of: Callable[[bytes], bytes]) -> Iterator[bytes]:
-    """Each distinct head of the keys under ``prefix``, in order; one seek a head, whatever lies below it."""
+def distinct_prefixes(transaction: Transaction, prefix: bytes, prefix_of: Callable[[bytes], bytes]) -> Iterator[bytes]:
+    """The distinct values of ``prefix_of`` over the keys that begin with ``prefix``, in order; one seek each."""
     cursor = transaction.cursor()
     found = cursor.set_range(prefix)
     while found and (key := bytes(cursor.key())).startswith(prefix):
-        head = head_of(key)
-        yield head
-        found = cursor.set_range(beyond(head))
+        longer = prefix_of(key)
+        yield longer
+        found = cursor.set_range(after_prefix(longer))
 
 
 def lengths_from(transaction: Transaction, *, lists: bytes, start: bytes) -> list[tuple[bytes, int]]:
-    """The first lists from ``start`` on, each by the prefix of its lines, with how many lines it has."""
+    """A page of lists from ``start`` on: the prefix of each list's lines, and how many lines it has."""
     lines = groupby(sizes_from(transaction, start, lists), lambda line: LmdbKeys.list_of(line[0]))
-    return [(head, sum(1 for _ in same)) for head, same in islice(lines, _LISTS_PER_PAGE)]
+    return [(prefix, sum(1 for _ in same)) for prefix, same in islice(lines, _LISTS_PER_PAGE)]
 
 
-def beyond(head: bytes) -> bytes:
-    """Sorts after every key that begins with ``head``."""
-    return head.ljust(_LONGEST_KEY, b"\xff")
+def after_prefix(prefix: bytes) -> bytes:
+    """A key that sorts after every key that begins with ``prefix``."""
+    return prefix.ljust(_LONGEST_KEY, b"\xff")

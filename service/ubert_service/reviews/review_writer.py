@@ -1,4 +1,4 @@
-"""Reviews that come and go while the service runs: each encoded on arrival and written beside the precomputed ones."""
+"""Writes and removes reviews at run time; each is encoded on arrival and stored beside the precomputed ones."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,16 +20,16 @@ from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.scoring.encoding import ReviewEncoding
 
 _UNDATED = 0
-_LOOKS = 10
-_LOOK_S = 0.02
+_LISTING_CHECKS = 10
+_LISTING_CHECK_S = 0.02
 
 
-class ReviewBook:
+class ReviewWriter:
     """Writes and removes reviews of one namespace. Thread-safe, keeps nothing between calls.
 
-    Of two writers of one review the later wins; of two that choose one name for different pairs, the first. A review
-    that is written and removed at the same time may stay listed without its states, which predictions report as a
-    missing state. A write that the store cuts short can be repeated, also under a name that the caller chose.
+    If two callers write the same review, the last wins; if two choose the same id for different pairs, the first wins.
+    A review that is written and removed at the same time may stay listed without its states; predictions then report a
+    missing state. A write that the store cuts short can be repeated, also under an id that the caller chose.
     """
 
     def __init__(
@@ -51,22 +51,22 @@ class ReviewBook:
         self._encoder = encoder
         self._texts = texts
         self._clock = clock
-        # A store that keeps no claims is this process's own.
+        # Serializes claims: a store that keeps none belongs to this process alone.
         self._naming = Lock()
 
     def add(self, review: NewReview, *, name: str | None = None) -> WrittenReview:
         """Encode a review and write it; once this returns, every prediction over the store reads it.
 
-        Writing the same review again changes nothing. A review under a name that the caller chose before is replaced.
-        ``name``: what it is called under another bundle, which here as there need not be the caller's choice.
+        Writing the same review again changes nothing. A review with the same caller-chosen id is replaced.
+        ``name``: the id under another bundle, used here too whether or not the caller chose it.
 
         Raises ``InputError`` for a rating outside the scale, ``ReviewNameTakenError``, ``NotReadyError`` while the
         store does not hold the namespace, and ``StoreError``, ``StateError`` or ``DeviceUnavailableError``.
         """
         rating = stored_rating(review.rating, self._scale)
         text = review.text.strip()
-        name = name or review.review_id or _named_by_content(review, rating, text)
-        # Declaring it here would make a store that has lost all its states look ready again.
+        name = name or review.review_id or _content_id(review, rating, text)
+        # Not opened here: that would make a store that has lost all its states look ready again.
         require_namespace(self._store, self._namespace)
         user_reviews, item_reviews = self._lists(review.user, review.item)
         before = _find(name, review.user, review.item, chain(user_reviews, item_reviews))
@@ -85,8 +85,8 @@ class ReviewBook:
         payload = self._codec.encode(states)
         with self._naming if chosen else nullcontext():
             if chosen:
-                self._take(entry)
-            with self._rewriting(entry):
+                self._claim_id(entry)
+            with self._invalidating(entry):
                 texts = self._texts.to_keep(name, text)
                 revision = self._store.put(self._namespace.version, [(entry, payload)], texts)
             if chosen:
@@ -100,58 +100,58 @@ class ReviewBook:
         )
 
     def remove(self, name: str, *, user: str, item: str) -> Revision:
-        """Remove a review's lines from both lists, then its states; where the store's feed of changes tells of it.
+        """Remove a review from both lists, then its states; returns its position in the store's change feed.
 
         Raises ``UnknownReviewError`` if neither list holds it, ``NotReadyError`` while the store does not hold the
-        namespace, and ``StoreError``. A removal that was cut short is finished by another, as long as one list still
+        namespace, and ``StoreError``. Repeating a removal that was cut short finishes it, as long as one list still
         holds the review.
         """
         user_reviews, item_reviews = self._lists(user, item)
         entry = _find(name, user, item, chain(user_reviews, item_reviews))
         if entry is None:
-            # Whoever wants it gone must not be told that it is, by a store that will have it again once restored.
+            # A store that has lost the namespace may be restored with this review: then it must not pass for removed.
             require_namespace(self._store, self._namespace)
             raise UnknownReviewError(
-                f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists those there are"
+                f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists what exists"
             )
-        with suppress(StoreFullError):  # a full store still removes, which is what makes room in it
+        with suppress(StoreFullError):  # a full store must still remove reviews, to make room
             self._store.claim(self._namespace.version, name, _claimant(user, item))
-        with self._rewriting(entry):
+        with self._invalidating(entry):
             revision = self._store.delete(self._namespace.version, [entry])
         self._store.unclaim(self._namespace.version, name)
         return revision
 
-    def _take(self, entry: ReviewEntry) -> None:
-        """Claim the name of a new review. Raises ``ReviewNameTakenError`` if another pair was there first."""
+    def _claim_id(self, entry: ReviewEntry) -> None:
+        """Claim the id of a new review. Raises ``ReviewNameTakenError`` if another pair was first."""
         name, claimant = entry.review_id, _claimant(entry.user, entry.item)
         before = self._store.claim(self._namespace.version, name, claimant)
         if before == claimant:
             return
         if before is None:
             (state,) = self._store.states(self._namespace.version, [name])
-            if state is None or self._is_soon_listed(entry):
+            if state is None or self._becomes_listed(entry):
                 return
             self._store.unclaim(self._namespace.version, name)
         raise _taken(name)
 
-    def _is_soon_listed(self, entry: ReviewEntry) -> bool:
-        """Whether a state that came since the name was free is of the same review, sent twice at the same time: another
-        request may have written its state and not yet its lines.
+    def _becomes_listed(self, entry: ReviewEntry) -> bool:
+        """Does a state that appeared since the id was free belong to the same review, sent twice at the same time? Then
+        the other request, which may have written only the state so far, soon lists it.
         """
-        for _ in range(_LOOKS):
+        for _ in range(_LISTING_CHECKS):
             if self._is_listed(entry.review_id, entry.user, entry.item):
                 return True
-            time.sleep(_LOOK_S)
+            time.sleep(_LISTING_CHECK_S)
         return False
 
     def _is_listed(self, name: str, user: str, item: str) -> bool:
         return _find(name, user, item, chain(*self._lists(user, item))) is not None
 
     @contextmanager
-    def _rewriting(self, entry: ReviewEntry) -> Iterator[None]:
+    def _invalidating(self, entry: ReviewEntry) -> Iterator[None]:
         try:
             yield
-        finally:  # also where the write failed, since it may have been done in part
+        finally:  # also if the write failed, since part of it may be done
             self._residents.wrote([entry])
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
@@ -164,25 +164,25 @@ class ReviewBook:
         return int(self._clock()) if before is None else before.timestamp
 
     def _require_free(self, name: str, user: str, item: str) -> None:
-        # Before anything is encoded, and again when the name is taken. A state is keyed by the review's name alone, so
-        # it would be overwritten for the other pair as well.
+        # Checked before anything is encoded, and again when the id is claimed. A state is keyed by its review's id
+        # alone, so a second pair under that id would overwrite the first one's.
         (state,) = self._store.states(self._namespace.version, [name])
         if state is None or self._store.claimant(self._namespace.version, name) == _claimant(user, item):
             return
-        # In this order: whoever has sent the same review at the same time ends its claim once it is listed.
+        # Claim first, then list: a concurrent request with the same review releases its claim once it is listed.
         if not self._is_listed(name, user, item):
             raise _taken(name)
 
 
-def _named_by_content(review: NewReview, rating: float, text: str) -> str:
-    # Not the time of arrival: a caller that never got the answer and asks again must find the same review.
+def _content_id(review: NewReview, rating: float, text: str) -> str:
+    # Without the time of arrival: a caller that never got the answer and retries must get the same id.
     dated = review.timestamp or _UNDATED
     return review_id(user=review.user, item=review.item, timestamp=dated, rating=rating, text=text)
 
 
 def _taken(name: str) -> ReviewNameTakenError:
     return ReviewNameTakenError(
-        f"review_id {name!r} stands for a review of another user or item; choose another, or leave it out"
+        f"review_id {name!r} already names a review of another user or item; choose another, or leave it out"
     )
 
 
@@ -191,8 +191,8 @@ def _claimant(user: str, item: str) -> bytes:
 
 
 def _find(name: str, user: str, item: str, reviews: Iterable[ReviewEntry]) -> ReviewEntry | None:
-    wanted = (name, user, item)
-    return next((one for one in reviews if (one.review_id, one.user, one.item) == wanted), None)
+    sought = (name, user, item)
+    return next((entry for entry in reviews if (entry.review_id, entry.user, entry.item) == sought), None)
 
 
 def _counts_with(entry: ReviewEntry, reviews: Sequence[ReviewEntry]) -> RatingCounts:

@@ -1,0 +1,27 @@
+"""A folder that may be read, and not be written."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def standing_in_read_only(folder: Path) -> Iterator[Path]:
+    """Yield the path of the folder, which this process cannot write into: as another user, if it is root's.
+
+    The path is relative, since another user may not reach the folder from above.
+    """
+    working, mode, user = Path.cwd(), folder.stat().st_mode, os.geteuid()
+    os.chdir(folder)
+    folder.chmod(0o555)
+    try:
+        if user == 0:
+            os.seteuid(NOBODY)
+        yield Path()
+    finally:
+        os.seteuid(user)
+        folder.chmod(mode)
+        os.chdir(working)
