@@ -65,7 +65,7 @@ def test_words_are_marked_by_sign_and_strength_whatever_script_they_stand_among(
     expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
     note = page.locator("#evidence-note")
     expect(note.locator(".word.raises")).to_have_text("raise")
-    expect(note.locator(".word.lowers")).to_have_text("lowers")
+    expect(note.locator(".word.lowers")).to_have_text("lower")
 
 
 def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenPage) -> None:

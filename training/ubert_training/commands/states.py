@@ -74,7 +74,7 @@ def verify_command(
         bool, typer.Option("--repair", help="Remove damaged entries and states, and unlisted states; complete lists.")
     ] = False,
 ) -> None:
-    """Read every list and every state of a namespace; exit status 1 if a problem is found and not result."""
+    """Read every list and every state of a namespace; exit status 1 if a problem is found and not repaired."""
     with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         with progress_bar(f"verify {chosen.version}", None) as advance:
