@@ -82,7 +82,7 @@ class FailoverLoad:
         self.asked_item = asked_item
         self.user = user
         self.items = list(items)
-        self._ended = threading.Event()
+        self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(2 * authors + 1)
         self._running: list[Future[None]] = []
 
