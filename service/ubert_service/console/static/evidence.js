@@ -16,7 +16,7 @@ export function evidenceNote({ reviews }) {
   const order = reviews.length > 1 ? ": first those that the network read, then those of which only the rating counts; strongest first" : "";
   const note = `${many(reviews.length, "review")}${order}. A review’s effect is the rating minus what it would be without that review, computed by rating again.`;
   if (!reviews.some((review) => words(review).length)) return [note];
-  return [`${note} Texts are shown as far as they are read. Marked words `, sample("raise"), " or ", sample("lower"), " the rating, the stronger the more."];
+  return [`${note} Texts are shown as far as they are read. Marked words `, sample("raise"), " or ", sample("lower"), " the rating; the stronger the mark, the more."];
 }
 
 const sample = (verb) => element("span", { class: `word ${verb}s`, vars: { "--weight": STRONG } }, verb);
