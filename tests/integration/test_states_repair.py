@@ -1,4 +1,4 @@
-"""Damaged data is mended as far as the store itself can, and a copy or a repair that is killed loses nothing."""
+"""Damaged data is repaired as far as the store itself can, and a copy or a repair that is killed loses nothing."""
 
 import struct
 import zlib

@@ -17,9 +17,10 @@ _MISSING = {"type": "missing", "loc": ("body",), "msg": "Field required", "input
 
 
 class RatingRoute(APIRoute):
-    """A route with a JSON body and exactly one dependency, which may read headers, the request and the response.
+    """A route with a JSON body and exactly one dependency, which may read optional headers, request and response.
 
-    FastAPI documents it, and FastAPI's own fields validate its body and headers, so it behaves like any other route.
+    FastAPI documents it, and FastAPI's own fields validate its body and headers, so within these limits it behaves like
+    any other route; of the options for responses only ``response_model_exclude_unset`` applies.
     Only the resolver is bypassed: it takes a quarter of the HTTP cost of a request (README, *Decisions*). Headers that
     the dependency sets on its response reach the caller even if the endpoint returns a response of its own.
     """

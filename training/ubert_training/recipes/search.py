@@ -159,7 +159,7 @@ class RecipeSearch:
         tried = []
         for trial in self.trials:
             job = self._job(trial)
-            path = self._workplace.directory / "trials" / f"{self._fingerprint(job)}.json"
+            path = self._workspace.directory / "trials" / f"{self._fingerprint(job)}.json"
             if not path.is_file():
                 began(trial)
                 self._measure(job, path)
@@ -172,7 +172,7 @@ class RecipeSearch:
 
         The other trials' runs and states are deleted; their results and all pre-trained models are kept.
         """
-        workspace, job = self._workplace, self._job(choice.chosen.trial)
+        workspace, job = self._workspace, self._job(choice.chosen.trial)
         fingerprint, finetuned = self._fingerprint(job), self.out / FINETUNED
         if self._published() != fingerprint:
             (self.out / RECIPE).unlink(missing_ok=True)
@@ -188,7 +188,7 @@ class RecipeSearch:
         return finetuned
 
     @property
-    def _workplace(self) -> Workspace:
+    def _workspace(self) -> Workspace:
         return Workspace(directory=self.out / WORK, lexicon=self.lexicon)
 
     def _job(self, trial: Trial) -> Job:
@@ -196,7 +196,7 @@ class RecipeSearch:
 
     def _fingerprint(self, job: Job) -> str:
         """Digest of all that determines a trial's result."""
-        pretrained = self._workplace.pretrained(job)
+        pretrained = self._workspace.pretrained(job)
         inputs = {
             "split": self.split.digests(self.table),
             **self.table.digests,
@@ -216,7 +216,7 @@ class RecipeSearch:
         require_finetunable(recipe.config, finetuning, make_accelerator(finetuning.device))
 
     def _measure(self, job: Job, path: Path) -> None:
-        workspace, device = self._workplace, job.recipe.finetuning.device
+        workspace, device = self._workspace, job.recipe.finetuning.device
         run = workspace.run(job, path.stem)
         rated = RatedPairs.of(
             FinishedRun.open(self.table, run, states=workspace.states(job), device=device), "validation"
