@@ -78,7 +78,7 @@ class Manifest:
             bias = BiasModel.from_json(rest.pop("bias"))
             intervals = RatingIntervals.from_json(rest.pop("intervals"))
             return cls(config=config, bias=bias, intervals=intervals, **rest)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise BundleError(f"{MANIFEST}: {error}; export the bundle again") from error
 
     def namespace(self, codec: str) -> Namespace:

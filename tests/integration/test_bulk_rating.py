@@ -15,7 +15,7 @@ import pytest
 from support.app_settings import settings_for
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.errors import ClusterError, ConfigError, DeviceUnavailableError, InputError
-from ubert_model.running.claims import claimed
+from ubert_model.running.folder_lock import try_lock
 from ubert_model.running.ray_engine import RayEngine
 from ubert_model.running.sharding import Shard
 from ubert_model.states import open_store
@@ -235,13 +235,13 @@ def test_a_run_that_fails_leaves_what_it_has_rated_and_otherwise_nothing(
 def test_a_run_keeps_another_one_out_of_its_folder(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     out, folder, others = tmp_path / "out.parquet", tmp_path / "out.parquet.portions", []
     folder.mkdir()
-    with claimed(folder):
+    with try_lock(folder):
         for force in (False, True):
             with pytest.raises(InputError, match=r"another run is at work in .*out\.parquet\.portions"):
                 rate_pairs(pairs, out, settings, shard=WHOLE, force=force)
 
     def try_to_claim(rated: int, of: int) -> None:
-        with claimed(folder) as ours:
+        with try_lock(folder) as ours:
             others.append(ours)
 
     assert rate_pairs(pairs, out, settings, shard=WHOLE, progress=try_to_claim) == len(PAIRS)

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import redis
 
+from support.killed_writes import runs_through
 from support.store_contents import VERSION, contents, namespace_of, review_of
 from ubert_model.errors import CorruptStateError
 from ubert_model.states import (
@@ -28,10 +29,8 @@ from ubert_model.states import (
     repair_namespace,
 )
 from ubert_model.states.keys import LmdbKeys, RedisKeys
-from ubert_model.states.lmdb_directory import LmdbDirectory
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.records import pack_line
-from ubert_model.states.redis_pipelines import RedisPipelines
 
 # Of three users and two items, so that every list has other lines than the one that a test damages.
 ENTRIES = [review_of(f"r{number}", f"u{number % 3}", f"i{number % 2}", timestamp=number) for number in range(12)]
@@ -233,42 +232,6 @@ def test_a_review_that_is_written_during_a_check_is_not_taken_for_one_that_no_li
             return getattr(store, name)
 
     assert check_namespace(WrittenMeanwhile(), namespace_of()).unlisted == []
-
-
-class Killed(BaseException):
-    """Nobody catches it, as nobody catches the end of a process."""
-
-
-def runs_through(work: Any, writes: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Do some work that ends before the next write after so many, of transactions or of a server's commands."""
-    left = iter(range(writes))
-
-    def count_down() -> None:
-        if next(left, None) is None:
-            raise Killed
-
-    transact, write = LmdbDirectory.transact, RedisPipelines.write
-
-    def counted_transact(directory: LmdbDirectory, work: Any, *, write: bool = False) -> Any:
-        if write:
-            count_down()
-        return transact(directory, work, write=write)
-
-    def counted_write(pipelines: RedisPipelines, commands: Iterable[Any]) -> list[Any]:
-        replies = []
-        for command in commands:
-            count_down()
-            replies += write(pipelines, [command])
-        return replies
-
-    with monkeypatch.context() as patched:
-        patched.setattr(LmdbDirectory, "transact", counted_transact)
-        patched.setattr(RedisPipelines, "write", counted_write)
-        try:
-            work()
-        except Killed:
-            return False
-    return True
 
 
 def fill(store: MaintenanceStore) -> None:

@@ -560,13 +560,14 @@ def test_candidate_sets_are_replaced_listed_and_removed_and_are_of_no_namespace(
     store.put_candidates("spring", ["a"])
     store.put_candidates("spring", AWKWARD)
     store.put_candidates("autumn", ["b"])
-    assert store.candidate_sets() == ["autumn", "spring"]
+    store.put_candidates("\x04", ["c"])
+    assert store.candidate_sets() == ["\x04", "autumn", "spring"]
     assert store.candidates("spring") == AWKWARD
     assert [namespace.version for namespace in store.namespaces()] == [VERSION]
     store.drop_namespace(VERSION)
     assert store.candidates("autumn") == ["b"]
     assert store.delete_candidates("autumn")
-    assert store.candidate_sets() == ["spring"]
+    assert store.candidate_sets() == ["\x04", "spring"]
 
 
 def test_a_claim_stands_until_it_is_ended_or_no_write_can_be_cut_short(store: StateStore) -> None:

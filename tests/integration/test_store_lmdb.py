@@ -1,16 +1,22 @@
 """What LMDB adds: a map that grows, several processes, and a writer that may be killed."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.store_contents import VERSION, namespace_of, numbered_reviews, state_of
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
+from ubert_model.states import ReviewEntry, lmdb_store
 from ubert_model.states.lmdb_store import LmdbStore
+from ubert_model.states.records import unpack_line
 
 SMALL_MAP = 64 * 1024
 REVIEWS_A_BATCH = 20
@@ -200,6 +206,45 @@ def test_a_file_that_was_copied_in_part_is_refused_rather_than_read_until_the_pr
     file.write_bytes(whole)
     with opened(tmp_path) as store:
         assert store.states(VERSION, ["r999"]) == [state_of("r999", STATE_BYTES)]
+
+
+def test_a_file_that_lost_its_last_pages_gives_errors_and_never_kills_its_reader(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        store.put(VERSION, numbered_reviews(1_000, size=STATE_BYTES))
+    file = tmp_path / "data.mdb"
+    whole = file.stat().st_size
+    os.truncate(file, whole - 64 * 1024)
+    with opened(tmp_path) as store:
+        assert file.stat().st_size == whole  # or the next line ends this process by SIGBUS
+        with pytest.raises(StoreError, match="put a copy of the whole directory in its place"):
+            store.drop_namespace(VERSION)
+
+
+def test_other_threads_may_read_while_a_list_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as store, ThreadPoolExecutor() as threads:
+        store.put(VERSION, numbered_reviews(1))
+
+        def unpack(*line: Any) -> ReviewEntry:
+            threads.submit(store.ping).result(timeout=30)
+            return unpack_line(*line)
+
+        monkeypatch.setattr(lmdb_store, "unpack_line", unpack)
+        assert [len(reviews) for reviews in store.user_reviews(VERSION, [numbered_reviews(1)[0][0].user])] == [1]
+
+
+def test_nothing_is_written_to_a_file_that_was_replaced_while_in_use(tmp_path: Path) -> None:
+    used, moved = tmp_path / "store", tmp_path / "moved"
+    with opened(used) as store:
+        store.put(VERSION, numbered_reviews(1))
+        used.rename(moved)
+        with pytest.raises(StoreError, match="No such file"):
+            store.put(VERSION, numbered_reviews(2))
+        shutil.copytree(moved, used)
+        with pytest.raises(StoreError, match="was replaced while this process had it open: restart the process"):
+            store.put(VERSION, numbered_reviews(2))
+        assert store.states(VERSION, ["r0"]) == [state_of("r0")]  # what is read is still there
+    with opened(used) as store:
+        assert store.states(VERSION, ["r0", "r1"]) == [state_of("r0"), None]
 
 
 def test_who_may_only_read_is_told_that_readers_write_too(small_disk: Callable[[str], Path]) -> None:

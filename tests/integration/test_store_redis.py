@@ -295,6 +295,37 @@ def test_a_patient_call_outlasts_an_outage(server: RedisServer) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("patience", [0, 20])
+def test_a_scan_never_passes_over_keys_because_the_server_was_restarted(
+    server: RedisServer, admin: redis.Redis, patience: int
+) -> None:
+    reviews = numbered_reviews(5_000)
+    with closing(RedisStore(f"{server.url}?patience={patience}")) as store:
+        store.put(VERSION, reviews)
+        admin.save()
+        sizes = store.state_sizes(VERSION)
+        found = [next(sizes)]
+        server.kill()
+        server.start()
+        if patience:
+            found += sizes
+            assert {name for name, _ in found} == {entry.review_id for entry, _ in reviews}
+        else:
+            with pytest.raises(StoreUnavailableError, match="failed over or resharded while its keys were listed"):
+                found += sizes
+
+
+def test_a_patient_scan_outlasts_an_outage(server: RedisServer, admin: redis.Redis) -> None:
+    with closing(RedisStore(f"{server.url}?patience=20", retries=0)) as store:
+        store.put(VERSION, numbered_reviews(3))
+        admin.save()
+        server.stop()
+        back = threading.Timer(0.5, server.start)
+        back.start()
+        assert store.items(VERSION) == ["i0", "i1", "i2"]
+        back.join()
+
+
 def test_a_server_that_was_restarted_has_another_history(server: RedisServer, store: RedisStore) -> None:
     store.open_namespace(namespace_of())
     before = store.changes(VERSION, None).history

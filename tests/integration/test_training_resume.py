@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from support.training_stage import SAVES_NOTHING, TinyCorpus, on_one_process, run_here, stop_after_a_checkpoint
 from ubert_model.bundle import WEIGHTS
-from ubert_model.running.claims import claimed
+from ubert_model.running.folder_lock import try_lock
 from ubert_training.cli import main
 from ubert_training.optimization.loop import CHECKPOINT
 
@@ -71,7 +71,7 @@ def test_a_second_run_in_a_directory_at_work_is_refused_in_one_line(
 ) -> None:
     directory = tmp_path / "run"
     directory.mkdir()
-    with claimed(directory), pytest.raises(SystemExit) as ended:
+    with try_lock(directory), pytest.raises(SystemExit) as ended:
         main(corpus.arguments(name, directory, *FLAGS[name], "--force"))
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -144,7 +144,7 @@ class RayEngine:
             raise ClusterError(f"Ray does not start on this machine ({error}): use --engine local") from error
 
 
-def chosen_engine(
+def ray_engine_or_none(
     engine: EngineName, *, address: str | None, workers: int, cpus: int = 1, gpus: int = 0
 ) -> RayEngine | None:
     """The engine of a command; None if this process does the work itself.

@@ -8,7 +8,7 @@ from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes
 from ubert_model.states.leases import NamespaceLeases
 from ubert_model.states.numpy_threads import numpy_in_one_thread
 from ubert_model.states.opening import absolute_url, open_existing_store, open_store, without_password
-from ubert_model.states.records import REPAIR
+from ubert_model.states.records import REPAIR_REMEDY
 from ubert_model.states.repair import NamespaceRepair, repair_namespace
 from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, MaintenanceStore, Namespace, StateStore
@@ -16,7 +16,7 @@ from ubert_model.states.store import FinishedShard, MaintenanceStore, Namespace,
 __all__ = [
     "DEFAULT_CODEC",
     "MAX_IDENTIFIER_BYTES",
-    "REPAIR",
+    "REPAIR_REMEDY",
     "Changes",
     "DamagedList",
     "FinishedShard",

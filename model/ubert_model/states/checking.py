@@ -60,74 +60,73 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
     Keeps 8 bytes a review in memory. A review that is written meanwhile may be reported as incomplete. Raises what the
     store raises.
     """
-    damaged_lists: list[DamagedList] = []
-    missing: list[str] = []
-    damaged: list[tuple[str, str]] = []
-    one_sided: list[ReviewEntry] = []
+    reader = _Reader(store, namespace)
     listed = array("Q")
-    for entries in _listed(store, namespace, Side.USER, damaged_lists):
+    for entries in reader.listed(Side.USER):
         listed.extend(_digests(entry.review_id for entry in entries))
-        _check_entries(store, namespace, entries, missing, damaged, one_sided)
+        reader.check(entries)
         advance(len(entries))
     known = np.sort(np.array(listed, dtype=np.uint64))
-    for entries in _listed(store, namespace, Side.ITEM, damaged_lists):
+    for entries in reader.listed(Side.ITEM):
         found = are_known(known, [entry.review_id for entry in entries])
-        alone = [entry for entry, is_known in zip(entries, found, strict=True) if not is_known]
-        _check_entries(store, namespace, alone, missing, damaged, one_sided)
+        reader.check([entry for entry, is_known in zip(entries, found, strict=True) if not is_known])
     return NamespaceCheck(
         reviews=len(known),
-        missing=missing,
-        damaged=damaged,
-        one_sided=one_sided,
-        unlisted=[] if damaged_lists else _unlisted(store, namespace, known),
-        damaged_lists=damaged_lists,
+        missing=reader.missing,
+        damaged=reader.damaged,
+        one_sided=reader.one_sided,
+        unlisted=[] if reader.damaged_lists else _unlisted(store, namespace, known),
+        damaged_lists=reader.damaged_lists,
     )
 
 
-def _listed(
-    store: StateStore, namespace: Namespace, side: Side, damaged_lists: list[DamagedList]
-) -> Iterator[Sequence[ReviewEntry]]:
-    """All lines of all lists of a side, in batches. A list that cannot be read is added to ``damaged_lists``."""
-    version = namespace.version
-    entities, read = (
-        (store.users(version), store.user_reviews) if side is Side.USER else (store.items(version), store.item_reviews)
-    )
+class _Reader:
+    """Reads lists and states, and collects what is wrong with them."""
 
-    def readable(entity: str) -> list[ReviewEntry]:
+    def __init__(self, store: StateStore, namespace: Namespace) -> None:
+        self.missing: list[str] = []
+        self.damaged: list[tuple[str, str]] = []
+        self.one_sided: list[ReviewEntry] = []
+        self.damaged_lists: list[DamagedList] = []
+        self._store = store
+        self._namespace = namespace
+        self._version = namespace.version
+
+    def listed(self, side: Side) -> Iterator[Sequence[ReviewEntry]]:
+        """All lines of all lists of a side, in batches; a list that cannot be read is passed over."""
+        entities = self._store.users(self._version) if side is Side.USER else self._store.items(self._version)
+        for batch in batches(entities, ENTITIES_A_BATCH):
+            try:
+                entries = self._lines(side, batch)
+            except CorruptStateError:
+                entries = [entry for entity in batch for entry in self._readable_lines(side, entity)]
+            yield from batches(entries, STATES_A_BATCH)
+
+    def check(self, entries: Sequence[ReviewEntry]) -> None:
+        """Check the states of listed reviews, and that both lists have them."""
+        states = self._store.states(self._version, [entry.review_id for entry in entries])
+        incomplete = self._store.missing(self._version, entries)
+        for entry, state, lacks_a_part in zip(entries, states, incomplete, strict=True):
+            if state is None:
+                self.missing.append(entry.review_id)
+                continue
+            if lacks_a_part:
+                self.one_sided.append(entry)
+            try:
+                _check_state(entry, state, self._namespace)
+            except StateError as error:
+                self.damaged.append((entry.review_id, str(error)))
+
+    def _lines(self, side: Side, entities: Sequence[str]) -> list[ReviewEntry]:
+        read = self._store.user_reviews if side is Side.USER else self._store.item_reviews
+        return [entry for entries in read(self._version, entities) for entry in entries]
+
+    def _readable_lines(self, side: Side, entity: str) -> list[ReviewEntry]:
         try:
-            return read(version, [entity])[0]
+            return self._lines(side, [entity])
         except CorruptStateError as error:
-            damaged_lists.append(DamagedList(side, entity, str(error)))
+            self.damaged_lists.append(DamagedList(side, entity, str(error)))
             return []
-
-    for batch in batches(entities, ENTITIES_A_BATCH):
-        try:
-            lists = read(version, batch)
-        except CorruptStateError:
-            lists = [readable(entity) for entity in batch]
-        yield from batches([entry for entries in lists for entry in entries], STATES_A_BATCH)
-
-
-def _check_entries(
-    store: StateStore,
-    namespace: Namespace,
-    entries: Sequence[ReviewEntry],
-    missing: list[str],
-    damaged: list[tuple[str, str]],
-    one_sided: list[ReviewEntry],
-) -> None:
-    states = store.states(namespace.version, [entry.review_id for entry in entries])
-    incomplete = store.missing(namespace.version, entries)
-    for entry, state, lacks_a_part in zip(entries, states, incomplete, strict=True):
-        if state is None:
-            missing.append(entry.review_id)
-            continue
-        if lacks_a_part:
-            one_sided.append(entry)
-        try:
-            _check_state(entry, state, namespace)
-        except StateError as error:
-            damaged.append((entry.review_id, str(error)))
 
 
 def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None:
@@ -145,7 +144,7 @@ def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]
         unknown.update(name for name, is_known in zip(batch, are_known(known, batch), strict=True) if not is_known)
     if unknown:
         for side in Side:
-            for entries in _listed(store, namespace, side, []):
+            for entries in _Reader(store, namespace).listed(side):
                 unknown.difference_update(entry.review_id for entry in entries)
     return sorted(unknown)
 

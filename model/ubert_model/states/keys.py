@@ -120,7 +120,7 @@ class LmdbKeys:
 
     VERSION_BYTES = 8
     CANDIDATES = b"ubertset"
-    """Takes the place of a version. It is none: no description is stored under it."""
+    """Takes the place of a version, but is none: a set may have the very key of a description."""
     _CHANGE = b"\x00\x00"
     _SHARD = b"\x00\x01"
     _TEXT = b"\x00\x02"

@@ -1,6 +1,7 @@
 """An LMDB environment in a directory: opened, grown on demand, with errors that name the remedy."""
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,13 +42,16 @@ class LmdbDirectory:
             directory.mkdir(parents=True, exist_ok=True)
             _require_store_or_empty(directory)
             self._environment = lmdb.open(str(directory), map_size=initial_map_bytes, max_readers=512)
-            self._require_complete_file()
+            self._opened = self._file_now()
+            self._complete_file()
             # The slot of a killed reader would keep the pages that it saw from ever being reused.
             self._environment.reader_check()
 
     def transact(self, work: Callable[[Transaction], T], *, write: bool = False) -> T:
         """Run ``work`` in one transaction, and start it over whenever the map was full or had grown."""
         with self._lock, self._translated_errors():
+            if write and self._file_now() != self._opened:  # what is written to the old file is lost when it is closed
+                raise StoreError(f"{self._directory} was replaced while this process had it open: restart the process")
             while True:
                 try:
                     with self._environment.begin(write=write, buffers=True) as transaction:
@@ -68,14 +72,26 @@ class LmdbDirectory:
         with self._lock:
             self._environment.close()
 
-    def _require_complete_file(self) -> None:
-        """Raise ``StoreError`` for a truncated file: reading a page beyond its end would kill the process (SIGBUS)."""
+    def _file_now(self) -> tuple[int, int]:
+        """Device and inode of the file that now bears the name of the data."""
+        found = (self._directory / "data.mdb").stat()
+        return found.st_dev, found.st_ino
+
+    def _complete_file(self) -> None:
+        """Reading a page beyond the file's end would kill the process (SIGBUS), so refuse a file that is cut short, and
+        append what may never have been written. Should that have been cut off after all, LMDB rejects the zeros.
+
+        Raises ``StoreError``.
+        """
         size = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
         file = self._directory / "data.mdb"
         found = file.stat().st_size
         if found + _MAX_UNWRITTEN_BYTES < size:
             self._environment.close()
             raise StoreError(f"{file} is cut short, {found} of {size} bytes: {_RESTORE}")
+        if found < size:
+            # In a transaction, so that no other process makes the file longer meanwhile.
+            self.transact(lambda _: os.truncate(file, max(size, file.stat().st_size)), write=True)
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Range scans over the ordered keys of an LMDB transaction."""
+"""Ranges of the ordered keys of an LMDB transaction: scanned, and deleted."""
 
 from collections.abc import Callable, Iterator
 from itertools import groupby, islice
@@ -46,6 +46,17 @@ def lengths_from(transaction: Transaction, *, lists: bytes, start: bytes) -> lis
     """A page of lists from ``start`` on: the prefix of each list's lines, and how many lines it has."""
     lines = groupby(sizes_from(transaction, start, lists), lambda line: LmdbKeys.list_of(line[0]))
     return [(prefix, sum(1 for _ in same)) for prefix, same in islice(lines, _LISTS_PER_PAGE)]
+
+
+def delete_range(transaction: Transaction, start: bytes, end: bytes, limit: int | None = None) -> list[bytes]:
+    """Delete the keys from ``start`` on that are less than ``end``, or the first ``limit`` of them; returns them."""
+    deleted: list[bytes] = []
+    cursor = transaction.cursor()
+    found = cursor.set_range(start)
+    while found and len(deleted) != limit and (key := bytes(cursor.key())) < end:
+        deleted.append(key)
+        found = cursor.delete()
+    return deleted
 
 
 def after_prefix(prefix: bytes) -> bytes:

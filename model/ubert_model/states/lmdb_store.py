@@ -26,6 +26,7 @@ from ubert_model.states.lmdb_directory import LmdbDirectory, Transaction
 from ubert_model.states.lmdb_scans import (
     after_prefix,
     copied,
+    delete_range,
     distinct_prefixes,
     items_from,
     lengths_from,
@@ -88,7 +89,7 @@ class LmdbStore:
     def namespaces(self) -> list[Namespace]:
         def read(transaction: Transaction) -> list[Namespace]:
             prefixes = distinct_prefixes(transaction, b"", lambda key: key[: LmdbKeys.VERSION_BYTES])
-            versions = [prefix.hex() for prefix in prefixes]
+            versions = [prefix.hex() for prefix in prefixes if prefix != LmdbKeys.CANDIDATES]
             descriptions = [copied(transaction.get(LmdbKeys(version).description)) for version in versions]
             found = zip(descriptions, versions, strict=True)
             return [unpack_namespace(packed, version) for packed, version in found if packed is not None]
@@ -97,18 +98,9 @@ class LmdbStore:
 
     def drop_namespace(self, version: str) -> int:
         keys = LmdbKeys(version)
+        page = partial(delete_range, start=keys.namespace, end=after_prefix(keys.namespace), limit=_KEYS_PER_DROP)
         removed = 0
-
-        def drop_page(transaction: Transaction) -> list[bytes]:
-            dropped: list[bytes] = []
-            cursor = transaction.cursor()
-            found = cursor.set_range(keys.namespace)
-            while found and len(dropped) < _KEYS_PER_DROP and (key := bytes(cursor.key())).startswith(keys.namespace):
-                dropped.append(key)
-                found = cursor.delete()
-            return dropped
-
-        while dropped := self._directory.transact(drop_page, write=True):
+        while dropped := self._directory.transact(page, write=True):
             removed += sum(key.startswith(keys.states) for key in dropped)
         return removed
 
@@ -230,13 +222,14 @@ class LmdbStore:
         keys = LmdbKeys(version)
         owners = [*((Side.USER, user) for user in users), *((Side.ITEM, item) for item in items)]
 
-        def read(transaction: Transaction) -> list[list[ReviewEntry]]:
-            return [
-                [unpack_line(line, side, entity) for line in values_under(transaction, keys.reviews(side, entity))]
-                for side, entity in owners
-            ]
+        def read(transaction: Transaction) -> list[list[bytes]]:
+            return [[bytes(line) for line in values_under(transaction, keys.reviews(*owner))] for owner in owners]
 
-        lists = [sorted(entries, key=attrgetter("recency"), reverse=True) for entries in self._directory.transact(read)]
+        # Unpacked after the transaction, since no other can begin before its end: long lists take seconds.
+        lists = [
+            sorted((unpack_line(line, *owner) for line in lines), key=attrgetter("recency"), reverse=True)
+            for owner, lines in zip(owners, self._directory.transact(read), strict=True)
+        ]
         return lists[: len(users)], lists[len(users) :]
 
     def users(self, version: str) -> list[str]:
@@ -274,8 +267,8 @@ class LmdbStore:
         def write(transaction: Transaction) -> None:
             if transaction.get(keys.description) is None:
                 raise dropped_meanwhile(version)
-            kept = [(key, bytes(value)) for key, value in items_from(transaction, keys.shards, keys.shards)]
-            for key in (key for key, value in kept if is_damaged(unpack_shard, value)):
+            kept = items_from(transaction, keys.shards, keys.shards)
+            for key in [key for key, value in kept if is_damaged(unpack_shard, bytes(value))]:
                 transaction.delete(key)
             transaction.put(keys.shard(packed), packed)
 
@@ -311,8 +304,8 @@ class LmdbStore:
         keys, now = LmdbKeys(version), time.time()
 
         def write(transaction: Transaction) -> None:
-            kept = [(key, _until(held)) for key, held in items_from(transaction, keys.holds, keys.holds)]
-            for key in (key for key, until in kept if until <= now):
+            kept = items_from(transaction, keys.holds, keys.holds)
+            for key in [key for key, held in kept if _until(held) <= now]:
                 transaction.delete(key)  # the holder was killed
             transaction.put(keys.held(holder), _HELD_UNTIL.pack(now + seconds))
 
@@ -361,10 +354,7 @@ def _announce(transaction: Transaction, keys: LmdbKeys, marks: Iterable[bytes]) 
     if transaction.get(keys.feed_start) is None:
         transaction.put(keys.feed_start, (number - 1).to_bytes(8, "big"))
     transaction.put(keys.change(number), pack_marks(marks))
-    cursor = transaction.cursor()
-    found = cursor.set_range(keys.change(1))
-    while found and bytes(cursor.key()) < keys.change(max(1, number - REMEMBERED_CHANGES)):
-        found = cursor.delete()
+    delete_range(transaction, keys.change(1), keys.change(max(1, number - REMEMBERED_CHANGES)))
     return Revision(number)
 
 
@@ -374,13 +364,8 @@ def _changes(transaction: Transaction, keys: LmdbKeys, since: Revision | None) -
     oldest = max(int.from_bytes(start or b"", "big"), now.major - REMEMBERED_CHANGES)
     if start is None or since is None or since.major < oldest:
         return Changes(revision=now, marks=None)
-    marks: set[bytes] = set()
-    cursor = transaction.cursor()
-    found = cursor.set_range(keys.change(since.major + 1))
-    while found and bytes(cursor.key()).startswith(keys.changes):
-        marks |= unpack_marks(cursor.value())
-        found = cursor.next()
-    return Changes(revision=now, marks=frozenset(marks))
+    announced = items_from(transaction, keys.change(since.major + 1), keys.changes)
+    return Changes(revision=now, marks=frozenset().union(*(unpack_marks(marks) for _, marks in announced)))
 
 
 def _until(held: memoryview) -> float:

@@ -16,7 +16,7 @@ from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
 
 MAX_STATE_BYTES = 16 * 1024 * 1024
-REPAIR = "run `ubert states verify --repair`, then `ubert precompute`"
+REPAIR_REMEDY = "run `ubert states verify --repair`, then `ubert precompute`"
 """The remedy for a damaged state or line. Precompute alone would not do: it writes only what is missing."""
 _LINE_FORMAT = 1
 _LINE = struct.Struct("<BdqIHH")
@@ -37,7 +37,7 @@ def pack_line(entry: ReviewEntry, side: Side) -> bytes:
 def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntry:
     """The entry of a line in ``entity``'s list. Raises ``CorruptStateError``."""
     if not is_intact(line):
-        raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: {REPAIR}")
+        raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: {REPAIR_REMEDY}")
     end = len(line) - _CHECKSUM.size
     format_version, rating, timestamp, rows, review_size, counterpart_size = _LINE.unpack_from(line)
     middle = _LINE.size + review_size
@@ -74,7 +74,9 @@ def unpack_text(packed: bytes | memoryview, review_id: str) -> str:
     """Inverse of :func:`pack_text`. Raises ``CorruptStateError``."""
     end = len(packed) - _CHECKSUM.size
     if end < 0 or (zlib.crc32(packed[:end]),) != _CHECKSUM.unpack_from(packed, end):
-        raise CorruptStateError(f"the stored text of review {review_id!r} is damaged: write the review again")
+        raise CorruptStateError(
+            f"the stored text of review {review_id!r} is damaged: run `ubert precompute --texts`, or send it again"
+        )
     return str(packed[:end], "utf-8")
 
 

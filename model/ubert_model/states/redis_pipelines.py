@@ -52,9 +52,25 @@ class RedisPipelines:
         return self._run(commands, self._send_confirmed if self._address.wait_replicas else self._send)
 
     def scan(self, pattern: str) -> Iterator[bytes]:
-        """The keys that match. A key that a cluster moves meanwhile may come twice, or not at all."""
-        with self._translated_errors():
-            yield from self._client.scan_iter(match=pattern, count=_KEYS_PER_SCAN)
+        """The keys that match. A key that a cluster moves meanwhile may come twice, or not at all.
+
+        After a restart, a failover or a resharding the cursors would pass over keys. Then the scan starts over, if
+        the address asks for patience, so that keys come twice; else it ends in ``StoreUnavailableError``.
+        """
+        until: float | None = None
+        while True:
+            try:
+                history = self.history(pattern.encode())
+                with self._translated_errors():
+                    yield from self._client.scan_iter(match=pattern, count=_KEYS_PER_SCAN)
+                if self.history(pattern.encode()) == history:
+                    return
+                raise StoreUnavailableError(
+                    f"{self._address.display_name} was restarted, failed over or resharded while its keys were listed: "
+                    "try again"
+                )
+            except StoreUnavailableError as error:
+                until = self._pause_before_retry(error, until)
 
     def history(self, key: bytes) -> str:
         """An identifier that changes when a server that holds data is restarted or replaced.
@@ -100,14 +116,21 @@ class RedisPipelines:
         return replies
 
     def _run_with_retries(self, chunk: list[Command], send: _Send) -> list[Any]:
-        until = time.monotonic() + self._address.patience_s
+        until: float | None = None
         while True:
             try:
                 return self._run_once(chunk, send)
-            except StoreUnavailableError:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(_RETRY_PAUSE_S)
+            except StoreUnavailableError as error:
+                until = self._pause_before_retry(error, until)
+
+    def _pause_before_retry(self, error: StoreUnavailableError, until: float | None) -> float:
+        """Wait a moment, and return when retries end: ``until``, None before the first. Raises ``error`` then."""
+        now = time.monotonic()
+        until = now + self._address.patience_s if until is None else until
+        if now >= until:
+            raise error
+        time.sleep(_RETRY_PAUSE_S)
+        return until
 
     def _run_once(self, chunk: list[Command], send: _Send) -> list[Any]:
         with self._translated_errors():

@@ -127,7 +127,7 @@ class StateStore(Protocol):
     def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
         """Review identifier and size in bytes of every stored state, in no order. Scans the namespace: for tools.
 
-        A state written or deleted meanwhile may be left out; one may come twice while a server rehashes.
+        A state written or deleted meanwhile may be left out; one may come twice while a server rehashes or fails over.
         """
 
     def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ubert_model.errors import InputError
 from ubert_model.running.atomic import replacing, write_text
-from ubert_model.running.claims import claimed
+from ubert_model.running.folder_lock import try_lock
 from ubert_service.reading.histories import Pair
 from ubert_service.scoring.engine import Prediction
 
@@ -54,7 +54,7 @@ class Portions:
         :meth:`stage` may ``discard`` them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with claimed(self.folder) as ours:
+        with try_lock(self.folder) as ours:
             if not ours:
                 raise InputError(f"another run is at work in {self.folder}: wait for its end, or choose another --out")
             if self.has_ratings() and not self._matches() and not discard:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ubert_model.errors import ConfigError
-from ubert_model.running.ray_engine import EngineName, chosen_engine
+from ubert_model.running.ray_engine import EngineName, ray_engine_or_none
 from ubert_model.running.sharding import Shard
 from ubert_model.states import absolute_url
 from ubert_service.commands.command_line import (
@@ -59,7 +59,7 @@ def run(
         from ubert_service.bulk.rating import rate_pairs  # noqa: PLC0415  # needs pyarrow, which serving does not
     except ImportError as error:
         raise ConfigError(f"pairs = {str(pairs)!r}: {error}; pip install '.[score]'") from error
-    cluster = chosen_engine(
+    cluster = ray_engine_or_none(
         engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
     )
     settings = Settings.of(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ubert_model.errors import StateError
-from ubert_model.states import REPAIR, FloatMatrix, StateCodec, StateStore
+from ubert_model.states import REPAIR_REMEDY, FloatMatrix, StateCodec, StateStore
 
 
 def read_states(store: StateStore, codec: StateCodec, review_ids: Iterable[str]) -> dict[str, FloatMatrix]:
@@ -29,5 +29,5 @@ def _named(error: StateError, payloads: Mapping[str, bytes], codec: StateCodec) 
         try:
             codec.decode(payload)
         except StateError as cause:
-            return type(cause)(f"state of review {review_id!r}: {cause}; {REPAIR}")
+            return type(cause)(f"state of review {review_id!r}: {cause}; {REPAIR_REMEDY}")
     return error

@@ -164,6 +164,8 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
     "lacks a field": lambda values: values.pop("bias"),
     "has a field too many": lambda values: values.update(colour="red"),
     "has an unknown option": lambda values: values["config"].update(colour="red"),
+    "has no options but a word": lambda values: values.update(config="minilm"),
+    "has a number beyond all others": lambda values: values["config"]["scale"].update(lowest=-(10**400)),
     "has an impossible option": lambda values: values["config"].update(max_length=1),
 }
 

@@ -73,6 +73,12 @@ def test_what_is_kept_of_the_same_review_and_of_a_repeated_text_does_not_depend_
     assert ("i1", 4.0, "music") in kept[0], "of two domains the smaller name"
 
 
+def test_of_a_review_with_and_without_its_time_the_time_is_kept(tmp_path: Path) -> None:
+    both = (review("i1", text="same", timestamp=""), review("i1", text="same", timestamp=7))
+    report = import_reviews([write(tmp_path / "x.jsonl", *both)], tmp_path / "out", ALL)
+    assert (report.consolidation.repeated_texts, report.consolidation.unknown_timestamps) == (1, 0)
+
+
 def test_reviews_of_unknown_time_are_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", review("i1", timestamp=1), review("i2", timestamp=0), review("i3", timestamp=""))
     assert import_reviews([path], tmp_path / "out", ALL).consolidation.unknown_timestamps == 2

@@ -14,7 +14,7 @@ from support.full_disk import full_disk
 from support.random_models import VOCABULARY, randomized, review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_training.states import state_bank
-from ubert_training.states.state_bank import FILLING, FORMER_FILES, StateBank, fill_bank, matching_bank
+from ubert_training.states.state_bank import FILLING, StateBank, fill_bank, matching_bank
 from ubert_training.states.tokens import TokenizedReviews
 
 REVIEWS, LENGTH, A_BATCH = 12, 6, 4
@@ -166,9 +166,8 @@ def test_two_that_fill_one_directory_at_once_each_get_their_own_states_and_none_
         assert_states_of(name, banks[number])
 
 
-def test_what_a_former_version_left_goes_and_what_is_not_ours_stays(encoding: Encoding, tmp_path: Path) -> None:
-    for name in (*FORMER_FILES, "states-of-my-own.f32"):
-        (tmp_path / name).write_text("{}")
+def test_what_is_not_ours_stays(encoding: Encoding, tmp_path: Path) -> None:
+    (tmp_path / "states-of-my-own.f32").write_text("{}")
     filled("old", tmp_path)
     assert bank_files(tmp_path)[-1] == "states-of-my-own.f32"
     assert len(bank_files(tmp_path)) == 3

@@ -45,15 +45,15 @@ def test_the_first_within_a_standard_error_of_the_best_is_taken() -> None:
     noise -= noise.mean()
     worse, equal = best + noise + 0.1, best + noise + 0.005  # the standard error is 0.01
     entries = [tried("worse", worse.tolist()), tried("equal", equal.tolist()), tried("best", best.tolist())]
-    choice = Choice(tried=entries)
+    choice = Choice(results=entries)
     assert (choice.best.trial.name, choice.chosen.trial.name) == ("best", "equal")
-    assert Choice(tried=entries[::2]).chosen.trial.name == "best"
+    assert Choice(results=entries[::2]).chosen.trial.name == "best"
     assert choice.above_best(choice.best) == (0.0, 0.0)
 
 
 def test_a_single_validation_pair_tells_no_recipe_from_another() -> None:
     entries = [tried("cheap", [1.0]), tried("best", [0.5])]
-    assert Choice(tried=entries).chosen.trial.name == "cheap"
+    assert Choice(results=entries).chosen.trial.name == "cheap"
 
 
 def test_names_of_trials_differ_and_so_do_their_recipes() -> None:
@@ -99,7 +99,7 @@ def test_a_search_tries_nothing_twice_on_validation_alone_and_leaves_one_model(
     both = search(tmp_path, *FEW).try_all(lambda trial: begun.append(trial.name))
     assert begun == [trial.name for trial in FEW]
     assert parts == ["validation"] * len(FEW)
-    np.testing.assert_array_equal(first.tried[0].squared_errors, both.tried[0].squared_errors)
+    np.testing.assert_array_equal(first.results[0].squared_errors, both.results[0].squared_errors)
     for choice in (first, both, both):
         run = search(tmp_path, *FEW).publish(choice)
         assert read_stage(run)["inputs"]["config"]["state_dim"] == choice.chosen.trial.model.get("state_dim", 16)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ubert_model.errors import UbertError
 from ubert_model.running.atomic import replacing, write_text
-from ubert_model.running.claims import claimed
+from ubert_model.running.folder_lock import try_lock
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.provenance import code_digest
 from ubert_training.running.stage import fingerprint_of, plain
@@ -97,7 +97,7 @@ class CellStore:
         """Claim a name among the processes that share the store; yields False if another one holds it."""
         folder = self.directory / CLAIMS / name
         folder.mkdir(parents=True, exist_ok=True)
-        with claimed(folder) as ours:
+        with try_lock(folder) as ours:
             yield ours
 
     def has(self, cell: Cell) -> bool:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_model.running.ray_engine import chosen_engine
+from ubert_model.running.ray_engine import ray_engine_or_none
 from ubert_training.commands.options import Engine, RayAddress, Workers, console
 from ubert_training.reviews.file_staging import ImportProgress, stage_locally
 from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews
@@ -83,7 +83,7 @@ def import_command(
         core=core,
         max_bad=max_bad,
     )
-    cluster = chosen_engine(engine, address=ray_address, workers=workers)
+    cluster = ray_engine_or_none(engine, address=ray_address, workers=workers)
     stage = stage_locally if cluster is None else partial(stage_by_ray, cluster)
     with _progress_bar() as listener:
         report = import_reviews(files, out, options, listener, force=force, stage=stage)

@@ -9,7 +9,7 @@ import typer
 
 from ubert_model.bundle import Bundle
 from ubert_model.config import require, require_choice
-from ubert_model.running.ray_engine import chosen_engine
+from ubert_model.running.ray_engine import ray_engine_or_none
 from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
 from ubert_training.commands.options import (
@@ -83,7 +83,7 @@ def precompute_command(
             require(name in PARTS, "part", name, f"use one of {', '.join(PARTS)}")
         divided = Split.load(split, table)
         rows = np.intersect1d(served, np.concatenate([getattr(divided, name) for name in part]))
-    cluster = chosen_engine(
+    cluster = ray_engine_or_none(
         engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
     )
     require(cluster is None or states is None, "states", states, "Ray workers encode anew: leave it out")

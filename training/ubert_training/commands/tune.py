@@ -67,8 +67,8 @@ def trial_table(choice: "Choice") -> Table:
     )
     for column in ("recipe", "MSE", "above the best, ± its standard error", "share of the text network"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
-    for tried in choice.tried:
-        above, error = choice.above_best(tried)
-        cells = (tried.trial.name, f"{tried.mse:.4f}", f"{above:.4f} ± {error:.4f}", f"{tried.share:.2f}")
-        table.add_row(*cells, style="bold" if tried is choice.chosen else None)
+    for result in choice.results:
+        above, error = choice.above_best(result)
+        cells = (result.trial.name, f"{result.mse:.4f}", f"{above:.4f} ± {error:.4f}", f"{result.share:.2f}")
+        table.add_row(*cells, style="bold" if result is choice.chosen else None)
     return table

@@ -27,7 +27,7 @@ from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.rating_parts import RatingParts
-from ubert_training.running.disk import writing
+from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.stage import finished_stage
 from ubert_training.states.state_bank import encoder_digest
 from ubert_training.weights.model_files import load_model
@@ -61,7 +61,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
     )
 
     def write_files(directory: Path) -> None:
-        with writing(bundle, OSError, SafetensorError):
+        with translated_write_errors(bundle, OSError, SafetensorError):
             save_file(weights_of(model), directory / WEIGHTS)
             (directory / ENCODER_CONFIG).write_text(files.bert_config.to_json_string(), encoding="utf-8")
             (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")

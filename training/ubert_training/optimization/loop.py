@@ -20,7 +20,7 @@ from ubert_model.running.atomic import replacing
 from ubert_training.optimization.batches import Indices
 from ubert_training.optimization.weight_average import WeightAverage
 from ubert_training.running.devices import Precision, uses_bfloat16
-from ubert_training.running.disk import writing
+from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.processes import process_share
 from ubert_training.running.progress import progress_bar
 from ubert_training.weights.saving import save_weights, weights_of
@@ -285,7 +285,7 @@ class _Run:
             "scheduler": self.scheduler.state_dict(),
         }
         path = self.directory / CHECKPOINT
-        with writing(path, RuntimeError), replacing(path) as partial:
+        with translated_write_errors(path, RuntimeError), replacing(path) as partial:
             torch.save(checkpoint, partial)
 
     def begin(self) -> None:

@@ -94,16 +94,16 @@ class TrialResult:
 class Choice:
     """All trials in order, the one with the least error, and the one chosen."""
 
-    tried: Sequence[TrialResult]
+    results: Sequence[TrialResult]
 
     @cached_property
     def best(self) -> TrialResult:
-        return min(self.tried, key=lambda result: result.mse)
+        return min(self.results, key=lambda result: result.mse)
 
     @cached_property
     def chosen(self) -> TrialResult:
         """The first trial whose error is within one standard error of the best one's, pair by pair."""
-        for result in self.tried:
+        for result in self.results:
             above, standard_error = self.above_best(result)
             if above <= standard_error:
                 return result
@@ -147,7 +147,7 @@ class RecipeSearch:
         if not stage.is_finished():  # checked first: a refused search neither creates nor discards a directory
             for trial in self.trials:
                 self._require_trainable(trial)
-        with stage.claimed():
+        with stage.locked():
             stage.open(force=force)
             choice = self.try_all(began)
             run = self.publish(choice)
@@ -156,15 +156,15 @@ class RecipeSearch:
 
     def try_all(self, began: Callable[[Trial], None]) -> Choice:
         """Try every recipe that ``out`` holds no result of, and choose."""
-        tried = []
+        results = []
         for trial in self.trials:
             job = self._job(trial)
             path = self._workspace.directory / "trials" / f"{self._fingerprint(job)}.json"
             if not path.is_file():
                 began(trial)
                 self._measure(job, path)
-            tried.append(_read(path, trial))
-        return Choice(tried=tried)
+            results.append(_read(path, trial))
+        return Choice(results=results)
 
     def publish(self, choice: Choice) -> Path:
         """Move the chosen model to ``out/finetuned`` and its states to ``out/states``, and write its recipe to

@@ -16,7 +16,7 @@ from pyarrow import dataset
 
 from ubert_training.reviews.staging import STAGED_SCHEMA
 from ubert_training.reviews.table import ROWS_PER_GROUP, TableMetadata, TableWriter
-from ubert_training.running.disk import writing
+from ubert_training.running.disk import translated_write_errors
 
 STAGED = """
 CREATE TABLE staged AS
@@ -30,11 +30,15 @@ CREATE TABLE unique_review AS
 SELECT * FROM staged
 QUALIFY row_number() OVER (PARTITION BY review_id ORDER BY domain, place) = 1
 """
+# Of a user's reviews of one text the first is kept. A time of 0 is unknown and no first one: where two files hold the
+# same review and one lacks its time, the other's is kept.
 KEPT = """
 CREATE TABLE kept AS
 SELECT * FROM unique_review
 QUALIFY text_digest IS NULL
-     OR row_number() OVER (PARTITION BY "user", text_digest ORDER BY "timestamp", item, review_id) = 1
+     OR row_number() OVER (
+            PARTITION BY "user", text_digest ORDER BY "timestamp" = 0, "timestamp", item, review_id
+        ) = 1
 """
 RARE = """
 DELETE FROM kept
@@ -83,7 +87,7 @@ def consolidate(
     ``OSError`` if the disk is full.
     """
     ordered = workspace / "ordered.parquet"
-    with writing(workspace, *DISK_ERRORS), duckdb.connect(workspace / "reviews.duckdb") as database:
+    with translated_write_errors(workspace, *DISK_ERRORS), duckdb.connect(workspace / "reviews.duckdb") as database:
         database.execute(f"SET temp_directory = {_quoted(workspace / 'spill')}")
         database.register("staged_rows", dataset.dataset([str(part) for part in parts], schema=STAGED_SCHEMA))
         staged = _changed(database, STAGED)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_model.running.atomic import publish, write_text
-from ubert_model.running.claims import claimed
+from ubert_model.running.folder_lock import try_lock
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
 from ubert_training.reviews.file_staging import (
@@ -63,7 +63,7 @@ def import_reviews(
     options = options or ImportOptions()
     fingerprint = _fingerprint(files, options)
     out.mkdir(parents=True, exist_ok=True)
-    with claimed(out) as ours:
+    with try_lock(out) as ours:
         if not ours:
             raise InputError(f"another import into {out} is running: wait for it, or give another directory")
         staging = Staging(folder=out / STAGING, fingerprint=fingerprint)

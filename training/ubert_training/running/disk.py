@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def writing(path: Path, *errors: type[Exception]) -> Iterator[None]:
+def translated_write_errors(path: Path, *errors: type[Exception]) -> Iterator[None]:
     """Turn the ``errors`` that a library raises when it cannot write to ``path`` into ``OSError`` with a remedy.
 
     What was written before stays, so that the same command continues from there.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.running.atomic import write_text
-from ubert_model.running.claims import claimed
+from ubert_model.running.folder_lock import try_lock
 
 if TYPE_CHECKING:  # `ubert split` takes digests from here, and needs no torch
     from accelerate import Accelerator
@@ -48,20 +48,20 @@ class Stage:
         Yields and raises as :meth:`open` does; also raises ``InputError`` if another run is at work in the directory.
         All processes leave together.
         """
-        with contextlib.ExitStack() as claim:
+        with contextlib.ExitStack() as lock:
             with accelerator.main_process_first():
                 # A finished stage is only read, so any number of runs may share it.
                 if accelerator.is_main_process and not self.is_finished():
-                    claim.enter_context(self.claimed())
+                    lock.enter_context(self.locked())
                 finished = self.open(force=force)
             yield finished
             accelerator.wait_for_everyone()
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Keep other runs out of the directory. Raises ``InputError`` if one is at work in it."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        with claimed(self.directory) as ours:
+        with try_lock(self.directory) as ours:
             if not ours:
                 raise InputError(f"another run is at work in {self.directory}: wait for it, or give a new directory")
             yield

@@ -17,7 +17,7 @@ from torch import Tensor
 from ubert_model.running.atomic import write_text
 from ubert_model.states.pooling import pool_neighbours
 from ubert_training.running.claims import wait_for_claim
-from ubert_training.running.disk import writing
+from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.progress import progress_bar
 from ubert_training.running.stage import fingerprint_of
 from ubert_training.states.tokens import TokenizedReviews
@@ -30,8 +30,6 @@ BATCHES_PER_FLUSH = 16
 FILLING = ".filling"
 """Subfolder of a directory of states that is locked while a bank is filled there."""
 BANK_FILE = re.compile(r"states-[0-9a-f]{16}\.(f32|json)")
-FORMER_FILES = ("states.f32", "progress.json")
-"""Names of the two files in an earlier version, for any encoder and any reviews."""
 
 
 def encoder_digest(encoder: "ReviewEncoder", tokenizer_json: str, max_length: int, *, projected: bool) -> str:
@@ -170,7 +168,7 @@ class _BankFiles:
 
         The room is allocated first, because a process that writes to a mapping on a full disk is killed silently.
         """
-        with writing(self.states, OSError), self.states.open("ab") as file:
+        with translated_write_errors(self.states, OSError), self.states.open("ab") as file:
             if hasattr(os, "posix_fallocate"):  # missing on macOS
                 os.posix_fallocate(file.fileno(), 0, self._size)
         return np.memmap(self.states, dtype=np.float32, mode="r+", shape=self.shape)
@@ -182,12 +180,8 @@ class _BankFiles:
         """
         kept = {self.states.name, self.progress.name} if self.batches_done() else set()
         found = [path for path in self.directory.iterdir() if BANK_FILE.fullmatch(path.name) and path.name not in kept]
-        former = [self.directory / name for name in FORMER_FILES]
         for path in sorted(found, key=lambda path: path.suffix, reverse=True):  # .json before .f32
             path.unlink()
-        if all(path.is_file() for path in former):
-            for path in former:
-                path.unlink()
 
     @property
     def _size(self) -> int:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ubert_model.running.atomic import replacing
-from ubert_training.running.disk import writing
+from ubert_training.running.disk import translated_write_errors
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -18,7 +18,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write all weights; the file appears complete or not at all. Raises ``OSError`` if the disk is full."""
-    with writing(path, SafetensorError), replacing(path) as partial:
+    with translated_write_errors(path, SafetensorError), replacing(path) as partial:
         save_file(weights_of(model), partial)
 
 

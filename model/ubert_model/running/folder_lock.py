@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
+def try_lock(folder: Path) -> Iterator[bool]:
     """Try to lock an existing folder: yields True if this process holds it, False if another one does.
 
     The operating system releases the lock when the process dies, however it dies.
