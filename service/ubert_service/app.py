@@ -16,7 +16,7 @@ from ubert_model.states import NamespaceLeases
 from ubert_service.access.key_file import KeyFile
 from ubert_service.context import ServiceContext
 from ubert_service.http import problems
-from ubert_service.http.gate import KeyGate, QueueGate
+from ubert_service.http.gate import HostGate, KeyGate, QueueGate
 from ubert_service.http.middleware import BodyLimit, RequestFrame
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing, Untraced
@@ -97,6 +97,8 @@ def create_app(
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.request_timeout)
     if keys is not None:
         app.add_middleware(KeyGate, keys=keys)
+    elif settings.checks_hosts:
+        app.add_middleware(HostGate, names=settings.allowed_hosts)
     app.add_middleware(RequestFrame, telemetry=metrics, tracing=tracing, stopping=stopping)
     # Outermost, around even the framework's own wrappers: each layer adds microseconds to a refusal.
     app.middleware_stack = QueueGate(app.build_middleware_stack(), telemetry=metrics, stopping=stopping)

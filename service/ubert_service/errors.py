@@ -69,3 +69,7 @@ class UnauthenticatedError(UbertError):
 
 class ForbiddenError(UbertError):
     """The API key is known, but lacks the scope that the request needs."""
+
+
+class MisdirectedError(UbertError):
+    """The request names a host that the service does not go by."""

@@ -1,8 +1,9 @@
 """The operator's settings, validated once at the edge."""
 
+import ipaddress
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -61,6 +62,9 @@ class Settings(BaseModel):
     """OTLP/HTTP address that traces are sent to; None: no tracing. It may hold a password, so it is never shown."""
     api_keys: Path | None = None
     """TOML file of API keys, reloaded within seconds of a change; None: no key is needed."""
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...] = ()
+    """Names, without port, that callers of a service without API keys may use, beside ``localhost`` and addresses. On
+    loopback no other is answered; elsewhere every name is, unless some are given here."""
     resident_bytes: int = Field(default=512 * 1024 * 1024, ge=0)
     """Memory of the in-process cache of review lists and decoded states, half of it for a shadow bundle if there is
     one; 0: no cache."""
@@ -80,6 +84,11 @@ class Settings(BaseModel):
     log_format: LogFormat = "text"
     """``json``: one object per line, with the fields of a request as members."""
 
+    @property
+    def checks_hosts(self) -> bool:
+        """Are callers refused that use another host name than those allowed?"""
+        return self.api_keys is None and (bool(self.allowed_hosts) or _is_loopback(self.host))
+
     @classmethod
     def of(cls, **values: Any) -> Self:
         """Settings from resolved values. Raises ``ConfigError`` naming the first invalid one."""
@@ -89,6 +98,13 @@ class Settings(BaseModel):
             first = error.errors(include_url=False)[0]
             name = ".".join(map(str, first["loc"]))
             raise ConfigError(f"{name} = {first['input']!r}: {first['msg']}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

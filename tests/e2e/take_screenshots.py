@@ -1,6 +1,7 @@
 """Photographs the console of a running service: ``python tests/e2e/take_screenshots.py ADDRESS USER ITEM``.
 
-The pictures stand in the README. Take them from a service whose store keeps texts, on a machine with the font Inter.
+One of the pictures stands in the README. Take them from a service whose store keeps texts, on a machine with the font
+Inter.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +106,56 @@ def test_the_metrics_tell_of_a_file_of_keys_that_cannot_be_used_until_it_can(gua
     assert guarded.status("POST", "/predict", None, PREDICT) == 401
     guarded.path.write_text(before)
     wait_until(lambda: "ubert_api_keys_outdated 0.0" in guarded.client.get("/metrics").text)
+
+
+@pytest.fixture(scope="module")
+def keyless(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service without keys on loopback, which goes by one name more."""
+    with closing(open_store(f"lmdb:{tmp_path_factory.mktemp('keyless')}")) as store:
+        corpus.write(store, tiny.bundle)
+        with serving(settings_for(tiny.bundle, allowed_hosts=["Ratings.example"]), store) as client:
+            yield client
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"]
+)
+def test_a_page_whose_name_was_pointed_at_this_machine_reads_and_writes_nothing(
+    keyless: httpx.Client, host: str
+) -> None:
+    for asked in (
+        keyless.build_request("POST", "/reviews", json=REVIEW, headers={"Host": host}),
+        keyless.build_request("GET", "/users/u0", headers={"Host": host}),
+        keyless.build_request("DELETE", "/reviews/any", params={"user": "u0", "item": "i0"}, headers={"Host": host}),
+    ):
+        refused = keyless.send(asked)
+        assert (refused.status_code, refused.json()["type"]) == (421, "urn:u-bert:problem:misdirected")
+        assert repr(host) in refused.json()["detail"]
+    assert keyless.get("/readyz", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8000",
+        "u-bert.localhost",
+        "127.0.0.1:80",
+        "[::1]:8000",
+        "10.0.0.7",
+        "ratings.example:81",
+        "",
+    ],
+)
+def test_a_service_without_keys_goes_by_localhost_addresses_and_the_names_that_it_was_given(
+    keyless: httpx.Client, host: str
+) -> None:
+    assert keyless.post("/predict", json=PREDICT, headers={"Host": host}).status_code == 200
+
+
+def test_whoever_has_a_key_may_call_the_service_by_any_name(guarded: Guarded) -> None:
+    headers = {"Host": "ratings.example", "Authorization": f"Bearer {guarded.reader}"}
+    assert guarded.client.post("/predict", json=PREDICT, headers=headers).status_code == 200
 
 
 def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_not(

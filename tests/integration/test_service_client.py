@@ -228,21 +228,22 @@ class ScriptedServer:
                 self.asked += 1
                 if answer is None:
                     self._over.wait(10)
-                elif answer == DRIP:
-                    self._drip(connection)
+                elif answer in (DRIP, DRIPPING_HEAD):
+                    self._drip(connection, answer)
                 else:
                     connection.sendall(answer)
 
-    def _drip(self, connection: socket.socket) -> None:
+    def _drip(self, connection: socket.socket, beginning: bytes) -> None:
         try:
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            connection.sendall(beginning)
             while not self._over.wait(0.02):
                 connection.sendall(b" ")
         except OSError:
             return
 
 
-DRIP = b"one byte now and then"
+DRIP = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+DRIPPING_HEAD = b"HTTP/1.1 200 OK\r\nX-Filler: "
 ALIVE = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{"status":"alive"}'
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -271,7 +272,9 @@ def test_a_call_that_may_not_be_repeated_is_sent_once(connect: Connect) -> None:
     assert server.asked == 1
 
 
-@pytest.mark.parametrize("answer", [None, DRIP], ids=["silence", "a byte now and then"])
+@pytest.mark.parametrize(
+    "answer", [None, DRIP, DRIPPING_HEAD], ids=["silence", "a byte now and then", "a byte of a head now and then"]
+)
 def test_the_deadline_ends_a_call_whatever_the_server_does(connect: Connect, answer: bytes | None) -> None:
     hurried = RetryPolicy(deadline_s=0.3)
     with (

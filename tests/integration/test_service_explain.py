@@ -19,7 +19,7 @@ from ubert_service.errors import WorkCancelledError
 from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.reading.inline import InlineText
-from ubert_service.schemas import MAX_EXPLAINED_PAIRS
+from ubert_service.schemas import MAX_EXPLAINED_PAIRS, RatingEvidence
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice
@@ -63,7 +63,7 @@ def test_predict_tells_on_request_of_each_pair_what_explain_tells(reader: httpx.
         assert explained.pop("interval") == pytest.approx(rated.pop("interval"), abs=ROUNDING)
         assert explained == rated
         alone = explain(reader, **pair)
-        assert evidence == {name: alone[name] for name in ("contributions", "reviews", "heat_map")}
+        assert evidence == {name: alone[name] for name in RatingEvidence.model_fields}
 
 
 def test_more_pairs_than_may_be_explained_are_refused_by_the_limit(reader: httpx.Client) -> None:

@@ -291,7 +291,7 @@ def test_a_deadline_that_is_none_is_refused(tiny: TinyBundle, store: StateStore,
 
 def raw_request(path: str, body: Any, *, length: int | None = None) -> bytes:
     content = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     return f"{head}Content-Length: {length or len(content)}\r\n\r\n".encode() + content
 
 

@@ -117,8 +117,8 @@ def send_endlessly(caller: socket.socket) -> None:
     [
         b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Filler: ",
         b"GET /healthz?",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;",
-        b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Filler: ",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Filler: ",
     ],
     ids=["header", "address", "chunk", "trailer"],
 )

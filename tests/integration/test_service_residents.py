@@ -545,7 +545,6 @@ def test_what_only_a_server_that_hangs_could_answer_holds_up_nothing_that_is_res
             lambda: one.get("/candidate-sets"),
             lambda: one.put("/candidate-sets/some", json={"items": ["i1"]}),
             lambda: one.post("/rank", json={"user": "u0", "candidate_set": "some"}),
-            lambda: one.post("/explain", json={"user": "u0", "item": "i1"}),  # whose texts the store has
             lambda: one.post("/reviews", json=REVIEW),
             lambda: one.delete("/reviews/review-0", params={"user": "u0", "item": "i0"}),
             lambda: ask(one, **{READ_VERSION: "0f0f:99999999999999-0"}),
@@ -554,6 +553,24 @@ def test_what_only_a_server_that_hangs_could_answer_holds_up_nothing_that_is_res
             assert answer.status_code == 503
             assert answer.json()["type"] == "urn:u-bert:problem:store-unavailable"
             assert prediction(at_once(lambda: ask(one))) == healthy
+
+
+def test_a_rating_is_explained_without_its_texts_and_says_so_while_the_store_is_away(outage: Outage) -> None:
+    def explained(**texts: Any) -> httpx.Response:
+        return outage.one.post("/explain", json={"user": "u0", "item": "i1", **texts})
+
+    outage.one.post("/reviews", json=REVIEW).raise_for_status()
+    healthy = explained().raise_for_status().json()
+    assert any(review["text"] for review in healthy["reviews"])
+    assert not healthy["texts_unavailable"]
+    outage.server.pause()
+    wait_until(lambda: STALE_SECONDS in ask(outage.one).headers)
+    answer = at_once(explained).raise_for_status()
+    without = [{**review, "text": None, "token_spans": None} for review in healthy["reviews"]]
+    assert answer.json() == {**healthy, "reviews": without, "texts_unavailable": True}
+    assert float(answer.headers[STALE_SECONDS]) > LAG_S
+    own = explained(user_texts=[{"text": "A good board."}]).raise_for_status().json()
+    assert [review["text"] for review in own["reviews"] if review["text"]] == ["A good board."]
 
 
 def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predictions_stay_right(
@@ -599,6 +616,31 @@ def test_the_store_is_asked_for_nothing_but_changes_once_all_is_resident(outage:
     before = reads()
     ask_all()
     assert reads() == before
+
+
+def test_a_page_or_a_search_reads_no_resident_list_again_and_shows_what_another_process_has_just_written(
+    outage: Outage,
+) -> None:
+    def lists_read() -> int:
+        return int(outage.raw.info("commandstats").get("cmdstat_hvals", {"calls": 0})["calls"])
+
+    def reviews(path: str) -> int:
+        counts = outage.one.get(path).raise_for_status().json()["counts"]
+        return int(counts["reviews"])
+
+    paths = ["/users/u0", "/items/i1"]
+    before = [reviews(path) for path in paths]
+    outage.one.get("/users").raise_for_status()
+    read = lists_read()
+    for written in range(1, 4):
+        assert [reviews(path) for path in paths] == [count + written - 1 for count in before]
+        (found,) = outage.one.get("/users", params={"prefix": "u0"}).raise_for_status().json()["found"]
+        assert found["counts"]["reviews"] == before[0] + written - 1
+        outage.one.get("/users").raise_for_status()
+        assert lists_read() == read
+        outage.other.post("/reviews", json={**REVIEW, "item": "i1", "review_id": f"new {written}"}).raise_for_status()
+        assert [reviews(path) for path in paths] == [count + written for count in before]
+        read = lists_read()
 
 
 def test_metrics_tell_hits_misses_drops_bytes_and_age(outage: Outage) -> None:

@@ -21,10 +21,11 @@ from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
 from ubert_service.commands.serve import load_bundles
 from ubert_service.errors import OverloadedError
+from ubert_service.reading.histories import Pair
 from ubert_service.reviews.written_review import NewReview
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice
-from ubert_service.serving.bundles import Roles
+from ubert_service.serving.bundles import Bundles, Roles
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 from ubert_service.work.admission import Admission
@@ -139,10 +140,11 @@ def test_under_an_overload_a_bundle_is_promoted_and_told_although_all_else_is_re
 
     monkeypatch.setattr(Admission, "check", refuse)
     caller, operator = clients["caller"], clients["operator"]
-    for path in ("/about", "/users/u0", "/not-there"):
+    for path in ("/items", "/users/u0", "/not-there"):
         assert caller.get(path).status_code == 429
     operator.post("/admin/promote", params={"bundle": other.manifest.bundle_id}).raise_for_status()
-    assert caller.get("/version").raise_for_status().json()["bundle"] == other.manifest.bundle_id
+    for path in ("/version", "/about"):
+        assert caller.get(path).raise_for_status().json()["bundle"] == other.manifest.bundle_id
 
 
 def test_a_review_is_written_and_removed_for_both(
@@ -188,6 +190,19 @@ def test_what_a_write_cut_short_has_left_of_a_review_that_nobody_named_keeps_it_
     assert [store.item_reviews(served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
 
 
+def test_a_review_that_the_shadow_cannot_take_under_its_name_is_written_for_the_live_bundle(
+    tiny: TinyBundle, other: Bundle, store: StateStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    left = shadow.reviews.add(NewReview(user="u9", item="i14", rating=5, text="A board.", review_id="order 7")).entry
+    review = NewReview(user="u9", item="i13", rating=2, text="A board.", review_id="order 7")
+    written = Roles(live=live, shadow=shadow).add(review).entry
+    assert store.item_reviews(live.namespace.version, ["i13"]) == [[written]]
+    assert store.item_reviews(shadow.namespace.version, ["i14"]) == [[left]]
+    assert "not written for the shadow bundle" in caplog.text
+    assert "order 7" not in caplog.text
+
+
 @pytest.mark.parametrize("store", ["lmdb_store", "redis_store"], indirect=True)
 def test_what_a_write_was_answered_with_holds_after_a_promotion(clients: dict[str, httpx.Client]) -> None:
     client, operator = clients["caller"], clients["operator"]
@@ -198,6 +213,21 @@ def test_what_a_write_was_answered_with_holds_after_a_promotion(clients: dict[st
     for answered in (written, removed):
         version = answered.headers["X-Read-Version"]
         client.post("/predict", json={"pairs": PAIRS}, headers={"X-Read-Version": version}).raise_for_status()
+
+
+@pytest.mark.parametrize("store", ["redis_store"], indirect=True)
+def test_a_write_is_seen_at_once_after_a_promotion_to_a_bundle_of_the_same_states(
+    tiny: TinyBundle, store: StateStore
+) -> None:
+    settings = sampling_all(tiny.bundle, resident_lag=60.0)
+    live, shadow = (ServedBundle.load(settings, store) for _ in range(2))
+    bundles, pair = Bundles(live, shadow), Pair("u1", "i13")
+    before = shadow.engine.score([pair])
+    bundles.roles.add(NewReview(user="u9", item="i13", rating=1, text="A board."))
+    bundles.promote()
+    after = bundles.roles.live.engine.score([pair])
+    assert after == live.engine.score([pair])
+    assert after != before
 
 
 def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:

@@ -89,6 +89,14 @@ def run(
             "revokes the key.",
         ),
     ] = None,
+    allowed_hosts: Annotated[
+        list[str],
+        typer.Option(
+            envvar="UBERT_ALLOWED_HOSTS",
+            help="Without API keys: a name by which to be called, beside localhost and addresses; may be repeated (in "
+            "the environment: separated by spaces). On loopback no other is answered.",
+        ),
+    ] = [],  # noqa: B006  # Typer copies it
     resident_bytes: Annotated[
         int,
         typer.Option(
@@ -140,37 +148,9 @@ def run(
         ),
     ] = None,
 ) -> None:
-    del config  # applied by its callback
-    settings = Settings.of(
-        bundle=bundle,
-        store=store,
-        codec=codec,
-        host=host,
-        port=port,
-        device=device,
-        runtime=runtime,
-        threads=threads,
-        concurrency=concurrency,
-        queue_requests=queue_requests,
-        queue_tokens=queue_tokens,
-        queue_wait_ms=queue_wait_ms,
-        overload_wait_ms=overload_wait_ms,
-        batch_tokens=batch_tokens,
-        batch_wait_ms=batch_wait_ms,
-        request_timeout=request_timeout,
-        drain_seconds=drain_seconds,
-        api_keys=api_keys,
-        resident_bytes=resident_bytes,
-        resident_lag=resident_lag,
-        warm_seconds=warm_seconds,
-        shadow_bundle=shadow_bundle,
-        shadow_share=shadow_share,
-        texts=texts,
-        max_body_bytes=max_body_bytes,
-        log_level=log_level,
-        log_format=log_format,
-        traces=traces,
-    )
+    given = dict(locals())  # no other variable yet: the settings, under their own names
+    del given["config"]  # applied by its callback
+    settings = Settings.of(**given)
     configure_logs(settings)
     with closing(open_existing_store(settings.store)) as opened, opened_tracing(settings) as tracing:
         live, shadow = load_bundles(settings, opened)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ubert_model.bundle import Manifest
+from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.explaining.listed import listed_reviews
@@ -61,11 +62,15 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A prediction and its explanation; reviews are newest first, the user's before the item's."""
+    """A prediction and its explanation; reviews are newest first, the user's before the item's.
+
+    ``texts_unavailable``: the store, which holds the texts, is away; so only texts sent with the request are there.
+    """
 
     prediction: Prediction
     contributions: Contributions
     reviews: Sequence[ReviewEvidence]
+    texts_unavailable: bool
     heat_map: HeatMap | None
 
 
@@ -111,7 +116,7 @@ class Explainer:
         # No review is on both sides: the only ones that could be, those of the pair itself, are left out (law 5).
         without_user = (replace(histories, user=without) for without in user.leave_one_out(of_user))
         without_item = (replace(histories, item=without) for without in item.leave_one_out(of_item))
-        texts = self._texts_of(listed, reading)
+        texts, unavailable = self._texts_of(listed, reading)
         raise_if_cancelled(cancelled)
         # Gathered once, so that a review removed meanwhile is in the rating and all its parts, or in none.
         gathered, states = self._engine.gather([histories, *without_user, *without_item], reading.inline)
@@ -136,15 +141,24 @@ class Explainer:
                     listed, effects, self._by_token(listed, evidence, states, parts), strict=True
                 )
             ],
+            texts_unavailable=unavailable,
             heat_map=None if parts is None else _heat_map(evidence, states, parts),
         )
 
-    def _texts_of(self, listed: Sequence[tuple[Side, ReviewEntry]], reading: Reading) -> dict[str, ReadText]:
+    def _texts_of(
+        self, listed: Sequence[tuple[Side, ReviewEntry]], reading: Reading
+    ) -> tuple[dict[str, ReadText], bool]:
+        """The texts of the listed reviews, and whether those in the store could not be read."""
         inline = {} if reading.inline is None else reading.inline.texts
-        if self._texts.stored:
+        texts = {review_id: self._texts.as_read(text) for review_id, text in inline.items()}
+        if not self._texts.stored:
+            return texts, False
+        try:
             self._residents.require_store()
-        found = self._texts.read([entry.review_id for _, entry in listed if entry.review_id not in inline])
-        return {**found, **{review_id: self._texts.as_read(text) for review_id, text in inline.items()}}
+            stored = self._texts.read([entry.review_id for _, entry in listed if entry.review_id not in inline])
+        except StoreUnavailableError:  # the rating needs no text
+            return texts, True
+        return texts | stored, False
 
     @property
     def _network_share(self) -> float:

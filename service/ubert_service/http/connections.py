@@ -4,8 +4,9 @@ an answer may stay unread.
 
 import asyncio
 import sys
+from collections.abc import Sequence
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 1024
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
@@ -30,6 +31,9 @@ class BoundedConnection(HttpToolsProtocol):
     A request to upgrade the protocol, as Java's HttpClient sends by default, is answered in HTTP/1.1. The parser gives
     all that follows the head to the new protocol: a body would be lost, or read as another request. So the head of a
     request with a body is parsed again without its Upgrade header. CONNECT, which upgrades by its method, is refused.
+
+    Of several requests sent at once (pipelining) uvicorn tells only the last that its caller has left. Here all are
+    told: else the first is worked at in vain, and its answer, written to a closed connection, is logged as an error.
     """
 
     head_seconds = 30.0
@@ -44,6 +48,8 @@ class BoundedConnection(HttpToolsProtocol):
     """Set while a head is awaited."""
     _unread_timer: asyncio.TimerHandle | None = None
     """Set while the system's send buffer is full."""
+    _unanswered: Sequence[RequestResponseCycle] = ()
+    """The requests that have begun or wait for the one before."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -53,6 +59,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop_head_timer()
         self._stop_unread_timer()
         super().connection_lost(exc)
+        for cycle in self._unanswered:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         self._bytes_outside_bodies += len(data)
@@ -72,6 +82,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop_head_timer()
         if not self.parser.should_upgrade() or all(name not in _BODY_HEADERS for name, _ in self.headers):
             super().on_headers_complete()
+            self._unanswered = [*(cycle for cycle in self._unanswered if not cycle.response_complete), self.cycle]
         elif self.parser.get_method() == _CONNECT:  # upgrades whatever its headers say
             raise ValueError("CONNECT with a body")  # which uvicorn answers like a malformed head
         else:

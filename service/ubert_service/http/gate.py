@@ -1,9 +1,11 @@
-"""The gates before any body is read or work is done: admission to the queue, and the API key."""
+"""The gates before any body is read or work is done: admission to the queue, and the API key or the host name."""
 
 import asyncio
+import ipaddress
 import logging
 import math
 import time
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,20 +14,21 @@ from ubert_model.errors import UbertError
 from ubert_service.access.key_file import KeyFile
 from ubert_service.access.keys import needed_scope
 from ubert_service.context import ServiceContext
-from ubert_service.errors import OverloadedError
+from ubert_service.errors import MisdirectedError, OverloadedError
 from ubert_service.http.middleware import UNMATCHED, request_id_of
 from ubert_service.http.problems import OVERLOADED, PreparedProblem, error_response
 from ubert_service.telemetry import Telemetry
 
 _LOG_INTERVAL_S = 1.0
-_UNQUEUED_PATHS = frozenset({"/version", "/admin/promote"})
+_SHOWN_CHARACTERS = 256
+_UNQUEUED_PATHS = frozenset({"/version", "/about", "/admin/promote"})
 
 _log = logging.getLogger(__name__)
 
 
 class QueueGate:
     """Refuses requests (429) while the queue admits no more. Paths open to all (health, metrics, the console) always
-    pass, and so does a promotion: it may be what ends an overload.
+    pass. So does what needs no work: what runs is asked during an overload, and a promotion may be what ends it.
 
     It is the outermost layer: during an overload most of the work goes into refusals, at the cost of admitted requests.
     So a refusal is only counted; it has no log line of its own and no span.
@@ -36,7 +39,8 @@ class QueueGate:
         self._telemetry = telemetry
         self._stopping = stopping
         self._problem = PreparedProblem(
-            OVERLOADED, "too much work is waiting; try again when Retry-After has passed, and less often"
+            OVERLOADED,
+            "until some of it is done, no more is taken; try again when Retry-After has passed, and less often",
         )
         self._unlogged = 0
         self._logged_at = -math.inf
@@ -87,3 +91,45 @@ class KeyGate:
             await error_response(error, scope)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+class HostGate:
+    """Refuses requests (421) by another host name than ``localhost`` and ``names``. Paths open to all always pass.
+
+    For a service without API keys. A page from anywhere, whose name its owner lets point at this machine while it is
+    open in a browser here (DNS rebinding), is of the service's own origin for that browser: it could read, write and
+    remove reviews. It cannot choose the host that the browser names. An address is always answered: it points nowhere
+    else.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+        self._app = app
+        self._names = frozenset(map(str.lower, names))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and needed_scope(scope["method"], scope["path"]) is not None:
+            host = Headers(scope=scope).get("Host", "")
+            if not self._is_allowed(host):
+                error = MisdirectedError(
+                    f"the request is for {host[:_SHOWN_CHARACTERS]!r}; a service without API keys answers only to "
+                    "localhost, addresses and the names of --allowed-hosts"
+                )
+                await error_response(error, scope)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _is_allowed(self, host: str) -> bool:
+        name = _without_port(host).lower().removesuffix(".")
+        if name in self._names or name == "localhost" or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return not name  # HTTP/1.0 may leave it out; browsers never do
+        return True
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

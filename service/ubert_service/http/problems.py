@@ -21,6 +21,7 @@ from ubert_service.errors import (
     DeadlineError,
     ForbiddenError,
     LostRevisionError,
+    MisdirectedError,
     NoShadowError,
     NotReadyError,
     NotTheShadowError,
@@ -66,6 +67,7 @@ NOT_JSON = ProblemType(name="unsupported-media-type", status=415, title="The bod
 BODY_TOO_SLOW = ProblemType(name="body-too-slow", status=408, title="The body did not arrive in time")
 UNAUTHENTICATED = ProblemType(name="unauthenticated", status=401, title="The request needs a valid API key")
 FORBIDDEN = ProblemType(name="forbidden", status=403, title="The API key does not allow this")
+MISDIRECTED = ProblemType(name="misdirected", status=421, title="The service does not go by this host name")
 OVERLOADED = ProblemType(name="overloaded", status=429, title="Too much work is waiting", retryable=True)
 CALLER_GONE = ProblemType(name="caller-gone", status=499, title="The caller has gone")
 DEADLINE_PASSED = ProblemType(name="deadline-passed", status=504, title="The time for this request is over")
@@ -120,6 +122,7 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     CallerGoneError: CALLER_GONE,
     UnauthenticatedError: UNAUTHENTICATED,
     ForbiddenError: FORBIDDEN,
+    MisdirectedError: MISDIRECTED,
     errors.BundleError: BUNDLE_UNUSABLE,
     errors.StateError: ProblemType(name="state-unusable", status=500, title="A stored state cannot be used"),
     errors.CorruptStateError: ProblemType(name="state-corrupt", status=500, title="A stored state is damaged"),
@@ -135,8 +138,8 @@ _OF_ERROR: Mapping[type[errors.UbertError], ProblemType] = {
     errors.DeviceUnavailableError: DEVICE_UNAVAILABLE,
 }
 
-ACCESS_PROBLEMS = (UNAUTHENTICATED, FORBIDDEN)
-"""The problems of any route that is not open to all, if the service requires API keys."""
+ACCESS_PROBLEMS = (UNAUTHENTICATED, FORBIDDEN, MISDIRECTED)
+"""The problems of any route that is not open to all: of a service that requires API keys, and of one without."""
 
 WORK_PROBLEMS = (*ACCESS_PROBLEMS, INVALID_REQUEST, OVERLOADED, DEADLINE_PASSED, INTERNAL)
 """The problems of any route that queues work."""

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from types import TracebackType
@@ -37,18 +36,6 @@ Entity = tuple[Side, str]
 Ranked = tuple[Side, str, int]
 """An entity and the length of its review list."""
 T = TypeVar("T")
-
-
-@dataclass
-class _Unreadable:
-    """Users and items that cannot be read: how many, and the error of the first."""
-
-    entities: int = 0
-    example: str = ""
-
-    def add(self, error: StateError) -> None:
-        self.entities += 1
-        self.example = self.example or str(error)
 
 
 class ResidentsKeeper(BackgroundThread):
@@ -129,7 +116,8 @@ class ResidentsKeeper(BackgroundThread):
         began = time.monotonic()
         self._warm_until = began + self._warm_s
         ranked = self._retry(self._most_reviewed)
-        seen, unreadable = 0, _Unreadable()
+        seen = 0
+        unreadable: list[str] = []
         try:
             for entities in self._batches(ranked):
                 if self._stop.is_set() or time.monotonic() > self._warm_until:
@@ -140,16 +128,16 @@ class ResidentsKeeper(BackgroundThread):
                 if not room:
                     break
         finally:
-            if unreadable.entities:
+            if unreadable:
                 _log.warning(
                     "residents: skipped %d users and items that cannot be read, such as: %s",
-                    unreadable.entities,
-                    unreadable.example,
+                    len(unreadable),
+                    unreadable[0],
                 )
         _log.info(
             "residents: loaded %(loaded)d of %(ranked)d users and items, %(megabytes).0f MB, in %(seconds).1f s",
             {
-                "loaded": seen - unreadable.entities,
+                "loaded": seen - len(unreadable),
                 "ranked": len(ranked),
                 "megabytes": self._residents.held_bytes / 1e6,
                 "seconds": time.monotonic() - began,
@@ -190,8 +178,10 @@ class ResidentsKeeper(BackgroundThread):
         if batch:
             yield batch
 
-    def _load(self, entities: Sequence[Entity], unreadable: _Unreadable) -> bool:
-        """Read a batch into the cache, damaged entities skipped; False once memory is full."""
+    def _load(self, entities: Sequence[Entity], unreadable: list[str]) -> bool:
+        """Read a batch into the cache; False once memory is full. Damaged entities are skipped, and why is appended to
+        ``unreadable``.
+        """
         self._residents.follower.poll()
         room = True
         try:
@@ -202,7 +192,7 @@ class ResidentsKeeper(BackgroundThread):
                 try:
                     room = self._retry(partial(self._read, [entity]))
                 except StateError as error:
-                    unreadable.add(error)
+                    unreadable.append(str(error))
         return room
 
     def _read(self, entities: Sequence[Entity]) -> bool:

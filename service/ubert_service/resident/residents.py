@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 from ubert_model.config import ModelConfig
+from ubert_model.errors import StoreUnavailableError
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.states import (
@@ -113,10 +114,20 @@ class Residents:
             users=dict(zip(users, lists, strict=False)), items=dict(zip(items, lists[len(users) :], strict=True))
         )
 
-    def review_lists(self, users: Sequence[str], items: Sequence[str], *, warming: bool = False) -> list[ReviewList]:
-        """The lists of all users, then of all items. ``warming``: no request has asked for them yet."""
+    def review_lists(
+        self, users: Sequence[str], items: Sequence[str], *, latest: bool = False, warming: bool = False
+    ) -> list[ReviewList]:
+        """The lists of all users, then of all items. ``warming``: no request has asked for them yet.
+
+        ``latest``: with every change announced before this call, whatever the lag; then it also raises
+        ``StoreUnavailableError`` while the changes cannot be read. Lists that are cached are not read again for that.
+        """
         keys = [*((Side.USER.value, user) for user in users), *((Side.ITEM.value, item) for item in items)]
-        if self._keeps:
+        if self._keeps and latest:
+            self.follower.poll()
+            if self.follower.away is not None:
+                raise StoreUnavailableError(self.follower.away)
+        elif self._keeps:
             self.follower.poll_if_stale()
         generation = self._cache.generation
         cached = cast("list[ReviewList | None]", self._cached("lists", keys, report=not warming))

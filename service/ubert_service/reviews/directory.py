@@ -1,16 +1,14 @@
 """Prefix search among the identifiers of users or items."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities, IdTable
-from ubert_model.states import Namespace, ReviewEntry, StateStore
-from ubert_service.reading.namespaces import require_namespace
-
-_ReviewLists = Callable[[str, Sequence[str]], list[list[ReviewEntry]]]
+from ubert_service.reading.histories import ReviewList
+from ubert_service.resident.residents import Residents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +27,9 @@ class EntityDirectory:
     of it. Entities that came later are found by their full identifier.
     """
 
-    def __init__(self, *, identities: Identities, namespace: Namespace, store: StateStore) -> None:
+    def __init__(self, *, identities: Identities, residents: Residents) -> None:
         self._identities = identities
-        self._namespace = namespace
-        self._store = store
+        self._residents = residents
 
     def sort_identifiers(self) -> None:
         """Sort now, not in the first search: a million identifiers take a second in which no other thread runs."""
@@ -40,11 +37,15 @@ class EntityDirectory:
 
     def users(self, prefix: str, *, limit: int) -> list[DirectoryEntry]:
         """Users whose identifier begins with ``prefix``, ignoring case, in order. Raises ``StoreError``."""
-        return self._found(prefix, limit, self._ordered_users, self._identities.users, self._store.user_reviews)
+        matches = _matches(prefix, self._ordered_users, limit)
+        lists = self._residents.review_lists(matches, [], latest=True)
+        return _found(matches, lists, self._identities.users)[:limit]
 
     def items(self, prefix: str, *, limit: int) -> list[DirectoryEntry]:
         """Items whose identifier begins with ``prefix``, ignoring case, in order. Raises ``StoreError``."""
-        return self._found(prefix, limit, self._ordered_items, self._identities.items, self._store.item_reviews)
+        matches = _matches(prefix, self._ordered_items, limit)
+        lists = self._residents.review_lists([], matches, latest=True)
+        return _found(matches, lists, self._identities.items)[:limit]
 
     @cached_property
     def _ordered_users(self) -> list[str]:
@@ -54,20 +55,19 @@ class EntityDirectory:
     def _ordered_items(self) -> list[str]:
         return _ordered(self._identities.items)
 
-    def _found(
-        self, prefix: str, limit: int, ordered: Sequence[str], table: IdTable, reviews: _ReviewLists
-    ) -> list[DirectoryEntry]:
-        exact = [prefix] if prefix else []
-        matches = list(dict.fromkeys([*exact, *_beginning_with(prefix, ordered, limit)]))
-        lists = reviews(self._namespace.version, matches)
-        if matches and not any(lists):
-            require_namespace(self._store, self._namespace)
-        found = [
-            DirectoryEntry(identifier=identifier, known=identifier in table, counts=RatingCounts.of(entries))
-            for identifier, entries in zip(matches, lists, strict=True)
-            if entries or identifier in table
-        ]
-        return found[:limit]
+
+def _matches(prefix: str, ordered: Sequence[str], limit: int) -> list[str]:
+    """``prefix`` itself, which may name an entity that came after training, then those that begin with it."""
+    exact = [prefix] if prefix else []
+    return list(dict.fromkeys([*exact, *_beginning_with(prefix, ordered, limit)]))
+
+
+def _found(matches: Sequence[str], lists: Sequence[ReviewList], table: IdTable) -> list[DirectoryEntry]:
+    found = [
+        DirectoryEntry(identifier=identifier, known=identifier in table, counts=RatingCounts.of(reviews))
+        for identifier, reviews in zip(matches, lists, strict=True)
+    ]
+    return [entry for entry in found if entry.known or entry.counts.count]
 
 
 def _ordered(table: IdTable) -> list[str]:

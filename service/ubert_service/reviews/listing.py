@@ -1,13 +1,14 @@
 """Lists the reviews of one user or item page by page, newest first."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities
-from ubert_model.states import Namespace, ReviewEntry, StateStore
+from ubert_model.states import ReviewEntry
 from ubert_service.errors import UnknownItemError, UnknownUserError
-from ubert_service.reading.namespaces import require_namespace
+from ubert_service.resident.residents import Residents
 
 CURSOR_PATTERN = r"^[0-9]{1,12}:[\s\S]+$"
 
@@ -25,17 +26,19 @@ class ReviewPage:
 
 
 class ReviewListing:
-    """Reads review lists. Thread-safe."""
+    """Lists reviews as the store has them now. Thread-safe.
 
-    def __init__(self, *, identities: Identities, namespace: Namespace, store: StateStore) -> None:
+    A store keeps lists unordered, so each page needs the whole list. It is taken from memory unless it has changed:
+    else every page of a list of 100,000 reviews would take seconds.
+    """
+
+    def __init__(self, *, identities: Identities, residents: Residents) -> None:
         self._identities = identities
-        self._namespace = namespace
-        self._store = store
+        self._residents = residents
 
     def of_user(self, user: str, *, limit: int, cursor: str | None) -> ReviewPage:
         """Raises ``UnknownUserError``, ``NotReadyError`` for a store without the namespace, and ``StoreError``."""
-        (reviews,) = self._store.user_reviews(self._namespace.version, [user])
-        self._require_namespace_unless(reviews)
+        reviews = self._reviews(users=[user])
         known = user in self._identities.users
         if not (reviews or known):
             raise UnknownUserError(f"user {user!r} has no reviews, and training has not seen this user")
@@ -43,30 +46,35 @@ class ReviewListing:
 
     def of_item(self, item: str, *, limit: int, cursor: str | None) -> ReviewPage:
         """Raises ``UnknownItemError``, ``NotReadyError`` for a store without the namespace, and ``StoreError``."""
-        (reviews,) = self._store.item_reviews(self._namespace.version, [item])
-        self._require_namespace_unless(reviews)
+        reviews = self._reviews(items=[item])
         known = item in self._identities.items
         if not (reviews or known):
             raise UnknownItemError(f"item {item!r} has no reviews, and training has not seen this item")
         return _page(reviews, known=known, limit=limit, cursor=cursor)
 
-    def _require_namespace_unless(self, reviews: Sequence[ReviewEntry]) -> None:
-        if not reviews:  # either this entity has none, or the store was emptied
-            require_namespace(self._store, self._namespace)
+    def _reviews(self, *, users: Sequence[str] = (), items: Sequence[str] = ()) -> list[ReviewEntry]:
+        (reviews,) = self._residents.review_lists(users, items, latest=True)
+        return list(reviews)
 
 
 def _page(reviews: Sequence[ReviewEntry], *, known: bool, limit: int, cursor: str | None) -> ReviewPage:
-    # The cursor is a place in the sort order, not an index: reviews written or removed between two pages neither repeat
-    # nor hide another one.
-    rest = reviews if cursor is None else [review for review in reviews if review.recency < _recency(cursor)]
-    page = rest[:limit]
+    start = 0 if cursor is None else _start_after(cursor, reviews)
+    end = start + limit
+    page = reviews[start:end]
     return ReviewPage(
         known=known,
         counts=RatingCounts.of(reviews),
         with_text=sum(review.rows > 0 for review in reviews),
         reviews=page,
-        next_cursor=f"{page[-1].timestamp}:{page[-1].review_id}" if len(page) < len(rest) else None,
+        next_cursor=f"{page[-1].timestamp}:{page[-1].review_id}" if end < len(reviews) else None,
     )
+
+
+def _start_after(cursor: str, reviews: Sequence[ReviewEntry]) -> int:
+    # The cursor is a place in the sort order, not an index: reviews written or removed between two pages neither repeat
+    # nor hide another one.
+    last = _recency(cursor)
+    return bisect_left(range(len(reviews)), True, key=lambda index: reviews[index].recency < last)
 
 
 def _recency(cursor: str) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """The busiest kind of route, which bypasses FastAPI's dependency resolver."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
@@ -13,6 +13,15 @@ from starlette.requests import ClientDisconnect
 from ubert_service.http.middleware import require_json
 
 _ABSENT = object()
+_IGNORED_OPTIONS: Mapping[str, object] = {
+    "status_code": None,
+    "response_model_include": None,
+    "response_model_exclude": None,
+    "response_model_by_alias": True,
+    "response_model_exclude_defaults": False,
+    "response_model_exclude_none": False,
+}
+"""Options of FastAPI's own routes that would have no effect, with their defaults."""
 _MISSING = {"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}
 
 
@@ -20,12 +29,18 @@ class RatingRoute(APIRoute):
     """A route with a JSON body and exactly one dependency, which may read optional headers, request and response.
 
     FastAPI documents it, and FastAPI's own fields validate its body and headers, so within these limits it behaves like
-    any other route; of the options for responses only ``response_model_exclude_unset`` applies.
+    any other route; of the options for responses only ``response_model_exclude_unset`` applies, and others raise
+    ``TypeError``.
     Only the resolver is bypassed: it takes a quarter of the HTTP cost of a request (README, *Decisions*). Headers that
     the dependency sets on its response reach the caller even if the endpoint returns a response of its own.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        ignored = [name for name, default in _IGNORED_OPTIONS.items() if getattr(self, name) != default]
+        if ignored:
+            raise TypeError(
+                f"{self.path}: a RatingRoute ignores {', '.join(ignored)}; leave it out, or use an APIRoute"
+            )
         (dependency,) = self.dependant.dependencies
         provide, body = dependency.call, self.body_field
         assert provide is not None

@@ -44,7 +44,9 @@ class ExplainedReview(Answer):
         )
     )
     matching: float = Field(description="The contribution of its tokens to `matching`, in stars; 0 if it was not read.")
-    text: str | None = Field(description="The part that the encoder reads; null if the store has no text of it.")
+    text: str | None = Field(
+        description="The part that the encoder reads; null if the store has no text of it, or is away."
+    )
     token_spans: list[tuple[int, int]] | None = Field(
         description=(
             "For each row of its states, where its words start and end in `text`, in code points; `[0, 0]` for a "
@@ -80,6 +82,10 @@ class RatingEvidence(Answer):
             "first, the user's before the item's."
         )
     )
+    texts_unavailable: bool = Field(
+        default=False,
+        description="The store, which holds the texts, is away, so `text` is null where there may be one.",
+    )
     heat_map: AttentionMap | None = Field(description="Null unless `basis` is `full`.")
 
 
@@ -88,6 +94,7 @@ def evidence_fields(explanation: "Explanation") -> dict[str, Any]:
     return {
         "contributions": RatingParts(**asdict(explanation.contributions)),
         "reviews": [_explained(review) for review in explanation.reviews],
+        "texts_unavailable": explanation.texts_unavailable,
         "heat_map": None
         if heat_map is None
         else AttentionMap(

@@ -138,7 +138,6 @@ class OnnxRuntime:
 
 
 def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntime.InferenceSession:
-    onnxruntime.disable_telemetry_events()  # only answers may leave this process
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # It would cache a memory plan for every combination of shapes, and requests never stop bringing new ones.

@@ -6,7 +6,13 @@ import logging
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from ubert_service.errors import NoShadowError, NotReadyError, NotTheShadowError, UnknownReviewError
+from ubert_service.errors import (
+    NoShadowError,
+    NotReadyError,
+    NotTheShadowError,
+    ReviewNameTakenError,
+    UnknownReviewError,
+)
 from ubert_service.read_version import ReadVersion
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.serving.readiness import obstacles_to
@@ -35,7 +41,8 @@ class Roles:
         return sum(served.bundle.manifest.config.max_length for served in written)
 
     def add(self, review: NewReview) -> WrittenReview:
-        """Write a review for both bundles, so that none is missing once the shadow is promoted.
+        """Write a review for both bundles, so that none is missing once the shadow is promoted. What the shadow cannot
+        take is only logged: the live bundle has the review by then.
 
         Raises as :meth:`ReviewWriter.add` does.
         """
@@ -46,6 +53,8 @@ class Roles:
                 shadow.reviews.add(replace(review, timestamp=entry.timestamp), name=entry.review_id)
             except NotReadyError as error:
                 _log.warning("a review was not written for the shadow bundle: %s", error)
+            except ReviewNameTakenError:  # as after a removal that only the live bundle was ready for
+                _log.warning("a review was not written for the shadow bundle: there its id is that of another pair")
         return written
 
     def remove(self, name: str, *, user: str, item: str) -> ReadVersion:
@@ -78,7 +87,7 @@ class Bundles:
     def promote(self, bundle_id: str | None = None) -> Roles:
         """Swap the live bundle and its shadow; promoting again swaps them back.
 
-        ``bundle_id``: the bundle that is to be live; if it already is, nothing changes. One round trip to the store.
+        ``bundle_id``: the bundle that is to be live; if it already is, nothing changes. Two round trips to the store.
         Raises ``NoShadowError``, ``NotTheShadowError``, and ``NotReadyError`` for a shadow that could not answer.
         """
         with self._promoting:
@@ -93,6 +102,8 @@ class Bundles:
                 )
             if obstacles := obstacles_to(shadow):
                 raise NotReadyError("; ".join(map(str, obstacles)))
+            # If both share a namespace, writes went through the live one, whose residents alone know of them at once.
+            shadow.residents.follower.poll()
             self.roles = Roles(live=shadow, shadow=live)
             _log.warning("promoted: bundle %s is live now, %s is its shadow", shadow.bundle_id, live.bundle_id)
             return self.roles

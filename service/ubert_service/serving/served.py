@@ -111,8 +111,8 @@ class ServedBundle:
             texts=self.texts,
         )
         self.candidate_sets = CandidateSets(store)
-        self.listing = ReviewListing(identities=self.identities, namespace=self.namespace, store=store)
-        self.directory = EntityDirectory(identities=self.identities, namespace=self.namespace, store=store)
+        self.listing = ReviewListing(identities=self.identities, residents=residents)
+        self.directory = EntityDirectory(identities=self.identities, residents=residents)
 
     @classmethod
     def load(cls, settings: Settings, store: StateStore) -> Self:

@@ -68,6 +68,12 @@ def test_words_are_marked_by_sign_and_strength_whatever_script_they_stand_among(
     expect(note.locator(".word.lowers")).to_have_text("lower")
 
 
+def test_texts_that_the_store_may_have_are_not_said_to_be_kept_by_nobody_while_it_is_away(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, {**explanation(text=None, token_spans=None), "texts_unavailable": True})
+    expect(page.locator("article").first).to_contain_text("The store, which may have its text, is away.")
+
+
 def test_a_review_without_text_and_one_that_was_not_read_say_so(open_page: OpenPage) -> None:
     page = open_page()
     with_explanation(page, explanation(text=None, token_spans=None))

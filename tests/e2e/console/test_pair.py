@@ -224,6 +224,23 @@ def test_an_address_changed_while_the_page_starts_is_shown_once(open_page: OpenP
     assert sum(url.endswith("/predict") for url in asked) == 1
 
 
+def test_what_is_refused_for_load_is_asked_again_once_the_service_may_have_time(open_page: OpenPage) -> None:
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if route.request.url in refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        refusal = {"type": "urn:u-bert:problem:overloaded", "title": "Too much work is waiting", "detail": "as it is"}
+        route.fulfill(status=429, headers={"Retry-After": "1"}, body=json.dumps(refusal))
+
+    page = open_page(PAIR, prepare=lambda page: page.route(re.compile("/(predict|explain)$"), refuse_once))
+    wait_for_evidence(page)
+    assert len(refused) == 2
+    expect(page.locator("#pair-problem")).to_be_empty()
+
+
 def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(open_page: OpenPage) -> None:
     refusal = {"type": "urn:u-bert:problem:overloaded", "title": "Too much work is waiting", "detail": "as it is"}
     obstacle = {"check": "store", "found": "refused", "remedy": "Start Redis."}

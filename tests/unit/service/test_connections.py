@@ -67,6 +67,8 @@ class Serving:
         Connection.head_seconds, Connection.unread_seconds = head_seconds, unread_seconds
         self._protocol = Connection
         self.may_answer = asyncio.Event()
+        self.left: list[str] = []
+        """Paths of the requests that were told that their caller has left."""
         self.state = ServerState()
 
     @asynccontextmanager
@@ -82,9 +84,16 @@ class Serving:
         async def answer_with_the_body(request: Request) -> Response:
             return Response(await request.body())
 
+        async def wait_until_left(request: Request) -> Response:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            self.left.append(request.url.path)
+            return PlainTextResponse("read by nobody")
+
         # Idle between two requests for longer than any test, so that it is not that which closes a connection.
         answered = [Route("/long", answer_at_length), Route("/body", answer_with_the_body, methods=["POST"])]
-        app = Starlette(routes=[Route("/", answer), *answered])
+        awaited = Route("/left/{number}", wait_until_left)
+        app = Starlette(routes=[Route("/", answer), awaited, *answered])
         config = uvicorn.Config(app, log_config=None, timeout_keep_alive=600)
         config.load()
         loop = asyncio.get_running_loop()
@@ -278,3 +287,25 @@ def test_a_request_for_another_protocol_without_a_body_is_answered_in_this_one()
                 assert await caller.answer() == b"done"
 
     asyncio.run(course())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_whoever_sends_several_requests_at_once_and_leaves_is_worked_for_no_more(
+    loop: LoopFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def course() -> None:
+        serving = Serving()
+        async with serving.callers(1) as (caller,):
+            for number in (1, 2):
+                caller.writer.write(WHOLE.replace(b"/", b"/left/%d" % number, 1))
+            while not serving.state.tasks:
+                await asyncio.sleep(0)
+            caller.writer.close()
+            async with asyncio.timeout(PATIENCE_S):
+                while serving.state.tasks:
+                    await asyncio.sleep(0.001)
+        assert serving.left == ["/left/1"]
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(course())
+    assert not caplog.records

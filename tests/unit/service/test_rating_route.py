@@ -112,3 +112,13 @@ def test_it_is_described_alike() -> None:
 
 def _errors(answer: Any) -> set[tuple[str, str]]:
     return {(error["pointer"], error["message"]) for error in answer.json()["errors"]}
+
+
+def test_an_option_that_would_have_no_effect_is_refused_where_it_is_declared() -> None:
+    router = APIRouter(route_class=RatingRoute)
+
+    async def ask(question: _Question, limit: _Limit) -> _Answer:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match=r"/ask: a RatingRoute ignores status_code, response_model_exclude_none"):
+        router.post("/ask", status_code=201, response_model_exclude_none=True)(ask)

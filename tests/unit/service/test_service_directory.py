@@ -6,22 +6,17 @@ from typing import cast
 import pytest
 
 from ubert_model.ids import Identities, IdTable
-from ubert_model.states import Namespace, ReviewEntry, StateStore
+from ubert_service.reading.histories import ReviewList
+from ubert_service.resident.residents import Residents
 from ubert_service.reviews.directory import EntityDirectory
-
-NAMESPACE = Namespace(version="0" * 16, encoder_digest="any", codec="fp32", state_dim=8, max_length=16)
 
 
 class Unreviewed:
-    """A store in which nobody has a review."""
+    """Nobody has a review."""
 
-    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
-        return [[] for _ in users]
-
-    item_reviews = user_reviews
-
-    def namespaces(self) -> list[Namespace]:
-        return [NAMESPACE]
+    def review_lists(self, users: Sequence[str], items: Sequence[str], *, latest: bool) -> list[ReviewList]:
+        assert latest
+        return cast("list[ReviewList]", [[] for _ in (*users, *items)])
 
 
 @pytest.mark.parametrize(
@@ -38,5 +33,5 @@ def test_whoever_begins_so_in_any_case_is_found_in_one_order(prefix: str, limit:
     users = IdTable(["Zoe", "adam", "Bob", "ADA", "zed", "Adam"])
     nobody = IdTable([])
     identities = Identities(users=users, items=nobody, domains=IdTable(["d"]), item_domains={}, default_domain="d")
-    directory = EntityDirectory(identities=identities, namespace=NAMESPACE, store=cast("StateStore", Unreviewed()))
+    directory = EntityDirectory(identities=identities, residents=cast("Residents", Unreviewed()))
     assert [one.identifier for one in directory.users(prefix, limit=limit)] == found

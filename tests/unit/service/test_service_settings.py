@@ -94,3 +94,26 @@ def test_a_value_out_of_range_is_refused_with_its_name(name: str, value: object)
 
 def test_the_store_url_is_not_shown_since_it_may_hold_a_password() -> None:
     assert "secret" not in repr(Settings.of(bundle="b", store="redis://:secret@host"))
+
+
+@pytest.mark.parametrize(
+    ("given", "checks"),
+    [
+        ({}, True),
+        ({"host": "localhost"}, True),
+        ({"host": "::1"}, True),
+        ({"host": "0.0.0.0"}, False),
+        ({"host": "u-bert.example"}, False),
+        ({"host": "0.0.0.0", "allowed_hosts": ["u-bert.example"]}, True),
+        ({"api_keys": Path("keys.toml")}, False),
+    ],
+)
+def test_host_names_are_checked_where_only_this_machine_should_call_a_service_without_keys(
+    given: dict[str, object], checks: bool
+) -> None:
+    assert Settings.of(bundle="b", store="lmdb:s", **given).checks_hosts == checks
+
+
+def test_an_allowed_host_is_a_name_and_no_address() -> None:
+    with pytest.raises(ConfigError, match=r"allowed_hosts.*http://u-bert\.example:80"):
+        Settings.of(bundle="b", store="lmdb:s", allowed_hosts=["http://u-bert.example:80"])

@@ -21,8 +21,9 @@ export function evidenceNote({ reviews }) {
 
 const sample = (verb) => element("span", { class: `word ${verb}s`, vars: { "--weight": STRONG } }, verb);
 
-export function evidenceSides({ user, item, reviews }) {
+export function evidenceSides({ user, item, reviews, texts_unavailable: unavailable }) {
   const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
+  const shown = { strongest, instead: unavailable ? "The store, which may have its text, is away." : "The store keeps no texts." };
   return [["user", `By ${nameOf(user)}`, "This user has no review of another item."], ["item", `About ${nameOf(item)}`, "This item has no review by another user."]].map(
     ([side, title, none]) => {
       const mine = reviews.filter((review) => review.side === side).sort(readFirstThenStrongest);
@@ -30,8 +31,8 @@ export function evidenceSides({ user, item, reviews }) {
         "section",
         { "aria-label": title },
         element("h3", {}, title),
-        mine.length ? cards(mine.slice(0, SHOWN), strongest) : element("p", { class: "note" }, none),
-        mine.length > SHOWN ? theRest(mine.slice(SHOWN), strongest) : null,
+        mine.length ? cards(mine.slice(0, SHOWN), shown) : element("p", { class: "note" }, none),
+        mine.length > SHOWN ? theRest(mine.slice(SHOWN), shown) : null,
       );
     },
   );
@@ -40,13 +41,13 @@ export function evidenceSides({ user, item, reviews }) {
 const wasRead = (review) => review.token_contributions.length > 0;
 const readFirstThenStrongest = (one, other) => wasRead(other) - wasRead(one) || Math.abs(other.effect) - Math.abs(one.effect);
 
-const cards = (reviews, strongest) =>
-  element("ol", { class: "reviews" }, ...reviews.map((review) => element("li", {}, card(review, strongest))));
+const cards = (reviews, shown) =>
+  element("ol", { class: "reviews" }, ...reviews.map((review) => element("li", {}, card(review, shown))));
 
-const theRest = (reviews, strongest) =>
-  element("details", {}, element("summary", {}, `${many(reviews.length, "further review")}`), cards(reviews, strongest));
+const theRest = (reviews, shown) =>
+  element("details", {}, element("summary", {}, `${many(reviews.length, "further review")}`), cards(reviews, shown));
 
-function card(review, strongest) {
+function card(review, shown) {
   const about = review.item === null ? "sent along" : `on ${nameOf(review.item)}`;
   const counterpart = review.side === "user" ? about : `by ${nameOf(review.user)}`;
   return element(
@@ -61,7 +62,7 @@ function card(review, strongest) {
       element("span", { class: "note" }, `${counterpart}, ${day(review.timestamp)}`),
       effect(review.effect),
     ),
-    ...body(review, strongest),
+    ...body(review, shown),
   );
 }
 
@@ -76,9 +77,9 @@ function effect(value) {
   );
 }
 
-function body(review, strongest) {
+function body(review, { strongest, instead }) {
   const unread = wasRead(review) ? [] : [element("p", { class: "note" }, "Its text was not read; only its rating counts.")];
-  if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, "The store keeps no texts.")] : unread;
+  if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, instead)] : unread;
   const marked = words(review);
   const letters = Array.from(review.text); // spans count code points, as Python does; strings here count UTF-16 units
   const left = letters.splice(LONGEST).length;

@@ -12,6 +12,11 @@ const STRANGE = "This answer did not come from the service but from something be
 // Twice what the service gives a request by default: its own answer tells more than that the time is over.
 const PATIENCE_MS = 60_000;
 
+// What is refused for load (429) is asked again, after the seconds that the service names and up to as many more: else
+// whoever looks in a busy hour would press the button until they are lucky, for the rating and again for its evidence.
+const ATTEMPTS = 4;
+const LONGEST_PAUSE_S = 5;
+
 // In this module's memory and nowhere else: neither storage nor an address ever holds it.
 let key = null;
 let onKeyNeeded = () => {};
@@ -25,7 +30,18 @@ let lastWrite = null;
 export const useKey = (given) => { key = given; };
 export const whenKeyNeeded = (listener) => { onKeyNeeded = listener; };
 
-async function answer(method, path, { query = {}, body, signal, readVersion } = {}) {
+async function answer(...request) {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await answerOnce(...request);
+    } catch (error) {
+      if (error.status !== 429 || attempt === ATTEMPTS || !(error.retryAfter <= LONGEST_PAUSE_S)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfter * (1 + Math.random())));
+    }
+  }
+}
+
+async function answerOnce(method, path, { query = {}, body, signal, readVersion } = {}) {
   const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined && value !== null));
   const headers = {};
   const sent = key;

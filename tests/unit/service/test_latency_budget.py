@@ -1,0 +1,37 @@
+"""A ranking's latency budget: it runs from the arrival of the request, not from the start of its work."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from typing import cast
+
+import pytest
+from starlette.requests import Request
+
+from ubert_service.context import RequestContext, ServiceContext
+from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.schemas import LEAST_SCORED
+from ubert_service.scoring.engine import Prediction
+from ubert_service.serving.bundles import Roles
+
+BUDGET_S = 3600.0
+"""Longer than any machine takes for these pairs."""
+
+
+class AtOnce(RequestContext):
+    """Rates in no time."""
+
+    async def predict(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
+        return [cast("Prediction", pair) for pair in pairs]
+
+
+@pytest.mark.parametrize(("waited_s", "rated"), [(0.0, 10 * LEAST_SCORED), (2 * BUDGET_S, LEAST_SCORED)])
+def test_what_a_request_has_waited_is_part_of_its_latency_budget(waited_s: float, rated: int) -> None:
+    request = Request({"type": "http", "state": {"arrived": time.monotonic() - waited_s}})
+    context = AtOnce(
+        service=cast("ServiceContext", None), request=request, roles=cast("Roles", None), deadline=math.inf
+    )
+    pairs = [Pair("u", f"i{number}") for number in range(10 * LEAST_SCORED)]
+    predictions = asyncio.run(context.predict_in_time(pairs, EVERY_REVIEW, BUDGET_S))
+    assert predictions == pairs[:rated]
