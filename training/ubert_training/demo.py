@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import numpy as np
 
-from ubert_model.errors import UbertError
+from ubert_model.errors import ConfigError, UbertError
 from ubert_model.running.atomic import write_text
 from ubert_model.running.batches import batches
 from ubert_model.states import StateCodec
@@ -46,7 +47,8 @@ def choose_reviews(
 ) -> ReviewSource:
     """The given file; else Musical Instruments, downloaded once; else (offline) a synthetic corpus, labelled as such.
 
-    ``force`` replaces a synthetic corpus of another seed, which otherwise raises ``ConfigError``.
+    ``item_domains`` are those of the given file's items. ``force`` replaces a synthetic corpus of another seed, which
+    otherwise raises ``ConfigError``.
     """
     if given is not None:
         return ReviewSource(files=(given,), item_domains=item_domains, description=f"your reviews, {given}")
@@ -54,7 +56,7 @@ def choose_reviews(
     if downloaded is not None:
         return ReviewSource(
             files=(downloaded,),
-            item_domains=item_domains,
+            item_domains=None,
             description=f"Amazon Musical Instruments 5-core (J. McAuley), {downloaded}",
         )
     synthetic = write_corpus(directory / "synthetic", SynthOptions(seed=seed), force=force)
@@ -63,6 +65,16 @@ def choose_reviews(
         item_domains=synthetic.item_domains,
         description=f"SYNTHETIC reviews (offline: nothing could be downloaded), {synthetic.reviews}",
     )
+
+
+def require_free_port(port: int) -> None:
+    """Raise ``ConfigError`` if the service could not listen on ``port``; 0 stands for any free one."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the service does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(f"port = {port}: {error.strerror}; give another --port, or 0 for any free one") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ubert_model.config import preset
+from ubert_training.cli import make_app
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions, Mode, default_loop
@@ -27,6 +29,12 @@ def speechless() -> ReviewTable:
     """Ratings alone."""
     rng = np.random.default_rng(0)
     return ReviewTable.of(review(user, item, rng, " ") for user in range(12) for item in range(8))
+
+
+def neighbours() -> ReviewTable:
+    """Everybody wrote on everything."""
+    rng = np.random.default_rng(0)
+    return ReviewTable.of(review(user, item, rng, f"fine {user} {item}") for user in range(6) for item in range(6))
 
 
 def review(user: int, item: int, rng: np.random.Generator, text: str) -> Review:
@@ -53,6 +61,43 @@ def test_without_a_readable_pair_the_bias_model_rates(
     rated = RatedPairs.of(FinishedRun.open(table, run, states=tmp_path / "states", device="cpu"), "test")
     assert np.isfinite(rated.predicted).all()
     np.testing.assert_array_equal(rated.predicted, rated.bias)
+
+
+@pytest.mark.parametrize("table_of", [strangers, neighbours])
+def test_the_command_says_so_if_nothing_trained_the_network(
+    tmp_path: Path, table_of: Callable[[], ReviewTable]
+) -> None:
+    table = table_of()
+    reviews, split = tmp_path / "reviews.parquet", tmp_path / "split.parquet"
+    table.save(reviews)
+    random_split(table, np.arange(len(table)), seed=0).save(split, table)
+    given = ["--reviews", str(reviews), "--split", str(split), "--out", str(tmp_path / "run")]
+    for _ in ("trained", "finished before"):
+        result = CliRunner().invoke(make_app(["finetune"]), ["finetune", *given, "--preset", "tiny", "--epochs", "1"])
+        assert result.exit_code == 0, result.output
+        assert ("the biases alone rate" in " ".join(result.output.split())) == (table_of is strangers)
+
+
+@pytest.mark.parametrize("words", ["fine\n", "gut\n"])
+def test_pre_training_says_so_if_it_finds_no_opinion_word_to_mask(tmp_path: Path, words: str) -> None:
+    table = strangers()
+    reviews, split, lexicon = tmp_path / "reviews.parquet", tmp_path / "split.parquet", tmp_path / "words.txt"
+    table.save(reviews)
+    random_split(table, np.arange(len(table)), seed=0).save(split, table)
+    lexicon.write_text(words)
+    given = [
+        "--reviews",
+        str(reviews),
+        "--split",
+        str(split),
+        "--out",
+        str(tmp_path / "run"),
+        "--lexicon",
+        str(lexicon),
+    ]
+    result = CliRunner().invoke(make_app(["pretrain"]), ["pretrain", *given, "--preset", "tiny", "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert ("task 1 masked nothing" in " ".join(result.output.split())) == (words == "gut\n")
 
 
 @pytest.mark.parametrize("base", ["leave_one_out_bias", "none"])

@@ -1,6 +1,7 @@
 """`ubert demo` does what the commands that it stands for do, and its refusals name a remedy that it has."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,14 @@ def test_an_offline_demo_of_another_seed_leaves_the_synthetic_corpus_until_it_is
     assert demo.choose_reviews(None, None, tmp_path, seed=1, force=True).files[0].read_bytes() != first
 
 
+def test_domains_of_items_are_refused_without_the_file_of_their_reviews(tmp_path: Path) -> None:
+    result = ubert("demo", "--item-domains", "items.tsv", "--dir", str(tmp_path / "demo"))
+    assert type(result.exception) is ConfigError, result.output
+    assert str(result.exception).startswith("--item-domains = 'items.tsv'")
+    assert "give it with --reviews" in str(result.exception)
+    assert not (tmp_path / "demo").exists()
+
+
 def test_the_demo_asks_for_no_more_candidates_than_a_request_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo.MOST_CANDIDATES == MAX_CANDIDATES
     table = small_table()
@@ -101,3 +110,14 @@ def test_a_service_that_refuses_or_is_gone_ends_the_demo_with_one_line(monkeypat
         monkeypatch.setattr(httpx, "post", answer)
         with pytest.raises(UbertError, match=r"the service gave no answer .*service\.log"):
             demo.best_items("http://localhost:1", "user", ["item"], 1)
+
+
+def test_a_taken_port_is_refused_before_any_work(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = ubert("demo", "--dir", str(tmp_path / "demo"), "--port", str(port))
+    assert isinstance(refused.exception, ConfigError)
+    assert (
+        str(refused.exception) == f"port = {port}: Address already in use; give another --port, or 0 for any free one"
+    )
+    assert not (tmp_path / "demo").exists()

@@ -18,6 +18,7 @@ from ubert_training.evaluation.metrics import Estimate, relative_change
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
 from ubert_training.evaluation.stored_ratings import ReadPairs
+from ubert_training.evaluation.tier_report import verdict
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
@@ -138,6 +139,15 @@ def tier(codec: str, size: float, high: float) -> Tier:
     )
 
 
+def test_where_states_move_no_rating_no_codec_is_recommended() -> None:
+    tiers = [tier("fp32", 64, 0), tier("int8", 20, 0)]
+    report = TierReport(runs=[], part="test", pairs=1, reviews=1, tokens_a_review=1, tiers=tiers)
+    (still,) = verdict(report)
+    assert still == "D = 16: no codec moves any rating, since the network has no share in them: the biases alone rate"
+    (moved,) = verdict(replace(report, tiers=[tiers[0], replace(tiers[1], largest_difference=0.1)]))
+    assert moved.startswith("D = 16: int8 is the smallest codec")
+
+
 def test_the_smallest_codec_is_chosen_among_those_whose_change_is_surely_small() -> None:
     tiers = [tier("fp32", 64, 0), tier("int8", 20, 0.0009), tier("pq1", 2, 0.0011), tier("int4", 12, 0.0002)]
     report = TierReport(runs=[], part="test", pairs=1, reviews=1, tokens_a_review=1, tiers=tiers)
@@ -149,4 +159,5 @@ def test_the_change_of_mse_is_a_share_of_the_baselines() -> None:
     change = relative_change(1.1 * errors, errors)
     assert change.value == pytest.approx(0.21)
     assert (change.low, change.high) == pytest.approx((0.21, 0.21))
-    assert relative_change(errors, errors) == Estimate(value=0.0, low=0.0, high=0.0)
+    for same in (errors, np.zeros(3)):
+        assert relative_change(same, same) == Estimate(value=0.0, low=0.0, high=0.0)

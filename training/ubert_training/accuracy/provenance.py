@@ -1,5 +1,6 @@
 """Which version of this program's code computed a cell."""
 
+import ast
 import functools
 import hashlib
 from pathlib import Path
@@ -13,7 +14,7 @@ WITHOUT_EFFECT = ("accuracy", "commands", "planning", "reviews")
 
 @functools.cache
 def code_digest() -> str:
-    """16 hexadecimal characters over the sources that a rating depends on."""
+    """16 hexadecimal characters over the code that a rating depends on, without comments, docstrings and layout."""
     digest = hashlib.sha256()
     for package in (ubert_model, ubert_training):
         root = Path(str(package.__file__)).parent
@@ -21,5 +22,17 @@ def code_digest() -> str:
             place = path.relative_to(root)
             if place.parts[0] not in WITHOUT_EFFECT:
                 digest.update(f"{root.name}/{place.as_posix()}\n".encode())
-                digest.update(path.read_bytes())
+                digest.update(_code(path.read_bytes()).encode())
     return digest.hexdigest()[:16]
+
+
+def _code(source: bytes) -> str:
+    """Not ``ast.dump``, whose output changes with almost every version of Python."""
+    return ast.unparse(_WithoutDocstrings().visit(ast.parse(source)))
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes constants that stand as a statement and so do nothing: docstrings, those of variables, and ``...``."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) else node

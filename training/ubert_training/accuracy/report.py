@@ -21,7 +21,7 @@ COVERAGE, COVERAGE_TOLERANCE, SLICE_TOLERANCE, LEAST_SLICE = 0.90, 0.015, 0.04, 
 def write_report(report: AccuracyReport, directory: Path) -> list[Path]:
     """Write ``accuracy.json``, ``accuracy.md``, and the plots that there are results for."""
     paths = [directory / f"{REPORT}.json", directory / f"{REPORT}.md"]
-    write_text(paths[0], json.dumps(_without_nan(plain(report)), indent=2, ensure_ascii=False) + "\n")
+    write_text(paths[0], json.dumps(_finite(plain(report)), indent=2, ensure_ascii=False) + "\n")
     write_text(paths[1], markdown(report))
     compared = [model for model in report.models if model.difference is not None]
     for name, plot, shown in (("models", plot_models, compared), ("slices", plot_slices, report.slices)):
@@ -164,10 +164,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ruler, *rows))
 
 
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what was not measured is null."""
+def _finite(value: Any) -> Any:
+    """JSON has neither NaN, which stands for what was not measured, nor infinity: both are null."""
     if isinstance(value, dict):
-        return {name: _without_nan(entry) for name, entry in value.items()}
+        return {name: _finite(entry) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

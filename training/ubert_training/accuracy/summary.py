@@ -1,5 +1,6 @@
 """Summary of the finished cells: errors by model, differences on the same pairs, slices, coverage."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         models=sorted(models, key=lambda model: (model.cells == 0, model.mse)),
         best_baseline=best,
         difference=to_best,
-        relative=to_best.value / best_mse if to_best else None,
+        relative=_share(to_best.value, best_mse) if to_best else None,
         shuffled=differences.get(SHUFFLED),
         bias_part=bootstrap_means(ubert.above_bias_part(shared)[:, None])[0] if ubert is not None and shared else None,
         codes=len({ratings.code for ratings in ubert.ratings}) if ubert is not None else 0,
@@ -126,6 +127,13 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         coverage=float(ubert.covered(shared).mean()) if ubert is not None and shared else None,
         truth=truth,
     )
+
+
+def _share(difference: float, mse: float) -> float:
+    """The difference as a share of the MSE; of an MSE of 0, as where all ratings are the same, nothing or infinite."""
+    if mse:
+        return difference / mse
+    return math.inf if difference else 0.0
 
 
 def _best_baseline(pooled: Iterable[PooledCells], ubert: PooledCells | None, shared: Sequence[Fold]) -> str | None:

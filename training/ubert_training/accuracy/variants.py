@@ -1,7 +1,7 @@
 """The contenders: variants of U-BERT and baselines, in a form that can be measured on a fold."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -175,23 +175,28 @@ def choose_contenders(
     """``default`` (all baselines and what the first paragraph needs), ``all``, or names separated by commas.
 
     ``pretraining_seeds`` as in :class:`MeasuredVariant`. ``other_domains``: the table has some besides the target; if
-    pre-training reads them, baselines that also learn from them are added, for a fair comparison.
+    pre-training reads them, each baseline but the slow ones is added once more, also learning from them, for a fair
+    comparison.
     Raises ``ConfigError`` listing the known names.
     """
-    baselines = list(surprise_baselines())
+    baselines = [MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in surprise_baselines()]
+    baselines += [
+        MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)
+        for baseline in cornac_baselines()
+    ]
     if other_domains and recipe.pretraining is not None and recipe.pretraining.corpus != "target":
-        baselines += [with_other_domains(baseline) for baseline in baselines]
+        baselines += [
+            replace(measured, baseline=with_other_domains(measured.baseline))
+            for measured in baselines
+            if measured.round < SLOW
+        ]
     contenders: list[Contender] = [
         *(
             MeasuredVariant(variant=variant, recipe=recipe, workspace=workspace, pretraining_seeds=pretraining_seeds)
             for variant in VARIANTS
             if variant.name == UBERT or variant.differs(recipe)
         ),
-        *(MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in baselines),
-        *(
-            MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)
-            for baseline in cornac_baselines()
-        ),
+        *baselines,
     ]
     if names == "all":
         return contenders

@@ -63,7 +63,10 @@ def bench_accuracy_command(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="A recipe.json of `ubert tune`, instead of a preset; what it omits is minilm's."),
+        typer.Option(
+            help="A recipe.json of `ubert tune`, instead of a preset; what it omits is minilm's. If it was tuned on "
+            "these very reviews, its choice has seen some of the folds' test pairs."
+        ),
     ] = None,
     pretrain_epochs: PretrainEpochs = None,
     finetune_epochs: FinetuneEpochs = None,

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -16,8 +17,15 @@ from rich.table import Table
 from ubert_model import config
 from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, open_store
-from ubert_training.commands.options import Force, Seed, console, load_reviews
-from ubert_training.demo import best_items, check_served_ratings, choose_reviews, rankable_items, running_service
+from ubert_training.commands.options import Force, Seed, console, load_reviews, require_unset
+from ubert_training.demo import (
+    best_items,
+    check_served_ratings,
+    choose_reviews,
+    rankable_items,
+    require_free_port,
+    running_service,
+)
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.table import ReviewTable
@@ -45,6 +53,10 @@ def demo_command(
     """
     steps, demo = _Steps(), _Demo(directory=dir, preset=preset, seed=seed, force=force)
     config.preset(preset)  # refuses an unknown one
+    if reviews is None:
+        require_unset("it is about the items of your own file: give it with --reviews", item_domains=item_domains)
+    require_free_port(port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the service ends with its demo
     dir.mkdir(parents=True, exist_ok=True)
 
     steps.begin("reviews")

@@ -122,6 +122,11 @@ def pretrain_command(
     console.print(f"opinion lexicon: {len(words.words)} words from {words.source}")
     summary = read_stage(directory)["summary"]
     losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
+    if masking == "opinion" and not summary["opinion_words"]:
+        console.print(
+            "None of these words occurs in the reviews (words are what spaces and punctuation divide): task 1 masked "
+            "nothing; give a list in the reviews' language with --lexicon"
+        )
     console.print(
         f"{directory}: {summary['reviews']} reviews, embeddings of the {summary['users']} users with reviews in other "
         f"domains; validation loss by epoch {losses}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ubert_model.running.batches import batches
 
@@ -74,10 +74,13 @@ def paired_differences(errors: Errors, others: Mapping[str, Errors], seed: int =
 
 
 def relative_change(errors: Errors, baseline_errors: Errors, seed: int = 0) -> Estimate:
-    """Change of the MSE as a share of the baseline's MSE on the same pairs; both share the resamples."""
+    """Change of the MSE as a share of the baseline's MSE on the same pairs; both share the resamples.
+
+    Equal errors are no change, even of an MSE of 0.
+    """
     squared, baseline = np.square(errors), np.square(baseline_errors)
     mine, theirs = _resampled_means(np.stack([squared, baseline], axis=1), seed).T  # (RESAMPLES,) each
-    return _estimate(float(squared.mean() / baseline.mean() - 1), mine / theirs - 1)
+    return _estimate(float(_relative(squared.mean(), baseline.mean())), _relative(mine, theirs))
 
 
 def bootstrap_means(columns: Errors, seed: int = 0) -> list[Estimate]:
@@ -97,6 +100,11 @@ def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
         for name, least, most in HISTORY_SLICES
     }
     return {name: index for name, index in found.items() if len(index)}
+
+
+def _relative(mine: ArrayLike, theirs: ArrayLike) -> Errors:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.equal(mine, theirs), 0.0, np.divide(mine, theirs) - 1)
 
 
 def _resampled_means(columns: Errors, seed: int) -> Errors:

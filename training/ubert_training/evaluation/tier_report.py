@@ -52,12 +52,17 @@ def tier_table(report: TierReport) -> Table:
 
 def verdict(report: TierReport) -> list[str]:
     """Which codec the measurement recommends, for each dimension."""
-    chosen = [report.smallest(dim) for dim in dict.fromkeys(tier.state_dim for tier in report.tiers)]
-    return [
-        f"D = {tier.state_dim}: {tier.codec} is the smallest codec whose change of MSE is surely below "
-        f"{LARGEST_CHANGE:.1%} ({_change(tier)}), at 1/{tier.ratio_same_dim:.1f} of fp32's bytes"
-        for tier in chosen
-    ]
+    return [_verdict(report, dim) for dim in dict.fromkeys(tier.state_dim for tier in report.tiers)]
+
+
+def _verdict(report: TierReport, dim: int) -> str:
+    if not any(tier.largest_difference for tier in report.tiers if tier.state_dim == dim):
+        return f"D = {dim}: no codec moves any rating, since the network has no share in them: the biases alone rate"
+    tier = report.smallest(dim)
+    return (
+        f"D = {dim}: {tier.codec} is the smallest codec whose change of MSE is surely below {LARGEST_CHANGE:.1%} "
+        f"({_change(tier)}), at 1/{tier.ratio_same_dim:.1f} of fp32's bytes"
+    )
 
 
 def write_report(report: TierReport, directory: Path) -> list[Path]:

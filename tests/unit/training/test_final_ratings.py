@@ -1,0 +1,31 @@
+"""From network outputs to ratings, where the network had nothing to read on a side."""
+
+import numpy as np
+import pytest
+
+from ubert_model.config import preset
+from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.deviations import RatingSums, SideBias
+from ubert_training.finetuning.histories import Histories, PairSums
+from ubert_training.finetuning.rating_parts import final_ratings
+
+
+@pytest.mark.parametrize(("base", "read"), [("none", 1.0), ("leave_one_out_bias", 4.5)])
+def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, read: float) -> None:
+    """As the service rates it, also where the network rates the other pairs without a bias model beneath it."""
+    config = preset("tiny").with_options(rating_base=base, history_ratings=base != "none")
+    side = SideBias(curve=RatingCurve.of_rises(config.scale, [1.0] * 4), mean=3.0, shrinkage=1.0)
+    bias = BiasModel(mean=3.0, intercept=0.0, user=side, item=side)
+    sums = RatingSums(count=np.ones(4), above_usual=np.array([0.5, -0.5, 0.25, 0.0]))
+    some, none = np.array([7]), np.zeros(0, dtype=np.int64)
+    histories = Histories(
+        pairs=np.arange(4),
+        user_rows=[some, none, some, none],
+        item_rows=[some, some, none, none],
+        user_residuals=[],
+        item_residuals=[],
+        sums=PairSums(user=sums, item=sums, mean=np.full(4, 3.0)),
+    )
+    rated = final_ratings(config, bias, 1.0, histories, np.array([1.0, 0.0, 0.0, 0.0]))
+    assert rated.tolist() == [read, 2.5, 3.25, 3.0]
