@@ -36,7 +36,7 @@ RUN groupadd --gid 10001 ubert && useradd --uid 10001 --gid ubert --no-create-ho
 COPY --from=build /opt/ubert /opt/ubert
 COPY docker/healthcheck.py /opt/ubert/
 
-# ONNX Runtime's telemetry is on by default.
+# ONNX Runtime's telemetry is on by default, from the moment it is imported.
 ENV PATH=/opt/ubert/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -13,6 +13,15 @@ preset=${UBERT_PRESET:-minilm}
 device=${UBERT_DEVICE:-auto}
 seed=${UBERT_SEED:-0}
 
+train() {
+    status=0
+    ubert "$@" || status=$?
+    if [ $status = 2 ]; then  # refused
+        echo "train.sh: to train with other settings (UBERT_SEED, UBERT_PRESET, ...) use a new folder such as $work/next" >&2
+    fi
+    [ $status = 0 ] || exit $status
+}
+
 if [ -f "$work/reviews/report.json" ]; then
     echo "reviews: $work/reviews is already imported; to add new files, train in a new folder such as $work/next"
 else
@@ -36,10 +45,10 @@ if [ -f "$work/bundle/manifest.json" ]; then
 else
     split_seed="--seed $seed"
     [ "${UBERT_SPLIT_KIND:-random}" != time ] || split_seed=  # a split by time has no seed
-    ubert split --reviews "$work/reviews" --out "$work/split.parquet" $split_seed
-    ubert pretrain --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/pretrained" \
+    train split --reviews "$work/reviews" --out "$work/split.parquet" $split_seed
+    train pretrain --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/pretrained" \
         --preset "$preset" --device "$device" --seed "$seed"
-    ubert finetune --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/finetuned" \
+    train finetune --reviews "$work/reviews" --split "$work/split.parquet" --out "$work/finetuned" \
         --pretrained "$work/pretrained" --device "$device" --seed "$seed"
     ubert evaluate --reviews "$work/reviews" --run "$work/finetuned" --states "$work/states" --device "$device"
     ubert export --run "$work/finetuned" --out "$work/bundle"

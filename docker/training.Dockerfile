@@ -22,7 +22,7 @@ RUN find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete
 # Without service/, which has its own image.
 COPY model model
 COPY training training
-RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert-serve
+RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert-serve*
 
 
 FROM python:3.11-slim-bookworm
@@ -34,10 +34,12 @@ RUN groupadd --gid 10001 ubert && useradd --uid 10001 --gid ubert --no-create-ho
 COPY --from=build /opt/ubert /opt/ubert
 COPY docker/train.sh docker/import_default_reviews.py /opt/ubert/
 
+# ONNX Runtime's telemetry is on by default, from the moment it is imported.
 ENV PATH=/opt/ubert/bin:$PATH \
     HOME=/data/home \
     PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1
 USER 10001:10001
 WORKDIR /data
 # A job has an exit status instead of a health check.

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 settings.register_profile("any machine", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
+# Before any test imports it: the product's packages set this, too, but a test may import ONNX Runtime first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # xdist's controller sets these, and a console of rich's takes its width from them for good, on import.
     for name in ("COLUMNS", "LINES"):

@@ -48,6 +48,7 @@ from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
 from ubert_service.scoring.torch_runtime import TorchRuntime
+from ubert_training.commands.options import load_reviews
 from ubert_training.export.graphs import export_scorer
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.tokens import TokenizedReviews
@@ -400,7 +401,7 @@ def draw(curves: Mapping[str, Mapping[str, tuple[list[int], list[float]]]], plot
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reviews", type=Path, help="the table that `ubert import` wrote")
+    parser.add_argument("--reviews", type=Path, help="what `ubert import` wrote")
     parser.add_argument("--candidates", type=int, default=1_000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--growth", action="store_true", help="print and draw the growth tables instead")
@@ -414,7 +415,7 @@ def main() -> None:
             return
         if arguments.reviews is None:
             parser.error("give --reviews, or --growth, which needs none")
-        table = ReviewTable.load(arguments.reviews / "reviews.parquet")
+        table = load_reviews(arguments.reviews)
         pool = real_rows(table.text)
         tokenizer_json = load_backbone("minilm").tokenizer_json
         tiers = {

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from importlib.metadata import distribution
 from pathlib import Path
@@ -94,7 +96,7 @@ def test_every_place_that_names_the_default_codec_names_the_same() -> None:
 
 
 @each_start
-@pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "rediss://cache:6380/3", "UBERT_CODEC": "int8"}])
+@pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "rediss://cache:6380/3", "UBERT_CODEC": "fp32"}])
 def test_the_service_reads_the_store_that_the_job_fills(
     files: tuple[Path, ...], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +179,14 @@ def test_the_proxy_waits_longer_than_the_service_lets_a_request_take() -> None:
     assert float(timeout.removesuffix("s")) > Settings.model_fields["request_timeout"].default
 
 
+def test_what_is_stopped_has_the_time_to_finish_its_requests() -> None:
+    services, settings = load_compose(BASE)["services"], Settings.model_fields
+    longest = settings["drain_seconds"].default + settings["request_timeout"].default
+    for name in ("service", "proxy"):
+        assert float(services[name]["stop_grace_period"].removesuffix("s")) > longest, name
+    assert services["proxy"]["stop_signal"] == "SIGUSR1", "on SIGTERM, HAProxy drops running requests"
+
+
 def proxy_sections() -> dict[str, list[str]]:
     """The proxy's configuration: lines without comments, by the line that begins their section."""
     sections: dict[str, list[str]] = {}
@@ -218,8 +228,11 @@ def test_whatever_else_can_be_set_has_a_file_that_git_leaves_alone(files: tuple[
 
 def test_what_nobody_sets_is_what_the_service_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = service_settings(load_compose(BASE)["services"]["service"], monkeypatch)
-    alone = Settings.of(bundle=settings.bundle, store=settings.store, host=settings.host)
-    assert settings == alone
+    # Its port is published to this machine, so DNS rebinding could reach it, whatever the host inside the container.
+    hosts = ("service", "proxy")
+    assert settings == Settings.of(
+        bundle=settings.bundle, store=settings.store, host=settings.host, allowed_hosts=hosts
+    )
 
 
 @each_start
@@ -269,6 +282,21 @@ def test_what_a_dockerfile_copies_is_there(path: Path) -> None:
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
+@each_dockerfile
+def test_an_image_has_the_commands_whose_sources_it_holds_and_no_others(path: Path) -> None:
+    dockerfile = Dockerfile.read(path)
+    copied = {word for line in dockerfile.all("COPY") for word in line.split()[:-1]}
+    removed = [Path(name).name for line in dockerfile.all("RUN") for name in re.findall(r"&& rm (\S+)", line)]
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    kept = {name for name in scripts if not any(fnmatch(name, pattern) for pattern in removed)}
+    assert kept == {name for name, module in scripts.items() if module.split(".")[0].removeprefix("ubert_") in copied}
+
+
+@each_dockerfile
+def test_no_image_reports_to_the_maker_of_onnx_runtime(path: Path) -> None:
+    assert Dockerfile.read(path).last_stage.environment["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 def test_the_images_agree_on_the_owner_of_the_volume() -> None:
     owners = {tuple(Dockerfile.read(path).last_stage.all("USER")) for path in DOCKERFILES}
     assert len(owners) == 1
@@ -307,3 +335,55 @@ def test_the_job_never_takes_other_reviews_for_those_that_it_cannot_find(
     assert result.returncode == 2
     assert re.search(told, result.stderr)
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(("status", "hints"), [(2, 1), (137, 0)])
+def test_the_job_ends_like_the_step_that_failed_and_says_where_other_settings_go(
+    status: int, hints: int, tmp_path: Path
+) -> None:
+    refusing = tmp_path / "bin" / "ubert"
+    for path in (refusing, tmp_path / "work" / "reviews" / "report.json"):
+        path.parent.mkdir(parents=True)
+        path.touch(mode=0o755)
+    refusing.write_text(f"#!/bin/sh\nexit {status}\n", encoding="utf-8")
+    result = subprocess.run(
+        [ROOT / "docker" / "train.sh", tmp_path / "reviews", tmp_path / "work"],
+        env={"PATH": f"{refusing.parent}{os.pathsep}{os.environ['PATH']}", "UBERT_STORE": "redis://redis"},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == status
+    assert result.stderr.count(f"use a new folder such as {tmp_path}/work/next") == hints
+
+
+@pytest.mark.parametrize("kind", ["random", "time"])
+def test_the_job_hands_its_settings_to_every_step_that_has_them(kind: str, tmp_path: Path) -> None:
+    settings = {"seed": "7", "device": "cuda", "preset": "paper", "codec": "fp32", "store": "redis://other:6379/0"}
+    recorder, calls = tmp_path / "bin" / "ubert", tmp_path / "calls"
+    for path in (recorder, tmp_path / "reviews" / "reviews.json"):
+        path.parent.mkdir()
+        path.touch(mode=0o755)
+    recorder.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n', encoding="utf-8")
+    environment = {f"UBERT_{name.upper()}": value for name, value in settings.items()}
+    subprocess.run(
+        [ROOT / "docker" / "train.sh", tmp_path / "reviews", tmp_path / "work"],
+        env={**environment, "PATH": f"{recorder.parent}{os.pathsep}{os.environ['PATH']}", "UBERT_SPLIT_KIND": kind},
+        check=True,
+        timeout=60,
+    )
+    steps = dict(line.split(maxsplit=1) for line in calls.read_text(encoding="utf-8").splitlines())
+    given = {step: set(settings) & set(re.findall(r"--(\w+)", flags)) for step, flags in steps.items()}
+    assert given == {
+        "import": set(),
+        "split": {"seed"} if kind == "random" else set(),  # a split by time has none
+        "pretrain": {"preset", "device", "seed"},
+        "finetune": {"device", "seed"},
+        "evaluate": {"device"},
+        "export": set(),
+        "precompute": {"store", "codec", "device"},
+    }
+    for step, names in given.items():
+        assert {f"UBERT_{step}_{name}".upper() for name in names} <= flags_of(step)
+        assert all(f"--{name} {settings[name]}" in steps[step] for name in names)

@@ -175,8 +175,11 @@ def test_every_container_has_the_least_rights_and_a_bound(rendered: Rendered) ->
 
 def test_the_autoscaler_asks_for_what_the_adapter_makes_of_a_metric_that_the_service_has(rendered: Rendered) -> None:
     (rule,) = yaml.safe_load((MANIFESTS / "metrics-adapter-values.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
-    asked = rendered["HorizontalPodAutoscaler/ubert-service"]["spec"]["metrics"][0]["pods"]["metric"]["name"]
-    assert rule["name"]["as"] == asked
+    asked = rendered["HorizontalPodAutoscaler/ubert-service"]["spec"]["metrics"][0]["pods"]
+    assert rule["name"]["as"] == asked["metric"]["name"]
+    longest_ms = Settings.model_fields["queue_wait_ms"].default
+    assert 0 < float(re.fullmatch(r"(\d+)m", asked["target"]["averageValue"])[1]) < longest_ms, "no wait is longer"
+    assert f"+ {longest_ms / 1000:g} * " in rule["metricsQuery"], "what a refused request counts as"
     series = re.match(r"\w+", rule["seriesQuery"])
     assert series is not None
     exposition = PrometheusMetrics().exposition().decode()
