@@ -1,6 +1,7 @@
 """`ubert bench rates`: what this machine does, in the file that `ubert plan` reads."""
 
 import json
+import shlex
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -14,10 +15,15 @@ def test_a_plan_is_fed_by_what_the_bench_measured(tiny: TinyBundle, tmp_path: Pa
     table, rates = tmp_path / "reviews.parquet", tmp_path / "rates.json"
     small_table().save(table)
     measure = ["bench", "rates", "--reviews", str(table), "--bundle", str(tiny.bundle.path), "--out", str(rates)]
-    assert CliRunner().invoke(make_app(["bench"]), measure, catch_exceptions=False).exit_code == 0
+    told = CliRunner().invoke(make_app(["bench"]), measure, catch_exceptions=False).stdout
     measured = json.loads(rates.read_text(encoding="utf-8"))
     assert set(measured) == {"encode_tokens_per_core", "score_flops_per_core"}
 
-    demand = ["plan", "--users", "1e6", "--items", "1e5", "--reviews", "1e7", "--json", "--rates", str(rates)]
-    planned = CliRunner().invoke(make_app(["plan"]), demand, catch_exceptions=False)
-    assert measured.items() <= json.loads(planned.stdout)["rates"].items()
+    flags = shlex.split(" ".join(told.split("for ubert plan ")[1].splitlines()))
+    demand = ["plan", "--users", "1e6", "--items", "1e5", "--reviews", "1e7", "--json", *flags]
+    planned = json.loads(CliRunner().invoke(make_app(["plan"]), demand, catch_exceptions=False).stdout)
+    assert measured.items() <= planned["rates"].items()
+    config = tiny.bundle.manifest.config
+    assert planned["demand"]["state_dim"] == tiny.bundle.manifest.state_dim
+    assert planned["demand"]["tokens_a_row"] == config.tokens_a_row
+    assert (planned["demand"]["max_reviews"], planned["demand"]["max_rows"]) == (config.max_reviews, config.max_rows)

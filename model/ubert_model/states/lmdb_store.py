@@ -225,9 +225,10 @@ class LmdbStore:
         def read(transaction: Transaction) -> list[list[bytes]]:
             return [[bytes(line) for line in values_under(transaction, keys.reviews(*owner))] for owner in owners]
 
-        # Unpacked after the transaction, since no other can begin before its end: long lists take seconds.
+        # Unpacked after the transaction, since no other can begin before its end: long lists take seconds. And into a
+        # list, because ``sorted`` of an iterator keeps room for more.
         lists = [
-            sorted((unpack_line(line, *owner) for line in lines), key=attrgetter("recency"), reverse=True)
+            sorted([unpack_line(line, *owner) for line in lines], key=attrgetter("recency"), reverse=True)
             for owner, lines in zip(owners, self._directory.transact(read), strict=True)
         ]
         return lists[: len(users)], lists[len(users) :]

@@ -1,6 +1,7 @@
 """`ubert bench rates`."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -36,4 +37,16 @@ def bench_rates_command(
     write_text(out, json.dumps(rates, indent=2) + "\n")
     for name, value in rates.items():
         console.print(f"{name}: {value:.3g} a second")
-    console.print(f"{out}: for ubert plan --rates")
+    console.print(f"{out}: for ubert plan {shlex.join(['--rates', str(out), *_plan_flags(opened)])}")
+
+
+def _plan_flags(bundle: Bundle) -> list[str]:
+    """What the rates were measured with and ``ubert plan`` cannot know."""
+    config = bundle.manifest.config
+    values = {
+        "--state-dim": bundle.manifest.state_dim,
+        "--tokens-a-row": config.tokens_a_row,
+        "--max-reviews": config.max_reviews,
+        "--max-rows": config.max_rows,
+    }
+    return [part for name, value in values.items() for part in (name, str(value))]
