@@ -1,12 +1,14 @@
 """The main job through its own front door: `ubert demo` on a small synthetic corpus, with the tiny preset."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -47,9 +49,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "demo"
 
 
-def demo_arguments(directory: Path, reviews: Path, item_domains: Path) -> list[str]:
+def demo_arguments(directory: Path, reviews: Path, item_domains: Path, *, serve: bool = False) -> list[str]:
     where = ["--reviews", str(reviews), "--item-domains", str(item_domains), "--dir", str(directory)]
-    return ["demo", "--preset", "tiny", "--no-serve", "--port", "0", *where]
+    return ["demo", "--preset", "tiny", "--serve" if serve else "--no-serve", "--port", "0", *where]
+
+
+def corpus_of(demo: Path) -> tuple[Path, Path]:
+    """Its file of reviews, and that of the items' domains."""
+    reviews, item_domains = sorted((demo.parent / "corpus").glob("synthetic-*"), reverse=True)
+    return reviews, item_domains
 
 
 def run_demo(directory: Path, reviews: Path, item_domains: Path) -> None:
@@ -95,9 +103,21 @@ def test_the_store_holds_the_training_part_and_no_evaluation_review(demo: Path) 
 def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
     bundle = Bundle.load(demo / "bundle").manifest.bundle_id
     before = (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns
-    ubert(demo_arguments(demo, *sorted(demo.parent.joinpath("corpus").glob("synthetic-*"), reverse=True)))
+    ubert(demo_arguments(demo, *corpus_of(demo)))
     assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
     assert Bundle.load(demo / "bundle").manifest.bundle_id == bundle
+
+
+def test_the_service_ends_with_the_demo_that_is_terminated(demo: Path) -> None:
+    command = [sys.executable, "-m", "ubert_training.cli", *demo_arguments(demo, *corpus_of(demo), serve=True)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        url = next(found.group(1) for line in running.stdout if (found := re.search(r"running at (\S+)", line)))
+        assert httpx.get(f"{url}/healthz").is_success
+        running.terminate()
+        assert running.wait(timeout=60) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")
 
 
 def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:

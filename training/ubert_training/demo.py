@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -89,17 +90,23 @@ class ServiceProcess:
 def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) -> Iterator[ServiceProcess]:
     """Start the service, wait until it listens, and stop it gracefully on exit. Its output goes to the file ``log``.
 
+    Meanwhile SIGTERM is ``KeyboardInterrupt``, so that it ends the service, too. For the main thread alone.
+
     Raises ``UbertError`` with the last line of output if the service does not start.
     """
     command = [sys.executable, "-m", "ubert_service.commands.serve", "--bundle", str(bundle), "--store", store]
     command += ["--codec", codec, "--port", str(port), "--texts"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        output = _Output(process, log)
-        try:
-            yield ServiceProcess(process=process, url=output.wait_for_url())
-        finally:
-            process.terminate()
-            output.join()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            output = _Output(process, log)
+            try:
+                yield ServiceProcess(process=process, url=output.wait_for_url())
+            finally:
+                process.terminate()
+                output.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Output:

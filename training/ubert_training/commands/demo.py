@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import signal
 import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -56,7 +55,6 @@ def demo_command(
     if reviews is None:
         require_unset("it is about the items of your own file: give it with --reviews", item_domains=item_domains)
     require_free_port(port)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the service ends with its demo
     dir.mkdir(parents=True, exist_ok=True)
 
     steps.begin("reviews")
