@@ -48,9 +48,9 @@ class Portions:
 
     @contextmanager
     def opened(self, *, discard: bool) -> Iterator[None]:
-        """Claim the folder, which is created if needed.
+        """Lock the folder, which is created if needed.
 
-        Raises ``InputError`` if another run has claimed it, and if it holds ratings of another fingerprint, unless
+        Raises ``InputError`` if another run has locked it, and if it holds ratings of another fingerprint, unless
         :meth:`stage` may ``discard`` them.
         """
         self.folder.mkdir(parents=True, exist_ok=True)

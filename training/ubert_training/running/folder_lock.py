@@ -10,7 +10,7 @@ from ubert_training.running.progress import progress_bar
 
 
 @contextlib.contextmanager
-def wait_for_claim(folder: Path, waiting: str) -> Iterator[None]:
+def wait_for_lock(folder: Path, waiting: str) -> Iterator[None]:
     """Lock an existing folder. While another process holds it, wait and show ``waiting`` on the terminal."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
