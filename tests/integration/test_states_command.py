@@ -117,6 +117,23 @@ def test_a_review_in_one_list_only_is_found_from_either_side_and_written_to_both
     assert store.texts(VERSION, [without_user.review_id]) == ["kept"]
 
 
+def test_a_damaged_text_is_found_and_removed_and_no_other_is(store: Reopened, url: str) -> None:
+    harmed, *others = entries()
+    store.put_texts(VERSION, [(entry.review_id, "a text") for entry in entries()])
+    overwrite(url, RedisKeys(VERSION).text(harmed.review_id), LmdbKeys(VERSION).text(harmed.review_id))
+    found = states_command("verify", "--store", url)
+    assert found.exit_code == 1
+    assert "1 problems" in found.output
+    assert f"damaged texts: 1\n    {harmed.review_id}" in found.output
+    mended = states_command("verify", "--store", url, "--repair")
+    assert mended.exit_code == 1, "the text is still to be written"
+    assert "`ubert precompute --texts` writes" in mended.output
+    assert store.texts(VERSION, [harmed.review_id]) == [None]
+    assert set(store.texts(VERSION, [entry.review_id for entry in others])) == {"a text"}
+    assert None not in store.states(VERSION, [entry.review_id for entry in entries()])
+    assert states_command("verify", "--store", url).exit_code == 0
+
+
 def test_a_damaged_list_is_named_and_no_state_is_taken_for_unlisted(store: Reopened, url: str) -> None:
     entry = entries()[3]
     damage(url, Side.USER, entry)
@@ -250,6 +267,14 @@ def remove(url: str, redis_key: bytes, lmdb_key: bytes) -> None:
         return
     with redis.Redis.from_url(url) as client:
         assert client.delete(redis_key) == 1
+
+
+def overwrite(url: str, redis_key: bytes, lmdb_key: bytes) -> None:
+    if url.startswith("lmdb"):
+        change(url, lmdb_key, b"not a text")
+        return
+    with redis.Redis.from_url(url) as client:
+        client.set(redis_key, b"not a text")
 
 
 def damage(url: str, side: Side, entry: ReviewEntry) -> None:

@@ -523,6 +523,14 @@ def test_reviews_are_put_with_their_texts_and_whoever_is_given_none_has_none(sto
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
 
 
+def test_texts_are_deleted_and_their_states_and_lines_stay(store: MaintenanceStore) -> None:
+    reviews = [(review_of(name), b"state") for name in ("r", "s")]
+    store.put(VERSION, reviews, [("r", "of r"), ("s", "of s")])
+    store.delete_texts(VERSION, ["r", "never written"])
+    assert store.texts(VERSION, ["r", "s"]) == [None, "of s"]
+    assert store.missing(VERSION, [entry for entry, _ in reviews]) == [False, False]
+
+
 def test_lines_are_written_and_removed_apart_from_states_and_texts(store: MaintenanceStore) -> None:
     gone, kept = review_of("gone", "x:{y}", "lamp", timestamp=2), review_of("kept", "x:{y}", "sofa", timestamp=1)
     store.put(VERSION, [(gone, b"g"), (kept, b"k")], [("gone", "words")])

@@ -37,6 +37,7 @@ class NamespaceCheck:
     """What is wrong with a namespace, and how many ``reviews`` its users' lists name.
 
     ``missing``: listed reviews without a state. ``damaged``: reviews whose state cannot be used, and why.
+    ``damaged_texts``: reviews whose stored text cannot be read.
     ``one_sided``: reviews with a state that only one of their two lists names. ``unlisted``: states that no list
     names; not determined while there are ``damaged_lists``.
     """
@@ -44,18 +45,19 @@ class NamespaceCheck:
     reviews: int
     missing: Sequence[str]
     damaged: Sequence[tuple[str, str]]
+    damaged_texts: Sequence[str]
     one_sided: Sequence[ReviewEntry]
     unlisted: Sequence[str]
     damaged_lists: Sequence[DamagedList]
 
     @property
     def problems(self) -> int:
-        found = (self.missing, self.damaged, self.one_sided, self.unlisted, self.damaged_lists)
+        found = (self.missing, self.damaged, self.damaged_texts, self.one_sided, self.unlisted, self.damaged_lists)
         return sum(map(len, found))
 
 
 def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = lambda _: None) -> NamespaceCheck:
-    """Read every list and every state once. ``advance`` is called with the number of further reviews checked.
+    """Read every list, state and text once. ``advance`` is called with the number of further reviews checked.
 
     Keeps 8 bytes a review in memory. A review that is written meanwhile may be reported as incomplete. Raises what the
     store raises.
@@ -74,6 +76,7 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
         reviews=len(known),
         missing=reader.missing,
         damaged=reader.damaged,
+        damaged_texts=reader.damaged_texts,
         one_sided=reader.one_sided,
         unlisted=[] if reader.damaged_lists else _unlisted(store, namespace, known),
         damaged_lists=reader.damaged_lists,
@@ -81,11 +84,12 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
 
 
 class _Reader:
-    """Reads lists and states, and collects what is wrong with them."""
+    """Reads lists, states and texts, and collects what is wrong with them."""
 
     def __init__(self, store: StateStore, namespace: Namespace) -> None:
         self.missing: list[str] = []
         self.damaged: list[tuple[str, str]] = []
+        self.damaged_texts: list[str] = []
         self.one_sided: list[ReviewEntry] = []
         self.damaged_lists: list[DamagedList] = []
         self._store = store
@@ -103,7 +107,8 @@ class _Reader:
             yield from batches(entries, STATES_A_BATCH)
 
     def check(self, entries: Sequence[ReviewEntry]) -> None:
-        """Check the states of listed reviews, and that both lists have them."""
+        """Check the states and texts of listed reviews, and that both lists have them."""
+        self._check_texts([entry.review_id for entry in entries])
         states = self._store.states(self._version, [entry.review_id for entry in entries])
         incomplete = self._store.missing(self._version, entries)
         for entry, state, lacks_a_part in zip(entries, states, incomplete, strict=True):
@@ -116,6 +121,18 @@ class _Reader:
                 _check_state(entry, state, self._namespace)
             except StateError as error:
                 self.damaged.append((entry.review_id, str(error)))
+
+    def _check_texts(self, review_ids: Sequence[str]) -> None:
+        if self._texts_are_intact(review_ids):
+            return
+        self.damaged_texts += [review_id for review_id in review_ids if not self._texts_are_intact([review_id])]
+
+    def _texts_are_intact(self, review_ids: Sequence[str]) -> bool:
+        try:
+            self._store.texts(self._version, review_ids)
+        except CorruptStateError:
+            return False
+        return True
 
     def _lines(self, side: Side, entities: Sequence[str]) -> list[ReviewEntry]:
         read = self._store.user_reviews if side is Side.USER else self._store.item_reviews

@@ -163,6 +163,15 @@ class LmdbStore:
 
         self._directory.transact(write, write=True)
 
+    def delete_texts(self, version: str, review_ids: Sequence[str]) -> None:
+        keys = LmdbKeys(version)
+
+        def remove(transaction: Transaction) -> None:
+            for review_id in review_ids:
+                transaction.delete(keys.text(review_id))
+
+        self._directory.transact(remove, write=True)
+
     def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
         keys = LmdbKeys(version)
 

@@ -154,6 +154,10 @@ class RedisStore:
         keys = RedisKeys(version)
         self._redis.write(("SET", keys.text(review_id), pack_text(text)) for review_id, text in texts)
 
+    def delete_texts(self, version: str, review_ids: Sequence[str]) -> None:
+        keys = RedisKeys(version)
+        self._redis.write(("UNLINK", keys.text(review_id)) for review_id in review_ids)
+
     def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
         keys = RedisKeys(version)
         found = self._redis.read(("GET", keys.text(review_id)) for review_id in review_ids)

@@ -14,18 +14,20 @@ from ubert_model.states.store import MaintenanceStore, Namespace
 class NamespaceRepair:
     """How many reviews were repaired, and what is left to whoever has the texts.
 
-    ``missing``: listed reviews without a state. ``lost_lines``: the owner of each line that was removed for good,
-    because no other list holds the review. ``unreadable``: lists with an intact line of an unknown format.
+    ``missing``: listed reviews without a state. ``lost_texts``: reviews whose damaged text was removed.
+    ``lost_lines``: the owner of each line that was removed for good, because no other list holds the review.
+    ``unreadable``: lists with an intact line of an unknown format.
     """
 
     repaired: int
     missing: Sequence[str]
+    lost_texts: Sequence[str]
     lost_lines: Sequence[str]
     unreadable: Sequence[DamagedList]
 
     @property
     def problems(self) -> int:
-        return len(self.missing) + len(self.lost_lines) + len(self.unreadable)
+        return sum(map(len, (self.missing, self.lost_texts, self.lost_lines, self.unreadable)))
 
 
 def repair_namespace(store: MaintenanceStore, namespace: Namespace, check: NamespaceCheck) -> NamespaceRepair:
@@ -34,7 +36,7 @@ def repair_namespace(store: MaintenanceStore, namespace: Namespace, check: Names
 
     Damaged lines are removed; they may have hidden other problems, so everything is then checked again. A review that
     one list lacks is written to both. A state that is damaged, or that no list names, is removed: `ubert precompute`,
-    which has the texts, then finds it missing and writes it.
+    which has the texts, then finds it missing and writes it. A damaged text is removed, too.
     """
     removed = _remove_damaged_lines(store, namespace.version, check.damaged_lists)
     if removed:
@@ -45,9 +47,12 @@ def repair_namespace(store: MaintenanceStore, namespace: Namespace, check: Names
     damaged = [review_id for review_id, _ in check.damaged]
     for review_ids in batches([*damaged, *check.unlisted], STATES_A_BATCH):
         store.delete_states(namespace.version, review_ids)
+    for review_ids in batches(check.damaged_texts, STATES_A_BATCH):
+        store.delete_texts(namespace.version, review_ids)
     return NamespaceRepair(
         repaired=len({*damaged, *check.unlisted, *(entry.review_id for entry in check.one_sided)}),
         missing=[*check.missing, *damaged],
+        lost_texts=check.damaged_texts,
         lost_lines=_lost_lines(store, namespace.version, removed),
         unreadable=check.damaged_lists,
     )

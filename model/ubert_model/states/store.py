@@ -185,6 +185,9 @@ class MaintenanceStore(StateStore, Protocol):
     def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         """Write the lines of reviews in both lists but not their states or texts, and announce it."""
 
+    def delete_texts(self, version: str, review_ids: Sequence[str]) -> None:
+        """Remove texts but neither states nor lines. Unknown reviews are ignored."""
+
     def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
         """The lines of one list as they are stored, damaged or not, by the store's own names for them."""
 

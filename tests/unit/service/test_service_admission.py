@@ -339,6 +339,23 @@ def test_in_overload_nobody_may_wait_longer_than_in_a_burst() -> None:
             desk.submit()
 
 
+def test_an_overload_lasts_at_least_as_long_as_a_burst_may_wait_however_short_the_queue_was() -> None:
+    desk = Desk(seconds=0.2, overload_seconds=0.001, requests=3)
+    desk.work_off(200, seconds=0.004)
+    for _ in range(3):
+        desk.submit()
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    desk.begin()
+    desk.now += 0.1
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    desk.now += 0.099
+    with pytest.raises(OverloadedError):
+        desk.submit()
+    assert desk.refusals.limits == ["requests", "wait", "wait"]
+
+
 def test_where_no_time_is_set_overload_sets_none() -> None:
     desk = Desk(requests=3)
     desk.work_off(200, seconds=0.004)

@@ -71,10 +71,11 @@ def verify_command(
     store: Store,
     namespace: OneVersion = "",
     repair: Annotated[
-        bool, typer.Option("--repair", help="Remove damaged entries and states, and unlisted states; complete lists.")
+        bool,
+        typer.Option("--repair", help="Remove damaged entries, states and texts, and unlisted states; complete lists."),
     ] = False,
 ) -> None:
-    """Read every list and every state of a namespace; exit status 1 if a problem is found and not repaired."""
+    """Read every list, state and text of a namespace; exit status 1 if a problem is found and not repaired."""
     with closing(open_existing_store(store)) as opened:
         chosen = choose_namespace(opened, namespace)
         with progress_bar(f"verify {chosen.version}", None) as advance:
@@ -86,7 +87,7 @@ def verify_command(
             show_repair(result)
             left = result.problems
         elif left:
-            console.print("--repair fixes all but missing states, and loses no rating that can still be read")
+            console.print("--repair fixes all but lost states and texts, and loses no rating that can still be read")
     raise typer.Exit(1 if left else 0)
 
 
@@ -163,6 +164,7 @@ def show_check(check: NamespaceCheck) -> None:
     kinds: dict[str, Sequence[str]] = {
         "listed, but without a state": check.missing,
         "damaged states": [f"{review_id}: {reason}" for review_id, reason in check.damaged],
+        "damaged texts": check.damaged_texts,
         "in one of two lists only": [entry.review_id for entry in check.one_sided],
         "states that no list names": check.unlisted,
         "damaged lists": [damaged.reason for damaged in check.damaged_lists],
@@ -175,6 +177,7 @@ def show_repair(result: NamespaceRepair) -> None:
     """Print how many reviews were repaired, and the problems that are left with their remedy."""
     kinds: dict[str, Sequence[str]] = {
         "listed, but without a state": result.missing,
+        "damaged texts removed": result.lost_texts,
         "damaged entries removed that no other list replaces": result.lost_lines,
         "lists that cannot be read": [unreadable.reason for unreadable in result.unreadable],
     }
@@ -182,6 +185,8 @@ def show_repair(result: NamespaceRepair) -> None:
     _show_kinds(kinds)
     if result.missing or result.lost_lines:
         console.print("`ubert precompute` writes what is missing; what came by POST /reviews must be sent again")
+    if result.lost_texts:
+        console.print("`ubert precompute --texts` writes texts again")
 
 
 def _show_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
