@@ -62,8 +62,8 @@ RATES = Rates(
         ("Redis memory", 1_000_000 * (1.1 * 1_028 + 330)),  # 1.4608e9
         ("Redis servers", 4),  # 2 × 1.4608e9 ÷ 0.75e9 = 3.9
         ("resident states a replica", 0.1 * (1_000_000 * (50 * 10 * 4 + 1_300) + 110_000 * 700)),  # 337.7e6
-        ("embeddings and identifiers a replica", 110_000 * (10 * 4 + 130)),
-        ("memory a replica", 337.7e6 + 18.7e6 + 1e9),
+        ("embeddings and identifiers a replica", 110_000 * (10 * 4 + 190)),
+        ("memory a replica", 337.7e6 + 25.3e6 + 1e9),
         (
             "time of a pair in the network",
             1_000 * (6 * 200 * 200 * 10 + 4 * 10 * 10 * 400) / 256e6,
@@ -83,11 +83,11 @@ RATES = Rates(
         ("id embeddings in one process", 110_000 * 10 * 20),
     ],
 )
-def test_a_figure_is_what_a_pencil_gives(name: str, value: float) -> None:
+def test_a_figure_equals_its_calculation_by_hand(name: str, value: float) -> None:
     assert plan(DEMAND, RATES).figures[name].value == pytest.approx(value)
 
 
-def test_what_breaks_first_stands_first_and_every_limit_names_what_moves_it() -> None:
+def test_limits_are_sorted_by_what_breaks_first_and_name_a_setting() -> None:
     limits = plan(DEMAND, RATES).limits
     times = {limit.step: limit.times for limit in limits}
     assert list(times.values()) == sorted(times.values(), reverse=True)
@@ -96,66 +96,66 @@ def test_what_breaks_first_stands_first_and_every_limit_names_what_moves_it() ->
     assert times["one replica's cores"] == pytest.approx(3.5331)
     assert times["one Redis server's throughput"] == pytest.approx(0.67848)
     assert times["one Redis server's memory"] == pytest.approx(1.4608e9 / 0.75e9)
-    assert times["one replica's memory"] == pytest.approx((337.7e6 + 18.7e6 + 1e9) / 2e9)
+    assert times["one replica's memory"] == pytest.approx((337.7e6 + 25.3e6 + 1e9) / 2e9)
     assert times["a night (8 h) of precompute"] == pytest.approx(50e6 / 10_000 / 3_600 / 8)
     assert times["one training machine's memory"] == pytest.approx((600e6 + 22e6) / 1.2e9)
     assert all(limit.setting for limit in limits)
 
 
-def test_there_are_two_replicas_however_little_is_asked() -> None:
+def test_a_plan_has_at_least_two_replicas() -> None:
     assert plan(replace(DEMAND, requests_per_s=0.01), RATES).figures["replicas"].value == 2
 
 
-def test_a_side_holds_no_more_than_its_entity_has_nor_than_its_budgets() -> None:
+def test_the_rows_of_a_side_are_limited_by_its_reviews_and_the_budgets() -> None:
     assert side_rows(DEMAND, DEMAND.users) == 200
     assert side_rows(DEMAND, 500_000) == 100
-    assert side_rows(DEMAND, 10**9) == 50, "an entity that is asked for has a review"
+    assert side_rows(DEMAND, 10**9) == 50, "a requested user or item has at least one review"
     assert side_rows(replace(DEMAND, max_rows=128), DEMAND.users) == 128
 
 
-def test_tokens_that_share_a_row_take_one_row_of_everything_but_the_encoding() -> None:
+def test_tokens_a_row_reduces_the_rows_and_not_the_encoding() -> None:
     shared = replace(DEMAND, tokens_a_row=7)  # [CLS], and seven rows of seven
     assert (shared.rows, shared.state_bytes) == (8, 28 + 8 * 10 * 2)
     assert side_rows(shared, DEMAND.users) == 4 * 8
     assert side_rows(replace(shared, max_rows=20), DEMAND.users) == 20, "the budget of a side counts rows"
-    found, whole = plan(shared, RATES).figures, plan(DEMAND, RATES).figures
-    assert found["resident states a replica"].value == pytest.approx(
-        whole["resident states a replica"].value - 0.1 * 1_000_000 * 42 * 10 * 4
+    figures, unshared = plan(shared, RATES).figures, plan(DEMAND, RATES).figures
+    assert figures["resident states a replica"].value == pytest.approx(
+        unshared["resident states a replica"].value - 0.1 * 1_000_000 * 42 * 10 * 4
     )
-    assert found["precompute"].value == whole["precompute"].value
+    assert figures["precompute"].value == unshared["precompute"].value
 
 
-def test_a_codec_that_pools_leaves_fewer_rows_of_what_the_budget_counted() -> None:
+def test_a_pooling_codec_stores_fewer_rows_than_the_budget_counts() -> None:
     pooled = replace(DEMAND, codec="fp16/pool2")
     assert (pooled.listed_rows, pooled.rows) == (50, 26)
     assert side_rows(replace(pooled, max_rows=100), DEMAND.users) == 2 * 26
 
 
-def test_what_is_resident_waits_for_no_store() -> None:
+def test_at_a_hit_rate_of_1_nothing_is_read_from_the_store() -> None:
     figures = plan(replace(DEMAND, hits=1.0), RATES).figures
     assert figures["reading what is not resident"].value == 0
     assert figures["answer of an idle replica"].value == pytest.approx(17 + 10 * 10 / 2)
 
 
-def test_work_grows_with_both_sides() -> None:
+def test_the_operations_of_a_pair_grow_with_both_sides() -> None:
     assert pair_flops(200, 200, 64) == 4 * pair_flops(100, 100, 64) - 2 * 4 * 64 * 64 * 200
 
 
 def test_without_embeddings_a_replica_holds_identifiers_only() -> None:
     figures = plan(replace(DEMAND, id_embeddings=False), RATES).figures
-    assert figures["embeddings and identifiers a replica"].value == 110_000 * 130
+    assert figures["embeddings and identifiers a replica"].value == 110_000 * 190
     assert figures["id embeddings in one process"].value == 0
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8", "int4", "int8/pool2", "int4/pool3"])
 @pytest.mark.parametrize("tokens", [0, 1, 7])
-def test_the_size_that_is_planned_is_the_size_that_is_stored(name: str, tokens: int) -> None:
+def test_stored_bytes_is_the_size_of_an_encoded_review(name: str, tokens: int) -> None:
     namespace = Namespace(version=VERSION, encoder_digest="e", codec=name, state_dim=6, max_length=9)
     states = np.ones((tokens, 6), dtype=np.float32)
     assert stored_bytes(name, tokens, 6) == len(make_codec(namespace).encode(states))
 
 
-def test_a_product_code_takes_its_bits() -> None:
+def test_stored_bytes_of_a_product_code_follow_from_its_bits() -> None:
     assert stored_bytes("pq2", 10, 64) == 28 + 10 * 16
     assert stored_bytes("pq1/pool2", 11, 64) == 28 + 6 * 8
 
@@ -171,7 +171,7 @@ def test_a_product_code_takes_its_bits() -> None:
         ('{"request_core_ms": "fast"}', "fast"),
     ],
 )
-def test_a_rates_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path, content: str, message: str) -> None:
+def test_an_invalid_rates_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "rates.json").write_text(content)
     with pytest.raises(ConfigError, match=message):
         Rates.load(tmp_path / "rates.json")
@@ -188,13 +188,13 @@ def test_a_rates_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path, content:
         {"requests_per_s": float("inf")},
     ],
 )
-def test_a_demand_that_cannot_be_is_refused_by_name(wrong: dict[str, object]) -> None:
+def test_an_impossible_demand_is_refused_by_name(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         plan(replace(DEMAND, **wrong), RATES)
 
 
 @pytest.mark.parametrize(
-    ("flag", "value", "shown"),
+    ("flag", "value", "message"),
     [
         ("--users", "nan", "--users = nan: use a number above 0"),
         ("--reviews", "inf", "--reviews = inf: use a number above 0"),
@@ -205,16 +205,15 @@ def test_a_demand_that_cannot_be_is_refused_by_name(wrong: dict[str, object]) ->
         ("--rps", "1e308", "these numbers overflow"),
     ],
 )
-def test_a_number_that_cannot_be_planned_with_is_one_line_by_its_flag(
-    flag: str, value: str, shown: str, capsys: pytest.CaptureFixture[str]
+def test_an_unusable_number_is_a_one_line_error(
+    flag: str, value: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["plan", "--users", "9", "--items", "9", "--reviews", "9", flag, value])
     assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("ubert: ")
-    assert shown in error
-    assert len(error.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ubert: ")
+    assert message in line
 
 
 def test_the_command_shows_every_figure_with_its_formula_and_takes_measured_rates(tmp_path: Path) -> None:
@@ -233,5 +232,5 @@ def test_the_command_shows_every_figure_with_its_formula_and_takes_measured_rate
     ("value", "unit", "shown"),
     [(2.9e12, "B", "2.9 TB"), (999, "B", "999 B"), (1234, "", "1,234"), (0.479, "core ms", "0.479 core ms")],
 )
-def test_numbers_are_shown_with_three_digits(value: float, unit: str, shown: str) -> None:
+def test_values_are_shown_rounded_with_their_unit(value: float, unit: str, shown: str) -> None:
     assert format_value(Figure(name="n", value=value, unit=unit, formula="")) == shown

@@ -22,8 +22,10 @@ LMDB_BYTES_A_REVIEW = 500
 LMDB_BYTES_A_STATE_BYTE = 1.5
 BYTES_OF_A_TABLE_ROW = 350
 """Memory of a row of the review table in a training process, besides its text."""
-BYTES_OF_AN_IDENTIFIER = 130
-"""Memory of a known user or item in a process: its name and its dictionary entry, measured."""
+BYTES_OF_AN_IDENTIFIER = 190
+"""Memory of a known user or item in a service besides its embedding: its name, its entries in dictionaries and in the
+sorted directory, and its usual deviation; measured.
+"""
 HTTP_BYTES_A_PAIR = 600
 """JSON of request and response for one pair, evidence included."""
 
