@@ -54,7 +54,7 @@ def fail_over(
             writing=writing.address,
             reading=reading.address,
             authors=authors,
-            asked_item="i3",
+            predicted_item="i3",
             user="user-03",
             items=items,
         ) as load:

@@ -2,12 +2,12 @@
 
     python tests/benchmarks/load.py --bundle DIR --store lmdb:DIR [--seconds 10] [--candidates 0]
 
-Locust asks a real ``ubert-serve`` on loopback for real pairs of the bundle. If there are two cores, the service, with
-one scoring thread, is pinned to the first and Locust to the second: otherwise the scheduler is measured, too. Every
-number is compared with another of the same run. ``--candidates 100`` ranks so many items instead of one pair; options
-after ``--`` go to the service as they are (``-- --concurrency 2``).
+Locust sends requests for real pairs of the bundle to a real ``ubert-serve`` on loopback. If there are two cores, the
+service, with one scoring thread, is pinned to the first and Locust to the second; otherwise the scheduler is measured,
+too. Every number is compared with another of the same run. ``--candidates 100`` ranks 100 items instead of rating one
+pair; options after ``--`` are passed to the service (``-- --concurrency 2``).
 
-A service whose engine answers at once shows the most that batching could gain.
+A service whose engine costs nothing shows the most that batching could gain.
 """
 
 import argparse
@@ -44,13 +44,13 @@ from ubert_service.settings import Settings
 CLI = "ubert_service.commands.serve"
 UNLOADED, LOADED, OVERLOADED_CALLERS = 1, 32, 256
 WARM_UP_SECONDS = 2.0
-SECONDS_UNTIL_HUNG = 10.0
-TOGETHER = 16
+REQUEST_TIMEOUT_S = 10.0
+BATCHED_REQUESTS = 16
 PAUSE_SECONDS = 0.0015
-"""What a lone caller's engine waits between two requests."""
+"""About how long the engine of a single caller idles between two requests."""
 CORES = sorted(os.sched_getaffinity(0))[:2]
-"""The service's and Locust's."""
-ANSWERS_AT_ONCE = """
+"""The core of the service, then that of Locust."""
+INSTANT_ENGINE = """
 from ubert_service.commands.serve import main
 from ubert_service.scoring.engine import EVERY_REVIEW, ScoringEngine
 
@@ -104,39 +104,40 @@ class LoadResult:
 
 
 def questions_of(served: ServedBundle, candidates: int, count: int = 2_000) -> list[Question]:
-    """Pairs with a review in the store, in random order; or their users, with so many random ``candidates`` each."""
-    chance = random.Random(0)
+    """Pairs with a review in the store, in random order; or their users, each with ``candidates`` random items."""
+    rng = random.Random(0)
     version = served.namespace.version
-    users = chance.sample(served.identities.users.identifiers, k=min(count, len(served.identities.users.identifiers)))
+    users = rng.sample(served.identities.users.identifiers, k=min(count, len(served.identities.users.identifiers)))
     items = served.identities.items.identifiers
     reviewed = [review for reviews in served.store.user_reviews(version, users) for review in reviews]
-    chance.shuffle(reviewed)
-    found = []
+    rng.shuffle(reviewed)
+    questions = []
     for review in reviewed[:count]:
         if candidates:
-            names = chance.sample(items, k=min(candidates, len(items)))
+            names = rng.sample(items, k=min(candidates, len(items)))
             body: dict[str, Any] = {"user": review.user, "candidates": names}
             pairs = [Pair(review.user, name) for name in names]
-            found.append(Question(path="/rank", body=json.dumps(body).encode(), pairs=pairs))
+            questions.append(Question(path="/rank", body=json.dumps(body).encode(), pairs=pairs))
         else:
             body = {"pairs": [{"user": review.user, "item": review.item}]}
             pairs = [Pair(review.user, review.item)]
-            found.append(Question(path="/predict", body=json.dumps(body).encode(), pairs=pairs))
-    return found
+            questions.append(Question(path="/predict", body=json.dumps(body).encode(), pairs=pairs))
+    return questions
 
 
 def engine_milliseconds(
     served: ServedBundle, questions: list[Question], seconds: float, *, together: int = 1, pause: float = 0.0
 ) -> float:
-    """Median ms that the engine alone takes for a request, if it scores ``together`` requests at once in one thread.
+    """Median ms per request of the engine alone, in one thread, if it scores ``together`` requests in each call.
 
-    ``pause`` is the idle time in s between two calls: a lone caller's engine waits for HTTP, and caches and clock cool.
+    ``pause``: seconds of idling before each call, as the engine of a single caller idles while HTTP is handled: the
+    caches then hold less, and the processor's clock may fall.
     """
     times = []
-    chance = random.Random(0)
+    rng = random.Random(0)
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        pairs = [pair for question in chance.sample(questions, together) for pair in question.pairs]
+        pairs = [pair for question in rng.sample(questions, together) for pair in question.pairs]
         time.sleep(pause)
         started = time.perf_counter()
         served.engine.score(pairs)
@@ -147,16 +148,16 @@ def engine_milliseconds(
 def load(
     address: str, questions: list[Question], *, callers: int, seconds: float, rate: float | None = None
 ) -> LoadResult:
-    """Without ``rate`` a closed loop: each caller asks its next question after its last answer. With ``rate`` an open
-    one: all callers together ask so often a second, however long answers take.
+    """Without ``rate`` a closed loop: each caller sends its next request after its last answer. With ``rate`` an open
+    loop: all callers together send so many requests a second, however long answers take.
 
-    Intervals are then exponential: with fixed ones, callers that once waited for the same hiccup would stay in step.
+    Intervals are then exponential: with fixed ones, callers that were once delayed together would stay synchronized.
     """
-    chance = random.Random(0)
+    rng = random.Random(0)
 
     class Caller(FastHttpUser):
         host = address
-        network_timeout = connection_timeout = SECONDS_UNTIL_HUNG
+        network_timeout = connection_timeout = REQUEST_TIMEOUT_S
 
         def on_start(self) -> None:
             self.next_at = time.perf_counter()
@@ -165,12 +166,12 @@ def load(
         def wait_time(self) -> float:
             if not rate:
                 return 0.0
-            self.next_at += chance.expovariate(rate / callers)
+            self.next_at += rng.expovariate(rate / callers)
             return max(0.0, self.next_at - time.perf_counter())
 
         @task
-        def ask(self) -> None:
-            question = chance.choice(questions)
+        def send(self) -> None:
+            question = rng.choice(questions)
             self.client.post(question.path, data=question.body, headers={"Content-Type": "application/json"})
 
     environment = Environment(user_classes=[Caller])
@@ -272,10 +273,10 @@ def main() -> None:
                 time.sleep(0.1)
             engine = engine_milliseconds(served, questions, arguments.seconds)
             paused = engine_milliseconds(served, questions, arguments.seconds, pause=PAUSE_SECONDS)
-            together = engine_milliseconds(served, questions, arguments.seconds, together=TOGETHER)
+            together = engine_milliseconds(served, questions, arguments.seconds, together=BATCHED_REQUESTS)
     print(
         f"engine alone: median {engine:.2f} ms a request, {paused:.2f} ms after {PAUSE_SECONDS * 1000} ms idle, "
-        f"{together:.2f} ms if {TOGETHER} are scored together"
+        f"{together:.2f} ms if {BATCHED_REQUESTS} are scored together"
     )
 
     def measured(title: str, running: RunningService, **how: Any) -> LoadResult:
@@ -293,12 +294,12 @@ def main() -> None:
         batched = measured(f"{LOADED} callers", running, callers=LOADED)
     with service(arguments, *unbounded, "--batch-tokens", "1") as running:
         unbatched = measured(f"{LOADED} callers, batching off", running, callers=LOADED)
-    with service(arguments, *unbounded, program=("-c", ANSWERS_AT_ONCE)) as running:
-        free = measured(f"{LOADED} callers, an engine that answers at once", running, callers=LOADED)
-    over, over_paused = (alone.percentile(50) - own for own in (engine, paused))
+    with service(arguments, *unbounded, program=("-c", INSTANT_ENGINE)) as running:
+        free = measured(f"{LOADED} callers, an engine that costs nothing", running, callers=LOADED)
+    http, over_idling = (alone.percentile(50) - own for own in (engine, paused))
     print(
-        f"HTTP costs a lone caller {over:.2f} ms at the median (target: at most 2), {over_paused:.2f} ms over an "
-        "engine that pauses as HTTP lets it"
+        f"HTTP adds {http:.2f} ms to a single caller's median (target: at most 2), {over_idling:.2f} ms against an "
+        "engine that idles between calls"
     )
     print(
         f"batching serves {LOADED} callers {batched.per_second / unbatched.per_second:.2f}× as many (target: 5); "

@@ -49,14 +49,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         encoders = candidates(bundle, Path(scratch), options.threads)
         reference = encoders["torch fp32"]
-        works: dict[str, Callable[[], int]] = {
+        workloads: dict[str, Callable[[], int]] = {
             name: (lambda encoder=encoder: precompute_once(table, rows, bundle, encoder))
             for name, encoder in encoders.items()
         }
         baseline = sentence_transformer(bundle, Path(scratch))
         texts = [table.text[row] for row in rows.tolist()]
-        works = {"sentence-transformers": lambda: encode_once(baseline, texts), **works}
-        rates = measured(works, options.rounds)
+        workloads = {"sentence-transformers": lambda: encode_once(baseline, texts), **workloads}
+        rates = measured(workloads, options.rounds)
         print(f"{options.count} reviews, at most {bundle.manifest.config.max_length} tokens, {options.threads} threads")
         for name, measured_rates in rates.items():
             print(f"{name}: {compared(measured_rates, rates['sentence-transformers'])}")
@@ -103,11 +103,11 @@ def sentence_transformer(bundle: Bundle, scratch: Path) -> SentenceTransformer:
     return SentenceTransformer(modules=[Transformer(str(scratch / "bert"), max_seq_length=length)], device="cpu")
 
 
-def measured(works: dict[str, Callable[[], int]], rounds: int) -> dict[str, NDArray[np.float64]]:
+def measured(workloads: dict[str, Callable[[], int]], rounds: int) -> dict[str, NDArray[np.float64]]:
     """Tokens a second of the clock and of the processor, (rounds, 2) each, after a round that warms up."""
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
+    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in workloads}
     for number in range(rounds + 1):
-        for name, work in works.items():
+        for name, work in workloads.items():
             clock, processor = time.perf_counter(), time.process_time()
             tokens = work()
             if number:
@@ -130,6 +130,7 @@ def precompute_once(table: ReviewTable, rows: NDArray[np.int64], bundle: Bundle,
 def difference(
     table: ReviewTable, rows: NDArray[np.int64], bundle: Bundle, encoder: BatchEncoder, reference: BatchEncoder
 ) -> float:
+    """The root mean square difference of two encoders' states, relative to those of ``reference``."""
     batches = list(token_batches(table.text, rows[:128], bundle.tokenizer()))
 
     def states(of: BatchEncoder) -> FloatMatrix:

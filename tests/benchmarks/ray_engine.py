@@ -32,7 +32,7 @@ HERE, ONE, TWO = "this process", "Ray, one worker", "Ray, two workers"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Throughput:
     """Seconds until every worker has done its first portion, and tokens a second from then on."""
 
     start: float
@@ -50,27 +50,27 @@ def main() -> None:
     table = load_reviews(options.reviews)
     rows = np.sort(np.random.default_rng(0).permutation(len(table))[: options.count])
     portions = [rows[start : start + options.portion] for start in range(0, len(rows), options.portion)]
-    works: dict[str, Callable[[], Pace]] = {
-        HERE: lambda: here(table, portions, options.bundle),
+    workloads: dict[str, Callable[[], Throughput]] = {
+        HERE: lambda: in_this_process(table, portions, options.bundle),
         ONE: lambda: by_ray(table_file(options.reviews), portions, options.bundle, workers=1),
         TWO: lambda: by_ray(table_file(options.reviews), portions, options.bundle, workers=2),
     }
     with RayEngine(workers=2).connected():
-        paces = [{name: work() for name, work in works.items()} for _ in range(options.rounds)]
+        measured = [{name: work() for name, work in workloads.items()} for _ in range(options.rounds)]
     print(f"{len(rows)} reviews in {len(portions)} portions, {options.rounds} rounds, 1 thread a worker")
-    for name in works:
-        rate, start = (np.median([getattr(pace[name], what) for pace in paces]) for what in ("rate", "start"))
-        print(f"{name}: {rate:,.0f} tokens/s once under way, {start:.1f} s until then")
-    print(compared(paces, TWO, ONE, "target 1.7"))
-    print(compared(paces, ONE, HERE, "target above 0.85: overhead below 15%"))
+    for name in workloads:
+        rate, start = (np.median([getattr(each[name], what) for each in measured]) for what in ("rate", "start"))
+        print(f"{name}: {rate:,.0f} tokens/s, after {start:.1f} s of start-up")
+    print(compared(measured, TWO, ONE, "target 1.7"))
+    print(compared(measured, ONE, HERE, "target above 0.85: overhead below 15%"))
 
 
-def compared(paces: list[dict[str, Pace]], one: str, other: str, target: str) -> str:
-    ratios = np.sort([pace[one].rate / pace[other].rate for pace in paces])
+def compared(measured: list[dict[str, Throughput]], one: str, other: str, target: str) -> str:
+    ratios = np.sort([each[one].rate / each[other].rate for each in measured])
     return f"{one} / {other}: {np.median(ratios):.2f}× ({ratios[0]:.2f} to {ratios[-1]:.2f}; {target})"
 
 
-def here(table: ReviewTable, portions: list[NDArray[np.int64]], path: Path) -> Pace:
+def in_this_process(table: ReviewTable, portions: list[NDArray[np.int64]], path: Path) -> Throughput:
     started = time.perf_counter()
     bundle = Bundle.load(path)
     codec, encoder = bundle.codec(DEFAULT_CODEC), choose_encoder(bundle, "cpu", "fp32", 1)
@@ -79,10 +79,10 @@ def here(table: ReviewTable, portions: list[NDArray[np.int64]], path: Path) -> P
         written = (
             sum(written_batches(table, rows, bundle.tokenizer(), store, codec, encoder), Written()) for rows in portions
         )
-        return pace(written, started, workers=1)
+        return throughput(written, started, workers=1)
 
 
-def by_ray(table: Path, portions: list[NDArray[np.int64]], bundle: Path, *, workers: int) -> Pace:
+def by_ray(table: Path, portions: list[NDArray[np.int64]], bundle: Path, *, workers: int) -> Throughput:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as directory, closing(open_store(f"lmdb:{directory}")) as store:
         store.open_namespace(Bundle.load(bundle).codec(DEFAULT_CODEC).namespace)
@@ -98,17 +98,17 @@ def by_ray(table: Path, portions: list[NDArray[np.int64]], bundle: Path, *, work
         )
         lacking = [RowPortion(rows=rows, lacking=np.ones(len(rows), dtype=bool)) for rows in portions]
         with closing(written_by_ray(RayEngine(workers=workers), job, lacking, store)) as written:
-            return pace(written, started, workers=workers)
+            return throughput(written, started, workers=workers)
 
 
-def pace(written: Iterable[Written], started: float, *, workers: int) -> Pace:
+def throughput(written: Iterable[Written], started: float, *, workers: int) -> Throughput:
     ends: list[float] = []
     tokens: list[int] = []
     for portion in written:
         ends.append(time.perf_counter())
         tokens.append(portion.tokens)
     warm_at = ends[workers - 1]
-    return Pace(start=warm_at - started, rate=sum(tokens[workers:]) / (ends[-1] - warm_at))
+    return Throughput(start=warm_at - started, rate=sum(tokens[workers:]) / (ends[-1] - warm_at))
 
 
 if __name__ == "__main__":

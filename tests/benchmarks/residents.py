@@ -1,4 +1,4 @@
-"""What resident states save and what they cost in memory.
+"""How much faster resident states are scored than stored ones, and whether the residents keep to their bound of memory.
 
     python tests/benchmarks/residents.py --bundle DIR --states lmdb:DIR [--codecs pq1 int8 fp32] [--requests 100000]
 
@@ -32,9 +32,9 @@ from ubert_service.scoring.runtime import OnnxRuntime
 
 MOST_CANDIDATES, ROUNDS = 1_000, 9
 REVIEWS_A_WRITE = 256
-ROOM_FOR_ALL = 1 << 32
-SMALL_ROOM = 8 * 1024 * 1024
-SETTLED_AFTER = 10_000
+UNBOUNDED_BYTES = 1 << 32
+MAX_BYTES = 8 * 1024 * 1024
+WARM_UP_REQUESTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """An engine with its own residents."""
+    """An engine with residents of its own."""
 
     residents: Residents
     engine: ScoringEngine
@@ -103,10 +103,10 @@ def cold_against_warm(bundle: Bundle, corpus: Corpus, codec: str, runtime: OnnxR
     pairs = [Pair(user, item) for item in items]
     with RedisServer() as server, closing(open_store(server.url)) as store:
         size = corpus.write(bundle, codec, store)
-        warm_engine = Setup.over(bundle, codec, store, runtime, max_bytes=ROOM_FOR_ALL, lag=0.5).engine
+        warm_engine = Setup.over(bundle, codec, store, runtime, max_bytes=UNBOUNDED_BYTES, lag=0.5).engine
         warm, cold = [], []
         for _ in range(ROUNDS + 1):
-            cold_engine = Setup.over(bundle, codec, store, runtime, max_bytes=ROOM_FOR_ALL, lag=0.5).engine
+            cold_engine = Setup.over(bundle, codec, store, runtime, max_bytes=UNBOUNDED_BYTES, lag=0.5).engine
             cold.append(seconds_to_score(cold_engine, pairs))
             warm_engine.score(pairs[:1])
             warm.append(seconds_to_score(warm_engine, pairs))
@@ -119,7 +119,7 @@ def cold_against_warm(bundle: Bundle, corpus: Corpus, codec: str, runtime: OnnxR
     )
 
 
-def megabytes_of_process() -> float:
+def process_megabytes() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
@@ -130,7 +130,7 @@ def random_workload(bundle: Bundle, corpus: Corpus, codec_name: str, runtime: On
     entries = corpus.entries
     with RedisServer() as server, closing(open_store(server.url)) as store:
         corpus.write(bundle, codec_name, store)
-        setup = Setup.over(bundle, codec_name, store, runtime, max_bytes=SMALL_ROOM, lag=0.05)
+        setup = Setup.over(bundle, codec_name, store, runtime, max_bytes=MAX_BYTES, lag=0.05)
         most, settled, highest = 0, 0.0, 0.0
         for number in range(1, requests + 1):
             # Half of the items asked for are popular, half uniformly random.
@@ -142,16 +142,16 @@ def random_workload(bundle: Bundle, corpus: Corpus, codec_name: str, runtime: On
                 state = codec.encode(bundle.codec("fp32").decode(corpus.payloads[chosen]))
                 store.put(codec.namespace.version, [(entries[chosen], state)])
             most = max(most, setup.residents.held_bytes)
-            if number == SETTLED_AFTER:
-                settled = megabytes_of_process()
-            elif number > SETTLED_AFTER and number % 1_000 == 0:
-                highest = max(highest, megabytes_of_process())
+            if number == WARM_UP_REQUESTS:
+                settled = process_megabytes()
+            elif number > WARM_UP_REQUESTS and number % 1_000 == 0:
+                highest = max(highest, process_megabytes())
     print(
-        f"{requests} requests in {SMALL_ROOM / 1e6:.1f} MB of residents: at most {100 * most / SMALL_ROOM:.1f}% of the "
-        f"bound held; process {settled:.0f} MB after {SETTLED_AFTER}, then at most {highest:.0f} MB "
+        f"{requests} requests in {MAX_BYTES / 1e6:.1f} MB of residents: at most {100 * most / MAX_BYTES:.1f}% of the "
+        f"bound held; process {settled:.0f} MB after {WARM_UP_REQUESTS}, then at most {highest:.0f} MB "
         f"({100 * (highest / settled - 1):+.1f}%)"
         if settled
-        else f"{requests} requests: at most {100 * most / SMALL_ROOM:.1f}% of the bound held"
+        else f"{requests} requests: at most {100 * most / MAX_BYTES:.1f}% of the bound held"
     )
 
 

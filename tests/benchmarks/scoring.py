@@ -92,8 +92,8 @@ class InMemoryResidents:
         self.identities = identities or Identities(
             IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
         )
-        nothing = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
-        usual = UsualDeviations.of(nothing, (USER_CURVE, ITEM_CURVE))
+        no_ratings = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
+        usual = UsualDeviations.of(no_ratings, (USER_CURVE, ITEM_CURVE))
         of_users, of_items = SideStatistics.of_users(usual, BIAS), SideStatistics.of_items(usual, BIAS)
         self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}
@@ -241,12 +241,12 @@ def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
         head.item_encoder(item_query, sides[1], inputs["item_mask"]),
     )
     vectors, ratings = [], []
-    for states, others, given in ((*sides, residuals[1]), (*sides[::-1], residuals[0])):
+    for states, others, other_residuals in ((*sides, residuals[1]), (*sides[::-1], residuals[0])):
         weights = (states @ others.mT / states.shape[-1] ** 0.5).softmax(-1)
         aligned = weights @ others
         matching = torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1)))
         vectors.append(matching.amax(1) if head.co_matching.pooling == "max" else matching.mean(1))
-        ratings.append((weights @ given.unsqueeze(-1)).squeeze(-1).mean(1))
+        ratings.append((weights @ other_residuals.unsqueeze(-1)).squeeze(-1).mean(1))
     return head.prediction_layer(*representations, Matches(*vectors, *ratings))
 
 
@@ -329,8 +329,8 @@ def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
 
 def synthetic(entities: int, tokens: int, max_length: int) -> list[ReviewEntry]:
     """One user and ``entities`` items without common reviews, each with reviews of ``tokens`` tokens in all."""
-    sides = [("user", f"elsewhere {n}") for n in range(0, tokens, max_length)]
-    sides += [(f"someone {n}", f"item {number}") for number in range(entities) for n in range(0, tokens, max_length)]
+    sides = [("user", f"other item {n}") for n in range(0, tokens, max_length)]
+    sides += [(f"other user {n}", f"item {number}") for number in range(entities) for n in range(0, tokens, max_length)]
     return [
         ReviewEntry(review_id=str(row), user=user, item=item, rating=4.0, timestamp=row, rows=min(max_length, tokens))
         for row, (user, item) in enumerate(sides)
@@ -351,22 +351,22 @@ def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
 
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        everyone = [Pair("user", f"item {number}") for number in range(GROWTH_CANDIDATES[-1])]
-        bench = make_bench(TIERS["default"], synthetic(len(everyone), 256, 64), pool, directory, threads)
+        all_pairs = [Pair("user", f"item {number}") for number in range(GROWTH_CANDIDATES[-1])]
+        bench = make_bench(TIERS["default"], synthetic(len(all_pairs), 256, 64), pool, directory, threads)
         for candidates in GROWTH_CANDIDATES:
-            measure("candidates", candidates, bench, everyone[:candidates])
+            measure("candidates", candidates, bench, all_pairs[:candidates])
         for tokens in GROWTH_TOKENS:
             config = replace(TIERS["default"], max_rows=tokens, max_reviews=tokens // 64)
             residents = InMemoryResidents(synthetic(16, tokens, 64), config, bench.pool, bench.residents.identities)
             measure(
-                "tokens a side", tokens, replace(bench, config=config, residents=residents), everyone[:16], share=16
+                "tokens a side", tokens, replace(bench, config=config, residents=residents), all_pairs[:16], share=16
             )
         for entities in GROWTH_ENTITIES:
-            crowd = make_bench(
+            many_items = make_bench(
                 TIERS["default"], synthetic(entities, 64, 64), pool, directory / f"{entities} entities", threads
             )
             chosen = np.random.default_rng(2).choice(entities, 100, replace=False)
-            measure("entities", entities, crowd, [Pair("user", f"item {number}") for number in chosen])
+            measure("entities", entities, many_items, [Pair("user", f"item {number}") for number in chosen])
     for axis, lines in curves.items():
         for label, (sizes, times) in lines.items():
             slopes = np.diff(np.log(times)) / np.diff(np.log(sizes))

@@ -65,12 +65,12 @@ CONFIG: ModelConfig = replace(
     max_rows=1_024,
 )
 DIM = 32
-ROOM_FOR_ALL = 1 << 40
+UNBOUNDED_BYTES = 1 << 40
 DISTINCT_STATES = 4_096
 REVIEWS_A_WRITE = 1_000
 ENTITIES_A_READ = 200
 ROUNDS = 10
-WAYS = ("warm", "cold", "without_network")
+MODES = ("warm", "cold", "without_network")
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 Result = TypeVar("Result")
 
@@ -150,12 +150,12 @@ SMALL = (
     Catalogue(users=25_000, items=12_500, reviews=75_000, tokens=14),
     Catalogue(users=25_000, items=12_500, reviews=125_000, tokens=20),
 )
-"""Hundreds of megabytes when resident: smaller ones would fit into the processor's cache and give rates too good."""
+"""Hundreds of megabytes when resident: smaller ones would fit into the processor's cache, with rates too high."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Measurements of a catalogue in service. ``seconds``: median per request, by way and number of candidates."""
+    """Measurements of a catalogue in service. ``seconds``: median per request, by mode and number of candidates."""
 
     seconds: Mapping[str, Mapping[int, float]]
     identities_bytes: float
@@ -189,7 +189,7 @@ def write(catalogue: Catalogue, url: str) -> None:
 
 
 class Service:
-    """The service of one catalogue in this process, and the memory that it takes."""
+    """The engine and residents of one catalogue in this process, and the memory that they take."""
 
     def __init__(self, catalogue: Catalogue, store: StateStore, graph: Path) -> None:
         self._manifest = catalogue.manifest
@@ -225,22 +225,22 @@ class Service:
             config=CONFIG,
             usual=self._usual,
             bias=self._manifest.bias,
-            max_bytes=ROOM_FOR_ALL,
+            max_bytes=UNBOUNDED_BYTES,
             max_lag_s=0.5,
         )
 
 
 def measure_services(
-    url: str, asked_for: Sequence[tuple[Catalogue, Sequence[int]]], graphs: "Graphs", clock: str
+    url: str, workloads: Sequence[tuple[Catalogue, Sequence[int]]], graphs: "Graphs", clock: str
 ) -> list[Measured]:
     """Serve and measure all catalogues, alternating, so that a busy machine slows all alike."""
     now = CLOCKS[clock]
     OnnxRuntime(graphs.smallest, device="cpu", threads=1)  # so that the library's one-time memory is not counted
     with closing(open_store(url)) as store:
         store.ping()
-        services = [Service(catalogue, store, graphs.of(catalogue)) for catalogue, _ in asked_for]
+        services = [Service(catalogue, store, graphs.of(catalogue)) for catalogue, _ in workloads]
         requests = [
-            {number: requests_for(catalogue, number) for number in candidates} for catalogue, candidates in asked_for
+            {number: requests_for(catalogue, number) for number in candidates} for catalogue, candidates in workloads
         ]
         gc.collect()
         gc.freeze()  # as the service does once it is warm
@@ -248,7 +248,7 @@ def measure_services(
         for round_number in range(ROUNDS):
             for number, service in enumerate(services):
                 for candidates, rounds in requests[number].items():
-                    for name in WAYS:
+                    for name in MODES:
                         took = timed(partial(getattr(service, name), rounds[round_number]), now)
                         if round_number:  # the first round warms up
                             seconds[number, name, candidates].append(took)
@@ -256,8 +256,11 @@ def measure_services(
         return [
             Measured(
                 seconds={
-                    name: {many: statistics.median(seconds[number, name, many]) for many in requests[number]}
-                    for name in WAYS
+                    name: {
+                        candidates: statistics.median(seconds[number, name, candidates])
+                        for candidates in requests[number]
+                    }
+                    for name in MODES
                 },
                 identities_bytes=service.identities_bytes,
                 resident_bytes=service.resident_bytes,
@@ -368,7 +371,7 @@ def in_lmdb(catalogues: Sequence[Catalogue], measure: Callable[[str], list[Measu
 STORES = {"Redis": in_redis, "LMDB": in_lmdb}
 
 
-def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Measured], candidates: int) -> Rates:
+def rates_of(catalogues: Sequence[Catalogue], measured: Sequence[Measured], candidates: int) -> Rates:
     """The rates of this machine on these catalogues, as the plan takes them.
 
     Measured for each number of candidates: the reviews of a thousand candidates do not stay in the cache between the
@@ -376,10 +379,10 @@ def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Measured], candidat
     """
     network_s = flops = 0.0
     engine_rows, engine_s, read_rows, read_s, cold_s = [], [], [], [], []
-    for catalogue, served in zip(catalogues, seen, strict=True):
+    for catalogue, served in zip(catalogues, measured, strict=True):
         of_user, of_item = catalogue.reviews / catalogue.users, catalogue.reviews / catalogue.items
         rows = round(of_user * catalogue.tokens), round(of_item * catalogue.tokens)
-        warm, cold, around = (served.seconds[way][candidates] for way in WAYS)
+        warm, cold, around = (served.seconds[mode][candidates] for mode in MODES)
         reviews = of_user + candidates * of_item
         engine_rows.append([1, candidates, reviews])
         engine_s.append(around)
@@ -397,7 +400,7 @@ def rates_of(catalogues: Sequence[Catalogue], seen: Sequence[Measured], candidat
         review_core_ms=1e3 * review,
         read_list_core_ms=1e3 * read_list,
         read_review_core_ms=1e3 * read_review,
-        redis_round_trip_ms=1e3 * seen[0].round_trip_s,
+        redis_round_trip_ms=1e3 * measured[0].round_trip_s,
     )
 
 
@@ -422,16 +425,16 @@ def main() -> None:
         default="wall",
         help="processor counts this process alone: for a busy machine",
     )
-    given = parser.parse_args()
-    large = Catalogue(users=given.users, items=given.items, reviews=given.reviews, tokens=given.tokens)
+    options = parser.parse_args()
+    large = Catalogue(users=options.users, items=options.items, reviews=options.reviews, tokens=options.tokens)
     with tempfile.TemporaryDirectory() as directory:
         graphs = Graphs(directory=Path(directory))
         graphs.write([large, *SMALL])
-        asked_for = [(large, given.candidates), *((one, given.candidates) for one in SMALL)]
-        measure = partial(measure_services, asked_for=asked_for, graphs=graphs, clock=given.clock)
-        for store in given.stores:
+        workloads = [(large, options.candidates), *((one, options.candidates) for one in SMALL)]
+        measure = partial(measure_services, workloads=workloads, graphs=graphs, clock=options.clock)
+        for store in options.stores:
             (served, *others), taken = STORES[store]([large, *SMALL], measure)
-            rates = {number: rates_of(SMALL, others, number) for number in given.candidates}
+            rates = {number: rates_of(SMALL, others, number) for number in options.candidates}
             compare(store, large, rates, served, taken)
 
 

@@ -1,7 +1,6 @@
-"""Photographs the console of a running service: ``python tests/e2e/take_screenshots.py ADDRESS USER ITEM``.
+"""Takes the README's screenshots of the console: ``python tests/e2e/take_screenshots.py ADDRESS USER ITEM``.
 
-One of the pictures stands in the README. Take them from a service whose store keeps texts, on a machine with the font
-Inter.
+The store of the service must hold texts, and the machine must have the font Inter.
 """
 
 import argparse
@@ -39,7 +38,7 @@ def show_pair(page: Page, address: str, user: str, item: str) -> None:
 def show_attention(page: Page) -> None:
     page.evaluate("() => document.querySelector('#attention').scrollIntoView()")
     strongest = page.locator("#heat-map td[style*='--weight: 1.000']").first
-    strongest.hover()  # so that the line below the grid says what it says of a cell
+    strongest.hover()  # so that the line below the grid describes this cell
 
 
 def show_ranking(page: Page, address: str, user: str) -> None:
@@ -60,7 +59,7 @@ def save(page: Page, name: str) -> None:
     picture = PICTURES / f"{name}.png"
     size = len(page.screenshot(path=picture))
     if size > MOST_BYTES:
-        sys.exit(f"{picture} has {size} bytes, more than {MOST_BYTES}: photograph a smaller window")
+        sys.exit(f"{picture} has {size} bytes, more than {MOST_BYTES}: choose a smaller viewport")
     print(f"{picture}: {size / 1000:.0f} kB")
 
 
@@ -68,21 +67,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("address", "user", "item"):
         parser.add_argument(name)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     PICTURES.mkdir(exist_ok=True)
     with browser() as chromium:
         for scheme in ("light", "dark"):
             with page_of(chromium, scheme, WIDE) as page:
-                show_pair(page, asked.address, asked.user, asked.item)
+                show_pair(page, arguments.address, arguments.user, arguments.item)
                 save(page, f"pair-{scheme}")
                 show_attention(page)
                 save(page, f"attention-{scheme}")
-                show_ranking(page, asked.address, asked.user)
+                show_ranking(page, arguments.address, arguments.user)
                 save(page, f"ranking-{scheme}")
-                show_status(page, asked.address)
+                show_status(page, arguments.address)
                 save(page, f"status-{scheme}")
         with page_of(chromium, "light", SMALL) as page:
-            show_pair(page, asked.address, asked.user, asked.item)
+            show_pair(page, arguments.address, arguments.user, arguments.item)
             save(page, "pair-small")
 
 

@@ -1,4 +1,4 @@
-"""The main job through its own front door: `ubert demo` on a small synthetic corpus, with the tiny preset."""
+"""`ubert demo` on a small synthetic corpus with the tiny preset, and a killed precompute of its reviews."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def put_or_die(store, version, reviews):
 LmdbStore.put = put_or_die
 main()
 """
-"""`ubert precompute`, killed without warning after some batches."""
+"""`ubert precompute` that kills itself with SIGKILL after ``batches`` batches."""
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def demo_arguments(directory: Path, reviews: Path, item_domains: Path, *, serve:
 
 
 def corpus_of(demo: Path) -> tuple[Path, Path]:
-    """Its file of reviews, and that of the items' domains."""
+    """The files of reviews and of item domains that the demo was given."""
     reviews, item_domains = sorted((demo.parent / "corpus").glob("synthetic-*"), reverse=True)
     return reviews, item_domains
 
@@ -68,7 +68,7 @@ def run_demo(directory: Path, reviews: Path, item_domains: Path) -> None:
 
 
 def ubert(arguments: Sequence[str]) -> str:
-    """A command in this process, which spares it seconds of imports: what it printed."""
+    """The output of a command, run in this process, where the imports are done already."""
     result = CliRunner().invoke(make_app([arguments[0]]), arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -80,7 +80,7 @@ def test_ratings_over_http_equal_offline_evaluation(demo: Path) -> None:
     assert served["largest_difference"] < 1e-4
 
 
-def test_the_evaluation_compares_with_every_baseline_on_every_slice(demo: Path) -> None:
+def test_the_evaluation_scores_every_baseline_and_its_history_slices_cover_all_pairs(demo: Path) -> None:
     evaluation = json.loads((demo / "finetuned" / "evaluation.json").read_text())
     names = {"U-BERT", "U-BERT without text", "mean", "user + item bias", "SVD", "SVD++"}
     assert set(evaluation["scores"]) == names
@@ -90,7 +90,7 @@ def test_the_evaluation_compares_with_every_baseline_on_every_slice(demo: Path) 
     assert (demo / "finetuned" / "evaluation.png").stat().st_size > 10_000
 
 
-def test_the_store_holds_the_training_part_and_no_evaluation_review(demo: Path) -> None:
+def test_the_store_holds_exactly_the_training_reviews(demo: Path) -> None:
     table = ReviewTable.load(demo / "reviews" / "reviews.parquet")
     split = Split.load(demo / "split.parquet", table)
     version = Bundle.load(demo / "bundle").manifest.namespace(DEFAULT_CODEC).version
@@ -100,7 +100,7 @@ def test_the_store_holds_the_training_part_and_no_evaluation_review(demo: Path) 
     assert listed == {table.review_id[row] for row in split.train.tolist()}
 
 
-def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
+def test_a_second_run_trains_nothing_again(demo: Path) -> None:
     bundle = Bundle.load(demo / "bundle").manifest.bundle_id
     before = (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns
     ubert(demo_arguments(demo, *corpus_of(demo)))
@@ -108,7 +108,7 @@ def test_a_second_run_continues_from_what_the_first_left(demo: Path) -> None:
     assert Bundle.load(demo / "bundle").manifest.bundle_id == bundle
 
 
-def test_the_service_ends_with_the_demo_that_is_terminated(demo: Path) -> None:
+def test_a_terminated_demo_ends_its_service(demo: Path) -> None:
     command = [sys.executable, "-m", "ubert_training.cli", *demo_arguments(demo, *corpus_of(demo), serve=True)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
@@ -121,7 +121,7 @@ def test_the_service_ends_with_the_demo_that_is_terminated(demo: Path) -> None:
 
 
 def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
-    """The states of every listed review, and a check that both sides list the same and none is missing."""
+    """The states of every listed review. Checks that users' and items' lists agree and that no state is missing."""
     codec = Bundle.load(demo / "bundle").codec("fp32")
     version = codec.namespace.version
     store = open_store(url)
@@ -135,45 +135,42 @@ def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
 
 
 def precompute_arguments(demo: Path, url: str) -> list[str]:
-    given = ["--reviews", str(demo / "reviews"), "--bundle", str(demo / "bundle"), "--store", url, "--codec", "fp32"]
-    return ["precompute", *given]
+    paths = ["--reviews", str(demo / "reviews"), "--bundle", str(demo / "bundle"), "--store", url]
+    return ["precompute", *paths, "--codec", "fp32"]
 
 
 @pytest.fixture(scope="module")
 def expected(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FloatMatrix]:
-    """What a precompute writes that nobody kills."""
-    whole = f"lmdb:{tmp_path_factory.mktemp('whole') / 'states'}"
-    ubert(precompute_arguments(demo, whole))
-    return stored(demo, whole)
+    """What an uninterrupted precompute writes."""
+    url = f"lmdb:{tmp_path_factory.mktemp('uninterrupted') / 'states'}"
+    ubert(precompute_arguments(demo, url))
+    return stored(demo, url)
 
 
 @pytest.mark.parametrize("batches", [0, 3])
-def test_a_killed_precompute_writes_what_is_left(
+def test_a_killed_precompute_run_again_writes_the_rest(
     demo: Path, expected: dict[str, FloatMatrix], tmp_path: Path, batches: int
 ) -> None:
-    store = f"lmdb:{tmp_path / 'killed'}"
-    arguments = precompute_arguments(demo, store)
+    url = f"lmdb:{tmp_path / 'killed'}"
+    arguments = precompute_arguments(demo, url)
     program = [sys.executable, "-c", KILLED_PRECOMPUTE.format(batches=batches)]
     killed = subprocess.run([*program, *arguments], capture_output=True, timeout=TIMEOUT_S, check=False)
     assert killed.returncode == -signal.SIGKILL
-    before = stored(demo, store)
+    before = stored(demo, url)
     assert bool(before) == bool(batches)
     assert f"{len(before)} already there" in " ".join(ubert(arguments).split())
-    found = stored(demo, store)
+    found = stored(demo, url)
     assert found.keys() == expected.keys()
-    for name, states in expected.items():  # other batches, other padding: equal but for rounding
+    for name, states in expected.items():  # encoded in other batches, so equal up to rounding
         np.testing.assert_allclose(found[name], states, atol=1e-5)
 
 
-def test_another_seed_is_refused_and_changes_nothing(demo: Path) -> None:
+def test_another_seed_is_refused_and_changes_no_file(demo: Path) -> None:
     def files() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in demo.iterdir() if path.is_file()}
+        return {path: path.read_bytes() for path in demo.rglob("*") if path.is_file()}
 
-    corpus, before = demo.parent / "corpus", files()
-    arguments = demo_arguments(
-        demo, *(corpus / name for name in ("synthetic-reviews.json.gz", "synthetic-item-domains.tsv"))
-    )
-    result = CliRunner().invoke(make_app(["demo"]), [*arguments, "--seed", "1"])
+    before = files()
+    result = CliRunner().invoke(make_app(["demo"]), [*demo_arguments(demo, *corpus_of(demo)), "--seed", "1"])
     assert isinstance(result.exception, UbertError)
     assert "another configuration" in str(result.exception)
     assert files() == before

@@ -1,6 +1,6 @@
-"""The service from its image: what the Dockerfile built, run by what the image says of itself.
+"""The image that the Dockerfile builds, run with its own entry point, user and health check.
 
-`.ci/run` builds the image with buildah and names it in ``TEST_SERVICE_IMAGE``; without one there is nothing to test.
+`.ci/run` builds the image with buildah and names it in ``TEST_SERVICE_IMAGE``; without it these tests are skipped.
 """
 
 import json
@@ -40,13 +40,13 @@ def buildah(*arguments: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container of the image, on this machine's network, that sees one folder of it read-only at /data."""
+    """A container of the image on this machine's network, with ``folder`` mounted read-only at /data."""
 
     name: str
     folder: Path
 
     def command(self, *arguments: str, **environment: str) -> list[str]:
-        """How to run ``arguments`` in it, as the image's own user."""
+        """The command that runs ``arguments`` in the container, as the image's own user."""
         options = ["--isolation", "chroot", "--network", "host", "--volume", f"{self.folder}:/data:ro"]
         for name, value in environment.items():
             options += ["--env", f"{name}={value}"]
@@ -58,7 +58,7 @@ class Container:
 
     @contextmanager
     def serving(self, **environment: str) -> Iterator[int]:
-        """The image's entry point on a free port, which is what is yielded."""
+        """While entered, runs the image's entry point on a free port, which it yields."""
         settings = {**environment, "UBERT_PORT": "0", "UBERT_HOST": "127.0.0.1"}
         with subprocess.Popen(
             self.command(*image_config()["Entrypoint"], **settings),
@@ -97,7 +97,7 @@ def image_config() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyBundle:
     volume = tmp_path_factory.mktemp("volume")
-    volume.chmod(0o755)  # the user in the container is another than the one who runs the tests
+    volume.chmod(0o755)  # the container runs as another user
     shared = shared_tiny_bundle(tmp_path_factory)
     shutil.copytree(shared.bundle.path, volume / "bundle")
     return replace(shared, bundle=Bundle.load(volume / "bundle"))
@@ -112,7 +112,7 @@ def container(tiny: TinyBundle) -> Iterator[Container]:
 
 @pytest.fixture(scope="module")
 def filled_store(tiny: TinyBundle) -> Iterator[tuple[str, Corpus]]:
-    """A Redis of its own, on this machine's network, and what is in it."""
+    """The URL of a Redis on this machine's network, and the corpus that it holds."""
     corpus = random_corpus(tiny.model, users=8, items=12, reviews=48)
     with RedisServer() as server:
         with closing(open_store(server.url)) as store:
@@ -120,35 +120,35 @@ def filled_store(tiny: TinyBundle) -> Iterator[tuple[str, Corpus]]:
         yield server.url, corpus
 
 
-def test_the_service_in_its_image_rates_as_the_model_that_was_trained(
+def test_the_image_serves_the_ratings_of_the_trained_model(
     container: Container, tiny: TinyBundle, filled_store: tuple[str, Corpus]
 ) -> None:
     url, corpus = filled_store
     pairs = [(entry.user, other.item) for entry, other in zip(corpus.entries[:8], corpus.entries[8:16], strict=True)]
     with container.serving(UBERT_STORE=url, UBERT_CODEC="fp32") as port:
-        asked = {"pairs": [{"user": user, "item": item} for user, item in pairs]}
-        answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=asked, timeout=30, trust_env=False)
+        request = {"pairs": [{"user": user, "item": item} for user, item in pairs]}
+        answer = httpx.post(f"http://127.0.0.1:{port}/predict", json=request, timeout=30, trust_env=False)
         assert answer.status_code == 200, answer.text
         ratings = [prediction["rating"] for prediction in answer.json()["predictions"]]
         assert ratings == pytest.approx([torch_rating(tiny, corpus, *pair) for pair in pairs], abs=1e-4)
         assert health(container, port).returncode == 0
 
 
-def test_the_health_check_of_the_image_fails_while_the_store_is_away(container: Container) -> None:
+def test_the_health_check_of_the_image_fails_while_the_store_is_unavailable(container: Container) -> None:
     with container.serving(UBERT_STORE="redis://127.0.0.1:1/0") as port:
         result = health(container, port)
     assert result.returncode != 0
     assert "503" in result.stderr
 
 
-def test_the_image_holds_no_torch_no_compiler_and_no_installer(container: Container) -> None:
+def test_the_image_contains_no_torch_no_compiler_and_no_pip(container: Container) -> None:
     script = "import importlib.util as u; print([n for n in ('torch', 'transformers', 'pip') if u.find_spec(n)])"
     assert container.run("python", "-c", script).stdout == "[]\n"
     for tool in ("gcc", "cc", "g++"):
         assert container.run("sh", "-c", f"command -v {tool}").returncode != 0, tool
 
 
-def test_the_image_runs_as_nobody_in_particular(container: Container) -> None:
+def test_the_image_runs_as_an_unprivileged_user(container: Container) -> None:
     assert container.run("id", "-u").stdout == "10001\n"
     assert container.run("sh", "-c", "touch /opt/ubert/x || touch /x").returncode != 0
 

@@ -38,6 +38,12 @@ def corpus(tiny: TinyBundle) -> Corpus:
     return random_corpus(tiny.model, users=8, items=12, reviews=48)
 
 
+@pytest.fixture(params=["lmdb", "redis"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store, of each kind in turn."""
+    return f"lmdb:{tmp_path / 'states'}" if request.param == "lmdb" else str(request.getfixturevalue("own_redis_url"))
+
+
 @pytest.fixture
 def lmdb_store(tmp_path: Path) -> Iterator[StateStore]:
     store = open_store(f"lmdb:{tmp_path / 'states'}")
@@ -57,7 +63,7 @@ def reader(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def own_redis_url(redis_url: str) -> Iterator[str]:
-    """A database of the shared server that is empty when the test begins."""
+    """The URL of a database of the shared server, empty at the beginning of the test."""
     url = f"{redis_url.rpartition('/')[0]}/{REDIS_DATABASE}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()

@@ -1,4 +1,4 @@
-"""`ubert-serve-score`: the ratings of ``/predict``, for a whole file of pairs, whatever happens on the way."""
+"""`ubert-serve-score`: the ratings of ``/predict`` for a file of pairs, also after failures and in shards."""
 
 import gzip
 import subprocess
@@ -26,7 +26,7 @@ from ubert_service.errors import NotReadyError
 from ubert_service.scoring.engine import Prediction
 from ubert_service.settings import Settings
 
-# Users and items with reviews, without, unknown to training; one twice; identifiers that look like numbers.
+# Users and items with and without reviews, and unknown to the bundle; ids that look like numbers; one pair twice.
 PAIRS = [(f"u{user}", f"i{(7 * user + number) % 14}") for number in range(5) for user in range(10)]
 PAIRS += [("007", "i1"), ("NA", "1e3"), PAIRS[0]]
 WHOLE = Shard()
@@ -34,7 +34,7 @@ WHOLE = Shard()
 
 @pytest.fixture(scope="module")
 def settings(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Of a store that holds the corpus."""
+    """With a store that holds the corpus."""
     url = f"lmdb:{tmp_path_factory.mktemp('rated') / 'states'}"
     with closing(open_store(url)) as store:
         corpus.write(store, tiny.bundle)
@@ -55,13 +55,13 @@ def pairs(tmp_path: Path) -> Iterator[Path]:
     assert not list(tmp_path.glob("*.portions"))
 
 
-def test_a_file_of_pairs_is_rated_as_the_service_rates_them(
+def test_a_file_of_pairs_gets_the_ratings_of_predict(
     settings: Settings, pairs: Path, tmp_path: Path, reader: httpx.Client
 ) -> None:
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
     rated = pq.ParquetFile(tmp_path / "out.parquet").read().to_pylist()
-    asked = {"pairs": [{"user": user, "item": item} for user, item in PAIRS]}
-    answered = reader.post("/predict", json=asked).raise_for_status().json()["predictions"]
+    question = {"pairs": [{"user": user, "item": item} for user, item in PAIRS]}
+    answered = reader.post("/predict", json=question).raise_for_status().json()["predictions"]
     for row, expected in zip(rated, answered, strict=True):
         interval = expected["interval"]
         stars = [row.pop(name) for name in ("rating", "low", "high")]
@@ -71,7 +71,7 @@ def test_a_file_of_pairs_is_rated_as_the_service_rates_them(
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv.gz"])
-def test_the_form_of_the_file_changes_no_byte_of_the_ratings(
+def test_the_format_of_the_file_changes_no_byte_of_the_ratings(
     settings: Settings, pairs: Path, tmp_path: Path, name: str
 ) -> None:
     separator = "\t" if "tsv" in name else ","
@@ -82,60 +82,55 @@ def test_the_form_of_the_file_changes_no_byte_of_the_ratings(
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
-class Stopped(Exception):  # noqa: N818 - stands for a kill
+class Interrupted(Exception):  # noqa: N818 - stands for a kill
     pass
 
 
-def begin_to_rate(pairs: Path, out: Path, settings: Settings) -> None:
-    """A run that is cut off after its first portion."""
+def rate_first_portion(pairs: Path, out: Path, settings: Settings) -> None:
+    """A run that is interrupted after its first portion."""
 
-    def stop(rated: int, of: int) -> None:
+    def interrupt(rated: int, of: int) -> None:
+        assert (rated, of) in {(0, len(PAIRS)), (20, len(PAIRS))}
         if rated:
-            raise Stopped
+            raise Interrupted
 
-    with pytest.raises(Stopped):
-        rate_pairs(pairs, out, settings, shard=WHOLE, progress=stop)
+    with pytest.raises(Interrupted):
+        rate_pairs(pairs, out, settings, shard=WHOLE, progress=interrupt)
+    assert not out.exists()
 
 
-def test_a_run_that_was_cut_off_goes_on_where_it_was(
+def test_an_interrupted_run_resumes_after_its_finished_portions(
     settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(rated: int, of: int) -> None:
-        assert of == len(PAIRS)
-        if rated == 20:
-            raise Stopped
-
     rate_pairs(pairs, tmp_path / "expected.parquet", settings, shard=WHOLE)
-    with pytest.raises(Stopped):
-        rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, progress=stop)
-    assert not (tmp_path / "out.parquet").exists()
-    again: list[int] = []
+    rate_first_portion(pairs, tmp_path / "out.parquet", settings)
+    rated: list[int] = []
     rate = Portions.rate
-    monkeypatch.setattr(Portions, "rate", lambda self, number, found: (again.append(number), rate(self, number, found)))
+    monkeypatch.setattr(Portions, "rate", lambda self, number, found: (rated.append(number), rate(self, number, found)))
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
-    assert again == [1, 2]
+    assert rated == [1, 2]
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
-def test_what_was_rated_from_another_file_is_never_mixed_in_and_only_discarded_when_asked_for(
+def test_unfinished_ratings_of_another_file_are_discarded_only_with_force(
     settings: Settings, pairs: Path, tmp_path: Path
 ) -> None:
-    begin_to_rate(pairs, tmp_path / "out.parquet", settings)
+    rate_first_portion(pairs, tmp_path / "out.parquet", settings)
     table = pq.ParquetFile(pairs).read()
     pq.write_table(table.slice(1), pairs)
-    left = sorted((tmp_path / "out.parquet.portions").iterdir())
+    rated = sorted((tmp_path / "out.parquet.portions").iterdir())
     with pytest.raises(InputError, match=r"out\.parquet\.portions holds ratings .* discard its ratings with --force"):
         rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE)
-    assert sorted((tmp_path / "out.parquet.portions").iterdir()) == left
+    assert sorted((tmp_path / "out.parquet.portions").iterdir()) == rated
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE, force=True) == len(PAIRS) - 1
     assert pq.ParquetFile(tmp_path / "out.parquet").read()["user"].to_pylist() == table["user"].to_pylist()[1:]
 
 
 @pytest.mark.parametrize("content", ["user,thing\nu1,i1\n", "user,item\nu1,i1\nu1,\n"])
-def test_a_file_that_is_refused_costs_nothing_of_what_was_rated_not_even_by_force(
+def test_an_invalid_file_discards_no_finished_portion_even_with_force(
     settings: Settings, pairs: Path, tmp_path: Path, content: str
 ) -> None:
-    begin_to_rate(pairs, tmp_path / "out.parquet", settings)
+    rate_first_portion(pairs, tmp_path / "out.parquet", settings)
     rated = sorted((tmp_path / "out.parquet.portions").iterdir())
     (tmp_path / "wrong.csv").write_text(content)
     with pytest.raises(InputError, match=r"wrong\.csv"):
@@ -145,32 +140,32 @@ def test_a_file_that_is_refused_costs_nothing_of_what_was_rated_not_even_by_forc
 
 
 @pytest.mark.parametrize("engine", [None, RayEngine(address="127.0.0.1:9")], ids=["no such device", "no such cluster"])
-def test_what_cannot_rate_costs_nothing_of_what_was_rated_not_even_by_force(
+def test_a_missing_device_or_cluster_discards_no_finished_portion_even_with_force(
     settings: Settings, pairs: Path, tmp_path: Path, engine: RayEngine | None
 ) -> None:
-    begin_to_rate(pairs, tmp_path / "out.parquet", settings)
+    rate_first_portion(pairs, tmp_path / "out.parquet", settings)
     rated = sorted((tmp_path / "out.parquet.portions").iterdir())
-    on_a_gpu = settings.model_copy(update={"device": "cpu", "runtime": "onnx-tensorrt"})
+    without_device = settings.model_copy(update={"device": "cpu", "runtime": "onnx-tensorrt"})
     with pytest.raises(DeviceUnavailableError if engine is None else ClusterError):
-        rate_pairs(pairs, tmp_path / "out.parquet", on_a_gpu, shard=WHOLE, engine=engine, force=True)
+        rate_pairs(pairs, tmp_path / "out.parquet", without_device, shard=WHOLE, engine=engine, force=True)
     assert sorted((tmp_path / "out.parquet.portions").iterdir()) == rated
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
 
 
-def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: Path, tmp_path: Path) -> None:
-    shares = []
+def test_shards_have_distinct_users_and_together_all_pairs(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    shards = []
     for number in (1, 2, 3):
         rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=Shard(number=number, shards=3), force=True)
-        shares.append(pq.ParquetFile(tmp_path / "out.parquet").read().to_pylist())
+        shards.append(pq.ParquetFile(tmp_path / "out.parquet").read().to_pylist())
     rate_pairs(pairs, tmp_path / "whole.parquet", settings, shard=WHOLE)
     whole = pq.ParquetFile(tmp_path / "whole.parquet").read().to_pylist()
-    users = [{row["user"] for row in share} for share in shares]
+    users = [{row["user"] for row in shard} for shard in shards]
     assert all(users)
     assert sum(map(len, users)) == len(set().union(*users))
-    assert sorted((row["user"], row["item"]) for share in shares for row in share) == sorted(PAIRS)
+    assert sorted((row["user"], row["item"]) for shard in shards for row in shard) == sorted(PAIRS)
     order = [(row["user"], row["item"]) for row in whole]
-    for share, own in zip(shares, users, strict=True):
-        assert [(row["user"], row["item"]) for row in share] == [pair for pair in order if pair[0] in own]
+    for shard, own in zip(shards, users, strict=True):
+        assert [(row["user"], row["item"]) for row in shard] == [pair for pair in order if pair[0] in own]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +182,7 @@ def test_shares_part_the_users_and_make_up_the_whole(settings: Settings, pairs: 
         ("missing/pairs.csv", None, "no file of pairs"),
     ],
 )
-def test_pairs_that_cannot_be_used_are_named(
+def test_invalid_pairs_raise_an_error_that_names_them(
     settings: Settings, tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
     if content is not None:
@@ -198,7 +193,7 @@ def test_pairs_that_cannot_be_used_are_named(
 
 
 @pytest.mark.parametrize("name", ["ratings.csv", "ratings", "ratings.parquet.gz"])
-def test_a_name_that_promises_another_form_than_parquet_is_refused(
+def test_an_output_whose_name_does_not_end_in_parquet_is_refused(
     settings: Settings, pairs: Path, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(InputError, match=rf"--out .*{name}: .* ends in \.parquet"):
@@ -206,15 +201,15 @@ def test_a_name_that_promises_another_form_than_parquet_is_refused(
     assert not (tmp_path / name).exists()
 
 
-def test_a_run_that_fails_leaves_what_it_has_rated_and_otherwise_nothing(
+def test_a_failed_run_leaves_its_folder_only_if_it_holds_ratings(
     settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, folder = tmp_path / "out.parquet", tmp_path / "out.parquet.portions"
     rate = Portions.rate
 
-    def fail_at(place: int) -> None:
+    def fail_at(portion: int) -> None:
         def rate_or_fail(self: Portions, number: int, predictions: Sequence[Prediction]) -> None:
-            if number == place:
+            if number == portion:
                 raise DeviceUnavailableError("gone")
             rate(self, number, predictions)
 
@@ -232,25 +227,25 @@ def test_a_run_that_fails_leaves_what_it_has_rated_and_otherwise_nothing(
     assert rate_pairs(pairs, out, settings, shard=WHOLE) == len(PAIRS)
 
 
-def test_a_run_keeps_another_one_out_of_its_folder(settings: Settings, pairs: Path, tmp_path: Path) -> None:
-    out, folder, others = tmp_path / "out.parquet", tmp_path / "out.parquet.portions", []
+def test_a_run_locks_its_folder_against_other_runs(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+    out, folder, locked = tmp_path / "out.parquet", tmp_path / "out.parquet.portions", []
     folder.mkdir()
     with try_lock(folder):
         for force in (False, True):
             with pytest.raises(InputError, match=r"another run is at work in .*out\.parquet\.portions"):
                 rate_pairs(pairs, out, settings, shard=WHOLE, force=force)
 
-    def try_to_claim(rated: int, of: int) -> None:
+    def try_to_lock(rated: int, of: int) -> None:
         with try_lock(folder) as ours:
-            others.append(ours)
+            locked.append(ours)
 
-    assert rate_pairs(pairs, out, settings, shard=WHOLE, progress=try_to_claim) == len(PAIRS)
-    assert others
-    assert not any(others)
+    assert rate_pairs(pairs, out, settings, shard=WHOLE, progress=try_to_lock) == len(PAIRS)
+    assert locked
+    assert not any(locked)
     assert pq.ParquetFile(out).metadata.num_rows == len(PAIRS)
 
 
-def test_a_folder_that_takes_no_ratings_is_told_in_one_line(
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(
     settings: Settings,
     pairs: Path,
     tmp_path: Path,
@@ -269,14 +264,14 @@ def test_a_folder_that_takes_no_ratings_is_told_in_one_line(
     assert line.endswith("no-folder: Not a directory") or "no-folder/out.parquet" in line
 
 
-def test_what_is_there_already_is_only_replaced_when_asked_for(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_not_replaced_without_force(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "out.parquet").write_text("mine")
     with pytest.raises(InputError, match="--force"):
         rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE)
     assert (tmp_path / "out.parquet").read_text() == "mine"
 
 
-def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
+def test_a_store_without_the_states_is_refused_and_the_error_names_the_command(
     tiny: TinyBundle, pairs: Path, tmp_path: Path
 ) -> None:
     empty = settings_for(tiny.bundle, store=f"lmdb:{tmp_path / 'empty'}")
@@ -291,10 +286,10 @@ def test_a_store_without_the_states_is_refused_with_the_command_that_makes_them(
 def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     flags = ["--bundle", str(settings.bundle), "--store", settings.store, "--codec", "fp32", "--device", "cpu"]
     command = [*flags, "--pairs", str(pairs), "--out", str(tmp_path / "out.parquet")]
-    without = "import sys; sys.modules['pyarrow'] = None; from ubert_service.commands.score import main; main()"
+    without_pyarrow = "import sys; sys.modules['pyarrow'] = None; from ubert_service.commands.score import main; main()"
     refused, rated = (
-        subprocess.run([sys.executable, *way, *command], capture_output=True, text=True, check=False)
-        for way in (("-c", without), ("-m", "ubert_service.commands.score"))
+        subprocess.run([sys.executable, *program, *command], capture_output=True, text=True, check=False)
+        for program in (("-c", without_pyarrow), ("-m", "ubert_service.commands.score"))
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("ubert-serve-score: pairs = ")

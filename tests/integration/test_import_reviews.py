@@ -14,6 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from support.files import contents
 from support.full_disk import full_disk
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
@@ -25,7 +26,7 @@ from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.report import ImportReport
 from ubert_training.reviews.table import Review, ReviewTable
 
-ALL = ImportOptions(core=0)
+NO_CORE = ImportOptions(core=0)
 
 
 def line(user: str, item: str, rating: float = 4, text: str = "", *, at: int = 1, **more: Any) -> dict[str, Any]:
@@ -41,23 +42,19 @@ def write(path: Path, *lines: dict[str, Any] | bytes) -> Path:
 
 def corpus(seed: int, size: int, prefix: str = "i") -> list[dict[str, Any]]:
     """Reviews of 40 users and 30 items, some twice, some with the text of another."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     lines = [
         line(
-            f"u{chance.randrange(40)}", f"{prefix}{chance.randrange(30)}", chance.randint(1, 5),
-            f"words {chance.randrange(size)}", at=chance.randrange(10**6),
+            f"u{rng.randrange(40)}", f"{prefix}{rng.randrange(30)}", rng.randint(1, 5),
+            f"words {rng.randrange(size)}", at=rng.randrange(10**6),
         )
         for _ in range(size)
     ]  # fmt: skip
-    return lines + chance.sample(lines, size // 10)
+    return lines + rng.sample(lines, size // 10)
 
 
 def imported(out: Path) -> ReviewTable:
     return ReviewTable.load(out / "reviews.parquet")
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
 def test_files_of_several_formats_become_one_ordered_table(tmp_path: Path) -> None:
@@ -66,7 +63,7 @@ def test_files_of_several_formats_become_one_ordered_table(tmp_path: Path) -> No
     toys = write(tmp_path / "Toys.jsonl", newer)
     shop = tmp_path / "shop.csv"
     shop.write_text("who,sku,stars,body\nu2,i3,1,\n")
-    report = import_reviews([amazon, toys], tmp_path / "both", ALL)
+    report = import_reviews([amazon, toys], tmp_path / "both", NO_CORE)
     table = imported(tmp_path / "both")
     assert [(table.text[row], table.domain[row], table.timestamp[row]) for row in range(2)] == [
         ("A. good", "Musical_Instruments", 30),
@@ -100,27 +97,27 @@ def test_duplicates_are_removed_and_counted_by_kind(tmp_path: Path) -> None:
         tmp_path / "x.json",
         line("u1", "i1", 5, "same text", at=20),
         line("u1", "i1", 5, "same text", at=20),  # exact
-        line("u1", "i2", 4, "same text", at=10),  # the earliest of a repeated text stays
+        line("u1", "i2", 4, "same text", at=10),  # of a repeated text the earliest is kept
         line("u1", "i0", 4, "same text", at=20),
         line("u2", "i1", 5, "same text", at=20),  # another user's
         line("u1", "i5", 5, "", at=20),
-        line("u1", "i6", 5, "", at=20),  # empty texts repeat nothing
+        line("u1", "i6", 5, "", at=20),  # empty texts are no repeated texts
     )
-    report = import_reviews([path], tmp_path / "out", ALL)
+    report = import_reviews([path], tmp_path / "out", NO_CORE)
     table = imported(tmp_path / "out")
     assert sorted(zip(table.user, table.item, strict=True)) == [("u1", "i2"), ("u1", "i5"), ("u1", "i6"), ("u2", "i1")]
     assert (report.consolidation.exact_duplicates, report.consolidation.repeated_texts) == (1, 2)
     assert report.consolidation.empty_texts == 2
 
 
-def test_of_texts_repeated_at_the_same_time_the_first_item_is_kept(tmp_path: Path) -> None:
+def test_of_repeated_texts_with_equal_timestamps_the_first_item_is_kept(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", *(line("u", item, 5, "same", at=7) for item in ("i3", "i1", "i2")))
-    import_reviews([path], tmp_path / "out", ALL)
+    import_reviews([path], tmp_path / "out", NO_CORE)
     assert imported(tmp_path / "out").item == ["i1"]
 
 
 def core_of(pairs: list[tuple[str, str]], core: int) -> list[tuple[str, str]]:
-    """The k-core, removing one poor user or item at a time."""
+    """The k-core, found by removing one user or item with too few reviews at a time."""
     for side in (0, 1):
         for pair in pairs:
             if sum(other[side] == pair[side] for other in pairs) < core:
@@ -129,9 +126,9 @@ def core_of(pairs: list[tuple[str, str]], core: int) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("core", [0, 1, 2, 3, 4])
-def test_every_user_and_item_keeps_at_least_core_reviews_and_none_too_many_is_lost(core: int, tmp_path: Path) -> None:
-    chance = random.Random(7)
-    pairs = [(f"u{int(chance.paretovariate(0.7))}", f"i{int(chance.paretovariate(0.7))}") for _ in range(150)]
+def test_exactly_the_k_core_is_kept(core: int, tmp_path: Path) -> None:
+    rng = random.Random(7)
+    pairs = [(f"u{int(rng.paretovariate(0.7))}", f"i{int(rng.paretovariate(0.7))}") for _ in range(150)]
     lines = [line(user, item, 3, f"text {number}", at=number) for number, (user, item) in enumerate(pairs)]
     report = import_reviews([write(tmp_path / "x.json", *lines)], tmp_path / "out", ImportOptions(core=core))
     table = imported(tmp_path / "out")
@@ -140,25 +137,25 @@ def test_every_user_and_item_keeps_at_least_core_reviews_and_none_too_many_is_lo
     assert (report.consolidation.core_rounds > 1) == (core > 1)
 
 
-def test_nothing_left_is_an_error_that_says_what_was_removed(tmp_path: Path) -> None:
+def test_an_import_that_leaves_no_review_is_refused_with_the_counts_of_what_was_removed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 outside the 5-core were removed; `ubert import` with a lower --core"):
         import_reviews([write(tmp_path / "x.json", line("u", "i"))], tmp_path / "out")
 
 
 @pytest.mark.parametrize("core", [0, 5])
-def test_a_file_without_a_line_is_an_error_that_says_so(core: int, tmp_path: Path) -> None:
+def test_a_file_without_a_review_is_refused(core: int, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("user,item,rating,text\n")
     with pytest.raises(InputError, match=r"no review in x\.csv: empty, or a header only"):
         import_reviews([tmp_path / "x.csv"], tmp_path / "out", ImportOptions(core=core))
 
 
-def test_a_file_of_bad_lines_only_is_an_error_that_says_so_whatever_is_allowed(tmp_path: Path) -> None:
+def test_a_file_of_bad_lines_only_is_refused_even_if_max_bad_allows_it(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i", 9), b"{")
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError) as refusal:
         import_reviews([path], tmp_path / "out", ImportOptions(core=0, max_bad=1))
     rejects = tmp_path / "out" / STAGING / "rejects.jsonl"
     for part in ("every line is bad (2)", "broken JSON 1", "rating outside the scale 1", "x.json line 1", str(rejects)):
-        assert part in str(caught.value)
+        assert part in str(refusal.value)
     assert len(rejects.read_text().splitlines()) == 2
 
 
@@ -173,30 +170,30 @@ def test_a_file_of_bad_lines_only_is_an_error_that_says_so_whatever_is_allowed(t
         (b"user,item,rating,text,timestamp\nu,i,4,fine,02/28/2014\n", "; write times as Unix seconds or ISO dates"),
     ],
 )
-def test_too_many_bad_lines_of_a_known_cause_are_an_error_with_its_remedy(
+def test_too_many_bad_lines_are_refused_with_the_remedy_for_their_reason(
     content: bytes, remedy: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x.csv").write_bytes(content)
-    with pytest.raises(ReviewFileError) as caught:
-        import_reviews([tmp_path / "x.csv"], tmp_path / "out", ALL)
-    assert remedy in str(caught.value)
+    with pytest.raises(ReviewFileError) as refusal:
+        import_reviews([tmp_path / "x.csv"], tmp_path / "out", NO_CORE)
+    assert remedy in str(refusal.value)
 
 
-def test_a_disk_that_is_full_while_reviews_are_ordered_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_an_import_that_found_the_disk_full_during_consolidation_can_be_run_again(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", *corpus(0, 300))
-    import_reviews([path], tmp_path / "whole", ALL)
+    import_reviews([path], tmp_path / "whole", NO_CORE)
     with full_disk(30_000), pytest.raises(OSError, match=r"consolidation cannot be written .*; make room, then run"):
-        import_reviews([path], tmp_path / "out", ALL)
-    import_reviews([path], tmp_path / "out", ALL)
+        import_reviews([path], tmp_path / "out", NO_CORE)
+    import_reviews([path], tmp_path / "out", NO_CORE)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_directory_in_place_of_a_file_is_refused_as_such(tmp_path: Path) -> None:
+def test_a_directory_in_place_of_a_review_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReviewFileError, match="is a directory: give the files in it"):
         import_reviews([tmp_path], tmp_path / "out")
 
 
-def test_a_domain_is_taken_from_the_listing_then_the_file(tmp_path: Path) -> None:
+def test_an_items_domain_is_that_of_the_listing_or_else_of_its_file(tmp_path: Path) -> None:
     listing = tmp_path / "items.tsv"
     listing.write_text("i1\tstrings\ni2\tpicks\n")
     path = write(tmp_path / "Music.json", line("u1", "i1"), line("u1", "i2"), line("u1", "i3"), line("u2", "i3"))
@@ -232,11 +229,16 @@ def test_the_first_category_of_a_yelp_business_is_its_domain(tmp_path: Path) -> 
     table = imported(tmp_path / "out")
     assert dict(zip(table.item, table.domain, strict=True)) == {"b1": "Pizza", "b2": "other", "b3": "Books"}
     assert report.consolidation.domain_missing_items == 1
+
+
+def test_a_yelp_business_file_without_yelp_reviews_is_refused(tmp_path: Path) -> None:
+    business = write(tmp_path / "business.json", {"business_id": "b1", "categories": "Pizza"})
+    path = write(tmp_path / "x.json", line("u", "i"))
     with pytest.raises(ConfigError, match=r"business\.json"):
-        import_reviews([write(tmp_path / "x.json", line("u", "i"))], tmp_path / "other", options)
+        import_reviews([path], tmp_path / "out", ImportOptions(core=0, yelp_business=business))
 
 
-def test_bad_lines_are_set_aside_with_their_place_reason_and_bytes(tmp_path: Path) -> None:
+def test_bad_lines_are_written_to_the_rejects_with_file_line_reason_and_bytes(tmp_path: Path) -> None:
     bad = [b'{"half', b'{"a": "\xff\x00"}', json.dumps(line("u", "i", 9, "x" * 5000)).encode()]
     good = [line("u", f"i{number}") for number in range(4)]
     path = write(tmp_path / "x.json", good[0], bad[0], good[1], bad[1], good[2], b"", bad[2], good[3])
@@ -254,12 +256,12 @@ def test_bad_lines_are_set_aside_with_their_place_reason_and_bytes(tmp_path: Pat
     assert (report.records, report.consolidation.reviews) == (7, 4)
 
 
-def test_too_many_bad_lines_fail_the_import_and_name_counts_examples_and_the_rejects_file(tmp_path: Path) -> None:
+def test_the_error_for_too_many_bad_lines_gives_counts_examples_and_the_rejects_file(tmp_path: Path) -> None:
     lines = [line("u", f"i{number}") for number in range(97)] + [line("u", "j", 9), line("u", "j", overall="x")]
     path = write(tmp_path / "x.json", *lines, b"{")
-    with pytest.raises(ReviewFileError) as caught:
-        import_reviews([path], tmp_path / "out", ALL)
-    message = str(caught.value)
+    with pytest.raises(ReviewFileError) as refusal:
+        import_reviews([path], tmp_path / "out", NO_CORE)
+    message = str(refusal.value)
     rejects = tmp_path / "out" / STAGING / "rejects.jsonl"
     counts = ("3 of 100", "3.00%", "1.00%", "broken JSON 1", "rating is no number 1")
     for part in (*counts, "x.json line 98", str(rejects)):
@@ -274,23 +276,23 @@ def test_too_many_bad_lines_fail_the_import_and_name_counts_examples_and_the_rej
 def test_a_chunk_without_a_good_line_ends_the_import_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", *([b"{}"] * 20), *(line("u", f"i{n}") for n in range(30)))
     with pytest.raises(ReviewFileError, match="10 of 10 lines"):
-        import_reviews([path], tmp_path / "out", ALL, records_per_chunk=10)
+        import_reviews([path], tmp_path / "out", NO_CORE, records_per_chunk=10)
 
 
-def test_ratings_follow_the_scale(tmp_path: Path) -> None:
+def test_ratings_are_accepted_within_the_scale_of_the_options(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i", 0.5), line("u", "j", 10))
     options = ImportOptions(core=0, scale=RatingScale(lowest=0.5, highest=10))
     import_reviews([path], tmp_path / "out", options)
     assert imported(tmp_path / "out").scale == options.scale
 
 
-def test_a_finished_import_is_left_as_it_is_and_another_needs_force(tmp_path: Path) -> None:
+def test_a_finished_import_is_left_unchanged_and_one_with_other_options_needs_force(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", *corpus(0, 100))
     out = tmp_path / "out"
-    first = import_reviews([path], out, ALL)
+    first = import_reviews([path], out, NO_CORE)
     before = contents(out)
     times = [file.stat().st_mtime_ns for file in out.iterdir()]
-    again = import_reviews([path], out, ALL)
+    again = import_reviews([path], out, NO_CORE)
     assert again.already_imported
     assert not first.already_imported
     assert again.statistics == first.statistics
@@ -304,37 +306,37 @@ def test_a_finished_import_is_left_as_it_is_and_another_needs_force(tmp_path: Pa
     assert ImportReport.load(out / "report.json").options["with_title"] is False
 
 
-def test_a_changed_file_is_another_import(tmp_path: Path) -> None:
+def test_an_import_of_a_changed_file_is_another_import(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i"))
-    import_reviews([path], tmp_path / "out", ALL)
+    import_reviews([path], tmp_path / "out", NO_CORE)
     os.utime(path, ns=(1, 1))
     with pytest.raises(InputError, match="other files"):
-        import_reviews([path], tmp_path / "out", ALL)
+        import_reviews([path], tmp_path / "out", NO_CORE)
 
 
 def test_staging_of_other_options_is_discarded(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i"), line("u", "j", 9))
     with pytest.raises(ReviewFileError):
-        import_reviews([path], tmp_path / "out", ALL)
+        import_reviews([path], tmp_path / "out", NO_CORE)
     report = import_reviews([path], tmp_path / "out", ImportOptions(core=0, scale=RatingScale(lowest=1, highest=9)))
     assert report.consolidation.reviews == 2
 
 
-def test_a_folder_that_no_import_made_is_never_discarded(tmp_path: Path) -> None:
+def test_a_staging_folder_that_no_import_made_is_never_removed(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i"))
     for name in ("staging", STAGING):
         (tmp_path / name / name).mkdir(parents=True)
         (tmp_path / name / name / "thesis.tex").write_text("years of work")
-    import_reviews([path], tmp_path / "staging", ALL)
+    import_reviews([path], tmp_path / "staging", NO_CORE)
     for again in (False, True):
         with pytest.raises(InputError, match="not made by an import: move it away"):
-            import_reviews([path], tmp_path / STAGING, ALL, force=again)
+            import_reviews([path], tmp_path / STAGING, NO_CORE, force=again)
     for name in ("staging", STAGING):
         assert (tmp_path / name / name / "thesis.tex").exists()
 
 
 @pytest.mark.parametrize("leftover", [None, "fingerprint", ".fingerprint.1.partial"])
-def test_a_staging_folder_whose_making_or_removal_was_killed_is_taken_over(
+def test_a_staging_folder_left_by_a_kill_while_it_was_created_or_removed_is_reused(
     tmp_path: Path, leftover: str | None
 ) -> None:
     path = write(tmp_path / "x.json", line("u", "i"))
@@ -342,7 +344,7 @@ def test_a_staging_folder_whose_making_or_removal_was_killed_is_taken_over(
     staging.mkdir(parents=True)
     if leftover:
         (staging / leftover).write_text("")
-    assert import_reviews([path], tmp_path / "out", ALL).consolidation.reviews == 1
+    assert import_reviews([path], tmp_path / "out", NO_CORE).consolidation.reviews == 1
     assert not staging.exists()
 
 
@@ -352,32 +354,32 @@ def test_a_table_that_no_import_made_is_not_overwritten(tmp_path: Path) -> None:
     table.save(out / "reviews.parquet")
     path = write(tmp_path / "x.json", line("v", "i"))
     with pytest.raises(InputError, match="no import made it"):
-        import_reviews([path], out, ALL)
+        import_reviews([path], out, NO_CORE)
     assert imported(out).user == ["u"]
 
 
-def test_two_imports_into_one_folder_do_not_run_at_once(tmp_path: Path) -> None:
+def test_a_second_import_into_a_folder_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i"))
     (tmp_path / "out").mkdir()
     other = os.open(tmp_path / "out", os.O_RDONLY)
     try:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="running"):
-            import_reviews([path], tmp_path / "out", ALL)
+            import_reviews([path], tmp_path / "out", NO_CORE)
     finally:
         os.close(other)
-    assert import_reviews([path], tmp_path / "out", ALL).consolidation.reviews == 1
+    assert import_reviews([path], tmp_path / "out", NO_CORE).consolidation.reviews == 1
 
 
-def test_requests_that_cannot_be_met_are_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_invalid_files_and_options_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", line("u", "i"))
     out = tmp_path / "out"
     with pytest.raises(ReviewFileError, match="absent"):
-        import_reviews([tmp_path / "absent.json"], out, ALL)
+        import_reviews([tmp_path / "absent.json"], out, NO_CORE)
     with pytest.raises(ConfigError, match="twice"):
-        import_reviews([path, path], out, ALL)
+        import_reviews([path, path], out, NO_CORE)
     with pytest.raises(ConfigError, match="no review file"):
-        import_reviews([], out, ALL)
+        import_reviews([], out, NO_CORE)
     with pytest.raises(ConfigError, match="3 domain names for 1 files"):
         import_reviews([path], out, ImportOptions(domains=("a", "b", "c")))
     for options in ({"core": -1}, {"max_bad": 1.5}, {"domains": (" ",)}):
@@ -387,48 +389,44 @@ def test_requests_that_cannot_be_met_are_refused_before_anything_is_read(tmp_pat
 
 def test_progress_ends_with_the_whole_file_read(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json.gz", *corpus(0, 200))
-    heard: list[ImportProgress] = []
-    import_reviews([path], tmp_path / "out", ALL, heard.append, records_per_chunk=50)
-    reading = [progress for progress in heard if progress.file == path]
+    reports: list[ImportProgress] = []
+    import_reviews([path], tmp_path / "out", NO_CORE, reports.append, records_per_chunk=50)
+    reading = [progress for progress in reports if progress.file == path]
     assert [progress.bytes_read for progress in reading] == sorted(progress.bytes_read for progress in reading)
     assert reading[-1].bytes_read == reading[-1].bytes_total == path.stat().st_size
-    assert heard[-1].file is None
+    assert reports[-1].file is None
 
 
-def test_odd_characters_in_texts_ids_and_folder_names_survive(tmp_path: Path) -> None:
-    odd = "quote ' \" tab \t line \n nul \0 💡 ü"
-    path = write(tmp_path / "x [1].json", line("u'1", "i\t💡", 3, odd))
+def test_special_characters_in_texts_identifiers_and_paths_are_preserved(tmp_path: Path) -> None:
+    special = "quote ' \" tab \t line \n nul \0 💡 ü"
+    path = write(tmp_path / "x [1].json", line("u'1", "i\t💡", 3, special))
     out = tmp_path / "it's [a] folder *"
-    import_reviews([path], out, ALL)
+    import_reviews([path], out, NO_CORE)
     table = imported(out)
-    assert (table.user, table.item, table.text) == (["u'1"], ["i\t💡"], [odd])
+    assert (table.user, table.item, table.text) == (["u'1"], ["i\t💡"], [special])
 
 
-def test_other_tools_read_the_table(tmp_path: Path) -> None:
-    import_reviews([write(tmp_path / "x.json", *corpus(0, 50))], tmp_path / "out", ALL)
+def test_duckdb_reads_the_table(tmp_path: Path) -> None:
+    import_reviews([write(tmp_path / "x.json", *corpus(0, 50))], tmp_path / "out", NO_CORE)
     with duckdb.connect() as database:
         query = f"SELECT count(*), count(DISTINCT review_id) FROM '{tmp_path / 'out' / 'reviews.parquet'}'"
         rows = database.execute(query).fetchall()
     assert rows == [(50, 50)]
 
 
-def program() -> typer.Typer:
-    program = typer.Typer()
-    program.command()(import_command)
-    return program
-
-
-def test_the_command_imports_and_says_what_it_removed(tmp_path: Path) -> None:
+def test_the_command_prints_what_it_read_and_removed(tmp_path: Path) -> None:
     shop = tmp_path / "shop.csv"
     rows = ["who,sku,stars,body", "u,i,5,fine", "u,i,5,fine", "u,j,5,fine", "u,k,50,fine"]
     shop.write_text("\n".join(rows))
     arguments = [str(shop), "--out", str(tmp_path / "out"), "--core", "0", "--max-bad", "0.5", "--domain", "toys"]
     columns = ["--columns", "user=who,item=sku,rating=stars,text=body"]
-    answer = CliRunner().invoke(program(), arguments + columns)
-    assert answer.exit_code == 0, answer.output
+    app = typer.Typer()
+    app.command()(import_command)
+    result = CliRunner().invoke(app, arguments + columns)
+    assert result.exit_code == 0, result.output
     for part in ("4 lines read, 1 reviews", "1 removed: bad lines", "1 removed: exact", "1 removed: texts", "toys"):
-        assert part in answer.stdout
-    assert "Already imported" in CliRunner().invoke(program(), arguments + columns).stdout
+        assert part in result.stdout
+    assert "Already imported" in CliRunner().invoke(app, arguments + columns).stdout
 
 
 @pytest.mark.parametrize("text", ["user", "user=", "=a", "user=a,user=b"])
@@ -437,7 +435,7 @@ def test_a_malformed_column_mapping_is_refused(text: str) -> None:
         parse_columns(text)
 
 
-def test_an_explicit_format_wins_over_the_name(tmp_path: Path) -> None:
+def test_an_explicit_format_overrides_the_file_name(tmp_path: Path) -> None:
     path = write(tmp_path / "misnamed.csv", line("u", "i"))
     options = ImportOptions(core=0, format=FormatName.AMAZON_2014)
     assert import_reviews([path], tmp_path / "out", options).consolidation.reviews == 1

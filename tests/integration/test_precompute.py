@@ -1,4 +1,4 @@
-"""`ubert precompute`: what it writes, how shares add up, and what is left when a step fails."""
+"""`ubert precompute`: what it writes, how shards add up, and what is left when a step fails."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -58,18 +58,18 @@ def all_rows(table: ReviewTable) -> NDArray[np.int64]:
     return np.arange(len(table))
 
 
-def stored(store: StateStore, tiny: TinyBundle, table: ReviewTable) -> list[FloatMatrix | None]:
+def stored_states(store: StateStore, tiny: TinyBundle, table: ReviewTable) -> list[FloatMatrix | None]:
     codec = tiny.bundle.codec(CODEC)
     payloads = store.states(codec.namespace.version, list(table.review_id))
     return [None if payload is None else codec.decode(payload) for payload in payloads]
 
 
-def test_a_stored_state_is_the_models_own_whatever_it_was_batched_with(
+def test_stored_states_equal_those_of_each_text_encoded_alone(
     tiny: TinyBundle, table: ReviewTable, store: StateStore
 ) -> None:
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (report.reviews, report.written, report.already_there) == (len(table), len(table), 0)
-    for found, text in zip(stored(store, tiny, table), table.text, strict=True):
+    for found, text in zip(stored_states(store, tiny, table), table.text, strict=True):
         expected = states_of_text(tiny, text)
         assert found is not None
         assert found.shape == expected.shape
@@ -77,16 +77,16 @@ def test_a_stored_state_is_the_models_own_whatever_it_was_batched_with(
     assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
 
 
-def test_texts_are_kept_as_far_as_they_are_read_and_only_where_they_are_asked_for(
+def test_texts_are_stored_only_on_request_and_as_far_as_the_encoder_reads_them(
     tiny: TinyBundle, table: ReviewTable, store: StateStore
 ) -> None:
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     names = list(table.review_id)
     assert store.texts(report.version, names) == [None] * len(table)
     tokenizer = tiny.bundle.tokenizer()
-    kept = write_texts(table, all_rows(table), tokenizer, store, report.version)
+    written = write_texts(table, all_rows(table), tokenizer, store, report.version)
     texts = store.texts(report.version, names)
-    assert kept == sum(text is not None for text in texts) > 0
+    assert written == sum(text is not None for text in texts) > 0
     for text, whole in zip(texts, table.text, strict=True):
         assert (text is None) == (not whole.strip())
         assert whole.strip().startswith(text or "")
@@ -94,25 +94,25 @@ def test_texts_are_kept_as_far_as_they_are_read_and_only_where_they_are_asked_fo
     assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
 
 
-def test_texts_are_read_by_the_tokenizer_together_and_not_one_by_one(
+def test_texts_are_tokenized_together(
     tiny: TinyBundle, table: ReviewTable, store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One by one they keep a single core busy: of keeping them that was nine tenths of the time."""
+    """One by one, on a single core, tokenizing took nine tenths of the time of storing texts."""
     version = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC).version
     tokenizer = tiny.bundle.tokenizer()
-    asked: list[int] = []
+    calls: list[int] = []
     spans_of = tokenizer.character_spans_of
 
-    def noted(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        asked.append(len(texts))
+    def counted(texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        calls.append(len(texts))
         return spans_of(texts)
 
-    monkeypatch.setattr(tokenizer, "character_spans_of", noted)
+    monkeypatch.setattr(tokenizer, "character_spans_of", counted)
     write_texts(table, all_rows(table), tokenizer, store, version)
-    assert asked == [len(table)]
+    assert calls == [len(table)]
 
 
-def test_a_second_run_finds_nothing_to_write(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
+def test_a_run_writes_only_what_the_store_lacks(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
     precompute(table, all_rows(table)[:50], tiny.bundle, store, codec=CODEC)
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (report.already_there, report.written) == (50, len(table) - 50)
@@ -120,7 +120,7 @@ def test_a_second_run_finds_nothing_to_write(tiny: TinyBundle, table: ReviewTabl
     assert (again.already_there, again.written, again.tokens, again.bytes) == (len(table), 0, 0, 0)
 
 
-def test_a_review_that_was_removed_stays_out_until_it_is_asked_for_and_one_that_is_lost_is_written_again(
+def test_removed_reviews_stay_out_unless_restored_and_lost_ones_are_written_again(
     tiny: TinyBundle, table: ReviewTable, store: StateStore
 ) -> None:
     rows, tokenizer = all_rows(table), tiny.bundle.tokenizer()
@@ -131,91 +131,91 @@ def test_a_review_that_was_removed_stays_out_until_it_is_asked_for_and_one_that_
     store.delete(version, [table.entry(8, 0)])
     store.put_lines(version, [table.entry(8, 0)])
 
-    work = find(table, tiny, store, Shard())
+    work = work_in(table, tiny, store)
     assert (work.removed.tolist(), work.missing.tolist()) == (removed, lost + cut_short)
     report = precompute(table, rows, tiny.bundle, store, codec=CODEC)
     assert (report.reviews, report.removed, report.written) == (len(table) - 1, 1, 2)
     write_texts(table, rows, tokenizer, store, version)
     assert store.texts(version, [table.review_id[3]]) == [None]
     assert len(store.finished_shards(version)) == 1
-    assert find(table, tiny, store, Shard(number=2, shards=3)).removed.tolist() in ([], removed)
+    assert work_in(table, tiny, store, Shard(number=2, shards=3)).removed.tolist() in ([], removed)
     assert find_work(table, rows[:-1], tiny.bundle, store, tiny.bundle.codec(CODEC)).removed.tolist() == []
 
     restored = find_work(table, rows, tiny.bundle, store, tiny.bundle.codec(CODEC), restore=True)
     assert (restored.removed.tolist(), restored.missing.tolist()) == ([], removed)
 
 
-def test_reviews_of_domains_that_pretraining_has_counted_stay_out(table: ReviewTable) -> None:
+def test_reviews_of_domains_that_only_pretraining_used_are_not_served(table: ReviewTable) -> None:
     domains = IdTable(table.domains)
     identities = Identities(IdTable(()), IdTable(["item-00"]), domains, {"item-00": "domain-0"}, "domain-0")
     served = rows_served(identities, table)
     assert served.tolist() == [row for row, domain in enumerate(table.domain) if domain == "domain-0"]
 
 
-def test_reviews_of_a_domain_that_training_never_saw_are_the_targets(table: ReviewTable) -> None:
+def test_reviews_of_a_domain_that_the_bundle_does_not_know_are_served(table: ReviewTable) -> None:
     identities = Identities(IdTable(()), IdTable(["x"]), IdTable(["music"]), {"x": "music"}, "music")
     assert rows_served(identities, table).tolist() == all_rows(table).tolist()
 
 
-def test_the_shares_of_a_division_are_disjoint_and_complete(table: ReviewTable) -> None:
+def test_shards_are_disjoint_complete_and_of_similar_size(table: ReviewTable) -> None:
     rows = all_rows(table)[3:]
-    shares = [rows_of_shard(Shard(number=number, shards=5), table, rows) for number in range(1, 6)]
-    assert np.array_equal(np.sort(np.concatenate(shares)), rows)
-    assert all(0.1 < len(share) / len(rows) < 0.3 for share in shares)
+    shards = [rows_of_shard(Shard(number=number, shards=5), table, rows) for number in range(1, 6)]
+    assert np.array_equal(np.sort(np.concatenate(shards)), rows)
+    assert all(0.1 < len(shard) / len(rows) < 0.3 for shard in shards)
 
 
-def test_a_review_keeps_its_share_when_the_table_shrinks(table: ReviewTable) -> None:
+def test_a_review_stays_in_its_shard_when_the_table_shrinks(table: ReviewTable) -> None:
     fewer = table.subset(all_rows(table)[::3])
     for shard in (Shard(number=number, shards=3) for number in (1, 2, 3)):
-        among_few, among_all = (
-            {some.review_id[row] for row in rows_of_shard(shard, some, all_rows(some)).tolist()}
-            for some in (fewer, table)
+        of_fewer, of_all = (
+            {reviews.review_id[row] for row in rows_of_shard(shard, reviews, all_rows(reviews)).tolist()}
+            for reviews in (fewer, table)
         )
-        assert among_few <= among_all
+        assert of_fewer <= of_all
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1/0", "a/b", "3", "1/2/3", "-1/2", ""])
-def test_a_shard_that_is_none_is_refused(text: str) -> None:
+def test_a_malformed_shard_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="shard"):
         Shard.parse(text)
 
 
-def test_two_shards_write_what_one_run_writes_and_the_store_tells_which_are_done(
+def test_two_shards_write_every_review_and_each_is_recorded_as_finished(
     tiny: TinyBundle, table: ReviewTable, store: StateStore
 ) -> None:
     encoder = OnnxEncoder.of(tiny.bundle, 1)
     version = tiny.bundle.manifest.namespace(CODEC).version
-    for number, done in ((2, [2]), (1, [1, 2])):
-        work = find(table, tiny, store, Shard(number=number, shards=2))
+    for number, finished in ((2, [2]), (1, [1, 2])):
+        work = work_in(table, tiny, store, Shard(number=number, shards=2))
         write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), encoder)
-        assert [shard.number for shard in store.finished_shards(version)] == done
-    assert not [states for states in stored(store, tiny, table) if states is None]
+        assert [shard.number for shard in store.finished_shards(version)] == finished
+    assert not [states for states in stored_states(store, tiny, table) if states is None]
     shards = store.finished_shards(version)
     assert sum(shard.reviews for shard in shards) == len(table)
     assert len({shard.corpus for shard in shards}) == 1
-    assert len(find(table, tiny, store, Shard()).missing) == 0
+    assert len(work_in(table, tiny, store).missing) == 0
 
 
-class WaitsToBeHeld:
-    """An encoder that begins once the store says that the namespace is in use."""
+class EncoderThatWaitsForALease:
+    """Encodes nothing until somebody holds a lease on the namespace."""
 
     def __init__(self, encoder: BatchEncoder, store: StateStore, version: str) -> None:
         self._encoder, self._store, self._version = encoder, store, version
 
     def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
-        wait_until(lambda: self._store.holders(self._version), or_fail="nobody holds it")
+        wait_until(lambda: self._store.holders(self._version), or_fail="nobody holds the namespace")
         return self._encoder.states(batch)
 
 
 def test_a_namespace_is_held_while_it_is_written(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
     codec = tiny.bundle.codec(CODEC)
-    encoder = WaitsToBeHeld(OnnxEncoder.of(tiny.bundle, 1), store, codec.namespace.version)
-    write_missing(table, find(table, tiny, store, Shard()), tiny.bundle, store, codec, encoder)
+    encoder = EncoderThatWaitsForALease(OnnxEncoder.of(tiny.bundle, 1), store, codec.namespace.version)
+    write_missing(table, work_in(table, tiny, store), tiny.bundle, store, codec, encoder)
     assert store.holders(codec.namespace.version) == []
 
 
-class FailsAt:
-    """An encoder that breaks at one batch."""
+class EncoderThatFails:
+    """Raises instead of encoding batch ``batch``, counted from 0."""
 
     def __init__(self, encoder: BatchEncoder, batch: int) -> None:
         self._encoder, self._left = encoder, batch
@@ -223,18 +223,18 @@ class FailsAt:
     def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
         self._left -= 1
         if self._left < 0:
-            raise RuntimeError("the encoder broke")
+            raise RuntimeError("the encoder failed")
         return self._encoder.states(batch)
 
 
 @pytest.mark.parametrize("batch", [0, 2])
-def test_a_failing_encoder_is_told_and_what_was_written_is_whole(
+def test_an_error_of_the_encoder_is_raised_and_the_batches_before_it_are_complete(
     tiny: TinyBundle, table: ReviewTable, store: StateStore, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 256)
-    work = find(table, tiny, store, Shard())
-    failing = FailsAt(OnnxEncoder.of(tiny.bundle, 1), batch)
-    with pytest.raises(RuntimeError, match="the encoder broke"):
+    work = work_in(table, tiny, store)
+    failing = EncoderThatFails(OnnxEncoder.of(tiny.bundle, 1), batch)
+    with pytest.raises(RuntimeError, match="the encoder failed"):
         write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), failing)
     namespace = tiny.bundle.manifest.namespace(CODEC)
     assert store.finished_shards(namespace.version) == []
@@ -244,26 +244,8 @@ def test_a_failing_encoder_is_told_and_what_was_written_is_whole(
     assert precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC).already_there == check.reviews
 
 
-def test_a_store_that_dies_midway_is_told_and_the_rest_is_written_once_it_is_back(
-    tiny: TinyBundle, table: ReviewTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 256)
-    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
-        with closing(open_store(server.url)) as store:
-            work = find(table, tiny, store, Shard())
-            killer = KillsServer(OnnxEncoder.of(tiny.bundle, 1), server)
-            with pytest.raises(StoreError, match="cannot be reached"):
-                write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), killer)
-        server.start()
-        with closing(open_store(server.url)) as store:
-            report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
-            assert report.already_there > 0
-            assert report.written > 0
-            assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
-
-
-class KillsServer:
-    """An encoder at whose eighth batch the store's server dies."""
+class EncoderThatKillsTheServer:
+    """Kills the store's server before it encodes its eighth batch."""
 
     def __init__(self, encoder: BatchEncoder, server: RedisServer) -> None:
         self._encoder, self._server, self._batches = encoder, server, 0
@@ -275,33 +257,41 @@ class KillsServer:
         return self._encoder.states(batch)
 
 
-def test_a_dry_run_says_exactly_how_much_and_writes_nothing(
-    tiny: TinyBundle, table: ReviewTable, url: str, tmp_path
+def test_a_run_that_lost_its_store_raises_and_the_next_one_writes_the_rest(
+    tiny: TinyBundle, table: ReviewTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 256)
+    with RedisServer("--appendonly", "yes", "--appendfsync", "always") as server:
+        with closing(open_store(server.url)) as store:
+            work = work_in(table, tiny, store)
+            killing = EncoderThatKillsTheServer(OnnxEncoder.of(tiny.bundle, 1), server)
+            with pytest.raises(StoreError, match="cannot be reached"):
+                write_missing(table, work, tiny.bundle, store, tiny.bundle.codec(CODEC), killing)
+        server.start()
+        with closing(open_store(server.url)) as store:
+            report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+            assert report.already_there > 0
+            assert report.written > 0
+            assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
+
+
+def test_a_dry_run_prints_the_exact_estimate_and_writes_nothing(
+    tiny: TinyBundle, table: ReviewTable, url: str, tmp_path: Path
 ) -> None:
     table.save(tmp_path / "reviews.parquet")
-    flags = [
-        "--reviews",
-        str(tmp_path),
-        "--bundle",
-        str(tiny.bundle.path),
-        "--store",
-        url,
-        "--codec",
-        CODEC,
-        "--threads",
-        "1",
-    ]
-    dry = CliRunner().invoke(make_app(["precompute"]), ["precompute", *flags, "--dry-run"])
-    assert dry.exit_code == 0, dry.output
+    paths = ["--reviews", str(tmp_path), "--bundle", str(tiny.bundle.path), "--store", url]
+    dry_run = ["precompute", *paths, "--codec", CODEC, "--threads", "1", "--dry-run"]
+    result = CliRunner().invoke(make_app(["precompute"]), dry_run)
+    assert result.exit_code == 0, result.output
     with closing(open_store(url)) as store:
         assert store.namespaces() == []
-        estimate = find(table, tiny, store, Shard()).estimate
-        assert str(estimate) in " ".join(dry.stdout.split())
+        estimate = work_in(table, tiny, store).estimate
+        assert str(estimate) in " ".join(result.stdout.split())
         report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (estimate.reviews, estimate.tokens, estimate.state_bytes) == (len(table), report.tokens, report.bytes)
 
 
-def test_the_memory_that_redis_takes_is_the_estimated_within_a_sixth() -> None:
+def test_the_estimate_of_redis_memory_is_right_within_a_sixth() -> None:
     with RedisServer() as server, closing(open_store(server.url)) as store, redis.Redis.from_url(server.url) as client:
         before = client.info("memory")["used_memory"]
         store.put(VERSION, numbered_reviews(5_000, size=1_500))
@@ -309,21 +299,23 @@ def test_the_memory_that_redis_takes_is_the_estimated_within_a_sixth() -> None:
     assert redis_bytes(5_000, 5_000 * 1_500) == pytest.approx(used, rel=1 / 6)
 
 
-def test_torch_and_onnx_runtime_encode_alike_and_bfloat16_nearly(tiny: TinyBundle, table: ReviewTable, store) -> None:
+def test_torch_equals_onnx_runtime_in_fp32_and_is_close_in_bfloat16(
+    tiny: TinyBundle, table: ReviewTable, store: StateStore
+) -> None:
     assert isinstance(choose_encoder(tiny.bundle, "cpu", "fp32", 1), OnnxEncoder)
-    exact = TorchEncoder(tiny.model.review_encoder, torch.device("cpu"), bfloat16=False)
-    rough = TorchEncoder(tiny.model.review_encoder, torch.device("cpu"), bfloat16=True)
-    work = find(table, tiny, store, Shard())
+    onnx = OnnxEncoder.of(tiny.bundle, 1)
+    fp32 = TorchEncoder(tiny.model.review_encoder, torch.device("cpu"), bfloat16=False)
+    bfloat16 = TorchEncoder(tiny.model.review_encoder, torch.device("cpu"), bfloat16=True)
+    work = work_in(table, tiny, store)
     batches = list(token_batches(table.text, work.missing, tiny.bundle.tokenizer()))
     for batch in batches:
-        for onnx, torch_, half in zip(
-            *(one.states(batch) for one in (OnnxEncoder.of(tiny.bundle, 1), exact, rough)), strict=True
-        ):
-            np.testing.assert_allclose(onnx, torch_, atol=1e-5)
-            assert half.dtype == np.float32
-            if len(half):
-                assert 0 < np.abs(half - torch_).max() < 0.05 * np.abs(torch_).max()
+        encoded = (encoder.states(batch) for encoder in (onnx, fp32, bfloat16))
+        for by_onnx, by_torch, rounded in zip(*encoded, strict=True):
+            np.testing.assert_allclose(by_onnx, by_torch, atol=1e-5)
+            assert rounded.dtype == np.float32
+            if len(rounded):
+                assert 0 < np.abs(rounded - by_torch).max() < 0.05 * np.abs(by_torch).max()
 
 
-def find(table: ReviewTable, tiny: TinyBundle, store: StateStore, shard: Shard) -> PrecomputeWork:
+def work_in(table: ReviewTable, tiny: TinyBundle, store: StateStore, shard: Shard | None = None) -> PrecomputeWork:
     return find_work(table, all_rows(table), tiny.bundle, store, tiny.bundle.codec(CODEC), shard=shard)

@@ -1,4 +1,4 @@
-"""Work on a real Ray cluster of two workers: the bytes that this process would write, whatever fails on the way."""
+"""A real Ray cluster of two workers writes the same bytes as one process, also when portions or workers fail."""
 
 import gzip
 import json
@@ -26,12 +26,12 @@ from ubert_model.states import open_store
 from ubert_service.bulk.rating import rate_pairs
 from ubert_training.cli import make_app
 
-# Ray trips over deprecations of its own.
+# Ray itself uses deprecated functions.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 CODEC = "pq1"
-SECONDS_TO_WRITE = 300.0
+FIRST_WRITE_TIMEOUT_S = 300.0
 
-# Portions small enough to be killed among them.
+# With small portions, so that some are written before the kill, and some are not.
 PRECOMPUTE = """
 import sys
 from ubert_training.cli import main
@@ -44,9 +44,9 @@ main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a cluster that this process is with, and that others can be sent to."""
+    """The address of a cluster that this process is connected to, and other processes can connect to."""
     with pytest.MonkeyPatch.context() as environment:
-        # Workers are processes of their own, which pytest tells nothing of where its modules lie.
+        # Workers are other processes, which do not get pytest's ``pythonpath``.
         path = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment.setenv("PYTHONPATH", os.pathsep.join(path))
         with RayEngine(workers=2).connected():
@@ -80,13 +80,13 @@ def stored(store: Path, tiny: TinyBundle) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def expected(tiny: TinyBundle, table: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What this process writes by itself."""
+    """What the local engine writes."""
     store = tmp_path_factory.mktemp("local") / "states"
     precompute(flags(tiny, table, store))
     return stored(store, tiny)
 
 
-def test_a_cluster_writes_the_bytes_that_one_process_writes(
+def test_precompute_on_a_cluster_writes_the_same_bytes_as_one_process(
     cluster: str,
     tiny: TinyBundle,
     table: Path,
@@ -102,7 +102,7 @@ def test_a_cluster_writes_the_bytes_that_one_process_writes(
     assert "1200 already there, 0 written" in " ".join(precompute(by_ray).split())
 
 
-def test_a_run_that_was_killed_is_continued_by_either_engine(
+def test_a_precompute_killed_on_a_cluster_is_completed_by_the_local_engine(
     cluster: str, tiny: TinyBundle, table: Path, expected: dict[str, Any], tmp_path: Path
 ) -> None:
     command = flags(tiny, table, tmp_path / "states")
@@ -112,7 +112,7 @@ def test_a_run_that_was_killed_is_continued_by_either_engine(
         subprocess.Popen([sys.executable, "-c", PRECOMPUTE, *command, *by_ray], stdout=subprocess.DEVNULL) as process,
     ):
         version = tiny.bundle.manifest.namespace(CODEC).version
-        deadline = time.monotonic() + SECONDS_TO_WRITE
+        deadline = time.monotonic() + FIRST_WRITE_TIMEOUT_S
         while not any(store.state_sizes(version)):
             assert process.poll() is None
             assert time.monotonic() < deadline
@@ -125,16 +125,16 @@ def test_a_run_that_was_killed_is_continued_by_either_engine(
     assert stored(tmp_path / "states", tiny) == expected
 
 
-def test_a_portion_that_fails_or_loses_its_worker_is_done_again_and_no_other(cluster: str, tmp_path: Path) -> None:
+def test_only_portions_that_fail_or_lose_their_worker_are_retried(cluster: str, tmp_path: Path) -> None:
     results = dict(RayEngine(workers=2).results(Squares(folder=tmp_path, raises=3, dies=6), list(range(9))))
     assert {place: square for place, (square, _) in results.items()} == {number: number**2 for number in range(9)}
     assert sorted(path.name for path in tmp_path.glob("tried-*-1")) == ["tried-3-1", "tried-6-1"]
     opened = [path.name for path in tmp_path.glob("opened-*")]
-    assert len(opened) >= 2, "the worker that died was replaced"
-    assert all(name.endswith("-0") for name in opened), "a worker opens its job once"
+    assert len(opened) >= 2, "the killed worker was not replaced"
+    assert all(name.endswith("-0") for name in opened), "a worker opened its job twice"
 
 
-def test_what_a_portion_raises_every_time_is_raised_as_it_was(
+def test_an_error_that_every_attempt_raises_reaches_the_driver_unchanged(
     cluster: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ubert_model.running.ray_engine.ATTEMPTS", 2)
@@ -143,12 +143,12 @@ def test_what_a_portion_raises_every_time_is_raised_as_it_was(
     assert len(list(tmp_path.glob("tried-3-*"))) == 2
 
 
-def test_more_workers_than_the_cluster_has_processors_for_are_refused(cluster: str, tmp_path: Path) -> None:
+def test_more_workers_than_the_cluster_has_room_for_are_refused(cluster: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="workers = 2: the cluster has 2 CPU, and each takes 2 CPU"):
         list(RayEngine(workers=2, cpus=2).results(Squares(folder=tmp_path), [1]))
 
 
-def test_a_cluster_rates_a_file_of_pairs_to_the_bytes_of_one_process(
+def test_bulk_rating_on_a_cluster_writes_the_same_bytes_as_one_process(
     cluster: str, tiny: TinyBundle, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     precompute(flags(tiny, table, tmp_path / "states"))
@@ -162,14 +162,14 @@ def test_a_cluster_rates_a_file_of_pairs_to_the_bytes_of_one_process(
     assert (tmp_path / "ray.parquet").read_bytes() == (tmp_path / "local.parquet").read_bytes()
 
 
-def test_an_import_by_a_cluster_ends_with_the_bytes_of_one_process(cluster: str, tmp_path: Path) -> None:
+def test_an_import_on_a_cluster_writes_the_same_bytes_as_one_process(cluster: str, tmp_path: Path) -> None:
     files = []
     for number in range(3):
         lines = [
             {
                 "reviewerID": f"u{line % 7}",
                 "asin": f"i{(line + number) % 5}",
-                "overall": 1 + line % 6,  # a sixth of them off the scale
+                "overall": 1 + line % 6,  # a sixth of them outside the scale
                 "reviewText": f"words {line % (20 + number)}",
                 "unixReviewTime": line,
             }

@@ -1,4 +1,4 @@
-"""API keys over HTTP, and a store behind TLS."""
+"""API keys, allowed hosts, and TLS to the store, over real HTTP."""
 
 import socket
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ REVIEW = {"user": "u1", "item": "i1", "rating": 4, "text": "Stays in tune."}
 
 @dataclass(frozen=True, kw_only=True)
 class Guarded:
-    """A service that asks for keys, and a key of each kind."""
+    """A service that requires keys; ``reader`` and ``writer`` are keys, listed in ``key_file``."""
 
     client: httpx.Client
     reader: str
     writer: str
-    path: Path
+    key_file: Path
 
     def status(self, method: str, path: str, key: str | None, body: object = None) -> int:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
@@ -43,10 +43,10 @@ def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: 
     path = tmp_path / "keys.toml"
     path.write_text(reader_table + writer_table)
     with serving(settings_for(tiny.bundle, api_keys=path), lmdb_store) as client:
-        yield Guarded(client=client, reader=reader, writer=writer, path=path)
+        yield Guarded(client=client, reader=reader, writer=writer, key_file=path)
 
 
-def test_reading_and_writing_need_their_own_keys(guarded: Guarded) -> None:
+def test_reading_and_writing_each_require_a_key_with_that_scope(guarded: Guarded) -> None:
     assert guarded.status("POST", "/predict", None, PREDICT) == 401
     assert guarded.status("POST", "/predict", "wrong", PREDICT) == 401
     assert guarded.status("POST", "/predict", guarded.reader, PREDICT) == 200
@@ -55,26 +55,28 @@ def test_reading_and_writing_need_their_own_keys(guarded: Guarded) -> None:
     assert guarded.status("POST", "/reviews", guarded.writer, REVIEW) == 201
 
 
-def test_a_refusal_is_a_problem_that_names_the_scheme(guarded: Guarded) -> None:
+def test_a_request_without_a_key_gets_a_problem_and_a_bearer_challenge(guarded: Guarded) -> None:
     refused = guarded.client.post("/predict", json=PREDICT)
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.json()["type"] == "urn:u-bert:problem:unauthenticated"
     assert refused.json()["request_id"] == refused.headers["x-request-id"]
 
 
-def test_health_and_metrics_need_no_key(guarded: Guarded) -> None:
+def test_health_metrics_and_openapi_need_no_key(guarded: Guarded) -> None:
     for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
         assert guarded.status("GET", path, None) == 200
 
 
-def test_whoever_has_no_key_cannot_make_the_service_read_a_body(guarded: Guarded) -> None:
+def test_a_request_without_a_key_is_refused_before_its_body_is_read(guarded: Guarded) -> None:
     address = (guarded.client.base_url.host, guarded.client.base_url.port or 0)
     with socket.create_connection(address, timeout=10.0) as caller:
         caller.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         assert caller.recv(65536).startswith(b"HTTP/1.1 401 ")
 
 
-def test_the_log_names_the_key_and_never_shows_it(guarded: Guarded, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_contains_the_name_of_a_key_and_never_the_key(
+    guarded: Guarded, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("DEBUG")
     for key in (guarded.reader, guarded.reader + "x"):
         guarded.status("POST", "/predict", key, PREDICT)
@@ -83,34 +85,34 @@ def test_the_log_names_the_key_and_never_shows_it(guarded: Guarded, caplog: pyte
         lines = [record.args for record in caplog.records if record.name == "ubert_service.requests"]
         return [line["caller"] for line in lines if isinstance(line, dict)]
 
-    wait_until(lambda: callers() == ["page", None])  # a request has its line after its answer
+    wait_until(lambda: callers() == ["page", None])  # a request is logged after its answer
     assert guarded.reader not in caplog.text
 
 
-def test_a_key_is_revoked_and_another_given_while_the_service_runs(guarded: Guarded) -> None:
-    _, writer_table = guarded.path.read_text().split("[job]")
-    newcomer, table = new_key("newcomer", ["read"])
-    assert guarded.status("GET", "/version", newcomer) == 401
-    guarded.path.write_text(f"[job]{writer_table}{table}")
+def test_keys_are_revoked_and_added_while_the_service_runs(guarded: Guarded) -> None:
+    _, writer_table = guarded.key_file.read_text().split("[job]")
+    added, table = new_key("added", ["read"])
+    assert guarded.status("GET", "/version", added) == 401
+    guarded.key_file.write_text(f"[job]{writer_table}{table}")
     wait_until(lambda: guarded.status("GET", "/version", guarded.reader) == 401)
-    assert guarded.status("GET", "/version", newcomer) == 200
+    assert guarded.status("GET", "/version", added) == 200
     assert guarded.status("GET", "/version", guarded.writer) == 200
 
 
-def test_the_metrics_tell_of_a_file_of_keys_that_cannot_be_used_until_it_can(guarded: Guarded) -> None:
-    before = guarded.path.read_text()
-    guarded.path.unlink()
+def test_a_missing_key_file_is_reported_and_its_keys_stay_in_force(guarded: Guarded) -> None:
+    before = guarded.key_file.read_text()
+    guarded.key_file.unlink()
     wait_until(lambda: "ubert_api_keys_outdated 1.0" in guarded.client.get("/metrics").text)
     assert guarded.status("POST", "/predict", guarded.reader, PREDICT) == 200
     assert guarded.status("POST", "/predict", "wrong", PREDICT) == 401
     assert guarded.status("POST", "/predict", None, PREDICT) == 401
-    guarded.path.write_text(before)
+    guarded.key_file.write_text(before)
     wait_until(lambda: "ubert_api_keys_outdated 0.0" in guarded.client.get("/metrics").text)
 
 
 @pytest.fixture(scope="module")
 def keyless(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A service without keys on loopback, which goes by one name more."""
+    """A service without keys, on loopback, that also allows the host Ratings.example."""
     with closing(open_store(f"lmdb:{tmp_path_factory.mktemp('keyless')}")) as store:
         corpus.write(store, tiny.bundle)
         with serving(settings_for(tiny.bundle, allowed_hosts=["Ratings.example"]), store) as client:
@@ -120,15 +122,14 @@ def keyless(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"]
 )
-def test_a_page_whose_name_was_pointed_at_this_machine_reads_and_writes_nothing(
-    keyless: httpx.Client, host: str
-) -> None:
-    for asked in (
+def test_a_host_that_is_not_allowed_gets_421_for_reads_and_writes(keyless: httpx.Client, host: str) -> None:
+    """As in DNS rebinding, where the host name of a hostile web page resolves to this machine."""
+    for request in (
         keyless.build_request("POST", "/reviews", json=REVIEW, headers={"Host": host}),
         keyless.build_request("GET", "/users/u0", headers={"Host": host}),
         keyless.build_request("DELETE", "/reviews/any", params={"user": "u0", "item": "i0"}, headers={"Host": host}),
     ):
-        refused = keyless.send(asked)
+        refused = keyless.send(request)
         assert (refused.status_code, refused.json()["type"]) == (421, "urn:u-bert:problem:misdirected")
         assert repr(host) in refused.json()["detail"]
     assert keyless.get("/readyz", headers={"Host": host}).status_code == 200
@@ -147,32 +148,28 @@ def test_a_page_whose_name_was_pointed_at_this_machine_reads_and_writes_nothing(
         "",
     ],
 )
-def test_a_service_without_keys_goes_by_localhost_addresses_and_the_names_that_it_was_given(
-    keyless: httpx.Client, host: str
-) -> None:
+def test_localhost_ip_addresses_and_allowed_hosts_are_served_without_keys(keyless: httpx.Client, host: str) -> None:
     assert keyless.post("/predict", json=PREDICT, headers={"Host": host}).status_code == 200
 
 
-def test_whoever_has_a_key_may_call_the_service_by_any_name(guarded: Guarded) -> None:
+def test_any_host_is_served_with_a_key(guarded: Guarded) -> None:
     headers = {"Host": "ratings.example", "Authorization": f"Bearer {guarded.reader}"}
     assert guarded.client.post("/predict", json=PREDICT, headers=headers).status_code == 200
 
 
-def test_a_store_behind_tls_is_reached_and_one_with_a_strangers_certificate_is_not(
-    tiny: TinyBundle, corpus: Corpus
-) -> None:
+def test_a_tls_store_is_reached_only_over_tls_with_a_trusted_certificate(tiny: TinyBundle, corpus: Corpus) -> None:
     with tls_redis() as redis:
-        trusting = f"rediss://127.0.0.1:{redis.port}/0?ssl_ca_certs={redis.authority}"
-        store = open_store(trusting)
+        trusted = f"rediss://127.0.0.1:{redis.port}/0?ssl_ca_certs={redis.authority}"
+        store = open_store(trusted)
         corpus.write(store, tiny.bundle)
-        with serving(settings_for(tiny.bundle, store=trusting), store) as client:
+        with serving(settings_for(tiny.bundle, store=trusted), store) as client:
             wait_until_ready(client)
             (prediction,) = client.post("/predict", json=PREDICT).raise_for_status().json()["predictions"]
         store.close()
         assert prediction["basis"] == "full"
 
-        for refused in (f"rediss://127.0.0.1:{redis.port}/0", f"redis://127.0.0.1:{redis.port}/0"):
-            distrusting = open_store(refused)
+        for url in (f"rediss://127.0.0.1:{redis.port}/0", f"redis://127.0.0.1:{redis.port}/0"):
+            untrusted = open_store(url)
             with pytest.raises(StoreUnavailableError):
-                distrusting.namespaces()
-            distrusting.close()
+                untrusted.namespaces()
+            untrusted.close()

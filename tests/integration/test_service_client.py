@@ -1,4 +1,4 @@
-"""The client over real HTTP, blocking and awaited alike: against the service, and against servers that misbehave."""
+"""``Client`` and ``AsyncClient`` over real HTTP, against the service and against servers that misbehave."""
 
 import gzip
 import socket
@@ -35,7 +35,7 @@ IMPATIENT = RetryPolicy(attempts=3, deadline_s=5.0, first_pause_s=0.01, longest_
 
 
 class _Awaited:
-    """An ``AsyncClient`` whose methods block, so that one test can hold for both."""
+    """An ``AsyncClient`` whose methods block, so that each test runs with both clients."""
 
     def __init__(self, portal: BlockingPortal, client: AsyncClient) -> None:
         self._portal = portal
@@ -89,7 +89,7 @@ def pair(user: str, item: str, **options: Any) -> PredictRequest:
     return PredictRequest(pairs=[PairRequest(user=user, item=item)], **options)
 
 
-def test_ratings_and_rankings_come_back_typed(client: Any, tiny: TinyBundle, corpus: Corpus) -> None:
+def test_predict_and_rank_return_typed_answers(client: Any, tiny: TinyBundle, corpus: Corpus) -> None:
     answer = client.predict(pair("u0", "i2"))
     assert answer.bundle == tiny.bundle.manifest.bundle_id
     assert answer.predictions[0].rating == pytest.approx(torch_rating(tiny, corpus, "u0", "i2"), abs=1e-4)
@@ -110,19 +110,19 @@ def test_a_candidate_set_is_stored_ranked_and_removed(client: Any) -> None:
         client.remove_candidate_set("spring")
 
 
-def test_promotion_is_refused_to_whom_it_is_not_allowed(client: Any) -> None:
+def test_promote_without_permission_raises_not_allowed_error(client: Any) -> None:
     with pytest.raises(NotAllowedError):
         client.promote()
 
 
-def test_an_explanation_comes_back_typed_and_adds_up(client: Any) -> None:
+def test_explain_returns_a_typed_answer_whose_contributions_sum_to_the_rating(client: Any) -> None:
     answer = client.explain(ExplainRequest(user="u0", item="i2"))
     parts = answer.contributions.model_dump()
     assert sum(parts.values()) == pytest.approx(answer.rating, abs=1e-4)
     assert {review.side for review in answer.reviews} == {"user", "item"}
 
 
-def test_a_review_is_written_listed_and_removed(client: Any) -> None:
+def test_a_review_with_reserved_characters_in_its_ids_is_written_listed_and_removed(client: Any) -> None:
     written = client.write_review(ReviewRequest(user="..", item="a/b", rating=4, text="in tune", review_id="100% ?"))
     assert [one.review_id for one in client.user("..").reviews] == ["100% ?"]
     assert client.item("a/b", limit=1).counts.reviews == written.item.reviews == 1
@@ -133,13 +133,13 @@ def test_a_review_is_written_listed_and_removed(client: Any) -> None:
     assert raised.value.request_id
 
 
-def test_evidence_comes_with_a_prediction_that_asks_for_it(client: Any) -> None:
-    asked = client.predict(pair("u0", "i2", explain=True)).predictions[0].evidence
-    assert asked.contributions == client.explain(ExplainRequest(user="u0", item="i2")).contributions
+def test_predict_returns_evidence_only_with_explain(client: Any) -> None:
+    evidence = client.predict(pair("u0", "i2", explain=True)).predictions[0].evidence
+    assert evidence.contributions == client.explain(ExplainRequest(user="u0", item="i2")).contributions
     assert client.predict(pair("u0", "i2")).predictions[0].evidence is None
 
 
-def test_what_is_asked_after_a_write_shows_it_whichever_replica_answers(
+def test_a_call_with_after_shows_the_write_on_another_replica(
     connect: Connect, tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
@@ -163,7 +163,7 @@ def test_what_is_asked_after_a_write_shows_it_whichever_replica_answers(
             assert question(after=removed) == 0
 
 
-def test_pages_follow_by_their_cursor(client: Any, corpus: Corpus) -> None:
+def test_cursors_lead_through_all_pages_in_order(client: Any, corpus: Corpus) -> None:
     expected = [review.review_id for review in corpus.of_user("u0")]
     read, cursor = [], None
     while True:
@@ -174,19 +174,21 @@ def test_pages_follow_by_their_cursor(client: Any, corpus: Corpus) -> None:
     assert read == expected
 
 
-def test_an_operator_learns_what_runs_and_that_it_is_ready(client: Any, tiny: TinyBundle) -> None:
+def test_health_version_metrics_and_about_return_typed_answers(client: Any, tiny: TinyBundle) -> None:
     assert client.alive().status == "alive"
     assert client.ready().bundle == client.version().bundle == tiny.bundle.manifest.bundle_id
     assert "ubert_requests_total" in client.metrics()
     assert client.about().scale.highest == 5.0
 
 
-def test_users_and_items_are_found_by_how_they_begin(client: Any) -> None:
+def test_users_and_items_are_found_by_prefix(client: Any) -> None:
     assert [user.id for user in client.users("u", limit=2).found] == ["u0", "u1"]
     assert [item.id for item in client.items("i2").found] == ["i2"]
 
 
-def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle, lmdb_store: StateStore) -> None:
+def test_ready_raises_unavailable_error_with_the_reasons(
+    connect: Connect, tiny: TinyBundle, lmdb_store: StateStore
+) -> None:
     with (
         serving(settings_for(tiny.bundle), lmdb_store) as server,
         connect(str(server.base_url), IMPATIENT) as client,
@@ -196,23 +198,32 @@ def test_a_service_that_is_not_ready_says_why(connect: Connect, tiny: TinyBundle
     assert [reason["check"] for reason in raised.value.reasons] == ["states"]
 
 
+DRIP = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
+DRIPPING_HEAD = b"HTTP/1.1 200 OK\r\nX-Filler: "
+ALIVE = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{"status":"alive"}'
+BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
 class ScriptedServer:
-    """Answers one connection after another with given bytes, and closes it; None: never answers."""
+    """Answers each connection with the next of the given bytes, and closes it. ``requests`` counts them.
+
+    None: it never answers. ``DRIP`` and ``DRIPPING_HEAD``: it then goes on byte by byte, without end.
+    """
 
     def __init__(self, *answers: bytes | None) -> None:
         self._answers = answers
-        self.asked = 0
+        self.requests = 0
 
     def __enter__(self) -> "ScriptedServer":
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
@@ -225,9 +236,9 @@ class ScriptedServer:
                 return
             with connection:
                 connection.recv(65536)
-                self.asked += 1
+                self.requests += 1
                 if answer is None:
-                    self._over.wait(10)
+                    self._stopped.wait(10)
                 elif answer in (DRIP, DRIPPING_HEAD):
                     self._drip(connection, answer)
                 else:
@@ -236,69 +247,64 @@ class ScriptedServer:
     def _drip(self, connection: socket.socket, beginning: bytes) -> None:
         try:
             connection.sendall(beginning)
-            while not self._over.wait(0.02):
+            while not self._stopped.wait(0.02):
                 connection.sendall(b" ")
         except OSError:
             return
 
 
-DRIP = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
-DRIPPING_HEAD = b"HTTP/1.1 200 OK\r\nX-Filler: "
-ALIVE = b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\nConnection: close\r\n\r\n{"status":"alive"}'
-BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-def test_the_pause_that_a_busy_service_asks_for_is_kept(connect: Connect) -> None:
+def test_a_retry_waits_as_long_as_retry_after_says(connect: Connect) -> None:
     with ScriptedServer(BUSY, ALIVE) as server, connect(server.address, IMPATIENT) as client:
         started = time.monotonic()
         assert client.alive().status == "alive"
         assert time.monotonic() - started >= 1.0
-    assert server.asked == 2
+    assert server.requests == 2
 
 
-def test_a_connection_that_breaks_is_made_again(connect: Connect) -> None:
+def test_a_call_over_a_broken_connection_is_retried(connect: Connect) -> None:
     with ScriptedServer(b"", b"", ALIVE) as server, connect(server.address, IMPATIENT) as client:
         assert client.alive().status == "alive"
-    assert server.asked == 3
+    assert server.requests == 3
 
 
-def test_a_call_that_may_not_be_repeated_is_sent_once(connect: Connect) -> None:
+def test_a_call_that_is_not_repeatable_is_sent_once(connect: Connect) -> None:
     with (
         ScriptedServer(b"", ALIVE) as server,
         connect(server.address, IMPATIENT) as client,
         pytest.raises(ServiceUnreachableError, match="GET /readyz"),
     ):
         client.ready()
-    assert server.asked == 1
+    assert server.requests == 1
 
 
 @pytest.mark.parametrize(
-    "answer", [None, DRIP, DRIPPING_HEAD], ids=["silence", "a byte now and then", "a byte of a head now and then"]
+    "answer", [None, DRIP, DRIPPING_HEAD], ids=["no answer", "a body byte by byte", "a head byte by byte"]
 )
-def test_the_deadline_ends_a_call_whatever_the_server_does(connect: Connect, answer: bytes | None) -> None:
-    hurried = RetryPolicy(deadline_s=0.3)
+def test_the_deadline_ends_a_call_whose_answer_is_never_complete(connect: Connect, answer: bytes | None) -> None:
+    policy = RetryPolicy(deadline_s=0.3)
     with (
         ScriptedServer(answer) as server,
-        connect(server.address, hurried) as client,
+        connect(server.address, policy) as client,
         pytest.raises(DeadlineExceededError),
     ):
         client.alive()
 
 
-def test_an_answer_without_end_is_given_up(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few of its bytes may stand for a thousand times as many, where it is compressed."""
+def test_an_answer_that_is_too_large_once_decompressed_is_refused(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(conversation, "MAX_ANSWER_BYTES", 1_000_000)
-    packed = gzip.compress(b" " * 10_000_000)
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    compressed = gzip.compress(b" " * 10_000_000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed)
     with (
-        ScriptedServer(head + packed) as server,
+        ScriptedServer(head + compressed) as server,
         connect(server.address, IMPATIENT) as client,
         pytest.raises(UnexpectedAnswerError, match="more than 1000000 bytes"),
     ):
         client.alive()
 
 
-def test_nobody_there_is_one_error_that_names_the_call_and_not_the_address(connect: Connect) -> None:
+def test_the_error_of_an_unreachable_service_names_the_call_and_not_the_password(connect: Connect) -> None:
     with connect("http://name:password@127.0.0.1:1", IMPATIENT) as client, pytest.raises(ClientError) as raised:
         client.predict(pair("u0", "i0"))
     assert "POST /predict" in str(raised.value)

@@ -1,4 +1,4 @@
-"""Search for users and items, and what a person is told of the model."""
+"""``/users`` and ``/items``, which search identifiers, and ``/about``, which describes the bundle."""
 
 import json
 import shutil
@@ -18,6 +18,9 @@ from ubert_model.states import StateStore, open_store
 from ubert_service.reviews import directory
 from ubert_service.serving.accuracy import scores_of
 
+ESTIMATE = {"value": 0.7, "low": 0.6, "high": 0.8}
+SCORES = {"pairs": 9, "mse": ESTIMATE, "rmse": ESTIMATE, "mae": ESTIMATE}
+
 
 @pytest.fixture(scope="module")
 def client(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
@@ -35,7 +38,7 @@ def found(client: httpx.Client, path: str, **query: Any) -> list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("prefix", ["", "u", "U"])
-def test_a_search_finds_whom_training_knows_by_how_the_identifier_begins(
+def test_a_search_finds_known_identifiers_by_prefix_in_either_case(
     client: httpx.Client, tiny: TinyBundle, prefix: str
 ) -> None:
     assert [one["id"] for one in found(client, "/users", prefix=prefix)] == sorted(
@@ -44,14 +47,14 @@ def test_a_search_finds_whom_training_knows_by_how_the_identifier_begins(
     assert found(client, "/users", prefix="nobody") == []
 
 
-def test_a_search_tells_how_much_is_known(client: httpx.Client, corpus: Corpus) -> None:
+def test_a_search_returns_the_number_and_mean_rating_of_reviews(client: httpx.Client, corpus: Corpus) -> None:
     (user,) = found(client, "/users", prefix="u2")
     ratings = [review.rating for review in corpus.of_user("u2")]
     mean = pytest.approx(sum(ratings) / len(ratings))
     assert user == {"id": "u2", "known": True, "counts": {"reviews": len(ratings), "mean_rating": mean}}
 
 
-def test_whom_only_the_store_knows_is_found_by_the_full_identifier(
+def test_an_identifier_unknown_to_the_bundle_is_found_only_in_full(
     client: httpx.Client, tiny: TinyBundle, corpus: Corpus
 ) -> None:
     (item,) = found(client, "/items", prefix="i11")
@@ -60,12 +63,12 @@ def test_whom_only_the_store_knows_is_found_by_the_full_identifier(
     assert [one["id"] for one in found(client, "/items", prefix="i1")] == ["i1"]
 
 
-def test_no_more_are_found_than_asked_for(client: httpx.Client) -> None:
+def test_a_search_returns_at_most_limit_results(client: httpx.Client) -> None:
     assert [one["id"] for one in found(client, "/users", limit=2)] == ["u0", "u1"]
     assert [one["id"] for one in found(client, "/users", prefix="u1", limit=1)] == ["u1"]
 
 
-def test_no_search_holds_others_up_by_sorting_what_is_searched(
+def test_identifiers_are_not_sorted_while_requests_are_served(
     tiny: TinyBundle, lmdb_store: StateStore, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -76,14 +79,12 @@ def test_no_search_holds_others_up_by_sorting_what_is_searched(
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"prefix": "x" * 2000}])
-def test_a_search_that_cannot_be_is_refused(client: httpx.Client, query: dict[str, Any]) -> None:
+def test_an_invalid_search_is_refused(client: httpx.Client, query: dict[str, Any]) -> None:
     problem = client.get("/items", params=query).json()
     assert problem["type"] == "urn:u-bert:problem:invalid-request"
 
 
-def test_about_describes_the_bundle_and_names_the_store_by_its_kind_alone(
-    client: httpx.Client, tiny: TinyBundle
-) -> None:
+def test_about_describes_the_bundle_and_names_only_the_kind_of_store(client: httpx.Client, tiny: TinyBundle) -> None:
     about = client.get("/about").raise_for_status().json()
     assert about == {
         "bundle": tiny.bundle.manifest.bundle_id,
@@ -97,24 +98,20 @@ def test_about_describes_the_bundle_and_names_the_store_by_its_kind_alone(
     }
 
 
-def test_about_tells_of_the_bundle_that_answers_though_another_was_exported_into_its_folder(
+def test_about_describes_the_loaded_bundle_and_not_a_later_one_in_its_folder(
     tiny: TinyBundle, lmdb_store: StateStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(tiny.bundle.path, folder)
     with serving(settings_for(Bundle.load(folder)), lmdb_store) as client:
-        estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
-        scored = {"pairs": 9, "mse": estimate, "rmse": estimate, "mae": estimate}
-        (folder / METRICS).write_text(json.dumps({"scores": {"another": scored}}), encoding="utf-8")
+        (folder / METRICS).write_text(json.dumps({"scores": {"another": SCORES}}), encoding="utf-8")
         assert client.get("/about").raise_for_status().json()["accuracy"] == []
 
 
-def test_scores_of_a_bundle_are_those_that_evaluation_wrote() -> None:
-    estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
-    scored = {"pairs": 9, "mse": estimate, "rmse": estimate, "mae": estimate}
-    assert scores_of({"scores": {"U-BERT": scored}, "settings": {}})["U-BERT"].model_dump() == scored
+def test_scores_are_those_that_evaluation_wrote_into_the_metrics() -> None:
+    assert scores_of({"scores": {"U-BERT": SCORES}, "settings": {}})["U-BERT"].model_dump() == SCORES
 
 
-def test_metrics_of_another_shape_are_refused() -> None:
+def test_malformed_metrics_are_refused() -> None:
     with pytest.raises(BundleError, match="export the bundle again"):
         scores_of({"scores": {"U-BERT": {"mse": 0.7}}})

@@ -1,4 +1,4 @@
-"""The scoring engine over real stores and a real graph, held to the laws of serving."""
+"""The scoring engine over real stores and a real graph, compared with the training model's forward."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -87,13 +87,13 @@ def test_a_rating_from_stored_states_equals_the_training_models_forward(
 
     expected = [torch_rating(tiny, corpus, pair.user, pair.item) for pair in EVERY_PAIR]
     np.testing.assert_allclose([one.rating for one in predictions], expected, rtol=0, atol=CACHED_EQUALS_FRESH)
-    # Else the graph might go unused, or every answer be clipped, and nobody would see it.
+    # Otherwise this might pass with the graph unused, or with every rating clipped.
     assert sum(one.basis == "full" for one in predictions) > len(EVERY_PAIR) / 3
     assert np.std(expected) > 0.1
 
 
 @pytest.mark.parametrize("codec", ["int8", "int4/pool2", "pq2/pool3", "pq1"])
-def test_a_rating_from_lossy_states_is_that_of_the_model_over_what_was_decoded(
+def test_a_rating_from_lossy_states_equals_the_forward_over_the_decoded_states(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore, codec: str
 ) -> None:
     """So a codec changes the states and nothing else: not which reviews are read, nor how."""
@@ -106,12 +106,12 @@ def test_a_rating_from_lossy_states_is_that_of_the_model_over_what_was_decoded(
     expected = [torch_rating(tiny, replace(corpus, states=decoded), one.user, one.item) for one in EVERY_PAIR]
     np.testing.assert_allclose([one.rating for one in predictions], expected, rtol=0, atol=CACHED_EQUALS_FRESH)
     exact = [torch_rating(tiny, corpus, one.user, one.item) for one in EVERY_PAIR]
-    assert not np.allclose(expected, exact, rtol=0, atol=1e-5)  # else nothing was lossy here
+    assert not np.allclose(expected, exact, rtol=0, atol=1e-5)  # the codec did lose something
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pairs=st.lists(st.sampled_from(EVERY_PAIR), min_size=1, max_size=30))
-def test_order_and_neighbours_never_change_a_prediction(filled_engine: ScoringEngine, pairs: list[Pair]) -> None:
+def test_order_and_batch_neighbours_never_change_a_prediction(filled_engine: ScoringEngine, pairs: list[Pair]) -> None:
     together = filled_engine.score(pairs)
 
     assert [one.pair for one in together] == pairs
@@ -120,7 +120,7 @@ def test_order_and_neighbours_never_change_a_prediction(filled_engine: ScoringEn
 
 
 @pytest.mark.parametrize("limits", [{"batch_tokens": 1}, {"batch_tokens": 100}, {"fetched_floats": 16 * 40}])
-def test_how_the_work_is_cut_never_changes_a_prediction(
+def test_batch_and_fetch_limits_never_change_a_prediction(
     filled_engine: ScoringEngine,
     tiny: TinyBundle,
     corpus: Corpus,
@@ -130,13 +130,32 @@ def test_how_the_work_is_cut_never_changes_a_prediction(
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
 
-    cut = engine_over(lmdb_store, tiny, runtime, **limits).score(EVERY_PAIR)
+    limited = engine_over(lmdb_store, tiny, runtime, **limits).score(EVERY_PAIR)
 
-    for found, expected in zip(cut, filled_engine.score(EVERY_PAIR), strict=True):
+    for found, expected in zip(limited, filled_engine.score(EVERY_PAIR), strict=True):
         assert_same(found, expected)
 
 
-def test_no_more_states_are_held_at_a_time_than_the_budget_allows(
+class CountedStore:
+    """Forwards every call and counts it. ``fetched``: the reviews of each call for states."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+        self.local = store.local
+        self.calls: Counter[str] = Counter()
+        self.fetched: list[Sequence[str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self._store, name)
+
+    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        self.calls["states"] += 1
+        self.fetched.append(review_ids)
+        return self._store.states(version, review_ids)
+
+
+def test_the_states_of_one_fetch_stay_within_the_budget(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -147,11 +166,12 @@ def test_no_more_states_are_held_at_a_time_than_the_budget_allows(
     engine_over(counted, tiny, runtime, fetched_floats=budget * tiny.bundle.manifest.state_dim).score(EVERY_PAIR)
 
     assert sum(rows.values()) > budget
-    assert all(sum(rows[name] for name in together) <= budget for together in counted.asked_together)
+    assert len(counted.fetched) > 1
+    assert all(sum(rows[name] for name in review_ids) <= budget for review_ids in counted.fetched)
 
 
 class NanRuntime:
-    """Stands for a graph that is broken in a way that no export can be made to break it."""
+    """Stands in for a broken graph, which no export can be made to write."""
 
     def device(self) -> ActiveDevice:
         return "cpu"
@@ -160,7 +180,9 @@ class NanRuntime:
         return np.full(len(batch.item), np.nan, dtype=np.float32)
 
 
-def test_an_output_that_is_no_number_is_no_rating(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+def test_a_non_finite_output_raises_an_error_that_names_the_pair(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     pair = unreviewed_pair(corpus, USERS, ITEMS)
     with pytest.raises(BundleError, match=rf"{pair.user}.*{pair.item}.*is not finite; export the bundle again"):
@@ -168,7 +190,7 @@ def test_an_output_that_is_no_number_is_no_rating(tiny: TinyBundle, corpus: Corp
 
 
 def reviewed_pair(corpus: Corpus) -> Pair:
-    """A pair whose user has reviewed the item, with words, where both have other reviews with words."""
+    """A pair whose user has reviewed the item, with text, where both have other reviews with text."""
     return next(
         Pair(entry.user, entry.item)
         for entry in corpus.entries
@@ -179,7 +201,7 @@ def reviewed_pair(corpus: Corpus) -> Pair:
 
 
 def unreviewed_pair(corpus: Corpus, users: list[str], items: list[str]) -> Pair:
-    """A pair whose user has not reviewed the item, where both have reviews with words."""
+    """A pair whose user has not reviewed the item, where both have reviews with text."""
     return next(
         Pair(user, item)
         for user in users
@@ -199,23 +221,23 @@ def test_the_review_of_the_pair_itself_is_never_read(
     pair = reviewed_pair(corpus)
     review = corpus.review(pair.user, pair.item)
     neighbour = unreviewed_pair(corpus, [pair.user], ITEMS)
-    before, elsewhere = engine.score([pair])[0], engine.score([neighbour])[0]
+    before, neighbour_before = engine.score([pair])[0], engine.score([neighbour])[0]
     assert before.basis == "full"
 
     opposite = replace(review, rating=6.0 - review.rating if review.rating != 3.0 else 5.0)
     other_text = states_of_tokens(tiny.model, [7] * review.rows)
     corpus.changed(opposite, other_text).write(lmdb_store, tiny.bundle)
-    after_change, elsewhere_after_change = engine.score([pair])[0], engine.score([neighbour])[0]
+    after_change, neighbour_after_change = engine.score([pair])[0], engine.score([neighbour])[0]
     lmdb_store.put(version, [(review, b"damaged")])
     after_damage = engine.score([pair])[0]
     lmdb_store.delete(version, [review])
     after_removal = engine.score([pair])[0]
 
     assert after_change == after_damage == after_removal == before
-    assert elsewhere_after_change.rating != elsewhere.rating  # the change was not lost on the way
+    assert neighbour_after_change.rating != neighbour_before.rating  # other pairs do read the review
 
 
-def test_a_candidate_already_reviewed_is_rated_as_if_it_were_alone(
+def test_candidates_that_the_user_has_reviewed_are_rated_without_that_review(
     filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
 ) -> None:
     user = reviewed_pair(corpus).user
@@ -227,23 +249,23 @@ def test_a_candidate_already_reviewed_is_rated_as_if_it_were_alone(
         assert prediction.rating == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
 
 
-def test_strangers_are_served_and_the_answer_says_what_it_fell_back_on(
+def test_cold_start_predictions_name_their_basis_and_its_reasons(
     filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
 ) -> None:
     known_users, known_items = tiny.bundle.identities.users, tiny.bundle.identities.items
-    by_both = unreviewed_pair(corpus, USERS[: len(known_users)], ITEMS[: len(known_items)])
-    by_neither = unreviewed_pair(corpus, USERS[len(known_users) :], ITEMS[len(known_items) :])
+    known_pair = unreviewed_pair(corpus, USERS[: len(known_users)], ITEMS[: len(known_items)])
+    unknown_pair = unreviewed_pair(corpus, USERS[len(known_users) :], ITEMS[len(known_items) :])
     pairs = [
-        by_both,
-        by_neither,
-        Pair("nobody", by_both.item),
-        Pair(by_both.user, "nothing"),
+        known_pair,
+        unknown_pair,
+        Pair("nobody", known_pair.item),
+        Pair(known_pair.user, "nothing"),
         Pair("nobody", "nothing"),
     ]
-    known, stranger, no_user, no_item, neither = filled_engine.score(pairs)
+    known, unknown, no_user, no_item, neither = filled_engine.score(pairs)
 
     assert (known.basis, known.reasons, known.user_known, known.item_known) == ("full", (), True, True)
-    assert (stranger.basis, stranger.user_known, stranger.item_known) == ("full", False, False)
+    assert (unknown.basis, unknown.user_known, unknown.item_known) == ("full", False, False)
     assert (no_user.basis, no_user.reasons, no_user.user_known) == (
         "one_side",
         ("user_without_reviews",),
@@ -258,36 +280,36 @@ def test_strangers_are_served_and_the_answer_says_what_it_fell_back_on(
     assert neither.rating == pytest.approx(BIAS.mean + BIAS.intercept)
 
 
-def test_two_sides_with_ratings_of_which_one_has_no_words_are_rated_by_both_biases(
+def test_a_user_with_ratings_but_no_text_is_rated_by_the_biases_of_both_sides(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     pair = unreviewed_pair(corpus, ["u0"], ITEMS)
-    wordless = [replace(entry, rows=0) if entry.user == "u0" else entry for entry in corpus.entries]
-    silent = replace(corpus, entries=wordless)
-    silent = replace(silent, states={one.review_id: silent.states[one.review_id][: one.rows] for one in wordless})
-    silent.write(lmdb_store, tiny.bundle)
+    without_text = corpus
+    for entry in corpus.of_user("u0"):
+        without_text = without_text.changed(replace(entry, rows=0), corpus.states[entry.review_id][:0])
+    without_text.write(lmdb_store, tiny.bundle)
 
     prediction = engine_over(lmdb_store, tiny, runtime).score([pair])[0]
 
     assert (prediction.basis, prediction.reasons) == ("bias", ("user_without_reviews",))
     assert (prediction.user_tokens, prediction.user_reviews) == (0, 0)
     assert prediction.item_tokens > 0
-    expected = torch_rating(tiny, silent, pair.user, pair.item)
+    expected = torch_rating(tiny, without_text, pair.user, pair.item)
     assert prediction.rating == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)
 
 
-def test_every_rating_lies_in_its_interval_which_is_that_of_the_bundle(
+def test_every_rating_lies_in_the_interval_that_the_bundle_gives_it(
     filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
 ) -> None:
     manifest = tiny.bundle.manifest
     for prediction in filled_engine.score(EVERY_PAIR):
-        counted = [entry for entry in corpus.of_user(prediction.pair.user) if entry.item != prediction.pair.item]
-        low, high = manifest.intervals.around([prediction.rating], [len(counted)], manifest.config.scale)
+        others = [entry for entry in corpus.of_user(prediction.pair.user) if entry.item != prediction.pair.item]
+        low, high = manifest.intervals.around([prediction.rating], [len(others)], manifest.config.scale)
         assert (prediction.low, prediction.high) == (low[0], high[0])
         assert prediction.low <= prediction.rating <= prediction.high
 
 
-def test_a_state_that_the_store_has_lost_is_counted_and_the_rest_is_used(
+def test_missing_states_are_counted_and_the_rest_are_used(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
@@ -311,7 +333,7 @@ def test_a_state_that_the_store_has_lost_is_counted_and_the_rest_is_used(
     assert all_lost.missing_states == len(read_of_user)
 
 
-def test_damaged_foreign_or_misshapen_states_raise_and_name_the_review(
+def test_damaged_foreign_and_misshapen_states_raise_errors_that_name_the_review(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -333,26 +355,7 @@ def test_damaged_foreign_or_misshapen_states_raise_and_name_the_review(
             engine.score([pair])
 
 
-class CountedStore:
-    """Passes every call on, and counts it."""
-
-    def __init__(self, store: StateStore) -> None:
-        self._store = store
-        self.local = store.local
-        self.calls: Counter[str] = Counter()
-        self.asked_together: list[Sequence[str]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        self.calls[name] += 1
-        return getattr(self._store, name)
-
-    def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
-        self.calls["states"] += 1
-        self.asked_together.append(review_ids)
-        return self._store.states(version, review_ids)
-
-
-def test_a_request_costs_two_round_trips_and_asks_for_no_state_twice(
+def test_a_request_costs_two_round_trips_and_fetches_no_state_twice(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -361,11 +364,11 @@ def test_a_request_costs_two_round_trips_and_asks_for_no_state_twice(
     engine_over(counted, tiny, runtime).score(EVERY_PAIR)
 
     assert counted.calls == {"review_lists": 1, "states": 1}
-    (asked,) = counted.asked_together
-    assert len(asked) == len(set(asked))
+    (fetched,) = counted.fetched
+    assert len(fetched) == len(set(fetched))
 
 
-def test_what_is_resident_costs_no_round_trip_but_the_question_for_changes_and_changes_no_rating(
+def test_cached_pairs_cost_only_a_poll_for_changes_and_get_the_same_ratings(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -380,13 +383,31 @@ def test_what_is_resident_costs_no_round_trip_but_the_question_for_changes_and_c
     assert warm == cold == engine_over(lmdb_store, tiny, runtime).score(EVERY_PAIR)
 
 
-def test_a_longer_history_than_the_budget_is_cut_as_in_training(
+def test_a_history_over_the_limit_is_truncated_as_in_training(
     tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
-    crowded = random_corpus(tiny.model, users=3, items=40, reviews=110, seed=1)
-    crowded.write(lmdb_store, tiny.bundle)
+    long_lists = random_corpus(tiny.model, users=3, items=40, reviews=110, seed=1)
+    long_lists.write(lmdb_store, tiny.bundle)
     pairs = [Pair("u0", "i0"), Pair("u1", "i1"), Pair("u2", "i39")]
     for prediction in engine_over(lmdb_store, tiny, runtime).score(pairs):
-        assert prediction.user_reviews <= tiny.model.config.max_reviews < len(crowded.of_user(prediction.pair.user))
-        expected = torch_rating(tiny, crowded, prediction.pair.user, prediction.pair.item)
+        assert prediction.user_reviews <= tiny.model.config.max_reviews < len(long_lists.of_user(prediction.pair.user))
+        expected = torch_rating(tiny, long_lists, prediction.pair.user, prediction.pair.item)
         assert prediction.rating == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)
+
+
+def test_reviews_without_text_count_for_the_width_of_the_interval(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, runtime: OnnxRuntime
+) -> None:
+    """As in training: the width depends on all reviews of the user, not only on those read."""
+    reviews = corpus.of_user("u0")
+    one_text = corpus
+    for entry in reviews[1:]:
+        one_text = one_text.changed(replace(entry, rows=0), corpus.states[entry.review_id][:0])
+    one_text.write(lmdb_store, tiny.bundle)
+    (rated,) = engine_over(lmdb_store, tiny, runtime).score([Pair("u0", "nothing")])
+    assert rated.user_reviews == 1
+    manifest = tiny.bundle.manifest
+    (low_of_all, low_of_read), _ = manifest.intervals.around(
+        [rated.rating] * 2, [len(reviews), 1], manifest.config.scale
+    )
+    assert rated.low == low_of_all != low_of_read

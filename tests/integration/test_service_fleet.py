@@ -1,4 +1,4 @@
-"""Three replicas behind HAProxy as it ships: restarts, writes, users, and a new bundle, all under load."""
+"""Three replicas behind HAProxy with our configuration: promotion, rolling restart, writes, a dead replica."""
 
 import socket
 import time
@@ -31,14 +31,14 @@ pytestmark = pytest.mark.skipif(haproxy_path() is None, reason="HAProxy is not i
 
 LAG_S = 0.5
 PAIRS = [Pair(f"u{user}", f"i{item}") for user in range(8) for item in range(4)]
-LEAST_APART = 0.01
-"""Stars that two bundles' ratings of a pair must differ by, to tell which of them has rated it."""
+LEAST_DIFFERENCE = 0.01
+"""In stars: pairs whose ratings by the two bundles differ by less cannot show which bundle has rated them."""
 REVIEW = {"user": "u1", "item": "i13", "rating": 1, "text": "A board, bought cheap, came back."}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A fleet, and what each of its two bundles rates the pairs by itself. ``live`` names the one that answers."""
+    """A fleet with two bundles. ``alone``: by bundle id, the ratings of the pairs that each gives by itself."""
 
     fleet: Fleet
     blue: Bundle
@@ -49,7 +49,7 @@ class Site:
     alone: Mapping[str, Mapping[Pair, float]]
 
     def promote(self, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Result:
-        """As in a container of the project: the name ``service`` stands for every replica."""
+        """As from a container of the compose project, where the name ``service`` resolves to every replica."""
         resolve = socket.getaddrinfo
 
         def as_docker(host: Any, *rest: Any, **named: Any) -> Any:
@@ -62,11 +62,11 @@ class Site:
         arguments = [bundle.manifest.bundle_id, "--url", url, "--all-addresses"]
         return CliRunner().invoke(promote_command.app, arguments, env={"UBERT_API_KEY": self.key})
 
-    def unlike_its_bundle(self, answered: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """The predictions that are not what the bundle of their answer rates."""
+    def wrong_predictions(self, answers: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The predictions that differ from those of the bundle that their answer names."""
         return [
             (answer["bundle"], one)
-            for answer in answered
+            for answer in answers
             for one in answer["predictions"]
             if one["rating"] != pytest.approx(self.alone[answer["bundle"]][Pair(one["user"], one["item"])], abs=1e-4)
         ]
@@ -79,7 +79,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Every replica has loaded both bundles, until the second test restarts them with green alone."""
+    """Every replica has loaded both bundles, until the test of a rolling restart leaves them with green alone."""
     folder = tmp_path_factory.mktemp("site")
     blue, green = tiny.bundle, other
     key, table = new_key("operator", ["read", "write", "admin"])
@@ -93,7 +93,7 @@ def site(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path_factory: pyte
                 alone[bundle.manifest.bundle_id] = {prediction.pair: prediction.rating for prediction in rated}
         common = ["--store", server.url, "--codec", "fp32", "--device", "cpu", "--threads", "1", "--concurrency", "1"]
         common += ["--api-keys", str(folder / "keys.toml"), "--resident-lag", str(LAG_S)]
-        # On a busy machine others wait longer, and the proxy is slower to notice who is leaving.
+        # A busy machine exceeds any bound on queueing, and its proxy is slow to notice that a replica shuts down.
         common += ["--queue-wait-ms", "0", "--drain-seconds", "4"]
         both = ["--bundle", str(blue.path), "--shadow-bundle", str(green.path)]
         with Fleet(folder, [*common, *both], {"Authorization": f"Bearer {key}"}) as fleet:
@@ -104,46 +104,46 @@ def site(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path_factory: pyte
 def questions(site: Site) -> list[dict[str, Any]]:
     """Requests of four pairs each, which the two bundles rate differently."""
     blue, green = site.alone.values()
-    apart = [pair for pair in PAIRS if abs(blue[pair] - green[pair]) > LEAST_APART]
-    assert len(apart) >= 8
-    asked = [{"user": pair.user, "item": pair.item} for pair in apart]
-    return [{"pairs": asked[first : first + 4]} for first in range(0, len(asked), 4)]
+    distinct = [pair for pair in PAIRS if abs(blue[pair] - green[pair]) > LEAST_DIFFERENCE]
+    assert len(distinct) >= 8
+    pairs = [{"user": pair.user, "item": pair.item} for pair in distinct]
+    return [{"pairs": pairs[first : first + 4]} for first in range(0, len(pairs), 4)]
 
 
-def asked_for(user: str) -> dict[str, Any]:
+def request_for(user: str) -> dict[str, Any]:
     return {"pairs": [{"user": user, "item": "i1"}]}
 
 
-def test_bundles_change_places_on_every_replica_under_load_and_no_answer_mixes_them(
+def test_promotion_under_load_swaps_the_bundles_of_all_replicas_and_mixes_them_in_no_answer(
     site: Site, questions: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lives(bundle: Bundle) -> bool:
-        told = [replica.client.get("/version").json()["bundle"] for replica in site.fleet.replicas]
-        return told == [bundle.manifest.bundle_id] * 3
+    def is_live_everywhere(bundle: Bundle) -> bool:
+        live = [replica.client.get("/version").json()["bundle"] for replica in site.fleet.replicas]
+        return live == [bundle.manifest.bundle_id] * 3
 
-    with load(site.fleet, questions) as answered:
-        assert lives(site.blue)
+    with load(site.fleet, questions) as results:
+        assert is_live_everywhere(site.blue)
         for bundle in (site.green, site.green, site.blue):
             done = site.promote(bundle, monkeypatch)
             assert done.exit_code == 0, done.output
-            assert lives(bundle)
+            assert is_live_everywhere(bundle)
             promoted_at = time.monotonic()
-            wait_until(lambda since=promoted_at: len(answered.asked_since(since)) > 20)
-            told = {body["bundle"] for body in answered.asked_since(promoted_at)}
-            assert told == {bundle.manifest.bundle_id}
+            wait_until(lambda since=promoted_at: len(results.answers_since(since)) > 20)
+            bundles = {body["bundle"] for body in results.answers_since(promoted_at)}
+            assert bundles == {bundle.manifest.bundle_id}
         for bundle in (site.green, site.blue):
             for replica in site.fleet.replicas:
                 replica.hang_up()
-            wait_until(lambda bundle=bundle: lives(bundle))
-    assert answered.failed == []
-    assert {body["bundle"] for body in answered.bodies} == set(site.alone)
-    assert site.unlike_its_bundle(answered.bodies) == []
+            wait_until(lambda bundle=bundle: is_live_everywhere(bundle))
+    assert results.failed == []
+    assert {body["bundle"] for body in results.bodies} == set(site.alone)
+    assert site.wrong_predictions(results.bodies) == []
 
 
-def test_a_rolling_restart_fails_no_request_and_what_it_has_left_can_be_dropped_and_not_before(
+def test_a_rolling_restart_fails_no_request_and_releases_the_old_namespace(
     site: Site, questions: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with load(site.fleet, questions) as answered:
+    with load(site.fleet, questions) as results:
         assert site.promote(site.green, monkeypatch).exit_code == 0
         refused = site.drop(site.blue)
         assert isinstance(refused.exception, InputError)
@@ -152,21 +152,21 @@ def test_a_rolling_restart_fails_no_request_and_what_it_has_left_can_be_dropped_
         dropped = site.drop(site.blue)
         assert dropped.exit_code == 0, dropped.output
         restarted_at = time.monotonic()
-        wait_until(lambda: len(answered.asked_since(restarted_at)) > 20)
-    assert answered.failed == []
-    assert len(answered.bodies) > 100
-    told = {body["bundle"] for body in answered.asked_since(restarted_at)}
-    assert told == {site.green.manifest.bundle_id}
-    assert site.unlike_its_bundle(answered.bodies) == []
+        wait_until(lambda: len(results.answers_since(restarted_at)) > 20)
+    assert results.failed == []
+    assert len(results.bodies) > 100
+    bundles = {body["bundle"] for body in results.answers_since(restarted_at)}
+    assert bundles == {site.green.manifest.bundle_id}
+    assert site.wrong_predictions(results.bodies) == []
     assert isinstance(site.drop(site.green).exception, InputError)
 
 
-def test_a_review_is_seen_by_every_replica_within_the_lag_and_at_once_with_its_version(site: Site) -> None:
+def test_a_write_reaches_every_replica_within_the_lag_and_at_once_with_its_read_version(site: Site) -> None:
     one, *others = (replica.client for replica in site.fleet.replicas)
 
     def rating(client: httpx.Client, **headers: str) -> float:
         (rated,) = (
-            client.post("/predict", json=asked_for("u1"), headers=headers).raise_for_status().json()["predictions"]
+            client.post("/predict", json=request_for("u1"), headers=headers).raise_for_status().json()["predictions"]
         )
         return float(rated["rating"])
 
@@ -182,31 +182,33 @@ def test_a_review_is_seen_by_every_replica_within_the_lag_and_at_once_with_its_v
     assert [rating(client) for client in (one, *others, *site.fleet.proxies.values())] == [before] * 5
 
 
-def test_a_user_keeps_to_one_replica_and_only_a_dead_replicas_users_move(site: Site) -> None:
-    """On a loaded machine a check may fail that would have passed, and take a living replica out for a second."""
+def test_a_user_stays_on_one_replica_and_only_the_users_of_a_dead_replica_move(site: Site) -> None:
+    """Each state is waited for: on a busy machine a health check may fail and take a live replica out for a second."""
     users = [f"shopper-{number}" for number in range(24)]
 
     def replicas_of_users() -> dict[str, int]:
-        return {user: site.fleet.who_answers("by-user", "/predict", asked_for(user)) for user in users}
+        return {user: site.fleet.replica_that_answers("by-user", "/predict", request_for(user)) for user in users}
 
     before = replicas_of_users()
 
-    def keep_to_all_three() -> bool:
+    def users_stay_and_all_replicas_have_some() -> bool:
         earlier = before.copy()
         before.update(replicas_of_users())
         return before == earlier and set(before.values()) == {0, 1, 2}
 
-    wait_until(keep_to_all_three)
+    wait_until(users_stay_and_all_replicas_have_some)
     for user in users[:6]:
         ranked = {"user": user, "candidates": ["i1", "i2"]}
-        wait_until(lambda user=user, ranked=ranked: site.fleet.who_answers("by-user", "/rank", ranked) == before[user])
+        wait_until(
+            lambda user=user, ranked=ranked: site.fleet.replica_that_answers("by-user", "/rank", ranked) == before[user]
+        )
     site.fleet.replicas[0].kill()
 
-    def only_those_of_the_dead_have_moved() -> bool:
+    def only_users_of_the_dead_replica_have_moved() -> bool:
         during = replicas_of_users()
         assert 0 not in during.values()
         return all(during[user] == replica for user, replica in before.items() if replica != 0)
 
-    wait_until(only_those_of_the_dead_have_moved)
-    site.fleet.start_again(0)
+    wait_until(only_users_of_the_dead_replica_have_moved)
+    site.fleet.restart(0)
     wait_until(lambda: replicas_of_users() == before)

@@ -1,4 +1,4 @@
-"""More requests than can be served at once, over real connections: refusals, deadlines, callers who go, an ending."""
+"""Admission, batching, deadlines, cancellation and shutdown under load, over real connections."""
 
 import json
 import socket
@@ -33,14 +33,14 @@ from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.serving.served import ServedBundle
 
-PATIENCE = 60.0
-QUEUE = 64
+TIMEOUT_S = 60.0
+QUEUE_REQUESTS = 64
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
 RANK = {"user": "u0", "candidates": ["i1"]}
 
 
 class HeldRuntime:
-    """Computes as the bundle's own does, but not before the test lets it."""
+    """The bundle's own runtime, blocked until ``released`` is set."""
 
     def __init__(self, runtime: ScoringRuntime) -> None:
         self._runtime = runtime
@@ -54,7 +54,7 @@ class HeldRuntime:
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         self.runs += 1
         self.entered.release()
-        assert self.released.wait(PATIENCE)
+        assert self.released.wait(TIMEOUT_S)
         return self._runtime.score(batch)
 
 
@@ -65,18 +65,18 @@ def store(corpus: Corpus, tiny: TinyBundle, lmdb_store: StateStore) -> StateStor
 
 
 class Service:
-    """An app of one thread whose network the test holds; ``hold`` returns once that thread is at work."""
+    """An app with one scoring thread, whose runtime blocks until it is released."""
 
     def __init__(self, tiny: TinyBundle, store: StateStore, **options: Any) -> None:
         settings = settings_for(tiny.bundle, **{"concurrency": 1, **options})
         served = ServedBundle.load(settings, store)
         self.runtime = HeldRuntime(served.runtime)
         self.app: FastAPI = create_app(settings, replace(served, runtime=self.runtime))
-        self._askers = ThreadPoolExecutor(32)
+        self._callers = ThreadPoolExecutor(32)
 
     def __enter__(self) -> "Service":
         with ExitStack() as stack:
-            stack.enter_context(self._askers)
+            stack.enter_context(self._callers)
             self.client = stack.enter_context(running(self.app))
             stack.callback(self.runtime.released.set)
             self._stack = stack.pop_all()
@@ -86,13 +86,14 @@ class Service:
         self.runtime.released.set()
         self._stack.close()
 
-    def ask(self, path: str, body: Any, **headers: str) -> Callable[[], httpx.Response]:
-        """Send a request from a thread of its own; calling what this returns waits for the answer."""
-        return self._askers.submit(self.client.post, path, json=body, headers=headers).result
+    def send(self, path: str, body: Any, **headers: str) -> Callable[[], httpx.Response]:
+        """Send a request from a thread of its own; the function returned waits for the answer."""
+        return self._callers.submit(self.client.post, path, json=body, headers=headers).result
 
     def hold(self) -> Callable[[], httpx.Response]:
-        answer = self.ask("/predict", PREDICT)
-        assert self.runtime.entered.acquire(timeout=PATIENCE)
+        """Send a request that occupies the scoring thread; returns once it does."""
+        answer = self.send("/predict", PREDICT)
+        assert self.runtime.entered.acquire(timeout=TIMEOUT_S)
         return answer
 
     def metric(self, name: str) -> float:
@@ -104,8 +105,7 @@ class Service:
             if sample.name == name
         )
 
-    def until_waiting(self, count: int) -> None:
-        """Until so many requests stand in the queue."""
+    def wait_until_queued(self, count: int) -> None:
         wait_until(lambda: self.waiting == count)
 
     @property
@@ -119,12 +119,12 @@ def problem(response: httpx.Response) -> str:
     return name
 
 
-def test_past_the_queue_both_routes_get_429_and_what_was_accepted_is_answered(
+def test_a_full_queue_refuses_requests_with_429_and_admitted_ones_are_answered(
     tiny: TinyBundle, store: StateStore
 ) -> None:
     with Service(tiny, store, queue_requests=3) as service:
-        accepted = [service.hold(), *(service.ask("/rank", RANK) for _ in range(3))]
-        service.until_waiting(3)
+        admitted = [service.hold(), *(service.send("/rank", RANK) for _ in range(3))]
+        service.wait_until_queued(3)
         refused = [service.client.post(path, json=body) for path, body in (("/predict", PREDICT), ("/rank", RANK))]
         for response in refused:
             assert (response.status_code, problem(response)) == (429, "overloaded")
@@ -132,16 +132,16 @@ def test_past_the_queue_both_routes_get_429_and_what_was_accepted_is_answered(
         for path in ("/healthz", "/readyz", "/metrics"):
             assert service.client.get(path).status_code == 200
         service.runtime.released.set()
-        assert [answer().status_code for answer in accepted] == [200] * 4
+        assert [answer().status_code for answer in admitted] == [200] * 4
         assert service.client.post("/predict", json=PREDICT).status_code == 200
         assert service.metric("ubert_refused_total") == 2
 
 
-def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store, queue_wait_ms=1.0) as service, captured_log("text") as log:
         held = service.hold()
-        waiting = service.ask("/predict", PREDICT)  # where nothing waits there is room
-        service.until_waiting(1)
+        waiting = service.send("/predict", PREDICT)  # an empty queue always admits
+        service.wait_until_queued(1)
         wait_until(lambda: service.app.state.context.scheduler.admission.expected_wait > 1.01)
         began = time.monotonic()
         refused = [service.client.post("/rank", json=RANK, headers={"X-Request-ID": f"late-{n}"}) for n in range(3)]
@@ -156,38 +156,38 @@ def test_what_would_wait_too_long_gets_429_that_says_when_to_come_back(tiny: Tin
         assert [held().status_code, waiting().status_code] == [200, 200]
         assert service.metric("ubert_refused_total") == 3
     assert "late-" not in log.getvalue()
-    assert "refused 1 requests" in log.getvalue()  # told at once, then at most once a second
+    assert "refused 1 requests" in log.getvalue()  # logged at once, then at most once a second
     assert log.getvalue().count("refused ") <= 1 + seconds
 
 
-def test_a_few_large_requests_fill_the_queue_as_many_small_ones_do(tiny: TinyBundle, store: StateStore) -> None:
+def test_the_queue_is_bounded_in_tokens(tiny: TinyBundle, store: StateStore) -> None:
     large = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
     tokens = tiny.model.config.max_rows * 13
     with Service(tiny, store, queue_tokens=2 * tokens) as service:
-        accepted = [service.hold(), service.ask("/rank", large), service.ask("/rank", large)]
-        service.until_waiting(2)
+        admitted = [service.hold(), service.send("/rank", large), service.send("/rank", large)]
+        service.wait_until_queued(2)
         assert service.client.post("/predict", json=PREDICT).status_code == 429
         service.runtime.released.set()
-        assert [answer().status_code for answer in accepted] == [200] * 3
+        assert [answer().status_code for answer in admitted] == [200] * 3
 
 
-def test_a_written_review_counts_the_tokens_that_it_may_encode(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_written_review_counts_as_max_length_tokens(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store) as service:
         review = {"user": "u0", "item": "i1", "rating": 4, "text": "Warm."}
         assert service.client.post("/reviews", json=review).status_code == 201
         assert service.metric("ubert_queue_batch_tokens_sum") == tiny.model.config.max_length
 
 
-def test_requests_of_several_callers_are_scored_together_and_each_gets_its_own_answer(
+def test_queued_requests_are_scored_in_one_batch_and_each_gets_its_own_answer(
     tiny: TinyBundle, store: StateStore
 ) -> None:
     pairs = [{"user": f"u{number % 8}", "item": f"i{number}"} for number in range(12)]
     with Service(tiny, store) as service:
         held = service.hold()
-        answers = [service.ask("/predict", {"pairs": [pair]}) for pair in pairs]
-        service.until_waiting(12)
+        answers = [service.send("/predict", {"pairs": [pair]}) for pair in pairs]
+        service.wait_until_queued(12)
         service.runtime.released.set()
-        together = [answer().json()["predictions"][0] for answer in (*answers,)]
+        together = [answer().json()["predictions"][0] for answer in answers]
         held()
         assert service.metric("ubert_queue_batch_requests_count") == 2
         alone = service.client.post("/predict", json={"pairs": pairs}).json()["predictions"]
@@ -195,15 +195,15 @@ def test_requests_of_several_callers_are_scored_together_and_each_gets_its_own_a
     assert [one["rating"] for one in together] == pytest.approx([one["rating"] for one in alone], abs=1e-5)
 
 
-def test_requests_that_may_read_different_reviews_are_never_scored_as_one(
+def test_requests_that_exclude_different_reviews_are_scored_apart(
     tiny: TinyBundle, store: StateStore, corpus: Corpus
 ) -> None:
     read = next(entry for entry in corpus.of_user("u0") if entry.rows)
     without = {**PREDICT, "exclude_review_ids": [read.review_id]}
     with Service(tiny, store) as service:
         held = service.hold()
-        answers = [service.ask("/predict", body) for body in (PREDICT, without, PREDICT, without)]
-        service.until_waiting(4)
+        answers = [service.send("/predict", body) for body in (PREDICT, without, PREDICT, without)]
+        service.wait_until_queued(4)
         service.runtime.released.set()
         together = [answer().json() for answer in answers]
         held()
@@ -212,17 +212,17 @@ def test_requests_that_may_read_different_reviews_are_never_scored_as_one(
     assert alone[0] != alone[1]
 
 
-def test_one_poisonous_request_fails_alone(tiny: TinyBundle, store: StateStore, corpus: Corpus) -> None:
+def test_a_request_that_reads_a_damaged_state_fails_alone(tiny: TinyBundle, store: StateStore, corpus: Corpus) -> None:
     damaged = next(entry for entry in corpus.of_user("u3") if entry.rows and entry.item != PREDICT["pairs"][0]["item"])
     store.put(tiny.bundle.manifest.namespace("fp32").version, [(damaged, b"UBRS and nothing more")])
     users = ("u0", "u1", "u3", "u2", "u4", "u5")
-    healthy_item = next(
+    item = next(
         f"i{number}" for number in range(12) if all(entry.user != "u3" for entry in corpus.of_item(f"i{number}"))
     )
     with Service(tiny, store) as service:
         held = service.hold()
-        answers = {user: service.ask("/predict", {"pairs": [{"user": user, "item": healthy_item}]}) for user in users}
-        service.until_waiting(len(users))
+        answers = {user: service.send("/predict", {"pairs": [{"user": user, "item": item}]}) for user in users}
+        service.wait_until_queued(len(users))
         service.runtime.released.set()
         held()
         statuses = {user: answer().status_code for user, answer in answers.items()}
@@ -243,7 +243,7 @@ def test_an_expired_request_gets_504_and_is_never_scored(
         assert held().status_code == 200
         assert (service.runtime.runs, service.metric("ubert_expired_total")) == (1, 2)
         counted = service.client.get("/metrics").text
-    # A caller who allows too little time must not look like a service that fails.
+    # A deadline of the caller's own that is too short must not count as a failure of the service.
     assert 'ubert_requests_total{route="/predict",status="504"} 1.0' in counted
     assert 'status="5xx"' not in counted
     problems = [record for record in caplog.records if "deadline-passed" in record.getMessage()]
@@ -260,29 +260,29 @@ def test_an_expired_request_gets_504_and_is_never_scored(
     ],
     ids=str,
 )
-def test_work_that_has_begun_stops_costing_at_its_deadline(
+def test_running_work_stops_at_its_deadline(
     tiny: TinyBundle, store: StateStore, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
-    monkeypatch.setitem(ScoringEngine.__init__.__kwdefaults__ or {}, "batch_tokens", 1)  # a run for each rating
+    monkeypatch.setitem(ScoringEngine.__init__.__kwdefaults__ or {}, "batch_tokens", 1)  # one run per rating
     with Service(tiny, store) as service:
-        # Long enough for the work to have begun by then.
+        # Long enough for the work to have started by then.
         expired = service.client.post(path, json=body, headers={"X-Request-Timeout": "1"})
         assert (expired.status_code, problem(expired)) == (504, "deadline-passed")
         assert service.runtime.runs == 1
         service.runtime.released.set()
-        assert service.client.post("/predict", json=PREDICT).status_code == 200  # by the one thread, so after it
+        assert service.client.post("/predict", json=PREDICT).status_code == 200  # after it, in the one thread
         assert service.runtime.runs == 2
         assert service.client.post(path, json=body).status_code == 200
-        assert service.runtime.runs > 4  # what it costs otherwise
+        assert service.runtime.runs > 4  # it needs several when it runs to its end
 
 
-def test_a_setting_bounds_requests_that_name_no_deadline(tiny: TinyBundle, store: StateStore) -> None:
+def test_request_timeout_is_the_deadline_of_requests_that_name_none(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store, request_timeout=1.0) as service:
         assert service.hold()().status_code == 504
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf", "1e9"])
-def test_a_deadline_that_is_none_is_refused(tiny: TinyBundle, store: StateStore, seconds: str) -> None:
+def test_an_invalid_deadline_is_refused(tiny: TinyBundle, store: StateStore, seconds: str) -> None:
     with Service(tiny, store) as service:
         response = service.client.post("/predict", json=PREDICT, headers={"X-Request-Timeout": seconds})
     assert (response.status_code, problem(response)) == (422, "invalid-request")
@@ -296,29 +296,29 @@ def raw_request(path: str, body: Any, *, length: int | None = None) -> bytes:
 
 
 def connect(client: httpx.Client) -> socket.socket:
-    return socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=PATIENCE)
+    return socket.create_connection((client.base_url.host, client.base_url.port or 0), timeout=TIMEOUT_S)
 
 
 def answer_to(caller: socket.socket) -> tuple[int, bytes]:
-    """Status and body of an answer, whose parts may come one after the other."""
+    """Status and body of an answer, which may arrive in parts."""
     with HTTPResponse(caller) as response:
         response.begin()
         return response.status, response.read()
 
 
-def test_the_work_of_a_caller_who_goes_is_dropped(tiny: TinyBundle, store: StateStore) -> None:
+def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store) as service:
         held = service.hold()
         with connect(service.client) as caller:
             caller.sendall(raw_request("/predict", {"pairs": [{"user": "u2", "item": "i2"}]}))
-            service.until_waiting(1)
-        service.until_waiting(0)
+            service.wait_until_queued(1)
+        service.wait_until_queued(0)
         service.runtime.released.set()
         assert held().status_code == 200
         assert (service.runtime.runs, service.metric("ubert_cancelled_total")) == (1, 1)
 
 
-def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: StateStore) -> None:
     with Service(tiny, store, request_timeout=0.2) as service, connect(service.client) as caller:
         caller.sendall(raw_request("/predict", PREDICT, length=10_000))
         status, body = answer_to(caller)
@@ -326,16 +326,18 @@ def test_a_body_that_trickles_in_is_cut_off(tiny: TinyBundle, store: StateStore)
     assert b"urn:u-bert:problem:body-too-slow" in body
 
 
-def test_a_refusal_waits_for_no_body_and_leaves_the_connection_usable(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_refusal_is_sent_before_the_body_and_leaves_the_connection_usable(
+    tiny: TinyBundle, store: StateStore
+) -> None:
     with Service(tiny, store, queue_requests=1) as service, connect(service.client) as caller:
-        accepted = [service.hold(), service.ask("/predict", PREDICT)]
-        service.until_waiting(1)
+        admitted = [service.hold(), service.send("/predict", PREDICT)]
+        service.wait_until_queued(1)
         whole = raw_request("/predict", PREDICT)
         head, body = whole[: whole.index(b"{")], whole[whole.index(b"{") :]
         caller.sendall(head)
         assert answer_to(caller)[0] == 429
         service.runtime.released.set()
-        assert [answer().status_code for answer in accepted] == [200, 200]
+        assert [answer().status_code for answer in admitted] == [200, 200]
         caller.sendall(body + whole)
         assert answer_to(caller)[0] == 200
 
@@ -343,51 +345,53 @@ def test_a_refusal_waits_for_no_body_and_leaves_the_connection_usable(tiny: Tiny
 @pytest.fixture
 def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
-    options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE), "--queue-wait-ms", "0"]
-    options += ["--drain-seconds", "30"]  # for callers who are slow to go; it ends with the last of them
+    options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE_REQUESTS), "--queue-wait-ms", "0"]
+    options += ["--drain-seconds", "30"]  # draining ends earlier, with the last connection
     with ServeProcess(
         "--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url, *options
     ) as process:
         yield process
 
 
-def ask_until_told_to_leave(address: str, asked: threading.Barrier, answered: list[int]) -> None:
-    """As a well-behaved caller: over one connection, until an answer says that it is the last."""
-    connection = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
-    leaving = False
+def send_until_asked_to_close(address: str, started: threading.Barrier, statuses: list[int]) -> None:
+    """Repeat a request over one connection until an answer says ``Connection: close``."""
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=TIMEOUT_S)
+    closing = False
     for number in range(100_000):
         if number == 3:
-            asked.wait(PATIENCE)  # everyone is in full swing when the signal comes
+            started.wait(TIMEOUT_S)  # so all callers are sending when the signal arrives
         connection.request("POST", "/predict", json.dumps(PREDICT), {"Content-Type": "application/json"})
         response = connection.getresponse()
         response.read()
-        answered.append(response.status)
-        if leaving := response.headers.get("Connection") == "close":
+        statuses.append(response.status)
+        if closing := response.headers.get("Connection") == "close":
             break
     connection.close()
-    assert leaving
+    assert closing
 
 
 def test_sigterm_loses_no_request_that_was_sent(process: ServeProcess) -> None:
     callers = 16
-    asked = threading.Barrier(callers + 1)
-    answered: list[int] = []
+    started = threading.Barrier(callers + 1)
+    statuses: list[int] = []
     with ThreadPoolExecutor(callers) as threads:
-        asking = [threads.submit(ask_until_told_to_leave, process.address, asked, answered) for _ in range(callers)]
-        asked.wait(PATIENCE)
-        status = process.terminate()
-        for caller in asking:
+        sending = [
+            threads.submit(send_until_asked_to_close, process.address, started, statuses) for _ in range(callers)
+        ]
+        started.wait(TIMEOUT_S)
+        exit_status = process.terminate()
+        for caller in sending:
             caller.result()  # a connection that ends without an answer raises here
-    assert status == 0
-    assert set(answered) == {200}
+    assert exit_status == 0
+    assert set(statuses) == {200}
 
 
-def test_a_thousand_connections_are_open_and_every_one_of_them_is_answered(process: ServeProcess) -> None:
+def test_every_one_of_a_thousand_open_connections_is_answered(process: ServeProcess) -> None:
     with ExitStack() as open_connections:
         callers = [open_connections.enter_context(connect(process.client)) for _ in range(1_000)]
         assert process.client.post("/predict", json=PREDICT).status_code == 200
         for caller in callers:
             caller.sendall(raw_request("/predict", PREDICT))
-        answers = [caller.recv(65536).split(b" ", 2)[1] for caller in callers]
-    assert set(answers) <= {b"200", b"429"}
-    assert answers.count(b"200") >= QUEUE  # the first to come always find room
+        statuses = [caller.recv(65536).split(b" ", 2)[1] for caller in callers]
+    assert set(statuses) <= {b"200", b"429"}
+    assert statuses.count(b"200") >= QUEUE_REQUESTS  # at least the first to arrive are admitted

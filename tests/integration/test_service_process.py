@@ -25,19 +25,8 @@ CANDIDATES = [f"i{number}" for number in range(1_000)]
 
 
 def arguments(tiny: TinyBundle, store_url: str, *more: str) -> list[str]:
-    return [
-        *more,
-        "--bundle",
-        str(tiny.bundle.path),
-        "--codec",
-        "fp32",
-        "--store",
-        store_url,
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-    ]
+    bundle = ["--bundle", str(tiny.bundle.path), "--codec", "fp32"]
+    return [*more, *bundle, "--store", store_url, "--device", "cpu", "--threads", "1"]
 
 
 def write_corpus(corpus: Corpus, tiny: TinyBundle, url: str) -> None:
@@ -46,12 +35,12 @@ def write_corpus(corpus: Corpus, tiny: TinyBundle, url: str) -> None:
     store.close()
 
 
-def obstacles(service: ServeProcess) -> list[str]:
-    """What keeps it from being ready."""
+def failed_checks(service: ServeProcess) -> list[str]:
+    """The checks that keep it from being ready."""
     return [reason["check"] for reason in service.client.get("/readyz").json().get("reasons", ())]
 
 
-def test_the_process_serves_a_thousand_candidates_and_ends_in_peace_on_sigterm(
+def test_the_process_ranks_a_thousand_candidates_and_exits_with_0_on_sigterm(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
@@ -71,13 +60,15 @@ def test_the_process_serves_a_thousand_candidates_and_ends_in_peace_on_sigterm(
     assert "Traceback" not in "".join(service.log)
 
 
-def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny: TinyBundle, corpus: Corpus) -> None:
+def test_while_the_store_is_away_requests_get_503_and_its_return_needs_no_restart(
+    tiny: TinyBundle, corpus: Corpus
+) -> None:
     question = {"user": "u0", "candidates": ["i0", "i1"]}
     with RedisServer() as redis_server:
         redis_server.stop()
         with ServeProcess(*arguments(tiny, redis_server.url, "--resident-bytes", "0")) as service:
             assert service.client.get("/healthz").status_code == 200
-            for _ in range(2):  # away at the start; then again after it has been there
+            for _ in range(2):  # down at the start, and again after it was up
                 refused, unready = service.client.post("/rank", json=question), service.client.get("/readyz")
                 assert refused.status_code == unready.status_code == 503
                 assert refused.json()["type"] == "urn:u-bert:problem:store-unavailable"
@@ -85,8 +76,8 @@ def test_a_store_that_is_away_is_a_problem_and_its_return_needs_no_restart(tiny:
                 assert [reason["check"] for reason in unready.json()["reasons"]] == ["store"]
 
                 redis_server.start()
-                # Readiness waits for the store for a moment only, which may be too short for it to be found again.
-                wait_until(lambda: obstacles(service) == ["states"])
+                # A readiness check waits only briefly for the store, which may not be reconnected by then.
+                wait_until(lambda: failed_checks(service) == ["states"])
                 write_corpus(corpus, tiny, redis_server.url)
                 wait_until_ready(service.client)
                 service.client.post("/rank", json=question).raise_for_status()
@@ -99,12 +90,11 @@ def service_without_store(tiny: TinyBundle) -> Iterator[ServeProcess]:
         yield service
 
 
-def test_a_process_without_a_shadow_outlives_a_hangup_and_says_why_nothing_happens(tiny: TinyBundle) -> None:
-    with ServeProcess(*arguments(tiny, "redis://127.0.0.1:1/0")) as service:
-        service.client.get("/healthz").raise_for_status()
-        service.hang_up()
-        wait_until(lambda: any("SIGHUP" in line and "--shadow-bundle" in line for line in service.log))
-        service.client.get("/healthz").raise_for_status()
+def test_sighup_without_a_shadow_bundle_is_logged_and_the_service_goes_on(service_without_store: ServeProcess) -> None:
+    service_without_store.client.get("/healthz").raise_for_status()
+    service_without_store.hang_up()
+    wait_until(lambda: any("SIGHUP" in line and "--shadow-bundle" in line for line in service_without_store.log))
+    service_without_store.client.get("/healthz").raise_for_status()
 
 
 def send_endlessly(caller: socket.socket) -> None:
@@ -120,9 +110,11 @@ def send_endlessly(caller: socket.socket) -> None:
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1;",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Filler: ",
     ],
-    ids=["header", "address", "chunk", "trailer"],
+    ids=["header", "address", "chunk extension", "trailer"],
 )
-def test_a_head_without_end_is_cut_off(service_without_store: ServeProcess, beginning: bytes) -> None:
+def test_an_endless_head_chunk_extension_or_trailer_closes_the_connection(
+    service_without_store: ServeProcess, beginning: bytes
+) -> None:
     url = service_without_store.client.base_url
     with socket.create_connection((url.host, url.port or 0), timeout=60.0) as caller:
         caller.sendall(beginning)
@@ -131,7 +123,7 @@ def test_a_head_without_end_is_cut_off(service_without_store: ServeProcess, begi
     service_without_store.client.get("/healthz").raise_for_status()
 
 
-def test_a_connection_outlives_a_pause_between_two_requests(service_without_store: ServeProcess) -> None:
+def test_an_idle_connection_is_kept_open_longer_than_by_default(service_without_store: ServeProcess) -> None:
     url = service_without_store.client.base_url
     with closing(HTTPConnection(url.host, url.port, timeout=60.0)) as caller:
         for pause in (0.0, 6.0):  # uvicorn's own limit is 5
@@ -141,13 +133,13 @@ def test_a_connection_outlives_a_pause_between_two_requests(service_without_stor
             assert caller.sock is not None
 
 
-def test_what_stands_about_a_body_is_not_bounded_as_a_whole(service_without_store: ServeProcess) -> None:
-    body = itertools.chain([b"["], (b" " for _ in range(100_000)))  # each in a chunk of its own
+def test_the_chunk_framing_of_a_whole_body_is_not_bounded(service_without_store: ServeProcess) -> None:
+    body = itertools.chain([b"["], (b" " for _ in range(100_000)))  # one chunk each
     answer = service_without_store.client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert answer.json()["type"] == "urn:u-bert:problem:malformed-body"
 
 
-def test_a_number_of_more_digits_than_any_route_takes_is_refused(service_without_store: ServeProcess) -> None:
+def test_a_number_of_more_than_640_digits_is_refused(service_without_store: ServeProcess) -> None:
     headers = {"Content-Type": "application/json"}
     answers = [
         service_without_store.client.post("/predict", content=b'{"as_of": ' + b"9" * digits + b"}", headers=headers)
@@ -159,7 +151,7 @@ def test_a_number_of_more_digits_than_any_route_takes_is_refused(service_without
 
 @pytest.mark.usefixtures("isolated_logging")
 @pytest.mark.parametrize(
-    ("change", "clue"),
+    ("change", "message"),
     [
         (["--bundle", "no-such-bundle"], "no-such-bundle"),
         (["--codec", "fp3"], "fp3"),
@@ -169,10 +161,10 @@ def test_a_number_of_more_digits_than_any_route_takes_is_refused(service_without
         (["--shadow-bundle", "{bundle}"], "is the same bundle"),
     ],
 )
-def test_what_cannot_be_served_is_one_line_and_status_two(
+def test_an_unusable_option_is_reported_in_one_line_with_exit_status_2(
     tiny: TinyBundle,
     change: list[str],
-    clue: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -187,11 +179,11 @@ def test_what_cannot_be_served_is_one_line_and_status_two(
     assert printed.out == ""
     (line,) = printed.err.splitlines()
     assert line.startswith("ubert-serve: ")
-    assert clue in line
-    assert not list(tmp_path.iterdir())  # a directory made for a name that was misspelt would look like a store
+    assert message in line
+    assert not list(tmp_path.iterdir())  # a misspelt path must not become an empty store
 
 
-def test_a_prediction_is_made_without_torch_or_transformers(
+def test_a_prediction_imports_neither_torch_nor_transformers(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)

@@ -1,4 +1,4 @@
-"""`ubert-serve-promote`: all replicas answer by the bundle that is named, or it is told which do not."""
+"""`ubert-serve-promote`: all replicas answer by the named bundle, or the output lists those that do not."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -23,7 +23,7 @@ from ubert_service.serving.served import ServedBundle
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class TwoReplicas:
     """Two replicas with stores of their own: the first can answer by either bundle, the second by ``tiny`` alone."""
 
     urls: list[str]
@@ -43,65 +43,65 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path: Path) -> Iterator[Pair]:
+def replicas(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path: Path) -> Iterator[TwoReplicas]:
     key, table = new_key("operator", ["admin"])
     keys = tmp_path / "keys.toml"
     keys.write_text(table, encoding="utf-8")
     settings = settings_for(tiny.bundle, api_keys=keys)
     urls = []
     with ExitStack() as stack:
-        for held in ((tiny.bundle, other), (tiny.bundle,)):
+        for stored in ((tiny.bundle, other), (tiny.bundle,)):
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path}/store-{len(urls)}")))
-            for bundle in held:
+            for bundle in stored:
                 corpus.write(store, bundle)
             live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
             client = stack.enter_context(running(create_app(settings, live, shadow=shadow)))
             urls.append(str(client.base_url))
-        yield Pair(urls=urls, second_store=store, key=key)
+        yield TwoReplicas(urls=urls, second_store=store, key=key)
 
 
-def test_all_are_promoted_and_taken_back_and_a_repetition_changes_nothing(
-    pair: Pair, tiny: TinyBundle, other: Bundle, corpus: Corpus
+def test_all_replicas_are_promoted_and_back_and_a_repetition_changes_nothing(
+    replicas: TwoReplicas, tiny: TinyBundle, other: Bundle, corpus: Corpus
 ) -> None:
-    corpus.write(pair.second_store, other)
+    corpus.write(replicas.second_store, other)
     for bundle in (other, other, tiny.bundle):
-        wanted = bundle.manifest.bundle_id
-        done = pair.promote(wanted[:10])
+        bundle_id = bundle.manifest.bundle_id
+        done = replicas.promote(bundle_id[:10])
         assert done.exit_code == 0, done.output
-        assert done.stdout.count(f"live {wanted[:12]}") == 2
-        assert pair.live() == [wanted] * 2
+        assert done.stdout.count(f"live {bundle_id[:12]}") == 2
+        assert replicas.live() == [bundle_id] * 2
 
 
-def test_who_could_not_be_promoted_is_told_and_the_same_command_ends_it_later(
-    pair: Pair, tiny: TinyBundle, other: Bundle, corpus: Corpus
+def test_a_replica_that_is_not_promoted_is_named_and_a_repetition_promotes_it(
+    replicas: TwoReplicas, tiny: TinyBundle, other: Bundle, corpus: Corpus
 ) -> None:
     old, new = tiny.bundle.manifest.bundle_id, other.manifest.bundle_id
-    stopped = pair.promote(new)
+    stopped = replicas.promote(new)
     assert stopped.exit_code == 1
-    assert pair.live() == [new, old]
-    assert f"{pair.urls[1]}  was not promoted: 503" in stopped.stderr
+    assert replicas.live() == [new, old]
+    assert f"{replicas.urls[1]}  was not promoted: 503" in stopped.stderr
     assert "1 of 2 do not run" in stopped.stderr
     assert [line.split()[2].rstrip(",") for line in stopped.stdout.splitlines()] == [new[:12], old[:12]]
-    corpus.write(pair.second_store, other)
-    assert pair.promote(new).exit_code == 0
-    assert pair.live() == [new, new]
+    corpus.write(replicas.second_store, other)
+    assert replicas.promote(new).exit_code == 0
+    assert replicas.live() == [new, new]
 
 
-def test_nothing_changes_where_a_replica_is_away_or_lacks_the_bundle(
-    pair: Pair, tiny: TinyBundle, other: Bundle
+def test_nothing_changes_if_a_replica_is_unreachable_or_has_not_loaded_the_bundle(
+    replicas: TwoReplicas, tiny: TinyBundle, other: Bundle
 ) -> None:
     new = other.manifest.bundle_id
-    with serving(settings_for(tiny.bundle), pair.second_store) as lacking:
-        refusals = [pair.promote(new, str(lacking.base_url)), pair.promote("of nobody")]
-    refusals.append(pair.promote(new, str(lacking.base_url)))  # it has ended
+    with serving(settings_for(tiny.bundle), replicas.second_store) as lacking:
+        refusals = [replicas.promote(new, str(lacking.base_url)), replicas.promote("unknown")]
+    refusals.append(replicas.promote(new, str(lacking.base_url)))  # it is no longer running
     for refused in refusals:
         assert isinstance(refused.exception, InputError), refused.output
         assert "nothing was changed" in str(refused.exception)
-    assert new not in pair.live()
+    assert new not in replicas.live()
 
 
-def test_an_address_with_a_password_is_refused_without_showing_it(pair: Pair, tiny: TinyBundle) -> None:
-    refused = pair.promote(tiny.bundle.manifest.bundle_id, pair.urls[0].replace("://", "://operator:secret@"))
+def test_an_address_with_a_password_is_refused_without_showing_it(replicas: TwoReplicas, tiny: TinyBundle) -> None:
+    refused = replicas.promote(tiny.bundle.manifest.bundle_id, replicas.urls[0].replace("://", "://operator:secret@"))
     assert isinstance(refused.exception, ConfigError)
     assert "leave out user and password" in str(refused.exception)
     assert "secret" not in refused.output + str(refused.exception)

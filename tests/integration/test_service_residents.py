@@ -1,4 +1,4 @@
-"""What a process keeps in memory is what the store holds: under any writes of others, and when the store breaks."""
+"""The in-process cache: it is coherent with the store under any writes, and stands in for a store that is away."""
 
 import gc
 import threading
@@ -43,9 +43,9 @@ from ubert_service.settings import Settings
 
 LAG_S = 0.2
 AT_ONCE_S = 1.5
-"""Less than a server that hangs is waited for: 2 s. Readiness waits for it, too, but for 0.8 s at most."""
-PATIENCE_S = 60.0
-USERS, ITEMS = ["u0", "u1", "stranger"], ["i0", "i1", "novelty"]
+"""Shorter than the 2 s that a call waits for a server that hangs; longer than the 0.8 s of a readiness check."""
+TIMEOUT_S = 60.0
+USERS, ITEMS = ["u0", "u1", "new-user"], ["i0", "i1", "new-item"]
 PAIRS = [Pair(user, item) for user in USERS for item in ITEMS]
 
 
@@ -55,7 +55,7 @@ def runtime(tiny: TinyBundle) -> OnnxRuntime:
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -66,7 +66,7 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Replica:
-    """An engine over residents of its own."""
+    """An engine with a cache of its own."""
 
     tiny: TinyBundle
     runtime: OnnxRuntime
@@ -99,7 +99,7 @@ class Replica:
         return self.tiny.bundle.codec("fp32").namespace.version
 
     def put(self, name: str, user: str, item: str, tokens: int, rating: int) -> Revision:
-        """As :class:`ReviewWriter` does it: write, then forget."""
+        """Write, then invalidate, as :class:`ReviewWriter` does."""
         entry = review_of(name, user, item, tokens, rating)
         payload = self.tiny.bundle.codec("fp32").encode(states_of_tokens(self.tiny.model, [rating] * tokens))
         revision = self.store.put(self.version, [(entry, payload)])
@@ -117,18 +117,18 @@ def review_of(name: str, user: str, item: str, rows: int, rating: int) -> Review
     return ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=rating, rows=rows)
 
 
-# A name stands for a review of one pair, as the review writer ensures.
-NAMES = {f"{user}/{item}/{number}": (user, item) for user in USERS for item in ITEMS for number in range(2)}
-ACTS = st.lists(
+# Each id belongs to a review of one pair, as the review writer ensures.
+PAIR_OF_REVIEW = {f"{user}/{item}/{number}": (user, item) for user in USERS for item in ITEMS for number in range(2)}
+OPERATIONS = st.lists(
     st.one_of(
         st.tuples(
             st.just("put"),
             st.integers(0, 1),
-            st.sampled_from(sorted(NAMES)),
+            st.sampled_from(sorted(PAIR_OF_REVIEW)),
             st.integers(0, 12),
             st.integers(1, 5),
         ),
-        st.tuples(st.just("delete"), st.integers(0, 1), st.sampled_from(sorted(NAMES))),
+        st.tuples(st.just("delete"), st.integers(0, 1), st.sampled_from(sorted(PAIR_OF_REVIEW))),
         st.tuples(
             st.just("score"),
             st.integers(0, 1),
@@ -142,24 +142,24 @@ ACTS = st.lists(
 
 
 @contextmanager
-def two_replicas(
+def replicas(
     tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore], max_bytes: int
 ) -> Iterator[tuple[list[Replica], Replica]]:
-    """Two that keep reviews, over an empty store, and one that never does."""
+    """One with a cache for each of ``stores``, and one without; the namespace is empty."""
     namespace = tiny.bundle.codec("fp32").namespace
     stores[0].drop_namespace(namespace.version)
     stores[0].open_namespace(namespace)
-    kept = [Replica(tiny=tiny, runtime=runtime, store=store, max_bytes=max_bytes) for store in stores]
-    yield kept, Replica(tiny=tiny, runtime=runtime, store=stores[0], max_bytes=0)
+    cached = [Replica(tiny=tiny, runtime=runtime, store=store, max_bytes=max_bytes) for store in stores]
+    yield cached, Replica(tiny=tiny, runtime=runtime, store=stores[0], max_bytes=0)
 
 
 @pytest.fixture(scope="module", params=["lmdb", "redis"])
 def stores(
     request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[StateStore]]:
-    """Two ways to one store."""
+    """Two handles of one store."""
     with ExitStack() as stack:
-        if request.param == "lmdb":  # which a process opens once
+        if request.param == "lmdb":  # which a process may open only once
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path_factory.mktemp('shared')}")))
             yield [store, store]
         else:
@@ -167,24 +167,24 @@ def stores(
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(acts=ACTS, max_bytes=st.sampled_from([4_000, 12_000, 1 << 24]))
-def test_under_any_writes_of_two_replicas_both_answer_as_if_they_kept_nothing(
+@given(operations=OPERATIONS, max_bytes=st.sampled_from([4_000, 12_000, 1 << 24]))
+def test_after_any_writes_cached_replicas_rate_as_an_uncached_one(
     tiny: TinyBundle,
     runtime: OnnxRuntime,
     stores: list[StateStore],
-    acts: list[tuple[Any, ...]],
+    operations: list[tuple[Any, ...]],
     max_bytes: int,
 ) -> None:
-    with two_replicas(tiny, runtime, stores, max_bytes) as (kept, uncached):
+    with replicas(tiny, runtime, stores, max_bytes) as (cached, uncached):
         behind = [False, False]
-        for act, which, *rest in acts:
-            replica = kept[which]
-            if act == "put":
+        for operation, which, *rest in operations:
+            replica = cached[which]
+            if operation == "put":
                 name, tokens, rating = rest
-                replica.put(name, *NAMES[name], tokens, rating)
+                replica.put(name, *PAIR_OF_REVIEW[name], tokens, rating)
                 behind[1 - which] = True
-            elif act == "delete":
-                replica.delete(rest[0], *NAMES[rest[0]])
+            elif operation == "delete":
+                replica.delete(rest[0], *PAIR_OF_REVIEW[rest[0]])
                 behind[1 - which] = True
             else:
                 if behind[which]:
@@ -192,15 +192,15 @@ def test_under_any_writes_of_two_replicas_both_answer_as_if_they_kept_nothing(
                     behind[which] = False
                 assert replica.engine.score(*rest) == uncached.engine.score(*rest)
             assert replica.residents.held_bytes <= max_bytes
-        for replica in kept:
+        for replica in cached:
             replica.clock.now += 1.01 * LAG_S
             assert replica.engine.score(PAIRS) == uncached.engine.score(PAIRS)
 
 
-def test_a_write_is_seen_at_once_by_whoever_is_told_its_revision(
+def test_a_replica_that_catches_up_with_a_write_shows_it_at_once(
     tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore]
 ) -> None:
-    with two_replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
+    with replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
         one.put("a", "u0", "i0", 5, 1)
         before = other.engine.score(PAIRS)
         revision = one.put("b", "u0", "i1", 5, 5)
@@ -214,23 +214,23 @@ def test_a_write_is_seen_at_once_by_whoever_is_told_its_revision(
 
 
 @pytest.mark.parametrize("position", [0, 10**15])
-def test_after_a_write_in_another_namespace_all_that_is_there_now_is_read(
+def test_catching_up_with_a_write_in_another_namespace_reads_the_feed_to_its_end(
     tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore], position: int
 ) -> None:
-    with two_replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
+    with replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
         before = other.engine.score(PAIRS)
         one.put("b", "u0", "i1", 5, 5)
         other.residents.catch_up(ReadVersion("0f" * 8, Revision(position)))
         assert other.engine.score(PAIRS) == uncached.engine.score(PAIRS) != before
 
 
-def test_a_write_is_seen_within_the_lag_and_not_asked_for_before(
+def test_a_write_is_seen_after_the_lag_and_the_feed_is_not_polled_before(
     tiny: TinyBundle, runtime: OnnxRuntime, own_redis_url: str
 ) -> None:
     with (
         closing(open_store(own_redis_url)) as writing,
         closing(open_store(own_redis_url)) as reading,
-        two_replicas(tiny, runtime, [writing, reading], 1 << 24) as ((one, other), _),
+        replicas(tiny, runtime, [writing, reading], 1 << 24) as ((one, other), _),
     ):
         one.put("a", "u0", "i0", 5, 1)
         before = other.engine.score(PAIRS)
@@ -241,53 +241,53 @@ def test_a_write_is_seen_within_the_lag_and_not_asked_for_before(
         assert other.engine.score(PAIRS) != before
 
 
-def test_what_no_feed_tells_is_seen_when_it_has_grown_too_old(
+def test_a_write_that_was_not_announced_is_seen_once_the_cached_copy_expires(
     tiny: TinyBundle, runtime: OnnxRuntime, redis_store: StateStore, own_redis_url: str
 ) -> None:
-    with two_replicas(tiny, runtime, [redis_store], 1 << 24) as ((replica,), uncached):
+    with replicas(tiny, runtime, [redis_store], 1 << 24) as ((replica,), uncached):
         replica.put("a", "u0", "i0", 5, 1)
         before = replica.engine.score(PAIRS)
         with redis.Redis.from_url(own_redis_url) as raw:
             feed = next(key for key in raw.scan_iter() if key.endswith(b":changes"))
-            kept_feed = raw.dump(feed)
+            feed_before = raw.dump(feed)
             replica.store.put(replica.version, [(review_of("b", "u0", "i1", 0, 5), b"")])
-            raw.restore(feed, 0, kept_feed, replace=True)  # as if the writer had died before it announced
+            raw.restore(feed, 0, feed_before, replace=True)  # as if the writer had died before announcing it
         replica.clock.now += 1.0
         assert replica.engine.score(PAIRS) == before
         replica.clock.now += 300.0
         assert replica.engine.score(PAIRS) == uncached.engine.score(PAIRS) != before
 
 
-def test_threads_that_read_while_others_write_never_keep_an_old_answer(
+def test_concurrent_reads_and_writes_leave_no_stale_copy(
     tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore]
 ) -> None:
-    with two_replicas(tiny, runtime, stores, 1 << 24) as (kept, uncached):
-        for number, name in enumerate(NAMES):
-            kept[0].put(name, *NAMES[name], 3, 1 + number % 5)
+    with replicas(tiny, runtime, stores, 1 << 24) as (cached, uncached):
+        for number, name in enumerate(PAIR_OF_REVIEW):
+            cached[0].put(name, *PAIR_OF_REVIEW[name], 3, 1 + number % 5)
 
         def write(which: int) -> None:
             for number in range(30):
-                name = sorted(NAMES)[(7 * number + which) % len(NAMES)]
-                kept[which].put(name, *NAMES[name], number % 9, 1 + number % 5)
+                name = sorted(PAIR_OF_REVIEW)[(7 * number + which) % len(PAIR_OF_REVIEW)]
+                cached[which].put(name, *PAIR_OF_REVIEW[name], number % 9, 1 + number % 5)
 
         def read(which: int) -> None:
             for _ in range(30):
-                kept[which].clock.now += LAG_S
-                kept[which].engine.score(PAIRS)
+                cached[which].clock.now += LAG_S
+                cached[which].engine.score(PAIRS)
 
         with ThreadPoolExecutor(6) as threads:
             list(threads.map(lambda job: job[0](job[1]), [(write, 0), (read, 0), (read, 1), (write, 1), (read, 0)]))
-        for replica in kept:
+        for replica in cached:
             replica.clock.now += 1.01 * LAG_S
             assert replica.engine.score(PAIRS) == uncached.engine.score(PAIRS)
 
 
-def test_a_request_that_memory_cannot_answer_does_not_fail_those_that_it_can(
+def test_an_unavailable_store_is_a_shared_failure_but_a_miss_of_the_cache_is_not(
     tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     lane = ScoringLane(Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=0).engine, EVERY_REVIEW)
-    assert lane.is_shared_failure(StoreUnavailableError("asked in vain"))
-    assert not lane.is_shared_failure(NotResidentError("not asked"))
+    assert lane.is_shared_failure(StoreUnavailableError("the store is away"))
+    assert not lane.is_shared_failure(NotResidentError("the store was not asked"))
 
 
 @pytest.mark.parametrize("side", Side)
@@ -300,7 +300,7 @@ def test_a_request_that_memory_cannot_answer_does_not_fail_those_that_it_can(
         ("покупательница настольных игр {:09d}", "настольная игра для всей семьи {:09d}"),
     ],
 )
-def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
+def test_held_bytes_of_review_lists_are_those_that_python_allocates(
     tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore, side: Side, user_name: str, item_name: str
 ) -> None:
     replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=1 << 30)
@@ -312,32 +312,32 @@ def test_accounted_bytes_of_review_lists_are_those_that_python_allocates(
     ]
     lmdb_store.put(replica.version, [(replace(entry, timestamp=1_400_000_000), b"") for entry in entries])
     name = user_name if side is Side.USER else item_name
-    gc.collect()  # else what Python keeps of freed objects serves some of those below, uncounted
+    gc.collect()  # otherwise memory that Python has kept of freed objects is used again below, uncounted
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         entities = [name.format(one) for one in range(300)]
         replica.residents.review_lists(*((entities, []) if side is Side.USER else ([], entities)))
         del entities
-        truth = tracemalloc.get_traced_memory()[0] - before
+        allocated = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert truth == pytest.approx(replica.residents.held_bytes, rel=0.05)
+    assert allocated == pytest.approx(replica.residents.held_bytes, rel=0.05)
 
 
-def test_states_that_were_read_together_can_leave_memory_one_by_one(
+def test_states_read_together_do_not_share_memory(
     tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
 ) -> None:
     replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=1 << 24)
     for name in ("a", "b"):
         replica.put(name, "u0", "i0", 5, 1)
     replica.residents.states(["a", "b"])
-    kept = replica.residents.states(["a", "b"])
-    assert [states.base for states in kept.values()] == [None, None]
+    cached = replica.residents.states(["a", "b"])
+    assert [states.base for states in cached.values()] == [None, None]
 
 
-@pytest.mark.parametrize("failure", [StoreUnavailableError("it is away"), AttributeError("nobody foresaw it")])
-def test_whatever_the_store_fails_with_what_it_has_is_read_again_once_it_is_back(
+@pytest.mark.parametrize("failure", [StoreUnavailableError("it is away"), AttributeError("unexpected")])
+def test_the_cache_stands_in_for_a_failing_store_until_it_recovers(
     tiny: TinyBundle,
     runtime: OnnxRuntime,
     lmdb_store: StateStore,
@@ -362,12 +362,12 @@ def test_whatever_the_store_fails_with_what_it_has_is_read_again_once_it_is_back
         raise failure
 
     with keeper:
-        kept = replica.residents.review_lists(["u0"], [])
+        cached = replica.residents.review_lists(["u0"], [])
         with monkeypatch.context() as patched:
             patched.setattr(lmdb_store, "changes", failing)
             wait_until(lambda: replica.residents.away is not None)
-            replica.clock.now += 10_000.0  # too old to be trusted beside a store that answers
-            assert replica.residents.review_lists(["u0"], []) == kept
+            replica.clock.now += 10_000.0  # expired, if the store answered
+            assert replica.residents.review_lists(["u0"], []) == cached
             with pytest.raises(NotResidentError):
                 replica.residents.review_lists(["u1"], [])
         wait_until(lambda: replica.residents.away is None)
@@ -377,32 +377,32 @@ def test_whatever_the_store_fails_with_what_it_has_is_read_again_once_it_is_back
 
 
 class WatchedLock:
-    """Tells of everyone who comes to it."""
+    """A lock that signals each attempt to acquire it."""
 
     def __init__(self) -> None:
-        self.came = threading.Semaphore(0)
+        self.attempts = threading.Semaphore(0)
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
-        self.came.release()
+        self.attempts.release()
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
-def test_who_waited_while_another_asked_in_vain_does_not_ask_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else every thread would wait for a server that hangs after the other, each for as long as it may take."""
-    asking, hanging, lock = threading.Semaphore(0), threading.Event(), WatchedLock()
-    asked: list[str] = []
+def test_threads_that_waited_for_a_failed_poll_do_not_poll_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the threads would wait for a server that hangs one after the other."""
+    polling, released, lock = threading.Semaphore(0), threading.Event(), WatchedLock()
+    polled: list[str] = []
 
     class HangingStore:
         local = False
 
         def changes(self, version: str, since: Revision | None) -> Changes:
-            asked.append(version)
-            asking.release()
-            assert hanging.wait(PATIENCE_S)
+            polled.append(version)
+            polling.release()
+            assert released.wait(TIMEOUT_S)
             raise StoreUnavailableError("it hangs")
 
     class Copies:
@@ -412,15 +412,15 @@ def test_who_waited_while_another_asked_in_vain_does_not_ask_once_more(monkeypat
     monkeypatch.setattr(follower, "_polling", lock)
     threads = [threading.Thread(target=follower.poll) for _ in range(4)]
     threads[0].start()
-    assert asking.acquire(timeout=PATIENCE_S)
+    assert polling.acquire(timeout=TIMEOUT_S)
     for thread in threads[1:]:
         thread.start()
-    for _ in threads:  # the last three stand behind the first
-        assert lock.came.acquire(timeout=PATIENCE_S)
-    hanging.set()
+    for _ in threads:  # the last three wait for the first
+        assert lock.attempts.acquire(timeout=TIMEOUT_S)
+    released.set()
     for thread in threads:
         thread.join()
-    assert (asked, follower.away) == (["0f"], "it hangs")
+    assert (polled, follower.away) == (["0f"], "it hangs")
 
 
 def settings_of(tiny: TinyBundle, **options: Any) -> Settings:
@@ -429,7 +429,7 @@ def settings_of(tiny: TinyBundle, **options: Any) -> Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Outage:
-    """A server of the test's own, and two services over it that have read all of the corpus."""
+    """A Redis server that the test may break, and two warm services over it. ``raw``: a client of the server."""
 
     server: RedisServer
     one: httpx.Client
@@ -455,7 +455,7 @@ def outage(tiny: TinyBundle, corpus: Corpus) -> Iterator[Outage]:
         yield Outage(server=server, one=clients[0], other=clients[1], store=store, raw=raw)
 
 
-def ask(client: httpx.Client, user: str = "u0", item: str = "i1", **headers: str) -> httpx.Response:
+def predict(client: httpx.Client, user: str = "u0", item: str = "i1", **headers: str) -> httpx.Response:
     return client.post("/predict", json={"pairs": [{"user": user, "item": item}]}, headers=headers)
 
 
@@ -464,30 +464,36 @@ def prediction(response: httpx.Response) -> dict[str, Any]:
     return dict(one)
 
 
-def at_once(asked: Callable[[], httpx.Response]) -> httpx.Response:
-    """The answer, which has not waited for the server."""
+def metric(client: httpx.Client, name: str) -> float:
+    """The sum of all samples whose line begins with ``name``."""
+    lines = client.get("/metrics").raise_for_status().text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def at_once(send: Callable[[], httpx.Response]) -> httpx.Response:
+    """The answer to a request that must not wait for the server."""
     began = time.monotonic()
-    answer = asked()
+    answer = send()
     assert time.monotonic() - began < AT_ONCE_S
     return answer
 
 
 def is_not_ready(client: httpx.Client) -> bool:
-    """It says so rather than rate everybody as a stranger."""
-    answer = ask(client)
+    """Are predictions refused, rather than made as if nothing had reviews?"""
+    answer = predict(client)
     return answer.status_code == 503 and bool(answer.json()["type"] == "urn:u-bert:problem:not-ready")
 
 
 def has_no_states(client: httpx.Client) -> bool:
-    """Nothing else keeps it from being ready."""
+    """Are missing states the only reason that it is not ready?"""
     return [reason["check"] for reason in client.get("/readyz").json().get("reasons", ())] == ["states"]
 
 
 def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
-    """What is resident is answered, soon and with its age; what is not is refused with the reason."""
-    wait_until(lambda: STALE_SECONDS in ask(client).headers)
-    answer = at_once(lambda: ask(client))
-    refused = at_once(lambda: ask(client, user="never heard of"))
+    """What is cached is answered, at once and with its age; what is not is refused with the reason."""
+    wait_until(lambda: STALE_SECONDS in predict(client).headers)
+    answer = at_once(lambda: predict(client))
+    refused = at_once(lambda: predict(client, user="not cached"))
     assert prediction(answer) == healthy
     assert float(answer.headers[STALE_SECONDS]) > LAG_S
     assert refused.status_code == 503
@@ -496,14 +502,14 @@ def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
     assert int(refused.headers["retry-after"]) > 0
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-    assert ask(client, **{READ_VERSION: "0f0f:99999999999999-0"}).status_code == 503
+    assert predict(client, **{READ_VERSION: "0f0f:99999999999999-0"}).status_code == 503
 
 
 REVIEW = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
 
 
-def test_a_killed_server_is_stood_in_for_and_one_that_returns_empty_is_believed(outage: Outage) -> None:
-    healthy = prediction(ask(outage.one))
+def test_the_cache_stands_in_for_a_killed_server_until_that_returns_empty(outage: Outage) -> None:
+    healthy = prediction(predict(outage.one))
     assert healthy["basis"] == "full"
     outage.server.kill()
     for client in (outage.one, outage.other):
@@ -512,34 +518,34 @@ def test_a_killed_server_is_stood_in_for_and_one_that_returns_empty_is_believed(
     outage.server.start()
     for client in (outage.one, outage.other):
         wait_until(partial(is_not_ready, client))
-        assert STALE_SECONDS not in ask(client).headers
+        assert STALE_SECONDS not in predict(client).headers
         wait_until(partial(has_no_states, client))
 
 
-def test_a_server_that_hangs_is_stood_in_for_and_needs_no_restart_of_the_service(outage: Outage) -> None:
-    healthy = prediction(ask(outage.one))
+def test_the_cache_stands_in_for_a_server_that_hangs_and_recovery_needs_no_restart(outage: Outage) -> None:
+    healthy = prediction(predict(outage.one))
     outage.server.pause()
     for _ in range(10):  # before the store is found to be away, and after
         assert at_once(lambda: outage.one.get("/readyz")).status_code == 200
         time.sleep(0.1)
     assert_stands_in(outage.one, healthy)
     outage.server.resume()
-    for process in (outage.one, outage.other):  # each finds out by itself
-        wait_until(lambda process=process: process.get("/readyz").json()["status"] == "ready")
+    for client in (outage.one, outage.other):  # each reconnects by itself
+        wait_until(lambda client=client: client.get("/readyz").json()["status"] == "ready")
     written = outage.one.post("/reviews", json=REVIEW).raise_for_status()
-    changed = prediction(ask(outage.other, **{READ_VERSION: written.headers[READ_VERSION]}))
+    changed = prediction(predict(outage.other, **{READ_VERSION: written.headers[READ_VERSION]}))
     assert changed["rating"] != healthy["rating"]
     assert changed["missing_states"] == 0
-    assert prediction(ask(outage.one)) == changed
+    assert prediction(predict(outage.one)) == changed
 
 
-def test_what_only_a_server_that_hangs_could_answer_holds_up_nothing_that_is_resident(outage: Outage) -> None:
-    healthy = prediction(ask(outage.one))
+def test_requests_that_need_a_server_that_hangs_delay_no_cached_prediction(outage: Outage) -> None:
+    healthy = prediction(predict(outage.one))
     outage.server.pause()
-    wait_until(lambda: STALE_SECONDS in ask(outage.one).headers)
+    wait_until(lambda: STALE_SECONDS in predict(outage.one).headers)
     one = outage.one
     for _ in range(2):
-        for asked in (
+        for send in (
             lambda: one.get("/users/u0"),
             lambda: one.get("/items"),
             lambda: one.get("/candidate-sets"),
@@ -547,78 +553,76 @@ def test_what_only_a_server_that_hangs_could_answer_holds_up_nothing_that_is_res
             lambda: one.post("/rank", json={"user": "u0", "candidate_set": "some"}),
             lambda: one.post("/reviews", json=REVIEW),
             lambda: one.delete("/reviews/review-0", params={"user": "u0", "item": "i0"}),
-            lambda: ask(one, **{READ_VERSION: "0f0f:99999999999999-0"}),
+            lambda: predict(one, **{READ_VERSION: "0f0f:99999999999999-0"}),
         ):
-            answer = at_once(asked)
+            answer = at_once(send)
             assert answer.status_code == 503
             assert answer.json()["type"] == "urn:u-bert:problem:store-unavailable"
-            assert prediction(at_once(lambda: ask(one))) == healthy
+            assert prediction(at_once(lambda: predict(one))) == healthy
 
 
-def test_a_rating_is_explained_without_its_texts_and_says_so_while_the_store_is_away(outage: Outage) -> None:
-    def explained(**texts: Any) -> httpx.Response:
+def test_while_the_store_is_away_an_explanation_has_no_texts_and_says_so(outage: Outage) -> None:
+    def explain(**texts: Any) -> httpx.Response:
         return outage.one.post("/explain", json={"user": "u0", "item": "i1", **texts})
 
-    outage.one.post("/reviews", json=REVIEW).raise_for_status()
-    healthy = explained().raise_for_status().json()
+    written = outage.one.post("/reviews", json=REVIEW).raise_for_status()
+    # Otherwise a late poll may see the write announced, and drop what the explanation has cached.
+    prediction(predict(outage.one, **{READ_VERSION: written.headers[READ_VERSION]}))
+    healthy = explain().raise_for_status().json()
     assert any(review["text"] for review in healthy["reviews"])
     assert not healthy["texts_unavailable"]
     outage.server.pause()
-    wait_until(lambda: STALE_SECONDS in ask(outage.one).headers)
-    answer = at_once(explained).raise_for_status()
+    wait_until(lambda: STALE_SECONDS in predict(outage.one).headers)
+    answer = at_once(explain).raise_for_status()
     without = [{**review, "text": None, "token_spans": None} for review in healthy["reviews"]]
     assert answer.json() == {**healthy, "reviews": without, "texts_unavailable": True}
     assert float(answer.headers[STALE_SECONDS]) > LAG_S
-    own = explained(user_texts=[{"text": "A good board."}]).raise_for_status().json()
-    assert [review["text"] for review in own["reviews"] if review["text"]] == ["A good board."]
+    inline = explain(user_texts=[{"text": "A good board."}]).raise_for_status().json()
+    assert [review["text"] for review in inline["reviews"] if review["text"]] == ["A good board."]
 
 
-def test_a_server_without_memory_refuses_writes_deletes_all_the_same_and_predictions_stay_right(
-    outage: Outage, corpus: Corpus
-) -> None:
-    healthy = prediction(ask(outage.one))
+def test_a_full_server_refuses_writes_but_deletes_and_predictions_stay_right(outage: Outage, corpus: Corpus) -> None:
+    healthy = prediction(predict(outage.one))
     outage.raw.config_set("maxmemory-policy", "noeviction")
     outage.raw.config_set("maxmemory", 1)
     refused = outage.one.post("/reviews", json=REVIEW)
     assert (refused.status_code, refused.json()["type"]) == (507, "urn:u-bert:problem:store-full")
     assert "out of memory" in refused.json()["detail"]
-    assert prediction(ask(outage.one)) == prediction(ask(outage.other)) == healthy
+    assert prediction(predict(outage.one)) == prediction(predict(outage.other)) == healthy
     read = next(entry for entry in corpus.of_user("u0") if entry.item != "i1" and entry.rows)
     where = {"user": read.user, "item": read.item}
     removed = outage.one.delete(f"/reviews/{read.review_id}", params=where).raise_for_status()
-    without = prediction(ask(outage.other, **{READ_VERSION: removed.headers[READ_VERSION]}))
+    without = prediction(predict(outage.other, **{READ_VERSION: removed.headers[READ_VERSION]}))
     assert without["rating"] != healthy["rating"]
-    assert prediction(ask(outage.one)) == without
+    assert prediction(predict(outage.one)) == without
     outage.raw.config_set("maxmemory", 0)
     outage.one.post("/reviews", json=REVIEW).raise_for_status()
-    wait_until(lambda: prediction(ask(outage.other))["rating"] != without["rating"])
+    wait_until(lambda: prediction(predict(outage.other))["rating"] != without["rating"])
 
 
-def test_a_revision_that_the_store_has_lost_is_refused_and_a_malformed_one_too(
-    outage: Outage, tiny: TinyBundle
-) -> None:
+def test_a_read_version_that_is_lost_or_malformed_is_refused(outage: Outage, tiny: TinyBundle) -> None:
     version = tiny.bundle.manifest.namespace("fp32").version
-    lost = ask(outage.one, **{READ_VERSION: f"{version}:99999999999999-0"})
+    lost = predict(outage.one, **{READ_VERSION: f"{version}:99999999999999-0"})
     assert (lost.status_code, lost.json()["type"]) == (412, "urn:u-bert:problem:read-version-lost")
-    assert ask(outage.one, **{READ_VERSION: "yesterday"}).status_code == 422
+    assert predict(outage.one, **{READ_VERSION: "yesterday"}).status_code == 422
 
 
-def test_the_store_is_asked_for_nothing_but_changes_once_all_is_resident(outage: Outage) -> None:
+def test_once_everything_is_cached_predictions_read_no_lists_or_states(outage: Outage) -> None:
     def reads() -> int:
         stats = outage.raw.info("commandstats")
         return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("get", "mget", "hvals", "hgetall"))
 
-    def ask_all() -> None:
+    def predict_all() -> None:
         for user in range(8):
-            prediction(ask(outage.one, user=f"u{user}"))
+            prediction(predict(outage.one, user=f"u{user}"))
 
-    ask_all()  # who has no reviews was not warmed
+    predict_all()  # warming leaves out users without reviews
     before = reads()
-    ask_all()
+    predict_all()
     assert reads() == before
 
 
-def test_a_page_or_a_search_reads_no_resident_list_again_and_shows_what_another_process_has_just_written(
+def test_pages_and_searches_use_cached_lists_and_show_the_latest_write_of_another_process(
     outage: Outage,
 ) -> None:
     def lists_read() -> int:
@@ -643,57 +647,53 @@ def test_a_page_or_a_search_reads_no_resident_list_again_and_shows_what_another_
         read = lists_read()
 
 
-def test_metrics_tell_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
-    def metric(name: str) -> float:
-        lines = outage.one.get("/metrics").raise_for_status().text.splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
+def test_metrics_report_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
     wait_until_ready(outage.one)
-    assert metric("ubert_residents_asked_total") == 0  # what warming reads nobody has asked for
+    assert metric(outage.one, "ubert_residents_asked_total") == 0  # reads of warming are not counted
     for user in ("u0", "newcomer"):
-        prediction(ask(outage.one, user=user))
-    assert metric('ubert_residents_asked_total{kind="lists",outcome="hit"}') == 3
-    assert metric('ubert_residents_asked_total{kind="lists",outcome="miss"}') == 1
-    assert metric("ubert_residents_bytes") > 10_000
-    assert metric("ubert_residents_stale_seconds") == 0
+        prediction(predict(outage.one, user=user))
+    assert metric(outage.one, 'ubert_residents_asked_total{kind="lists",outcome="hit"}') == 3
+    assert metric(outage.one, 'ubert_residents_asked_total{kind="lists",outcome="miss"}') == 1
+    assert metric(outage.one, "ubert_residents_bytes") > 10_000
+    assert metric(outage.one, "ubert_residents_stale_seconds") == 0
     outage.one.post("/reviews", json=REVIEW).raise_for_status()
-    assert metric("ubert_residents_dropped_total") >= 1
+    assert metric(outage.one, "ubert_residents_dropped_total") >= 1
     outage.server.kill()
-    wait_until(lambda: metric("ubert_residents_stale_seconds") > LAG_S)
+    wait_until(lambda: metric(outage.one, "ubert_residents_stale_seconds") > LAG_S)
 
 
 @pytest.mark.parametrize("hangs", [True, False])
-def test_a_check_from_before_a_failover_that_ends_after_it_finds_the_service_ready(
+def test_a_readiness_check_during_a_failover_finds_the_service_ready(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
-    """The store has failed the check, and the residents that stood in for it left when another server answered."""
+    """It fails on the former server, and the cache that stood in for that is dropped when the new one answers."""
     corpus.write(redis_store, tiny.bundle)
-    forgotten, answered = threading.Event(), threading.Event()
+    dropped, answered = threading.Event(), threading.Event()
     drop, changes = Residents.drop, redis_store.changes
 
-    def dropping(residents: Residents, marks: frozenset[bytes] | None) -> None:
+    def drop_and_signal(residents: Residents, marks: frozenset[bytes] | None) -> None:
         drop(residents, marks)
-        forgotten.set()
+        dropped.set()
 
     def namespaces() -> list[Namespace]:
         monkeypatch.setattr(
             redis_store, "changes", lambda version, since: replace(changes(version, since), history="another server's")
         )
-        assert forgotten.wait(PATIENCE_S)
-        assert not hangs or answered.wait(PATIENCE_S)
+        assert dropped.wait(TIMEOUT_S)
+        assert not hangs or answered.wait(TIMEOUT_S)
         raise StoreUnavailableError("the former server is away")
 
     options = settings_of(tiny)
     with serving(options, redis_store) as client:
         wait_until_ready(client)
-        monkeypatch.setattr(Residents, "drop", dropping)
+        monkeypatch.setattr(Residents, "drop", drop_and_signal)
         monkeypatch.setattr(redis_store, "namespaces", namespaces)
         answer = client.get("/readyz")
         answered.set()
-    assert (answer.status_code, forgotten.is_set()) == (200, True), answer.text
+    assert (answer.status_code, dropped.is_set()) == (200, True), answer.text
 
 
-def test_two_processes_over_one_directory_see_each_others_writes_at_once(
+def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -703,16 +703,16 @@ def test_two_processes_over_one_directory_see_each_others_writes_at_once(
     with ServeProcess(*arguments) as one, ServeProcess(*arguments) as other:
         for service in (one, other):
             wait_until_ready(service.client)
-        before = prediction(ask(other.client))
+        before = prediction(predict(other.client))
         written = one.client.post("/reviews", json=REVIEW).raise_for_status().json()
-        after = prediction(ask(other.client))
+        after = prediction(predict(other.client))
         where = {"user": REVIEW["user"], "item": REVIEW["item"]}
         one.client.delete(f"/reviews/{written['review_id']}", params=where).raise_for_status()
         assert after["rating"] != before["rating"]
-        assert prediction(ask(other.client)) == before
+        assert prediction(predict(other.client)) == before
 
 
-def test_the_service_is_not_ready_before_it_is_warm_and_says_how_far_it_is(
+def test_the_service_is_not_ready_until_it_is_warm_and_reports_the_progress(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
@@ -720,7 +720,7 @@ def test_the_service_is_not_ready_before_it_is_warm_and_says_how_far_it_is(
     read = redis_store.review_lists
 
     def slow(*arguments: Any, **named: Any) -> Any:
-        assert go_on.wait(PATIENCE_S)
+        assert go_on.wait(TIMEOUT_S)
         return read(*arguments, **named)
 
     monkeypatch.setattr(redis_store, "review_lists", slow)
@@ -735,7 +735,7 @@ def test_the_service_is_not_ready_before_it_is_warm_and_says_how_far_it_is(
 
 
 @pytest.mark.parametrize("max_bytes", [8_000, 16_000])
-def test_where_memory_is_short_the_most_reviewed_are_warmed(
+def test_a_small_cache_is_warmed_with_the_most_reviewed(
     tiny: TinyBundle,
     corpus: Corpus,
     runtime: OnnxRuntime,
@@ -751,23 +751,18 @@ def test_where_memory_is_short_the_most_reviewed_are_warmed(
         namespace=tiny.bundle.codec("fp32").namespace,
         max_bytes=max_bytes,
         max_lag_s=LAG_S,
-        warm_s=PATIENCE_S,
+        warm_s=TIMEOUT_S,
     )
     most_reviewed = max({entry.user for entry in corpus.entries}, key=lambda user: len(corpus.of_user(user)))
     with keeper:
         wait_until(lambda: keeper.warming is None)
-        monkeypatch.setattr(lmdb_store, "review_lists", lambda *_, **__: pytest.fail("it was not warmed"))
+        monkeypatch.setattr(lmdb_store, "review_lists", lambda *_, **__: pytest.fail("it was not cached"))
         (reviews,) = replica.residents.review_lists([most_reviewed], [])
     assert list(reviews) == corpus.of_user(most_reviewed)
 
 
-def test_warming_ends_when_memory_is_full_and_nothing_has_been_displaced(
-    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore
-) -> None:
+def test_warming_ends_when_the_cache_is_full(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore) -> None:
     corpus.write(redis_store, tiny.bundle)
-    some = settings_of(tiny, resident_bytes=30_000)
-    with serving(some, redis_store) as client:
+    with serving(settings_of(tiny, resident_bytes=30_000), redis_store) as client:
         wait_until_ready(client)
-        text = client.get("/metrics").text
-    (held,) = (float(line.split()[1]) for line in text.splitlines() if line.startswith("ubert_residents_bytes"))
-    assert 20_000 < held <= 30_000
+        assert 20_000 < metric(client, "ubert_residents_bytes") <= 30_000

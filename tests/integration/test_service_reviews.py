@@ -1,4 +1,4 @@
-"""Reviews written and removed over HTTP: what every prediction reads afterwards, and what the store is left with."""
+"""Reviews written, listed and removed over HTTP, and what the store holds and predictions read afterwards."""
 
 import threading
 import time
@@ -59,7 +59,7 @@ def post(client: httpx.Client, **changes: Any) -> dict[str, Any]:
 
 
 def rating(client: httpx.Client, user: str, item: str, *, since: httpx.Response | None = None, **options: Any) -> float:
-    """``since``: the answer to a write that this rating must show."""
+    """``since``: the answer to a write that the rating must reflect."""
     question = {"pairs": [{"user": user, "item": item}], **options}
     headers = {READ_VERSION: since.headers[READ_VERSION]} if since else {}
     (prediction,) = client.post("/predict", json=question, headers=headers).raise_for_status().json()["predictions"]
@@ -85,22 +85,12 @@ def lists(served: ServedBundle, user: str, item: str) -> list[list[ReviewEntry]]
     return [*served.store.user_reviews(version, [user]), *served.store.item_reviews(version, [item])]
 
 
-def test_a_review_written_through_one_process_is_in_the_next_prediction_of_another_that_is_told_until_it_is_removed(
+def test_a_review_written_and_removed_reaches_another_process_and_leaves_no_trace(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
-    arguments = [
-        "--bundle",
-        str(tiny.bundle.path),
-        "--codec",
-        "fp32",
-        "--store",
-        own_redis_url,
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-    ]
+    arguments = ["--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url]
+    arguments += ["--device", "cpu", "--threads", "1"]
     with redis.Redis.from_url(own_redis_url) as raw:
         feed = RedisKeys(tiny.bundle.manifest.namespace("fp32").version).changes
         stored_before = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}
@@ -122,13 +112,13 @@ def test_a_review_written_through_one_process_is_in_the_next_prediction_of_anoth
     assert after == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
     assert abs(after - before) > 10 * CACHED_EQUALS_FRESH
     assert after_removal == before
-    # No trace: every byte of the store is as it was, and the feed of changes names nobody.
+    # Every byte of the store is as before, and its change feed holds marks, not identifiers.
     assert stored_after == stored_before
     assert announced[-1][1] == announced[-2][1]
     assert len(announced[-1][1][b"marks"]) == 3 * 8
 
 
-def test_the_answer_names_the_review_as_an_import_would_and_counts_its_users_and_its_items(
+def test_the_answer_has_the_id_of_an_import_and_the_counts_of_user_and_item(
     client: httpx.Client, corpus: Corpus
 ) -> None:
     answer = post(client, text=f"  {REVIEW['text']}\n")
@@ -141,7 +131,7 @@ def test_the_answer_names_the_review_as_an_import_would_and_counts_its_users_and
 
 
 @pytest.mark.parametrize("changes", [{}, {"timestamp": None}, {"review_id": "my own name"}, {"rating": 2.3}])
-def test_the_same_review_sent_twice_is_one_review(
+def test_the_same_review_sent_twice_is_stored_once(
     client: httpx.Client, served: ServedBundle, changes: dict[str, Any]
 ) -> None:
     review = {**REVIEW, **changes}
@@ -154,30 +144,28 @@ def test_the_same_review_sent_twice_is_one_review(
     assert len(stored[1]) == 1
 
 
-def test_what_a_write_that_failed_may_have_changed_is_read_anew(
-    served: ServedBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The store may have done a part of it, of which no feed tells."""
+def test_a_failed_write_invalidates_the_cached_lists(served: ServedBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store may have done part of it, which its change feed does not announce."""
 
     def put(*_: object) -> None:
         raise StoreUnavailableError("it went away")
 
-    forgotten: list[ReviewEntry] = []
+    invalidated: list[ReviewEntry] = []
     monkeypatch.setattr(served.store, "put", put)
-    monkeypatch.setattr(served.residents, "wrote", forgotten.extend)
+    monkeypatch.setattr(served.residents, "wrote", invalidated.extend)
     with pytest.raises(StoreUnavailableError):
         served.reviews.add(NewReview(user="u1", item="i13", rating=2, text="A board."))
-    assert [(entry.user, entry.item) for entry in forgotten] == [("u1", "i13")]
+    assert [(entry.user, entry.item) for entry in invalidated] == [("u1", "i13")]
 
 
-def test_a_rating_is_stored_as_the_review_table_stores_it(client: httpx.Client, served: ServedBundle) -> None:
+def test_a_rating_is_stored_in_float32_as_in_the_review_table(client: httpx.Client, served: ServedBundle) -> None:
     post(client, rating=2.3)
     (entry,) = lists(served, "u1", "i13")[1]
     assert entry.rating == float(np.float32(2.3)) != 2.3
 
 
-def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBundle) -> None:
-    def book_at(second: float) -> ReviewWriter:
+def test_a_review_without_a_timestamp_gets_the_time_of_its_first_arrival(served: ServedBundle) -> None:
+    def writer_at(second: float) -> ReviewWriter:
         return ReviewWriter(
             scale=served.bundle.manifest.config.scale,
             codec=served.codec,
@@ -189,19 +177,19 @@ def test_a_review_without_a_date_is_dated_when_it_first_arrives(served: ServedBu
         )
 
     review = NewReview(user="u1", item="i13", rating=2, text="")
-    first, second = book_at(1000.7).add(review), book_at(2000.0).add(review)
+    first, second = writer_at(1000.7).add(review), writer_at(2000.0).add(review)
     assert first.entry == second.entry
     assert first.entry.timestamp == 1000
 
 
 def test_a_user_may_review_an_item_more_than_once(client: httpx.Client, served: ServedBundle) -> None:
-    names = {post(client)["review_id"], post(client, text="After a day: bad.")["review_id"]}
+    review_ids = {post(client)["review_id"], post(client, text="After a day: bad.")["review_id"]}
     for reviews in lists(served, "u1", "i13"):
-        assert {entry.review_id for entry in reviews if entry.item == "i13"} == names
+        assert {entry.review_id for entry in reviews if entry.item == "i13"} == review_ids
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
-def test_a_review_without_words_counts_by_its_rating_alone(
+def test_a_review_without_text_counts_by_its_rating_alone(
     client: httpx.Client, tiny: TinyBundle, corpus: Corpus, text: str
 ) -> None:
     before = rating(client, "u1", "i4")
@@ -213,7 +201,7 @@ def test_a_review_without_words_counts_by_its_rating_alone(
     assert rating(client, "u1", "i4") < before
 
 
-def test_a_review_under_its_callers_name_is_replaced_and_keeps_its_date(
+def test_a_review_with_a_chosen_id_is_replaced_and_keeps_its_timestamp(
     client: httpx.Client, served: ServedBundle, tiny: TinyBundle, corpus: Corpus
 ) -> None:
     post(client, review_id="mine")
@@ -225,9 +213,7 @@ def test_a_review_under_its_callers_name_is_replaced_and_keeps_its_date(
     assert rating(client, "u1", "i4") == pytest.approx(fresh, abs=CACHED_EQUALS_FRESH)
 
 
-def test_a_name_that_stands_for_a_review_of_another_pair_is_refused_and_nothing_changes(
-    client: httpx.Client, corpus: Corpus
-) -> None:
+def test_the_id_of_another_pairs_review_is_refused_and_nothing_changes(client: httpx.Client, corpus: Corpus) -> None:
     taken = next(entry for entry in corpus.of_user("u0") if entry.rows)
     before = rating(client, "u0", "i13")
     refused = client.post("/reviews", json={**REVIEW, "review_id": taken.review_id})
@@ -237,18 +223,17 @@ def test_a_name_that_stands_for_a_review_of_another_pair_is_refused_and_nothing_
 
 
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
-def test_of_two_who_choose_one_name_at_the_same_time_the_second_is_refused_and_changes_nothing(
+def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store: StateStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
     served = ServedBundle.load(settings_for(tiny.bundle), store)
-    book = served.reviews
-    both_encode = threading.Barrier(2)
+    both_encoding = threading.Barrier(2)
     encode = served.encoder.encode
 
     def encoding_together(text: str) -> FloatMatrix:
-        both_encode.wait(10)
+        both_encoding.wait(10)
         return encode(text)
 
     monkeypatch.setattr(served.encoder, "encode", encoding_together)
@@ -257,7 +242,9 @@ def test_of_two_who_choose_one_name_at_the_same_time_the_second_is_refused_and_c
 
     def write(user: str) -> None:
         try:
-            book.add(NewReview(user=user, item="i13", rating=2.0, text=f"The board of {user}.", review_id="mine"))
+            served.reviews.add(
+                NewReview(user=user, item="i13", rating=2.0, text=f"The board of {user}.", review_id="mine")
+            )
             written[user] = f"The board of {user}."
         except ReviewNameTakenError as error:
             refused.append(error)
@@ -278,9 +265,9 @@ def test_of_two_who_choose_one_name_at_the_same_time_the_second_is_refused_and_c
 
 
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
-@pytest.mark.parametrize("meanwhile", ["its lists are read", "it is encoded"])
-def test_a_review_that_is_sent_again_while_it_is_written_is_refused_to_nobody(
-    kind: str, meanwhile: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus
+@pytest.mark.parametrize("during", ["the reading of lists", "the encoding"])
+def test_the_same_review_sent_twice_concurrently_is_accepted_both_times(
+    kind: str, during: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus
 ) -> None:
     store: StateStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
@@ -288,31 +275,31 @@ def test_a_review_that_is_sent_again_while_it_is_written_is_refused_to_nobody(
     review = NewReview(user="u1", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
     first: list[WrittenReview] = []
 
-    def then_written(act: Callable[..., Any]) -> Callable[..., Any]:
-        def act_then_write(*args: Any, **kwargs: Any) -> Any:
-            done = act(*args, **kwargs)
+    def followed_by_a_write(call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_and_write(*args: Any, **kwargs: Any) -> Any:
+            result = call(*args, **kwargs)
             interrupted.undo()
             first.append(served.reviews.add(review))
-            return done
+            return result
 
-        return act_then_write
+        return call_and_write
 
     with pytest.MonkeyPatch.context() as interrupted:
-        if meanwhile == "it is encoded":
-            interrupted.setattr(served.encoder, "encode", then_written(served.encoder.encode))
+        if during == "the encoding":
+            interrupted.setattr(served.encoder, "encode", followed_by_a_write(served.encoder.encode))
         else:
-            interrupted.setattr(store, "review_lists", then_written(store.review_lists))
+            interrupted.setattr(store, "review_lists", followed_by_a_write(store.review_lists))
         second = served.reviews.add(review)
     assert [one.entry for one in first] == [second.entry]
     (of_item,) = store.item_reviews(served.namespace.version, ["i13"])
     assert of_item == [second.entry]
 
 
-@pytest.mark.parametrize("is_listed_in_time", [True, False])
-def test_a_state_without_lines_is_of_the_same_review_if_these_come_at_once(
-    is_listed_in_time: bool, served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_listed_soon", [True, False])
+def test_an_unlisted_state_counts_as_the_same_review_if_it_is_listed_soon(
+    is_listed_soon: bool, served: ServedBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As another request leaves it in between, which may be one for the same review."""
+    """A concurrent request with the same review may have written only the state so far."""
     store, version = served.store, served.namespace.version
     review = NewReview(user="u9", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
     entry = served.reviews.add(review).entry
@@ -320,23 +307,23 @@ def test_a_state_without_lines_is_of_the_same_review_if_these_come_at_once(
     assert state is not None
     served.reviews.remove("mine", user="u9", item="i13")
 
-    def claim_and_see_a_state_come(*arguments: Any) -> None:
+    def claim_after_another_wrote_the_state(*arguments: Any) -> None:
         store.put(version, [(entry, state)])
         for side in Side:
             store.remove_lines(version, side, side.entity(entry), [*store.lines(version, side, side.entity(entry))])
 
-    def list_it_meanwhile(_: float) -> None:
-        if is_listed_in_time:
+    def list_while_waiting(_: float) -> None:
+        if is_listed_soon:
             store.put_lines(version, [entry])
 
-    monkeypatch.setattr(store, "claim", claim_and_see_a_state_come)
-    monkeypatch.setattr(time, "sleep", list_it_meanwhile)
-    with nullcontext() if is_listed_in_time else pytest.raises(ReviewNameTakenError, match="mine"):
+    monkeypatch.setattr(store, "claim", claim_after_another_wrote_the_state)
+    monkeypatch.setattr(time, "sleep", list_while_waiting)
+    with nullcontext() if is_listed_soon else pytest.raises(ReviewNameTakenError, match="mine"):
         assert served.reviews.add(review).entry == entry
 
 
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
-def test_a_review_that_is_removed_while_it_is_written_again_leaves_no_text_of_its_own(
+def test_a_review_removed_while_it_is_written_again_leaves_no_text_behind(
     kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store: StateStore = request.getfixturevalue(kind)
@@ -356,7 +343,7 @@ def test_a_review_that_is_removed_while_it_is_written_again_leaves_no_text_of_it
     assert store.texts(served.namespace.version, ["mine"]) == ["A board." if is_listed else None]
 
 
-def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_same_pair_alone(
+def test_only_the_same_pair_can_repeat_an_interrupted_write_or_removal_of_an_id(
     tiny: TinyBundle, corpus: Corpus
 ) -> None:
     named = {**REVIEW, "review_id": "mine"}
@@ -364,7 +351,7 @@ def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_
         corpus.write(store, tiny.bundle)
         served = ServedBundle.load(settings_for(tiny.bundle), store)
         with running(create_app(settings_for(tiny.bundle), served)) as client:
-            raw.acl_setuser("default", enabled=True, commands=["-hset"])  # a state can be written, its lines cannot
+            raw.acl_setuser("default", enabled=True, commands=["-hset"])  # a state can be written, but not listed
             assert client.post("/reviews", json=named).status_code == 500
             raw.acl_setuser("default", enabled=True, commands=["+hset"])
             assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
@@ -397,13 +384,13 @@ def test_a_write_that_the_store_cut_short_can_be_repeated_under_its_name_by_the_
         ({"stars": 5}, "invalid-request"),
     ],
 )
-def test_a_review_that_cannot_be_used_is_refused(reader: httpx.Client, changes: dict[str, Any], name: str) -> None:
+def test_an_invalid_review_is_refused(reader: httpx.Client, changes: dict[str, Any], name: str) -> None:
     assert problem_type(reader.post("/reviews", json={**REVIEW, **changes})) == (422, name)
     assert reader.get("/items/i13").status_code == 404
 
 
 @pytest.mark.parametrize("literal", ['"\\ud800"', "NaN", "Infinity"])
-def test_what_json_can_say_but_no_store_can_hold_is_refused(reader: httpx.Client, literal: str) -> None:
+def test_a_lone_surrogate_and_non_finite_ratings_are_refused(reader: httpx.Client, literal: str) -> None:
     field = "text" if literal.startswith('"') else "rating"
     rest = '"user": "u", "item": "i", ' + ('"rating": 3' if field == "text" else '"text": ""')
     headers = {"content-type": "application/json"}
@@ -411,12 +398,12 @@ def test_what_json_can_say_but_no_store_can_hold_is_refused(reader: httpx.Client
     assert problem_type(response) == (422, "invalid-request")
 
 
-def test_the_longest_text_is_encoded_as_far_as_the_encoder_reads(client: httpx.Client, tiny: TinyBundle) -> None:
+def test_the_longest_text_is_truncated_to_max_length(client: httpx.Client, tiny: TinyBundle) -> None:
     longest = ("a" * 99 + " ") * (MAX_TEXT_CHARACTERS // 100)
     assert post(client, text=longest)["tokens"] == tiny.model.config.max_length
 
 
-def test_a_store_without_the_bundles_namespace_takes_no_review(tiny: TinyBundle, lmdb_store: StateStore) -> None:
+def test_without_the_bundles_namespace_no_review_is_written(tiny: TinyBundle, lmdb_store: StateStore) -> None:
     served = ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
     with running(create_app(settings_for(tiny.bundle), served)) as client:
         response = client.post("/reviews", json=REVIEW)
@@ -424,7 +411,7 @@ def test_a_store_without_the_bundles_namespace_takes_no_review(tiny: TinyBundle,
     assert lists(served, "u1", "i13") == [[], []]
 
 
-def test_a_store_without_the_bundles_namespace_takes_nobody_for_a_stranger_and_no_review_for_removed(
+def test_without_the_bundles_namespace_reads_and_removals_get_503_and_not_404(
     tiny: TinyBundle, lmdb_store: StateStore
 ) -> None:
     served = ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
@@ -438,7 +425,7 @@ def test_a_store_without_the_bundles_namespace_takes_nobody_for_a_stranger_and_n
         assert "ubert precompute" in answer.json()["detail"]
 
 
-def test_only_the_review_of_the_pair_that_is_named_is_removed(
+def test_a_review_is_removed_only_if_user_and_item_match(
     client: httpx.Client, served: ServedBundle, corpus: Corpus
 ) -> None:
     entry = next(entry for entry in corpus.of_user("u0") if entry.rows)
@@ -452,12 +439,12 @@ def test_only_the_review_of_the_pair_that_is_named_is_removed(
 
 
 @pytest.mark.parametrize("params", [{}, {"user": "u0"}, {"item": "i0"}, {"user": "", "item": "i0"}])
-def test_a_removal_names_user_and_item(reader: httpx.Client, params: dict[str, str]) -> None:
+def test_a_removal_requires_user_and_item(reader: httpx.Client, params: dict[str, str]) -> None:
     assert problem_type(reader.delete("/reviews/review-1", params=params)) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize("lost", list(Side))
-def test_a_removal_that_was_cut_short_is_finished_by_another(
+def test_an_interrupted_removal_is_finished_by_repeating_it(
     tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str, lost: Side
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
@@ -472,7 +459,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_another(
 
 
 @pytest.mark.parametrize("identifier", ["a/b", "/", "ü x", "50%2F", "?#", "用户", "a\n", "\na\r\nb"])
-def test_any_identifier_can_stand_in_an_address(client: httpx.Client, identifier: str) -> None:
+def test_any_identifier_can_be_part_of_a_path(client: httpx.Client, identifier: str) -> None:
     escaped = "".join(f"%{byte:02X}" for byte in identifier.encode())
     post(client, user=identifier, item=identifier, review_id=identifier)
     assert client.get(f"/users/{escaped}").raise_for_status().json()["id"] == identifier
@@ -482,7 +469,7 @@ def test_any_identifier_can_stand_in_an_address(client: httpx.Client, identifier
     assert client.get(f"/users/{escaped}").status_code == 404
 
 
-def test_a_line_break_at_the_end_of_an_address_names_another_review(client: httpx.Client, served: ServedBundle) -> None:
+def test_a_trailing_line_break_is_part_of_the_review_id_in_a_path(client: httpx.Client, served: ServedBundle) -> None:
     for name in ("mine", "mine\n"):
         post(client, review_id=name)
     where = {"user": REVIEW["user"], "item": REVIEW["item"]}
@@ -518,36 +505,36 @@ def test_a_review_written_between_two_pages_neither_hides_nor_repeats_another(
     assert read == [entry.review_id for entry in corpus.of_user("u1")]
 
 
-def test_pages_hold_reviews_of_one_second_once_each(client: httpx.Client) -> None:
-    names = {post(client, item="i13", review_id=f"mine-{number}")["review_id"] for number in range(4)}
+def test_pages_hold_reviews_with_equal_timestamps_once_each(client: httpx.Client) -> None:
+    review_ids = {post(client, item="i13", review_id=f"mine-{number}")["review_id"] for number in range(4)}
     read: list[str] = []
     page: dict[str, Any] = {"next": None}
     while not read or page["next"] is not None:
         cursor = {"cursor": page["next"]} if read else {}
         page = client.get("/items/i13", params={"limit": 1, **cursor}).raise_for_status().json()
         read += [review["review_id"] for review in page["reviews"]]
-    assert sorted(read) == sorted(names)
+    assert sorted(read) == sorted(review_ids)
 
 
-def test_whom_training_knows_is_listed_without_reviews_and_whom_nobody_knows_is_not(
+def test_known_users_and_users_with_reviews_are_listed_and_others_get_404(
     tiny: TinyBundle, served: ServedBundle, client: httpx.Client, corpus: Corpus
 ) -> None:
     served.store.delete(served.namespace.version, corpus.of_user("u4"))
     known = client.get("/users/u4").raise_for_status().json()
     assert (known["known"], known["counts"]) == (True, {"reviews": 0, "mean_rating": None})
-    stranger = client.get("/users/u6").raise_for_status().json()
-    assert (stranger["known"], stranger["counts"]["reviews"] > 0) == (False, True)
+    unknown = client.get("/users/u6").raise_for_status().json()
+    assert (unknown["known"], unknown["counts"]["reviews"] > 0) == (False, True)
     assert problem_type(client.get("/users/nobody")) == (404, "unknown-user")
     assert problem_type(client.get("/items/nothing")) == (404, "unknown-item")
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": MAX_LISTED + 1}, {"cursor": "x"}, {"cursor": "-1:r"}])
-def test_a_page_that_cannot_be_is_refused(reader: httpx.Client, params: dict[str, Any]) -> None:
+def test_an_invalid_limit_or_cursor_is_refused(reader: httpx.Client, params: dict[str, Any]) -> None:
     assert problem_type(reader.get("/users/u0", params=params)) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize("as_of", [0, 1, 20, 35, 1_000])
-def test_as_of_a_time_ratings_are_what_a_store_of_only_the_earlier_reviews_gives(
+def test_as_of_rates_as_a_store_of_only_the_earlier_reviews_does(
     reader: httpx.Client, tiny: TinyBundle, corpus: Corpus, as_of: int
 ) -> None:
     assert any(entry.timestamp == as_of for entry in corpus.entries) or as_of in {0, 1, 1_000}
@@ -555,23 +542,21 @@ def test_as_of_a_time_ratings_are_what_a_store_of_only_the_earlier_reviews_gives
     assert_rated_as(reader, tiny, earlier, as_of=as_of)
 
 
-def test_an_undated_review_is_no_evidence_of_the_past(client: httpx.Client, tiny: TinyBundle, corpus: Corpus) -> None:
+def test_as_of_leaves_out_reviews_without_a_timestamp(client: httpx.Client, tiny: TinyBundle, corpus: Corpus) -> None:
     post(client, user="u0", timestamp=0)
     assert_rated_as(client, tiny, corpus.only(lambda entry: entry.timestamp > 0), as_of=1_000)
 
 
-def test_excluded_reviews_are_read_and_counted_as_little_as_if_they_had_never_been(
-    reader: httpx.Client, tiny: TinyBundle, corpus: Corpus
-) -> None:
+def test_excluded_reviews_are_neither_read_nor_counted(reader: httpx.Client, tiny: TinyBundle, corpus: Corpus) -> None:
     excluded = [entry.review_id for entry in corpus.entries[::3]]
     rest = corpus.only(lambda entry: entry.review_id not in excluded)
-    assert_rated_as(reader, tiny, rest, exclude_review_ids=[*excluded, "unheard of"])
+    assert_rated_as(reader, tiny, rest, exclude_review_ids=[*excluded, "unknown"])
     both = rest.only(lambda entry: 0 < entry.timestamp < 30)
     assert_rated_as(reader, tiny, both, exclude_review_ids=excluded, as_of=30)
 
 
 def assert_rated_as(client: httpx.Client, tiny: TinyBundle, corpus: Corpus, **options: Any) -> None:
-    """Every pair of some users is rated as if the store held this corpus alone."""
+    """With these options, pairs are rated as if the store held only this corpus."""
     pairs = EVERY_PAIR[:28]
     question = {"pairs": [{"user": user, "item": item} for user, item in pairs], **options}
     predictions = client.post("/predict", json=question).raise_for_status().json()["predictions"]
@@ -583,8 +568,8 @@ WRITES = st.lists(
     st.one_of(
         st.fixed_dictionaries(
             {
-                "user": st.sampled_from(["u0", "u1", "stranger"]),
-                "item": st.sampled_from(["i0", "i1", "novelty"]),
+                "user": st.sampled_from(["u0", "u1", "new-user"]),
+                "item": st.sampled_from(["i0", "i1", "new-item"]),
                 "rating": st.sampled_from([1.0, 2.5, 4.1, 5.0]),
                 "text": st.sampled_from(["", "A big board.", "Cheap, and bad because it came black.", "again " * 30]),
                 "timestamp": st.integers(0, 5),
@@ -592,7 +577,7 @@ WRITES = st.lists(
             }
         ),
         st.integers(0, 20),  # remove the review written so many writes ago
-        st.none(),  # ask for ratings in between: nothing of what they rested on may stay
+        st.none(),  # predict in between, which caches what later writes must invalidate
     ),
     min_size=1,
     max_size=12,
@@ -600,7 +585,7 @@ WRITES = st.lists(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Emptied:
+class EmptiedService:
     """A running service whose store every example empties."""
 
     served: ServedBundle
@@ -612,22 +597,24 @@ class Emptied:
 
 
 @pytest.fixture(scope="module")
-def two_services(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Emptied, Emptied]]:
+def two_services(
+    tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[EmptiedService, EmptiedService]]:
     settings = settings_for(tiny.bundle)
     with ExitStack() as stack:
-        emptied: list[Emptied] = []
+        emptied: list[EmptiedService] = []
         for name in ("grown", "rebuilt"):
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path_factory.mktemp(name)}")))
             served = ServedBundle.load(settings, store)
             client = stack.enter_context(running(create_app(settings, served)))
-            emptied.append(Emptied(served=served, client=client))
+            emptied.append(EmptiedService(served=served, client=client))
         yield emptied[0], emptied[1]
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(writes=WRITES)
 def test_after_any_writes_predictions_equal_those_of_a_store_built_from_the_surviving_reviews(
-    tiny: TinyBundle, two_services: tuple[Emptied, Emptied], writes: list[dict[str, Any] | int | None]
+    tiny: TinyBundle, two_services: tuple[EmptiedService, EmptiedService], writes: list[dict[str, Any] | int | None]
 ) -> None:
     grown, rebuilt = two_services
     grown.empty()
@@ -645,14 +632,14 @@ def test_after_any_writes_predictions_equal_those_of_a_store_built_from_the_surv
 
 
 def predictions(client: httpx.Client) -> list[dict[str, Any]]:
-    """Of every pair that a write may touch."""
-    pairs = [{"user": user, "item": item} for user in ("u0", "u1", "stranger") for item in ("i0", "i1", "novelty")]
+    """Of every pair that a write may affect."""
+    pairs = [{"user": user, "item": item} for user in ("u0", "u1", "new-user") for item in ("i0", "i1", "new-item")]
     answer: list[dict[str, Any]] = client.post("/predict", json={"pairs": pairs}).json()["predictions"]
     return answer
 
 
 def survivors(client: httpx.Client, writes: list[dict[str, Any] | int | None]) -> dict[str, dict[str, Any]]:
-    """Do the writes; the reviews that a careful reader of the answers would expect to be there, by name."""
+    """Do the writes, check their answers, and return the reviews that must be stored then, by id."""
     surviving: dict[str, dict[str, Any]] = {}
     written: list[tuple[str, dict[str, Any]]] = []
     for write in writes:
@@ -664,10 +651,10 @@ def survivors(client: httpx.Client, writes: list[dict[str, Any] | int | None]) -
                 continue
             name, review = written[-1 - write % len(written)]
             where = {"user": review["user"], "item": review["item"]}
-            there = name in surviving and {key: surviving[name][key] for key in where} == where
+            exists = name in surviving and {key: surviving[name][key] for key in where} == where
             response = client.delete(f"/reviews/{name}", params=where)
-            assert response.status_code == (204 if there else 404)
-            if there:
+            assert response.status_code == (204 if exists else 404)
+            if exists:
                 del surviving[name]
             continue
         response = client.post("/reviews", json=write)
@@ -677,7 +664,7 @@ def survivors(client: httpx.Client, writes: list[dict[str, Any] | int | None]) -
             continue
         name = response.json()["review_id"]
         assert response.status_code == (200 if name in surviving else 201)
-        # As the table would hold it, in float32.
+        # In float32, as the review table stores it.
         surviving[name] = {**write, "rating": 4.099999904632568 if write["rating"] == 4.1 else write["rating"]}
         written.append((name, write))
     return surviving

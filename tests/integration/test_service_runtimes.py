@@ -1,4 +1,4 @@
-"""Which runtime scores, and what is refused."""
+"""The scoring runtimes: which one is chosen, that all rate alike, and how they fail."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,8 +28,8 @@ from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import FixedRuntime
 
 
-class Constant:
-    """A runtime that rates every pair alike."""
+class ConstantRuntime:
+    """Gives every pair the same rating."""
 
     def __init__(self, stars: float) -> None:
         self._stars = stars
@@ -42,17 +42,17 @@ class Constant:
 
 
 def trial(name: FixedRuntime, seconds: float, difference: float) -> Trial:
-    return Trial(name=name, runtime=Constant(0.0), seconds=seconds, difference=difference)
+    return Trial(name=name, runtime=ConstantRuntime(0.0), seconds=seconds, difference=difference)
 
 
-class Unread:
-    """A store: loading a bundle asks it for nothing."""
+class UnreadStore:
+    """Loading a bundle reads nothing from its store."""
 
     local = True
 
 
 def served_by(tiny: TinyBundle, **settings: object) -> ServedBundle:
-    return ServedBundle.load(settings_for(tiny.bundle, **settings), store=Unread())  # type: ignore[arg-type]
+    return ServedBundle.load(settings_for(tiny.bundle, **settings), store=UnreadStore())  # type: ignore[arg-type]
 
 
 def test_the_fastest_runtime_is_chosen_among_those_that_agree_with_the_graph() -> None:
@@ -62,14 +62,14 @@ def test_the_fastest_runtime_is_chosen_among_those_that_agree_with_the_graph() -
     assert fastest([exact, rough]) is exact
 
 
-def test_a_trial_tells_the_largest_difference_from_the_graph(tiny: TinyBundle) -> None:
+def test_a_trial_reports_the_largest_difference_from_the_graph(tiny: TinyBundle) -> None:
     batch = trial_batch(tiny.bundle, served_by(tiny).encoder)
-    trials = try_runtimes({"onnx": Constant(3.0), "torch": Constant(3.25)}, batch)
+    trials = try_runtimes({"onnx": ConstantRuntime(3.0), "torch": ConstantRuntime(3.25)}, batch)
     assert [(one.name, one.difference) for one in trials] == [("onnx", 0.0), ("torch", 0.25)]
     assert all(one.seconds > 0 for one in trials)
 
 
-def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -> None:
+def test_the_trial_batch_has_the_bundles_shape_and_real_states(tiny: TinyBundle) -> None:
     served = served_by(tiny)
     config = tiny.bundle.manifest.config
     batch = trial_batch(tiny.bundle, served.encoder)
@@ -88,16 +88,16 @@ def test_the_trial_has_the_bundles_own_shape_and_real_states(tiny: TinyBundle) -
     ],
     ids=["as the preset minilm", "three rows a side", "two rows a side"],
 )
-def test_the_trial_repeats_no_row_where_one_stands_for_several_tokens(tiny: TinyBundle, shape: dict[str, int]) -> None:
+def test_the_trial_batch_repeats_no_row_if_states_are_pooled(tiny: TinyBundle, shape: dict[str, int]) -> None:
     config = replace(tiny.bundle.manifest.config, **shape)
-    drawn = np.random.default_rng(1)
+    random = np.random.default_rng(1)
 
     class Encoder:
         def device(self) -> ActiveDevice:
             return "cpu"
 
         def encode(self, text: str) -> FloatMatrix:
-            states = drawn.normal(size=(config.max_length, 8)).astype(np.float32)
+            states = random.normal(size=(config.max_length, 8)).astype(np.float32)
             return pool_neighbours(states, config.tokens_a_row)
 
     bundle = Bundle(tiny.bundle.path, replace(tiny.bundle.manifest, config=config))
@@ -107,7 +107,7 @@ def test_the_trial_repeats_no_row_where_one_stands_for_several_tokens(tiny: Tiny
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("torch", 1e-5), ("torch-bf16", 0.15), ("auto", LARGEST_DIFFERENCE)])
-def test_whatever_runtime_is_asked_for_rates_as_the_graph_does(tiny: TinyBundle, name: str, tolerance: float) -> None:
+def test_every_runtime_rates_as_the_graph_does(tiny: TinyBundle, name: str, tolerance: float) -> None:
     if name == "torch-bf16" and not has_native_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU only emulates bfloat16")
     served = served_by(tiny, runtime=name)
@@ -122,14 +122,15 @@ def test_whatever_runtime_is_asked_for_rates_as_the_graph_does(tiny: TinyBundle,
     assert served.runtime.device() == "cpu"
 
 
-def test_states_that_stay_on_the_device_rate_as_those_that_come_with_the_batch(tiny: TinyBundle) -> None:
+def test_states_resident_on_the_device_rate_as_states_of_the_batch(tiny: TinyBundle) -> None:
     batch = trial_batch(tiny.bundle, served_by(tiny).encoder)
     runtimes = [
         TorchRuntime(tiny.bundle, device="cpu", threads=1, bfloat16=False, resident_bytes=resident_bytes)
         for resident_bytes in (0, 64, 1 << 20)
     ]
-    coming, crowded, staying = (runtime.score(batch) for runtime in runtimes)
-    assert coming.tolist() == crowded.tolist() == staying.tolist() == runtimes[-1].score(batch).tolist()
+    not_resident, too_large, resident = (runtime.score(batch) for runtime in runtimes)
+    resident_again = runtimes[-1].score(batch)
+    assert not_resident.tolist() == too_large.tolist() == resident.tolist() == resident_again.tolist()
 
 
 def test_bfloat16_is_refused_where_it_would_be_emulated(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,20 +139,22 @@ def test_bfloat16_is_refused_where_it_would_be_emulated(tiny: TinyBundle, monkey
         served_by(tiny, runtime="torch-bf16")
 
 
-def test_weights_of_another_shape_are_refused_by_name(tiny: TinyBundle) -> None:
+def test_weights_of_another_shape_are_refused_and_their_file_is_named(tiny: TinyBundle) -> None:
     manifest = replace(tiny.bundle.manifest, state_dim=tiny.bundle.manifest.state_dim + 1)
     with pytest.raises(BundleError, match=r"model\.safetensors cannot be loaded"):
         TorchRuntime(Bundle(tiny.bundle.path, manifest), device="cpu", threads=1, bfloat16=False)
 
 
-def test_auto_without_torch_is_the_graph(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_auto_is_onnx_runtime_and_torch_is_refused(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runtime_choice, "find_spec", lambda name: None)
     assert isinstance(served_by(tiny, runtime="auto").runtime, OnnxRuntime)
     with pytest.raises(ConfigError, match=r"u-bert\[torch\]"):
         served_by(tiny, runtime="torch")
 
 
-def test_torch_on_a_gpu_that_is_missing_is_refused() -> None:
+def test_torch_on_cuda_is_refused_without_a_gpu() -> None:
     with pytest.raises(DeviceUnavailableError, match="sees no GPU"):
         device_to_use("cuda", has_cuda=False)
     assert device_to_use("auto", has_cuda=False) == device_to_use("cpu", has_cuda=True) == "cpu"
@@ -159,24 +162,24 @@ def test_torch_on_a_gpu_that_is_missing_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "computes", "error"),
+    ("name", "computation", "error"),
     [
         ("onnx", (onnxruntime.InferenceSession, "run"), EPFail("CUDA failure 2: out of memory")),
         ("torch", (PairScorer, "forward"), torch.OutOfMemoryError("CUDA out of memory")),
         ("torch", (PairScorer, "forward"), torch.AcceleratorError("CUDA error: device-side assert triggered")),
     ],
 )
-def test_a_device_that_fails_while_computing_is_told_as_one(
-    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, name: str, computes: tuple[type, str], error: Exception
+def test_a_failure_while_computing_is_a_device_unavailable_error(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, name: str, computation: tuple[type, str], error: Exception
 ) -> None:
-    """Only a GPU fails so; what is replaced is the library's own computing."""
+    """Only a GPU fails like this, so the library's own method is replaced by one that raises its error."""
     served = served_by(tiny, runtime=name)
     batch = trial_batch(tiny.bundle, served.encoder)
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(*computes, fail)
+    monkeypatch.setattr(*computation, fail)
     with pytest.raises(DeviceUnavailableError, match=r"failed while computing: .*CUDA"):
         served.runtime.score(batch)
 
@@ -189,20 +192,18 @@ def torch_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("torch_threads")
-def test_a_runtime_computes_in_as_many_threads_as_it_is_given(
-    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_computes_with_the_given_number_of_threads(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[onnxruntime.SessionOptions] = []
 
-    class Watched(onnxruntime.InferenceSession):
+    class RecordedSession(onnxruntime.InferenceSession):
         def __init__(self, path: object, options: onnxruntime.SessionOptions, **given: Any) -> None:
             opened.append(options)
             super().__init__(path, options, **given)
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", Watched)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", RecordedSession)
     served_by(tiny, runtime="onnx", threads=2)
     assert [options.intra_op_num_threads for options in opened] == [2] * len(opened) != []
-    assert not any(options.enable_mem_pattern for options in opened), "each new batch has a shape of its own"
+    assert not any(options.enable_mem_pattern for options in opened), "nearly every batch would cache a memory plan"
     torch.set_num_threads(1)
     served_by(tiny, runtime="torch", threads=0)
     assert torch.get_num_threads() == 1

@@ -1,4 +1,4 @@
-"""A shadow bundle beside the live one: compared, never returned, and in its place at once when it is promoted."""
+"""A shadow bundle beside the live one: it is compared, never returned, and live as soon as it is promoted."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,16 +55,22 @@ def store(request: pytest.FixtureRequest, tiny: TinyBundle, other: Bundle, corpu
 
 
 def sampling_all(bundle: Bundle, **options: Any) -> Settings:
+    """Settings by which the shadow rates every request."""
     return settings_for(bundle, **{"shadow_share": 1.0, **options})
 
 
 @pytest.fixture
+def live_and_shadow(tiny: TinyBundle, other: Bundle, store: StateStore) -> list[ServedBundle]:
+    return [ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other)]
+
+
+@pytest.fixture
 def clients(
-    tiny: TinyBundle, other: Bundle, store: StateStore, keys: tuple[Path, dict[str, str]]
+    tiny: TinyBundle, live_and_shadow: list[ServedBundle], keys: tuple[Path, dict[str, str]]
 ) -> Iterator[dict[str, httpx.Client]]:
-    """Of one service: the client of a caller, and that of an operator."""
+    """Two clients of one service: with the key of a caller, and with that of an operator."""
     path, headers = keys
-    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = live_and_shadow
     with (
         running(create_app(sampling_all(tiny.bundle, api_keys=path), live, shadow=shadow)) as client,
         httpx.Client(
@@ -81,7 +87,7 @@ def predict(client: httpx.Client) -> dict[str, Any]:
 
 
 def answers_alone(bundle: Bundle, store: StateStore) -> dict[str, Any]:
-    """What a service over one bundle answers."""
+    """What a service with this bundle alone answers."""
     with serving(sampling_all(bundle), store) as client:
         return predict(client)
 
@@ -108,7 +114,7 @@ def test_the_shadow_is_compared_and_never_returned(
     assert (version["bundle"], version["shadow"]) == (tiny.bundle.manifest.bundle_id, other.manifest.bundle_id)
 
 
-def test_an_operator_promotes_the_shadow_and_takes_it_back(
+def test_an_operator_promotes_the_shadow_and_back(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
 ) -> None:
     ids = [bundle.manifest.bundle_id for bundle in (tiny.bundle, other)]
@@ -120,7 +126,7 @@ def test_an_operator_promotes_the_shadow_and_takes_it_back(
         assert predict(client) == alone[live]
 
 
-def test_a_bundle_is_promoted_by_its_name_once_however_often_that_is_asked(
+def test_promoting_a_bundle_by_its_id_is_idempotent_and_an_unknown_id_is_refused(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle
 ) -> None:
     operator, ids = clients["operator"], [bundle.manifest.bundle_id for bundle in (tiny.bundle, other)]
@@ -132,7 +138,7 @@ def test_a_bundle_is_promoted_by_its_name_once_however_often_that_is_asked(
     assert clients["caller"].get("/version").json()["bundle"] == ids[0]
 
 
-def test_under_an_overload_a_bundle_is_promoted_and_told_although_all_else_is_refused(
+def test_promote_version_and_about_are_answered_during_an_overload(
     clients: dict[str, httpx.Client], other: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Admission, tokens: int = 0, *, admitted: bool = False) -> None:
@@ -147,7 +153,7 @@ def test_under_an_overload_a_bundle_is_promoted_and_told_although_all_else_is_re
         assert caller.get(path).raise_for_status().json()["bundle"] == other.manifest.bundle_id
 
 
-def test_a_review_is_written_and_removed_for_both(
+def test_a_review_is_written_and_removed_for_both_bundles(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
 ) -> None:
     client, operator = clients["caller"], clients["operator"]
@@ -162,49 +168,58 @@ def test_a_review_is_written_and_removed_for_both(
     assert [store.states(version, [name]) for version in versions] == [[None], [None]]
 
 
-def test_both_date_a_review_alike_and_one_that_only_the_live_bundle_has_is_removed(
-    tiny: TinyBundle, other: Bundle, store: StateStore, monkeypatch: pytest.MonkeyPatch
+def test_a_review_gets_one_timestamp_for_both_bundles(
+    live_and_shadow: list[ServedBundle], store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = live_and_shadow
     for served, second in ((live, 1_000.0), (shadow, 2_000.0)):
         monkeypatch.setattr(served.reviews, "_clock", partial(float, second))
-    roles = Roles(live=live, shadow=shadow)
-    written = roles.add(NewReview(user="u1", item="i13", rating=2, text="A board.")).entry
+    written = Roles(live=live, shadow=shadow).add(NewReview(user="u1", item="i13", rating=2, text="A board.")).entry
     (of_shadow,) = store.item_reviews(shadow.namespace.version, ["i13"])
     assert [review.timestamp for review in of_shadow] == [written.timestamp] == [1_000]
+
+
+def test_a_review_that_the_shadow_lacks_is_removed_from_the_live_bundle(
+    live_and_shadow: list[ServedBundle], store: StateStore
+) -> None:
+    live, shadow = live_and_shadow
+    roles = Roles(live=live, shadow=shadow)
+    written = roles.add(NewReview(user="u1", item="i13", rating=2, text="A board.")).entry
     shadow.reviews.remove(written.review_id, user="u1", item="i13")
     roles.remove(written.review_id, user="u1", item="i13")
     assert store.item_reviews(live.namespace.version, ["i13"]) == [[]]
 
 
-def test_what_a_write_cut_short_has_left_of_a_review_that_nobody_named_keeps_it_from_neither_bundle(
-    tiny: TinyBundle, other: Bundle, store: StateStore
+def test_the_state_of_an_interrupted_write_blocks_the_review_in_neither_bundle(
+    live_and_shadow: list[ServedBundle], store: StateStore
 ) -> None:
-    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = live_and_shadow
     review = NewReview(user="u9", item="i13", rating=2, text="A board.")
-    cut_short = shadow.reviews.add(review).entry  # as the live bundle that it was until a promotion
+    interrupted = shadow.reviews.add(review).entry  # by the shadow, while it was the live bundle
     for side in Side:
-        where = shadow.namespace.version, side, side.entity(cut_short)
+        where = shadow.namespace.version, side, side.entity(interrupted)
         store.remove_lines(*where, [*store.lines(*where)])
     written = Roles(live=live, shadow=shadow).add(review).entry
     assert [store.item_reviews(served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
 
 
-def test_a_review_that_the_shadow_cannot_take_under_its_name_is_written_for_the_live_bundle(
-    tiny: TinyBundle, other: Bundle, store: StateStore, caplog: pytest.LogCaptureFixture
+def test_a_review_whose_id_is_taken_in_the_shadow_is_written_for_the_live_bundle(
+    live_and_shadow: list[ServedBundle], store: StateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
-    left = shadow.reviews.add(NewReview(user="u9", item="i14", rating=5, text="A board.", review_id="order 7")).entry
+    live, shadow = live_and_shadow
+    taken_by = shadow.reviews.add(
+        NewReview(user="u9", item="i14", rating=5, text="A board.", review_id="order 7")
+    ).entry
     review = NewReview(user="u9", item="i13", rating=2, text="A board.", review_id="order 7")
     written = Roles(live=live, shadow=shadow).add(review).entry
     assert store.item_reviews(live.namespace.version, ["i13"]) == [[written]]
-    assert store.item_reviews(shadow.namespace.version, ["i14"]) == [[left]]
+    assert store.item_reviews(shadow.namespace.version, ["i14"]) == [[taken_by]]
     assert "not written for the shadow bundle" in caplog.text
     assert "order 7" not in caplog.text
 
 
 @pytest.mark.parametrize("store", ["lmdb_store", "redis_store"], indirect=True)
-def test_what_a_write_was_answered_with_holds_after_a_promotion(clients: dict[str, httpx.Client]) -> None:
+def test_read_versions_from_before_a_promotion_stay_valid_after_it(clients: dict[str, httpx.Client]) -> None:
     client, operator = clients["caller"], clients["operator"]
     written = client.post("/reviews", json=REVIEW).raise_for_status()
     where = {"user": "u1", "item": "i13"}
@@ -216,7 +231,7 @@ def test_what_a_write_was_answered_with_holds_after_a_promotion(clients: dict[st
 
 
 @pytest.mark.parametrize("store", ["redis_store"], indirect=True)
-def test_a_write_is_seen_at_once_after_a_promotion_to_a_bundle_of_the_same_states(
+def test_after_a_promotion_in_one_namespace_an_earlier_write_is_seen_at_once(
     tiny: TinyBundle, store: StateStore
 ) -> None:
     settings = sampling_all(tiny.bundle, resident_lag=60.0)
@@ -230,8 +245,8 @@ def test_a_write_is_seen_at_once_after_a_promotion_to_a_bundle_of_the_same_state
     assert after != before
 
 
-def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:
-    wait_until_ready(clients["caller"])  # warming adds nothing more
+def test_the_metric_of_resident_bytes_adds_up_both_bundles(clients: dict[str, httpx.Client]) -> None:
+    wait_until_ready(clients["caller"])  # after that, warming adds nothing
     before = metric(clients["caller"], "ubert_residents_bytes")
     predict(clients["caller"])
     wait_until(lambda: metric(clients["caller"], 'ubert_shadow_samples_total{fate="compared"}') == 1)
@@ -240,7 +255,9 @@ def test_memory_is_told_of_both(clients: dict[str, httpx.Client]) -> None:
     assert metric(clients["caller"], "ubert_residents_bytes") == with_both > before
 
 
-def test_both_share_the_memory_that_one_would_have_alone(tiny: TinyBundle, other: Bundle, store: StateStore) -> None:
+def test_both_bundles_share_the_resident_bytes_that_one_has_alone(
+    tiny: TinyBundle, other: Bundle, store: StateStore
+) -> None:
     alone = settings_for(tiny.bundle, resident_bytes=1_000_000)
     both = settings_for(tiny.bundle, resident_bytes=1_000_000, shadow_bundle=other.path)
     bounds = [[one.resident_bytes for one in load_bundles(given, store) if one] for given in (alone, both)]
@@ -254,7 +271,7 @@ def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: Tiny
     assert (refused.status_code, refused.json()["type"]) == (403, "urn:u-bert:problem:forbidden")
 
 
-def test_a_shadow_that_could_not_answer_is_not_promoted(
+def test_a_shadow_without_states_is_not_promoted(
     tiny: TinyBundle, other: Bundle, lmdb_store: StateStore, corpus: Corpus, keys: tuple[Path, dict[str, str]]
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)  # and nothing for the other
@@ -266,11 +283,11 @@ def test_a_shadow_that_could_not_answer_is_not_promoted(
         assert client.get("/version", headers={"Authorization": headers["caller"]}).json()["bundle"] == live.bundle_id
         written = client.post("/reviews", json=REVIEW, headers={"Authorization": headers["caller"]})
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:not-ready")
-    assert written.status_code == 201  # that the shadow is not there yet keeps nobody from writing
+    assert written.status_code == 201  # a shadow without states does not stop writes
 
 
 class BrokenRuntime:
-    """A bundle under trial may break in ways that nobody foresaw."""
+    """Fails with an unexpected error."""
 
     def device(self) -> ActiveDevice:
         return "cpu"
@@ -279,35 +296,35 @@ class BrokenRuntime:
         raise RuntimeError(f"a bug at {len(batch.item)} pairs")
 
 
-def test_a_shadow_that_breaks_is_counted_told_once_and_harms_nobody(
-    tiny: TinyBundle, other: Bundle, store: StateStore, caplog: pytest.LogCaptureFixture
+def test_the_failures_of_a_shadow_are_counted_logged_once_and_change_no_answer(
+    tiny: TinyBundle, live_and_shadow: list[ServedBundle], store: StateStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = live_and_shadow
     broken = replace(shadow, runtime=BrokenRuntime())
     with running(create_app(sampling_all(tiny.bundle), live, shadow=broken)) as client:
         for _ in range(3):
             answered = predict(client)
         wait_until(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 3)
     assert answered == answers_alone(tiny.bundle, store)
-    (told,) = [record for record in caplog.records if "failed to rate a sample" in record.getMessage()]
-    assert told.exc_info is not None  # nobody foresaw it
+    (logged,) = [record for record in caplog.records if "failed to rate a sample" in record.getMessage()]
+    assert logged.exc_info is not None  # as the error is unexpected
 
 
 @pytest.mark.parametrize(("share", "sampled"), [(0.0, 0), (0.25, 2), (1.0, 8)])
-def test_the_share_that_is_asked_for_is_sampled(
-    tiny: TinyBundle, other: Bundle, store: StateStore, share: float, sampled: int
+def test_shadow_share_is_the_share_of_requests_that_is_sampled(
+    tiny: TinyBundle, live_and_shadow: list[ServedBundle], share: float, sampled: int
 ) -> None:
-    live, shadow = (ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other))
+    live, shadow = live_and_shadow
     app = create_app(sampling_all(tiny.bundle, shadow_share=share), live, shadow=shadow)
     with running(app) as client:
         for _ in range(8):
             predict(client)
-    counted = app.state.context.metrics.exposition().decode().splitlines()
-    fates = [float(line.rpartition(" ")[2]) for line in counted if line.startswith("ubert_shadow_samples_total{")]
-    assert sum(fates) == sampled
+    lines = app.state.context.metrics.exposition().decode().splitlines()
+    counts = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("ubert_shadow_samples_total{")]
+    assert sum(counts) == sampled
 
 
-def test_a_hangup_promotes_the_shadow_of_a_running_process(
+def test_sighup_promotes_the_shadow_of_a_running_process(
     tiny: TinyBundle, other: Bundle, redis_store: StateStore, own_redis_url: str, corpus: Corpus
 ) -> None:
     for bundle in (tiny.bundle, other):

@@ -1,4 +1,4 @@
-"""What an operator sees of a running service: metrics and logs, and what neither may ever hold."""
+"""The metrics and logs of a running service, and what they must never contain."""
 
 import json
 from dataclasses import replace
@@ -50,7 +50,7 @@ def predict(client: httpx.Client, *pairs: tuple[str, str]) -> httpx.Response:
     return client.post("/predict", json={"pairs": [{"user": user, "item": item} for user, item in pairs]})
 
 
-def test_metrics_count_what_happened_and_only_in_their_own_app(
+def test_metrics_count_the_requests_of_their_own_app_only(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -59,7 +59,7 @@ def test_metrics_count_what_happened_and_only_in_their_own_app(
         running(create_app(settings_for(tiny.bundle), served)) as client,
         running(create_app(settings_for(tiny.bundle), served)) as idle,
     ):
-        wait_until_ready(client)  # warming has asked the store for what it will
+        wait_until_ready(client)  # after that, only requests ask the store
         bases = [one["basis"] for one in predict(client, *BASES.values()).json()["predictions"]]
         client.post("/reviews", json=REVIEW).raise_for_status()
         assert client.get("/users/nobody").status_code == 404
@@ -84,7 +84,9 @@ def test_metrics_count_what_happened_and_only_in_their_own_app(
     assert not value(of_idle, "ubert_predictions_total", basis="full")
 
 
-def test_a_label_never_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+def test_metric_labels_never_contain_what_a_caller_sent(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     with running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
         wait_until_ready(client)
@@ -101,9 +103,7 @@ def test_a_label_never_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus
     assert PRIVATE not in text
 
 
-def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_it_is_not_ready(
-    tiny: TinyBundle, corpus: Corpus
-) -> None:
+def test_missing_states_and_store_failures_are_counted_and_ready_becomes_0(tiny: TinyBundle, corpus: Corpus) -> None:
     with RedisServer() as server:
         store = open_store(server.url)
         corpus.write(store, tiny.bundle)
@@ -125,7 +125,7 @@ def test_lost_states_and_a_store_that_is_away_are_counted_and_the_service_says_i
 
 
 class FailingEncoder:
-    """Fails as nobody foresaw, while it works on the text of a review."""
+    """Fails with an unexpected error while it has a text in hand."""
 
     def device(self) -> ActiveDevice:
         return "cpu"
@@ -135,7 +135,7 @@ class FailingEncoder:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_no_log_holds_a_reviews_text_or_the_stores_password(
+def test_logs_never_contain_a_reviews_text_or_the_stores_password(
     tiny: TinyBundle, corpus: Corpus, log_format: LogFormat
 ) -> None:
     with RedisServer("--requirepass", PASSWORD) as server, captured_log(log_format) as log:
@@ -148,8 +148,8 @@ def test_no_log_holds_a_reviews_text_or_the_stores_password(
             taken = {**REVIEW, "review_id": corpus.entries[0].review_id}
             for body in ({**REVIEW, "rating": 9}, {**REVIEW, "colour": PRIVATE}, taken):
                 statuses.append(client.post("/reviews", json=body).status_code)
-            brought = {"user": "u1", "item": "i4", "user_texts": [{"text": f"A {PRIVATE} tone."}]}
-            for body in (brought, {**brought, "user_texts": [{"text": f"A {PRIVATE} tone.", "rating": 9}]}):
+            inline = {"user": "u1", "item": "i4", "user_texts": [{"text": f"A {PRIVATE} tone."}]}
+            for body in (inline, {**inline, "user_texts": [{"text": f"A {PRIVATE} tone.", "rating": 9}]}):
                 statuses.append(client.post("/explain", json=body).status_code)
             server.stop()
             statuses.append(client.post("/reviews", json=REVIEW).status_code)
@@ -166,7 +166,7 @@ def test_no_log_holds_a_reviews_text_or_the_stores_password(
     assert PASSWORD not in log.getvalue()
 
 
-def test_the_json_line_of_a_request_holds_its_id_its_route_its_status_and_its_time(
+def test_the_json_log_line_of_a_request_has_its_id_route_status_and_seconds(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -184,4 +184,4 @@ def test_the_json_line_of_a_request_holds_its_id_its_route_its_status_and_its_ti
     assert 0 < line["seconds"] < 10
     (problem,) = (event for event in events if event.get("problem"))
     assert (problem["problem"], problem["request_id"]) == ("unknown-user", "order-19")
-    assert "nobody" not in log.getvalue()  # whom an answer is about is for the caller alone
+    assert "nobody" not in log.getvalue()  # no log contains identifiers of users

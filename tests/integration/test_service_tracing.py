@@ -1,4 +1,4 @@
-"""Traces: what a span tells of a request, what it never holds, and that nobody pays who sends none."""
+"""OpenTelemetry traces: the spans of a request, what they never contain, and no exporter unless traces are sent."""
 
 import subprocess
 import sys
@@ -59,7 +59,7 @@ def test_a_request_and_its_work_are_spans_of_the_callers_trace(
     assert dict(work.attributes or {}) == {"ubert.tokens": 2 * tiny.model.config.max_rows}
 
 
-def test_no_span_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+def test_spans_never_contain_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     review = {"user": PRIVATE, "item": "i1", "rating": 99, "text": PRIVATE}
     with traced(tiny, lmdb_store) as (client, exporter):
@@ -82,10 +82,10 @@ def test_no_span_holds_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb
 
 
 @pytest.mark.parametrize("module", ["ubert_service.commands.serve", "ubert_service.app"])
-def test_who_sends_no_traces_imports_nothing_for_them(module: str) -> None:
+def test_importing_the_service_does_not_import_the_exporter_of_traces(module: str) -> None:
     program = f"import sys, {module}; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120)
-    # FastAPI loads what it finds of OpenTelemetry by itself; what sends spans comes with ours alone.
+    # FastAPI itself imports the API of OpenTelemetry if it is installed; only our module imports the exporter.
     assert not [
         name
         for name in ended.stdout.split()
@@ -93,7 +93,7 @@ def test_who_sends_no_traces_imports_nothing_for_them(module: str) -> None:
     ]
 
 
-def test_without_the_exporter_the_error_names_the_extra_and_not_the_address(
+def test_without_the_exporter_the_error_names_the_extra_and_not_the_password(
     monkeypatch: pytest.MonkeyPatch, tiny: TinyBundle
 ) -> None:
     monkeypatch.delattr("ubert_service.observability.otel")

@@ -1,4 +1,4 @@
-"""Reviews that a request brings along: worth what they would be if they were stored, and leaving no trace."""
+"""``user_texts``, the inline texts of a request: they count as stored reviews do, and are not stored."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,46 +36,46 @@ def rank(client: httpx.Client, user: str, **options: Any) -> dict[str, dict[str,
 
 
 @pytest.mark.parametrize("user", ["newcomer", "u1"])
-def test_texts_sent_along_are_worth_what_they_would_be_as_stored_reviews(client: httpx.Client, user: str) -> None:
+def test_user_texts_give_the_ratings_that_stored_reviews_would(client: httpx.Client, user: str) -> None:
     before = rank(client, user)
-    brought = rank(client, user, user_texts=TEXTS)
+    inline = rank(client, user, user_texts=TEXTS)
     for age, review in enumerate(TEXTS):
         client.post("/reviews", json={**review, "user": user, "timestamp": NEWEST - age}).raise_for_status()
     stored = rank(client, user)
 
     for item in ITEMS:
         for stars in ("rating", "interval"):
-            assert brought[item].pop(stars) == pytest.approx(stored[item].pop(stars), abs=ROUNDING)
-        assert brought[item] == stored[item]
-    assert any(brought[item]["basis"] == "full" for item in ITEMS)
+            assert inline[item].pop(stars) == pytest.approx(stored[item].pop(stars), abs=ROUNDING)
+        assert inline[item] == stored[item]
+    assert any(inline[item]["basis"] == "full" for item in ITEMS)
     assert any(before[item] != stored[item] for item in ITEMS)
 
 
-def test_they_leave_nothing_in_the_store_nor_in_the_next_answer(
+def test_user_texts_are_neither_stored_nor_used_for_the_next_answer(
     client: httpx.Client, lmdb_store: StateStore, tiny: TinyBundle
 ) -> None:
     version = tiny.bundle.manifest.namespace("fp32").version
     written, answered = lmdb_store.changes(version, None).revision, rank(client, "u1")
     rank(client, "u1", user_texts=TEXTS)
-    assert lmdb_store.changes(version, None).revision == written  # no transaction has written since
+    assert lmdb_store.changes(version, None).revision == written  # nothing was written
     assert rank(client, "u1") == answered
 
 
-def test_one_without_a_rating_is_read_but_does_not_count(client: httpx.Client) -> None:
+def test_a_text_without_a_rating_is_read_but_adds_no_bias(client: httpx.Client) -> None:
     (basis,) = {one["basis"] for one in rank(client, "newcomer", candidates=["i0"]).values()}
-    silent = rank(client, "newcomer", candidates=["i0"], user_texts=[{"text": "All big color."}])["i0"]
+    unrated = rank(client, "newcomer", candidates=["i0"], user_texts=[{"text": "All big color."}])["i0"]
     rated = rank(client, "newcomer", candidates=["i0"], user_texts=[{"text": "All big color.", "rating": 1}])["i0"]
     explained = client.post(
         "/explain", json={"user": "newcomer", "item": "i0", "user_texts": [{"text": "All big color."}]}
     ).json()
     (review,) = (one for one in explained["reviews"] if one["side"] == "user")
-    assert (basis, silent["basis"], silent["user_reviews"]) == ("one_side", "full", 1)
-    assert silent["rating"] != rated["rating"]
+    assert (basis, unrated["basis"], unrated["user_reviews"]) == ("one_side", "full", 1)
+    assert unrated["rating"] != rated["rating"]
     assert explained["contributions"]["user_bias"] == 0
     assert (review["item"], review["rating"], review["text"]) == (None, None, "All big color.")
 
 
-def test_a_text_about_the_item_is_left_out_of_its_rating(client: httpx.Client) -> None:
+def test_a_text_on_the_rated_item_is_not_read(client: httpx.Client) -> None:
     plain = rank(client, "newcomer", candidates=["i2"])["i2"]
     assert rank(client, "newcomer", candidates=["i2"], user_texts=TEXTS[:1])["i2"] == plain
 
@@ -87,7 +87,7 @@ def test_a_text_that_is_stored_already_is_not_read_twice(client: httpx.Client) -
     assert rank(client, "newcomer", user_texts=TEXTS[1:] * 2) == once
 
 
-def test_an_effect_of_a_text_is_what_the_rating_is_without_it(client: httpx.Client) -> None:
+def test_the_effect_of_a_text_is_the_change_of_the_rating_without_it(client: httpx.Client) -> None:
     question = {"user": "newcomer", "item": "i0", "user_texts": TEXTS}
     answer = client.post("/explain", json=question).raise_for_status().json()
     for review in answer["reviews"]:
@@ -105,6 +105,6 @@ def test_an_effect_of_a_text_is_what_the_rating_is_without_it(client: httpx.Clie
         ({"user_texts": [{"text": "a"}], "pairs": [{"user": u, "item": "i"} for u in "ab"]}, "invalid-request"),
     ],
 )
-def test_texts_that_cannot_be_used_are_refused(client: httpx.Client, body: dict[str, Any], name: str) -> None:
+def test_invalid_user_texts_are_refused(client: httpx.Client, body: dict[str, Any], name: str) -> None:
     response = client.post("/predict", json={"pairs": [{"user": "u", "item": "i"}], **body})
     assert (response.status_code, response.json()["type"]) == (422, f"urn:u-bert:problem:{name}")

@@ -1,4 +1,4 @@
-"""A service that fills its memory before it is ready, over a store with damage in it."""
+"""Warming of the cache from a store that holds damaged entries, or that fails."""
 
 import logging
 import threading
@@ -20,10 +20,10 @@ from ubert_service.app import create_app
 from ubert_service.resident import keeper
 from ubert_service.serving.served import ServedBundle
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
-def test_what_cannot_be_read_is_left_out_of_warming_and_told_once(
+def test_entities_that_cannot_be_read_are_skipped_by_warming_and_logged_once(
     tiny: TinyBundle,
     corpus: Corpus,
     redis_store: StateStore,
@@ -35,27 +35,27 @@ def test_what_cannot_be_read_is_left_out_of_warming_and_told_once(
     users, items = {entry.user for entry in corpus.entries}, {entry.item for entry in corpus.entries}
     newest_first = sorted(corpus.entries, key=lambda entry: entry.recency, reverse=True)
     of_damaged_state = next(entry for entry in newest_first if entry.rows)
-    of_damaged_line = next(entry for entry in corpus.entries if entry.user != of_damaged_state.user)
+    of_damaged_entry = next(entry for entry in corpus.entries if entry.user != of_damaged_state.user)
     redis_store.put(version, [(of_damaged_state, b"UBRS and nothing more")])
     with redis.Redis.from_url(own_redis_url) as client:
-        of_user = RedisKeys(version).reviews(Side.USER, of_damaged_line.user).decode()
-        client.hset(of_user, of_damaged_line.review_id, b"not a line")
+        of_user = RedisKeys(version).reviews(Side.USER, of_damaged_entry.user).decode()
+        client.hset(of_user, of_damaged_entry.review_id, b"not an entry")
 
     settings = settings_for(tiny.bundle)
     app = create_app(settings, ServedBundle.load(settings, redis_store))
     with caplog.at_level(logging.INFO), running(app) as client:
         wait_until_ready(client)
-        whole_users = users - {of_damaged_state.user, of_damaged_line.user}
+        whole_users = users - {of_damaged_state.user, of_damaged_entry.user}
         reviewed = {(entry.user, entry.item) for entry in corpus.entries}
         pairs = {(user, item) for user in whole_users for item in items - {of_damaged_state.item}}
-        asked = [{"user": user, "item": item} for user, item in sorted(pairs - reviewed)]
+        undamaged = [{"user": user, "item": item} for user, item in sorted(pairs - reviewed)]
         before = resident_misses(client.get("/metrics").text)
-        client.post("/predict", json={"pairs": asked}).raise_for_status()
-        assert resident_misses(client.get("/metrics").text) == before, "something whole was not warmed"
+        client.post("/predict", json={"pairs": undamaged}).raise_for_status()
+        assert resident_misses(client.get("/metrics").text) == before, "an undamaged entity was not warmed"
 
-    (told,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
-    assert "3 users and items that cannot be read" in told
-    assert "verify --repair" in told
+    (logged,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
+    assert "3 users and items that cannot be read" in logged
+    assert "verify --repair" in logged
     assert f"residents: loaded {len(users | items) - 3} of {len(users | items)} users and items" in caplog.text
     assert "warming ended early" not in caplog.text
 
@@ -65,45 +65,45 @@ def wait_until_warm(served: ServedBundle) -> None:
 
 
 def warmed(served: ServedBundle) -> ServedBundle:
-    """The same, once it has filled its memory."""
+    """The same bundle, with its cache warm."""
     with served.keeper:
         wait_until_warm(served)
     return served
 
 
 @pytest.mark.parametrize("method", ["namespaces", "list_lengths", "review_lists", "states"])
-def test_a_failure_of_the_store_that_passes_ends_no_warming(
+def test_warming_survives_temporary_failures_of_the_store(
     tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
-    unhindered = warmed(ServedBundle.load(settings, lmdb_store))
-    hindered = ServedBundle.load(settings, lmdb_store)
-    work, failures = getattr(lmdb_store, method), iter(2 * [StoreUnavailableError("it is loading its data")])
+    expected = warmed(ServedBundle.load(settings, lmdb_store))
+    served = ServedBundle.load(settings, lmdb_store)
+    call, failures = getattr(lmdb_store, method), iter(2 * [StoreUnavailableError("it is loading its data")])
 
     def failing(*arguments: Any, **named: Any) -> Any:
         for failure in failures:
             raise failure
-        return work(*arguments, **named)
+        return call(*arguments, **named)
 
     monkeypatch.setattr(lmdb_store, method, failing)
-    warmed(hindered)
-    assert hindered.residents.held_bytes == unhindered.residents.held_bytes > 0
+    warmed(served)
+    assert served.residents.held_bytes == expected.residents.held_bytes > 0
     assert list(failures) == []
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
-    [(StoreUnavailableError("it refuses"), "WARNING"), (AttributeError("nobody foresaw it"), "Traceback")],
+    ("failure", "logged"),
+    [(StoreUnavailableError("it refuses"), "WARNING"), (AttributeError("unexpected"), "Traceback")],
 )
-def test_warming_ends_in_time_and_changes_are_asked_for_whatever_the_store_does(
+def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
     tiny: TinyBundle,
     corpus: Corpus,
     lmdb_store: StateStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     failure: Exception,
-    told: str,
+    logged: str,
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     served = ServedBundle.load(settings_for(tiny.bundle, warm_seconds=0.5), lmdb_store)
@@ -111,58 +111,58 @@ def test_warming_ends_in_time_and_changes_are_asked_for_whatever_the_store_does(
     def failing(*_: Any, **__: Any) -> Any:
         raise failure
 
-    changes, asked = lmdb_store.changes, threading.Event()
+    changes, polled = lmdb_store.changes, threading.Event()
 
-    def seen(*arguments: Any) -> Any:
-        asked.set()
+    def recorded(*arguments: Any) -> Any:
+        polled.set()
         return changes(*arguments)
 
     monkeypatch.setattr(lmdb_store, "states", failing)
     with served.keeper:
         wait_until_warm(served)
-        monkeypatch.setattr(lmdb_store, "changes", seen)
-        assert asked.wait(PATIENCE_S)
+        monkeypatch.setattr(lmdb_store, "changes", recorded)
+        assert polled.wait(TIMEOUT_S)
     assert "warming ended early" in caplog.text
     assert str(failure) in caplog.text
-    assert told in caplog.text
+    assert logged in caplog.text
 
 
-@pytest.mark.parametrize(("room", "step_bytes"), [(1 << 24, 1_500), (30_000, 1 << 24)])
-def test_warming_reads_little_at_a_time_and_no_more_than_there_is_room_for(
+@pytest.mark.parametrize(("resident_bytes", "batch_bytes"), [(1 << 24, 1_500), (30_000, 1 << 24)])
+def test_warming_reads_in_small_batches_and_no_more_than_the_cache_can_hold(
     tiny: TinyBundle,
     corpus: Corpus,
     lmdb_store: StateStore,
     monkeypatch: pytest.MonkeyPatch,
-    room: int,
-    step_bytes: int,
+    resident_bytes: int,
+    batch_bytes: int,
 ) -> None:
-    monkeypatch.setattr(keeper, "_LEAST_ENTITY_BYTES", 1)  # those of this corpus are smaller
-    monkeypatch.setattr(keeper, "_BATCH_BYTES", step_bytes)
-    most = min(step_bytes, room / 4)
+    monkeypatch.setattr(keeper, "_LEAST_ENTITY_BYTES", 1)  # the entities of this corpus are smaller
+    monkeypatch.setattr(keeper, "_BATCH_BYTES", batch_bytes)
+    largest_batch = min(batch_bytes, resident_bytes / 4)
     corpus.write(lmdb_store, tiny.bundle)
-    settings = settings_for(tiny.bundle, resident_bytes=room)
+    settings = settings_for(tiny.bundle, resident_bytes=resident_bytes)
     state_bytes = {name: states.nbytes for name, states in corpus.states.items()}
-    lines_of = Counter(name for entry in corpus.entries for name in (entry.user, entry.item))
+    list_lengths = Counter(name for entry in corpus.entries for name in (entry.user, entry.item))
     states, review_lists = lmdb_store.states, lmdb_store.review_lists
     states_read: list[list[int]] = []
-    lines_read: list[list[int]] = []
+    lengths_read: list[list[int]] = []
 
-    def seen_states(version: str, review_ids: Sequence[str]) -> Any:
+    def recorded_states(version: str, review_ids: Sequence[str]) -> Any:
         states_read.append([state_bytes[name] for name in review_ids])
         return states(version, review_ids)
 
-    def seen_lists(version: str, *, users: Sequence[str], items: Sequence[str]) -> Any:
-        lines_read.append([lines_of[name] for name in (*users, *items)])
+    def recorded_lists(version: str, *, users: Sequence[str], items: Sequence[str]) -> Any:
+        lengths_read.append([list_lengths[name] for name in (*users, *items)])
         return review_lists(version, users=users, items=items)
 
-    monkeypatch.setattr(lmdb_store, "states", seen_states)
-    monkeypatch.setattr(lmdb_store, "review_lists", seen_lists)
+    monkeypatch.setattr(lmdb_store, "states", recorded_states)
+    monkeypatch.setattr(lmdb_store, "review_lists", recorded_lists)
     residents = warmed(ServedBundle.load(settings, lmdb_store)).residents
     assert len(states_read) > 1
-    assert all(sum(sizes) <= most or len(sizes) == 1 for sizes in states_read)
-    assert all(keeper._ENTRY_BYTES * sum(lines) <= most or len(lines) == 1 for lines in lines_read)
-    assert sum(map(sum, states_read)) <= room
-    assert 20_000 < residents.held_bytes <= room
+    assert all(sum(sizes) <= largest_batch or len(sizes) == 1 for sizes in states_read)
+    assert all(keeper._ENTRY_BYTES * sum(lengths) <= largest_batch or len(lengths) == 1 for lengths in lengths_read)
+    assert sum(map(sum, states_read)) <= resident_bytes
+    assert 20_000 < residents.held_bytes <= resident_bytes
 
 
 def resident_misses(metrics: str) -> float:

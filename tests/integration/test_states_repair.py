@@ -1,8 +1,9 @@
-"""Damaged data is repaired as far as the store itself can, and a copy or a repair that is killed loses nothing."""
+"""Checks and repairs of damaged namespaces; repairs, copies and drops that are killed and run again."""
 
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import redis
 
-from support.killed_writes import runs_through
+from support.killed_writes import finishes_before_kill
 from support.store_contents import VERSION, contents, namespace_of, review_of
 from ubert_model.errors import CorruptStateError
 from ubert_model.states import (
@@ -32,112 +33,103 @@ from ubert_model.states.keys import LmdbKeys, RedisKeys
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.records import pack_line
 
-# Of three users and two items, so that every list has other lines than the one that a test damages.
+# Of three users and two items, so that every list has further lines besides the one that a test damages.
 ENTRIES = [review_of(f"r{number}", f"u{number % 3}", f"i{number % 2}", timestamp=number) for number in range(12)]
 TEXTS = [(entry.review_id, f"text of {entry.review_id}") for entry in ENTRIES[:-1]]
-HARMED, OTHER = ENTRIES[4], ENTRIES[7]
-
-
-@pytest.fixture(params=["lmdb", "redis"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"lmdb:{tmp_path / 'states'}" if request.param == "lmdb" else str(request.getfixturevalue("own_redis_url"))
+DAMAGED, OTHER = ENTRIES[4], ENTRIES[7]
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[MaintenanceStore]:
-    opened = open_store(url)
+def store(store_url: str) -> Iterator[MaintenanceStore]:
+    opened = open_store(store_url)
     fill(opened)
     yield opened
     opened.close()
 
 
 @pytest.mark.parametrize("side", Side)
-def test_a_damaged_line_comes_back_from_the_other_list(store: MaintenanceStore, url: str, side: Side) -> None:
-    whole = contents(store, VERSION)
+def test_a_damaged_line_is_restored_from_the_other_list(store: MaintenanceStore, store_url: str, side: Side) -> None:
+    intact = contents(store, VERSION)
     since = store.changes(VERSION, None).revision
-    damage(store, url, side, HARMED)
+    damage(store, store_url, side, DAMAGED)
     with pytest.raises(CorruptStateError, match=r"ubert states verify --repair`, then `ubert precompute"):
-        store.review_lists(VERSION, users=[HARMED.user], items=[HARMED.item])
+        store.review_lists(VERSION, users=[DAMAGED.user], items=[DAMAGED.item])
     result = repair(store)
     assert (result.repaired, result.problems) == (1, 0)
-    assert contents(store, VERSION) == whole
-    assert store.changes(VERSION, since).marks != frozenset(), "whoever keeps a copy of the list was not told"
+    assert contents(store, VERSION) == intact
+    assert store.changes(VERSION, since).marks != frozenset(), "the repair was not announced"
 
 
-def test_a_review_of_which_no_line_is_left_is_missing_and_the_rest_of_its_lists_is_not(
-    store: MaintenanceStore, url: str
-) -> None:
+def test_a_review_that_lost_both_lines_is_missing_and_no_other_is(store: MaintenanceStore, store_url: str) -> None:
     for side in Side:
-        damage(store, url, side, HARMED)
-    assert store.missing(VERSION, [HARMED]) == [False], "precompute alone would not write it again"
+        damage(store, store_url, side, DAMAGED)
+    assert store.missing(VERSION, [DAMAGED]) == [False]  # so precompute would not write it without a repair
     result = repair(store)
-    assert sorted(result.lost_lines) == [f"item {HARMED.item!r}", f"user {HARMED.user!r}"]
-    assert store.missing(VERSION, ENTRIES) == [entry == HARMED for entry in ENTRIES]
-    store.put(VERSION, [(HARMED, state_of(HARMED))])
+    assert sorted(result.lost_lines) == [f"item {DAMAGED.item!r}", f"user {DAMAGED.user!r}"]
+    assert store.missing(VERSION, ENTRIES) == [entry == DAMAGED for entry in ENTRIES]
+    store.put(VERSION, [(DAMAGED, state_of(DAMAGED))])
     assert check_namespace(store, namespace_of()).problems == 0
 
 
-def test_a_damaged_line_of_a_review_without_a_state_leaves_it_missing(store: MaintenanceStore, url: str) -> None:
-    store.delete_states(VERSION, [HARMED.review_id])
-    damage(store, url, Side.USER, HARMED)
+def test_a_review_with_a_damaged_line_and_no_state_stays_missing(store: MaintenanceStore, store_url: str) -> None:
+    store.delete_states(VERSION, [DAMAGED.review_id])
+    damage(store, store_url, Side.USER, DAMAGED)
     result = repair(store)
-    assert (result.missing, result.lost_lines) == ([HARMED.review_id], [f"user {HARMED.user!r}"])
-    assert store.missing(VERSION, [HARMED]) == [True]
+    assert (result.missing, result.lost_lines) == ([DAMAGED.review_id], [f"user {DAMAGED.user!r}"])
+    assert store.missing(VERSION, [DAMAGED]) == [True]
 
 
 def test_a_review_with_a_damaged_line_and_a_damaged_state_keeps_its_rating_in_both_lists(
-    store: MaintenanceStore, url: str
+    store: MaintenanceStore, store_url: str
 ) -> None:
-    store.put(VERSION, [(HARMED, state_of(HARMED)[:-1])])
-    damage(store, url, Side.ITEM, HARMED)
+    store.put(VERSION, [(DAMAGED, state_of(DAMAGED)[:-1])])
+    damage(store, store_url, Side.ITEM, DAMAGED)
     result = repair(store)
-    assert (result.repaired, result.missing, result.lost_lines) == (1, [HARMED.review_id], [])
-    assert HARMED in store.user_reviews(VERSION, [HARMED.user])[0]
-    assert HARMED in store.item_reviews(VERSION, [HARMED.item])[0]
-    assert store.missing(VERSION, [HARMED]) == [True]
+    assert (result.repaired, result.missing, result.lost_lines) == (1, [DAMAGED.review_id], [])
+    assert DAMAGED in store.user_reviews(VERSION, [DAMAGED.user])[0]
+    assert DAMAGED in store.item_reviews(VERSION, [DAMAGED.item])[0]
+    assert store.missing(VERSION, [DAMAGED]) == [True]
 
 
-def test_after_a_repair_reviews_of_a_damaged_list_are_written_and_deleted_again(
-    store: MaintenanceStore, url: str
-) -> None:
-    damage(store, url, Side.USER, HARMED)
+def test_reviews_are_put_into_and_deleted_from_a_repaired_list(store: MaintenanceStore, store_url: str) -> None:
+    damage(store, store_url, Side.USER, DAMAGED)
     repair(store)
-    new = review_of("new", HARMED.user, "i9", timestamp=99)
+    new = review_of("new", DAMAGED.user, "i9", timestamp=99)
     store.put(VERSION, [(new, state_of(new))])
-    store.delete(VERSION, [HARMED])
-    listed = store.user_reviews(VERSION, [HARMED.user])[0]
+    store.delete(VERSION, [DAMAGED])
+    listed = store.user_reviews(VERSION, [DAMAGED.user])[0]
     assert new in listed
-    assert HARMED not in listed
+    assert DAMAGED not in listed
     assert check_namespace(store, namespace_of()).problems == 0
 
 
-def test_a_whole_line_of_an_unknown_format_is_no_damage_and_stays(store: MaintenanceStore, url: str) -> None:
-    body = b"\x02" + pack_line(HARMED, Side.USER)[1:-4]
+def test_an_intact_line_of_an_unknown_format_is_reported_and_kept(store: MaintenanceStore, store_url: str) -> None:
+    body = b"\x02" + pack_line(DAMAGED, Side.USER)[1:-4]
     newer = body + struct.pack("<I", zlib.crc32(body))
-    damage(store, url, Side.USER, HARMED, newer)
+    damage(store, store_url, Side.USER, DAMAGED, newer)
     result = repair(store)
-    assert [(one.side, one.entity) for one in result.unreadable] == [(Side.USER, HARMED.user)]
+    assert [(one.side, one.entity) for one in result.unreadable] == [(Side.USER, DAMAGED.user)]
     assert result.problems == 1
-    assert newer in store.lines(VERSION, Side.USER, HARMED.user).values()
+    assert newer in store.lines(VERSION, Side.USER, DAMAGED.user).values()
 
 
-def test_a_repair_killed_at_any_write_and_run_again_loses_no_line_and_no_text(
-    store: MaintenanceStore, url: str, monkeypatch: pytest.MonkeyPatch
+def test_a_repair_killed_at_any_write_and_run_again_loses_no_line_or_text(
+    store: MaintenanceStore, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = contents(store, VERSION)
+    intact = contents(store, VERSION)
     for writes in count():
         fill(store)
-        damage(store, url, Side.USER, HARMED)
-        damage(store, url, Side.ITEM, OTHER)
-        finished = runs_through(lambda: repair(store), writes, monkeypatch)
+        damage(store, store_url, Side.USER, DAMAGED)
+        damage(store, store_url, Side.ITEM, OTHER)
+        finished = finishes_before_kill(lambda: repair(store), writes, monkeypatch)
         repair(store)
-        assert contents(store, VERSION) == whole, f"killed after {writes} writes"
+        assert contents(store, VERSION) == intact, f"killed after {writes} writes"
         if finished:
             break
     assert writes >= 2
 
 
-def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
+def test_a_copy_killed_at_any_write_and_run_again_copies_every_text(
     store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = open_store(f"lmdb:{tmp_path / 'source'}")
@@ -145,12 +137,12 @@ def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
     for writes in count():
         store.drop_namespace(VERSION)
         store.open_namespace(namespace_of())
-        # One is there in part, with a text that is another's, and one whole.
+        # Of one review the target has a part, with an outdated text; another it has complete, with a text of its own.
         store.put(VERSION, [(entry, state_of(entry)) for entry in (ENTRIES[-1], OTHER)])
-        store.put_texts(VERSION, [(ENTRIES[-1].review_id, "another's"), (OTHER.review_id, "its own")])
+        store.put_texts(VERSION, [(ENTRIES[-1].review_id, "outdated"), (OTHER.review_id, "its own")])
         store.delete_states(VERSION, [ENTRIES[-1].review_id])
-        copy = lambda: copy_namespace(source, store, VERSION, reviews_a_batch=5)  # noqa: E731
-        finished = runs_through(copy, writes, monkeypatch)
+        copy = partial(copy_namespace, source, store, VERSION, reviews_a_batch=5)
+        finished = finishes_before_kill(copy, writes, monkeypatch)
         copy()
         assert contents(store, VERSION) == contents(source, VERSION) | {
             "texts": dict(TEXTS) | {ENTRIES[-1].review_id: None, OTHER.review_id: "its own"}
@@ -161,23 +153,25 @@ def test_a_copy_killed_at_any_write_and_run_again_brings_every_text(
     source.close()
 
 
-def test_a_repair_killed_at_any_write_and_run_again_finds_what_one_list_lacks_of_a_damaged_state(
+def test_a_repair_killed_at_any_write_and_run_again_completes_the_lists_of_a_damaged_state(
     store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for writes in count():
         fill(store)
-        store.put(VERSION, [(HARMED, state_of(HARMED)[:-1])])
-        lines = store.lines(VERSION, Side.USER, HARMED.user).items()
-        store.remove_lines(VERSION, Side.USER, HARMED.user, [name for name, line in lines if b"r4" in line])
-        finished = runs_through(lambda: repair(store), writes, monkeypatch)
+        store.put(VERSION, [(DAMAGED, state_of(DAMAGED)[:-1])])
+        lines = store.lines(VERSION, Side.USER, DAMAGED.user).items()
+        store.remove_lines(
+            VERSION, Side.USER, DAMAGED.user, [name for name, line in lines if DAMAGED.review_id.encode() in line]
+        )
+        finished = finishes_before_kill(lambda: repair(store), writes, monkeypatch)
         repair(store)
-        assert HARMED in store.user_reviews(VERSION, [HARMED.user])[0], f"killed after {writes} writes"
+        assert DAMAGED in store.user_reviews(VERSION, [DAMAGED.user])[0], f"killed after {writes} writes"
         if finished:
             break
     assert writes >= 2
 
 
-def test_a_drop_killed_at_any_write_claims_no_share_that_it_has_begun_to_remove_and_can_be_repeated(
+def test_a_drop_killed_at_any_write_leaves_no_incomplete_shard_recorded_as_finished(
     store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lmdb_store, "_KEYS_PER_DROP", 5)
@@ -185,48 +179,48 @@ def test_a_drop_killed_at_any_write_claims_no_share_that_it_has_begun_to_remove_
         fill(store)
         store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=len(ENTRIES)))
         before = store.changes(VERSION, None).revision
-        finished = runs_through(lambda: store.drop_namespace(VERSION), writes, monkeypatch)
+        finished = finishes_before_kill(lambda: store.drop_namespace(VERSION), writes, monkeypatch)
         if any(store.missing(VERSION, ENTRIES)):
             assert store.finished_shards(VERSION) == [], f"killed after {writes} writes"
             assert not store.local or store.changes(VERSION, before).marks is None
         if any(store.states(VERSION, [entry.review_id for entry in ENTRIES])):
-            assert store.namespaces() == [namespace_of()]
+            assert store.namespaces() == [namespace_of()], "what is left could not be dropped any more"
         if finished:
             break
     assert writes >= 3
 
 
-def test_a_copy_passes_over_a_review_whose_state_is_lost(store: MaintenanceStore, tmp_path: Path) -> None:
-    store.delete_states(VERSION, [HARMED.review_id])
+def test_a_copy_skips_a_review_without_a_state(store: MaintenanceStore, tmp_path: Path) -> None:
+    store.delete_states(VERSION, [DAMAGED.review_id])
     target = open_store(f"lmdb:{tmp_path / 'target'}")
-    heard: list[int] = []
-    assert copy_namespace(store, target, VERSION, users_a_batch=2, advance=heard.append) == len(ENTRIES) - 1
-    assert heard == [2, 1]
-    assert target.missing(VERSION, ENTRIES) == [entry == HARMED for entry in ENTRIES]
+    advances: list[int] = []
+    assert copy_namespace(store, target, VERSION, users_a_batch=2, advance=advances.append) == len(ENTRIES) - 1
+    assert advances == [2, 1]
+    assert target.missing(VERSION, ENTRIES) == [entry == DAMAGED for entry in ENTRIES]
     target.close()
 
 
-def test_every_list_and_state_is_checked_however_many_there_are(
+def test_a_check_reads_the_lists_and_states_of_every_batch(
     store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checking, "ENTITIES_A_BATCH", 2)
     monkeypatch.setattr(checking, "STATES_A_BATCH", 3)
     monkeypatch.setattr(checking, "STATES_A_SCAN", 5)
-    heard: list[int] = []
-    assert check_namespace(store, namespace_of(), heard.append).problems == 0
-    assert sum(heard) == len(ENTRIES)
+    advances: list[int] = []
+    assert check_namespace(store, namespace_of(), advances.append).problems == 0
+    assert sum(advances) == len(ENTRIES)
     names = [entry.review_id for entry in ENTRIES]
     store.delete_states(VERSION, names)
     check = check_namespace(store, namespace_of())
     assert (check.reviews, sorted(check.missing)) == (len(ENTRIES), sorted(names))
 
 
-def test_a_review_that_is_written_during_a_check_is_not_taken_for_one_that_no_list_names(
+def test_a_review_written_during_a_check_is_not_reported_as_unlisted(
     store: MaintenanceStore,
 ) -> None:
     class WrittenMeanwhile:
         def __getattr__(self, name: str) -> Any:
-            if name == "state_sizes":  # asked once the lists were read
+            if name == "state_sizes":  # called when the lists have been read
                 new = review_of("new")
                 store.put(VERSION, [(new, state_of(new))])
             return getattr(store, name)
@@ -248,11 +242,13 @@ def repair(store: MaintenanceStore) -> NamespaceRepair:
     return repair_namespace(store, namespace_of(), check_namespace(store, namespace_of()))
 
 
-def damage(store: MaintenanceStore, url: str, side: Side, entry: ReviewEntry, line: bytes = b"not a line") -> None:
-    """Change one line behind the store's back."""
+def damage(
+    store: MaintenanceStore, store_url: str, side: Side, entry: ReviewEntry, line: bytes = b"not a line"
+) -> None:
+    """Replace one stored line, without announcing it."""
     if isinstance(store, LmdbStore):
         key = LmdbKeys(VERSION).line(side, entry)
         store._directory.transact(lambda transaction: transaction.put(key, line), write=True)
         return
-    with redis.Redis.from_url(url) as client:
+    with redis.Redis.from_url(store_url) as client:
         client.hset(RedisKeys(VERSION).reviews(side, side.entity(entry)).decode(), entry.review_id, line)

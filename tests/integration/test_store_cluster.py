@@ -1,4 +1,4 @@
-"""What a store over six processes of a Redis Cluster keeps, and what it says, while primaries die and slots move."""
+"""Stores on a Redis Cluster of three primaries with a replica each, while primaries are killed and slots migrate."""
 
 import gc
 import warnings
@@ -23,9 +23,9 @@ USERS = [f"u{number}" for number in range(8)]
 
 
 @pytest.fixture(autouse=True)
-def connections_to_removed_nodes() -> Iterator[None]:
-    """redis-py leaves them to the garbage collector, whose warning would fail whatever test it runs in: it is kept
-    from these.
+def ignored_warnings_of_removed_nodes() -> Iterator[None]:
+    """redis-py leaves connections to removed nodes to the garbage collector, whose ``ResourceWarning`` would fail
+    whichever test it runs in. So it runs after each of these tests, and the warning is ignored.
     """
     gc.disable()
     yield
@@ -37,14 +37,14 @@ def connections_to_removed_nodes() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[ClusterServers]:
-    """Whole at the beginning of every test, whatever the one before has done to it."""
+    """Every test leaves it with all servers running, and every primary with a replica in sync."""
     with redis_cluster(primaries=3, replicas=1) as servers:
         yield servers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stores:
-    """Over one cluster: whose writes replicas confirm, whose writes none does, and who waits out a failover."""
+    """On one cluster: one with ``wait_replicas=1``, one without options, and one with ``patience=30``."""
 
     confirmed: StateStore
     plain: StateStore
@@ -79,7 +79,7 @@ def assert_holds(store: StateStore, reviews: list[tuple[ReviewEntry, bytes]]) ->
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
 
 
-def test_a_write_that_its_replica_does_not_confirm_is_told_and_can_be_repeated(
+def test_a_write_that_the_replica_does_not_confirm_raises_and_can_be_repeated(
     cluster: ClusterServers, stores: Stores
 ) -> None:
     stores.confirmed.put(VERSION, numbered_reviews(100))
@@ -93,12 +93,12 @@ def test_a_write_that_its_replica_does_not_confirm_is_told_and_can_be_repeated(
     assert_holds(stores.plain, [*numbered_reviews(100), (review_of("r"), b"s")])
 
 
-def test_what_replicas_confirmed_outlives_the_primary_and_the_patient_do_not_notice(
+def test_confirmed_writes_survive_a_failover_and_a_patient_store_waits_for_it(
     cluster: ClusterServers, stores: Stores
 ) -> None:
     reviews = numbered_reviews(500)
-    unaware = open_store(f"{cluster.url}?wait_replicas=1")
-    unaware.put(VERSION, reviews)
+    idle = open_store(f"{cluster.url}?wait_replicas=1")
+    idle.put(VERSION, reviews)
     written = stores.confirmed.put(VERSION, reviews)
     primary = cluster.primary_of(FEED)
     primary.kill()
@@ -110,24 +110,24 @@ def test_what_replicas_confirmed_outlives_the_primary_and_the_patient_do_not_not
     for store in stores.all:
         assert_holds(store, [*reviews, *later])
         assert store.changes(VERSION, written).marks
-    # Nobody is left to confirm before the killed process has come back as a replica.
+    # No replica is left to confirm a write until the killed server runs again, as one.
     with pytest.raises(UnconfirmedWriteError):
         stores.confirmed.put(VERSION, later)
     primary.start()
     cluster.wait_until_replicated()
-    for store in (stores.confirmed, unaware):  # to which what is a replica now is still the primary
+    for store in (stores.confirmed, idle):  # the idle one still takes the restarted server for the primary
         store.put(VERSION, later)
-    unaware.close()
+    idle.close()
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_slot_on_the_move_is_read_and_written_wherever_its_keys_are(
+def test_a_migrating_slot_is_read_and_written_wherever_its_keys_are(
     cluster: ClusterServers, stores: Stores, finished: bool
 ) -> None:
     reviews = numbered_reviews(50)
     start = stores.plain.put(VERSION, reviews)
     for store in stores.all:
-        assert_holds(store, reviews)  # and knows where the slots were
+        assert_holds(store, reviews)  # so that its client knows where the slots were
     moving = [FEED, RedisKeys(VERSION).reviews(Side.USER, "u0"), RedisKeys(VERSION).state("r7")]
     sources = [cluster.primary_of(key) for key in moving]
     targets = [next(one for one in cluster.owners() if one is not source) for source in sources]
@@ -151,11 +151,11 @@ def test_a_slot_on_the_move_is_read_and_written_wherever_its_keys_are(
         assert store.changes(VERSION, start).revision == end
 
 
-def test_keys_ahead_of_their_slot_on_a_server_that_owns_none_are_away_until_the_slot_has_come() -> None:
+def test_keys_that_moved_to_a_server_without_slots_are_unavailable_until_their_slot_follows() -> None:
     with redis_cluster(primaries=1) as cluster, closing(open_store(cluster.url)) as store:
         store.open_namespace(namespace_of())
         store.put(VERSION, numbered_reviews(3))
-        with cluster.newcomer() as target:
+        with cluster.extra_server() as target:
             source = cluster.begin_move(FEED, target)
             cluster.migrate_keys(FEED, source, target)
             with pytest.raises(StoreUnavailableError, match="ahead of its slot"):
@@ -165,13 +165,13 @@ def test_keys_ahead_of_their_slot_on_a_server_that_owns_none_are_away_until_the_
             assert_holds(store, numbered_reviews(3))
 
 
-def test_nothing_read_is_kept_once_a_failover_has_lost_it_though_the_feed_tells_of_nothing(
+def test_residents_are_read_again_after_a_failover_that_lost_a_write(
     cluster: ClusterServers, tiny: TinyBundle, corpus: Corpus
 ) -> None:
     cluster.empty()
     with closing(open_store(cluster.url)) as store:
         corpus.write(store, tiny.bundle)
-        keeping, fresh = (
+        resident, fresh = (
             ServedBundle.load(settings, store)
             for settings in (settings_for(tiny.bundle, resident_lag=0), settings_for(tiny.bundle, resident_bytes=0))
         )
@@ -179,14 +179,14 @@ def test_nothing_read_is_kept_once_a_failover_has_lost_it_though_the_feed_tells_
         feed = cluster.primary_of(keys.changes)
         lost = next(user for user in USERS if cluster.primary_of(keys.reviews(Side.USER, user)) is not feed)
         pairs = [Pair(lost, item) for item in ("i0", "i1", "i2")]
-        before = keeping.engine.score(pairs)
+        before = resident.engine.score(pairs)
         primary = cluster.primary_of(keys.reviews(Side.USER, lost))
         cluster.cut_off_replicas(primary)
         store.delete(fresh.namespace.version, corpus.of_user(lost)[:1])
-        after = keeping.engine.score(pairs)
+        after = resident.engine.score(pairs)
         assert after == fresh.engine.score(pairs) != before
         primary.kill()
         cluster.wait_for_failover(primary, keys.reviews(Side.USER, lost))
         primary.start()
         cluster.wait_until_replicated()
-        assert keeping.engine.score(pairs) == fresh.engine.score(pairs) != after
+        assert resident.engine.score(pairs) == fresh.engine.score(pairs) != after

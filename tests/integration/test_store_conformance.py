@@ -1,4 +1,4 @@
-"""Every promise of the ``StateStore`` protocol, held by every store against its real engine."""
+"""The contract of ``StateStore`` and ``MaintenanceStore``, for every store over its real engine."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,6 @@ from ubert_model.states import (
     redis_store,
     state_mark,
 )
-from ubert_model.states.lmdb_store import LmdbStore
 
 AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0", "\0\0", "*", "u?", "🙂" * 64, "x" * 256]
 
@@ -46,10 +45,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         with redis.RedisCluster.from_url(url.replace("redis+cluster", "redis").partition(",")[0]) as cluster:
             cluster.flushall(target_nodes=redis.RedisCluster.PRIMARIES)
         return url
-    own_database = f"{request.getfixturevalue('redis_url')[:-1]}15"
-    with redis.Redis.from_url(own_database) as client:
-        client.flushdb()
-    return own_database
+    return str(request.getfixturevalue("own_redis_url"))
 
 
 @pytest.fixture
@@ -60,7 +56,7 @@ def store(store_url: str) -> Iterator[MaintenanceStore]:
     opened.close()
 
 
-def test_what_was_put_is_read_back(store: StateStore) -> None:
+def test_a_review_that_was_put_is_read_back(store: StateStore) -> None:
     entry = review_of("r1", "ann", "lamp", timestamp=1_400_000_000, rating=3.5)
     store.put(VERSION, [(entry, b"\0state\xff")])
     assert store.states(VERSION, ["r1"]) == [b"\0state\xff"]
@@ -68,16 +64,16 @@ def test_what_was_put_is_read_back(store: StateStore) -> None:
     assert store.item_reviews(VERSION, ["lamp"]) == [[entry]]
 
 
-def test_answers_come_in_the_order_of_the_question(store: StateStore) -> None:
+def test_results_are_in_the_order_of_the_arguments(store: StateStore) -> None:
     store.put(VERSION, numbered_reviews(200))
-    asked = ["r7", "absent", "r199", "r7", "r0"]
-    assert store.states(VERSION, asked) == [state_of("r7"), None, state_of("r199"), state_of("r7"), state_of("r0")]
+    names = ["r7", "absent", "r199", "r7", "r0"]
+    assert store.states(VERSION, names) == [state_of("r7"), None, state_of("r199"), state_of("r7"), state_of("r0")]
     lists = store.user_reviews(VERSION, ["u3", "nobody", "u0", "u3"])
     assert [len(entries) for entries in lists] == [50, 0, 50, 50]
     assert lists[0] == lists[3]
 
 
-def test_both_sides_lists_come_in_one_call_as_they_come_apart(store: StateStore) -> None:
+def test_review_lists_returns_what_user_reviews_and_item_reviews_return(store: StateStore) -> None:
     store.put(VERSION, numbered_reviews(200))
     users, items = ["u3", "nobody", "u0"], ["i96", "i0", "nothing", "i0"]
     together = store.review_lists(VERSION, users=users, items=items)
@@ -93,7 +89,7 @@ def test_a_list_is_newest_first_and_equal_times_are_ordered_by_identifier(store:
         assert [entry.review_id for entry in entries] == ["c", "ä", "b", "a", "d", "e"]
 
 
-def test_putting_twice_is_putting_once_and_the_last_value_stays(store: StateStore) -> None:
+def test_put_is_idempotent_and_the_last_value_wins(store: StateStore) -> None:
     reviews = numbered_reviews(120)
     store.put(VERSION, reviews)
     store.put(VERSION, reviews)
@@ -104,13 +100,13 @@ def test_putting_twice_is_putting_once_and_the_last_value_stays(store: StateStor
 
 
 def test_a_deleted_review_is_gone_from_both_lists_and_the_states(store: StateStore) -> None:
-    kept, gone = review_of("kept"), review_of("gone")
-    store.put(VERSION, [(kept, b"k"), (gone, b"g")])
-    store.delete(VERSION, [gone, review_of("never written", "nobody", "nothing")])
-    assert store.states(VERSION, ["kept", "gone"]) == [b"k", None]
+    kept, deleted = review_of("kept"), review_of("deleted")
+    store.put(VERSION, [(kept, b"k"), (deleted, b"d")])
+    store.delete(VERSION, [deleted, review_of("never written", "nobody", "nothing")])
+    assert store.states(VERSION, ["kept", "deleted"]) == [b"k", None]
     assert store.user_reviews(VERSION, ["u"]) == [[kept]]
     assert store.item_reviews(VERSION, ["i"]) == [[kept]]
-    assert store.missing(VERSION, [kept, gone]) == [False, True]
+    assert store.missing(VERSION, [kept, deleted]) == [False, True]
 
 
 def test_an_entity_whose_last_review_is_deleted_is_no_longer_listed(store: StateStore) -> None:
@@ -124,8 +120,8 @@ def test_an_entity_whose_last_review_is_deleted_is_no_longer_listed(store: State
 def test_a_review_with_any_part_absent_is_missing(store: StateStore) -> None:
     written = review_of("r", "ann", "lamp")
     store.put(VERSION, [(written, b"s")])
-    asked = [written, review_of("r", "bob", "lamp"), review_of("r", "ann", "vase"), review_of("q", "ann", "lamp")]
-    assert store.missing(VERSION, asked) == [False, True, True, True]
+    others = [review_of("r", "bob", "lamp"), review_of("r", "ann", "vase"), review_of("q", "ann", "lamp")]
+    assert store.missing(VERSION, [written, *others]) == [False, True, True, True]
 
 
 def test_users_and_items_are_listed_in_order(store: StateStore) -> None:
@@ -134,7 +130,7 @@ def test_users_and_items_are_listed_in_order(store: StateStore) -> None:
     assert store.items(VERSION) == sorted(f"i{number}" for number in range(97))
 
 
-def test_every_identifier_survives_and_stays_apart(store: StateStore) -> None:
+def test_awkward_identifiers_are_preserved_and_never_confused(store: StateStore) -> None:
     reviews = [(review_of(name, f"{name}"[::-1], name), name.encode()) for name in AWKWARD]
     store.put(VERSION, reviews)
     assert store.states(VERSION, AWKWARD) == [name.encode() for name in AWKWARD]
@@ -145,25 +141,26 @@ def test_every_identifier_survives_and_stays_apart(store: StateStore) -> None:
 
 
 @pytest.mark.parametrize("identifier", ["", "x" * 257, "\ud800"])
-def test_a_batch_with_an_impossible_identifier_is_refused_whole(store: StateStore, identifier: str) -> None:
+def test_a_batch_with_an_invalid_identifier_is_refused_as_a_whole(store: StateStore, identifier: str) -> None:
     with pytest.raises(InputError, match="identifier"):
         store.put(VERSION, [(review_of("fine"), b"s"), (review_of("r", user=identifier), b"s")])
     assert store.states(VERSION, ["fine"]) == [None]
-    for ask in (store.states, store.user_reviews, store.item_reviews):
+    for read in (store.states, store.user_reviews, store.item_reviews):
         with pytest.raises(InputError, match="identifier"):
-            ask(VERSION, [identifier])
+            read(VERSION, [identifier])
 
 
-def test_a_state_too_large_to_serve_is_refused_before_anything_is_written(store: StateStore) -> None:
+def test_a_batch_with_a_state_above_16_mib_is_refused_as_a_whole(store: StateStore) -> None:
     largest = 16 * 1024 * 1024
     with pytest.raises(StoreError, match=r"'big' has 16777217 bytes"):
         store.put(VERSION, [(review_of("fine"), b"s"), (review_of("big"), bytes(largest + 1))])
     assert store.states(VERSION, ["fine"]) == [None]
+    assert store.users(VERSION) == []
     store.put(VERSION, [(review_of("big"), bytes(largest))])
     assert store.states(VERSION, ["big"]) == [bytes(largest)]
 
 
-def test_five_thousand_reviews_travel_in_one_call(store: StateStore) -> None:
+def test_five_thousand_reviews_are_written_in_one_call_and_read_in_one(store: StateStore) -> None:
     reviews = numbered_reviews(5_000, size=1_000)
     entries = [entry for entry, _ in reviews]
     assert store.missing(VERSION, entries) == [True] * 5_000
@@ -174,19 +171,19 @@ def test_five_thousand_reviews_travel_in_one_call(store: StateStore) -> None:
     assert [entry for entries in listed for entry in sorted(entries, key=lambda e: e.recency)] == entries
 
 
-def test_threads_never_receive_each_others_answers(store: StateStore) -> None:
+def test_threads_never_receive_each_others_results(store: StateStore) -> None:
     reviews = numbered_reviews(400)
     store.put(VERSION, reviews)
 
-    def ask(first: int) -> bool:
-        asked = reviews[first : first + 20]
-        return store.states(VERSION, [entry.review_id for entry, _ in asked]) == [state for _, state in asked]
+    def are_own(first: int) -> bool:
+        own = reviews[first : first + 20]
+        return store.states(VERSION, [entry.review_id for entry, _ in own]) == [state for _, state in own]
 
     with ThreadPoolExecutor(8) as threads:
-        assert all(threads.map(ask, range(0, 400, 2)))
+        assert all(threads.map(are_own, range(0, 400, 2)))
 
 
-def test_empty_questions_have_empty_answers(store: StateStore) -> None:
+def test_empty_arguments_give_empty_results(store: StateStore) -> None:
     store.put(VERSION, [])
     store.delete(VERSION, [])
     assert store.missing(VERSION, []) == []
@@ -211,7 +208,7 @@ def test_a_version_taken_by_another_description_is_refused(store: StateStore) ->
 
 
 def marks(*names: tuple[str, str, str]) -> frozenset[bytes]:
-    """Of reviews, each by its identifier, its user and its item."""
+    """The marks of reviews, each given by its identifier, user and item."""
     return frozenset(
         mark
         for review_id, user, item in names
@@ -219,74 +216,64 @@ def marks(*names: tuple[str, str, str]) -> frozenset[bytes]:
     )
 
 
-def end_of(store: StateStore) -> Revision:
+def latest_revision(store: StateStore) -> Revision:
     revision = store.changes(VERSION, None).revision
     assert revision is not None
     return revision
 
 
-def test_who_follows_the_changes_learns_of_every_write_once_and_in_order(store: StateStore) -> None:
-    start = end_of(store)
+def test_changes_are_those_of_every_write_after_the_given_revision(store: StateStore) -> None:
+    start = latest_revision(store)
     assert store.changes(VERSION, start).marks == frozenset()
-    gone = review_of("gone", "ann", "lamp")
-    written = store.put(VERSION, [(gone, b"s"), (review_of("kept", "bob", "lamp"), b"s")])
-    removed = store.delete(VERSION, [gone])
-    assert start < written < removed
+    review = review_of("r", "ann", "lamp")
+    written = store.put(VERSION, [(review, b"s"), (review_of("q", "bob", "lamp"), b"s")])
+    deleted = store.delete(VERSION, [review])
+    assert start < written < deleted
     both = store.changes(VERSION, start)
-    assert both.marks == marks(("gone", "ann", "lamp"), ("kept", "bob", "lamp"))
-    assert both.revision == removed
-    assert store.changes(VERSION, written).marks == marks(("gone", "ann", "lamp"))
-    assert store.changes(VERSION, removed).marks == frozenset()
+    assert both.marks == marks(("r", "ann", "lamp"), ("q", "bob", "lamp"))
+    assert both.revision == deleted
+    assert store.changes(VERSION, written).marks == marks(("r", "ann", "lamp"))
+    assert store.changes(VERSION, deleted).marks == frozenset()
 
 
-def test_changes_of_another_version_are_none_of_this_one(store: StateStore) -> None:
+def test_changes_of_another_version_are_not_included(store: StateStore) -> None:
     store.open_namespace(namespace_of(OTHER_VERSION))
     store.put(VERSION, [(review_of("r"), b"s")])
-    start = end_of(store)
+    start = latest_revision(store)
     store.put(OTHER_VERSION, [(review_of("r"), b"s")])
     store.delete(OTHER_VERSION, [review_of("r")])
     assert store.changes(VERSION, start).marks == frozenset()
 
 
-def test_changes_that_can_no_longer_be_told_are_told_as_everything(
+def test_anything_may_have_changed_since_a_revision_older_than_the_remembered_changes(
     store: StateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (lmdb_store, redis_store):
         monkeypatch.setattr(module, "REMEMBERED_CHANGES", 20)
-    start = end_of(store)
-    for number in range(20 + 200):  # a server cuts its stream in blocks of a hundred
+    start = latest_revision(store)
+    for number in range(20 + 200):  # Redis trims its stream in blocks of a hundred
         last = store.put(VERSION, [(review_of(f"r{number % 3}"), b"s")])
     assert store.changes(VERSION, start).marks is None
     assert store.changes(VERSION, start).revision == last
     assert store.changes(VERSION, last).marks == frozenset()
 
 
-def test_a_part_of_the_changes_is_never_told_as_all_of_them(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_beyond_one_read_are_complete_or_anything_may_have_changed(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(redis_store, "_CHANGES_PER_READ", 3)
-    start = end_of(store)
+    start = latest_revision(store)
     names = [("r", f"u{number}", f"i{number}") for number in range(5)]
     for name in names:
         last = store.put(VERSION, [(review_of(*name), b"s")])
-    told = store.changes(VERSION, start)
-    assert told.revision == last
-    assert told.marks in (None, marks(*names))
+    changes = store.changes(VERSION, start)
+    assert changes.revision == last
+    assert changes.marks in (None, marks(*names))
 
 
-def test_the_oldest_change_that_is_remembered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmdb_store, "REMEMBERED_CHANGES", 5)
-    store = open_store(f"lmdb:{tmp_path}/states")
-    store.open_namespace(namespace_of())
-    names = [(f"r{number}", f"u{number}", f"i{number}") for number in range(9)]
-    revisions = [store.put(VERSION, [(review_of(*name), b"s")]) for name in names]
-    for place, revision in enumerate(revisions):
-        assert store.changes(VERSION, revision).marks in (None, marks(*names[place + 1 :]))
-    assert store.changes(VERSION, revisions[3]).marks == marks(*names[4:])
-    store.close()
-
-
-def test_who_follows_a_dropped_namespace_is_told_to_forget_everything(store: StateStore) -> None:
+def test_anything_may_have_changed_since_a_revision_before_a_drop(store: StateStore) -> None:
     store.put(VERSION, [(review_of("r"), b"s")])
-    before = end_of(store)
+    before = latest_revision(store)
     store.drop_namespace(VERSION)
     assert store.changes(VERSION, before).marks is None
     store.open_namespace(namespace_of())
@@ -295,7 +282,7 @@ def test_who_follows_a_dropped_namespace_is_told_to_forget_everything(store: Sta
     assert store.changes(VERSION, before).marks is None
 
 
-def test_a_revision_survives_being_written_down(store: StateStore) -> None:
+def test_a_revision_is_parsed_from_its_str_and_malformed_text_is_refused(store: StateStore) -> None:
     revision = store.put(VERSION, [(review_of("r"), b"s")])
     assert Revision.parse(str(revision)) == revision
     for malformed in ("", "7", "7-", "-7-7", "7-7-7", "7-7\n", "٣-٣"):
@@ -303,7 +290,7 @@ def test_a_revision_survives_being_written_down(store: StateStore) -> None:
             Revision.parse(malformed)
 
 
-def test_every_list_is_named_with_its_length(store: StateStore) -> None:
+def test_list_lengths_yields_every_list_with_its_length(store: StateStore) -> None:
     store.put(VERSION, numbered_reviews(2_500, reviews_a_user=2))
     lengths = list(store.list_lengths(VERSION))
     assert {(side, entity) for side, entity, _ in lengths} == {
@@ -314,7 +301,7 @@ def test_every_list_is_named_with_its_length(store: StateStore) -> None:
     assert {length for side, _, length in lengths if side is Side.ITEM} == {25, 26}
 
 
-def test_versions_never_see_each_other(store: StateStore) -> None:
+def test_versions_are_isolated_from_each_other(store: StateStore) -> None:
     store.open_namespace(namespace_of(OTHER_VERSION))
     store.put(VERSION, [(review_of("r", "ann"), b"mine")])
     store.put(OTHER_VERSION, [(review_of("r", "bob"), b"theirs")])
@@ -324,7 +311,7 @@ def test_versions_never_see_each_other(store: StateStore) -> None:
     assert store.user_reviews(VERSION, ["bob"]) == [[]]
 
 
-def test_a_namespace_is_held_until_it_is_released_or_the_time_is_over(store: StateStore) -> None:
+def test_a_lease_lasts_until_it_is_released_or_expires(store: StateStore) -> None:
     store.hold(VERSION, "shop-1/7", 60.0)
     store.hold(VERSION, "shop-2/7", 0.05)
     store.hold(OTHER_VERSION, "a:b {c}", 60.0)
@@ -339,22 +326,7 @@ def test_a_namespace_is_held_until_it_is_released_or_the_time_is_over(store: Sta
     assert [namespace.version for namespace in store.namespaces()] == [VERSION]
 
 
-def test_whoever_holds_a_namespace_removes_what_killed_processes_have_held(tmp_path: Path) -> None:
-    """A server forgets it by itself."""
-    store = LmdbStore(tmp_path)
-
-    def kept() -> int:
-        return int(store._directory.transact(lambda transaction: transaction.stat()["entries"]))
-
-    store.hold(VERSION, "killed/7", -1.0)
-    before = kept()
-    store.hold(VERSION, "shop/7", 60.0)
-    assert kept() == before
-    assert store.holders(VERSION) == ["shop/7"]
-    store.close()
-
-
-def test_dropping_a_namespace_leaves_nothing_of_it_and_all_of_the_others(store: StateStore) -> None:
+def test_dropping_a_namespace_removes_all_of_it_and_nothing_of_another(store: StateStore) -> None:
     reviews = numbered_reviews(3_500)
     store.put(VERSION, reviews)
     store.open_namespace(namespace_of(OTHER_VERSION))
@@ -379,7 +351,7 @@ def test_a_pattern_is_never_taken_for_a_version(store: StateStore, version: str)
     assert store.states(VERSION, ["r"]) == [b"s"]
 
 
-def test_a_store_opened_again_holds_what_was_written(store: StateStore, store_url: str) -> None:
+def test_a_reopened_store_holds_what_was_written(store: StateStore, store_url: str) -> None:
     store.put(VERSION, [(review_of("r"), b"s")])
     store.close()
     store.close()
@@ -392,7 +364,7 @@ def test_a_store_opened_again_holds_what_was_written(store: StateStore, store_ur
         again.close()
 
 
-def test_every_state_is_told_with_its_size_also_over_several_pages(store: StateStore) -> None:
+def test_state_sizes_yields_every_state_over_several_pages(store: StateStore) -> None:
     reviews = numbered_reviews(25_000, size=40)
     awkward = [(review_of(name, "v"), b"12345") for name in AWKWARD]
     for start in range(0, len(reviews), 5_000):
@@ -405,7 +377,7 @@ def test_every_state_is_told_with_its_size_also_over_several_pages(store: StateS
     assert dict(store.state_sizes("0" * 16)) == {}
 
 
-def test_states_are_deleted_and_their_lines_stay(store: StateStore) -> None:
+def test_delete_states_keeps_the_lines(store: StateStore) -> None:
     entry = review_of("r")
     store.put(VERSION, [(entry, b"s")])
     store.delete_states(VERSION, ["r", "never written"])
@@ -414,7 +386,7 @@ def test_states_are_deleted_and_their_lines_stay(store: StateStore) -> None:
     assert store.missing(VERSION, [entry]) == [True]
 
 
-def test_a_shard_that_ends_twice_is_kept_once_and_goes_with_its_namespace(store: StateStore) -> None:
+def test_a_shard_finished_twice_is_recorded_once_and_dropped_with_its_namespace(store: StateStore) -> None:
     shards = [FinishedShard(corpus="c", shards=8, number=number, reviews=number) for number in (8, 3, 3)]
     for shard in shards:
         store.finish_shard(VERSION, shard)
@@ -425,7 +397,7 @@ def test_a_shard_that_ends_twice_is_kept_once_and_goes_with_its_namespace(store:
     assert store.finished_shards(VERSION) == []
 
 
-def test_a_share_of_a_namespace_that_was_dropped_meanwhile_is_not_called_whole(store: StateStore) -> None:
+def test_a_shard_of_a_namespace_that_was_dropped_meanwhile_cannot_be_finished(store: StateStore) -> None:
     store.put(VERSION, [(review_of("before"), b"s")])
     store.drop_namespace(VERSION)
     store.put(VERSION, [(review_of("after"), b"s")])
@@ -435,7 +407,7 @@ def test_a_share_of_a_namespace_that_was_dropped_meanwhile_is_not_called_whole(s
     assert store.finished_shards(VERSION) == []
 
 
-def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateStore, tmp_path: Path) -> None:
+def test_an_interrupted_copy_is_completed(store: StateStore, tmp_path: Path) -> None:
     reviews = numbered_reviews(300)
     store.put(VERSION, reviews)
     store.open_namespace(namespace_of(OTHER_VERSION))
@@ -449,30 +421,34 @@ def test_a_namespace_is_copied_whole_and_a_copy_cut_short_goes_on(store: StateSt
         for side in ("user", "item"):
             entities = getattr(store, f"{side}s")(VERSION)
             assert getattr(target, f"{side}s")(VERSION) == entities
-            ask = f"{side}_reviews"
-            assert getattr(target, ask)(VERSION, entities) == getattr(store, ask)(VERSION, entities)
+            read = f"{side}_reviews"
+            assert getattr(target, read)(VERSION, entities) == getattr(store, read)(VERSION, entities)
         with pytest.raises(InputError, match="0000000000000000"):
             copy_namespace(store, target, "0" * 16)
     finally:
         target.close()
 
 
-def test_a_namespace_is_held_while_it_is_copied_and_a_drop_by_force_is_told(
+def assert_held_during_copy(held: StateStore, source: StateStore, target: MaintenanceStore) -> None:
+    """Copy six reviews of three users; ``held`` is the store whose lease is checked."""
+    holders: list[list[str]] = []
+
+    def note_holders(_: int) -> None:
+        holders.append(held.holders(VERSION))
+
+    assert copy_namespace(source, target, VERSION, users_a_batch=1, advance=note_holders) == 6
+    (holder,), *others = holders
+    assert others == [[holder]] * 2  # the same holder from the first batch to the last
+    assert held.holders(VERSION) == []
+
+
+def test_a_copy_holds_its_target_and_raises_if_that_is_dropped_nevertheless(
     store: MaintenanceStore, tmp_path: Path
 ) -> None:
     with closing(open_store(f"lmdb:{tmp_path}/source")) as source:
         source.open_namespace(namespace_of())
         source.put(VERSION, numbered_reviews(6, reviews_a_user=2))
-        held: list[list[str]] = []
-        assert (
-            copy_namespace(
-                source, store, VERSION, users_a_batch=1, advance=lambda _: held.append(store.holders(VERSION))
-            )
-            == 6
-        )
-        (holder,), *others = held
-        assert others == [[holder]] * 2, "one holder, from the first batch to the last"
-        assert store.holders(VERSION) == []
+        assert_held_during_copy(store, source, store)
         with pytest.raises(StoreError, match="run the command again"):
             copy_namespace(source, store, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
         assert store.holders(VERSION) == []
@@ -480,16 +456,12 @@ def test_a_namespace_is_held_while_it_is_copied_and_a_drop_by_force_is_told(
         assert contents(store, VERSION) == contents(source, VERSION)
 
 
-def test_a_source_is_held_while_it_is_copied_and_one_that_goes_all_the_same_is_told(
+def test_a_copy_holds_its_source_and_raises_if_that_is_dropped_nevertheless(
     store: MaintenanceStore, tmp_path: Path
 ) -> None:
     store.put(VERSION, numbered_reviews(6, reviews_a_user=2))
     with closing(open_store(f"lmdb:{tmp_path}/target")) as target:
-        held: list[list[str]] = []
-        copy_namespace(store, target, VERSION, users_a_batch=1, advance=lambda _: held.append(store.holders(VERSION)))
-        (holder,), *others = held
-        assert others == [[holder]] * 2, "one holder, from the first batch to the last"
-        assert store.holders(VERSION) == []
+        assert_held_during_copy(store, store, target)
         target.drop_namespace(VERSION)
         with pytest.raises(StoreError, match=r"gone from the source .* reviews may be missing"):
             copy_namespace(store, target, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
@@ -497,7 +469,7 @@ def test_a_source_is_held_while_it_is_copied_and_one_that_goes_all_the_same_is_t
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_a_text_is_kept_apart_from_every_other_and_goes_with_its_review(store: StateStore, name: str) -> None:
+def test_a_text_is_stored_by_identifier_and_deleted_with_its_review(store: StateStore, name: str) -> None:
     entry = review_of(name)
     store.put(VERSION, [(entry, b"state"), (review_of("other"), b"state")])
     store.put_texts(VERSION, [(name, "Größe: 🙂\n"), ("other", "")])
@@ -507,23 +479,17 @@ def test_a_text_is_kept_apart_from_every_other_and_goes_with_its_review(store: S
     assert store.texts(VERSION, [name, "other"]) == [None, ""]
 
 
-def test_a_review_that_is_put_again_has_no_text_until_it_is_given_one(store: StateStore) -> None:
-    store.put(VERSION, [(review_of("r1"), b"state")])
-    store.put_texts(VERSION, [("r1", "old words")])
-    store.put(VERSION, [(review_of("r1"), b"new state")])
-    assert store.texts(VERSION, ["r1"]) == [None]
-
-
-def test_reviews_are_put_with_their_texts_and_whoever_is_given_none_has_none(store: MaintenanceStore) -> None:
+def test_put_stores_the_texts_given_and_removes_those_of_the_other_reviews_it_writes(store: MaintenanceStore) -> None:
     reviews = numbered_reviews(3)
-    store.put(VERSION, reviews, [("r0", "old"), ("r1", "old")])
+    store.put(VERSION, reviews, [("r1", "old")])
+    store.put_texts(VERSION, [("r0", "old")])
     assert store.texts(VERSION, ["r0", "r1", "r2"]) == ["old", "old", None]
     store.put(VERSION, reviews, [("r1", "new"), ("r2", "")])
     assert store.texts(VERSION, ["r0", "r1", "r2"]) == [None, "new", ""]
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
 
 
-def test_texts_are_deleted_and_their_states_and_lines_stay(store: MaintenanceStore) -> None:
+def test_delete_texts_keeps_states_and_lines(store: MaintenanceStore) -> None:
     reviews = [(review_of(name), b"state") for name in ("r", "s")]
     store.put(VERSION, reviews, [("r", "of r"), ("s", "of s")])
     store.delete_texts(VERSION, ["r", "never written"])
@@ -531,28 +497,28 @@ def test_texts_are_deleted_and_their_states_and_lines_stay(store: MaintenanceSto
     assert store.missing(VERSION, [entry for entry, _ in reviews]) == [False, False]
 
 
-def test_lines_are_written_and_removed_apart_from_states_and_texts(store: MaintenanceStore) -> None:
-    gone, kept = review_of("gone", "x:{y}", "lamp", timestamp=2), review_of("kept", "x:{y}", "sofa", timestamp=1)
-    store.put(VERSION, [(gone, b"g"), (kept, b"k")], [("gone", "words")])
-    (name,) = (name for name, line in store.lines(VERSION, Side.USER, gone.user).items() if b"gone" in line)
-    start = store.changes(VERSION, None).revision
-    removed = store.remove_lines(VERSION, Side.USER, gone.user, [name])
-    told = store.changes(VERSION, start)
-    assert (told.revision, told.marks) == (removed, {entity_mark(Side.USER, gone.user)})
-    assert store.review_lists(VERSION, users=[gone.user], items=["lamp"]) == ([[kept]], [[gone]])
-    assert store.missing(VERSION, [gone, kept]) == [True, False]
-    written = store.put_lines(VERSION, [gone])
-    told = store.changes(VERSION, removed)
-    assert told.revision == written
-    assert told.marks is not None
-    assert {entity_mark(side, side.entity(gone)) for side in Side} <= told.marks
-    assert store.user_reviews(VERSION, [gone.user]) == [[gone, kept]]
-    assert store.states(VERSION, ["gone", "kept"]) == [b"g", b"k"]
-    assert store.texts(VERSION, ["gone"]) == ["words"]
+def test_put_lines_and_remove_lines_change_only_lists_and_are_announced(store: MaintenanceStore) -> None:
+    cut, kept = review_of("cut", "x:{y}", "lamp", timestamp=2), review_of("kept", "x:{y}", "sofa", timestamp=1)
+    store.put(VERSION, [(cut, b"c"), (kept, b"k")], [("cut", "words")])
+    (name,) = (name for name, line in store.lines(VERSION, Side.USER, cut.user).items() if b"cut" in line)
+    start = latest_revision(store)
+    removed = store.remove_lines(VERSION, Side.USER, cut.user, [name])
+    changes = store.changes(VERSION, start)
+    assert (changes.revision, changes.marks) == (removed, {entity_mark(Side.USER, cut.user)})
+    assert store.review_lists(VERSION, users=[cut.user], items=["lamp"]) == ([[kept]], [[cut]])
+    assert store.missing(VERSION, [cut, kept]) == [True, False]
+    written = store.put_lines(VERSION, [cut])
+    changes = store.changes(VERSION, removed)
+    assert changes.revision == written
+    assert changes.marks is not None
+    assert {entity_mark(side, side.entity(cut)) for side in Side} <= changes.marks
+    assert store.user_reviews(VERSION, [cut.user]) == [[cut, kept]]
+    assert store.states(VERSION, ["cut", "kept"]) == [b"c", b"k"]
+    assert store.texts(VERSION, ["cut"]) == ["words"]
     assert store.lines(VERSION, Side.ITEM, "nothing") == {}
 
 
-def test_dropping_a_namespace_drops_its_texts_and_copying_one_copies_them(store: StateStore, tmp_path: Path) -> None:
+def test_texts_are_copied_and_dropped_with_their_namespace(store: StateStore, tmp_path: Path) -> None:
     store.put(VERSION, numbered_reviews(3))
     store.put_texts(VERSION, [("r0", "first"), ("r2", "third")])
     target = open_store(f"lmdb:{tmp_path}/target")
@@ -563,7 +529,7 @@ def test_dropping_a_namespace_drops_its_texts_and_copying_one_copies_them(store:
     assert store.texts(VERSION, ["r0", "r2"]) == [None, None]
 
 
-def test_candidate_sets_are_replaced_listed_and_removed_and_are_of_no_namespace(store: StateStore) -> None:
+def test_candidate_sets_are_replaced_listed_and_deleted_and_belong_to_no_namespace(store: StateStore) -> None:
     assert (store.candidate_sets(), store.candidates("spring"), store.delete_candidates("spring")) == ([], None, False)
     store.put_candidates("spring", ["a"])
     store.put_candidates("spring", AWKWARD)
@@ -578,7 +544,7 @@ def test_candidate_sets_are_replaced_listed_and_removed_and_are_of_no_namespace(
     assert store.candidate_sets() == ["\x04", "spring"]
 
 
-def test_a_claim_stands_until_it_is_ended_or_no_write_can_be_cut_short(store: StateStore) -> None:
+def test_a_claim_lasts_until_it_is_ended_and_a_local_store_keeps_none(store: StateStore) -> None:
     first = None if store.local else b"ann on lamp"
     assert store.claim(VERSION, "r", b"ann on lamp") is None
     assert store.claim(VERSION, "r", b"ann on lamp") == first

@@ -1,4 +1,4 @@
-"""What LMDB adds: a map that grows, several processes, and a writer that may be killed."""
+"""What is LMDB's own: a map that grows, several processes, killed ones among them, full disks and damaged files."""
 
 import os
 import shutil
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from support.store_contents import VERSION, namespace_of, numbered_reviews, state_of
+from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
-from ubert_model.states import ReviewEntry, lmdb_store
+from ubert_model.states import ReviewEntry, lmdb_store, marks_of
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.records import unpack_line
 
@@ -25,7 +25,7 @@ STATE_BYTES = 3_000
 WRITTEN_REVIEWS = 20_000
 WRITTEN_USERS = sorted({entry.user for entry, _ in numbered_reviews(WRITTEN_REVIEWS, size=1)})
 
-# Writes batch after batch and says so after each, until it is killed.
+# Writes batch after batch until it is killed, and prints after each how many reviews it has written.
 WRITER = f"""
 import sys
 from pathlib import Path
@@ -39,7 +39,7 @@ for first in range(0, len(reviews), {REVIEWS_A_BATCH}):
     print(first + {REVIEWS_A_BATCH}, flush=True)
 """
 
-# Begins to read, says so, and reads on until it is killed.
+# Begins to read, prints a line, and keeps its transaction open until it is killed.
 READER = """
 import sys, lmdb
 transaction = lmdb.open(sys.argv[1], map_size=0, max_readers=512).begin()
@@ -60,10 +60,10 @@ def opened(directory: Path, **options: int) -> Iterator[LmdbStore]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A disk of the size that it is called with, again and again."""
+    """A function that mounts a disk of the given size, or remounts it with another."""
     mounted: list[Path] = []
 
-    def sized(size: str) -> Path:
+    def mount(size: str) -> Path:
         options = f"size={size}" + (",remount" if mounted else "")
         directory = tmp_path / "disk"
         directory.mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         mounted.append(directory)
         return directory
 
-    yield sized
+    yield mount
     if mounted:
         subprocess.run(["umount", str(mounted[0])], check=True)
 
@@ -92,7 +92,7 @@ def writer_process(directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def acknowledged_after(process: subprocess.Popen[str], batches: int) -> int:
-    """How many reviews the writer says it has written, once that is so many batches."""
+    """Wait until the writer has written so many further batches; returns how many reviews it has written in all."""
     assert process.stdout is not None
     for _ in range(batches):
         line = process.stdout.readline()
@@ -100,18 +100,17 @@ def acknowledged_after(process: subprocess.Popen[str], batches: int) -> int:
 
 
 def assert_holds(store: LmdbStore, count: int) -> None:
-    """The first ``count`` reviews are whole, and no list names a review whose state is not there."""
+    """Check that the first ``count`` reviews are complete, and that every listed review has its state."""
     reviews = numbered_reviews(count, size=STATE_BYTES)
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
     assert store.states(VERSION, [entry.review_id for entry, _ in reviews]) == [state for _, state in reviews]
-    # All users in one call are read in one transaction; one for their names and one for their lists would let a batch
-    # of a writer that goes on come between.
+    # One call for all users, so that all lists are of one transaction: a writer may still be running.
     listed = [entry for entries in store.user_reviews(VERSION, WRITTEN_USERS) for entry in entries]
     assert len(listed) % REVIEWS_A_BATCH == 0
     assert not any(store.missing(VERSION, listed))
 
 
-def test_a_full_map_grows_and_a_batch_is_written_once(tmp_path: Path) -> None:
+def test_a_full_map_grows_and_the_batch_is_written_once(tmp_path: Path) -> None:
     with opened(tmp_path, initial_map_bytes=SMALL_MAP) as store:
         for size in (10, STATE_BYTES):
             store.put(VERSION, numbered_reviews(1_000, size=size))
@@ -119,7 +118,7 @@ def test_a_full_map_grows_and_a_batch_is_written_once(tmp_path: Path) -> None:
         assert store.drop_namespace(VERSION) == 1_000
 
 
-def test_a_reader_that_was_killed_does_not_make_the_map_grow(tmp_path: Path) -> None:
+def test_a_killed_reader_does_not_make_the_map_grow(tmp_path: Path) -> None:
     with opened(tmp_path, initial_map_bytes=1 << 20) as store:
         store.put_candidates("set", ["i"])
         command = [sys.executable, "-c", READER, str(tmp_path)]
@@ -137,7 +136,7 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
         acknowledged = acknowledged_after(writer, batches=30)
         writer.kill()
         assert writer.stdout is not None
-        rest = writer.stdout.read().split()  # said before it died, in whole lines or in part
+        rest = writer.stdout.read().split()  # printed before the kill; the last line may be incomplete
         acknowledged = max([acknowledged, *map(int, rest[:-1])])
     with opened(tmp_path) as store:
         assert store.namespaces() == [namespace_of()]
@@ -146,7 +145,7 @@ def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
         assert_holds(store, acknowledged + REVIEWS_A_BATCH)
 
 
-def test_a_reader_follows_a_writer_of_another_process_and_may_write_after_its_death(tmp_path: Path) -> None:
+def test_a_store_reads_what_another_process_writes_and_can_write_once_that_is_killed(tmp_path: Path) -> None:
     with opened(tmp_path, initial_map_bytes=SMALL_MAP) as reader, writer_process(tmp_path) as writer:
         for _ in range(5):
             assert_holds(reader, acknowledged_after(writer, batches=10))
@@ -156,23 +155,14 @@ def test_a_reader_follows_a_writer_of_another_process_and_may_write_after_its_de
         assert_holds(reader, 20)
 
 
-def test_a_batch_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        reviews = numbered_reviews(10)
-        with pytest.raises(StoreError, match="'r9'"):
-            store.put(VERSION, [*reviews[:9], (reviews[9][0], bytes(16 * 1024 * 1024 + 1))])
-        assert store.users(VERSION) == []
-        assert store.states(VERSION, ["r0"]) == [None]
-
-
-def test_a_full_disk_refuses_with_the_remedy_and_takes_writes_again_once_there_is_room(
+def test_writes_to_a_full_disk_raise_until_there_is_room(
     small_disk: Callable[[str], Path],
 ) -> None:
     with opened(small_disk("1M")) as store:
         store.open_namespace(namespace_of())
         store.put(VERSION, numbered_reviews(3))
         many = numbered_reviews(2_000, size=STATE_BYTES)
-        for _ in range(2):  # the first is cut short in the middle, the second finds no room from the start
+        for _ in range(2):  # the first write is cut short in the middle, the second finds no room from the start
             with pytest.raises(StoreFullError, match="is full: make room"):
                 store.put(VERSION, many)
         assert store.states(VERSION, ["r0", "r3"]) == [state_of("r0"), None]
@@ -181,7 +171,7 @@ def test_a_full_disk_refuses_with_the_remedy_and_takes_writes_again_once_there_i
         assert not any(store.missing(VERSION, [entry for entry, _ in many]))
 
 
-def test_a_directory_that_cannot_hold_a_store_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_hold_a_store_is_refused(tmp_path: Path) -> None:
     a_file = tmp_path / "file"
     a_file.write_text("x")
     garbage = tmp_path / "garbage"
@@ -194,28 +184,28 @@ def test_a_directory_that_cannot_hold_a_store_is_refused_by_name(tmp_path: Path)
         LmdbStore(garbage)
 
 
-def test_a_file_that_was_copied_in_part_is_refused_rather_than_read_until_the_process_dies(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store.put(VERSION, numbered_reviews(1_000, size=STATE_BYTES))
     file = tmp_path / "data.mdb"
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    for _ in range(2):  # a refusal leaves nothing open
-        with pytest.raises(StoreError, match=rf"cut short, \d+ of {len(whole)} bytes: put a copy of the whole"):
+    intact = file.read_bytes()
+    file.write_bytes(intact[: len(intact) // 2])
+    for _ in range(2):  # twice, because a refused directory must not stay open
+        with pytest.raises(StoreError, match=rf"cut short, \d+ of {len(intact)} bytes: put a copy of the whole"):
             LmdbStore(tmp_path)
-    file.write_bytes(whole)
+    file.write_bytes(intact)
     with opened(tmp_path) as store:
         assert store.states(VERSION, ["r999"]) == [state_of("r999", STATE_BYTES)]
 
 
-def test_a_file_that_lost_its_last_pages_gives_errors_and_never_kills_its_reader(tmp_path: Path) -> None:
+def test_reading_a_file_that_lost_its_last_pages_raises_and_does_not_kill_the_process(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         store.put(VERSION, numbered_reviews(1_000, size=STATE_BYTES))
     file = tmp_path / "data.mdb"
-    whole = file.stat().st_size
-    os.truncate(file, whole - 64 * 1024)
+    size = file.stat().st_size
+    os.truncate(file, size - 64 * 1024)
     with opened(tmp_path) as store:
-        assert file.stat().st_size == whole  # or the next line ends this process by SIGBUS
+        assert file.stat().st_size == size  # otherwise reading would end this process by SIGBUS
         with pytest.raises(StoreError, match="put a copy of the whole directory in its place"):
             store.drop_namespace(VERSION)
 
@@ -242,12 +232,12 @@ def test_nothing_is_written_to_a_file_that_was_replaced_while_in_use(tmp_path: P
         shutil.copytree(moved, used)
         with pytest.raises(StoreError, match="was replaced while this process had it open: restart the process"):
             store.put(VERSION, numbered_reviews(2))
-        assert store.states(VERSION, ["r0"]) == [state_of("r0")]  # what is read is still there
+        assert store.states(VERSION, ["r0"]) == [state_of("r0")]  # the old file can still be read
     with opened(used) as store:
         assert store.states(VERSION, ["r0", "r1"]) == [state_of("r0"), None]
 
 
-def test_who_may_only_read_is_told_that_readers_write_too(small_disk: Callable[[str], Path]) -> None:
+def test_a_read_only_disk_is_refused(small_disk: Callable[[str], Path]) -> None:
     with opened(small_disk("1M")):
         pass
     with pytest.raises(
@@ -256,7 +246,7 @@ def test_who_may_only_read_is_told_that_readers_write_too(small_disk: Callable[[
         LmdbStore(small_disk("1M,ro"))
 
 
-def test_a_directory_is_opened_once_a_process_and_again_after_it_was_closed(tmp_path: Path) -> None:
+def test_a_directory_can_be_opened_again_only_after_it_was_closed(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         with pytest.raises(StoreError, match="already open"):
             LmdbStore(tmp_path)
@@ -265,7 +255,29 @@ def test_a_directory_is_opened_once_a_process_and_again_after_it_was_closed(tmp_
         assert store.states(VERSION, ["r0"]) == [state_of("r0")]
 
 
-def test_a_closed_store_refuses(tmp_path: Path) -> None:
+def test_the_oldest_remembered_change_is_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmdb_store, "REMEMBERED_CHANGES", 5)
+    reviews = [review_of(f"r{number}", f"u{number}", f"i{number}") for number in range(9)]
+    with opened(tmp_path) as store:
+        revisions = [store.put(VERSION, [(review, b"s")]) for review in reviews]
+        for place, revision in enumerate(revisions):
+            assert store.changes(VERSION, revision).marks in (None, marks_of(reviews[place + 1 :]))
+        assert store.changes(VERSION, revisions[3]).marks == marks_of(reviews[4:])
+
+
+def test_expired_leases_are_removed_when_a_namespace_is_held(tmp_path: Path) -> None:
+    def entry_count(store: LmdbStore) -> int:
+        return int(store._directory.transact(lambda transaction: transaction.stat()["entries"]))
+
+    with opened(tmp_path) as store:
+        store.hold(VERSION, "killed/7", -1.0)
+        before = entry_count(store)
+        store.hold(VERSION, "shop/7", 60.0)
+        assert entry_count(store) == before
+        assert store.holders(VERSION) == ["shop/7"]
+
+
+def test_a_closed_store_raises(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         pass
     with pytest.raises(StoreError, match="closed") as refusal:

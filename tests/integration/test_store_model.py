@@ -1,15 +1,14 @@
-"""Random histories of a store, killed writes included, after each step of which it holds what a few dictionaries do."""
+"""A store compared with a model, a few dictionaries, after every step of random histories with killed writes."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from support.killed_writes import runs_through
+from support.killed_writes import finishes_before_kill
 from support.store_contents import OTHER_VERSION, VERSION, contents, namespace_of, review_of
 from ubert_model.states import (
     MaintenanceStore,
@@ -30,11 +29,12 @@ entries = st.builds(
 )
 reviews = st.lists(st.tuples(entries, st.binary(min_size=1, max_size=3)), max_size=4)
 texts = st.lists(st.tuples(names, st.sampled_from(["", "words"])), max_size=2)
-kills = st.none() | st.integers(min_value=0, max_value=9)  # after how many writes; then the same is done again
+# The number of writes before the kill, after which the operation is repeated.
+kills = st.none() | st.integers(min_value=0, max_value=9)
 
 
-class History(RuleBasedStateMachine):
-    """One namespace, in ``store`` and in dictionaries."""
+class StoreMachine(RuleBasedStateMachine):
+    """One namespace, in ``store`` and in the model: ``states``, ``texts`` and ``lists``."""
 
     def __init__(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class History(RuleBasedStateMachine):
     @initialize()
     def empty(self) -> None:
         self.store.drop_namespace(VERSION)
-        self._begin()
+        self._open_empty()
 
     @rule(written=reviews, given=texts, killed_after=kills)
     def put(
@@ -56,13 +56,13 @@ class History(RuleBasedStateMachine):
         for entry, state in written:
             self.states[entry.review_id] = state
             self.texts.pop(entry.review_id, None)
-        self._list(listed)
+        self._add_lines(listed)
         self.texts |= dict(given)
 
     @rule(listed=st.lists(entries, max_size=3), killed_after=kills)
     def put_lines(self, listed: list[ReviewEntry], killed_after: int | None) -> None:
         self._write(lambda: self.store.put_lines(VERSION, listed), marks_of(listed), killed_after)
-        self._list(listed)
+        self._add_lines(listed)
 
     @rule(deleted=st.lists(entries, max_size=3), killed_after=kills)
     def delete(self, deleted: list[ReviewEntry], killed_after: int | None) -> None:
@@ -81,7 +81,7 @@ class History(RuleBasedStateMachine):
             self.states.pop(name, None)
 
     @rule(side=st.sampled_from(Side), place=st.integers(min_value=0, max_value=1))
-    def remove_a_list(self, side: Side, place: int) -> None:
+    def remove_all_lines(self, side: Side, place: int) -> None:
         entity = (USERS if side is Side.USER else ITEMS)[place]
         lines = list(self.store.lines(VERSION, side, entity))
         self._write(lambda: self.store.remove_lines(VERSION, side, entity, lines), {entity_mark(side, entity)}, None)
@@ -95,12 +95,12 @@ class History(RuleBasedStateMachine):
     @rule(killed_after=kills)
     def drop(self, killed_after: int | None) -> None:
         if killed_after is not None:
-            runs_through(lambda: self.store.drop_namespace(VERSION), killed_after, self.monkeypatch)
+            finishes_before_kill(lambda: self.store.drop_namespace(VERSION), killed_after, self.monkeypatch)
         removed = self.store.drop_namespace(VERSION)
         assert removed == len(self.states) or (killed_after is not None and removed < len(self.states))
         assert self.store.changes(VERSION, self.revision).marks is None
         assert self.store.namespaces() == []
-        self._begin()
+        self._open_empty()
 
     @rule()
     def reopen(self) -> None:
@@ -108,7 +108,7 @@ class History(RuleBasedStateMachine):
         self.store = open_store(self.url)
 
     @invariant()
-    def the_store_holds_what_the_dictionaries_do(self) -> None:
+    def store_equals_model(self) -> None:
         lists = {
             side: {entity: sorted_list(lines.values()) for entity, lines in sorted(of_side.items()) if lines}
             for side, of_side in self.lists.items()
@@ -128,25 +128,25 @@ class History(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.store.close()
 
-    def _begin(self) -> None:
+    def _open_empty(self) -> None:
         self.states: dict[str, bytes] = {}
         self.texts: dict[str, str] = {}
         self.lists: dict[Side, dict[str, dict[str, ReviewEntry]]] = {side: defaultdict(dict) for side in Side}
         self.store.open_namespace(namespace_of())
         self.revision = self.store.put_lines(VERSION, [])
 
-    def _list(self, listed: Iterable[ReviewEntry]) -> None:
+    def _add_lines(self, listed: Iterable[ReviewEntry]) -> None:
         for entry in listed:
             for side in Side:
                 self.lists[side][side.entity(entry)][entry.review_id] = entry
 
     def _write(self, write: Callable[[], Revision], marks: set[bytes], killed_after: int | None) -> None:
-        """Write, perhaps twice, and follow the changes: once, however often it was written, exactly these are told."""
+        """Write, after a killed attempt if ``killed_after`` is given, and check that ``marks`` are the changes."""
         if killed_after is not None:
-            runs_through(write, killed_after, self.monkeypatch)
+            finishes_before_kill(write, killed_after, self.monkeypatch)
         revision = write()
-        told = self.store.changes(VERSION, self.revision)
-        assert (told.revision, told.marks) == (revision, marks)
+        changes = self.store.changes(VERSION, self.revision)
+        assert (changes.revision, changes.marks) == (revision, marks)
         self.revision = revision
 
 
@@ -154,11 +154,7 @@ def sorted_list(lines: Iterable[ReviewEntry]) -> Sequence[ReviewEntry]:
     return sorted(lines, key=lambda entry: entry.recency, reverse=True)
 
 
-@pytest.mark.parametrize("kind", ["lmdb", "redis"])
-def test_a_store_holds_what_dictionaries_would_whatever_is_done_to_it(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url = f"lmdb:{tmp_path / 'states'}" if kind == "lmdb" else str(request.getfixturevalue("own_redis_url"))
+def test_a_store_equals_its_model_after_every_step(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_state_machine_as_test(
-        lambda: History(url, monkeypatch), settings=settings(max_examples=30, stateful_step_count=15)
+        lambda: StoreMachine(store_url, monkeypatch), settings=settings(max_examples=30, stateful_step_count=15)
     )

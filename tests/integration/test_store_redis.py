@@ -1,10 +1,10 @@
-"""What a Redis store does when its server misbehaves. Every test breaks a real server of its own."""
+"""The Redis store while its server is down, full, damaged or misconfigured. Every test breaks a server of its own."""
 
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import redis
 
 from support.redis_server import RedisServer
 from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of
+from support.waiting import wait_until
 from ubert_model.errors import (
     ConfigError,
     CorruptStateError,
@@ -45,8 +46,9 @@ def admin(server: RedisServer) -> Iterator[redis.Redis]:
         yield client
 
 
-def assert_unavailable_soon(store: RedisStore) -> None:
-    asks: list[Callable[[], object]] = [
+def assert_unavailable(store: RedisStore) -> None:
+    """Check that every kind of call raises, and soon."""
+    calls: list[Callable[[], object]] = [
         store.ping,
         store.namespaces,
         lambda: store.open_namespace(namespace_of()),
@@ -56,24 +58,44 @@ def assert_unavailable_soon(store: RedisStore) -> None:
         lambda: store.users(VERSION),
         lambda: store.drop_namespace(VERSION),
     ]
-    for ask in asks:
-        asked = time.monotonic()
+    for call in calls:
+        called = time.monotonic()
         with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:\d+"):
-            ask()
-        assert time.monotonic() - asked < 2.0
+            call()
+        assert time.monotonic() - called < 2.0
+
+
+@contextmanager
+def restarted_after(server: RedisServer, seconds: float) -> Iterator[None]:
+    """While entered, the server is stopped, and starts again in a thread after so many seconds."""
+    server.stop()
+    restart = threading.Timer(seconds, server.start)
+    restart.start()
+    try:
+        yield
+    finally:
+        restart.join()
+
+
+def make_replica(admin: redis.Redis) -> None:
+    """Make the server a read-only replica of a primary that does not exist."""
+    admin.config_set("replica-read-only", "yes")
+    admin.replicaof("127.0.0.1", "1")
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_store_outlives_its_server(server: RedisServer, store: RedisStore, end: str) -> None:
+def test_a_store_raises_while_its_server_is_down_and_works_again_afterwards(
+    server: RedisServer, store: RedisStore, end: str
+) -> None:
     store.put(VERSION, numbered_reviews(3))
     getattr(server, end)()
-    assert_unavailable_soon(store)
+    assert_unavailable(store)
     server.start()
     store.put(VERSION, numbered_reviews(3))
     assert store.states(VERSION, ["r1"]) == [state_of("r1")]
 
 
-def test_a_store_may_be_made_before_its_server() -> None:
+def test_a_store_may_be_created_before_its_server_runs() -> None:
     with RedisServer() as server:
         server.stop()
         store = RedisStore(server.url)
@@ -84,38 +106,34 @@ def test_a_store_may_be_made_before_its_server() -> None:
         store.close()
 
 
-def test_an_outage_shorter_than_the_retries_is_never_seen(server: RedisServer) -> None:
-    store = RedisStore(server.url, retries=20)
-    store.ping()
-    server.stop()
-    back = threading.Timer(0.1, server.start)
-    back.start()
-    assert store.states(VERSION, ["r"]) == [None]
-    back.join()
-    store.close()
+def test_an_outage_shorter_than_the_retries_raises_nothing(server: RedisServer) -> None:
+    with closing(RedisStore(server.url, retries=20)) as store:
+        store.ping()
+        with restarted_after(server, 0.1):
+            assert store.states(VERSION, ["r"]) == [None]
 
 
-def test_a_late_answer_is_never_taken_for_the_next_one(server: RedisServer, store: RedisStore) -> None:
+def test_a_late_reply_is_never_taken_for_that_of_the_next_command(server: RedisServer, store: RedisStore) -> None:
     store.put(VERSION, numbered_reviews(3))
     server.pause()
-    for ask in (store.ping, store.namespaces, lambda: store.states(VERSION, ["r1"])):
+    for call in (store.ping, store.namespaces, lambda: store.states(VERSION, ["r1"])):
         with pytest.raises(StoreUnavailableError):
-            ask()
+            call()
     server.resume()
-    time.sleep(0.1)  # lets the paused server answer what it was asked
+    time.sleep(0.1)  # in which the server replies to those commands
     store.put(VERSION, numbered_reviews(3))
     assert store.states(VERSION, ["r2"]) == [state_of("r2")]
     assert store.states(VERSION, ["r0"]) == [state_of("r0")]
 
 
-def test_a_connection_that_the_server_closed_is_made_again_unseen(store: RedisStore, admin: redis.Redis) -> None:
+def test_a_connection_that_the_server_closed_is_replaced(store: RedisStore, admin: redis.Redis) -> None:
     store.put(VERSION, numbered_reviews(3))
     admin.client_kill_filter(_type="normal", skipme=True)
     assert store.states(VERSION, ["r1"]) == [state_of("r1")]
 
 
 class Loading(socketserver.StreamRequestHandler):
-    """Answers as a server that reads its snapshot; a real one finishes too soon, or too late, to be tested."""
+    """Replies as a server that is loading its snapshot; a real one cannot be kept in that state."""
 
     def handle(self) -> None:
         while header := self.rfile.readline():
@@ -129,16 +147,14 @@ def test_a_loading_server_is_unavailable() -> None:
         loading.daemon_threads = True
         threading.Thread(target=loading.serve_forever, daemon=True).start()
         store = RedisStore(f"redis://127.0.0.1:{loading.server_address[1]}/0", retries=0)
-        for ask in (store.ping, lambda: store.states(VERSION, ["r"]), lambda: store.users(VERSION)):
+        for call in (store.ping, lambda: store.states(VERSION, ["r"]), lambda: store.users(VERSION)):
             with pytest.raises(StoreUnavailableError, match="loading"):
-                ask()
+                call()
         store.close()
         loading.shutdown()
 
 
-def test_a_full_server_refuses_with_the_remedy_and_lists_no_state_that_it_lacks(
-    store: RedisStore, admin: redis.Redis
-) -> None:
+def test_a_put_cut_short_by_a_full_server_lists_no_review(store: RedisStore, admin: redis.Redis) -> None:
     admin.config_set("maxmemory", admin.info("memory")["used_memory"] + 2_000_000)
     reviews = numbered_reviews(100, size=100_000)
     with pytest.raises(StoreError, match="raise its maxmemory") as refusal:
@@ -153,23 +169,21 @@ def test_a_full_server_refuses_with_the_remedy_and_lists_no_state_that_it_lacks(
 
 def test_a_replica_refuses_writes_and_serves_reads(store: RedisStore, admin: redis.Redis) -> None:
     store.put(VERSION, numbered_reviews(1))
-    admin.config_set("replica-read-only", "yes")
-    admin.replicaof("127.0.0.1", "1")
+    make_replica(admin)
     with pytest.raises(StoreError, match="put the primary in the store URL"):
         store.put(VERSION, numbered_reviews(1))
     assert store.states(VERSION, ["r0"]) == [state_of("r0")]
 
 
-def test_a_replica_is_copied_though_it_cannot_be_told_so(store: RedisStore, admin: redis.Redis, tmp_path: Path) -> None:
+def test_a_replica_is_copied_although_it_takes_no_lease(store: RedisStore, admin: redis.Redis, tmp_path: Path) -> None:
     store.open_namespace(namespace_of())
     store.put(VERSION, numbered_reviews(3))
-    admin.config_set("replica-read-only", "yes")
-    admin.replicaof("127.0.0.1", "1")
+    make_replica(admin)
     with closing(open_store(f"lmdb:{tmp_path / 'copy'}")) as target:
         assert copy_namespace(store, target, VERSION) == 3
 
 
-def test_a_key_of_another_program_is_named(store: RedisStore, admin: redis.Redis) -> None:
+def test_a_key_of_another_type_is_named_in_the_error(store: RedisStore, admin: redis.Redis) -> None:
     key = f"ubert:{VERSION}:user:u0"
     admin.set(key, "not a list")
     with pytest.raises(StoreError, match=rf"refused HVALS {key}: WRONGTYPE"):
@@ -178,7 +192,7 @@ def test_a_key_of_another_program_is_named(store: RedisStore, admin: redis.Redis
         store.put(VERSION, numbered_reviews(1))
 
 
-def test_a_damaged_line_is_refused_and_never_half_read(store: RedisStore, admin: redis.Redis) -> None:
+def test_damaged_lines_and_namespace_descriptions_are_refused(store: RedisStore, admin: redis.Redis) -> None:
     store.put(VERSION, numbered_reviews(1))
     admin.hset(f"ubert:{VERSION}:user:u0", "r0", b"junk")
     with pytest.raises(CorruptStateError, match="user 'u0'"):
@@ -192,17 +206,17 @@ def test_lists_of_many_entities_cost_one_round_trip(store: RedisStore, admin: re
     store.put(VERSION, numbered_reviews(200, reviews_a_user=2))
     users = [f"u{number}" for number in range(100)]
 
-    def reads_of_the_server() -> int:
+    def reads_by_the_server() -> int:
         reads: int = admin.info("stats")["total_reads_processed"]
         return reads
 
-    before = reads_of_the_server()
+    before = reads_by_the_server()
     store.user_reviews(VERSION, users)
-    # The second count is itself read; a busy machine may split what was sent at once.
-    assert reads_of_the_server() - before - 1 <= 3
+    # Less one for the command that asks for the count; on a busy machine one pipeline may arrive in pieces.
+    assert reads_by_the_server() - before - 1 <= 3
 
 
-def test_an_evicted_state_is_missing_and_its_line_still_reads(store: RedisStore, admin: redis.Redis) -> None:
+def test_an_evicted_state_is_missing_and_its_line_is_kept(store: RedisStore, admin: redis.Redis) -> None:
     ((entry, state),) = numbered_reviews(1)
     store.put(VERSION, [(entry, state)])
     admin.delete(f"ubert:{VERSION}:state:r0")
@@ -211,7 +225,7 @@ def test_an_evicted_state_is_missing_and_its_line_still_reads(store: RedisStore,
     assert store.user_reviews(VERSION, ["u0"]) == [[entry]]
 
 
-def test_a_password_never_stands_in_a_message() -> None:
+def test_no_error_message_contains_a_password() -> None:
     with RedisServer("--requirepass", "right-secret") as server:
         right = RedisStore(server.url.replace("//", "//:right-secret@"))
         right.ping()
@@ -251,15 +265,13 @@ def test_a_cluster_that_does_not_answer_is_unavailable() -> None:
     with RedisServer() as server:
         server.stop()
         store = RedisStore(f"redis+cluster://:secret@127.0.0.1:{server.port}", timeout_s=TIMEOUT_S)
-        for ask in (store.ping, store.namespaces):
+        for call in (store.ping, store.namespaces):
             with pytest.raises(StoreUnavailableError, match=str(server.port)) as outage:
-                ask()
+                call()
             assert "secret" not in str(outage.value)
 
 
-def test_writes_are_refused_for_now_while_fewer_replicas_follow_than_the_server_wants(
-    store: RedisStore, admin: redis.Redis
-) -> None:
+def test_writes_raise_unavailable_while_the_server_has_too_few_replicas(store: RedisStore, admin: redis.Redis) -> None:
     admin.config_set("min-replicas-to-write", 1)
     with pytest.raises(StoreUnavailableError, match="while replicas are away"):
         store.put(VERSION, numbered_reviews(1))
@@ -267,7 +279,7 @@ def test_writes_are_refused_for_now_while_fewer_replicas_follow_than_the_server_
     store.put(VERSION, numbered_reviews(1))
 
 
-def test_a_write_that_no_replica_confirms_is_told_though_it_was_done(server: RedisServer) -> None:
+def test_a_write_that_no_replica_confirms_raises_although_the_server_has_it(server: RedisServer) -> None:
     store = RedisStore(f"{server.url}?wait_replicas=1", timeout_s=TIMEOUT_S)
     with pytest.raises(UnconfirmedWriteError, match="0 of the 1 replicas"):
         store.put_candidates("spring", ["a"])
@@ -276,27 +288,22 @@ def test_a_write_that_no_replica_confirms_is_told_though_it_was_done(server: Red
         RedisServer("--replicaof", "127.0.0.1", str(server.port)) as replica,
         redis.Redis(port=replica.port) as follower,
     ):
-        while follower.info("replication")["master_link_status"] != "up":
-            time.sleep(0.02)
+        wait_until(lambda: follower.info("replication")["master_link_status"] == "up")
         store.put_candidates("spring", ["b"])
         assert follower.hlen("ubert:candidates") == 1
     store.close()
 
 
-def test_a_patient_call_outlasts_an_outage(server: RedisServer) -> None:
-    store = RedisStore(f"{server.url}?patience=20", retries=0)
-    store.put(VERSION, numbered_reviews(3))
-    server.stop()
-    back = threading.Timer(0.5, server.start)
-    back.start()
-    store.put(VERSION, numbered_reviews(3))
-    assert store.states(VERSION, ["r1"]) == [state_of("r1")]
-    back.join()
-    store.close()
+def test_a_patient_call_waits_out_an_outage(server: RedisServer) -> None:
+    with closing(RedisStore(f"{server.url}?patience=20", retries=0)) as store:
+        store.put(VERSION, numbered_reviews(3))
+        with restarted_after(server, 0.5):
+            store.put(VERSION, numbered_reviews(3))
+            assert store.states(VERSION, ["r1"]) == [state_of("r1")]
 
 
 @pytest.mark.parametrize("patience", [0, 20])
-def test_a_scan_never_passes_over_keys_because_the_server_was_restarted(
+def test_a_scan_never_skips_keys_when_the_server_restarts(
     server: RedisServer, admin: redis.Redis, patience: int
 ) -> None:
     reviews = numbered_reviews(5_000)
@@ -315,18 +322,15 @@ def test_a_scan_never_passes_over_keys_because_the_server_was_restarted(
                 found += sizes
 
 
-def test_a_patient_scan_outlasts_an_outage(server: RedisServer, admin: redis.Redis) -> None:
+def test_a_patient_scan_waits_out_an_outage(server: RedisServer, admin: redis.Redis) -> None:
     with closing(RedisStore(f"{server.url}?patience=20", retries=0)) as store:
         store.put(VERSION, numbered_reviews(3))
         admin.save()
-        server.stop()
-        back = threading.Timer(0.5, server.start)
-        back.start()
-        assert store.items(VERSION) == ["i0", "i1", "i2"]
-        back.join()
+        with restarted_after(server, 0.5):
+            assert store.items(VERSION) == ["i0", "i1", "i2"]
 
 
-def test_a_server_that_was_restarted_has_another_history(server: RedisServer, store: RedisStore) -> None:
+def test_the_history_changes_when_the_server_restarts(server: RedisServer, store: RedisStore) -> None:
     store.open_namespace(namespace_of())
     before = store.changes(VERSION, None).history
     assert store.changes(VERSION, None).history == before != ""
@@ -335,15 +339,13 @@ def test_a_server_that_was_restarted_has_another_history(server: RedisServer, st
     assert store.changes(VERSION, None).history != before
 
 
-def test_a_server_that_keeps_its_name_to_itself_can_be_followed_all_the_same(
-    store: RedisStore, admin: redis.Redis
-) -> None:
+def test_the_history_is_empty_without_permission_for_info(store: RedisStore, admin: redis.Redis) -> None:
     store.open_namespace(namespace_of())
     admin.acl_setuser("default", enabled=True, commands=["-info"])
     assert store.changes(VERSION, None).history == ""
 
 
-def test_a_unix_socket_serves() -> None:
+def test_a_store_works_over_a_unix_socket() -> None:
     with RedisServer() as server:
         socket = f"{server.directory}/redis.sock"
         server.stop()
@@ -357,9 +359,7 @@ def test_a_unix_socket_serves() -> None:
         store.close()
 
 
-def test_who_holds_a_namespace_goes_on_holding_it_while_the_server_has_no_memory(
-    store: RedisStore, admin: redis.Redis
-) -> None:
+def test_a_server_out_of_memory_renews_leases_and_grants_none(store: RedisStore, admin: redis.Redis) -> None:
     store.hold(VERSION, "shop-1/7", 0.3)
     admin.config_set("maxmemory", 1)
     store.hold(VERSION, "shop-1/7", 60.0)
@@ -370,7 +370,7 @@ def test_who_holds_a_namespace_goes_on_holding_it_while_the_server_has_no_memory
     assert store.holders(VERSION) == ["shop-1/7"]
 
 
-def test_a_server_that_cannot_save_to_its_disk_is_full_and_serves_reads(
+def test_a_server_that_cannot_save_to_its_disk_refuses_writes_and_serves_reads(
     server: RedisServer, store: RedisStore, admin: redis.Redis
 ) -> None:
     store.put_candidates("before", ["i"])
@@ -380,16 +380,15 @@ def test_a_server_that_cannot_save_to_its_disk_is_full_and_serves_reads(
     folder.rmdir()
     admin.config_set("save", "3600 1")
     admin.bgsave()
-    while admin.info("persistence")["rdb_last_bgsave_status"] == "ok":
-        time.sleep(0.01)
+    wait_until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] != "ok")
     with pytest.raises(StoreFullError, match="cannot save to its disk: make room"):
         store.put_candidates("after", ["i"])
     assert store.candidates("before") == ["i"]
-    admin.config_set("save", "")  # else it would refuse to end
+    admin.config_set("save", "")  # otherwise it would refuse to stop
     store.put_candidates("after", ["i"])
 
 
-def test_a_server_without_memory_still_deletes_and_its_followers_keep_nothing(
+def test_a_server_out_of_memory_still_deletes_and_then_anything_may_have_changed(
     server: RedisServer, store: RedisStore, admin: redis.Redis
 ) -> None:
     store.open_namespace(namespace_of())
@@ -398,25 +397,27 @@ def test_a_server_without_memory_still_deletes_and_its_followers_keep_nothing(
     admin.config_set("maxmemory", 1)
     with pytest.raises(StoreError, match="out of memory"):
         store.put(VERSION, [(review_of("new"), b"s")])
-    removed = store.delete(VERSION, [numbered_reviews(1)[0][0]])
-    assert removed > written
+    deleted = store.delete(VERSION, [numbered_reviews(1)[0][0]])
+    assert deleted > written
     assert store.states(VERSION, ["r0", "r1", "new"]) == [None, state_of("r1"), None]
-    told = store.changes(VERSION, written)
-    assert (told.marks, told.revision) == (None, None)  # no memory for a new feed
+    changes = store.changes(VERSION, written)
+    assert (changes.marks, changes.revision) == (None, None)  # no memory to begin a feed
     admin.config_set("maxmemory", 0)
-    told = store.changes(VERSION, written)
-    assert told.marks is None
-    assert told.revision is not None
-    assert told.revision >= removed
+    changes = store.changes(VERSION, written)
+    assert changes.marks is None
+    assert changes.revision is not None
+    assert changes.revision >= deleted
 
 
-def test_a_server_that_has_lost_everything_tells_its_followers_so(server: RedisServer, store: RedisStore) -> None:
+def test_anything_may_have_changed_since_a_revision_that_the_server_has_lost(
+    server: RedisServer, store: RedisStore
+) -> None:
     store.open_namespace(namespace_of())
     written = store.put(VERSION, numbered_reviews(3))
     server.kill()
     server.start()
-    told = store.changes(VERSION, written)
-    assert (told.marks, told.revision) == (None, None)  # the namespace is gone too, so nothing begins a feed
+    changes = store.changes(VERSION, written)
+    assert (changes.marks, changes.revision) == (None, None)  # no feed is begun for a namespace that is gone, too
     store.open_namespace(namespace_of())
     store.put(VERSION, numbered_reviews(3))
     assert store.changes(VERSION, written).marks is None

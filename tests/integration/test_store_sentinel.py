@@ -1,4 +1,4 @@
-"""A store behind sentinels: its primary dies, and the same store, and the service over it, go on with the next one."""
+"""A store behind sentinels, and a service on it: the primary is killed, and they continue with the promoted replica."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -18,12 +18,12 @@ from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import open_store
 
 SILENT_MS = 5_000
-"""Long enough for a service to be seen degraded, and to refuse a review, on a busy machine, too."""
+"""Long enough to find the service degraded, and to have a review refused, even on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """A primary, its replica, and the URL under which a sentinel names whichever leads."""
+    """A primary, its replica, and the URL of a store that asks a sentinel for the current primary."""
 
     primary: RedisServer
     replica: RedisServer
@@ -40,12 +40,12 @@ def watched() -> Iterator[Watched]:
         sentinel = stack.enter_context(SentinelServer(primary, silent_ms=SILENT_MS))
         with redis.Redis(port=sentinel.port) as client:
             wait_until(lambda: bool(client.sentinel_slaves(sentinel.SERVICE)))
-        # The first of the two is away: any that answers will do.
+        # Nothing listens at the first of the two addresses: one sentinel that answers is enough.
         hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
         yield Watched(primary=primary, replica=replica, url=f"redis+sentinel://{hosts}/{sentinel.SERVICE}/0")
 
 
-def test_the_same_store_goes_on_with_what_its_replica_confirmed_once_the_primary_is_dead(watched: Watched) -> None:
+def test_an_open_store_fails_over_to_the_replica_with_all_confirmed_writes(watched: Watched) -> None:
     reviews = numbered_reviews(300)
     with (
         closing(open_store(f"{watched.url}?wait_replicas=1")) as confirmed,
@@ -65,29 +65,29 @@ def test_the_same_store_goes_on_with_what_its_replica_confirmed_once_the_primary
         assert store.changes(VERSION, written).history != history
 
 
-def test_the_service_says_that_it_is_degraded_until_a_replica_leads_and_then_takes_reviews_again(
+def test_the_service_is_degraded_until_the_replica_is_promoted_and_then_accepts_reviews(
     watched: Watched, tiny: TinyBundle, corpus: Corpus
 ) -> None:
-    question = {"pairs": [{"user": "u0", "item": "i1"}]}
+    request = {"pairs": [{"user": "u0", "item": "i1"}]}
     review = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
     with closing(open_store(watched.url)) as store:
         corpus.write(store, tiny.bundle)
         with serving(settings_for(tiny.bundle, resident_lag=0.2), store) as client:
             wait_until_ready(client)
-            healthy = client.post("/predict", json=question).json()["predictions"]
+            healthy = client.post("/predict", json=request).json()["predictions"]
             watched.primary.kill()
             wait_until(lambda: "cannot be reached" in degraded(client))
-            assert client.post("/predict", json=question).json()["predictions"] == healthy
+            assert client.post("/predict", json=request).json()["predictions"] == healthy
             refused = client.post("/reviews", json=review)
             assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:store-unavailable")
             wait_until(lambda: degraded(client) == "")
-            assert client.post("/predict", json=question).json()["predictions"] == healthy
+            assert client.post("/predict", json=request).json()["predictions"] == healthy
             client.post("/reviews", json=review).raise_for_status()
-            assert client.post("/predict", json=question).json()["predictions"] != healthy
+            assert client.post("/predict", json=request).json()["predictions"] != healthy
 
 
 def degraded(client: httpx.Client) -> str:
-    """Why the service answers less than all; empty if it does not."""
+    """Why the service is degraded, by ``/readyz``; empty if it is not."""
     answer = client.get("/readyz")
     assert answer.is_success, answer.text
     return str(answer.json().get("detail", ""))

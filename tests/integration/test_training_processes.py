@@ -1,4 +1,4 @@
-"""Several processes train what one process trains: by the same losses, from one another's checkpoints."""
+"""Two processes train the same weights by the same losses as one, and each resumes from the other's checkpoints."""
 
 import signal
 from collections.abc import Callable
@@ -8,23 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from support.training_stage import (
-    SAVES_NOTHING,
+    NO_CHECKPOINTS,
     TinyCorpus,
+    assert_same_weights,
     on_one_process,
     on_processes,
-    run_here,
+    run_in_process,
     run_to_completion,
     stop_after_a_checkpoint,
 )
 from ubert_model.bundle import WEIGHTS
 from ubert_training.optimization.loop import CHECKPOINT
 
-# Dropout stays on: the two pieces of a batch draw the same in one process as in two. In bfloat16 the noise of
-# floating point would be that of three digits.
+# Dropout stays on: each of the two pieces of a batch draws the same masks in one process as in two. In fp32, because
+# bfloat16 has only about three digits, so that rounding would hide real differences.
 SHARED = ["--pieces", "2", "--precision", "fp32", "--batch-size", "8", "--seed", "3"]
 STAGES = {
     "pretrain": ["pretrain", "--epochs", "3", "--accumulate", "2", *SHARED],
@@ -41,12 +41,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> TinyCorpus:
 
 @pytest.fixture(scope="module")
 def trained(corpus: TinyCorpus, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A stage as one process trains it, without a stop."""
+    """The directory of a stage that one process trained without interruption."""
 
     @cache
     def by_one_process(stage: str) -> Path:
         directory = tmp_path_factory.mktemp("one") / "run"
-        run_here([*arguments(corpus, stage, directory), *SAVES_NOTHING])
+        run_in_process([*arguments(corpus, stage, directory), *NO_CHECKPOINTS])
         return directory
 
     return by_one_process
@@ -58,23 +58,16 @@ def arguments(corpus: TinyCorpus, stage: str, out: Path) -> list[str]:
 
 
 def curve(directory: Path, name: str) -> NDArray[np.float64]:
-    """Step and loss of every point that TensorBoard shows, (P, 2)."""
+    """Step and loss of each of the P points in TensorBoard, (P, 2)."""
     events = EventAccumulator(str(directory / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     return np.array([(event.step, event.value) for event in events.Scalars(name)])
 
 
-def assert_same_weights(directory: Path, expected: Path) -> None:
-    found, weights = load_file(directory / WEIGHTS), load_file(expected / WEIGHTS)
-    assert found.keys() == weights.keys()
-    for name, weight in weights.items():
-        np.testing.assert_allclose(found[name], weight, atol=1e-5, err_msg=name)
-
-
 @pytest.mark.parametrize("stage", ["pretrain", "end-to-end"])
-def test_two_processes_go_down_the_loss_curve_of_one(
+def test_two_processes_have_the_losses_and_weights_of_one(
     stage: str, corpus: TinyCorpus, trained: Trained, tmp_path: Path
 ) -> None:
-    run_to_completion(on_processes(2, [*arguments(corpus, stage, tmp_path / "run"), *SAVES_NOTHING]))
+    run_to_completion(on_processes(2, [*arguments(corpus, stage, tmp_path / "run"), *NO_CHECKPOINTS]))
     for name in ("loss/train", "loss/validation"):
         expected = curve(trained(stage), name)
         assert len(expected) > 1
@@ -82,18 +75,18 @@ def test_two_processes_go_down_the_loss_curve_of_one(
     assert_same_weights(tmp_path / "run", trained(stage))
 
 
-def test_a_checkpoint_of_one_process_is_continued_by_two(corpus: TinyCorpus, trained: Trained, tmp_path: Path) -> None:
+def test_two_processes_resume_from_a_checkpoint_of_one(corpus: TinyCorpus, trained: Trained, tmp_path: Path) -> None:
     stage = arguments(corpus, "pretrain", tmp_path / "run")
     stop_after_a_checkpoint(on_one_process(stage), tmp_path / "run" / CHECKPOINT, signal.SIGKILL)
     run_to_completion(on_processes(2, stage))
     assert_same_weights(tmp_path / "run", trained("pretrain"))
 
 
-def test_a_checkpoint_of_two_processes_with_a_shared_optimizer_is_continued_by_one(
+def test_one_process_resumes_from_a_checkpoint_of_two_with_a_sharded_optimizer(
     corpus: TinyCorpus, trained: Trained, tmp_path: Path
 ) -> None:
     stage = arguments(corpus, "cached", tmp_path / "run")
     stop_after_a_checkpoint(on_processes(2, stage), tmp_path / "run" / CHECKPOINT, signal.SIGTERM)
     assert not (tmp_path / "run" / WEIGHTS).exists()
-    run_here(stage)
+    run_in_process(stage)
     assert_same_weights(tmp_path / "run", trained("cached"))

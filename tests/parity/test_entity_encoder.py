@@ -8,16 +8,12 @@ from reference.entity_encoder import eq06_fuse, eq11_representation, query
 from reference.layers import part
 from reference.review_encoder import eq03_feed_forward
 from support.closeness import assert_equals_reference
-from support.random_models import random_side, randomized, weights_of
+from support.random_models import random_rows, random_side, randomized, weights_of
 from ubert_model.config import IdEmbeddings
 from ubert_model.nn.fusion import FeedForward, Fusion
 from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
 from ubert_model.nn.item_encoder import ItemEncoder
 from ubert_model.nn.user_encoder import UserEncoder
-
-
-def random_rows(rows: int, dim: int, seed: int = 3) -> torch.Tensor:
-    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("id_embeddings", ["none", "shrunk", "free"])
@@ -75,7 +71,7 @@ def test_entity_encoder_equals_eq_11_entity_by_entity(
     assert_equals_reference(encoder(queries, side.states, side.mask), expected)
 
 
-def test_no_review_leaves_the_query_alone_to_form_the_representation() -> None:
+def test_without_reviews_the_representation_is_formed_from_the_query_alone() -> None:
     encoder = randomized(UserEncoder(8, dropout=0.0))
     weights = weights_of(encoder)
     entity_query = random_rows(1, 8)

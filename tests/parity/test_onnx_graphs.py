@@ -1,9 +1,8 @@
-"""Law 4: the exported graphs equal torch on the CPU, in fp32, within 1e-5 of a star or of a state."""
+"""Law 4: in fp32 on the CPU, the exported graphs equal torch within 1e-5, absolute plus relative."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +15,7 @@ from support.random_models import (
     DOMAINS,
     ITEMS,
     MAX_POSITIONS,
+    OTHER_OPTIONS,
     USERS,
     VOCABULARY,
     Side,
@@ -27,10 +27,6 @@ from ubert_model.bundle import ENCODER_GRAPH, SCORER_GRAPH
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.export.graphs import export_scorer
 
-OTHER_OPTIONS: dict[str, dict[str, Any]] = {
-    "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
-    "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
-}
 SCORER_INPUTS = (
     "user",
     "item",
@@ -67,7 +63,7 @@ def scorer(request: pytest.FixtureRequest, tiny: TinyBundle, tmp_path_factory: p
     if request.param == "all options":
         path = tiny.bundle.file(SCORER_GRAPH)
         return Scorer(model=tiny.model, path=path, graph=session(path))
-    # In training mode and bfloat16, as a caller may leave it: the tests below would notice either in the graph.
+    # In training mode and bfloat16, as a caller may leave it: either would show in the graph.
     model = rating_model(**OTHER_OPTIONS[request.param]).train().bfloat16()
     path = tmp_path_factory.mktemp("scorer") / "scorer.onnx"
     export_scorer(model, path)
@@ -102,7 +98,7 @@ def scorer_inputs(user_side: Side, item_side: Side, seed: int) -> dict[str, torc
     [[[1]], [[]], [[5, 2]], [[3], [], [2, 4], [6]], [[]] * 3],
     ids=["one item of one token", "one without review", "one item", "many items", "many without review"],
 )
-@pytest.mark.parametrize("spare_rows", [0, 3], ids=["tight", "padded"])
+@pytest.mark.parametrize("spare_rows", [0, 3], ids=["unpadded", "padded"])
 def test_scorer_graph_equals_torch_for_any_number_of_items_and_tokens(
     scorer: Scorer, user_lengths: list[int], item_lengths: list[list[int]], spare_rows: int
 ) -> None:
@@ -157,7 +153,7 @@ def test_scorer_graph_declares_its_axes_by_the_letters_of_the_glossary(scorer: S
     }
 
 
-def test_the_graph_is_without_the_encoder_and_names_no_path(scorer: Scorer) -> None:
+def test_scorer_graph_holds_no_weights_of_the_encoder_and_no_path(scorer: Scorer) -> None:
     assert str(Path(__file__).parents[2]).encode() not in scorer.path.read_bytes()
     weights = {initializer.name for initializer in onnx.load(scorer.path).graph.initializer}
     assert any("co_matching" in name for name in weights)
@@ -165,7 +161,7 @@ def test_the_graph_is_without_the_encoder_and_names_no_path(scorer: Scorer) -> N
 
 
 @pytest.mark.parametrize("scorer", ["mean over rows"], indirect=True)
-def test_the_same_model_gives_the_same_bytes(scorer: Scorer, tmp_path: Path) -> None:
+def test_the_same_model_is_exported_to_the_same_bytes(scorer: Scorer, tmp_path: Path) -> None:
     export_scorer(scorer.model, tmp_path / "again.onnx")
     assert (tmp_path / "again.onnx").read_bytes() == scorer.path.read_bytes()
 

@@ -10,17 +10,13 @@ import torch
 
 from reference.layers import softmax
 from support.closeness import assert_equals_reference
-from support.random_models import DOMAINS, ITEMS, USERS, random_side, rating_model
+from support.random_models import DOMAINS, ITEMS, OTHER_OPTIONS, USERS, random_side, rating_model
 from support.tiny_bundle import TinyBundle
 from ubert_model.bundle import EXPLAINER_GRAPH
 from ubert_model.nn.pair_explainer import PairExplainer, PairExplanation
 from ubert_model.nn.rating_model import RatingModel
 from ubert_training.export.graphs import export_explainer
 
-OTHER_OPTIONS: dict[str, dict[str, Any]] = {
-    "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
-    "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
-}
 LENGTHS = {
     "one token a side": ([[1]], [[1]]),
     "one pair": ([[4, 9]], [[5, 2, 7]]),
@@ -107,7 +103,7 @@ def test_padding_contributes_nothing_and_is_not_attended_to(model: RatingModel) 
         assert (real_rows[padding] == 0).all()
 
 
-def test_the_attention_is_that_of_eq_12(model: RatingModel) -> None:
+def test_the_attention_equals_that_of_eq_12(model: RatingModel) -> None:
     inputs = inputs_of(model, *LENGTHS["one pair"])
     with torch.no_grad():
         parts = PairExplainer(model)(**inputs)
@@ -120,15 +116,17 @@ def test_the_attention_is_that_of_eq_12(model: RatingModel) -> None:
     assert_equals_reference(found, softmax(scores.T))
 
 
-def test_the_graph_equals_torch_whatever_the_lengths(model: RatingModel, graph: onnxruntime.InferenceSession) -> None:
+def test_the_explainer_graph_equals_torch_whatever_the_lengths(
+    model: RatingModel, graph: onnxruntime.InferenceSession
+) -> None:
     assert [output.name for output in graph.get_outputs()] == list(PairExplanation._fields)
     for lengths in LENGTHS.values():
         inputs = inputs_of(model, *lengths)
         with torch.no_grad():
             expected = PairExplainer(model)(**inputs)
-        found = graph.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+        outputs = graph.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
         real = {"user_attention": inputs["user_mask"], "item_attention": inputs["item_mask"]}
-        for name, values in zip(PairExplanation._fields, found, strict=True):
+        for name, values in zip(PairExplanation._fields, outputs, strict=True):
             mask = real.get(name)
             from_torch, from_graph = getattr(expected, name), torch.from_numpy(values)
             if mask is not None:

@@ -14,13 +14,18 @@ from reference.pretraining import (
     pretraining_forward,
 )
 from support.closeness import assert_equals_reference
-from support.random_models import DOMAINS, HEADS, USERS, VOCABULARY, pretraining_model, randomized, weights_of
+from support.random_models import (
+    DOMAINS,
+    HEADS,
+    USERS,
+    VOCABULARY,
+    pretraining_model,
+    random_rows,
+    randomized,
+    weights_of,
+)
 from ubert_model.nn.pretraining_heads import OpinionRatingHead, OpinionTokenHead
 from ubert_training.optimization.objectives import pretraining_loss
-
-
-def random_rows(rows: int, dim: int, seed: int) -> torch.Tensor:
-    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
 
 
 def test_opinion_token_head_equals_eq_7_token_by_token() -> None:

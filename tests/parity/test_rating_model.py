@@ -24,7 +24,7 @@ SIDES: dict[str, tuple[Lengths, Lengths]] = {
     "one user of many items": ([[4, 2]], [[3], [1, 5], [2], []]),
     "user side empty": ([[], [2]], [[3], [4]]),
     "item side empty": ([[3], [2]], [[], [1, 1]]),
-    "nothing at all": ([[], []], [[], []]),
+    "both sides empty": ([[], []], [[], []]),
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {

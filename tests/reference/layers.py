@@ -47,5 +47,5 @@ def gelu(x: Array) -> Array:
 def softmax(x: Array) -> Array:
     """Softmax over the last dimension."""
     exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
-    shares: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return shares
+    probabilities: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return probabilities

@@ -71,7 +71,7 @@ def wait_for_evidence(page: Page) -> None:
     expect(page.locator("#contributions table")).to_be_visible()
 
 
-def figures(table: Locator) -> list[list[str]]:
+def table_rows(table: Locator) -> list[list[str]]:
     return [row.locator("th, td").all_inner_texts() for row in table.locator("tbody tr").all()]
 
 
@@ -124,7 +124,7 @@ class Readiness:
         route.fulfill(content_type="application/json", body=self.ready.model_dump_json(exclude_none=True))
 
 
-def hold(held: list[Route]) -> Callable[[Route], None]:
+def hold_requests(held: list[Route]) -> Callable[[Route], None]:
     """A handler that keeps requests in ``held`` until the test answers them."""
 
     def keep(route: Route) -> None:
@@ -133,7 +133,7 @@ def hold(held: list[Route]) -> Callable[[Route], None]:
     return keep
 
 
-def heat(rows: int, columns: int) -> dict[str, Any]:
+def heat_map_answer(rows: int, columns: int) -> dict[str, Any]:
     """An answer of ``/explain`` with a heat map whose last row and column attend the most."""
     text = " ".join(f"w{number}" for number in range(max(rows, columns)))
     spans = [[found.start(), found.end()] for found in re.finditer("[^ ]+", text)]

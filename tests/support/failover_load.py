@@ -73,13 +73,13 @@ class FailoverLoad:
     """
 
     def __init__(
-        self, *, writing: str, reading: str, authors: int, asked_item: str, user: str, items: Sequence[str]
+        self, *, writing: str, reading: str, authors: int, predicted_item: str, user: str, items: Sequence[str]
     ) -> None:
         self.authors = [Author(name=f"author-{number}") for number in range(authors)]
         self.answers: list[Answer] = []
         self._writing = writing
         self._reading = reading
-        self.asked_item = asked_item
+        self.predicted_item = predicted_item
         self.user = user
         self.items = list(items)
         self._stop = threading.Event()
@@ -137,7 +137,7 @@ class FailoverLoad:
                 time.sleep(_PAUSE_S)
 
     def _read(self, author: Author) -> None:
-        question = {"pairs": [{"user": author.name, "item": self.asked_item}]}
+        question = {"pairs": [{"user": author.name, "item": self.predicted_item}]}
         with httpx.Client(base_url=self._reading, timeout=_SECONDS_TO_ANSWER, trust_env=False) as client:
             while not self._stop.is_set():
                 acknowledged, version = author.acknowledged, author.read_version
@@ -226,7 +226,7 @@ def rebuild(tiny: TinyBundle, table: ReviewTable, directory: Path, load: Failove
     store = open_store(f"lmdb:{directory}")
     precompute(table, np.arange(len(table)), tiny.bundle, store, codec=CODEC)
     served = ServedBundle.load(settings, store)
-    pair = [Pair(load.authors[0].name, load.asked_item)]
+    pair = [Pair(load.authors[0].name, load.predicted_item)]
     after = [served.engine.score(pair)[0].rating]
     for number in range(max(author.begun for author in load.authors)):
         served.reviews.add(NewReview(**review_of(load.authors[0].name, number)))

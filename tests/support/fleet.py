@@ -60,14 +60,14 @@ class Fleet:
         self._arguments = arguments
         for number, replica in enumerate(self.replicas):
             assert replica.terminate() == 0
-            self.start_again(number)
+            self.restart(number)
 
-    def start_again(self, number: int) -> None:
+    def restart(self, number: int) -> None:
         """Replace a process that has ended."""
         self.replicas[number].__exit__(None, None, None)
         self.replicas[number] = self._start(HOSTS[number])
 
-    def who_answers(self, balance: str, path: str, body: Mapping[str, Any]) -> int:
+    def replica_that_answers(self, balance: str, path: str, body: Mapping[str, Any]) -> int:
         """Send a request through the proxy; returns the number of the replica that logs it."""
         request_id = f"asked-{next(self._numbers)}"
         answer = self.proxies[balance].post(path, json=body, headers={"X-Request-ID": request_id})
@@ -102,9 +102,9 @@ class LoadResults:
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        return self.asked_since(0.0)
+        return self.answers_since(0.0)
 
-    def asked_since(self, moment: float) -> list[dict[str, Any]]:
+    def answers_since(self, moment: float) -> list[dict[str, Any]]:
         return [body for asked_at, body in list(self.answers) if asked_at > moment]
 
 

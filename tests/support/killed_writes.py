@@ -10,11 +10,11 @@ from ubert_model.states.redis_pipelines import RedisPipelines
 
 
 class Killed(BaseException):
-    """Nobody catches it, as nobody catches the end of a process."""
+    """Stands for the end of the process. Not an ``Exception``, so that no handler of errors catches it."""
 
 
-def runs_through(work: Callable[[], object], writes: int, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Do some work that ends before the next write after so many, of transactions or of a server's commands."""
+def finishes_before_kill(work: Callable[[], object], writes: int, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Do ``work``, which is killed before a write (a transaction, or a command to a server) beyond the number given."""
     left = iter(range(writes))
 
     def count_down() -> None:

@@ -21,6 +21,11 @@ HIDDEN = 24
 MAX_POSITIONS = 32
 USERS, ITEMS, DOMAINS = 5, 7, 2
 MEAN_RATING = 4.2
+OTHER_OPTIONS: dict[str, dict[str, Any]] = {
+    "mean over rows": {"state_dim": 16, "history_ratings": True, "match_pooling": "mean"},
+    "no option": {"state_dim": None, "history_ratings": False, "id_embeddings": "none"},
+}
+"""Options of ``rating_model`` beside those of the tiny bundle, by the name of their case."""
 GARBAGE = 1e6
 """The content of padded rows: large, so that any use of it shows; finite, as memory that once held a state would be."""
 
@@ -78,6 +83,10 @@ def pretraining_model(**options: Any) -> PretrainingModel:
     encoder = ReviewEncoder.from_config(bert_config(), config.state_dim)
     model = PretrainingModel(encoder, config, users=USERS, domains=DOMAINS, mean_rating=MEAN_RATING)
     return randomized(model)
+
+
+def random_rows(rows: int, dim: int, seed: int = 3) -> Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ NOBODY = 65534
 
 
 @contextlib.contextmanager
-def standing_in_read_only(folder: Path) -> Iterator[Path]:
+def inside_read_only(folder: Path) -> Iterator[Path]:
     """Yield the path of the folder, which this process cannot write into: as another user, if it is root's.
 
     The path is relative, since another user may not reach the folder from above.

@@ -43,9 +43,9 @@ class ClusterServers:
         found = zip(running, states, strict=True)
         return [server for server, state in found if state.get("master_port") == primary.port]
 
-    def wait_for_failover(self, gone: RedisServer, key: str | bytes) -> RedisServer:
+    def wait_for_failover(self, former: RedisServer, key: str | bytes) -> RedisServer:
         """Wait until another primary owns the slot of a key, and return it."""
-        wait_until(lambda: self.primary_of(key) is not gone and self._is_ok(), or_fail="no replica was promoted")
+        wait_until(lambda: self.primary_of(key) is not former and self._is_ok(), or_fail="no replica was promoted")
         return self.primary_of(key)
 
     def begin_move(self, key: str | bytes, target: RedisServer) -> RedisServer:
@@ -81,13 +81,13 @@ class ClusterServers:
             self.clients[server].flushall()
 
     @contextmanager
-    def newcomer(self) -> Iterator[RedisServer]:
+    def extra_server(self) -> Iterator[RedisServer]:
         """While entered, one more server, which owns no slot at first. On exit whatever it owns is lost."""
         with RedisServer(*self.settings) as server, redis.Redis(port=server.port) as client:
             self.clients[server] = client
             self.servers.append(server)
             _meet(self.clients)
-            wait_until(lambda: _is_ok(client), or_fail="the newcomer did not learn who owns the slots")
+            wait_until(lambda: _is_ok(client), or_fail="the extra server did not learn who owns the slots")
             yield server
 
     def wait_until_replicated(self) -> None:

@@ -56,8 +56,8 @@ class CountingTokenizer(ReviewTokenizer):
 
     def __init__(self, max_length: int) -> None:
         super().__init__(tiny_tokenizer_json(), max_length)
-        self.asked: list[int] = []
+        self.batch_sizes: list[int] = []
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        self.asked.append(len(texts))
+        self.batch_sizes.append(len(texts))
         return super().encode(texts)

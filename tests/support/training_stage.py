@@ -11,16 +11,18 @@ from typing import Self
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from support.small_corpus import small_table
+from ubert_model.bundle import WEIGHTS
 from ubert_training.cli import main
 from ubert_training.splits import random_split
 
 TIMEOUT_S = 600
-SAVED_STEPS_S = 0.3
+SECONDS_AFTER_CHECKPOINT = 0.3
 """How long a stage goes on after its first checkpoint, so that the kill comes somewhere in the middle."""
 
-SAVES_NOTHING = ("--checkpoint-seconds", str(TIMEOUT_S))
+NO_CHECKPOINTS = ("--checkpoint-seconds", str(TIMEOUT_S))
 """For a stage that runs to completion: a checkpoint at every step would take as long as the steps."""
 
 
@@ -57,7 +59,7 @@ def on_processes(count: int, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, *launcher, "-m", "ubert_training.cli", *arguments]
 
 
-def run_here(arguments: Sequence[str]) -> None:
+def run_in_process(arguments: Sequence[str]) -> None:
     """In this process, which has torch imported already."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -75,6 +77,13 @@ def stop_after_a_checkpoint(command: Sequence[str], checkpoint: Path, signal: Si
     deadline = time.monotonic() + TIMEOUT_S
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    time.sleep(SAVED_STEPS_S)
+    time.sleep(SECONDS_AFTER_CHECKPOINT)
     process.send_signal(signal)
     assert process.wait(timeout=TIMEOUT_S) != 0, "the stage ended before it could be stopped: give it more work"
+
+
+def assert_same_weights(directory: Path, expected: Path) -> None:
+    found, weights = load_file(directory / WEIGHTS), load_file(expected / WEIGHTS)
+    assert found.keys() == weights.keys()
+    for name, weight in weights.items():
+        np.testing.assert_allclose(found[name], weight, atol=1e-5, err_msg=name)

@@ -23,9 +23,9 @@ from ubert_service.settings import Settings
 from ubert_training.cli import make_app
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
-STARTS = {"alone": (BASE,), "with the GPU override": (BASE, GPU)}
+FILE_SETS = {"base": (BASE,), "base and GPU override": (BASE, GPU)}
 
-each_start = pytest.mark.parametrize("files", STARTS.values(), ids=STARTS.keys())
+each_file_set = pytest.mark.parametrize("files", FILE_SETS.values(), ids=FILE_SETS.keys())
 each_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
 
 
@@ -37,7 +37,7 @@ def specification() -> jsonschema.Draft202012Validator:
 
 
 def service_settings(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """What ``ubert-serve`` makes of the environment in its container."""
+    """The settings that ``ubert-serve`` reads from the environment of its container."""
     for name in [name for name in os.environ if name.startswith("UBERT_")]:
         monkeypatch.delenv(name)
     for name, value in {**dockerfile_of(service).last_stage.environment, **environment_of(service)}.items():
@@ -51,7 +51,7 @@ def dockerfile_of(service: dict[str, Any]) -> Dockerfile:
     return Dockerfile.read(ROOT / service["build"]["dockerfile"])
 
 
-@pytest.mark.parametrize("files", [*STARTS.values(), (GPU,)], ids=[*STARTS, "the GPU override by itself"])
+@pytest.mark.parametrize("files", [*FILE_SETS.values(), (GPU,)], ids=[*FILE_SETS, "GPU override alone"])
 def test_the_compose_files_follow_the_specification(
     files: tuple[Path, ...], specification: jsonschema.Draft202012Validator
 ) -> None:
@@ -63,16 +63,16 @@ def test_the_compose_files_follow_the_specification(
     [{"depend_on": ["redis"]}, {"ports": 8000}, {"depends_on": {"redis": {"condition": "healthy"}}}],
     ids=["a misspelt key", "a wrong type", "an unknown condition"],
 )
-def test_the_specification_refuses(mistake: dict[str, Any], specification: jsonschema.Draft202012Validator) -> None:
+def test_an_invalid_compose_file_fails_the_schema(
+    mistake: dict[str, Any], specification: jsonschema.Draft202012Validator
+) -> None:
     compose = load_compose(BASE)
     compose["services"]["service"] |= mistake
     assert not specification.is_valid(compose)
 
 
-@each_start
-def test_redis_answers_before_the_job_runs_and_the_job_succeeds_before_the_service_starts(
-    files: tuple[Path, ...],
-) -> None:
+@each_file_set
+def test_redis_train_service_and_proxy_start_in_this_order(files: tuple[Path, ...]) -> None:
     services = load_compose(*files)["services"]
     conditions = {
         name: {other: need["condition"] for other, need in service.get("depends_on", {}).items()}
@@ -87,17 +87,17 @@ def test_redis_answers_before_the_job_runs_and_the_job_succeeds_before_the_servi
     assert list(TopologicalSorter(conditions).static_order()) == ["redis", "train", "service", "proxy"]
     assert "healthcheck" in services["redis"]
     assert "healthcheck" in services["service"]
-    assert services["train"]["restart"] == "no", "a job that starts again and again never completes"
+    assert services["train"]["restart"] == "no", "a job that restarts never completes"
 
 
-def test_every_place_that_names_the_default_codec_names_the_same() -> None:
+def test_the_job_and_the_service_have_the_same_default_codec() -> None:
     assert f"codec=${{UBERT_CODEC:-{DEFAULT_CODEC}}}" in (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
     assert Settings.model_fields["codec"].default == DEFAULT_CODEC
 
 
-@each_start
+@each_file_set
 @pytest.mark.parametrize("environment", [{}, {"REDIS_URL": "rediss://cache:6380/3", "UBERT_CODEC": "fp32"}])
-def test_the_service_reads_the_store_that_the_job_fills(
+def test_the_job_and_the_service_use_the_same_store_codec_and_device(
     files: tuple[Path, ...], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = load_compose(*files, environment=environment)["services"]
@@ -119,19 +119,19 @@ def test_the_service_reads_the_bundle_that_the_job_writes(monkeypatch: pytest.Mo
     assert '--out "$work/bundle"' in (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
 
 
-def test_a_bundle_and_its_shadow_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = service_settings(load_compose(BASE, environment={})["services"]["service"], monkeypatch)
-    assert (alone.shadow_bundle, alone.api_keys) == (None, None)
+def test_bundle_shadow_bundle_and_api_keys_are_set_by_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = service_settings(load_compose(BASE, environment={})["services"]["service"], monkeypatch)
+    assert (default.shadow_bundle, default.api_keys) == (None, None)
     chosen = {"UBERT_WORK": "/data/a", "UBERT_SHADOW_BUNDLE": "/data/b/bundle", "UBERT_API_KEYS": "/data/keys.toml"}
     services = load_compose(BASE, environment=chosen)["services"]
-    both = service_settings(services["service"], monkeypatch)
-    assert (both.bundle, both.shadow_bundle, both.api_keys) == tuple(
+    settings = service_settings(services["service"], monkeypatch)
+    assert (settings.bundle, settings.shadow_bundle, settings.api_keys) == tuple(
         map(Path, ("/data/a/bundle", "/data/b/bundle", "/data/keys.toml"))
     )
-    assert services["train"]["command"][1] == "/data/a", "else each start would write the states of the bundle before"
+    assert services["train"]["command"][1] == "/data/a", "the job works in the folder of the same bundle"
 
 
-def test_redis_is_reached_by_its_default_address_only_over_the_inner_network() -> None:
+def test_redis_is_reachable_over_the_internal_network_only() -> None:
     compose = load_compose(BASE)
     services = compose["services"]
     assert compose["networks"]["store"] == {"internal": True}
@@ -141,17 +141,17 @@ def test_redis_is_reached_by_its_default_address_only_over_the_inner_network() -
 
 
 @pytest.mark.parametrize("environment", [{}, {"UBERT_PORT": "9000", "UBERT_ADDRESS": "0.0.0.0"}])
-def test_the_published_port_leads_through_the_proxy_to_the_one_that_the_service_listens_on(
+def test_the_published_port_leads_through_the_proxy_to_the_service(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = load_compose(BASE, environment=environment)["services"]
     settings = service_settings(services["service"], monkeypatch)
     (published,) = services["proxy"]["ports"]
-    address, outside, inside = published.split(":")
+    address, host_port, container_port = published.split(":")
     assert address == environment.get("UBERT_ADDRESS", "127.0.0.1")
-    assert outside == environment.get("UBERT_PORT", "8000")
+    assert host_port == environment.get("UBERT_PORT", "8000")
     proxy = proxy_sections()
-    assert f"bind :{inside}" in proxy["frontend service"]
+    assert f"bind :{container_port}" in proxy["frontend service"]
     for backend in ("backend any", "backend by-user"):
         assert f"server-template replica 1-16 service:{settings.port}" in proxy[backend]
         assert "option httpchk GET /readyz" in proxy[backend]
@@ -159,13 +159,13 @@ def test_the_published_port_leads_through_the_proxy_to_the_one_that_the_service_
     assert settings.host == "0.0.0.0"
 
 
-def test_a_replica_can_be_started_as_often_as_asked() -> None:
+def test_the_service_can_be_scaled_to_several_containers() -> None:
     service = load_compose(BASE)["services"]["service"]
     assert not service.keys() & {"ports", "container_name"}, "only one container can have that"
 
 
 @pytest.mark.parametrize("balance", ["any", "by-user"])
-def test_every_way_of_balancing_is_a_backend_of_the_proxy(balance: str) -> None:
+def test_every_value_of_ubert_balance_is_a_backend_of_the_proxy(balance: str) -> None:
     services = load_compose(BASE, environment={} if balance == "any" else {"UBERT_BALANCE": balance})["services"]
     assert environment_of(services["proxy"]) == {"UBERT_BALANCE": balance}
     assert f"backend {balance}" in proxy_sections()
@@ -174,12 +174,12 @@ def test_every_way_of_balancing_is_a_backend_of_the_proxy(balance: str) -> None:
     assert mounted == ("./docker/haproxy.cfg", False)
 
 
-def test_the_proxy_waits_longer_than_the_service_lets_a_request_take() -> None:
+def test_the_proxys_timeout_exceeds_the_services_request_timeout() -> None:
     (timeout,) = [line.split()[2] for line in proxy_sections()["defaults"] if line.startswith("timeout server")]
     assert float(timeout.removesuffix("s")) > Settings.model_fields["request_timeout"].default
 
 
-def test_what_is_stopped_has_the_time_to_finish_its_requests() -> None:
+def test_the_stop_grace_period_covers_the_drain_and_the_longest_request() -> None:
     services, settings = load_compose(BASE)["services"], Settings.model_fields
     longest = settings["drain_seconds"].default + settings["request_timeout"].default
     for name in ("service", "proxy"):
@@ -188,7 +188,7 @@ def test_what_is_stopped_has_the_time_to_finish_its_requests() -> None:
 
 
 def proxy_sections() -> dict[str, list[str]]:
-    """The proxy's configuration: lines without comments, by the line that begins their section."""
+    """The lines of the proxy's configuration, without comments, by the header of their section."""
     sections: dict[str, list[str]] = {}
     for line in (ROOT / "docker" / "haproxy.cfg").read_text(encoding="utf-8").splitlines():
         text = line.partition("#")[0].rstrip()
@@ -199,8 +199,8 @@ def proxy_sections() -> dict[str, list[str]]:
     return sections
 
 
-@each_start
-def test_every_variable_that_is_set_is_read(files: tuple[Path, ...]) -> None:
+@each_file_set
+def test_every_variable_in_a_compose_file_is_read_by_its_program(files: tuple[Path, ...]) -> None:
     services = load_compose(*files)["services"]
     serve = typer.main.get_command(service_app)
     known_to_service = {option.envvar for option in serve.params if isinstance(option.envvar, str)}
@@ -208,35 +208,35 @@ def test_every_variable_that_is_set_is_read(files: tuple[Path, ...]) -> None:
     script = (ROOT / "docker" / "train.sh").read_text(encoding="utf-8")
     known_to_job = set(re.findall(r"\$\{(UBERT_\w+):", script))
     assert environment_of(services["train"]).keys() <= known_to_job
-    # What else the script looks at is a step's own flag, which comes from the file of flags.
+    # The script also reads flags of the step `split`, which are set in docker/train.env.
     assert known_to_job - environment_of(services["train"]).keys() <= flags_of("split")
 
 
 def flags_of(step: str) -> set[str]:
-    """The variables that a step of the job reads its flags from."""
+    """The environment variables of a step's flags."""
     commands: dict[str, Any] = getattr(typer.main.get_command(make_app([step])), "commands", {})
     return {f"UBERT_{step}_{parameter.name}".upper() for parameter in commands[step].params}
 
 
-@each_start
+@each_file_set
 @pytest.mark.parametrize("name", ["train", "service"])
-def test_whatever_else_can_be_set_has_a_file_that_git_leaves_alone(files: tuple[Path, ...], name: str) -> None:
+def test_the_optional_env_files_are_ignored_by_git(files: tuple[Path, ...], name: str) -> None:
     service = load_compose(*files)["services"][name]
     assert service["env_file"] == [{"path": f"docker/{name}.env", "required": False}]
     assert f"/docker/{name}.env" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
-def test_what_nobody_sets_is_what_the_service_takes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_keeps_its_defaults_except_bundle_store_and_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = service_settings(load_compose(BASE)["services"]["service"], monkeypatch)
-    # Its port is published to this machine, so DNS rebinding could reach it, whatever the host inside the container.
+    # The port is published on the host, so without a list of hosts it would be open to DNS rebinding.
     hosts = ("service", "proxy")
     assert settings == Settings.of(
         bundle=settings.bundle, store=settings.store, host=settings.host, allowed_hosts=hosts
     )
 
 
-@each_start
-def test_every_container_has_the_least_rights(files: tuple[Path, ...]) -> None:
+@each_file_set
+def test_every_container_runs_with_least_privilege(files: tuple[Path, ...]) -> None:
     for name, service in load_compose(*files)["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -247,21 +247,24 @@ def test_every_container_has_the_least_rights(files: tuple[Path, ...]) -> None:
         assert user.split(":")[0] not in ("root", "0"), name
 
 
-def test_the_gpu_override_changes_nothing_but_devices_and_images() -> None:
+def test_the_gpu_override_changes_only_devices_and_images() -> None:
     services = load_compose(BASE)["services"]
     with_gpu = load_compose(BASE, GPU)["services"]
-    assert with_gpu["redis"] == services["redis"]
     for name in ("train", "service"):
-        (device,) = with_gpu[name]["deploy"]["resources"]["reservations"]["devices"]
+        changed = with_gpu[name]
+        (device,) = changed["deploy"]["resources"].pop("reservations")["devices"]
         assert device == {"driver": "nvidia", "count": "1", "capabilities": ["gpu"]}
-        assert with_gpu[name]["image"] == f"{services[name]['image']}-cuda"
-        assert with_gpu[name]["deploy"]["resources"]["limits"] == services[name]["deploy"]["resources"]["limits"]
-    assert with_gpu["service"]["build"]["args"]["ACCELERATOR"] == "cuda"
-    assert "PIP_INDEX_URL" in with_gpu["service"]["build"]["args"]
+        assert changed.pop("image") == f"{services[name].pop('image')}-cuda"
+        assert changed["environment"].pop("UBERT_DEVICE") == "cuda"
+        assert services[name]["environment"].pop("UBERT_DEVICE") == "auto"
+    build_arguments = with_gpu["service"]["build"]["args"]
+    assert build_arguments.pop("ACCELERATOR") == "cuda"
+    with_gpu["service"]["build"]["args"] = list(build_arguments)  # merged into a mapping of names without values
+    assert with_gpu == services
 
 
 @each_dockerfile
-def test_an_image_is_pinned_built_in_stages_and_never_root(path: Path) -> None:
+def test_an_image_has_a_pinned_base_two_stages_and_a_non_root_user(path: Path) -> None:
     dockerfile = Dockerfile.read(path)
     bases = [base.split()[0] for base in dockerfile.all("FROM")]
     assert len(bases) == 2
@@ -271,19 +274,19 @@ def test_an_image_is_pinned_built_in_stages_and_never_root(path: Path) -> None:
     installers = [
         command for command in dockerfile.last_stage.all("RUN") if re.search(r"\b(pip|apt(-get)?)\b", command)
     ]
-    assert installers == [], "packages are installed in the stage that is thrown away"
+    assert installers == [], "packages are to be installed in the build stage"
     assert all(isinstance(json.loads(argument), list) for argument in dockerfile.all("ENTRYPOINT")), "not exec form"
 
 
 @each_dockerfile
-def test_what_a_dockerfile_copies_is_there(path: Path) -> None:
+def test_every_path_that_a_dockerfile_copies_exists(path: Path) -> None:
     copied = [word for line in Dockerfile.read(path).all("COPY") if "--from" not in line for word in line.split()[:-1]]
     assert copied
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
 @each_dockerfile
-def test_an_image_has_the_commands_whose_sources_it_holds_and_no_others(path: Path) -> None:
+def test_an_image_has_exactly_the_commands_of_the_packages_that_it_copies(path: Path) -> None:
     dockerfile = Dockerfile.read(path)
     copied = {word for line in dockerfile.all("COPY") for word in line.split()[:-1]}
     removed = [Path(name).name for line in dockerfile.all("RUN") for name in re.findall(r"&& rm (\S+)", line)]
@@ -293,16 +296,17 @@ def test_an_image_has_the_commands_whose_sources_it_holds_and_no_others(path: Pa
 
 
 @each_dockerfile
-def test_no_image_reports_to_the_maker_of_onnx_runtime(path: Path) -> None:
+def test_every_image_disables_the_telemetry_of_onnx_runtime(path: Path) -> None:
     assert Dockerfile.read(path).last_stage.environment["ORT_DISABLE_TELEMETRY"] == "1"
 
 
-def test_the_images_agree_on_the_owner_of_the_volume() -> None:
-    owners = {tuple(Dockerfile.read(path).last_stage.all("USER")) for path in DOCKERFILES}
-    assert len(owners) == 1
+def test_all_images_run_as_the_same_user() -> None:
+    """They share a volume."""
+    users = {tuple(Dockerfile.read(path).last_stage.all("USER")) for path in DOCKERFILES}
+    assert len(users) == 1
 
 
-def test_the_health_check_fails_where_nothing_answers() -> None:
+def test_the_health_check_fails_if_the_service_does_not_answer() -> None:
     result = subprocess.run(
         [sys.executable, ROOT / "docker" / "healthcheck.py"],
         env={**os.environ, "UBERT_PORT": "1"},
@@ -315,69 +319,67 @@ def test_the_health_check_fails_where_nothing_answers() -> None:
     assert "http://127.0.0.1:1/readyz" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("folder", "told"),
-    [("absent", "read the folder .*absent"), ("there", r"UBERT_REVIEW_FILES=\*\.jsn matches none of the files")],
-)
-def test_the_job_never_takes_other_reviews_for_those_that_it_cannot_find(
-    folder: str, told: str, tmp_path: Path
-) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "reviews.json").touch()
-    result = subprocess.run(
-        [ROOT / "docker" / "train.sh", tmp_path / folder, tmp_path / "work"],
-        env={"PATH": os.environ["PATH"], "UBERT_STORE": "redis://redis", "UBERT_REVIEW_FILES": "*.jsn"},
+def run_job(reviews: Path, work: Path, *, ubert: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the job's script. ``ubert``: a shell script to run in place of the command ``ubert``."""
+    stub = work.parent / "bin" / "ubert"
+    stub.parent.mkdir()
+    stub.touch(mode=0o755)
+    stub.write_text(f"#!/bin/sh\n{ubert}\n", encoding="utf-8")
+    path = f"{stub.parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [ROOT / "docker" / "train.sh", reviews, work],
+        env={"UBERT_STORE": "redis://redis", **environment, "PATH": path},
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("absent", "read the folder .*absent"),
+        ("reviews", r"UBERT_REVIEW_FILES=\*\.jsn matches none of the files"),
+    ],
+)
+def test_the_job_refuses_a_missing_folder_and_a_pattern_without_a_match(
+    folder: str, message: str, tmp_path: Path
+) -> None:
+    """An empty folder stands for the default reviews; these two must not pass for one."""
+    (tmp_path / "reviews").mkdir()
+    (tmp_path / "reviews" / "reviews.json").touch()
+    result = run_job(tmp_path / folder, tmp_path / "work", UBERT_REVIEW_FILES="*.jsn")
     assert result.returncode == 2
-    assert re.search(told, result.stderr)
+    assert re.search(message, result.stderr)
     assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(("status", "hints"), [(2, 1), (137, 0)])
-def test_the_job_ends_like_the_step_that_failed_and_says_where_other_settings_go(
-    status: int, hints: int, tmp_path: Path
-) -> None:
-    refusing = tmp_path / "bin" / "ubert"
-    for path in (refusing, tmp_path / "work" / "reviews" / "report.json"):
-        path.parent.mkdir(parents=True)
-        path.touch(mode=0o755)
-    refusing.write_text(f"#!/bin/sh\nexit {status}\n", encoding="utf-8")
-    result = subprocess.run(
-        [ROOT / "docker" / "train.sh", tmp_path / "reviews", tmp_path / "work"],
-        env={"PATH": f"{refusing.parent}{os.pathsep}{os.environ['PATH']}", "UBERT_STORE": "redis://redis"},
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_the_job_exits_with_the_status_of_the_failed_step(status: int, hints: int, tmp_path: Path) -> None:
+    """After a refusal (2) it also suggests a new folder for other settings; after a kill it does not."""
+    report = tmp_path / "work" / "reviews" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.touch()
+    result = run_job(tmp_path / "reviews", tmp_path / "work", ubert=f"exit {status}")
     assert result.returncode == status
     assert result.stderr.count(f"use a new folder such as {tmp_path}/work/next") == hints
 
 
 @pytest.mark.parametrize("kind", ["random", "time"])
-def test_the_job_hands_its_settings_to_every_step_that_has_them(kind: str, tmp_path: Path) -> None:
+def test_the_job_passes_its_settings_to_every_step_that_takes_them(kind: str, tmp_path: Path) -> None:
     settings = {"seed": "7", "device": "cuda", "preset": "paper", "codec": "fp32", "store": "redis://other:6379/0"}
-    recorder, calls = tmp_path / "bin" / "ubert", tmp_path / "calls"
-    for path in (recorder, tmp_path / "reviews" / "reviews.json"):
-        path.parent.mkdir()
-        path.touch(mode=0o755)
-    recorder.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n', encoding="utf-8")
+    reviews, calls = tmp_path / "reviews", tmp_path / "calls"
+    reviews.mkdir()
+    (reviews / "reviews.json").touch()
     environment = {f"UBERT_{name.upper()}": value for name, value in settings.items()}
-    subprocess.run(
-        [ROOT / "docker" / "train.sh", tmp_path / "reviews", tmp_path / "work"],
-        env={**environment, "PATH": f"{recorder.parent}{os.pathsep}{os.environ['PATH']}", "UBERT_SPLIT_KIND": kind},
-        check=True,
-        timeout=60,
-    )
+    result = run_job(reviews, tmp_path / "work", ubert=f'echo "$@" >> {calls}', **environment, UBERT_SPLIT_KIND=kind)
+    assert result.returncode == 0, result.stderr
     steps = dict(line.split(maxsplit=1) for line in calls.read_text(encoding="utf-8").splitlines())
     given = {step: set(settings) & set(re.findall(r"--(\w+)", flags)) for step, flags in steps.items()}
     assert given == {
         "import": set(),
-        "split": {"seed"} if kind == "random" else set(),  # a split by time has none
+        "split": {"seed"} if kind == "random" else set(),  # a split by time has no seed
         "pretrain": {"preset", "device", "seed"},
         "finetune": {"device", "seed"},
         "evaluate": {"device"},

@@ -1,4 +1,4 @@
-"""The manifests as kubectl renders them: valid for Kubernetes, and in agreement with the programs they start."""
+"""The manifests as kubectl renders them: valid for Kubernetes, and consistent with the programs that they start."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from ubert_training.cli import make_app
 
 MANIFESTS = ROOT / "docker" / "k8s"
 OLDEST, NEWEST = "1.33", kubernetes_validate.latest_version()
-"""The oldest Kubernetes that counts failures by index without a feature gate, and the newest known here."""
+"""The first Kubernetes in which ``backoffLimitPerIndex`` is stable, and the newest whose schemas are installed."""
 
 Manifest: TypeAlias = dict[str, Any]
 Rendered: TypeAlias = dict[str, Manifest]
@@ -73,26 +73,26 @@ def test_every_manifest_follows_the_schema_of_its_kind(rendered: Rendered, versi
         ("Job/ubert-precompute", {"completions": "eight"}),
         ("HorizontalPodAutoscaler/ubert-service", {"maxReplicas": None}),
     ],
-    ids=["a misspelt key", "a wrong type", "nothing where something must be"],
+    ids=["a misspelt key", "a wrong type", "a missing value"],
 )
-def test_the_schema_refuses(kind: str, mistake: dict[str, Any]) -> None:
+def test_an_invalid_manifest_fails_the_schema(kind: str, mistake: dict[str, Any]) -> None:
     manifest = render("cpu")[kind]
     manifest["spec"] |= mistake
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, NEWEST, strict=True)
 
 
-def test_every_variable_that_is_set_is_read(rendered: Rendered) -> None:
+def test_every_variable_in_a_manifest_is_read_by_its_program(rendered: Rendered) -> None:
     serve = typer.main.get_command(service_app)
     known = {option.envvar for option in serve.params if isinstance(option.envvar, str)}
     assert environment_of(rendered["Deployment/ubert-service"]).keys() <= known
     precompute = typer.main.get_command(make_app(["precompute", "split"])).commands["precompute"]
     known_to_job = {f"UBERT_PRECOMPUTE_{option.name.upper()}" for option in precompute.params if option.name}
-    of_the_shell = {"SHARDS", "HOME"}
-    assert environment_of(rendered["Job/ubert-precompute"]).keys() <= known_to_job | of_the_shell
+    known_to_shell = {"SHARDS", "HOME"}
+    assert environment_of(rendered["Job/ubert-precompute"]).keys() <= known_to_job | known_to_shell
 
 
-def test_service_and_job_take_store_and_codec_from_the_same_place(rendered: Rendered) -> None:
+def test_service_and_job_take_store_and_codec_from_the_same_source(rendered: Rendered) -> None:
     service = environment_of(rendered["Deployment/ubert-service"])
     job = environment_of(rendered["Job/ubert-precompute"])
     assert service["UBERT_STORE"] == job["UBERT_PRECOMPUTE_STORE"]
@@ -101,12 +101,12 @@ def test_service_and_job_take_store_and_codec_from_the_same_place(rendered: Rend
     assert settings["data"]["codec"] == DEFAULT_CODEC
 
 
-def test_the_indexes_of_the_job_are_all_the_shards_of_one_division(rendered: Rendered) -> None:
+def test_the_indexes_of_the_job_cover_every_shard_once(rendered: Rendered) -> None:
     job = rendered["Job/ubert-precompute"]
     container = container_of(job)
     completions = job["spec"]["completions"]
     (script,) = container["args"]
-    printing = script.replace("exec ubert", "printf '%s\\n'")
+    printing_script = script.replace("exec ubert", "printf '%s\\n'")
     shards = []
     for index in range(completions):
         environment = {
@@ -115,7 +115,12 @@ def test_the_indexes_of_the_job_are_all_the_shards_of_one_division(rendered: Ren
             "SHARDS": environment_of(job)["SHARDS"],
         }
         done = subprocess.run(
-            [*container["command"], printing], env=environment, check=True, capture_output=True, text=True, timeout=60
+            [*container["command"], printing_script],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         words = done.stdout.splitlines()
         assert words[0] == "precompute"
@@ -123,7 +128,7 @@ def test_the_indexes_of_the_job_are_all_the_shards_of_one_division(rendered: Ren
     assert shards == [Shard(number=number, shards=completions) for number in range(1, completions + 1)]
 
 
-def test_probes_and_service_reach_the_port_that_the_image_listens_on(rendered: Rendered) -> None:
+def test_probes_and_service_use_the_port_that_the_image_listens_on(rendered: Rendered) -> None:
     container = container_of(rendered["Deployment/ubert-service"])
     (port,) = container["ports"]
     image = Dockerfile.read(ROOT / "docker" / "service.Dockerfile").last_stage.environment
@@ -134,7 +139,7 @@ def test_probes_and_service_reach_the_port_that_the_image_listens_on(rendered: R
     assert rendered["Service/ubert-service"]["spec"]["ports"][0]["targetPort"] == port["name"]
 
 
-def test_every_selector_finds_the_pods_it_means(rendered: Rendered) -> None:
+def test_every_selector_matches_the_pods_of_the_service_and_not_of_the_job(rendered: Rendered) -> None:
     deployment = rendered["Deployment/ubert-service"]
     labels = deployment["spec"]["template"]["metadata"]["labels"].items()
     selectors = [
@@ -148,14 +153,14 @@ def test_every_selector_finds_the_pods_it_means(rendered: Rendered) -> None:
         assert not selector.items() <= job
 
 
-def test_a_pod_that_ends_has_the_time_that_its_service_takes(rendered: Rendered) -> None:
+def test_the_termination_grace_period_covers_the_drain_and_the_longest_request(rendered: Rendered) -> None:
     deployment = rendered["Deployment/ubert-service"]
     drain = float(environment_of(deployment)["UBERT_DRAIN_SECONDS"])
     longest = Settings.model_fields["request_timeout"].default
     assert pod_of(deployment)["terminationGracePeriodSeconds"] > drain + longest
 
 
-def test_every_container_has_the_least_rights_and_a_bound(rendered: Rendered) -> None:
+def test_every_container_runs_with_least_privilege_and_a_memory_limit(rendered: Rendered) -> None:
     for name in ("Deployment/ubert-service", "Job/ubert-precompute"):
         pod, container = pod_of(rendered[name]), container_of(rendered[name])
         assert pod["automountServiceAccountToken"] is False
@@ -173,13 +178,13 @@ def test_every_container_has_the_least_rights_and_a_bound(rendered: Rendered) ->
         }
 
 
-def test_the_autoscaler_asks_for_what_the_adapter_makes_of_a_metric_that_the_service_has(rendered: Rendered) -> None:
+def test_the_autoscalers_metric_is_computed_from_metrics_of_the_service(rendered: Rendered) -> None:
     (rule,) = yaml.safe_load((MANIFESTS / "metrics-adapter-values.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
-    asked = rendered["HorizontalPodAutoscaler/ubert-service"]["spec"]["metrics"][0]["pods"]
-    assert rule["name"]["as"] == asked["metric"]["name"]
+    metric = rendered["HorizontalPodAutoscaler/ubert-service"]["spec"]["metrics"][0]["pods"]
+    assert rule["name"]["as"] == metric["metric"]["name"]
     longest_ms = Settings.model_fields["queue_wait_ms"].default
-    assert 0 < float(re.fullmatch(r"(\d+)m", asked["target"]["averageValue"])[1]) < longest_ms, "no wait is longer"
-    assert f"+ {longest_ms / 1000:g} * " in rule["metricsQuery"], "what a refused request counts as"
+    assert 0 < float(re.fullmatch(r"(\d+)m", metric["target"]["averageValue"])[1]) < longest_ms, "no wait is longer"
+    assert f"+ {longest_ms / 1000:g} * " in rule["metricsQuery"], "a refused request counts as the longest wait"
     series = re.match(r"\w+", rule["seriesQuery"])
     assert series is not None
     exposition = PrometheusMetrics().exposition().decode()
@@ -188,7 +193,7 @@ def test_the_autoscaler_asks_for_what_the_adapter_makes_of_a_metric_that_the_ser
     assert "# TYPE ubert_refused_total counter" in exposition
 
 
-def test_the_gpu_overlay_changes_nothing_but_devices_and_images() -> None:
+def test_the_gpu_overlay_changes_only_devices_and_images() -> None:
     cpu, gpu = render("cpu"), render("gpu")
     for name, variable in (
         ("Deployment/ubert-service", "UBERT_DEVICE"),
@@ -203,7 +208,7 @@ def test_the_gpu_overlay_changes_nothing_but_devices_and_images() -> None:
     assert gpu == cpu
 
 
-def test_the_store_never_forgets_a_state_to_make_room() -> None:
+def test_the_store_evicts_nothing_and_persists_every_write() -> None:
     values = yaml.safe_load((MANIFESTS / "store-values.yaml").read_text(encoding="utf-8"))
     settings = dict(line.split(maxsplit=1) for line in values["valkeyConfig"].splitlines() if not line.startswith("#"))
     assert settings["maxmemory-policy"] == "noeviction"

@@ -1,4 +1,4 @@
-"""Opinion words: the given list first, NLTK's next, an installed one where there is neither."""
+"""Opinion words: those of a path, else of NLTK's data, else of the installed VADER lexicon."""
 
 import importlib.resources
 import zipfile
@@ -32,12 +32,12 @@ def test_a_single_list_is_read(tmp_path: Path) -> None:
     assert load_lexicon(write_lists(tmp_path / "lists") / "negative-words.txt").words == {"bad"}
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_without_a_path_the_words_of_nltk_are_taken(
-    packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("zipped", [False, True])
+def test_without_a_path_the_words_of_nltk_are_used(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_lists(tmp_path / "corpora" / "opinion_lexicon")
-    if packed:
+    if zipped:
         with zipfile.ZipFile(tmp_path / "corpora" / "opinion_lexicon.zip", "w") as archive:
             archive.mkdir("opinion_lexicon")
             for file in sorted(folder.iterdir()):
@@ -50,7 +50,7 @@ def test_without_a_path_the_words_of_nltk_are_taken(
     assert "NLTK" in lexicon.source
 
 
-def test_without_nltk_data_an_installed_lexicon_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nltk_data_the_vader_lexicon_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nltk.data, "path", [])
     lexicon = load_lexicon()
     assert "VADER" in lexicon.source
@@ -60,12 +60,12 @@ def test_without_nltk_data_an_installed_lexicon_stands_in(monkeypatch: pytest.Mo
     assert all(word == word.lower() and len(word) > 2 for word in lexicon.words)
 
 
-def test_a_missing_stand_in_is_an_error_that_names_the_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing_installed(package: str) -> Path:
+def test_without_any_lexicon_the_error_names_the_remedies(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(package: str) -> Path:
         raise ModuleNotFoundError(package)
 
     monkeypatch.setattr(nltk.data, "path", [])
-    monkeypatch.setattr(importlib.resources, "files", nothing_installed)
+    monkeypatch.setattr(importlib.resources, "files", not_installed)
     with pytest.raises(InputError, match=r"vaderSentiment.*NLTK_DATA.*--lexicon"):
         load_lexicon()
 

@@ -1,4 +1,4 @@
-"""The benchmark of scoring measures what it says: the same ratings, by the paper's equations and by the engine."""
+"""The scoring benchmark: its eager reference equals the network, and its engine scores every candidate."""
 
 import numpy as np
 import torch
@@ -19,19 +19,24 @@ def tiny_bench() -> Bench:
     return Bench(config=config, pool=pool, residents=residents, scorer=scorer, runtimes={})
 
 
-def test_the_yardstick_computes_what_the_network_computes() -> None:
+PAIRS = [Pair("user", f"item {number}") for number in range(3)]
+
+
+def test_the_eager_reference_equals_the_network() -> None:
     bench = tiny_bench()
-    inputs = bench.single_pairs([Pair("user", f"item {number}") for number in range(3)])
     with torch.inference_mode():
-        outputs = [(eager(bench.scorer, one), bench.scorer(**one)) for one in inputs]
+        outputs = [(eager(bench.scorer, pair), bench.scorer(**pair)) for pair in bench.single_pairs(PAIRS)]
     assert len({float(expected) for _, expected in outputs}) == 3
-    for plain, expected in outputs:
-        torch.testing.assert_close(plain, expected, rtol=1e-5, atol=1e-5)
-    assert flops_a_pair(inputs, 16) == 6 * 32 * 32 * 16 + 4 * 64 * 16**2
+    for reference, expected in outputs:
+        torch.testing.assert_close(reference, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_engine_of_the_benchmark_gives_its_runtime_every_candidate() -> None:
+def test_flops_a_pair_counts_the_products_of_equations_12_to_14() -> None:
+    assert flops_a_pair(tiny_bench().single_pairs(PAIRS), 16) == 6 * 32 * 32 * 16 + 4 * 64 * 16**2
+
+
+def test_the_engine_passes_every_candidate_to_its_runtime() -> None:
     bench, recorder = tiny_bench(), Recorder()
-    bench.engine(recorder).score([Pair("user", f"item {number}") for number in range(3)])
+    bench.engine(recorder).score(PAIRS)
     assert sum(len(batch.item) for batch in recorder.batches) == 3
     assert all(batch.user_side.mask.sum() == 32 for batch in recorder.batches)

@@ -1,4 +1,4 @@
-"""Splits: disjoint, complete, never dividing a pair, the same for the same seed, and tied to their table."""
+"""Splits: disjoint, complete, never dividing a pair, reproducible by seed, and tied to their table."""
 
 import functools
 import operator
@@ -57,7 +57,7 @@ def test_parts_are_disjoint_complete_and_never_divide_a_pair(
 
 
 @given(pairs=many_pairs, seed=st.integers(0, 2**40), k=st.integers(2, 4))
-def test_the_test_parts_of_all_folds_hold_every_row_once(pairs: list[tuple[int, int]], seed: int, k: int) -> None:
+def test_the_test_parts_of_the_folds_hold_every_row_once(pairs: list[tuple[int, int]], seed: int, k: int) -> None:
     table = table_of(pairs)
     folds = k_fold_splits(table, range(len(table)), k, seed)
     tested = np.sort(np.concatenate([split.test for split in folds]))
@@ -66,24 +66,26 @@ def test_the_test_parts_of_all_folds_hold_every_row_once(pairs: list[tuple[int, 
 
 
 @given(pairs=many_pairs, seed=st.integers(0, 2**40), day=st.sampled_from([1, 100]))
-def test_by_time_each_part_begins_after_the_last_ended(pairs: list[tuple[int, int]], seed: int, day: int) -> None:
-    """A pair stands at its last review."""
+def test_each_part_of_a_time_split_begins_after_the_part_before_it(
+    pairs: list[tuple[int, int]], seed: int, day: int
+) -> None:
+    """A pair counts at the time of its last review."""
     table = table_of(pairs, day=day)
     last_review = {
         (user, item): when for user, item, when in zip(table.user, table.item, table.timestamp.tolist(), strict=True)
     }
     assume(len(set(last_review.values())) >= len(PARTS))
     split = time_split(table, np.random.default_rng(seed).permutation(len(table)))
-    validated, tested = (
+    validation_times, test_times = (
         [last_review[table.user[row], table.item[row]] for row in part.tolist()]
         for part in (split.validation, split.test)
     )
-    assert table.timestamp[split.train].max() < min(validated)
-    assert max(validated) < min(tested)
+    assert table.timestamp[split.train].max() < min(validation_times)
+    assert max(validation_times) < min(test_times)
 
 
-def on_days(*counts: int) -> ReviewTable:
-    """So many reviews on each day, all of pairs of their own."""
+def table_of_days(*counts: int) -> ReviewTable:
+    """``counts`` reviews on each day, each of its own pair."""
     days = [day for day, count in enumerate(counts, start=1) for _ in range(count)]
     return ReviewTable.of(
         Review(user=f"u{number}", item="i", rating=3, text="", domain="d", timestamp=day * 86_400)
@@ -91,40 +93,45 @@ def on_days(*counts: int) -> ReviewTable:
     )
 
 
-def test_days_are_not_divided_and_the_shares_are_the_nearest_that_this_leaves() -> None:
-    split = time_split(on_days(70, 14, 8, 8), range(100))
-    assert [len(getattr(split, part)) for part in PARTS] == [84, 8, 8]
-    split = time_split(on_days(70, 10, 5, 5, 5, 5), range(100))
-    assert [len(getattr(split, part)) for part in PARTS] == [80, 10, 10]
-    split = time_split(on_days(1, 98, 1), range(100))
-    assert [len(getattr(split, part)) for part in PARTS] == [1, 98, 1]
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [((70, 14, 8, 8), [84, 8, 8]), ((70, 10, 5, 5, 5, 5), [80, 10, 10]), ((1, 98, 1), [1, 98, 1])],
+)
+def test_a_time_split_divides_no_day_and_gives_the_nearest_possible_shares(
+    counts: tuple[int, ...], sizes: list[int]
+) -> None:
+    assert part_sizes(time_split(table_of_days(*counts), range(100))) == sizes
+
+
+def part_sizes(split: Split) -> list[int]:
+    return [len(getattr(split, part)) for part in PARTS]
 
 
 @pytest.mark.parametrize("counts", [(100,), (50, 50)])
-def test_reviews_of_too_few_days_are_not_split_by_time(counts: tuple[int, ...]) -> None:
+def test_a_time_split_of_fewer_than_three_days_is_refused(counts: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=rf"of {len(counts)} different times.*needs 3: split them at random"):
-        time_split(on_days(*counts), range(100))
+        time_split(table_of_days(*counts), range(100))
 
 
 SINGLE_PAIRS = [(number // 40, number % 40) for number in range(1000)]
 
 
-def test_parts_have_the_asked_shares_of_the_reviews() -> None:
+def test_parts_have_the_requested_shares_of_the_reviews() -> None:
     table = table_of(SINGLE_PAIRS)
     for split in (random_split(table, range(1000), 3), time_split(table, range(1000))):
-        assert [len(getattr(split, part)) for part in PARTS] == [800, 100, 100]
+        assert part_sizes(split) == [800, 100, 100]
     for fold in k_fold_splits(table, range(1000), 5, 3):
-        assert [len(getattr(fold, part)) for part in PARTS] == [700, 100, 200]
+        assert part_sizes(fold) == [700, 100, 200]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_folds_are_equal_in_reviews_though_a_pair_has_many(seed: int) -> None:
+def test_folds_have_equally_many_reviews_even_if_one_pair_has_many(seed: int) -> None:
     table = table_of([(0, 0)] * 8 + [(1, item) for item in range(12)])
     assert [len(split.test) for split in k_fold_splits(table, range(20), 2, seed)] == [10, 10]
 
 
 @pytest.mark.parametrize("kind", ["random", "folds"])
-def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows(kind: str) -> None:
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows(kind: str) -> None:
     table, rows = table_of(SINGLE_PAIRS), list(range(1000))
     first, again, other = (
         SPLITTERS[kind](table, order, seed)[0].test.tolist() for order, seed in ((rows, 3), (rows[::-1], 3), (rows, 4))
@@ -133,7 +140,7 @@ def test_the_same_seed_gives_the_same_split_whatever_the_order_of_the_rows(kind:
     assert len(set(first) & set(other)) < 0.5 * len(first)
 
 
-def test_a_random_test_part_holds_users_and_times_alike() -> None:
+def test_a_random_split_draws_evenly_over_users_and_times() -> None:
     table = table_of(SINGLE_PAIRS)
     split = random_split(table, range(1000), 0, (0.5, 0.25, 0.25))
     per_user = Counter(table.user[row] for row in split.test.tolist())
@@ -142,7 +149,7 @@ def test_a_random_test_part_holds_users_and_times_alike() -> None:
     assert abs(table.timestamp[split.test].mean() - table.timestamp.mean()) < 40
 
 
-def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path) -> None:
+def test_a_split_survives_saving_and_loading(tmp_path: Path) -> None:
     table = table_of(SINGLE_PAIRS)
     saved = k_fold_splits(table, range(100, 400), 4, 9)[2]
     saved.save(tmp_path / "split.parquet", table)
@@ -152,7 +159,7 @@ def test_a_saved_split_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert (loaded.kind, loaded.seed, loaded.fold, loaded.folds) == ("fold", 9, 2, 4)
 
 
-def test_a_split_is_refused_with_a_table_that_lacks_its_reviews_or_has_others(tmp_path: Path) -> None:
+def test_a_split_is_refused_with_a_table_that_lacks_its_reviews_or_has_extra_ones(tmp_path: Path) -> None:
     table = table_of(SINGLE_PAIRS)
     random_split(table, range(500), 0).save(tmp_path / "split.parquet", table)
     with pytest.raises(InputError, match="1 of its 500 reviews are missing"):
@@ -161,10 +168,10 @@ def test_a_split_is_refused_with_a_table_that_lacks_its_reviews_or_has_others(tm
         Split.load(tmp_path / "split.parquet", table_of([*SINGLE_PAIRS, (99, 99)]))
 
 
-def test_a_file_that_is_no_split_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_split_is_refused(tmp_path: Path) -> None:
     table = table_of(SINGLE_PAIRS)
     table.save(tmp_path / "table.parquet")
-    (tmp_path / "text.parquet").write_text("no Parquet here")
+    (tmp_path / "text.parquet").write_text("not Parquet")
     random_split(table, range(500), 0).save(tmp_path / "newer.parquet", table)
     stored = pq.read_table(tmp_path / "newer.parquet")
     newer = {key: value.replace(b'version": 1', b'version": 2') for key, value in stored.schema.metadata.items()}
@@ -177,23 +184,39 @@ def test_a_file_that_is_no_split_is_refused(tmp_path: Path) -> None:
         Split.load(tmp_path / "newer.parquet", table)
 
 
-def test_too_few_pairs_and_impossible_requests_are_refused() -> None:
-    table = table_of([(0, 0), (0, 0), (0, 0), (1, 1)])
-    with pytest.raises(InputError, match="2 \\(user, item\\) pairs"):
-        random_split(table, range(4), 0)
-    with pytest.raises(InputError, match="5 folds"):
-        k_fold_splits(table, range(4), 5, 0)
-    with pytest.raises(ConfigError, match="1 folds"):
-        k_fold_splits(table, range(4), 1, 0)
-    for rows in ([0, 0, 1], [4], [-1]):
-        with pytest.raises(InputError):
-            random_split(table, rows, 0)
-    for fractions in ((0.8, 0.1, 0.2), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)):
-        with pytest.raises(ConfigError):
-            random_split(table, range(4), 0, fractions)
+TWO_PAIRS = table_of([(0, 0), (0, 0), (0, 0), (1, 1)])
 
 
-def test_reviews_of_unknown_time_are_not_split_by_time() -> None:
+def test_too_few_pairs_for_the_parts_or_folds_are_refused() -> None:
+    with pytest.raises(InputError, match=r"2 \(user, item\) pairs cannot fill 3 parts"):
+        random_split(TWO_PAIRS, range(4), 0)
+    with pytest.raises(InputError, match=r"2 \(user, item\) pairs cannot be divided into 5 folds"):
+        k_fold_splits(TWO_PAIRS, range(4), 5, 0)
+
+
+def test_a_single_fold_is_refused() -> None:
+    with pytest.raises(ConfigError, match="1 folds leave nothing to train on"):
+        k_fold_splits(TWO_PAIRS, range(4), 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([0, 0, 1], "contain one row twice"), ([4], "rows 4 to 4 do not fit"), ([-1], "rows -1 to -1 do not fit")],
+)
+def test_duplicate_rows_and_rows_outside_the_table_are_refused(rows: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        random_split(TWO_PAIRS, rows, 0)
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)])
+def test_fractions_that_are_not_positive_or_do_not_add_up_to_1_are_refused(
+    fractions: tuple[float, float, float],
+) -> None:
+    with pytest.raises(ConfigError, match=r"give three positive numbers .* that add up to 1"):
+        random_split(TWO_PAIRS, range(4), 0, fractions)
+
+
+def test_a_time_split_of_reviews_without_a_timestamp_is_refused() -> None:
     table = ReviewTable.of(
         Review(user=f"u{n}", item="i", rating=3, text="", domain="d", timestamp=n) for n in range(10)
     )
@@ -201,6 +224,6 @@ def test_reviews_of_unknown_time_are_not_split_by_time() -> None:
         time_split(table, range(10))
 
 
-def test_parts_that_share_a_row_are_no_split() -> None:
+def test_a_split_whose_parts_share_a_row_is_refused() -> None:
     with pytest.raises(InputError, match="disjoint"):
         Split(train=np.array([0, 1]), validation=np.array([1]), test=np.array([2]), kind="random", seed=0)

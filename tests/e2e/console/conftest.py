@@ -1,6 +1,6 @@
 """The console in a real browser: real service, real store, headless Chromium.
 
-In every test nothing is asked of another origin, and the browser's console stays without an error.
+After every test, the page must have sent no request to another origin, and the browser's console must hold no error.
 """
 
 import re
@@ -15,7 +15,7 @@ from support.console_page import TIMEOUT_MS, OpenPage, origin, service
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus
 
 EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422|429|502|503)|net::ERR_FAILED")
-"""The browser itself reports every answer that is no success; those are what some tests are about."""
+"""The browser reports every response that is no success, which some tests provoke."""
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +40,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
-    """Opens a view of the service; afterwards, what the law of this folder forbids must not have happened."""
-    contexts, asked, complaints = [], [], []
+    """A function that opens a view of the service; on teardown, checks what the module docstring promises."""
+    contexts, requests, complaints = [], [], []
 
     def opened(
         view: str = "", *, at: str = address, prepare: Callable[[Page], object] = lambda page: None, **options: Any
@@ -50,7 +50,7 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
         context.set_default_timeout(TIMEOUT_MS)
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda request: asked.append((at, request.url)))
+        page.on("request", lambda request: requests.append((at, request.url)))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
         prepare(page)
@@ -60,5 +60,5 @@ def open_page(chromium: Browser, address: str) -> Iterator[OpenPage]:
     yield opened
     for context in contexts:
         context.close()
-    assert {origin(url) for _, url in asked} <= {origin(at) for at, _ in asked}
+    assert {origin(url) for _, url in requests} <= {origin(at) for at, _ in requests}
     assert [line for line in complaints if not EXPECTED_ERRORS.search(line)] == []

@@ -1,4 +1,4 @@
-"""What holds in every view: keys, the tab key, accessibility, print, markup, and the content policy."""
+"""What all views share: API keys, focus, accessibility, print, escaping, and the content security policy."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -8,14 +8,14 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from support.console_page import (
     PAIR,
     OpenPage,
     Readiness,
-    heat,
-    hold,
+    heat_map_answer,
+    hold_requests,
     press,
     service,
     store_review,
@@ -28,7 +28,7 @@ from ubert_service.client import Client
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrier(
+def test_a_degraded_service_that_asks_for_a_key_is_shown_accessibly_in_a_narrow_window(
     open_page: OpenPage, scheme: str
 ) -> None:
     detail = f"the state store has not answered within 2 s: {'redis-' * 30}"
@@ -48,61 +48,65 @@ def test_neither_a_degraded_service_nor_one_that_asks_for_a_key_puts_up_a_barrie
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
 
 
-FOCUS_IS_SEEN = """() => {
+FOCUS_IS_VISIBLE = """() => {
     const { left, top, width, height } = document.activeElement.getBoundingClientRect();
     const seen = document.elementFromPoint(left + width / 2, top + height / 2);
     return document.activeElement.contains(seen) || seen.contains(document.activeElement);
 }"""
 
 
+def key_field(page: Page) -> Locator:
+    return page.get_by_label("This service asks for an API key")
+
+
 @contextmanager
 def service_with_keys(
     tiny: TinyBundle, corpus: Corpus, folder: Path, scopes: Mapping[str, Iterable[str]]
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """Where it answers, and a key of each name with the scopes that stand there."""
-    made = {name: new_key(name, allowed) for name, allowed in scopes.items()}
-    (folder / "keys.toml").write_text("".join(table for _, table in made.values()), encoding="utf-8")
+    """The address of the service, and a key for each name in ``scopes``, with those scopes."""
+    keys = {name: new_key(name, allowed) for name, allowed in scopes.items()}
+    (folder / "keys.toml").write_text("".join(table for _, table in keys.values()), encoding="utf-8")
     with service(tiny, corpus, folder / "states", api_keys=folder / "keys.toml") as address:
-        yield address, {name: key for name, (key, _) in made.items()}
+        yield address, {name: key for name, (key, _) in keys.items()}
 
 
-def test_a_key_that_does_not_allow_writing_can_be_replaced_by_one_that_does(
+def test_a_key_without_the_scope_to_write_can_be_replaced_by_one_with_it(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
-    scopes = {"looker": ["read"], "writer": ["read", "write"]}
+    scopes = {"reader": ["read"], "writer": ["read", "write"]}
     with service_with_keys(tiny, corpus, tmp_path, scopes) as (address, keys):
         page = open_page(PAIR, at=address)
-        field = page.get_by_label("This service asks for an API key")
-        field.fill(keys["looker"])
+        field = key_field(page)
+        field.fill(keys["reader"])
         press(page, "Enter")
         wait_for_evidence(page)
         expect(field).to_be_hidden()
 
         store_review(page)
         expect(field).to_be_in_viewport()
-        expect(page.locator("#key-problem")).to_contain_text("the API key 'looker' lacks the scope 'write'")
+        expect(page.locator("#key-problem")).to_contain_text("the API key 'reader' lacks the scope 'write'")
         page.get_by_role("button", name="Not now").click()
         expect(field).to_be_hidden()
 
         store_review(page)
         field.fill(keys["writer"])
-        with page.expect_response("**/explain"):  # the pair is asked for anew, and takes the place of what stands there
+        with page.expect_response("**/explain"):  # the pair is requested again, and its answer replaces the one shown
             press(page, "Enter")
         expect(field).to_be_hidden()
         wait_for_evidence(page)
-        expect(page.get_by_label("Review", exact=True)).to_have_value("the string broke")  # what was typed stays
+        expect(page.get_by_label("Review", exact=True)).to_have_value("the string broke")  # the typed text is kept
         store_review(page)
         expect(page.locator("#written .moved")).to_contain_text("Review stored")
         wait_for_evidence(page)
         page.close()
 
 
-def test_a_key_is_asked_for_used_and_kept_nowhere(
+def test_a_key_is_asked_for_used_and_stored_nowhere(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
     with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
         page = open_page(PAIR, at=address)
-        field = page.get_by_label("This service asks for an API key")
+        field = key_field(page)
         expect(field).to_be_visible()
         expect(page.get_by_role("alert")).to_contain_text("API key")
         field.focus()
@@ -111,16 +115,16 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
         wait_for_evidence(page)
         expect(field).to_be_hidden()
         expect(field).to_have_value("")
-        kept = page.evaluate(
+        stored = page.evaluate(
             "() => JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
         )
-        assert keys["console"] not in kept
+        assert keys["console"] not in stored
         page.reload()
         expect(field).to_be_visible()
-        page.close()  # before the service: the page asks it every few seconds how it is
+        page.close()  # before the service ends, which the page asks for its readiness every few seconds
 
 
-def test_a_refusal_of_what_was_asked_before_the_key_was_given_asks_for_none(
+def test_a_late_refusal_of_a_request_without_a_key_does_not_ask_for_the_key_again(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
     with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
@@ -134,9 +138,9 @@ def test_a_refusal_of_what_was_asked_before_the_key_was_given_asks_for_none(
                 without_key.append(route)
 
         page = open_page(PAIR, at=address, prepare=lambda page: page.route("**/predict", hold_without_key))
-        field = page.get_by_label("This service asks for an API key")
+        field = key_field(page)
         expect(page.locator("#pair > .waiting")).to_be_visible()
-        page.route("**/about", hold(with_key))
+        page.route("**/about", hold_requests(with_key))
         field.fill(keys["console"])
         with page.expect_request("**/about"):
             press(page, "Enter")
@@ -148,7 +152,7 @@ def test_a_refusal_of_what_was_asked_before_the_key_was_given_asks_for_none(
         page.close()
 
 
-def test_a_table_is_a_stop_of_the_tab_key_only_where_it_has_to_be_scrolled(open_page: OpenPage) -> None:
+def test_a_table_is_focusable_only_where_it_must_be_scrolled(open_page: OpenPage) -> None:
     page = open_page("#/status")
     expect(page.locator(".facts").first).to_be_visible()
     expect(page.locator(".scrolled[tabindex]")).to_have_count(0)
@@ -157,7 +161,7 @@ def test_a_table_is_a_stop_of_the_tab_key_only_where_it_has_to_be_scrolled(open_
     expect(scrolled).to_have_attribute("tabindex", "0")
 
 
-def test_the_caption_of_a_table_that_is_scrolled_is_seen_whole(open_page: OpenPage) -> None:
+def test_the_caption_of_a_scrolled_table_fits_its_region(open_page: OpenPage) -> None:
     page = open_page("#/status", viewport={"width": 320, "height": 900})
     table = page.get_by_role("region", name="Requests since the start, by route")
     caption, place = table.locator("caption").bounding_box(), table.bounding_box()
@@ -166,7 +170,7 @@ def test_the_caption_of_a_table_that_is_scrolled_is_seen_whole(open_page: OpenPa
     assert caption["width"] <= place["width"]
 
 
-def test_what_has_the_focus_is_not_hidden_below_the_form_that_asks_for_a_key(open_page: OpenPage) -> None:
+def test_the_focused_element_is_never_hidden_by_the_form_that_asks_for_a_key(open_page: OpenPage) -> None:
     page = open_page(PAIR, viewport={"width": 360, "height": 700})
     wait_for_evidence(page)
     page.route(
@@ -176,12 +180,12 @@ def test_what_has_the_focus_is_not_hidden_below_the_form_that_asks_for_a_key(ope
     expect(page.locator("#key")).to_be_in_viewport()
     for _ in range(8):
         press(page, "Shift+Tab")
-        assert page.evaluate(FOCUS_IS_SEEN)
+        assert page.evaluate(FOCUS_IS_VISIBLE)
 
 
-def test_what_is_printed_is_the_answer_whole_and_without_forms(open_page: OpenPage) -> None:
+def test_a_printed_page_holds_the_whole_answer_and_no_forms(open_page: OpenPage) -> None:
     page = open_page()
-    answer = heat(60, 60)
+    answer = heat_map_answer(60, 60)
     answer["reviews"] += [answer["reviews"][0] | {"review_id": f"further-{number}"} for number in range(4)]
     with_explanation(page, answer)
     page.emulate_media(media="print")
@@ -193,7 +197,7 @@ def test_what_is_printed_is_the_answer_whole_and_without_forms(open_page: OpenPa
     assert page.locator(".heat").evaluate("place => place.scrollHeight <= place.clientHeight")
 
 
-def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: OpenPage) -> None:
+def test_identifiers_in_an_address_never_become_markup(open_page: OpenPage) -> None:
     page = open_page("#/pair?user=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&item=%3Cb%3Ei2")
     wait_for_evidence(page)
     expect(page.get_by_role("heading", name="By <img src=x onerror=alert(1)>")).to_be_visible()
@@ -201,23 +205,23 @@ def test_what_an_address_or_an_identifier_says_never_becomes_markup(open_page: O
 
 
 @pytest.mark.parametrize("view", ["constructor", "toString", "__proto__"])
-def test_an_address_of_no_view_leads_to_the_first(open_page: OpenPage, view: str) -> None:
+def test_an_address_of_an_unknown_view_shows_the_first_view(open_page: OpenPage, view: str) -> None:
     page = open_page(f"#/{view}")
     expect(page.locator("#pair-title")).to_be_visible()
 
 
-def test_an_identifier_that_turns_its_line_around_turns_nothing_beyond_itself(open_page: OpenPage) -> None:
+def test_a_bidirectional_override_in_an_identifier_is_isolated(open_page: OpenPage) -> None:
     page = open_page("#/pair?user=u0%E2%80%AE&item=i2")
     wait_for_evidence(page)
     expect(page.locator("#rating .whose")).to_have_text("\u2068u0\u202e\u2069 on i2")
 
 
-def test_a_key_that_no_header_can_carry_is_refused_where_it_is_typed(
+def test_a_key_with_characters_that_no_header_can_carry_is_refused_by_its_field(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
     with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
         page = open_page(PAIR, at=address)
-        field = page.get_by_label("This service asks for an API key")
+        field = key_field(page)
         field.fill(f"“{keys['console']}”")
         press(page, "Enter")
         assert field.evaluate("field => field.validity.patternMismatch")
@@ -228,7 +232,7 @@ def test_a_key_that_no_header_can_carry_is_refused_where_it_is_typed(
         page.close()
 
 
-def test_the_skip_link_comes_first_and_leads_to_the_content(open_page: OpenPage) -> None:
+def test_the_skip_link_is_first_and_leads_to_the_content(open_page: OpenPage) -> None:
     page = open_page("#/status")
     expect(page.locator(".facts").first).to_be_visible()
     press(page, "Tab")
@@ -240,7 +244,7 @@ def test_the_skip_link_comes_first_and_leads_to_the_content(open_page: OpenPage)
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
-def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
+def test_axe_finds_no_violation_in_any_view_and_none_is_wider_than_its_window(
     open_page: OpenPage, address: str, scheme: str, width: int
 ) -> None:
     page = open_page(PAIR, color_scheme=scheme, reduced_motion="reduce", viewport={"width": width, "height": 900})
@@ -264,7 +268,7 @@ def test_no_view_has_a_barrier_that_axe_finds_or_is_wider_than_its_window(
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
 
 
-def test_every_file_of_the_page_is_under_the_content_policy_and_nothing_else_is_served(address: str) -> None:
+def test_every_file_of_the_page_has_the_content_security_policy_and_no_other_is_served(address: str) -> None:
     for path in ("/", "/console/main.js", "/console/console.css", "/console/icon.svg"):
         answer = httpx.get(f"{address}{path}", timeout=30, trust_env=False).raise_for_status()
         assert "default-src 'none'" in answer.headers["content-security-policy"]

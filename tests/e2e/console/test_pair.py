@@ -1,4 +1,4 @@
-"""One pair: found by typing, rated, and what is said when there is no rating to show."""
+"""The view of one pair: choosing it, its rating, and the problems that prevent one."""
 
 import json
 import re
@@ -13,17 +13,17 @@ from support.console_page import (
     REVIEW_TEXTS,
     OpenPage,
     choose,
-    figures,
-    hold,
+    hold_requests,
     press,
     shown_rating,
+    table_rows,
     wait_for_evidence,
 )
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_service.client import Client, NotFoundError
 
 
-def test_a_pair_is_found_by_typing_and_rated(open_page: OpenPage, tiny: TinyBundle, corpus: Corpus) -> None:
+def test_a_pair_is_chosen_by_typing_and_rated(open_page: OpenPage, tiny: TinyBundle, corpus: Corpus) -> None:
     page = open_page()
     choose(page, "User", "u0")
     press(page, "Tab")
@@ -40,7 +40,7 @@ def test_a_pair_is_found_by_typing_and_rated(open_page: OpenPage, tiny: TinyBund
     assert page.url.endswith(PAIR)
 
 
-def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage) -> None:
+def test_suggestions_are_selected_and_closed_by_keyboard(open_page: OpenPage) -> None:
     page = open_page()
     field = page.get_by_role("combobox", name="User")
     expect(field).to_be_focused()
@@ -59,12 +59,12 @@ def test_suggestions_are_walked_through_and_left_by_keyboard(open_page: OpenPage
     expect(field).to_be_focused()
 
 
-def test_suggestions_stay_while_somebody_drags_their_scrollbar(open_page: OpenPage) -> None:
+def test_suggestions_stay_open_while_their_scrollbar_is_used(open_page: OpenPage) -> None:
     page = open_page()
     page.get_by_role("combobox", name="User").click()
     suggestions = page.get_by_role("listbox", name="User")
     expect(suggestions).to_be_visible()
-    suggestions.click(position={"x": 2, "y": 2})  # on the list itself, as its scrollbar is
+    suggestions.click(position={"x": 2, "y": 2})  # on the list itself, as on its scrollbar
     expect(page.get_by_role("combobox", name="User")).to_be_focused()
     expect(suggestions).to_be_visible()
 
@@ -72,7 +72,7 @@ def test_suggestions_stay_while_somebody_drags_their_scrollbar(open_page: OpenPa
 def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
-    rows = figures(page.locator("#contributions table"))
+    rows = table_rows(page.locator("#contributions table"))
     stars = {name: float(value.replace("\u2212", "-")) for name, _, value in rows}
     total = stars.pop("Rating")
     assert total == float(shown_rating(page))
@@ -85,7 +85,7 @@ def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
     }
 
 
-def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_page: OpenPage, address: str) -> None:
+def test_texts_sent_along_rate_an_unknown_user_and_are_stored_nowhere(open_page: OpenPage, address: str) -> None:
     page = open_page("#/pair?user=newcomer&item=i2")
     wait_for_evidence(page)
     without = shown_rating(page)
@@ -118,13 +118,13 @@ def test_texts_that_are_brought_along_rate_a_newcomer_and_are_kept_nowhere(open_
     with Client(address) as client, pytest.raises(NotFoundError):
         client.user("newcomer")
 
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # another user: what was sent along is not theirs
+    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # the texts are not this user's
     wait_for_evidence(page)
     expect(page.get_by_label("Text 1", exact=True)).to_have_value("")
     expect(page.get_by_role("region", name="By u0").locator("article", has_text="strings")).to_have_count(0)
 
 
-def test_enter_asks_for_what_was_typed_and_leaves_no_list_over_the_answer(open_page: OpenPage) -> None:
+def test_enter_submits_what_was_typed_and_closes_the_suggestions(open_page: OpenPage) -> None:
     page = open_page(prepare=lambda page: page.clock.install())
     expect(page.get_by_role("combobox", name="User")).to_be_focused()
     page.keyboard.type("u0")
@@ -137,18 +137,18 @@ def test_enter_asks_for_what_was_typed_and_leaves_no_list_over_the_answer(open_p
     field = page.get_by_role("combobox", name="Item")
     expect(field).to_have_attribute("aria-expanded", "false")
 
-    found: list[Request] = []
-    page.on("request", lambda request: found.append(request) if "/items?" in request.url else None)
+    searches: list[Request] = []
+    page.on("request", lambda request: searches.append(request) if "/items?" in request.url else None)
     page.clock.pause_at(page.evaluate("() => Date.now() + 60_000"))
     field.fill("i3")
-    press(page, "Enter")  # before the search began: it must not begin after all
+    press(page, "Enter")  # before the search has begun, so that it must not begin
     page.clock.run_for(300)
     expect(page.get_by_role("region", name="Predicted rating")).to_contain_text("u0 on i3")
     wait_for_evidence(page)
-    assert found == []
+    assert searches == []
 
 
-def test_a_search_without_a_hit_and_one_that_fails_say_so_below_the_field(open_page: OpenPage) -> None:
+def test_a_search_without_results_and_a_failed_one_show_a_hint_below_the_field(open_page: OpenPage) -> None:
     page = open_page()
     field = page.get_by_role("combobox", name="User")
     field.fill("never-heard-of")
@@ -164,7 +164,7 @@ def test_a_search_without_a_hit_and_one_that_fails_say_so_below_the_field(open_p
     expect(hint).to_have_count(0)
 
 
-def test_the_rating_of_a_pair_is_come_back_to_and_never_stands_below_other_names(open_page: OpenPage) -> None:
+def test_a_rating_is_shown_again_on_return_and_never_with_another_pair(open_page: OpenPage) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
     rating = shown_rating(page)
@@ -183,16 +183,16 @@ def test_the_rating_of_a_pair_is_come_back_to_and_never_stands_below_other_names
     expect(page.get_by_role("combobox", name="Item")).to_be_focused()
 
 
-def test_a_service_that_has_no_pair_to_show_says_so(open_page: OpenPage) -> None:
+def test_any_pair_of_a_service_without_pairs_shows_a_problem(open_page: OpenPage) -> None:
     page = open_page(prepare=lambda page: page.route("**/users?*", lambda route: route.fulfill(json={"found": []})))
     page.get_by_role("button", name="Any pair").click()
     expect(page.locator("#pair-problem")).to_contain_text("There is no such pair")
 
 
-def test_a_wait_is_visible_until_the_answer_comes(open_page: OpenPage) -> None:
+def test_a_progress_note_is_visible_until_the_answer_arrives(open_page: OpenPage) -> None:
     page = open_page()
     held: list[Route] = []
-    page.route("**/predict", hold(held))
+    page.route("**/predict", hold_requests(held))
     with page.expect_request("**/predict"):
         page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
     waiting = page.locator("#pair > .waiting")
@@ -203,28 +203,32 @@ def test_a_wait_is_visible_until_the_answer_comes(open_page: OpenPage) -> None:
     expect(waiting).to_be_hidden()
 
 
-def test_an_address_changed_while_the_page_starts_is_shown_once(open_page: OpenPage) -> None:
+def let_pending_events_run(page: Page) -> None:
+    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")
+
+
+def test_an_address_that_changes_while_the_page_starts_is_requested_once(open_page: OpenPage) -> None:
     held: list[Route] = []
-    asked: list[str] = []
+    requested: list[str] = []
 
     def prepare(page: Page) -> None:
-        page.route("**/about", hold(held))
-        page.on("request", lambda request: asked.append(request.url))
+        page.route("**/about", hold_requests(held))
+        page.on("request", lambda request: requested.append(request.url))
 
     page = open_page(prepare=prepare)
     expect(page.locator("#health")).to_contain_text("Ready")
     page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
-    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")  # after hashchange
-    assert not any(url.endswith("/predict") for url in asked)  # the scale it would be drawn on is not known yet
+    let_pending_events_run(page)
+    assert not any(url.endswith("/predict") for url in requested)  # the rating scale is not known yet
     for route in held:
         route.continue_()
     wait_for_evidence(page)
-    page.evaluate("() => window.dispatchEvent(new HashChangeEvent('hashchange'))")  # as one that comes after the start
-    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")
-    assert sum(url.endswith("/predict") for url in asked) == 1
+    page.evaluate("() => window.dispatchEvent(new HashChangeEvent('hashchange'))")  # as a late one would arrive
+    let_pending_events_run(page)
+    assert sum(url.endswith("/predict") for url in requested) == 1
 
 
-def test_what_is_refused_for_load_is_asked_again_once_the_service_may_have_time(open_page: OpenPage) -> None:
+def test_an_overloaded_service_is_asked_again_after_retry_after(open_page: OpenPage) -> None:
     refused: list[str] = []
 
     def refuse_once(route: Route) -> None:
@@ -241,12 +245,12 @@ def test_what_is_refused_for_load_is_asked_again_once_the_service_may_have_time(
     expect(page.locator("#pair-problem")).to_be_empty()
 
 
-def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(open_page: OpenPage) -> None:
+def test_a_refusal_shows_when_to_try_again_and_foreign_html_is_not_shown(open_page: OpenPage) -> None:
     refusal = {"type": "urn:u-bert:problem:overloaded", "title": "Too much work is waiting", "detail": "as it is"}
-    obstacle = {"check": "store", "found": "refused", "remedy": "Start Redis."}
+    reason = {"check": "store", "found": "refused", "remedy": "Start Redis."}
     answers: list[dict[str, Any]] = [
         {"status": 429, "headers": {"Retry-After": "7"}, "body": json.dumps(refusal)},
-        {"status": 503, "body": json.dumps({**refusal, "title": "Not ready", "reasons": [obstacle]})},
+        {"status": 503, "body": json.dumps({**refusal, "title": "Not ready", "reasons": [reason]})},
         {"status": 502, "body": "<html><body>nginx</body></html>"},
     ]
     page = open_page(PAIR, prepare=lambda page: page.route("**/predict", lambda route: route.fulfill(**answers.pop(0))))
@@ -261,12 +265,12 @@ def test_a_refusal_says_when_to_try_again_and_a_strangers_page_is_not_read_out(o
     expect(problem).not_to_contain_text("html")
 
 
-def test_a_rating_that_the_service_remembers_while_its_store_is_away_says_how_old_it_is(open_page: OpenPage) -> None:
-    def remember(route: Route) -> None:
+def test_a_stale_rating_shows_its_age(open_page: OpenPage) -> None:
+    def answer_stale(route: Route) -> None:
         response = route.fetch()
         route.fulfill(response=response, headers={**response.headers, "x-stale-seconds": "12.3"})
 
-    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", remember))
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", answer_stale))
     wait_for_evidence(page)
     expect(page.get_by_role("region", name="Predicted rating")).to_contain_text(
         "The store is away: this is as of 12 s ago."
@@ -278,14 +282,14 @@ def test_a_rating_that_the_service_remembers_while_its_store_is_away_says_how_ol
     expect(page.get_by_role("region", name="Predicted rating")).not_to_contain_text("away")
 
 
-def test_an_error_of_the_service_is_shown_with_its_request(open_page: OpenPage) -> None:
+def test_an_error_of_the_service_is_shown_with_its_request_id(open_page: OpenPage) -> None:
     page = open_page(f"#/pair?user={'x' * 5000}&item=i2")
     problem = page.locator("#pair-problem")
     expect(problem).to_contain_text("The request breaks the schema")
     expect(problem).to_contain_text("Request ")
 
 
-def test_the_page_of_another_host_is_not_taken_for_an_answer(open_page: OpenPage) -> None:
+def test_html_in_place_of_an_answer_is_shown_as_a_problem(open_page: OpenPage) -> None:
     page = open_page()
     page.route("**/predict", lambda route: route.fulfill(content_type="text/html", body="<p>Sign in first</p>"))
     page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
@@ -294,22 +298,22 @@ def test_the_page_of_another_host_is_not_taken_for_an_answer(open_page: OpenPage
     )
 
 
-def test_a_pair_that_was_asked_for_is_not_replaced_by_any_pair_that_was_slow_to_find(open_page: OpenPage) -> None:
+def test_a_late_answer_to_any_pair_does_not_replace_the_pair_chosen_since(open_page: OpenPage) -> None:
     page = open_page()
     held: list[Route] = []
-    page.route("**/users?prefix=&*", hold(held))
+    page.route("**/users?prefix=&*", hold_requests(held))
     with page.expect_request("**/users?prefix=&*"):
         page.get_by_role("button", name="Any pair").click()
     page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
     wait_for_evidence(page)
     found = {"id": "u7", "known": True, "counts": {"reviews": 9, "mean_rating": 4.0}}
     held[0].fulfill(json={"found": [found]})
-    page.wait_for_function("() => new Promise((resolve) => setTimeout(() => resolve(true)))")
+    let_pending_events_run(page)
     assert page.url.endswith(PAIR)
     expect(page.locator("#pair-problem")).to_be_empty()
 
 
-def test_a_rating_that_could_not_be_explained_says_so_where_the_reasons_would_stand(open_page: OpenPage) -> None:
+def test_a_rating_without_an_explanation_shows_that_it_could_not_be_loaded(open_page: OpenPage) -> None:
     page = open_page(
         PAIR, prepare=lambda page: page.route("**/explain", lambda route: route.fulfill(status=503, body="{}"))
     )

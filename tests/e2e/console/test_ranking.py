@@ -1,11 +1,20 @@
-"""Candidates in order, and the way from there to a pair."""
+"""The view of a ranking: choosing candidates, the ranked items, and the link from an item to its pair."""
 
 import re
 
 import httpx
 from playwright.sync_api import Page, Route, expect
 
-from support.console_page import OpenPage, choose, figures, hold, press, search, shown_rating, wait_for_evidence
+from support.console_page import (
+    OpenPage,
+    choose,
+    hold_requests,
+    press,
+    search,
+    shown_rating,
+    table_rows,
+    wait_for_evidence,
+)
 from support.tiny_bundle import Corpus
 from ubert_service.client import Client
 from ubert_service.schemas import RankRequest
@@ -26,15 +35,15 @@ def test_a_ranking_leads_from_candidates_to_a_pair(open_page: OpenPage) -> None:
     press(page, "Enter")
     table = page.locator("table.ranked")
     expect(table.locator("tbody tr")).to_have_count(8)
-    ratings = [float(row[2]) for row in figures(table)]
+    ratings = [float(row[2]) for row in table_rows(table)]
     assert ratings == sorted(ratings, reverse=True)
-    grounds = {row[1]: row[5] for row in figures(table)}
+    grounds = {row[1]: row[5] for row in table_rows(table)}
     assert grounds.pop("never-heard-of") == "one side’s ratings"
     assert set(grounds.values()) == {"both sides’ reviews"}
     expect(page.locator("#announcement")).to_contain_text("8 items ranked")
 
     best = table.get_by_role("link").first
-    item, rating = best.inner_text(), figures(table)[0][2]
+    item, rating = best.inner_text(), table_rows(table)[0][2]
     best.focus()
     press(page, "Enter")
     expect(page.locator("#pair-title")).to_be_focused()
@@ -49,10 +58,10 @@ def ranked(page: Page) -> list[str]:
     page.get_by_role("button", name="Rank", exact=True).focus()
     press(page, "Enter")
     expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
-    return [row[1] for row in figures(page.locator("table.ranked"))]
+    return [row[1] for row in table_rows(page.locator("table.ranked"))]
 
 
-def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_reviewed(
+def test_a_stored_set_is_ranked_with_a_minimum_rating_and_without_reviewed_items(
     open_page: OpenPage, address: str, corpus: Corpus
 ) -> None:
     items = [f"i{number}" for number in range(10)]
@@ -60,7 +69,7 @@ def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_r
         client.write_candidate_set("spring", items)
         best = client.rank(RankRequest(user="u1", candidate_set="spring")).items
     reviewed = {entry.item for entry in corpus.of_user("u1")}
-    least = best[len(best) // 2].rating
+    minimum = best[len(best) // 2].rating
     page = open_page("#/ranking?user=u1")
     source = page.get_by_label("Items from")
     expect(source).to_be_visible()
@@ -70,12 +79,12 @@ def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_r
     expect(page.get_by_label("Candidates, one item per line")).to_be_hidden()
     assert ranked(page) == [one.item for one in best]
 
-    page.get_by_label("Rated at least").fill(str(least))
-    assert ranked(page) == [one.item for one in best if one.rating >= least]
+    page.get_by_label("Rated at least").fill(str(minimum))
+    assert ranked(page) == [one.item for one in best if one.rating >= minimum]
 
     page.get_by_label("Leave out what the user has reviewed").focus()
     press(page, "Space")
-    assert ranked(page) == [one.item for one in best if one.rating >= least and one.item not in reviewed]
+    assert ranked(page) == [one.item for one in best if one.rating >= minimum and one.item not in reviewed]
 
     page.get_by_label("Rated at least").fill("5.5")
     page.get_by_role("button", name="Rank", exact=True).focus()
@@ -87,14 +96,14 @@ def test_a_stored_set_is_ranked_down_to_a_rating_and_without_what_the_user_has_r
     httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
 
 
-def test_a_set_that_is_chosen_while_their_names_are_asked_for_stays_chosen(open_page: OpenPage, address: str) -> None:
+def test_a_candidate_set_chosen_while_the_sets_are_listed_again_stays_chosen(open_page: OpenPage, address: str) -> None:
     with Client(address) as client:
         client.write_candidate_set("spring", ["i1"])
     page = open_page("#/ranking?user=u1")
     source = page.get_by_label("Items from")
     expect(source).to_be_visible()
     held: list[Route] = []
-    page.route("**/candidate-sets", hold(held))
+    page.route("**/candidate-sets", hold_requests(held))
     with page.expect_request("**/candidate-sets"):
         page.evaluate("() => { location.hash = '#/ranking?user=u2'; }")
     source.select_option("spring")
@@ -113,7 +122,7 @@ def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> No
     expect(page.get_by_label("Candidates")).to_have_value("i3\ni11")
 
     page.keyboard.type("never-heard-of")
-    press(page, "Enter")  # adds what no list knows, and asks nothing
+    press(page, "Enter")  # adds an unknown item without a search
     expect(page.get_by_label("Candidates")).to_have_value("i3\ni11\nnever-heard-of")
     expect(page.get_by_role("combobox", name="Add an item")).to_have_value("")
     expect(page.locator("#announcement")).to_have_text("3 candidates")
@@ -126,7 +135,7 @@ def choose_and_empty(page: Page, label: str, typed: str) -> None:
     expect(page.get_by_role("combobox", name=label)).to_have_value("")
 
 
-def test_a_long_ranking_is_shown_by_portions(open_page: OpenPage) -> None:
+def test_a_long_ranking_is_shown_in_pages(open_page: OpenPage) -> None:
     page = open_page("#/ranking?user=u1")
     expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
     items = ["x" * 250, *(f"n{number}" for number in range(449))]
@@ -144,29 +153,29 @@ def test_a_long_ranking_is_shown_by_portions(open_page: OpenPage) -> None:
     expect(rows.nth(200).get_by_role("link")).to_be_focused()
     page.get_by_role("button", name="Show 50 more of 50").click()
     expect(rows).to_have_count(450)
-    assert [row[0] for row in figures(page.locator("table.ranked"))] == [str(rank + 1) for rank in range(450)]
+    assert [row[0] for row in table_rows(page.locator("table.ranked"))] == [str(rank + 1) for rank in range(450)]
     expect(page.locator("#ranking-answer > button")).to_be_hidden()
 
     page.route("**/rank", lambda route: route.fulfill(status=503, body="{}"))
     page.get_by_role("combobox", name="User").fill("u2")
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("#ranking-problem")).not_to_be_empty()
-    expect(rows).to_have_count(0)  # those were of another question
+    expect(rows).to_have_count(0)  # they were the answer to another request
 
 
-def test_a_ranking_that_the_service_remembers_while_its_store_is_away_says_how_old_it_is(open_page: OpenPage) -> None:
-    def remember(route: Route) -> None:
+def test_a_stale_ranking_shows_its_age(open_page: OpenPage) -> None:
+    def answer_stale(route: Route) -> None:
         response = route.fetch()
         route.fulfill(response=response, headers={**response.headers, "x-stale-seconds": "5.2"})
 
-    page = open_page("#/ranking?user=u1", prepare=lambda page: page.route("**/rank", remember))
+    page = open_page("#/ranking?user=u1", prepare=lambda page: page.route("**/rank", answer_stale))
     page.get_by_label("Candidates").fill("i1")
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("table.ranked")).to_be_visible()
     expect(page.locator("#ranking-answer")).to_contain_text("The store is away: this is as of 5.2 s ago.")
 
 
-def test_stored_sets_that_cannot_be_listed_keep_nobody_from_ranking_others(open_page: OpenPage) -> None:
+def test_typed_candidates_are_ranked_even_if_the_stored_sets_cannot_be_listed(open_page: OpenPage) -> None:
     refusal = {"title": "The state store cannot be reached", "detail": "it is away", "status": 503}
 
     def prepare(page: Page) -> None:
@@ -182,17 +191,17 @@ def test_stored_sets_that_cannot_be_listed_keep_nobody_from_ranking_others(open_
     expect(page.locator("#ranking-problem")).to_be_empty()
 
 
-def test_the_last_of_two_rankings_is_the_one_that_stays(open_page: OpenPage) -> None:
+def test_a_new_ranking_aborts_the_pending_one(open_page: OpenPage) -> None:
     page = open_page("#/ranking?user=u1")
     expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
     page.get_by_label("Candidates").fill("i1")
     page.evaluate(
         """() => {
-            const ask = window.fetch;
+            const original = window.fetch;
             window.signals = [];
             window.fetch = (address, options) => {
                 if (address === "rank") window.signals.push(options.signal);
-                return ask(address, options);
+                return original(address, options);
             };
         }"""
     )
@@ -215,7 +224,7 @@ def test_the_last_of_two_rankings_is_the_one_that_stays(open_page: OpenPage) -> 
     expect(page.locator("#ranking-problem")).to_be_empty()
 
 
-def test_a_ranking_in_a_narrow_window_takes_a_line_an_item(open_page: OpenPage) -> None:
+def test_a_ranking_in_a_narrow_window_has_one_line_per_item(open_page: OpenPage) -> None:
     page = open_page("#/ranking?user=u1", viewport={"width": 390, "height": 844})
     page.get_by_role("button", name="Add 50 items").click()
     expect(page.get_by_label("Candidates")).not_to_have_value("")
@@ -223,10 +232,10 @@ def test_a_ranking_in_a_narrow_window_takes_a_line_an_item(open_page: OpenPage) 
     rows = page.locator("table.ranked tbody tr")
     expect(rows.first).to_be_visible()
     heights = rows.evaluate_all("rows => rows.map((row) => row.getBoundingClientRect().height)")
-    assert max(heights) < 60, "cells beyond the window's edge are broken into lines that nobody sees"
+    assert max(heights) < 60, "a row has several lines"
 
 
-def test_a_prefix_that_no_item_begins_with_is_said_to_add_none(open_page: OpenPage) -> None:
+def test_adding_items_by_a_prefix_without_matches_shows_a_problem(open_page: OpenPage) -> None:
     page = open_page("#/ranking")
     page.get_by_role("combobox", name="Add an item").fill("zzz")
     page.get_by_role("button", name="Add 50 items").click()

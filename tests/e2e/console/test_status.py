@@ -1,14 +1,14 @@
-"""What the page tells of the service: the line above all views, and the status panel."""
+"""The state of the service: the readiness line above all views, and the status view."""
 
 from playwright.sync_api import Page, Route, expect
 
-from support.console_page import PAIR, OpenPage, Readiness, figures, hold, press, wait_for_evidence
+from support.console_page import PAIR, OpenPage, Readiness, hold_requests, press, table_rows, wait_for_evidence
 from support.tiny_bundle import TinyBundle
 from ubert_service.schemas import Ready
 
 OLD, NEW = "a" * 64, "b" * 64
-AWAY = "the state store cannot be reached: connection refused"
-TIMEOUT_BY_THE_PAGES_CLOCK = """
+UNREACHABLE = "the state store cannot be reached: connection refused"
+TIMEOUT_ON_PAGE_CLOCK = """
     AbortSignal.timeout = (after) => {
         const stop = new AbortController();
         setTimeout(() => stop.abort(new DOMException("too late", "TimeoutError")), after);
@@ -18,7 +18,7 @@ TIMEOUT_BY_THE_PAGES_CLOCK = """
 BAR_LENGTHS = "all => all.map((bar) => parseFloat(bar.style.getPropertyValue('--size')))"
 
 
-def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, tiny: TinyBundle) -> None:
+def test_the_status_shows_the_bundle_latencies_predictions_and_store(open_page: OpenPage, tiny: TinyBundle) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
     page.get_by_role("link", name="Status").focus()
@@ -29,10 +29,10 @@ def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, t
     expect(facts).to_contain_text(tiny.bundle.manifest.bundle_id)
     expect(facts).to_contain_text("lmdb")
     latency = page.get_by_role("region", name="Latency by route")
-    count = {row[0]: int(row[1]) for row in figures(latency.locator("table").first)}
+    count = {row[0]: int(row[1]) for row in table_rows(latency.locator("table").first)}
     assert count["/predict"] >= 1
     page.get_by_label("Distribution of").select_option("/predict")
-    buckets = figures(latency.locator("table.bars"))
+    buckets = table_rows(latency.locator("table.bars"))
     assert sum(int(row[2]) for row in buckets) == count["/predict"]
     expect(page.get_by_role("region", name="Predictions")).to_contain_text("full")
     expect(page.get_by_role("region", name="State store")).to_contain_text("No operation has failed")
@@ -42,20 +42,20 @@ def test_status_tells_what_runs_and_how_it_has_been_doing(open_page: OpenPage, t
     expect(page.locator("#announcement")).to_have_text("Status refreshed")
 
 
-def test_a_degraded_service_is_called_so_for_as_long_as_it_is_and_a_new_bundle_is_named(open_page: OpenPage) -> None:
+def test_the_status_line_follows_readiness_and_the_bundle(open_page: OpenPage) -> None:
     readiness = Readiness(bundle=OLD)
     page = open_page("#/status", prepare=readiness.answer)
     line, section = page.locator("#health"), page.get_by_role("region", name="Readiness")
     expect(line).to_have_text(f"● Ready, bundle {OLD}")
     expect(section).to_contain_text("Ready: device, store and states are in place.")
 
-    readiness.ready = Ready(bundle=OLD, status="degraded", detail=AWAY)
+    readiness.ready = Ready(bundle=OLD, status="degraded", detail=UNREACHABLE)
     page.clock.run_for(10_500)
-    expect(line).to_have_text(f"◐ Degraded: {AWAY} Bundle {OLD}")
+    expect(line).to_have_text(f"◐ Degraded: {UNREACHABLE} Bundle {OLD}")
     expect(line.locator(".trouble")).to_have_css("border-top-style", "dashed")
-    expect(section).to_contain_text(f"Degraded: {AWAY}")
+    expect(section).to_contain_text(f"Degraded: {UNREACHABLE}")
     expect(section).not_to_contain_text("in place")
-    expect(page.locator("#announcement")).to_contain_text(f"Degraded: {AWAY}")
+    expect(page.locator("#announcement")).to_contain_text(f"Degraded: {UNREACHABLE}")
 
     readiness.ready = Ready(bundle=NEW)
     page.clock.run_for(10_500)
@@ -63,13 +63,13 @@ def test_a_degraded_service_is_called_so_for_as_long_as_it_is_and_a_new_bundle_i
     expect(section).to_contain_text("in place")
 
 
-def test_a_page_that_nobody_sees_does_not_ask_how_the_service_is(open_page: OpenPage) -> None:
+def test_a_hidden_page_does_not_poll_readiness(open_page: OpenPage) -> None:
     readiness = Readiness(bundle=OLD)
     page = open_page("#/pair", prepare=readiness.answer)
     line = page.locator("#health")
     expect(line).to_contain_text(OLD)
 
-    def turn(hidden: str) -> None:
+    def set_hidden(hidden: str) -> None:
         page.evaluate(
             f"""() => {{
                 Object.defineProperty(document, "hidden", {{ configurable: true, get: () => {hidden} }});
@@ -77,17 +77,17 @@ def test_a_page_that_nobody_sees_does_not_ask_how_the_service_is(open_page: Open
             }}"""
         )
 
-    turn("true")
+    set_hidden("true")
     asked = readiness.asked
     readiness.ready = Ready(bundle=NEW)
     page.clock.run_for(60_000)
     assert readiness.asked == asked
     expect(line).to_contain_text(OLD)
-    turn("false")  # and is told at once when it looks again
+    set_hidden("false")  # asks at once
     expect(line).to_contain_text(NEW)
 
 
-def test_a_status_that_follows_keeps_the_focus_the_choice_and_the_scroll(open_page: OpenPage) -> None:
+def test_an_automatic_refresh_keeps_the_focus_the_selection_and_the_scroll_position(open_page: OpenPage) -> None:
     page = open_page("#/status", prepare=lambda page: page.clock.install(), viewport={"width": 320, "height": 900})
     latency = page.get_by_role("region", name="Requests since the start, by route")
     expect(latency).to_be_visible()
@@ -97,21 +97,21 @@ def test_a_status_that_follows_keeps_the_focus_the_choice_and_the_scroll(open_pa
     choice.evaluate("select => { select.focus(); window.same = select; }")
     latency.evaluate("place => { place.scrollLeft = 40; }")
 
-    def again() -> None:
+    def wait_for_refresh() -> None:
         with page.expect_response("**/metrics"):
             page.clock.run_for(5_500)
         expect(page.locator("#status")).not_to_have_attribute("aria-busy", "true")
 
-    again()
+    wait_for_refresh()
     assert page.evaluate("() => document.activeElement === window.same")
     expect(choice).to_have_value("/version")
     assert latency.evaluate("place => place.scrollLeft") == 40
     latency.focus()
-    again()
+    wait_for_refresh()
     expect(latency).to_be_focused()
 
 
-def test_figures_of_a_service_that_is_gone_are_said_to_be_old(open_page: OpenPage) -> None:
+def test_figures_are_marked_as_old_when_the_service_cannot_be_reached(open_page: OpenPage) -> None:
     page = open_page("#/status")
     readiness = page.get_by_role("region", name="Readiness")
     expect(readiness).to_contain_text("in place")
@@ -127,16 +127,16 @@ def test_figures_of_a_service_that_is_gone_are_said_to_be_old(open_page: OpenPag
     expect(readiness).to_contain_text("in place")
 
 
-def test_figures_of_a_service_that_does_not_answer_are_said_to_be_old(open_page: OpenPage) -> None:
+def test_figures_are_marked_as_old_when_the_service_does_not_answer(open_page: OpenPage) -> None:
     def prepare(page: Page) -> None:
         page.clock.install()
-        page.add_init_script(TIMEOUT_BY_THE_PAGES_CLOCK)
+        page.add_init_script(TIMEOUT_ON_PAGE_CLOCK)
 
     page = open_page("#/status", prepare=prepare)
     readiness = page.get_by_role("region", name="Readiness")
     expect(readiness).to_contain_text("in place")
     held: list[Route] = []
-    page.route("**/metrics", hold(held))
+    page.route("**/metrics", hold_requests(held))
     with page.expect_request("**/metrics"):
         page.get_by_role("button", name="Refresh").click()
     page.clock.run_for(11_000)
@@ -144,13 +144,13 @@ def test_figures_of_a_service_that_does_not_answer_are_said_to_be_old(open_page:
     expect(page.locator("#status-problem")).to_contain_text("does not answer")
 
 
-def test_a_rating_that_does_not_come_is_given_up(open_page: OpenPage) -> None:
+def test_a_prediction_without_an_answer_times_out(open_page: OpenPage) -> None:
     held: list[Route] = []
 
     def prepare(page: Page) -> None:
         page.clock.install()
-        page.add_init_script(TIMEOUT_BY_THE_PAGES_CLOCK)
-        page.route("**/predict", hold(held))
+        page.add_init_script(TIMEOUT_ON_PAGE_CLOCK)
+        page.route("**/predict", hold_requests(held))
 
     page = open_page(prepare=prepare)
     with page.expect_request("**/predict"):
@@ -160,7 +160,7 @@ def test_a_rating_that_does_not_come_is_given_up(open_page: OpenPage) -> None:
     expect(page.locator("#pair > .waiting")).to_be_hidden()
 
 
-def test_a_bar_of_the_distribution_is_as_long_as_its_share_of_all_requests(open_page: OpenPage) -> None:
+def test_a_bar_of_the_latency_distribution_is_as_long_as_its_share_of_requests(open_page: OpenPage) -> None:
     name, route = "ubert_request_seconds", 'route="/predict"'
     buckets = {"0.01": 3, "0.02": 4, "+Inf": 4}
     lines = [f'{name}_bucket{{{route},le="{up_to}"}} {below}' for up_to, below in buckets.items()]
@@ -171,7 +171,7 @@ def test_a_bar_of_the_distribution_is_as_long_as_its_share_of_all_requests(open_
     assert bars.evaluate_all(BAR_LENGTHS) == [75, 25, 0]
 
 
-def test_times_of_any_length_are_given_in_the_unit_that_fits_them(open_page: OpenPage) -> None:
+def test_durations_are_shown_in_a_fitting_unit(open_page: OpenPage) -> None:
     name = "ubert_store_seconds"
     lines = []
     for operation, seconds in {"claim": 0.0000026, "ping": 0.00024, "states": 0.002, "texts": 3.25}.items():
@@ -181,7 +181,7 @@ def test_times_of_any_length_are_given_in_the_unit_that_fits_them(open_page: Ope
     page = open_page("#/status", prepare=lambda page: page.route("**/metrics", lambda route: route.fulfill(body=body)))
     table = page.get_by_role("region", name="State store").locator("table")
     expect(table).to_be_visible()
-    assert {row[0]: row[2] for row in figures(table)} == {
+    assert {row[0]: row[2] for row in table_rows(table)} == {
         "texts": "3.3 s",
         "states": "2 ms",
         "ping": "240 µs",
@@ -189,7 +189,7 @@ def test_times_of_any_length_are_given_in_the_unit_that_fits_them(open_page: Ope
     }
 
 
-def test_facts_stand_two_abreast_in_a_narrow_window(open_page: OpenPage) -> None:
+def test_a_narrow_window_has_two_facts_in_a_row(open_page: OpenPage) -> None:
     page = open_page("#/status", viewport={"width": 360, "height": 844})
     facts = page.locator(".facts > div")
     expect(facts.first).to_be_visible()

@@ -1,4 +1,4 @@
-"""A review is written, the rating moves, and the review is deleted again."""
+"""Storing and deleting a review, and what it does to the rating of the pair."""
 
 import json
 import re
@@ -8,17 +8,17 @@ import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
 from support.app_settings import settings_for
-from support.console_page import PAIR, OpenPage, hold, press, shown_rating, store_review, wait_for_evidence
+from support.console_page import PAIR, OpenPage, hold_requests, press, shown_rating, store_review, wait_for_evidence
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import open_store
 from ubert_service.client import Client
 from ubert_service.schemas import PairRequest, PredictRequest
 
-QUESTIONS = re.compile(r"/(predict|explain|rank)$")
+READS = re.compile(r"/(predict|explain|rank)$")
 
 
-def test_a_written_review_moves_the_rating_and_its_deletion_moves_it_back(open_page: OpenPage, address: str) -> None:
+def test_a_stored_review_changes_the_rating_and_its_deletion_restores_it(open_page: OpenPage, address: str) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
     before = shown_rating(page)
@@ -49,7 +49,7 @@ def test_a_written_review_moves_the_rating_and_its_deletion_moves_it_back(open_p
 
 @pytest.fixture(scope="module")
 def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Two services over one store. Neither looks for the other's writes before this module is over."""
+    """Two services over one store. By itself, neither reads the other's writes before this module has ended."""
     url = f"lmdb:{tmp_path_factory.mktemp('replicas')}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
@@ -63,28 +63,34 @@ def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPath
 
 
 def answered_by(replica: str) -> Callable[[Page], object]:
-    """As a balancer does that sends questions elsewhere than writes."""
+    """Sends reads to ``replica``, as a load balancer would that separates them from writes."""
 
-    def pass_on(route: Route) -> None:
+    def forward(route: Route) -> None:
         path = route.request.url.rpartition("/")[2]
         route.fulfill(response=route.fetch(url=f"{replica}/{path}"))
 
-    return lambda page: page.route(QUESTIONS, pass_on)
+    return lambda page: page.route(READS, forward)
+
+
+def recorded_reads(page: Page) -> list[Request]:
+    """A list to which every further read of the page is added."""
+    reads: list[Request] = []
+    page.on("request", lambda request: reads.append(request) if READS.search(request.url) else None)
+    return reads
 
 
 def sent_versions(requests: list[Request]) -> list[tuple[str, str | None]]:
     return [(one.url.rpartition("/")[2], one.headers.get("x-read-version")) for one in requests]
 
 
-def test_a_written_review_moves_the_rating_that_another_replica_answers(
+def test_a_stored_review_changes_the_rating_that_another_replica_returns(
     open_page: OpenPage, replicas: tuple[str, str]
 ) -> None:
     writer, reader = replicas
     page = open_page(PAIR, at=writer, prepare=answered_by(reader))
     wait_for_evidence(page)
     before = shown_rating(page)
-    asked: list[Request] = []
-    page.on("request", lambda request: asked.append(request) if QUESTIONS.search(request.url) else None)
+    reads = recorded_reads(page)
 
     with page.expect_response(re.compile("/reviews$")) as written:
         store_review(page)
@@ -92,9 +98,9 @@ def test_a_written_review_moves_the_rating_that_another_replica_answers(
     wait_for_evidence(page)
     assert shown_rating(page) != before
     version = written.value.json()["read_version"]
-    assert sent_versions(asked) == [("predict", version), ("explain", version)]
+    assert sent_versions(reads) == [("predict", version), ("explain", version)]
 
-    asked.clear()
+    reads.clear()
     with page.expect_response(re.compile("/reviews/")) as removed:
         page.get_by_role("button", name="Delete the review").click()
     expect(page.locator("#written .moved")).to_contain_text("Review deleted")
@@ -105,16 +111,15 @@ def test_a_written_review_moves_the_rating_that_another_replica_answers(
     page.get_by_label("Candidates").fill("i2")
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("table.ranked")).to_be_visible()
-    assert sent_versions(asked) == [("predict", version), ("explain", version), ("rank", version)]
+    assert sent_versions(reads) == [("predict", version), ("explain", version), ("rank", version)]
 
 
-def test_a_write_that_the_store_has_lost_is_forgotten_and_the_question_asked_once_more(
+def test_a_read_version_that_the_store_has_lost_is_dropped_and_the_request_repeated(
     open_page: OpenPage, replicas: tuple[str, str]
 ) -> None:
     page = open_page(PAIR, at=replicas[0])
     wait_for_evidence(page)
-    asked: list[Request] = []
-    page.on("request", lambda request: asked.append(request) if QUESTIONS.search(request.url) else None)
+    reads = recorded_reads(page)
 
     def lose(route: Route) -> None:
         response = route.fetch()
@@ -127,7 +132,7 @@ def test_a_write_that_the_store_has_lost_is_forgotten_and_the_question_asked_onc
     expect(page.locator("#written .moved")).to_contain_text("Review stored")
     wait_for_evidence(page)
     expect(page.locator("#pair-problem")).to_be_empty()
-    assert sent_versions(asked) == [("predict", lost[0]), ("predict", None), ("explain", None)]
+    assert sent_versions(reads) == [("predict", lost[0]), ("predict", None), ("explain", None)]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_a_write_that_the_store_has_lost_is_forgotten_and_the_question_asked_onc
         (1.0, 100.0, "1 10 20 30 40 50 60 70 80 90 100"),
     ],
 )
-def test_the_stars_to_choose_from_are_those_of_the_bundles_scale(
+def test_the_ratings_to_choose_from_are_those_of_the_bundles_scale(
     open_page: OpenPage, lowest: float, highest: float, choices: str
 ) -> None:
     def rescale(route: Route) -> None:
@@ -158,14 +163,14 @@ def test_the_stars_to_choose_from_are_those_of_the_bundles_scale(
     assert page.locator("#rating .tick").all_text_contents() == choices.split()
 
     second = choices.split()[1]
-    with page.expect_request("**/reviews") as asked:
+    with page.expect_request("**/reviews") as sent:
         page.route("**/reviews", lambda route: route.fulfill(status=422, body="{}"))
         page.get_by_role("radio", name=f"{second} ★", exact=True).check()
         page.get_by_role("button", name="Store the review").click()
-    assert json.loads(asked.value.post_data or "")["rating"] == float(second)
+    assert json.loads(sent.value.post_data or "")["rating"] == float(second)
 
 
-def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(open_page: OpenPage) -> None:
+def test_a_review_by_the_pairs_own_user_is_refused_because_it_changes_nothing(open_page: OpenPage) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
     page.get_by_role("combobox", name="Reviewer").fill("u0")
@@ -176,15 +181,15 @@ def test_the_pairs_own_review_is_not_offered_as_one_that_would_move_its_rating(o
     below, above = problem.bounding_box(), page.get_by_role("button", name="Store the review").bounding_box()
     assert below is not None
     assert above is not None
-    assert below["y"] >= above["y"] + above["height"] + 8, "what is said touches the button"
+    assert below["y"] >= above["y"] + above["height"] + 8, "the message touches the button"
 
 
-def test_a_review_moves_the_rating_below_the_writers_eyes_without_a_jump_of_the_page(open_page: OpenPage) -> None:
+def test_the_new_rating_is_shown_beside_the_form_and_the_page_does_not_jump(open_page: OpenPage) -> None:
     page = open_page(PAIR)
     wait_for_evidence(page)
     height = page.evaluate("() => document.body.scrollHeight")
     held: list[Route] = []
-    page.route("**/explain", hold(held))
+    page.route("**/explain", hold_requests(held))
     before = shown_rating(page)
     with page.expect_request("**/explain"):
         store_review(page)
@@ -198,7 +203,7 @@ def test_a_review_moves_the_rating_below_the_writers_eyes_without_a_jump_of_the_
     page.unroute("**/explain")
     page.evaluate("() => { location.hash = '#/pair?user=u1&item=i3'; }")
     wait_for_evidence(page)
-    expect(page.locator("#written .moved")).to_have_count(0)  # that was another pair's
+    expect(page.locator("#written .moved")).to_have_count(0)  # it was the other pair's
     page.get_by_role("button", name="Delete the review of i2 by console-guest").click()
     expect(page.locator("#written")).not_to_contain_text("Written from this page")
     page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
@@ -206,7 +211,7 @@ def test_a_review_moves_the_rating_below_the_writers_eyes_without_a_jump_of_the_
     assert shown_rating(page) == before
 
 
-def test_a_stored_review_whose_effect_could_not_be_had_is_not_said_to_have_moved_nothing(open_page: OpenPage) -> None:
+def test_a_stored_review_whose_new_rating_cannot_be_loaded_is_reported_so(open_page: OpenPage) -> None:
     page = open_page("#/pair?user=u2&item=i4")
     wait_for_evidence(page)
     page.route("**/predict", lambda route: route.fulfill(status=503, body="{}"))
@@ -217,7 +222,7 @@ def test_a_stored_review_whose_effect_could_not_be_had_is_not_said_to_have_moved
     expect(page.locator("#written .moved")).to_contain_text("Review deleted")
 
 
-def test_a_deletion_is_asked_for_once_and_leaves_the_focus_to_who_goes_on_writing(open_page: OpenPage) -> None:
+def test_a_double_click_deletes_once_and_the_focus_stays_in_the_form(open_page: OpenPage) -> None:
     page = open_page("#/pair?user=u2&item=i4")
     wait_for_evidence(page)
     store = page.get_by_role("button", name="Store the review")
@@ -228,8 +233,8 @@ def test_a_deletion_is_asked_for_once_and_leaves_the_focus_to_who_goes_on_writin
     expect(store).to_be_focused()
 
     held: list[Route] = []
-    page.route("**/explain", hold(held))
-    with page.expect_request("**/explain"):  # rated again; the reasons are still awaited
+    page.route("**/explain", hold_requests(held))
+    with page.expect_request("**/explain"):  # the rating has arrived, the explanation has not
         page.get_by_role("button", name="Delete the review").dblclick()
     expect(page.locator("#rating .moved")).to_be_visible()
     expect(page.get_by_role("button", name="Delete the review")).to_have_count(0)
@@ -243,11 +248,11 @@ def test_a_deletion_is_asked_for_once_and_leaves_the_focus_to_who_goes_on_writin
     expect(page.locator("#writing-problem")).to_be_empty()
 
 
-def test_what_is_said_of_a_written_review_is_not_said_below_another_pair(open_page: OpenPage) -> None:
+def test_the_effect_of_a_stored_review_is_not_shown_with_another_pair(open_page: OpenPage) -> None:
     page = open_page("#/pair?user=u2&item=i4")
     wait_for_evidence(page)
     held: list[Route] = []
-    page.route("**/explain", hold(held))
+    page.route("**/explain", hold_requests(held))
     with page.expect_request("**/explain"):
         store_review(page)
     page.unroute("**/explain")

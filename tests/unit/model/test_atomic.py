@@ -19,7 +19,7 @@ def test_a_directory_is_refused_by_name_before_anything_is_written(
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     def fail() -> None:
         with replacing(tmp_path / "file") as partial:
             partial.write_text("half")

@@ -68,7 +68,7 @@ def edit_manifest(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> N
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
-def test_a_loaded_bundle_is_what_was_written(bundle: Bundle) -> None:
+def test_a_loaded_bundle_equals_the_written_one(bundle: Bundle) -> None:
     loaded = Bundle.load(bundle.path)
     assert loaded.manifest == bundle.manifest
     assert replace(loaded.manifest, bundle_id="", files={}) == DRAFT
@@ -78,17 +78,17 @@ def test_a_loaded_bundle_is_what_was_written(bundle: Bundle) -> None:
     assert loaded.identities.to_json() == Identities.from_json(IDS.to_json()).to_json()
 
 
-def test_a_bundles_tokenizer_is_cut_to_the_length_that_states_are_made_with(bundle: Bundle) -> None:
+def test_a_bundles_tokenizer_cuts_texts_to_the_max_length_of_its_config(bundle: Bundle) -> None:
     assert bundle.tokenizer().max_length == preset("tiny").max_length
     assert len(bundle.tokenizer().encode(["good " * 99])[0]) == preset("tiny").max_length
 
 
-def test_the_same_content_has_the_same_identifier_and_any_other_another(tmp_path: Path, bundle: Bundle) -> None:
+def test_bundles_have_the_same_id_only_if_their_content_is_the_same(tmp_path: Path, bundle: Bundle) -> None:
     again = write_bundle(tmp_path / "again", DRAFT, fill)
     other_weights = write_bundle(tmp_path / "other", DRAFT, lambda directory: fill(directory, b"others"))
     other_blend = write_bundle(tmp_path / "blend", replace(DRAFT, blend_weight=0.5), fill)
     assert again.manifest.bundle_id == bundle.manifest.bundle_id
-    assert len({each.manifest.bundle_id for each in (bundle, other_weights, other_blend)}) == 3
+    assert len({one.manifest.bundle_id for one in (bundle, other_weights, other_blend)}) == 3
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS])
@@ -100,7 +100,7 @@ def test_a_changed_file_is_refused_by_name(bundle: Bundle, name: str) -> None:
         Bundle.load(bundle.path)
 
 
-def test_every_file_of_a_bundle_may_be_read_by_the_user_that_serves_it(tmp_path: Path) -> None:
+def test_every_file_of_a_bundle_is_readable_by_every_user(tmp_path: Path) -> None:
     def fill_privately(directory: Path) -> None:
         fill(directory)
         (directory / WEIGHTS).chmod(0o600)
@@ -110,7 +110,7 @@ def test_every_file_of_a_bundle_may_be_read_by_the_user_that_serves_it(tmp_path:
     assert bundle.path.stat().st_mode & 0o777 == 0o755
 
 
-def test_a_file_that_may_not_be_read_is_refused_by_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_refused_by_name(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))  # chmod would not stop root
 
@@ -148,13 +148,13 @@ def test_a_manifest_changed_after_export_is_refused(bundle: Bundle, edit: Callab
         Bundle.load(bundle.path)
 
 
-def test_a_bundle_keeps_its_identifier_where_a_field_was_called_otherwise(bundle: Bundle) -> None:
-    def as_before(values: dict[str, Any]) -> None:
+def test_a_bundle_with_the_former_name_of_a_field_is_loaded(bundle: Bundle) -> None:
+    def use_the_former_name(values: dict[str, Any]) -> None:
         values["config"]["max_tokens"] = values["config"].pop("max_rows")
         written = json.dumps({**values, "bundle_id": ""}, sort_keys=True)
         values["bundle_id"] = sha256(written.encode()).hexdigest()[:16]
 
-    edit_manifest(bundle, as_before)
+    edit_manifest(bundle, use_the_former_name)
     assert Bundle.load(bundle.path).manifest.config == bundle.manifest.config
 
 
@@ -164,8 +164,8 @@ MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {
     "lacks a field": lambda values: values.pop("bias"),
     "has a field too many": lambda values: values.update(colour="red"),
     "has an unknown option": lambda values: values["config"].update(colour="red"),
-    "has no options but a word": lambda values: values.update(config="minilm"),
-    "has a number beyond all others": lambda values: values["config"]["scale"].update(lowest=-(10**400)),
+    "has a word for its options": lambda values: values.update(config="minilm"),
+    "has a number too large for a float": lambda values: values["config"]["scale"].update(lowest=-(10**400)),
     "has an impossible option": lambda values: values["config"].update(max_length=1),
 }
 
@@ -219,7 +219,7 @@ def test_an_interrupted_export_leaves_the_previous_bundle_and_nothing_else(
 
 
 @pytest.mark.parametrize("interruption", [OSError, KeyboardInterrupt])
-def test_a_bundle_that_cannot_take_its_place_leaves_the_previous_one_there(
+def test_a_bundle_that_cannot_be_moved_into_place_leaves_the_previous_one_there(
     bundle: Bundle, interruption: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = os.replace
@@ -243,7 +243,7 @@ def test_a_new_bundle_replaces_the_old_one_whole(bundle: Bundle) -> None:
     assert [*bundle.path.parent.iterdir()] == [bundle.path]
 
 
-def test_a_bundle_is_written_into_an_empty_directory_but_never_over_something_else(tmp_path: Path) -> None:
+def test_a_bundle_is_written_into_an_empty_directory_but_never_over_other_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new/folder/bundle"):
         assert write_bundle(tmp_path / name, DRAFT, fill).manifest.bundle_id
@@ -267,13 +267,13 @@ def test_bundles_with_the_same_encoder_share_a_namespace_and_no_others_do() -> N
     assert all(set(version) <= set("0123456789abcdef") for version in versions)
 
 
-def test_a_namespace_says_what_its_states_are() -> None:
+def test_a_namespace_describes_its_states() -> None:
     namespace = replace(DRAFT, state_dim=24).namespace("int8")
-    told = (namespace.encoder_digest, namespace.codec, namespace.state_dim, namespace.max_length)
-    assert told == (DRAFT.encoder_digest, "int8", 24, DRAFT.config.max_length)
+    described = (namespace.encoder_digest, namespace.codec, namespace.state_dim, namespace.max_length)
+    assert described == (DRAFT.encoder_digest, "int8", 24, DRAFT.config.max_length)
 
 
-def test_a_bundles_usual_deviations_are_read_by_the_curves_and_means_of_their_sides(tmp_path: Path) -> None:
+def test_usual_deviations_are_loaded_with_the_curves_and_means_of_the_bias_model(tmp_path: Path) -> None:
     by_item = SideDeviations(BIAS.user.curve, BIAS.user.mean, IDS.items, np.array([[0.0, 0.0], [0.5, 0.2]]))
     by_user = SideDeviations(BIAS.item.curve, BIAS.item.mean, IDS.users, np.array([[0.0, 0.0], [0.1, 0.7]]))
     written = UsualDeviations(by_item, by_user, ElsewhereRatings.none(IDS.users))
@@ -293,7 +293,7 @@ def with_codebooks(directory: Path, seed: int = 0) -> None:
     random_codebooks(DRAFT.state_dim, seed).save(directory / CODEBOOKS)
 
 
-def test_another_codebook_is_another_namespace_of_the_product_codes_and_of_no_other_codec(tmp_path: Path) -> None:
+def test_another_codebook_changes_the_namespaces_of_the_product_codes_alone(tmp_path: Path) -> None:
     first, same, other = (
         write_bundle(tmp_path / name, DRAFT, lambda directory, seed=seed: with_codebooks(directory, seed))
         for name, seed in (("first", 0), ("same", 0), ("other", 1))
@@ -317,7 +317,7 @@ def test_states_of_another_codebook_are_refused(tmp_path: Path) -> None:
 def test_a_product_code_of_a_bundle_without_codebooks_is_refused_with_the_remedy(bundle: Bundle) -> None:
     with pytest.raises(ConfigError, match=r"'pq1/pool2'.*export it again"):
         bundle.codec("pq1/pool2")
-    assert bundle.codec("int4").namespace.codec == "int4", "which the remedy names"
+    assert bundle.codec("int4").namespace.codec == "int4"  # which the remedy names
 
 
 @pytest.mark.parametrize("content", [b"junk", save({"pq1.mean": np.zeros(3)})])

@@ -30,7 +30,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("options", "named", "remedy"), WRONG, ids=[named for _, named, _ in WRONG])
-def test_a_wrong_option_is_refused_by_field_value_and_remedy(options: dict[str, Any], named: str, remedy: str) -> None:
+def test_a_wrong_option_is_refused_with_its_name_its_value_and_the_remedy(
+    options: dict[str, Any], named: str, remedy: str
+) -> None:
     with pytest.raises(ConfigError) as refusal:
         ModelConfig(**options)
     assert named in str(refusal.value)
@@ -47,7 +49,7 @@ def test_a_wrong_option_is_refused_by_field_value_and_remedy(options: dict[str, 
     ],
     ids=str,
 )
-def test_bounds_themselves_are_allowed(options: dict[str, Any]) -> None:
+def test_options_at_their_bounds_are_accepted(options: dict[str, Any]) -> None:
     config = ModelConfig(**options)
     assert {name: getattr(config, name) for name in options} == options
 
@@ -66,12 +68,12 @@ def test_a_scale_needs_two_finite_bounds_in_order(bounds: tuple[float, float]) -
 
 
 @pytest.mark.parametrize("scale", [RatingScale(), RatingScale(lowest=0.5, highest=10)])
-def test_a_scale_is_parsed_from_what_it_prints(scale: RatingScale) -> None:
+def test_a_printed_scale_is_parsed_to_the_same_scale(scale: RatingScale) -> None:
     assert RatingScale.parse(str(scale)) == scale
 
 
 @pytest.mark.parametrize("text", ["", "5", "1-5", "1:3:5", "one:five"])
-def test_a_scale_written_otherwise_is_refused_with_an_example(text: str) -> None:
+def test_a_malformed_scale_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ConfigError, match="LOWEST:HIGHEST") as refusal:
         RatingScale.parse(text)
     assert repr(text) in str(refusal.value)
@@ -87,11 +89,11 @@ def test_a_preset_knows_its_name_and_survives_json(name: str) -> None:
 def test_the_preset_paper_has_the_papers_settings_and_no_option_beyond_it() -> None:
     config = preset("paper")
     assert (config.max_length, config.pretrain_max_length) == (220, 200)
-    beyond = (config.state_dim, config.rating_base, config.history_ratings, config.id_embeddings)
-    assert beyond == (None, "none", False, "free")
+    options_beyond_the_paper = (config.state_dim, config.rating_base, config.history_ratings, config.id_embeddings)
+    assert options_beyond_the_paper == (None, "none", False, "free")
 
 
-def test_an_unknown_preset_is_refused_with_those_that_exist() -> None:
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError) as refusal:
         preset("huge")
     assert all(name in str(refusal.value) for name in ("'huge'", *PRESETS))
@@ -109,13 +111,13 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ModelConfig.from_json({**preset("tiny").to_json(), "dropuot": 0.1})
 
 
-def test_a_bundle_that_names_the_rows_of_a_side_as_before_is_read() -> None:
+def test_a_config_with_the_former_name_of_max_rows_is_read() -> None:
     stored = preset("tiny").to_json()
     stored["max_tokens"] = stored.pop("max_rows")
     assert ModelConfig.from_json(stored) == preset("tiny")
 
 
-def test_an_option_of_none_keeps_what_the_preset_says_and_others_are_validated() -> None:
+def test_an_option_of_none_keeps_the_presets_value_and_others_are_validated() -> None:
     config = preset("minilm")
     assert config.with_options(state_dim=None, dropout=None) == config
     assert config.with_options(dropout=0.0, history_ratings=False).dropout == 0.0

@@ -1,4 +1,4 @@
-"""Usual deviations: what is taken from each rating in a history before it counts."""
+"""Usual deviations, which are subtracted from the ratings of a history before they are summed up."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +24,10 @@ from ubert_model.rating.deviations import (
 from ubert_model.states import ReviewEntry
 
 MEAN = 3.0
-"""Of what ratings count for: the curve below starts at 0 for one star, so that four stars lie at the mean."""
+"""In levels of the curve below, which is 0 at one star: so four stars lie at the mean."""
 STRAIGHT = RatingCurve.of_rises(RatingScale(), [4.0])
 BENT = RatingCurve.of_rises(RatingScale(), [0.0, 0.0, 1.0, 1.0])
 TABLES = {"user_ids": IdTable.of(["u", "v"]), "item_ids": IdTable.of(["i", "j"])}
-
-
 SIDE = SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=1.0)
 
 
@@ -49,7 +47,12 @@ def elsewhere_of(reviews: list[ReviewEntry], curve: RatingCurve, users: IdTable)
     return ElsewhereRatings.of(rating_columns(reviews, user_ids=users), curve)
 
 
-def test_five_stars_for_what_all_find_excellent_show_little_generosity() -> None:
+def load(path: Path, usual: UsualDeviations | None = None) -> UsualDeviations:
+    sides = [replace(SIDE, curve=one.curve, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
+    return UsualDeviations.load(path, *sides, **TABLES)
+
+
+def test_the_higher_an_item_is_usually_rated_the_less_five_stars_raise_a_users_deviation() -> None:
     excellent = [review(f"u{number}", "excellent", 5.0) for number in range(20)]
     poor = [review(f"v{number}", "poor", 2.0) for number in range(20)]
     usual = deviations_of(excellent + poor)
@@ -59,7 +62,7 @@ def test_five_stars_for_what_all_find_excellent_show_little_generosity() -> None
     assert 0 < of_excellent < of_unknown < of_poor
 
 
-def test_what_is_left_of_a_rating_is_its_deviation_less_the_usual_one() -> None:
+def test_a_rating_counts_as_its_deviation_less_the_usual_one_of_its_item() -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
     usual = deviations_of(known)
     usual_of_i = (4.0 + 2.0 - 2 * MEAN) / (2 + DEVIATION_SHRINKAGE)
@@ -82,7 +85,7 @@ def test_each_side_counts_ratings_by_its_own_curve() -> None:
     assert usual.of_item("i", [review("new", "i", 1.0)]).above_usual == pytest.approx(0 - 2.0)
 
 
-def test_an_items_ratings_are_told_from_how_generous_their_users_are() -> None:
+def test_an_items_ratings_count_relative_to_how_high_their_users_usually_rate() -> None:
     known = [review("generous", f"i{number}", 5.0) for number in range(20)]
     known += [review("strict", f"j{number}", 2.0) for number in range(20)]
     usual = deviations_of(known)
@@ -103,7 +106,7 @@ def test_an_empty_history_deviates_by_nothing() -> None:
     assert deviations_of([review("u", "i", 5.0)]).of_user("u", []).shrunk_deviation(3.0) == 0
 
 
-def test_ratings_in_other_domains_count_for_a_part_of_one_here() -> None:
+def test_a_rating_in_another_domain_counts_as_a_fraction_of_a_rating() -> None:
     known = [review("u", "i", 4.0), review("v", "i", 4.0)]
     elsewhere = [review("u", "far", 5.0), review("u", "off", 5.0), review("v", "far", 1.0)]
     users = IdTable.of(["u", "v"])
@@ -114,20 +117,20 @@ def test_ratings_in_other_domains_count_for_a_part_of_one_here() -> None:
     mean = 8 / 3
     usual_of_far = (4.0 + 0.0 - 2 * mean) / (2 + DEVIATION_SHRINKAGE)
     usual_of_off = (4.0 - mean) / (1 + DEVIATION_SHRINKAGE)
-    left = (4.0 - mean - usual_of_far) + (4.0 - mean - usual_of_off)
+    above_usual = (4.0 - mean - usual_of_far) + (4.0 - mean - usual_of_off)
     assert (sums.count, sums.elsewhere) == (1, pytest.approx(0.5 * 2))
-    assert sums.above_usual == pytest.approx(alone.above_usual + 0.5 * left)
+    assert sums.above_usual == pytest.approx(alone.above_usual + 0.5 * above_usual)
     assert sums.shrunk_deviation(2.0) == pytest.approx(sums.above_usual / (1 + 1 + 2))
     assert usual.of_user("stranger", known[:1]) == deviations_of(known).of_user("stranger", known[:1])
 
 
-def test_a_user_known_from_other_domains_only_is_no_stranger() -> None:
+def test_a_user_with_ratings_in_other_domains_alone_has_a_deviation() -> None:
     elsewhere = elsewhere_of([review("v", "far", 5.0), review("w", "far", 1.0)], STRAIGHT, TABLES["user_ids"])
     sums = deviations_of([review("u", "i", 4.0), review("v", "i", 4.0)], elsewhere=elsewhere).of_user("v", [])
     assert sums.shrunk_deviation(1.0) > 0
 
 
-def test_deviations_survive_their_file(tmp_path: Path) -> None:
+def test_saved_deviations_are_loaded_unchanged(tmp_path: Path) -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
     elsewhere = elsewhere_of([review("v", "far", 5.0), review("u", "far", 1.0)], BENT, TABLES["user_ids"])
     usual = deviations_of(known, elsewhere=elsewhere)
@@ -139,7 +142,7 @@ def test_deviations_survive_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("known", [("uv", "i", "uv"), ("u", "ij", "uv"), ("uv", "ij", "u")])
 def test_deviations_of_other_identities_are_refused(tmp_path: Path, known: tuple[str, str, str]) -> None:
-    """Each of the tables: of users, of items, and of users' ratings in other domains."""
+    """Of one table at a time: the users, the items, the users with ratings in other domains."""
     users, items, elsewhere = (IdTable.of(names) for names in known)
     rated = rating_columns([review("u", "i", 5.0)], user_ids=users, item_ids=items)
     UsualDeviations.of(rated, (STRAIGHT, STRAIGHT), ElsewhereRatings.none(elsewhere)).save(tmp_path / "deviations")
@@ -147,13 +150,13 @@ def test_deviations_of_other_identities_are_refused(tmp_path: Path, known: tuple
         load(tmp_path / "deviations")
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deviations").write_bytes(b"not tensors")
     with pytest.raises(BundleError, match="export the bundle again"):
         load(tmp_path / "deviations")
 
 
-def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_the_bias_of_its_own_side() -> None:
+def test_a_residual_is_a_rating_less_the_usual_of_its_counterpart_and_the_bias_of_its_side() -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
     usual = deviations_of(known)
     mine = [review("w", "i", 4.0), review("w", "new", 1.0)]
@@ -168,7 +171,7 @@ def test_residuals_are_what_a_rating_adds_to_the_usual_of_its_counterpart_and_th
     assert usual.residuals_of_item([], 0.0).shape == (0,)
 
 
-def test_sums_less_a_rating_are_those_of_the_other_ratings() -> None:
+def test_sums_without_a_rating_equal_the_sums_of_the_others() -> None:
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
     elsewhere = elsewhere_of([review("u", "far", 5.0)], STRAIGHT, IdTable.of("uv"))
     usual = deviations_of(known, (BENT, STRAIGHT), elsewhere)
@@ -180,7 +183,7 @@ def test_sums_less_a_rating_are_those_of_the_other_ratings() -> None:
         assert less.above_usual == pytest.approx(expected.above_usual, abs=1e-12)
 
 
-def test_strangers_share_no_deviation() -> None:
+def test_unknown_counterparts_have_no_usual_deviation() -> None:
     known = [review("u", "i", 5.0)]
     sums = deviations_of(known).of_item("i", [review("stranger", "i", 2.0)])
     assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
@@ -191,7 +194,7 @@ def test_strangers_share_no_deviation() -> None:
     assert usual.of_user("another", []) == RatingSums(count=0, above_usual=0)
 
 
-def test_columns_by_the_rows_of_another_table_are_told_as_each_of_their_ratings() -> None:
+def test_the_terms_of_ratings_by_rows_of_another_table_equal_those_of_each_rating() -> None:
     side = deviations_of([review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]).user
     items, ratings = ["j", "new", "i", "unlisted"], [1.0, 2.0, 4.5, 5.0]
     other = IdTable(["new", "j", "k", "i"])
@@ -202,13 +205,13 @@ def test_columns_by_the_rows_of_another_table_are_told_as_each_of_their_ratings(
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, -1.0])
-def test_a_shrinkage_that_could_divide_by_zero_is_refused(shrinkage: float) -> None:
+def test_a_shrinkage_that_is_not_positive_is_refused(shrinkage: float) -> None:
     with pytest.raises(ConfigError, match=f"shrinkage = {shrinkage}.*positive"):
         SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=shrinkage)
 
 
 @given(above=st.lists(st.floats(-4, 4), min_size=1, max_size=20), shrinkage=st.floats(0.01, 100))
-def test_a_shrunk_deviation_lies_between_nothing_and_the_plain_one(above: list[float], shrinkage: float) -> None:
+def test_a_shrunk_deviation_lies_between_zero_and_the_plain_mean(above: list[float], shrinkage: float) -> None:
     plain = sum(above) / len(above)
     shrunk = float(RatingSums(count=len(above), above_usual=sum(above)).shrunk_deviation(shrinkage))
     assert min(0, plain) - 1e-9 <= shrunk <= max(0, plain) + 1e-9
@@ -222,17 +225,12 @@ def test_more_ratings_of_the_same_kind_shrink_less() -> None:
     assert deviations[-1] == pytest.approx(1.0, abs=0.01)
 
 
-def load(path: Path, usual: UsualDeviations | None = None, **tables: IdTable) -> UsualDeviations:
-    sides = [replace(SIDE, curve=one.curve, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
-    return UsualDeviations.load(path, *sides, **{**TABLES, **tables})
-
-
-def test_users_of_whom_nothing_is_known_elsewhere_are_given_nothing_from_there() -> None:
+def test_users_without_ratings_in_other_domains_have_sums_of_zero_there() -> None:
     none = elsewhere_of([], STRAIGHT, TABLES["user_ids"])
     assert none.sums.tolist() == ElsewhereRatings.none(TABLES["user_ids"]).sums.tolist() == [[0.0, 0.0]] * 3
 
 
-def test_ratings_elsewhere_are_added_to_many_users_as_to_each() -> None:
+def test_ratings_in_other_domains_are_added_to_many_users_as_to_each() -> None:
     elsewhere = elsewhere_of([review("u", "far", 5.0), review("v", "far", 1.0)], BENT, TABLES["user_ids"]).weighted(0.3)
     users = ["u", "a stranger", "v"]
     sums = [RatingSums(count=number, above_usual=0.5 * number) for number in range(3)]

@@ -1,4 +1,4 @@
-"""Identifiers and rows: known ones keep theirs, all others are row 0, and nothing depends on the order of reviews."""
+"""Id tables: each known identifier has a row of its own, every other is row 0, whatever the order of the reviews."""
 
 import json
 from typing import Any
@@ -21,12 +21,12 @@ IDENTITIES = Identities(
 )
 
 
-@given(names=identifiers, stranger=st.text(max_size=5))
-def test_known_identifiers_have_rows_from_one_on_and_strangers_row_zero(names: list[str], stranger: str) -> None:
+@given(names=identifiers, other=st.text(max_size=5))
+def test_known_identifiers_have_rows_from_one_on_and_all_others_row_zero(names: list[str], other: str) -> None:
     table = IdTable.of(names)
     assert sorted(table.row(name) for name in set(names)) == list(range(1, len(table) + 1))
-    assert (table.row(stranger) == 0) is (stranger not in table)
-    assert (stranger in table) is (stranger in names)
+    assert (table.row(other) == 0) is (other not in table)
+    assert (other in table) is (other in names)
 
 
 @given(names=identifiers, random=st.randoms(use_true_random=False))
@@ -40,7 +40,7 @@ def test_a_table_keeps_the_order_it_is_given() -> None:
     assert [IdTable(["b", "a"]).row(name) for name in "ab"] == [2, 1]
 
 
-def test_an_item_has_the_row_of_its_domain_and_a_stranger_that_of_the_target_domain() -> None:
+def test_an_item_has_the_row_of_its_domain_or_if_unknown_of_the_default_domain() -> None:
     assert IDENTITIES.domain_row("i1") == IDENTITIES.domains.row("Toys")
     assert IDENTITIES.domain_row("never seen") == IDENTITIES.domains.row("Music")
     assert IDENTITIES.domain_row("i3") == 0  # of a domain that has no row

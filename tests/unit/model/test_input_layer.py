@@ -1,4 +1,4 @@
-"""Identities: known ones have rows of their own, strangers share row 0, and training teaches that row."""
+"""Id embeddings: known entities have rows of their own, unknown ones share row 0, which training learns, too."""
 
 import pytest
 import torch
@@ -27,7 +27,9 @@ def test_without_id_embeddings_every_entity_is_the_unknown_one() -> None:
 
 
 @pytest.mark.parametrize(("unknown_rate", "share"), [(0.0, 0.0), (0.25, 0.25), (1.0, 1.0)])
-def test_training_replaces_known_identities_by_the_unknown_one_at_its_rate(unknown_rate: float, share: float) -> None:
+def test_training_replaces_known_identities_by_the_unknown_one_at_the_given_rate(
+    unknown_rate: float, share: float
+) -> None:
     queries = embedding("free", unknown_rate).train()
     rows = queries.embed(torch.full((4000,), 3))
     unknown = (rows == queries.embedding.weight[UNKNOWN]).all(dim=1)

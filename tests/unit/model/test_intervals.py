@@ -21,7 +21,7 @@ def _pairs(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return predicted, truth, random.choice([0.0, 1.0, 5.0, 20.0], count)
 
 
-def test_ninety_percent_intervals_hold_ninety_percent_of_unseen_truths() -> None:
+def test_ninety_percent_intervals_hold_ninety_percent_of_unseen_ratings() -> None:
     intervals = RatingIntervals.fit(*_pairs(4000, seed=0))
     predicted, truth, counts = _pairs(20000, seed=1)
     low, high = intervals.around(predicted, counts, WIDE)
@@ -29,11 +29,20 @@ def test_ninety_percent_intervals_hold_ninety_percent_of_unseen_truths() -> None
     assert covered.mean() == pytest.approx(0.9, abs=0.015)
     for bucket in (0.0, 1.0, 5.0, 20.0):
         assert covered[counts == bucket].mean() == pytest.approx(0.9, abs=0.04)
-    for unsure_to_sure in (2.25, 3.5, 4.75):
-        assert covered[np.abs(predicted - unsure_to_sure) < 0.25].mean() == pytest.approx(0.9, abs=0.04)
+    for centre in (2.25, 3.5, 4.75):
+        assert covered[np.abs(predicted - centre) < 0.25].mean() == pytest.approx(0.9, abs=0.04)
 
 
-def test_each_tail_misses_half_of_what_the_coverage_leaves() -> None:
+def test_no_interval_is_narrower_than_a_quarter_of_that_of_a_usual_prediction() -> None:
+    predicted, truth, _ = _pairs(4000, seed=0)  # the fitted line of the variance reaches zero at 5.4 stars
+    intervals = RatingIntervals.fit(predicted, truth, np.full(4000, 5.0))
+    ratings = np.array([intervals.centre, *np.linspace(5, 8, 31)])
+    low, high = intervals.around(ratings, 5, WIDE)
+    relative_widths = (high - low) / (high[0] - low[0])
+    assert relative_widths.min() == relative_widths[-1] == pytest.approx(0.26, abs=0.01)
+
+
+def test_each_tail_misses_five_percent_of_unseen_ratings() -> None:
     intervals = RatingIntervals.fit(*_pairs(4000, seed=0))
     predicted, truth, counts = _pairs(20000, seed=1)
     low, high = intervals.around(predicted, counts, WIDE)
@@ -42,10 +51,8 @@ def test_each_tail_misses_half_of_what_the_coverage_leaves() -> None:
 
 
 @pytest.mark.parametrize(("pairs", "exceeded_by"), [(18, None), (19, 0), (38, 0), (39, 1), (199, 9)])
-def test_a_bound_is_the_one_that_one_more_pair_exceeds_once_in_twenty_times(
-    pairs: int, exceeded_by: int | None
-) -> None:
-    """So many of the pairs exceed it; None: with so few there is no bound."""
+def test_a_bound_is_the_conformal_quantile_of_the_residuals(pairs: int, exceeded_by: int | None) -> None:
+    """``exceeded_by``: how many of the pairs lie beyond the bound; None: with so few pairs there is no bound."""
     above, below = np.arange(1.0, pairs + 1), -0.1 * np.arange(1.0, pairs + 1)
     predicted, counts = np.full(pairs, 3.0), np.zeros(pairs)
     far = RatingScale(lowest=-1000, highest=1000)
@@ -59,7 +66,7 @@ def test_a_bound_is_the_one_that_one_more_pair_exceeds_once_in_twenty_times(
             assert low[0] == pytest.approx(3.0 + below[-1 - exceeded_by])
 
 
-def test_a_users_reviews_choose_the_margins() -> None:
+def test_the_margins_depend_on_the_users_number_of_reviews() -> None:
     margins = tuple(Margins(below=number, above=10 + number) for number in range(len(HISTORY_BUCKETS)))
     intervals = RatingIntervals(coverage=0.9, centre=0, variance=1, variance_slope=0, margins=margins)
     low, high = intervals.around(np.zeros(7), [0, 1, 2, 3, 9, 10, 500], WIDE)
@@ -73,7 +80,7 @@ def test_a_surer_prediction_has_a_narrower_interval() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.01, 0.25, 25.0])
-def test_intervals_grow_with_the_scale_and_do_not_change_their_shape(factor: float) -> None:
+def test_intervals_are_proportional_to_the_rating_scale(factor: float) -> None:
     predicted, truth, counts = _pairs(4000, seed=0)
     asked = np.linspace(-20, 20, 9)  # at the upper end the line of the variance is below 0
     bounds = RatingIntervals.fit(predicted, truth, counts).around(asked, 5, WIDE)
@@ -83,7 +90,7 @@ def test_intervals_grow_with_the_scale_and_do_not_change_their_shape(factor: flo
         np.testing.assert_allclose(other, factor * bound, rtol=1e-9)
 
 
-def test_predictions_that_were_never_off_have_intervals_without_width() -> None:
+def test_exact_predictions_have_intervals_of_zero_width() -> None:
     predicted, _, counts = _pairs(500, seed=0)
     low, high = RatingIntervals.fit(predicted, predicted, counts).around(predicted, counts, WIDE)
     np.testing.assert_array_equal(low, predicted)
@@ -124,11 +131,11 @@ def test_intervals_survive_json(pairs: int) -> None:
     assert RatingIntervals.from_json(json.loads(json.dumps(intervals.to_json(), allow_nan=False))) == intervals
 
 
-def test_a_coverage_that_is_no_probability_is_named() -> None:
+def test_a_coverage_that_is_no_probability_is_refused_by_value() -> None:
     with pytest.raises(ConfigError, match=r"coverage = 1\.5"):
         RatingIntervals.fit(*_pairs(10, seed=0), coverage=1.5)
 
 
-def test_margins_are_given_for_every_bucket() -> None:
+def test_margins_for_too_few_buckets_are_refused() -> None:
     with pytest.raises(ConfigError, match=f"one for each of {len(HISTORY_BUCKETS)}"):
         RatingIntervals(coverage=0.9, centre=4, variance=1, variance_slope=0, margins=(Margins(below=1, above=1),))

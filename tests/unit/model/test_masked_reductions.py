@@ -1,4 +1,4 @@
-"""Law 7 where it begins: a softmax or a maximum over real entries only, and a defined zero where there are none."""
+"""Law 7: softmax and maximum are over real entries alone, and a defined zero where there are none."""
 
 import math
 
@@ -20,30 +20,30 @@ def split(rows: list[tuple[float, bool]]) -> tuple[Tensor, Tensor]:
 
 
 @given(rows=rows_with_mask)
-def test_softmax_gives_real_entries_what_they_get_without_the_others(rows: list[tuple[float, bool]]) -> None:
+def test_masked_softmax_equals_the_softmax_of_the_real_entries_alone(rows: list[tuple[float, bool]]) -> None:
     scores, mask = split(rows)
-    shares = masked_softmax(scores, mask)
-    torch.testing.assert_close(shares[mask], scores[mask].softmax(dim=-1))
-    assert (shares[~mask] == 0).all()
+    weights = masked_softmax(scores, mask)
+    torch.testing.assert_close(weights[mask], scores[mask].softmax(dim=-1))
+    assert (weights[~mask] == 0).all()
 
 
 @given(rows=rows_with_mask)
-def test_maximum_is_over_real_rows_even_when_all_of_them_are_negative(rows: list[tuple[float, bool]]) -> None:
+def test_masked_max_is_over_real_rows_even_if_all_of_them_are_negative(rows: list[tuple[float, bool]]) -> None:
     values, mask = split(rows)
     pooled = masked_max(values.reshape(1, -1, 1), mask.reshape(1, -1))
     assert pooled.item() == (values[mask].max() if mask.any() else 0.0)
 
 
 @pytest.mark.parametrize("padding", [1e6, -1e6, 3e38, math.inf, math.nan])
-def test_softmax_and_maximum_ignore_any_size_of_padding(padding: float) -> None:
+def test_softmax_and_maximum_ignore_padding_of_any_value(padding: float) -> None:
     values, mask = torch.tensor([-1.0, padding, -2.0]), torch.tensor([True, False, True])
     assert masked_softmax(values, mask)[mask].tolist() == values[mask].softmax(dim=-1).tolist()
     assert masked_max(values.reshape(1, 3, 1), mask.reshape(1, 3)).item() == -1.0
 
 
-def test_padding_gets_nothing_beside_scores_of_any_size() -> None:
-    shares = masked_softmax(torch.tensor([-3e4, 0.0, -3e4]), torch.tensor([True, False, True]))
-    assert shares.tolist() == [0.5, 0.0, 0.5]
+def test_padding_has_weight_zero_even_beside_very_negative_scores() -> None:
+    weights = masked_softmax(torch.tensor([-3e4, 0.0, -3e4]), torch.tensor([True, False, True]))
+    assert weights.tolist() == [0.5, 0.0, 0.5]
 
 
 def test_all_masked_gives_zeros_and_zero_gradients() -> None:
@@ -58,7 +58,7 @@ def test_all_masked_gives_zeros_and_zero_gradients() -> None:
         assert (tensor.grad == 0).all()
 
 
-def test_an_all_masked_row_leaves_its_neighbours_as_they_are() -> None:
+def test_an_all_masked_row_does_not_change_its_batch_neighbours() -> None:
     query, states = torch.randn(2, 1, 4), torch.randn(2, 3, 4)
     mask = torch.tensor([[False] * 3, [True, False, True]])
     torch.testing.assert_close(

@@ -96,7 +96,7 @@ def matches(layer: CoMatching, user: Side, item: Side) -> Matches:
     return found
 
 
-def test_user_and_item_change_places_in_co_matching_with_their_matches() -> None:
+def test_swapping_user_and_item_swaps_their_matches() -> None:
     layer = randomized(CoMatching(8))
     user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
     forward = matches(layer, user, item)
@@ -106,7 +106,7 @@ def test_user_and_item_change_places_in_co_matching_with_their_matches() -> None
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
-def test_what_the_rows_of_a_side_give_adds_up_to_its_match_vector(pooling: MatchPooling) -> None:
+def test_the_row_shares_of_a_side_add_up_to_its_match_vector(pooling: MatchPooling) -> None:
     layer = randomized(CoMatching(8, pooling))
     side = random_side([[4], [2], []], 8, seed=6)
     shares = layer.row_shares(side.states, side.mask)
@@ -114,7 +114,7 @@ def test_what_the_rows_of_a_side_give_adds_up_to_its_match_vector(pooling: Match
     assert (shares[~side.mask] == 0).all()
 
 
-def test_co_matching_starts_as_the_difference_between_a_row_and_what_it_is_aligned_to() -> None:
+def test_init_as_difference_gives_the_tanh_of_alignment_minus_row() -> None:
     layer = randomized(CoMatching(8, "mean"))
     layer.init_as_difference()
     user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
@@ -125,7 +125,7 @@ def test_co_matching_starts_as_the_difference_between_a_row_and_what_it_is_align
     torch.testing.assert_close(matches(layer, user, item).user, expected)
 
 
-def test_co_matching_in_bfloat16_answers_in_the_type_of_its_states() -> None:
+def test_co_matching_in_bfloat16_returns_the_type_of_its_states() -> None:
     layer = randomized(CoMatching(8))
     user, item = random_side([[4], [2], []], 8, seed=4), random_side([[3], [5], [1]], 8, seed=5)
     exact = matches(layer, user, item)
@@ -133,19 +133,19 @@ def test_co_matching_in_bfloat16_answers_in_the_type_of_its_states() -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=0.05)  # and of the same type
 
 
-def test_every_dropout_of_the_model_is_on_the_way_to_its_rating() -> None:
+def test_every_dropout_of_the_model_is_applied_to_a_rating() -> None:
     model = rating_model()
-    places = {name for name, module in model.head.named_modules() if isinstance(module, nn.Dropout)}
-    passed: set[str] = set()
-    for name in places:
-        model.head.get_submodule(name).register_forward_hook(lambda *_, name=name: passed.add(name))
+    dropouts = {name for name, module in model.head.named_modules() if isinstance(module, nn.Dropout)}
+    applied: set[str] = set()
+    for name in dropouts:
+        model.head.get_submodule(name).register_forward_hook(lambda *_, name=name: applied.add(name))
     rate(model, batch(model, USER_LENGTHS, ITEM_LENGTHS))
-    assert passed == places
-    assert len(places) == 5  # of each encoder the summary and the feed-forward, and what the prediction layer reads
+    assert applied == dropouts
+    assert len(dropouts) == 5  # the summary and the feed-forward of each encoder, and the input of the prediction layer
 
 
 @pytest.mark.parametrize("tokens_a_row", [1, 2, 3, 7])
-def test_rows_pooled_in_training_are_those_that_the_store_keeps(tokens_a_row: int) -> None:
+def test_training_pools_rows_as_the_store_does(tokens_a_row: int) -> None:
     encoder = review_encoder(state_dim=8)
     encoder.tokens_a_row = tokens_a_row
     lengths = [1, 2, 5, 8, 1]
@@ -155,7 +155,7 @@ def test_rows_pooled_in_training_are_those_that_the_store_keeps(tokens_a_row: in
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
-def test_a_side_without_tokens_has_a_match_vector_of_zeros_and_no_rating(pooling: MatchPooling) -> None:
+def test_a_side_without_tokens_has_a_match_vector_and_aligned_ratings_of_zero(pooling: MatchPooling) -> None:
     layer = randomized(CoMatching(8, pooling))
     user, item = random_side([[]], 8, seed=4), random_side([[3]], 8, seed=5)
     found = matches(layer, user, item)
@@ -168,7 +168,7 @@ EMPTINESS = {"user": ([[]], [[3]]), "item": ([[3]], [[]]), "both": ([[]], [[]]),
 
 
 @pytest.mark.parametrize(("user_lengths", "item_lengths"), EMPTINESS.values(), ids=EMPTINESS)
-def test_empty_sides_give_finite_ratings_and_gradients_and_padding_gets_none(
+def test_empty_sides_give_finite_ratings_and_gradients_and_padding_gets_no_gradient(
     model: RatingModel, user_lengths: list[list[int]], item_lengths: list[list[int]]
 ) -> None:
     inputs = batch(model, user_lengths, item_lengths)
@@ -219,7 +219,7 @@ def test_pretraining_on_a_batch_without_any_masked_token_has_no_token_logits() -
     assert output.rating.isfinite().all()
 
 
-def test_a_user_who_is_forgotten_in_pre_training_is_unknown_to_both_tasks() -> None:
+def test_a_user_replaced_by_the_unknown_one_in_pre_training_is_unknown_to_both_tasks() -> None:
     model = pretraining_model(id_embeddings="free")
     ones = torch.ones(40, 1, dtype=torch.int64)
     unknown, known = (model(user * ones[:, 0], ones[:, 0], ones, ones.bool(), ones.bool()) for user in (0, 3))
@@ -227,15 +227,15 @@ def test_a_user_who_is_forgotten_in_pre_training_is_unknown_to_both_tasks() -> N
     model.user_query.unknown_rate = 0.5
     torch.manual_seed(0)
     found = model(3 * ones[:, 0], ones[:, 0], ones, ones.bool(), ones.bool())
-    forgotten = (found.rating - unknown.rating).abs() < (found.rating - known.rating).abs()
-    assert 0 < forgotten.sum() < len(ones)
+    replaced = (found.rating - unknown.rating).abs() < (found.rating - known.rating).abs()
+    assert 0 < replaced.sum() < len(ones)
     torch.testing.assert_close(
-        found.token_logits, torch.where(forgotten[:, None], unknown.token_logits, known.token_logits)
+        found.token_logits, torch.where(replaced[:, None], unknown.token_logits, known.token_logits)
     )
 
 
 @pytest.mark.parametrize(("rating_base", "expected"), [("none", 4.2), ("leave_one_out_bias", 0.0)])
-def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_nothing_above_the_bias(
+def test_an_untrained_prediction_layer_starts_at_the_mean_or_at_zero_above_the_bias(
     rating_base: str, expected: float
 ) -> None:
     config = tiny_config(rating_base=rating_base, history_ratings=False)
@@ -248,29 +248,29 @@ def test_an_untrained_opinion_rating_starts_at_the_mean() -> None:
 
 
 @pytest.mark.parametrize("history_ratings", [True, False])
-def test_the_ratings_of_a_history_count_only_where_the_model_reads_them(history_ratings: bool) -> None:
+def test_the_ratings_of_a_history_count_only_if_the_model_reads_them(history_ratings: bool) -> None:
     model = rating_model(history_ratings=history_ratings)
     inputs = batch(model, USER_LENGTHS, ITEM_LENGTHS)
     opposite = {**inputs, "user_residuals": -inputs["user_residuals"]}
     assert torch.equal(rate(model, inputs), rate(model, opposite)) is not history_ratings
 
 
-@pytest.mark.parametrize(("subject", "expected"), [(0, 1.0), (1, -1.0)])
-def test_a_row_is_told_the_ratings_of_those_who_speak_of_the_same(subject: int, expected: float) -> None:
+@pytest.mark.parametrize(("row", "expected"), [(0, 1.0), (1, -1.0)])
+def test_a_row_is_aligned_to_the_residual_of_the_other_sides_most_similar_row(row: int, expected: float) -> None:
     layer = randomized(CoMatching(8))
-    subjects = 6.0 * torch.eye(8)
+    states = 6.0 * torch.eye(8)
     found: Matches = layer(
-        subjects[None, [subject]],
+        states[None, [row]],
         torch.zeros(1, 1),
         torch.ones(1, 1, dtype=torch.bool),
-        subjects[None, :2],
+        states[None, :2],
         torch.tensor([[1.0, -1.0]]),
         torch.ones(1, 2, dtype=torch.bool),
     )
     assert found.user_rating.item() == pytest.approx(expected, abs=1e-3)
 
 
-def test_ratings_that_lie_all_as_far_above_expectation_are_aligned_to_that_whatever_the_texts() -> None:
+def test_equal_residuals_are_aligned_to_their_value_whatever_the_states() -> None:
     layer = randomized(CoMatching(8))
     user, item = random_side([[4], [2]], 8, seed=4), random_side([[3], [5]], 8, seed=5)
     found = matches(layer, user, replace(item, residuals=torch.full_like(item.residuals, 0.7)))

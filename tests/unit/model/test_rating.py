@@ -31,12 +31,12 @@ shares = st.floats(0, 1)
 
 
 def plain_sums(ratings: Sequence[float] = ()) -> RatingSums:
-    """Ratings of which nothing but the mean is known to be usual."""
+    """The sums of ratings whose counterparts all have a usual deviation of zero."""
     return RatingSums(count=[len(ratings)], above_usual=[sum(rating - 4.0 for rating in ratings)])
 
 
 @given(users_ratings=rating_lists, items_ratings=rating_lists)
-def test_bias_is_the_mean_moved_by_the_shrunk_deviations(
+def test_the_bias_rating_is_mean_plus_intercept_plus_the_shrunk_deviations(
     users_ratings: list[float], items_ratings: list[float]
 ) -> None:
     rating = BIAS.rate(plain_sums(users_ratings), plain_sums(items_ratings))
@@ -46,11 +46,11 @@ def test_bias_is_the_mean_moved_by_the_shrunk_deviations(
     assert rating[0] == pytest.approx(4.0 + 0.1 + user + item)
 
 
-def test_a_stranger_and_an_unrated_item_are_given_the_mean() -> None:
+def test_without_ratings_the_bias_rating_is_mean_plus_intercept() -> None:
     assert BIAS.rate(plain_sums(), plain_sums()).tolist() == pytest.approx([4.1])
 
 
-def test_a_mean_of_the_pairs_own_replaces_the_fitted_one_everywhere() -> None:
+def test_a_mean_given_for_each_pair_replaces_the_fitted_one() -> None:
     own = np.array([3.0, 3.5])
     user, item = plain_sums([3.0, 4.0]), plain_sums([5.0])
     expected = [replace(BIAS, mean=mean).rate(user, item).item() for mean in own]
@@ -68,24 +68,24 @@ def test_a_rating_never_leaves_its_scale(bias: float, network: float, weight: fl
 
 
 @given(bias=stars, network=outputs, above_bias=st.booleans())
-def test_a_network_of_no_weight_changes_nothing(bias: float, network: float, above_bias: bool) -> None:
+def test_a_network_of_weight_zero_changes_nothing(bias: float, network: float, above_bias: bool) -> None:
     assert blend(bias, network, weight=0.0, above_bias=above_bias, scale=SCALE) == bias
 
 
 @given(bias=stars, network=stars, weight=shares)
-def test_a_network_that_rates_is_averaged_with_the_bias(bias: float, network: float, weight: float) -> None:
+def test_a_networks_rating_is_averaged_with_the_bias(bias: float, network: float, weight: float) -> None:
     rating = blend(bias, network, weight=weight, above_bias=False, scale=SCALE).item()
     assert rating == pytest.approx((1 - weight) * bias + weight * network)
 
 
 @given(bias=st.floats(2, 4), above=st.floats(-1, 1), weight=shares)
-def test_a_network_above_the_bias_is_added_to_it(bias: float, above: float, weight: float) -> None:
+def test_a_networks_output_above_the_bias_is_added_to_it(bias: float, above: float, weight: float) -> None:
     rating = blend(bias, above, weight=weight, above_bias=True, scale=SCALE).item()
     assert rating == pytest.approx(bias + weight * above)
 
 
 @pytest.mark.parametrize("rating", [1.0, 4.3, 5.0])
-def test_a_callers_rating_is_the_one_that_a_review_table_would_give_back(rating: float) -> None:
+def test_a_stored_rating_is_rounded_to_float32_as_in_a_review_table(rating: float) -> None:
     assert stored_rating(rating, SCALE) == np.array([rating], dtype=np.float32).astype(np.float64)[0]
 
 

@@ -1,4 +1,4 @@
-"""What a rating in a history counts for."""
+"""Rating curves: the level that a rating in a history counts as."""
 
 import json
 from dataclasses import asdict
@@ -17,25 +17,25 @@ CURVE = RatingCurve.of_rises(SCALE, [0.3, 0.0, 0.8, 1.2])
 rises = st.lists(st.floats(0, 3), min_size=SEGMENTS, max_size=SEGMENTS)
 
 
-def test_it_rises_over_one_stretch_of_the_scale_after_the_other() -> None:
+def test_a_curve_rises_over_each_segment_by_its_given_height() -> None:
     assert [CURVE(rating) for rating in (1, 2, 3, 4, 5)] == pytest.approx([0.0, 0.3, 0.3, 1.1, 2.3])
     assert CURVE(4.5) == pytest.approx(1.7)
 
 
-def test_it_is_level_beyond_the_scale() -> None:
+def test_a_curve_is_constant_beyond_the_scale() -> None:
     assert (CURVE(-7.0), CURVE(99.0)) == (CURVE(1.0), CURVE(5.0))
     raised = RatingCurve(knots=(1.0, 5.0), values=(2.0, 3.0))
     assert (raised(-7.0), raised(99.0)) == (2.0, 3.0)
 
 
 @given(heights=rises, rating=st.floats(1, 5))
-def test_any_curve_is_a_sum_of_the_segments(heights: list[float], rating: float) -> None:
+def test_a_curve_is_the_weighted_sum_of_its_segments(heights: list[float], rating: float) -> None:
     parts = [height * segment(rating) for height, segment in zip(heights, RatingCurve.segments(SCALE), strict=True)]
     assert RatingCurve.of_rises(SCALE, heights)(rating) == pytest.approx(sum(parts))
 
 
 @given(heights=rises, ratings=st.lists(st.floats(0, 10), min_size=1), lowest=st.floats(-3, 3), width=st.floats(1, 9))
-def test_it_says_what_numpys_interpolation_says(
+def test_a_curve_equals_numpys_interpolation(
     heights: list[float], ratings: list[float], lowest: float, width: float
 ) -> None:
     curve = RatingCurve.of_rises(RatingScale(lowest=lowest, highest=lowest + width), heights)
@@ -43,7 +43,7 @@ def test_it_says_what_numpys_interpolation_says(
     assert [curve(rating) for rating in ratings] == pytest.approx(expected.tolist(), abs=1e-9)
 
 
-def test_it_survives_json() -> None:
+def test_a_curve_survives_json() -> None:
     assert RatingCurve.from_json(json.loads(json.dumps(asdict(CURVE)))) == CURVE
 
 
@@ -57,6 +57,8 @@ def test_it_survives_json() -> None:
         ((1.0,), (0.0,), "values"),
     ],
 )
-def test_what_is_no_increasing_curve_is_refused(knots: tuple[float, ...], values: tuple[float, ...], name: str) -> None:
+def test_a_curve_that_does_not_increase_is_refused(
+    knots: tuple[float, ...], values: tuple[float, ...], name: str
+) -> None:
     with pytest.raises(ConfigError, match=f"^{name} = "):
         RatingCurve(knots=knots, values=values)

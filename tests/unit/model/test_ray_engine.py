@@ -1,4 +1,4 @@
-"""Where no Ray cluster can be had, the error says so and what to do."""
+"""Without Ray, or without a cluster at its address, the error says what to do."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_an_address_without_a_cluster_is_named(
+def test_an_address_without_a_cluster_is_refused_by_name(
     tmp_path: Path, address: str, kind: type[UbertError], message: str
 ) -> None:
     with pytest.raises(kind, match=message):

@@ -1,4 +1,4 @@
-"""Text to word piece ids: framed, cut, unpadded, and with each token's place in the text."""
+"""Text to word piece ids: between special tokens, truncated, not padded, and with the span of each token."""
 
 import json
 
@@ -20,7 +20,7 @@ def pieces(text: str, max_length: int = 32) -> list[str]:
     return [PIECES[row] for row in ids]
 
 
-def test_a_review_is_lower_cased_split_into_pieces_and_framed() -> None:
+def test_a_review_is_lower_cased_split_into_pieces_and_put_between_special_tokens() -> None:
     assert pieces("Great STRINGS, sounding!") == [
         "[CLS]", "great", "strings", ",", "sound", "##ing", "!", "[SEP]"
     ]  # fmt: skip
@@ -31,7 +31,7 @@ def test_an_unknown_word_is_one_unknown_token() -> None:
 
 
 @given(words=st.lists(st.sampled_from(["good", "bad", "zzz", "sounding"]), min_size=1), max_length=st.integers(3, 12))
-def test_a_cut_review_keeps_its_beginning_and_both_frames(words: list[str], max_length: int) -> None:
+def test_a_truncated_review_keeps_its_beginning_and_both_special_tokens(words: list[str], max_length: int) -> None:
     whole, cut = pieces(" ".join(words), 512), pieces(" ".join(words), max_length)
     assert len(cut) == min(len(whole), max_length)
     assert cut == [*whole[: len(cut) - 1], "[SEP]"]
@@ -45,13 +45,13 @@ def test_a_text_without_words_has_no_tokens_and_others_are_not_padded() -> None:
 
 
 @pytest.mark.parametrize("text", ["\u200b", "\ufeff", "\u00ad\u200d", "\x00", "\u0301", " \u200b\n"])
-def test_a_text_of_nothing_that_is_read_has_no_tokens(text: str) -> None:
+def test_a_text_of_ignored_characters_has_no_tokens(text: str) -> None:
     tokenizer = ReviewTokenizer(SERIALIZED, 16)
     assert tokenizer.encode([text, "good"]) == [[], tokenizer.encode(["good"])[0]]
     assert not tokenizer.read_part(text)
 
 
-def test_a_special_token_that_somebody_typed_is_ordinary_text() -> None:
+def test_a_special_token_in_a_text_is_ordinary_text() -> None:
     text = "good [SEP] bad"
     tokenizer = ReviewTokenizer(SERIALIZED, 16)
     assert pieces(text) == ["[CLS]", "good", "[UNK]", "[UNK]", "[UNK]", "bad", "[SEP]"]
@@ -60,14 +60,14 @@ def test_a_special_token_that_somebody_typed_is_ordinary_text() -> None:
     assert tokenizer.read_part(text) == text
 
 
-def test_a_review_is_encoded_the_same_in_any_company() -> None:
+def test_batch_neighbours_never_change_the_encoding_of_a_text() -> None:
     tokenizer = ReviewTokenizer(SERIALIZED, 8)
     texts = ["good", "a very very long text about the sound of these strings", "bad !"]
     assert tokenizer.encode(texts) == [tokenizer.encode([text])[0] for text in texts]
     assert tokenizer.read_parts(texts) == [tokenizer.read_part(text) for text in texts]
 
 
-def test_padding_and_cutting_stored_with_a_tokenizer_do_not_come_through() -> None:
+def test_padding_and_truncation_stored_with_a_tokenizer_are_ignored() -> None:
     stored = json.loads(SERIALIZED)
     stored["truncation"] = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
     stored["padding"] = {
@@ -84,7 +84,7 @@ def test_character_spans_point_at_each_tokens_text() -> None:
     assert [text[start:stop] for start, stop in spans] == ["", "Great", "sound", "ing", "!", ""]
 
 
-def test_special_tokens_have_ids_and_a_tokenizer_without_one_is_refused_by_its_name() -> None:
+def test_special_tokens_have_ids_and_a_missing_one_is_refused_by_name() -> None:
     tokenizer = ReviewTokenizer(SERIALIZED, 16)
     assert [tokenizer.token_id(token) for token in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS)))
     with pytest.raises(BundleError, match=r"no \[GONE\] token"):

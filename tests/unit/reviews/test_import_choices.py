@@ -1,4 +1,4 @@
-"""What an import decides between: domains, duplicates, and whether it is the same import as before."""
+"""What an import decides: domains, which duplicate is kept, how many bad lines it accepts, what is another import."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.table import ReviewTable
 
-ALL = ImportOptions(core=0, with_title=False)
+NO_FILTER = ImportOptions(core=0, with_title=False)
 
 
-def write(path: Path, *lines: dict[str, Any]) -> Path:
+def write_lines(path: Path, *lines: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
 
@@ -27,82 +27,84 @@ def review(item: str, **more: Any) -> dict[str, Any]:
     return {"user": "u", "item": item, "rating": 4, "text": "", "timestamp": 7} | more
 
 
-def imported(out: Path) -> ReviewTable:
+def imported_table(out: Path) -> ReviewTable:
     return ReviewTable.load(out / "reviews.parquet")
 
 
-def test_a_listed_domain_goes_before_the_records_own_and_that_before_the_files(tmp_path: Path) -> None:
+def test_a_domain_comes_from_the_listing_else_the_record_else_the_file(tmp_path: Path) -> None:
     listing = tmp_path / "items.tsv"
     listing.write_text("i1\tlisted\n")
-    path = write(
+    path = write_lines(
         tmp_path / "x.jsonl", *(review(item, domain=own) for item, own in (("i1", "a"), ("i2", "b"), ("i3", "")))
     )
-    import_reviews([path], tmp_path / "out", replace(ALL, item_domains=listing, domains=("file",)))
-    table = imported(tmp_path / "out")
+    import_reviews([path], tmp_path / "out", replace(NO_FILTER, item_domains=listing, domains=("file",)))
+    table = imported_table(tmp_path / "out")
     assert dict(zip(table.item, table.domain, strict=True)) == {"i1": "listed", "i2": "b", "i3": "file"}
 
 
-def test_a_listed_domain_goes_before_the_category_of_a_yelp_business(tmp_path: Path) -> None:
-    business = write(
+def test_a_listed_domain_overrides_the_category_of_a_yelp_business(tmp_path: Path) -> None:
+    business = write_lines(
         tmp_path / "business.json", *({"business_id": item, "categories": "Pizza"} for item in ("b1", "b2"))
     )
     (tmp_path / "items.tsv").write_text("b1\tlisted\n")
-    path = write(
+    path = write_lines(
         tmp_path / "review.json",
         *({"user_id": "u", "business_id": item, "stars": 3, "text": ""} for item in ("b1", "b2")),
     )
-    options = replace(ALL, item_domains=tmp_path / "items.tsv", yelp_business=business)
+    options = replace(NO_FILTER, item_domains=tmp_path / "items.tsv", yelp_business=business)
     import_reviews([path], tmp_path / "out", options)
-    table = imported(tmp_path / "out")
+    table = imported_table(tmp_path / "out")
     assert dict(zip(table.item, table.domain, strict=True)) == {"b1": "listed", "b2": "Pizza"}
 
 
-def test_what_is_kept_of_the_same_review_and_of_a_repeated_text_does_not_depend_on_the_order_of_files(
-    tmp_path: Path,
-) -> None:
-    twice = review("i1", text="in both")
-    repeated = [review("i2", text="same", rating=rating) for rating in (2, 5)]
-    files = [write(tmp_path / f"{name}.jsonl", twice, once) for name, once in zip("ab", repeated, strict=True)]
+def test_which_duplicate_is_kept_does_not_depend_on_the_order_of_the_files(tmp_path: Path) -> None:
+    in_both = review("i1", text="in both")
+    repeated_text = [review("i2", text="same", rating=rating) for rating in (2, 5)]
+    files = [
+        write_lines(tmp_path / f"{name}.jsonl", in_both, own) for name, own in zip("ab", repeated_text, strict=True)
+    ]
     kept = []
-    for name, domains, some in (("one", ("toys", "music"), files), ("two", ("music", "toys"), files[::-1])):
-        report = import_reviews(some, tmp_path / name, replace(ALL, domains=domains))
+    for name, domains, ordered in (("one", ("toys", "music"), files), ("two", ("music", "toys"), files[::-1])):
+        report = import_reviews(ordered, tmp_path / name, replace(NO_FILTER, domains=domains))
         assert (report.consolidation.exact_duplicates, report.consolidation.repeated_texts) == (1, 1)
-        table = imported(tmp_path / name)
+        table = imported_table(tmp_path / name)
         kept.append([*zip(table.item, table.rating.tolist(), table.domain, strict=True)])
     assert kept[0] == kept[1]
-    assert ("i1", 4.0, "music") in kept[0], "of two domains the smaller name"
+    assert ("i1", 4.0, "music") in kept[0], "of two domains, the first in alphabetical order is kept"
 
 
-def test_of_a_review_with_and_without_its_time_the_time_is_kept(tmp_path: Path) -> None:
+def test_of_two_copies_the_one_with_a_timestamp_is_kept(tmp_path: Path) -> None:
     both = (review("i1", text="same", timestamp=""), review("i1", text="same", timestamp=7))
-    report = import_reviews([write(tmp_path / "x.jsonl", *both)], tmp_path / "out", ALL)
+    report = import_reviews([write_lines(tmp_path / "x.jsonl", *both)], tmp_path / "out", NO_FILTER)
     assert (report.consolidation.repeated_texts, report.consolidation.unknown_timestamps) == (1, 0)
 
 
-def test_reviews_of_unknown_time_are_counted(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", review("i1", timestamp=1), review("i2", timestamp=0), review("i3", timestamp=""))
-    assert import_reviews([path], tmp_path / "out", ALL).consolidation.unknown_timestamps == 2
+def test_reviews_without_a_timestamp_are_counted(tmp_path: Path) -> None:
+    path = write_lines(
+        tmp_path / "x.jsonl", review("i1", timestamp=1), review("i2", timestamp=0), review("i3", timestamp="")
+    )
+    assert import_reviews([path], tmp_path / "out", NO_FILTER).consolidation.unknown_timestamps == 2
 
 
-def test_as_many_bad_lines_as_are_allowed_are_allowed(tmp_path: Path) -> None:
+def test_max_bad_is_an_inclusive_limit(tmp_path: Path) -> None:
     lines = [review(f"i{number}", rating=9 if number < 29 else 4) for number in range(100)]
-    path = write(tmp_path / "x.jsonl", *lines)
-    assert import_reviews([path], tmp_path / "out", replace(ALL, max_bad=0.29)).bad == 29
+    path = write_lines(tmp_path / "x.jsonl", *lines)
+    assert import_reviews([path], tmp_path / "out", replace(NO_FILTER, max_bad=0.29)).bad == 29
     with pytest.raises(ReviewFileError, match=r"29 of 100 lines \(29\.00%\) are bad, more than the 28\.00%"):
-        import_reviews([path], tmp_path / "other", replace(ALL, max_bad=0.28))
+        import_reviews([path], tmp_path / "other", replace(NO_FILTER, max_bad=0.28))
 
 
-def test_too_many_bad_lines_show_the_commonest_reason_first_and_three_examples(tmp_path: Path) -> None:
+def test_the_error_about_bad_lines_lists_reasons_by_frequency_and_three_examples(tmp_path: Path) -> None:
     bad = [review("i", timestamp="soon"), *(review(f"i{number}", rating=9) for number in range(4))]
-    path = write(tmp_path / "x.jsonl", review("good"), *bad)
+    path = write_lines(tmp_path / "x.jsonl", review("good"), *bad)
     with pytest.raises(ReviewFileError, match=r"rating outside the scale 4, bad timestamp 1\. First: ") as caught:
-        import_reviews([path], tmp_path / "out", ALL)
+        import_reviews([path], tmp_path / "out", NO_FILTER)
     shown = [number for number in range(1, 7) if f"x.jsonl line {number} (" in str(caught.value)]
     assert shown == [2, 3, 4]
 
 
-def test_every_option_makes_another_import() -> None:
-    other = {
+def test_every_option_changes_the_json_of_the_options() -> None:
+    changed = {
         "format": FormatName.CSV,
         "columns": {"user": "who"},
         "domains": ("toys",),
@@ -113,17 +115,19 @@ def test_every_option_makes_another_import() -> None:
         "core": 3,
         "max_bad": 0.5,
     }
-    assert other.keys() == {field.name for field in fields(ImportOptions)}
-    for name, value in other.items():
+    assert changed.keys() == {field.name for field in fields(ImportOptions)}
+    for name, value in changed.items():
         assert replace(ImportOptions(), **{name: value}).to_json() != ImportOptions().to_json(), name
 
 
 @pytest.mark.parametrize("changed", ["x.jsonl", "items.tsv"])
-def test_a_file_of_another_size_is_another_import_though_its_time_is_the_same(tmp_path: Path, changed: str) -> None:
-    path = write(tmp_path / "x.jsonl", review("i1"))
+def test_a_file_of_another_size_and_the_same_modification_time_makes_another_import(
+    tmp_path: Path, changed: str
+) -> None:
+    path = write_lines(tmp_path / "x.jsonl", review("i1"))
     listing = tmp_path / "items.tsv"
     listing.write_text("i1\tlisted\n")
-    options = replace(ALL, item_domains=listing)
+    options = replace(NO_FILTER, item_domains=listing)
     import_reviews([path], tmp_path / "out", options)
     before = (tmp_path / changed).stat()
     with (tmp_path / changed).open("a") as file:

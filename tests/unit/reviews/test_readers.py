@@ -1,4 +1,4 @@
-"""Readers and validation: every format becomes the same review, and every bad record says why it is none."""
+"""Readers and validation: every format gives the same review, and every bad record is rejected with a reason."""
 
 import csv
 import gzip
@@ -20,9 +20,9 @@ from ubert_model.errors import ConfigError, ReviewFileError
 from ubert_training.reviews import validation
 from ubert_training.reviews.readers import jsonlines, records
 from ubert_training.reviews.readers.delimited import DelimitedReader
-from ubert_training.reviews.readers.formats import FormatName, detect_format, open_format
+from ubert_training.reviews.readers.formats import LAYOUTS, FormatName, Layout, detect_format, open_format
 from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parse_object
-from ubert_training.reviews.readers.records import BadLine, Reason, Record
+from ubert_training.reviews.readers.records import BadLine, Fields, Reason, Record
 from ubert_training.reviews.table import Review
 from ubert_training.reviews.validation import Validator, join_title
 
@@ -49,27 +49,29 @@ TABULAR_HEADER = ["user", "item", "rating", "text", "timestamp"]
 TABULAR_ROW = ["U1", "I1", "2", "It hums.", "1393545600"]
 
 
-def validator(name: FormatName, path: Path = Path("unused"), **changes: Any) -> Validator:
-    layout = open_format(path, name, {}).layout
-    options: dict[str, Any] = {"scale": RatingScale(), "with_title": False}
-    return Validator(layout=layout, domain_of=lambda item, own: own or "file", **options | changes)
+def validator(layout: Layout, *, with_title: bool = False) -> Validator:
+    return Validator(
+        layout=layout, scale=RatingScale(), with_title=with_title, domain_of=lambda item, of_record: of_record or "file"
+    )
+
+
+def review_of(fields: Fields, name: FormatName = FormatName.AMAZON_2014, *, with_title: bool = False) -> Review:
+    return validator(LAYOUTS[name], with_title=with_title).review(fields)
 
 
 def read(path: Path, **columns: str) -> list[Review | BadLine]:
+    """The reviews of a file, and the reason for every rejected record."""
     opened = open_format(path, None, columns)
-    judge = Validator(
-        layout=opened.layout, scale=RatingScale(), with_title=False, domain_of=lambda item, own: own or "file"
-    )
-    return [judged(judge, record) for record in opened.reader.records(path, 0)]
+    return [validated(record, opened.layout) for record in opened.reader.records(path, 0)]
 
 
-def judged(judge: Validator, record: Record) -> Review | BadLine:
+def validated(record: Record, layout: Layout) -> Review | BadLine:
     if isinstance(record.fields, BadLine):
         return record.fields
     try:
-        return judge.review(record.fields)
-    except BadLine as verdict:
-        return verdict
+        return validator(layout).review(record.fields)
+    except BadLine as bad_line:
+        return bad_line
 
 
 def write_lines(path: Path, *lines: str | bytes | dict[str, Any]) -> Path:
@@ -84,7 +86,7 @@ EXPECTED = Review(user="U1", item="I1", rating=2, text="It hums.", domain="file"
 
 @pytest.mark.parametrize("name", JSON_FORMATS)
 @pytest.mark.parametrize("file_name", ["reviews.json", "reviews.jsonl.gz", "reviews"])
-def test_every_json_format_is_told_and_read_as_the_same_review(
+def test_every_json_format_is_detected_and_gives_the_same_review(
     name: FormatName, file_name: str, tmp_path: Path
 ) -> None:
     path = write_lines(tmp_path / file_name, JSON_FORMATS[name])
@@ -99,7 +101,7 @@ def test_every_json_format_is_told_and_read_as_the_same_review(
         ("r.txt", ","),
     ],
 )  # fmt: skip
-def test_every_delimited_format_is_told_and_read_as_the_same_review(
+def test_every_delimited_format_is_detected_and_gives_the_same_review(
     file_name: str, separator: str, tmp_path: Path
 ) -> None:
     path = write_lines(tmp_path / file_name, separator.join(TABULAR_HEADER), separator.join(TABULAR_ROW))
@@ -107,7 +109,7 @@ def test_every_delimited_format_is_told_and_read_as_the_same_review(
 
 
 @pytest.mark.parametrize("file_name", ["reviews.parquet", "reviews"])
-def test_parquet_is_told_and_read_as_the_same_review(file_name: str, tmp_path: Path) -> None:
+def test_parquet_is_detected_and_gives_the_same_review(file_name: str, tmp_path: Path) -> None:
     columns = {"user": ["U1"], "item": ["I1"], "rating": [2], "text": ["It hums."], "timestamp": [1393545600]}
     pq.write_table(pa.table(columns), tmp_path / file_name)
     assert read(tmp_path / file_name) == [EXPECTED]
@@ -136,7 +138,7 @@ def test_a_parquet_time_of_any_unit_and_zone_is_read_as_seconds(times: pa.Array,
         pa.array([16129, 2**30], pa.date32()),
     ],
 )
-def test_a_parquet_time_beyond_all_calendars_costs_its_own_row_and_no_other(times: pa.Array, tmp_path: Path) -> None:
+def test_a_parquet_time_out_of_range_rejects_only_its_own_row(times: pa.Array, tmp_path: Path) -> None:
     columns = {"user": ["U1"] * 2, "item": ["I1"] * 2, "rating": [2] * 2, "text": ["It hums."] * 2, "timestamp": times}
     pq.write_table(pa.table(columns), tmp_path / "r.parquet")
     good, bad = read(tmp_path / "r.parquet")
@@ -151,7 +153,7 @@ def test_columns_are_mapped_by_name(tmp_path: Path) -> None:
     assert review == Review(user="U1", item="I1", rating=2, text="It hums.", domain="toys")
 
 
-def test_a_tabular_file_without_a_needed_or_mapped_column_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_required_or_mapped_column_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "shop.csv", "user,item,rating,body", "U1,I1,2,It hums.")
     with pytest.raises(ReviewFileError, match=r"text=text.*user, item, rating, body"):
         open_format(path, None, {})
@@ -161,7 +163,7 @@ def test_a_tabular_file_without_a_needed_or_mapped_column_is_refused(tmp_path: P
         open_format(path, None, {"txet": "body"})
 
 
-def test_a_column_whose_name_stands_twice_is_refused_where_it_is_wanted(tmp_path: Path) -> None:
+def test_a_repeated_column_name_is_refused_only_if_the_column_is_read(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "shop.csv", "user,item,rating,text,note,note,text", "U1,I1,2,It hums.,a,b,other")
     with pytest.raises(ReviewFileError, match="several columns named text: rename all but one"):
         open_format(path, None, {})
@@ -169,7 +171,7 @@ def test_a_column_whose_name_stands_twice_is_refused_where_it_is_wanted(tmp_path
     assert read(other) == [Review(user="U1", item="I1", rating=2, text="It hums.", domain="file")]
 
 
-def test_white_space_around_a_columns_name_is_none_of_it(tmp_path: Path) -> None:
+def test_white_space_around_column_names_is_ignored(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "shop.csv", "user, item, stars , text", "U1, I1, 2, It hums.")
     assert read(path, rating="stars") == [Review(user="U1", item="I1", rating=2, text="It hums.", domain="file")]
 
@@ -181,45 +183,45 @@ def test_white_space_around_a_columns_name_is_none_of_it(tmp_path: Path) -> None
         ("user,item".encode("utf-16"), "iconv -f ENCODING -t UTF-8"),
     ],
 )
-def test_a_csv_without_a_header_says_what_to_do(content: bytes, remedy: str, tmp_path: Path) -> None:
+def test_a_csv_without_a_readable_header_is_refused_with_a_remedy(content: bytes, remedy: str, tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_bytes(content)
     with pytest.raises(ReviewFileError, match=remedy):
         open_format(tmp_path / "r.csv", None, {})
 
 
-def test_a_json_array_is_refused_with_the_way_to_lines(tmp_path: Path) -> None:
+def test_a_json_array_is_refused_with_a_remedy(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.json", "[" + json.dumps(AMAZON_2014) + "]")
     with pytest.raises(ReviewFileError, match="write one object per line, as with jq"):
         detect_format(path)
 
 
-def test_columns_of_a_json_format_cannot_be_mapped(tmp_path: Path) -> None:
+def test_columns_of_a_format_with_known_names_cannot_be_mapped(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="amazon-2014"):
         open_format(write_lines(tmp_path / "r.json", AMAZON_2014), None, {"user": "who"})
 
 
-def test_the_format_is_told_by_the_first_good_line(tmp_path: Path) -> None:
+def test_the_format_is_detected_by_the_first_good_line(tmp_path: Path) -> None:
     assert detect_format(write_lines(tmp_path / "r.json", "{broken", "[]", "", AMAZON_2018)) is FormatName.AMAZON_2018
 
 
 @pytest.mark.parametrize("absent", ["verified", "vote"])
-def test_a_file_of_amazon_2018_is_told_by_either_field_of_its_own(absent: str, tmp_path: Path) -> None:
+def test_amazon_2018_is_detected_by_either_of_its_own_fields(absent: str, tmp_path: Path) -> None:
     """Most of its reviews have no vote."""
     fields = {name: value for name, value in AMAZON_2018.items() if name != absent}
     assert detect_format(write_lines(tmp_path / "r.json", fields)) is FormatName.AMAZON_2018
 
 
-def test_json_lines_with_fields_of_other_names_are_told_and_their_fields_mapped(tmp_path: Path) -> None:
+def test_json_lines_of_other_field_names_are_detected_and_need_a_mapping(tmp_path: Path) -> None:
     without_time = {"uid": "U1", "sku": "I1", "stars": 2, "body": "It hums."}
     path = write_lines(tmp_path / "r.jsonl", "{broken", without_time, without_time | {"when": "2014-02-28"})
     with pytest.raises(ReviewFileError, match=r"its columns are uid, sku, stars, body, when: map them"):
         open_format(path, None, {})
     mapped = read(path, user="uid", item="sku", rating="stars", text="body", timestamp="when")
-    assert [type(one) for one in mapped] == [BadLine, Review, Review]
+    assert [type(read_line) for read_line in mapped] == [BadLine, Review, Review]
     assert mapped[2] == EXPECTED
 
 
-def test_a_field_that_only_later_lines_have_is_read_all_the_same(
+def test_a_field_that_the_first_lines_lack_is_read_from_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonlines, "LINES_FOR_HEADER", 1)
@@ -237,19 +239,19 @@ def test_json_lines_without_a_field_are_refused(content: bytes, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.json", "r"])
 @pytest.mark.parametrize(
-    ("beginning", "remedy"),
+    ("magic", "remedy"),
     [(b"BZh91AY&SY", "bunzip2"), (b"\xfd7zXZ\x00", "unxz"), (b"\x28\xb5\x2f\xfd", "unzstd"), (b"PK\x03\x04", "as CSV")],
 )
-def test_a_file_that_has_to_be_unpacked_first_says_so_and_how(
-    beginning: bytes, remedy: str, name: str, tmp_path: Path
+def test_an_unsupported_compression_is_refused_with_a_remedy(
+    magic: bytes, remedy: str, name: str, tmp_path: Path
 ) -> None:
-    (tmp_path / name).write_bytes(beginning + b"\x14\n\x00,\n")
+    (tmp_path / name).write_bytes(magic + b"\x14\n\x00,\n")
     with pytest.raises(ReviewFileError, match=remedy):
         open_format(tmp_path / name, None, {})
 
 
 @pytest.mark.parametrize("content", [b"", b"[1, 2]\n", b"{'reviewerID': 1}\n", "{}".encode("utf-16")])
-def test_a_file_whose_format_cannot_be_told_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_file_of_no_detectable_format_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(content)
     with pytest.raises(ReviewFileError, match=r"r\.json"):
@@ -289,41 +291,48 @@ BAD_FIELDS = [
 
 
 @pytest.mark.parametrize(("changes", "reason"), BAD_FIELDS)
-def test_a_bad_field_is_named_by_its_reason(changes: dict[str, Any], reason: Reason) -> None:
+def test_a_bad_field_is_rejected_with_its_reason(changes: dict[str, Any], reason: Reason) -> None:
     with pytest.raises(BadLine) as caught:
-        validator(FormatName.AMAZON_2014).review(AMAZON_2014 | changes)
+        review_of(AMAZON_2014 | changes)
     assert caught.value.reason is reason
     assert len(caught.value.detail) < 200
 
 
 @pytest.mark.parametrize("field", ["reviewerID", "asin", "overall", "reviewText"])
-def test_a_missing_field_is_named(field: str) -> None:
+def test_a_missing_field_is_rejected_by_name(field: str) -> None:
     fields = {key: value for key, value in AMAZON_2014.items() if key != field}
     with pytest.raises(BadLine, match=field) as caught:
-        validator(FormatName.AMAZON_2014).review(fields)
+        review_of(fields)
     assert caught.value.reason is Reason.MISSING_FIELD
 
 
-def test_an_id_of_256_bytes_and_an_empty_text_are_legal() -> None:
-    review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"asin": "ü" * 128, "reviewText": ""})
+def test_an_id_of_256_bytes_and_an_empty_text_are_valid() -> None:
+    review = review_of(AMAZON_2014 | {"asin": "ü" * 128, "reviewText": ""})
     assert (len(review.item.encode()), review.text) == (256, "")
 
 
-@pytest.mark.parametrize(("written", "read_as"), [(7, "7"), (7.0, "7"), ("7.0", "7.0"), (" B1 ", "B1")])
-def test_an_id_that_is_a_whole_number_is_its_digits(written: object, read_as: str) -> None:
-    assert validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"asin": written}).item == read_as
+@pytest.mark.parametrize(("written", "item"), [(7, "7"), (7.0, "7"), ("7.0", "7.0"), (" B1 ", "B1")])
+def test_a_whole_number_is_read_as_an_id_of_its_digits(written: object, item: str) -> None:
+    assert review_of(AMAZON_2014 | {"asin": written}).item == item
 
 
 @pytest.mark.parametrize("written", [3.5, "3.5", "3,5", " 3,50 "])
 def test_a_rating_may_have_a_decimal_comma(written: object) -> None:
-    assert validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"overall": written}).rating == 3.5
+    assert review_of(AMAZON_2014 | {"overall": written}).rating == 3.5
 
 
-def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
-    lacking = {key: value for key, value in AMAZON_2018.items() if key not in ("reviewText", "unixReviewTime")}
-    review = validator(FormatName.AMAZON_2018).review(lacking)
-    assert (review.text, review.timestamp) == ("", 0)
-    assert validator(FormatName.AMAZON_2018).review(AMAZON_2018 | {"unixReviewTime": " "}).timestamp == 0
+@pytest.mark.parametrize("name", [FormatName.AMAZON_2014, FormatName.AMAZON_2018])
+def test_a_timestamp_is_optional(name: FormatName) -> None:
+    fields = JSON_FORMATS[name]
+    without_time = {key: value for key, value in fields.items() if key != "unixReviewTime"}
+    assert review_of(without_time, name).timestamp == 0
+    assert review_of(fields | {"unixReviewTime": " "}, name).timestamp == 0
+
+
+def test_a_text_is_optional_in_amazon_2018() -> None:
+    """Unlike in the other formats."""
+    without_text = {key: value for key, value in AMAZON_2018.items() if key != "reviewText"}
+    assert review_of(without_text, FormatName.AMAZON_2018).text == ""
 
 
 @pytest.mark.parametrize(
@@ -335,60 +344,56 @@ def test_amazon_2018_may_lack_the_text_and_any_format_the_time() -> None:
         datetime(2014, 2, 28, tzinfo=UTC), date(2014, 2, 28),
     ],
 )  # fmt: skip
-def test_a_time_may_be_written_in_seconds_or_milliseconds_or_as_an_iso_date(value: object) -> None:
-    review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
-    assert review.timestamp == 1393545600
+def test_a_timestamp_is_read_from_seconds_milliseconds_and_dates(value: object) -> None:
+    assert review_of(AMAZON_2014 | {"unixReviewTime": value}).timestamp == 1393545600
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        (631_152_000_000, 631_152_000),  # the first of the milliseconds
+        (631_152_000_000, 631_152_000),  # the least number that is read as milliseconds
         ("19700101", 0),
         (21001231, 4_133_894_400),
         (19700100, 19700100),
-        (20140228.5, 20140228),  # no day has a half
+        (20140228.5, 20140228),  # not whole, so not a date
         ("9999-12-31T23:59:59", 253_402_300_799),
         ("1970-01-01T00:00:01.9", 1),
     ],
 )
-def test_a_number_is_read_as_a_day_or_as_milliseconds_from_its_bounds_on(value: object, seconds: int) -> None:
-    assert validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value}).timestamp == seconds
+def test_a_number_is_read_as_seconds_milliseconds_or_a_date_by_its_range(value: object, seconds: int) -> None:
+    assert review_of(AMAZON_2014 | {"unixReviewTime": value}).timestamp == seconds
 
 
 @pytest.mark.parametrize("name", JSON_FORMATS)
-def test_html_entities_are_read_as_characters_in_amazons_formats_and_in_no_other(name: FormatName) -> None:
+def test_html_entities_are_decoded_in_amazons_formats_only(name: FormatName) -> None:
     written = "It&#39;s &lt;loud&gt;&nbsp;"
     (field,) = {"reviewText", "text"} & JSON_FORMATS[name].keys()
-    text = validator(name).review(JSON_FORMATS[name] | {field: written}).text
+    text = review_of(JSON_FORMATS[name] | {field: written}, name).text
     assert text == (written if name is FormatName.YELP else "It's <loud>")
 
 
 @pytest.mark.parametrize("value", ["1393545600", 1393545600.0, 1393545600.5, "1393545600000"])
-def test_a_time_with_a_point_or_between_quotes_is_not_looked_for_among_all_days(
-    value: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A range finds an int by arithmetic and a float by comparing it with each number: 0.1 s for each review."""
+def test_a_time_is_looked_up_among_the_numeric_dates_as_an_int(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range finds an int by arithmetic, but compares a float with each of its numbers: 0.1 s per review."""
 
-    class Days:
+    class IntsOnly:
         def __contains__(self, number: object) -> bool:
             assert type(number) is int
             return False
 
-    monkeypatch.setattr(validation, "NUMERIC_DATES", Days())
-    review = validator(FormatName.AMAZON_2014).review(AMAZON_2014 | {"unixReviewTime": value})
-    assert review.timestamp == 1393545600
+    monkeypatch.setattr(validation, "NUMERIC_DATES", IntsOnly())
+    assert review_of(AMAZON_2014 | {"unixReviewTime": value}).timestamp == 1393545600
 
 
-def test_the_title_comes_before_the_body_as_a_sentence_of_its_own() -> None:
-    assert validator(FormatName.AMAZON_2014, with_title=True).review(AMAZON_2014).text == "Noisy. It hums."
+def test_the_title_precedes_the_body_as_a_sentence_of_its_own() -> None:
+    assert review_of(AMAZON_2014, with_title=True).text == "Noisy. It hums."
     for title in ("Why?", "No!", "Noisy.", "And then…"):
         assert join_title(title, "It hums.") == f"{title} It hums."
     assert join_title("Noisy", "") == "Noisy"
     assert join_title("", "It hums.") == "It hums."
 
 
-def test_a_line_number_counts_blank_lines_and_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+def test_line_numbers_count_blank_lines_and_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     good = json.dumps(AMAZON_2014)
     path = write_lines(tmp_path / "r.json", b"\xef\xbb\xbf" + good.encode(), "", "  ", good + "\r")
     read_records = list(JsonLinesReader().records(path, 0))
@@ -406,13 +411,13 @@ def test_a_line_number_counts_blank_lines_and_a_byte_order_mark_is_no_content(tm
         (b'{"a": "\xff"}', Reason.WRONG_ENCODING),
     ],
 )
-def test_a_line_that_is_no_object_says_why(line: bytes, reason: Reason) -> None:
-    verdict = parse_object(line)
-    assert isinstance(verdict, BadLine)
-    assert verdict.reason is reason
+def test_a_line_that_is_not_a_json_object_is_rejected_with_its_reason(line: bytes, reason: Reason) -> None:
+    bad_line = parse_object(line)
+    assert isinstance(bad_line, BadLine)
+    assert bad_line.reason is reason
 
 
-def test_an_overlong_line_is_set_aside_and_the_next_line_is_read(
+def test_an_overlong_line_is_rejected_and_the_next_line_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "MAX_LINE_BYTES", 1000)
@@ -426,7 +431,7 @@ def test_an_overlong_line_is_set_aside_and_the_next_line_is_read(
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.tsv"])
-def test_an_overlong_row_is_set_aside_and_the_next_row_is_read(
+def test_an_overlong_row_is_rejected_and_the_next_row_is_read(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "MAX_LINE_BYTES", 1000)
@@ -456,7 +461,7 @@ def test_csv_cells_with_quotes_separators_and_line_ends_are_read_as_written(
     assert found == [{"number": str(number), "text": text} for number, text in enumerate(texts)][skip:]
 
 
-def test_an_unclosed_quote_costs_its_own_line_and_no_other(tmp_path: Path) -> None:
+def test_an_unclosed_quote_rejects_only_its_own_line(tmp_path: Path) -> None:
     path = write_lines(
         tmp_path / "r.csv", "user,item,rating,text", 'a,i,1,"never closed', 'b,i,2,"closed"', "c,i,3,plain"
     )
@@ -469,29 +474,23 @@ def test_an_unclosed_quote_costs_its_own_line_and_no_other(tmp_path: Path) -> No
     ]
 
 
-def test_rows_after_an_unclosed_quote_that_no_other_follows_come_in_their_order(tmp_path: Path) -> None:
+def test_rows_after_the_last_unclosed_quote_keep_their_order(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.csv", "user,item", 'a,"never closed', "b,2", "c,3", "d,4")
     found = DelimitedReader(separator=",", quoted=True).records(path, 0)
     assert [(record.line, record.raw[:1]) for record in found] == [(2, b"a"), (3, b"b"), (4, b"c"), (5, b"d")]
 
 
-def test_a_row_of_another_length_and_an_undecodable_row_are_set_aside(tmp_path: Path) -> None:
-    for name, separator in (("r.csv", b","), ("r.tsv", b"\t")):
-        rows = [b"user|item|rating|text", b"a|i|1", b"a|i|1|fine|more", b"", b"a|i|1|\xff", b"a|i|1|fine"]
-        path = write_lines(tmp_path / name, *(row.replace(b"|", separator) for row in rows))
-        short, long, undecodable, good = read(path)
-        assert isinstance(short, BadLine)
-        assert isinstance(long, BadLine)
-        assert isinstance(undecodable, BadLine)
-        assert isinstance(good, Review)
-        assert (short.reason, long.reason, undecodable.reason) == (
-            Reason.BROKEN_ROW,
-            Reason.BROKEN_ROW,
-            Reason.WRONG_ENCODING,
-        )
+@pytest.mark.parametrize(("name", "separator"), [("r.csv", b","), ("r.tsv", b"\t")])
+def test_rows_of_another_length_or_encoding_are_rejected(name: str, separator: bytes, tmp_path: Path) -> None:
+    rows = [b"user|item|rating|text", b"a|i|1", b"a|i|1|fine|more", b"", b"a|i|1|\xff", b"a|i|1|fine"]
+    path = write_lines(tmp_path / name, *(row.replace(b"|", separator) for row in rows))
+    *bad, good = read(path)
+    reasons = [bad_line.reason for bad_line in bad if isinstance(bad_line, BadLine)]
+    assert reasons == [Reason.BROKEN_ROW, Reason.BROKEN_ROW, Reason.WRONG_ENCODING]
+    assert isinstance(good, Review)
 
 
-def test_a_tsv_knows_no_quotes(tmp_path: Path) -> None:
+def test_a_tsv_has_no_quoting(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.tsv", "user\titem\trating\ttext", 'a\ti\t1\t"said he')
     (review,) = read(path)
     assert isinstance(review, Review)
@@ -499,7 +498,7 @@ def test_a_tsv_knows_no_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["r.json", "r.json.gz", "r.csv", "r.tsv", "r.parquet"])
-def test_records_after_a_skip_are_those_of_the_whole_file(name: str, tmp_path: Path) -> None:
+def test_skipping_records_yields_the_rest_of_the_file(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if name == "r.parquet":
         pq.write_table(pa.table({key: list("abcdefg") for key in ("user", "item", "rating", "text")}), path)
@@ -510,29 +509,28 @@ def test_records_after_a_skip_are_those_of_the_whole_file(name: str, tmp_path: P
         write_lines(path, *(separator.join(cells) for cells in [("user", "item", "rating", "text"), *["abcd"] * 7]))
     reader = open_format(path, None, {}).reader
     whole = list(reader.records(path, 0))
-    first = 2 if name in ("r.csv", "r.tsv") else 1  # below the names of the columns
+    first = 2 if name in ("r.csv", "r.tsv") else 1  # after the header
     assert [record.line for record in whole] == list(range(first, first + 7))
     for skip in (1, 6, 7, 8):
-        after = list(reader.records(path, skip))
-        assert [(record.line, record.raw) for record in after] == [(r.line, r.raw) for r in whole[skip:]]
+        rest = list(reader.records(path, skip))
+        assert [(record.line, record.raw) for record in rest] == [(r.line, r.raw) for r in whole[skip:]]
 
 
 def test_a_truncated_or_corrupt_gzip_file_is_refused_by_name(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "r.json.gz", *(AMAZON_2014 | {"asin": str(number)} for number in range(1000)))
     whole = path.read_bytes()
     middle = len(whole) // 2
-    wrong_checksum, no_such_block = (
-        whole[:middle] + b"\0" * 40 + whole[middle + 40 :],
-        whole[:10] + b"\xff" + whole[11:],
-    )
-    for damaged in (whole[:middle], wrong_checksum, no_such_block):
+    truncated = whole[:middle]
+    damaged_middle = whole[:middle] + b"\0" * 40 + whole[middle + 40 :]
+    invalid_block = whole[:10] + b"\xff" + whole[11:]
+    for damaged in (truncated, damaged_middle, invalid_block):
         path.write_bytes(damaged)
         with pytest.raises(ReviewFileError, match=r"r\.json\.gz"):
             list(JsonLinesReader().records(path, 0))
 
 
 @pytest.mark.parametrize(("line", "separator"), [("sep=;", ";"), ("SEP=,", ","), ("\ufeffsep=;", ";")])
-def test_excels_line_above_the_names_of_the_columns_is_passed_over(line: str, separator: str, tmp_path: Path) -> None:
+def test_excels_separator_line_before_the_header_is_skipped(line: str, separator: str, tmp_path: Path) -> None:
     rows = [separator.join(TABULAR_HEADER), separator.join(TABULAR_ROW)]
     path = write_lines(tmp_path / "r.csv", line, *rows)
     (review,) = read(path)
@@ -544,7 +542,7 @@ def test_excels_line_above_the_names_of_the_columns_is_passed_over(line: str, se
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.tsv", "r"])
-def test_lines_that_end_with_a_carriage_return_alone_are_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
+def test_lines_that_end_with_a_carriage_return_alone_are_refused_with_a_remedy(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     separator = "\t" if name == "r.tsv" else ","
     path.write_bytes("".join(separator.join(row) + "\r" for row in (TABULAR_HEADER, TABULAR_ROW)).encode())

@@ -1,4 +1,4 @@
-"""The bound in bytes, who leaves first, and what must not be kept."""
+"""The cache's bound in bytes, the order of eviction, and what must not be cached."""
 
 import gc
 import tracemalloc
@@ -17,11 +17,11 @@ from ubert_service.resident import bounded_cache
 from ubert_service.resident.bounded_cache import BoundedCache, CacheEntry, Key
 
 NEVER = float("inf")
-ROOM = 100_000
-PATIENCE_S = 10.0
+MAX_BYTES = 100_000
+TIMEOUT_S = 10.0
 
 
-def fresh(name: str, size: int = 1_000, *, value: object = None, expires: float = NEVER) -> CacheEntry[object]:
+def entry(name: str, size: int = 1_000, *, value: object = None, expires: float = NEVER) -> CacheEntry[object]:
     return CacheEntry(("state", name), name if value is None else value, size, state_mark(name), expires)
 
 
@@ -33,126 +33,120 @@ def held(cache: BoundedCache[object], *names: str) -> list[bool]:
     return [value is not None for value in cache.get(keys(*names), now=0.0)]
 
 
-def test_the_least_recently_used_leaves_first() -> None:
-    room_for_two = 2 * bounded_cache._size(fresh("a"))
-    cache: BoundedCache[object] = BoundedCache(room_for_two)
-    assert cache.add([fresh("a"), fresh("b")], generation=cache.generation) == 0
+def test_the_least_recently_used_entry_is_evicted_first() -> None:
+    two_entries = 2 * bounded_cache._size(entry("a"))
+    cache: BoundedCache[object] = BoundedCache(two_entries)
+    assert cache.add([entry("a"), entry("b")], generation=cache.generation) == 0
     assert cache.get(keys("a"), now=0.0) == ["a"]
-    assert cache.add([fresh("c")], generation=cache.generation) == 1
+    assert cache.add([entry("c")], generation=cache.generation) == 1
     assert held(cache, "a", "b", "c") == [True, False, True]
 
 
-def test_what_is_added_coldest_makes_nothing_leave_but_its_like() -> None:
-    room_for_two = 2 * bounded_cache._size(fresh("a"))
-    cache: BoundedCache[object] = BoundedCache(room_for_two)
-    cache.add([fresh("u")], generation=cache.generation)
-    assert cache.add([fresh("a"), fresh("b"), fresh("c")], generation=cache.generation, coldest=True) == 2
+def test_entries_added_coldest_evict_only_each_other() -> None:
+    two_entries = 2 * bounded_cache._size(entry("a"))
+    cache: BoundedCache[object] = BoundedCache(two_entries)
+    cache.add([entry("u")], generation=cache.generation)
+    assert cache.add([entry("a"), entry("b"), entry("c")], generation=cache.generation, coldest=True) == 2
     assert held(cache, "u", "a", "b", "c") == [True, True, False, False]
 
 
-def test_what_is_larger_than_the_bound_is_not_kept() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a", ROOM)], generation=cache.generation)
-    assert (cache.held_bytes, len(cache)) == (0, 0)
-
-
 @pytest.mark.parametrize("coldest", [False, True])
-def test_what_is_larger_than_the_bound_displaces_nothing_but_what_it_replaces(coldest: bool) -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a"), fresh("b")], generation=cache.generation)
-    assert cache.add([fresh("a", ROOM)], generation=cache.generation, coldest=coldest) == 0
+def test_an_entry_larger_than_the_bound_only_removes_the_one_it_replaces(coldest: bool) -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
+    cache.add([entry("a"), entry("b")], generation=cache.generation)
+    assert cache.add([entry("a", MAX_BYTES)], generation=cache.generation, coldest=coldest) == 0
     assert held(cache, "a", "b") == [False, True]
-    assert cache.held_bytes == bounded_cache._size(fresh("b"))
+    assert (cache.held_bytes, len(cache)) == (bounded_cache._size(entry("b")), 1)
 
 
-def test_who_reads_or_tells_of_a_change_does_not_wait_while_values_are_made() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("held")], generation=cache.generation)
+def test_reads_and_drops_do_not_wait_while_the_values_to_add_are_computed() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
+    cache.add([entry("held")], generation=cache.generation)
 
-    def made() -> Iterator[CacheEntry[object]]:
-        yield fresh("a")
-        yield fresh("b")
-        assert another.submit(held, cache, "held").result(PATIENCE_S) == [True]
-        assert another.submit(cache.drop, {state_mark("a"), state_mark("c")}).result(PATIENCE_S) == 1
-        yield fresh("c")
-        yield fresh("d")
+    def computed() -> Iterator[CacheEntry[object]]:
+        yield entry("a")
+        yield entry("b")
+        assert another_thread.submit(held, cache, "held").result(TIMEOUT_S) == [True]
+        assert another_thread.submit(cache.drop, {state_mark("a"), state_mark("c")}).result(TIMEOUT_S) == 1
+        yield entry("c")
+        yield entry("d")
 
-    with ThreadPoolExecutor(1) as another:
-        cache.add(made(), generation=cache.generation)
+    with ThreadPoolExecutor(1) as another_thread:
+        cache.add(computed(), generation=cache.generation)
     assert held(cache, "a", "b", "c", "d") == [False, True, False, True]
 
 
-def test_when_everything_may_have_changed_while_values_are_made_none_of_them_is_kept() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
+def test_no_value_computed_across_a_drop_of_everything_is_cached() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
 
-    def made() -> Iterator[CacheEntry[object]]:
-        yield fresh("a")
-        assert another.submit(cache.drop, None).result(PATIENCE_S) == 1
-        yield fresh("b")
+    def computed() -> Iterator[CacheEntry[object]]:
+        yield entry("a")
+        assert another_thread.submit(cache.drop, None).result(TIMEOUT_S) == 1
+        yield entry("b")
 
-    with ThreadPoolExecutor(1) as another:
-        cache.add(made(), generation=cache.generation)
+    with ThreadPoolExecutor(1) as another_thread:
+        cache.add(computed(), generation=cache.generation)
     assert (held(cache, "a", "b"), cache.held_bytes) == ([False, False], 0)
 
 
-def test_what_has_expired_is_as_good_as_absent_until_it_is_replaced() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a", expires=10.0)], generation=cache.generation)
+def test_an_expired_entry_counts_as_absent_until_it_is_replaced() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
+    cache.add([entry("a", expires=10.0)], generation=cache.generation)
     assert cache.get(keys("a"), now=10.0) == ["a"]
     assert cache.get(keys("a"), now=10.1) == [None]
     before = cache.held_bytes
-    cache.add([fresh("a", expires=20.0)], generation=cache.generation)
+    cache.add([entry("a", expires=20.0)], generation=cache.generation)
     assert cache.get(keys("a"), now=10.1) == ["a"]
     assert cache.held_bytes == before
 
 
-def test_what_was_read_before_it_changed_is_not_kept() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
+def test_a_value_read_before_its_mark_was_dropped_is_not_cached() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     generation = cache.generation
     assert cache.drop({state_mark("a"), entity_mark(Side.USER, "a")}) == 0
-    cache.add([fresh("a"), fresh("b")], generation=generation)
+    cache.add([entry("a"), entry("b")], generation=generation)
     assert held(cache, "a", "b") == [False, True]
-    cache.add([fresh("a")], generation=cache.generation)
+    cache.add([entry("a")], generation=cache.generation)
     assert held(cache, "a") == [True]
     assert cache.drop({state_mark("a")}) == 1
     assert held(cache, "a", "b") == [False, True]
 
 
-def test_what_was_read_before_everything_may_have_changed_is_not_kept() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
-    cache.add([fresh("a")], generation=cache.generation)
+def test_a_value_read_before_a_drop_of_everything_is_not_cached() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
+    cache.add([entry("a")], generation=cache.generation)
     generation = cache.generation
     assert cache.drop(None) == 1
-    cache.add([fresh("a")], generation=generation)
+    cache.add([entry("a")], generation=generation)
     assert (held(cache, "a"), cache.held_bytes) == ([False], 0)
 
 
-def test_what_was_read_before_more_changes_than_are_remembered_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_read_before_more_drops_than_are_remembered_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_cache, "_REMEMBERED_MARKS", 3)
-    cache: BoundedCache[object] = BoundedCache(ROOM)
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     generation = cache.generation
     for number in range(5):
         cache.drop({state_mark(f"r{number}")})
-    cache.add([fresh("r0")], generation=generation)
+    cache.add([entry("r0")], generation=generation)
     assert held(cache, "r0") == [False]
-    cache.add([fresh("r0")], generation=cache.generation)
+    cache.add([entry("r0")], generation=cache.generation)
     assert held(cache, "r0") == [True]
 
 
-def test_what_changes_again_and_again_is_remembered_by_its_last_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mark_dropped_again_is_remembered_by_its_last_drop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_cache, "_REMEMBERED_MARKS", 3)
-    cache: BoundedCache[object] = BoundedCache(ROOM)
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     for name in ("a", "b", "c"):
         cache.drop({state_mark(name)})
     generation = cache.generation
     for name in ("a", "d", "e"):
         cache.drop({state_mark(name)})
-    cache.add([fresh("a")], generation=generation)
+    cache.add([entry("a")], generation=generation)
     assert held(cache, "a") == [False]
 
 
-def test_two_things_under_one_mark_never_outlive_its_change() -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
+def test_two_keys_of_one_mark_are_both_gone_after_its_drop() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     same = state_mark("a")
     cache.add([CacheEntry(("state", name), name, 10, same, NEVER) for name in ("a", "b")], generation=cache.generation)
     cache.drop({same})
@@ -161,7 +155,7 @@ def test_two_things_under_one_mark_never_outlive_its_change() -> None:
 
 
 NAMES = [f"review-{number}" for number in range(40)]
-ACTS = st.lists(
+OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from(NAMES), st.integers(0, 40_000), st.booleans()),
         st.tuples(st.just("drop"), st.sets(st.sampled_from(NAMES), max_size=5)),
@@ -171,14 +165,16 @@ ACTS = st.lists(
 )
 
 
-@given(acts=ACTS)
-def test_the_bound_is_never_passed_and_what_is_held_is_what_was_added(acts: list[tuple[object, ...]]) -> None:
-    cache: BoundedCache[object] = BoundedCache(ROOM)
+@given(operations=OPERATIONS)
+def test_the_bound_is_never_exceeded_and_a_held_value_is_the_last_one_added(
+    operations: list[tuple[object, ...]],
+) -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     newest: dict[str, int] = {}
-    for act in acts:
-        match act:
+    for operation in operations:
+        match operation:
             case ("add", str(name), int(size), bool(coldest)):
-                cache.add([fresh(name, size, value=size)], generation=cache.generation, coldest=coldest)
+                cache.add([entry(name, size, value=size)], generation=cache.generation, coldest=coldest)
                 newest[name] = size
             case ("drop", set(names)):
                 cache.drop({state_mark(name) for name in names})
@@ -187,16 +183,16 @@ def test_the_bound_is_never_passed_and_what_is_held_is_what_was_added(acts: list
             case ("get", list(names)):
                 for name, value in zip(names, cache.get(keys(*names), now=0.0), strict=True):
                     assert value is None or value == newest[name]
-        assert cache.held_bytes <= ROOM
+        assert cache.held_bytes <= MAX_BYTES
     everything = cache.get(keys(*NAMES), now=0.0)
     found = [(name, size) for name, size in zip(NAMES, everything, strict=True) if isinstance(size, int)]
-    assert cache.held_bytes == sum(bounded_cache._size(fresh(*one)) for one in found)
+    assert cache.held_bytes == sum(bounded_cache._size(entry(*one)) for one in found)
 
 
 @pytest.mark.parametrize("rows", [1, 10, 100])
-def test_accounted_bytes_are_those_that_python_allocates(rows: int) -> None:
+def test_held_bytes_match_what_python_allocates(rows: int) -> None:
     cache: BoundedCache[NDArray[np.float32]] = BoundedCache(1 << 30)
-    gc.collect()  # else what Python keeps of freed objects serves some of those below, uncounted
+    gc.collect()  # else memory that Python keeps of freed objects would serve some of those below, uncounted
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -206,7 +202,7 @@ def test_accounted_bytes_are_those_that_python_allocates(rows: int) -> None:
             one = CacheEntry(("state", name), states, states.nbytes + 160, state_mark(name), float(number))
             cache.add([one], generation=cache.generation)
             del one, states
-        truth = tracemalloc.get_traced_memory()[0] - before
+        allocated = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert truth == pytest.approx(cache.held_bytes, rel=0.05)
+    assert allocated == pytest.approx(cache.held_bytes, rel=0.05)

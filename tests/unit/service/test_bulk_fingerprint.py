@@ -1,4 +1,4 @@
-"""What a run of ratings that was cut off must share with the one that continues it."""
+"""The fingerprint of a bulk rating: a run resumes an interrupted one only if they share it."""
 
 import os
 from collections.abc import Callable
@@ -25,14 +25,16 @@ ORIGIN = {"bundle": "b", "states": "0f", "runtime": "onnx", "coverage": 0.9}
     ],
     ids=str,
 )
-def test_ratings_of_anything_else_are_never_mixed_in(tmp_path: Path, change: dict[str, Any], same: bool) -> None:
+def test_the_fingerprint_covers_origin_shard_and_store_but_not_the_password(
+    tmp_path: Path, change: dict[str, Any], same: bool
+) -> None:
     (pairs := tmp_path / "pairs.csv").write_text("user,item\nu,i\n")
 
-    def named(*, store: str, shard: Shard, origin: dict[str, object]) -> str:
+    def fingerprint(*, store: str, shard: Shard, origin: dict[str, object]) -> str:
         return _fingerprint(pairs, Settings.of(bundle="b", store=store), shard, origin)
 
     run: dict[str, Any] = {"store": "redis://:secret@one/0", "shard": Shard(number=1, shards=3), "origin": ORIGIN}
-    assert (named(**{**run, **change}) == named(**run)) == same
+    assert (fingerprint(**{**run, **change}) == fingerprint(**run)) == same
 
 
 @pytest.mark.parametrize(
@@ -41,9 +43,9 @@ def test_ratings_of_anything_else_are_never_mixed_in(tmp_path: Path, change: dic
         lambda pairs: os.utime(pairs, ns=(0, 0)),
         lambda pairs: (pairs.write_text("user,item\nu,i\nu,j\n"), os.utime(pairs, ns=(1, 1))),
     ],
-    ids=["written again", "grown"],
+    ids=["touched", "appended to"],
 )
-def test_nor_those_of_a_file_that_was_changed(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_the_fingerprint_covers_the_pair_file(tmp_path: Path, change: Callable[[Path], object]) -> None:
     (pairs := tmp_path / "pairs.csv").write_text("user,item\nu,i\n")
     os.utime(pairs, ns=(1, 1))
     settings = Settings.of(bundle="b", store="redis://one/0")

@@ -1,4 +1,4 @@
-"""States that stay on the device. The tests' device is the CPU, which is a device to torch like any other."""
+"""Copies of states on a device; here on the CPU, which is a device to torch like any other."""
 
 import gc
 
@@ -14,7 +14,7 @@ DIM = 4
 ROW_BYTES = 4 * DIM
 
 
-def on_cpu(rows: int) -> DeviceStates:
+def device_states(rows: int) -> DeviceStates:
     return DeviceStates(dim=DIM, device=torch.device("cpu"), max_bytes=rows * ROW_BYTES)
 
 
@@ -35,9 +35,9 @@ def assert_gathers(states: DeviceStates, *entities: list[FloatMatrix]) -> None:
     assert np.isfinite(gathered).all()
 
 
-def test_what_is_gathered_is_what_the_arrays_hold() -> None:
+def test_gathered_states_equal_those_of_the_arrays() -> None:
     draw = np.random.default_rng(0)
-    states = on_cpu(rows=40)
+    states = device_states(rows=40)
     reviews = [draw.normal(size=(rows, DIM)).astype(np.float32) for rows in (3, 1, 5, 2, 4)]
     for _ in range(30):
         entities = [[reviews[index] for index in draw.integers(0, 5, size=draw.integers(1, 4))] for _ in range(3)]
@@ -46,24 +46,24 @@ def test_what_is_gathered_is_what_the_arrays_hold() -> None:
         reviews[changed] = draw.normal(size=reviews[changed].shape).astype(np.float32)
 
 
-def test_an_array_is_sent_once() -> None:
-    states, first, second = on_cpu(rows=100), array_of(3, 1.0), array_of(2, 2.0)
+def test_an_array_is_copied_once() -> None:
+    states, first, second = device_states(rows=100), array_of(3, 1.0), array_of(2, 2.0)
     assert_gathers(states, [first, second], [first])
     assert states.held_rows == 5
     assert_gathers(states, [second], [first, first])
     assert states.held_rows == 5
 
 
-def test_a_copy_goes_with_its_array() -> None:
-    states, kept = on_cpu(rows=100), array_of(3, 1.0)
+def test_a_copy_is_dropped_with_its_array() -> None:
+    states, kept = device_states(rows=100), array_of(3, 1.0)
     assert_gathers(states, [kept, array_of(7, 2.0)])
     gc.collect()
     assert states.held_rows == 3
     assert_gathers(states, [kept])
 
 
-def test_the_least_recently_used_leave_first() -> None:
-    states = on_cpu(rows=10)
+def test_the_least_recently_used_copies_are_evicted_first() -> None:
+    states = device_states(rows=10)
     oldest, older, newest = array_of(4, 1.0), array_of(4, 2.0), array_of(4, 3.0)
     assert_gathers(states, [oldest])
     assert_gathers(states, [older])
@@ -75,15 +75,15 @@ def test_the_least_recently_used_leave_first() -> None:
     assert states.held_rows == 8
 
 
-def test_more_than_there_is_room_for_comes_with_the_batch() -> None:
-    states, kept = on_cpu(rows=10), array_of(6, 1.0)
+def test_a_batch_larger_than_the_bound_is_gathered_without_copies() -> None:
+    states, kept = device_states(rows=10), array_of(6, 1.0)
     assert_gathers(states, [kept])
     assert_gathers(states, [kept, array_of(6, 2.0)], [array_of(1, 3.0)])
     assert states.held_rows == 6
 
 
 def test_a_copy_that_the_device_has_no_memory_for_takes_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    states, held, fresh = on_cpu(rows=10), array_of(4, 1.0), array_of(6, 2.0)
+    states, held, fresh = device_states(rows=10), array_of(4, 1.0), array_of(6, 2.0)
     assert_gathers(states, [held])
 
     def without_memory(*_: object) -> None:
@@ -99,8 +99,8 @@ def test_a_copy_that_the_device_has_no_memory_for_takes_no_rows(monkeypatch: pyt
     assert states.held_rows == 10
 
 
-def test_room_grows_with_what_is_kept() -> None:
-    states = on_cpu(rows=100_000)
+def test_the_tensor_of_copies_grows_as_needed() -> None:
+    states = device_states(rows=100_000)
     arrays = [array_of(1_000, float(number)) for number in range(60)]
     for array in arrays:
         assert_gathers(states, [array])

@@ -1,4 +1,4 @@
-"""When a store is asked for its changes, and what is told of one that is away, by a clock that the test turns."""
+"""When the follower polls the store, and what it logs while the store is away, by a clock that the test sets."""
 
 from typing import cast
 
@@ -16,50 +16,50 @@ class Store:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.asked = 0
+        self.polls = 0
         self.seconds = 0.0
         self.failure: Exception | None = None
 
     def changes(self, version: str, since: Revision | None) -> Changes:
-        self.asked += 1
+        self.polls += 1
         self.now += self.seconds
         if self.failure is not None:
             raise self.failure
         return Changes(marks=frozenset(), revision=Revision(1), history="one server's")
 
 
-class Copies:
+class NoCopies:
     def drop(self, marks: frozenset[bytes] | None) -> None: ...
 
 
 def follower_of(store: Store) -> Follower:
     return Follower(
-        store=cast("StateStore", store), version="0f", copies=Copies(), max_lag_s=LAG_S, clock=lambda: store.now
+        store=cast("StateStore", store), version="0f", copies=NoCopies(), max_lag_s=LAG_S, clock=lambda: store.now
     )
 
 
-def test_copies_are_as_old_as_the_question_and_not_as_the_answer() -> None:
+def test_the_age_of_copies_counts_from_the_start_of_a_poll() -> None:
     store = Store()
-    store.seconds = 2 * LAG_S  # what was written while the answer was on its way is not in it
+    store.seconds = 2 * LAG_S  # the answer holds nothing that was written while it was on its way
     follower = follower_of(store)
     follower.poll_if_stale()
     follower.poll_if_stale()
-    assert store.asked == 2
+    assert store.polls == 2
 
 
-@pytest.mark.parametrize(("polled", "asked"), [(True, 1), (False, 3)])
-def test_a_store_that_is_away_is_asked_by_every_request_unless_someone_else_does(polled: bool, asked: int) -> None:
+@pytest.mark.parametrize(("polled", "polls"), [(True, 1), (False, 3)])
+def test_while_the_store_is_away_requests_poll_only_without_a_background_thread(polled: bool, polls: int) -> None:
     store = Store()
     store.failure = StoreUnavailableError("it is away")
     follower = follower_of(store)
     follower.polled = polled
     for _ in range(3):
         follower.poll_if_stale()
-    assert (store.asked, follower.away) == (asked, "it is away")
+    assert (store.polls, follower.away) == (polls, "it is away")
 
 
-@pytest.mark.parametrize("failure", [StoreUnavailableError("it is away"), AttributeError("nobody foresaw it")])
-def test_each_outage_is_told_once(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("failure", [StoreUnavailableError("it is away"), AttributeError("unforeseen")])
+def test_each_outage_is_logged_once(failure: Exception, caplog: pytest.LogCaptureFixture) -> None:
     store = Store()
     follower = follower_of(store)
     for store.failure in (failure, failure, None, failure, failure):

@@ -1,4 +1,4 @@
-"""A ranking's latency budget: it runs from the arrival of the request, not from the start of its work."""
+"""A ranking's latency budget: it starts when the request arrives, not when its work does."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ BUDGET_S = 3600.0
 """Longer than any machine takes for these pairs."""
 
 
-class AtOnce(RequestContext):
+class InstantContext(RequestContext):
     """Rates in no time."""
 
     async def predict(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
@@ -27,9 +27,9 @@ class AtOnce(RequestContext):
 
 
 @pytest.mark.parametrize(("waited_s", "rated"), [(0.0, 10 * LEAST_SCORED), (2 * BUDGET_S, LEAST_SCORED)])
-def test_what_a_request_has_waited_is_part_of_its_latency_budget(waited_s: float, rated: int) -> None:
+def test_time_spent_waiting_counts_towards_the_latency_budget(waited_s: float, rated: int) -> None:
     request = Request({"type": "http", "state": {"arrived": time.monotonic() - waited_s}})
-    context = AtOnce(
+    context = InstantContext(
         service=cast("ServiceContext", None), request=request, roles=cast("Roles", None), deadline=math.inf
     )
     pairs = [Pair("u", f"i{number}") for number in range(10 * LEAST_SCORED)]

@@ -1,4 +1,4 @@
-"""A ``RatingRoute`` answers as FastAPI's own route does, whatever it is sent."""
+"""A ``RatingRoute`` answers every request as FastAPI's own route does."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -50,7 +50,7 @@ def _client(route: type | None) -> TestClient:
     app.include_router(router)
 
     @app.middleware("http")
-    async def named(request: Request, call: Any) -> Any:
+    async def with_request_id(request: Request, call: Any) -> Any:
         request.scope.setdefault("state", {})["request_id"] = "r"
         return await call(request)
 
@@ -84,7 +84,7 @@ def clients() -> Iterator[tuple[TestClient, TestClient]]:
 )
 @pytest.mark.parametrize("path", ["/ask", "/raw"])
 @pytest.mark.parametrize("limit", [None, "2.5", "0", "x", ""])
-def test_whatever_is_sent_is_answered_alike(
+def test_any_request_is_answered_as_by_fastapis_own_route(
     clients: tuple[TestClient, TestClient], body: bytes, path: str, limit: str | None
 ) -> None:
     headers = {"Content-Type": "application/json"} | ({} if limit is None else {"X-Limit": limit})
@@ -99,13 +99,13 @@ def test_whatever_is_sent_is_answered_alike(
         assert ours.content == theirs.content
 
 
-def test_a_body_that_is_no_json_is_refused_before_it_is_read(clients: tuple[TestClient, TestClient]) -> None:
+def test_a_body_of_another_content_type_is_refused_before_it_is_parsed(clients: tuple[TestClient, TestClient]) -> None:
     answer = clients[1].post("/ask", content=b"{", headers={"Content-Type": "text/plain"})
     assert answer.status_code == 415
     assert answer.json()["type"] == "urn:u-bert:problem:unsupported-media-type"
 
 
-def test_it_is_described_alike() -> None:
+def test_its_openapi_description_equals_that_of_fastapis_own_route() -> None:
     described = [_client(route).get("/openapi.json").json() for route in (None, RatingRoute)]
     assert described[0] == described[1]
 
@@ -114,7 +114,7 @@ def _errors(answer: Any) -> set[tuple[str, str]]:
     return {(error["pointer"], error["message"]) for error in answer.json()["errors"]}
 
 
-def test_an_option_that_would_have_no_effect_is_refused_where_it_is_declared() -> None:
+def test_an_option_that_would_have_no_effect_is_refused_when_the_route_is_declared() -> None:
     router = APIRouter(route_class=RatingRoute)
 
     async def ask(question: _Question, limit: _Limit) -> _Answer:

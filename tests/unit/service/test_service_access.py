@@ -1,4 +1,4 @@
-"""API keys: what a request needs, who is let in, and that nothing on the way gives a key away."""
+"""API keys: the scope that a request needs, the keys that have it, and that no key or hash is disclosed."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ def keys_of(tmp_path: Path, *tables: str) -> ApiKeys:
     return ApiKeys.read(path)
 
 
-def test_a_key_opens_what_its_scopes_say_and_nothing_else(tmp_path: Path) -> None:
+def test_a_key_is_authorised_for_its_scopes_alone(tmp_path: Path) -> None:
     reader, reader_table = new_key("page", ["read"])
     writer, writer_table = new_key("import-job", ["read", "write"])
     keys = keys_of(tmp_path, reader_table, writer_table)
@@ -33,7 +33,7 @@ def test_a_key_opens_what_its_scopes_say_and_nothing_else(tmp_path: Path) -> Non
         keys.authorise(f"Bearer {writer}", "admin")
 
 
-def test_a_key_that_may_change_what_answers_may_also_see_it_and_nothing_else(tmp_path: Path) -> None:
+def test_the_admin_scope_includes_read_but_not_write(tmp_path: Path) -> None:
     operator, table = new_key("operator", ["admin"])
     keys = keys_of(tmp_path, table)
     for scope in ("admin", "read"):
@@ -43,32 +43,32 @@ def test_a_key_that_may_change_what_answers_may_also_see_it_and_nothing_else(tmp
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic {key}", "{key}", "Bearer {key}x", "Bearer ü"])
-def test_whoever_shows_no_known_key_is_not_let_in_and_learns_nothing(tmp_path: Path, header: str | None) -> None:
+def test_a_request_without_a_known_key_is_refused_without_showing_any(tmp_path: Path, header: str | None) -> None:
     key, table = new_key("page", ["read"])
     with pytest.raises(UnauthenticatedError) as refusal:
         keys_of(tmp_path, table).authorise(header and header.format(key=key), "read")
     assert key not in str(refusal.value)
 
 
-class Silent:
-    """A ``KeysTelemetry`` that tells nobody."""
+class NoTelemetry:
+    """A ``KeysTelemetry`` that records nothing."""
 
     def keys_checked(self, *, in_force: bool) -> None: ...
 
 
-def test_what_stands_in_the_file_while_it_is_written_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_key_file_takes_effect_once_two_checks_have_read_the_same_keys(tmp_path: Path) -> None:
     (first, first_table), (second, second_table) = new_key("first", ["read"]), new_key("second", ["read"])
     path = tmp_path / "keys.toml"
     path.write_text(first_table + second_table)
-    keys = KeyFile(path, Silent())
-    path.write_text(first_table)  # cut off, and well-formed
+    keys = KeyFile(path, NoTelemetry())
+    path.write_text(first_table)  # half written, and well-formed
     keys.check()
     assert keys.authorise(f"Bearer {second}", "read") == "second"
     path.write_text(first_table + second_table)
     keys.check()
     keys.check()
     assert keys.authorise(f"Bearer {second}", "read") == "second"
-    path.write_text(first_table)  # and so it stays
+    path.write_text(first_table)  # complete: the second key is revoked
     keys.check()
     keys.check()
     assert keys.authorise(f"Bearer {first}", "read") == "first"
@@ -76,36 +76,36 @@ def test_what_stands_in_the_file_while_it_is_written_counts_for_nothing(tmp_path
         keys.authorise(f"Bearer {second}", "read")
 
 
-@pytest.mark.parametrize("slip", ["", "[page", '[page]\nsha256 = "short"\nscopes = ["read"]', None], ids=repr)
-def test_a_file_of_keys_that_cannot_be_used_changes_nothing_and_is_told_once(
-    tmp_path: Path, slip: str | None, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("content", ["", "[page", '[page]\nsha256 = "short"\nscopes = ["read"]', None], ids=repr)
+def test_a_key_file_that_becomes_unusable_changes_no_keys_and_is_logged_once(
+    tmp_path: Path, content: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     key, table = new_key("page", ["read"])
     path = tmp_path / "keys.toml"
     path.write_text(table)
-    keys = KeyFile(path, Silent())
-    if slip is None:
+    keys = KeyFile(path, NoTelemetry())
+    if content is None:
         path.unlink()
     else:
-        path.write_text(slip)
+        path.write_text(content)
     for _ in range(4):
         keys.check()
     assert keys.authorise(f"Bearer {key}", "read") == "page"
     for header in ("Bearer wrong", None):
         with pytest.raises(UnauthenticatedError):
             keys.authorise(header, "read")
-    (told,) = [record for record in caplog.records if record.name == "ubert_service.access.key_file"]
-    assert told.levelname == "ERROR"
-    assert str(path) in told.getMessage()
+    (logged,) = [record for record in caplog.records if record.name == "ubert_service.access.key_file"]
+    assert logged.levelname == "ERROR"
+    assert str(path) in logged.getMessage()
 
 
-def test_each_slip_in_the_file_of_keys_is_told_once_and_so_is_its_end(
+def test_each_time_a_key_file_becomes_unusable_or_usable_again_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, table = new_key("page", ["read"])
     path = tmp_path / "keys.toml"
     path.write_text(table)
-    keys = KeyFile(path, Silent())
+    keys = KeyFile(path, NoTelemetry())
     for content in ("", table, "", table):
         path.write_text(content)
         for _ in range(4):
@@ -113,7 +113,7 @@ def test_each_slip_in_the_file_of_keys_is_told_once_and_so_is_its_end(
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
 
 
-def test_the_file_of_keys_holds_no_key() -> None:
+def test_the_key_file_holds_no_key() -> None:
     key, table = new_key("page", ["read"])
     other, _ = new_key("page", ["read"])
     assert key not in table
@@ -139,20 +139,20 @@ def test_the_file_of_keys_holds_no_key() -> None:
         ("POST", "/reviews", "write"),
         ("DELETE", "/reviews/r1", "write"),
         ("POST", "/admin/promote", "admin"),
-        ("POST", "/admin/not-yet-thought-of", "admin"),
-        ("POST", "/not-yet-thought-of", "write"),
-        ("GET", "/not-yet-thought-of", "read"),
+        ("POST", "/admin/unknown", "admin"),
+        ("POST", "/unknown", "write"),
+        ("GET", "/unknown", "read"),
     ],
 )
-def test_each_address_asks_for_its_scope(method: str, path: str, scope: AccessScope | None) -> None:
+def test_each_route_needs_its_scope(method: str, path: str, scope: AccessScope | None) -> None:
     assert needed_scope(method, path) == scope
 
 
-def test_every_route_but_those_of_health_documents_that_it_may_refuse() -> None:
+def test_exactly_the_routes_that_need_a_key_document_401_and_403() -> None:
     for path, operations in described_app().openapi()["paths"].items():
         for method, operation in operations.items():
-            closed = needed_scope(method.upper(), path) is not None
-            assert ({"401", "403"} <= set(operation["responses"])) == closed, (method, path)
+            needs_key = needed_scope(method.upper(), path) is not None
+            assert ({"401", "403"} <= set(operation["responses"])) == needs_key, (method, path)
 
 
 @pytest.mark.parametrize(
@@ -169,18 +169,18 @@ def test_every_route_but_those_of_health_documents_that_it_may_refuse() -> None:
     ],
     ids=lambda content: content[:30],
 )
-def test_a_file_of_keys_that_cannot_be_used_is_refused_without_showing_a_hash(tmp_path: Path, content: str) -> None:
+def test_an_unusable_key_file_is_refused_without_showing_a_hash(tmp_path: Path, content: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         keys_of(tmp_path, content)
     assert "0" * 64 not in str(refusal.value)
 
 
-def test_a_missing_file_of_keys_never_means_that_everyone_is_let_in(tmp_path: Path) -> None:
+def test_a_missing_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"keys\.toml"):
         ApiKeys.read(tmp_path / "keys.toml")
 
 
-def test_what_the_command_writes_is_what_the_service_reads(tmp_path: Path) -> None:
+def test_the_service_reads_what_the_key_command_writes(tmp_path: Path) -> None:
     made = CliRunner().invoke(key_command.app, ["page", "--scope", "read", "--scope", "write"])
     assert made.exit_code == 0
     keys = keys_of(tmp_path, made.stdout)
@@ -188,13 +188,13 @@ def test_what_the_command_writes_is_what_the_service_reads(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("arguments", [["two words", "--scope", "read"], ["page", "--scope", "everything"]])
-def test_the_command_refuses_what_the_file_cannot_hold(
+def test_the_key_command_refuses_an_invalid_name_or_scope_in_one_line(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["ubert-serve-key", *arguments])
     with pytest.raises(SystemExit) as ended:
         key_command.main()
     assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert (said.out, said.err.count("\n")) == ("", 1)
-    assert said.err.startswith(f"ubert-serve-key: key '{arguments[0]}': ")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert shown.err.startswith(f"ubert-serve-key: key '{arguments[0]}': ")

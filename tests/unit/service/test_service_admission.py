@@ -1,7 +1,8 @@
-"""Who is let in, by a clock that the test turns and work that takes as long as the test says."""
+"""Admission control, by a clock that the test sets and with work that takes as long as it says."""
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ from ubert_service.telemetry import Refusal
 from ubert_service.work.admission import Admission, WaitingLimits
 
 TOKENS = 512
+WORK_S = 0.004
+"""Seconds that one request takes."""
 
 
 @dataclass
 class Refusals:
-    """A ``QueueTelemetry`` that remembers refusals; admission reports nothing else."""
+    """A ``QueueTelemetry`` that records refusals; admission reports nothing else."""
 
     limits: list[Refusal] = field(default_factory=list)
 
@@ -38,8 +41,8 @@ class Refusals:
         raise AssertionError
 
 
-class Desk:
-    """An admission whose work and time are in the test's hands."""
+class SimulatedQueue:
+    """An ``Admission`` whose work and clock the test controls."""
 
     def __init__(
         self,
@@ -62,205 +65,197 @@ class Desk:
         self.admission.check(tokens)
         self.admission.queued(tokens)
 
-    def begin(self, requests: int = 1, tokens: int = TOKENS) -> None:
-        """A thread takes so many requests of so many tokens each."""
+    def begin(self) -> None:
+        """A thread takes one request from the queue."""
+        self.admission.left(TOKENS)
+        self.admission.began(requests=1, tokens=TOKENS)
+
+    def end(self, *, whole: bool = True) -> None:
+        self.admission.ended(requests=1, tokens=TOKENS, whole=whole)
+
+    def serve(self, requests: int, *, seconds: float) -> None:
+        """Answer so many requests one after the other, each in so many seconds."""
         for _ in range(requests):
-            self.admission.left(tokens)
-        self.admission.began(requests=requests, tokens=requests * tokens)
-
-    def end(self, requests: int = 1, tokens: int = TOKENS, *, whole: bool = True) -> None:
-        self.admission.ended(requests=requests, tokens=requests * tokens, whole=whole)
-
-    def work_off(self, times: int, *, seconds: float, tokens: int = TOKENS) -> None:
-        """One request after the other, each of which takes so long."""
-        for _ in range(times):
-            self.submit(tokens)
-            self.begin(tokens=tokens)
+            self.submit()
+            self.begin()
             self.now += seconds
-            self.end(tokens=tokens)
+            self.end()
 
 
-def test_what_a_newcomer_waits_is_the_work_before_it_at_the_pace_of_the_last() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
+def measured_queue(**limits: Any) -> SimulatedQueue:
+    """A queue whose measured throughput is one request in ``WORK_S``."""
+    queue = SimulatedQueue(**limits)
+    queue.serve(200, seconds=WORK_S)
+    return queue
+
+
+def test_the_expected_wait_is_the_work_ahead_at_the_measured_throughput() -> None:
+    queue = measured_queue()
     for _ in range(3):
-        desk.submit()
-    desk.begin()
-    assert desk.admission.expected_wait == pytest.approx(3 * 0.004)
-    desk.now += 0.003
-    assert desk.admission.expected_wait == pytest.approx(3 * 0.004 - 0.003)
+        queue.submit()
+    queue.begin()
+    assert queue.admission.expected_wait == pytest.approx(3 * WORK_S)
+    queue.now += 0.003
+    assert queue.admission.expected_wait == pytest.approx(3 * WORK_S - 0.003)
 
 
-def test_a_free_thread_is_not_waited_for() -> None:
-    desk = Desk(workers=2)
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
-    desk.begin()
-    assert desk.admission.expected_wait == 0.0
+def test_with_a_free_thread_the_expected_wait_is_zero() -> None:
+    queue = measured_queue(workers=2)
+    queue.submit()
+    queue.begin()
+    assert queue.admission.expected_wait == 0.0
 
 
-def test_larger_work_takes_longer_by_its_tokens() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.submit(100 * TOKENS)
-    assert desk.admission.expected_wait == pytest.approx(0.004 * 101 / 2)
+def test_the_expected_wait_grows_with_the_tokens_ahead() -> None:
+    queue = measured_queue()
+    queue.submit(100 * TOKENS)
+    assert queue.admission.expected_wait == pytest.approx(WORK_S * 101 / 2)
 
 
-def test_the_time_between_two_requests_is_no_work() -> None:
-    desk = Desk()
+def test_idle_time_is_not_measured_as_work() -> None:
+    queue = SimulatedQueue()
     for _ in range(200):
-        desk.now += 10.0
-        desk.work_off(1, seconds=0.004)
-    desk.submit()
-    assert desk.admission.expected_wait == pytest.approx(0.004)
+        queue.now += 10.0
+        queue.serve(1, seconds=WORK_S)
+    queue.submit()
+    assert queue.admission.expected_wait == pytest.approx(WORK_S)
 
 
-def test_how_long_nobody_came_is_nobodys_wait() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.now += 60.0
-    desk.submit()
-    assert desk.admission.expected_wait == pytest.approx(0.004)
+def test_idle_time_is_not_counted_as_waiting() -> None:
+    queue = measured_queue()
+    queue.now += 60.0
+    queue.submit()
+    assert queue.admission.expected_wait == pytest.approx(WORK_S)
 
 
-def test_who_comes_while_others_are_served_does_not_shorten_what_these_took() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
-    desk.begin()
-    desk.now += 0.003
-    desk.submit()
-    desk.now += 0.001
-    desk.end()
-    assert desk.admission.expected_wait == pytest.approx(0.004)
+def test_a_request_that_arrives_during_a_batch_does_not_shorten_its_measurement() -> None:
+    queue = measured_queue()
+    queue.submit()
+    queue.begin()
+    queue.now += 0.003
+    queue.submit()
+    queue.now += 0.001
+    queue.end()
+    assert queue.admission.expected_wait == pytest.approx(WORK_S)
 
 
-def test_work_that_takes_longer_than_expected_owes_nobody_time() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
-    desk.begin()
-    desk.now += 5.0
-    assert desk.admission.expected_wait == 0.0
+def test_work_that_takes_longer_than_expected_makes_no_expected_wait_negative() -> None:
+    queue = measured_queue()
+    queue.submit()
+    queue.begin()
+    queue.now += 5.0
+    assert queue.admission.expected_wait == 0.0
 
 
-def test_a_pace_is_forgotten_once_work_takes_as_long_as_before_again() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.work_off(1, seconds=30.0)  # a store that did not answer
-    desk.work_off(500, seconds=0.004)
-    desk.submit()
-    assert desk.admission.expected_wait < 0.01
+def test_the_measured_throughput_recovers_after_one_slow_request() -> None:
+    queue = measured_queue()
+    queue.serve(1, seconds=30.0)  # while the store did not answer
+    queue.serve(500, seconds=WORK_S)
+    queue.submit()
+    assert queue.admission.expected_wait < 0.01
 
 
-def test_work_that_was_left_half_done_tells_nothing_of_the_pace() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
+def test_work_that_stopped_early_is_not_measured() -> None:
+    queue = measured_queue()
     for _ in range(50):
-        desk.submit()
-        desk.begin()
-        desk.now += 0.0001
-        desk.end(whole=False)
-    desk.submit()
-    assert desk.admission.expected_wait == pytest.approx(0.004)
+        queue.submit()
+        queue.begin()
+        queue.now += 0.0001
+        queue.end(whole=False)
+    queue.submit()
+    assert queue.admission.expected_wait == pytest.approx(WORK_S)
 
 
-def test_threads_that_are_stuck_are_noticed_though_the_pace_was_good() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
-    desk.begin()
-    desk.submit()
-    desk.now += 5.0
-    assert desk.admission.expected_wait == pytest.approx(5.0)
+def test_stuck_threads_raise_the_expected_wait_whatever_the_throughput_was() -> None:
+    queue = measured_queue()
+    queue.submit()
+    queue.begin()
+    queue.submit()
+    queue.now += 5.0
+    assert queue.admission.expected_wait == pytest.approx(5.0)
 
 
-def test_a_queue_that_never_empties_is_not_stuck_while_it_moves() -> None:
-    desk = Desk()
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
+def test_a_queue_that_moves_but_never_empties_is_not_stuck() -> None:
+    queue = measured_queue()
+    queue.submit()
     for _ in range(100):
-        desk.submit()
-        desk.begin()
-        desk.now += 0.004
-        desk.end()
-    assert desk.admission.expected_wait == pytest.approx(0.004)
+        queue.submit()
+        queue.begin()
+        queue.now += WORK_S
+        queue.end()
+    assert queue.admission.expected_wait == pytest.approx(WORK_S)
 
 
-def test_what_would_wait_longer_than_it_may_is_refused_and_told_how_long() -> None:
-    desk = Desk(seconds=0.010)
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
-    desk.begin()
+def test_work_that_would_wait_too_long_is_refused_with_the_expected_wait() -> None:
+    queue = measured_queue(seconds=0.010)
+    queue.submit()
+    queue.begin()
     for _ in range(2):
-        desk.submit()
+        queue.submit()
     with pytest.raises(OverloadedError) as refused:
-        desk.submit()
+        queue.submit()
     assert refused.value.retry_after_s == pytest.approx(0.012)
-    assert desk.refusals.limits == ["wait"]
-    desk.now += 0.003
-    desk.submit()
+    assert queue.refusals.limits == ["wait"]
+    queue.now += 0.003
+    queue.submit()
 
 
-def test_where_nothing_waits_everything_is_let_in() -> None:
-    desk = Desk(seconds=0.001)
-    desk.work_off(200, seconds=0.004)
-    desk.submit()
-    desk.begin()
-    desk.submit(10_000 * TOKENS)
+def test_an_empty_queue_admits_work_of_any_size() -> None:
+    queue = measured_queue(seconds=0.001)
+    queue.submit()
+    queue.begin()
+    queue.submit(10_000 * TOKENS)
 
 
-def test_before_anything_is_known_of_the_pace_only_number_and_tokens_count() -> None:
-    desk = Desk(seconds=0.001, requests=64)
+def test_before_the_first_measurement_no_wait_is_expected() -> None:
+    queue = SimulatedQueue(seconds=0.001, requests=64)
     for _ in range(64):
-        desk.submit()
+        queue.submit()
     with pytest.raises(OverloadedError):
-        desk.submit()
-    assert desk.refusals.limits == ["requests"]
+        queue.submit()
+    assert queue.refusals.limits == ["requests"]
 
 
-def test_what_leaves_the_queue_unanswered_makes_room() -> None:
-    desk = Desk(requests=1)
-    desk.submit()
+def test_work_that_leaves_the_queue_unanswered_makes_room() -> None:
+    queue = SimulatedQueue(requests=1)
+    queue.submit()
     with pytest.raises(OverloadedError):
-        desk.submit()
-    desk.admission.left(TOKENS)
-    desk.submit()
+        queue.submit()
+    queue.admission.left(TOKENS)
+    queue.submit()
 
 
-def test_a_request_that_was_let_in_is_not_refused_half_way() -> None:
-    desk = Desk(requests=1)
-    desk.submit()
+def test_further_work_of_an_admitted_request_is_not_refused() -> None:
+    queue = SimulatedQueue(requests=1)
+    queue.submit()
     with pytest.raises(OverloadedError):
-        desk.submit()
-    desk.admission.check(TOKENS, admitted=True)
+        queue.submit()
+    queue.admission.check(TOKENS, admitted=True)
 
 
-def test_once_closed_nothing_is_let_in() -> None:
-    desk = Desk()
-    desk.admission.close()
+def test_a_closed_queue_admits_nothing() -> None:
+    queue = SimulatedQueue()
+    queue.admission.close()
     with pytest.raises(OverloadedError):
-        desk.submit()
+        queue.submit()
     with pytest.raises(OverloadedError):
-        desk.admission.check(TOKENS, admitted=True)
-    assert desk.refusals.limits == ["closing", "closing"]
+        queue.admission.check(TOKENS, admitted=True)
+    assert queue.refusals.limits == ["closing", "closing"]
 
 
-class Traffic(Desk):
-    """A desk whose one worker takes 4 ms a request, and may queue 200 ms, in overload 5."""
-
-    WORK = 0.004
+class SimulatedTraffic(SimulatedQueue):
+    """One worker takes ``WORK_S`` for each request. A request may wait 200 ms, during an overload 5 ms."""
 
     def __init__(self) -> None:
         super().__init__(seconds=0.2, overload_seconds=0.005)
-        self.work_off(200, seconds=self.WORK)
+        self.serve(200, seconds=WORK_S)
         self.waits: list[float] = []
         self._queue: list[float] = []
         self._busy_until: float | None = None
         self.refused = 0
 
-    def comes(self, every: float, *, for_seconds: float, together: int = 1) -> None:
-        """So many requests at each interval, and the worker works meanwhile."""
+    def arrive(self, every: float, *, for_seconds: float, together: int = 1) -> None:
+        """So many requests arrive ``together`` at each interval, and the worker serves them meanwhile."""
         end = self.now + for_seconds
         while self.now < end:
             for _ in range(together):
@@ -277,7 +272,7 @@ class Traffic(Desk):
             if self._busy_until is None:
                 self.waits.append(self.now - self._queue.pop(0))
                 self.begin()
-                self._busy_until = self.now + self.WORK
+                self._busy_until = self.now + WORK_S
             if self._busy_until > then:
                 break
             self.now, self._busy_until = self._busy_until, None
@@ -286,83 +281,80 @@ class Traffic(Desk):
 
 
 def test_a_burst_waits_and_none_of_it_is_refused() -> None:
-    traffic = Traffic()
-    traffic.comes(0.001, for_seconds=0.06)
-    traffic.comes(1.0, for_seconds=1.0)
+    traffic = SimulatedTraffic()
+    traffic.arrive(0.001, for_seconds=0.06)
+    traffic.arrive(1.0, for_seconds=1.0)
     assert traffic.refused == 0
     assert max(traffic.waits) > 0.1
 
 
-def test_in_overload_those_who_are_let_in_hardly_wait() -> None:
-    traffic = Traffic()
-    traffic.comes(0.002, for_seconds=1.0)
+def test_during_an_overload_admitted_work_hardly_waits() -> None:
+    traffic = SimulatedTraffic()
+    traffic.arrive(0.002, for_seconds=1.0)
     traffic.waits.clear()
-    traffic.comes(0.002, for_seconds=20.0)
-    assert max(traffic.waits) <= 0.005 + traffic.WORK
-    assert len(traffic.waits) == pytest.approx(20.0 / traffic.WORK, rel=0.02)  # the worker is never idle
+    traffic.arrive(0.002, for_seconds=20.0)
+    assert max(traffic.waits) <= 0.005 + WORK_S
+    assert len(traffic.waits) == pytest.approx(20.0 / WORK_S, rel=0.02)  # the worker is never idle
 
 
 @pytest.mark.parametrize("every", [0.005, 0.02])
 def test_after_an_overload_a_burst_may_wait_again(every: float) -> None:
-    traffic = Traffic()
-    traffic.comes(0.002, for_seconds=1.0)
-    traffic.comes(every, for_seconds=2.0)
+    traffic = SimulatedTraffic()
+    traffic.arrive(0.002, for_seconds=1.0)
+    traffic.arrive(every, for_seconds=2.0)
     traffic.refused = 0
-    traffic.comes(0.001, for_seconds=0.05)
+    traffic.arrive(0.001, for_seconds=0.05)
     assert traffic.refused == 0
 
 
-def test_refusals_themselves_do_not_keep_an_overload_going() -> None:
-    traffic = Traffic()
-    traffic.comes(0.002, for_seconds=1.0)
-    traffic.comes(0.015, together=3, for_seconds=5.0)  # the last of three is refused, though all could be served
+def test_refusals_do_not_prolong_an_overload_once_demand_is_below_capacity() -> None:
+    traffic = SimulatedTraffic()
+    traffic.arrive(0.002, for_seconds=1.0)
+    traffic.arrive(0.015, together=3, for_seconds=5.0)  # the last of three is refused, though all could be served
     traffic.refused = 0
-    traffic.comes(0.015, together=3, for_seconds=1.0)
+    traffic.arrive(0.015, together=3, for_seconds=1.0)
     assert traffic.refused == 0
 
 
-def test_an_overload_that_does_not_seem_to_end_is_doubted_from_time_to_time() -> None:
-    traffic = Traffic()
-    traffic.comes(0.002, for_seconds=40.0)
+def test_a_lasting_overload_is_probed_from_time_to_time() -> None:
+    traffic = SimulatedTraffic()
+    traffic.arrive(0.002, for_seconds=40.0)
     waited = np.array(traffic.waits)
     assert (waited > 0.1).mean() < 0.02
     assert (waited[len(waited) // 2 :] > 0.1).any()
 
 
-def test_in_overload_nobody_may_wait_longer_than_in_a_burst() -> None:
-    desk = Desk(seconds=0.010, overload_seconds=1.0)
-    desk.work_off(200, seconds=0.004)
+def test_an_overload_never_extends_the_longest_wait() -> None:
+    queue = measured_queue(seconds=0.010, overload_seconds=1.0)
     for _ in range(3):
-        desk.submit()
+        queue.submit()
     for _ in range(2):
         with pytest.raises(OverloadedError):
-            desk.submit()
+            queue.submit()
 
 
-def test_an_overload_lasts_at_least_as_long_as_a_burst_may_wait_however_short_the_queue_was() -> None:
-    desk = Desk(seconds=0.2, overload_seconds=0.001, requests=3)
-    desk.work_off(200, seconds=0.004)
+def test_an_overload_lasts_at_least_as_long_as_the_longest_wait() -> None:
+    queue = measured_queue(seconds=0.2, overload_seconds=0.001, requests=3)
     for _ in range(3):
-        desk.submit()
+        queue.submit()
     with pytest.raises(OverloadedError):
-        desk.submit()
-    desk.begin()
-    desk.now += 0.1
+        queue.submit()
+    queue.begin()
+    queue.now += 0.1
     with pytest.raises(OverloadedError):
-        desk.submit()
-    desk.now += 0.099
+        queue.submit()
+    queue.now += 0.099
     with pytest.raises(OverloadedError):
-        desk.submit()
-    assert desk.refusals.limits == ["requests", "wait", "wait"]
+        queue.submit()
+    assert queue.refusals.limits == ["requests", "wait", "wait"]
 
 
-def test_where_no_time_is_set_overload_sets_none() -> None:
-    desk = Desk(requests=3)
-    desk.work_off(200, seconds=0.004)
+def test_without_a_longest_wait_an_overload_sets_none() -> None:
+    queue = measured_queue(requests=3)
     for _ in range(3):
-        desk.submit()
+        queue.submit()
     with pytest.raises(OverloadedError):
-        desk.submit()
-    desk.begin()
-    desk.submit()
-    assert desk.refusals.limits == ["requests"]
+        queue.submit()
+    queue.begin()
+    queue.submit()
+    assert queue.refusals.limits == ["requests"]

@@ -1,4 +1,4 @@
-"""Padding."""
+"""One side of a batch: ragged reviews as padded arrays."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from ubert_model.states import ReviewEntry
 from ubert_service.scoring.assembly import BatchSide
 
 
-def test_each_token_carries_the_residual_of_its_review_and_padding_is_masked() -> None:
+def test_each_row_has_the_residual_of_its_review_and_padding_is_masked() -> None:
     states = {name: np.full((rows, 2), rows, dtype=np.float32) for name, rows in [("a", 1), ("b", 2), ("c", 2)]}
     reviews = {
         name: ReviewEntry(review_id=name, user="u", item="i", rating=rating, timestamp=0, rows=len(states[name]))

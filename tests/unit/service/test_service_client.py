@@ -1,4 +1,4 @@
-"""The course of a call, by a clock that the test turns: no network and no waiting."""
+"""The attempts, pauses and errors of a call, by a clock that the test sets: no network and no waiting."""
 
 import email.utils
 import json
@@ -33,7 +33,7 @@ from ubert_service.client.errors import problem_error
 from ubert_service.schemas import PairRequest, PredictRequest, Version
 
 POLICY = RetryPolicy(attempts=3, deadline_s=10.0, first_pause_s=1.0, longest_pause_s=4.0)
-LOST = httpx.ReadError("broken off")
+LOST = httpx.ReadError("connection lost")
 
 
 class Clock:
@@ -53,8 +53,9 @@ def problem(status: int, name: str = "unknown-review", **headers: str) -> Receiv
     return answer(status, body, {key.replace("_", "-"): value for key, value in headers.items()})
 
 
-def talk(call: Call[Any], clock: Clock | None = None, policy: RetryPolicy = POLICY) -> Conversation[Any]:
-    conversation = Conversation(call, policy, clock or Clock())
+def started(call: Call[Any], clock: Clock | None = None) -> Conversation[Any]:
+    """A conversation whose first attempt has been sent."""
+    conversation = Conversation(call, POLICY, clock or Clock())
     conversation.request()
     return conversation
 
@@ -67,23 +68,25 @@ def test_the_client_imports_neither_onnxruntime_nor_the_web_framework() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503])
-def test_an_answer_that_may_pass_is_asked_for_again_and_never_sooner_than_retry_after(status: int) -> None:
-    conversation = talk(calls.version())
+def test_a_retryable_status_is_retried_no_sooner_than_retry_after(status: int) -> None:
+    conversation = started(calls.version())
     assert conversation.pause_after(problem(status, retry_after="7")) == 7.0
 
 
 def test_retry_after_may_be_a_date() -> None:
     date = email.utils.formatdate(time.time() + 6, usegmt=True)
-    pause = talk(calls.version()).pause_after(problem(503, retry_after=date))
+    pause = started(calls.version()).pause_after(problem(503, retry_after=date))
     assert pause is not None
     assert 4.0 < pause <= 6.0
 
 
-def test_a_date_without_a_zone_is_utc_wherever_the_client_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_after_date_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
     try:
-        pause = talk(calls.version()).pause_after(problem(503, retry_after=time.asctime(time.gmtime(time.time() + 6))))
+        pause = started(calls.version()).pause_after(
+            problem(503, retry_after=time.asctime(time.gmtime(time.time() + 6)))
+        )
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -92,8 +95,8 @@ def test_a_date_without_a_zone_is_utc_wherever_the_client_runs(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("value", ["soon", "-3", "", "1e3", f"Mon, 01 Jan 2020 00:00:00 +{10**19}"])
-def test_a_retry_after_that_says_nothing_leaves_the_pause_of_the_policy(value: str) -> None:
-    pause = talk(calls.version()).pause_after(problem(429, retry_after=value))
+def test_an_invalid_retry_after_leaves_the_pause_of_the_policy(value: str) -> None:
+    pause = started(calls.version()).pause_after(problem(429, retry_after=value))
     assert pause is not None
     assert 0.5 <= pause <= 1.0
 
@@ -104,12 +107,12 @@ def test_pauses_double_up_to_the_longest() -> None:
         assert longest / 2 <= min(pauses) < max(pauses) <= longest
 
 
-def test_a_call_may_be_repeated_as_often_as_one_likes() -> None:
+def test_the_pause_after_very_many_attempts_does_not_overflow() -> None:
     assert RetryPolicy(attempts=10_000).pause_s(9_999) <= 5.0
 
 
-def test_after_the_last_attempt_the_problem_is_raised_with_all_it_said() -> None:
-    conversation = talk(calls.version())
+def test_after_the_last_attempt_the_problem_is_raised_with_all_its_fields() -> None:
+    conversation = started(calls.version())
     for _ in range(POLICY.attempts - 1):
         assert conversation.pause_after(problem(429, "overloaded")) is not None
         conversation.request()
@@ -124,18 +127,18 @@ def test_after_the_last_attempt_the_problem_is_raised_with_all_it_said() -> None
     )
 
 
-def test_a_pause_beyond_the_deadline_is_not_waited_for() -> None:
+def test_a_pause_that_would_pass_the_deadline_raises_at_once() -> None:
     with pytest.raises(UnavailableError):
-        talk(calls.version()).pause_after(problem(503, retry_after="3600"))
+        started(calls.version()).pause_after(problem(503, retry_after="3600"))
     clock = Clock()
-    conversation = talk(calls.version(), clock)
+    conversation = started(calls.version(), clock)
     clock.now += 9.9
     with pytest.raises(DeadlineExceededError) as raised:
         conversation.pause_after(LOST)
     assert isinstance(raised.value.__cause__, ServiceUnreachableError)
 
 
-def test_no_attempt_begins_after_the_deadline_and_each_is_told_the_time_that_is_left() -> None:
+def test_no_attempt_starts_after_the_deadline_and_each_sends_the_time_that_is_left() -> None:
     clock = Clock()
     conversation = Conversation(calls.version(), POLICY, clock)
     clock.now += 4.0
@@ -147,19 +150,19 @@ def test_no_attempt_begins_after_the_deadline_and_each_is_told_the_time_that_is_
         conversation.request()
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(7200.0, "3600.000"), (3599.5, "3599.500"), (0.002, "0.002")])
-def test_the_time_that_is_told_is_one_that_the_service_takes(seconds: float, told: str) -> None:
+@pytest.mark.parametrize(("seconds", "sent"), [(7200.0, "3600.000"), (3599.5, "3599.500"), (0.002, "0.002")])
+def test_the_timeout_sent_is_one_that_the_service_accepts(seconds: float, sent: str) -> None:
     conversation = Conversation(calls.version(), RetryPolicy(deadline_s=seconds), Clock())
-    assert conversation.request()["headers"]["X-Request-Timeout"] == told
+    assert conversation.request()["headers"]["X-Request-Timeout"] == sent
 
 
-def test_less_time_than_can_be_told_is_none() -> None:
+def test_a_timeout_too_short_to_be_sent_counts_as_passed() -> None:
     with pytest.raises(DeadlineExceededError):
         Conversation(calls.version(), RetryPolicy(deadline_s=0.0003), Clock()).request()
 
 
-def test_a_lost_answer_is_asked_for_again_until_attempts_run_out() -> None:
-    conversation = talk(calls.version())
+def test_a_lost_answer_is_retried_until_the_attempts_run_out() -> None:
+    conversation = started(calls.version())
     for _ in range(POLICY.attempts - 1):
         assert conversation.pause_after(LOST) is not None
         conversation.request()
@@ -169,21 +172,23 @@ def test_a_lost_answer_is_asked_for_again_until_attempts_run_out() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 404, 409, 413, 422, 500, 504])
-def test_what_another_attempt_cannot_change_is_raised_at_once(status: int) -> None:
+def test_a_status_that_is_not_retryable_is_raised_at_once(status: int) -> None:
     with pytest.raises(ProblemError) as raised:
-        talk(calls.version()).pause_after(problem(status))
+        started(calls.version()).pause_after(problem(status))
     assert raised.value.status == status
 
 
-@pytest.mark.parametrize("call", [calls.ready(), calls.promote(None)], ids=["readiness", "a swap of bundles"])
-def test_what_a_second_attempt_would_falsify_is_asked_once(call: Call[Any]) -> None:
+@pytest.mark.parametrize(
+    "call", [calls.ready(), calls.promote(None)], ids=["readiness", "promotion of an unnamed bundle"]
+)
+def test_a_call_that_is_not_repeatable_is_attempted_once(call: Call[Any]) -> None:
     for outcome in (problem(503, "not-ready"), LOST):
         with pytest.raises((UnavailableError, ServiceUnreachableError)):
-            talk(call).pause_after(outcome)
+            started(call).pause_after(outcome)
 
 
-def test_a_bundle_is_promoted_by_its_name_as_often_as_it_takes() -> None:
-    assert talk(calls.promote("b")).pause_after(LOST) is not None
+def test_the_promotion_of_a_named_bundle_is_repeatable() -> None:
+    assert started(calls.promote("b")).pause_after(LOST) is not None
 
 
 @pytest.mark.parametrize(
@@ -194,12 +199,12 @@ def test_a_bundle_is_promoted_by_its_name_as_often_as_it_takes() -> None:
     ],
     ids=["review", "candidate set"],
 )
-def test_a_removal_whose_answer_was_lost_has_succeeded_if_nothing_is_there(removal: Call[Any], result: Any) -> None:
+def test_a_removal_whose_answer_was_lost_succeeds_if_the_retry_finds_nothing(removal: Call[Any], result: Any) -> None:
     with pytest.raises(NotFoundError):
-        talk(removal).pause_after(problem(404))
+        started(removal).pause_after(problem(404))
 
     for first in (LOST, problem(502), problem(503)):
-        conversation = talk(removal)
+        conversation = started(removal)
         assert conversation.pause_after(first) is not None
         conversation.request()
         assert conversation.pause_after(problem(404)) is None
@@ -216,15 +221,15 @@ def test_a_removal_whose_answer_was_lost_has_succeeded_if_nothing_is_there(remov
     ],
     ids=repr,
 )
-def test_a_removal_that_never_began_is_not_taken_for_the_one_that_left_nothing_to_remove(first: Outcome) -> None:
-    conversation = talk(calls.remove_review("r", user="u", item="i"))
+def test_a_removal_whose_first_attempt_never_began_fails_if_the_retry_finds_nothing(first: Outcome) -> None:
+    conversation = started(calls.remove_review("r", user="u", item="i"))
     assert conversation.pause_after(first) is not None
     conversation.request()
     with pytest.raises(NotFoundError):
         conversation.pause_after(problem(404))
 
 
-def test_a_problem_reaches_another_process_as_it_was_raised() -> None:
+def test_a_problem_survives_pickling() -> None:
     body = {"type": "urn:u-bert:problem:not-ready", "reasons": [{"check": "states", "found": "f", "remedy": "r"}]}
     raised = problem_error(503, json.dumps(body).encode(), "R")
     arrived = pickle.loads(pickle.dumps(raised))
@@ -236,48 +241,48 @@ def test_a_problem_reaches_another_process_as_it_was_raised() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda cut: calls.user(cut, limit=None, cursor=None),
-        lambda cut: calls.find_items(cut, limit=None),
-        lambda cut: calls.remove_review("r", user="u", item=cut),
+        lambda identifier: calls.user(identifier, limit=None, cursor=None),
+        lambda identifier: calls.find_items(identifier, limit=None),
+        lambda identifier: calls.remove_review("r", user="u", item=identifier),
     ],
-    ids=["in the path", "searched for", "in the query"],
+    ids=["in the path", "in a search", "in the query"],
 )
-def test_an_identifier_that_was_cut_within_a_character_is_refused_by_name(call: Callable[[str], Call[Any]]) -> None:
+def test_an_identifier_with_half_a_surrogate_pair_is_refused_by_name(call: Callable[[str], Call[Any]]) -> None:
     with pytest.raises(InputError, match=r"identifier 'u\\ud83d' is not valid Unicode"):
         call("u\ud83d")
 
 
-def test_a_question_after_a_write_names_its_read_version_and_after_a_lost_answer_none() -> None:
+def test_a_read_after_a_write_sends_its_read_version_if_that_is_known() -> None:
     request = PredictRequest(pairs=[PairRequest(user="u", item="i")])
-    removal = talk(calls.remove_review("r", user="u", item="i"))
+    removal = started(calls.remove_review("r", user="u", item="i"))
     assert removal.pause_after(Received(status=204, headers={"x-read-version": "17-3"}, content=b"")) is None
     for write, sent in ((removal.result(), "17-3"), (RemovedReview(read_version=None), None), (None, None)):
         headers = Conversation(calls.predict(request, write), POLICY).request()["headers"]
         assert headers.get("X-Read-Version") == sent
 
 
-def test_only_what_the_caller_has_set_is_sent() -> None:
+def test_only_the_fields_that_the_caller_has_set_are_sent() -> None:
     request = PredictRequest(pairs=[PairRequest(user="u", item="i")])
     sent = Conversation(calls.predict(request), POLICY).request()
     assert json.loads(sent["content"]) == {"pairs": [{"user": "u", "item": "i"}]}
 
 
 @pytest.mark.parametrize("content", [b"<h1>bad gateway</h1>", b'{"message": "bad gateway"}', b'["bad gateway"]'])
-def test_an_error_of_something_in_between_is_a_problem_too(content: bytes) -> None:
+def test_an_error_of_a_proxy_is_a_problem_too(content: bytes) -> None:
     with pytest.raises(ProblemError) as raised:
-        talk(calls.ready()).pause_after(Received(status=502, headers={"x-request-id": "R"}, content=content))
+        started(calls.ready()).pause_after(Received(status=502, headers={"x-request-id": "R"}, content=content))
     error = raised.value
     assert (error.type, error.title, error.status, error.request_id) == ("about:blank", "Bad Gateway", 502, "R")
     assert error.detail == content.decode()
 
 
-def test_a_key_read_from_a_file_is_sent_without_the_end_of_its_line() -> None:
+def test_an_api_key_is_sent_without_its_line_break() -> None:
     assert calls.headers_of("secret\n") == {"Authorization": "Bearer secret"}
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 @pytest.mark.parametrize(
-    ("address", "key", "clue"),
+    ("base_url", "key", "reason"),
     [
         ("localhost:8000", None, "base_url = 'localhost:8000': write it as http://"),
         ("", None, "base_url = ''"),
@@ -291,36 +296,36 @@ def test_a_key_read_from_a_file_is_sent_without_the_end_of_its_line() -> None:
         ("http://host", "secrét", "api_key"),
     ],
 )
-def test_an_address_or_a_key_that_nothing_can_be_sent_with_is_refused_at_once_and_not_shown(
-    client: type[Client] | type[AsyncClient], address: str, key: str | None, clue: str
+def test_an_unusable_base_url_or_api_key_is_refused_without_showing_the_secret(
+    client: type[Client] | type[AsyncClient], base_url: str, key: str | None, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
-        client(address, api_key=key)
-    assert clue in str(refused.value)
+        client(base_url, api_key=key)
+    assert reason in str(refused.value)
     assert "secr" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"version": 3}'])
-def test_an_answer_that_is_not_of_the_contract_is_refused(content: bytes) -> None:
-    conversation = talk(calls.version())
+def test_an_answer_that_breaks_its_schema_is_refused(content: bytes) -> None:
+    conversation = started(calls.version())
     assert conversation.pause_after(Received(status=200, headers={}, content=content)) is None
     with pytest.raises(UnexpectedAnswerError, match=Version.__name__):
         conversation.result()
 
 
-def test_what_is_no_text_is_no_answer_of_this_service() -> None:
-    conversation = talk(calls.metrics())
+def test_metrics_that_are_not_text_are_refused() -> None:
+    conversation = started(calls.metrics())
     assert conversation.pause_after(Received(status=200, headers={}, content=b"\xff")) is None
     with pytest.raises(UnexpectedAnswerError, match="not text"):
         conversation.result()
 
 
-def test_an_error_of_brackets_in_brackets_is_a_problem_too() -> None:
+def test_a_deeply_nested_error_body_is_a_problem_too() -> None:
     assert problem_error(500, b"[" * 100_000, None).type == "about:blank"
 
 
-def test_an_answer_with_a_field_that_this_client_does_not_know_is_read() -> None:
-    conversation = talk(calls.alive())
+def test_an_unknown_field_of_an_answer_is_ignored() -> None:
+    conversation = started(calls.alive())
     assert conversation.pause_after(answer(200, {"status": "alive", "mood": "good"})) is None
     assert conversation.result().status == "alive"
 
@@ -328,6 +333,6 @@ def test_an_answer_with_a_field_that_this_client_does_not_know_is_read() -> None
 @pytest.mark.parametrize(
     "options", [{"attempts": 0}, {"deadline_s": 0}, {"deadline_s": float("inf")}, {"first_pause_s": -1}]
 )
-def test_a_policy_out_of_range_is_refused(options: dict[str, Any]) -> None:
+def test_a_retry_policy_out_of_range_is_refused_by_name(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         RetryPolicy(**options)

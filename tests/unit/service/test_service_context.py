@@ -1,4 +1,4 @@
-"""Whoever waits for work is watched, so that it is withdrawn when nobody does any more."""
+"""The work of a request is withdrawn once its caller disconnects."""
 
 import asyncio
 import math
@@ -21,21 +21,21 @@ from ubert_service.serving.bundles import Roles
 from ubert_service.work.admission import WaitingLimits
 from ubert_service.work.scheduler import BatchLimits, Scheduler
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 
 class Caller:
-    """What comes from one is its ``end``; ``heard`` once that has been asked for."""
+    """Sends one message, or fails; ``received`` is set once that has been asked for."""
 
-    def __init__(self, end: Message | HTTPException) -> None:
-        self._end = end
-        self.heard = asyncio.Event()
+    def __init__(self, message: Message | HTTPException) -> None:
+        self._message = message
+        self.received = asyncio.Event()
 
     async def receive(self) -> Message:
-        self.heard.set()
-        if isinstance(self._end, HTTPException):
-            raise self._end
-        return self._end
+        self.received.set()
+        if isinstance(self._message, HTTPException):
+            raise self._message
+        return self._message
 
 
 @asynccontextmanager
@@ -55,33 +55,33 @@ async def work_for(caller: Caller) -> AsyncIterator["asyncio.Task[None]"]:
         deadline=math.inf,
     )
 
-    def go_on() -> None:
-        assert ended.wait(PATIENCE_S)
+    def wait_for_the_end() -> None:
+        assert ended.wait(TIMEOUT_S)
 
     try:
-        yield asyncio.create_task(context.work(go_on))
+        yield asyncio.create_task(context.work(wait_for_the_end))
     finally:
         ended.set()
         await scheduler.close()
 
 
-def test_work_whose_caller_goes_is_withdrawn() -> None:
-    async def course() -> None:
+def test_work_whose_caller_disconnects_is_withdrawn() -> None:
+    async def scenario() -> None:
         async with work_for(Caller({"type": "http.disconnect"})) as work:
             with pytest.raises(CallerGoneError):
                 await work
 
-    asyncio.run(course())
+    asyncio.run(scenario())
 
 
-def test_whoever_sends_a_body_that_breaks_a_limit_and_that_no_route_reads_has_not_gone() -> None:
-    async def course() -> None:
+def test_an_unread_body_that_breaks_a_limit_does_not_count_as_a_disconnect() -> None:
+    async def scenario() -> None:
         caller = Caller(HTTPException(413))
         async with work_for(caller) as work:
-            await caller.heard.wait()
+            await caller.received.wait()
             await asyncio.sleep(0)
-            work.cancel()  # as the server does when it ends
+            work.cancel()  # as the server does when it stops
             with pytest.raises(asyncio.CancelledError):
                 await work
 
-    asyncio.run(course())
+    asyncio.run(scenario())

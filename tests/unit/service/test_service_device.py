@@ -1,4 +1,4 @@
-"""Which device is asked for and which is admitted to, without needing one."""
+"""Which execution providers are requested and which device is reported; needs no GPU."""
 
 import pytest
 
@@ -12,21 +12,21 @@ WITH_CUDA = [TENSORRT, CUDA, CPU]
 
 @pytest.mark.parametrize("available", [[CPU], WITH_CUDA])
 @pytest.mark.parametrize("has_driver", [True, False])
-def test_cpu_asks_for_nothing_but_the_cpu(available: list[str], has_driver: bool) -> None:
+def test_cpu_requests_the_cpu_alone(available: list[str], has_driver: bool) -> None:
     assert providers_to_ask("cpu", available, has_driver=has_driver) == [CPU]
 
 
 @pytest.mark.parametrize(
-    ("available", "has_driver", "asked"),
+    ("available", "has_driver", "requested"),
     [(WITH_CUDA, True, [CUDA, CPU]), (WITH_CUDA, False, [CPU]), ([CPU], True, [CPU]), ([CPU], False, [CPU])],
 )
-def test_auto_asks_for_cuda_only_where_build_and_machine_both_have_it(
-    available: list[str], has_driver: bool, asked: list[str]
+def test_auto_requests_cuda_only_if_the_build_has_it_and_the_machine_has_a_driver(
+    available: list[str], has_driver: bool, requested: list[str]
 ) -> None:
-    assert providers_to_ask("auto", available, has_driver=has_driver) == asked
+    assert providers_to_ask("auto", available, has_driver=has_driver) == requested
 
 
-def test_cuda_is_asked_for_even_where_no_driver_was_found() -> None:
+def test_cuda_is_requested_even_without_a_driver() -> None:
     assert providers_to_ask("cuda", WITH_CUDA, has_driver=False) == [CUDA, CPU]
 
 
@@ -35,7 +35,7 @@ def test_cuda_is_refused_by_a_build_without_it() -> None:
         providers_to_ask("cuda", [CPU], has_driver=True)
 
 
-def test_a_session_that_silently_fell_back_to_the_cpu_is_refused_if_cuda_was_asked_for() -> None:
+def test_a_session_that_silently_fell_back_to_the_cpu_is_refused_if_cuda_was_requested() -> None:
     with pytest.raises(DeviceUnavailableError, match=CPU):
         active_device("cuda", [CPU])
     assert active_device("auto", [CPU]) == "cpu"
@@ -43,7 +43,7 @@ def test_a_session_that_silently_fell_back_to_the_cpu_is_refused_if_cuda_was_ask
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_tensorrt_comes_before_cuda_where_it_is_asked_for(device: Device) -> None:
+def test_tensorrt_is_requested_before_cuda(device: Device) -> None:
     assert providers_to_ask(device, WITH_CUDA, has_driver=True, tensorrt=True) == [TENSORRT, CUDA, CPU]
 
 
@@ -51,7 +51,7 @@ def test_tensorrt_comes_before_cuda_where_it_is_asked_for(device: Device) -> Non
     ("device", "available", "has_driver"),
     [("cpu", WITH_CUDA, True), ("auto", WITH_CUDA, False), ("cuda", [CUDA, CPU], True), ("auto", [CUDA, CPU], True)],
 )
-def test_tensorrt_is_refused_where_it_cannot_be(device: Device, available: list[str], has_driver: bool) -> None:
+def test_tensorrt_is_refused_where_it_is_unavailable(device: Device, available: list[str], has_driver: bool) -> None:
     with pytest.raises(DeviceUnavailableError, match="use --runtime onnx"):
         providers_to_ask(device, available, has_driver=has_driver, tensorrt=True)
 

@@ -1,4 +1,4 @@
-"""Search by the beginning of an identifier, among identifiers of any case."""
+"""Search of users and items by a prefix of their identifier."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -11,8 +11,8 @@ from ubert_service.resident.residents import Residents
 from ubert_service.reviews.directory import EntityDirectory
 
 
-class Unreviewed:
-    """Nobody has a review."""
+class NoReviews:
+    """Residents in which nobody has a review."""
 
     def review_lists(self, users: Sequence[str], items: Sequence[str], *, latest: bool) -> list[ReviewList]:
         assert latest
@@ -29,9 +29,10 @@ class Unreviewed:
         ("adam", 1, ["adam"]),
     ],
 )
-def test_whoever_begins_so_in_any_case_is_found_in_one_order(prefix: str, limit: int, found: list[str]) -> None:
+def test_a_search_by_prefix_ignores_case_and_orders_what_it_finds_alphabetically(
+    prefix: str, limit: int, found: list[str]
+) -> None:
     users = IdTable(["Zoe", "adam", "Bob", "ADA", "zed", "Adam"])
-    nobody = IdTable([])
-    identities = Identities(users=users, items=nobody, domains=IdTable(["d"]), item_domains={}, default_domain="d")
-    directory = EntityDirectory(identities=identities, residents=cast("Residents", Unreviewed()))
+    identities = Identities(users=users, items=IdTable([]), domains=IdTable(["d"]), item_domains={}, default_domain="d")
+    directory = EntityDirectory(identities=identities, residents=cast("Residents", NoReviews()))
     assert [one.identifier for one in directory.users(prefix, limit=limit)] == found

@@ -9,27 +9,27 @@ from ubert_service.scoring.engine import _fetches
 
 
 def pair(*review_ids: str) -> PairHistories:
-    """One whose user has these reviews, of 10 rows each, and whose item has none."""
+    """A pair whose user has these reviews, of 10 rows each, and whose item has none."""
     reviews = [SimpleNamespace(review_id=review_id, rows=10) for review_id in review_ids]
     return cast(
         PairHistories, SimpleNamespace(user=SimpleNamespace(selected=reviews), item=SimpleNamespace(selected=[]))
     )
 
 
-def test_reviews_that_pairs_share_count_once_and_a_pair_above_the_budget_stands_alone() -> None:
+def test_shared_reviews_count_once_and_a_pair_above_the_budget_is_fetched_alone() -> None:
     pairs = [pair("a", "b"), pair("b", "c"), pair("d"), pair("a", "b", "c", "d"), pair("a")]
     assert list(_fetches(pairs, 30)) == [pairs[:2], pairs[2:3], pairs[3:4], pairs[4:]]
 
 
-def test_what_is_gathered_so_far_is_not_copied_for_each_pair() -> None:
-    """Else a thousand candidates would cost a second beside their rating."""
-    gathered: list[Any] = []
+def test_the_set_of_fetched_reviews_is_not_copied_for_each_pair() -> None:
+    """Copying it would add a second to a ranking of a thousand candidates."""
+    seen: list[Any] = []
 
-    def watched() -> Iterator[PairHistories]:
+    def pairs() -> Iterator[PairHistories]:
         for number in range(5):
             yield pair(f"a{number}", f"b{number}")
-            gathered.append(fetches.gi_frame.f_locals["fetched"])  # type: ignore[attr-defined]
+            seen.append(fetches.gi_frame.f_locals["fetched"])  # type: ignore[attr-defined]
 
-    fetches = _fetches(cast(Any, watched()), 1_000)
+    fetches = _fetches(cast(Any, pairs()), 1_000)
     assert len(list(fetches)) == 1
-    assert all(one is gathered[0] for one in gathered)
+    assert all(fetched is seen[0] for fetched in seen)

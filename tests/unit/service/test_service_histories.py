@@ -1,4 +1,4 @@
-"""Review lists: what a pair may know of each side, and what is left of that without one review."""
+"""Review lists: the history that a pair reads of one side, and leave-one-out histories."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +21,7 @@ from ubert_service.scoring.inline_encoding import encode_inline
 from ubert_service.scoring.runtime import ActiveDevice
 
 SUMMATION = 1e-12
-"""Stars that sums over a few ratings may differ by if they are added up in another order."""
+"""Tolerance, in stars, of sums of a few ratings that are added up in another order."""
 CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
 SIDE = SideBias(curve=CURVE, mean=1.1, shrinkage=2.0)
 BIAS = BiasModel(mean=3.5, intercept=0.0, user=SIDE, item=SIDE)
@@ -30,7 +30,7 @@ NAMES = "abcdef"
 
 
 def review(number: int, counterpart: str, rating: float, rows: int) -> ReviewEntry:
-    """Number 0 is the newest. On both sides the counterpart has the same name, so that a list can be anybody's."""
+    """Number 0 is the newest. The counterpart is both user and item, so that the review fits a list of either side."""
     return ReviewEntry(
         review_id=f"r{number}",
         user=counterpart,
@@ -59,9 +59,9 @@ review_lists = st.lists(ratings, max_size=12).map(
 
 
 def list_of(reviews: list[ReviewEntry], statistics: SideStatistics, unrated: frozenset[str]) -> ReviewList:
-    """The first of them brought along, where there is any without a rating."""
-    brought = reviews[:4] if unrated else []
-    return ReviewList.of("a", reviews[len(brought) :], statistics, CONFIG).with_inline(brought, unrated)
+    """A list of these reviews, of which the first four are inline if any are unrated."""
+    inline = reviews[:4] if unrated else []
+    return ReviewList.of("a", reviews[len(inline) :], statistics, CONFIG).with_inline(inline, unrated)
 
 
 def assert_same(found: History, expected: History) -> None:
@@ -74,57 +74,57 @@ def assert_same(found: History, expected: History) -> None:
 
 @SIDES
 @given(reviews=review_lists, unrated=st.sets(st.sampled_from(["r0", "r2", "r3"])).map(frozenset))
-def test_a_history_without_a_review_is_that_of_a_list_without_it(
+def test_a_leave_one_out_history_equals_that_of_a_list_without_the_review(
     statistics: SideStatistics, reviews: list[ReviewEntry], unrated: frozenset[str]
 ) -> None:
     for counterpart in ("a", "nobody"):
-        apart = list_of(reviews, statistics, unrated).without_counterpart(counterpart)
+        without = list_of(reviews, statistics, unrated).without_counterpart(counterpart)
         kept = [one for one in reviews if one.item != counterpart]
-        assert list(apart) == kept
-        for left_out, found in zip(kept, apart.leave_one_out(kept), strict=True):
-            # Told by its name alone whether it counts, so brought or stored makes no difference here.
+        assert list(without) == kept
+        for left_out, found in zip(kept, without.leave_one_out(kept), strict=True):
+            # Which reviews count follows from their ids alone, so inline or stored makes no difference here.
             others = [one for one in kept if one is not left_out]
-            alone = ReviewList("a", others, statistics, frozenset(), CONFIG, unrated)
-            assert_same(found, alone.full_history)
+            expected = ReviewList("a", others, statistics, frozenset(), CONFIG, unrated)
+            assert_same(found, expected.full_history)
 
 
 @SIDES
 @pytest.mark.parametrize("rating", [1.0, 5.0])
-def test_without_its_only_rating_an_entity_is_a_stranger_to_the_last_digit(
+def test_without_its_only_rating_an_entity_has_a_bias_of_exactly_zero(
     statistics: SideStatistics, rating: float
 ) -> None:
-    (only,) = (review(0, "e", rating, 3),)
+    only = review(0, "e", rating, 3)
     (without,) = ReviewList.of("f", [only], statistics, CONFIG).leave_one_out([only])
     assert (without.reviews, without.selected, without.is_rated) == (0, (), False)
     assert float(SIDE.bias(without.sums)) == 0.0
 
 
-def test_whom_only_ratings_of_other_domains_tell_of_is_rated() -> None:
+def test_a_user_with_ratings_in_other_domains_only_is_rated() -> None:
     of_users, of_items = (ReviewList.of("a", [], statistics, CONFIG).full_history for statistics in side_statistics())
     assert (of_users.is_rated, of_items.is_rated) == (True, False)
 
 
 @SIDES
-def test_what_has_no_rating_lies_neither_above_nor_below_what_is_expected(statistics: SideStatistics) -> None:
-    rated, silent = review(1, "b", 1.0, 3), review(0, "c", 1.0, 3)
+def test_a_review_without_a_rating_has_a_residual_of_zero(statistics: SideStatistics) -> None:
+    rated, unrated = review(1, "b", 1.0, 3), review(0, "c", 1.0, 3)
     joined = (
         ReviewList.of("f", [rated], statistics, CONFIG)
-        .with_inline([silent], frozenset({silent.review_id}))
+        .with_inline([unrated], frozenset({unrated.review_id}))
         .full_history
     )
-    assert [one.review_id for one in joined.selected] == [silent.review_id, rated.review_id]
+    assert [one.review_id for one in joined.selected] == [unrated.review_id, rated.review_id]
     assert joined.residuals[0] == 0.0 != joined.residuals[1]
 
 
 @SIDES
-def test_the_review_of_the_pair_leaves_no_trace_in_what_is_left_without_another(statistics: SideStatistics) -> None:
+def test_the_review_of_the_pair_changes_no_leave_one_out_history(statistics: SideStatistics) -> None:
     others = [review(number, name, 4.0, 7) for number, name in enumerate(NAMES[1:], start=1)]
     plain = ReviewList.of("a", others, statistics, CONFIG)
-    for rating, tokens in ((1.0, 0), (5.0, 12)):
-        with_own = ReviewList.of("a", [review(0, "a", rating, tokens), *others], statistics, CONFIG)
-        apart = with_own.without_counterpart("a")
-        assert list(apart) == others
-        for found, expected in zip(apart.leave_one_out(others), plain.leave_one_out(others), strict=True):
+    for rating, rows in ((1.0, 0), (5.0, 12)):
+        with_own = ReviewList.of("a", [review(0, "a", rating, rows), *others], statistics, CONFIG)
+        without = with_own.without_counterpart("a")
+        assert list(without) == others
+        for found, expected in zip(without.leave_one_out(others), plain.leave_one_out(others), strict=True):
             assert_same(found, expected)
             assert found.sums == expected.sums
 
@@ -140,13 +140,15 @@ class Encoder:
 
 
 @pytest.mark.parametrize("rating", [0.0, 1.0])
-def test_a_stored_rating_counts_beside_the_same_text_brought_without_one(rating: float) -> None:
+def test_a_stored_rating_counts_beside_an_unrated_inline_review_of_the_same_text(rating: float) -> None:
     scale = RatingScale(lowest=0, highest=5)
     texts = [InlineText(text="awful", item="b"), InlineText(text="awful", item="b", rating=rating)]
-    silent, rated = (encode_inline([one], user="a", encoder=Encoder(), scale=scale, mean=3.0) for one in texts)
-    stored = ReviewList.of("a", rated.entries, side_statistics()[0], CONFIG)
-    assert (stored.full_history.reviews, silent.unrated & rated.unrated) == (1, frozenset())
-    joined = stored.with_inline(silent.entries, silent.unrated)
+    without_rating, with_rating = (
+        encode_inline([one], user="a", encoder=Encoder(), scale=scale, mean=3.0) for one in texts
+    )
+    stored = ReviewList.of("a", with_rating.entries, side_statistics()[0], CONFIG)
+    assert (stored.full_history.reviews, without_rating.unrated & with_rating.unrated) == (1, frozenset())
+    joined = stored.with_inline(without_rating.entries, without_rating.unrated)
     assert [one.rating for one in joined] == [3.0, rating]
     assert (joined.full_history.reviews, joined.full_history.sums) == (1, stored.full_history.sums)
     both = encode_inline(texts, user="a", encoder=Encoder(), scale=scale, mean=3.0)
@@ -155,39 +157,39 @@ def test_a_stored_rating_counts_beside_the_same_text_brought_without_one(rating:
 
 
 @SIDES
-def test_what_is_held_already_counts_whatever_is_brought_by_its_name(statistics: SideStatistics) -> None:
-    held = ReviewList.of("a", [review(0, "b", 4.0, 3)], statistics, CONFIG)
-    assert_same(held.with_inline(list(held), frozenset({"r0"})).full_history, held.full_history)
+def test_an_inline_review_never_replaces_a_stored_one_of_its_id(statistics: SideStatistics) -> None:
+    stored = ReviewList.of("a", [review(0, "b", 4.0, 3)], statistics, CONFIG)
+    assert_same(stored.with_inline(list(stored), frozenset({"r0"})).full_history, stored.full_history)
 
 
 class CountedReviews(list[ReviewEntry]):
-    """Counts the reviews that are looked at."""
+    """Counts the reviews that are iterated over."""
 
-    seen = 0
+    count_read = 0
 
     def __iter__(self) -> Iterator[ReviewEntry]:
         for one in super().__iter__():
-            self.seen += 1
+            self.count_read += 1
             yield one
 
 
 @SIDES
 @pytest.mark.parametrize(
-    ("worded", "most"),
-    [(1.0, CONFIG.max_reviews + 1), (0.0, 500)],
-    ids=["every review has tokens", "none has"],
+    ("rows", "most"),
+    [(12, CONFIG.max_reviews + 1), (0, 500)],
+    ids=["every review has rows", "none has"],
 )
-def test_leaving_reviews_out_looks_at_the_head_of_the_list_once_for_all(
-    statistics: SideStatistics, worded: float, most: int
+def test_leave_one_out_reads_the_head_of_the_list_once_for_all_its_histories(
+    statistics: SideStatistics, rows: int, most: int
 ) -> None:
-    reviews = CountedReviews(review(number, f"x{number}", 4.0, int(12 * worded)) for number in range(500))
-    apart = ReviewList.of("a", reviews, statistics, CONFIG).without_counterpart("nobody")
-    reviews.seen = 0
-    assert sum(1 for _ in apart.leave_one_out(reviews[:20])) == 20
-    assert reviews.seen <= most
+    reviews = CountedReviews(review(number, f"x{number}", 4.0, rows) for number in range(500))
+    without = ReviewList.of("a", reviews, statistics, CONFIG).without_counterpart("nobody")
+    reviews.count_read = 0
+    assert sum(1 for _ in without.leave_one_out(reviews[:20])) == 20
+    assert reviews.count_read <= most
 
 
-def test_a_list_apart_from_who_shares_nothing_with_it_is_the_list_itself() -> None:
+def test_a_list_without_a_counterpart_that_it_does_not_hold_is_the_same_list() -> None:
     whole = ReviewList.of("a", [review(0, "b", 4.0, 7)], side_statistics()[0], CONFIG)
     assert whole.without_counterpart("c") is whole
     assert whole.history_without("c") is whole.full_history

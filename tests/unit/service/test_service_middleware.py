@@ -1,4 +1,4 @@
-"""What surrounds a request, asked directly: what no client can be made to do at the right moment."""
+"""The middleware, called directly: a client could not be made to act at the right moment."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Untraced
 
 MAX_BYTES = 10
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def scope_of(**headers: str) -> Scope:
@@ -28,58 +28,59 @@ def scope_of(**headers: str) -> Scope:
     return {"type": "http", "method": "POST", "path": "/predict", "headers": named, "state": state}
 
 
-async def no_body() -> Message:
-    pytest.fail("the body was asked for")
+async def must_not_receive() -> Message:
+    pytest.fail("the body was received")
 
 
-async def into_nothing(message: Message) -> None: ...
+async def discard(message: Message) -> None: ...
 
 
-async def read_a_body(scope: Scope, receive: Receive, send: Send) -> None:
+async def read_body(scope: Scope, receive: Receive, send: Send) -> None:
     while (await receive()).get("more_body"):
         pass
 
 
-def limited(receive: Receive, **headers: str) -> Coroutine[Any, Any, None]:
-    return BodyLimit(read_a_body, MAX_BYTES, PATIENCE_S)(scope_of(**headers), receive, into_nothing)
+def read_limited(receive: Receive, **headers: str) -> Coroutine[Any, Any, None]:
+    """Read a body of at most ``MAX_BYTES``."""
+    return BodyLimit(read_body, MAX_BYTES, TIMEOUT_S)(scope_of(**headers), receive, discard)
 
 
-def test_a_body_that_is_announced_as_too_large_is_refused_before_any_of_it_has_come() -> None:
+def test_a_body_whose_announced_length_is_too_large_is_refused_before_it_is_received() -> None:
     with pytest.raises(HTTPException, match="11 bytes") as refused:
-        asyncio.run(limited(no_body, content_length="11"))
+        asyncio.run(read_limited(must_not_receive, content_length="11"))
     assert refused.value.status_code == 413
 
 
 @pytest.mark.parametrize("headers", [{"content_length": str(MAX_BYTES)}, {}], ids=["announced", "in chunks"])
-def test_a_body_of_just_as_much_as_may_come_is_read(headers: dict[str, str]) -> None:
+def test_a_body_of_exactly_the_limit_is_read(headers: dict[str, str]) -> None:
     parts = [{"type": "http.request", "body": b"x" * 5, "more_body": more} for more in (False, True)]
 
     async def receive() -> Message:
         return parts.pop()
 
-    asyncio.run(limited(receive, **headers))
+    asyncio.run(read_limited(receive, **headers))
     assert parts == []
 
 
-FLOOD = 60_000
+MANY = 60_000
 
 
 @pytest.mark.parametrize("part_bytes", [97, 65_536])
 @pytest.mark.parametrize(
     ("body", "is_read"),
     [
-        (b"[" + b"0," * FLOOD, False),
-        (b"[" * FLOOD, False),
-        (b'{"' + b'":0,"' * FLOOD, False),
-        (b'["' + rb"\"" * 3 + b'",' + b"[]," * FLOOD, False),
-        (b'["' + rb"\\" * 5 + b'",' + b"{}," * FLOOD, False),
-        (("[" + '"\u2205",' + "[" * FLOOD).encode("utf-16-le"), False),
-        (b'{"text": "' + rb"[{,\",\\" * FLOOD + b'"}', True),
+        (b"[" + b"0," * MANY, False),
+        (b"[" * MANY, False),
+        (b'{"' + b'":0,"' * MANY, False),
+        (b'["' + rb"\"" * 3 + b'",' + b"[]," * MANY, False),
+        (b'["' + rb"\\" * 5 + b'",' + b"{}," * MANY, False),
+        (("[" + '"\u2205",' + "[" * MANY).encode("utf-16-le"), False),
+        (b'{"text": "' + rb"[{,\",\\" * MANY + b'"}', True),
         (b"[" + b'"item",' * 11_000 + b"0]", True),
     ],
-    ids=["values", "depth", "members", "after quotes", "after backslashes", "UTF-16", "a text", "a long ranking"],
+    ids=["values", "depth", "members", "after quotes", "after backslashes", "UTF-16", "one text", "a long ranking"],
 )
-def test_a_body_of_more_values_than_any_route_takes_is_refused_before_it_is_parsed(
+def test_a_body_of_more_json_values_than_any_route_takes_is_refused_before_it_is_parsed(
     body: bytes, is_read: bool, part_bytes: int
 ) -> None:
     parts = iter(range(0, len(body), part_bytes))
@@ -89,39 +90,37 @@ def test_a_body_of_more_values_than_any_route_takes_is_refused_before_it_is_pars
         more = start + part_bytes < len(body)
         return {"type": "http.request", "body": body[start : start + part_bytes], "more_body": more}
 
-    limit = BodyLimit(read_a_body, 2 * len(body), PATIENCE_S)(
-        scope_of(content_type="application/json"), receive, into_nothing
-    )
+    limit = BodyLimit(read_body, 2 * len(body), TIMEOUT_S)(scope_of(content_type="application/json"), receive, discard)
     with nullcontext() if is_read else pytest.raises(HTTPException, match="50000 JSON values"):
         asyncio.run(limit)
 
 
-def test_large_bodies_of_unanswered_requests_do_not_fill_the_memory_and_small_ones_are_read() -> None:
+def test_too_many_large_bodies_at_once_are_refused_and_a_small_one_is_read() -> None:
     large, small = 100_000, 1_000
 
-    async def course() -> None:
+    async def scenario() -> None:
         answered = asyncio.Event()
 
         async def answer_late(scope: Scope, receive: Receive, send: Send) -> None:
-            await read_a_body(scope, receive, send)
+            await read_body(scope, receive, send)
             await answered.wait()
 
-        limit = BodyLimit(answer_late, large, PATIENCE_S)
+        limit = BodyLimit(answer_late, large, TIMEOUT_S)
 
         def request(size: int) -> "asyncio.Task[None]":
             async def receive() -> Message:
                 return {"type": "http.request", "body": b"x" * size}
 
-            return asyncio.ensure_future(limit(scope_of(), receive, into_nothing))
+            return asyncio.ensure_future(limit(scope_of(), receive, discard))
 
-        async def settled() -> None:
+        async def let_tasks_run() -> None:
             for _ in range(100):
                 await asyncio.sleep(0)
 
         held = [request(large) for _ in range(16)]
-        await settled()
+        await let_tasks_run()
         refused, small_one = request(large), request(small)
-        await settled()
+        await let_tasks_run()
         answered.set()
         with pytest.raises(HTTPException, match="large bodies") as raised:
             await refused
@@ -129,61 +128,61 @@ def test_large_bodies_of_unanswered_requests_do_not_fill_the_memory_and_small_on
         await asyncio.gather(*held, small_one)
         await request(large)
 
-    asyncio.run(course())
+    asyncio.run(scenario())
 
 
-def test_a_cookie_which_nothing_here_reads_is_not_taken_apart() -> None:
-    """Some Pythons take time by the square of what is quoted in it: 60 KB would keep everybody for a minute."""
+def test_cookies_are_removed_before_the_app_can_parse_them() -> None:
+    """Some Pythons parse a quoted cookie in quadratic time: 60 KB would block the event loop for a minute."""
     seen: list[bytes] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.extend(name for name, _ in scope["headers"])
 
     frame = RequestFrame(app, PrometheusMetrics(), Untraced(), asyncio.Event())
-    asyncio.run(frame(scope_of(cookie="a=1", accept="*/*"), no_body, into_nothing))
+    asyncio.run(frame(scope_of(cookie="a=1", accept="*/*"), must_not_receive, discard))
     assert seen == [b"accept"]
 
 
 @pytest.mark.parametrize(("given", "taken"), [("x" * 128, True), ("x" * 129, False), ("a-B_c.9", True), ("x\n", False)])
-def test_a_request_id_is_taken_if_it_is_short_and_harmless(given: str, taken: bool) -> None:
+def test_a_request_id_is_accepted_only_if_it_is_short_and_safe_to_log(given: str, taken: bool) -> None:
     assert (request_id_of(scope_of(x_request_id=given)) == given) == taken
 
 
-def test_after_half_an_answer_an_error_breaks_the_connection() -> None:
+def test_an_error_after_the_start_of_the_answer_breaks_the_connection() -> None:
     sent: list[Message] = []
 
-    async def breaking(scope: Scope, receive: Receive, send: Send) -> None:
+    async def fail_half_way(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("half-way")
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    frame = RequestFrame(breaking, PrometheusMetrics(), Untraced(), asyncio.Event())
+    frame = RequestFrame(fail_half_way, PrometheusMetrics(), Untraced(), asyncio.Event())
     with pytest.raises(RuntimeError, match="half-way"):
-        asyncio.run(frame(scope_of(), no_body, send))
+        asyncio.run(frame(scope_of(), must_not_receive, send))
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
 @pytest.mark.parametrize("stopping", [False, True])
-def test_who_is_refused_by_a_process_that_ends_is_sent_to_another(stopping: bool) -> None:
-    """Else a caller could send its next request over a connection that is about to be closed."""
+def test_a_refusal_by_a_stopping_process_closes_the_connection(stopping: bool) -> None:
+    """Otherwise the caller could send its next request over a connection that is about to be closed."""
 
     def check() -> None:
         raise OverloadedError("full", retry_after_s=6.2)
 
     app = FastAPI()
     app.state.context = SimpleNamespace(scheduler=SimpleNamespace(admission=SimpleNamespace(check=check)))
-    told = asyncio.Event()
+    is_stopping = asyncio.Event()
     if stopping:
-        told.set()
-    started: list[Message] = []
+        is_stopping.set()
+    sent: list[Message] = []
 
     async def send(message: Message) -> None:
-        started.append(message)
+        sent.append(message)
 
-    gate = QueueGate(app, PrometheusMetrics(), told)
-    asyncio.run(gate({**scope_of(), "app": app}, no_body, send))
-    headers = dict(started[0]["headers"])
-    assert (started[0]["status"], headers[b"retry-after"]) == (429, b"7")
+    gate = QueueGate(app, PrometheusMetrics(), is_stopping)
+    asyncio.run(gate({**scope_of(), "app": app}, must_not_receive, send))
+    headers = dict(sent[0]["headers"])
+    assert (sent[0]["status"], headers[b"retry-after"]) == (429, b"7")
     assert headers.get(b"connection") == (b"close" if stopping else None)

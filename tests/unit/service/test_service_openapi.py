@@ -1,6 +1,6 @@
-"""The contract with callers changes only on purpose.
+"""The OpenAPI description changes only on purpose.
 
-After a change on purpose: ``python -m ubert_service.openapi > tests/unit/service/openapi.json``
+To update the snapshot: ``python -m ubert_service.openapi > tests/unit/service/openapi.json``
 """
 
 import json
@@ -14,20 +14,20 @@ SNAPSHOT = Path(__file__).with_name("openapi.json")
 
 
 def without_version(text: str) -> dict[str, Any]:
-    """The version is the package's, and absent from a source tree that is not installed."""
+    """Without the package's version, which a source tree that is not installed lacks."""
     description: dict[str, Any] = json.loads(text)
     description["info"].pop("version")
     return description
 
 
-def test_the_description_is_the_committed_one() -> None:
+def test_the_description_equals_the_committed_snapshot() -> None:
     assert without_version(description_text()) == without_version(SNAPSHOT.read_text(encoding="utf-8")), (
         "the OpenAPI description has changed; if it was meant to: "
         "python -m ubert_service.openapi > tests/unit/service/openapi.json"
     )
 
 
-def test_every_error_of_every_route_is_a_problem() -> None:
+def test_every_error_response_is_a_problem() -> None:
     for path, operations in json.loads(description_text())["paths"].items():
         for operation in operations.values():
             for status, response in operation["responses"].items():
@@ -35,7 +35,7 @@ def test_every_error_of_every_route_is_a_problem() -> None:
                     assert list(response["content"]) == ["application/problem+json"], (path, status)
 
 
-def test_every_route_that_the_queue_may_refuse_says_so_and_no_other() -> None:
+def test_exactly_the_routes_that_may_queue_document_429() -> None:
     for path, operations in json.loads(description_text())["paths"].items():
         for method, operation in operations.items():
             assert ("429" in operation["responses"]) == may_queue(method.upper(), path), (method, path)

@@ -1,4 +1,4 @@
-"""What a shadow is asked: what was answered, as it was answered, and no more than it can keep up with."""
+"""What a shadow bundle rates: samples of the answers, from the same reviews, as many as it can keep up with."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import PAIRS_A_SAMPLE, Shadowing
 from ubert_service.telemetry import ShadowFate
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def predictions(count: int) -> list[Prediction]:
@@ -44,16 +44,16 @@ def predictions(count: int) -> list[Prediction]:
 
 @dataclass
 class Shadow:
-    """Its own engine and the telemetry of its samples."""
+    """The engine of a shadow bundle, and the telemetry of its samples."""
 
-    asked: list[tuple[list[Pair], Reading]] = field(default_factory=list)
+    rated: list[tuple[list[Pair], Reading]] = field(default_factory=list)
     fates: "Queue[ShadowFate]" = field(default_factory=Queue)
     may_rate: Event = field(default_factory=Event)
     away: bool = False
 
     def score(self, pairs: Sequence[Pair], reading: Reading) -> list[Prediction]:
-        assert self.may_rate.wait(PATIENCE_S)
-        self.asked.append((list(pairs), reading))
+        assert self.may_rate.wait(TIMEOUT_S)
+        self.rated.append((list(pairs), reading))
         if self.away:
             raise StoreUnavailableError("it is away")
         return predictions(len(pairs))
@@ -65,8 +65,8 @@ class Shadow:
         assert stars == 0.0
 
     @contextmanager
-    def compared(self) -> Iterator[Shadowing]:
-        """With all that is answered."""
+    def sampling(self) -> Iterator[Shadowing]:
+        """Every request is sampled."""
         shadowing = Shadowing(share=1.0, telemetry=self)
         try:
             yield shadowing
@@ -74,51 +74,51 @@ class Shadow:
             self.may_rate.set()
             shadowing.close()
 
-    def offered(self, to: Shadowing, count: int = 1, reading: Reading = EVERY_REVIEW) -> None:
+    def offer(self, to: Shadowing, count: int = 1, reading: Reading = EVERY_REVIEW) -> None:
         to.offer(cast("ServedBundle", SimpleNamespace(engine=self)), predictions(count), reading)
 
-    def fate(self) -> ShadowFate:
-        return self.fates.get(timeout=PATIENCE_S)
+    def next_fate(self) -> ShadowFate:
+        return self.fates.get(timeout=TIMEOUT_S)
 
 
-def test_a_sample_is_rated_by_the_reviews_that_the_answer_has_read_and_is_never_a_whole_ranking() -> None:
+def test_a_sample_is_a_few_pairs_of_the_request_rated_with_the_same_reading() -> None:
     shadow, reading = Shadow(), Reading(before=30, excluded=frozenset(["r"]))
-    with shadow.compared() as shadowing:
-        shadow.offered(shadowing, 10 * PAIRS_A_SAMPLE, reading)
-    assert shadow.asked == [([one.pair for one in predictions(PAIRS_A_SAMPLE)], reading)]
+    with shadow.sampling() as shadowing:
+        shadow.offer(shadowing, 10 * PAIRS_A_SAMPLE, reading)
+    assert shadow.rated == [([one.pair for one in predictions(PAIRS_A_SAMPLE)], reading)]
 
 
-def test_what_was_encoded_for_the_live_bundle_is_no_sample() -> None:
+def test_a_request_with_inline_reviews_is_not_sampled() -> None:
     shadow = Shadow()
-    brought = InlineReviews(user="u", entries=(), unrated=frozenset(), states={}, texts={})
-    with shadow.compared() as shadowing:
-        shadow.offered(shadowing, reading=Reading(inline=brought))
-    assert shadow.asked == []
+    inline = InlineReviews(user="u", entries=(), unrated=frozenset(), states={}, texts={})
+    with shadow.sampling() as shadowing:
+        shadow.offer(shadowing, reading=Reading(inline=inline))
+    assert shadow.rated == []
 
 
-def test_what_a_shadow_cannot_keep_up_with_is_dropped_and_told() -> None:
+def test_samples_that_a_shadow_cannot_keep_up_with_are_dropped_and_counted() -> None:
     shadow = Shadow()
-    with shadow.compared() as shadowing:
+    with shadow.sampling() as shadowing:
         for _ in range(20):
-            shadow.offered(shadowing)
-    fates = [shadow.fate() for _ in range(20)]
+            shadow.offer(shadowing)
+    fates = [shadow.next_fate() for _ in range(20)]
     assert fates == ["dropped"] * 12 + ["compared"] * 8
 
 
-def test_a_shadow_that_keeps_up_is_compared_for_ever() -> None:
+def test_a_shadow_that_keeps_up_drops_no_sample() -> None:
     shadow = Shadow()
     shadow.may_rate.set()
-    with shadow.compared() as shadowing:
+    with shadow.sampling() as shadowing:
         for _ in range(20):
-            shadow.offered(shadowing)
-            assert shadow.fate() == "compared"
+            shadow.offer(shadowing)
+            assert shadow.next_fate() == "compared"
 
 
-def test_each_outage_of_a_shadow_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_outage_of_a_shadow_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     shadow = Shadow()
     shadow.may_rate.set()
-    with shadow.compared() as shadowing:
+    with shadow.sampling() as shadowing:
         for shadow.away in (True, True, False, True, True):
-            shadow.offered(shadowing)
-            assert shadow.fate() == ("failed" if shadow.away else "compared")
+            shadow.offer(shadowing)
+            assert shadow.next_fate() == ("failed" if shadow.away else "compared")
     assert len(caplog.records) == 2

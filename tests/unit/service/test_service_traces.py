@@ -1,4 +1,4 @@
-"""What a span keeps of an exception: its class, never what it says."""
+"""A span records the class of an exception, never its message."""
 
 from contextlib import closing
 
@@ -11,7 +11,7 @@ from ubert_service.observability.otel import OpenTelemetryTracing
 
 
 @pytest.mark.parametrize("kind", ["request", "work"])
-def test_a_span_that_an_exception_ends_names_its_class_and_not_what_it_says(kind: str) -> None:
+def test_a_failed_span_records_the_class_of_the_exception_and_not_its_message(kind: str) -> None:
     exporter = InMemorySpanExporter()
     with closing(OpenTelemetryTracing(SimpleSpanProcessor(exporter))) as tracing:
         opened = (

@@ -1,4 +1,4 @@
-"""What a check of a namespace keeps of the reviews it has seen."""
+"""How a check of a namespace recognises the reviews that it has seen: by their digests."""
 
 import tracemalloc
 from hashlib import blake2b
@@ -14,13 +14,13 @@ def digest_of(review_id: str) -> int:
 
 def test_a_review_is_known_by_its_digest() -> None:
     known = np.sort(np.array([digest_of(f"r{number}") for number in range(1000)], dtype=np.uint64))
-    asked = ["r0", "stranger", "r999", "r1000"]
+    asked = ["r0", "unknown", "r999", "r1000"]
     assert are_known(known, asked) == [True, False, True, False]
     assert are_known(known[:0], asked) == [False] * 4
     assert are_known(known, []) == []
 
 
-def test_looking_up_a_few_reviews_never_goes_through_all_that_are_known() -> None:
+def test_looking_up_a_few_reviews_does_not_copy_all_known_digests() -> None:
     known = np.arange(1_000_000, dtype=np.uint64)
     tracemalloc.start()
     try:
@@ -28,4 +28,4 @@ def test_looking_up_a_few_reviews_never_goes_through_all_that_are_known() -> Non
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < known.nbytes / 100, "a copy of what is known was made, to sort it for two reviews"
+    assert peak < known.nbytes / 100, "the known digests were copied"

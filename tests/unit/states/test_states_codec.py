@@ -1,3 +1,5 @@
+"""The state codecs: error bounds, exact bytes, and refusal of bytes that are not a state of the namespace."""
+
 import zlib
 
 import numpy as np
@@ -13,6 +15,8 @@ from ubert_model.states import FloatMatrix, Namespace, StateCodec, codec_names, 
 
 VERSION = "0123456789abcdef"
 OTHER_VERSION = "fedcba9876543210"
+FRAME_BYTES = 28
+"""The header and the checksum of a state."""
 EVERY_CODEC = pytest.mark.parametrize("codec", codec_names())
 
 
@@ -36,7 +40,7 @@ def encoded_with(name: str, values: FloatMatrix) -> FloatMatrix:
 
 
 @given(values=matrices(float(np.float32(3.4e38))))
-def test_fp32_gives_back_the_very_bits(values: FloatMatrix) -> None:
+def test_fp32_is_exact_to_the_bit(values: FloatMatrix) -> None:
     np.testing.assert_array_equal(encoded_with("fp32", values).view(np.uint32), values.view(np.uint32))
 
 
@@ -61,13 +65,13 @@ def test_int8_errs_by_at_most_half_a_step_of_its_token(values: FloatMatrix) -> N
 
 def test_int8_of_one_token_never_depends_on_the_others() -> None:
     values = normal_states(3)
-    louder = values.copy()
-    louder[0] *= 1000
-    np.testing.assert_array_equal(encoded_with("int8", values)[1:], encoded_with("int8", louder)[1:])
+    scaled = values.copy()
+    scaled[0] *= 1000
+    np.testing.assert_array_equal(encoded_with("int8", values)[1:], encoded_with("int8", scaled)[1:])
 
 
 @EVERY_CODEC
-def test_a_review_without_tokens_survives(codec: str) -> None:
+def test_a_review_without_tokens_is_encoded_and_decoded(codec: str) -> None:
     assert encoded_with(codec, np.empty((0, 24), dtype=np.float32)).shape == (0, 24)
 
 
@@ -78,12 +82,14 @@ def test_the_memory_layout_of_the_input_never_changes_the_bytes(codec: str) -> N
     assert codec_of(codec).encode(values) == codec_of(codec).encode(transposed)
 
 
-def test_lossy_codecs_are_smaller() -> None:
-    precisions = ("fp32", "fp16", "int8", "int4", "pq2", "pq1")
-    bytes_a_row = (24 * 4, 24 * 2, 24 + 4, 24 // 2 + 4, 24 // 4, 24 // 8)
-    for precision, row in zip(precisions, bytes_a_row, strict=True):
-        for suffix, rows in (("", 64), ("/pool2", 33), ("/pool3", 22)):
-            assert len(codec_of(precision + suffix).encode(normal_states(64))) == 28 + rows * row
+@pytest.mark.parametrize(("pooling", "rows"), [("", 64), ("/pool2", 33), ("/pool3", 22)])
+@pytest.mark.parametrize(
+    ("precision", "row_bytes"),
+    [("fp32", 24 * 4), ("fp16", 24 * 2), ("int8", 24 + 4), ("int4", 24 // 2 + 4), ("pq2", 24 // 4), ("pq1", 24 // 8)],
+)
+def test_each_codec_encodes_to_its_exact_size(precision: str, row_bytes: int, pooling: str, rows: int) -> None:
+    payload = codec_of(precision + pooling).encode(normal_states(64))
+    assert len(payload) == FRAME_BYTES + rows * row_bytes
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,7 @@ def test_lossy_codecs_are_smaller() -> None:
         ("fp16/pool2", "12", "003c" "00c0", "5855ab41"),
     ],
 )  # fmt: skip
-def test_bytes_written_today_are_read_for_ever(codec: str, number: str, encoded: str, checksum: str) -> None:
+def test_the_byte_format_of_each_codec_does_not_change(codec: str, number: str, encoded: str, checksum: str) -> None:
     size = len(encoded) // 2
     payload = f"5542525301{number}0200{VERSION}01000000{size:02x}000000{encoded}{checksum}"
     values = np.array([[1.0, -2.0]], dtype=np.float32)
@@ -128,7 +134,7 @@ def test_foreign_bytes_never_yield_an_array(foreign: bytes) -> None:
 
 
 def resealed(payload: bytes, offset: int, replacement: bytes) -> bytes:
-    """What a program of another format would write: changed, with a checksum that fits."""
+    """The payload with other bytes at ``offset`` and a checksum that matches them."""
     body = payload[:offset] + replacement + payload[offset + len(replacement) : -4]
     return body + zlib.crc32(body).to_bytes(4, "little")
 
@@ -143,7 +149,9 @@ def resealed(payload: bytes, offset: int, replacement: bytes) -> bytes:
         (20, b"\x01", "wrong length"),
     ],
 )
-def test_a_well_sealed_state_of_another_format_is_refused_by_name(offset: int, replacement: bytes, reason: str) -> None:
+def test_a_state_of_another_format_is_refused_despite_a_valid_checksum(
+    offset: int, replacement: bytes, reason: str
+) -> None:
     codec = codec_of("fp32", 3)
     payload = codec.encode(normal_states(2, 3))
     with pytest.raises(CorruptStateError, match=reason):
@@ -170,7 +178,7 @@ def test_a_value_that_is_not_finite_is_never_stored(codec: str, value: float) ->
 @pytest.mark.parametrize(
     ("codec", "value"), [("fp16", 65505.0), ("fp16", -1e9), ("int8", 2e38), ("int4", 65505.0), ("pq1", 1e16)]
 )
-def test_a_value_beyond_the_codec_is_refused_and_never_becomes_infinite(codec: str, value: float) -> None:
+def test_a_value_beyond_the_range_of_the_codec_is_refused(codec: str, value: float) -> None:
     with pytest.raises(StateError, match=codec):
         codec_of(codec, 1).encode(np.array([[value]], dtype=np.float32))
 
@@ -185,10 +193,10 @@ def test_only_float32_matrices_are_encoded(values: FloatMatrix) -> None:
         codec_of("fp32", 3).encode(values)
 
 
-def test_an_unknown_codec_is_refused_with_those_there_are() -> None:
-    for name in ("int5", "int8/pool4", "int8/", "int8/poolx", "pool2", ""):
-        with pytest.raises(ConfigError, match=rf"'{name}'.*fp32, fp16, int8, int4, pq2, pq1"):
-            codec_of(name)
+@pytest.mark.parametrize("name", ["int5", "int8/pool4", "int8/", "int8/poolx", "pool2", ""])
+def test_an_unknown_codec_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{name}'.*fp32, fp16, int8, int4, pq2, pq1"):
+        codec_of(name)
 
 
 @pytest.mark.parametrize("version", ["", "0123", "0123456789ABCDEF", "0123456789abcdeg", "0123456789abcdef0", "*"])
@@ -238,30 +246,28 @@ def test_int4_errs_by_at_most_half_a_step_of_its_token(values: FloatMatrix) -> N
     assert np.all(np.abs(encoded_with("int4", values) - exact) <= spread / 30 + rounding)
 
 
-def test_a_product_code_finds_the_nearest_centroid_of_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["pq2", "pq1"])
+def test_a_product_code_finds_the_nearest_centroid_of_every_group(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product_code, "_ROWS_AT_A_TIME", 16)
     values = normal_states(40)
-    for name in ("pq2", "pq1"):
-        book = random_codebooks(24).of[name]
-        turned = values @ book.basis  # (L, M · W)
-        groups = turned.reshape(40, len(book.centroids), -1)
-        squares = np.square(groups[:, :, None] - book.centroids).sum(axis=3)  # (L, M, 256)
-        nearest = book.centroids[np.arange(len(book.centroids)), squares.argmin(axis=2)]  # (L, M, W)
-        expected = nearest.reshape(40, -1) @ book.basis.T
-        np.testing.assert_allclose(encoded_with(name, values), expected, atol=1e-5)
+    book = random_codebooks(24).of[name]
+    rotated = values @ book.basis  # (L, M · W)
+    groups = rotated.reshape(40, len(book.centroids), -1)  # (L, M, W)
+    squares = np.square(groups[:, :, None] - book.centroids).sum(axis=3)  # (L, M, 256)
+    nearest = book.centroids[np.arange(len(book.centroids)), squares.argmin(axis=2)]  # (L, M, W)
+    expected = nearest.reshape(40, -1) @ book.basis.T
+    np.testing.assert_allclose(encoded_with(name, values), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("state_dim", [1, 7, 13])
-def test_a_product_code_takes_a_dimension_that_its_groups_do_not_divide(state_dim: int) -> None:
-    for name in ("pq2", "pq1"):
-        codec = codec_of(name, state_dim)
-        payload = codec.encode(normal_states(5, state_dim))
-        assert codec.decode(payload).shape == (5, state_dim)
-        assert len(payload) == 28 + 5 * -(-state_dim * codec_bits(name) // 8)
-
-
-def codec_bits(name: str) -> int:
-    return int(name[2:])
+@pytest.mark.parametrize(("name", "bits_a_dimension"), [("pq2", 2), ("pq1", 1)])
+def test_a_product_code_takes_a_dimension_that_its_groups_do_not_divide(
+    name: str, bits_a_dimension: int, state_dim: int
+) -> None:
+    codec = codec_of(name, state_dim)
+    payload = codec.encode(normal_states(5, state_dim))
+    assert codec.decode(payload).shape == (5, state_dim)
+    assert len(payload) == FRAME_BYTES + 5 * -(-state_dim * bits_a_dimension // 8)
 
 
 def test_pooling_keeps_the_first_token_and_the_means_of_the_others_neighbours() -> None:
@@ -277,12 +283,12 @@ def test_pooling_the_largest_values_never_overflows() -> None:
 
 
 @EVERY_CODEC
-def test_a_state_tells_the_reviews_tokens_without_a_codebook(codec: str) -> None:
+def test_the_shape_of_a_state_is_read_without_a_codebook(codec: str) -> None:
     payload = codec_of(codec).encode(normal_states(7))
     assert state_shape(payload, version=VERSION) == (7, 24)
 
 
-def test_states_of_one_codec_are_never_read_as_anothers() -> None:
+def test_states_of_one_codec_are_never_decoded_by_another() -> None:
     payload = codec_of("pq1/pool2").encode(normal_states(8))
     for other in set(codec_names()) - {"pq1/pool2"}:
         with pytest.raises(CorruptStateError, match="codec number 22"):

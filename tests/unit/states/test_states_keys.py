@@ -1,3 +1,5 @@
+"""Store keys and the byte formats beside states: no two things share a key, and damaged records are refused."""
+
 import struct
 import zlib
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from ubert_model.states.records import (
 
 VERSION = "0123456789abcdef"
 IDENTIFIERS = st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=64)
-AWKWARD = ["a:b", "{x}", "}{", "%7B", "%", "ä", "日本語", "a b\n", "\0", "state:*", "🙂" * 64, "x" * 256]
+AWKWARD_IDENTIFIERS = ["a:b", "{x}", "}{", "%7B", "%", "ä", "日本語", "a b\n", "\0", "state:*", "🙂" * 64, "x" * 256]
 
 
 def entry_of(review_id: str = "r", user: str = "u", item: str = "i") -> ReviewEntry:
@@ -39,7 +41,7 @@ def test_two_identifiers_never_share_a_key(first: str, second: str) -> None:
         assert keys.reviews(Side.USER, first) != keys.reviews(Side.USER, second)
 
 
-def test_kinds_and_versions_never_share_a_key() -> None:
+def test_two_kinds_or_versions_never_share_a_key() -> None:
     for keys in (RedisKeys, LmdbKeys):
         both = [keys(VERSION), keys("f" * 16)]
         made = [key for k in both for key in (k.state("a"), k.reviews(Side.USER, "a"), k.reviews(Side.ITEM, "a"))]
@@ -57,7 +59,7 @@ def test_an_entity_is_read_back_from_its_key(side: Side, entity: str) -> None:
 
 
 @given(first=IDENTIFIERS, second=IDENTIFIERS)
-def test_the_lines_of_one_entity_never_begin_as_those_of_another(first: str, second: str) -> None:
+def test_the_key_of_a_line_never_has_the_prefix_of_another_entity(first: str, second: str) -> None:
     assume(first != second)
     line = LmdbKeys(VERSION).line(Side.USER, entry_of(user=first))
     assert not line.startswith(LmdbKeys(VERSION).reviews(Side.USER, second))
@@ -69,7 +71,7 @@ def test_identifiers_in_braces_spread_over_the_slots_of_a_cluster() -> None:
     assert len(slots) > 25
 
 
-@pytest.mark.parametrize("identifier", AWKWARD)
+@pytest.mark.parametrize("identifier", AWKWARD_IDENTIFIERS)
 def test_every_key_fits_lmdb(identifier: str) -> None:
     assert len(LmdbKeys(VERSION).line(Side.USER, entry_of(user=identifier, review_id=identifier))) <= 511
     assert len(LmdbKeys(VERSION).state(identifier)) <= 511
@@ -92,7 +94,7 @@ def test_an_identifier_that_cannot_be_a_key_is_refused(keys: type[RedisKeys] | t
 
 @pytest.mark.parametrize("version", ["*", "", "0123456789abcde?", "0123456789ABCDEF", "0123456789abcdef\n"])
 @pytest.mark.parametrize("keys", [RedisKeys, LmdbKeys])
-def test_a_malformed_version_never_becomes_a_key(keys: type[RedisKeys] | type[LmdbKeys], version: str) -> None:
+def test_a_malformed_version_is_refused(keys: type[RedisKeys] | type[LmdbKeys], version: str) -> None:
     with pytest.raises(InputError, match="version"):
         keys(version)
 
@@ -105,7 +107,7 @@ def test_a_malformed_version_never_becomes_a_key(keys: type[RedisKeys] | type[Lm
     rows=st.integers(0, 2**32 - 1),
 )
 @pytest.mark.parametrize("side", Side)
-def test_a_line_gives_back_its_entry(
+def test_a_line_is_unpacked_to_the_entry_it_was_packed_from(
     side: Side, review_id: str, other: str, rating: float, timestamp: int, rows: int
 ) -> None:
     entry = ReviewEntry(
@@ -123,7 +125,7 @@ def test_a_changed_byte_of_a_line_never_yields_an_entry() -> None:
                 unpack_line(wrong, Side.USER, "u")
 
 
-def test_a_well_sealed_line_that_is_none_never_yields_an_entry() -> None:
+def test_a_malformed_line_never_yields_an_entry_despite_a_valid_checksum() -> None:
     def sealed(body: bytes) -> bytes:
         return body + struct.pack("<I", zlib.crc32(body))
 
@@ -150,7 +152,7 @@ TEXT, CANDIDATES = pack_text("words"), pack_candidates(["a", "b"])
         (lambda: unpack_marks(bytes(9)), "marks of 8 bytes"),
     ],
 )
-def test_a_damaged_record_is_refused_by_what_it_is(read: Callable[[], object], named: str) -> None:
+def test_a_damaged_record_is_refused_by_name(read: Callable[[], object], named: str) -> None:
     with pytest.raises(CorruptStateError, match=named):
         read()
 

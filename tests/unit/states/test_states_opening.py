@@ -1,3 +1,5 @@
+"""Store URLs: what each one opens, what is refused, and what is printed of one."""
+
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from ubert_model.states.redis_store import RedisStore
 
 
 @pytest.mark.parametrize("slashes", ["", "//"])
-def test_an_lmdb_url_names_its_directory(tmp_path: Path, slashes: str) -> None:
+def test_an_lmdb_url_creates_a_store_in_its_directory(tmp_path: Path, slashes: str) -> None:
     store = open_store(f"lmdb:{slashes}{tmp_path}/deep/states")
     assert isinstance(store, LmdbStore)
     assert (tmp_path / "deep" / "states" / "data.mdb").exists()
@@ -19,7 +21,7 @@ def test_an_lmdb_url_names_its_directory(tmp_path: Path, slashes: str) -> None:
 
 
 @pytest.mark.parametrize("slashes", ["", "//"])
-def test_whoever_only_reads_makes_no_directory_of_a_name_that_is_misspelt(tmp_path: Path, slashes: str) -> None:
+def test_opening_an_existing_store_never_creates_one(tmp_path: Path, slashes: str) -> None:
     url = f"lmdb:{slashes}{tmp_path}/states"
     with pytest.raises(ConfigError, match=r"/states holds no state store.*ubert precompute --store"):
         open_existing_store(url)
@@ -38,19 +40,19 @@ def test_whoever_only_reads_makes_no_directory_of_a_name_that_is_misspelt(tmp_pa
         "rediss+sentinel://:secret@host/states/0?ssl_cert_reqs=none&sentinel_password=other",
     ],
 )
-def test_a_redis_url_names_a_store_that_has_not_connected_yet(url: str) -> None:
+def test_a_redis_url_opens_a_store_without_connecting(url: str) -> None:
     store = open_store(url)
     assert isinstance(store, RedisStore)
     store.close()
 
 
-def test_a_cluster_url_goes_to_the_cluster() -> None:
+def test_a_cluster_url_connects_to_the_cluster() -> None:
     store = open_store("redis+cluster://127.0.0.1:1")
     with pytest.raises(StoreUnavailableError, match=r"127\.0\.0\.1:1 .*Cluster"):
         store.ping()
 
 
-def test_an_address_holds_all_that_its_url_says() -> None:
+def test_an_address_holds_every_part_of_its_url() -> None:
     url = "rediss+sentinel://me:secret@one,two:7,[::1]/states/3?wait_replicas=2&patience=1.5&sentinel_password=p&db=4"
     address = RedisAddress.parse(url)
     assert address.topology is Topology.SENTINEL
@@ -62,7 +64,7 @@ def test_an_address_holds_all_that_its_url_says() -> None:
     assert address.display_name == "Redis at one:26379 and 2 more"
 
 
-def test_a_password_may_hold_an_at_sign_and_a_host_be_left_out() -> None:
+def test_a_password_may_hold_an_at_sign_and_the_host_may_be_omitted() -> None:
     address = RedisAddress.parse("redis://me:se@cret@one:7/0")
     assert (address.hosts, address.client_url) == ((("one", 7),), "redis://me:se@cret@one:7/0")
     assert RedisAddress.parse("redis://").hosts == (("localhost", 6379),)
@@ -79,7 +81,7 @@ def test_a_password_may_hold_an_at_sign_and_a_host_be_left_out() -> None:
         ("redis://:secret@one?patience=nan", "patience=nan"),
     ],
 )
-def test_an_address_that_cannot_be_is_refused_with_the_remedy(url: str, reason: str) -> None:
+def test_an_invalid_redis_url_is_refused_with_the_remedy(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as refusal:
         open_store(url)
     assert "secret" not in str(refusal.value)
@@ -88,13 +90,13 @@ def test_an_address_that_cannot_be_is_refused_with_the_remedy(url: str, reason: 
 @pytest.mark.parametrize(
     "url", ["", "lmdb:", "lmdb://", "redis:", "redis:host", "postgres://u:secret@h/0", "/tmp/states"]
 )
-def test_an_unknown_url_is_refused_with_the_schemes_there_are(url: str) -> None:
+def test_an_unknown_url_is_refused_with_the_known_schemes(url: str) -> None:
     with pytest.raises(ConfigError, match=r"redis://.*redis\+cluster://.*lmdb:/path") as refusal:
         open_store(url)
     assert "secret" not in str(refusal.value)
 
 
-def test_a_pipeline_never_exceeds_its_bounds() -> None:
+def test_commands_are_cut_into_pipelines_of_bounded_length_and_size() -> None:
     small = [("GET", b"key")] * 25
     assert [len(chunk) for chunk in chunks(small, 10)] == [10, 10, 5]
     large = [("SET", b"key", bytes(30_000_000))] * 5 + [("SET", b"key", bytes(70_000_000))] * 2
@@ -111,24 +113,24 @@ def test_a_pipeline_never_exceeds_its_bounds() -> None:
         ("lmdb:/states", "lmdb:/states"),
     ],
 )
-def test_a_printed_url_tells_the_place_and_no_secret(url: str, printed: str) -> None:
+def test_a_printed_url_shows_no_credentials(url: str, printed: str) -> None:
     assert without_password(url) == printed
 
 
-def test_no_store_is_made_among_other_things(tmp_path: Path) -> None:
+def test_no_store_is_created_in_a_directory_of_other_files(tmp_path: Path) -> None:
     (tmp_path / "reviews.parquet").write_bytes(b"an import")
     with pytest.raises(StoreError, match=rf"{tmp_path} holds reviews.parquet and no state store: give a new directory"):
         open_store(f"lmdb:{tmp_path}")
     assert [path.name for path in tmp_path.iterdir()] == ["reviews.parquet"]
 
 
-def test_a_file_is_no_store(tmp_path: Path) -> None:
+def test_a_file_is_refused_as_a_store(tmp_path: Path) -> None:
     (tmp_path / "split.parquet").write_bytes(b"a split")
     with pytest.raises(StoreError, match=r"split.parquet is a file and not a state store: give a directory"):
         open_store(f"lmdb:{tmp_path / 'split.parquet'}")
 
 
-def test_an_empty_volume_and_what_a_kill_left_of_a_first_start_become_a_store(tmp_path: Path) -> None:
+def test_a_store_is_created_on_an_empty_volume_and_after_a_first_start_was_killed(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     (tmp_path / "lock.mdb").touch()
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Codebooks fit the states they are trained on, whatever their number."""
+"""Training of codebooks: their error on unseen states, reproducibility, and very few states."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,13 @@ STATE_DIM = 16
 
 
 def anisotropic(reviews: int, seed: int) -> list[FloatMatrix]:
-    """States whose variance lies mostly in a few directions that are no axes, as an encoder's does."""
+    """States whose variance lies mostly along a few rotated directions, as an encoder's does."""
     random = np.random.default_rng(seed)
-    turn, _ = np.linalg.qr(np.random.default_rng(9).standard_normal((STATE_DIM, STATE_DIM)))
+    rotation, _ = np.linalg.qr(np.random.default_rng(9).standard_normal((STATE_DIM, STATE_DIM)))
     spread = np.geomspace(3, 0.1, STATE_DIM)
-    return [((random.standard_normal((20, STATE_DIM)) * spread) @ turn + 1).astype(np.float32) for _ in range(reviews)]
+    return [
+        ((random.standard_normal((20, STATE_DIM)) * spread) @ rotation + 1).astype(np.float32) for _ in range(reviews)
+    ]
 
 
 def relative_error(codebooks: Codebooks, name: str, reviews: list[FloatMatrix]) -> float:
@@ -26,7 +28,7 @@ def relative_error(codebooks: Codebooks, name: str, reviews: list[FloatMatrix]) 
     return float(np.square(decoded - rows).sum() / np.square(rows - rows.mean(axis=0)).sum())
 
 
-def test_codebooks_keep_most_of_the_variance_of_states_they_have_not_seen() -> None:
+def test_codebooks_keep_most_of_the_variance_of_unseen_states() -> None:
     codebooks = train_codebooks(anisotropic(200, seed=0), seed=0)
     unseen = anisotropic(50, seed=1)
     assert relative_error(codebooks, "pq2", unseen) < 0.03
@@ -41,7 +43,7 @@ def test_the_same_seed_trains_the_same_codebooks() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7])
-def test_few_states_are_kept_as_they_are(rows: int) -> None:
+def test_codebooks_of_few_states_are_finite_and_reproduce_them(rows: int) -> None:
     few = [anisotropic(1, seed=0)[0][:rows]]
     codebooks = train_codebooks(few, seed=0)
     assert all(np.isfinite(array).all() for book in codebooks.of.values() for array in vars(book).values())

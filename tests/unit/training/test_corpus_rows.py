@@ -1,4 +1,4 @@
-"""Law 5 between domains: what else a user wrote on an item of the target gives the pair's rating away."""
+"""Law 5 across domains: which reviews pre-training may read, and that a model that has read others is refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,19 +20,19 @@ from ubert_training.reviews import table as table_module
 from ubert_training.reviews.table import Review, ReviewTable
 from ubert_training.splits import Split, random_split, time_split
 
-HERE, THERE = "here", "there"
+TARGET, OTHER = "target", "other"
 LEXICON = Lexicon(words=frozenset({"good"}), source="the test")
 ONE_EPOCH = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
 
 
 def two_domains(*, undated: bool = False) -> ReviewTable:
-    """Ten users review six items here, each a second time there in other words, and two more items there."""
+    """Ten users review six items in the target, the same six in other words in the other domain, and two more there."""
     reviews = []
     for user in range(10):
         for item in range(6):
-            for domain, day in ((HERE, item), (THERE, item + 3)):
+            for domain, day in ((TARGET, item), (OTHER, item + 3)):
                 reviews.append(review(user, item, domain, 10 * user + day + 1))
-        reviews += [review(user, item, THERE, 0 if undated else 10 * user + item) for item in (6, 7)]
+        reviews += [review(user, item, OTHER, 0 if undated else 10 * user + item) for item in (6, 7)]
     return ReviewTable.of(reviews)
 
 
@@ -41,16 +41,16 @@ def review(user: int, item: int, domain: str, timestamp: int) -> Review:
     return Review(user=f"u{user}", item=f"i{item}", rating=1 + item % 5, text=text, domain=domain, timestamp=timestamp)
 
 
-def read_elsewhere(table: ReviewTable, split: Split) -> list[tuple[str, str]]:
+def pairs_read_elsewhere(table: ReviewTable, split: Split) -> list[tuple[str, str]]:
     rows = pretraining_rows(table, split, "both", fraction=1.0, seed=0)
-    return [(table.user[row], table.item[row]) for row in rows.tolist() if table.domain[row] == THERE]
+    return [(table.user[row], table.item[row]) for row in rows.tolist() if table.domain[row] == OTHER]
 
 
-def test_a_second_review_of_a_pair_in_another_domain_is_never_read() -> None:
+def test_a_second_review_of_a_target_pair_in_another_domain_is_never_read() -> None:
     table = two_domains()
-    split = random_split(table, target_rows(table, [HERE]), seed=0)
+    split = random_split(table, target_rows(table, [TARGET]), seed=0)
     pairs = {(table.user[row], table.item[row]) for row in split.rows.tolist()}
-    found = read_elsewhere(table, split)
+    found = pairs_read_elsewhere(table, split)
     assert found
     assert not pairs & set(found)
     everything = set(table.review_id)
@@ -61,17 +61,17 @@ def test_a_second_review_of_a_pair_in_another_domain_is_never_read() -> None:
 
 
 @pytest.mark.parametrize("corpus", ["other-domains", "both"])
-def test_other_domains_are_read_of_users_of_the_target_alone(corpus: Corpus) -> None:
+def test_only_users_of_the_target_are_read_in_other_domains(corpus: Corpus) -> None:
     reviews = [
-        review(user, item, HERE if user < 10 and item < 4 else THERE, 1) for user in range(20) for item in range(6)
+        review(user, item, TARGET if user < 10 and item < 4 else OTHER, 1) for user in range(20) for item in range(6)
     ]
     table = ReviewTable.of(reviews)
-    split = random_split(table, target_rows(table, [HERE]), seed=0)
+    split = random_split(table, target_rows(table, [TARGET]), seed=0)
     users = {table.user[row] for row in pretraining_rows(table, split, corpus, fraction=1.0, seed=0).tolist()}
     assert users == {f"u{user}" for user in range(10)}
 
 
-def test_items_of_one_domain_lose_nothing() -> None:
+def test_if_domains_share_no_item_only_held_out_reviews_are_withheld() -> None:
     table = small_table(users=40)
     split = random_split(table, target_rows(table, ["domain-0"]), seed=0)
     held_out = np.concatenate([split.validation, split.test])
@@ -79,31 +79,31 @@ def test_items_of_one_domain_lose_nothing() -> None:
 
 
 @pytest.mark.parametrize("undated", [False, True])
-def test_a_split_by_time_reads_nothing_elsewhere_that_nobody_had_at_its_end(undated: bool) -> None:
+def test_a_time_split_withholds_newer_and_undated_reviews_of_other_domains(undated: bool) -> None:
     table = two_domains(undated=undated)
-    split = time_split(table, target_rows(table, [HERE]))
+    split = time_split(table, target_rows(table, [TARGET]))
     end = table.timestamp[split.train].max()
     rows = rows_elsewhere(table, split, set(table.review_id))
     assert (table.timestamp[rows] <= end).all()
     assert (table.timestamp[rows] > 0).all()
-    dated = [] if undated else [row for row in table.rows_of_domains(THERE) if table.item[row] in ("i6", "i7")]
-    assert rows.tolist() == [row for row in dated if table.timestamp[row] <= end]
+    new_pairs = [] if undated else [row for row in table.rows_of_domains(OTHER) if table.item[row] in ("i6", "i7")]
+    assert rows.tolist() == [row for row in new_pairs if table.timestamp[row] <= end]
     assert len(rows) < 20
     assert all(table.timestamp[row] <= end for row in pretraining_rows(table, split, "both", fraction=1.0, seed=0))
 
 
 @pytest.mark.parametrize("splitter", [lambda *given: random_split(*given, seed=0), time_split])
-def test_a_model_that_has_read_what_a_split_withholds_is_refused(
-    tmp_path: Path, splitter: Callable[..., Split]
-) -> None:
+def test_a_model_pre_trained_on_a_withheld_review_is_refused(tmp_path: Path, splitter: Callable[..., Split]) -> None:
     table = two_domains()
-    split = splitter(table, target_rows(table, [HERE]))
+    split = splitter(table, target_rows(table, [TARGET]))
     options = PretrainOptions(corpus="other-domains", device="cpu", loop=ONE_EPOCH)
     read = pretrain(table, split, preset("tiny"), LEXICON, options, tmp_path / "pretrained") / CORPUS_READ
-    held_back = np.flatnonzero(withheld(table, split)).tolist()
-    again = next(row for row in held_back[::-1] if table.domain[row] == THERE)
-    read.write_text(f"{read.read_text()}{table.review_id[again]}\n")
-    with pytest.raises(InputError, match=rf"has read 1 of the {len(held_back)} reviews .* pre-train with the same spl"):
+    withheld_rows = np.flatnonzero(withheld(table, split)).tolist()
+    added = next(row for row in withheld_rows[::-1] if table.domain[row] == OTHER)
+    read.write_text(f"{read.read_text()}{table.review_id[added]}\n")
+    with pytest.raises(
+        InputError, match=rf"has read 1 of the {len(withheld_rows)} reviews .* pre-train with the same spl"
+    ):
         finetune(
             table,
             split,
@@ -115,9 +115,9 @@ def test_a_model_that_has_read_what_a_split_withholds_is_refused(
         )
 
 
-def test_reviews_without_text_are_no_corpus(tmp_path: Path) -> None:
+def test_a_corpus_of_fewer_than_two_texts_is_refused(tmp_path: Path) -> None:
     reviews = [
-        Review(user=f"u{user}", item=f"i{item}", rating=3.0, text="Good" * (user == item == 0), domain=HERE)
+        Review(user=f"u{user}", item=f"i{item}", rating=3.0, text="Good" * (user == item == 0), domain=TARGET)
         for user in range(6)
         for item in range(4)
     ]
@@ -129,18 +129,34 @@ def test_reviews_without_text_are_no_corpus(tmp_path: Path) -> None:
     assert not (tmp_path / "pretrained").exists()
 
 
-def test_a_text_is_compared_once_however_often_the_corpus_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ubert bench accuracy` asks before its first cell, twice for each: hours, had every text been read every time."""
-    read: list[str] = []
+def test_every_text_is_digested_once_for_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ubert bench accuracy` selects the corpora of all cells first: hours, if each time every text were digested."""
+    digested: list[str] = []
+    digest = table_module._digest_of_writing
 
-    def noted(user: str, text: str) -> int:
-        read.append(text)
-        return writing(user, text)
+    def recorded_digest(user: str, text: str) -> int:
+        digested.append(text)
+        return digest(user, text)
 
-    writing = table_module._digest_of_writing
-    monkeypatch.setattr(table_module, "_digest_of_writing", noted)
+    monkeypatch.setattr(table_module, "_digest_of_writing", recorded_digest)
     table = two_domains()
     for seed in range(3):
-        split = random_split(table, target_rows(table, [HERE]), seed=seed)
+        split = random_split(table, target_rows(table, [TARGET]), seed=seed)
         pretraining_rows(table, split, "both", fraction=1.0, seed=seed)
-    assert len(read) == len(table)
+    assert len(digested) == len(table)
+
+
+def test_pre_training_reads_the_same_reviews_of_other_domains_for_every_split() -> None:
+    """A copy of a target review is left out there even if the original is in the training part."""
+    reviews = []
+    for user in range(8):
+        for item in range(6):
+            text = f"Thing number {item}, says {user}."
+            reviews.append(Review(user=f"u{user}", item=f"i{item}", rating=4.0, text=text, domain=TARGET))
+        for item, text in (("copied", f"thing  number {user % 6}, SAYS {user}."), ("own", f"Another, says {user}.")):
+            reviews.append(Review(user=f"u{user}", item=item, rating=4.0, text=text, domain=OTHER))
+    table = ReviewTable.of(reviews)
+    for seed in range(3):
+        split = random_split(table, target_rows(table, [TARGET]), seed=seed)
+        rows = pretraining_rows(table, split, "both", fraction=1.0, seed=0).tolist()
+        assert {table.item[row] for row in rows if table.domain[row] == OTHER} == {"own"}

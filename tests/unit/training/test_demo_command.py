@@ -1,4 +1,4 @@
-"""`ubert demo` does what the commands that it stands for do, and its refusals name a remedy that it has."""
+"""`ubert demo` pre-trains as `ubert pretrain` does, and its refusals name its own flags as remedies."""
 
 import json
 import socket
@@ -17,21 +17,21 @@ from ubert_training.cli import make_app
 from ubert_training.pretraining import pretrain as pretraining
 
 
-class ReachedError(Exception):
-    """Pre-training was about to begin."""
+class PretrainingReachedError(Exception):
+    """Raised in place of pre-training."""
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Configuration and options that a command pre-trains with, in place of pre-training."""
-    heard: list[Any] = []
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The configuration and options of every call of pre-training, which is not run."""
+    calls: list[Any] = []
 
-    def stand_in(table: Any, split: Any, config: Any, lexicon: Any, options: Any, *rest: Any, **more: Any) -> None:
-        heard.append((config, options))
-        raise ReachedError
+    def record(table: Any, split: Any, config: Any, lexicon: Any, options: Any, *rest: Any, **more: Any) -> None:
+        calls.append((config, options))
+        raise PretrainingReachedError
 
-    monkeypatch.setattr(pretraining, "pretrain", stand_in)
-    return heard
+    monkeypatch.setattr(pretraining, "pretrain", record)
+    return calls
 
 
 def write_reviews(path: Path, *, seed: int = 0) -> Path:
@@ -47,33 +47,34 @@ def ubert(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize("preset", ["minilm", "tiny"])
-def test_the_demo_pre_trains_as_the_command_does(asked: list[Any], tmp_path: Path, preset: str) -> None:
+def test_the_demo_pre_trains_as_the_command_does(recorded: list[Any], tmp_path: Path, preset: str) -> None:
     reviews, directory = write_reviews(tmp_path / "reviews.json"), tmp_path / "demo"
     shared = ["--preset", preset, "--seed", "3"]
-    demonstrated = ubert("demo", "--reviews", str(reviews), "--dir", str(directory), "--no-serve", *shared)
+    demo_result = ubert("demo", "--reviews", str(reviews), "--dir", str(directory), "--no-serve", *shared)
     given = ["--reviews", str(directory / "reviews"), "--split", str(tmp_path / "split.parquet")]
     ubert("split", *given[:2], "--out", given[3], "--seed", "3")
-    command = ubert("pretrain", *given, "--out", str(tmp_path / "pretrained"), *shared)
-    assert [type(result.exception) for result in (demonstrated, command)] == [ReachedError, ReachedError], (
-        demonstrated.output + command.output
-    )
-    assert asked[0] == asked[1]
+    command_result = ubert("pretrain", *given, "--out", str(tmp_path / "pretrained"), *shared)
+    for result in (demo_result, command_result):
+        assert type(result.exception) is PretrainingReachedError, result.output
+    assert recorded[0] == recorded[1]
 
 
-def test_the_demo_in_a_directory_of_other_reviews_is_refused_until_it_is_forced(
-    asked: list[Any], tmp_path: Path
-) -> None:
-    for seed, flags, expected in ((0, [], ReachedError), (1, [], InputError), (1, ["--force"], ReachedError)):
+def test_a_demo_directory_of_other_reviews_is_replaced_only_with_force(recorded: list[Any], tmp_path: Path) -> None:
+    for seed, flags, expected in (
+        (0, [], PretrainingReachedError),
+        (1, [], InputError),
+        (1, ["--force"], PretrainingReachedError),
+    ):
         reviews = write_reviews(tmp_path / f"{seed}.json", seed=seed)
         result = ubert("demo", "--reviews", str(reviews), "--dir", str(tmp_path / "demo"), "--no-serve", *flags)
         assert type(result.exception) is expected, result.output
         if expected is InputError:
             assert "give another directory, or --force to replace it" in str(result.exception)
             assert "--out" not in str(result.exception)
-    assert len(asked) == 2
+    assert len(recorded) == 2
 
 
-def test_an_offline_demo_of_another_seed_leaves_the_synthetic_corpus_until_it_is_forced(
+def test_the_offline_demos_corpus_of_another_seed_is_replaced_only_with_force(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(demo, "fetch_musical_instruments", lambda: None)
@@ -84,7 +85,7 @@ def test_an_offline_demo_of_another_seed_leaves_the_synthetic_corpus_until_it_is
     assert demo.choose_reviews(None, None, tmp_path, seed=1, force=True).files[0].read_bytes() != first
 
 
-def test_domains_of_items_are_refused_without_the_file_of_their_reviews(tmp_path: Path) -> None:
+def test_item_domains_without_reviews_are_refused(tmp_path: Path) -> None:
     result = ubert("demo", "--item-domains", "items.tsv", "--dir", str(tmp_path / "demo"))
     assert type(result.exception) is ConfigError, result.output
     assert str(result.exception).startswith("--item-domains = 'items.tsv'")
@@ -92,7 +93,7 @@ def test_domains_of_items_are_refused_without_the_file_of_their_reviews(tmp_path
     assert not (tmp_path / "demo").exists()
 
 
-def test_the_demo_asks_for_no_more_candidates_than_a_request_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_ranks_no_more_candidates_than_a_request_may_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo.MOST_CANDIDATES == MAX_CANDIDATES
     table = small_table()
     assert demo.rankable_items(table) == sorted(set(table.item))
@@ -100,14 +101,14 @@ def test_the_demo_asks_for_no_more_candidates_than_a_request_may_name(monkeypatc
     assert demo.rankable_items(table) == sorted(set(table.item))[:2]
 
 
-def test_a_service_that_refuses_or_is_gone_ends_the_demo_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_fails_or_times_out_is_an_error_that_names_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     request = httpx.Request("POST", "http://localhost:1/rank")
 
-    def gone(*_: Any, **__: Any) -> httpx.Response:
+    def time_out(*_: Any, **__: Any) -> httpx.Response:
         raise httpx.ReadTimeout("timed out", request=request)
 
-    for answer in (gone, lambda *_, **__: httpx.Response(503, request=request)):
-        monkeypatch.setattr(httpx, "post", answer)
+    for post in (time_out, lambda *_, **__: httpx.Response(503, request=request)):
+        monkeypatch.setattr(httpx, "post", post)
         with pytest.raises(UbertError, match=r"the service gave no answer .*service\.log"):
             demo.best_items("http://localhost:1", "user", ["item"], 1)
 

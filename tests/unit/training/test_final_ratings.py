@@ -1,4 +1,4 @@
-"""From network outputs to ratings, where the network had nothing to read on a side."""
+"""Ratings from network outputs, where a side has no text that the network could read."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from ubert_training.finetuning.histories import Histories, PairSums
 from ubert_training.finetuning.rating_parts import final_ratings
 
 
-@pytest.mark.parametrize(("base", "read"), [("none", 1.0), ("leave_one_out_bias", 4.5)])
-def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, read: float) -> None:
-    """As the service rates it, also where the network rates the other pairs without a bias model beneath it."""
+@pytest.mark.parametrize(("base", "network_rating"), [("none", 1.0), ("leave_one_out_bias", 4.5)])
+def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, network_rating: float) -> None:
+    """As in the service, and also if the network rates other pairs without a bias model beneath it."""
     config = preset("tiny").with_options(rating_base=base, history_ratings=base != "none")
     side = SideBias(curve=RatingCurve.of_rises(config.scale, [1.0] * 4), mean=3.0, shrinkage=1.0)
     bias = BiasModel(mean=3.0, intercept=0.0, user=side, item=side)
@@ -28,4 +28,4 @@ def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, rea
         sums=PairSums(user=sums, item=sums, mean=np.full(4, 3.0)),
     )
     rated = final_ratings(config, bias, 1.0, histories, np.array([1.0, 0.0, 0.0, 0.0]))
-    assert rated.tolist() == [read, 2.5, 3.25, 3.0]
+    assert rated.tolist() == [network_rating, 2.5, 3.25, 3.0]

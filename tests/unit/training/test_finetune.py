@@ -1,7 +1,8 @@
-"""What fine-tuning takes over, starts from, and lets into a rating."""
+"""Fine-tuning: its initial weights, its configuration, what it refuses, and its ratings without further training."""
 
 import shutil
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from sklearn import linear_model
 from sklearn.linear_model import RidgeCV
 
-from support.read_only import standing_in_read_only
+from support.read_only import inside_read_only
 from support.small_corpus import small_table
-from ubert_model.config import RatingBase, preset
+from ubert_model.config import ModelConfig, RatingBase, preset
 from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_model.nn.co_matching import DIFFERENCE_SCALE
 from ubert_model.nn.input_layer import UNKNOWN
@@ -40,7 +41,7 @@ from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.reviews.table import Review, ReviewTable, Rows
 from ubert_training.running.devices import Precision
 from ubert_training.running.stage import Stage, read_stage
-from ubert_training.splits import random_split
+from ubert_training.splits import Split, random_split
 from ubert_training.states.projection_init import initialize_projection
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.tokens import TokenizedReviews
@@ -50,144 +51,151 @@ from ubert_training.weights.model_files import ModelFiles, load_model
 from ubert_training.weights.saving import submodule_weights
 
 TABLE = small_table(users=40)
+TINY = preset("tiny")
 SPLIT = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=0)
 LEXICON = Lexicon(words=frozenset({"good", "excellent", "terrible", "weak", "decent", "love"}), source="the test")
 ONE_EPOCH = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
+NO_LEARNING = replace(ONE_EPOCH, learning_rate=1e-12)
+"""Leaves the initial weights as they are, but for rounding."""
 
 
 def pretrained(directory: Path, corpus: str) -> Path:
     options = PretrainOptions(corpus=corpus, loop=ONE_EPOCH)  # type: ignore[arg-type]
-    return pretrain(TABLE, SPLIT, preset("tiny"), LEXICON, options, directory)
+    return pretrain(TABLE, SPLIT, TINY, LEXICON, options, directory)
 
 
 @pytest.fixture(scope="module")
 def from_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pre-trained model to start from, and to leave as it is."""
+    """A model pre-trained on both corpora, which no test may change."""
     return pretrained(tmp_path_factory.mktemp("from-both") / "pretrained", "both")
 
 
-def test_a_network_that_learned_nothing_gets_no_share() -> None:
+def fine_tuned(
+    directory: Path,
+    *,
+    config: ModelConfig = TINY,
+    options: FinetuneOptions | None = None,
+    split: Split = SPLIT,
+    start: Path | None = None,
+) -> Path:
+    """Fine-tune in ``directory / "run"``, for one epoch by default. ``start``: a pre-trained model."""
+    options = FinetuneOptions(loop=ONE_EPOCH) if options is None else options
+    states = directory / "states"
+    return finetune(TABLE, split, config, options, directory / "run", pretrained=start, states=states)
+
+
+def test_a_network_without_signal_gets_hardly_any_blend_weight() -> None:
     rng = np.random.default_rng(0)
-    shares = [fit_blend_weight(rng.normal(0, 0.3, 1000), rng.normal(0, 0.9, 1000)) for _ in range(200)]
-    assert np.mean([share > 0 for share in shares]) < 0.25
-    assert np.mean(shares) < 0.03
+    weights = [fit_blend_weight(rng.normal(0, 0.3, 1000), rng.normal(0, 0.9, 1000)) for _ in range(200)]
+    assert np.mean([weight > 0 for weight in weights]) < 0.25
+    assert np.mean(weights) < 0.03
     assert fit_blend_weight(np.zeros(10), np.ones(10)) == 0.0
 
 
-def test_a_network_that_is_right_gets_nearly_all_and_one_that_overshoots_less() -> None:
+def test_the_blend_weight_corrects_the_scale_of_the_network_and_is_never_negative() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(0, 0.5, 1000)
-    left = truth + rng.normal(0, 0.5, 1000)
-    assert fit_blend_weight(truth, left) > 0.95
-    assert fit_blend_weight(4 * truth, left) == pytest.approx(0.25, abs=0.03)
-    assert fit_blend_weight(-truth, left) == 0.0
+    residuals = truth + rng.normal(0, 0.5, 1000)
+    assert fit_blend_weight(truth, residuals) > 0.95
+    assert fit_blend_weight(4 * truth, residuals) == pytest.approx(0.25, abs=0.03)
+    assert fit_blend_weight(-truth, residuals) == 0.0
 
 
-def test_user_embeddings_read_no_review_of_the_target(from_both: Path, tmp_path: Path) -> None:
-    """Else they would carry the ratings of the pairs that fine-tuning predicts (law 5)."""
+def test_pre_trained_user_embeddings_read_no_review_of_the_target(from_both: Path, tmp_path: Path) -> None:
+    """They would carry the ratings of the pairs that fine-tuning predicts (law 5)."""
     elsewhere = {user for user, domain in zip(TABLE.user, TABLE.domain, strict=True) if domain == "domain-1"}
-    both = load_model(from_both, "pretrain").identities.users
-    assert set(both.identifiers) <= elsewhere
-    assert len(both) > 10
+    users = load_model(from_both, "pretrain").identities.users
+    assert set(users.identifiers) <= elsewhere
+    assert len(users) > 10
     assert not load_model(pretrained(tmp_path / "target", "target"), "pretrain").identities.users.identifiers
 
 
-def test_fine_tuning_starts_from_what_pre_training_learned_for_users_and_items_alike(
-    from_both: Path, tmp_path: Path
-) -> None:
+def test_fine_tuning_starts_users_and_items_from_the_pre_trained_users(from_both: Path, tmp_path: Path) -> None:
     before = load_model(from_both, "pretrain")
-    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
-    run = finetune(
-        TABLE,
-        SPLIT,
-        before.config,
-        options,
-        tmp_path / "run",
-        pretrained=from_both,
-        states=tmp_path / "states",
-    )
-    after = load_model(run, "finetune")
+    after = load_model(fine_tuned(tmp_path, options=FinetuneOptions(loop=NO_LEARNING), start=from_both), "finetune")
     learned, given = after.load_weights(), before.load_weights()
     for name in ("query_projection.weight", "fusion.outer_norm.weight", "fusion.feed_forward.expand.weight"):
         for side in ("user_encoder", "item_encoder"):
             torch.testing.assert_close(learned[f"head.{side}.{name}"], given[f"user_encoder.{name}"])
-    moved_by_no_more = {"atol": 1e-5, "rtol": 1e-3}
-    torch.testing.assert_close(learned["domain_embedding.weight"], given["domain_embedding.weight"], **moved_by_no_more)
+    rounding = {"atol": 1e-5, "rtol": 1e-3}
+    torch.testing.assert_close(learned["domain_embedding.weight"], given["domain_embedding.weight"], **rounding)
     unknown = given["user_query.embedding.weight"][UNKNOWN]
     for item in learned["item_query.embedding.weight"]:
-        torch.testing.assert_close(item, unknown, **moved_by_no_more)
+        torch.testing.assert_close(item, unknown, **rounding)
     user = before.identities.users.identifiers[0]
     torch.testing.assert_close(
         learned["user_query.embedding.weight"][after.identities.users.row(user)],
         given["user_query.embedding.weight"][before.identities.users.row(user)],
-        **moved_by_no_more,
+        **rounding,
     )
 
 
-def test_who_has_read_other_domains_is_compared_with_baselines_that_have_read_them_too(
+def test_a_model_that_read_other_domains_is_also_compared_with_baselines_that_did(
     from_both: Path, tmp_path: Path
 ) -> None:
-    options, states = FinetuneOptions(loop=ONE_EPOCH), tmp_path / "states"
-    compared = {}
+    names = {}
     for start in (from_both, None):
-        run = tmp_path / f"run-{start is not None}"
-        finetune(TABLE, SPLIT, preset("tiny"), options, run, pretrained=start, states=states)
-        compared[start] = set(evaluate(TABLE, run, states=states).settings)
-    assert compared[from_both] == compared[None] | {f"{name} with other domains" for name in compared[None]}
+        directory = tmp_path / f"pretrained-{start is not None}"
+        run = fine_tuned(directory, start=start)
+        names[start] = set(evaluate(TABLE, run, states=directory / "states").settings)
+    assert names[from_both] == names[None] | {f"{name} with other domains" for name in names[None]}
 
 
-def test_a_run_that_cannot_be_written_into_is_refused_before_it_is_evaluated(tmp_path: Path) -> None:
+def test_a_read_only_run_is_refused_before_it_is_evaluated(tmp_path: Path) -> None:
     stage = Stage(tmp_path / "run", "finetune", {})
     stage.open()
     stage.finish({})
     refused = pytest.raises(InputError, match=r"\(Permission denied\).*copy the run, and evaluate its copy")
-    with standing_in_read_only(stage.directory) as run, refused:
+    with inside_read_only(stage.directory) as run, refused:
         evaluate(TABLE, run, states=tmp_path / "states")
 
 
-def test_a_model_of_the_same_reviews_in_other_domains_is_another_configuration(from_both: Path, tmp_path: Path) -> None:
-    """A review's id does not name its domain, and yet every stage learns domains."""
-    kept = {"pretrained": None, "states": tmp_path / "states"}
-    options = FinetuneOptions(loop=ONE_EPOCH)
-    finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
+def test_a_table_of_other_domains_makes_another_configuration(from_both: Path, tmp_path: Path) -> None:
+    """Every stage learns domains, which review ids do not cover."""
+    run = fine_tuned(tmp_path)
     renamed = replace(TABLE, domain=[f"new {name}" for name in TABLE.domain])
     assert renamed.fingerprint == TABLE.fingerprint
     with pytest.raises(ConfigError, match="differs in domains"):
-        pretrain(renamed, SPLIT, preset("tiny"), LEXICON, PretrainOptions(corpus="both", loop=ONE_EPOCH), from_both)
+        pretrain(renamed, SPLIT, TINY, LEXICON, PretrainOptions(corpus="both", loop=ONE_EPOCH), from_both)
+    options = FinetuneOptions(loop=ONE_EPOCH)
     with pytest.raises(ConfigError, match="differs in domains"):
-        finetune(renamed, SPLIT, preset("tiny"), options, tmp_path / "run", **kept)
+        finetune(renamed, SPLIT, TINY, options, run, pretrained=None, states=tmp_path / "states")
 
 
-def test_all_that_a_model_is_made_from_is_its_configuration(from_both: Path, tmp_path: Path) -> None:
-    """Else a stage that is started again with something else would give out the former model for the new one."""
-    config = preset("tiny")
+LONGER = replace(ONE_EPOCH, epochs=2)
+OTHER_SEED = random_split(TABLE, SPLIT.rows, seed=1)
+ALL_DOMAINS = random_split(TABLE, np.arange(len(TABLE)), seed=0)
+
+
+def test_every_input_of_pre_training_is_part_of_its_configuration(from_both: Path) -> None:
+    """Otherwise a stage that is started again with other inputs would return the former model."""
     options = PretrainOptions(corpus="both", loop=ONE_EPOCH)
-    longer, later = replace(ONE_EPOCH, epochs=2), random_split(TABLE, SPLIT.rows, seed=1)
-    wider = random_split(TABLE, np.arange(len(TABLE)), seed=0)
-    for differs, split, *others in (
-        ("config", SPLIT, config.with_options(dropout=0.2), LEXICON, options),
-        ("lexicon", SPLIT, config, Lexicon(words=frozenset({"good"}), source="the test"), options),
-        ("options", SPLIT, config, LEXICON, replace(options, loop=longer)),
-        ("reviews", later, config, LEXICON, options),
-        ("reviews, target", wider, config, LEXICON, options),
+    for differing, split, *others in (
+        ("config", SPLIT, TINY.with_options(dropout=0.2), LEXICON, options),
+        ("lexicon", SPLIT, TINY, Lexicon(words=frozenset({"good"}), source="the test"), options),
+        ("options", SPLIT, TINY, LEXICON, replace(options, loop=LONGER)),
+        ("reviews", OTHER_SEED, TINY, LEXICON, options),
+        ("reviews, target", ALL_DOMAINS, TINY, LEXICON, options),
     ):
-        with pytest.raises(ConfigError, match=rf"\(it differs in {differs}\)"):
+        with pytest.raises(ConfigError, match=rf"\(it differs in {differing}\)"):
             pretrain(TABLE, split, *others, from_both)
-    tuning = FinetuneOptions(loop=ONE_EPOCH)
-    kept = {"directory": tmp_path / "run", "states": tmp_path / "states"}
-    finetune(TABLE, SPLIT, config, tuning, pretrained=None, **kept)
-    for differs, split, *others, start in (
-        ("config", SPLIT, config.with_options(dropout=0.2), tuning, None),
-        ("options", SPLIT, config, replace(tuning, loop=longer), None),
-        ("pretrained", SPLIT, config, tuning, from_both),
-        ("split", later, config, tuning, None),
-    ):
-        with pytest.raises(ConfigError, match=rf"\(it differs in {differs}\)"):
-            finetune(TABLE, split, *others, pretrained=start, **kept)
 
 
-def test_identities_are_those_of_the_training_part_alone() -> None:
-    """Nobody is known by an evaluation pair (law 5)."""
+def test_every_input_of_fine_tuning_is_part_of_its_configuration(from_both: Path, tmp_path: Path) -> None:
+    fine_tuned(tmp_path)
+    changes: dict[str, dict[str, Any]] = {
+        "config": {"config": TINY.with_options(dropout=0.2)},
+        "options": {"options": FinetuneOptions(loop=LONGER)},
+        "pretrained": {"start": from_both},
+        "split": {"split": OTHER_SEED},
+    }
+    for differing, changed in changes.items():
+        with pytest.raises(ConfigError, match=rf"\(it differs in {differing}\)"):
+            fine_tuned(tmp_path, **changed)
+
+
+def test_identities_are_those_of_the_training_part_only() -> None:
+    """No user and no item is known by an evaluation pair (law 5)."""
     table = ReviewTable.of(
         Review(user=f"u{n}", item=f"i{n}", rating=3.0, text="fine", domain="d", timestamp=n) for n in range(20)
     )
@@ -199,40 +207,39 @@ def test_identities_are_those_of_the_training_part_alone() -> None:
 
 @pytest.mark.parametrize("id_embeddings", ["free", "shrunk", "none"])
 @pytest.mark.parametrize("former", ["shrunk", "none"])
-def test_fine_tuning_may_have_other_identities_than_pre_training(
+def test_fine_tuning_may_use_other_id_embeddings_than_pre_training(
     former: Literal["shrunk", "none"], id_embeddings: str, tmp_path: Path
 ) -> None:
-    before = preset("tiny").with_options(id_embeddings=former)
-    found = pretrain(TABLE, SPLIT, before, LEXICON, PretrainOptions(loop=ONE_EPOCH), tmp_path / "pretrained")
-    still = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
+    before = TINY.with_options(id_embeddings=former)
+    start = pretrain(TABLE, SPLIT, before, LEXICON, PretrainOptions(loop=ONE_EPOCH), tmp_path / "pretrained")
     config = before.with_options(id_embeddings=id_embeddings)
-    run = finetune(TABLE, SPLIT, config, still, tmp_path / "run", pretrained=found, states=tmp_path / "states")
-    users, known = (
+    run = fine_tuned(tmp_path, config=config, options=FinetuneOptions(loop=NO_LEARNING), start=start)
+    users, pretrained_users = (
         load_model(directory, kind).load_weights()["user_query.embedding.weight"]
-        for directory, kind in ((run, "finetune"), (found, "pretrain"))
+        for directory, kind in ((run, "finetune"), (start, "pretrain"))
     )
     assert (len(users) > 1) == (id_embeddings != "none")
-    told_apart = "none" not in (former, id_embeddings)
-    assert torch.allclose(users, known[:1], atol=1e-5) == (not told_apart)
+    are_distinguished = "none" not in (former, id_embeddings)
+    assert torch.allclose(users, pretrained_users[:1], atol=1e-5) == (not are_distinguished)
 
 
-def test_the_projection_of_states_starts_anew_from_what_the_pre_trained_encoder_says(
+def test_the_projection_is_initialized_anew_from_the_pre_trained_encoders_states(
     from_both: Path, tmp_path: Path
 ) -> None:
     before = load_model(from_both, "pretrain")
-    still = FinetuneOptions(mode="end-to-end", loop=replace(ONE_EPOCH, learning_rate=1e-12))
-    still = replace(still, encoder_learning_rate=1e-12, projection_learning_rate=1e-12)
-    given = {"pretrained": from_both, "states": tmp_path / "states"}
-    run = finetune(TABLE, SPLIT, before.config, still, tmp_path / "run", **given)
+    options = FinetuneOptions(
+        mode="end-to-end", loop=NO_LEARNING, encoder_learning_rate=1e-12, projection_learning_rate=1e-12
+    )
+    run = fine_tuned(tmp_path, options=options, start=from_both)
     encoder = encoder_of(before)
-    left_by_pretraining = encoder.projection.weight.detach().clone()
+    pretrained_projection = encoder.projection.weight.detach().clone()
     tokenizer = ReviewTokenizer(before.tokenizer_json, before.config.max_length)
     tokens = TokenizedReviews.of(TABLE.texts_at(SPLIT.rows), tokenizer)
     states = ReviewStates(encoder=encoder.eval(), tokens=tokens, bank=None)
     initialize_projection(states, SPLIT.train, TABLE.user, ONE_EPOCH.seed)
-    begun = encoder_of(load_model(run, "finetune")).projection.weight
-    torch.testing.assert_close(begun, encoder.projection.weight, atol=1e-5, rtol=1e-4)
-    assert (begun - left_by_pretraining).abs().max() > 1e-2
+    projection = encoder_of(load_model(run, "finetune")).projection.weight
+    torch.testing.assert_close(projection, encoder.projection.weight, atol=1e-5, rtol=1e-4)
+    assert (projection - pretrained_projection).abs().max() > 1e-2
 
 
 def encoder_of(files: ModelFiles) -> ReviewEncoder:
@@ -241,64 +248,75 @@ def encoder_of(files: ModelFiles) -> ReviewEncoder:
     return encoder
 
 
-def test_the_prediction_layer_hears_the_match_vectors_from_the_start(tmp_path: Path) -> None:
-    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
-    run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
-    weights = load_model(run, "finetune").load_weights()
-    vectors, ratings = weights["head.prediction_layer.output.weight"][0].split([4 * preset("tiny").state_dim, 2])
-    heard = vectors.view(4, -1).abs().sum(dim=1)  # of û, tᵘ, î and tⁱ
-    assert (heard > 0).all()
+@pytest.fixture(scope="module")
+def initial_weights(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, torch.Tensor]:
+    """The weights that fine-tuning starts from."""
+    run = fine_tuned(tmp_path_factory.mktemp("initial"), options=FinetuneOptions(loop=NO_LEARNING))
+    return load_model(run, "finetune").load_weights()
+
+
+def test_the_initial_prediction_layer_weights_every_input(initial_weights: Mapping[str, torch.Tensor]) -> None:
+    vectors, ratings = initial_weights["head.prediction_layer.output.weight"][0].split([4 * TINY.state_dim, 2])
+    assert (vectors.view(4, -1).abs().sum(dim=1) > 0).all()  # û, tᵘ, î and tⁱ
     assert (ratings != 0).all()
-    kernel = weights["head.co_matching.kernel.weight"]
+
+
+def test_the_initial_co_matching_kernel_takes_the_difference(initial_weights: Mapping[str, torch.Tensor]) -> None:
+    kernel = initial_weights["head.co_matching.kernel.weight"]
     torch.testing.assert_close(kernel[:, : len(kernel)], -DIFFERENCE_SCALE * torch.eye(len(kernel)), atol=1e-5, rtol=0)
 
 
-def test_of_many_pairs_a_sample_starts_the_prediction_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many inputs in memory as there are pairs would be 13 GB of 800,000."""
-    monkeypatch.setattr(prediction_init, "RIDGE_PAIRS", 30)
-    fitted: list[int] = []
+@dataclass(frozen=True, kw_only=True)
+class RidgeFit:
+    """A ridge regression of the training pairs: its targets and what it predicts for its inputs."""
 
-    class Watched(RidgeCV):  # type: ignore[misc]
-        def fit(self, inputs: Any, targets: Any) -> "Watched":
-            fitted.extend((len(inputs), len(targets)))
+    predicted: NDArray[np.float64]
+    targets: NDArray[np.float64]
+
+
+@pytest.fixture
+def ridge_fits(monkeypatch: pytest.MonkeyPatch) -> list[RidgeFit]:
+    """Every ridge regression that is fitted."""
+    fits: list[RidgeFit] = []
+
+    class RecordingRidge(RidgeCV):  # type: ignore[misc]
+        def fit(self, inputs: Any, targets: Any) -> "RecordingRidge":
             super().fit(inputs, targets)
+            fits.append(RidgeFit(predicted=self.predict(inputs), targets=targets))
             return self
 
-    monkeypatch.setattr(linear_model, "RidgeCV", Watched)
-    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12))
-    run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
-    assert fitted == [30, 30]
+    monkeypatch.setattr(linear_model, "RidgeCV", RecordingRidge)
+    return fits
+
+
+def test_the_prediction_layer_is_initialized_from_a_sample_of_many_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ridge_fits: list[RidgeFit]
+) -> None:
+    """The inputs of 800,000 pairs would take 13 GB."""
+    monkeypatch.setattr(prediction_init, "RIDGE_PAIRS", 30)
+    run = fine_tuned(tmp_path, options=FinetuneOptions(loop=NO_LEARNING))
+    assert [(len(fit.predicted), len(fit.targets)) for fit in ridge_fits] == [(30, 30)]
     assert (load_model(run, "finetune").load_weights()["head.prediction_layer.output.weight"] != 0).any()
 
 
 @pytest.mark.parametrize("base", ["leave_one_out_bias", "none"])
-def test_where_no_step_is_better_ratings_are_the_bias_and_the_whole_of_the_ridge_regression(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: RatingBase
+def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ridge_fits: list[RidgeFit], base: RatingBase
 ) -> None:
-    """Without a bias beneath it the network is the paper's, never blended, and begins as it is drawn."""
-    fits: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
+    """Above a bias that network is the ridge regression. Without one it is the paper's: randomly initialized."""
+    interval_inputs: list[tuple[NDArray[np.float64], ...]] = []
+    fit_intervals = RatingIntervals.fit
 
-    class Watched(RidgeCV):  # type: ignore[misc]
-        def fit(self, inputs: Any, targets: Any) -> "Watched":
-            super().fit(inputs, targets)
-            fits.append((self.predict(inputs), targets))
-            return self
+    def recorded(*given: NDArray[np.float64]) -> RatingIntervals:
+        interval_inputs.append(given)
+        return fit_intervals(*given)
 
-    calibrated: list[tuple[NDArray[np.float64], ...]] = []
-    fit = RatingIntervals.fit
-
-    def noted(*given: NDArray[np.float64]) -> RatingIntervals:
-        calibrated.append(given)
-        return fit(*given)
-
-    monkeypatch.setattr(linear_model, "RidgeCV", Watched)
-    monkeypatch.setattr(RatingIntervals, "fit", noted)
+    monkeypatch.setattr(RatingIntervals, "fit", recorded)
     monkeypatch.setattr(finetuning_task, "fit_blend_weight", lambda *_: 0.5)
-    config = preset("tiny").with_options(rating_base=base, history_ratings=base != "none")
-    options = FinetuneOptions(loop=replace(ONE_EPOCH, learning_rate=1e-12, least_improvement=50.0))
-    kept = {"states": tmp_path / "states"}
-    directory = finetune(TABLE, SPLIT, config, options, tmp_path / "run", pretrained=None, **kept)
-    run = FinishedRun.open(TABLE, directory, device="cpu", **kept)
+    config = TINY.with_options(rating_base=base, history_ratings=base != "none")
+    options = FinetuneOptions(loop=replace(NO_LEARNING, least_improvement=50.0))
+    directory = fine_tuned(tmp_path, config=config, options=options)
+    run = FinishedRun.open(TABLE, directory, device="cpu", states=tmp_path / "states")
     assert read_stage(directory)["summary"]["best_epoch"] == -1
     assert run.parts.blend_weight == 1.0
 
@@ -310,15 +328,15 @@ def test_where_no_step_is_better_ratings_are_the_bias_and_the_whole_of_the_ridge
 
     histories, outputs, _ = rated(SPLIT.train)
     if config.above_bias:
-        ((predicted, targets),) = fits
+        (ridge,) = ridge_fits
         readable = histories.has_both_sides
-        left = TABLE.rating[SPLIT.train] - bias_ratings(run.parts.bias, histories.sums)
-        np.testing.assert_allclose(targets, left[readable], atol=1e-5)
-        np.testing.assert_allclose(outputs[readable], predicted, atol=1e-3)
+        above_bias = TABLE.rating[SPLIT.train] - bias_ratings(run.parts.bias, histories.sums)
+        np.testing.assert_allclose(ridge.targets, above_bias[readable], atol=1e-5)
+        np.testing.assert_allclose(outputs[readable], ridge.predicted, atol=1e-3)
     else:
-        assert not fits
+        assert not ridge_fits
     histories, _, ratings = rated(SPLIT.validation)
-    ((predicted, truth, counts),) = calibrated
+    ((predicted, truth, counts),) = interval_inputs
     np.testing.assert_allclose(predicted, ratings, atol=1e-4)
     assert truth.tolist() == TABLE.rating[SPLIT.validation].tolist()
     assert counts.tolist() == histories.user_count.tolist() != histories.item_count.tolist()
@@ -332,52 +350,48 @@ def test_where_no_step_is_better_ratings_are_the_bias_and_the_whole_of_the_ridge
         (PretrainOptions, "encoder_learning_rate"),
     ],
 )
-def test_a_learning_rate_of_nothing_is_refused_by_name(options: Any, name: str) -> None:
+def test_a_learning_rate_of_0_is_refused_by_name(options: Any, name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name} = 0.0: use a positive step size"):
         options(**{name: 0.0})
 
 
-def test_weights_of_another_versions_model_are_refused(tmp_path: Path) -> None:
-    options = FinetuneOptions(loop=ONE_EPOCH)
-    run = finetune(TABLE, SPLIT, preset("tiny"), options, tmp_path / "run", pretrained=None, states=tmp_path / "states")
+def test_fine_tuned_weights_of_another_version_are_refused(tmp_path: Path) -> None:
+    run = fine_tuned(tmp_path)
     files = load_model(run, "finetune")
     with pytest.raises(InputError, match=rf"weights of {run} do not fit this version's model .*run its step again"):
         replace(files, config=files.config.with_options(history_ratings=False)).build_rating_model()
 
 
-def test_a_model_that_another_version_pre_trained_is_refused(from_both: Path, tmp_path: Path) -> None:
-    """One that called a layer otherwise, say."""
-    found = shutil.copytree(from_both, tmp_path / "pretrained")
+def test_pre_trained_weights_of_another_version_are_refused(from_both: Path, tmp_path: Path) -> None:
+    """As if that version had another name for a layer."""
+    start = shutil.copytree(from_both, tmp_path / "pretrained")
     weights = {
         name.replace("user_query.norm", "norm"): tensor
-        for name, tensor in load_file(found / "model.safetensors").items()
+        for name, tensor in load_file(start / "model.safetensors").items()
     }
-    save_file(weights, found / "model.safetensors")
-    given = {"pretrained": found, "states": tmp_path / "states"}
-    with pytest.raises(InputError, match=rf"weights of {found} do not fit this version's model .*run its step again"):
-        finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
+    save_file(weights, start / "model.safetensors")
+    with pytest.raises(InputError, match=rf"weights of {start} do not fit this version's model .*run its step again"):
+        fine_tuned(tmp_path, start=start)
 
 
 def test_damaged_weights_are_refused_by_the_name_of_their_file(from_both: Path, tmp_path: Path) -> None:
     weights = shutil.copytree(from_both, tmp_path / "pretrained") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    given = {"pretrained": tmp_path / "pretrained", "states": tmp_path / "states"}
     with pytest.raises(InputError, match=rf"{weights} cannot be read \(.+\); run its step again"):
-        finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
+        fine_tuned(tmp_path, start=tmp_path / "pretrained")
 
 
 def test_the_weights_of_a_pre_trained_model_are_read_once(
     from_both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are the largest file there is: BERT-base, and a row for each of perhaps millions of users."""
+    """They are the largest file: BERT-base, and a row for each of up to millions of users."""
     read: list[Path] = []
     monkeypatch.setattr(model_files, "load_file", lambda path: read.append(path) or load_file(path))
-    given = {"pretrained": from_both, "states": tmp_path / "states"}
-    finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(loop=ONE_EPOCH), tmp_path / "run", **given)
+    fine_tuned(tmp_path, start=from_both)
     assert read == [from_both / "model.safetensors"]
 
 
-def test_frozen_layers_of_the_encoder_draw_no_noise() -> None:
+def test_frozen_layers_of_the_encoder_have_no_dropout() -> None:
     bert = load_backbone("random-tiny").bert.train()
     tokens = torch.arange(1, 9)[None]
     freeze_all_but_last(bert, 1)
@@ -391,16 +405,16 @@ def test_frozen_layers_of_the_encoder_draw_no_noise() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_the_first_layers_of_a_backbone_encode_as_they_do_within_it(layers: int) -> None:
-    whole, part = load_backbone("minilm").bert.eval(), load_backbone("minilm", layers).bert.eval()
+def test_a_truncated_backbone_encodes_as_the_first_layers_of_the_whole(layers: int) -> None:
+    whole, truncated = load_backbone("minilm").bert.eval(), load_backbone("minilm", layers).bert.eval()
     tokens = torch.arange(1000, 1012)[None]
     with torch.inference_mode():
-        within = whole(tokens, output_hidden_states=True).hidden_states[layers]
-        assert torch.equal(part(tokens).last_hidden_state, within)
-    assert part.config.num_hidden_layers == len(part.encoder.layer) == layers
+        states = whole(tokens, output_hidden_states=True).hidden_states[layers]
+        assert torch.equal(truncated(tokens).last_hidden_state, states)
+    assert truncated.config.num_hidden_layers == len(truncated.encoder.layer) == layers
 
 
-def test_more_layers_than_a_backbone_has_are_refused() -> None:
+def test_more_layers_than_the_backbone_has_are_refused() -> None:
     with pytest.raises(ConfigError, match="encoder_layers = 3: the backbone has 2 layers; use at most that many"):
         load_backbone("random-tiny", 3)
 
@@ -409,7 +423,7 @@ TOO_LONG = {"max_length": 100, "pretrain_max_length": 65, "max_rows": 200}
 
 
 @pytest.mark.parametrize(
-    ("shape", "trainable_layers", "precision", "refused"),
+    ("changes", "trainable_layers", "precision", "message"),
     [
         (TOO_LONG, None, "fp32", r"max_length = (65|100): the backbone reads 64 tokens; use at most that many"),
         ({"encoder_layers": 3}, None, "fp32", "encoder_layers = 3: the backbone has 2 layers; use at most that many"),
@@ -418,30 +432,30 @@ TOO_LONG = {"max_length": 100, "pretrain_max_length": 65, "max_rows": 200}
         ({}, None, "bf16", "precision = 'bf16': this cpu only emulates bfloat16"),
     ],
 )
-def test_what_is_refused_neither_leaves_a_directory_nor_discards_one(
-    shape: dict[str, Any],
+def test_a_refused_configuration_neither_creates_nor_discards_a_directory(
+    changes: dict[str, Any],
     trainable_layers: int | None,
     precision: Precision,
-    refused: str,
+    message: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ubert_training.running.devices.has_native_bfloat16", lambda _: False)
-    config, loop = replace(preset("tiny"), **shape), replace(ONE_EPOCH, precision=precision)
+    config, loop = replace(TINY, **changes), replace(ONE_EPOCH, precision=precision)
     pretraining = PretrainOptions(loop=loop, trainable_layers=trainable_layers)
     finetuning = FinetuneOptions(mode="end-to-end", loop=loop, trainable_layers=trainable_layers)
     former = Stage(tmp_path / "former", "finetune", {"of": "another configuration"})
     former.open()
     for directory, force in ((tmp_path / "new", False), (former.directory, True)):
-        with pytest.raises(UbertError, match=refused):
+        with pytest.raises(UbertError, match=message):
             pretrain(TABLE, SPLIT, config, LEXICON, pretraining, directory, force=force)
-        with pytest.raises(UbertError, match=refused):
+        with pytest.raises(UbertError, match=message):
             finetune(TABLE, SPLIT, config, finetuning, directory, force=force, pretrained=None, states=directory)
     assert [path.name for path in tmp_path.iterdir()] == ["former"]
     assert read_stage(former.directory)["inputs"] == {"of": "another configuration"}
 
 
-def test_how_many_layers_encode_is_the_presets_for_its_own_backbone_only() -> None:
+def test_the_presets_encoder_layers_apply_to_its_own_backbone_only() -> None:
     assert model_config("minilm", TABLE).encoder_layers == 3
     assert model_config("minilm", TABLE, backbone="minilm").encoder_layers == 3
     assert model_config("minilm", TABLE, encoder_layers=0).encoder_layers is None
@@ -450,16 +464,23 @@ def test_how_many_layers_encode_is_the_presets_for_its_own_backbone_only() -> No
 
 
 def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(from_both: Path, tmp_path: Path) -> None:
-    directory = shutil.copytree(from_both, tmp_path / "pretrained")
-    other = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
-    arguments = {"pretrained": directory, "states": tmp_path / "states"}
     with pytest.raises(InputError, match=r"has read \d+ of the \d+ reviews .* pre-train with the same split"):
-        finetune(TABLE, other, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
-    for field, value, trained in (("state_dim", 8, 16), ("encoder_layers", 1, None)):
-        other_shape = replace(preset("tiny"), **{field: value})
-        with pytest.raises(ConfigError, match=rf"{field} = {value}.*pre-trained with {trained}"):
-            finetune(TABLE, SPLIT, other_shape, FinetuneOptions(), tmp_path / "run", **arguments)
-    (directory / CORPUS_READ).unlink()
+        fine_tuned(tmp_path, split=OTHER_SEED, start=from_both)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("field", "value", "pretrained_with"), [("state_dim", 8, 16), ("encoder_layers", 1, None)])
+def test_a_pre_trained_model_of_another_architecture_is_refused(
+    field: str, value: int, pretrained_with: int | None, from_both: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{field} = {value}.*pre-trained with {pretrained_with}"):
+        fine_tuned(tmp_path, config=replace(TINY, **{field: value}), start=from_both)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pre_trained_model_without_its_list_of_reviews_is_refused(from_both: Path, tmp_path: Path) -> None:
+    start = shutil.copytree(from_both, tmp_path / "pretrained")
+    (start / CORPUS_READ).unlink()
     with pytest.raises(InputError, match=rf"holds no {CORPUS_READ}, the reviews it has read; pre-train again"):
-        finetune(TABLE, SPLIT, preset("tiny"), FinetuneOptions(), tmp_path / "run", **arguments)
+        fine_tuned(tmp_path, start=start)
     assert not (tmp_path / "run").exists()

@@ -33,6 +33,7 @@ def known_of(table: ReviewTable, lengths: np.ndarray = LENGTHS) -> KnownReviews:
 
 
 def histories_of(table: ReviewTable, pairs: np.ndarray, lengths: np.ndarray = LENGTHS) -> Histories:
+    """Histories under a bias model with a fixed curve and shrinkage."""
     known = known_of(table, lengths)
     curve = RatingCurve.of_rises(CONFIG.scale, [0.5, 0.2, 1.0, 1.5])
     usual = known.usual(curve, curve)
@@ -87,28 +88,30 @@ def test_no_history_holds_a_review_of_the_pair_or_of_an_evaluation_part(part: st
 
 
 def test_histories_are_newest_first_and_within_the_budget() -> None:
-    config = CONFIG
     found = histories_of(TABLE, SPLIT.test)
     for rows in [*found.user_rows, *found.item_rows]:
         assert (np.diff(rows) < 0).all()  # the table is ordered by time
-        assert len(rows) <= config.max_reviews
-        assert LENGTHS[rows].sum() <= config.max_rows
+        assert len(rows) <= CONFIG.max_reviews
+        assert LENGTHS[rows].sum() <= CONFIG.max_rows
 
 
-def test_a_pairs_own_reviews_take_no_place_in_its_histories() -> None:
-    """Lists are cut to what can be read before the pair's own reviews leave them."""
-    table = written_again(TABLE, int(SPLIT.train[0]))
-    found = histories_of(table, SPLIT.train, np.ones(len(table), dtype=np.int64))  # so that reviews, not rows, are few
+def test_a_pairs_own_reviews_use_up_none_of_its_budget() -> None:
+    """Lists are truncated before the pair's own reviews are removed from them."""
+    table = with_repeated_pair(TABLE, int(SPLIT.train[0]))
+    one_row_each = np.ones(len(table), dtype=np.int64)  # so that max_reviews is the limit, and not max_rows
+    found = histories_of(table, SPLIT.train, one_row_each)
     newest_first = SPLIT.train[::-1].tolist()
     for position, pair in enumerate(SPLIT.train.tolist()):
         for side, other in (("user", "item"), ("item", "user")):
-            mine, theirs = getattr(table, side), getattr(table, other)
-            left = [row for row in newest_first if mine[row] == mine[pair] and theirs[row] != theirs[pair]]
-            assert getattr(found, f"{side}_rows")[position].tolist() == left[: CONFIG.max_reviews]
+            entity, counterpart = getattr(table, side), getattr(table, other)
+            readable = [
+                row for row in newest_first if entity[row] == entity[pair] and counterpart[row] != counterpart[pair]
+            ]
+            assert getattr(found, f"{side}_rows")[position].tolist() == readable[: CONFIG.max_reviews]
 
 
-def test_a_pair_of_an_item_that_training_lacks_has_no_rating_of_its_own() -> None:
-    """Not even one of the user who stands before it in the tables, of the item that stands last."""
+def test_a_pair_with_an_unknown_item_has_no_target_rating() -> None:
+    """Its key must differ from that of the previous user in the id table with the last item."""
     pairs = [("a", "z"), ("b", "y"), ("b", "new")]
     table = ReviewTable.of(
         Review(user=user, item=item, rating=5.0 - day, text="word", domain="d", timestamp=day)
@@ -120,24 +123,30 @@ def test_a_pair_of_an_item_that_training_lacks_has_no_rating_of_its_own() -> Non
     assert (sums.user.count, sums.item.count, sums.mean) == (1, 0, 3.5)
 
 
-def test_counts_cover_all_known_reviews_not_only_those_that_fit() -> None:
+def test_counts_cover_all_known_reviews_and_not_only_those_within_the_budget() -> None:
     found = histories_of(TABLE, SPLIT.test)
     user = np.array(TABLE.user)
     for position, pair in enumerate(SPLIT.test.tolist()):
         assert found.user_count[position] == (user[SPLIT.train] == TABLE.user[pair]).sum()
 
 
-def written_again(table: ReviewTable, row: int) -> ReviewTable:
-    """The table with the next review of the same user made one of the same item as the review at ``row``."""
+def with_repeated_pair(table: ReviewTable, row: int) -> ReviewTable:
+    """The table in which another training review of the user at ``row`` is made one of the same item."""
     other = next(other for other in SPLIT.train.tolist() if other != row and table.user[other] == table.user[row])
     items = list(table.item)
     items[other] = table.item[row]
     return replace(table, item=items)
 
 
-def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is_left() -> None:
+def training_rows_without(table: ReviewTable, pair: int) -> list[int]:
+    """The training rows except those by the same user on the same item as the row ``pair``."""
+    own = (table.user[pair], table.item[pair])
+    return [row for row in SPLIT.train.tolist() if (table.user[row], table.item[row]) != own]
+
+
+def test_sums_and_means_leave_out_the_pairs_own_ratings() -> None:
     first = int(SPLIT.train[0])
-    table = written_again(TABLE, first)
+    table = with_repeated_pair(TABLE, first)
     known = known_of(table)
     curves = [RatingCurve.of_rises(CONFIG.scale, rises) for rises in ([0.5, 0.2, 1.0, 1.5], [1.0])]
     usual = known.usual(*curves)
@@ -145,15 +154,15 @@ def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is
     sums = known.sums(pairs, usual)
     names = ("user", "item")
     for number, pair in enumerate(pairs.tolist()):
-        left = [r for r in SPLIT.train.tolist() if any(getattr(table, n)[r] != getattr(table, n)[pair] for n in names)]
-        assert sums.mean[number] == pytest.approx(table.rating[left].mean(dtype=np.float64))
+        others = training_rows_without(table, pair)
+        assert sums.mean[number] == pytest.approx(table.rating[others].mean(dtype=np.float64))
         for name, other, curve in zip(names, names[::-1], curves, strict=True):
             ratings = [
-                (getattr(table, other)[r], float(table.rating[r]))
-                for r in left
-                if getattr(table, name)[r] == getattr(table, name)[pair]
+                (getattr(table, other)[row], float(table.rating[row]))
+                for row in others
+                if getattr(table, name)[row] == getattr(table, name)[pair]
             ]
-            mean = float(np.mean([curve(float(table.rating[r])) for r in left]))
+            mean = float(np.mean([curve(float(table.rating[row])) for row in others]))
             terms = [terms_of_one(getattr(usual, name), *one) for one in ratings]
             above = [level - share * mean for level, share in terms]
             found = getattr(sums, name)
@@ -161,49 +170,54 @@ def test_sums_are_those_of_the_reviews_that_are_left_told_by_the_mean_of_what_is
             assert found.above_usual[number] == pytest.approx(sum(above), abs=1e-9)
 
 
-def test_a_pair_from_training_is_read_as_if_training_had_never_had_it() -> None:
-    """By brute force: lists, means and what is usual made anew of all other reviews."""
-    table = written_again(TABLE, int(SPLIT.train[0]))
+def test_a_training_pair_is_read_as_if_it_were_not_in_training() -> None:
+    """Compared with brute force: lists, means and usual deviations computed from all other reviews."""
+    table = with_repeated_pair(TABLE, int(SPLIT.train[0]))
     known = known_of(table)
     fitted = fit_bias_model(known, SPLIT.train, table.rating[SPLIT.train].astype(np.float64), CONFIG.scale)
     pairs = np.concatenate([SPLIT.train[:1], SPLIT.train[10::9]])
     found, bias = known.histories(pairs, fitted.model, fitted.usual), fitted.model
     rated = bias_ratings(bias, found.sums)
     for number, pair in enumerate(pairs.tolist()):
-        others = [
-            row
-            for row in SPLIT.train.tolist()
-            if (table.user[row], table.item[row]) != (table.user[pair], table.item[pair])
-        ]
-        without = KnownReviews(table, np.array(others), LENGTHS, CONFIG)
+        without = KnownReviews(table, np.array(training_rows_without(table, pair)), LENGTHS, CONFIG)
         usual = without.usual(bias.user.curve, bias.item.curve)
         expected = without.histories(np.array([pair]), bias, usual)
         for side in ("user", "item"):
             for name in (f"{side}_rows", f"{side}_residuals"):
-                read, alone = getattr(found, name)[number], getattr(expected, name)[0]
-                np.testing.assert_allclose(read, alone, atol=1e-6)
+                read, brute_force = getattr(found, name)[number], getattr(expected, name)[0]
+                np.testing.assert_allclose(read, brute_force, atol=1e-6)
         assert rated[number] == pytest.approx(bias_ratings(bias, expected.sums)[0], abs=1e-9)
 
 
-def test_what_a_pair_costs_does_not_grow_with_the_reviews_of_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a training part with one item of many reviews costs their square."""
-    reckoned: list[float] = []
-    looked_through: list[int] = []
-    curve_of, without_user = RatingCurve.__call__, histories.without_user
+@pytest.fixture
+def evaluated_ratings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The ratings that a curve was evaluated at one by one, in order."""
+    ratings: list[float] = []
+    evaluate = RatingCurve.__call__
 
-    def counted(curve: RatingCurve, rating: float) -> float:
-        reckoned.append(rating)
-        return curve_of(curve, rating)
+    def recorded(curve: RatingCurve, rating: float) -> float:
+        ratings.append(rating)
+        return evaluate(curve, rating)
 
-    def noted(reviews: list[ReviewEntry], user: str) -> list[ReviewEntry]:
-        looked_through.append(len(reviews))
+    monkeypatch.setattr(RatingCurve, "__call__", recorded)
+    return ratings
+
+
+def test_the_cost_of_a_pair_does_not_grow_with_the_reviews_of_its_item(
+    evaluated_ratings: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the cost of an item's training pairs would grow with the square of their number."""
+    filtered: list[int] = []
+    without_user = histories.without_user
+
+    def recorded(reviews: list[ReviewEntry], user: str) -> list[ReviewEntry]:
+        filtered.append(len(reviews))
         return without_user(reviews, user)
 
-    monkeypatch.setattr(RatingCurve, "__call__", counted)
-    monkeypatch.setattr(histories, "without_user", noted)
-    costs: list[int] = []
+    monkeypatch.setattr(histories, "without_user", recorded)
+    evaluations: list[int] = []
     for reviews in (50, 100):
-        reckoned.clear()
+        evaluated_ratings.clear()
         table = ReviewTable.of(
             Review(user=f"u{number}", item="i", rating=1.0 + number % 5, text="word", domain="d", timestamp=number)
             for number in range(reviews)
@@ -212,47 +226,47 @@ def test_what_a_pair_costs_does_not_grow_with_the_reviews_of_its_item(monkeypatc
         known = KnownReviews(table, rows, np.ones(reviews, dtype=np.int64), CONFIG)
         fitted = fit_bias_model(known, rows, table.rating.astype(np.float64), CONFIG.scale)
         known.histories(rows, fitted.model, fitted.usual)
-        costs.append(len(reckoned))
-    assert costs[1] < 2.2 * costs[0]
-    assert max(looked_through) <= CONFIG.max_reviews + 1
+        evaluations.append(len(evaluated_ratings))
+    assert evaluations[1] < 2.2 * evaluations[0]
+    assert max(filtered) <= CONFIG.max_reviews + 1
 
 
-def test_a_single_known_pair_is_its_own_mean() -> None:
-    """Nothing is left of the mean without it: taken for 0, the rating itself became what the model adds to the mean."""
+def test_the_mean_for_a_single_known_pair_is_its_own_rating() -> None:
+    """No rating is left for a leave-one-out mean; with a mean of 0, the intercept would be fitted to the rating."""
     rating = TABLE.rating[:1].astype(np.float64)
     known = KnownReviews(TABLE, np.array([0]), LENGTHS, CONFIG)
     fitted = fit_bias_model(known, np.array([0]), rating, CONFIG.scale)
     assert bias_ratings(fitted.model, known.sums(np.array([0]), fitted.usual)) == pytest.approx(rating)
-    stranger = known.sums(np.array([len(TABLE) - 1]), fitted.usual)
-    assert fitted.model.rate(stranger.user, stranger.item) == pytest.approx(rating)
+    unknown = known.sums(np.array([len(TABLE) - 1]), fitted.usual)
+    assert fitted.model.rate(unknown.user, unknown.item) == pytest.approx(rating)
 
 
-def test_a_bias_fitted_on_a_pair_is_not_fitted_to_its_rating() -> None:
-    """With ratings that are pure noise, statistics that leak the target would predict it; honest ones cannot."""
+def test_the_bias_model_explains_nothing_of_random_ratings() -> None:
+    """It could only if its statistics leaked the target rating."""
     rng = np.random.default_rng(0)
     table = replace(TABLE, rating=rng.integers(1, 6, len(TABLE)).astype(np.float32))
     assert bias_error(table) > 0.98
 
 
-def test_bias_model_finds_planted_user_and_item_differences() -> None:
+def test_the_bias_model_finds_planted_user_and_item_differences() -> None:
     assert bias_error(TABLE) < 0.7
 
 
-def test_the_fitted_bias_misses_by_nothing_on_average_and_no_other_shrinkage_would_miss_by_less() -> None:
+def test_the_fitted_bias_has_a_mean_error_of_0_and_the_best_shrinkages() -> None:
     known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
     fitted = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale)
     sums = known.sums(SPLIT.train, fitted.usual)
-    missed = bias_ratings(fitted.model, sums) - truth
-    assert missed.mean() == pytest.approx(0.0, abs=1e-9)
+    errors = bias_ratings(fitted.model, sums) - truth
+    assert errors.mean() == pytest.approx(0.0, abs=1e-9)
     for side in ("user", "item"):
         chosen = getattr(fitted.model, side)
         for shrinkage in bias_fit.SHRINKAGES:
             other = replace(fitted.model, **{side: replace(chosen, shrinkage=shrinkage)})
-            assert np.square(bias_ratings(other, sums) - truth).mean() >= np.square(missed).mean()
+            assert np.square(bias_ratings(other, sums) - truth).mean() >= np.square(errors).mean()
 
 
-def test_few_ratings_bend_no_curve() -> None:
-    """Each stretch of the scale counts for nearly as much, until there is evidence that it does not."""
+def test_the_curves_fitted_to_few_ratings_are_nearly_straight() -> None:
+    """The prior is that every segment of the scale counts the same."""
     few = SPLIT.train[:40]
     known = KnownReviews(TABLE, few, LENGTHS, CONFIG)
     model = fit_bias_model(known, few, TABLE.rating[few].astype(np.float64), CONFIG.scale).model
@@ -261,13 +275,12 @@ def test_few_ratings_bend_no_curve() -> None:
         assert rises.std() < 0.1 * rises.mean()
 
 
-def test_what_a_rating_counts_for_is_learned() -> None:
-    """Users who give two stars rate the rest as those who give one do: only what is above them tells of a habit."""
+def test_the_curve_learns_how_much_each_segment_of_the_scale_counts() -> None:
+    """Planted: 1 to 3 stars are given at random; only whether a user gives 4 or 5 distinguishes users."""
     rng = np.random.default_rng(1)
-    kind = {user: rng.uniform() < 0.5 for user in sorted(set(TABLE.user))}
-    lively = np.array([kind[user] for user in TABLE.user])
-    chance = rng.uniform(size=len(TABLE))
-    ratings = np.where(chance < 0.3, rng.integers(1, 4, len(TABLE)), np.where(lively, 5, 4)).astype(np.float32)
+    gives_five = {user: rng.uniform() < 0.5 for user in sorted(set(TABLE.user))}
+    highest = np.array([5 if gives_five[user] else 4 for user in TABLE.user])
+    ratings = np.where(rng.uniform(size=len(TABLE)) < 0.3, rng.integers(1, 4, len(TABLE)), highest).astype(np.float32)
     table = replace(TABLE, rating=ratings)
     fitted = fit_bias_model(known_of(table), SPLIT.train, ratings[SPLIT.train].astype(np.float64), CONFIG.scale)
     rises = np.diff(fitted.model.user.curve.values)
@@ -275,8 +288,8 @@ def test_what_a_rating_counts_for_is_learned() -> None:
     assert rises[3] > 2 * max(rises[0], rises[1])
 
 
-def test_ratings_in_other_domains_tell_of_their_users() -> None:
-    """Planted: what users give here is what they give elsewhere, and here each has few ratings."""
+def test_ratings_in_other_domains_improve_the_bias_of_their_users() -> None:
+    """Planted: every user always gives the same rating, and has few ratings in the target."""
     rng = np.random.default_rng(2)
     users = sorted(set(TABLE.user))
     habit = dict(zip(users, rng.integers(1, 6, len(users)), strict=True))
@@ -294,13 +307,13 @@ def test_ratings_in_other_domains_tell_of_their_users() -> None:
     assert errors["elsewhere"] < 0.8 * errors["here"]
 
 
-def test_a_rating_in_another_domain_counts_for_the_part_that_is_asked_for() -> None:
+def test_a_rating_in_another_domain_counts_as_the_given_fraction_of_one() -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     elsewhere = pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
     known = KnownReviews(TABLE, split.train[:5], LENGTHS, CONFIG, elsewhere)  # most users are known elsewhere only
     curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
     none, half, whole = (
-        known.sums(split.test, known.usual(curve, curve, elsewhere=part)).user for part in (0.0, 0.5, 1.0)
+        known.sums(split.test, known.usual(curve, curve, elsewhere=fraction)).user for fraction in (0.0, 0.5, 1.0)
     )
     assert whole.elsewhere.tolist() == [
         sum(TABLE.user[row] == TABLE.user[pair] for row in elsewhere) for pair in split.test.tolist()
@@ -311,7 +324,7 @@ def test_a_rating_in_another_domain_counts_for_the_part_that_is_asked_for() -> N
 
 
 @given(st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]))
-def test_ratings_in_other_domains_are_none_of_the_targets(rating: float) -> None:
+def test_with_other_domains_the_target_rating_still_changes_no_sum(rating: float) -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     row = int(split.train[0])
     read = []
@@ -337,27 +350,27 @@ def test_pretraining_never_sees_an_evaluation_pair(corpus: str) -> None:
         assert (TABLE.user[row], TABLE.text[row]) not in texts
 
 
-@pytest.mark.parametrize("copied", [str, str.upper, lambda text: f" {text.replace(' ', '  ')}\n"])
+@pytest.mark.parametrize("copy_text", [str, str.upper, lambda text: f" {text.replace(' ', '  ')}\n"])
 @pytest.mark.parametrize(
-    ("answered_in", "copied_to"),
+    ("original_in", "copied_to"),
     [("test", "elsewhere"), ("validation", "train"), ("test", "train"), ("train", "elsewhere"), ("train", "train")],
 )
 def test_an_evaluation_text_copied_to_another_item_is_not_pretrained_on(
-    answered_in: str, copied_to: str, copied: Callable[[str], str]
+    original_in: str, copied_to: str, copy_text: Callable[[str], str]
 ) -> None:
-    """Nor, in another domain, one of the training part: it may be an evaluation text of the next split."""
+    """In another domain, neither is a copied training text: it may be an evaluation text of another split."""
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     places = {"elsewhere": TABLE.rows_of_domains("domain-1").tolist(), "train": split.train.tolist()}
-    answer, copy = next(
-        (answer, copy)
-        for answer in getattr(split, answered_in).tolist()
+    original, copy = next(
+        (original, copy)
+        for original in getattr(split, original_in).tolist()
         for copy in places[copied_to]
-        if TABLE.user[copy] == TABLE.user[answer] and copy != answer and TABLE.text[answer]
+        if TABLE.user[copy] == TABLE.user[original] and copy != original and TABLE.text[original]
     )
     texts = list(TABLE.text)
-    texts[copy] = copied(TABLE.text[answer])
+    texts[copy] = copy_text(TABLE.text[original])
     rows = pretraining_rows(replace(TABLE, text=texts), split, "both", fraction=1.0, seed=0)
-    assert (copy in rows) == (answered_in == copied_to == "train")
+    assert (copy in rows) == (original_in == copied_to == "train")
     assert copy in pretraining_rows(TABLE, split, "both", fraction=1.0, seed=0)
 
 
@@ -370,9 +383,9 @@ def test_a_fraction_of_the_corpus_is_drawn_by_seed() -> None:
     assert set(half.tolist()) != set(other.tolist())
 
 
-def test_residuals_are_those_of_the_lists_that_a_store_holds() -> None:
-    """To the last bit, and so for a pair that is rated twice: they are read from columns, not review by review."""
-    table = written_again(TABLE, int(SPLIT.train[0]))
+def test_residuals_computed_by_column_equal_those_computed_review_by_review() -> None:
+    """Bit for bit, also for a pair with two reviews; the service computes them review by review."""
+    table = with_repeated_pair(TABLE, int(SPLIT.train[0]))
     known = known_of(table)
     curves = [RatingCurve.of_rises(CONFIG.scale, rises) for rises in ([0.5, 0.2, 1.0, 1.5], [1.0])]
     usual = known.usual(*curves)
@@ -385,8 +398,8 @@ def test_residuals_are_those_of_the_lists_that_a_store_holds() -> None:
     for number, pair in enumerate(pairs.tolist()):
         own = [row for row in SPLIT.train if (users[row], items[row]) == (users[pair], items[pair])]
         for name, other, side in (("user", items, sides[0]), ("item", users, sides[1])):
-            counted = sum(side.curve(ratings[row]) for row in own)
-            mean = (side.mean * len(SPLIT.train) - counted) / (len(SPLIT.train) - len(own))
+            left_out = sum(side.curve(ratings[row]) for row in own)
+            mean = (side.mean * len(SPLIT.train) - left_out) / (len(SPLIT.train) - len(own))
             rows = getattr(found, f"{name}_rows")[number].tolist()
             terms = [terms_of_one(getattr(usual, name), other[row], ratings[row]) for row in rows]
             of_entity = side.bias(getattr(found.sums, name))[number]
@@ -394,27 +407,20 @@ def test_residuals_are_those_of_the_lists_that_a_store_holds() -> None:
             assert getattr(found, f"{name}_residuals")[number].tolist() == expected.tolist()
 
 
-def test_the_fit_reckons_with_columns_and_not_rating_by_rating(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sums up all ratings for each stretch of the scale and each weight of other domains: hours for millions."""
+def test_the_fit_evaluates_curves_by_column(evaluated_ratings: list[float]) -> None:
+    """It sums all ratings once per segment and per weight of other domains: one by one, millions would take hours."""
     known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
-    reckoned: list[float] = []
-    curve_of = RatingCurve.__call__
-
-    def counted(curve: RatingCurve, rating: float) -> float:
-        reckoned.append(rating)
-        return curve_of(curve, rating)
-
-    monkeypatch.setattr(RatingCurve, "__call__", counted)
+    evaluated_ratings.clear()
     fit_bias_model(known, SPLIT.train, truth, CONFIG.scale)
-    assert len(reckoned) < 2 * len(SPLIT.train)
+    assert len(evaluated_ratings) < 2 * len(SPLIT.train)
 
 
-def test_the_bias_fitted_to_some_pairs_at_a_time_is_that_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bias_fitted_in_chunks_of_pairs_equals_that_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
     whole = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
     monkeypatch.setattr(bias_fit, "PAIRS_AT_A_TIME", 50)
-    parts = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
-    assert (parts.user.shrinkage, parts.item.shrinkage) == (whole.user.shrinkage, whole.item.shrinkage)
+    in_chunks = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
+    assert (in_chunks.user.shrinkage, in_chunks.item.shrinkage) == (whole.user.shrinkage, whole.item.shrinkage)
     for side in ("user", "item"):
-        values = [getattr(model, side).curve.values for model in (parts, whole)]
+        values = [getattr(model, side).curve.values for model in (in_chunks, whole)]
         assert values[0] == pytest.approx(values[1], abs=1e-9)

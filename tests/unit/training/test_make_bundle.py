@@ -1,11 +1,11 @@
-"""`ubert export` where the disk takes no more."""
+"""`ubert export` on a full disk."""
 
 from pathlib import Path
 
 import pytest
 
 from support.full_disk import full_disk
-from support.training_stage import SAVES_NOTHING, TinyCorpus, run_here
+from support.training_stage import NO_CHECKPOINTS, TinyCorpus, run_in_process
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export import make_bundle
@@ -15,23 +15,23 @@ from ubert_training.export import make_bundle
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("trained")
     corpus = TinyCorpus.write(directory)
-    run_here(corpus.arguments("finetune", directory / "run", *SAVES_NOTHING, "--epochs", "1", "--device", "cpu"))
+    run_in_process(corpus.arguments("finetune", directory / "run", *NO_CHECKPOINTS, "--epochs", "1", "--device", "cpu"))
     (directory / "run" / EVALUATION).write_text("{}")
     return directory / "run"
 
 
 @pytest.mark.parametrize("writer", ["save_file", "export_encoder"])
-def test_a_full_disk_is_one_line_that_names_the_bundle_and_leaves_nothing(
+def test_a_full_disk_is_a_one_line_error_that_names_the_bundle_and_leaves_nothing(
     run: Path, writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The weights are refused by their own library, a graph by the system."""
-    whole = getattr(make_bundle, writer)
+    """Writing the weights fails in safetensors, writing a graph in the operating system."""
+    write = getattr(make_bundle, writer)
 
-    def refused(model: object, path: Path) -> None:
+    def write_to_full_disk(model: object, path: Path) -> None:
         with full_disk(10):
-            whole(model, path)
+            write(model, path)
 
-    monkeypatch.setattr(make_bundle, writer, refused)
+    monkeypatch.setattr(make_bundle, writer, write_to_full_disk)
     with pytest.raises(SystemExit) as ended:
         main(["export", "--run", str(run), "--out", str(tmp_path / "bundle")])
     assert ended.value.code == 2

@@ -33,7 +33,7 @@ def test_only_opinion_words_are_maskable(tokenizer: ReviewTokenizer) -> None:
 
 
 @pytest.mark.parametrize("apostrophe", "'’")
-def test_a_word_is_found_whichever_apostrophe_is_typed(tokenizer: ReviewTokenizer, apostrophe: str) -> None:
+def test_a_word_is_found_with_either_apostrophe(tokenizer: ReviewTokenizer, apostrophe: str) -> None:
     text = f"It didn{apostrophe}t work"
     masker = Masker(tokenizer, frozenset({"didn't"}), "opinion")
     assert words_at(text, tokenizer, masker.maskable([text])[0]) == [f"didn{apostrophe}t"]
@@ -56,26 +56,26 @@ def test_half_of_the_opinion_words_are_predicted_and_nothing_else_changes(tokeni
     assert not predicted[5]  # "strap"
 
 
-def test_hidden_words_are_shown_as_bert_shows_them() -> None:
-    """A word shown as others has a piece drawn for each of its own, and none that is no piece of a word."""
+def test_of_the_hidden_words_80_percent_are_masked_10_replaced_and_10_unchanged() -> None:
+    """A replaced word has a random piece for each of its own, and never a special token."""
     tokenizer, text = ReviewTokenizer(tiny_tokenizer_json(), 32), "well-made"
     masker = Masker(tokenizer, LEXICON, "opinion")
     ids, maskable = tokens_of(tokenizer, text), masker.maskable([text])[0]
     shown = np.array([masker.mask(ids, maskable, np.random.default_rng(seed))[0][1:-1] for seed in range(3000)])
     masked = (shown == tokenizer.token_id("[MASK]")).all(axis=1)
-    kept = (shown == ids[1:-1]).all(axis=1)
+    unchanged = (shown == ids[1:-1]).all(axis=1)
     assert masked.mean() == pytest.approx(0.8, abs=0.03)
-    assert kept.mean() == pytest.approx(0.1, abs=0.03)
-    others = shown[~masked & ~kept]
-    assert not np.isin(others, [tokenizer.token_id(token) for token in SPECIAL_TOKENS]).any()
-    assert len(np.unique(others)) > 0.9 * (tokenizer.vocabulary_size - len(SPECIAL_TOKENS))
-    assert (others[:, 0] != others[:, 1]).mean() > 0.9
+    assert unchanged.mean() == pytest.approx(0.1, abs=0.03)
+    replaced = shown[~masked & ~unchanged]
+    assert not np.isin(replaced, [tokenizer.token_id(token) for token in SPECIAL_TOKENS]).any()
+    assert len(np.unique(replaced)) > 0.9 * (tokenizer.vocabulary_size - len(SPECIAL_TOKENS))
+    assert (replaced[:, 0] != replaced[:, 1]).mean() > 0.9
 
 
 @pytest.mark.parametrize(
     ("strategy", "text"), [("opinion", ""), ("opinion", "   "), ("opinion", "a strap for a guitar"), ("none", "great")]
 )
-def test_a_review_without_words_to_hide_has_nothing_to_predict(
+def test_a_review_without_maskable_words_is_shown_unchanged(
     tokenizer: ReviewTokenizer, strategy: MaskingStrategy, text: str
 ) -> None:
     masker = Masker(tokenizer, LEXICON, strategy)
@@ -115,18 +115,33 @@ def test_the_same_generator_masks_the_same_words(tokenizer: ReviewTokenizer) -> 
     assert (first[1] == second[1]).all()
 
 
-def test_words_are_the_same_however_many_reviews_are_tokenized_at_a_time(
+def test_maskable_words_do_not_depend_on_the_batch_size_of_the_tokenizer(
     tokenizer: ReviewTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["great", "", "a plain strap", "  beautiful and terrible ", "well-made", "great great"]
     masker = Masker(tokenizer, LEXICON, "opinion")
     whole = masker.maskable(texts)
     monkeypatch.setattr(masking, "TEXTS_PER_BATCH", 2)
-    parts = masker.maskable(texts)
+    batched = masker.maskable(texts)
     found = [
-        words_at(text.strip(), tokenizer, parts[number]) if text.strip() else [] for number, text in enumerate(texts)
+        words_at(text.strip(), tokenizer, batched[number]) if text.strip() else [] for number, text in enumerate(texts)
     ]
     assert found == [["great"], [], [], ["beautiful", "terrible"], ["well-made"], ["great", "great"]]
-    assert len(parts.values) == 6
-    np.testing.assert_array_equal(parts.values, whole.values)
-    np.testing.assert_array_equal(parts.starts, whole.starts)
+    assert len(batched.values) == 6
+    np.testing.assert_array_equal(batched.values, whole.values)
+    np.testing.assert_array_equal(batched.starts, whole.starts)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words", "hidden"),
+    [("opinion", 1, 1), ("opinion", 3, 2), ("opinion", 7, 4), ("random", 1, 1), ("random", 12, 2), ("random", 16, 2)],
+)
+def test_the_number_of_hidden_words_is_rounded_and_at_least_one(
+    strategy: MaskingStrategy, words: int, hidden: int
+) -> None:
+    tokenizer, text = ReviewTokenizer(tiny_tokenizer_json(), 96), " ".join(["good"] * words)
+    masker = Masker(tokenizer, frozenset({"good"}), strategy)
+    maskable = masker.maskable([text])[0]
+    assert len(maskable) == words
+    _, predicted = masker.mask(np.array(tokenizer.encode([text])[0]), maskable, np.random.default_rng(0))
+    assert sum(predicted[start] for start, _ in maskable) == hidden

@@ -1,4 +1,4 @@
-"""Scores, intervals and slices."""
+"""Scores, their bootstrap intervals, and slices by length of history."""
 
 import tracemalloc
 
@@ -16,7 +16,7 @@ from ubert_training.evaluation.metrics import (
 )
 
 
-def test_scores_are_what_their_names_say() -> None:
+def test_scores_are_the_mse_rmse_and_mae_of_all_pairs() -> None:
     found = scores({"model": np.array([1.0, -1.0, 2.0, 0.0])})["model"]
     assert found.pairs == 4
     assert found.mse.value == pytest.approx(1.5)
@@ -24,11 +24,11 @@ def test_scores_are_what_their_names_say() -> None:
     assert found.mae.value == pytest.approx(1.0)
 
 
-def test_a_difference_is_shown_with_every_sign() -> None:
+def test_a_difference_is_shown_with_the_sign_of_every_number() -> None:
     assert Estimate(value=0.01, low=-0.02, high=0.03).signed() == "+0.0100 [-0.0200, +0.0300]"
 
 
-def test_the_interval_covers_the_true_error_about_as_often_as_it_says() -> None:
+def test_intervals_cover_the_true_error_in_about_95_percent_of_the_trials() -> None:
     rng = np.random.default_rng(0)
     covered = [
         (estimate := scores({"model": rng.normal(0, 1, 200)}, trial)["model"].mse).low <= 1.0 <= estimate.high
@@ -43,12 +43,21 @@ def test_a_paired_difference_cancels_what_both_models_share() -> None:
     baseline = shared + rng.normal(0, 0.01, 500) + 0.05
     difference = paired_differences(shared, {"baseline": baseline})["baseline"]
     found = scores({"model": shared, "baseline": baseline})
-    mine = found["model"].mse
-    assert difference.value == pytest.approx(mine.value - found["baseline"].mse.value)
-    assert difference.high - difference.low < (mine.high - mine.low) / 5
+    mse = found["model"].mse
+    assert difference.value == pytest.approx(mse.value - found["baseline"].mse.value)
+    assert difference.high - difference.low < (mse.high - mse.low) / 5
 
 
-def test_every_interval_is_of_the_resamples_that_seed_and_size_name() -> None:
+def test_a_relative_change_is_a_share_of_the_baselines_mse() -> None:
+    errors = np.random.default_rng(0).normal(0, 1, 500)
+    change = relative_change(1.1 * errors, errors)
+    assert change.value == pytest.approx(0.21)
+    assert (change.low, change.high) == pytest.approx((0.21, 0.21))
+    for same in (errors, np.zeros(3)):
+        assert relative_change(same, same) == Estimate(value=0.0, low=0.0, high=0.0)
+
+
+def test_every_interval_uses_the_resamples_drawn_by_seed_and_number_of_pairs() -> None:
     rng = np.random.default_rng(0)
     errors, baseline = rng.normal(0, 1, 300), rng.normal(0, 1.1, 300)
     drawn = np.random.default_rng([3, 300]).integers(0, 300, (RESAMPLES, 300))
@@ -62,8 +71,8 @@ def test_every_interval_is_of_the_resamples_that_seed_and_size_name() -> None:
     assert bounds(relative_change(errors, baseline, seed=3)) == pytest.approx(
         np.quantile(squared / other - 1, [0.025, 0.975])
     )
-    (alone,) = bootstrap_means((np.square(errors) - np.square(baseline))[:, None], seed=3)
-    assert bounds(alone) == pytest.approx(bounds(difference))
+    (direct,) = bootstrap_means((np.square(errors) - np.square(baseline))[:, None], seed=3)
+    assert bounds(direct) == pytest.approx(bounds(difference))
 
 
 def bounds(estimate: Estimate) -> list[float]:
@@ -81,7 +90,7 @@ def test_memory_grows_with_the_pairs_and_not_with_the_resamples() -> None:
     assert peak < 100 * errors.nbytes < RESAMPLES * errors.nbytes
 
 
-def test_slices_hold_every_pair_once() -> None:
+def test_history_slices_hold_every_pair_once() -> None:
     counts = np.array([0, 1, 2, 3, 9, 10, 500], dtype=np.float64)
     found = history_slices(counts)
     assert {name: index.tolist() for name, index in found.items()} == {

@@ -31,8 +31,8 @@ SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
 CPU = Accelerator(cpu=True)
 
 
-class Trained:
-    """A randomly initialised model whose every option is on, its states, and the pairs to rate."""
+class RandomModel:
+    """A randomly initialized model of the preset tiny, the states of all reviews, and the test pairs to rate."""
 
     def __init__(self, tokens_a_row: int) -> None:
         torch.manual_seed(0)
@@ -72,30 +72,30 @@ class Trained:
 
 
 @pytest.fixture(scope="module", params=[1, 3], ids="tokens_a_row={}".format)
-def trained(request: pytest.FixtureRequest) -> Trained:
-    return Trained(request.param)
+def random_model(request: pytest.FixtureRequest) -> RandomModel:
+    return RandomModel(request.param)
 
 
-def test_cached_states_rate_as_the_model_that_encodes_afresh(trained: Trained) -> None:
-    model = PairModel(trained.model)
-    cached = network_outputs(model, trained.cached, trained.histories, CPU)
-    fresh = network_outputs(model, trained.encoding, trained.histories, CPU)
+def test_cached_states_give_the_outputs_of_fresh_ones(random_model: RandomModel) -> None:
+    model = PairModel(random_model.model)
+    cached = network_outputs(model, random_model.cached, random_model.histories, CPU)
+    fresh = network_outputs(model, random_model.encoding, random_model.histories, CPU)
     assert np.abs(cached - fresh).max() < 1e-4
     assert cached.std() > 0.01
 
 
-def test_a_batch_of_pairs_rates_as_each_pair_alone(trained: Trained) -> None:
-    model = PairModel(trained.model)
-    together = network_outputs(model, trained.cached, trained.histories, CPU)
+def test_a_batch_of_pairs_gives_the_outputs_of_each_pair_alone(random_model: RandomModel) -> None:
+    model = PairModel(random_model.model)
+    together = network_outputs(model, random_model.cached, random_model.histories, CPU)
     with torch.inference_mode():
-        for position in range(len(trained.histories)):
-            if trained.histories.has_both_sides[position]:
-                alone = model(trained.cached.batch(trained.histories, np.array([position])))
+        for position in range(len(random_model.histories)):
+            if random_model.histories.has_both_sides[position]:
+                alone = model(random_model.cached.batch(random_model.histories, np.array([position])))
                 assert alone.item() == pytest.approx(together[position], abs=1e-5)
 
 
-def test_every_row_of_a_side_stands_under_the_rating_of_its_own_review(trained: Trained) -> None:
-    source, histories = trained.cached, trained.histories
+def test_a_batch_holds_the_ids_states_and_residuals_of_its_pairs(random_model: RandomModel) -> None:
+    source, histories = random_model.cached, random_model.histories
     pairs = np.arange(len(histories))
     batch = source.batch(histories, pairs)
     assert source.bank is not None
@@ -114,21 +114,21 @@ def test_every_row_of_a_side_stands_under_the_rating_of_its_own_review(trained: 
             assert int(real.sum()) == sum(map(len, states))
             if states:
                 np.testing.assert_array_equal(batch.states[side.state_index[pair, real]], np.concatenate(states))
-                told = np.repeat(residuals[pair], [len(one) for one in states])
-                np.testing.assert_array_equal(side.residuals[pair, real], told)
+                expected = np.repeat(residuals[pair], [len(review_states) for review_states in states])
+                np.testing.assert_array_equal(side.residuals[pair, real], expected)
 
 
 @pytest.mark.parametrize(("id_embeddings", "id_rate"), [("shrunk", 1e-6), ("free", None)])
-def test_each_part_of_the_model_is_trained_at_its_own_rate(
-    trained: Trained, id_embeddings: IdEmbeddings, id_rate: float | None
+def test_each_part_of_the_model_has_its_own_learning_rate(
+    random_model: RandomModel, id_embeddings: IdEmbeddings, id_rate: float | None
 ) -> None:
-    """None: the loop's. Vectors never decay, and what is frozen is in no group."""
+    """None: the learning rate of the loop. Vectors have no weight decay; frozen weights are in no group."""
     loop = LoopOptions(epochs=1, batch_size=4, learning_rate=1e-4, weight_decay=0.1)
     options = FinetuneOptions(encoder_learning_rate=2e-5, projection_learning_rate=3e-3, loop=loop)
-    task = FinetuningTask(trained.model, trained.cached, trained.known, SPLIT, options, CPU)
-    task.config = trained.config.with_options(id_embeddings=id_embeddings)
-    frozen = trained.model.review_encoder.bert.embeddings.word_embeddings.weight.requires_grad_(False)
-    names = {parameter: name for name, parameter in trained.model.named_parameters()}
+    task = FinetuningTask(random_model.model, random_model.cached, random_model.known, SPLIT, options, CPU)
+    task.config = random_model.config.with_options(id_embeddings=id_embeddings)
+    frozen = random_model.model.review_encoder.bert.embeddings.word_embeddings.weight.requires_grad_(False)
+    names = {parameter: name for name, parameter in random_model.model.named_parameters()}
     found = {names[weight]: group for group in task.parameter_groups(loop) for weight in group["params"]}
     assert set(found) == set(names.values()) - {names[frozen]}
     expected = {"review_encoder.bert": 2e-5, "review_encoder.projection": 3e-3}
@@ -136,19 +136,19 @@ def test_each_part_of_the_model_is_trained_at_its_own_rate(
     for name, group in found.items():
         rate = next((rate for part, rate in expected.items() if name.startswith(part)), None)
         assert group.get("lr") == (None if rate is None else pytest.approx(rate)), name
-        assert group["weight_decay"] == (0.1 if trained.model.get_parameter(name).ndim > 1 else 0.0), name
+        assert group["weight_decay"] == (0.1 if random_model.model.get_parameter(name).ndim > 1 else 0.0), name
     frozen.requires_grad_(True)
 
 
-def test_state_rows_walk_the_reviews_in_order() -> None:
+def test_state_rows_are_those_of_the_reviews_in_order() -> None:
     starts, lengths = np.array([0, 3, 3, 7]), np.array([3, 0, 4, 2])
     assert state_rows(np.array([2, 1, 0]), starts, lengths).tolist() == [3, 4, 5, 6, 0, 1, 2]
     assert state_rows(np.zeros(0, dtype=np.int64), starts, lengths).tolist() == []
 
 
-def test_length_buckets_hold_every_review_once_within_the_budget(trained: Trained) -> None:
-    rows = np.flatnonzero(trained.tokens.lengths)
-    buckets = list(trained.tokens.length_buckets(rows, token_budget=64))
+def test_length_buckets_hold_every_review_once_within_the_budget(random_model: RandomModel) -> None:
+    rows = np.flatnonzero(random_model.tokens.lengths)
+    buckets = list(random_model.tokens.length_buckets(rows, token_budget=64))
     assert sorted(np.concatenate(buckets).tolist()) == rows.tolist()
     for bucket in buckets:
-        assert trained.tokens.lengths[bucket].max() * len(bucket) <= 64 or len(bucket) == 1
+        assert random_model.tokens.lengths[bucket].max() * len(bucket) <= 64 or len(bucket) == 1

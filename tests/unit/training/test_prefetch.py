@@ -1,4 +1,4 @@
-"""A pipeline step in its own thread: nothing lost, nothing out of order, nothing left running."""
+"""Prefetching: items in order, exceptions in their place, the thread ahead by a fixed depth and ended on closing."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ def failing_after(count: int) -> Iterator[int]:
     raise OSError("the source broke")
 
 
-def test_items_come_in_order_from_another_thread() -> None:
+def test_items_come_in_order_from_one_other_thread() -> None:
     threads = []
 
     def source() -> Iterator[int]:
@@ -45,55 +45,55 @@ def test_an_exception_passes_through_every_step_of_a_chain() -> None:
     assert no_thread_is_left()
 
 
-def test_the_source_is_as_far_ahead_as_its_depth_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Eager(ThreadPoolExecutor):
-        """Has done what it is given once it has taken it."""
+def test_the_source_is_exactly_depth_items_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BlockingExecutor(ThreadPoolExecutor):
+        """Returns from ``submit`` when the work is done."""
 
         def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
-            taken = super().submit(work, *arguments, **named)
-            wait([taken])
-            return taken
+            submitted = super().submit(work, *arguments, **named)
+            wait([submitted])
+            return submitted
 
-    monkeypatch.setattr("ubert_training.states.prefetch.ThreadPoolExecutor", Eager)
-    made = 0
+    monkeypatch.setattr("ubert_training.states.prefetch.ThreadPoolExecutor", BlockingExecutor)
+    produced = 0
 
     def source() -> Iterator[int]:
-        nonlocal made
+        nonlocal produced
         while True:
-            made += 1
-            yield made
+            produced += 1
+            yield produced
 
-    with closing(prefetch(source(), 3)) as ahead:
-        assert all(made - number == 3 for number in islice(ahead, 50))
+    with closing(prefetch(source(), 3)) as items:
+        assert all(produced - number == 3 for number in islice(items, 50))
 
 
-def test_closing_waits_for_the_item_that_is_being_made_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    ending = threading.Event()
+def test_closing_waits_for_the_current_item_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    shutting_down = threading.Event()
 
-    class Ending(ThreadPoolExecutor):
-        """Tells when it has been asked to end."""
+    class SignallingExecutor(ThreadPoolExecutor):
+        """Sets ``shutting_down`` once its pending work is cancelled."""
 
         def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
             super().shutdown(wait=False, cancel_futures=cancel_futures)
-            ending.set()
+            shutting_down.set()
             super().shutdown(wait=wait)
 
-    monkeypatch.setattr("ubert_training.states.prefetch.ThreadPoolExecutor", Ending)
-    begun: list[int] = []
+    monkeypatch.setattr("ubert_training.states.prefetch.ThreadPoolExecutor", SignallingExecutor)
+    started: list[int] = []
 
     def source() -> Iterator[int]:
         for number in range(100):
-            begun.append(number)
+            started.append(number)
             if number:
-                ending.wait(60)
+                shutting_down.wait(60)
             yield number
 
-    with closing(prefetch(source(), 8)) as ahead:
-        assert next(ahead) == 0
-    assert begun in ([0], [0, 1])
+    with closing(prefetch(source(), 8)) as items:
+        assert next(items) == 0
+    assert started in ([0], [0, 1])
 
 
-def test_closing_ends_every_step_and_closes_the_source() -> None:
+def test_closing_a_chain_ends_every_thread_and_closes_the_source() -> None:
     closed = []
 
     def source() -> Iterator[int]:
@@ -102,9 +102,9 @@ def test_closing_ends_every_step_and_closes_the_source() -> None:
         finally:
             closed.append(True)
 
-    held = source()  # what nobody refers to any more would be closed by Python itself
-    with closing(prefetch(prefetch(held, 2), 2)) as ahead:
-        assert next(ahead) == 0
+    referenced = source()  # without this reference, garbage collection would close it
+    with closing(prefetch(prefetch(referenced, 2), 2)) as items:
+        assert next(items) == 0
     assert closed == [True]
     assert no_thread_is_left()
 

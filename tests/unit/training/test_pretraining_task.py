@@ -1,4 +1,4 @@
-"""What a step of pre-training hides, asks for and costs."""
+"""The pre-training task: its validation part, its masks, the inputs of its loss, and the cost of a step."""
 
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,8 @@ LOOP = LoopOptions(epochs=1, batch_size=16, learning_rate=1e-3)
 TOKENIZER = ReviewTokenizer(tiny_tokenizer_json(), 24)
 
 
-class Watched(nn.Module):
-    """Predicts nothing, and remembers what it was shown and asked for."""
+class RecordingModel(nn.Module):
+    """Predicts zeros, and records the tokens that it was shown and those that it was to predict."""
 
     def forward(
         self, users: Tensor, domains: Tensor, token_ids: Tensor, token_mask: Tensor, predicted_mask: Tensor
@@ -43,10 +43,10 @@ class Watched(nn.Module):
         return PretrainingOutput(logits, torch.zeros(len(users)))
 
 
-def watched_task(**options: float) -> PretrainingTask:
-    """Over all reviews."""
+def make_task(**options: float) -> PretrainingTask:
+    """A task over all reviews."""
     return PretrainingTask(
-        Watched(),  # type: ignore[arg-type]
+        RecordingModel(),  # type: ignore[arg-type]
         TABLE,
         np.arange(len(TABLE)),
         np.zeros(len(TABLE), dtype=np.int64),
@@ -58,69 +58,67 @@ def watched_task(**options: float) -> PretrainingTask:
     )
 
 
-def test_what_is_watched_is_a_twentieth_of_the_readable_reviews_and_never_trained_on() -> None:
-    task = watched_task()
+def test_a_twentieth_of_the_readable_reviews_is_for_validation_only() -> None:
+    task = make_task()
     trained = np.concatenate(task.batches(0))
     readable = [row for row in range(len(TABLE)) if TABLE.text[row]]
     assert sorted([*trained.tolist(), *task.validation_rows.tolist()]) == readable
     assert len(task.validation_rows) == round(len(readable) / 20)
 
 
-def test_what_is_hidden_of_a_review_is_drawn_anew_every_epoch_whatever_stands_beside_it() -> None:
-    task, model = watched_task(), Watched()
+def test_the_mask_of_a_review_depends_on_the_epoch_and_not_on_its_batch() -> None:
+    task, model = make_task(), RecordingModel()
 
-    def hidden(rows: list[int], epoch: int) -> dict[int, tuple[list[int], list[bool]]]:
+    def masks(rows: list[int], epoch: int) -> dict[int, tuple[list[int], list[bool]]]:
         task.loss(model, np.array(rows), epoch)
-        places = zip(rows, model.shown.tolist(), model.predicted.tolist(), task.tokens.lengths[rows], strict=True)
-        return {row: (shown[:length], predicted[:length]) for row, shown, predicted, length in places}
+        masked = zip(rows, model.shown.tolist(), model.predicted.tolist(), task.tokens.lengths[rows], strict=True)
+        return {row: (shown[:length], predicted[:length]) for row, shown, predicted, length in masked}
 
     rows = task.training_rows[:20].tolist()
-    together = hidden(rows, 0)
+    together = masks(rows, 0)
     for row in rows:
-        assert hidden([row], 0) == {row: together[row]}
-    assert hidden(rows, 1) != together
+        assert masks([row], 0) == {row: together[row]}
+    assert masks(rows, 1) != together
 
 
-def test_the_hidden_tokens_themselves_are_asked_for_and_ratings_weigh_as_much_as_beta_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    asked: dict[str, Any] = {}
+def test_the_loss_gets_the_original_tokens_the_ratings_and_beta(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: dict[str, Any] = {}
 
-    def noted(**given: Any) -> Tensor:
-        asked.update(given)
-        return pretraining_loss(**given)
+    def recorded_loss(**arguments: Any) -> Tensor:
+        recorded.update(arguments)
+        return pretraining_loss(**arguments)
 
-    monkeypatch.setattr(pretraining_task, "pretraining_loss", noted)
-    task, model = watched_task(beta=7.0), Watched()
+    monkeypatch.setattr(pretraining_task, "pretraining_loss", recorded_loss)
+    task, model = make_task(beta=7.0), RecordingModel()
     rows = task.training_rows[:30]
     task.loss(model, rows, 0)
-    hidden = task.tokens.padded(rows)[0][model.predicted]
-    assert asked["token_targets"].tolist() == hidden.tolist()
-    assert (model.shown[model.predicted] != hidden).any()
-    assert asked["token_reviews"].tolist() == np.repeat(np.arange(30), model.predicted.sum(dim=1)).tolist()
-    assert asked["ratings"].tolist() == TABLE.rating[rows].tolist()
-    assert asked["beta"] == 7.0
+    original = task.tokens.padded(rows)[0][model.predicted]
+    assert recorded["token_targets"].tolist() == original.tolist()
+    assert (model.shown[model.predicted] != original).any()
+    assert recorded["token_reviews"].tolist() == np.repeat(np.arange(30), model.predicted.sum(dim=1)).tolist()
+    assert recorded["ratings"].tolist() == TABLE.rating[rows].tolist()
+    assert recorded["beta"] == 7.0
 
 
-def test_validation_hides_the_same_every_time() -> None:
-    task = watched_task()
+def test_validation_uses_the_same_masks_every_time() -> None:
+    task = make_task()
     first = task.validation_losses()
     task.loss(task.model, task.training_rows[:4], 1)
     np.testing.assert_array_equal(task.validation_losses(), first)
 
 
-def test_a_step_does_not_reckon_the_lengths_of_the_whole_corpus_for_each_review(
+def test_a_step_does_not_compute_the_lengths_of_the_whole_corpus_for_each_review(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else on a corpus of millions of reviews they take more time than the network."""
-    reckoned: list[int] = []
+    """For millions of reviews that would take longer than the network."""
+    computed: list[int] = []
 
     def lengths(tokens: TokenizedReviews) -> np.ndarray:
-        reckoned.append(len(tokens))
+        computed.append(len(tokens))
         return np.diff(tokens.starts)
 
     monkeypatch.setattr(TokenizedReviews, "lengths", property(lengths))
     split = random_split(TABLE, np.arange(len(TABLE)), seed=0)
     pretrain(TABLE, split, preset("tiny"), LEXICON, PretrainOptions(corpus="target", loop=LOOP), tmp_path / "out")
     steps = len(split.train) / LOOP.batch_size
-    assert len(reckoned) < 2 * steps
+    assert len(computed) < 2 * steps

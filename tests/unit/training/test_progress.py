@@ -1,11 +1,11 @@
-"""Progress bars say what they are given."""
+"""Descriptions of progress bars."""
 
 import pytest
 
 from ubert_training.running.progress import progress_bar, throughput_bar
 
 
-def test_a_bar_may_be_named_after_a_folder_with_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_description_with_brackets_is_shown_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_bar("filling /data[a]/[/b]", 1) as advance:
         advance(1)
     with throughput_bar("reading /data[a]/[/b]", 1) as advance_tokens:

@@ -1,4 +1,4 @@
-"""`ubert reproduce`: commands that exist as printed, beside the numbers of the paper."""
+"""`ubert reproduce`: printed commands that are valid and run, and the numbers of the paper."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def invoked(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_printed_command_is_one_that_this_program_takes(name: str) -> None:
+def test_every_printed_command_is_valid(name: str) -> None:
     printed = [line for line in invoked(name).splitlines() if line.startswith("ubert ")]
     steps = [shlex.split(line)[1:] for line in printed]
     assert steps == commands(EXPERIMENTS[name], [PLACEHOLDER], Path(f"reproduce-{name}"))
@@ -35,14 +35,14 @@ def test_every_printed_command_is_one_that_this_program_takes(name: str) -> None
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @pytest.mark.parametrize("preset", ["paper", "minilm"])
-def test_what_is_printed_for_another_preset_is_a_configuration_that_there_is(name: str, preset: str) -> None:
+def test_the_commands_of_every_preset_give_a_valid_configuration(name: str, preset: str) -> None:
     for step in commands(EXPERIMENTS[name], [PLACEHOLDER], Path("out"), preset):
         if step[0] in ("pretrain", "finetune"):
             given = APP.commands[step[0]].make_context(step[0], step[1:]).params  # type: ignore[attr-defined]
             assert model_config(preset, TABLE, max_length=given["max_length"]).preset == preset
 
 
-def test_the_papers_row_stands_beside_an_empty_column() -> None:
+def test_the_papers_numbers_are_shown_beside_an_empty_column() -> None:
     rows = [line.split("│") for line in invoked("office").splitlines() if "│" in line]
     cells = {row[1].strip(): (row[2].strip(), row[3].strip()) for row in rows}
     assert cells["U-BERT"] == ("0.6774", "")
@@ -50,7 +50,7 @@ def test_the_papers_row_stands_beside_an_empty_column() -> None:
     assert set(METHODS) <= set(cells)
 
 
-def test_the_papers_u_bert_is_best_in_every_row_and_rows_are_whole() -> None:
+def test_every_row_of_the_paper_is_complete_and_u_bert_is_the_best_in_it() -> None:
     papers = [experiment.paper for experiment in EXPERIMENTS.values() if experiment.paper]
     assert len(papers) == 6
     for row in papers:
@@ -58,12 +58,12 @@ def test_the_papers_u_bert_is_best_in_every_row_and_rows_are_whole() -> None:
         assert min(row) == row[METHODS.index("U-BERT")]
 
 
-def test_another_number_of_files_is_refused_by_the_names_that_are_needed() -> None:
+def test_a_wrong_number_of_files_is_refused_with_the_names_of_those_needed() -> None:
     done = CliRunner().invoke(make_app(["reproduce"]), ["reproduce", "office", "--reviews", "a", "--reviews", "b"])
     assert "reviews_Office_Products_5.json.gz, reviews_Books_5.json.gz" in str(done.exception)
 
 
-def test_what_is_printed_runs_and_fills_our_column(tmp_path: Path) -> None:
+def test_the_commands_run_and_fill_our_column(tmp_path: Path) -> None:
     table = small_table(users=40)
     lines = [
         json.dumps(
@@ -81,8 +81,8 @@ def test_what_is_printed_runs_and_fills_our_column(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "reviews_Musical_Instruments_5.json.gz", "wt", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
     arguments = ["music-instruments", "--reviews", str(tmp_path), "--out", str(tmp_path / "out"), "--preset", "tiny"]
-    shown = invoked(*arguments, "--run")
+    output = invoked(*arguments, "--run")
     assert (tmp_path / "out" / "finetuned" / "evaluation.json").is_file()
-    row = next(line for line in shown.splitlines()[::-1] if "U-BERT P−" in line)
+    row = next(line for line in output.splitlines()[::-1] if "U-BERT P−" in line)
     assert float(row.split("│")[3]) > 0
     assert row in invoked(*arguments).splitlines()

@@ -1,4 +1,4 @@
-"""How large states will be, before any is made."""
+"""Estimating the size of states from a sample of texts."""
 
 import pytest
 
@@ -11,11 +11,11 @@ CODEC = make_codec(Namespace(version="0" * 16, encoder_digest="", codec="int8", 
 TEXTS = ["good strings", "", "sounds great, works", "bad", "a case", "the guitar", "fine"]
 
 
-def test_few_texts_at_a_time_are_tokenized_for_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the whole sample at once, what the tokenizer makes came to most of a gigabyte."""
+def test_an_estimate_tokenizes_its_texts_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizer's output for the whole sample took most of a gigabyte."""
     tokenizer = CountingTokenizer(16)
     whole = estimate_states(TEXTS, range(len(TEXTS)), tokenizer, CODEC, tokens_a_row=2)
-    tokenizer.asked.clear()
+    tokenizer.batch_sizes.clear()
     monkeypatch.setattr(state_estimate, "TEXTS_PER_BATCH", 3)
     assert estimate_states(TEXTS, range(len(TEXTS)), tokenizer, CODEC, tokens_a_row=2) == whole
-    assert tokenizer.asked == [3, 3, 1]
+    assert tokenizer.batch_sizes == [3, 3, 1]

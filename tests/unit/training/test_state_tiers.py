@@ -1,4 +1,4 @@
-"""`ubert bench states` through its front door, on a run of the tiny preset."""
+"""`ubert bench states`: the command and its parts, on runs of the tiny preset."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from ubert_model.config import preset
 from ubert_model.errors import InputError
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_training.cli import make_app
-from ubert_training.evaluation.metrics import Estimate, relative_change
+from ubert_training.evaluation.metrics import Estimate
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
 from ubert_training.evaluation.stored_ratings import ReadPairs
@@ -52,7 +52,7 @@ def report(run: Path) -> dict[str, object]:
     return found
 
 
-def test_a_run_that_reads_nothing_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_run_whose_test_pairs_have_no_text_is_refused_by_name(tmp_path: Path) -> None:
     table = replace(TABLE, text=[""] * len(TABLE))
     split = random_split(table, np.arange(len(table)), seed=0)
     options = FinetuneOptions(loop=LoopOptions(epochs=1, batch_size=16, learning_rate=1e-2))
@@ -73,7 +73,7 @@ def test_every_codec_is_measured_and_shown(run: Path, report: dict[str, object])
     assert (run / "states.png").stat().st_size > 10_000
 
 
-def test_fp32_changes_nothing_and_its_bytes_are_counted_whole(report: dict[str, object]) -> None:
+def test_fp32_changes_no_rating_and_its_bytes_include_the_header(report: dict[str, object]) -> None:
     tiers = report["tiers"]
     assert isinstance(tiers, list)
     (exact,) = (tier for tier in tiers if tier["codec"] == "fp32")
@@ -83,23 +83,21 @@ def test_fp32_changes_nothing_and_its_bytes_are_counted_whole(report: dict[str, 
     assert exact["bytes_a_review"] == pytest.approx(4 * preset("tiny").state_dim * tokens + 28)
 
 
-def test_runs_of_one_dimension_are_pooled_and_others_stand_beside_them(run: Path) -> None:
+def test_runs_are_pooled_by_state_dimension(run: Path) -> None:
     narrow = fine_tuned(run.with_name("narrow"), state_dim=8)
     opened = [FinishedRun.open(TABLE, one, states=run.with_name("states")) for one in (narrow, run, run)]
-    heard: list[int] = []
-    report = measure_tiers(opened, "validation", heard.append)
+    advanced: list[int] = []
+    report = measure_tiers(opened, "validation", advanced.append)
     assert [tier.state_dim for tier in report.tiers] == [16] * len(codec_names()) + [8] * len(codec_names())
-    assert sum(heard) == 3 * len(codec_names())
+    assert sum(advanced) == 3 * len(codec_names())
     assert report.pairs == 3 * len(opened[0].split.validation)
     width = opened[0].model.review_encoder.hidden_dim
-    for one in report.tiers:
-        grown = 4 * (width - one.state_dim) * report.tokens_a_review / one.bytes_a_review
-        assert one.ratio_full_width == pytest.approx(one.ratio_same_dim + grown)
+    for measured in report.tiers:
+        added = 4 * (width - measured.state_dim) * report.tokens_a_review / measured.bytes_a_review
+        assert measured.ratio_full_width == pytest.approx(measured.ratio_same_dim + added)
 
 
-def test_of_a_large_part_as_many_pairs_are_measured_as_fit_into_memory(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_large_part_a_reproducible_sample_of_pairs_is_measured(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = FinishedRun.open(TABLE, run, states=run.with_name("states"))
     whole = measure_tiers([opened], "test", lambda _: None)
     monkeypatch.setattr("ubert_training.evaluation.state_tiers.MOST_PAIRS", 5)
@@ -109,7 +107,7 @@ def test_of_a_large_part_as_many_pairs_are_measured_as_fit_into_memory(
     assert [tier.mse for tier in first.tiers] == [tier.mse for tier in again.tiers]
 
 
-def test_ratings_from_stored_fp32_states_are_those_of_evaluation(run: Path) -> None:
+def test_ratings_from_stored_fp32_states_equal_those_of_evaluation(run: Path) -> None:
     states = run.with_name("states")
     opened = FinishedRun.open(TABLE, run, states=states)
     namespace = Namespace(version="0" * 16, encoder_digest="", codec="fp32", state_dim=16, max_length=16)
@@ -117,11 +115,11 @@ def test_ratings_from_stored_fp32_states_are_those_of_evaluation(run: Path) -> N
     np.testing.assert_allclose(stored, RatedPairs.of(opened, "test").predicted, atol=1e-5)
 
 
-def test_a_run_without_codebooks_gets_those_that_fine_tuning_would_have_left(run: Path) -> None:
-    left = (run / CODEBOOKS).read_bytes()
+def test_missing_codebooks_are_trained_as_fine_tuning_does(run: Path) -> None:
+    trained = (run / CODEBOOKS).read_bytes()
     (run / CODEBOOKS).unlink()
     run_codebooks(FinishedRun.open(TABLE, run, states=run.with_name("states")))
-    assert (run / CODEBOOKS).read_bytes() == left
+    assert (run / CODEBOOKS).read_bytes() == trained
 
 
 def tier(codec: str, size: float, high: float) -> Tier:
@@ -139,25 +137,18 @@ def tier(codec: str, size: float, high: float) -> Tier:
     )
 
 
-def test_where_states_move_no_rating_no_codec_is_recommended() -> None:
+def test_no_codec_is_recommended_if_none_changes_a_rating() -> None:
     tiers = [tier("fp32", 64, 0), tier("int8", 20, 0)]
     report = TierReport(runs=[], part="test", pairs=1, reviews=1, tokens_a_review=1, tiers=tiers)
-    (still,) = verdict(report)
-    assert still == "D = 16: no codec moves any rating, since the network has no share in them: the biases alone rate"
-    (moved,) = verdict(replace(report, tiers=[tiers[0], replace(tiers[1], largest_difference=0.1)]))
-    assert moved.startswith("D = 16: int8 is the smallest codec")
+    (unchanged,) = verdict(report)
+    assert (
+        unchanged == "D = 16: no codec moves any rating, since the network has no share in them: the biases alone rate"
+    )
+    (changed,) = verdict(replace(report, tiers=[tiers[0], replace(tiers[1], largest_difference=0.1)]))
+    assert changed.startswith("D = 16: int8 is the smallest codec")
 
 
-def test_the_smallest_codec_is_chosen_among_those_whose_change_is_surely_small() -> None:
+def test_the_smallest_codec_whose_change_is_surely_small_is_chosen() -> None:
     tiers = [tier("fp32", 64, 0), tier("int8", 20, 0.0009), tier("pq1", 2, 0.0011), tier("int4", 12, 0.0002)]
     report = TierReport(runs=[], part="test", pairs=1, reviews=1, tokens_a_review=1, tiers=tiers)
     assert report.smallest(16).codec == "int4"
-
-
-def test_the_change_of_mse_is_a_share_of_the_baselines() -> None:
-    errors = np.random.default_rng(0).normal(0, 1, 500)
-    change = relative_change(1.1 * errors, errors)
-    assert change.value == pytest.approx(0.21)
-    assert (change.low, change.high) == pytest.approx((0.21, 0.21))
-    for same in (errors, np.zeros(3)):
-        assert relative_change(same, same) == Estimate(value=0.0, low=0.0, high=0.0)

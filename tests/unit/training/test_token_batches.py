@@ -1,4 +1,4 @@
-"""Reviews on their way into the encoder: each once and whole, whatever window and batch it falls into."""
+"""Token batches for the encoder: every review once and whole, whatever window and batch it falls into."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.states.token_batches import token_batches
 
 
-def test_every_review_comes_once_with_its_own_tokens_from_any_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_review_is_in_one_batch_with_its_own_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ubert_training.states.token_batches.REVIEWS_PER_WINDOW", 7)
     monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 60)
     texts, tokenizer = small_table(users=10).text, ReviewTokenizer(tiny_tokenizer_json(), 16)
@@ -20,5 +20,5 @@ def test_every_review_comes_once_with_its_own_tokens_from_any_window(monkeypatch
     for batch in batches:
         ids = [padded[mask].tolist() for padded, mask in zip(batch.token_ids, batch.mask, strict=True)]
         assert ids == tokenizer.encode([texts[row] for row in batch.rows.tolist()])
-        assert batch.lengths.tolist() == [len(own) for own in ids]
+        assert batch.lengths.tolist() == [len(review_ids) for review_ids in ids]
         assert batch.tokens == sum(map(len, ids))

@@ -1,4 +1,4 @@
-"""`ubert tune`: judged by validation alone, resumable, and leaving a model that every later command takes."""
+"""`ubert tune`: chooses by the validation part alone, resumes, and leaves a model and a recipe for later commands."""
 
 import json
 from dataclasses import replace
@@ -34,35 +34,39 @@ def search(out: Path, *trials: Trial, seed: int = 0) -> RecipeSearch:
     return RecipeSearch(table=TABLE, split=SPLIT, base=BASE, lexicon=LEXICON, seed=seed, out=out, trials=trials)
 
 
-def tried(name: str, errors: list[float]) -> TrialResult:
+def result_of(name: str, errors: list[float]) -> TrialResult:
     return TrialResult(trial=Trial(name=name), squared_errors=np.array(errors), bias_mse=1.0, share=1.0)
 
 
-def test_the_first_within_a_standard_error_of_the_best_is_taken() -> None:
+def test_the_first_trial_within_a_standard_error_of_the_best_is_chosen() -> None:
     rng = np.random.default_rng(0)
     best = rng.normal(0.5, 0.1, 400)
     noise = rng.normal(0, 0.2, 400)
     noise -= noise.mean()
     worse, equal = best + noise + 0.1, best + noise + 0.005  # the standard error is 0.01
-    entries = [tried("worse", worse.tolist()), tried("equal", equal.tolist()), tried("best", best.tolist())]
-    choice = Choice(results=entries)
+    results = [
+        result_of("worse", worse.tolist()),
+        result_of("equal", equal.tolist()),
+        result_of("best", best.tolist()),
+    ]
+    choice = Choice(results=results)
     assert (choice.best.trial.name, choice.chosen.trial.name) == ("best", "equal")
-    assert Choice(results=entries[::2]).chosen.trial.name == "best"
+    assert Choice(results=results[::2]).chosen.trial.name == "best"
     assert choice.above_best(choice.best) == (0.0, 0.0)
 
 
-def test_a_single_validation_pair_tells_no_recipe_from_another() -> None:
-    entries = [tried("cheap", [1.0]), tried("best", [0.5])]
-    assert Choice(results=entries).chosen.trial.name == "cheap"
+def test_with_a_single_validation_pair_the_first_trial_is_chosen() -> None:
+    results = [result_of("cheap", [1.0]), result_of("best", [0.5])]
+    assert Choice(results=results).chosen.trial.name == "cheap"
 
 
-def test_names_of_trials_differ_and_so_do_their_recipes() -> None:
+def test_trials_have_different_names_and_recipes() -> None:
     base = Recipe.of_preset("minilm", RatingScale())
     assert len({trial.name for trial in TRIALS}) == len(TRIALS)
     assert len({json.dumps(trial.recipe(base, 0).to_json()) for trial in TRIALS}) == len(TRIALS)
 
 
-def test_a_recipe_survives_its_file() -> None:
+def test_a_recipe_survives_json() -> None:
     for trial in TRIALS:
         recipe = trial.recipe(BASE, seed=3)
         assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
@@ -70,31 +74,31 @@ def test_a_recipe_survives_its_file() -> None:
         Recipe.from_json({"config": {}})
 
 
-def test_a_recipe_is_changed_in_both_of_its_stages() -> None:
+def test_device_seed_and_epochs_are_changed_in_both_stages() -> None:
     def stages(recipe: Recipe) -> tuple[PretrainOptions, FinetuneOptions]:
         assert recipe.pretraining is not None
         return recipe.pretraining, recipe.finetuning
 
     base = Recipe.of_preset("tiny", RatingScale())
-    assert [one.device for one in stages(base.on("cuda"))] == ["cuda", "cuda"]
-    assert [one.loop.seed for one in stages(base.seeded(5))] == [5, 5]
+    assert [stage.device for stage in stages(base.on("cuda"))] == ["cuda", "cuda"]
+    assert [stage.loop.seed for stage in stages(base.seeded(5))] == [5, 5]
     short = base.shortened(pretrain_epochs=3, finetune_epochs=7)
-    assert [one.loop.epochs for one in stages(short)] == [3, 7]
+    assert [stage.loop.epochs for stage in stages(short)] == [3, 7]
     assert short.shortened(pretrain_epochs=None, finetune_epochs=None) == short
 
 
-def test_a_search_tries_nothing_twice_on_validation_alone_and_leaves_one_model(
+def test_a_search_runs_every_trial_once_on_validation_only_and_keeps_one_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
     parts: list[str] = []
     rate = RatedPairs.of
 
-    def noted(run: FinishedRun, part: Literal["validation", "test"]) -> RatedPairs:
+    def recorded(run: FinishedRun, part: Literal["validation", "test"]) -> RatedPairs:
         parts.append(part)
         return rate(run, part)
 
-    monkeypatch.setattr(RatedPairs, "of", noted)
+    monkeypatch.setattr(RatedPairs, "of", recorded)
     first = search(tmp_path, *FEW[:1]).try_all(lambda trial: begun.append(trial.name))
     both = search(tmp_path, *FEW).try_all(lambda trial: begun.append(trial.name))
     assert begun == [trial.name for trial in FEW]
@@ -108,15 +112,15 @@ def test_a_search_tries_nothing_twice_on_validation_alone_and_leaves_one_model(
         assert not (tmp_path / "work" / "states").exists()
 
 
-def test_a_search_keeps_out_of_directories_that_are_not_its_own(tmp_path: Path) -> None:
+def test_a_search_refuses_a_directory_that_is_not_its_own(tmp_path: Path) -> None:
     for name in ("finetuned", "states"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / "data" / name / "of-the-user").write_text("days of work")
+        (tmp_path / "data" / name / "of-the-user").touch()
     begun: list[str] = []
 
     def searched(out: str, seed: int, *, force: bool) -> Path:
-        sought = search(tmp_path / out, *FEW[:1], seed=seed)
-        return sought.run(lambda trial: begun.append(trial.name), force=force)[1]
+        one_trial = search(tmp_path / out, *FEW[:1], seed=seed)
+        return one_trial.run(lambda trial: begun.append(trial.name), force=force)[1]
 
     for force in (False, True):
         with pytest.raises(ConfigError, match="no output of `ubert tune`; give a new directory"):
@@ -149,7 +153,7 @@ def test_a_trial_that_cannot_be_trained_is_refused_before_the_directory_is_opene
     assert read_stage(tmp_path / "former")["inputs"] == {"seed": 7}
 
 
-def test_the_chosen_model_is_ready_for_evaluation_and_its_recipe_for_the_bench(tmp_path: Path) -> None:
+def test_the_chosen_model_can_be_evaluated_and_its_recipe_benched(tmp_path: Path) -> None:
     TABLE.save(tmp_path / "reviews.parquet")
     SPLIT.save(tmp_path / "split.parquet", TABLE)
     given = ["--reviews", str(tmp_path), "--split", str(tmp_path / "split.parquet"), "--out", str(tmp_path / "out")]

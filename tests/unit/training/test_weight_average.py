@@ -1,4 +1,4 @@
-"""The average of weights: what it is of, and that the model gets its own weights back."""
+"""The moving average of the weights, and that the model gets its own weights back."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def model_with_a_frozen_part() -> nn.Sequential:
     return model
 
 
-def test_weights_that_go_up_and_down_are_averaged_to_their_middle() -> None:
+def test_oscillating_weights_are_averaged_and_put_back_afterwards() -> None:
     model = nn.Linear(1, 1, bias=False)
     average = WeightAverage(model, 0.95)
     for update in range(1, 400):
@@ -25,7 +25,7 @@ def test_weights_that_go_up_and_down_are_averaged_to_their_middle() -> None:
     assert model.weight.item() == 2.0
 
 
-def test_the_first_updates_are_not_drowned_by_the_start() -> None:
+def test_the_average_follows_the_first_updates_away_from_the_initial_weights() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     average = WeightAverage(model, 0.999)
@@ -36,18 +36,18 @@ def test_the_first_updates_are_not_drowned_by_the_start() -> None:
         assert model.weight.item() > 0.9
 
 
-def test_frozen_weights_are_left_alone() -> None:
+def test_frozen_weights_are_not_averaged() -> None:
     model = model_with_a_frozen_part()
     average = WeightAverage(model, 0.9)
     assert set(average.state()) == {"1.weight", "1.bias"}
 
 
-def test_a_restored_average_is_the_same() -> None:
+def test_an_average_survives_state_and_restore() -> None:
     model = model_with_a_frozen_part()
     average = WeightAverage(model, 0.9)
     nn.init.ones_(model[1].weight)
     average.update(1)
-    other = WeightAverage(model_with_a_frozen_part(), 0.9)
-    other.restore(average.state())
+    restored = WeightAverage(model_with_a_frozen_part(), 0.9)
+    restored.restore(average.state())
     for name, tensor in average.state().items():
-        assert torch.equal(tensor, other.state()[name])
+        assert torch.equal(tensor, restored.state()[name])
