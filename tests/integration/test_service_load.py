@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from numpy.typing import NDArray
-from prometheus_client.parser import text_string_to_metric_families
 
 from support.app_settings import settings_for
 from support.captured_log import captured_log
+from support.metrics import metric
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
@@ -96,15 +96,6 @@ class Service:
         assert self.runtime.entered.acquire(timeout=TIMEOUT_S)
         return answer
 
-    def metric(self, name: str) -> float:
-        text = self.client.get("/metrics").text
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name
-        )
-
     def wait_until_queued(self, count: int) -> None:
         wait_until(lambda: self.waiting == count)
 
@@ -134,7 +125,7 @@ def test_a_full_queue_refuses_requests_with_429_and_admitted_ones_are_answered(
         service.runtime.released.set()
         assert [answer().status_code for answer in admitted] == [200] * 4
         assert service.client.post("/predict", json=PREDICT).status_code == 200
-        assert service.metric("ubert_refused_total") == 2
+        assert metric(service.client, "ubert_refused_total") == 2
 
 
 def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(tiny: TinyBundle, store: StateStore) -> None:
@@ -154,7 +145,7 @@ def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(tiny: Tiny
             assert Problem.model_validate(response.json()).status == 429
         service.runtime.released.set()
         assert [held().status_code, waiting().status_code] == [200, 200]
-        assert service.metric("ubert_refused_total") == 3
+        assert metric(service.client, "ubert_refused_total") == 3
     assert "late-" not in log.getvalue()
     assert "refused 1 requests" in log.getvalue()  # logged at once, then at most once a second
     assert log.getvalue().count("refused ") <= 1 + seconds
@@ -175,7 +166,7 @@ def test_a_written_review_counts_as_max_length_tokens(tiny: TinyBundle, store: S
     with Service(tiny, store) as service:
         review = {"user": "u0", "item": "i1", "rating": 4, "text": "Warm."}
         assert service.client.post("/reviews", json=review).status_code == 201
-        assert service.metric("ubert_queue_batch_tokens_sum") == tiny.model.config.max_length
+        assert metric(service.client, "ubert_queue_batch_tokens_sum") == tiny.model.config.max_length
 
 
 def test_queued_requests_are_scored_in_one_batch_and_each_gets_its_own_answer(
@@ -189,7 +180,7 @@ def test_queued_requests_are_scored_in_one_batch_and_each_gets_its_own_answer(
         service.runtime.released.set()
         together = [answer().json()["predictions"][0] for answer in answers]
         held()
-        assert service.metric("ubert_queue_batch_requests_count") == 2
+        assert metric(service.client, "ubert_queue_batch_requests_count") == 2
         alone = service.client.post("/predict", json={"pairs": pairs}).json()["predictions"]
     assert [{"user": one["user"], "item": one["item"]} for one in together] == pairs
     assert [one["rating"] for one in together] == pytest.approx([one["rating"] for one in alone], abs=1e-5)
@@ -241,7 +232,7 @@ def test_an_expired_request_gets_504_and_is_never_scored(
         assert service.waiting == 0
         service.runtime.released.set()
         assert held().status_code == 200
-        assert (service.runtime.runs, service.metric("ubert_expired_total")) == (1, 2)
+        assert (service.runtime.runs, metric(service.client, "ubert_expired_total")) == (1, 2)
         counted = service.client.get("/metrics").text
     # A deadline of the caller's own that is too short must not count as a failure of the service.
     assert 'ubert_requests_total{route="/predict",status="504"} 1.0' in counted
@@ -315,7 +306,7 @@ def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, st
         service.wait_until_queued(0)
         service.runtime.released.set()
         assert held().status_code == 200
-        assert (service.runtime.runs, service.metric("ubert_cancelled_total")) == (1, 1)
+        assert (service.runtime.runs, metric(service.client, "ubert_cancelled_total")) == (1, 1)
 
 
 def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: StateStore) -> None:

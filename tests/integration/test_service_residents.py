@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.app_settings import settings_for
+from support.metrics import metric
 from support.redis_server import RedisServer
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
@@ -464,12 +465,6 @@ def prediction(response: httpx.Response) -> dict[str, Any]:
     return dict(one)
 
 
-def metric(client: httpx.Client, name: str) -> float:
-    """The sum of all samples whose line begins with ``name``."""
-    lines = client.get("/metrics").raise_for_status().text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
-
-
 def at_once(send: Callable[[], httpx.Response]) -> httpx.Response:
     """The answer to a request that must not wait for the server."""
     began = time.monotonic()
@@ -652,8 +647,8 @@ def test_metrics_report_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
     assert metric(outage.one, "ubert_residents_asked_total") == 0  # reads of warming are not counted
     for user in ("u0", "newcomer"):
         prediction(predict(outage.one, user=user))
-    assert metric(outage.one, 'ubert_residents_asked_total{kind="lists",outcome="hit"}') == 3
-    assert metric(outage.one, 'ubert_residents_asked_total{kind="lists",outcome="miss"}') == 1
+    assert metric(outage.one, "ubert_residents_asked_total", kind="lists", outcome="hit") == 3
+    assert metric(outage.one, "ubert_residents_asked_total", kind="lists", outcome="miss") == 1
     assert metric(outage.one, "ubert_residents_bytes") > 10_000
     assert metric(outage.one, "ubert_residents_stale_seconds") == 0
     outage.one.post("/reviews", json=REVIEW).raise_for_status()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.app_settings import settings_for
+from support.metrics import metric
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
@@ -92,17 +93,12 @@ def answers_alone(bundle: Bundle, store: StateStore) -> dict[str, Any]:
         return predict(client)
 
 
-def metric(client: httpx.Client, line: str) -> float:
-    found = [row for row in client.get("/metrics").text.splitlines() if row.startswith(line)]
-    return float(found[0].rpartition(" ")[2]) if found else 0.0
-
-
 def test_the_shadow_is_compared_and_never_returned(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
 ) -> None:
     client = clients["caller"]
     answered = predict(client)
-    wait_until(lambda: metric(client, 'ubert_shadow_samples_total{fate="compared"}') == 1)
+    wait_until(lambda: metric(client, "ubert_shadow_samples_total", fate="compared") == 1)
     alone = [answers_alone(bundle, store) for bundle in (tiny.bundle, other)]
     ratings = [np.array([one["rating"] for one in answer["predictions"]]) for answer in alone]
     assert answered == alone[0]
@@ -249,7 +245,7 @@ def test_the_metric_of_resident_bytes_adds_up_both_bundles(clients: dict[str, ht
     wait_until_ready(clients["caller"])  # after that, warming adds nothing
     before = metric(clients["caller"], "ubert_residents_bytes")
     predict(clients["caller"])
-    wait_until(lambda: metric(clients["caller"], 'ubert_shadow_samples_total{fate="compared"}') == 1)
+    wait_until(lambda: metric(clients["caller"], "ubert_shadow_samples_total", fate="compared") == 1)
     with_both = metric(clients["caller"], "ubert_residents_bytes")
     clients["operator"].post("/admin/promote").raise_for_status()
     assert metric(clients["caller"], "ubert_residents_bytes") == with_both > before
@@ -304,7 +300,7 @@ def test_the_failures_of_a_shadow_are_counted_logged_once_and_change_no_answer(
     with running(create_app(sampling_all(tiny.bundle), live, shadow=broken)) as client:
         for _ in range(3):
             answered = predict(client)
-        wait_until(lambda: metric(client, 'ubert_shadow_samples_total{fate="failed"}') == 3)
+        wait_until(lambda: metric(client, "ubert_shadow_samples_total", fate="failed") == 3)
     assert answered == answers_alone(tiny.bundle, store)
     (logged,) = [record for record in caplog.records if "failed to rate a sample" in record.getMessage()]
     assert logged.exc_info is not None  # as the error is unexpected

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from support.app_settings import settings_for
+from support.metrics import metric
 from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
@@ -49,9 +50,11 @@ def test_entities_that_cannot_be_read_are_skipped_by_warming_and_logged_once(
         reviewed = {(entry.user, entry.item) for entry in corpus.entries}
         pairs = {(user, item) for user in whole_users for item in items - {of_damaged_state.item}}
         undamaged = [{"user": user, "item": item} for user, item in sorted(pairs - reviewed)]
-        before = resident_misses(client.get("/metrics").text)
+        before = metric(client, "ubert_residents_asked_total", outcome="miss")
         client.post("/predict", json={"pairs": undamaged}).raise_for_status()
-        assert resident_misses(client.get("/metrics").text) == before, "an undamaged entity was not warmed"
+        assert metric(client, "ubert_residents_asked_total", outcome="miss") == before, (
+            "an undamaged entity was not warmed"
+        )
 
     (logged,) = (record.getMessage() for record in caplog.records if "skipped" in record.getMessage())
     assert "3 users and items that cannot be read" in logged
@@ -163,8 +166,3 @@ def test_warming_reads_in_small_batches_and_no_more_than_the_cache_can_hold(
     assert all(keeper._ENTRY_BYTES * sum(lengths) <= largest_batch or len(lengths) == 1 for lengths in lengths_read)
     assert sum(map(sum, states_read)) <= resident_bytes
     assert 20_000 < residents.held_bytes <= resident_bytes
-
-
-def resident_misses(metrics: str) -> float:
-    lines = [line for line in metrics.splitlines() if "residents_asked_total{" in line and '"miss"' in line]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)

@@ -45,6 +45,11 @@ def press(page: Page, *keys: str) -> None:
         page.keyboard.press(key)
 
 
+def show(page: Page, address: str) -> None:
+    """Go to another view, or other values of one, by the address's fragment."""
+    page.evaluate("address => { location.hash = address; }", address)
+
+
 def choose(page: Page, label: str, typed: str) -> None:
     """Type into the focused search field and accept the only suggestion."""
     field = page.get_by_role("combobox", name=label)

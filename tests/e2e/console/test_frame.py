@@ -18,6 +18,7 @@ from support.console_page import (
     hold_requests,
     press,
     service,
+    show,
     store_review,
     wait_for_evidence,
     with_explanation,
@@ -254,14 +255,14 @@ def test_axe_finds_no_violation_in_any_view_and_none_is_wider_than_its_window(
         client.write_candidate_set("spring", ["i0"])
     for view in ("pair", "ranking", "status"):
         if view == "ranking":
-            page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
+            show(page, "#/ranking?user=u0")
             page.get_by_role("button", name="Add 50 items").click()
             expect(page.get_by_label("Candidates")).not_to_have_value("")
             page.get_by_role("button", name="Rank", exact=True).click()
             expect(page.locator("table.ranked")).to_be_visible()
             expect(page.get_by_label("Items from")).to_be_visible()
         elif view == "status":
-            page.evaluate("() => { location.hash = '#/status'; }")
+            show(page, "#/status")
             expect(page.locator(".facts").first).to_be_visible()
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()

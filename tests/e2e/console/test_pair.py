@@ -15,6 +15,7 @@ from support.console_page import (
     choose,
     hold_requests,
     press,
+    show,
     shown_rating,
     table_rows,
     wait_for_evidence,
@@ -118,7 +119,7 @@ def test_texts_sent_along_rate_an_unknown_user_and_are_stored_nowhere(open_page:
     with Client(address) as client, pytest.raises(NotFoundError):
         client.user("newcomer")
 
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")  # the texts are not this user's
+    show(page, PAIR)  # the texts are not this user's
     wait_for_evidence(page)
     expect(page.get_by_label("Text 1", exact=True)).to_have_value("")
     expect(page.get_by_role("region", name="By u0").locator("article", has_text="strings")).to_have_count(0)
@@ -177,7 +178,7 @@ def test_a_rating_is_shown_again_on_return_and_never_with_another_pair(open_page
     expect(page.get_by_role("combobox", name="User")).to_have_value("u0")
     assert shown_rating(page) == rating
 
-    page.evaluate("() => { location.hash = '#/pair?user=u1'; }")
+    show(page, "#/pair?user=u1")
     expect(page.locator("#pair-answer")).to_be_hidden()
     expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
     expect(page.get_by_role("combobox", name="Item")).to_be_focused()
@@ -194,7 +195,7 @@ def test_a_progress_note_is_visible_until_the_answer_arrives(open_page: OpenPage
     held: list[Route] = []
     page.route("**/predict", hold_requests(held))
     with page.expect_request("**/predict"):
-        page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+        show(page, PAIR)
     waiting = page.locator("#pair > .waiting")
     expect(waiting).to_be_visible()
     expect(page.locator("#pair")).to_have_attribute("aria-busy", "true")
@@ -217,7 +218,7 @@ def test_an_address_that_changes_while_the_page_starts_is_requested_once(open_pa
 
     page = open_page(prepare=prepare)
     expect(page.locator("#health")).to_contain_text("Ready")
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    show(page, PAIR)
     let_pending_events_run(page)
     assert not any(url.endswith("/predict") for url in requested)  # the rating scale is not known yet
     for route in held:
@@ -292,7 +293,7 @@ def test_an_error_of_the_service_is_shown_with_its_request_id(open_page: OpenPag
 def test_html_in_place_of_an_answer_is_shown_as_a_problem(open_page: OpenPage) -> None:
     page = open_page()
     page.route("**/predict", lambda route: route.fulfill(content_type="text/html", body="<p>Sign in first</p>"))
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    show(page, PAIR)
     expect(page.locator("#pair-problem")).to_contain_text(
         "The answer cannot be read. This answer did not come from the service"
     )
@@ -304,7 +305,7 @@ def test_a_late_answer_to_any_pair_does_not_replace_the_pair_chosen_since(open_p
     page.route("**/users?prefix=&*", hold_requests(held))
     with page.expect_request("**/users?prefix=&*"):
         page.get_by_role("button", name="Any pair").click()
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    show(page, PAIR)
     wait_for_evidence(page)
     found = {"id": "u7", "known": True, "counts": {"reviews": 9, "mean_rating": 4.0}}
     held[0].fulfill(json={"found": [found]})

@@ -11,6 +11,7 @@ from support.console_page import (
     hold_requests,
     press,
     search,
+    show,
     shown_rating,
     table_rows,
     wait_for_evidence,
@@ -105,7 +106,7 @@ def test_a_candidate_set_chosen_while_the_sets_are_listed_again_stays_chosen(ope
     held: list[Route] = []
     page.route("**/candidate-sets", hold_requests(held))
     with page.expect_request("**/candidate-sets"):
-        page.evaluate("() => { location.hash = '#/ranking?user=u2'; }")
+        show(page, "#/ranking?user=u2")
     source.select_option("spring")
     held[0].continue_()
     expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page, Route, expect
 
-from support.console_page import PAIR, OpenPage, Readiness, hold_requests, press, table_rows, wait_for_evidence
+from support.console_page import PAIR, OpenPage, Readiness, hold_requests, press, show, table_rows, wait_for_evidence
 from support.tiny_bundle import TinyBundle
 from ubert_service.schemas import Ready
 
@@ -154,7 +154,7 @@ def test_a_prediction_without_an_answer_times_out(open_page: OpenPage) -> None:
 
     page = open_page(prepare=prepare)
     with page.expect_request("**/predict"):
-        page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+        show(page, PAIR)
     page.clock.run_for(61_000)
     expect(page.locator("#pair-problem")).to_contain_text("The service does not answer")
     expect(page.locator("#pair > .waiting")).to_be_hidden()

@@ -8,7 +8,16 @@ import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
 from support.app_settings import settings_for
-from support.console_page import PAIR, OpenPage, hold_requests, press, shown_rating, store_review, wait_for_evidence
+from support.console_page import (
+    PAIR,
+    OpenPage,
+    hold_requests,
+    press,
+    show,
+    shown_rating,
+    store_review,
+    wait_for_evidence,
+)
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import open_store
@@ -107,7 +116,7 @@ def test_a_stored_review_changes_the_rating_that_another_replica_returns(
     wait_for_evidence(page)
     assert shown_rating(page) == before
     version = removed.value.headers["x-read-version"]
-    page.evaluate("() => { location.hash = '#/ranking?user=u0'; }")
+    show(page, "#/ranking?user=u0")
     page.get_by_label("Candidates").fill("i2")
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("table.ranked")).to_be_visible()
@@ -201,12 +210,12 @@ def test_the_new_rating_is_shown_beside_the_form_and_the_page_does_not_jump(open
     expect(scale).to_be_in_viewport()
     expect(scale.locator(".point.before")).to_have_count(1)
     page.unroute("**/explain")
-    page.evaluate("() => { location.hash = '#/pair?user=u1&item=i3'; }")
+    show(page, "#/pair?user=u1&item=i3")
     wait_for_evidence(page)
     expect(page.locator("#written .moved")).to_have_count(0)  # it was the other pair's
     page.get_by_role("button", name="Delete the review of i2 by console-guest").click()
     expect(page.locator("#written")).not_to_contain_text("Written from this page")
-    page.evaluate(f"() => {{ location.hash = '{PAIR}'; }}")
+    show(page, PAIR)
     expect(page.locator("#rating .whose")).to_have_text("u0 on i2")
     assert shown_rating(page) == before
 
@@ -256,7 +265,7 @@ def test_the_effect_of_a_stored_review_is_not_shown_with_another_pair(open_page:
     with page.expect_request("**/explain"):
         store_review(page)
     page.unroute("**/explain")
-    page.evaluate("() => { location.hash = '#/pair?user=u1&item=i3'; }")
+    show(page, "#/pair?user=u1&item=i3")
     wait_for_evidence(page)
     expect(page.locator("#writing")).not_to_have_attribute("aria-busy", "true")
     expect(page.locator("#written .moved")).to_have_count(0)
