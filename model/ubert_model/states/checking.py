@@ -108,8 +108,9 @@ class _Reader:
 
     def check(self, entries: Sequence[ReviewEntry]) -> None:
         """Check the states and texts of listed reviews, and that both lists have them."""
-        self._check_texts([entry.review_id for entry in entries])
-        states = self._store.states(self._version, [entry.review_id for entry in entries])
+        review_ids = [entry.review_id for entry in entries]
+        self._check_texts(review_ids)
+        states = self._store.states(self._version, review_ids)
         incomplete = self._store.missing(self._version, entries)
         for entry, state, lacks_a_part in zip(entries, states, incomplete, strict=True):
             if state is None:
