@@ -67,12 +67,22 @@ def test_a_scale_needs_two_finite_bounds_in_order(bounds: tuple[float, float]) -
         RatingScale(lowest=bounds[0], highest=bounds[1])
 
 
-@pytest.mark.parametrize("scale", [RatingScale(), RatingScale(lowest=0.5, highest=10)])
-def test_a_printed_scale_is_parsed_to_the_same_scale(scale: RatingScale) -> None:
-    assert RatingScale.parse(str(scale)) == scale
+@pytest.mark.parametrize(
+    ("scale", "text"),
+    [(RatingScale(), "1:5"), (RatingScale(lowest=0.5, highest=10), "0.5:10"), (RatingScale(lowest=0.5), "0.5:5")],
+)
+def test_a_scale_is_printed_and_parsed_as_lowest_and_highest(scale: RatingScale, text: str) -> None:
+    assert str(scale) == text
+    assert RatingScale.parse(text) == scale
 
 
-@pytest.mark.parametrize("text", ["", "5", "1-5", "1:3:5", "one:five"])
+@pytest.mark.parametrize("text", ["5:1", "1:1", "nan:5"])
+def test_a_scale_whose_bounds_are_not_in_order_is_not_parsed(text: str) -> None:
+    with pytest.raises(ConfigError, match="lowest below highest"):
+        RatingScale.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", "5", "1-5", "1:3:5", "1:x", "one:five"])
 def test_a_malformed_scale_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ConfigError, match="LOWEST:HIGHEST") as refusal:
         RatingScale.parse(text)
