@@ -123,6 +123,8 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         summary="Ratings predicted from cached review states.",
         version=_version(),
         lifespan=lifespan,
+        # The names of a generated client's functions; the default adds path and method: `predict_predict_post`.
+        generate_unique_id_function=lambda route: route.name,
         # Its spans and logs would hold paths and rejected values, and so identifiers and review texts.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         docs_url=None,
@@ -141,11 +143,20 @@ class _DocumentedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             schema = get_openapi(title=self.title, version=self.version, summary=self.summary, routes=self.routes)
+            for operation in (operation for path in schema["paths"].values() for operation in path.values()):
+                for parameter in operation.get("parameters", []):
+                    _leave_out_null(parameter["schema"])
             schema["components"]["schemas"] |= problems.problem_schemas()
             schema["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{}, {"api_key": []}]  # a service may run without keys
             self.openapi_schema = schema
         return self.openapi_schema
+
+
+def _leave_out_null(schema: dict[str, Any]) -> None:
+    """A header or query parameter is left out, never null; clients generated from "number or null" fail to send one."""
+    given = [kind for kind in schema.pop("anyOf", []) if kind != {"type": "null"}]
+    schema.update(*given)
 
 
 def _version() -> str:

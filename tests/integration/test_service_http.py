@@ -163,6 +163,8 @@ def pairs_of(user: Any, item: Any = "i0", count: int = 1) -> dict[str, Any]:
         ("/predict", {**pairs_of("u"), "as_of": -1}, "/as_of"),
         ("/predict", {**pairs_of("u"), "exclude_review_ids": ["r", ""]}, "/exclude_review_ids/1"),
         ("/predict", {**pairs_of("u"), "exclude_review_ids": ["r"] * (MAX_EXCLUDED + 1)}, "/exclude_review_ids"),
+        # Browsers and most libraries would ask to remove it at `/`.
+        ("/reviews", {"user": "u", "item": "i", "rating": 5, "text": "A board.", "review_id": ".."}, "/review_id"),
     ],
 )
 def test_an_invalid_request_gets_a_pointer_to_the_error(

@@ -174,6 +174,19 @@ def test_every_value_of_ubert_balance_is_a_backend_of_the_proxy(balance: str) ->
     assert mounted == ("./docker/haproxy.cfg", False)
 
 
+def test_the_proxys_release_reads_a_json_number_in_bounded_time() -> None:
+    """CVE-2025-11230: until 3.0.12, ``json_query`` of a body with ``1e-2000000000`` took seconds per number."""
+    assert "json_query" in " ".join(proxy_sections()["frontend service"])
+    release = load_compose(BASE)["services"]["proxy"]["image"].removeprefix("haproxy:")
+    assert [int(part) for part in release.split(".")] >= [3, 0, 12]
+
+
+def test_the_bodies_that_the_proxy_buffers_fit_into_its_memory() -> None:
+    limits = dict(line.split() for line in proxy_sections()["global"] if line.startswith(("maxconn", "tune.bufsize")))
+    memory = load_compose(BASE)["services"]["proxy"]["deploy"]["resources"]["limits"]["memory"]
+    assert 2 * int(limits["maxconn"]) * int(limits["tune.bufsize"]) < int(memory.removesuffix("m")) * 1024**2
+
+
 def test_the_proxys_timeout_exceeds_the_services_request_timeout() -> None:
     (timeout,) = [line.split()[2] for line in proxy_sections()["defaults"] if line.startswith("timeout server")]
     assert float(timeout.removesuffix("s")) > Settings.model_fields["request_timeout"].default

@@ -1,5 +1,5 @@
-"""Bounds what one connection may cost: the size of a request's head, the time until it is complete, and the time that
-an answer may stay unread.
+"""Bounds what one connection may cost: the size of a request's head, the time until it is complete, the number of
+requests at once, and the time that an answer may stay unread.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 64 * 1024
+_MOST_WAITING = 100
 _BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _UPGRADE = b"upgrade"
 _CONNECT = b"CONNECT"
@@ -32,8 +33,10 @@ class BoundedConnection(HttpToolsProtocol):
     all that follows the head to the new protocol: a body would be lost, or read as another request. So the head of a
     request with a body is parsed again without its Upgrade header. CONNECT, which upgrades by its method, is refused.
 
-    Of several requests sent at once (pipelining) uvicorn tells only the last that its caller has left. Here all are
-    told: else the first is worked at in vain, and its answer, written to a closed connection, is logged as an error.
+    Requests sent at once (pipelining): if more than ``_MOST_WAITING`` wait for the first, the connection is closed.
+    uvicorn queues any number: 7 MB of the shortest kept everybody waiting for most of a minute. And it tells only the
+    last that its caller has left. Here all are told: else the first is worked at in vain, and its answer, written to a
+    closed connection, is logged as an error.
     """
 
     head_seconds = 30.0
@@ -80,11 +83,13 @@ class BoundedConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._bytes_outside_bodies = 0
         self._stop_head_timer()
+        if len(self.pipeline) == _MOST_WAITING:
+            raise ValueError("too many requests at once")  # which uvicorn answers like a malformed head
         if not self.parser.should_upgrade() or all(name not in _BODY_HEADERS for name, _ in self.headers):
             super().on_headers_complete()
             self._unanswered = [*(cycle for cycle in self._unanswered if not cycle.response_complete), self.cycle]
         elif self.parser.get_method() == _CONNECT:  # upgrades whatever its headers say
-            raise ValueError("CONNECT with a body")  # which uvicorn answers like a malformed head
+            raise ValueError("CONNECT with a body")
         else:
             self._head_to_reparse = self._head_without_upgrade()
 

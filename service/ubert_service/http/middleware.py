@@ -24,6 +24,8 @@ _PLAIN = "identity"
 _LARGEST_BODIES_AT_ONCE = 16
 _SMALL_BYTES = 64 * 1024
 """As much of a body as the server buffers before any route reads it."""
+_SMALL_BODIES_BYTES = 128 * 1024 * 1024
+"""What small bodies may take beyond the bound of the large ones: 2,000 of the largest small ones."""
 _MOST_VALUES = 50_000
 """JSON values in a body: four times as many as the largest valid request of any route has."""
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
@@ -125,7 +127,8 @@ class BodyLimit:
     values than any route takes, since to parse them would block the event loop for seconds.
 
     Many bodies that never end could fill the memory. So while the bodies of all unanswered requests together exceed
-    ``_LARGEST_BODIES_AT_ONCE`` times ``max_bytes``, further bytes of any but a small body are refused (429).
+    ``_LARGEST_BODIES_AT_ONCE`` times ``max_bytes``, further bytes of any but a small body are refused (429); while they
+    exceed it by more than ``_SMALL_BODIES_BYTES``, those of small ones, too.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
@@ -162,8 +165,9 @@ class BodyLimit:
             self._held += len(body)
             if read > self._max_bytes:
                 raise HTTPException(413, f"the body has more than the {self._max_bytes} bytes allowed")
-            if read > _SMALL_BYTES and self._held > _LARGEST_BODIES_AT_ONCE * self._max_bytes:
-                raise HTTPException(429, "too many large bodies at once; try again later, or send smaller ones")
+            reserve = 0 if read > _SMALL_BYTES else _SMALL_BODIES_BYTES
+            if self._held > _LARGEST_BODIES_AT_ONCE * self._max_bytes + reserve:
+                raise HTTPException(429, "too many bodies at once; try again later, or send smaller ones")
             if values.count(body) > _MOST_VALUES:
                 require_json(headers)
                 raise HTTPException(413, f"the body has more than the {_MOST_VALUES} JSON values allowed")

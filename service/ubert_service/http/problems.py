@@ -39,6 +39,7 @@ _URN = "urn:u-bert:problem:"
 RETRY_AFTER = "Retry-After"
 _RETRY_AFTER_S = "1"
 """The default, where nothing tells how long the problem lasts."""
+_RETRY_AFTER_HEADER = {"description": "Seconds after which to try again.", "schema": {"type": "integer", "minimum": 1}}
 _LISTED_ERRORS = 20
 _SHOWN_CHARACTERS = 256
 """Of a member's name in a pointer: as many as an identifier may have bytes."""
@@ -356,6 +357,7 @@ def documented(*kinds: ProblemType) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "; ".join(f"`{_URN}{kind.name}`: {kind.title}" for kind in same),
+            **({"headers": {RETRY_AFTER: _RETRY_AFTER_HEADER}} if any(kind.retryable for kind in same) else {}),
             "content": {MEDIA_TYPE: {"schema": schema}},
         }
         for status, same in by_status.items()

@@ -1,6 +1,6 @@
 """Dependencies of routes: the headers of a request, a check that its body is JSON, and the context to work with."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 
@@ -14,6 +14,19 @@ READ_VERSION = "X-Read-Version"
 """Of an answer to a write: send it with a request whose answer must show that write."""
 STALE_SECONDS = "X-Stale-Seconds"
 """Of an answer while the state store is away: seconds since its data were last known to be current."""
+
+
+def _answer_with(name: str, kind: str, description: str) -> dict[str, Any]:
+    """What an answer with this header adds to its OpenAPI description."""
+    return {"headers": {name: {"description": description, "schema": {"type": kind}}}}
+
+
+WRITE_ANSWER = _answer_with(READ_VERSION, "string", "Send it with a request whose answer must show this write.")
+RATING_ANSWER = _answer_with(
+    STALE_SECONDS,
+    "number",
+    "Only while the state store is away: seconds since its data were last known to be current.",
+)
 
 RequestTimeout = Annotated[
     float | None,

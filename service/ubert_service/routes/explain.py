@@ -4,14 +4,14 @@ from fastapi import APIRouter
 
 from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
-from ubert_service.routes.dependencies import RatingContext
+from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
 from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import ExplainAnswer, ExplainRequest
 
 router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
 
-@router.post("/explain", summary="Explain a rating", responses=documented(*SCORING_PROBLEMS))
+@router.post("/explain", summary="Explain a rating", responses={200: RATING_ANSWER, **documented(*SCORING_PROBLEMS)})
 async def explain(request: ExplainRequest, context: RatingContext) -> ExplainAnswer:
     """Rate a pair as `/predict` does, and explain the rating: its parts in stars, the effect of each review, the
     contribution of each word, and the two reviews that attend most to each other.

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
-from ubert_service.routes.dependencies import RatingContext
+from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
 from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest
 
@@ -15,7 +15,7 @@ router = APIRouter(tags=["ratings"], route_class=RatingRoute)
     "/predict",
     summary="Rate pairs of a user and an item",
     response_model_exclude_unset=True,
-    responses=documented(*SCORING_PROBLEMS),
+    responses={200: RATING_ANSWER, **documented(*SCORING_PROBLEMS)},
 )
 async def predict(request: PredictRequest, context: RatingContext) -> PredictAnswer:
     """Predict the rating that each user would give to each item, in the order of the request.

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 
 from ubert_service.http.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.reading.histories import Pair, Reading
-from ubert_service.routes.dependencies import RatingContext
+from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
 from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
 from ubert_service.scoring.engine import Prediction
@@ -25,7 +25,7 @@ router = APIRouter(tags=["ratings"], route_class=RatingRoute)
     "/rank",
     summary="Order items for a user",
     response_model=RankAnswer,
-    responses=documented(*SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET),
+    responses={200: RATING_ANSWER, **documented(*SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET)},
 )
 async def rank(request: RankRequest, context: RatingContext) -> Response:
     """Predict the user's rating of each candidate and order them, best first.

@@ -15,7 +15,7 @@ from ubert_service.http.problems import (
     documented,
 )
 from ubert_service.routes.addresses import identifier
-from ubert_service.routes.dependencies import JSON_BODY, READ_VERSION, Context
+from ubert_service.routes.dependencies import JSON_BODY, READ_VERSION, WRITE_ANSWER, Context
 from ubert_service.schemas import Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
 router = APIRouter(tags=["reviews"])
@@ -36,7 +36,12 @@ _WRITING_PROBLEMS = (
     dependencies=[JSON_BODY],
     status_code=status.HTTP_201_CREATED,
     responses={
-        status.HTTP_200_OK: {"model": ReviewAnswer, "description": "It existed already, or has been replaced"},
+        status.HTTP_201_CREATED: WRITE_ANSWER,
+        status.HTTP_200_OK: {
+            "model": ReviewAnswer,
+            "description": "It existed already, or has been replaced",
+            **WRITE_ANSWER,
+        },
         **documented(*_WRITING_PROBLEMS),
     },
 )
@@ -61,7 +66,10 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     f"/reviews/{identifier('review_id')}",
     summary="Remove a review",
     status_code=status.HTTP_204_NO_CONTENT,
-    responses=documented(*STORE_WRITE_PROBLEMS, NOT_READY, UNKNOWN_REVIEW),
+    responses={
+        status.HTTP_204_NO_CONTENT: WRITE_ANSWER,
+        **documented(*STORE_WRITE_PROBLEMS, NOT_READY, UNKNOWN_REVIEW),
+    },
 )
 async def remove_review(
     review_id: Annotated[ReviewId, Path()],

@@ -1,8 +1,9 @@
 """``/reviews``, ``/users`` and ``/items``."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from ubert_model.history import RatingCounts
 from ubert_model.states import ReviewEntry
@@ -19,6 +20,19 @@ from ubert_service.schemas.common import (
     StateVersion,
     UnixSeconds,
 )
+
+_STEPS = (".", "..")
+
+
+def _addressable(review_id: str) -> str:
+    if review_id in _STEPS:
+        raise ValueError(
+            f"{review_id!r} is a step in an address, even as %2E, so few clients could remove the review; use another"
+        )
+    return review_id
+
+
+NewReviewId = Annotated[ReviewId, AfterValidator(_addressable), Field(json_schema_extra={"not": {"enum": _STEPS}})]
 
 
 class ReviewRequest(Request):
@@ -47,7 +61,7 @@ class ReviewRequest(Request):
         default=None,
         description="When it was written, in Unix seconds; 0: unknown. By default the time of its first arrival.",
     )
-    review_id: ReviewId | None = Field(
+    review_id: NewReviewId | None = Field(
         default=None,
         description=(
             "An identifier of the caller's choice, under which the review can be replaced later. By default it is "

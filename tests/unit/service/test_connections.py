@@ -295,6 +295,19 @@ def test_an_upgrade_request_without_a_body_is_answered_in_http_1_1() -> None:
     asyncio.run(scenario())
 
 
+def test_a_connection_on_which_too_many_requests_wait_is_closed() -> None:
+    async def scenario() -> None:
+        serving = Serving()
+        async with serving.callers(2) as (patient, greedy):
+            patient.writer.write(REQUEST * 101)
+            greedy.writer.write(REQUEST * 102)
+            assert (await greedy.read_to_end()).startswith(b"HTTP/1.1 400")
+            serving.may_answer.set()
+            assert [await patient.answer() for _ in range(101)] == [b"done"] * 101
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_after_a_disconnect_no_pipelined_request_is_worked_on(
     loop: LoopFactory, caplog: pytest.LogCaptureFixture

@@ -95,9 +95,10 @@ def test_a_body_of_more_json_values_than_any_route_takes_is_refused_before_it_is
         asyncio.run(limit)
 
 
-def test_too_many_large_bodies_at_once_are_refused_and_a_small_one_is_read() -> None:
-    large, small = 100_000, 1_000
-
+@pytest.mark.parametrize(("number", "size", "small"), [(16, 100_000, 1_000), (2_072, 65_536, 0)])
+def test_too_many_bodies_at_once_are_refused_and_a_small_one_beside_large_ones_is_read(
+    number: int, size: int, small: int
+) -> None:
     async def scenario() -> None:
         answered = asyncio.Event()
 
@@ -105,7 +106,7 @@ def test_too_many_large_bodies_at_once_are_refused_and_a_small_one_is_read() -> 
             await read_body(scope, receive, send)
             await answered.wait()
 
-        limit = BodyLimit(answer_late, large, TIMEOUT_S)
+        limit = BodyLimit(answer_late, 100_000, TIMEOUT_S)
 
         def request(size: int) -> "asyncio.Task[None]":
             async def receive() -> Message:
@@ -117,16 +118,16 @@ def test_too_many_large_bodies_at_once_are_refused_and_a_small_one_is_read() -> 
             for _ in range(100):
                 await asyncio.sleep(0)
 
-        held = [request(large) for _ in range(16)]
+        held = [request(size) for _ in range(number)]
         await let_tasks_run()
-        refused, small_one = request(large), request(small)
+        refused, small_one = request(size), request(small)
         await let_tasks_run()
         answered.set()
-        with pytest.raises(HTTPException, match="large bodies") as raised:
+        with pytest.raises(HTTPException, match="bodies at once") as raised:
             await refused
         assert raised.value.status_code == 429
         await asyncio.gather(*held, small_one)
-        await request(large)
+        await request(size)
 
     asyncio.run(scenario())
 

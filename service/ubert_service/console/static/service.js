@@ -115,10 +115,6 @@ async function rated(path, body, signal) {
   }
 }
 
-// Percent signs for every byte: an identifier may be "..", which else would be a step up.
-const escaped = (identifier) =>
-  [...new TextEncoder().encode(identifier)].map((byte) => `%${byte.toString(16).padStart(2, "0").toUpperCase()}`).join("");
-
 export const predict = async (user, item, texts, signal) => {
   const { predictions: [prediction], stale_s } = await rated("predict", { pairs: [{ user, item }], user_texts: texts }, signal);
   return { ...prediction, stale_s };
@@ -127,7 +123,7 @@ export const explain = (user, item, texts, signal) => rated("explain", { user, i
 export const rank = (body, signal) => rated("rank", body, signal);
 export const candidateSets = async () => (await json("GET", "candidate-sets")).names;
 export const writeReview = (body) => write("POST", "reviews", { body });
-export const removeReview = (name, user, item) => write("DELETE", `reviews/${escaped(name)}`, { query: { user, item } });
+export const removeReview = (name, user, item) => write("DELETE", `reviews/${encodeURIComponent(name)}`, { query: { user, item } });
 export const findUsers = async (prefix, limit, signal) => (await json("GET", "users", { query: { prefix, limit }, signal })).found;
 export const findItems = async (prefix, limit, signal) => (await json("GET", "items", { query: { prefix, limit }, signal })).found;
 export const about = (signal) => json("GET", "about", { signal });
