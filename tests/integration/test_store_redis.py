@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from support.redis_server import RedisServer
-from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of
+from support.store_contents import VERSION, contents, namespace_of, numbered_reviews, review_of, state_of
 from support.waiting import wait_until
 from ubert_model.errors import (
     ConfigError,
@@ -21,7 +21,7 @@ from ubert_model.errors import (
     StoreUnavailableError,
     UnconfirmedWriteError,
 )
-from ubert_model.states import copy_namespace, open_store
+from ubert_model.states import FinishedShard, copy_namespace, open_store
 from ubert_model.states.redis_store import RedisStore
 
 TIMEOUT_S = 1.0
@@ -175,6 +175,21 @@ def test_a_replica_refuses_writes_and_serves_reads(store: RedisStore, admin: red
     assert store.states(VERSION, ["r0"]) == [state_of("r0")]
 
 
+def test_once_a_failover_gives_the_address_to_another_server_only_the_first_write_fails(tmp_path: Path) -> None:
+    address = tmp_path / "redis.sock"
+    options = ("--unixsocketperm", "700", "--unixsocket")
+    with RedisServer(*options, str(tmp_path / "old.sock")) as old, RedisServer(*options, str(tmp_path / "new.sock")):
+        address.symlink_to("old.sock")
+        with closing(RedisStore(f"unix://{address}")) as store, redis.Redis.from_url(old.url) as admin:
+            store.put(VERSION, numbered_reviews(1))
+            make_replica(admin)
+            address.unlink()
+            address.symlink_to("new.sock")  # connections to the old one stay open
+            with pytest.raises(StoreError, match="read-only replica"):
+                store.put(VERSION, numbered_reviews(1))
+            store.put(VERSION, numbered_reviews(1))
+
+
 def test_a_replica_is_copied_although_it_takes_no_lease(store: RedisStore, admin: redis.Redis, tmp_path: Path) -> None:
     store.open_namespace(namespace_of())
     store.put(VERSION, numbered_reviews(3))
@@ -251,6 +266,7 @@ def test_no_error_message_contains_a_password() -> None:
         "redis://:secret@host:port/0",
         "redis://:secret@host:6379/0?no_such_option=1",
         "redis://:secret@host:6379/0?socket_timeout=soon",
+        "redis://:secret@host:6379/0?decode_responses=1",
         "redis+cluster://:secret@host:port",
     ],
 )
@@ -343,6 +359,46 @@ def test_the_history_is_empty_without_permission_for_info(store: RedisStore, adm
     store.open_namespace(namespace_of())
     admin.acl_setuser("default", enabled=True, commands=["-info"])
     assert store.changes(VERSION, None).history == ""
+
+
+def test_a_user_who_may_read_and_write_the_stores_own_keys_may_do_all_that_it_does(
+    server: RedisServer, admin: redis.Redis, tmp_path: Path
+) -> None:
+    rights = "~ubert:* +@read +@write +@connection -@dangerous +info"
+    admin.execute_command("ACL", "SETUSER", "ubert", "reset", "on", ">secret", *rights.split())
+    reviews = numbered_reviews(3)
+    with (
+        closing(RedisStore(server.url.replace("//", "//ubert:secret@"))) as store,
+        closing(open_store(f"lmdb:{tmp_path}")) as other,
+    ):
+        store.ping()
+        store.open_namespace(namespace_of())
+        before = store.changes(VERSION, None)
+        assert before.history
+        store.put(VERSION, reviews, [("r0", "text")])
+        store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=3))
+        assert store.changes(VERSION, before.revision).marks
+        assert len(list(store.list_lengths(VERSION))) == 4
+        assert copy_namespace(store, other, VERSION) == 3
+        assert contents(store, VERSION) == contents(other, VERSION)
+        assert store.claim(VERSION, "r9", b"claimant") is None
+        store.unclaim(VERSION, "r9")
+        for _ in range(2):
+            store.hold(VERSION, "holder", 60.0)
+        assert store.holders(VERSION) == ["holder"]
+        store.put_candidates("set", ["i0"])
+        assert store.candidate_sets() == ["set"]
+        assert store.candidates("set") == ["i0"]
+        assert store.delete_candidates("set")
+        store.delete(VERSION, [entry for entry, _ in reviews[1:]])
+        assert store.drop_namespace(VERSION) == 1
+
+
+def test_a_command_that_the_user_may_not_run_is_named_with_the_remedy(store: RedisStore, admin: redis.Redis) -> None:
+    admin.acl_setuser("default", enabled=True, commands=["-hvals"])
+    with pytest.raises(StoreError, match=r"'hvals' command.*check its credentials and permissions") as refusal:
+        store.item_reviews(VERSION, ["i0"])
+    assert not isinstance(refusal.value, StoreUnavailableError)
 
 
 def test_a_store_works_over_a_unix_socket() -> None:

@@ -153,11 +153,20 @@ def test_every_selector_matches_the_pods_of_the_service_and_not_of_the_job(rende
         assert not selector.items() <= job
 
 
-def test_the_termination_grace_period_covers_the_drain_and_the_longest_request(rendered: Rendered) -> None:
+def test_a_pod_that_ends_serves_until_balancers_know_and_then_has_time_for_its_longest_request(
+    rendered: Rendered,
+) -> None:
     deployment = rendered["Deployment/ubert-service"]
+    still_serving = container_of(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = float(environment_of(deployment)["UBERT_DRAIN_SECONDS"])
     longest = Settings.model_fields["request_timeout"].default
-    assert pod_of(deployment)["terminationGracePeriodSeconds"] > drain + longest
+    assert still_serving >= 5
+    assert pod_of(deployment)["terminationGracePeriodSeconds"] > still_serving + drain + longest
+
+
+@pytest.mark.parametrize("name", ["Deployment/ubert-service", "Job/ubert-precompute"])
+def test_a_signal_ends_a_program_that_has_no_handler_yet(rendered: Rendered, name: str) -> None:
+    assert pod_of(rendered[name])["shareProcessNamespace"] is True, "else it is process 1, which ignores the signal"
 
 
 def test_every_container_runs_with_least_privilege_and_a_memory_limit(rendered: Rendered) -> None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -14,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name holds the process id, so that two processes that write the same file do not share it. On an
     exception the temporary file is removed, and ``path`` stays as it was.
 
-    Raises ``IsADirectoryError`` if ``path`` is a directory.
+    Raises ``IsADirectoryError`` if ``path`` is a directory. The ``OSError`` of a full disk names ``path``, too.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a directory, give the file to write", str(path))
@@ -23,6 +25,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         publish(partial, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM and not error.filename:
+            error.filename = str(path)  # an open file's error names none, and the user has to know which disk is full
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

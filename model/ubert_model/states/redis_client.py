@@ -24,7 +24,7 @@ def client_factory(
     ``timeout_s`` bounds each wait for a server, ``retries`` the attempts after a broken connection. A timeout is not
     retried: that would only add load to a slow server.
 
-    Raises ``ConfigError`` for an option that is unknown or malformed.
+    Raises ``ConfigError`` for an option that is unknown or malformed, or that turns replies into text.
     """
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -38,6 +38,10 @@ def client_factory(
     except (TypeError, ValueError):
         # Without the cause: it may quote a password that holds a slash.
         raise ConfigError(f"the store URL of {address.display_name} has a malformed option after its '?'") from None
+    if pool.connection_kwargs.get("decode_responses"):
+        raise ConfigError(
+            f"the store URL of {address.display_name} has decode_responses: leave it out, states are bytes"
+        )
     if address.topology is Topology.CLUSTER:
         return lambda: _cluster_client(address, options)
     if address.topology is Topology.SENTINEL:

@@ -28,7 +28,7 @@ def store_error(error: Exception, address: RedisAddress, command: Command = ()) 
     """The error to raise for one of redis-py. It may quote the command, but never the address's credentials."""
     name = address.display_name
     if isinstance(error, _CREDENTIALS):
-        return StoreError(f"{name} refuses the credentials ({error}): check those in the store URL")
+        return StoreError(f"{name} refuses the user of the store URL ({error}): check its credentials and permissions")
     reason = _transient_failure(error, address)
     if reason is not None:
         return StoreUnavailableError(f"{name} {reason}")

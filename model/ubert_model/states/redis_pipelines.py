@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-from redis import RedisCluster, exceptions
+from redis import Redis, RedisCluster, exceptions
 
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states.redis_address import RedisAddress, Topology
@@ -136,6 +136,9 @@ class RedisPipelines:
         with self._translated_errors():
             replies = send(chunk)
         for command, reply in zip(chunk, replies, strict=True):
+            if isinstance(reply, exceptions.ReadOnlyError) and isinstance(self._client, Redis):
+                # A failover may have given the address to another server, while connections stay with the old one.
+                self._client.connection_pool.disconnect(inuse_connections=False)
             if isinstance(reply, Exception):
                 raise store_error(reply, self._address, command) from reply
         return replies

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Barrier
 from typing import Any, Generic, Protocol, TypeVar
 
 from ubert_service.errors import DeadlineError, WorkCancelledError
@@ -85,7 +86,10 @@ class _Job:
 
 
 class Scheduler:
-    """Runs up to ``workers`` batches at the same time. Not thread-safe: for the event loop alone."""
+    """Runs up to ``workers`` batches at the same time. Not thread-safe: for the event loop alone.
+
+    Raises ``RuntimeError`` where the system lets it start fewer threads.
+    """
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class Scheduler:
         self._telemetry = telemetry
         self._clock = clock
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="ubert-work")
+        _start_all(self._threads, workers)
         self._idle = workers
         self._workers = workers
         self._waiting: dict[_Job, None] = {}  # a queue that jobs can leave from the middle
@@ -298,3 +303,15 @@ class Scheduler:
         if len(answers) != len(requests):
             raise AssertionError(f"{lane} gave {len(answers)} answers to {len(requests)} requests")
         return list(answers)
+
+
+def _start_all(threads: ThreadPoolExecutor, workers: int) -> None:
+    # An executor starts a thread when it first needs one. Should the system then refuse it, requests would wait for it
+    # in vain, as would the end of the process: so it must be refused before anybody is served.
+    together = Barrier(workers)
+    try:
+        for _ in range(workers):
+            threads.submit(together.wait)
+    except RuntimeError:
+        together.abort()
+        raise

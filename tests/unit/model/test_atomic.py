@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from support.full_disk import full_disk
 from ubert_model.running.atomic import replacing, write_text
 
 
@@ -29,3 +30,10 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         fail()
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "before")]
+
+
+def test_a_write_to_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    with full_disk(10), pytest.raises(OSError, match="File too large") as refusal:
+        write_text(tmp_path / "file", "more than ten bytes")
+    assert refusal.value.filename == str(tmp_path / "file")
+    assert not list(tmp_path.iterdir())

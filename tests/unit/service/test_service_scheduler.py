@@ -11,6 +11,7 @@ from functools import partial
 
 import pytest
 
+from support.waiting import wait_until
 from ubert_service.errors import DeadlineError, OverloadedError, WorkCancelledError
 from ubert_service.telemetry import Refusal
 from ubert_service.work.admission import WaitingLimits
@@ -109,6 +110,40 @@ def run(
         return telemetry
 
     return asyncio.run(main())
+
+
+def working_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("ubert-work")]
+
+
+def test_all_threads_are_started_before_the_first_request() -> None:
+    async def scenario(scheduler: Scheduler) -> None:
+        del scheduler
+        assert len(working_threads()) == 3
+
+    run(scenario, workers=3)
+
+
+def test_a_scheduler_without_all_of_its_threads_is_an_error_and_holds_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def start_at_most_two(thread: threading.Thread) -> None:
+        if len(working_threads()) == 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def scenario(scheduler: Scheduler) -> None:
+        del scheduler
+        pytest.fail("it has only two of three threads")
+
+    monkeypatch.setattr(threading.Thread, "start", start_at_most_two)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        run(scenario, workers=3)
+    monkeypatch.undo()
+    gc.collect()  # the executor's end ends its threads, unless they wait for the third
+    wait_until(lambda: not working_threads())
 
 
 def test_each_caller_gets_the_answer_to_its_own_request() -> None:
