@@ -167,6 +167,7 @@ def test_a_file_of_bad_lines_only_is_refused_even_if_max_bad_allows_it(tmp_path:
             "user,item,rating,text\nu,i,4,caf\xe9\n".encode("latin-1"),
             "; convert it to UTF-8, as with iconv -f ENCODING",
         ),
+        (b"user,item,rating,text\nu,i,4,fine,more\n", "; if it is a TSV file with quoted cells, give --format csv"),
         (b"user,item,rating,text,timestamp\nu,i,4,fine,02/28/2014\n", "; write times as Unix seconds or ISO dates"),
     ],
 )
@@ -191,6 +192,12 @@ def test_an_import_that_found_the_disk_full_during_consolidation_can_be_run_agai
 def test_a_directory_in_place_of_a_review_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReviewFileError, match="is a directory: give the files in it"):
         import_reviews([tmp_path], tmp_path / "out")
+
+
+def test_a_pipe_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(ReviewFileError, match=r"cannot be read twice: write it to a file first"):
+        import_reviews([tmp_path / "x.json"], tmp_path / "out")
 
 
 def test_an_items_domain_is_that_of_the_listing_or_else_of_its_file(tmp_path: Path) -> None:
@@ -427,6 +434,16 @@ def test_the_command_prints_what_it_read_and_removed(tmp_path: Path) -> None:
     for part in ("4 lines read, 1 reviews", "1 removed: bad lines", "1 removed: exact", "1 removed: texts", "toys"):
         assert part in result.stdout
     assert "Already imported" in CliRunner().invoke(app, arguments + columns).stdout
+
+
+def test_the_command_says_how_to_join_files_that_divide_the_reviews_of_the_same_items(tmp_path: Path) -> None:
+    """As with a file a month: each would be a domain."""
+    months = [write(tmp_path / f"{month}.json", *corpus(number, 20)) for number, month in enumerate(("may", "june"))]
+    app = typer.Typer()
+    app.command()(import_command)
+    for number, options in enumerate(([], ["--domain", "shop"])):
+        arguments = [*map(str, months), "--out", str(tmp_path / f"{number}"), "--core", "0", *options]
+        assert ("give them one with --domain" in CliRunner().invoke(app, arguments).stdout) == (number == 0)
 
 
 @pytest.mark.parametrize("text", ["user", "user=", "=a", "user=a,user=b"])

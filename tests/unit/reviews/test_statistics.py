@@ -68,6 +68,24 @@ def test_the_tables_show_every_domain_and_count(statistics: CorpusStatistics) ->
         assert row.split() in shown
 
 
+def test_of_very_many_domains_the_tables_show_the_largest(tmp_path: Path) -> None:
+    """Yelp's categories make over a thousand; all the pairs of them took 5 MB of terminal, and most of the import."""
+    reviews = (
+        Review(user="u", item=f"i{number}", rating=3, text=str(number), domain=f"d{number % 100}")
+        for number in range(150)
+    )
+    ReviewTable.of(reviews).save(tmp_path / "reviews.parquet")
+    statistics = CorpusStatistics.of_file(tmp_path / "reviews.parquet")
+    by_domain, shared = statistics_table(statistics), shared_users_table(statistics)
+    assert (by_domain.row_count, shared.row_count, len(shared.columns)) == (41, 8, 9)
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(by_domain, shared)
+    shown = captured.get()
+    assert "of 100 domains" in shown
+    assert not {f"d{number}" for number in range(50, 100)} & set(shown.split())  # of one review, others have two
+
+
 def test_memory_grows_with_the_reviews_and_not_with_domains_times_users(tmp_path: Path) -> None:
     """A count for every domain and user would take 21 GB for Yelp, at the end of its import."""
     table = ReviewTable.of(

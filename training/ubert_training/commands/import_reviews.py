@@ -155,3 +155,5 @@ def _show(report: ImportReport, out: Path) -> None:
     console.print(statistics_table(report.statistics))
     if len(report.statistics.domains) > 1:
         console.print(shared_users_table(report.statistics))
+    if sum(line.items for line in report.statistics.domains) > report.statistics.items:
+        console.print("Some items are in several domains: if the files are parts of one, give them one with --domain")

@@ -66,6 +66,7 @@ def precompute_command(
     """
     require(bool(split) == bool(part), "part", part, "give --split and --part together")
     require(precision in ("fp32", "bf16"), "precision", precision, "use fp32 or bf16")
+    require(engine == "local" or not threads, "threads", threads, "Ray workers have --worker-cpus: leave it out")
     parsed_shard = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)

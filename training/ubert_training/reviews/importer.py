@@ -38,7 +38,7 @@ REJECTS = "rejects.jsonl"
 REPORT = "report.json"
 STAGING = ".ubert-import-staging"
 
-IMPORT_VERSION = 3
+IMPORT_VERSION = 4
 """Increased whenever the same input is staged differently, so that chunks of an older version are discarded."""
 EXAMPLES_SHOWN = 3
 
@@ -95,6 +95,8 @@ def _fingerprint(files: Sequence[Path], options: ImportOptions) -> str:
     for path in (*files, *options.listings):
         if path.is_dir():
             raise ReviewFileError(f"{path} is a directory: give the files in it")
+        if path.exists() and not path.is_file():
+            raise ReviewFileError(f"{path} is a pipe or a device, which cannot be read twice: write it to a file first")
         if not path.is_file():
             raise ReviewFileError(f"no file at {path}")
         stat = path.stat()

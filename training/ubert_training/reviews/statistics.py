@@ -12,6 +12,10 @@ from rich.table import Table
 
 Codes = NDArray[np.int64]
 
+MOST_LINES = 40
+MOST_COLUMNS = 8
+"""Most domains that a table for a terminal shows; Yelp's categories make over a thousand."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DomainStatistics:
@@ -84,12 +88,13 @@ class CorpusStatistics:
 
 
 def statistics_table(statistics: CorpusStatistics) -> Table:
-    """The statistics laid out like Table 1, for a terminal."""
-    table = Table(title="Reviews by domain")
+    """The statistics laid out like Table 1, for a terminal; of very many domains the largest."""
+    shown = _largest(statistics, MOST_LINES)
+    table = Table(title="Reviews by domain", caption=_caption(statistics, shown))
     table.add_column("Domain")
     for heading in ("#Users", "#Items", "#Reviews", "#Pre-training reviews"):
         table.add_column(heading, justify="right")
-    for line in statistics.domains:
+    for line in (statistics.domains[code] for code in shown):
         counts = (line.users, line.items, line.reviews, line.pretraining_reviews)
         table.add_row(line.domain, *(f"{count:,}" for count in counts))
     table.add_section()
@@ -98,14 +103,27 @@ def statistics_table(statistics: CorpusStatistics) -> Table:
 
 
 def shared_users_table(statistics: CorpusStatistics) -> Table:
-    """The number of users that each two domains share, for a terminal."""
-    table = Table(title="Users shared between domains")
+    """The number of users that each two domains share, for a terminal; of many domains the largest."""
+    shown = _largest(statistics, MOST_COLUMNS)
+    table = Table(title="Users shared between domains", caption=_caption(statistics, shown))
     table.add_column("")
-    for line in statistics.domains:
-        table.add_column(line.domain, justify="right")
-    for line, counts in zip(statistics.domains, statistics.shared_users, strict=True):
-        table.add_row(line.domain, *(f"{count:,}" for count in counts))
+    for code in shown:
+        table.add_column(statistics.domains[code].domain, justify="right")
+    for code in shown:
+        counts = statistics.shared_users[code]
+        table.add_row(statistics.domains[code].domain, *(f"{counts[other]:,}" for other in shown))
     return table
+
+
+def _largest(statistics: CorpusStatistics, count: int) -> list[int]:
+    """The ``count`` domains with the most reviews, as indices in the order of their names."""
+    by_size = sorted(range(len(statistics.domains)), key=lambda code: -statistics.domains[code].reviews)
+    return sorted(by_size[:count])
+
+
+def _caption(statistics: CorpusStatistics, shown: list[int]) -> str | None:
+    total = len(statistics.domains)
+    return f"the largest {len(shown)} of {total:,} domains; report.json has all" if len(shown) < total else None
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Codes, list[str]]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from uuid import UUID
 
 from ubert_model.config import RatingScale
 from ubert_training.reviews.readers.formats import Column, Layout
-from ubert_training.reviews.readers.records import BadLine, Fields, Reason
+from ubert_training.reviews.readers.records import BadLine, Fields, Reason, decode
 from ubert_training.reviews.table import Review
 
 MAX_ID_BYTES = 256
@@ -18,6 +19,9 @@ LAST_SECOND = 253_402_300_799  # the end of the year 9999
 FIRST_MILLISECOND = 631_152_000_000  # 1990; in seconds it would be long after the year 9999
 NUMERIC_DATES = range(19_700_101, 21_001_232)
 """Whole numbers read as dates, such as 20170714; as Unix seconds all of them would be in two weeks of August 1970."""
+NULLS = frozenset({"", "\\N", "NULL", "null", "None", "NaN", "nan", "NaT", "NA", "<NA>"})
+"""A missing value as databases, pandas and R write it. As an id, it would make one user of all unknown ones."""
+HTML_TAG = re.compile(r"</?(?:a|b|br|div|em|i|img|li|ol|p|span|strong|u|ul|video)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 SENTENCE_ENDS = (".", "!", "?", "…")
 
@@ -52,7 +56,7 @@ class Validator:
 
     def _prose(self, fields: Fields, column: Column) -> str:
         text = _text(self._field(fields, column), column)
-        return html.unescape(text).strip() if self.layout.html_entities else text
+        return html.unescape(HTML_TAG.sub(" ", text)).strip() if self.layout.html else text
 
     def _field(self, fields: Fields, column: Column) -> object:
         names = self.layout.names.get(column, ())
@@ -72,11 +76,9 @@ def join_title(title: str, body: str) -> str:
 
 
 def _identifier(value: object, column: str) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        raise BadLine(Reason.EMPTY_ID, f"{column} is null")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas turns an integer column with a missing value into floats
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | UUID) and not isinstance(value, bool):
         value = str(value)
     identifier = _text(value, column)
     if not identifier:
@@ -88,7 +90,9 @@ def _identifier(value: object, column: str) -> str:
 
 
 def _text(value: object, column: str) -> str:
-    if value is None:
+    if isinstance(value, bytes):  # a Parquet column of strings that are not marked as such
+        value = decode(value)
+    if _is_null(value):
         return ""
     if not isinstance(value, str):
         raise BadLine(Reason.BAD_TEXT, f"{column} is {_shown(value)}")
@@ -118,7 +122,7 @@ def _rating(value: object, scale: RatingScale) -> float:
 
 def _timestamp(value: object) -> int:
     """Parse Unix seconds, Unix milliseconds or an ISO date, in UTC unless it has a time zone; 0 for an absent one."""
-    if value is None or (isinstance(value, str) and not value.strip()):
+    if _is_null(value):
         return 0
     try:
         seconds = _seconds(value)
@@ -146,6 +150,12 @@ def _seconds(value: object) -> int:
     if whole == value and whole in NUMERIC_DATES:
         return _seconds(date(whole // 10_000, whole // 100 % 100, whole % 100))
     return whole // (1000 if whole >= FIRST_MILLISECOND else 1)
+
+
+def _is_null(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip() in NULLS
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _shown(value: object) -> str:

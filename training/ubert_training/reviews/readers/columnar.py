@@ -27,7 +27,7 @@ class ParquetReader:
             with pq.ParquetFile(path) as file:
                 total = max(file.metadata.num_rows, 1)
                 batches = file.iter_batches(batch_size=ROWS_AT_ONCE, columns=list(self.columns))
-                rows = (row for batch in batches for row in _times_as_text(batch).to_pylist())
+                rows = (row for batch in batches for row in _plain(batch).to_pylist())
                 for number, row in islice(enumerate(rows, start=1), skip, None):
                     raw = json.dumps(row, ensure_ascii=False, default=str).encode()
                     yield Record(line=number, raw=raw, fields=row, position=size * number // total)
@@ -42,12 +42,15 @@ class ParquetReader:
             raise ReviewFileError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def _times_as_text(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Convert times to ISO dates in UTC: Python's datetime ends with the year 9999, and a later one fails the file."""
-    return pa.RecordBatch.from_arrays([_time_as_text(column) for column in batch.columns], names=batch.schema.names)
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Convert what JSON has no type for: times, and decimals, as which warehouses write whole numbers too."""
+    return pa.RecordBatch.from_arrays([_plain_column(column) for column in batch.columns], names=batch.schema.names)
 
 
-def _time_as_text(column: pa.Array) -> pa.Array:
+def _plain_column(column: pa.Array) -> pa.Array:
+    if pa.types.is_decimal(column.type):
+        return column.cast(pa.float64() if column.type.scale else pa.string())
+    # To ISO dates in UTC: Python's datetime ends with the year 9999, and a later one would fail the file.
     if pa.types.is_timestamp(column.type):
         # Whole seconds and no time zone, because Arrow then writes the time in UTC.
         return column.cast(pa.timestamp("s"), safe=False).cast(pa.string())

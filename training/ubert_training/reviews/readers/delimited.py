@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ubert_model.errors import ReviewFileError
 from ubert_training.reviews.readers.records import (
+    MAX_LINE_BYTES,
     REMEDIES,
     BadLine,
     Fields,
@@ -77,6 +78,7 @@ class DelimitedReader:
         A quote that is never closed would swallow the rows after it. So only the first line of a broken row is
         rejected, and the lines after it are read again.
         """
+        csv.field_size_limit(MAX_LINE_BYTES)  # for the whole process; Python's own limit is 128 KiB
         pushed_back: deque[NumberedLine] = deque()
         while True:
             consumed: list[NumberedLine] = []

@@ -49,8 +49,8 @@ class Layout:
 
     names: Mapping[Column, tuple[str, ...]]
     optional: frozenset[Column] = frozenset({"title", "timestamp", "domain"})
-    html_entities: bool = False
-    """Texts contain HTML entities ("&#34;"), as Amazon's do; they are replaced by their characters."""
+    html: bool = False
+    """Texts contain HTML, as Amazon's do: its tags ("<br />") become spaces, its entities ("&#34;") characters."""
 
 
 AMAZON_NAMES: Mapping[Column, tuple[str, ...]] = {
@@ -62,9 +62,9 @@ AMAZON_NAMES: Mapping[Column, tuple[str, ...]] = {
     "timestamp": ("unixReviewTime",),
 }
 LAYOUTS: Mapping[FormatName, Layout] = {
-    FormatName.AMAZON_2014: Layout(names=AMAZON_NAMES, html_entities=True),
+    FormatName.AMAZON_2014: Layout(names=AMAZON_NAMES, html=True),
     FormatName.AMAZON_2018: Layout(
-        names=AMAZON_NAMES, optional=frozenset({"title", "timestamp", "domain", "text"}), html_entities=True
+        names=AMAZON_NAMES, optional=frozenset({"title", "timestamp", "domain", "text"}), html=True
     ),
     FormatName.AMAZON_2023: Layout(
         names={
@@ -76,7 +76,7 @@ LAYOUTS: Mapping[FormatName, Layout] = {
             "title": ("title",),
             "timestamp": ("timestamp",),
         },
-        html_entities=True,
+        html=True,
     ),
     FormatName.YELP: Layout(
         names={

@@ -13,12 +13,15 @@ from typing import BinaryIO, Protocol, cast
 from ubert_model.errors import ReviewFileError
 
 GZIP_MAGIC = b"\x1f\x8b"
+UTF_16 = "is text in UTF-16: convert it, as with iconv -f UTF-16 -t UTF-8 FILE > CONVERTED"
 UNSUPPORTED: Mapping[bytes, str] = MappingProxyType(
     {
         b"BZh": "is compressed with bzip2: unpack it first, as with bunzip2 FILE",
         b"\xfd7zXZ": "is compressed with xz: unpack it first, as with unxz FILE",
         b"\x28\xb5\x2f\xfd": "is compressed with zstd: unpack it first, as with unzstd FILE",
         b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or save its sheet as CSV",
+        b"\xff\xfe": UTF_16,
+        b"\xfe\xff": UTF_16,
     }
 )
 """Magic numbers of unsupported file types, with the message about each."""
@@ -45,6 +48,7 @@ class Reason(StrEnum):
 
 REMEDIES: Mapping[Reason, str] = MappingProxyType(
     {
+        Reason.BROKEN_ROW: "if it is a TSV file with quoted cells, give --format csv",
         Reason.OUTSIDE_SCALE: "give the scale with --scale, such as --scale 0:10",
         Reason.BAD_TIMESTAMP: "write times as Unix seconds or ISO dates, such as 2017-07-14, or rename their column",
         Reason.WRONG_ENCODING: "convert it to UTF-8, as with iconv -f ENCODING -t UTF-8 FILE (WINDOWS-1252, UTF-16)",
@@ -117,7 +121,7 @@ def open_source(path: Path) -> Iterator[Source]:
                 yield Source(file=file, stream=file)
     except FileNotFoundError as error:
         raise ReviewFileError(f"no file at {path}") from error
-    except (EOFError, zlib.error) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ReviewFileError(f"{path} is a damaged gzip file ({error}): download it again") from error
     except OSError as error:
         raise ReviewFileError(f"{path} cannot be read: {error}") from error
