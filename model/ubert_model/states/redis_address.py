@@ -1,10 +1,11 @@
 """Redis URLs, parsed: the servers, their topology, and how many replicas have to confirm a write."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from ubert_model.errors import ConfigError
 
@@ -54,10 +55,13 @@ class RedisAddress:
     @classmethod
     def parse(cls, url: str) -> Self:
         """Parse a URL of one of ``REDIS_SCHEMES``. Raises ``ConfigError``, which never quotes a password."""
-        parts = urlsplit(url)
-        scheme, _, kind = parts.scheme.partition("+")
+        full_scheme, _, rest = url.partition("://")
+        # A list of hosts is no authority: newer Pythons refuse one with an IPv6 address that is not the first.
+        hosts_of_url, *tail = re.split(r"(?=[/?#])", rest, maxsplit=1)
+        parts = urlsplit(f"{full_scheme}://{''.join(tail)}")
+        scheme, _, kind = full_scheme.partition("+")
         topology = Topology(kind)
-        credentials, at, netloc = parts.netloc.rpartition("@")
+        credentials, at, netloc = hosts_of_url.rpartition("@")
         hosts = () if scheme == "unix" else tuple(_host(one, _DEFAULT_PORT[topology]) for one in netloc.split(","))
         display_name = _display_name(hosts) or f"Redis at {parts.path}"
         if topology is Topology.SERVER and len(hosts) > 1:
@@ -75,11 +79,13 @@ class RedisAddress:
             name: options.pop(f"sentinel_{name}") for name in _SENTINEL_CREDENTIALS if f"sentinel_{name}" in options
         }
         authority = _authority(hosts[0]) if hosts else netloc
+        client_url = f"{scheme}://{credentials}{at}{authority}{path}" + (f"?{urlencode(options)}" if options else "")
+        _split(client_url)
         return cls(
             topology=topology,
             hosts=hosts,
             display_name=display_name,
-            client_url=f"{scheme}://{credentials}{at}{authority}{path}" + (f"?{urlencode(options)}" if options else ""),
+            client_url=client_url,
             service=service,
             sentinel_credentials=sentinel_credentials,
             wait_replicas=int(_number("wait_replicas", wait_replicas, display_name, whole=True)),
@@ -88,9 +94,16 @@ class RedisAddress:
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
+    parts = _split(f"//{text}")
+    return parts.hostname or "localhost", parts.port or default_port
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL with one host. Raises ``ConfigError`` if it or its port cannot be read."""
     try:
-        parts = urlsplit(f"//{text}")
-        return parts.hostname or "localhost", parts.port or default_port
+        parts = urlsplit(url)
+        _ = parts.port  # read here: only then is it checked
+        return parts
     except ValueError:
         # Without the cause: it quotes the port, which may be part of a password that holds a slash.
         raise ConfigError(

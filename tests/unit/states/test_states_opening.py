@@ -79,6 +79,8 @@ def test_a_password_may_hold_an_at_sign_and_the_host_may_be_omitted() -> None:
         ("redis://:secret@one?wait_replicas=1.5", "whole number"),
         ("redis://:secret@one?patience=-1", "patience=-1"),
         ("redis://:secret@one?patience=nan", "patience=nan"),
+        ("redis://:sec[ret@one", "percent-escape"),
+        ("redis+cluster://:secret@one,[::1", "percent-escape"),
     ],
 )
 def test_an_invalid_redis_url_is_refused_with_the_remedy(url: str, reason: str) -> None:
@@ -88,7 +90,7 @@ def test_an_invalid_redis_url_is_refused_with_the_remedy(url: str, reason: str) 
 
 
 @pytest.mark.parametrize(
-    "url", ["", "lmdb:", "lmdb://", "redis:", "redis:host", "postgres://u:secret@h/0", "/tmp/states"]
+    "url", ["", "lmdb:", "lmdb://", "redis:", "redis:host", "postgres://u:secret@h/0", "secret@h", "/tmp/states"]
 )
 def test_an_unknown_url_is_refused_with_the_known_schemes(url: str) -> None:
     with pytest.raises(ConfigError, match=r"redis://.*redis\+cluster://.*lmdb:/path") as refusal:
