@@ -122,7 +122,7 @@ class Bundle:
             manifest = Manifest.from_json(written)
         except FileNotFoundError as error:
             raise BundleError(f"{path} holds no {MANIFEST}; give the directory that `ubert export` wrote") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"{manifest_path}: {error}; export the bundle again") from error
         for name, expected in manifest.files.items():
             _check_file(path / name, expected)
@@ -131,7 +131,9 @@ class Bundle:
         return cls(path, manifest)
 
     def file(self, name: str) -> Path:
-        """Path of one of the bundle's files."""
+        """Path of one of the bundle's files. Raises ``BundleError`` for one that has no checksum."""
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path / MANIFEST} names no {name}; export the bundle again")
         return self.path / name
 
     @cached_property

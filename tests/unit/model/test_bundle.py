@@ -62,7 +62,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def edit_manifest(bundle: Bundle, edit: Callable[[dict[str, Any]], object]) -> None:
-    path = bundle.file(MANIFEST)
+    path = bundle.path / MANIFEST
     values = json.loads(path.read_text(encoding="utf-8"))
     edit(values)
     path.write_text(json.dumps(values), encoding="utf-8")
@@ -184,16 +184,23 @@ def test_another_format_version_is_refused_with_both_versions(bundle: Bundle, ve
         Bundle.load(bundle.path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '"manifest"'])
+def test_a_file_without_a_checksum_is_never_read(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", DRAFT, lambda directory: (directory / METRICS).write_text("{}"))
+    (bundle.path / WEIGHTS).write_bytes(b"unchecked")
+    with pytest.raises(BundleError, match=f"names no {WEIGHTS}; export the bundle again"):
+        Bundle.load(bundle.path).file(WEIGHTS)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"manifest"', "[" * 100_000])
 def test_a_manifest_that_is_no_json_object_is_refused(bundle: Bundle, content: str) -> None:
-    bundle.file(MANIFEST).write_text(content, encoding="utf-8")
+    (bundle.path / MANIFEST).write_text(content, encoding="utf-8")
     with pytest.raises(BundleError, match=rf"{MANIFEST}.*export the bundle again"):
         Bundle.load(bundle.path)
 
 
 def test_a_manifest_that_cannot_be_read_is_refused(bundle: Bundle) -> None:
-    bundle.file(MANIFEST).unlink()
-    bundle.file(MANIFEST).mkdir()  # a mode would not stop root
+    (bundle.path / MANIFEST).unlink()
+    (bundle.path / MANIFEST).mkdir()  # a mode would not stop root
     with pytest.raises(BundleError, match=rf"{MANIFEST}.*Is a directory"):
         Bundle.load(bundle.path)
 
