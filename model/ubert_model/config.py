@@ -128,14 +128,6 @@ class ModelConfig:
         """Does the network predict the residual above the bias model, rather than the rating itself?"""
         return self.rating_base != "none"
 
-    def with_all_layers(self) -> Self:
-        """A copy whose encoder is the whole backbone."""
-        return replace(self, encoder_layers=None)
-
-    def without_state_dim(self) -> Self:
-        """A copy that keeps the encoder's own dimension."""
-        return replace(self, state_dim=None)
-
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`. Also reads the old name of ``max_rows``, ``max_tokens``.

@@ -11,7 +11,7 @@ from reference.rating_prediction import aligned_rating, co_matching, eq15_mean_s
 from support.closeness import assert_equals_reference
 from support.random_models import DOMAINS, ITEMS, USERS, random_side, randomized, rating_model, weights_of
 from ubert_model.config import MatchPooling
-from ubert_model.nn.co_matching import CoMatching, Matches
+from ubert_model.nn.co_matching import CoMatching, Matches, SideRows
 from ubert_model.nn.prediction_layer import PredictionLayer
 from ubert_training.optimization.objectives import rating_loss
 
@@ -45,7 +45,7 @@ def test_co_matching_equals_eq_12_to_14_pair_by_pair(
     weights = weights_of(layer)
     user_lengths, item_lengths = lengths
     user, item = random_side(user_lengths, dim, seed=7), random_side(item_lengths, dim, seed=8)
-    found = layer(user.states, user.residuals, user.mask, item.states, item.residuals, item.mask)
+    found = layer(*(SideRows(side.states, side.residuals, side.mask) for side in (user, item)))
     expected = [
         co_matching(part(weights, "kernel"), user.real_states(b % len(user_lengths)), item.real_states(b), pooling)
         for b in range(len(item_lengths))

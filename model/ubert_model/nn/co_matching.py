@@ -16,6 +16,18 @@ DIFFERENCE_SCALE = 0.3
 """ε of :meth:`CoMatching.init_as_difference`."""
 
 
+class SideRows(NamedTuple):
+    """One side: the states of its reviews, Ŝᵘ or Ŝⁱ, the residual of each row's review, in stars, and the mask.
+
+    Shape:
+        states: (B, N, D); residuals, mask: (B, N). N ≥ 1: a side without reviews is one masked row.
+    """
+
+    states: Tensor
+    residuals: Tensor
+    mask: Tensor
+
+
 class Matches(NamedTuple):
     """The match vectors tᵘ and tⁱ, (B, D) each, and the ratings aligned to the user's and to the item's rows, (B,)
     each, in stars.
@@ -48,7 +60,6 @@ class CoMatching(nn.Module):
     The layer computes in the dtype of its own weights: ``layer.to(torch.bfloat16)`` where that is exact enough.
 
     Shape:
-        user_states: (B, Nu, D), user_residuals and user_mask: (B, Nu); of the item: (B, Ni, D) and (B, Ni).
         Either side may have B = 1 and is then broadcast. Output: in the dtype of the states; zeros for a side without
         rows.
     """
@@ -70,44 +81,23 @@ class CoMatching(nn.Module):
             self.kernel.weight[:, :dim] = -DIFFERENCE_SCALE * torch.eye(dim)
             self.kernel.bias.zero_()
 
-    def forward(
-        self,
-        user_states: Tensor,
-        user_residuals: Tensor,
-        user_mask: Tensor,
-        item_states: Tensor,
-        item_residuals: Tensor,
-        item_mask: Tensor,
-    ) -> Matches:
-        outside = user_states.dtype
-        user_states, item_states = user_states.to(self.kernel.weight.dtype), item_states.to(self.kernel.weight.dtype)
-        scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
-        of_user, of_item = (user_states, user_residuals, user_mask), (item_states, item_residuals, item_mask)
-        user, user_rating = self._matched(scores, user_states, user_mask, *of_item)
-        item, item_rating = self._matched(scores.mT, item_states, item_mask, *of_user)
-        return Matches(
-            user=user.to(outside),
-            item=item.to(outside),
-            user_rating=user_rating.to(outside),
-            item_rating=item_rating.to(outside),
-        )
+    def forward(self, user: SideRows, item: SideRows) -> Matches:
+        outside, inside = user.states.dtype, self.kernel.weight.dtype
+        user, item = user._replace(states=user.states.to(inside)), item._replace(states=item.states.to(inside))
+        scores = masked_scores(user.states, user.mask, item.states, item.mask)  # (B, Nu, Ni)
+        user_match, user_rating = self._matched(scores, user, item)
+        item_match, item_rating = self._matched(scores.mT, item, user)
+        return Matches(*(found.to(outside) for found in (user_match, item_match, user_rating, item_rating)))
 
-    def _matched(
-        self,
-        scores: Tensor,
-        states: Tensor,
-        mask: Tensor,
-        other_states: Tensor,
-        other_residuals: Tensor,
-        other_mask: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def _matched(self, scores: Tensor, side: SideRows, other: SideRows) -> tuple[Tensor, Tensor]:
         """One side's match vector, (B, D), and the rating aligned to its rows, (B,)."""
+        states = side.states
         attention = scores.softmax(dim=-1)  # (B, N, N′)
-        any_row = other_mask.any(dim=1)[:, None, None].to(states.dtype)  # 0 where the other side has none (law 7)
-        aligned = attention @ other_states * any_row  # D = softmax(scores) S′, Eq. 12: (B, N, D)
-        weights = row_weights(mask, states.dtype) @ attention  # of the other side's rows: (B, 1, N′)
-        rating = weights @ other_residuals.to(states.dtype).unsqueeze(-1) * any_row  # (B, 1, 1)
-        return self.pooled(self.compared(states, aligned), mask), rating.flatten()
+        any_row = other.mask.any(dim=1)[:, None, None].to(states.dtype)  # 0 where the other side has none (law 7)
+        aligned = attention @ other.states * any_row  # D = softmax(scores) S′, Eq. 12: (B, N, D)
+        weights = row_weights(side.mask, states.dtype) @ attention  # of the other side's rows: (B, 1, N′)
+        rating = weights @ other.residuals.to(states.dtype).unsqueeze(-1) * any_row  # (B, 1, 1)
+        return self.pooled(self.compared(states, aligned), side.mask), rating.flatten()
 
     def compared(self, states: Tensor, aligned: Tensor) -> Tensor:
         """[S−D; S∘D] W_M, Eq. 13 before b_M and tanh: (B, N, D) each."""

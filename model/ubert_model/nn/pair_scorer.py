@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ubert_model.config import ModelConfig
-from ubert_model.nn.co_matching import CoMatching
+from ubert_model.nn.co_matching import CoMatching, SideRows
 from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
 from ubert_model.nn.item_encoder import ItemEncoder
 from ubert_model.nn.prediction_layer import PredictionLayer
@@ -22,30 +22,16 @@ class RatingHead(nn.Module):
         self.co_matching = CoMatching(dim, config.match_pooling)
         self.prediction_layer = PredictionLayer(dim, initial_output, config.dropout, ratings=config.history_ratings)
 
-    def forward(
-        self,
-        user_query: Tensor,
-        user_states: Tensor,
-        user_residuals: Tensor,
-        user_mask: Tensor,
-        item_query: Tensor,
-        item_states: Tensor,
-        item_residuals: Tensor,
-        item_mask: Tensor,
-    ) -> Tensor:
+    def forward(self, user_query: Tensor, user: SideRows, item_query: Tensor, item: SideRows) -> Tensor:
         """Network output in stars: the rating r′, or what it adds to the bias model (``rating_base``).
 
         Shape:
-            queries ũ, ĩ: (B, D); states Ŝᵘ, Ŝⁱ: (B, N, D); residuals of each row's review, in stars, and masks: (B, N).
-            Output: (B,).
-            The user side may have B = 1 and is then broadcast to all B items (``/rank``). N ≥ 1: a side without
-            reviews is one masked row.
+            queries ũ, ĩ: (B, D). Output: (B,).
+            The user side may have B = 1 and is then broadcast to all B items (``/rank``).
         """
-        user_representation = self.user_encoder(user_query, user_states, user_mask)  # û (B, D)
-        item_representation = self.item_encoder(item_query, item_states, item_mask)  # î (B, D)
-        matches = self.co_matching(
-            user_states, user_residuals, user_mask, item_states, item_residuals, item_mask
-        )  # (B, D) and (B,) each
+        user_representation = self.user_encoder(user_query, user.states, user.mask)  # û (B, D)
+        item_representation = self.item_encoder(item_query, item.states, item.mask)  # î (B, D)
+        matches = self.co_matching(user, item)  # (B, D) and (B,) each
         user_representation = user_representation.expand_as(item_representation)
         return self.prediction_layer(user_representation, item_representation, matches)  # type: ignore[no-any-return]
 
@@ -90,17 +76,13 @@ class PairScorer(nn.Module):
         """Network output in stars (see :class:`RatingHead`).
 
         Shape:
-            user, item, domain: (B,) int64; states: (B, N, D), already projected; residuals, masks: (B, N).
+            user, item, domain: (B,) int64; states: (B, N, D), already projected; residuals, masks: (B, N), N ≥ 1.
             The user and its side may have B = 1 and are then broadcast to all items. Output: (B,).
         """
         domain_embedding = self.domain_embedding(domain)  # o (B, D)
         return self.head(  # type: ignore[no-any-return]
             self.user_query(user, domain_embedding),
-            user_states,
-            user_residuals,
-            user_mask,
+            SideRows(user_states, user_residuals, user_mask),
             self.item_query(item, domain_embedding),
-            item_states,
-            item_residuals,
-            item_mask,
+            SideRows(item_states, item_residuals, item_mask),
         )

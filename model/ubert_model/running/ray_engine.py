@@ -149,11 +149,12 @@ def ray_engine_or_none(
 ) -> RayEngine | None:
     """The engine of a command; None if this process does the work itself.
 
-    Raises ``ConfigError`` for the address of a cluster that would not be used.
+    Raises ``ConfigError`` for the address of a cluster, or workers, that would not be used.
     """
     if engine == "ray":
         return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
     require(address is None, "ray address", address, "to use this cluster, add --engine ray")
+    require(workers == 0, "workers", workers, "to use workers, add --engine ray")
     return None
 
 

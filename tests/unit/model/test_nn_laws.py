@@ -19,7 +19,7 @@ from support.random_models import (
     tiny_config,
 )
 from ubert_model.config import MatchPooling
-from ubert_model.nn.co_matching import DIFFERENCE_SCALE, CoMatching, Matches, masked_scores
+from ubert_model.nn.co_matching import DIFFERENCE_SCALE, CoMatching, Matches, SideRows, masked_scores
 from ubert_model.nn.pretraining_heads import OpinionRatingHead
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.states.pooling import pool_neighbours
@@ -92,7 +92,7 @@ def test_the_order_of_rows_never_changes_a_rating(model: RatingModel, side: str)
 
 
 def matches(layer: CoMatching, user: Side, item: Side) -> Matches:
-    found: Matches = layer(user.states, user.residuals, user.mask, item.states, item.residuals, item.mask)
+    found: Matches = layer(*(SideRows(side.states, side.residuals, side.mask) for side in (user, item)))
     return found
 
 
@@ -260,12 +260,8 @@ def test_a_row_is_aligned_to_the_residual_of_the_other_sides_most_similar_row(ro
     layer = randomized(CoMatching(8))
     states = 6.0 * torch.eye(8)
     found: Matches = layer(
-        states[None, [row]],
-        torch.zeros(1, 1),
-        torch.ones(1, 1, dtype=torch.bool),
-        states[None, :2],
-        torch.tensor([[1.0, -1.0]]),
-        torch.ones(1, 2, dtype=torch.bool),
+        SideRows(states[None, [row]], torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)),
+        SideRows(states[None, :2], torch.tensor([[1.0, -1.0]]), torch.ones(1, 2, dtype=torch.bool)),
     )
     assert found.user_rating.item() == pytest.approx(expected, abs=1e-3)
 

@@ -75,6 +75,14 @@ def test_an_invalid_config_file_is_refused(tmp_path: Path, content: str, message
             "holds no manifest.json",
         ),
         (["import", "{reviews}/reviews.parquet", "--out", "o", "--ray-address", "h:1"], "add --engine ray"),
+        (
+            ["import", "{reviews}/reviews.parquet", "--out", "o", "--workers", "3"],
+            "workers = 3: to use workers, add --engine ray",
+        ),
+        (
+            ["precompute", "--reviews", "r", "--bundle", "b", "--store", "lmdb:x", "--engine", "ray", "--threads", "2"],
+            "threads = 2: Ray workers have --worker-cpus: leave it out",
+        ),
         (["split", "--reviews", "{reviews}", "--out", "{reviews}"], "--out = '{reviews}': this is a directory"),
         (["split", "--reviews", "{reviews}", "--out", "."], "--out = '.': this is a directory; give the file to write"),
         (

@@ -189,6 +189,19 @@ def test_a_training_pair_is_read_as_if_it_were_not_in_training() -> None:
         assert rated[number] == pytest.approx(bias_ratings(bias, expected.sums)[0], abs=1e-9)
 
 
+def test_the_curves_stay_small_where_no_history_tells_anything() -> None:
+    """Many users with one review each of one item: the fit's columns hold rounding errors alone."""
+    ratings = np.random.default_rng(0).choice([1.0, 2.0, 3.0, 4.0, 5.0], 30)
+    table = ReviewTable.of(
+        Review(user=f"u{row}", item="i", rating=rating, text="", domain="d", timestamp=row)
+        for row, rating in enumerate(ratings.tolist())
+    )
+    rows = np.arange(len(table))
+    fitted = fit_bias_model(KnownReviews(table, rows, np.zeros(len(table), int), CONFIG), rows, ratings, CONFIG.scale)
+    width = CONFIG.scale.highest - CONFIG.scale.lowest
+    assert all(side.curve(CONFIG.scale.highest) < width for side in (fitted.model.user, fitted.model.item))
+
+
 @pytest.fixture
 def evaluated_ratings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The ratings that a curve was evaluated at one by one, in order."""

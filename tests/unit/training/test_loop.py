@@ -1,7 +1,7 @@
 """The training loop: which weights it keeps, when it stops, how it steps, and that a stopped run resumes exactly."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.full_disk import full_disk
 from ubert_model.errors import ConfigError
@@ -26,6 +27,7 @@ from ubert_training.optimization.loop import (
     improves,
     train,
 )
+from ubert_training.running.devices import make_accelerator
 
 OPTIONS = LoopOptions(
     epochs=6, batch_size=4, learning_rate=0.05, weight_decay=0.0, checkpoint_seconds=0.0, precision="fp32", seed=3
@@ -72,7 +74,7 @@ def weights(task: Regression) -> list[NDArray[np.float32]]:
 def run(task: Regression, directory: Path, options: LoopOptions = OPTIONS) -> TrainingProgress:
     directory.mkdir(exist_ok=True)
     task.batch_size = options.batch_size
-    return train(task, options, directory, Accelerator(cpu=True), "test", "fingerprint")
+    return train(task, options, directory, make_accelerator("cpu"), "test", "fingerprint")
 
 
 def test_the_initial_weights_are_kept_if_no_epoch_improves(tmp_path: Path) -> None:
@@ -90,6 +92,11 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
     progress = run(task, tmp_path)
     assert 0 <= progress.best_epoch < OPTIONS.epochs - 1
     assert task.validation_losses().mean() == pytest.approx(min(progress.validation_losses), rel=1e-5)
+
+
+def test_a_run_that_diverges_is_refused_with_its_learning_rate(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learning_rate = 1e\+30: training diverged in epoch 1; use a smaller step"):
+        run(Regression(validation_target=2.0), tmp_path, replace(OPTIONS, learning_rate=1e30))
 
 
 @pytest.mark.parametrize("averaging", [None, 0.9])
@@ -169,7 +176,7 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) 
         run(Regression(validation_target=2.0, fails_after=20), tmp_path)
     assert (tmp_path / CHECKPOINT).exists()
     task = Regression(validation_target=2.0)
-    progress = train(task, OPTIONS, tmp_path, Accelerator(cpu=True), "test", "another fingerprint")
+    progress = train(task, OPTIONS, tmp_path, make_accelerator("cpu"), "test", "another fingerprint")
     assert progress.updates == OPTIONS.epochs * 8
     assert len(progress.validation_losses) == OPTIONS.epochs + 1
 
@@ -190,6 +197,49 @@ def test_a_batch_in_pieces_equals_a_whole_batch(tmp_path: Path) -> None:
     run(in_pieces, tmp_path / "in-pieces", replace(options, pieces=3))
     for expected, found in zip(weights(whole), weights(in_pieces), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+class _ReadCounter(TorchDispatchMode):
+    """Counts how often a number is read from a tensor: each time a GPU first has to finish all its work."""
+
+    reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
+    reads: list[int] = []
+
+    class ReadsBeforeEachLoss(Regression):
+        def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:
+            reads.append(counter.reads)
+            return super().loss(model, rows, epoch)
+
+    with _ReadCounter() as counter:
+        run(ReadsBeforeEachLoss(validation_target=2.0), tmp_path, replace(OPTIONS, epochs=1, checkpoint_seconds=3600.0))
+    assert reads == [reads[0]] * 8
+    assert counter.reads > reads[0]  # the losses are logged in the end
+
+
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """accelerate reads the environment once in a process, unless its state is reset."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_settings_of_accelerates_launcher_change_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, found = Regression(validation_target=2.0), Regression(validation_target=2.0)
+    run(expected, tmp_path / "expected")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "8")
+    run(found, tmp_path / "found")
+    assert all(np.array_equal(*pair) for pair in zip(weights(found), weights(expected), strict=True))
 
 
 def test_a_gain_within_its_noise_is_no_improvement() -> None:

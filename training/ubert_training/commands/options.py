@@ -1,5 +1,6 @@
 """Flags that several commands share, and how they turn into the options of a stage."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -81,11 +82,11 @@ def model_config(base: str | ModelConfig, table: ReviewTable, **options: object)
     """A preset, or the configuration of an earlier stage, with the given flags applied, on the table's rating scale."""
     config = preset(base) if isinstance(base, str) else base
     if options.get("encoder_layers") == 0 or options.get("backbone") not in {None, config.backbone}:
-        config = config.with_all_layers()
+        config = replace(config, encoder_layers=None)
     if options.get("encoder_layers") == 0:
         options["encoder_layers"] = None
     if options.get("state_dim") == 0:
-        config = config.without_state_dim()
+        config = replace(config, state_dim=None)
         options["state_dim"] = None
     return config.with_options(**options, scale=table.scale)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ubert_model.states import FloatMatrix, StateCodec
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
-from ubert_training.finetuning.pair_model import StoredPairModel, network_outputs
+from ubert_training.finetuning.pair_model import PairModel, network_outputs
 from ubert_training.finetuning.rating_parts import final_ratings
 from ubert_training.reviews.table import Rows
 from ubert_training.states.state_bank import StateBank
@@ -50,8 +50,8 @@ class ReadPairs:
 
     def ratings(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
         """Ratings in stars, (P,), from states as ``StateCodec.decode_many`` gives them for the reviews at ``rows``."""
-        source = self.run.source(self._bank(states, offsets))
-        outputs = network_outputs(StoredPairModel(self.run.model), source, self.histories, self.run.accelerator)
+        model, source = PairModel(self.run.model, projected=True), self.run.source(self._bank(states, offsets))
+        outputs = network_outputs(model, source, self.histories, self.run.accelerator)
         parts = self.run.parts
         return final_ratings(self.run.files.config, parts.bias, parts.blend_weight, self.histories, outputs)
 

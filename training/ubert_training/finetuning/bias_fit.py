@@ -116,7 +116,8 @@ class _Design:
         segments = np.arange(SEGMENTS)
         chosen = self.triangle[:, np.r_[0, user + segments, item + segments, -1]]
         triangle = np.asarray(np.linalg.qr(chosen, mode="r"))
-        even = np.sqrt(EVENNESS) * (np.eye(SEGMENTS) - 1 / SEGMENTS)  # pulls the rises of a side to their mean
+        # Pulls the rises of a side to their mean, and hardly to 0: without histories, the columns are rounding errors.
+        even = np.sqrt(EVENNESS) * ((1 + 1e-6) * np.eye(SEGMENTS) - 1 / SEGMENTS)
         prior = np.pad(block_diag(even, even), ((0, 0), (1, 0)))  # none on the intercept: (2 S, 1 + 2 S)
         solution = lsq_linear(
             np.concatenate([triangle[:, :-1], prior]),

@@ -1,5 +1,6 @@
 """Options of fine-tuning."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -46,4 +47,4 @@ class FinetuneOptions:
         for name, kind in (("mode", Mode), ("device", DeviceChoice)):
             require_choice(name, getattr(self, name), kind)
         for name in ("encoder_learning_rate", "projection_learning_rate"):
-            require(getattr(self, name) > 0, name, getattr(self, name), "use a positive step size")
+            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "use a positive step size")

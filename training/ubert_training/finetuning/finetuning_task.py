@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -81,7 +82,7 @@ class FinetuningTask:
 
     def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:  # noqa: ARG002
         """Squared error of the rating, or of what is left above the bias model."""
-        batch = self.source.batch(self.training, rows).to(self.device)
+        batch = send_to_device(self.source.batch(self.training, rows), self.device)
         return rating_loss(model(batch), self.targets[rows].to(self.device))
 
     def validation_losses(self) -> NDArray[np.float64]:

@@ -2,10 +2,9 @@
 
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,40 +99,6 @@ class _TargetRatings:
         return left
 
 
-class _SideBuilder:
-    """Collects one side of all pairs, pair by pair: the known reviews that are read, and their residuals.
-
-    Shape:
-        terms: level and share of every known rating (:meth:`SideDeviations.terms_of`), (K,) each.
-    """
-
-    def __init__(self, terms: tuple[NDArray[np.float64], NDArray[np.float64]]) -> None:
-        self._levels, self._shares = terms
-        self._known = array("q")
-        self._residuals = array("f")
-        self._ends = array("q", [0])
-
-    def add(self, known: Rows, mean: float, bias: float) -> None:
-        """Append a pair's reviews, as indices into the known ones. ``mean``: the side's without the target ratings;
-        ``bias``: that of the pair's user or item.
-        """
-        above = self._levels[known] - self._shares[known] * mean - bias
-        self._known.frombytes(known.tobytes())
-        self._residuals.frombytes(above.astype(np.float32).tobytes())
-        self._ends.append(len(self._known))
-
-    def rows(self, known: Rows) -> RaggedArray:
-        """Table rows of each pair's reviews; ``known``: those of all known reviews, (K,)."""
-        return self._ragged(known[np.array(self._known, dtype=np.int64)])
-
-    def residuals(self) -> RaggedArray:
-        """Residuals of each pair's reviews, in stars."""
-        return self._ragged(np.array(self._residuals, dtype=np.float32))
-
-    def _ragged(self, values: NDArray[Any]) -> RaggedArray:
-        return RaggedArray(values=values, starts=np.array(self._ends, dtype=np.int64))
-
-
 class KnownReviews:
     """The reviews that predictions may read (the training part), listed by user and by item as a store lists them.
 
@@ -192,24 +157,32 @@ class KnownReviews:
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair; the pair's own reviews are left out of everything."""
         sums = self.sums(pairs, usual)
-        user_bias, item_bias = bias.user.bias(sums.user), bias.item.bias(sums.item)  # (P,)
         targets = self._target_ratings(*self._entity_rows(pairs))
-        user_mean, item_mean = (self._side_means(side, targets) for side in (usual.user, usual.item))  # (P,)
+        named = [
+            (self._table.user[row], self._table.item[row], left_out)
+            for row, left_out in zip(pairs.tolist(), targets.counts.tolist(), strict=True)
+        ]
+        of_users = (
+            without_item(self._newest(self._readable_by_user.get(user, []), left_out), item)
+            for user, item, left_out in named
+        )
+        of_items = (
+            without_user(self._newest(self._readable_by_item.get(item, []), left_out), user)
+            for user, item, left_out in named
+        )
         rated = self._rated
-        user_sides = _SideBuilder(usual.user.terms_of(rated.items, rated.ratings, rated.item_ids))
-        item_sides = _SideBuilder(usual.item.terms_of(rated.users, rated.ratings, rated.user_ids))
-        for number, (row, left_out) in enumerate(zip(pairs.tolist(), targets.counts.tolist(), strict=True)):
-            user, item = self._table.user[row], self._table.item[row]
-            of_user = without_item(self._newest(self._readable_by_user.get(user, []), left_out), item)
-            of_item = without_user(self._newest(self._readable_by_item.get(item, []), left_out), user)
-            user_sides.add(self._selected(of_user), user_mean[number], user_bias[number])
-            item_sides.add(self._selected(of_item), item_mean[number], item_bias[number])
+        user_rows, user_residuals = self._side_rows(
+            usual.user, (rated.items, rated.item_ids), of_users, bias.user.bias(sums.user), targets
+        )
+        item_rows, item_residuals = self._side_rows(
+            usual.item, (rated.users, rated.user_ids), of_items, bias.item.bias(sums.item), targets
+        )
         return Histories(
             pairs=pairs,
-            user_rows=user_sides.rows(self._known),
-            item_rows=item_sides.rows(self._known),
-            user_residuals=user_sides.residuals(),
-            item_residuals=item_sides.residuals(),
+            user_rows=user_rows,
+            item_rows=item_rows,
+            user_residuals=user_residuals,
+            item_residuals=item_residuals,
             sums=sums,
         )
 
@@ -224,6 +197,33 @@ class KnownReviews:
             item=self._side_sums(usual.item, rated.items, (rated.users, rated.user_ids), items, targets),
             mean=self._means_without(self._mean, rated.ratings, targets),
         )
+
+    def _side_rows(
+        self,
+        side: SideDeviations,
+        counterparts: tuple[Rows, IdTable],
+        reviews: Iterable[Sequence[ReviewEntry]],
+        biases: NDArray[np.float64],
+        targets: _TargetRatings,
+    ) -> tuple[RaggedArray, RaggedArray]:
+        """Table rows of the reviews that each pair reads of one side, and their residuals, in stars.
+
+        Shape:
+            counterparts, by known rating: (K,); reviews: P lists, without the pair's own, of which those are read that
+            fit the model's budget; biases, of each pair's user or item: (P,).
+        """
+        config = self._config
+        read, ends = array("q"), array("q", [0])  # a list of arrays would take several times the memory
+        for listed in reviews:
+            fitting = select_history(listed, max_reviews=config.max_reviews, max_rows=config.max_rows)
+            read.extend(self._index_of[review.review_id] for review in fitting)
+            ends.append(len(read))
+        known, starts = np.array(read, dtype=np.int64), np.array(ends, dtype=np.int64)
+        counts = np.diff(starts)
+        levels, shares = side.terms_of(counterparts[0], self._rated.ratings, counterparts[1])
+        usual = shares[known] * np.repeat(self._side_means(side, targets), counts)
+        residuals = (levels[known] - usual - np.repeat(biases, counts)).astype(np.float32)
+        return RaggedArray(values=self._known[known], starts=starts), RaggedArray(values=residuals, starts=starts)
 
     def _side_sums(
         self,
@@ -280,12 +280,6 @@ class KnownReviews:
     def _newest(self, reviews: list[ReviewEntry], left_out: int) -> list[ReviewEntry]:
         """The reviews that can be selected at all, if up to ``left_out`` of them are still to be left out."""
         return reviews[: self._config.max_reviews + left_out]
-
-    def _selected(self, reviews: list[ReviewEntry]) -> Rows:
-        """Those that fit the model's budget, as indices into the known reviews."""
-        config = self._config
-        fitting = select_history(reviews, max_reviews=config.max_reviews, max_rows=config.max_rows)
-        return np.array([self._index_of[review.review_id] for review in fitting], dtype=np.int64)
 
 
 def _ratings_at(table: ReviewTable, rows: Rows, user_ids: IdTable) -> RatingColumns:

@@ -46,16 +46,6 @@ class PairBatch(NamedTuple):
     token_ids: Tensor | None
     token_mask: Tensor | None
 
-    def to(self, device: torch.device) -> "PairBatch":
-        """The same on another device."""
-
-        def moved(value: Tensor | Side | None) -> Tensor | Side | None:
-            if isinstance(value, Side):
-                return Side(*(tensor.to(device) for tensor in value))
-            return None if value is None else value.to(device)
-
-        return PairBatch(*(moved(value) for value in self))  # type: ignore[arg-type]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairSource:

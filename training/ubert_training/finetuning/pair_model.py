@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,16 +17,35 @@ EVALUATION_BATCH = 64
 
 
 class PairModel(nn.Module):
-    """The rating model over a batch of pairs: encodes, or takes cached states; projects; lines up; predicts."""
+    """The rating model over a batch of pairs: encodes, or takes cached states; projects; lines up; predicts.
 
-    def __init__(self, model: RatingModel) -> None:
+    ``projected``: the states of the batches are projected already, as a store holds them.
+    """
+
+    def __init__(self, model: RatingModel, *, projected: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.projected = projected
 
     def forward(self, batch: PairBatch) -> Tensor:
         """Network output of each pair, (B,)."""
         states = self._encoded(batch) if batch.states is None else batch.states  # (T, d)
-        return _outputs_from_states(self.model, self.model.review_encoder.project(states), batch)
+        if not self.projected:
+            states = self.model.review_encoder.project(states)  # (T, D)
+        if not len(states):
+            states = states.new_zeros((1, states.shape[1]))  # no review at all: every masked column points here
+        user, item = batch.user_side, batch.item_side
+        return self.model(  # type: ignore[no-any-return]
+            batch.user,
+            batch.item,
+            batch.domain,
+            states[user.state_index],
+            user.residuals,
+            user.mask,
+            states[item.state_index],
+            item.residuals,
+            item.mask,
+        )
 
     def _encoded(self, batch: PairBatch) -> Tensor:
         """Rows of states of the batch's reviews, end to end, (T, d); none if no review has text."""
@@ -37,37 +57,6 @@ class PairModel(nn.Module):
         tokens = encoder.encode(batch.token_ids, batch.token_mask)[batch.token_mask]
         lengths = batch.token_mask.sum(dim=1)
         return encoder.pool(tokens, lengths[lengths > 0])
-
-
-class StoredPairModel(nn.Module):
-    """The rating model over a batch of states that are already projected, as a store holds them."""
-
-    def __init__(self, model: RatingModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: PairBatch) -> Tensor:
-        """Network output of each pair, (B,)."""
-        assert batch.states is not None
-        return _outputs_from_states(self.model, batch.states, batch)
-
-
-def _outputs_from_states(model: RatingModel, states: Tensor, batch: PairBatch) -> Tensor:
-    """Line up the projected states (T, D) of a batch's reviews and predict: network output of each pair, (B,)."""
-    if not len(states):
-        states = states.new_zeros((1, model.review_encoder.dim))  # no review at all: every masked column points here
-    user, item = batch.user_side, batch.item_side
-    return model(  # type: ignore[no-any-return]
-        batch.user,
-        batch.item,
-        batch.domain,
-        states[user.state_index],
-        user.residuals,
-        user.mask,
-        states[item.state_index],
-        item.residuals,
-        item.mask,
-    )
 
 
 def evaluation_batches(source: PairSource, histories: Histories, pairs: Indices) -> list[Indices]:
@@ -86,7 +75,7 @@ def network_outputs(
     outputs = np.zeros(len(histories))
     with torch.inference_mode():
         for index in process_share(accelerator, evaluation_batches(source, histories, np.arange(len(histories)))):
-            batch = source.batch(histories, index).to(accelerator.device)
-            outputs[index] = model(batch).double().cpu().numpy()
+            batch = send_to_device(source.batch(histories, index), accelerator.device)
+            outputs[index] = model(batch).cpu().double().numpy()
     outputs[~histories.has_both_sides] = 0.0
     return sum_over_processes(accelerator, outputs)

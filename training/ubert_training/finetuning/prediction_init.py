@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from ubert_training.finetuning.finetuning_task import FinetuningTask
@@ -29,11 +30,11 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     pairs = task.sample_readable(RIDGE_PAIRS)
     inputs = np.zeros((len(pairs), layer.output.in_features))
     joined: list[Tensor] = []
-    handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].double().cpu()))
+    handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].cpu().double()))
     task.model.eval()
     with handle, torch.inference_mode():
         for batch in process_share(task.accelerator, evaluation_batches(task.source, task.training, pairs)):
-            task.model(task.source.batch(task.training, batch).to(task.device))
+            task.model(send_to_device(task.source.batch(task.training, batch), task.device))
             inputs[np.searchsorted(pairs, batch)] = joined.pop().numpy()
     inputs = sum_over_processes(task.accelerator, inputs)
     # Takes two seconds to import, and is not needed to continue a run or to read a finished model.

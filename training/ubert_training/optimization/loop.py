@@ -71,7 +71,7 @@ class LoopOptions:
         if self.averaging is not None:
             require(0 < self.averaging < 1, "averaging", self.averaging, "use a share between 0 and 1, or none")
         require_choice("precision", self.precision, Precision)
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "use a positive step size")
+        require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "use a positive step size")
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "use 0 or more")
         require(self.seed >= 0, "seed", self.seed, "use 0 or more")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
@@ -130,7 +130,7 @@ def train(
 
     Continues from a checkpoint of the same fingerprint in ``directory``, to the same result within floating-point
     noise: batches, masks and dropout depend on the step alone. The number of processes may change in between.
-    All processes must see ``directory``.
+    All processes must see ``directory``. Raises ``ConfigError`` if training diverges.
     """
     run = _Run(task, options, directory, accelerator, fingerprint)
     run.begin()
@@ -162,16 +162,15 @@ class _Run:
         averaging = options.averaging
         self.average = None if averaging is None else WeightAverage(task.model, averaging)
         self.optimizer_in_shards = options.shard_optimizer and accelerator.num_processes > 1
-        optimizer = _optimizer(
+        self.optimizer = _optimizer(
             task.parameter_groups(options), options.learning_rate, in_shards=self.optimizer_in_shards
         )
-        self.optimizer = accelerator.prepare_optimizer(optimizer, device_placement=False)
         self.steps_per_epoch = len(task.batches(0))
         self.total_steps = self.steps_per_epoch * options.epochs
         updates = math.ceil(self.steps_per_epoch / options.accumulate) * options.epochs
         warmup = max(1, round(options.warmup_share * updates))
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer.optimizer,
+            self.optimizer,
             lambda update: min((update + 1) / warmup, max(0.0, (updates - update) / max(1, updates - warmup))),
         )
 
@@ -190,22 +189,27 @@ class _Run:
         progress = self.progress
         batches = self.task.batches(progress.epoch)
         saved_at = time.monotonic()
+        losses: list[Tensor] = []
         self.model.train()
         with self._writer() as writer:
             for step in range(progress.step, len(batches)):
                 last = step + 1 == len(batches)
-                loss = self._step(batches[step], step, update=last or (step + 1) % self.options.accumulate == 0)
+                losses.append(self._step(batches[step], step, update=last or (step + 1) % self.options.accumulate == 0))
                 progress.step = step + 1
-                writer.add_scalar("loss/train", loss, self.steps_done())
                 advance(1)
                 at_update = progress.step % self.options.accumulate == 0
                 if at_update and not last and self._checkpoint_is_due(time.monotonic() - saved_at):
+                    self._log(writer, losses)
                     self._save()
                     saved_at = time.monotonic()
+            self._log(writer, losses)
             with self._averaged_weights():
-                losses = self._validate()
-                self._keep_if_best(losses, progress.epoch)
-            writer.add_scalar("loss/validation", losses.mean(), self.steps_done())
+                validation_losses = self._validate()
+                remedy = f"training diverged in epoch {progress.epoch + 1}; use a smaller step size"
+                require(bool(np.isfinite(validation_losses).all()), "learning_rate", self.options.learning_rate, remedy)
+                self._keep_if_best(validation_losses, progress.epoch)
+            if writer is not None:
+                writer.add_scalar("loss/validation", validation_losses.mean(), self.steps_done())
         progress.epoch, progress.step = progress.epoch + 1, 0
         self._save()
 
@@ -215,13 +219,17 @@ class _Run:
 
     def _checkpoint_is_due(self, seconds_since_saved: float) -> bool:
         """True on all processes as soon as it is on one: their clocks differ, and all take part in a checkpoint."""
-        if seconds_since_saved > self.options.checkpoint_seconds:
+        due = seconds_since_saved > self.options.checkpoint_seconds
+        if self.accelerator.num_processes == 1:
+            return due
+        if due:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
 
-    def _step(self, rows: Indices, step: int, *, update: bool) -> float:
+    def _step(self, rows: Indices, step: int, *, update: bool) -> Tensor:
         """One batch, piece by piece. Gradients are summed over the pieces of all processes, and averaged over the
-        ``accumulate`` batches of an update (fewer in an epoch's last). Returns the mean loss of the whole batch.
+        ``accumulate`` batches of an update (fewer in an epoch's last). Returns the mean loss of the whole batch, (),
+        left on the device: reading it would make a GPU wait for the collation of the next batch.
         """
         accelerator, processes = self.accelerator, self.accelerator.num_processes
         accumulate = self.options.accumulate
@@ -237,17 +245,17 @@ class _Run:
                 # piece computes any one row, at weight 0.
                 loss = self._loss(piece if len(piece) else rows[:1], step, number)
                 # Data parallelism averages gradients over processes; pieces must be summed.
-                accelerator.backward(loss * (share * processes / batches))
+                (loss * (share * processes / batches)).backward()
             batch_loss += share * loss.detach()
         if update:
-            accelerator.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
             self.optimizer.step()
             self.scheduler.step()
             self.optimizer.zero_grad()
             self.progress.updates += 1
             if self.average is not None:
                 self.average.update(self.progress.updates)
-        return float(accelerator.reduce(batch_loss, "sum").item())
+        return accelerator.reduce(batch_loss, "sum")  # type: ignore[no-any-return]
 
     def _loss(self, piece: Indices, step: int, number: int) -> Tensor:
         """The loss of one piece of the batch at ``step``; dropout is seeded by epoch, step and piece."""
@@ -272,7 +280,7 @@ class _Run:
     def _save(self) -> None:
         """Write the checkpoint atomically."""
         if self.optimizer_in_shards:
-            self.optimizer.optimizer.consolidate_state_dict(to=0)
+            self.optimizer.consolidate_state_dict(to=0)  # type: ignore[attr-defined]  # only sharded ones have it
         if not self.accelerator.is_main_process:
             return
         checkpoint = {
@@ -317,25 +325,25 @@ class _Run:
         self.accelerator.wait_for_everyone()  # the main process goes on to delete what the others read here
 
     def _writer(self) -> contextlib.AbstractContextManager[Any]:
-        """TensorBoard's writer on the main process, a null writer elsewhere. Resumed steps overwrite a killed run's."""
+        """TensorBoard's writer on the main process, elsewhere None. Resumed steps overwrite a killed run's."""
         if not self.accelerator.is_main_process:
-            return contextlib.nullcontext(_NullWriter())
+            return contextlib.nullcontext()
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  # half a second, for training only
 
         return SummaryWriter(str(self.directory / "tensorboard"), purge_step=self.steps_done() + 1)
+
+    def _log(self, writer: Any, losses: list[Tensor]) -> None:
+        """Log the ``losses`` of the last steps, and empty the list."""
+        if writer is not None:
+            for number, loss in enumerate(losses, start=self.steps_done() - len(losses) + 1):
+                writer.add_scalar("loss/train", loss.item(), number)
+        losses.clear()
 
 
 def discard_checkpoint(directory: Path) -> None:
     """Delete the files that only an unfinished run needs."""
     for name in (CHECKPOINT, BEST_WEIGHTS):
         (directory / name).unlink(missing_ok=True)
-
-
-class _NullWriter:
-    """Stands for TensorBoard's writer on all but the main process."""
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        """Do nothing: the main process logs."""
 
 
 def improves(losses: NDArray[np.float64], best: NDArray[np.float64], standard_errors: float) -> bool:

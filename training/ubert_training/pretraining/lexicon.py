@@ -4,18 +4,15 @@ The paper takes Hu and Liu's list. It is used where it is found (a path, or NLTK
 lexicon, which installs with the package.
 """
 
+import contextlib
 import importlib.resources
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ubert_model.errors import InputError
 from ubert_training.running.stage import digest_of
-
-if TYPE_CHECKING:
-    import nltk.data
 
 LIST_NAMES = ("positive-words.txt", "negative-words.txt")
 NLTK_PLACES = ("corpora/opinion_lexicon/", "corpora/opinion_lexicon.zip/opinion_lexicon/")
@@ -58,7 +55,7 @@ def _from_path(path: Path) -> Lexicon:
     if absent:
         names = " and ".join(LIST_NAMES)
         raise InputError(f"no opinion words at {', '.join(absent)}: give a word list, or a folder with {names}")
-    words = _words_of_lists(file.read_bytes for file in files)
+    words = _words_of_lists(file.read_bytes() for file in files)
     if not words:
         raise InputError(f"{path} holds no words: write one word per line")
     return Lexicon(words=words, source=f"{path} ({len(words):,} words)")
@@ -68,22 +65,13 @@ def _from_nltk() -> Lexicon | None:
     import nltk.data  # noqa: PLC0415  # takes two seconds: it imports scikit-learn and pandas
 
     for place in NLTK_PLACES:
-        try:
-            folder = nltk.data.find(place)
-        except LookupError:
-            continue
-        words = _words_of_lists(_reader(folder.join(name)) for name in LIST_NAMES)
-        return Lexicon(words=words, source=f"Hu and Liu's opinion lexicon, NLTK data at {folder}")
+        with contextlib.suppress(LookupError):
+            words = _words_of_lists(
+                nltk.data.load(f"nltk:{place}{name}", format="raw", cache=False) for name in LIST_NAMES
+            )
+            source = f"Hu and Liu's opinion lexicon, NLTK data at {nltk.data.find(place)}"
+            return Lexicon(words=words, source=source)
     return None
-
-
-def _reader(pointer: "nltk.data.PathPointer") -> Callable[[], bytes]:
-    def read() -> bytes:
-        with pointer.open() as file:
-            content: bytes = file.read()
-        return content
-
-    return read
 
 
 def _from_vader() -> Lexicon:
@@ -101,6 +89,6 @@ def _from_vader() -> Lexicon:
     return Lexicon(words=words, source="the VADER lexicon (Hu and Liu's was not found: see NLTK_DATA)")
 
 
-def _words_of_lists(readers: Iterable[Callable[[], bytes]]) -> frozenset[str]:
-    lines = (line.strip() for read in readers for line in read().decode("latin-1").splitlines())
+def _words_of_lists(contents: Iterable[bytes]) -> frozenset[str]:
+    lines = (line.strip() for content in contents for line in content.decode("latin-1").splitlines())
     return frozenset(line.lower() for line in lines if line and not line.startswith(";"))

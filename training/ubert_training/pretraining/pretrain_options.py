@@ -1,5 +1,6 @@
 """Options of pre-training."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,6 @@ class PretrainOptions:
             require_choice(name, getattr(self, name), kind)
         require(self.beta >= 0, "beta", self.beta, "use 0 (no task 2) or more")
         rate = self.encoder_learning_rate
-        require(rate > 0, "encoder_learning_rate", rate, "use a positive step size")
+        require(0 < rate < math.inf, "encoder_learning_rate", rate, "use a positive step size")
         tasks = self.masking != "none" or self.beta > 0
         require(tasks, "masking", self.masking, "keep at least one task: masking, or beta above 0")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -83,21 +84,13 @@ class PretrainingTask:
     def _loss(self, model: nn.Module, rows: Indices, seed: list[int]) -> Tensor:
         """Eq. 9; a review's mask depends on the seed and its row, not on the batch around it."""
         token_ids, token_mask = self.tokens.padded(rows)
-        predicted_mask = torch.zeros_like(token_mask)
-        shown = token_ids.clone()
-        lengths = token_mask.sum(dim=1).tolist()
-        for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True)):
-            rng = np.random.default_rng([*seed, row])
-            visible, predicted = self.masker.mask(token_ids[index, :length].numpy(), self.maskable[row], rng)
-            shown[index, :length] = torch.from_numpy(visible)
-            predicted_mask[index, :length] = torch.from_numpy(predicted)
-        output = model(
-            self.users[rows].to(self.device),
-            self.domains[rows].to(self.device),
-            shown.to(self.device),
-            token_mask.to(self.device),
-            predicted_mask.to(self.device),
-        )
+        masked = [
+            self.masker.mask(ids, self.maskable[row], np.random.default_rng([*seed, row]))
+            for row, ids in zip(rows.tolist(), token_ids.numpy(), strict=True)
+        ]
+        shown, predicted_mask = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*masked, strict=True))
+        inputs = (self.users[rows], self.domains[rows], shown, token_mask, predicted_mask)
+        output = model(*send_to_device(inputs, self.device))
         return pretraining_loss(
             token_logits=output.token_logits,
             token_targets=token_ids[predicted_mask].to(self.device),

@@ -33,6 +33,7 @@ def make_accelerator(device: DeviceChoice) -> Accelerator:
     several_on_cpus = torch.distributed.is_torchelastic_launched() and not torch.cuda.is_available()
     accelerator = Accelerator(
         cpu=device == "cpu" or several_on_cpus,
+        mixed_precision="no",  # left out, it would be whatever the launcher was configured for
         kwargs_handlers=[InitProcessGroupKwargs(backend=None, timeout=_LONGEST_WAIT)],
     )
     if accelerator.distributed_type in _SHARDED_MODELS:

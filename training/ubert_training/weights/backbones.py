@@ -56,7 +56,7 @@ def load_backbone(name: str, layers: int | None = None) -> Backbone:
         loaded: Any = BertModel.from_pretrained(
             source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
         )
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     bert, report = loaded
     if report["missing_keys"]:
         raise InputError(f"backbone {name!r} is not a BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
@@ -137,7 +137,7 @@ def _require_layers(field: str, layers: int, config: BertConfig) -> None:
 
 def _random_tiny(layers: int | None) -> Backbone:
     """Two small layers of random weights over MiniLM's vocabulary, drawn from torch's global generator."""
-    tokenizer = AutoTokenizer.from_pretrained(_minilm_directory(), use_fast=True)
+    tokenizer = AutoTokenizer.from_pretrained(_minilm_directory())
     config = backbone_config(RANDOM_TINY, layers)
     config.vocab_size = len(tokenizer)
     return Backbone(
