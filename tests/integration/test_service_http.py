@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -234,7 +235,6 @@ def test_a_body_of_a_wrong_size_or_type_is_refused(
         (b"{", "character 1"),
         (b"\xff", "not valid utf-8 at byte 0"),
         (b'"\xff', "not valid utf-8 at byte 1"),
-        (b"[" * 10_000, "nested too deeply"),
         (b"[" + b"9" * 5_000 + b"]", "too many digits"),
         (b'{"pairs": oops}', "character 10"),
     ],
@@ -242,6 +242,16 @@ def test_a_body_of_a_wrong_size_or_type_is_refused(
 def test_a_malformed_body_is_refused_with_the_reason(client: httpx.Client, body: bytes, detail: str) -> None:
     response = client.post("/predict", content=body, headers={"content-type": "application/json"})
     assert detail in assert_problem(response, 400, "malformed-body")["detail"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/reviews"])
+def test_a_deeply_nested_body_is_refused(client: httpx.Client, path: str) -> None:
+    body = b"[" * 10_000 + b"]" * 10_000
+    response = client.post(path, content=body, headers={"content-type": "application/json"})
+    if sys.version_info < (3, 14):
+        assert "nested too deeply" in assert_problem(response, 400, "malformed-body")["detail"]
+    else:  # parses any depth within the bound on values
+        assert_problem(response, 422, "invalid-request")
 
 
 def test_a_compressed_body_is_refused_and_the_problem_names_its_encoding(client: httpx.Client) -> None:

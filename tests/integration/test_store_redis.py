@@ -426,22 +426,24 @@ def test_a_server_out_of_memory_renews_leases_and_grants_none(store: RedisStore,
     assert store.holders(VERSION) == ["shop-1/7"]
 
 
-def test_a_server_that_cannot_save_to_its_disk_refuses_writes_and_serves_reads(
-    server: RedisServer, store: RedisStore, admin: redis.Redis
-) -> None:
-    store.put_candidates("before", ["i"])
-    folder = server.directory / "disk"
+def test_a_server_that_cannot_save_to_its_disk_refuses_writes_and_serves_reads(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
     folder.mkdir()
-    admin.config_set("dir", str(folder))
-    folder.rmdir()
-    admin.config_set("save", "3600 1")
-    admin.bgsave()
-    wait_until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] != "ok")
-    with pytest.raises(StoreFullError, match="cannot save to its disk: make room"):
+    with (
+        RedisServer("--dir", str(folder)) as server,
+        closing(RedisStore(server.url)) as store,
+        redis.Redis.from_url(server.url) as admin,
+    ):
+        store.put_candidates("before", ["i"])
+        folder.rmdir()
+        admin.config_set("save", "3600 1")
+        admin.bgsave()
+        wait_until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] != "ok")
+        with pytest.raises(StoreFullError, match="cannot save to its disk: make room"):
+            store.put_candidates("after", ["i"])
+        assert store.candidates("before") == ["i"]
+        admin.config_set("save", "")  # otherwise it would refuse to stop
         store.put_candidates("after", ["i"])
-    assert store.candidates("before") == ["i"]
-    admin.config_set("save", "")  # otherwise it would refuse to stop
-    store.put_candidates("after", ["i"])
 
 
 def test_a_server_out_of_memory_still_deletes_and_then_anything_may_have_changed(
