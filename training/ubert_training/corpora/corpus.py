@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import time
+import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
@@ -59,6 +60,8 @@ def fetch_musical_instruments(
             _check_reviews(partial)
     except (OSError, EOFError, ValueError, zlib.error, http.client.HTTPException, _UnusableDownloadError) as error:
         log.warning("%s cannot be downloaded: %s", address, error)
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the response, too
         return None
     return path
 
