@@ -175,13 +175,13 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], N
         raise BundleError(f"{path} exists and is not a bundle; give an empty or a new directory")
     with replaced_directory(path) as staging:
         write_files(staging)
-        for file in staging.iterdir():
-            # Some writers create private files, and the service often runs as a different user than training.
-            file.chmod(0o644)
         digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
         named = replace(manifest, files=digests)
         complete = replace(named, bundle_id=_bundle_id(named.to_json()))
         (staging / MANIFEST).write_text(json.dumps(complete.to_json(), indent=2) + "\n", encoding="utf-8")
+        for file in staging.iterdir():
+            # Some writers create private files, and the service often runs as a different user than training.
+            file.chmod(0o644)
     return Bundle.load(path)
 
 

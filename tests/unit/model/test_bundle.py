@@ -105,7 +105,11 @@ def test_every_file_of_a_bundle_is_readable_by_every_user(tmp_path: Path) -> Non
         fill(directory)
         (directory / WEIGHTS).chmod(0o600)
 
-    bundle = write_bundle(tmp_path / "bundle", DRAFT, fill_privately)
+    umask = os.umask(0o077)
+    try:
+        bundle = write_bundle(tmp_path / "bundle", DRAFT, fill_privately)
+    finally:
+        os.umask(umask)
     assert {file.stat().st_mode & 0o777 for file in bundle.path.iterdir()} == {0o644}
     assert bundle.path.stat().st_mode & 0o777 == 0o755
 
