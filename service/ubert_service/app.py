@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,6 +38,7 @@ from ubert_service.serving.shadowing import Shadowing
 from ubert_service.settings import Settings
 from ubert_service.work.admission import WaitingLimits
 from ubert_service.work.scheduler import BatchLimits, Scheduler
+from ubert_service.work.threads import started_pool
 
 _CHECK_THREADS = 4
 _UNTRACED = Untraced()
@@ -60,7 +60,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         shadowing = Shadowing(share=settings.shadow_share, telemetry=metrics)
-        checking = ThreadPoolExecutor(_CHECK_THREADS, thread_name_prefix="ubert-check")
+        checking = started_pool(_CHECK_THREADS, "ubert-check")
         scheduler = Scheduler(
             waiting=_waiting_limits(settings),
             batches=BatchLimits(tokens=settings.batch_tokens, wait=settings.batch_wait_ms / 1000),

@@ -155,6 +155,7 @@ def ray_engine_or_none(
         return RayEngine(address=address, workers=workers, cpus=cpus, gpus=gpus)
     require(address is None, "ray address", address, "to use this cluster, add --engine ray")
     require(workers == 0, "workers", workers, "to use workers, add --engine ray")
+    require(cpus == 1, "worker cpus", cpus, "to use workers, add --engine ray")
     return None
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
 
 from ubert_model.errors import UbertError
@@ -10,6 +9,7 @@ from ubert_service.reading.histories import Reading
 from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
 from ubert_service.telemetry import ShadowTelemetry
+from ubert_service.work.threads import started_pool
 
 PAIRS_A_SAMPLE = 32
 _MAX_PENDING = 8
@@ -29,7 +29,7 @@ class Shadowing:
         self._due = 0.0
         self._failing = False
         self._slots = Semaphore(_MAX_PENDING)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ubert-shadow")
+        self._thread = started_pool(1, "ubert-shadow")
 
     def offer(self, shadow: ServedBundle, predictions: Sequence[Prediction], reading: Reading) -> None:
         """Sample a request and its answer, if its turn has come; returns at once."""

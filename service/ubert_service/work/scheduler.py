@@ -9,16 +9,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from threading import Barrier
 from typing import Any, Generic, Protocol, TypeVar
 
 from ubert_service.errors import DeadlineError, WorkCancelledError
 from ubert_service.telemetry import QueueTelemetry
 from ubert_service.work.admission import Admission, WaitingLimits
 from ubert_service.work.cancellation import Cancelled
+from ubert_service.work.threads import started_pool
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -104,8 +103,7 @@ class Scheduler:
         self._batches = batches
         self._telemetry = telemetry
         self._clock = clock
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="ubert-work")
-        _start_all(self._threads, workers)
+        self._threads = started_pool(workers, "ubert-work")
         self._idle = workers
         self._workers = workers
         self._waiting: dict[_Job, None] = {}  # a queue that jobs can leave from the middle
@@ -303,15 +301,3 @@ class Scheduler:
         if len(answers) != len(requests):
             raise AssertionError(f"{lane} gave {len(answers)} answers to {len(requests)} requests")
         return list(answers)
-
-
-def _start_all(threads: ThreadPoolExecutor, workers: int) -> None:
-    # An executor starts a thread when it first needs one. Should the system then refuse it, requests would wait for it
-    # in vain, as would the end of the process: so it must be refused before anybody is served.
-    together = Barrier(workers)
-    try:
-        for _ in range(workers):
-            threads.submit(together.wait)
-    except RuntimeError:
-        together.abort()
-        raise

@@ -7,7 +7,7 @@ import pytest
 
 from support.ray_jobs import Squares
 from ubert_model.errors import ClusterError, ConfigError, UbertError
-from ubert_model.running.ray_engine import RayEngine
+from ubert_model.running.ray_engine import RayEngine, ray_engine_or_none
 
 
 def test_without_ray_the_error_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +30,14 @@ def test_an_address_without_a_cluster_is_refused_by_name(
 ) -> None:
     with pytest.raises(kind, match=message):
         list(RayEngine(address=address).results(Squares(folder=tmp_path), [1]))
+
+
+@pytest.mark.parametrize(
+    ("address", "workers", "cpus", "refused"),
+    [("h:1", 0, 1, "ray address = 'h:1'"), (None, 3, 1, "workers = 3"), (None, 0, 2, "worker cpus = 2")],
+)
+def test_options_of_a_cluster_are_refused_without_one(
+    address: str | None, workers: int, cpus: int, refused: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{refused}: .*add --engine ray"):
+        ray_engine_or_none("local", address=address, workers=workers, cpus=cpus)

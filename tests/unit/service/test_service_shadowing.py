@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import Queue
-from threading import Event
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import cast
 
@@ -86,6 +86,19 @@ def test_a_sample_is_a_few_pairs_of_the_request_rated_with_the_same_reading() ->
     with shadow.sampling() as shadowing:
         shadow.offer(shadowing, 10 * PAIRS_A_SAMPLE, reading)
     assert shadow.rated == [([one.pair for one in predictions(PAIRS_A_SAMPLE)], reading)]
+
+
+def test_a_sample_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system refused it, the request that is sampled would fail."""
+
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    shadow = Shadow()
+    with shadow.sampling() as shadowing:
+        monkeypatch.setattr(Thread, "start", refuse)
+        shadow.offer(shadowing)
+    assert len(shadow.rated) == 1
 
 
 def test_a_request_with_inline_reviews_is_not_sampled() -> None:
