@@ -154,3 +154,14 @@ def test_an_error_of_a_library_becomes_a_baseline_error() -> None:
     broken = replace(CORNAC["PMF"], grid=({"no_such_setting": 1},))
     with pytest.raises(BaselineError, match=r"PMF \(Cornac\): \w+: "):
         tuned(broken, TABLE, SPLIT, seed=0)
+
+
+@pytest.mark.parametrize("name", ["SVD", "SVD++", "biased MF"])
+def test_factorisations_may_be_regularised_strongly_where_there_is_nothing_to_learn(name: str) -> None:
+    """With 0.1 at most, the best of Musical Instruments lay beyond the grid in every fold: SVD++ lost 1.2% by it."""
+    if name in CORNAC:
+        pytest.importorskip("cornac")
+    baseline = {**{baseline.name: baseline for baseline in surprise_baselines()}, **CORNAC}[name]
+    noise = np.random.default_rng(0).integers(1, 6, len(TABLE)).astype(np.float32)
+    settings = tuned(baseline, replace(TABLE, rating=noise), SPLIT, seed=0).settings
+    assert settings["lambda_reg" if name in CORNAC else "reg_all"] > 0.1

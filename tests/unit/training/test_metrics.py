@@ -5,7 +5,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from ubert_training.evaluation.evaluate import BIAS_NAME, MODEL_NAME, Coverage, Evaluation, history_table
 from ubert_training.evaluation.metrics import (
+    FEW_PAIRS,
     RESAMPLES,
     Estimate,
     bootstrap_means,
@@ -35,6 +37,27 @@ def test_intervals_cover_the_true_error_in_about_95_percent_of_the_trials() -> N
         for trial in range(200)
     ]
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+@pytest.mark.parametrize("pairs", [FEW_PAIRS // 8, FEW_PAIRS])
+def test_intervals_that_miss_rare_large_errors_are_marked_as_too_narrow(pairs: int) -> None:
+    """One error in fifty is of 4 stars, as where most ratings are 5."""
+    rng = np.random.default_rng(0)
+    errors = np.where(rng.random((20, pairs)) < 0.02, 4.0, rng.normal(0, 0.5, (20, pairs)))
+    expected = 0.02 * 16 + 0.98 * 0.25
+    intervals = [scores({"model": sample}, trial)["model"].mse for trial, sample in enumerate(errors)]
+    covered = np.mean([interval.low <= expected <= interval.high for interval in intervals])
+    slices = {"3–9": scores({MODEL_NAME: errors[0], BIAS_NAME: errors[1]})}
+    evaluation = Evaluation(
+        scores=slices["3–9"],
+        settings={BIAS_NAME: {}},
+        by_user_history=slices,
+        by_item_history=slices,
+        differences={},
+        coverage=Coverage(promised=0.9, overall=0.9, by_user_history={}, by_item_history={}),
+    )
+    caption = history_table(evaluation, "user", slices).caption
+    assert (covered < 0.8) == (caption is not None), covered
 
 
 def test_a_paired_difference_cancels_what_both_models_share() -> None:

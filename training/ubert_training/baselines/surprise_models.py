@@ -11,7 +11,7 @@ from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
 REGULARISATIONS = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0)
-FACTORISATIONS = combinations(n_factors=(10, 50), reg_all=(0.02, 0.1), n_epochs=(20, 40))
+FACTORISATIONS = combinations(n_factors=(10, 50), reg_all=(0.02, 0.1, 0.8), n_epochs=(20, 40))
 
 
 def surprise_baselines() -> tuple[Baseline, ...]:

@@ -15,7 +15,15 @@ from ubert_model.errors import InputError
 from ubert_model.running.atomic import write_text
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import BaselineRatings, tuned, with_other_domains
-from ubert_training.evaluation.metrics import Errors, Estimate, Scores, history_slices, paired_differences, scores
+from ubert_training.evaluation.metrics import (
+    FEW_PAIRS,
+    Errors,
+    Estimate,
+    Scores,
+    history_slices,
+    paired_differences,
+    scores,
+)
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.finished_run import FinishedRun
@@ -132,7 +140,11 @@ def evaluation_table(evaluation: Evaluation) -> Table:
 def history_table(evaluation: Evaluation, side: str, slices: Mapping[str, Mapping[str, Scores]]) -> Table:
     """MSE by length of the user's or the item's history (``side``), for the model and the best baseline."""
     compared = (MODEL_NAME, evaluation.best_baseline)
-    table = Table(title=f"Test MSE by reviews in the {side}'s history, 95% bootstrap intervals")
+    few = any(scored[MODEL_NAME].pairs < FEW_PAIRS for scored in slices.values())
+    table = Table(
+        title=f"Test MSE by reviews in the {side}'s history, 95% bootstrap intervals",
+        caption=f"Intervals are too narrow below {FEW_PAIRS} pairs: rare large errors may be missing" if few else None,
+    )
     for column in ("reviews", "pairs", *compared):
         table.add_column(column, justify="right")
     for name, scored in slices.items():
