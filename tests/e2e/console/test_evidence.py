@@ -19,6 +19,7 @@ from support.console_page import (
     heat_map_answer,
     press,
     service,
+    show,
     wait_for_evidence,
     with_explanation,
 )
@@ -75,6 +76,8 @@ def test_words_are_marked_by_sign_and_strength_also_next_to_emoji_and_markup(ope
     assert float(raised.evaluate("mark => mark.style.getPropertyValue('--weight')")) == 1.0
     expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
     note = page.locator("#evidence-note")
+    # Most of a review's effect may be that of its stars, and all marks may be tiny: both are said.
+    expect(note).to_contain_text("raise or lower “Where their reviews meet”, by 0.0800 stars at most")
     expect(note.locator(".word.raises")).to_have_text("raise")
     expect(note.locator(".word.lowers")).to_have_text("lower")
 
@@ -208,6 +211,7 @@ def test_the_heat_map_of_long_passages_fits_a_narrow_window(open_page: OpenPage)
         review.update(text=text, token_spans=[[0, middle], [middle, len(text)]])
     with_explanation(page, answer)
     expect(page.locator("#heat-map")).to_contain_text("Each passage of the user’s review")
+    expect(page.locator("#heat-map")).to_contain_text("[CLS] and [SEP] mark where a review begins and ends.")
     expect(page.locator(".strongest")).to_contain_text("Strongest between passages:")
     page.locator(".heat").evaluate("place => place.scrollIntoView()")
     for cell in page.get_by_role("gridcell").all():
@@ -263,6 +267,40 @@ def test_the_heat_map_of_very_long_reviews_is_limited_to_the_strongest_rows_and_
     )
     expect(page.get_by_role("rowheader").last).to_have_text("w511")
     expect(page.locator(".strongest li").first).to_contain_text("w511")
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_identifiers_of_the_greatest_length_fit_their_window(open_page: OpenPage, width: int) -> None:
+    page = open_page(viewport={"width": width, "height": 900})
+    answer = heat_map_answer(2, 2)
+    user, item = "u" * 256, "i" * 256
+    for review in answer["reviews"]:
+        review.update(user=user, item=item)
+    with_explanation(page, answer | {"user": user, "item": item})
+    expect(page.locator("#heat-map")).to_contain_text(f"The user’s review on {item} (rows)")
+    show(page, f"#/pair?user={user}&item={item}")
+    expect(page.locator("#rating")).to_contain_text(user)
+    wait_for_evidence(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(
+    ("read", "order"),
+    [
+        ([True, True], ", strongest first."),
+        ([False, False], ", strongest first."),
+        ([True, False], ": first those that"),
+    ],
+)
+def test_the_note_distinguishes_reviews_that_were_not_read_only_where_there_are_both(
+    open_page: OpenPage, read: list[bool], order: str
+) -> None:
+    page = open_page()
+    answer = explanation()
+    for review, was_read in zip(answer["reviews"], read, strict=True):
+        review["token_contributions"] = review["token_contributions"] if was_read else []
+    with_explanation(page, answer)
+    expect(page.locator("#evidence-note")).to_contain_text(f"2 reviews{order}")
 
 
 def test_the_note_on_one_review_mentions_no_order_and_a_side_without_reviews_is_labelled_so(

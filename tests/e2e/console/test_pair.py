@@ -13,6 +13,7 @@ from support.console_page import (
     REVIEW_TEXTS,
     OpenPage,
     choose,
+    explanation,
     hold_requests,
     press,
     show,
@@ -281,6 +282,18 @@ def test_a_stale_rating_shows_its_age(open_page: OpenPage) -> None:
         page.get_by_role("button", name="Predict").click()
     wait_for_evidence(page)
     expect(page.get_by_role("region", name="Predicted rating")).not_to_contain_text("away")
+
+
+def test_a_rating_states_what_its_interval_is_of_and_what_it_rests_on(open_page: OpenPage) -> None:
+    def answer_without_states(route: Route) -> None:
+        interval = {"low": 2.0, "high": 4.5, "coverage": 0.9}
+        prediction = explanation() | {"basis": "bias", "interval": interval}
+        route.fulfill(content_type="application/json", body=json.dumps({"predictions": [prediction]}))
+
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", answer_without_states))
+    rating = page.get_by_role("region", name="Predicted rating")
+    expect(rating).to_contain_text("In 90% of cases the rating given is between 2.00 and 4.50.")
+    expect(rating).to_contain_text("No reviews to read on one side, so it comes from both sides’ ratings alone.")
 
 
 def test_an_error_of_the_service_is_shown_with_its_request_id(open_page: OpenPage) -> None:

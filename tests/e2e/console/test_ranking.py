@@ -62,6 +62,23 @@ def ranked(page: Page) -> list[str]:
     return [row[1] for row in table_rows(page.locator("table.ranked"))]
 
 
+def test_back_leads_to_the_row_that_was_opened(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u0", viewport={"width": 390, "height": 600})
+    page.get_by_label("Candidates").fill("\n".join(f"new{number}" for number in range(40)))
+    page.get_by_label("Show the best").fill("40")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    opened = page.locator("table.ranked").get_by_role("link").nth(30)
+    opened.click()
+    expect(page.get_by_role("heading", name="What would this user")).to_be_focused()
+    wait_for_evidence(page)
+    page.go_back()
+    expect(opened).to_be_focused()
+    expect(opened).to_be_in_viewport()
+    page.get_by_role("link", name="Status").click()
+    page.get_by_role("link", name="Ranking").click()
+    expect(page.get_by_role("heading", name="Which of these")).to_be_focused()
+
+
 def test_a_stored_set_is_ranked_with_a_minimum_rating_and_without_reviewed_items(
     open_page: OpenPage, address: str, corpus: Corpus
 ) -> None:
@@ -190,6 +207,15 @@ def test_typed_candidates_are_ranked_even_if_the_stored_sets_cannot_be_listed(op
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("table.ranked tbody tr")).to_have_count(1)
     expect(page.locator("#ranking-problem")).to_be_empty()
+
+
+def test_a_problem_is_visible_to_who_pressed_a_button_at_the_lower_edge(open_page: OpenPage) -> None:
+    page = open_page("#/ranking", viewport={"width": 390, "height": 600})
+    rank = page.get_by_role("button", name="Rank", exact=True)
+    rank.evaluate("button => button.scrollIntoView({ block: 'end' })")
+    rank.click()
+    problem = page.get_by_role("alert").filter(has_text="Something is missing")
+    expect(problem).to_be_in_viewport(ratio=0.9)
 
 
 def test_a_new_ranking_aborts_the_pending_one(open_page: OpenPage) -> None:

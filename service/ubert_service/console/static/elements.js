@@ -26,6 +26,8 @@ export function showProblem(place, error) {
   for (const { check, found, remedy } of error.reasons ?? []) place.append(element("p", {}, `${check}: ${found}. `, element("span", { class: "note" }, remedy)));
   if (error.retryAfter) place.append(element("p", {}, `Try again in ${error.retryAfter} s.`));
   if (error.requestId) place.append(element("p", { class: "note" }, `Request ${error.requestId}`));
+  // Or whoever pressed a button at the lower edge of the window would see nothing happen.
+  if (document.activeElement.form === place.previousElementSibling) place.scrollIntoView({ block: "nearest" });
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);

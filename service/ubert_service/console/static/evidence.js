@@ -13,17 +13,18 @@ const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
 
 export function evidenceNote({ reviews }) {
   if (!reviews.length) return ["No review of either side was read."];
-  const order = reviews.length > 1 ? ": first those that the network read, then those of which only the rating counts; strongest first" : "";
-  const note = `${many(reviews.length, "review")}${order}. A review’s effect is the rating minus what it would be without that review, computed by rating again.`;
-  if (!reviews.some((review) => words(review).length)) return [note];
-  return [`${note} Texts are shown as far as they are read. Marked words `, sample("raise"), " or ", sample("lower"), " the rating; the stronger the mark, the more."];
+  const unlike = reviews.some(wasRead) && !reviews.every(wasRead);
+  const order = unlike ? ": first those that the network read, then those of which only the rating counts; strongest first" : reviews.length > 1 ? ", strongest first" : "";
+  const note = `${many(reviews.length, "review")}${order}. A review’s effect is the rating minus what it would be without its text and its stars, computed by rating again.`;
+  const strongest = strongestWord(reviews);
+  if (!strongest) return [note];
+  return [`${note} Texts are shown as far as they are read. Marked words `, sample("raise"), " or ", sample("lower"), ` “Where their reviews meet”, by ${strongest.toFixed(4)} stars at most; what a review’s own stars do is not marked.`];
 }
 
 const sample = (verb) => element("span", { class: `word ${verb}s`, vars: { "--weight": STRONG } }, verb);
 
 export function evidenceSides({ user, item, reviews, texts_unavailable: unavailable }) {
-  const strongest = Math.max(...reviews.flatMap((review) => words(review).map((word) => Math.abs(word.stars))), 0);
-  const shown = { strongest, instead: unavailable ? "The store, which may have its text, is away." : "The store keeps no texts." };
+  const shown = { strongest: strongestWord(reviews), instead: unavailable ? "The store, which may have its text, is away." : "The store keeps no texts." };
   return [["user", `By ${nameOf(user)}`, "This user has no review of another item."], ["item", `About ${nameOf(item)}`, "This item has no review by another user."]].map(
     ([side, title, none]) => {
       const mine = reviews.filter((review) => review.side === side).sort(readFirstThenStrongest);
@@ -38,6 +39,7 @@ export function evidenceSides({ user, item, reviews, texts_unavailable: unavaila
   );
 }
 
+const strongestWord = (reviews) => Math.max(...reviews.flatMap(words).map((word) => Math.abs(word.stars)), 0);
 const wasRead = (review) => review.token_contributions.length > 0;
 const readFirstThenStrongest = (one, other) => wasRead(other) - wasRead(one) || Math.abs(other.effect) - Math.abs(one.effect);
 

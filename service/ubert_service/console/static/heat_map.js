@@ -32,7 +32,7 @@ export function heatMap({ heat_map: map, reviews }) {
   return element(
     "div",
     {},
-    element("p", { class: "note" }, `${user.item === null ? "The text sent along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention. ${extent(map, kept)}`.trim()),
+    element("p", { class: "note" }, `${user.item === null ? "The text sent along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention.${extent(map, kept)}${unit === "part" ? "" : " [CLS] and [SEP] mark where a review begins and ends."}`),
     element(
       "fieldset",
       { class: "choice", on: { change: (event) => show(event.target.value) } },
@@ -67,7 +67,7 @@ const topmost = (values) =>
 
 const extent = ({ user_attention: { length: rows }, item_attention: { length: columns } }, kept) =>
   kept.rows.length < rows || kept.columns.length < columns
-    ? `Shown are the ${count(kept.rows.length)} of ${count(rows)} rows and ${count(kept.columns.length)} of ${count(columns)} columns where it is strongest.`
+    ? ` Shown are the ${count(kept.rows.length)} of ${count(rows)} rows and ${count(kept.columns.length)} of ${count(columns)} columns where it is strongest.`
     : "";
 
 function drawn(weights, labels, direction, unit) {

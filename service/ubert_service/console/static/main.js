@@ -12,12 +12,14 @@ import { StatusView } from "./status.js";
 
 const views = { pair: new PairView(), ranking: new RankingView(), status: new StatusView() };
 let shown = null;
+let followed = null; // the link that led to another view: going back leads to it again
 let shownAddress = null;
 
 function show() {
   shownAddress = location.hash;
   const { view: asked, query } = read(shownAddress);
   const name = Object.hasOwn(views, asked) ? asked : "pair";
+  const pressed = document.activeElement.closest("a");
   for (const id of Object.keys(views)) byId(id).hidden = id !== name;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === name) {
@@ -30,7 +32,9 @@ function show() {
   document.title = `${subject || title.textContent} – U-BERT console`;
   if (shown !== null && shown !== name) {
     views[shown].leave();
-    title.focus(); // or a screen reader would stay silent where the old view was
+    const back = !pressed && followed && byId(name).contains(followed);
+    (back ? followed : title).focus(); // or a screen reader would stay silent where the old view was
+    followed = pressed ?? followed;
   }
   shown = name;
   views[name].enter(query);

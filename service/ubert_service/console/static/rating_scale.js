@@ -6,7 +6,7 @@ import { starChoices, starScale } from "./star_scale.js";
 
 export function intervalText({ interval }) {
   if (!interval) return "This bundle was exported without intervals.";
-  return `Between ${stars(interval.low)} and ${stars(interval.high)} in ${percent(interval.coverage)} of cases.`;
+  return `In ${percent(interval.coverage)} of cases the rating given is between ${stars(interval.low)} and ${stars(interval.high)}.`;
 }
 
 export function ratingScale({ rating, interval }, { before = null, small = false } = {}) {
@@ -31,7 +31,7 @@ export function ratingScale({ rating, interval }, { before = null, small = false
 const BASES = {
   full: { short: "both sides’ reviews", sentence: "The network read reviews of both sides" },
   one_side: { short: "one side’s ratings", sentence: "Only one side has ratings to go by" },
-  bias: { short: "ratings alone", sentence: "No reviews to read on one side, so the rating comes from rating counts alone" },
+  bias: { short: "ratings alone", sentence: "No reviews to read on one side, so it comes from both sides’ ratings alone" },
   mean: { short: "the mean of all", sentence: "Nothing is known of either side, so it is the mean of all ratings" },
 };
 
