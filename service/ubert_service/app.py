@@ -1,6 +1,10 @@
-"""The application factory; importing this module has no side effects."""
+"""The application factory; importing this module has no side effects.
 
-import asyncio
+A request passes ``http.connections``, the layers that :func:`create_app` adds, the last one first, and its route. A
+route asks its ``RequestContext`` for work, which the ``Scheduler`` gives to a thread, and that to the parts of the
+``ServedBundle`` that was live when the request arrived. Every error becomes an answer in ``http.problems``.
+"""
+
 import math
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
@@ -20,11 +24,9 @@ from ubert_service.http.middleware import BodyLimit, RequestFrame
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing, Untraced
 from ubert_service.routes import (
-    about,
     admin,
     candidate_sets,
     console,
-    directory,
     entities,
     explain,
     health,
@@ -55,7 +57,6 @@ def create_app(
     observed = served.reporting_to(metrics)
     bundles = Bundles(observed, None if shadow is None else shadow.reporting_to(metrics))
     keys = None if settings.api_keys is None else KeyFile(settings.api_keys, metrics)
-    stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -68,16 +69,15 @@ def create_app(
             telemetry=metrics,
         )
         app.state.context = ServiceContext(
+            settings=settings,
             bundles=bundles,
             shadowing=shadowing,
             metrics=metrics,
             scheduler=scheduler,
             checking=checking,
-            store_kind=settings.store.partition(":")[0],
-            request_seconds=settings.request_timeout,
             tracing=tracing,
-            stopping=stopping,
         )
+        app.openapi()  # kept from now on; making it for the first caller would stop the event loop for 0.3 s
         loaded = bundles.roles.loaded
         with ExitStack() as background:
             if keys is not None:
@@ -99,9 +99,9 @@ def create_app(
         app.add_middleware(KeyGate, keys=keys)
     elif settings.checks_hosts:
         app.add_middleware(HostGate, names=settings.allowed_hosts)
-    app.add_middleware(RequestFrame, telemetry=metrics, tracing=tracing, stopping=stopping)
+    app.add_middleware(RequestFrame)
     # Outermost, around even the framework's own wrappers: each layer adds microseconds to a refusal.
-    app.middleware_stack = QueueGate(app.build_middleware_stack(), telemetry=metrics, stopping=stopping)
+    app.middleware_stack = QueueGate(app.build_middleware_stack())
     return app
 
 
@@ -132,7 +132,7 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         # A redirect would name the scheme and host of the last hop: behind a TLS proxy, the key would follow in clear.
         redirect_slashes=False,
     )
-    for routes in (predict, rank, explain, reviews, candidate_sets, directory, entities, about, health, admin, console):
+    for routes in (predict, rank, explain, reviews, candidate_sets, entities, health, admin, console):
         app.include_router(routes.router)
     return app
 

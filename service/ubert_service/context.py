@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.responses import Response
 
 from ubert_service.errors import CallerGoneError
 from ubert_service.explaining.explain import Explanation
@@ -19,13 +20,14 @@ from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
-from ubert_service.schemas import LEAST_SCORED, RatingRequest
+from ubert_service.schemas import LEAST_SCORED, NotReadyReason, RatingRequest
 from ubert_service.scoring.engine import Prediction
 from ubert_service.scoring.scoring_lane import ScoringLane, max_tokens_read
 from ubert_service.serving.bundles import Bundles, Roles
-from ubert_service.serving.readiness import Obstacle, degradation_of, obstacles_on_timeout, obstacles_to
+from ubert_service.serving.readiness import degradation_of, obstacles_on_timeout, obstacles_to
 from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import Shadowing
+from ubert_service.settings import Settings
 from ubert_service.work.scheduler import Lane, Scheduler, UnbatchedCall
 
 T = TypeVar("T")
@@ -35,6 +37,8 @@ _GROWTH = 4
 """The most by which one slice of a time-limited ranking may exceed the one before."""
 _CAUTION = 0.8
 """The share tried of the pairs that would fit into the time left at the speed of the last slice."""
+_SERIALIZED_IN_LOOP = 100
+"""Up to this many predictions are serialized on the event loop: handing them to a thread would take as long."""
 _CHECK_SECONDS = 0.4
 """Balancers allow a check a second, and readiness makes two. A store that hangs is only marked away later than that."""
 _SILENCE = f"the state store has not answered within {_CHECK_SECONDS:g} s"
@@ -48,17 +52,14 @@ class ServiceContext:
     while every worker thread waits for a store that does not answer.
     """
 
+    settings: Settings
     bundles: Bundles
     shadowing: Shadowing
     metrics: PrometheusMetrics
     scheduler: Scheduler
     checking: Executor
-    store_kind: str
-    """Scheme of the store's URL; the rest may hold a password."""
-    request_seconds: float
-    """How long a request without ``X-Request-Timeout`` may take."""
     tracing: Tracing
-    stopping: asyncio.Event
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the process has been told to end, while it still serves."""
 
     @property
@@ -66,12 +67,14 @@ class ServiceContext:
         """The bundle that answers now."""
         return self.bundles.roles.live
 
-    async def obstacles(self) -> list[Obstacle]:
+    async def obstacles(self) -> list[NotReadyReason]:
         """What keeps the service from serving, checked in a thread of ``checking``."""
         served = self.served
         obstacles = await self._checked(partial(obstacles_to, served), late=obstacles_on_timeout(served, _SILENCE))
         if self.stopping.is_set():
-            obstacles.append(Obstacle(check="stopping", found="the process is ending", remedy="use another replica"))
+            obstacles.append(
+                NotReadyReason(check="stopping", found="the process is ending", remedy="use another replica")
+            )
         self.metrics.readiness_checked(ready=not obstacles)
         return obstacles
 
@@ -114,6 +117,14 @@ class RequestContext:
         Raises what the call does, ``OverloadedError``, ``DeadlineError`` and ``CallerGoneError``.
         """
         return await self._answer(UnbatchedCall(lambda _: call()), None, tokens)
+
+    async def serialize(self, answer: Callable[[], str], *, predictions: int) -> Response:
+        """The JSON that ``answer`` makes of so many predictions. Raises as :meth:`work` does.
+
+        Many are left to a worker thread: ten thousand would block the event loop for a good part of a second.
+        """
+        content = answer() if predictions <= _SERIALIZED_IN_LOOP else await self.work(answer)
+        return Response(content, media_type="application/json")
 
     async def ask_store(self, call: Callable[[], T], *, tokens: int = 0) -> T:
         """As :meth:`work`, for a call that only the store can answer: refused at once while the store is away.
@@ -183,9 +194,9 @@ class RequestContext:
         self.service.metrics.states_missed(sum(prediction.missing_states for prediction in predictions))
 
     async def _answer(self, lane: Lane[Q, T], request: Q, tokens: int) -> T:
-        with self.service.tracing.work(tokens=tokens) as span:
+        with self.service.tracing.work(tokens=tokens) as taken:
             submitted = self.service.scheduler.submit(
-                lane, request, tokens=tokens, deadline=self.deadline, on_start=span.taken, admitted=self._admitted
+                lane, request, tokens=tokens, deadline=self.deadline, on_start=taken, admitted=self._admitted
             )
             self._admitted = True
             return await self._cancelled_on_disconnect(submitted)

@@ -12,7 +12,7 @@ from ubert_model.states import DEFAULT_CODEC
 
 Device = Literal["auto", "cpu", "cuda"]
 FixedRuntime = Literal["onnx", "onnx-tensorrt", "torch", "torch-bf16"]
-RuntimeChoice = Literal["onnx", "onnx-tensorrt", "torch", "torch-bf16", "auto"]
+RuntimeChoice = Literal[FixedRuntime, "auto"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 

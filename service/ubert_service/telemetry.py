@@ -1,15 +1,14 @@
-"""The port through which the service reports what it does; an implementation decides where the reports go."""
+"""The ports through which the queue, the cache and the shadow report what they do. Times are in seconds."""
 
 from typing import Literal, Protocol
 
-Graph = Literal["scorer", "encoder", "explainer"]
 Refusal = Literal["requests", "tokens", "wait", "closing"]
 Residence = Literal["lists", "states"]
 ShadowFate = Literal["compared", "dropped", "failed"]
 
 
 class QueueTelemetry(Protocol):
-    """What happens to the work that requests queue. Never raises. All times are in seconds."""
+    """What happens to the work that requests queue. Never raises."""
 
     def work_started(self, *, waited: float) -> None:
         """A thread has taken a piece of work from the queue, where it ``waited``."""
@@ -51,35 +50,6 @@ class ShadowTelemetry(Protocol):
 
     def shadow_differed(self, *, stars: float) -> None:
         """The absolute difference between the shadow's rating of a pair and the live one."""
-
-
-class KeysTelemetry(Protocol):
-    """Whether the file of API keys is in force. Never raises; called from a thread of its own."""
-
-    def keys_checked(self, *, in_force: bool) -> None:
-        """The file was checked. ``in_force`` False: it cannot be used, so the keys read before still count."""
-
-
-class Telemetry(QueueTelemetry, ResidentsTelemetry, Protocol):
-    """Receives reports from many threads; never raises. All times are in seconds."""
-
-    def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
-        """An answer was sent, or (``status`` None) the caller left before. ``route``: the path template."""
-
-    def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
-        """An operation of the state store has ended."""
-
-    def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
-        """A graph has run once. ``tokens``: rows of its input (states or token ids), padding included."""
-
-    def predicted(self, *, basis: str, pairs: int) -> None:
-        """Pairs were rated. ``basis``: what their ratings were made from (``ubert_service.scoring.evidence.Basis``)."""
-
-    def states_missed(self, count: int) -> None:
-        """Predictions should have read ``count`` reviews whose states the store has lost."""
-
-    def readiness_checked(self, *, ready: bool) -> None:
-        """Readiness was checked."""
 
 
 class _Silence:

@@ -21,7 +21,7 @@ from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
-from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS, PairPrediction
+from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS, ratings
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
@@ -113,21 +113,26 @@ def runs_in_event_loop() -> bool:
     return True
 
 
-def test_a_long_ranking_is_serialized_outside_the_event_loop(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        ("/rank", {"user": "u0", "candidates": [f"c{number}" for number in range(200)]}),
+        ("/predict", {"pairs": [{"user": "u0", "item": f"c{number}"} for number in range(200)]}),
+    ],
+)
+def test_many_predictions_are_serialized_outside_the_event_loop(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, path: str, question: dict[str, Any]
 ) -> None:
-    """For ten thousand candidates that took half a second, in which no other request was answered."""
+    """Ten thousand took half a second, in which no other request was answered."""
     in_loop: list[bool] = []
-    serialize = PairPrediction.of
+    fields = ratings.prediction_fields
 
-    def observed(*given: Any, **named: Any) -> PairPrediction:
+    def observed(*given: Any) -> dict[str, Any]:
         in_loop.append(runs_in_event_loop())
-        return serialize(*given, **named)
+        return fields(*given)
 
-    monkeypatch.setattr(PairPrediction, "of", observed)
-    question = {"user": "u0", "candidates": [f"c{number}" for number in range(200)]}
-    answer = client.post("/rank", json=question).raise_for_status()
-    assert len(answer.json()["items"]) == 200
+    monkeypatch.setattr(ratings, "prediction_fields", observed)
+    client.post(path, json=question).raise_for_status()
     assert in_loop == [False] * 200
 
 
@@ -451,6 +456,19 @@ def references(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for one in node:
             yield from references(one)
+
+
+def test_the_openapi_description_is_made_before_the_first_caller_asks_for_it(
+    tiny: TinyBundle, served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the event loop would answer nobody for a third of a second."""
+
+    def made_late(**_: Any) -> None:
+        pytest.fail("it was made for a caller")
+
+    with running(create_app(small_bodies(tiny), served)) as client:
+        monkeypatch.setattr("ubert_service.app.get_openapi", made_late)
+        client.get("/openapi.json").raise_for_status()
 
 
 def test_the_openapi_description_is_complete_and_its_examples_are_valid(client: httpx.Client) -> None:

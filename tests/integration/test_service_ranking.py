@@ -1,5 +1,6 @@
 """The options of ``/rank``: candidate sets, filters, replays and latency budgets."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,6 +128,16 @@ def test_an_ample_latency_budget_rates_all_candidates(client: httpx.Client) -> N
     ample, whole = rank(client, candidates=candidates, latency_budget_ms=60_000), rank(client, candidates=candidates)
     assert (ample["candidates"], ample["scored"]) == (len(candidates), len(candidates))
     assert [one["item"] for one in ample["items"]] == [one["item"] for one in whole["items"]]
+
+
+def test_a_long_ranking_starts_no_thread(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may be at its limit of threads by then: those of the service have all started before it is ready."""
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    assert rank(client, candidates=[f"i{number}" for number in range(500)])["scored"] == 500
 
 
 def test_the_later_steps_of_an_admitted_request_are_admitted(

@@ -4,7 +4,7 @@ import gc
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +32,7 @@ from ubert_service.app import create_app
 from ubert_service.errors import LostRevisionError, NotResidentError
 from ubert_service.read_version import ReadVersion
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.resident.bounded_cache import BoundedCache
 from ubert_service.resident.follower import Follower
 from ubert_service.resident.keeper import ResidentsKeeper
 from ubert_service.resident.residents import Residents
@@ -406,10 +407,7 @@ def test_threads_that_waited_for_a_failed_poll_do_not_poll_again(monkeypatch: py
             assert released.wait(TIMEOUT_S)
             raise StoreUnavailableError("it hangs")
 
-    class Copies:
-        def drop(self, marks: frozenset[bytes] | None) -> None: ...
-
-    follower = Follower(store=cast("StateStore", HangingStore()), version="0f", copies=Copies(), max_lag_s=0.0)
+    follower = Follower(store=cast("StateStore", HangingStore()), version="0f", drop=lambda marks: None, max_lag_s=0.0)
     monkeypatch.setattr(follower, "_polling", lock)
     threads = [threading.Thread(target=follower.poll) for _ in range(4)]
     threads[0].start()
@@ -664,11 +662,12 @@ def test_a_readiness_check_during_a_failover_finds_the_service_ready(
     """It fails on the former server, and the cache that stood in for that is dropped when the new one answers."""
     corpus.write(redis_store, tiny.bundle)
     dropped, answered = threading.Event(), threading.Event()
-    drop, changes = Residents.drop, redis_store.changes
+    drop, changes = BoundedCache.drop, redis_store.changes
 
-    def drop_and_signal(residents: Residents, marks: frozenset[bytes] | None) -> None:
-        drop(residents, marks)
+    def drop_and_signal(cache: BoundedCache[Any], marks: Collection[bytes] | None) -> int:
+        held = drop(cache, marks)
         dropped.set()
+        return held
 
     def namespaces() -> list[Namespace]:
         monkeypatch.setattr(
@@ -681,7 +680,7 @@ def test_a_readiness_check_during_a_failover_finds_the_service_ready(
     options = settings_of(tiny)
     with serving(options, redis_store) as client:
         wait_until_ready(client)
-        monkeypatch.setattr(Residents, "drop", drop_and_signal)
+        monkeypatch.setattr(BoundedCache, "drop", drop_and_signal)
         monkeypatch.setattr(redis_store, "namespaces", namespaces)
         answer = client.get("/readyz")
         answered.set()

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
 from support.app_settings import settings_for
 from support.tiny_bundle import TinyBundle
@@ -164,7 +164,9 @@ def test_torch_on_cuda_is_refused_without_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("name", "computation", "error"),
     [
-        ("onnx", (onnxruntime.InferenceSession, "run"), EPFail("CUDA failure 2: out of memory")),
+        ("onnx", (onnxruntime.InferenceSession, "run"), EPFail("CUDA failure 700: an illegal memory access")),
+        ("onnx", (onnxruntime.InferenceSession, "run"), Fail("CUDA failure 2: out of memory")),
+        ("onnx", (onnxruntime.InferenceSession, "run"), RuntimeException("CUDA: failed to allocate memory")),
         ("torch", (PairScorer, "forward"), torch.OutOfMemoryError("CUDA out of memory")),
         ("torch", (PairScorer, "forward"), torch.AcceleratorError("CUDA error: device-side assert triggered")),
     ],
@@ -180,7 +182,23 @@ def test_a_failure_while_computing_is_a_device_unavailable_error(
         raise error
 
     monkeypatch.setattr(*computation, fail)
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["CUDAExecutionProvider"])
     with pytest.raises(DeviceUnavailableError, match=r"failed while computing: .*CUDA"):
+        served.runtime.score(batch)
+
+
+@pytest.mark.parametrize("error", [Fail("a bug"), RuntimeException("a bug")])
+def test_on_a_cpu_a_failure_while_computing_is_not_taken_for_one_of_the_device(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    served = served_by(tiny)
+    batch = trial_batch(tiny.bundle, served.encoder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", fail)
+    with pytest.raises(type(error), match="a bug"):
         served.runtime.score(batch)
 
 

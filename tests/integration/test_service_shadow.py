@@ -256,7 +256,7 @@ def test_both_bundles_share_the_resident_bytes_that_one_has_alone(
 ) -> None:
     alone = settings_for(tiny.bundle, resident_bytes=1_000_000)
     both = settings_for(tiny.bundle, resident_bytes=1_000_000, shadow_bundle=other.path)
-    bounds = [[one.resident_bytes for one in load_bundles(given, store) if one] for given in (alone, both)]
+    bounds = [[one.settings.resident_bytes for one in load_bundles(given, store) if one] for given in (alone, both)]
     assert bounds == [[1_000_000], [500_000, 500_000]]
 
 

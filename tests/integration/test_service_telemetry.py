@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -28,8 +29,8 @@ BASES = {"full": ("u0", "i1"), "one_side": ("u0", "nothing"), "mean": ("nobody",
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def load(tiny: TinyBundle, store: StateStore) -> ServedBundle:
-    return ServedBundle.load(settings_for(tiny.bundle), store)
+def load(tiny: TinyBundle, store: StateStore, **options: Any) -> ServedBundle:
+    return ServedBundle.load(settings_for(tiny.bundle, **options), store)
 
 
 def samples(client: httpx.Client) -> Samples:
@@ -107,7 +108,7 @@ def test_missing_states_and_store_failures_are_counted_and_ready_becomes_0(tiny:
     with RedisServer() as server:
         store = open_store(server.url)
         corpus.write(store, tiny.bundle)
-        served = replace(load(tiny, store), resident_bytes=0)
+        served = load(tiny, store, resident_bytes=0)
         with running(create_app(settings_for(tiny.bundle), served)) as client:
             read = next(entry for entry in corpus.of_user("u0") if entry.rows)
             with redis.Redis.from_url(server.url) as raw:
@@ -142,7 +143,7 @@ def test_logs_never_contain_a_reviews_text_or_the_stores_password(
         url = server.url.replace("redis://", f"redis://:{PASSWORD}@")
         store = open_store(url)
         corpus.write(store, tiny.bundle)
-        served = replace(load(tiny, store), keeps_texts=True)
+        served = load(tiny, store, texts=True)
         with running(create_app(settings_for(tiny.bundle), served)) as client:
             statuses = [client.post("/reviews", json=REVIEW).status_code]
             taken = {**REVIEW, "review_id": corpus.entries[0].review_id}

@@ -6,7 +6,7 @@ from pathlib import Path
 from ubert_model.errors import ConfigError
 from ubert_model.running.background import BackgroundThread
 from ubert_service.access.keys import AccessScope, ApiKeys
-from ubert_service.telemetry import KeysTelemetry
+from ubert_service.observability.metrics import PrometheusMetrics
 
 _CHECK_INTERVAL_S = 1.0
 
@@ -22,10 +22,10 @@ class KeyFile(BackgroundThread):
     Raises ``ConfigError`` if the file is unusable at the start.
     """
 
-    def __init__(self, path: Path, telemetry: KeysTelemetry, *, interval_s: float = _CHECK_INTERVAL_S) -> None:
+    def __init__(self, path: Path, metrics: PrometheusMetrics, *, interval_s: float = _CHECK_INTERVAL_S) -> None:
         super().__init__("api-keys")
         self._path = path
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._interval_s = interval_s
         self._keys = ApiKeys.read(path)
         self._found: ApiKeys | str = self._keys
@@ -53,12 +53,12 @@ class KeyFile(BackgroundThread):
 
     def _apply(self, found: ApiKeys | str) -> None:
         if isinstance(found, str):
-            self._telemetry.keys_checked(in_force=False)
+            self._metrics.keys_checked(in_force=False)
             if found != self._logged:
                 _log.error("%s; the keys read before remain in force", found)
             self._logged = found
             return
-        self._telemetry.keys_checked(in_force=True)
+        self._metrics.keys_checked(in_force=True)
         if self._logged or found != self._keys:
             _log.warning("API keys were reloaded: %s", ", ".join(sorted(found.by_name)))
         self._logged, self._keys = "", found

@@ -1,7 +1,6 @@
 """The asynchronous client, for asyncio and trio."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import anyio
@@ -59,9 +58,7 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -161,6 +158,6 @@ class AsyncClient:
                         conversation.check_progress(len(content))
                     return Received(status=response.status_code, headers=response.headers, content=bytes(content))
         except TimeoutError:
-            raise conversation.expired() from None
+            raise conversation.too_late() from None
         except httpx.RequestError as error:
             return error

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextvars import copy_context
 from threading import Thread
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -63,9 +62,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -172,7 +169,7 @@ class Client:
         try:
             return outcome.result(request["timeout"])
         except TimeoutError:
-            raise conversation.expired() from None
+            raise conversation.too_late() from None
 
     def _attempt(self, conversation: Conversation[Any], request: dict[str, Any]) -> Outcome:
         try:

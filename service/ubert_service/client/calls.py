@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ubert_model.errors import ConfigError, InputError
 from ubert_service.client.errors import UnexpectedAnswerError
+from ubert_service.read_version import READ_VERSION
 from ubert_service.schemas import (
     About,
     Alive,
@@ -32,8 +33,6 @@ from ubert_service.schemas import (
 
 T = TypeVar("T")
 Answer = TypeVar("Answer", bound=BaseModel)
-
-READ_VERSION = "X-Read-Version"
 
 
 @dataclass(frozen=True, kw_only=True)

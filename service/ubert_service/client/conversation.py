@@ -21,9 +21,8 @@ from ubert_service.client.errors import (
     problem_error,
 )
 from ubert_service.client.policy import RetryPolicy
-from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
+from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, REQUEST_TIMEOUT
 
-TIMEOUT_HEADER = "X-Request-Timeout"
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Twice the size of the longest ranking, with identifiers of the greatest length that are escaped throughout."""
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -61,21 +60,19 @@ class Conversation(Generic[T]):
                 f"{self._name}: the answer has more than {MAX_ANSWER_BYTES} bytes; is base_url a u-bert service?"
             )
 
-    def _require_time(self) -> float:
-        """Seconds until the deadline. Raises ``DeadlineExceededError`` once it has passed."""
+    def _require_time(self, least: float = 0.0) -> float:
+        """Seconds until the deadline. Raises ``DeadlineExceededError`` unless ``least`` are left, or any."""
         left = self._deadline - self._clock()
-        if left <= 0:
-            raise self._too_late()
+        if left <= 0 or left < least:
+            raise self.too_late()
         return left
 
     def request(self) -> dict[str, Any]:
         """The next attempt, as arguments of :meth:`httpx.Client.build_request`."""
-        left = self._require_time()
-        if left < LEAST_REQUEST_SECONDS:
-            raise self._too_late()
+        left = self._require_time(LEAST_REQUEST_SECONDS)
         self._attempt += 1
         headers = {
-            TIMEOUT_HEADER: f"{min(left, MAX_REQUEST_SECONDS):.3f}",
+            REQUEST_TIMEOUT: f"{min(left, MAX_REQUEST_SECONDS):.3f}",
             "Accept": "application/json",
             **self._call.headers,
         }
@@ -116,10 +113,6 @@ class Conversation(Generic[T]):
         assert self._result is not None
         return self._result()
 
-    def expired(self) -> DeadlineExceededError:
-        """The error to raise if the I/O loop itself notices that the deadline has passed."""
-        return self._too_late()
-
     @property
     def _name(self) -> str:
         # The method and first path segment only: what follows may be an identifier.
@@ -134,10 +127,11 @@ class Conversation(Generic[T]):
         if self._clock() + pause >= self._deadline:
             if isinstance(error, ProblemError):
                 raise error  # the service's own reason says more than that time ran out
-            raise self._too_late() from error
+            raise self.too_late() from error
         return pause
 
-    def _too_late(self) -> DeadlineExceededError:
+    def too_late(self) -> DeadlineExceededError:
+        """The error to raise once the deadline has passed, which the I/O loop may notice first."""
         return DeadlineExceededError(
             f"{self._name}: no answer within {self._policy.deadline_s:g} s and {self._attempt} attempt(s); "
             "raise deadline_s of the RetryPolicy to wait longer"

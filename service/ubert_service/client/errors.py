@@ -3,7 +3,6 @@
 import http
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from ubert_model.errors import UbertError
@@ -34,21 +33,18 @@ class ProblemError(ClientError):
     ``members`` are all fields of the problem, including ``errors`` and ``reasons``.
     """
 
-    def __init__(
-        self, *, type: str, title: str, status: int, detail: str, request_id: str | None, members: Mapping[str, Any]
-    ) -> None:
-        super().__init__(f"{status} {title}: {detail} ({type}, request_id {request_id})")
-        self.type = type
-        self.title = title
+    def __init__(self, status: int, members: Mapping[str, Any], request_id: str | None) -> None:
         self.status = status
-        self.detail = detail
-        self.request_id = request_id
         self.members = members
+        self.type = str(members["type"])
+        self.title = str(members.get("title", ""))
+        self.detail = str(members.get("detail", ""))
+        self.request_id = str(members.get("request_id") or request_id or "") or None
+        super().__init__(f"{status} {self.title}: {self.detail} ({self.type}, request_id {self.request_id})")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default exceptions pickle their message alone, from which another process could not rebuild this one.
-        given = {name: getattr(self, name) for name in ("type", "title", "status", "detail", "request_id", "members")}
-        return partial(type(self), **given), ()
+        return type(self), (self.status, self.members, self.request_id)
 
     @property
     def reasons(self) -> Sequence[Mapping[str, str]]:
@@ -84,7 +80,6 @@ _OF_STATUS: Mapping[int, type[ProblemError]] = {
 
 def problem_error(status: int, content: bytes, request_id: str | None) -> ProblemError:
     """The error of an answer with status 300 or more, whoever sent it."""
-    kind = _OF_STATUS.get(status, ProblemError)
     try:
         members = json.loads(content)
     except (ValueError, RecursionError):  # the last: deeply nested brackets
@@ -92,14 +87,7 @@ def problem_error(status: int, content: bytes, request_id: str | None) -> Proble
     if not isinstance(members, dict) or not isinstance(members.get("type"), str):
         shown = content[:_SHOWN_CHARACTERS].decode("utf-8", errors="replace")
         members = {"type": "about:blank", "title": _phrase(status), "detail": shown or "an empty answer"}
-    return kind(
-        type=members["type"],
-        title=str(members.get("title", "")),
-        status=status,
-        detail=str(members.get("detail", "")),
-        request_id=str(members.get("request_id") or request_id or "") or None,
-        members=members,
-    )
+    return _OF_STATUS.get(status, ProblemError)(status, members, request_id)
 
 
 def _phrase(status: int) -> str:

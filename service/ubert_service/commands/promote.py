@@ -1,8 +1,7 @@
 """``ubert-serve-promote``: makes a bundle live on all replicas of a service."""
 
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import httpx
@@ -12,24 +11,12 @@ from ubert_model.errors import ConfigError, InputError
 from ubert_service.client import Client, ClientError, RetryPolicy
 from ubert_service.client.calls import address_of
 from ubert_service.commands.command_line import new_app, run_command
+from ubert_service.schemas import Version
 
 _SHOWN_CHARACTERS = 12
 _RETRIES = RetryPolicy(attempts=3, deadline_s=10.0)
 
 app = new_app()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replica:
-    """One process of the service, and the bundles that it reports."""
-
-    url: str
-    live: str
-    shadow: str | None
-
-    def __str__(self) -> str:
-        shadow = "none" if self.shadow is None else self.shadow[:_SHOWN_CHARACTERS]
-        return f"{self.url}  live {self.live[:_SHOWN_CHARACTERS]}, shadow {shadow}"
 
 
 @app.command(help="Make a bundle live on every replica. Unless all have it loaded, nothing is changed.")
@@ -45,36 +32,36 @@ def run(
 ) -> None:
     urls = list(dict.fromkeys(address for each in url for address in _addresses(each, every=all_addresses)))
     try:
-        replicas = [_replica_at(address, api_key) for address in urls]
+        replicas = {address: _version_at(address, api_key) for address in urls}
     except ClientError as error:
         raise InputError(f"{error}; nothing was changed") from error
     target = _resolved(bundle, replicas)
-    for replica in replicas:
-        if replica.live != target and not _promoted(replica, target, api_key):
+    for address, version in replicas.items():
+        if version.bundle != target and not _promoted(address, target, api_key):
             break  # the others may fail as well, and fewer promoted replicas are easier to undo
     _report(urls, target, api_key)
 
 
-def _resolved(prefix: str, replicas: Sequence[Replica]) -> str:
+def _resolved(prefix: str, replicas: Mapping[str, Version]) -> str:
     """The id of the bundle with this prefix. Raises ``InputError`` unless every replica has it loaded."""
-    known = {bundle for replica in replicas for bundle in (replica.live, replica.shadow) if bundle is not None}
-    found = [bundle for bundle in known if bundle.startswith(prefix)]
-    lacking = [replica for replica in replicas if not {replica.live, replica.shadow} & set(found)]
+    loaded = {url: {version.bundle, version.shadow} for url, version in replicas.items()}
+    found = {bundle for bundles in loaded.values() for bundle in bundles if bundle and bundle.startswith(prefix)}
+    lacking = [url for url, bundles in loaded.items() if not bundles & found]
     if len(found) != 1 or lacking:
-        shown = "; ".join(map(str, lacking or replicas))
+        shown = "; ".join(_shown(url, replicas[url]) for url in lacking or replicas)
         raise InputError(
             f"bundle {prefix!r} is not one that every replica has loaded, so nothing was changed: {shown}; start "
             "all of them with it as --bundle or --shadow-bundle"
         )
-    return found[0]
+    return found.pop()
 
 
-def _promoted(replica: Replica, target: str, api_key: str | None) -> bool:
+def _promoted(url: str, target: str, api_key: str | None) -> bool:
     try:
-        with Client(replica.url, api_key=api_key, policy=_RETRIES) as client:
+        with Client(url, api_key=api_key, policy=_RETRIES) as client:
             client.promote(target)
     except ClientError as error:
-        typer.echo(f"{replica.url}  was not promoted: {error}", err=True)
+        typer.echo(f"{url}  was not promoted: {error}", err=True)
         return False
     return True
 
@@ -84,13 +71,13 @@ def _report(urls: Sequence[str], target: str, api_key: str | None) -> None:
     left = 0
     for url in urls:
         try:
-            replica = _replica_at(url, api_key)
+            version = _version_at(url, api_key)
         except ClientError as error:
             left += 1
             typer.echo(error)
         else:
-            left += replica.live != target
-            typer.echo(replica)
+            left += version.bundle != target
+            typer.echo(_shown(url, version))
     if left:
         typer.echo(
             f"{left} of {len(urls)} do not run {target[:_SHOWN_CHARACTERS]}: repeat the command once they can, or go "
@@ -100,14 +87,18 @@ def _report(urls: Sequence[str], target: str, api_key: str | None) -> None:
         raise typer.Exit(1)
 
 
-def _replica_at(url: str, api_key: str | None) -> Replica:
+def _version_at(url: str, api_key: str | None) -> Version:
     """Ask a replica what it runs. Raises ``ClientError``, which names the replica."""
     try:
         with Client(url, api_key=api_key, policy=_RETRIES) as client:
-            version = client.version()
+            return client.version()
     except ClientError as error:
         raise ClientError(f"{url}  {error}") from error
-    return Replica(url=url, live=version.bundle, shadow=version.shadow)
+
+
+def _shown(url: str, version: Version) -> str:
+    shadow = "none" if version.shadow is None else version.shadow[:_SHOWN_CHARACTERS]
+    return f"{url}  live {version.bundle[:_SHOWN_CHARACTERS]}, shadow {shadow}"
 
 
 def _addresses(url: str, *, every: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -74,14 +75,6 @@ class Explanation:
     heat_map: HeatMap | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ReadReview:
-    """A review that the network has read, and its rows among those of its side."""
-
-    entry: ReviewEntry
-    rows: slice
-
-
 class Explainer:
     """Explains the ratings of one engine. Thread-safe and stateless."""
 
@@ -124,6 +117,7 @@ class Explainer:
         effects = [prediction.rating - other.rating for other in others]
         evidence = gathered[0]
         parts = self._decomposer.decompose(self._engine.batch([evidence], states)) if evidence.basis == "full" else None
+        by_token = self._by_token(evidence, states, parts)
         unrated = reading.inline.unrated if reading.inline else frozenset()
         return Explanation(
             prediction=prediction,
@@ -134,12 +128,10 @@ class Explainer:
                     side=side,
                     rated=entry.review_id not in unrated,
                     effect=effect,
-                    token_contributions=tokens,
+                    token_contributions=by_token.get(entry.review_id, ()),
                     text=texts.get(entry.review_id),
                 )
-                for (side, entry), effect, tokens in zip(
-                    listed, effects, self._by_token(listed, evidence, states, parts), strict=True
-                )
+                for (side, entry), effect in zip(listed, effects, strict=True)
             ],
             texts_unavailable=unavailable,
             heat_map=None if parts is None else _heat_map(evidence, states, parts),
@@ -151,7 +143,7 @@ class Explainer:
         """The texts of the listed reviews, and whether those in the store could not be read."""
         inline = {} if reading.inline is None else reading.inline.texts
         texts = {review_id: self._texts.as_read(text) for review_id, text in inline.items()}
-        if not self._texts.stored:
+        if not self._texts.keeps:
             return texts, False
         try:
             self._residents.require_store()
@@ -160,18 +152,15 @@ class Explainer:
             return texts, True
         return texts | stored, False
 
-    @property
-    def _network_share(self) -> float:
-        return self._manifest.blend_weight
-
     def _contributions(self, prediction: Prediction, evidence: Evidence, parts: PairParts | None) -> Contributions:
+        network_share = self._manifest.blend_weight
         bias = self._manifest.bias.parts(evidence.histories.user.sums, evidence.histories.item.sums)
         # A network that predicts whole ratings, not residuals above the bias model, takes its share from the bias.
-        bias_share = 1.0 if parts is None or self._manifest.config.above_bias else 1.0 - self._network_share
+        bias_share = 1.0 if parts is None or self._manifest.config.above_bias else 1.0 - network_share
         matching = identity = 0.0
         if parts is not None:
-            identity = self._network_share * parts.identity_and_summary
-            matching = self._network_share * float(parts.user_contributions.sum() + parts.item_contributions.sum())
+            identity = network_share * parts.identity_and_summary
+            matching = network_share * float(parts.user_contributions.sum() + parts.item_contributions.sum())
         mean, user_bias, item_bias = (bias_share * float(part) for part in bias)
         total = mean + user_bias + item_bias + identity + matching
         scale = self._manifest.config.scale
@@ -185,44 +174,38 @@ class Explainer:
         )
 
     def _by_token(
-        self,
-        listed: Sequence[tuple[Side, ReviewEntry]],
-        evidence: Evidence,
-        states: Mapping[str, FloatMatrix],
-        parts: PairParts | None,
-    ) -> Iterator[Sequence[float]]:
-        """The contribution of each row of each listed review, in stars; empty for a review that was not read."""
-        shares: dict[str, Sequence[float]] = {}
-        if parts is not None:
-            for read, contributions in (
-                (evidence.user, parts.user_contributions),
-                (evidence.item, parts.item_contributions),
-            ):
-                for review in _rows(read, states):
-                    weighted = self._network_share * contributions[review.rows].astype(np.float64)
-                    shares[review.entry.review_id] = weighted.tolist()
-        return (shares.get(entry.review_id, ()) for _, entry in listed)
+        self, evidence: Evidence, states: Mapping[str, FloatMatrix], parts: PairParts | None
+    ) -> dict[str, Sequence[float]]:
+        """The contribution of each row of each review that was read, in stars, by review id."""
+        if parts is None:
+            return {}
+        sides = ((evidence.user, parts.user_contributions), (evidence.item, parts.item_contributions))
+        return {
+            name: (self._manifest.blend_weight * contributions[rows].astype(np.float64)).tolist()
+            for read, contributions in sides
+            for name, rows in _rows(read, states)
+        }
 
 
-def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Iterator[_ReadReview]:
-    """The reviews of one side in order, each with its rows among those of the side."""
+def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Iterator[tuple[str, slice]]:
+    """The id of each review of one side in order, and its rows among those of the side."""
     start = 0
     for review in read:
         end = start + len(states[review.review_id])
-        yield _ReadReview(entry=review, rows=slice(start, end))
+        yield review.review_id, slice(start, end)
         start = end
 
 
 def _heat_map(evidence: Evidence, states: Mapping[str, FloatMatrix], parts: PairParts) -> HeatMap:
     """The two reviews whose tokens attend most to each other: the largest sum of products of both attentions."""
     mutual = parts.user_attention * parts.item_attention.T  # (Nu, Ni)
-    user, item = max(
-        ((user, item) for user in _rows(evidence.user, states) for item in _rows(evidence.item, states)),
-        key=lambda reviews: float(mutual[reviews[0].rows, reviews[1].rows].sum()),
+    (user, user_rows), (item, item_rows) = max(
+        product(_rows(evidence.user, states), _rows(evidence.item, states)),
+        key=lambda reviews: float(mutual[reviews[0][1], reviews[1][1]].sum()),
     )
     return HeatMap(
-        user_review_id=user.entry.review_id,
-        item_review_id=item.entry.review_id,
-        user_attention=parts.user_attention[user.rows, item.rows],
-        item_attention=parts.item_attention[item.rows, user.rows],
+        user_review_id=user,
+        item_review_id=item,
+        user_attention=parts.user_attention[user_rows, item_rows],
+        item_attention=parts.item_attention[item_rows, user_rows],
     )

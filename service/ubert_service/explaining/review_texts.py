@@ -33,22 +33,17 @@ class ReviewTexts:
         self._pooled = codec.pooled
         self._tokenizer = tokenizer
         self._tokens_a_row = tokens_a_row
-        self._keeps = keeps
-
-    @property
-    def stored(self) -> bool:
-        """Are texts read from the store?"""
-        return self._keeps
+        self.keeps = keeps
 
     def to_keep(self, review_id: str, text: str) -> list[tuple[str, str]]:
         """What the store is to keep of a text, as pairs of id and text: the part that the encoder reads."""
-        if self._keeps and (part := self._tokenizer.read_part(text)):
+        if self.keeps and (part := self._tokenizer.read_part(text)):
             return [(review_id, part)]
         return []
 
     def read(self, review_ids: Sequence[str]) -> dict[str, ReadText]:
         """The stored texts, by review. Raises ``StoreError`` and ``CorruptStateError``."""
-        if not self._keeps or not review_ids:
+        if not self.keeps or not review_ids:
             return {}
         texts = zip(review_ids, self._store.texts(self._version, review_ids), strict=True)
         return {review_id: self.as_read(text) for review_id, text in texts if text is not None}

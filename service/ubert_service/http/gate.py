@@ -1,6 +1,5 @@
 """The gates before any body is read or work is done: admission to the queue, and the API key or the host name."""
 
-import asyncio
 import ipaddress
 import logging
 import math
@@ -17,7 +16,6 @@ from ubert_service.context import ServiceContext
 from ubert_service.errors import MisdirectedError, OverloadedError
 from ubert_service.http.middleware import UNMATCHED, request_id_of
 from ubert_service.http.problems import OVERLOADED, PreparedProblem, error_response
-from ubert_service.telemetry import Telemetry
 
 _LOG_INTERVAL_S = 1.0
 _SHOWN_CHARACTERS = 256
@@ -34,10 +32,8 @@ class QueueGate:
     So a refusal is only counted; it has no log line of its own and no span.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, stopping: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._telemetry = telemetry
-        self._stopping = stopping
         self._problem = PreparedProblem(
             OVERLOADED,
             "until some of it is done, no more is taken; try again when Retry-After has passed, and less often",
@@ -47,21 +43,21 @@ class QueueGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and may_queue(scope["method"], scope["path"]):
-            context: ServiceContext = scope["app"].state.context
+            service: ServiceContext = scope["app"].state.context
             try:
-                context.scheduler.admission.check()
+                service.scheduler.admission.check()
             except OverloadedError as error:
-                await self._refuse(scope, send, retry_after_s=error.retry_after_s)
+                await self._refuse(service, scope, send, retry_after_s=error.retry_after_s)
                 return
         await self._app(scope, receive, send)
 
-    async def _refuse(self, scope: Scope, send: Send, *, retry_after_s: float) -> None:
+    async def _refuse(self, service: ServiceContext, scope: Scope, send: Send, *, retry_after_s: float) -> None:
         began = time.monotonic()
         await self._problem.answer(
-            send, request_id=request_id_of(scope), retry_after_s=retry_after_s, last=self._stopping.is_set()
+            send, request_id=request_id_of(scope), retry_after_s=retry_after_s, last=service.stopping.is_set()
         )
         now = time.monotonic()
-        self._telemetry.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=now - began)
+        service.metrics.request_answered(route=UNMATCHED, status=OVERLOADED.status, seconds=now - began)
         self._unlogged += 1
         if now >= self._logged_at + _LOG_INTERVAL_S:
             _log.warning(

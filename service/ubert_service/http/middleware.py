@@ -11,9 +11,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ubert_service.context import ServiceContext
 from ubert_service.http.problems import INTERNAL, problem_response
-from ubert_service.observability.tracing import Tracing
-from ubert_service.telemetry import Telemetry
 
 REQUEST_ID = "X-Request-ID"
 UNMATCHED = "unmatched"
@@ -57,33 +56,30 @@ class RequestFrame:
     request. HEAD is answered wherever GET is: balancers and monitors send it to get the status alone.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, tracing: Tracing, stopping: asyncio.Event) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._telemetry = telemetry
-        self._tracing = tracing
-        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, method = request_id_of(scope), scope["method"]
-        scope.setdefault("state", {}).update(request_id=request_id, arrived=time.monotonic())
+        service: ServiceContext = scope["app"].state.context
+        request_id, method, arrived = request_id_of(scope), scope["method"], time.monotonic()
+        scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived)
         # No route reads cookies, but the framework would parse them: some Pythons need a minute for one of 60 KB.
         scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
         if method == "HEAD":  # the server keeps the original scope, by which it leaves out the body
             scope = {**scope, "method": "GET"}
-        with self._tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as span:
+        with service.tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as answered:
             status: int | None = None
 
             async def send_framed(message: Message) -> None:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
-                    message["headers"] = [*message["headers"], *self._headers(request_id, message["headers"])]
+                    message["headers"] = [*message["headers"], *_framing(message["headers"], request_id, service)]
                 await send(message)
 
-            started = time.perf_counter()
             try:
                 await self._app(scope, receive, send_framed)
             except Exception:
@@ -95,30 +91,32 @@ class RequestFrame:
             finally:
                 # The route, not the path: a path may hold an identifier, which belongs in no label and no log.
                 route = getattr(scope.get("route"), "path_format", UNMATCHED)
-                span.answered(route=route, status=status)
-                self._report(scope, method, route, status, seconds=time.perf_counter() - started)
+                seconds = time.monotonic() - arrived
+                answered(route, status)
+                service.metrics.request_answered(route=route, status=status, seconds=seconds)
+                _log.info(
+                    "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
+                    {
+                        "method": method,
+                        "route": route,
+                        "status": status,
+                        "seconds": round(seconds, 6),
+                        "request_id": request_id,
+                        "caller": scope["state"].get("caller"),
+                    },
+                )
 
-    def _headers(self, request_id: str, given: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-        yield _REQUEST_ID, request_id.encode("ascii")
-        # Reviews and ratings change at any time, and a removed review must not live on in a cache.
-        if all(name != _CACHE_CONTROL for name, _ in given):
-            yield _CACHE_CONTROL, b"no-store"
-        if self._stopping.is_set():
-            yield b"connection", b"close"
 
-    def _report(self, scope: Scope, method: str, route: str, status: int | None, *, seconds: float) -> None:
-        self._telemetry.request_answered(route=route, status=status, seconds=seconds)
-        _log.info(
-            "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
-            {
-                "method": method,
-                "route": route,
-                "status": status,
-                "seconds": round(seconds, 6),
-                "request_id": scope["state"]["request_id"],
-                "caller": scope["state"].get("caller"),
-            },
-        )
+def _framing(
+    given: Iterable[tuple[bytes, bytes]], request_id: str, service: ServiceContext
+) -> Iterator[tuple[bytes, bytes]]:
+    """The headers that every answer gets beside those ``given``."""
+    yield _REQUEST_ID, request_id.encode("ascii")
+    # Reviews and ratings change at any time, and a removed review must not live on in a cache.
+    if all(name != _CACHE_CONTROL for name, _ in given):
+        yield _CACHE_CONTROL, b"no-store"
+    if service.stopping.is_set():
+        yield b"connection", b"close"
 
 
 class BodyLimit:

@@ -33,6 +33,7 @@ from ubert_service.errors import (
     UnknownReviewError,
     UnknownUserError,
 )
+from ubert_service.schemas import NotReadyReason
 
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:u-bert:problem:"
@@ -174,14 +175,6 @@ class InvalidField(BaseModel):
         description="JSON pointer into the body; `/query/…` and `/path/…` name parameters.", examples=["/pairs/0/user"]
     )
     message: str
-
-
-class NotReadyReason(BaseModel):
-    """One cause of not being ready."""
-
-    check: str = Field(examples=["states"])
-    found: str
-    remedy: str
 
 
 class Problem(BaseModel):

@@ -8,7 +8,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -66,12 +65,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
             timeout_keep_alive=_SECONDS_IDLE,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
-
-        def announce_stop() -> None:
-            context: ServiceContext = app.state.context
-            context.stopping.set()
-
-        server = _DrainingServer(config, announce_stop=announce_stop, drain_seconds=settings.drain_seconds)
+        server = _DrainingServer(config, app, drain_seconds=settings.drain_seconds)
         # Handled without a shadow too, by an error in the log: by default SIGHUP would kill the process and its
         # requests. Not on a terminal, which sends it as it closes.
         if settings.shadow_bundle is not None or not os.isatty(_STDIN):
@@ -102,13 +96,14 @@ class _DrainingServer(uvicorn.Server):
     answered. Meanwhile ``/readyz`` fails and answers carry ``Connection: close``, so callers leave.
     """
 
-    def __init__(self, config: uvicorn.Config, *, announce_stop: Callable[[], None], drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, *, drain_seconds: float) -> None:
         super().__init__(config)
-        self._announce_stop = announce_stop
+        self._app = app
         self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._announce_stop()
+        service: ServiceContext = self._app.state.context
+        service.stopping.set()
         until = time.monotonic() + self._drain_seconds
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(_DRAIN_POLL_S)

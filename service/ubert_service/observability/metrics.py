@@ -1,10 +1,14 @@
-"""``Telemetry`` for Prometheus. Every app has its own registry; labels take few values, never an identifier."""
+"""The metrics for Prometheus. Every app has its own registry; labels take few values, never an identifier."""
 
+from functools import partial
 from http import HTTPStatus
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from ubert_service.telemetry import Graph, Refusal, Residence, ShadowFate
+from ubert_service.telemetry import Refusal, Residence, ShadowFate
+
+Graph = Literal["scorer", "encoder", "explainer"]
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -14,138 +18,109 @@ _TOKENS = tuple(2.0**power for power in range(4, 17))
 
 
 class PrometheusMetrics:
-    """Counts and times what an app reports; a scrape reads ``exposition``."""
+    """Counts and times what an app reports, from any thread; a scrape reads ``exposition``. Times are in seconds.
+
+    Implements the ports of :mod:`ubert_service.telemetry`, which describe what is not described here.
+    """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
+        counter = partial(Counter, registry=self._registry)
+        gauge = partial(Gauge, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        self._requests = counter(
             "ubert_requests",
             "Requests by class of status. 504 is a class of its own, as callers may set their own deadlines; none: the "
             "caller left before the answer.",
             ("route", "status"),
-            registry=self._registry,
         )
-        self._request_seconds = Histogram(
+        self._request_seconds = histogram(
             "ubert_request_seconds",
             "From the first byte of a request to the end of its answer.",
             ("route",),
             buckets=_SECONDS,
-            registry=self._registry,
         )
-        self._store_seconds = Histogram(
+        self._store_seconds = histogram(
             "ubert_store_seconds",
             "One operation of the state store, whether it succeeded or failed.",
             ("operation",),
             buckets=_SECONDS,
-            registry=self._registry,
         )
-        self._store_failures = Counter(
-            "ubert_store_failures",
-            "Operations of the state store that failed.",
-            ("operation",),
-            registry=self._registry,
+        self._store_failures = counter(
+            "ubert_store_failures", "Operations of the state store that failed.", ("operation",)
         )
-        self._inference_seconds = Histogram(
-            "ubert_inference_seconds", "One run of a graph.", ("graph",), buckets=_SECONDS, registry=self._registry
+        self._inference_seconds = histogram(
+            "ubert_inference_seconds", "One run of a graph.", ("graph",), buckets=_SECONDS
         )
-        self._batch_tokens = Histogram(
+        self._batch_tokens = histogram(
             "ubert_batch_tokens",
             "Rows of states that one run of a graph read, padding included; for the encoder: rows that it made.",
             ("graph",),
             buckets=_TOKENS,
-            registry=self._registry,
         )
-        self._queue_seconds = Histogram(
-            "ubert_queue_seconds", "Wait in the queue for a thread.", buckets=_SECONDS, registry=self._registry
+        self._queue_seconds = histogram("ubert_queue_seconds", "Wait in the queue for a thread.", buckets=_SECONDS)
+        self._queue_batch_requests = histogram(
+            "ubert_queue_batch_requests", "Requests in one batch.", buckets=_REQUESTS
         )
-        self._queue_batch_requests = Histogram(
-            "ubert_queue_batch_requests",
-            "Requests in one batch.",
-            buckets=_REQUESTS,
-            registry=self._registry,
+        self._queue_batch_tokens = histogram(
+            "ubert_queue_batch_tokens", "The most tokens that one batch may read.", buckets=_TOKENS
         )
-        self._queue_batch_tokens = Histogram(
-            "ubert_queue_batch_tokens",
-            "The most tokens that one batch may read.",
-            buckets=_TOKENS,
-            registry=self._registry,
-        )
-        self._parted = Counter(
-            "ubert_batches_parted", "Batches that failed and were retried in halves.", registry=self._registry
-        )
-        self._refused = Counter(
+        self._parted = counter("ubert_batches_parted", "Batches that failed and were retried in halves.")
+        self._refused = counter(
             "ubert_refused",
             "Requests refused, by the limit that they met: requests, tokens or wait in the queue, or closing.",
             ("limit",),
-            registry=self._registry,
         )
-        self._expired = Counter(
-            "ubert_expired", "Requests whose deadline passed before the answer.", registry=self._registry
+        self._expired = counter("ubert_expired", "Requests whose deadline passed before the answer.")
+        self._cancelled = counter("ubert_cancelled", "Requests whose caller left before the answer.")
+        self._predictions = counter("ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",))
+        self._shadow_samples = counter(
+            "ubert_shadow_samples", "Requests sampled for the shadow bundle, by whether it rated them.", ("fate",)
         )
-        self._cancelled = Counter(
-            "ubert_cancelled", "Requests whose caller left before the answer.", registry=self._registry
-        )
-        self._predictions = Counter(
-            "ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",), registry=self._registry
-        )
-        self._shadow_samples = Counter(
-            "ubert_shadow_samples",
-            "Requests sampled for the shadow bundle, by whether it rated them.",
-            ("fate",),
-            registry=self._registry,
-        )
-        self._shadow_difference = Histogram(
+        self._shadow_difference = histogram(
             "ubert_shadow_difference_stars",
             "Absolute difference between the shadow bundle's rating of a pair and the live one.",
             buckets=_STARS,
-            registry=self._registry,
         )
-        self._missing_states = Counter(
+        self._missing_states = counter(
             "ubert_missing_states",
             "Reviews that predictions should have read, but whose states the store has lost.",
-            registry=self._registry,
         )
-        self._residents_asked = Counter(
+        self._residents_asked = counter(
             "ubert_residents_asked",
             "Review lists and states that requests looked up, by whether this process held them.",
             ("kind", "outcome"),
-            registry=self._registry,
         )
-        self._residents_evicted = Counter(
-            "ubert_residents_evicted", "Lists and states evicted because memory was full.", registry=self._registry
+        self._residents_evicted = counter(
+            "ubert_residents_evicted", "Lists and states evicted because memory was full."
         )
-        self._residents_dropped = Counter(
-            "ubert_residents_dropped",
-            "Lists and states invalidated because the store has changed.",
-            registry=self._registry,
+        self._residents_dropped = counter(
+            "ubert_residents_dropped", "Lists and states invalidated because the store has changed."
         )
-        self._residents_bytes = Gauge(
-            "ubert_residents_bytes", "Bytes of review lists and states held by this process.", registry=self._registry
-        )
-        self._residents_stale_seconds = Gauge(
+        self._residents_bytes = gauge("ubert_residents_bytes", "Bytes of review lists and states held by this process.")
+        self._residents_stale_seconds = gauge(
             "ubert_residents_stale_seconds",
             "While the state store is away: age of the last confirmation that what is held is current; else 0.",
-            registry=self._registry,
         )
-        self._keys_outdated = Gauge(
+        self._keys_outdated = gauge(
             "ubert_api_keys_outdated",
             "1 while the file of API keys cannot be used, so that the keys read before remain in force.",
-            registry=self._registry,
         )
-        self._ready = Gauge(
-            "ubert_ready", "1 if the service was ready when last checked, as by /readyz.", registry=self._registry
-        )
+        self._ready = gauge("ubert_ready", "1 if the service was ready when last checked, as by /readyz.")
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
+        """An answer was sent, or (``status`` None) the caller left before. ``route``: the path template."""
         self._requests.labels(route=route, status=_class_of(status)).inc()
         self._request_seconds.labels(route=route).observe(seconds)
 
     def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
+        """An operation of the state store has ended."""
         self._store_seconds.labels(operation=operation).observe(seconds)
         if failed:
             self._store_failures.labels(operation=operation).inc()
 
     def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
+        """A graph has run once. ``tokens``: rows of its input (states or token ids), padding included."""
         self._inference_seconds.labels(graph=graph).observe(seconds)
         self._batch_tokens.labels(graph=graph).observe(tokens)
 
@@ -169,9 +144,11 @@ class PrometheusMetrics:
         self._cancelled.inc()
 
     def predicted(self, *, basis: str, pairs: int) -> None:
+        """Pairs were rated. ``basis``: what their ratings were made from (``ubert_service.scoring.evidence.Basis``)."""
         self._predictions.labels(basis=basis).inc(pairs)
 
     def states_missed(self, count: int) -> None:
+        """Predictions should have read ``count`` reviews whose states the store has lost."""
         self._missing_states.inc(count)
 
     def residents_asked(self, residence: Residence, *, hits: int, misses: int) -> None:
@@ -196,6 +173,7 @@ class PrometheusMetrics:
         self._shadow_difference.observe(stars)
 
     def keys_checked(self, *, in_force: bool) -> None:
+        """The file of API keys was checked. ``in_force`` False: it is unusable, so the keys read before still count."""
         self._keys_outdated.set(not in_force)
 
     def readiness_checked(self, *, ready: bool) -> None:

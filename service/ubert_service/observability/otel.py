@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from ubert_service.observability.tracing import RequestSpan, WorkSpan
+from ubert_service.observability.tracing import Answered, Taken
 
 _NAME = "u-bert"
 
@@ -36,15 +36,24 @@ class OpenTelemetryTracing:
         self._propagator = TraceContextTextMapPropagator()
 
     @contextmanager
-    def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> Iterator[RequestSpan]:
+    def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> Iterator[Answered]:
         attributes = {"http.request.method": method, "ubert.request_id": request_id}
         with self._span(method, attributes, self._propagator.extract(headers), SpanKind.SERVER) as span:
-            yield _RequestSpan(span, method)
+
+            def answered(route: str, status: int | None) -> None:
+                span.update_name(f"{method} {route}")
+                span.set_attribute("http.route", route)
+                if status is not None:
+                    span.set_attribute("http.response.status_code", status)
+                if status is None or status >= 500:
+                    span.set_status(StatusCode.ERROR)
+
+            yield answered
 
     @contextmanager
-    def work(self, *, tokens: int) -> Iterator[WorkSpan]:
+    def work(self, *, tokens: int) -> Iterator[Taken]:
         with self._span("work", {"ubert.tokens": tokens}) as span:
-            yield _WorkSpan(span)
+            yield partial(span.add_event, "taken")
 
     @contextmanager
     def _span(
@@ -68,25 +77,3 @@ class OpenTelemetryTracing:
     def close(self) -> None:
         """Send all pending spans."""
         self._provider.shutdown()
-
-
-@dataclass(frozen=True)
-class _RequestSpan:
-    span: Span
-    method: str
-
-    def answered(self, *, route: str, status: int | None) -> None:
-        self.span.update_name(f"{self.method} {route}")
-        self.span.set_attribute("http.route", route)
-        if status is not None:
-            self.span.set_attribute("http.response.status_code", status)
-        if status is None or status >= 500:
-            self.span.set_status(StatusCode.ERROR)
-
-
-@dataclass(frozen=True)
-class _WorkSpan:
-    span: Span
-
-    def taken(self) -> None:
-        self.span.add_event("taken")

@@ -1,51 +1,32 @@
 """The port through which requests are traced."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-
-class RequestSpan(Protocol):
-    """The span of a request."""
-
-    def answered(self, *, route: str, status: int | None) -> None:
-        """The request was answered. ``route``: the path template; ``status`` None: the caller left before."""
-
-
-class WorkSpan(Protocol):
-    """The span of a request's work, from the queue to its answer."""
-
-    def taken(self) -> None:
-        """A thread has taken it from the queue."""
+Answered = Callable[[str, int | None], None]
+"""To be called once the request is answered, with the path template and the status; None: the caller left before."""
+Taken = Callable[[], None]
+"""To be called once a thread has taken the work from the queue."""
 
 
 class Tracing(Protocol):
     """Makes spans, on the event loop only. No span holds an identifier, a path or a text."""
 
-    def request(
-        self, *, method: str, headers: Mapping[str, str], request_id: str
-    ) -> AbstractContextManager[RequestSpan]:
+    def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> AbstractContextManager[Answered]:
         """The span of a request, which continues the trace in its headers (W3C Trace Context)."""
 
-    def work(self, *, tokens: int) -> AbstractContextManager[WorkSpan]:
-        """The span of work of the current request. ``tokens``: the most that it can read."""
+    def work(self, *, tokens: int) -> AbstractContextManager[Taken]:
+        """The span of work of the current request, from the queue to its answer. ``tokens``: the most that it reads."""
 
 
 class Untraced:
     """A ``Tracing`` that makes no spans."""
 
-    @contextmanager
-    def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> Iterator[RequestSpan]:
+    def request(self, *, method: str, headers: Mapping[str, str], request_id: str) -> AbstractContextManager[Answered]:
         del method, headers, request_id
-        yield self
+        return nullcontext(lambda _route, _status: None)
 
-    @contextmanager
-    def work(self, *, tokens: int) -> Iterator[WorkSpan]:
+    def work(self, *, tokens: int) -> AbstractContextManager[Taken]:
         del tokens
-        yield self
-
-    def answered(self, *, route: str, status: int | None) -> None:
-        pass
-
-    def taken(self) -> None:
-        pass
+        return nullcontext(lambda: None)

@@ -178,10 +178,6 @@ class ReviewList:
             unrated & {review.review_id for review in added},
         )
 
-    def history_without(self, counterpart: str) -> History:
-        """The history less the reviews shared with a counterpart (law 5)."""
-        return self.without_counterpart(counterpart).full_history
-
     def without_counterpart(self, counterpart: str) -> Self:
         """The list less the reviews shared with a counterpart (law 5)."""
         if counterpart not in self._counterparts:
@@ -255,6 +251,6 @@ class ReviewLists:
         """Both sides of a pair, whose user and item must be among these."""
         return PairHistories(
             pair=pair,
-            user=self.users[pair.user].history_without(pair.item),
-            item=self.items[pair.item].history_without(pair.user),
+            user=self.users[pair.user].without_counterpart(pair.item).full_history,
+            item=self.items[pair.item].without_counterpart(pair.user).full_history,
         )

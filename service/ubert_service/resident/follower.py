@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable
 from threading import Lock
-from typing import Protocol
 
 from ubert_model.errors import StateError, StoreError, StoreUnavailableError
 from ubert_model.states import Changes, Revision, StateStore
@@ -14,15 +13,8 @@ from ubert_service.read_version import ReadVersion
 _log = logging.getLogger(__name__)
 
 
-class InvalidationTarget(Protocol):
-    """Holds copies of what is in the store."""
-
-    def drop(self, marks: frozenset[bytes] | None) -> None:
-        """Invalidate the copies with these marks, or all (None)."""
-
-
 class Follower:
-    """Invalidates ``copies`` as the store changes. Thread-safe.
+    """Invalidates copies as the store changes: ``drop`` those with these marks, or all (None). Thread-safe.
 
     When :meth:`poll_if_stale` returns, the copies reflect every change announced at least ``max_lag_s`` ago, unless the
     store is away: then they are as old as ``stale_s`` says.
@@ -33,13 +25,13 @@ class Follower:
         *,
         store: StateStore,
         version: str,
-        copies: InvalidationTarget,
+        drop: Callable[[frozenset[bytes] | None], None],
         max_lag_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._version = version
-        self._copies = copies
+        self._drop = drop
         self._max_lag_s = max_lag_s
         self._clock = clock
         self._polling = Lock()
@@ -129,9 +121,9 @@ class Follower:
         if restarted:
             _log.warning("the state store was restarted or has failed over: everything cached is dropped")
         if changes.marks is None or restarted:
-            self._copies.drop(None)
+            self._drop(None)
         elif changes.marks:
-            self._copies.drop(changes.marks)
+            self._drop(changes.marks)
         self._revision, self._history = changes.revision, changes.history
 
     def _reaches(self, revision: Revision) -> bool:

@@ -129,19 +129,11 @@ class ResidentsKeeper(BackgroundThread):
                     break
         finally:
             if unreadable:
-                _log.warning(
-                    "residents: skipped %d users and items that cannot be read, such as: %s",
-                    len(unreadable),
-                    unreadable[0],
-                )
+                skipped = "residents: skipped %d users and items that cannot be read, such as: %s"
+                _log.warning(skipped, len(unreadable), unreadable[0])
         _log.info(
-            "residents: loaded %(loaded)d of %(ranked)d users and items, %(megabytes).0f MB, in %(seconds).1f s",
-            {
-                "loaded": seen - len(unreadable),
-                "ranked": len(ranked),
-                "megabytes": self._residents.held_bytes / 1e6,
-                "seconds": time.monotonic() - began,
-            },
+            "residents: loaded %d of %d users and items, %.0f MB, in %.1f s",
+            *(seen - len(unreadable), len(ranked), self._residents.held_bytes / 1e6, time.monotonic() - began),
         )
 
     def _retry(self, read: Callable[[], T]) -> T:
@@ -183,17 +175,14 @@ class ResidentsKeeper(BackgroundThread):
         ``unreadable``.
         """
         self._residents.follower.poll()
-        room = True
         try:
-            room = self._retry(partial(self._read, entities))
-        except StateError:
-            # Something of one of them is damaged: reading each alone shows which.
-            for entity in entities:
-                try:
-                    room = self._retry(partial(self._read, [entity]))
-                except StateError as error:
-                    unreadable.append(str(error))
-        return room
+            return self._retry(partial(self._read, entities))
+        except StateError as error:
+            if len(entities) == 1:
+                unreadable.append(str(error))
+                return True
+        # Something of one of them is damaged: reading each alone shows which.
+        return all(self._load([entity], unreadable) for entity in entities)
 
     def _read(self, entities: Sequence[Entity]) -> bool:
         """Read their lists, then their states, as many at a time as a batch holds; False once memory is full."""

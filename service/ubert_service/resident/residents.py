@@ -66,20 +66,16 @@ class Residents:
         self._of_users, self._of_items = SideStatistics.of_users(usual, bias), SideStatistics.of_items(usual, bias)
         self._telemetry = telemetry
         self._clock = clock
-        self._keeps = max_bytes > 0
+        self.keeps = max_bytes > 0
+        """Is there a cache at all?"""
         self._cache: BoundedCache[Copy] = BoundedCache(max_bytes)
         self.follower = Follower(
             store=store,
             version=self._version,
-            copies=self,
+            drop=self.drop,
             max_lag_s=0.0 if store.local else max_lag_s,
             clock=clock,
         )
-
-    @property
-    def keeps(self) -> bool:
-        """Is there a cache at all?"""
-        return self._keeps
 
     @property
     def held_bytes(self) -> int:
@@ -89,7 +85,7 @@ class Residents:
     @property
     def can_stand_in(self) -> bool:
         """Is anything cached to answer from without the store?"""
-        return self._keeps and len(self._cache) > 0
+        return self.keeps and len(self._cache) > 0
 
     @property
     def away(self) -> str | None:
@@ -99,7 +95,7 @@ class Residents:
     @property
     def stale_s(self) -> float:
         """While the store is away: how long ago it last confirmed the cache; else 0."""
-        return self.follower.stale_s if self._keeps else 0.0
+        return self.follower.stale_s if self.keeps else 0.0
 
     def read(self, pairs: Sequence[Pair]) -> ReviewLists:
         """The lists of the users and items of some pairs, in at most one round trip.
@@ -123,11 +119,11 @@ class Residents:
         ``StoreUnavailableError`` while the changes cannot be read. Lists that are cached are not read again for that.
         """
         keys = [*((Side.USER.value, user) for user in users), *((Side.ITEM.value, item) for item in items)]
-        if self._keeps and latest:
+        if self.keeps and latest:
             self.follower.poll()
             if self.follower.away is not None:
                 raise StoreUnavailableError(self.follower.away)
-        elif self._keeps:
+        elif self.keeps:
             self.follower.poll_if_stale()
         generation = self._cache.generation
         cached = cast("list[ReviewList | None]", self._cached("lists", keys, report=not warming))
@@ -162,7 +158,7 @@ class Residents:
 
     def catch_up(self, written: ReadVersion) -> None:
         """Return once every answer reflects this write. Raises as :meth:`Follower.catch_up` does."""
-        if self._keeps:
+        if self.keeps:
             self.follower.catch_up(written)
 
     def require_store(self) -> None:
@@ -170,7 +166,7 @@ class Residents:
         answer other requests from memory.
         """
         # Only a background poller notices when the store is back.
-        if self._keeps and self.follower.polled and self.follower.away is not None:
+        if self.keeps and self.follower.polled and self.follower.away is not None:
             raise NotResidentError(f"what this request needs is not in memory, and {self.follower.away}")
 
     def drop(self, marks: frozenset[bytes] | None) -> None:
@@ -178,7 +174,7 @@ class Residents:
         self._telemetry.residents_dropped(self._cache.drop(marks))
 
     def _cached(self, residence: Residence, keys: Sequence[Key], *, report: bool) -> list[Copy | None]:
-        if not self._keeps:
+        if not self.keeps:
             return [None] * len(keys)
         # Entries past their age are still the best there is while the store is away.
         values = self._cache.get(keys, now=self._clock() if self.follower.away is None else _NEVER_EXPIRED)
@@ -188,7 +184,7 @@ class Residents:
         return values
 
     def _add(self, fresh: Iterable[CacheEntry[Copy]], generation: int, *, coldest: bool) -> None:
-        if self._keeps:
+        if self.keeps:
             self._telemetry.residents_evicted(self._cache.add(fresh, generation=generation, coldest=coldest))
 
     def _read_lists(self, keys: Sequence[Key]) -> list[ReviewList]:
@@ -197,15 +193,11 @@ class Residents:
         user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
         if not any((*user_lists, *item_lists)):
             require_namespace(self._store, self._namespace)
+        sides = ((users, user_lists, self._of_users), (items, item_lists, self._of_items))
         return [
-            *(
-                ReviewList.of(user, reviews, self._of_users, self._config)
-                for user, reviews in zip(users, user_lists, strict=True)
-            ),
-            *(
-                ReviewList.of(item, reviews, self._of_items, self._config)
-                for item, reviews in zip(items, item_lists, strict=True)
-            ),
+            ReviewList.of(entity, reviews, statistics, self._config)
+            for entities, lists, statistics in sides
+            for entity, reviews in zip(entities, lists, strict=True)
         ]
 
     def _list_entry(self, key: Key, reviews: ReviewList) -> CacheEntry[Copy]:

@@ -58,8 +58,10 @@ class EntityDirectory:
 
 def _matches(prefix: str, ordered: Sequence[str], limit: int) -> list[str]:
     """``prefix`` itself, which may name an entity that came after training, then those that begin with it."""
-    exact = [prefix] if prefix else []
-    return list(dict.fromkeys([*exact, *_beginning_with(prefix, ordered, limit)]))
+    folded = prefix.casefold()
+    start = bisect_left(ordered, folded, key=str.casefold)
+    known = [name for name in ordered[start : start + limit] if name.casefold().startswith(folded)]
+    return list(dict.fromkeys([prefix, *known] if prefix else known))
 
 
 def _found(matches: Sequence[str], lists: Sequence[ReviewList], table: IdTable) -> list[DirectoryEntry]:
@@ -73,9 +75,3 @@ def _found(matches: Sequence[str], lists: Sequence[ReviewList], table: IdTable) 
 def _ordered(table: IdTable) -> list[str]:
     # Two sorts, since one by a pair of keys would take more than twice as long: a table is mostly in order already.
     return sorted(sorted(table.identifiers), key=str.casefold)
-
-
-def _beginning_with(prefix: str, ordered: Sequence[str], limit: int) -> list[str]:
-    folded = prefix.casefold()
-    start = bisect_left(ordered, folded, key=str.casefold)
-    return [name for name in ordered[start : start + limit] if name.casefold().startswith(folded)]

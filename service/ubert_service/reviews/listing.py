@@ -73,10 +73,6 @@ def _page(reviews: Sequence[ReviewEntry], *, known: bool, limit: int, cursor: st
 def _start_after(cursor: str, reviews: Sequence[ReviewEntry]) -> int:
     # The cursor is a place in the sort order, not an index: reviews written or removed between two pages neither repeat
     # nor hide another one.
-    last = _recency(cursor)
-    return bisect_left(range(len(reviews)), True, key=lambda index: reviews[index].recency < last)
-
-
-def _recency(cursor: str) -> tuple[int, str]:
     timestamp, _, review_id = cursor.partition(":")
-    return int(timestamp), review_id
+    last = int(timestamp), review_id
+    return bisect_left(range(len(reviews)), True, key=lambda index: reviews[index].recency < last)

@@ -1,20 +1,14 @@
 """Identifiers as the last part of a path, of any characters."""
 
-from starlette.convertors import Convertor, register_url_convertor
+from starlette.convertors import PathConvertor, register_url_convertor
 
 _CONVERTOR = "identifier"
 
 
-class _Identifier(Convertor[str]):
+class _Identifier(PathConvertor):
     """Starlette's own ``path`` drops a trailing line break, and so would name another review."""
 
     regex = r"[\s\S]*"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
 
 
 register_url_convertor(_CONVERTOR, _Identifier())

@@ -6,12 +6,9 @@ from fastapi import Depends, Header, Request, Response
 
 from ubert_service.context import RequestContext, ServiceContext
 from ubert_service.http.middleware import require_json
-from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
-from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS
+from ubert_service.read_version import READ_VERSION, READ_VERSION_PATTERN, ReadVersion
+from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, REQUEST_TIMEOUT
 
-REQUEST_TIMEOUT = "X-Request-Timeout"
-READ_VERSION = "X-Read-Version"
-"""Of an answer to a write: send it with a request whose answer must show that write."""
 STALE_SECONDS = "X-Stale-Seconds"
 """Of an answer while the state store is away: seconds since its data were last known to be current."""
 
@@ -55,7 +52,7 @@ async def _service_context(request: Request) -> ServiceContext:
 
 async def _request_context(request: Request, seconds: RequestTimeout = None) -> RequestContext:
     service: ServiceContext = request.app.state.context
-    allowed = service.request_seconds if seconds is None else seconds
+    allowed = service.settings.request_timeout if seconds is None else seconds
     deadline = request.state.arrived + allowed
     return RequestContext(service=service, request=request, roles=service.bundles.roles, deadline=deadline)
 

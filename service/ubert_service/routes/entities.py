@@ -1,4 +1,4 @@
-"""``/users/{user}`` and ``/items/{item}``: the reviews of one of them."""
+"""``/users`` and ``/items``: search by identifier prefix, and the reviews of one of them."""
 
 from typing import Annotated
 
@@ -8,12 +8,28 @@ from ubert_service.http.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM,
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
 from ubert_service.routes.dependencies import Context
-from ubert_service.schemas import MAX_LISTED, Identifier, ReviewList
+from ubert_service.schemas import MAX_FOUND, MAX_LISTED, EntityList, Identifier, IdentifierPrefix, ReviewList
 
 router = APIRouter(tags=["reviews"])
 
+Prefix = Annotated[IdentifierPrefix, Query(description="The start of the identifier, ignoring case.")]
+Found = Annotated[int, Query(ge=1, le=MAX_FOUND)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="Reviews per page.")]
 Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `next` of the previous page.")]
+
+
+@router.get("/users", summary="Search users", responses=documented(*STORE_PROBLEMS, NOT_READY))
+async def find_users(context: Context, prefix: Prefix = "", limit: Found = 20) -> EntityList:
+    """Users seen in training, by a prefix of their identifier; others, by their full identifier."""
+    directory = context.served.directory
+    return EntityList.of(await context.ask_store(lambda: directory.users(prefix, limit=limit)))
+
+
+@router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS, NOT_READY))
+async def find_items(context: Context, prefix: Prefix = "", limit: Found = 20) -> EntityList:
+    """Items seen in training, by a prefix of their identifier; others, by their full identifier."""
+    directory = context.served.directory
+    return EntityList.of(await context.ask_store(lambda: directory.items(prefix, limit=limit)))
 
 
 @router.get(

@@ -1,23 +1,32 @@
-"""Health, metrics and version, for orchestrators and operators."""
+"""What runs, its health and its metrics, for orchestrators and operators."""
 
-from dataclasses import asdict
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
 
 from ubert_service.http.problems import (
     ACCESS_PROBLEMS,
+    BUNDLE_UNUSABLE,
     DEVICE_UNAVAILABLE,
     NOT_READY,
-    NotReadyReason,
     documented,
     problem_response,
 )
 from ubert_service.observability import metrics
 from ubert_service.routes.dependencies import ServiceDependency
-from ubert_service.schemas import Alive, Ready, Version
+from ubert_service.schemas import About, Alive, Ready, Version
+from ubert_service.serving.accuracy import scores_of
 
 router = APIRouter(tags=["operation"])
+
+
+@router.get("/about", summary="Which model, and how accurate?", responses=documented(*ACCESS_PROBLEMS, BUNDLE_UNUSABLE))
+async def about(context: ServiceDependency) -> About:
+    """The bundle's rating scale and size, the kind of its state store, and its errors on the test set."""
+    served = context.served
+    scores = scores_of(served.metrics)
+    kind = context.settings.store.partition(":")[0]  # the rest of the URL may hold a password
+    return About.of(served.bundle.manifest, served.identities, store=kind, scores=scores)
 
 
 @router.get("/healthz", summary="Does the process run?")
@@ -44,9 +53,7 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
         degradation = await context.degradation()
         status: Literal["ready", "degraded"] = "ready" if degradation is None else "degraded"
         return Ready(bundle=context.served.bundle_id, status=status, detail=degradation)
-    detail = "; ".join(map(str, obstacles))
-    reasons = [NotReadyReason(**asdict(obstacle)) for obstacle in obstacles]
-    return problem_response(NOT_READY, detail, request.scope, reasons=reasons)
+    return problem_response(NOT_READY, "; ".join(map(str, obstacles)), request.scope, reasons=obstacles)
 
 
 @router.get(

@@ -1,6 +1,6 @@
 """``POST /predict``: rates given pairs."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
@@ -14,10 +14,10 @@ router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 @router.post(
     "/predict",
     summary="Rate pairs of a user and an item",
-    response_model_exclude_unset=True,
+    response_model=PredictAnswer,
     responses={200: RATING_ANSWER, **documented(*SCORING_PROBLEMS)},
 )
-async def predict(request: PredictRequest, context: RatingContext) -> PredictAnswer:
+async def predict(request: PredictRequest, context: RatingContext) -> Response:
     """Predict the rating that each user would give to each item, in the order of the request.
 
     The review that a user has already written on an item is left out of its own prediction. `exclude_review_ids` and
@@ -26,10 +26,15 @@ async def predict(request: PredictRequest, context: RatingContext) -> PredictAns
     pairs = [Pair(user=pair.user, item=pair.item) for pair in request.pairs]
     served = context.served
     reading = await context.reading(pairs[0].user, request)
-    if request.explain:
-        explanations = await context.explain(pairs, reading)
-        predictions = [PredictedPair.explained(each, coverage=served.coverage) for each in explanations]
-    else:
-        rated = await context.predict(pairs, reading)
-        predictions = [PredictedPair.of(each, coverage=served.coverage) for each in rated]
-    return PredictAnswer(bundle=served.bundle_id, codec=served.codec.name, predictions=predictions)
+    explanations = await context.explain(pairs, reading) if request.explain else []
+    rated = [] if request.explain else await context.predict(pairs, reading)
+
+    def answer() -> str:
+        predictions = [
+            *(PredictedPair.of(each, coverage=served.coverage) for each in rated),
+            *(PredictedPair.explained(each, coverage=served.coverage) for each in explanations),
+        ]
+        whole = PredictAnswer(bundle=served.bundle_id, codec=served.codec.name, predictions=predictions)
+        return whole.model_dump_json(exclude_unset=True)
+
+    return await context.serialize(answer, predictions=len(pairs))

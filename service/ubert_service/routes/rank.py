@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import partial
 
-import anyio.to_thread
 from fastapi import APIRouter, Response
 
 from ubert_service.http.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
@@ -13,10 +12,6 @@ from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
 from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
-
-_MEDIA_TYPE = "application/json"
-_SERIALIZED_INLINE = 100
-"""Up to this many predictions are serialized on the event loop: handing them to a thread would take as long."""
 
 router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
@@ -39,11 +34,8 @@ async def rank(request: RankRequest, context: RatingContext) -> Response:
         predictions = await context.predict(pairs, reading)
     else:
         predictions = await context.predict_in_time(pairs, reading, request.latency_budget_ms / 1000)
-    serialize = partial(_answer, request, served, predictions, candidates=len(pairs))
-    # Ten thousand predictions take a good part of a second, which would block the event loop.
-    in_loop = len(predictions) <= _SERIALIZED_INLINE
-    content = serialize() if in_loop else await anyio.to_thread.run_sync(serialize)
-    return Response(content, media_type=_MEDIA_TYPE)
+    answer = partial(_answer, request, served, predictions, candidates=len(pairs))
+    return await context.serialize(answer, predictions=len(predictions))
 
 
 def _answer(request: RankRequest, served: ServedBundle, predictions: Sequence[Prediction], *, candidates: int) -> str:

@@ -18,6 +18,7 @@ _IGNORED_OPTIONS: Mapping[str, object] = {
     "response_model_include": None,
     "response_model_exclude": None,
     "response_model_by_alias": True,
+    "response_model_exclude_unset": False,
     "response_model_exclude_defaults": False,
     "response_model_exclude_none": False,
 }
@@ -29,8 +30,7 @@ class RatingRoute(APIRoute):
     """A route with a JSON body and exactly one dependency, which may read optional headers, request and response.
 
     FastAPI documents it, and FastAPI's own fields validate its body and headers, so within these limits it behaves like
-    any other route; of the options for responses only ``response_model_exclude_unset`` applies, and others raise
-    ``TypeError``.
+    any other route; options for responses raise ``TypeError``.
     Only the resolver is bypassed: it takes a quarter of the HTTP cost of a request (README, *Decisions*). Headers that
     the dependency sets on its response reach the caller even if the endpoint returns a response of its own.
     """
@@ -66,8 +66,7 @@ class RatingRoute(APIRoute):
             context = await provide(request=request, response=extra, **headers)
             answer: BaseModel | Response = await endpoint(**{body.name: parsed, context_name: context})
             if isinstance(answer, BaseModel):
-                content = answer.model_dump_json(exclude_unset=self.response_model_exclude_unset)
-                answer = Response(content, media_type="application/json")
+                answer = Response(answer.model_dump_json(), media_type="application/json")
             answer.headers.raw.extend(extra.headers.raw)
             return answer
 

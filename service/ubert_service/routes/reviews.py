@@ -14,8 +14,9 @@ from ubert_service.http.problems import (
     UNUSABLE_INPUT,
     documented,
 )
+from ubert_service.read_version import READ_VERSION
 from ubert_service.routes.addresses import identifier
-from ubert_service.routes.dependencies import JSON_BODY, READ_VERSION, WRITE_ANSWER, Context
+from ubert_service.routes.dependencies import JSON_BODY, WRITE_ANSWER, Context
 from ubert_service.schemas import Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
 router = APIRouter(tags=["reviews"])

@@ -4,7 +4,6 @@ The client imports them too, so they import nothing that only a service has inst
 """
 
 from ubert_service.schemas.common import (
-    LAST_SECOND,
     LEAST_REQUEST_SECONDS,
     LEAST_SCORED,
     MAX_BUDGET_MS,
@@ -18,23 +17,17 @@ from ubert_service.schemas.common import (
     MAX_TEXT_CHARACTERS,
     MAX_USER_TEXT_CHARACTERS,
     MAX_USER_TEXTS,
-    BundleId,
+    REQUEST_TIMEOUT,
     CandidateSetName,
-    Codec,
     Identifier,
     IdentifierPrefix,
-    Rating,
     ReviewId,
-    StateVersion,
-    UnixSeconds,
 )
 from ubert_service.schemas.explanations import AttentionMap, ExplainedReview, RatingEvidence, RatingParts
 from ubert_service.schemas.ratings import (
-    AsOf,
     CandidateSetAnswer,
     CandidateSetList,
     CandidateSetRequest,
-    ExcludedReviews,
     ExplainAnswer,
     ExplainRequest,
     Grounds,
@@ -48,7 +41,6 @@ from ubert_service.schemas.ratings import (
     RankRequest,
     RatingRequest,
     UserText,
-    UserTexts,
 )
 from ubert_service.schemas.reviews import (
     EntityCounts,
@@ -64,6 +56,7 @@ from ubert_service.schemas.status import (
     Alive,
     Estimate,
     ModelAccuracy,
+    NotReadyReason,
     PromotionAnswer,
     Ready,
     Scale,
@@ -72,7 +65,6 @@ from ubert_service.schemas.status import (
 )
 
 __all__ = [
-    "LAST_SECOND",
     "LEAST_REQUEST_SECONDS",
     "LEAST_SCORED",
     "MAX_BUDGET_MS",
@@ -86,20 +78,17 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "MAX_USER_TEXTS",
     "MAX_USER_TEXT_CHARACTERS",
+    "REQUEST_TIMEOUT",
     "About",
     "Alive",
-    "AsOf",
     "AttentionMap",
-    "BundleId",
     "CandidateSetAnswer",
     "CandidateSetList",
     "CandidateSetName",
     "CandidateSetRequest",
-    "Codec",
     "EntityCounts",
     "EntityList",
     "Estimate",
-    "ExcludedReviews",
     "ExplainAnswer",
     "ExplainRequest",
     "ExplainedReview",
@@ -110,6 +99,7 @@ __all__ = [
     "Interval",
     "ListedReview",
     "ModelAccuracy",
+    "NotReadyReason",
     "PairPrediction",
     "PairRequest",
     "PredictAnswer",
@@ -118,7 +108,6 @@ __all__ = [
     "PromotionAnswer",
     "RankAnswer",
     "RankRequest",
-    "Rating",
     "RatingEvidence",
     "RatingParts",
     "RatingRequest",
@@ -129,9 +118,6 @@ __all__ = [
     "ReviewRequest",
     "Scale",
     "Scores",
-    "StateVersion",
-    "UnixSeconds",
     "UserText",
-    "UserTexts",
     "Version",
 ]

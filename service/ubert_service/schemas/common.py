@@ -20,9 +20,9 @@ LEAST_SCORED = 16
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
+REQUEST_TIMEOUT = "X-Request-Timeout"
 LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
-"""The largest ``X-Request-Timeout``."""
 NAMED_UNKNOWN = 5
 """Unknown members of an object that are reported one by one; more of them are one error."""
 LAST_SECOND = 253_402_300_799

@@ -71,9 +71,6 @@ class UserText(Request):
         default=None, description="The item that it is about. It is left out of the rating of that item."
     )
 
-    def inline_text(self) -> InlineText:
-        return InlineText(text=self.text, rating=self.rating, item=self.item)
-
 
 UserTexts = Annotated[
     list[UserText],
@@ -96,7 +93,7 @@ class RatingRequest(Request):
 
     def inline_texts(self) -> list[InlineText]:
         """The ``user_texts``."""
-        return [text.inline_text() for text in self.user_texts]
+        return [InlineText(**dict(text)) for text in self.user_texts]
 
     def reading(self) -> Reading:
         """Which stored reviews are read."""

@@ -71,14 +71,7 @@ class ReviewRequest(Request):
 
     def review(self) -> NewReview:
         """The review to write."""
-        return NewReview(
-            user=self.user,
-            item=self.item,
-            rating=self.rating,
-            text=self.text,
-            timestamp=self.timestamp,
-            review_id=self.review_id,
-        )
+        return NewReview(**dict(self))
 
 
 class EntityCounts(Answer):

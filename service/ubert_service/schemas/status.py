@@ -86,6 +86,17 @@ class Ready(Answer):
     detail: str | None = Field(default=None, description="Why it is degraded.")
 
 
+class NotReadyReason(Answer):
+    """One cause of not being ready."""
+
+    check: str = Field(examples=["states"])
+    found: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.found} ({self.remedy})"
+
+
 class PromotionAnswer(Answer):
     """Which bundle has which role now."""
 

@@ -97,11 +97,11 @@ class ScoringEngine:
 
         Raises as :meth:`score` does.
         """
-        return [
-            prediction
-            for group in _fetches(histories, self._fetched_tokens)
-            for prediction in self._rate_group(group, inline, cancelled)
-        ]
+        predictions: list[Prediction] = []
+        for group in _fetches(histories, self._fetched_tokens):
+            raise_if_cancelled(cancelled)
+            predictions += self.rate_gathered(*self.gather(group, inline), cancelled)
+        return predictions
 
     def gather(
         self, histories: Sequence[PairHistories], inline: InlineReviews | None = None
@@ -120,18 +120,10 @@ class ScoringEngine:
         Raises ``DeviceUnavailableError``, ``BundleError`` or ``WorkCancelledError`` as :meth:`score` does.
         """
         ratings = self._ratings(evidence, states, cancelled)
-        intervals = self._manifest.intervals
         counts = [pair.histories.user.reviews for pair in evidence]
-        low, high = intervals.around(ratings, counts, self._manifest.config.scale)
+        low, high = self._manifest.intervals.around(ratings, counts, self._manifest.config.scale)
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
-
-    def _rate_group(
-        self, histories: Sequence[PairHistories], inline: InlineReviews | None, cancelled: Cancelled
-    ) -> list[Prediction]:
-        """Predictions for pairs whose states fit into memory at once."""
-        raise_if_cancelled(cancelled)
-        return self.rate_gathered(*self.gather(histories, inline), cancelled)
 
     def _ratings(
         self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeException
 
 from ubert_model.errors import BundleError, DeviceUnavailableError
 from ubert_service.scoring.assembly import ScorerBatch
@@ -119,8 +119,11 @@ class OnnxGraph:
         """Several outputs of one run. Raises as :meth:`run` does."""
         try:
             computed: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
-        except EPFail as error:
-            raise DeviceUnavailableError(f"device {self._asked} failed while computing: {error}") from error
+        except (EPFail, Fail, RuntimeException) as error:
+            # On a GPU these may be failures of the device, such as for want of memory; on a CPU they are bugs.
+            if self.device() == "cpu":
+                raise
+            raise DeviceUnavailableError(f"device cuda failed while computing: {error}") from error
         return computed
 
 
@@ -144,21 +147,15 @@ def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntim
     options.enable_mem_pattern = False
     if _CUDA in providers:
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where they are Python packages
+    caching = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": gettempdir()}
+    of_each = [caching if name == _TENSORRT else {} for name in providers]
     try:
-        session = onnxruntime.InferenceSession(
-            graph, options, providers=providers, provider_options=[_provider_options(name) for name in providers]
-        )
+        session = onnxruntime.InferenceSession(graph, options, providers=providers, provider_options=of_each)
     except Exception as error:  # its exceptions have no common base
         raise BundleError(f"{graph} cannot be loaded: {error}; export the bundle again") from error
     # Otherwise an error on the GPU would silently move the session to the CPU.
     session.disable_fallback()
     return session
-
-
-def _provider_options(provider: str) -> dict[str, str]:
-    if provider == _TENSORRT:
-        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": gettempdir()}
-    return {}
 
 
 def _has_cuda_driver() -> bool:

@@ -46,7 +46,12 @@ def open_runtime(settings: Settings, bundle: Bundle, encoder: ReviewEncoding) ->
     if settings.runtime != "auto":
         return _open(settings.runtime, settings, bundle)
     runtimes: dict[FixedRuntime, ScoringRuntime] = {"onnx": _open("onnx", settings, bundle)}
-    runtimes |= _others(settings, bundle)
+    others: tuple[FixedRuntime, ...] = ("torch", "torch-bf16")
+    for name in others:
+        try:
+            runtimes[name] = _open(name, settings, bundle)
+        except (ConfigError, DeviceUnavailableError) as error:
+            _log.info("runtime %s is not tried: %s", name, error)
     if len(runtimes) == 1:
         return runtimes["onnx"]
     trials = try_runtimes(runtimes, trial_batch(bundle, encoder))
@@ -132,15 +137,3 @@ def _open(name: FixedRuntime, settings: Settings, bundle: Bundle) -> ScoringRunt
         # On a CPU the residents' own arrays are already in place.
         resident_bytes=settings.resident_bytes if chosen_device(settings.device) == "cuda" else 0,
     )
-
-
-def _others(settings: Settings, bundle: Bundle) -> dict[FixedRuntime, ScoringRuntime]:
-    """The torch runtimes that can be opened here; the log says why the others cannot."""
-    opened: dict[FixedRuntime, ScoringRuntime] = {}
-    names: tuple[FixedRuntime, ...] = ("torch", "torch-bf16")
-    for name in names:
-        try:
-            opened[name] = _open(name, settings, bundle)
-        except (ConfigError, DeviceUnavailableError) as error:
-            _log.info("runtime %s is not tried: %s", name, error)
-    return opened

@@ -11,7 +11,8 @@ from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.explaining.explain import Explainer
 from ubert_service.explaining.explainer_graph import OnnxExplainer, OutputDecomposer
 from ubert_service.explaining.review_texts import ReviewTexts
-from ubert_service.observability.observed import ObservedDecomposer, ObservedEncoder, ObservedRuntime, ObservedStore
+from ubert_service.observability.metrics import PrometheusMetrics
+from ubert_service.observability.observed import ObservedDecomposer, ObservedEncoder, ObservedRuntime, observed_store
 from ubert_service.reading.inline import InlineReviews, InlineText
 from ubert_service.resident.keeper import ResidentsKeeper
 from ubert_service.resident.residents import Residents
@@ -25,7 +26,7 @@ from ubert_service.scoring.inline_encoding import encode_inline
 from ubert_service.scoring.runtime import ScoringRuntime
 from ubert_service.scoring.runtime_choice import open_runtime
 from ubert_service.settings import Settings
-from ubert_service.telemetry import SILENT, ResidentsTelemetry, Telemetry
+from ubert_service.telemetry import SILENT, ResidentsTelemetry
 
 
 @dataclass(kw_only=True, eq=False)
@@ -42,10 +43,7 @@ class ServedBundle:
     encoder: ReviewEncoding
     tokenizer: ReviewTokenizer
     decomposer: OutputDecomposer
-    resident_bytes: int
-    resident_lag_s: float
-    warm_s: float
-    keeps_texts: bool
+    settings: Settings
     telemetry: ResidentsTelemetry = SILENT
 
     residents: Residents = field(init=False)
@@ -53,23 +51,17 @@ class ServedBundle:
     keeper: ResidentsKeeper = field(init=False)
     """Warms the residents and keeps them coherent, once entered."""
     engine: ScoringEngine = field(init=False)
-    """Rates pairs."""
     texts: ReviewTexts = field(init=False)
     """The texts of reviews, if they are kept."""
     explainer: Explainer = field(init=False)
-    """Explains ratings."""
     reviews: ReviewWriter = field(init=False)
-    """Writes and removes reviews."""
     candidate_sets: CandidateSets = field(init=False)
-    """The stored sets of items to rank."""
     listing: ReviewListing = field(init=False)
-    """The reviews of one user or item, page by page."""
     directory: EntityDirectory = field(init=False)
-    """Finds users and items by identifier prefix."""
 
     def __post_init__(self) -> None:
         # Eagerly, not on first use: two threads at once must not build one each.
-        manifest, store = self.bundle.manifest, self.store
+        manifest, store, settings = self.bundle.manifest, self.store, self.settings
         config = manifest.config
         self.residents = residents = Residents(
             store=store,
@@ -77,17 +69,17 @@ class ServedBundle:
             config=config,
             usual=self.bundle.deviations,
             bias=manifest.bias,
-            max_bytes=self.resident_bytes,
-            max_lag_s=self.resident_lag_s,
+            max_bytes=settings.resident_bytes,
+            max_lag_s=settings.resident_lag,
             telemetry=self.telemetry,
         )
         self.keeper = ResidentsKeeper(
             residents,
             store=store,
             namespace=self.namespace,
-            max_bytes=self.resident_bytes,
-            max_lag_s=self.resident_lag_s,
-            warm_s=self.warm_s,
+            max_bytes=settings.resident_bytes,
+            max_lag_s=settings.resident_lag,
+            warm_s=settings.warm_seconds,
         )
         self.engine = ScoringEngine(
             manifest=manifest, identities=self.identities, residents=residents, runtime=self.runtime
@@ -97,7 +89,7 @@ class ServedBundle:
             codec=self.codec,
             tokenizer=self.tokenizer,
             tokens_a_row=config.tokens_a_row,
-            keeps=self.keeps_texts,
+            keeps=settings.texts,
         )
         self.explainer = Explainer(
             manifest=manifest, engine=self.engine, residents=residents, decomposer=self.decomposer, texts=self.texts
@@ -142,10 +134,7 @@ class ServedBundle:
             encoder=encoder,
             tokenizer=tokenizer,
             decomposer=OnnxExplainer(bundle.file(EXPLAINER_GRAPH), device=settings.device, threads=settings.threads),
-            resident_bytes=settings.resident_bytes,
-            resident_lag_s=settings.resident_lag,
-            warm_s=settings.warm_seconds,
-            keeps_texts=settings.texts,
+            settings=settings,
         )
 
     @property
@@ -168,13 +157,13 @@ class ServedBundle:
         scale, mean = self.bundle.manifest.config.scale, self.bundle.manifest.bias.mean
         return encode_inline(texts, user=user, encoder=self.encoder, scale=scale, mean=mean)
 
-    def reporting_to(self, telemetry: Telemetry) -> Self:
+    def reporting_to(self, metrics: PrometheusMetrics) -> Self:
         """The same bundle, with a store and graphs that report the time of each call."""
         return replace(
             self,
-            store=ObservedStore(self.store, telemetry),
-            runtime=ObservedRuntime(self.runtime, telemetry),
-            encoder=ObservedEncoder(self.encoder, telemetry),
-            decomposer=ObservedDecomposer(self.decomposer, telemetry),
-            telemetry=telemetry,
+            store=observed_store(self.store, metrics),
+            runtime=ObservedRuntime(self.runtime, metrics),
+            encoder=ObservedEncoder(self.encoder, metrics),
+            decomposer=ObservedDecomposer(self.decomposer, metrics),
+            telemetry=metrics,
         )

@@ -81,7 +81,6 @@ class _Job:
     lane_queue: "dict[_Job, None]"
     """The waiting jobs of its lane in queue order, itself included while it waits."""
     expiry: asyncio.TimerHandle | None = None
-    waiting: bool = True
 
 
 class Scheduler:
@@ -180,7 +179,7 @@ class Scheduler:
         for job in list(self._waiting):
             if not self._idle:
                 break
-            if not job.waiting or next(iter(job.lane_queue)) is not job:
+            if job not in self._waiting or next(iter(job.lane_queue)) is not job:
                 continue  # it has started, or is not the head of its lane
             batch = self._batch_of(job.lane_queue)
             if (delay := self._seconds_to_wait(batch)) > 0:
@@ -255,7 +254,8 @@ class Scheduler:
     def _expire(self, job: _Job) -> None:
         if not job.future.done():
             self._telemetry.work_expired()
-            state = "while it waited in the queue; no work was done" if job.waiting else "while it was being answered"
+            waited = job in self._waiting
+            state = "while it waited in the queue; no work was done" if waited else "while it was being answered"
             job.future.set_exception(DeadlineError(f"the deadline of the request has passed {state}"))
 
     def _settled(self, job: _Job, future: "asyncio.Future[Any]") -> None:
@@ -263,12 +263,11 @@ class Scheduler:
             job.expiry.cancel()
         if future.cancelled():
             self._telemetry.work_cancelled()
-        if job.waiting:
+        if job in self._waiting:
             self._leave(job)
             self._note_quiet()
 
     def _leave(self, job: _Job) -> None:
-        job.waiting = False
         del self._waiting[job], job.lane_queue[job]
         if not job.lane_queue:
             del self._lanes[job.lane]

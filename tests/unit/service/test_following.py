@@ -28,13 +28,9 @@ class Store:
         return Changes(marks=frozenset(), revision=Revision(1), history="one server's")
 
 
-class NoCopies:
-    def drop(self, marks: frozenset[bytes] | None) -> None: ...
-
-
 def follower_of(store: Store) -> Follower:
     return Follower(
-        store=cast("StateStore", store), version="0f", copies=NoCopies(), max_lag_s=LAG_S, clock=lambda: store.now
+        store=cast("StateStore", store), version="0f", drop=lambda marks: None, max_lag_s=LAG_S, clock=lambda: store.now
     )
 
 

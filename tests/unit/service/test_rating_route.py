@@ -37,7 +37,7 @@ _Limit = Annotated[float | None, Depends(_limit)]
 def _client(route: type | None) -> TestClient:
     router = APIRouter() if route is None else APIRouter(route_class=route)
 
-    @router.post("/ask", response_model_exclude_unset=True)
+    @router.post("/ask")
     async def ask(question: _Question, limit: _Limit) -> _Answer:
         return _Answer(text=question.text, number=question.number, limit=limit)
 

@@ -12,6 +12,7 @@ from ubert_service.access.keys import AccessScope, ApiKeys, needed_scope, new_ke
 from ubert_service.app import described_app
 from ubert_service.commands import key as key_command
 from ubert_service.errors import ForbiddenError, UnauthenticatedError
+from ubert_service.observability.metrics import PrometheusMetrics
 
 
 def keys_of(tmp_path: Path, *tables: str) -> ApiKeys:
@@ -50,17 +51,11 @@ def test_a_request_without_a_known_key_is_refused_without_showing_any(tmp_path: 
     assert key not in str(refusal.value)
 
 
-class NoTelemetry:
-    """A ``KeysTelemetry`` that records nothing."""
-
-    def keys_checked(self, *, in_force: bool) -> None: ...
-
-
 def test_a_key_file_takes_effect_once_two_checks_have_read_the_same_keys(tmp_path: Path) -> None:
     (first, first_table), (second, second_table) = new_key("first", ["read"]), new_key("second", ["read"])
     path = tmp_path / "keys.toml"
     path.write_text(first_table + second_table)
-    keys = KeyFile(path, NoTelemetry())
+    keys = KeyFile(path, PrometheusMetrics())
     path.write_text(first_table)  # half written, and well-formed
     keys.check()
     assert keys.authorise(f"Bearer {second}", "read") == "second"
@@ -83,7 +78,7 @@ def test_a_key_file_that_becomes_unusable_changes_no_keys_and_is_logged_once(
     key, table = new_key("page", ["read"])
     path = tmp_path / "keys.toml"
     path.write_text(table)
-    keys = KeyFile(path, NoTelemetry())
+    keys = KeyFile(path, PrometheusMetrics())
     if content is None:
         path.unlink()
     else:
@@ -105,7 +100,7 @@ def test_each_time_a_key_file_becomes_unusable_or_usable_again_is_logged_once(
     _, table = new_key("page", ["read"])
     path = tmp_path / "keys.toml"
     path.write_text(table)
-    keys = KeyFile(path, NoTelemetry())
+    keys = KeyFile(path, PrometheusMetrics())
     for content in ("", table, "", table):
         path.write_text(content)
         for _ in range(4):

@@ -28,6 +28,13 @@ def scope_of(**headers: str) -> Scope:
     return {"type": "http", "method": "POST", "path": "/predict", "headers": named, "state": state}
 
 
+def scope_in_app(**headers: str) -> Scope:
+    """As of a request to an app that runs: with what its lifespan provides."""
+    app = FastAPI()
+    app.state.context = SimpleNamespace(metrics=PrometheusMetrics(), tracing=Untraced(), stopping=asyncio.Event())
+    return {**scope_of(**headers), "app": app}
+
+
 async def must_not_receive() -> Message:
     pytest.fail("the body was received")
 
@@ -139,8 +146,7 @@ def test_cookies_are_removed_before_the_app_can_parse_them() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.extend(name for name, _ in scope["headers"])
 
-    frame = RequestFrame(app, PrometheusMetrics(), Untraced(), asyncio.Event())
-    asyncio.run(frame(scope_of(cookie="a=1", accept="*/*"), must_not_receive, discard))
+    asyncio.run(RequestFrame(app)(scope_in_app(cookie="a=1", accept="*/*"), must_not_receive, discard))
     assert seen == [b"accept"]
 
 
@@ -159,9 +165,8 @@ def test_an_error_after_the_start_of_the_answer_breaks_the_connection() -> None:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    frame = RequestFrame(fail_half_way, PrometheusMetrics(), Untraced(), asyncio.Event())
     with pytest.raises(RuntimeError, match="half-way"):
-        asyncio.run(frame(scope_of(), must_not_receive, send))
+        asyncio.run(RequestFrame(fail_half_way)(scope_in_app(), must_not_receive, send))
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
@@ -172,18 +177,17 @@ def test_a_refusal_by_a_stopping_process_closes_the_connection(stopping: bool) -
     def check() -> None:
         raise OverloadedError("full", retry_after_s=6.2)
 
-    app = FastAPI()
-    app.state.context = SimpleNamespace(scheduler=SimpleNamespace(admission=SimpleNamespace(check=check)))
-    is_stopping = asyncio.Event()
+    scope = scope_in_app()
+    service = scope["app"].state.context
+    service.scheduler = SimpleNamespace(admission=SimpleNamespace(check=check))
     if stopping:
-        is_stopping.set()
+        service.stopping.set()
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    gate = QueueGate(app, PrometheusMetrics(), is_stopping)
-    asyncio.run(gate({**scope_of(), "app": app}, must_not_receive, send))
+    asyncio.run(QueueGate(scope["app"])(scope, must_not_receive, send))
     headers = dict(sent[0]["headers"])
     assert (sent[0]["status"], headers[b"retry-after"]) == (429, b"7")
     assert headers.get(b"connection") == (b"close" if stopping else None)
