@@ -9,6 +9,10 @@ class ConfigError(UbertError, ValueError):
     """A setting is missing, malformed or contradicts another."""
 
 
+class DivergedError(ConfigError):
+    """Training diverged by these settings, as it would again: it is deterministic."""
+
+
 class InputError(UbertError):
     """The caller's input (a file, a row, an identifier) cannot be used."""
 

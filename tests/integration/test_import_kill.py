@@ -13,7 +13,7 @@ import pytest
 from support.files import contents
 from ubert_training.reviews.importer import STAGING
 
-STEP = 11  # an import makes about 110 changes on disk, and is killed before every eleventh; 1 would try them all
+STEP = 11  # an import makes about 190 changes on disk, and is killed before every eleventh; 1 would try them all
 FINISHED = ["rejects.jsonl", "report.json", "reviews.parquet"]
 
 # Pauses for a minute at the n-th progress report (0: never), so that the test can kill it there.

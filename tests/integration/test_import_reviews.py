@@ -336,13 +336,13 @@ def test_a_staging_folder_that_no_import_made_is_never_removed(tmp_path: Path) -
         (tmp_path / name / name / "thesis.tex").write_text("years of work")
     import_reviews([path], tmp_path / "staging", NO_CORE)
     for again in (False, True):
-        with pytest.raises(InputError, match="not made by an import: move it away"):
+        with pytest.raises(ConfigError, match="no output of `ubert import`"):
             import_reviews([path], tmp_path / STAGING, NO_CORE, force=again)
     for name in ("staging", STAGING):
         assert (tmp_path / name / name / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("leftover", [None, "fingerprint", ".fingerprint.1.partial"])
+@pytest.mark.parametrize("leftover", [None, ".stage.json.1.partial"])
 def test_a_staging_folder_left_by_a_kill_while_it_was_created_or_removed_is_reused(
     tmp_path: Path, leftover: str | None
 ) -> None:

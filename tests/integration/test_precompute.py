@@ -24,6 +24,7 @@ from ubert_training.cli import make_app
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.precompute import (
     PrecomputeWork,
+    Written,
     find_work,
     precompute,
     rows_of_shard,
@@ -68,7 +69,7 @@ def test_stored_states_equal_those_of_each_text_encoded_alone(
     tiny: TinyBundle, table: ReviewTable, store: StateStore
 ) -> None:
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
-    assert (report.reviews, report.written, report.already_there) == (len(table), len(table), 0)
+    assert (report.reviews, report.written.reviews, report.already_there) == (len(table), len(table), 0)
     for found, text in zip(stored_states(store, tiny, table), table.text, strict=True):
         expected = states_of_text(tiny, text)
         assert found is not None
@@ -115,9 +116,9 @@ def test_texts_are_tokenized_together(
 def test_a_run_writes_only_what_the_store_lacks(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
     precompute(table, all_rows(table)[:50], tiny.bundle, store, codec=CODEC)
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
-    assert (report.already_there, report.written) == (50, len(table) - 50)
+    assert (report.already_there, report.written.reviews) == (50, len(table) - 50)
     again = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
-    assert (again.already_there, again.written, again.tokens, again.bytes) == (len(table), 0, 0, 0)
+    assert (again.already_there, again.written) == (len(table), Written())
 
 
 def test_removed_reviews_stay_out_unless_restored_and_lost_ones_are_written_again(
@@ -134,7 +135,7 @@ def test_removed_reviews_stay_out_unless_restored_and_lost_ones_are_written_agai
     work = work_in(table, tiny, store)
     assert (work.removed.tolist(), work.missing.tolist()) == (removed, lost + cut_short)
     report = precompute(table, rows, tiny.bundle, store, codec=CODEC)
-    assert (report.reviews, report.removed, report.written) == (len(table) - 1, 1, 2)
+    assert (report.reviews, report.removed, report.written.reviews) == (len(table) - 1, 1, 2)
     write_texts(table, rows, tokenizer, store, version)
     assert store.texts(version, [table.review_id[3]]) == [None]
     assert len(store.finished_shards(version)) == 1
@@ -271,7 +272,7 @@ def test_a_run_that_lost_its_store_raises_and_the_next_one_writes_the_rest(
         with closing(open_store(server.url)) as store:
             report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
             assert report.already_there > 0
-            assert report.written > 0
+            assert report.written.reviews > 0
             assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
 
 
@@ -288,7 +289,8 @@ def test_a_dry_run_prints_the_exact_estimate_and_writes_nothing(
         estimate = work_in(table, tiny, store).estimate
         assert str(estimate) in " ".join(result.stdout.split())
         report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
-    assert (estimate.reviews, estimate.tokens, estimate.state_bytes) == (len(table), report.tokens, report.bytes)
+    written = report.written
+    assert (estimate.reviews, estimate.tokens, estimate.state_bytes) == (len(table), written.tokens, written.bytes)
 
 
 def test_the_estimate_of_redis_memory_is_right_within_a_sixth() -> None:

@@ -142,11 +142,11 @@ def test_a_split_depends_on_the_seed_and_not_on_the_order_of_the_rows(kind: str)
 
 def test_a_random_split_draws_evenly_over_users_and_times() -> None:
     table = table_of(SINGLE_PAIRS)
-    split = random_split(table, range(1000), 0, (0.5, 0.25, 0.25))
+    split = random_split(table, range(1000), 0)
     per_user = Counter(table.user[row] for row in split.test.tolist())
-    assert len(per_user) == 25
-    assert max(per_user.values()) < 20
-    assert abs(table.timestamp[split.test].mean() - table.timestamp.mean()) < 40
+    assert len(per_user) > 20
+    assert max(per_user.values()) < 12
+    assert abs(table.timestamp[split.test].mean() - table.timestamp.mean()) < 80
 
 
 def test_a_split_survives_saving_and_loading(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_split_is_refused_with_a_table_that_lacks_its_reviews_or_has_extra_one
     table = table_of(SINGLE_PAIRS)
     random_split(table, range(500), 0).save(tmp_path / "split.parquet", table)
     with pytest.raises(InputError, match="1 of its 500 reviews are missing"):
-        Split.load(tmp_path / "split.parquet", table.subset(range(1, 1000)))
+        Split.load(tmp_path / "split.parquet", table.subset(np.arange(1, 1000)))
     with pytest.raises(InputError, match="extra reviews"):
         Split.load(tmp_path / "split.parquet", table_of([*SINGLE_PAIRS, (99, 99)]))
 
@@ -197,23 +197,6 @@ def test_too_few_pairs_for_the_parts_or_folds_are_refused() -> None:
 def test_a_single_fold_is_refused() -> None:
     with pytest.raises(ConfigError, match="1 folds leave nothing to train on"):
         k_fold_splits(TWO_PAIRS, range(4), 1, 0)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [([0, 0, 1], "contain one row twice"), ([4], "rows 4 to 4 do not fit"), ([-1], "rows -1 to -1 do not fit")],
-)
-def test_duplicate_rows_and_rows_outside_the_table_are_refused(rows: list[int], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        random_split(TWO_PAIRS, rows, 0)
-
-
-@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.0, 0.0, 0.0), (1.2, -0.1, -0.1)])
-def test_fractions_that_are_not_positive_or_do_not_add_up_to_1_are_refused(
-    fractions: tuple[float, float, float],
-) -> None:
-    with pytest.raises(ConfigError, match=r"give three positive numbers .* that add up to 1"):
-        random_split(TWO_PAIRS, range(4), 0, fractions)
 
 
 def test_a_time_split_of_reviews_without_a_timestamp_is_refused() -> None:

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
@@ -69,9 +69,6 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "synth": LazyCommand("synth:synth_command", "Write a SYNTHETIC review corpus whose best reachable error is known."),
 }
 
-Flags: TypeAlias = "Collection[str] | Mapping[str, Flags]"
-"""The flags of a command, or those of each command below it."""
-
 
 class LazyGroup(TyperGroup):
     """Imports a command's module only when the command is called, since importing torch takes seconds."""
@@ -124,12 +121,11 @@ def root(
     called = context.invoked_subcommand
     if config is not None and called is not None:
         commands: Mapping[str, Any] = getattr(context.command, "commands", {})
-        defaults = read_config(config, {called: _flags(commands[called])})
-        context.default_map = {name: _with_lists(commands[name], values) for name, values in defaults.items()}
+        context.default_map = {called: read_config(config, called, commands[called])}
 
 
-def read_config(path: Path, flags: Mapping[str, Flags]) -> dict[str, Any]:
-    """Read defaults by command from a TOML file; ``flags`` holds the flags of the command that is called.
+def read_config(path: Path, called: str, command: Any) -> dict[str, Any]:
+    """Read the defaults of the command that is called from its table of a TOML file.
 
     Tables of other commands are not checked: they are for other runs. Raises ``ConfigError`` naming a table that is no
     command, or a setting that is no flag.
@@ -138,47 +134,30 @@ def read_config(path: Path, flags: Mapping[str, Flags]) -> dict[str, Any]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"config file {path}: {error}") from error
-    defaults: dict[str, Any] = {}
     for table, values in tables.items():
         if table not in COMMANDS or not isinstance(values, dict):
             raise ConfigError(f"config file {path}: [{table}] is not a command; use one of {', '.join(COMMANDS)}")
-        if table in flags:
-            defaults[table] = _defaults(path, table, values, flags[table])
-    return defaults
+    return _defaults(path, called, tables.get(called, {}), command)
 
 
-def _with_lists(command: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults, with a single value wrapped into a list for every flag that may be repeated."""
-    wrapped = dict(defaults)
-    for name, subcommand in getattr(command, "commands", {}).items():
-        if name in wrapped:
-            wrapped[name] = _with_lists(subcommand, wrapped[name])
-    for parameter in command.params:
-        repeated = parameter.nargs == -1 or getattr(parameter, "multiple", False)
-        if repeated and parameter.name in wrapped and not isinstance(wrapped[parameter.name], list):
-            wrapped[parameter.name] = [wrapped[parameter.name]]
-    return wrapped
-
-
-def _flags(command: Any) -> Flags:
+def _defaults(path: Path, table: str, values: Mapping[str, Any], command: Any) -> dict[str, Any]:
+    """Check the defaults of one table. A group of commands has a subtable for each, such as ``[states.verify]``. A
+    single value of a flag that may be repeated becomes a list.
+    """
     subcommands: Mapping[str, Any] | None = getattr(command, "commands", None)
-    if subcommands is None:
-        return {parameter.name for parameter in command.params}
-    return {name: _flags(subcommand) for name, subcommand in subcommands.items()}
-
-
-def _defaults(path: Path, table: str, values: Mapping[str, Any], flags: Flags) -> dict[str, Any]:
-    """Check the defaults of one table. A group of commands has a subtable for each, such as ``[states.verify]``."""
+    known = {parameter.name: parameter for parameter in command.params} if subcommands is None else subcommands
     given = {key.replace("-", "_"): value for key, value in values.items()}
-    unknown = sorted(set(given) - set(flags))
+    unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"config file {path}: [{table}] has no {', '.join(unknown)}; see `ubert {table} --help`")
-    if not isinstance(flags, Mapping):
-        return given
-    for name, subtable in given.items():
-        if not isinstance(subtable, dict):
-            raise ConfigError(f"config file {path}: {name} = {subtable!r} must be a table, [{table}.{name}]")
-    return {name: _defaults(path, f"{table}.{name}", subtable, flags[name]) for name, subtable in given.items()}
+    for name, value in given.items():
+        if subcommands is not None:
+            if not isinstance(value, dict):
+                raise ConfigError(f"config file {path}: {name} = {value!r} must be a table, [{table}.{name}]")
+            given[name] = _defaults(path, f"{table}.{name}", value, known[name])
+        elif (known[name].nargs == -1 or getattr(known[name], "multiple", False)) and not isinstance(value, list):
+            given[name] = [value]
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,7 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)  # safetensors replaces the file by a private one
         publish(partial, path)
     except OSError as error:
         if error.errno in _NO_ROOM and not error.filename:

@@ -72,13 +72,11 @@ def require_codec(name: str) -> None:
 
 def is_trained(name: str) -> bool:
     """Does the codec need a codebook? Raises ``ConfigError`` for an unknown name."""
-    require_codec(name)
     return _parts(name)[0] in PRODUCT_BITS
 
 
 def stored_rows(name: str, tokens: int) -> int:
     """Rows that a stored review of L tokens has under a codec. Raises ``ConfigError`` for an unknown codec."""
-    require_codec(name)
     return pooled_rows(tokens, _parts(name)[1])
 
 
@@ -102,9 +100,8 @@ def make_codec(namespace: Namespace, codebooks: Codebooks | None = None) -> "Sta
     Raises ``ConfigError`` for an unknown codec or a product code without codebooks, and ``InputError`` for a malformed
     version.
     """
-    require_codec(namespace.codec)
-    version_bytes(namespace.version)
     precision, pooled = _parts(namespace.codec)
+    version_bytes(namespace.version)
     if precision in _UNTRAINED:
         return StateCodec(namespace=namespace, quantizer=_UNTRAINED[precision], pooled=pooled)
     if codebooks is None:
@@ -198,6 +195,8 @@ class StateCodec:
 
 
 def _parts(name: str) -> tuple[str, int]:
+    """Precision and tokens a row. Raises ``ConfigError`` for an unknown codec."""
+    require_codec(name)
     precision, _, pooled = name.partition("/pool")
     return precision, int(pooled or 1)
 

@@ -119,6 +119,7 @@ class LmdbKeys:
     """
 
     VERSION_BYTES = 8
+    _ENTITY_START = VERSION_BYTES + 3
     CANDIDATES = b"ubertset"
     """Takes the place of a version, but is none: a set may have the very key of a description."""
     _CHANGE = b"\x00\x00"
@@ -182,13 +183,9 @@ class LmdbKeys:
     @classmethod
     def list_of(cls, line: bytes) -> bytes:
         """The ``reviews`` prefix of a line's key."""
-        return line[: cls._entity_start() + int.from_bytes(line[cls.VERSION_BYTES + 1 : cls._entity_start()], "big")]
+        return line[: cls._ENTITY_START + int.from_bytes(line[cls.VERSION_BYTES + 1 : cls._ENTITY_START], "big")]
 
     @classmethod
     def entity(cls, reviews: bytes) -> str:
         """The user or item that a ``reviews`` prefix names."""
-        return reviews[cls._entity_start() :].decode()
-
-    @classmethod
-    def _entity_start(cls) -> int:
-        return cls.VERSION_BYTES + 3
+        return reviews[cls._ENTITY_START :].decode()

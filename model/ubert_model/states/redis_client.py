@@ -15,10 +15,10 @@ from ubert_model.states.redis_address import RedisAddress, Topology
 
 Client = Redis | RedisCluster
 
+_MAX_CONNECTIONS = 64
 
-def client_factory(
-    address: RedisAddress, *, timeout_s: float, retries: int, max_connections: int
-) -> Callable[[], Client]:
+
+def client_factory(address: RedisAddress, *, timeout_s: float, retries: int) -> Callable[[], Client]:
     """A function that makes a client of these servers. Only a cluster's client connects at once, to learn the nodes.
 
     ``timeout_s`` bounds each wait for a server, ``retries`` the attempts after a broken connection. A timeout is not
@@ -29,7 +29,7 @@ def client_factory(
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
-        "max_connections": max_connections,
+        "max_connections": _MAX_CONNECTIONS,
         "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries, supported_errors=(exceptions.ConnectionError,)),
     }
     try:

@@ -28,10 +28,10 @@ class RedisPipelines:
     The second word of each command is its only key, so that a cluster can route it.
     """
 
-    def __init__(self, address: RedisAddress, *, timeout_s: float, retries: int, max_connections: int) -> None:
+    def __init__(self, address: RedisAddress, *, timeout_s: float, retries: int) -> None:
         self._address = address
         self._timeout_s = timeout_s
-        self._connect = client_factory(address, timeout_s=timeout_s, retries=retries, max_connections=max_connections)
+        self._connect = client_factory(address, timeout_s=timeout_s, retries=retries)
         self._connecting = Lock()
         self._connected: Client | None = None
 

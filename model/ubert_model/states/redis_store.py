@@ -68,10 +68,8 @@ class RedisStore:
     Raises ``ConfigError`` for a malformed URL. No message ever holds the URL's password.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0, retries: int = 2, max_connections: int = 64) -> None:
-        self._redis = RedisPipelines(
-            RedisAddress.parse(url), timeout_s=timeout_s, retries=retries, max_connections=max_connections
-        )
+    def __init__(self, url: str, *, timeout_s: float = 2.0, retries: int = 2) -> None:
+        self._redis = RedisPipelines(RedisAddress.parse(url), timeout_s=timeout_s, retries=retries)
 
     @property
     def local(self) -> bool:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from support.full_disk import full_disk
 from ubert_model.running.atomic import replacing, write_text
@@ -18,6 +20,13 @@ def test_a_directory_is_refused_by_name_before_anything_is_written(
         pytest.fail("there is nothing to write to")
     assert refusal.value.filename == str(Path(name))
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_weights_are_readable_by_whoever_may_read_other_files(tmp_path: Path) -> None:
+    with replacing(tmp_path / "weights") as partial:
+        save_file({"weight": np.zeros(3)}, partial)
+    write_text(tmp_path / "text", "")
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "text").stat().st_mode
 
 
 def test_a_failed_write_leaves_the_previous_file(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, ReviewFileError
 from ubert_training.reviews import validation
+from ubert_training.reviews.domains import Domains
 from ubert_training.reviews.readers import jsonlines, records
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.formats import LAYOUTS, FormatName, Layout, detect_format, open_format
@@ -53,9 +54,8 @@ TABULAR_ROW = ["U1", "I1", "2", "It hums.", "1393545600"]
 
 
 def validator(layout: Layout, *, with_title: bool = False) -> Validator:
-    return Validator(
-        layout=layout, scale=RatingScale(), with_title=with_title, domain_of=lambda item, of_record: of_record or "file"
-    )
+    domains = Domains(of_item=None, of_file="file")
+    return Validator(layout=layout, scale=RatingScale(), with_title=with_title, domains=domains)
 
 
 def review_of(fields: Fields, name: FormatName = FormatName.AMAZON_2014, *, with_title: bool = False) -> Review:

@@ -476,6 +476,29 @@ def test_a_failed_baseline_is_reported_with_its_error_and_tried_again(tmp_path: 
     assert (again.failed, again.missing) == (0, 0)
 
 
+def test_a_model_whose_training_diverges_is_reported_and_the_bench_goes_on(
+    workspace: Workspace, folds: list[Fold]
+) -> None:
+    recipe = TINY.varied(pretrained=False, learning_rate=1e26).shortened(pretrain_epochs=None, finetune_epochs=1)
+    diverging = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace)
+    cells = ordered_cells(folds[:1], [0], [diverging, MEASURED_MEAN])
+    store = CellStore(workspace.directory / "cells")
+    compute_all(cells, store)
+    assert "training diverged in epoch 1" in (store.failure(cells[0]) or "")
+    assert store.has(cells[1])
+    assert "training diverged" in markdown(summarise(cells, store, "folds", None))
+
+
+def test_a_model_that_cannot_be_trained_ends_the_bench_before_any_cell(workspace: Workspace, folds: list[Fold]) -> None:
+    too_deep = MeasuredVariant(
+        variant=VARIANT[UBERT], recipe=TINY.varied(model={"encoder_layers": 9}), workspace=workspace
+    )
+    store = CellStore(workspace.directory / "cells")
+    with pytest.raises(ConfigError, match="encoder_layers = 9: the backbone has 2 layers"):
+        compute_all(ordered_cells(folds, [0], [MEASURED_MEAN, too_deep]), store)
+    assert not store.directory.exists()
+
+
 def test_the_share_of_the_gain_is_1_at_the_floor_and_0_at_the_best_biases(tmp_path: Path, folds: list[Fold]) -> None:
     truth = PlantedTruth(best_with_text=0.4, best_with_biases=0.6)
     assert [truth.share_of_gain(mse) for mse in (0.4, 0.6, 0.7)] == pytest.approx([1.0, 0.0, -0.5])

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_training.cli import COMMANDS, main, make_app, read_config
+from ubert_training.cli import COMMANDS, main, make_app
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.splits import Split, random_split
 
@@ -59,8 +59,9 @@ def test_a_setting_comes_from_the_flag_else_environment_else_file_else_default(r
 )
 def test_an_invalid_config_file_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "run.toml").write_text(content)
+    called = ["--config", str(tmp_path / "run.toml"), "split", "--reviews", "r", "--out", "o"]
     with pytest.raises(ConfigError, match=message):
-        read_config(tmp_path / "run.toml", {"split": {"seed", "out"}, "evaluate": {"run"}})
+        CliRunner().invoke(make_app(["split"]), called, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

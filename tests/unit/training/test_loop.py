@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.full_disk import full_disk
-from ubert_model.errors import ConfigError
+from ubert_model.errors import ConfigError, DivergedError
 from ubert_training.optimization.batches import Indices, shuffled_batches
 from ubert_training.optimization.loop import (
     BEST_WEIGHTS,
@@ -95,7 +95,7 @@ def test_the_best_epoch_is_kept_and_not_the_last(tmp_path: Path) -> None:
 
 
 def test_a_run_that_diverges_is_refused_with_its_learning_rate(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"learning_rate = 1e\+30: training diverged in epoch 1; use a smaller step"):
+    with pytest.raises(DivergedError, match=r"learning_rate = 1e\+30: training diverged in epoch 1; use a smaller one"):
         run(Regression(validation_target=2.0), tmp_path, replace(OPTIONS, learning_rate=1e30))
 
 

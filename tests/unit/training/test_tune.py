@@ -1,5 +1,6 @@
 """`ubert tune`: chooses by the validation part alone, resumes, and leaves a model and a recipe for later commands."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError
+from ubert_model.errors import ConfigError, DivergedError
 from ubert_training.cli import make_app
+from ubert_training.commands.tune import trial_table
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
@@ -151,6 +154,22 @@ def test_a_trial_that_cannot_be_trained_is_refused_before_the_directory_is_opene
             search(tmp_path / out, *FEW, too_deep).run(print, force=force)
     assert [path.name for path in tmp_path.iterdir()] == ["former"]
     assert read_stage(tmp_path / "former")["inputs"] == {"seed": 7}
+
+
+def test_a_trial_that_diverges_is_recorded_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    diverging = Trial(name="diverging", pretrained=False, learning_rate_factor=1e30)
+    begun: list[str] = []
+    for _ in range(2):
+        choice, run = search(tmp_path / "out", diverging, FEW[0]).run(lambda trial: begun.append(trial.name))
+    assert begun == [diverging.name, FEW[0].name]
+    assert choice.chosen.trial == FEW[0]
+    assert read_stage(run)["finished"]
+    assert "training diverged in epoch 1" in choice.failures[diverging.name]
+    console = Console(file=io.StringIO(), width=200)
+    console.print(trial_table(choice))
+    assert "training diverged in epoch 1" in console.file.getvalue()
+    with pytest.raises(DivergedError, match=r"diverging: learning_rate = .*: training diverged"):
+        search(tmp_path / "none", diverging).run(print)
 
 
 def test_the_chosen_model_can_be_evaluated_and_its_recipe_benched(tmp_path: Path) -> None:

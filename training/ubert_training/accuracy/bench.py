@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubert_model.errors import BaselineError
+from ubert_model.errors import BaselineError, DivergedError
 from ubert_training.accuracy.cells import Cell, CellStore, Contender
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.variants import SLOW, MeasuredVariant
@@ -49,10 +49,14 @@ def compute_cells(
     """Compute the cells that the store lacks, until the monotonic time ``until`` has passed.
 
     Several processes share the work: each skips what another is busy with, and looks at it again at the end. A cell
-    begun before ``until`` is never cut off. The store records baselines that fail; an error of U-BERT itself is raised.
+    begun before ``until`` is never cut off. The store records cells that fail: baselines, and models whose training
+    diverges. A model that cannot be trained raises its error before any cell is computed.
     """
     places = {cell.fingerprint: _places(cell) for cell in cells if not store.has(cell)}
     missing = [cell for cell in cells if cell.fingerprint in places]
+    for cell in {cell.contender.name: cell for cell in missing}.values():
+        if isinstance(cell.contender, MeasuredVariant):
+            cell.contender.workspace.require_trainable(cell.contender.job(cell.fold, cell.seed))
     while missing:
         busy: list[Cell] = []
         for cell in missing:
@@ -75,7 +79,7 @@ def _compute(cell: Cell, store: CellStore) -> None:
     started = time.monotonic()
     try:
         store.save(cell, cell.contender.rate(cell.fold, cell.seed), seconds=time.monotonic() - started)
-    except BaselineError as error:
+    except (BaselineError, DivergedError) as error:
         store.note_failure(cell, error)
 
 

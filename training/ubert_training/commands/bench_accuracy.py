@@ -11,16 +11,8 @@ import typer
 from ubert_model.config import RatingScale, require, require_choice
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.accuracy.folds import SplitBy, make_folds
-from ubert_training.commands.options import (
-    FOLDS,
-    Device,
-    FinetuneEpochs,
-    PretrainEpochs,
-    Reviews,
-    console,
-    load_reviews,
-    require_unset,
-)
+from ubert_training.commands import flags
+from ubert_training.commands.options import FOLDS, console, load_reviews, require_unset
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import load_lexicon
 
@@ -32,7 +24,7 @@ DEFAULT_PRESET = "minilm"
 
 
 def bench_accuracy_command(
-    reviews: Reviews,
+    reviews: flags.Reviews,
     out: Annotated[Path, typer.Option(help="Report and cells. If killed, the same command continues in it.")],
     folds: Annotated[int | None, typer.Option(help=f"Number of folds, each tested once. Unset: {FOLDS}.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models, separated by commas.")] = "0,1,2",
@@ -68,14 +60,14 @@ def bench_accuracy_command(
             "these very reviews, its choice has seen some of the folds' test pairs."
         ),
     ] = None,
-    pretrain_epochs: PretrainEpochs = None,
-    finetune_epochs: FinetuneEpochs = None,
+    pretrain_epochs: flags.PretrainEpochs = None,
+    finetune_epochs: flags.FinetuneEpochs = None,
     lexicon: Annotated[
         str | None, typer.Option(help="Opinion words: a file or folder, as for `ubert pretrain`.")
     ] = None,
     truth: Annotated[Path | None, typer.Option(help="The truth.json that `ubert synth` wrote.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Start no further cell after this many minutes.")] = None,
-    device: Device = "auto",
+    device: flags.Device = "auto",
 ) -> None:
     """Measure U-BERT, its variants and tuned baselines on the same folds; the report is updated after every cell."""
     started = time.monotonic()

@@ -11,13 +11,14 @@ import typer
 from ubert_model.bundle import Bundle
 from ubert_model.config import require
 from ubert_model.running.atomic import write_text
-from ubert_training.commands.options import Reviews, console, load_reviews, require_file
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, load_reviews, require_file
 
 REVIEWS_SAMPLED = 512
 
 
 def bench_rates_command(
-    reviews: Reviews,
+    reviews: flags.Reviews,
     bundle: Annotated[Path, typer.Option(help="Bundle directory that `ubert export` wrote.")],
     out: Annotated[Path, typer.Option(help="JSON file to write, for `ubert plan --rates`.")],
 ) -> None:

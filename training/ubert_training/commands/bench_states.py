@@ -7,13 +7,14 @@ import typer
 
 from ubert_model.config import require
 from ubert_model.states import codec_names
-from ubert_training.commands.options import Device, Reviews, console, load_reviews
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, load_reviews
 from ubert_training.running.progress import progress_bar
 from ubert_training.running.stage import read_stage
 
 
 def bench_states_command(
-    reviews: Reviews,
+    reviews: flags.Reviews,
     run: Annotated[list[Path], typer.Option(help="Run of `ubert finetune`; repeat to compare or to pool runs.")],
     states: Annotated[
         list[Path] | None, typer.Option(help="Cached states of each run, in order. Unset: states/ beside the run.")
@@ -22,7 +23,7 @@ def bench_states_command(
         str, typer.Option(help="Part of each run's split to rate, up to 4,000 pairs: test or validation.")
     ] = "test",
     out: Annotated[Path | None, typer.Option(help="Directory of the report. Unset: the first run.")] = None,
-    device: Device = "auto",
+    device: flags.Device = "auto",
 ) -> None:
     """Bytes, change of MSE and speed of every codec. Runs with the same state dimension are pooled, others compared."""
     require(pairs in ("test", "validation"), "pairs", pairs, "use test or validation")

@@ -16,7 +16,8 @@ from rich.table import Table
 from ubert_model import config
 from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, open_store
-from ubert_training.commands.options import Force, Seed, console, load_reviews, require_unset
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, load_reviews, require_unset
 from ubert_training.demo import (
     best_items,
     check_served_ratings,
@@ -43,8 +44,8 @@ def demo_command(
     serve: Annotated[bool, typer.Option(help="Keep the service running at the end.")] = True,
     port: Annotated[int, typer.Option(help="Port of the service; 0: any free one.")] = 8000,
     preset: Annotated[str, typer.Option(help="minilm, or tiny for a quick look at the plumbing.")] = "minilm",
-    seed: Seed = 0,
-    force: Force = False,
+    seed: flags.Seed = 0,
+    force: flags.Force = False,
 ) -> None:
     """Import, pre-train, fine-tune, evaluate, precompute and serve, then score real pairs over HTTP.
 

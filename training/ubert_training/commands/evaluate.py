@@ -1,17 +1,15 @@
 """`ubert evaluate`."""
 
-from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
-import typer
-
-from ubert_training.commands.options import Device, Reviews, States, console, load_reviews
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, load_reviews
 from ubert_training.running.stage import read_stage
 
-Run = Annotated[Path, typer.Option(help="Output directory of `ubert finetune`.")]
 
-
-def evaluate_command(reviews: Reviews, run: Run, states: States = None, device: Device = "auto") -> None:
+def evaluate_command(
+    reviews: flags.Reviews, run: flags.Run, states: flags.States = None, device: flags.Device = "auto"
+) -> None:
     """Score the test part against mean, tuned biases, SVD and SVD++ on the same split; table, JSON and plot.
 
     After pre-training in other domains, the baselines are also scored with the reviews of those domains to learn from.

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from ubert_training.commands.evaluate import Run
+from ubert_training.commands import flags
 from ubert_training.commands.options import console
 from ubert_training.running.stage import read_stage
 
 
 def export_command(
-    run: Run, out: Annotated[Path, typer.Option(help="Bundle directory; an older bundle there is replaced.")]
+    run: flags.Run, out: Annotated[Path, typer.Option(help="Bundle directory; an older bundle there is replaced.")]
 ) -> None:
     """Write the bundle, all that the service needs: weights, tokenizer, ids, ONNX graphs, metrics, checksums."""
     read_stage(run)

@@ -6,92 +6,58 @@ from typing import Annotated, cast
 import typer
 
 from ubert_model.config import ModelConfig, require
-from ubert_training.commands.options import (
-    Accumulate,
-    Backbone,
-    BatchSize,
-    CheckpointSeconds,
-    Device,
-    Dropout,
-    EncoderLayers,
-    EncoderLearningRate,
-    Epochs,
-    Force,
-    HistoryRatings,
-    IdEmbeddings,
-    LearningRate,
-    MatchPooling,
-    MaxLength,
-    MaxReviews,
-    MaxRows,
-    Out,
-    Pieces,
-    Precision,
-    RatingBase,
-    Reviews,
-    Seed,
-    ShardOptimizer,
-    SplitFile,
-    StateDim,
-    States,
-    TokensARow,
-    TrainableLayers,
-    console,
-    given,
-    load_reviews,
-    model_config,
-    require_unset,
-)
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, given, load_reviews, model_config, require_unset
 from ubert_training.running.stage import read_stage
 from ubert_training.splits import Split
 
 
 def finetune_command(
-    reviews: Reviews,
-    split: SplitFile,
-    out: Out,
+    reviews: flags.Reviews,
+    split: flags.SplitFile,
+    out: flags.Out,
     pretrained: Annotated[
         Path | None, typer.Option(help="Output directory of `ubert pretrain`. Unset: the plain backbone.")
     ] = None,
     mode: Annotated[
         str, typer.Option(help="cached (frozen encoder, minutes on a CPU) or end-to-end (needs a GPU).")
     ] = "cached",
-    states: States = None,
+    states: flags.States = None,
     preset: Annotated[
         str | None,
         typer.Option(
             help="paper, minilm or tiny: the model's shape and options. Unset: the pre-trained model's, or minilm."
         ),
     ] = None,
-    backbone: Backbone = None,
-    encoder_layers: EncoderLayers = None,
-    state_dim: StateDim = None,
-    tokens_a_row: TokensARow = None,
-    match_pooling: MatchPooling = None,
-    max_length: MaxLength = None,
-    max_reviews: MaxReviews = None,
-    max_rows: MaxRows = None,
-    rating_base: RatingBase = None,
-    history_ratings: HistoryRatings = None,
-    id_embeddings: IdEmbeddings = None,
-    dropout: Dropout = None,
-    epochs: Epochs = None,
+    backbone: flags.Backbone = None,
+    encoder_layers: flags.EncoderLayers = None,
+    state_dim: flags.StateDim = None,
+    tokens_a_row: flags.TokensARow = None,
+    match_pooling: flags.MatchPooling = None,
+    max_length: flags.MaxLength = None,
+    max_reviews: flags.MaxReviews = None,
+    max_rows: flags.MaxRows = None,
+    rating_base: flags.RatingBase = None,
+    history_ratings: flags.HistoryRatings = None,
+    id_embeddings: flags.IdEmbeddings = None,
+    dropout: flags.Dropout = None,
+    epochs: flags.Epochs = None,
     patience: Annotated[int | None, typer.Option(help="Stop after this many epochs without improvement.")] = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    encoder_learning_rate: EncoderLearningRate = None,
+    batch_size: flags.BatchSize = None,
+    learning_rate: flags.LearningRate = None,
+    encoder_learning_rate: flags.EncoderLearningRate = None,
     projection_learning_rate: Annotated[
         float | None, typer.Option(help="Peak learning rate of the projection of states, which alignment depends on.")
     ] = None,
-    trainable_layers: TrainableLayers = None,
-    accumulate: Accumulate = 1,
-    precision: Precision = "auto",
-    checkpoint_seconds: CheckpointSeconds = 30.0,
-    pieces: Pieces = None,
-    shard_optimizer: ShardOptimizer = False,
-    device: Device = "auto",
-    seed: Seed = 0,
-    force: Force = False,
+    trainable_layers: flags.TrainableLayers = None,
+    accumulate: flags.Accumulate = 1,
+    precision: flags.Precision = "auto",
+    checkpoint_seconds: flags.CheckpointSeconds = 30.0,
+    pieces: flags.Pieces = None,
+    shard_optimizer: flags.ShardOptimizer = False,
+    device: flags.Device = "auto",
+    seed: flags.Seed = 0,
+    force: flags.Force = False,
 ) -> None:
     """Fine-tune on the target domain: item encoder, co-matching and prediction layer (Figure 3).
 

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
 from ubert_model.running.ray_engine import ray_engine_or_none
-from ubert_training.commands.options import Engine, RayAddress, Workers, console
+from ubert_training.commands import flags
+from ubert_training.commands.options import console
 from ubert_training.reviews.file_staging import ImportProgress, stage_locally
 from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews
 from ubert_training.reviews.options import ImportOptions
@@ -62,9 +63,9 @@ def import_command(
     force: Annotated[
         bool, typer.Option("--force", help="Replace a finished import of other files or options.")
     ] = False,
-    engine: Engine = "local",
-    ray_address: RayAddress = None,
-    workers: Workers = 0,
+    engine: flags.Engine = "local",
+    ray_address: flags.RayAddress = None,
+    workers: flags.Workers = 0,
 ) -> None:
     """Import review files into one table: validated, de-duplicated, k-core filtered, in one fixed order.
 

@@ -12,17 +12,8 @@ from ubert_model.config import require, require_choice
 from ubert_model.running.ray_engine import ray_engine_or_none
 from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
-from ubert_training.commands.options import (
-    Device,
-    Engine,
-    RayAddress,
-    Reviews,
-    WorkerCpus,
-    Workers,
-    console,
-    load_reviews,
-    table_file,
-)
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, load_reviews, table_file
 from ubert_training.splits import PARTS, Split
 from ubert_training.states.review_texts import write_texts
 
@@ -31,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def precompute_command(
-    reviews: Reviews,
+    reviews: flags.Reviews,
     bundle: Annotated[Path, typer.Option(help="Bundle directory that `ubert export` wrote.")],
     store: Annotated[str, typer.Option(help="redis://…, rediss://… or lmdb:DIRECTORY.")],
     codec: Annotated[
@@ -51,13 +42,13 @@ def precompute_command(
     restore_removed: Annotated[
         bool, typer.Option("--restore-removed", help="Write reviews that were removed after this shard was finished.")
     ] = False,
-    device: Device = "auto",
+    device: flags.Device = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster, states off by half a percent.")] = "fp32",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads that encode; 0: one per core.")] = 0,
-    engine: Engine = "local",
-    ray_address: RayAddress = None,
-    workers: Workers = 0,
-    worker_cpus: WorkerCpus = 1,
+    engine: flags.Engine = "local",
+    ray_address: flags.RayAddress = None,
+    workers: flags.Workers = 0,
+    worker_cpus: flags.WorkerCpus = 1,
 ) -> None:
     """Encode every review once and fill the store; if killed, run it again to write the rest.
 
@@ -114,16 +105,17 @@ def precompute_command(
                 threads=worker_cpus,
             )
             report = write_missing_by_ray(cluster, job, work, opened, target)
-            stored = report.texts
+            stored = report.written.texts
         if texts:
             console.print(f"{stored} texts stored")
     _show(report, store)
 
 
 def _show(report: "PrecomputeReport", store: str) -> None:
-    rate = f", {report.tokens / report.seconds:,.0f} tokens/s" if report.tokens else ""
-    written = f"{report.tokens} tokens, {report.bytes / 1e6:.1f} MB of states{rate}"
+    written = report.written
+    rate = f", {written.tokens / report.seconds:,.0f} tokens/s" if written.tokens else ""
+    states = f"{written.tokens} tokens, {written.bytes / 1e6:.1f} MB of states{rate}"
     console.print(
         f"{without_password(store)}: {report.reviews} reviews, {report.already_there} already there, "
-        f"{report.written} written ({written}), none left; namespace {report.version}"
+        f"{written.reviews} written ({states}), none left; namespace {report.version}"
     )

@@ -4,33 +4,8 @@ from typing import Annotated, cast
 
 import typer
 
-from ubert_training.commands.options import (
-    Accumulate,
-    Backbone,
-    BatchSize,
-    CheckpointSeconds,
-    Device,
-    EncoderLayers,
-    EncoderLearningRate,
-    Epochs,
-    Force,
-    IdEmbeddings,
-    LearningRate,
-    MaxLength,
-    Out,
-    Pieces,
-    Precision,
-    Preset,
-    Reviews,
-    Seed,
-    ShardOptimizer,
-    SplitFile,
-    StateDim,
-    console,
-    given,
-    load_reviews,
-    model_config,
-)
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, given, load_reviews, model_config
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.running.stage import read_stage
@@ -38,15 +13,15 @@ from ubert_training.splits import Split
 
 
 def pretrain_command(
-    reviews: Reviews,
-    split: SplitFile,
-    out: Out,
-    preset: Preset = "minilm",
-    backbone: Backbone = None,
-    encoder_layers: EncoderLayers = None,
-    state_dim: StateDim = None,
-    max_length: MaxLength = None,
-    id_embeddings: IdEmbeddings = None,
+    reviews: flags.Reviews,
+    split: flags.SplitFile,
+    out: flags.Out,
+    preset: flags.Preset = "minilm",
+    backbone: flags.Backbone = None,
+    encoder_layers: flags.EncoderLayers = None,
+    state_dim: flags.StateDim = None,
+    max_length: flags.MaxLength = None,
+    id_embeddings: flags.IdEmbeddings = None,
     corpus: Annotated[
         str, typer.Option(help="other-domains (as in the paper), target (its training part), or both.")
     ] = "both",
@@ -58,21 +33,21 @@ def pretrain_command(
     lexicon: Annotated[
         str | None, typer.Option(help="Opinion words: a file, or a folder of positive/negative lists.")
     ] = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    encoder_learning_rate: EncoderLearningRate = None,
+    epochs: flags.Epochs = None,
+    batch_size: flags.BatchSize = None,
+    learning_rate: flags.LearningRate = None,
+    encoder_learning_rate: flags.EncoderLearningRate = None,
     trainable_layers: Annotated[
         int | None, typer.Option(help="Train only BERT's last N layers. Unset: 2 in the preset minilm, else all.")
     ] = None,
-    accumulate: Accumulate = 1,
-    precision: Precision = "auto",
-    checkpoint_seconds: CheckpointSeconds = 30.0,
-    pieces: Pieces = None,
-    shard_optimizer: ShardOptimizer = False,
-    device: Device = "auto",
-    seed: Seed = 0,
-    force: Force = False,
+    accumulate: flags.Accumulate = 1,
+    precision: flags.Precision = "auto",
+    checkpoint_seconds: flags.CheckpointSeconds = 30.0,
+    pieces: flags.Pieces = None,
+    shard_optimizer: flags.ShardOptimizer = False,
+    device: flags.Device = "auto",
+    seed: flags.Seed = 0,
+    force: flags.Force = False,
 ) -> None:
     """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
     table = load_reviews(reviews)

@@ -7,14 +7,15 @@ import typer
 
 from ubert_model.config import require
 from ubert_model.errors import ConfigError, InputError
-from ubert_training.commands.options import FOLDS, Reviews, console, load_reviews, require_file, require_unset
+from ubert_training.commands import flags
+from ubert_training.commands.options import FOLDS, console, load_reviews, require_file, require_unset
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split, k_fold_splits, random_split, time_split
 
 
 def split_command(
-    reviews: Reviews,
+    reviews: flags.Reviews,
     out: Annotated[Path, typer.Option(help="File to write; folds are numbered: split.parquet → split-0.parquet …")],
     kind: Annotated[str, typer.Option(help="random (80/10/10), folds, or time (train on the past).")] = "random",
     seed: Annotated[

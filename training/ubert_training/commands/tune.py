@@ -6,18 +6,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.table import Table
 
-from ubert_training.commands.options import (
-    Device,
-    FinetuneEpochs,
-    Force,
-    Preset,
-    PretrainEpochs,
-    Reviews,
-    Seed,
-    SplitFile,
-    console,
-    load_reviews,
-)
+from ubert_training.commands import flags
+from ubert_training.commands.options import console, load_reviews
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.splits import Split
 
@@ -26,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def tune_command(
-    reviews: Reviews,
-    split: SplitFile,
+    reviews: flags.Reviews,
+    split: flags.SplitFile,
     out: Annotated[Path, typer.Option(help="Directory to write. If killed, the same command continues in it.")],
-    preset: Preset = "minilm",
-    pretrain_epochs: PretrainEpochs = None,
-    finetune_epochs: FinetuneEpochs = None,
+    preset: flags.Preset = "minilm",
+    pretrain_epochs: flags.PretrainEpochs = None,
+    finetune_epochs: flags.FinetuneEpochs = None,
     lexicon: Annotated[str | None, typer.Option(help="Opinion words, as for `ubert pretrain`.")] = None,
-    device: Device = "auto",
-    seed: Seed = 0,
-    force: Force = False,
+    device: flags.Device = "auto",
+    seed: flags.Seed = 0,
+    force: flags.Force = False,
 ) -> None:
     """Try a handful of recipes and keep the cheapest that validation cannot tell from the best.
 
@@ -60,7 +50,7 @@ def tune_command(
 
 
 def trial_table(choice: "Choice") -> Table:
-    """All trials in order, the chosen one in bold."""
+    """All trials in order, the chosen one in bold, those that failed last."""
     table = Table(
         title="Validation part; the first recipe within one standard error of the best is chosen",
         caption=f"the bias part alone: {choice.chosen.bias_mse:.4f}",
@@ -71,4 +61,6 @@ def trial_table(choice: "Choice") -> Table:
         above, error = choice.above_best(result)
         cells = (result.trial.name, f"{result.mse:.4f}", f"{above:.4f} ± {error:.4f}", f"{result.share:.2f}")
         table.add_row(*cells, style="bold" if result is choice.chosen else None)
+    for name, failure in choice.failures.items():
+        table.add_row(name, "failed", failure)
     return table

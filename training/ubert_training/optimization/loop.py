@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ubert_model.config import require, require_choice
+from ubert_model.errors import DivergedError
 from ubert_model.running.atomic import replacing
 from ubert_training.optimization.batches import Indices
 from ubert_training.optimization.weight_average import WeightAverage
@@ -130,7 +131,7 @@ def train(
 
     Continues from a checkpoint of the same fingerprint in ``directory``, to the same result within floating-point
     noise: batches, masks and dropout depend on the step alone. The number of processes may change in between.
-    All processes must see ``directory``. Raises ``ConfigError`` if training diverges.
+    All processes must see ``directory``. Raises ``DivergedError`` if training does so.
     """
     run = _Run(task, options, directory, accelerator, fingerprint)
     run.begin()
@@ -205,8 +206,9 @@ class _Run:
             self._log(writer, losses)
             with self._averaged_weights():
                 validation_losses = self._validate()
-                remedy = f"training diverged in epoch {progress.epoch + 1}; use a smaller step size"
-                require(bool(np.isfinite(validation_losses).all()), "learning_rate", self.options.learning_rate, remedy)
+                if not np.isfinite(validation_losses).all():
+                    rate = f"learning_rate = {self.options.learning_rate}"
+                    raise DivergedError(f"{rate}: training diverged in epoch {progress.epoch + 1}; use a smaller one")
                 self._keep_if_best(validation_losses, progress.epoch)
             if writer is not None:
                 writer.add_scalar("loss/validation", validation_losses.mean(), self.steps_done())

@@ -78,22 +78,12 @@ class Recipe:
 
     def seeded(self, seed: int, *, pretraining_seed: int | None = None) -> Self:
         """The same recipe with this seed; ``pretraining_seed`` (None: the same) is that of pre-training."""
-        pretraining = self.pretraining
-        if pretraining is not None:
-            own_seed = seed if pretraining_seed is None else pretraining_seed
-            pretraining = replace(pretraining, loop=replace(pretraining.loop, seed=own_seed))
-        finetuning = replace(self.finetuning, loop=replace(self.finetuning.loop, seed=seed))
-        return replace(self, pretraining=pretraining, finetuning=finetuning)
+        of_pretraining = seed if pretraining_seed is None else pretraining_seed
+        return self._with_loops("seed", pretraining=of_pretraining, finetuning=seed)
 
     def shortened(self, *, pretrain_epochs: int | None, finetune_epochs: int | None) -> Self:
         """With other numbers of epochs; None leaves a stage as it is."""
-        pretraining = self.pretraining
-        if pretraining is not None and pretrain_epochs is not None:
-            pretraining = replace(pretraining, loop=replace(pretraining.loop, epochs=pretrain_epochs))
-        finetuning = self.finetuning
-        if finetune_epochs is not None:
-            finetuning = replace(finetuning, loop=replace(finetuning.loop, epochs=finetune_epochs))
-        return replace(self, pretraining=pretraining, finetuning=finetuning)
+        return self._with_loops("epochs", pretraining=pretrain_epochs, finetuning=finetune_epochs)
 
     def varied(
         self,
@@ -109,10 +99,17 @@ class Recipe:
         options = self.pretraining if pretrained else None
         if options is not None and pretraining:
             options = replace(options, **pretraining)
-        finetuning = self.finetuning
-        if learning_rate is not None:
-            finetuning = replace(finetuning, loop=replace(finetuning.loop, learning_rate=learning_rate))
-        return replace(self, config=replace(self.config, **(model or {})), pretraining=options, finetuning=finetuning)
+        varied = replace(self, config=replace(self.config, **(model or {})), pretraining=options)
+        return varied._with_loops("learning_rate", pretraining=None, finetuning=learning_rate)
+
+    def _with_loops(self, option: str, *, pretraining: Any, finetuning: Any) -> Self:
+        """With one option of the stages' loops replaced; None leaves a stage as it is."""
+        first, second = self.pretraining, self.finetuning
+        if first is not None and pretraining is not None:
+            first = replace(first, loop=replace(first.loop, **{option: pretraining}))
+        if finetuning is not None:
+            second = replace(second, loop=replace(second.loop, **{option: finetuning}))
+        return replace(self, pretraining=first, finetuning=second)
 
     @property
     def pretraining_config(self) -> ModelConfig:

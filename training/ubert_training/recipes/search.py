@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.errors import DivergedError
 from ubert_model.running.atomic import write_text
 from ubert_training.evaluation.rated_pairs import RatedPairs
-from ubert_training.finetuning.finetune import require_finetunable
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import require_pretrainable, rows_read
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.recipes.workspace import Job, Workspace
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.running.devices import make_accelerator
 from ubert_training.running.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
 from ubert_training.splits import Split
 
@@ -92,9 +90,10 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
-    """All trials in order, the one with the least error, and the one chosen."""
+    """All trials in order, the one with the least error, and the one chosen. ``failures``: why the others failed."""
 
     results: Sequence[TrialResult]
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def best(self) -> TrialResult:
@@ -132,8 +131,8 @@ class RecipeSearch:
         """Try the recipes and leave the chosen model in ``out``. Returns the choice and the model's directory.
 
         A killed search is continued. Raises ``ConfigError`` if ``out`` belongs to another search (which ``force``
-        discards) or holds something else; ``InputError`` if another search is at work in it; and what a trial raises.
-        A trial that cannot be trained is refused before ``out`` is opened.
+        discards) or holds something else; ``InputError`` if another search is at work in it; and as :meth:`try_all`
+        does. A trial that cannot be trained is refused before ``out`` is opened.
         """
         inputs = {
             **self.table.digests,
@@ -146,7 +145,7 @@ class RecipeSearch:
         stage = Stage(self.out, KIND, inputs)
         if not stage.is_finished():  # checked first: a refused search neither creates nor discards a directory
             for trial in self.trials:
-                self._require_trainable(trial)
+                self._workspace.require_trainable(self._job(trial))
         with stage.locked():
             stage.open(force=force)
             choice = self.try_all(began)
@@ -155,16 +154,28 @@ class RecipeSearch:
         return choice, run
 
     def try_all(self, began: Callable[[Trial], None]) -> Choice:
-        """Try every recipe that ``out`` holds no result of, and choose."""
-        results = []
+        """Try every recipe that ``out`` holds no result of, and choose.
+
+        Raises ``DivergedError`` if training diverges by every recipe, and what else a trial raises.
+        """
+        results: list[TrialResult] = []
+        failures: dict[str, str] = {}
         for trial in self.trials:
             job = self._job(trial)
             path = self._workspace.directory / "trials" / f"{self._fingerprint(job)}.json"
             if not path.is_file():
                 began(trial)
                 self._measure(job, path)
-            results.append(_read(path, trial))
-        return Choice(results=results)
+            measured = json.loads(path.read_text(encoding="utf-8"))
+            if (failure := measured.get("failure")) is not None:
+                failures[trial.name] = failure
+                continue
+            squared_errors = np.array(measured["squared_errors"], dtype=np.float64)
+            share, bias_mse = measured["share"], measured["bias_mse"]
+            results.append(TrialResult(trial=trial, squared_errors=squared_errors, bias_mse=bias_mse, share=share))
+        if not results:
+            raise DivergedError("; ".join(f"{name}: {failure}" for name, failure in failures.items()))
+        return Choice(results=results, failures=failures)
 
     def publish(self, choice: Choice) -> Path:
         """Move the chosen model to ``out/finetuned`` and its states to ``out/states``, and write its recipe to
@@ -206,18 +217,13 @@ class RecipeSearch:
         }
         return fingerprint_of("trial", inputs)
 
-    def _require_trainable(self, trial: Trial) -> None:
-        """Raise what one of its stages would raise before it starts."""
-        recipe = trial.recipe(self.base, self.seed)
-        finetuning, pretraining = recipe.finetuning, recipe.pretraining
-        if pretraining is not None:
-            rows_read(self.table, self.split, pretraining)
-            require_pretrainable(recipe.pretraining_config, pretraining, make_accelerator(pretraining.device))
-        require_finetunable(recipe.config, finetuning, make_accelerator(finetuning.device))
-
     def _measure(self, job: Job, path: Path) -> None:
         workspace, device = self._workspace, job.recipe.finetuning.device
-        run = workspace.run(job, path.stem)
+        try:
+            run = workspace.run(job, path.stem)
+        except DivergedError as error:
+            write_text(path, json.dumps({"failure": str(error)}) + "\n")
+            return
         rated = RatedPairs.of(
             FinishedRun.open(self.table, run, states=workspace.states(job), device=device), "validation"
         )
@@ -233,13 +239,3 @@ class RecipeSearch:
         if not ((self.out / RECIPE).is_file() and (self.out / FINETUNED / STAGE_FILE).is_file()):
             return None
         return str(json.loads((self.out / RECIPE).read_text(encoding="utf-8"))[TRIAL])
-
-
-def _read(path: Path, trial: Trial) -> TrialResult:
-    measured = json.loads(path.read_text(encoding="utf-8"))
-    return TrialResult(
-        trial=trial,
-        squared_errors=np.array(measured["squared_errors"], dtype=np.float64),
-        bias_mse=measured["bias_mse"],
-        share=measured["share"],
-    )

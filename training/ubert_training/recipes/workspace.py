@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning.finetune import finetune, require_finetunable
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.pretrain import KIND as PRETRAIN
-from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs, rows_read
+from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs, require_pretrainable, rows_read
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.devices import make_accelerator
 from ubert_training.running.stage import fingerprint_of
 from ubert_training.splits import Split
 
@@ -61,8 +62,19 @@ class Workspace:
         }
         return self.directory / "states" / fingerprint_of("states", inputs)
 
+    def require_trainable(self, job: Job) -> None:
+        """Raise what one of the job's stages would raise before it starts."""
+        recipe, finetuning, pretraining = job.recipe, job.recipe.finetuning, job.recipe.pretraining
+        if pretraining is not None:
+            rows_read(job.table, job.split, pretraining)
+            require_pretrainable(recipe.pretraining_config, pretraining, make_accelerator(pretraining.device))
+        require_finetunable(recipe.config, finetuning, make_accelerator(finetuning.device))
+
     def run(self, job: Job, name: str) -> Path:
-        """Train what is not trained yet. Returns the fine-tuned model's directory, ``runs/NAME``."""
+        """Train what is not trained yet. Returns the fine-tuned model's directory, ``runs/NAME``.
+
+        Raises ``DivergedError`` if training diverges.
+        """
         recipe, pretrained = job.recipe, self.pretrained(job)
         if recipe.pretraining is not None and pretrained is not None:
             config = recipe.pretraining_config

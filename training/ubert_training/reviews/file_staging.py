@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ubert_training.reviews.domains import Domains
 from ubert_training.reviews.readers.formats import ReviewFormat
 from ubert_training.reviews.readers.records import BadLine, Record
 from ubert_training.reviews.rejects import reject_line
@@ -14,7 +13,6 @@ from ubert_training.reviews.staging import Chunk, Staging
 from ubert_training.reviews.table import Review
 from ubert_training.reviews.validation import Validator
 
-RECORDS_PER_CHUNK = 20_000
 PLACES_PER_FILE = 1 << 40
 
 
@@ -37,25 +35,20 @@ class ReviewInput:
     number: int
     path: Path
     format: ReviewFormat
-    domains: Domains
     validator: Validator
 
 
-Stager = Callable[[Sequence[ReviewInput], Staging, ProgressListener, int], Iterator[Chunk]]
-"""Stages files in chunks of the given number of records, and yields the chunks in the order of the files."""
+Stager = Callable[[Sequence[ReviewInput], Staging, ProgressListener], Iterator[Chunk]]
+"""Stages files in chunks, and yields these in the order of the files."""
 
 
-def stage_locally(
-    inputs: Sequence[ReviewInput], staging: Staging, progress: ProgressListener, records_per_chunk: int
-) -> Iterator[Chunk]:
+def stage_locally(inputs: Sequence[ReviewInput], staging: Staging, progress: ProgressListener) -> Iterator[Chunk]:
     """Stage one file after the other, in this process."""
     for source in inputs:
-        yield from stage_file(source, staging, progress, records_per_chunk)
+        yield from stage_file(source, staging, progress)
 
 
-def stage_file(
-    source: ReviewInput, staging: Staging, progress: ProgressListener, records_per_chunk: int
-) -> Iterator[Chunk]:
+def stage_file(source: ReviewInput, staging: Staging, progress: ProgressListener) -> Iterator[Chunk]:
     """Yield the chunks of one file: first those that an earlier run has staged, then new ones."""
     staged = staging.chunks(source.number)
     yield from staged
@@ -66,7 +59,7 @@ def stage_file(
     size = source.path.stat().st_size
     records = source.format.reader.records(source.path, done)
     while True:
-        batch = list(islice(records, records_per_chunk))
+        batch = list(islice(records, staging.records_per_chunk))
         reviews, rejects, rejected = _validate(source, batch, done)
         done += len(batch)
         chunk = Chunk(
@@ -74,7 +67,7 @@ def stage_file(
             number=number,
             records=len(batch),
             rejected=rejected,
-            is_last=len(batch) < records_per_chunk,
+            is_last=len(batch) < staging.records_per_chunk,
         )
         staging.add(chunk, reviews, rejects)
         yield chunk
@@ -101,7 +94,7 @@ def _validate(
             rejects.append(reject_line(source.path, record, bad_line))
             rejected[bad_line.reason] += 1
         else:
-            rows.append(_staged_row(review, place, domain_missing=not source.domains.lists(review.item)))
+            rows.append(_staged_row(review, place, domain_missing=not source.validator.domains.lists(review.item)))
     return rows, rejects, dict(sorted(rejected.items()))
 
 

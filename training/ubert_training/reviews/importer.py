@@ -17,7 +17,6 @@ from ubert_model.running.folder_lock import try_lock
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
 from ubert_training.reviews.file_staging import (
-    RECORDS_PER_CHUNK,
     ImportProgress,
     ProgressListener,
     ReviewInput,
@@ -28,7 +27,7 @@ from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName, open_format
 from ubert_training.reviews.readers.records import REMEDIES
 from ubert_training.reviews.report import FileReport, ImportReport
-from ubert_training.reviews.staging import Chunk, Staging, rejected_by_reason
+from ubert_training.reviews.staging import RECORDS_PER_CHUNK, Chunk, Staging, rejected_by_reason
 from ubert_training.reviews.statistics import CorpusStatistics
 from ubert_training.reviews.table import TableMetadata
 from ubert_training.reviews.validation import Validator
@@ -66,7 +65,7 @@ def import_reviews(
     with try_lock(out) as ours:
         if not ours:
             raise InputError(f"another import into {out} is running: wait for it, or give another directory")
-        staging = Staging(folder=out / STAGING, fingerprint=fingerprint)
+        staging = Staging(folder=out / STAGING, fingerprint=fingerprint, records_per_chunk=records_per_chunk)
         finished = None if force else _finished(out, staging)
         if finished is not None:
             staging.discard()
@@ -74,7 +73,7 @@ def import_reviews(
         inputs = _inputs(files, options)
         staging.open()
         chunks: list[Chunk] = []
-        for chunk in stage(inputs, staging, progress, records_per_chunk):
+        for chunk in stage(inputs, staging, progress):
             chunks.append(chunk)
             if chunk.bad == chunk.records == records_per_chunk:
                 # Not one good line in a whole chunk: the format is probably wrong, so fail before reading the rest.
@@ -130,14 +129,13 @@ def _inputs(files: Sequence[Path], options: ImportOptions) -> list[ReviewInput]:
         of_item = listing
         if categories is not None and review_format.name is FormatName.YELP:
             of_item = {**categories, **(listing or {})}
-        domains = Domains(of_item=of_item, of_file=names[number] if names else file_domain(path))
         validator = Validator(
             layout=review_format.layout,
             scale=options.scale,
             with_title=options.with_title,
-            domain_of=domains.domain_of,
+            domains=Domains(of_item=of_item, of_file=names[number] if names else file_domain(path)),
         )
-        inputs.append(ReviewInput(number=number, path=path, format=review_format, domains=domains, validator=validator))
+        inputs.append(ReviewInput(number=number, path=path, format=review_format, validator=validator))
     if categories is not None and all(source.format.name is not FormatName.YELP for source in inputs):
         raise ConfigError(f"{options.yelp_business} is given, but no review file is Yelp's")
     return inputs
@@ -224,7 +222,7 @@ def _file_report(source: ReviewInput, chunks: Sequence[Chunk]) -> FileReport:
     return FileReport(
         file=source.path.name,
         format=source.format.name,
-        domain=source.domains.of_file,
+        domain=source.validator.domains.of_file,
         records=sum(chunk.records for chunk in of_file),
         rejected=rejected_by_reason(of_file),
     )

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ubert_model.errors import InputError
 from ubert_model.running.atomic import replacing, write_text
 from ubert_training.reviews.table import SCHEMA
+from ubert_training.running.stage import Stage
 
 STAGED_SCHEMA = pa.schema(
     [
@@ -28,9 +28,8 @@ STAGED_SCHEMA = pa.schema(
     ]
 )
 
-FINGERPRINT_FILE = "fingerprint"
-DISCARDED = "discarded"
-"""Content of the fingerprint file while the folder is being removed; it matches no import."""
+KIND = "import"
+RECORDS_PER_CHUNK = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,43 +57,21 @@ class Staging:
 
     folder: Path
     fingerprint: str
-
-    @property
-    def _fingerprint_file(self) -> Path:
-        return self.folder / FINGERPRINT_FILE
+    records_per_chunk: int = RECORDS_PER_CHUNK
 
     def open(self) -> None:
         """Keep the chunks that an earlier run of the same fingerprint has staged; discard those of another import.
 
-        Raises ``InputError`` if the folder was not made by an import.
+        Raises ``ConfigError`` if the folder was not made by an import.
         """
-        if self._fingerprint_file.is_file() and self._fingerprint_file.read_text() == self.fingerprint:
-            return
-        self.discard()
-        self.folder.mkdir(parents=True)
-        write_text(self._fingerprint_file, self.fingerprint)
+        Stage(self.folder, KIND, {"fingerprint": self.fingerprint}).open(force=True)
 
     def discard(self) -> None:
-        """Remove the folder. It is marked as discarded first, so that a half-removed folder is never continued.
-
-        Raises ``InputError`` if the folder was not made by an import.
-        """
-        if not self.folder.exists():
-            return
-        if not (self._fingerprint_file.is_file() or self._is_new()):
-            raise InputError(f"{self.folder} was not made by an import: move it away, or give another directory")
-        write_text(self._fingerprint_file, DISCARDED)
-        for path in self.folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path != self._fingerprint_file:
-                path.unlink()
-        self._fingerprint_file.unlink()
-        self.folder.rmdir()
-
-    def _is_new(self) -> bool:
-        """Whether the folder holds at most the temporary file of a killed write of the fingerprint."""
-        return all(path.match(f".{FINGERPRINT_FILE}.*.partial") for path in self.folder.iterdir())
+        """Remove the folder. Raises ``ConfigError`` if it was not made by an import."""
+        if self.folder.exists():
+            # First emptied under another fingerprint, so that a half-removed folder is never continued.
+            Stage(self.folder, KIND, {"fingerprint": None}).open(force=True)
+            shutil.rmtree(self.folder)
 
     def chunks(self, file: int) -> list[Chunk]:
         """The complete chunks of the ``file``-th input, from the first to the last before a gap."""

@@ -18,29 +18,23 @@ class StagingJob:
 
     inputs: Sequence[ReviewInput]
     staging: Staging
-    records_per_chunk: int
 
     def open(self) -> Callable[[int], list[Chunk]]:
         """A function that stages one file; it raises as :func:`stage_file` does."""
 
         def stage(number: int) -> list[Chunk]:
-            return list(stage_file(self.inputs[number], self.staging, lambda _: None, self.records_per_chunk))
+            return list(stage_file(self.inputs[number], self.staging, lambda _: None))
 
         return stage
 
 
 def stage_by_ray(
-    engine: RayEngine,
-    inputs: Sequence[ReviewInput],
-    staging: Staging,
-    progress: ProgressListener,
-    records_per_chunk: int,
+    engine: RayEngine, inputs: Sequence[ReviewInput], staging: Staging, progress: ProgressListener
 ) -> Iterator[Chunk]:
     """Stage files as :func:`stage_locally` does, the largest first. Raises as :meth:`RayEngine.results` does."""
     job = StagingJob(
         inputs=[replace(source, path=source.path.absolute()) for source in inputs],
         staging=replace(staging, folder=staging.folder.absolute()),
-        records_per_chunk=records_per_chunk,
     )
     sizes = [source.path.stat().st_size for source in inputs]
     numbers = sorted(range(len(inputs)), key=lambda number: -sizes[number])

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -182,12 +182,8 @@ class ReviewTable:
             rows=state_rows,
         )
 
-    def subset(self, index: Sequence[int] | NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "ReviewTable":
-        """The table of the rows in ``index`` (row numbers, or a bool mask of shape (N,)), in table order.
-
-        Raises ``InputError`` for a row that occurs twice or lies outside the table.
-        """
-        rows = self._sorted_rows(index)
+    def subset(self, rows: NDArray[np.int64]) -> "ReviewTable":
+        """The table of some of its rows, ascending. Raises ``InputError`` for a row that occurs twice."""
         numbers = rows.tolist()
         return ReviewTable(
             review_id=[self.review_id[row] for row in numbers],
@@ -252,19 +248,6 @@ class ReviewTable:
         columns = pa.table({name: getattr(self, name) for name in SCHEMA.names}, schema=SCHEMA)
         with replacing(Path(path)) as partial, TableWriter(partial, self.metadata) as writer:
             writer.write(columns)
-
-    def _sorted_rows(self, index: Any) -> NDArray[np.int64]:
-        given = np.asarray(index)
-        if given.dtype == np.bool_:
-            if given.shape != (len(self),):
-                raise InputError(f"a row mask of shape {given.shape} does not fit a table of {len(self)} rows")
-            return np.flatnonzero(given)
-        rows = np.sort(given.astype(np.int64))
-        if len(rows) and (rows[0] < 0 or rows[-1] >= len(self)):
-            raise InputError(f"rows {rows[0]} to {rows[-1]} do not fit a table of {len(self)} rows")
-        if len(rows) > 1 and not np.diff(rows).all():
-            raise InputError("a subset names the same row twice")
-        return rows
 
     def _check_order(self) -> None:
         later = np.diff(self.timestamp)

@@ -3,12 +3,12 @@
 import html
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import UUID
 
 from ubert_model.config import RatingScale
+from ubert_training.reviews.domains import Domains
 from ubert_training.reviews.readers.formats import Column, Layout
 from ubert_training.reviews.readers.records import BadLine, Fields, Reason, decode
 from ubert_training.reviews.table import Review
@@ -25,18 +25,15 @@ HTML_TAG = re.compile(r"</?(?:a|b|br|div|em|i|img|li|ol|p|span|strong|u|ul|video
 DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 SENTENCE_ENDS = (".", "!", "?", "…")
 
-DomainOf = Callable[[str, str | None], str]
-"""Maps an item and the domain that its record names, if any, to the domain of the review."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Validator:
-    """Turns the fields of a record into a review; ``domain_of`` names its domain."""
+    """Turns the fields of a record into a review."""
 
     layout: Layout
     scale: RatingScale
     with_title: bool
-    domain_of: DomainOf
+    domains: Domains
 
     def review(self, fields: Fields) -> Review:
         """The review in a record. Raises ``BadLine`` for a record that cannot be used."""
@@ -50,7 +47,7 @@ class Validator:
             item=item,
             rating=_rating(self._field(fields, "rating"), self.scale),
             text=text,
-            domain=self.domain_of(item, of_record),
+            domain=self.domains.domain_of(item, of_record),
             timestamp=_timestamp(self._field(fields, "timestamp")),
         )
 

@@ -29,7 +29,6 @@ from ubert_model.states import (
 )
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.running.devices import DeviceChoice
 from ubert_training.running.progress import throughput_bar
 from ubert_training.states.prefetch import prefetch
 from ubert_training.states.review_encoders import BankEncoder, BatchEncoder, choose_encoder
@@ -77,18 +76,12 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecomputeReport:
-    """What a run found and wrote. ``tokens``, ``bytes`` (of encoded states) and ``texts`` count what it wrote itself.
-
-    ``removed`` reviews of the shard had been removed from the store, and were not written again.
-    """
+    """What a run found and wrote. ``removed`` reviews of the shard had been removed from the store, and stay out."""
 
     reviews: int
     removed: int
     already_there: int
-    written: int
-    tokens: int
-    bytes: int
-    texts: int
+    written: Written
     seconds: float
     version: str
 
@@ -100,7 +93,6 @@ def precompute(
     store: StateStore,
     *,
     codec: str,
-    device: DeviceChoice = "auto",
     states: Path | None = None,
 ) -> PrecomputeReport:
     """Write the reviews at ``rows`` that the store lacks; if killed, run it again to write the rest.
@@ -112,7 +104,7 @@ def precompute(
     work = find_work(table, rows, bundle, store, state_codec)
     texts = table.texts_at(rows_served(bundle.identities, table))
     encoder = BankEncoder.find(states, bundle, texts) if states is not None else None
-    return write_missing(table, work, bundle, store, state_codec, encoder or choose_encoder(bundle, device, "fp32", 0))
+    return write_missing(table, work, bundle, store, state_codec, encoder or choose_encoder(bundle, "auto", "fp32", 0))
 
 
 def find_work(
@@ -234,10 +226,7 @@ def complete_shard(
         reviews=len(work.rows),
         removed=len(work.removed),
         already_there=len(work.rows) - len(work.missing),
-        written=total.reviews,
-        tokens=total.tokens,
-        bytes=total.bytes,
-        texts=total.texts,
+        written=total,
         seconds=time.perf_counter() - started,
         version=namespace.version,
     )

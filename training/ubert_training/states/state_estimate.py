@@ -46,13 +46,10 @@ def estimate_states(
     tokenizer: ReviewTokenizer,
     codec: StateCodec,
     tokens_a_row: int,
-    seed: int = 0,
 ) -> StateEstimate:
     """Estimate the size of the states of the reviews at ``rows``. If there are many, a random sample is tokenized."""
     count = len(rows)
-    sampled = (
-        np.random.default_rng(seed).permutation(count)[:REVIEWS_SAMPLED] if count > REVIEWS_SAMPLED else range(count)
-    )
+    sampled = np.random.default_rng(0).permutation(count)[:REVIEWS_SAMPLED] if count > REVIEWS_SAMPLED else range(count)
     sample = [texts[rows[index]] for index in sampled]
     lengths = [len(ids) for batch in batches(sample, TEXTS_PER_BATCH) for ids in tokenizer.encode(batch)]
     bytes_by_length = {
