@@ -165,3 +165,17 @@ def test_factorisations_may_be_regularised_strongly_where_there_is_nothing_to_le
     noise = np.random.default_rng(0).integers(1, 6, len(TABLE)).astype(np.float32)
     settings = tuned(baseline, replace(TABLE, rating=noise), SPLIT, seed=0).settings
     assert settings["lambda_reg" if name in CORNAC else "reg_all"] > 0.1
+
+
+@pytest.mark.parametrize("name", ["SVD", "SVD++", "biased MF"])
+def test_factorisations_may_train_long_enough_to_learn_who_likes_what(name: str) -> None:
+    """With 40 slow epochs at most they missed it: of a synthetic corpus SVD had 0.57 where it can have 0.44."""
+    if name in CORNAC:
+        pytest.importorskip("cornac")
+    table = small_table(users=60, items=40)
+    users, items = (np.unique(names, return_inverse=True)[1] for names in (table.user, table.item))
+    matched = np.where((users + items) % 2 == 0, 4.0, 3.0).astype(np.float32)
+    split = random_split(table, np.arange(len(table)), seed=0)
+    baseline = {**{baseline.name: baseline for baseline in surprise_baselines()}, **CORNAC}[name]
+    ratings = tuned(baseline, replace(table, rating=matched), split, seed=0).ratings
+    assert np.mean((ratings - matched[split.test]) ** 2) < 0.01
