@@ -40,6 +40,14 @@ def constant_baseline(*values: float) -> Baseline:
     return Baseline(name="constant", library="none", version=lambda: "1", grid=grid, prepare=prepare_constant)
 
 
+def test_tuning_keeps_the_first_candidate_unless_another_is_better_by_a_standard_error() -> None:
+    ratings = TABLE.rating.copy()
+    ratings[SPLIT.validation] = np.resize([3.0, 3.0, 3.0, 4.0, 4.0], len(SPLIT.validation))
+    table = replace(TABLE, rating=ratings)
+    assert tuned(constant_baseline(3.45, 3.4, 2.0), table, SPLIT, seed=0).settings == {"value": 3.45}
+    assert tuned(constant_baseline(4.5, 3.4, 2.0), table, SPLIT, seed=0).settings == {"value": 3.4}
+
+
 def test_tuning_minimizes_the_validation_error_and_ignores_the_test_part() -> None:
     ratings = TABLE.rating.copy()
     ratings[SPLIT.validation], ratings[SPLIT.test] = 2.0, 5.0

@@ -59,7 +59,7 @@ def cornac_baselines() -> tuple[Baseline, ...]:
         _cornac(
             "biased MF",
             _plain("MF", use_bias=True),
-            combinations(k=(10,), lambda_reg=(0.02, 0.1, 0.8), learning_rate=(0.005, 0.01), max_iter=(20, 50, 200)),
+            combinations(k=(10,), lambda_reg=(0.8, 0.1, 0.02), learning_rate=(0.005, 0.01), max_iter=(20, 50, 200)),
         ),
         _cornac("HFT", _hft, combinations(lambda_text=(0.1, 0.5), l2_reg=(1.0, 5.0), **HFT_LENGTH), text="item"),
         _cornac("NARRE", _plain("NARRE"), ({**NEURAL, "max_iter": 8},), text="review", validates=True),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import BaselineError
+from ubert_training.optimization.loop import improves
 from ubert_training.pretraining.corpus_rows import allowed_rows
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.progress import Advance
@@ -26,7 +27,8 @@ class Baseline:
     """A model to beat. ``prepare`` converts the training part to the library's form, once for all candidates; a library
     that selects its own best epoch also gets the validation part.
 
-    ``seeded``: another seed gives other ratings. ``version``: the library's.
+    ``grid``: the candidates, a cautious one first. ``seeded``: another seed gives other ratings. ``version``: of the
+    library.
     """
 
     name: str
@@ -49,21 +51,25 @@ class BaselineRatings:
 def tuned(
     baseline: Baseline, table: ReviewTable, split: Split, seed: int, advance: Advance = lambda _: None
 ) -> BaselineRatings:
-    """The candidate of the grid with the least squared error on validation; ``advance`` is called after each.
+    """The candidate of the grid with the least squared error on validation, if that is lower than the first one's by
+    more than a standard error, pair by pair; else the first. ``advance`` is called after each.
 
+    So does U-BERT choose its epoch, too: of many candidates, the best on a few hundred pairs is often best by chance.
     Raises ``BaselineError`` if the library is missing or fails, or does not give one finite rating per pair.
     """
     fit = baseline.prepare(table, split)
     truth = table.rating[split.validation].astype(np.float64)
-    best: tuple[float, Settings, Rate] | None = None
+    candidates: list[tuple[NDArray[np.float64], Settings, Rate]] = []
     for settings in baseline.grid:
         rate = fit(settings, seed)
-        error = float(np.square(_checked(baseline, rate, split.validation, table) - truth).mean())
-        if best is None or error < best[0]:
-            best = (error, settings, rate)
+        errors = np.square(_checked(baseline, rate, split.validation, table) - truth)
+        candidate = (errors, settings, rate)
+        # The first, and the best so far: a fitted model may be large.
+        if len(candidates) < 2 or errors.mean() < candidates[1][0].mean():
+            candidates[1:] = [candidate]
         advance(1)
-    assert best is not None, "a grid has at least one candidate"
-    _, settings, rate = best
+    first, best = candidates[0], candidates[-1]
+    _, settings, rate = best if improves(best[0], first[0], standard_errors=1.0) else first
     return BaselineRatings(
         name=baseline.name, settings=dict(settings), ratings=_checked(baseline, rate, split.test, table)
     )
