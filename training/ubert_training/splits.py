@@ -187,7 +187,7 @@ def time_split(table: ReviewTable, rows: Sequence[int] | Rows) -> Split:
 def _pairs(table: ReviewTable, rows: Sequence[int] | Rows) -> list[Rows]:
     """Group ``rows`` by (user, item), each group ascending."""
     grouped: dict[tuple[str, str], list[int]] = {}
-    for row in np.sort(np.asarray(rows, dtype=np.int64)).tolist():
+    for row in table.ascending(rows).tolist():
         grouped.setdefault((table.user[row], table.item[row]), []).append(row)
     return [np.array(pair, dtype=np.int64) for pair in grouped.values()]
 

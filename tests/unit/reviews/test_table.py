@@ -125,14 +125,21 @@ def test_columns_are_read_only() -> None:
         table.rating[0] = 3
 
 
-def test_a_subset_has_the_given_rows() -> None:
+def test_a_subset_keeps_table_order() -> None:
     table = ReviewTable.of(REVIEWS)
-    some = table.subset(np.array([1, 3]))
+    some = table.subset([3, 1])
     assert list(some.review_id) == [table.review_id[1], table.review_id[3]]
     assert some.rating.tolist() == [2, 4]
-    assert len(table.subset(np.arange(0))) == 0
-    with pytest.raises(InputError, match="repeats"):
-        table.subset(np.array([0, 0]))
+    assert len(table.subset([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([0, 0], "one row is named twice"), ([4], "rows 4 to 4 do not fit"), ([-1], "rows -1 to -1 do not fit")],
+)
+def test_a_subset_refuses_duplicate_rows_and_rows_outside_the_table(rows: list[int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ReviewTable.of(REVIEWS).subset(rows)
 
 
 def test_rows_of_domains_are_exactly_the_reviews_of_these_domains() -> None:

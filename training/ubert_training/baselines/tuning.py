@@ -59,16 +59,18 @@ def tuned(
     """
     fit = baseline.prepare(table, split)
     truth = table.rating[split.validation].astype(np.float64)
-    candidates: list[tuple[NDArray[np.float64], Settings, Rate]] = []
-    for settings in baseline.grid:
+
+    def candidate(settings: Settings) -> tuple[NDArray[np.float64], Settings, Rate]:
         rate = fit(settings, seed)
         errors = np.square(_checked(baseline, rate, split.validation, table) - truth)
-        candidate = (errors, settings, rate)
-        # The first, and the best so far: a fitted model may be large.
-        if len(candidates) < 2 or errors.mean() < candidates[1][0].mean():
-            candidates[1:] = [candidate]
         advance(1)
-    first, best = candidates[0], candidates[-1]
+        return errors, settings, rate
+
+    first = best = candidate(baseline.grid[0])
+    for settings in baseline.grid[1:]:
+        other = candidate(settings)
+        if other[0].mean() < best[0].mean():
+            best = other
     _, settings, rate = best if improves(best[0], first[0], standard_errors=1.0) else first
     return BaselineRatings(
         name=baseline.name, settings=dict(settings), ratings=_checked(baseline, rate, split.test, table)

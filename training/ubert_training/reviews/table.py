@@ -182,8 +182,18 @@ class ReviewTable:
             rows=state_rows,
         )
 
-    def subset(self, rows: NDArray[np.int64]) -> "ReviewTable":
-        """The table of some of its rows, ascending. Raises ``InputError`` for a row that occurs twice."""
+    def ascending(self, rows: Sequence[int] | Rows) -> Rows:
+        """These rows, ascending. Raises ``InputError`` for a row that occurs twice or lies outside the table."""
+        ordered = np.sort(np.asarray(rows, dtype=np.int64))
+        if len(ordered) and (ordered[0] < 0 or ordered[-1] >= len(self)):
+            raise InputError(f"rows {ordered[0]} to {ordered[-1]} do not fit a table of {len(self)} rows")
+        if (np.diff(ordered) == 0).any():
+            raise InputError("one row is named twice")
+        return ordered
+
+    def subset(self, rows: Sequence[int] | Rows) -> "ReviewTable":
+        """The table of some of its rows, in table order. Raises ``InputError`` as :meth:`ascending` does."""
+        rows = self.ascending(rows)
         numbers = rows.tolist()
         return ReviewTable(
             review_id=[self.review_id[row] for row in numbers],
