@@ -130,11 +130,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Inverse of :meth:`to_json`. Also reads the old name of ``max_rows``, ``max_tokens``.
-
-        Raises ``ConfigError`` on an unknown field.
-        """
-        values = {"max_rows" if name == "max_tokens" else name: value for name, value in values.items()}
+        """Inverse of :meth:`to_json`. Raises ``ConfigError`` on an unknown field."""
         unknown = set(values) - {field.name for field in fields(cls)}
         require(not unknown, "model config", sorted(unknown), "remove the unknown fields, or upgrade u-bert")
         scale = RatingScale(**values["scale"]) if "scale" in values else RatingScale()

@@ -123,11 +123,10 @@ class InMemoryResidents:
 class Recorder:
     """A runtime that computes nothing and records its inputs."""
 
+    device: ActiveDevice = "cpu"
+
     def __init__(self) -> None:
         self.batches: list[ScorerBatch] = []
-
-    def device(self) -> ActiveDevice:
-        return "cpu"
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         self.batches.append(batch)

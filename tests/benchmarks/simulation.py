@@ -167,8 +167,7 @@ class Measured:
 class NoNetwork:
     """A runtime that costs nothing, so that only the engine around it is timed."""
 
-    def device(self) -> ActiveDevice:
-        return "cpu"
+    device: ActiveDevice = "cpu"
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         return np.zeros(len(batch.item), dtype=np.float32)

@@ -173,8 +173,7 @@ def test_the_states_of_one_fetch_stay_within_the_budget(
 class NanRuntime:
     """Stands in for a broken graph, which no export can be made to write."""
 
-    def device(self) -> ActiveDevice:
-        return "cpu"
+    device: ActiveDevice = "cpu"
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         return np.full(len(batch.item), np.nan, dtype=np.float32)

@@ -22,7 +22,6 @@ from ubert_service.reading.inline import InlineText
 from ubert_service.schemas import MAX_EXPLAINED_PAIRS, RatingEvidence
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
@@ -180,8 +179,7 @@ def test_reviews_removed_during_an_explanation_change_neither_rating_nor_contrib
     class RemovingRuntime:
         """Removes the user's reviews once the pair is scored."""
 
-        def device(self) -> ActiveDevice:
-            return served.runtime.device()
+        device = served.runtime.device
 
         def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
             outputs = served.runtime.score(batch)

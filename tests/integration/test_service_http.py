@@ -23,7 +23,7 @@ from ubert_model.states import StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS, ratings
 from ubert_service.scoring.assembly import ScorerBatch
-from ubert_service.scoring.runtime import ActiveDevice
+from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -54,8 +54,7 @@ def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
 class FailingRuntime:
     """Fails as no real runtime can be made to."""
 
-    def device(self) -> ActiveDevice:
-        return "cpu"
+    device: ActiveDevice = "cpu"
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         raise RuntimeError("/secret/path: a bug")
@@ -411,14 +410,36 @@ def test_repeated_readiness_checks_block_few_threads_on_a_store_that_hangs(
         wait_until_ready(client)
 
 
-def test_readiness_fails_when_the_device_is_no_longer_the_one_asked_for(tiny: TinyBundle, served: ServedBundle) -> None:
-    class LostDeviceRuntime(FailingRuntime):
-        def device(self) -> ActiveDevice:
-            raise DeviceUnavailableError("device cuda: the session runs on the CPU")
+class LosableGpu:
+    """Computes on the CPU; while ``lost`` it fails as a GPU does that has left the bus."""
 
-    with running(create_app(small_bodies(tiny), replace(served, runtime=LostDeviceRuntime()))) as client:
+    device: ActiveDevice = "cuda"
+
+    def __init__(self, runtime: ScoringRuntime) -> None:
+        self._runtime = runtime
+        self.lost = False
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        if self.lost:
+            raise DeviceUnavailableError("device cuda failed while computing: the GPU is lost")
+        return self._runtime.score(batch)
+
+
+def test_readiness_fails_while_the_gpu_does_not_compute(tiny: TinyBundle, served: ServedBundle) -> None:
+    gpu = LosableGpu(served.runtime)
+    with running(create_app(small_bodies(tiny), replace(served, runtime=gpu))) as client:
+        wait_until_ready(client)
+        gpu.lost = True
         problem = assert_problem(client.get("/readyz"), 503, "not-ready")
-    assert [reason["check"] for reason in problem["reasons"]] == ["device"]
+        assert [reason["check"] for reason in problem["reasons"]] == ["device"]
+        assert "the GPU is lost" in problem["reasons"][0]["found"]
+        gpu.lost = False
+        wait_until_ready(client)
+
+
+def test_readiness_does_not_compute_on_a_cpu(tiny: TinyBundle, served: ServedBundle) -> None:
+    with running(create_app(small_bodies(tiny), replace(served, runtime=FailingRuntime()))) as client:
+        wait_until_ready(client)
 
 
 def test_without_states_of_the_bundle_the_service_is_not_ready_and_names_the_command(

@@ -30,7 +30,7 @@ from ubert_service.app import create_app
 from ubert_service.http.problems import Problem
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.scoring.runtime import ScoringRuntime
 from ubert_service.serving.served import ServedBundle
 
 TIMEOUT_S = 60.0
@@ -44,12 +44,10 @@ class HeldRuntime:
 
     def __init__(self, runtime: ScoringRuntime) -> None:
         self._runtime = runtime
+        self.device = runtime.device
         self.entered = threading.Semaphore(0)
         self.released = threading.Event()
         self.runs = 0
-
-    def device(self) -> ActiveDevice:
-        return self._runtime.device()
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         self.runs += 1

@@ -31,11 +31,10 @@ from ubert_service.settings import FixedRuntime
 class ConstantRuntime:
     """Gives every pair the same rating."""
 
+    device: ActiveDevice = "cpu"
+
     def __init__(self, stars: float) -> None:
         self._stars = stars
-
-    def device(self) -> ActiveDevice:
-        return "cpu"
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         return np.full(len(batch.item), self._stars, dtype=np.float32)
@@ -93,9 +92,6 @@ def test_the_trial_batch_repeats_no_row_if_states_are_pooled(tiny: TinyBundle, s
     random = np.random.default_rng(1)
 
     class Encoder:
-        def device(self) -> ActiveDevice:
-            return "cpu"
-
         def encode(self, text: str) -> FloatMatrix:
             states = random.normal(size=(config.max_length, 8)).astype(np.float32)
             return pool_neighbours(states, config.tokens_a_row)
@@ -119,7 +115,7 @@ def test_every_runtime_rates_as_the_graph_does(tiny: TinyBundle, name: str, tole
         expected = served_by(tiny).runtime.score(each)
         assert np.ptp(expected) > 0
         np.testing.assert_allclose(served.runtime.score(each), expected, rtol=0, atol=tolerance)
-    assert served.runtime.device() == "cpu"
+    assert served.runtime.device == "cpu"
 
 
 def test_states_resident_on_the_device_rate_as_states_of_the_batch(tiny: TinyBundle) -> None:
@@ -169,12 +165,37 @@ def test_torch_on_cuda_is_refused_without_a_gpu() -> None:
         ("onnx", (onnxruntime.InferenceSession, "run"), RuntimeException("CUDA: failed to allocate memory")),
         ("torch", (PairScorer, "forward"), torch.OutOfMemoryError("CUDA out of memory")),
         ("torch", (PairScorer, "forward"), torch.AcceleratorError("CUDA error: device-side assert triggered")),
+        ("torch", (PairScorer, "forward"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")),
     ],
 )
 def test_a_failure_while_computing_is_a_device_unavailable_error(
     tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, name: str, computation: tuple[type, str], error: Exception
 ) -> None:
     """Only a GPU fails like this, so the library's own method is replaced by one that raises its error."""
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["CUDAExecutionProvider"])
+    served = served_by(tiny, runtime=name)
+    monkeypatch.setattr(served.runtime, "device", "cuda")  # torch asks no session
+    batch = trial_batch(tiny.bundle, served.encoder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(*computation, fail)
+    with pytest.raises(DeviceUnavailableError, match=r"failed while computing: .*CUDA"):
+        served.runtime.score(batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "computation", "error"),
+    [
+        ("onnx", (onnxruntime.InferenceSession, "run"), Fail("a bug")),
+        ("onnx", (onnxruntime.InferenceSession, "run"), RuntimeException("a bug")),
+        ("torch", (PairScorer, "forward"), RuntimeError("a bug")),
+    ],
+)
+def test_on_a_cpu_a_failure_while_computing_is_not_taken_for_one_of_the_device(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, name: str, computation: tuple[type, str], error: Exception
+) -> None:
     served = served_by(tiny, runtime=name)
     batch = trial_batch(tiny.bundle, served.encoder)
 
@@ -182,22 +203,6 @@ def test_a_failure_while_computing_is_a_device_unavailable_error(
         raise error
 
     monkeypatch.setattr(*computation, fail)
-    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["CUDAExecutionProvider"])
-    with pytest.raises(DeviceUnavailableError, match=r"failed while computing: .*CUDA"):
-        served.runtime.score(batch)
-
-
-@pytest.mark.parametrize("error", [Fail("a bug"), RuntimeException("a bug")])
-def test_on_a_cpu_a_failure_while_computing_is_not_taken_for_one_of_the_device(
-    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    served = served_by(tiny)
-    batch = trial_batch(tiny.bundle, served.encoder)
-
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr(onnxruntime.InferenceSession, "run", fail)
     with pytest.raises(type(error), match="a bug"):
         served.runtime.score(batch)
 

@@ -285,8 +285,7 @@ def test_a_shadow_without_states_is_not_promoted(
 class BrokenRuntime:
     """Fails with an unexpected error."""
 
-    def device(self) -> ActiveDevice:
-        return "cpu"
+    device: ActiveDevice = "cpu"
 
     def score(self, batch: ScorerBatch) -> Any:
         raise RuntimeError(f"a bug at {len(batch.item)} pairs")

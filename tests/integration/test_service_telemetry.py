@@ -17,7 +17,6 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import FloatMatrix, StateStore, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
-from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import LogFormat
 
@@ -127,9 +126,6 @@ def test_missing_states_and_store_failures_are_counted_and_ready_becomes_0(tiny:
 
 class FailingEncoder:
     """Fails with an unexpected error while it has a text in hand."""
-
-    def device(self) -> ActiveDevice:
-        return "cpu"
 
     def encode(self, text: str) -> FloatMatrix:
         raise RuntimeError(f"a bug at length {len(text)}")

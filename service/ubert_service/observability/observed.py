@@ -13,7 +13,7 @@ from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.encoding import ReviewEncoding
-from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.scoring.runtime import ScoringRuntime
 
 T = TypeVar("T")
 
@@ -52,9 +52,7 @@ class ObservedRuntime:
     def __init__(self, runtime: ScoringRuntime, metrics: PrometheusMetrics) -> None:
         self._runtime = runtime
         self._metrics = metrics
-
-    def device(self) -> ActiveDevice:
-        return self._runtime.device()
+        self.device = runtime.device
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         started = time.perf_counter()
@@ -85,9 +83,6 @@ class ObservedEncoder:
     def __init__(self, encoder: ReviewEncoding, metrics: PrometheusMetrics) -> None:
         self._encoder = encoder
         self._metrics = metrics
-
-    def device(self) -> ActiveDevice:
-        return self._encoder.device()
 
     def encode(self, text: str) -> FloatMatrix:
         started = time.perf_counter()

@@ -83,5 +83,5 @@ async def version(request: Request, context: ServiceDependency) -> Version:
         encoder=served.bundle.manifest.encoder_digest,
         codec=served.namespace.codec,
         states=served.namespace.version,
-        device=served.runtime.device(),
+        device=served.runtime.device,
     )

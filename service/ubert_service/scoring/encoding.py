@@ -9,15 +9,12 @@ from ubert_model.errors import BundleError
 from ubert_model.states import FloatMatrix
 from ubert_model.states.pooling import pool_neighbours
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_service.scoring.runtime import ActiveDevice, OnnxGraph
+from ubert_service.scoring.runtime import OnnxGraph
 from ubert_service.settings import Device
 
 
 class ReviewEncoding(Protocol):
     """Encodes reviews. Thread-safe."""
-
-    def device(self) -> ActiveDevice:
-        """The device in use. Raises ``DeviceUnavailableError`` if it is not the one that was asked for."""
 
     def encode(self, text: str) -> FloatMatrix:
         """The states of one review, (rows, D); a text without words has none, (0, D).
@@ -47,9 +44,6 @@ class OnnxReviewEncoder:
         self._tokenizer = tokenizer
         self._state_dim = state_dim
         self._tokens_a_row = tokens_a_row
-
-    def device(self) -> ActiveDevice:
-        return self._graph.device()
 
     def encode(self, text: str) -> FloatMatrix:
         (token_ids,) = self._tokenizer.encode([text])

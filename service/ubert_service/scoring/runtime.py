@@ -25,8 +25,9 @@ _CUDA_DRIVER = "libcuda.so.1"
 class ScoringRuntime(Protocol):
     """Computes the network's output. Thread-safe."""
 
+    @property
     def device(self) -> ActiveDevice:
-        """The device in use. Raises ``DeviceUnavailableError`` if it is not the one that was asked for."""
+        """The device in use."""
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         """Network outputs of B pairs: (B,), in stars.
@@ -99,17 +100,12 @@ class OnnxGraph:
     """
 
     def __init__(self, path: Path, *, device: Device, threads: int, tensorrt: bool = False) -> None:
-        self._asked = device
         available = onnxruntime.get_available_providers()
         providers = providers_to_ask(device, available, has_driver=_has_cuda_driver(), tensorrt=tensorrt)
         self._session = _open_session(path, providers, threads)
-        active_device(device, self._session.get_providers())
+        self.device = active_device(device, self._session.get_providers())
         if tensorrt:
             require_tensorrt(self._session.get_providers())
-
-    def device(self) -> ActiveDevice:
-        """The device in use. Raises ``DeviceUnavailableError`` if it is not the one that was asked for."""
-        return active_device(self._asked, self._session.get_providers())
 
     def run(self, output: str, inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
         """One output of the graph. Raises ``DeviceUnavailableError`` if the device stops working."""
@@ -121,7 +117,7 @@ class OnnxGraph:
             computed: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
         except (EPFail, Fail, RuntimeException) as error:
             # On a GPU these may be failures of the device, such as for want of memory; on a CPU they are bugs.
-            if self.device() == "cpu":
+            if self.device == "cpu":
                 raise
             raise DeviceUnavailableError(f"device cuda failed while computing: {error}") from error
         return computed
@@ -132,9 +128,7 @@ class OnnxRuntime:
 
     def __init__(self, graph: Path, *, device: Device, threads: int, tensorrt: bool = False) -> None:
         self._graph = OnnxGraph(graph, device=device, threads=threads, tensorrt=tensorrt)
-
-    def device(self) -> ActiveDevice:
-        return self._graph.device()
+        self.device = self._graph.device
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         return self._graph.run("rating", batch.graph_inputs())

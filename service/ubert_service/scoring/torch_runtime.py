@@ -34,9 +34,10 @@ class TorchRuntime:
     def __init__(
         self, bundle: Bundle, *, device: Device, threads: int, bfloat16: bool, resident_bytes: int = 0
     ) -> None:
-        self._device = torch.device(chosen_device(device))
+        self.device = chosen_device(device)
+        self._device = torch.device(self.device)
         if bfloat16 and not has_native_bfloat16(self._device):
-            raise ConfigError(f"runtime = 'torch-bf16': this {self._device.type} only emulates bfloat16; use torch")
+            raise ConfigError(f"runtime = 'torch-bf16': this {self.device} only emulates bfloat16; use torch")
         if threads:
             torch.set_num_threads(threads)
         self._scorer = _load_scorer(bundle).to(self._device)
@@ -47,15 +48,15 @@ class TorchRuntime:
             dim = bundle.manifest.state_dim
             self._states = DeviceStates(dim=dim, device=self._device, max_bytes=resident_bytes)
 
-    def device(self) -> ActiveDevice:
-        return "cuda" if self._device.type == "cuda" else "cpu"
-
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         try:
             with torch.inference_mode():
                 outputs: NDArray[np.float32] = self._scorer(**self._inputs(batch)).cpu().numpy()
-        except (torch.AcceleratorError, torch.OutOfMemoryError) as error:
-            raise DeviceUnavailableError(f"device {self._device} failed while computing: {error}") from error
+        except RuntimeError as error:
+            # On a GPU this may be a failure of the device or one of its libraries; on a CPU it is a bug.
+            if self.device == "cpu":
+                raise
+            raise DeviceUnavailableError(f"device cuda failed while computing: {error}") from error
         return outputs
 
     def _inputs(self, batch: ScorerBatch) -> dict[str, Tensor]:

@@ -1,13 +1,16 @@
 """Readiness: whether a bundle can be served now, and if not, or only in part, why and what to do about it."""
 
+import numpy as np
+
 from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
 from ubert_service.reading.namespaces import absence_of
 from ubert_service.schemas import NotReadyReason
+from ubert_service.scoring.assembly import BatchSide, ScorerBatch
 from ubert_service.serving.served import ServedBundle
 
 
 def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:
-    """What keeps a bundle from being served now. One round trip to the store.
+    """What keeps a bundle from being served now. One round trip to the store and, if there is a GPU, one run on it.
 
     A store that is away is no obstacle if the residents could stand in for it when the check began. If they no longer
     can when it fails, the store has answered meanwhile, as after a failover, and they were invalidated.
@@ -37,12 +40,20 @@ def degradation_of(served: ServedBundle) -> str | None:
 
 
 def _of_device(served: ServedBundle) -> list[NotReadyReason]:
+    if served.runtime.device == "cpu":
+        return []
     try:
-        served.runtime.device()
-        served.encoder.device()
+        served.runtime.score(_smallest_batch(served.bundle.manifest.state_dim))
     except DeviceUnavailableError as error:
         return [NotReadyReason(check="device", found=str(error), remedy="restart the service once the GPU works")]
     return []
+
+
+def _smallest_batch(dim: int) -> ScorerBatch:
+    """One pair, with a row of zeros on each side."""
+    first = np.zeros(1, dtype=np.int64)
+    side = BatchSide(reviews=[[np.zeros((1, dim), dtype=np.float32)]], review_residuals=[np.zeros(1, dtype=np.float32)])
+    return ScorerBatch(user=first, item=first, domain=first, user_side=side, item_side=side)
 
 
 def _of_store(served: ServedBundle) -> list[NotReadyReason]:

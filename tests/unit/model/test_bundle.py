@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -150,16 +149,6 @@ def test_a_manifest_changed_after_export_is_refused(bundle: Bundle, edit: Callab
     edit_manifest(bundle, edit)
     with pytest.raises(BundleError, match="changed after export"):
         Bundle.load(bundle.path)
-
-
-def test_a_bundle_with_the_former_name_of_a_field_is_loaded(bundle: Bundle) -> None:
-    def use_the_former_name(values: dict[str, Any]) -> None:
-        values["config"]["max_tokens"] = values["config"].pop("max_rows")
-        written = json.dumps({**values, "bundle_id": ""}, sort_keys=True)
-        values["bundle_id"] = sha256(written.encode()).hexdigest()[:16]
-
-    edit_manifest(bundle, use_the_former_name)
-    assert Bundle.load(bundle.path).manifest.config == bundle.manifest.config
 
 
 MALFORMED: dict[str, Callable[[dict[str, Any]], object]] = {

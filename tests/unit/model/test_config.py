@@ -121,12 +121,6 @@ def test_an_unknown_field_is_refused_by_name() -> None:
         ModelConfig.from_json({**preset("tiny").to_json(), "dropuot": 0.1})
 
 
-def test_a_config_with_the_former_name_of_max_rows_is_read() -> None:
-    stored = preset("tiny").to_json()
-    stored["max_tokens"] = stored.pop("max_rows")
-    assert ModelConfig.from_json(stored) == preset("tiny")
-
-
 def test_an_option_of_none_keeps_the_presets_value_and_others_are_validated() -> None:
     config = preset("minilm")
     assert config.with_options(state_dim=None, dropout=None) == config

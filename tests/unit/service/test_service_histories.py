@@ -18,7 +18,6 @@ from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
 from ubert_service.reading.inline import InlineText
 from ubert_service.scoring.inline_encoding import encode_inline
-from ubert_service.scoring.runtime import ActiveDevice
 
 SUMMATION = 1e-12
 """Tolerance, in stars, of sums of a few ratings that are added up in another order."""
@@ -131,9 +130,6 @@ def test_the_review_of_the_pair_changes_no_leave_one_out_history(statistics: Sid
 
 class Encoder:
     """Every text has four rows."""
-
-    def device(self) -> ActiveDevice:
-        return "cpu"
 
     def encode(self, text: str) -> FloatMatrix:
         return np.zeros((4, 2), dtype=np.float32)
