@@ -2,7 +2,7 @@
 
 from functools import partial
 from http import HTTPStatus
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,6 +19,8 @@ _TOKENS = tuple(2.0**power for power in range(4, 17))
 
 class PrometheusMetrics:
     """Counts and times what an app reports, from any thread; a scrape reads ``exposition``. Times are in seconds.
+
+    Failures are exposed as 0 before the first: for Prometheus, a series that appears at 1 has not risen.
 
     Implements the ports of :mod:`ubert_service.telemetry`, which describe what is not described here.
     """
@@ -71,6 +73,8 @@ class PrometheusMetrics:
             "Requests refused, by the limit that they met: requests, tokens or wait in the queue, or closing.",
             ("limit",),
         )
+        for limit in get_args(Refusal):
+            self._refused.labels(limit=limit)
         self._expired = counter("ubert_expired", "Requests whose deadline passed before the answer.")
         self._cancelled = counter("ubert_cancelled", "Requests whose caller left before the answer.")
         self._predictions = counter("ubert_predictions", "Pairs rated, by what the rating was made from.", ("basis",))
@@ -110,14 +114,14 @@ class PrometheusMetrics:
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
         """An answer was sent, or (``status`` None) the caller left before. ``route``: the path template."""
+        self._requests.labels(route=route, status="5xx")
         self._requests.labels(route=route, status=_class_of(status)).inc()
         self._request_seconds.labels(route=route).observe(seconds)
 
     def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
         """An operation of the state store has ended."""
         self._store_seconds.labels(operation=operation).observe(seconds)
-        if failed:
-            self._store_failures.labels(operation=operation).inc()
+        self._store_failures.labels(operation=operation).inc(failed)
 
     def graph_ran(self, *, graph: Graph, tokens: int, seconds: float) -> None:
         """A graph has run once. ``tokens``: rows of its input (states or token ids), padding included."""
