@@ -489,6 +489,18 @@ def test_a_model_whose_training_diverges_is_reported_and_the_bench_goes_on(
     assert "training diverged" in markdown(summarise(cells, store, "folds", None))
 
 
+def test_a_cell_keeps_its_ratings_in_the_order_of_the_test_pairs(workspace: Workspace, folds: list[Fold]) -> None:
+    recipe = TINY.varied(pretrained=False).shortened(pretrain_epochs=None, finetune_epochs=1)
+    ubert = MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace)
+    cells, store = ordered_cells(folds[:1], [0], [ubert, MEASURED_MEAN]), CellStore(workspace.directory / "cells")
+    compute_all(cells, store)
+    for cell in cells:
+        ratings = store.load(cell)
+        assert ratings is not None
+        assert ratings.predicted is not None
+        np.testing.assert_array_equal(np.square(ratings.predicted - cell.fold.truth), ratings.squared_errors)
+
+
 def test_a_model_that_cannot_be_trained_ends_the_bench_before_any_cell(workspace: Workspace, folds: list[Fold]) -> None:
     too_deep = MeasuredVariant(
         variant=VARIANT[UBERT], recipe=TINY.varied(model={"encoder_layers": 9}), workspace=workspace

@@ -27,13 +27,16 @@ KIND = "accuracy cell"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CellRatings:
-    """Squared errors of a fold's test pairs, (P,) in stars².
+    """Squared errors of a fold's test pairs, (P,) in stars², and the ratings ``predicted`` for them, in stars.
 
-    For models that have them: ``covered``, whether each pair's interval holds its rating; ``bias_squared_errors``, of
-    the model's bias part alone. ``settings``: what tuning chose. ``code``: digest of the program that computed them.
+    The report needs the errors only; the ratings let others try blends and calibrations without training anew (cells of
+    before 2026-11-30 lack them). For models that have them: ``covered``, whether each pair's interval holds its rating;
+    ``bias_squared_errors``, of the model's bias part alone. ``settings``: what tuning chose. ``code``: digest of the
+    program that computed them.
     """
 
     squared_errors: NDArray[np.float64]
+    predicted: NDArray[np.float64] | None = None
     covered: NDArray[np.bool_] | None = None
     bias_squared_errors: NDArray[np.float64] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +121,7 @@ class CellStore:
         path = self.directory / cell.fingerprint
         columns: dict[str, Any] = {
             name: column
-            for name in ("squared_errors", "covered", "bias_squared_errors")
+            for name in ("squared_errors", "predicted", "covered", "bias_squared_errors")
             if (column := getattr(ratings, name)) is not None
         }
         with replacing(path / RATINGS) as partial, partial.open("wb") as file:

@@ -127,6 +127,7 @@ class MeasuredVariant:
         self.workspace.discard_run(name)
         return CellRatings(
             squared_errors=np.square(rated.predicted - rated.truth),
+            predicted=rated.predicted,
             covered=rated.covered,
             bias_squared_errors=np.square(rated.bias - rated.truth),
         )
@@ -161,7 +162,8 @@ class MeasuredBaseline:
 
     def rate(self, fold: Fold, seed: int) -> CellRatings:
         best = tuned(self.baseline, fold.table, fold.split, seed)
-        return CellRatings(squared_errors=np.square(best.ratings - fold.truth), settings=best.settings)
+        errors = np.square(best.ratings - fold.truth)
+        return CellRatings(squared_errors=errors, predicted=best.ratings, settings=best.settings)
 
 
 def choose_contenders(
