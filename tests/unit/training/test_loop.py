@@ -119,6 +119,36 @@ def test_a_run_stopped_at_any_step_continues_to_the_same_weights(
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def bfloat16_in_hardware(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    for module in ("ubert_training.running.devices", "ubert_training.optimization.loop"):
+        monkeypatch.setattr(f"{module}.has_native_bfloat16", lambda _: native)
+
+
+def test_a_run_continues_in_the_precision_in_which_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = replace(OPTIONS, precision="auto")
+    whole, resumed = Regression(validation_target=2.0), Regression(validation_target=2.0)
+    bfloat16_in_hardware(monkeypatch, False)
+    run(whole, tmp_path / "whole", options)
+    with pytest.raises(KeyboardInterrupt):
+        run(Regression(validation_target=2.0, fails_after=9), tmp_path / "stopped", options)
+    bfloat16_in_hardware(monkeypatch, True)
+    run(resumed, tmp_path / "stopped", options)
+    for expected, found in zip(weights(whole), weights(resumed), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_run_in_bfloat16_does_not_continue_where_it_is_emulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(OPTIONS, precision="auto")
+    bfloat16_in_hardware(monkeypatch, True)
+    with pytest.raises(KeyboardInterrupt):
+        run(Regression(validation_target=2.0, fails_after=9), tmp_path, options)
+    bfloat16_in_hardware(monkeypatch, False)
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt is of a run in bfloat16, which this cpu only emulates"):
+        run(Regression(validation_target=2.0), tmp_path, options)
+
+
 def test_with_averaging_the_average_is_validated_and_kept(tmp_path: Path) -> None:
     plain, averaged = Regression(validation_target=2.0, dropout=0.0), Regression(validation_target=2.0, dropout=0.0)
     plain_progress = run(plain, tmp_path / "plain")

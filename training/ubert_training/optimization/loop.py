@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ubert_model.config import require, require_choice
-from ubert_model.errors import DivergedError
+from ubert_model.errors import ConfigError, DivergedError
+from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.running.atomic import replacing
 from ubert_training.optimization.batches import Indices
 from ubert_training.optimization.weight_average import WeightAverage
@@ -287,6 +288,7 @@ class _Run:
             return
         checkpoint = {
             "fingerprint": self.fingerprint,
+            "bfloat16": self.bfloat16,
             "position": vars(self.progress),
             "best_losses": torch.from_numpy(self.best_losses),
             "model": weights_of(self.task.model),
@@ -299,7 +301,10 @@ class _Run:
             torch.save(checkpoint, partial)
 
     def begin(self) -> None:
-        """Continue from a checkpoint of this configuration, if there is one, else start from the initial weights."""
+        """Continue from a checkpoint of this configuration, if there is one, else start from the initial weights.
+
+        Raises ``ConfigError`` if the checkpoint's run computed in bfloat16, which this device would emulate.
+        """
         if not self._resume():
             self._keep_if_best(self._validate(), epoch=-1)
 
@@ -310,6 +315,13 @@ class _Run:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["fingerprint"] != self.fingerprint:
             return False
+        # As it began, since "auto" may choose otherwise on this device.
+        self.bfloat16 = checkpoint["bfloat16"]
+        if self.bfloat16 and not has_native_bfloat16(self.accelerator.device):
+            raise ConfigError(
+                f"{path} is of a run in bfloat16, which this {self.accelerator.device.type} only emulates: continue it "
+                "where it began, or give a new directory"
+            )
         self.progress = TrainingProgress(**checkpoint["position"])
         self.best_losses = checkpoint["best_losses"].numpy()
         self.task.model.load_state_dict(checkpoint["model"])
