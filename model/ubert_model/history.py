@@ -1,8 +1,13 @@
-"""Which reviews a prediction reads: the one place that applies law 5 to a review list."""
+"""Which reviews of a list a prediction reads.
+
+Law 5 applied to a list. Where training takes a pair's own rating out of sums instead, a test of ``KnownReviews`` holds
+that both give the same.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
 
@@ -20,14 +25,9 @@ class RatingCounts:
         return cls(count=len(ratings), total=sum(ratings))
 
 
-def without_item(user_reviews: Sequence[ReviewEntry], item: str) -> list[ReviewEntry]:
-    """The user's reviews except any of this item (law 5)."""
-    return [review for review in user_reviews if review.item != item]
-
-
-def without_user(item_reviews: Sequence[ReviewEntry], user: str) -> list[ReviewEntry]:
-    """The item's reviews except any by this user (law 5)."""
-    return [review for review in item_reviews if review.user != user]
+def without_counterpart(side: Side, reviews: Iterable[ReviewEntry], counterpart: str) -> list[ReviewEntry]:
+    """A user's reviews except any of this item, or an item's except any by this user (law 5)."""
+    return [review for review in reviews if side.counterpart(review) != counterpart]
 
 
 def select_history(reviews: Sequence[ReviewEntry], *, max_reviews: int, max_rows: int) -> list[ReviewEntry]:

@@ -41,7 +41,7 @@ from ubert_model.nn.co_matching import Matches
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.rating.deviations import UsualDeviations
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.reading.histories import Pair, ReviewList, ReviewLists, SideStatistics
 from ubert_service.scoring.assembly import ScorerBatch
@@ -94,7 +94,7 @@ class InMemoryResidents:
         )
         no_ratings = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
         usual = UsualDeviations.of(no_ratings, (USER_CURVE, ITEM_CURVE))
-        of_users, of_items = SideStatistics.of_users(usual, BIAS), SideStatistics.of_items(usual, BIAS)
+        of_users, of_items = SideStatistics(Side.USER, usual, BIAS), SideStatistics(Side.ITEM, usual, BIAS)
         self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}
         starts = np.random.default_rng(0).integers(0, len(pool) - config.max_length, len(of_user) + len(of_item))

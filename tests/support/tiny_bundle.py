@@ -31,14 +31,14 @@ from ubert_model.bundle import (
     write_bundle,
 )
 from ubert_model.config import RatingScale
-from ubert_model.history import select_history, without_item, without_user
+from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import BiasModel, blend
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias, UsualDeviations, stack_sums
 from ubert_model.rating.intervals import Margins, RatingIntervals
-from ubert_model.states import FloatMatrix, ReviewEntry, StateStore
+from ubert_model.states import FloatMatrix, ReviewEntry, Side, StateStore
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 
 USER_CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
@@ -230,10 +230,10 @@ def states_of_tokens(model: RatingModel, token_ids: Sequence[int]) -> FloatMatri
 def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> float:
     """The expected rating of one pair, by the training model's own forward."""
     config, identities = tiny.model.config, tiny.bundle.identities
-    user_reviews = without_item(corpus.of_user(user), item)
-    item_reviews = without_user(corpus.of_item(item), user)
+    user_reviews = without_counterpart(Side.USER, corpus.of_user(user), item)
+    item_reviews = without_counterpart(Side.ITEM, corpus.of_item(item), user)
     usual = tiny.bundle.deviations
-    user_sums, item_sums = usual.of_user(user, user_reviews), usual.of_item(item, item_reviews)
+    user_sums, item_sums = usual.sums(Side.USER, user, user_reviews), usual.sums(Side.ITEM, item, item_reviews)
     bias = BIAS.rate(stack_sums([user_sums]), stack_sums([item_sums]))
     sides = [
         select_history(reviews, max_reviews=config.max_reviews, max_rows=config.max_rows)
@@ -244,8 +244,8 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
         rows = (identities.users.row(user), identities.items.row(item), identities.domain_row(item))
         inputs = [torch.tensor([row]) for row in rows]
         residuals = (
-            usual.residuals_of_user(sides[0], BIAS.user.bias(user_sums)),
-            usual.residuals_of_item(sides[1], BIAS.item.bias(item_sums)),
+            usual.residuals(Side.USER, sides[0], BIAS.user.bias(user_sums)),
+            usual.residuals(Side.ITEM, sides[1], BIAS.item.bias(item_sums)),
         )
         for side, review_residuals in zip(sides, residuals, strict=True):
             matrices = [corpus.states[review.review_id] for review in side]

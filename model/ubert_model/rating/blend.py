@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.rating.deviations import RatingSums, SideBias
+from ubert_model.states.keys import Side
 
 Ratings = NDArray[np.float64]
 
@@ -55,6 +56,10 @@ class BiasModel:
             user=self.user.bias(user),
             item=self.item.bias(item),
         )
+
+    def on(self, side: Side) -> SideBias:
+        """That of one side."""
+        return self.user if side is Side.USER else self.item
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for the manifest."""

@@ -25,6 +25,7 @@ from ubert_model.config import require
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
 from ubert_model.rating.curve import RatingCurve
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
 DEVIATION_SHRINKAGE = 5.0
@@ -232,24 +233,23 @@ class UsualDeviations:
             elsewhere or ElsewhereRatings.none(rated.user_ids),
         )
 
-    def of_user(self, user: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
-        """Sums over a user's reviews."""
-        return self.elsewhere.added(user, self.user.sum_up((review.item, review.rating) for review in reviews))
+    def on(self, side: Side) -> SideDeviations:
+        """Those of one side."""
+        return self.user if side is Side.USER else self.item
 
-    def of_item(self, item: str, reviews: Iterable[ReviewEntry]) -> RatingSums:  # noqa: ARG002
-        """Sums over an item's reviews."""
-        return self.item.sum_up((review.user, review.rating) for review in reviews)
+    def sums(self, side: Side, entity: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
+        """Sums over the reviews of a user, those in other domains included, or of an item."""
+        sums = self.on(side).sum_up((side.counterpart(review), review.rating) for review in reviews)
+        return self.elsewhere.added(entity, sums) if side is Side.USER else sums
 
-    def residuals_of_user(self, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
-        """How far each of a user's ratings lies above what the bias model expects: (R,), in stars.
+    def residuals(self, side: Side, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
+        """How far each rating of a user or an item lies above what the bias model expects: (R,), in stars.
 
-        ``bias``: the user's, from the history that holds the reviews; what is usual for each item is subtracted, too.
+        ``bias``: the entity's, from the history that holds the reviews; what is usual for each counterpart is
+        subtracted, too.
         """
-        return _above(self.user.above_usual((review.item, review.rating) for review in reviews), bias)
-
-    def residuals_of_item(self, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
-        """The same for an item's ratings, by the item's bias and what is usual for each user."""
-        return _above(self.item.above_usual((review.user, review.rating) for review in reviews), bias)
+        above_usual = self.on(side).above_usual((side.counterpart(review), review.rating) for review in reviews)
+        return (np.asarray(above_usual, dtype=np.float64) - np.asarray(bias, dtype=np.float64)).astype(np.float32)
 
     def save(self, path: Path) -> None:
         """Write the tables; the curves and means are the bias model's."""
@@ -274,10 +274,6 @@ class UsualDeviations:
             SideDeviations(item.curve, item.mean, user_ids, users),
             ElsewhereRatings(user_ids, elsewhere),
         )
-
-
-def _above(above_usual: Sequence[float], bias: ArrayLike) -> Residuals:
-    return (np.asarray(above_usual, dtype=np.float64) - np.asarray(bias, dtype=np.float64)).astype(np.float32)
 
 
 def _sums_by_row(rows: NDArray[np.int64], last: int, *columns: Levels) -> Levels:

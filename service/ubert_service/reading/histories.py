@@ -1,19 +1,16 @@
 """Which reviews of the store's lists the pairs of a request read, and what their ratings add up to."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from operator import attrgetter
 from typing import Self
 
-from numpy.typing import ArrayLike
-
 from ubert_model.config import ModelConfig
-from ubert_model.history import select_history, without_item, without_user
+from ubert_model.history import select_history, without_counterpart
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.deviations import RatingSums, Residuals, SideBias, SideDeviations, UsualDeviations
-from ubert_model.states import ReviewEntry
+from ubert_model.rating.deviations import RatingSums, Residuals, UsualDeviations
+from ubert_model.states import ReviewEntry, Side
 from ubert_service.reading.inline import InlineReviews
 
 
@@ -86,45 +83,25 @@ class PairHistories:
     item: History
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SideStatistics:
-    """How to compute the rating statistics of one side, users or items, under one bundle.
+    """The rating statistics of one side, users or items, under one bundle."""
 
-    ``counterpart``: the other side's entity of a review. ``without``: a list less the reviews of one counterpart.
-    """
+    side: Side
+    usual: UsualDeviations
+    bias: BiasModel
 
-    counterpart: Callable[[ReviewEntry], str]
-    without: Callable[[Sequence[ReviewEntry], str], list[ReviewEntry]]
-    sum_up: Callable[[str, Iterable[ReviewEntry]], RatingSums]
-    residuals: Callable[[Iterable[ReviewEntry], ArrayLike], Residuals]
-    deviations: SideDeviations
-    bias: SideBias
-
-    @classmethod
-    def of_users(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
-        return cls(
-            counterpart=attrgetter("item"),
-            without=without_item,
-            sum_up=usual.of_user,
-            residuals=usual.residuals_of_user,
-            deviations=usual.user,
-            bias=bias.user,
-        )
-
-    @classmethod
-    def of_items(cls, usual: UsualDeviations, bias: BiasModel) -> Self:
-        return cls(
-            counterpart=attrgetter("user"),
-            without=without_user,
-            sum_up=usual.of_item,
-            residuals=usual.residuals_of_item,
-            deviations=usual.item,
-            bias=bias.item,
-        )
+    def sums(self, entity: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
+        """The sums of a history."""
+        return self.usual.sums(self.side, entity, reviews)
 
     def sums_without(self, sums: RatingSums, review: ReviewEntry) -> RatingSums:
         """A history's sums less one of its reviews."""
-        return self.deviations.without(sums, self.counterpart(review), review.rating)
+        return self.usual.on(self.side).without(sums, self.side.counterpart(review), review.rating)
+
+    def residuals(self, sums: RatingSums, reviews: Iterable[ReviewEntry]) -> Residuals:
+        """How far the ratings of these reviews lie above what the history's sums let expect."""
+        return self.usual.residuals(self.side, reviews, self.bias.on(self.side).bias(sums))
 
 
 class ReviewList:
@@ -156,7 +133,7 @@ class ReviewList:
     @classmethod
     def of(cls, entity: str, reviews: Sequence[ReviewEntry], statistics: SideStatistics, config: ModelConfig) -> Self:
         """The list of a user or an item, by the ``statistics`` of its side."""
-        return cls(entity, reviews, statistics, frozenset(map(statistics.counterpart, reviews)), config)
+        return cls(entity, reviews, statistics, frozenset(map(statistics.side.counterpart, reviews)), config)
 
     def read_by(self, reading: Reading) -> Self:
         """The list of those reviews that a request reads."""
@@ -182,7 +159,7 @@ class ReviewList:
         """The list less the reviews shared with a counterpart (law 5)."""
         if counterpart not in self._counterparts:
             return self
-        return self._subset(self._statistics.without(self._reviews, counterpart))
+        return self._subset(without_counterpart(self._statistics.side, self._reviews, counterpart))
 
     def leave_one_out(self, reviews: Iterable[ReviewEntry]) -> Iterator[History]:
         """Leave-one-out: for each of these reviews of the list, the history without it.
@@ -205,7 +182,7 @@ class ReviewList:
         entries = sum(
             _ENTRY_BYTES
             + sys.getsizeof(review.review_id)
-            + sys.getsizeof(self._statistics.counterpart(review))
+            + sys.getsizeof(self._statistics.side.counterpart(review))
             + sum(sys.getsizeof(number) for number in (review.timestamp, review.rows) if number > _LARGEST_CACHED_INT)
             for review in self._reviews
         )
@@ -219,14 +196,13 @@ class ReviewList:
 
     def _of(self, reviews: Sequence[ReviewEntry]) -> History:
         rated = [review for review in reviews if review.review_id not in self._unrated] if self._unrated else reviews
-        return self._history(self._select(reviews), len(rated), self._statistics.sum_up(self._entity, rated))
+        return self._history(self._select(reviews), len(rated), self._statistics.sums(self._entity, rated))
 
     def _select(self, reviews: Sequence[ReviewEntry]) -> list[ReviewEntry]:
         return select_history(reviews, max_reviews=self._config.max_reviews, max_rows=self._config.max_rows)
 
     def _history(self, selected: Sequence[ReviewEntry], rated: int, sums: RatingSums) -> History:
-        statistics = self._statistics
-        residuals = statistics.residuals(selected, statistics.bias.bias(sums))
+        residuals = self._statistics.residuals(sums, selected)
         if self._unrated:
             residuals[[review.review_id in self._unrated for review in selected]] = 0.0
         return History(reviews=rated, sums=sums, selected=tuple(selected), residuals=residuals)

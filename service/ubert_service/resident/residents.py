@@ -63,7 +63,7 @@ class Residents:
         self._namespace = codec.namespace
         self._version = codec.namespace.version
         self._config = config
-        self._of_users, self._of_items = SideStatistics.of_users(usual, bias), SideStatistics.of_items(usual, bias)
+        self._of_users, self._of_items = SideStatistics(Side.USER, usual, bias), SideStatistics(Side.ITEM, usual, bias)
         self._telemetry = telemetry
         self._clock = clock
         self.keeps = max_bytes > 0

@@ -21,7 +21,7 @@ from ubert_model.rating.deviations import (
     UsualDeviations,
     stack_sums,
 )
-from ubert_model.states import ReviewEntry
+from ubert_model.states import ReviewEntry, Side
 
 MEAN = 3.0
 """In levels of the curve below, which is 0 at one star: so four stars lie at the mean."""
@@ -56,9 +56,9 @@ def test_the_higher_an_item_is_usually_rated_the_less_five_stars_raise_a_users_d
     excellent = [review(f"u{number}", "excellent", 5.0) for number in range(20)]
     poor = [review(f"v{number}", "poor", 2.0) for number in range(20)]
     usual = deviations_of(excellent + poor)
-    of_excellent = usual.of_user("me", [review("me", "excellent", 5.0)]).shrunk_deviation(1.0)
-    of_unknown = usual.of_user("me", [review("me", "never seen", 5.0)]).shrunk_deviation(1.0)
-    of_poor = usual.of_user("me", [review("me", "poor", 5.0)]).shrunk_deviation(1.0)
+    of_excellent = usual.sums(Side.USER, "me", [review("me", "excellent", 5.0)]).shrunk_deviation(1.0)
+    of_unknown = usual.sums(Side.USER, "me", [review("me", "never seen", 5.0)]).shrunk_deviation(1.0)
+    of_poor = usual.sums(Side.USER, "me", [review("me", "poor", 5.0)]).shrunk_deviation(1.0)
     assert 0 < of_excellent < of_unknown < of_poor
 
 
@@ -71,7 +71,7 @@ def test_a_rating_counts_as_its_deviation_less_the_usual_one_of_its_item() -> No
     assert [level - share * MEAN for level, share in terms] == pytest.approx(
         [2.0 - MEAN - usual_of_i, 1.0 - MEAN - usual_of_j]
     )
-    sums = usual.of_user("v", [review("v", "i", 3.0), review("v", "j", 2.0)])
+    sums = usual.sums(Side.USER, "v", [review("v", "i", 3.0), review("v", "j", 2.0)])
     assert sums.above_usual == pytest.approx(sum(usual.user.above_usual([("i", 3.0), ("j", 2.0)])))
     assert sums.shrunk_deviation(2.0) == pytest.approx(float(sums.above_usual) / (2 + 2.0))
 
@@ -80,17 +80,17 @@ def test_each_side_counts_ratings_by_its_own_curve() -> None:
     known = [review("u", "i", 1.0), review("v", "i", 3.0), review("v", "j", 5.0)]
     usual = deviations_of(known, (BENT, STRAIGHT))
     assert (usual.user.mean, usual.item.mean) == pytest.approx((2 / 3, 2.0))
-    one, three = (usual.of_user("w", [review("w", "new", rating)]).above_usual for rating in (1.0, 3.0))
+    one, three = (usual.sums(Side.USER, "w", [review("w", "new", rating)]).above_usual for rating in (1.0, 3.0))
     assert one == three == pytest.approx(0 - 2 / 3)
-    assert usual.of_item("i", [review("new", "i", 1.0)]).above_usual == pytest.approx(0 - 2.0)
+    assert usual.sums(Side.ITEM, "i", [review("new", "i", 1.0)]).above_usual == pytest.approx(0 - 2.0)
 
 
 def test_an_items_ratings_count_relative_to_how_high_their_users_usually_rate() -> None:
     known = [review("generous", f"i{number}", 5.0) for number in range(20)]
     known += [review("strict", f"j{number}", 2.0) for number in range(20)]
     usual = deviations_of(known)
-    by_generous = usual.of_item("new", [review("generous", "new", 4.0)]).shrunk_deviation(1.0)
-    by_strict = usual.of_item("new", [review("strict", "new", 4.0)]).shrunk_deviation(1.0)
+    by_generous = usual.sums(Side.ITEM, "new", [review("generous", "new", 4.0)]).shrunk_deviation(1.0)
+    by_strict = usual.sums(Side.ITEM, "new", [review("strict", "new", 4.0)]).shrunk_deviation(1.0)
     assert by_generous < 0 < by_strict
 
 
@@ -103,7 +103,7 @@ def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(r
 
 
 def test_an_empty_history_deviates_by_nothing() -> None:
-    assert deviations_of([review("u", "i", 5.0)]).of_user("u", []).shrunk_deviation(3.0) == 0
+    assert deviations_of([review("u", "i", 5.0)]).sums(Side.USER, "u", []).shrunk_deviation(3.0) == 0
 
 
 def test_a_rating_in_another_domain_counts_as_a_fraction_of_a_rating() -> None:
@@ -112,8 +112,8 @@ def test_a_rating_in_another_domain_counts_as_a_fraction_of_a_rating() -> None:
     users = IdTable.of(["u", "v"])
     whole = elsewhere_of(elsewhere, STRAIGHT, users)
     usual = deviations_of(known, elsewhere=whole.weighted(0.5))
-    alone = deviations_of(known).of_user("u", known[:1])
-    sums = usual.of_user("u", known[:1])
+    alone = deviations_of(known).sums(Side.USER, "u", known[:1])
+    sums = usual.sums(Side.USER, "u", known[:1])
     mean = 8 / 3
     usual_of_far = (4.0 + 0.0 - 2 * mean) / (2 + DEVIATION_SHRINKAGE)
     usual_of_off = (4.0 - mean) / (1 + DEVIATION_SHRINKAGE)
@@ -121,12 +121,12 @@ def test_a_rating_in_another_domain_counts_as_a_fraction_of_a_rating() -> None:
     assert (sums.count, sums.elsewhere) == (1, pytest.approx(0.5 * 2))
     assert sums.above_usual == pytest.approx(alone.above_usual + 0.5 * above_usual)
     assert sums.shrunk_deviation(2.0) == pytest.approx(sums.above_usual / (1 + 1 + 2))
-    assert usual.of_user("stranger", known[:1]) == deviations_of(known).of_user("stranger", known[:1])
+    assert usual.sums(Side.USER, "stranger", known[:1]) == deviations_of(known).sums(Side.USER, "stranger", known[:1])
 
 
 def test_a_user_with_ratings_in_other_domains_alone_has_a_deviation() -> None:
     elsewhere = elsewhere_of([review("v", "far", 5.0), review("w", "far", 1.0)], STRAIGHT, TABLES["user_ids"])
-    sums = deviations_of([review("u", "i", 4.0), review("v", "i", 4.0)], elsewhere=elsewhere).of_user("v", [])
+    sums = deviations_of([review("u", "i", 4.0), review("v", "i", 4.0)], elsewhere=elsewhere).sums(Side.USER, "v", [])
     assert sums.shrunk_deviation(1.0) > 0
 
 
@@ -136,8 +136,8 @@ def test_saved_deviations_are_loaded_unchanged(tmp_path: Path) -> None:
     usual = deviations_of(known, elsewhere=elsewhere)
     usual.save(tmp_path / "deviations")
     loaded = load(tmp_path / "deviations", usual)
-    assert loaded.of_user("v", known) == usual.of_user("v", known)
-    assert loaded.of_item("i", known) == usual.of_item("i", known)
+    assert loaded.sums(Side.USER, "v", known) == usual.sums(Side.USER, "v", known)
+    assert loaded.sums(Side.ITEM, "i", known) == usual.sums(Side.ITEM, "i", known)
 
 
 @pytest.mark.parametrize("known", [("uv", "i", "uv"), ("u", "ij", "uv"), ("uv", "ij", "u")])
@@ -160,15 +160,15 @@ def test_a_residual_is_a_rating_less_the_usual_of_its_counterpart_and_the_bias_o
     known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
     usual = deviations_of(known)
     mine = [review("w", "i", 4.0), review("w", "new", 1.0)]
-    bias = SIDE.bias(usual.of_user("w", mine))
+    bias = SIDE.bias(usual.sums(Side.USER, "w", mine))
     alone = usual.user.above_usual([(one.item, one.rating) for one in mine])
-    found = usual.residuals_of_user(mine, bias)
+    found = usual.residuals(Side.USER, mine, bias)
     assert found.dtype == np.float32
     assert found.tolist() == pytest.approx([above - float(bias) for above in alone], abs=1e-6)
-    (of_item,) = usual.residuals_of_item([review("v", "new", 5.0)], 0.25)
-    expected = usual.of_item("new", [review("v", "new", 5.0)]).above_usual
+    (of_item,) = usual.residuals(Side.ITEM, [review("v", "new", 5.0)], 0.25)
+    expected = usual.sums(Side.ITEM, "new", [review("v", "new", 5.0)]).above_usual
     assert of_item == pytest.approx(float(expected) - 0.25, abs=1e-6)
-    assert usual.residuals_of_item([], 0.0).shape == (0,)
+    assert usual.residuals(Side.ITEM, [], 0.0).shape == (0,)
 
 
 def test_sums_without_a_rating_equal_the_sums_of_the_others() -> None:
@@ -177,21 +177,21 @@ def test_sums_without_a_rating_equal_the_sums_of_the_others() -> None:
     usual = deviations_of(known, (BENT, STRAIGHT), elsewhere)
     mine = [review("u", "i", 4.0), review("u", "new", 1.0), review("u", "j", 3.0)]
     for left_out in mine:
-        less = usual.user.without(usual.of_user("u", mine), left_out.item, left_out.rating)
-        expected = usual.of_user("u", [one for one in mine if one is not left_out])
+        less = usual.user.without(usual.sums(Side.USER, "u", mine), left_out.item, left_out.rating)
+        expected = usual.sums(Side.USER, "u", [one for one in mine if one is not left_out])
         assert (less.count, less.elsewhere) == (2, expected.elsewhere)
         assert less.above_usual == pytest.approx(expected.above_usual, abs=1e-12)
 
 
 def test_unknown_counterparts_have_no_usual_deviation() -> None:
     known = [review("u", "i", 5.0)]
-    sums = deviations_of(known).of_item("i", [review("stranger", "i", 2.0)])
+    sums = deviations_of(known).sums(Side.ITEM, "i", [review("stranger", "i", 2.0)])
     assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
     by_a_stranger = rating_columns([*known, review("v", "j", 1.0)], user_ids=IdTable(["u"]), item_ids=IdTable(["i"]))
     usual = UsualDeviations.of(by_a_stranger, (STRAIGHT, STRAIGHT), ElsewhereRatings.of(by_a_stranger, STRAIGHT))
     assert [terms_of_one(side, "another", 2.0) for side in (usual.user, usual.item)] == [(1.0, 1.0)] * 2
     assert usual.user.above_usual([("another", 2.0)]) == [1.0 - usual.user.mean]
-    assert usual.of_user("another", []) == RatingSums(count=0, above_usual=0)
+    assert usual.sums(Side.USER, "another", []) == RatingSums(count=0, above_usual=0)
 
 
 def test_the_terms_of_ratings_by_rows_of_another_table_equal_those_of_each_rating() -> None:

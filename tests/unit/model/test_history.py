@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubert_model.history import RatingCounts, select_history, without_item, without_user
+from ubert_model.history import RatingCounts, select_history, without_counterpart
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
 names = st.sampled_from("abcd")
@@ -32,7 +33,7 @@ def test_the_review_of_a_pair_is_on_neither_side_of_its_own_prediction(
 ) -> None:
     of_user = [review for review in reviews if review.user == user]
     of_item = [review for review in reviews if review.item == item]
-    read = without_item(of_user, item) + without_user(of_item, user)
+    read = without_counterpart(Side.USER, of_user, item) + without_counterpart(Side.ITEM, of_item, user)
     assert all((review.user, review.item) != (user, item) for review in read)
     targets = sum((review.user, review.item) == (user, item) for review in reviews)
     assert len(read) == len(of_user) + len(of_item) - 2 * targets
@@ -40,7 +41,7 @@ def test_the_review_of_a_pair_is_on_neither_side_of_its_own_prediction(
 
 @given(reviews=review_lists, target=names)
 def test_leaving_a_review_out_keeps_the_order_of_the_others(reviews: list[ReviewEntry], target: str) -> None:
-    for kept in (without_item(reviews, target), without_user(reviews, target)):
+    for kept in (without_counterpart(Side.USER, reviews, target), without_counterpart(Side.ITEM, reviews, target)):
         positions = [reviews.index(review) for review in kept]
         assert positions == sorted(positions)
 
@@ -91,6 +92,6 @@ def test_counts_hold_the_number_and_the_sum_of_ratings(reviews: list[ReviewEntry
 @given(reviews=review_lists, user=names, item=names)
 def test_counts_without_the_target_do_not_include_its_rating(reviews: list[ReviewEntry], user: str, item: str) -> None:
     target = ReviewEntry(review_id="target", user=user, item=item, rating=5.0, timestamp=9, rows=3)
-    kept = without_item([target, *reviews], item)
+    kept = without_counterpart(Side.USER, [target, *reviews], item)
     assert target not in kept
-    assert RatingCounts.of(kept) == RatingCounts.of(without_item(reviews, item))
+    assert RatingCounts.of(kept) == RatingCounts.of(without_counterpart(Side.USER, reviews, item))

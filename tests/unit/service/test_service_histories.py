@@ -14,7 +14,7 @@ from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import ElsewhereRatings, SideBias, UsualDeviations
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
 from ubert_service.reading.inline import InlineText
 from ubert_service.scoring.inline_encoding import encode_inline
@@ -47,7 +47,7 @@ def side_statistics() -> list[SideStatistics]:
     usual = UsualDeviations.of(
         rating_columns(known, user_ids=ids, item_ids=ids), (CURVE, CURVE), ElsewhereRatings.of(of_others, CURVE)
     )
-    return [SideStatistics.of_users(usual, BIAS), SideStatistics.of_items(usual, BIAS)]
+    return [SideStatistics(side, usual, BIAS) for side in Side]
 
 
 SIDES = pytest.mark.parametrize("statistics", side_statistics(), ids=["user", "item"])

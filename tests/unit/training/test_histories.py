@@ -14,7 +14,7 @@ from ubert_model.config import preset
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias
-from ubert_model.states import ReviewEntry
+from ubert_model.states import ReviewEntry, Side
 from ubert_training.finetuning import bias_fit, histories
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.histories import Histories, KnownReviews
@@ -221,13 +221,14 @@ def test_the_cost_of_a_pair_does_not_grow_with_the_reviews_of_its_item(
 ) -> None:
     """Otherwise the cost of an item's training pairs would grow with the square of their number."""
     filtered: list[int] = []
-    without_user = histories.without_user
+    without_counterpart = histories.without_counterpart
 
-    def recorded(reviews: list[ReviewEntry], user: str) -> list[ReviewEntry]:
-        filtered.append(len(reviews))
-        return without_user(reviews, user)
+    def recorded(side: Side, reviews: list[ReviewEntry], counterpart: str) -> list[ReviewEntry]:
+        if side is Side.ITEM:
+            filtered.append(len(reviews))
+        return without_counterpart(side, reviews, counterpart)
 
-    monkeypatch.setattr(histories, "without_user", recorded)
+    monkeypatch.setattr(histories, "without_counterpart", recorded)
     evaluations: list[int] = []
     for reviews in (50, 100):
         evaluated_ratings.clear()

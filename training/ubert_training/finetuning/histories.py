@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
-from ubert_model.history import select_history, without_item, without_user
+from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
@@ -22,6 +22,7 @@ from ubert_model.rating.deviations import (
     SideDeviations,
     UsualDeviations,
 )
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 from ubert_training.ragged import RaggedArray
 from ubert_training.reviews.table import ReviewTable, Rows
@@ -163,11 +164,11 @@ class KnownReviews:
             for row, left_out in zip(pairs.tolist(), targets.counts.tolist(), strict=True)
         ]
         of_users = (
-            without_item(self._newest(self._readable_by_user.get(user, []), left_out), item)
+            without_counterpart(Side.USER, self._newest(self._readable_by_user.get(user, []), left_out), item)
             for user, item, left_out in named
         )
         of_items = (
-            without_user(self._newest(self._readable_by_item.get(item, []), left_out), user)
+            without_counterpart(Side.ITEM, self._newest(self._readable_by_item.get(item, []), left_out), user)
             for user, item, left_out in named
         )
         rated = self._rated
