@@ -10,10 +10,9 @@ from reference.review_encoder import eq03_feed_forward
 from support.closeness import assert_equals_reference
 from support.random_models import random_rows, random_side, randomized, weights_of
 from ubert_model.config import IdEmbeddings
+from ubert_model.nn.entity_encoder import EntityEncoder
 from ubert_model.nn.fusion import FeedForward, Fusion
 from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
-from ubert_model.nn.item_encoder import ItemEncoder
-from ubert_model.nn.user_encoder import UserEncoder
 
 
 @pytest.mark.parametrize("id_embeddings", ["none", "shrunk", "free"])
@@ -55,13 +54,10 @@ def test_fusion_equals_eq_6() -> None:
 LENGTHS = {"one review": [[6]], "one row": [[1]], "ragged": [[3, 5], [2], [4, 1, 1]], "some empty": [[], [4, 2], []]}
 
 
-@pytest.mark.parametrize("encoder_class", [UserEncoder, ItemEncoder])
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
 @pytest.mark.parametrize("dim", [8, 16])
-def test_entity_encoder_equals_eq_11_entity_by_entity(
-    encoder_class: type[UserEncoder] | type[ItemEncoder], lengths: list[list[int]], dim: int
-) -> None:
-    encoder = randomized(encoder_class(dim, dropout=0.1))
+def test_entity_encoder_equals_eq_11_entity_by_entity(lengths: list[list[int]], dim: int) -> None:
+    encoder = randomized(EntityEncoder(dim, dropout=0.1))
     weights = weights_of(encoder)
     side = random_side(lengths, dim, seed=5)
     queries = random_rows(len(lengths), dim)
@@ -72,7 +68,7 @@ def test_entity_encoder_equals_eq_11_entity_by_entity(
 
 
 def test_without_reviews_the_representation_is_formed_from_the_query_alone() -> None:
-    encoder = randomized(UserEncoder(8, dropout=0.0))
+    encoder = randomized(EntityEncoder(8, dropout=0.0))
     weights = weights_of(encoder)
     entity_query = random_rows(1, 8)
     side = random_side([[]], 8, seed=6)

@@ -1,4 +1,4 @@
-"""The structure that user encoder and item encoder share (the paper: "the same structure")."""
+"""Figures 2 and 3, boxes *User Encoder* and *Item Encoder*: one structure, as in the paper."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,10 @@ from ubert_model.nn.fusion import Fusion
 
 
 class EntityEncoder(nn.Module):
-    """Query (ũ or ĩ) and review states → representation (û or î), Eq. 5, 6 and 11.
+    """Query and review states → representation.
+
+    The user's: û = Fuse(ũ, s) with s = Attn(ũ W, S, S), over one review in pre-training (Eq. 5 and 6), over all in
+    Eq. 11. The item's: î = Fuse(ĩ, ŝ) with ŝ = Attn(ĩ W, Ŝⁱ, Ŝⁱ), Eq. 11, with weights of its own.
 
     W is one parameter, used twice: it projects the attention query (Eq. 5) and the query that is fused (Eq. 6).
 

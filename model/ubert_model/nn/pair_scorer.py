@@ -4,10 +4,9 @@ from torch import Tensor, nn
 
 from ubert_model.config import ModelConfig
 from ubert_model.nn.co_matching import CoMatching, SideRows
+from ubert_model.nn.entity_encoder import EntityEncoder
 from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
-from ubert_model.nn.item_encoder import ItemEncoder
 from ubert_model.nn.prediction_layer import PredictionLayer
-from ubert_model.nn.user_encoder import UserEncoder
 
 
 class RatingHead(nn.Module):
@@ -17,8 +16,8 @@ class RatingHead(nn.Module):
 
     def __init__(self, dim: int, config: ModelConfig, initial_output: float) -> None:
         super().__init__()
-        self.user_encoder = UserEncoder(dim, config.dropout)
-        self.item_encoder = ItemEncoder(dim, config.dropout)
+        self.user_encoder = EntityEncoder(dim, config.dropout)
+        self.item_encoder = EntityEncoder(dim, config.dropout)
         self.co_matching = CoMatching(dim, config.match_pooling)
         self.prediction_layer = PredictionLayer(dim, initial_output, config.dropout, ratings=config.history_ratings)
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from ubert_model.config import ModelConfig
+from ubert_model.nn.entity_encoder import EntityEncoder
 from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
 from ubert_model.nn.pretraining_heads import OpinionRatingHead, OpinionTokenHead
 from ubert_model.nn.review_encoder import ReviewEncoder
-from ubert_model.nn.user_encoder import UserEncoder
 
 
 class PretrainingOutput(NamedTuple):
@@ -36,7 +36,7 @@ class PretrainingModel(nn.Module):
         self.review_encoder = review_encoder
         self.user_query = QueryEmbedding(users, dim, config.id_embeddings)
         self.domain_embedding = DomainEmbedding(domains, dim)
-        self.user_encoder = UserEncoder(dim, config.dropout)
+        self.user_encoder = EntityEncoder(dim, config.dropout)
         vocabulary = review_encoder.word_embeddings.shape[0]
         self.token_head = OpinionTokenHead(review_encoder.hidden_dim, dim, vocabulary)
         self.rating_head = OpinionRatingHead(dim, mean_rating)
