@@ -28,6 +28,7 @@ from ubert_service.serving.readiness import degradation_of, obstacles_on_timeout
 from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import Shadowing
 from ubert_service.settings import Settings
+from ubert_service.work.admission import WorkKind
 from ubert_service.work.scheduler import Lane, Scheduler, UnbatchedCall
 
 T = TypeVar("T")
@@ -111,12 +112,12 @@ class RequestContext:
     def served(self) -> ServedBundle:
         return self.roles.live
 
-    async def work(self, call: Callable[[], T], *, tokens: int = 0) -> T:
+    async def work(self, call: Callable[[], T], *, kind: WorkKind = "other", tokens: int = 0) -> T:
         """Run a blocking call, which reads at most so many tokens, in a worker thread when its turn comes.
 
         Raises what the call does, ``OverloadedError``, ``DeadlineError`` and ``CallerGoneError``.
         """
-        return await self._answer(UnbatchedCall(lambda _: call()), None, tokens)
+        return await self._answer(UnbatchedCall(lambda _: call(), kind), None, tokens)
 
     async def serialize(self, answer: Callable[[], str], *, predictions: int) -> Response:
         """The JSON that ``answer`` makes of so many predictions. Raises as :meth:`work` does.
@@ -126,13 +127,13 @@ class RequestContext:
         content = answer() if predictions <= _SERIALIZED_IN_LOOP else await self.work(answer)
         return Response(content, media_type="application/json")
 
-    async def ask_store(self, call: Callable[[], T], *, tokens: int = 0) -> T:
+    async def ask_store(self, call: Callable[[], T], *, kind: WorkKind = "other", tokens: int = 0) -> T:
         """As :meth:`work`, for a call that only the store can answer: refused at once while the store is away.
 
         Raises ``NotResidentError`` as well.
         """
         self.served.residents.require_store()
-        return await self.work(call, tokens=tokens)
+        return await self.work(call, kind=kind, tokens=tokens)
 
     async def predict(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
         """A prediction for each pair, in order, batched with those of other requests.
@@ -156,7 +157,8 @@ class RequestContext:
         if not texts:
             return reading
         tokens = len(texts) * served.bundle.manifest.config.max_length
-        return replace(reading, inline=await self.work(lambda: served.encode_inline(user, texts), tokens=tokens))
+        encoded = await self.work(lambda: served.encode_inline(user, texts), kind="encoding", tokens=tokens)
+        return replace(reading, inline=encoded)
 
     async def predict_in_time(self, pairs: Sequence[Pair], reading: Reading, seconds: float) -> list[Prediction]:
         """Predictions for as many of the first pairs as fit into ``seconds`` from the arrival of the request.
@@ -182,7 +184,7 @@ class RequestContext:
         ratings = 1 + 2 * (config.max_reviews + LISTED_UNREAD)
         tokens = ratings * sum(max_tokens_read([pair], config.max_rows) for pair in pairs)
         explain = served.explainer.explain
-        lane = UnbatchedCall(lambda cancelled: [explain(pair, reading, cancelled) for pair in pairs])
+        lane = UnbatchedCall(lambda cancelled: [explain(pair, reading, cancelled) for pair in pairs], "explaining")
         explanations = await self._answer(lane, None, tokens)
         self._count([explanation.prediction for explanation in explanations])
         return explanations

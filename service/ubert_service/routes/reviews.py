@@ -55,7 +55,7 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     """
     roles = context.roles
     review = request.review()
-    written = await context.ask_store(lambda: roles.add(review), tokens=roles.write_tokens)
+    written = await context.ask_store(lambda: roles.add(review), kind="encoding", tokens=roles.write_tokens)
     if not written.created:
         response.status_code = status.HTTP_200_OK
     answer = ReviewAnswer.of(written, version=roles.live.namespace.version)

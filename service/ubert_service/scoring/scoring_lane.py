@@ -8,6 +8,7 @@ from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_service.errors import NotResidentError
 from ubert_service.reading.histories import Pair, Reading
 from ubert_service.scoring.engine import Prediction, ScoringEngine
+from ubert_service.work.admission import WorkKind
 from ubert_service.work.cancellation import Cancelled
 
 
@@ -19,6 +20,7 @@ class ScoringLane:
 
     engine: ScoringEngine
     reading: Reading
+    kind: WorkKind = "scoring"
     waits_for_batch: bool = True
 
     def answer(self, requests: Sequence[Sequence[Pair]], cancelled: Cancelled, /) -> list[list[Prediction]]:

@@ -5,11 +5,16 @@ and only delays them all; so until it ends, new work is admitted only if it woul
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from ubert_service.errors import OverloadedError
 from ubert_service.telemetry import QueueTelemetry, Refusal
+
+WorkKind = Literal["scoring", "encoding", "explaining", "other"]
+"""Work that shares one measured speed: a row of states to read costs far less than a word piece to encode."""
 
 _REQUEST_TOKENS = 512
 """The fixed cost of a request (HTTP, threads), in tokens of the default model: as much as one pair."""
@@ -32,6 +37,16 @@ class WaitingLimits:
     overload_seconds: float = math.inf
 
 
+@dataclass(frozen=True, eq=False, slots=True, kw_only=True)
+class RunningBatch:
+    """A batch that a thread has started. ``cost`` as of :func:`_cost`; ``began_at`` by the clock of shared time."""
+
+    kind: WorkKind
+    requests: int
+    cost: int
+    began_at: float
+
+
 class Admission:
     """Tracks what waits and what runs in ``workers`` threads, and refuses work that would wait too long.
 
@@ -46,12 +61,14 @@ class Admission:
         self._telemetry = telemetry
         self._clock = clock
         self._closed = False
-        self._throughput = _Throughput()
+        self._speeds: defaultdict[WorkKind, _Speed] = defaultdict(_Speed)
         self._overload = _OverloadDetector(limits.seconds)
         self._waiting = self._waiting_tokens = 0
-        self._running = self._running_batches = self._running_tokens = 0
-        self._counted_from = 0.0
-        """Start of the running measurement: when work reached the idle process, or when a batch last ended."""
+        self._waiting_costs: Counter[WorkKind] = Counter()
+        self._running: set[RunningBatch] = set()
+        self._shared = 0.0
+        self._shared_until = 0.0
+        """Time before this is in ``_shared``. Time without a batch while work waits is left for the next to share."""
         self._moved = 0.0
         """When a thread last took work from the queue, or the queue last stopped being empty."""
 
@@ -59,10 +76,12 @@ class Admission:
     def expected_wait(self) -> float:
         """Seconds until a thread would start work that arrived now."""
         now = self._clock()
-        ahead = self._throughput.seconds(requests=self._waiting, tokens=self._waiting_tokens)
-        if self._running_batches >= self._workers:
-            running = self._throughput.seconds(requests=self._running, tokens=self._running_tokens)
-            ahead += max(0.0, running - (now - self._counted_from))
+        ahead = self._seconds(self._waiting_costs)
+        if len(self._running) >= self._workers:
+            share = self._share(now)
+            ahead += sum(
+                max(0.0, self._seconds({batch.kind: batch.cost}) - (share - batch.began_at)) for batch in self._running
+            )
         # Stuck threads take nothing, whatever the throughput was before.
         return max(ahead, now - self._moved) if self._waiting else ahead
 
@@ -90,7 +109,7 @@ class Admission:
         else:
             return
         if refusal != "closing":
-            self._overload.refused(now, self._throughput.seconds_per_request)
+            self._overload.refused(now, self._seconds(self._waiting_costs) / self._waiting)
         self._telemetry.work_refused(limit=refusal)
         raise OverloadedError(
             f"{self._waiting} requests of {self._waiting_tokens} tokens are waiting to be served; "
@@ -98,42 +117,57 @@ class Admission:
             retry_after_s=wait,
         )
 
-    def queued(self, tokens: int) -> None:
+    def queued(self, kind: WorkKind, tokens: int) -> None:
         """Admitted work has joined the queue."""
-        now = self._clock()
-        self._overload.admitted(now, self._throughput.seconds(requests=1, tokens=tokens))
+        now, cost = self._clock(), _cost(1, tokens)
+        self._overload.admitted(now, self._seconds({kind: cost}))
         if not self._waiting:
             self._moved = now
             if not self._running:
-                self._counted_from = now
+                self._shared_until = now
         self._waiting += 1
         self._waiting_tokens += tokens
+        self._waiting_costs[kind] += cost
 
-    def left(self, tokens: int) -> None:
+    def left(self, kind: WorkKind, tokens: int) -> None:
         """Work has left the queue, for whatever reason."""
         self._waiting -= 1
         self._waiting_tokens -= tokens
+        self._waiting_costs[kind] -= _cost(1, tokens)
 
-    def began(self, *, requests: int, tokens: int) -> None:
+    def began(self, kind: WorkKind, *, requests: int, tokens: int) -> RunningBatch:
         """A thread has started a batch, whose work has already left the queue (:meth:`left`)."""
         self._moved = self._clock()
-        self._running_batches += 1
-        self._running += requests
-        self._running_tokens += tokens
+        self._settle(self._moved)
+        batch = RunningBatch(kind=kind, requests=requests, cost=_cost(requests, tokens), began_at=self._shared)
+        self._running.add(batch)
+        return batch
 
-    def ended(self, *, requests: int, tokens: int, whole: bool = True) -> None:
+    def ended(self, batch: RunningBatch, *, whole: bool = True) -> None:
         """A thread has finished a batch. ``whole`` False: it stopped early, so it does not count as a measurement."""
-        now = self._clock()
+        self._settle(self._clock())
         if whole:
-            self._throughput.measured(requests=requests, tokens=tokens, seconds=now - self._counted_from)
-        self._counted_from = now
-        self._running_batches -= 1
-        self._running -= requests
-        self._running_tokens -= tokens
+            seconds = self._shared - batch.began_at
+            self._speeds[batch.kind].measured(requests=batch.requests, cost=batch.cost, seconds=seconds)
+        self._running.remove(batch)
 
     def close(self) -> None:
         """Admit nothing more."""
         self._closed = True
+
+    def _share(self, now: float) -> float:
+        """A clock of which batches that run together each get an equal part: else the time of a long one would be
+        counted for those that end meanwhile.
+        """
+        return self._shared + (now - self._shared_until) / len(self._running) if self._running else self._shared
+
+    def _settle(self, now: float) -> None:
+        if self._running:
+            self._shared, self._shared_until = self._share(now), now
+
+    def _seconds(self, costs: Mapping[WorkKind, int]) -> float:
+        """Seconds that work is expected to take; none for a kind that was never measured."""
+        return sum(cost * self._speeds[kind].seconds_per_cost for kind, cost in costs.items())
 
 
 class _OverloadDetector:
@@ -172,26 +206,21 @@ class _OverloadDetector:
             self._since = None
 
 
-class _Throughput:
-    """A moving average of how fast the busy process works, all threads and overheads together."""
+class _Speed:
+    """A moving average of how fast the busy process does one kind of work, all threads and overheads together."""
 
     def __init__(self) -> None:
-        self._seconds = self._tokens = self._requests = 0.0
+        self._seconds = self._cost = 0.0
 
     @property
-    def seconds_per_request(self) -> float:
-        """Seconds that a recent request took on average; 0 before the first measurement."""
-        return self._seconds / self._requests if self._requests else 0.0
+    def seconds_per_cost(self) -> float:
+        """0 before the first measurement."""
+        return self._seconds / self._cost if self._cost else 0.0
 
-    def measured(self, *, requests: int, tokens: int, seconds: float) -> None:
+    def measured(self, *, requests: int, cost: int, seconds: float) -> None:
         kept = _REMEMBERED**requests
         self._seconds = kept * self._seconds + seconds
-        self._tokens = kept * self._tokens + _cost(requests, tokens)
-        self._requests = kept * self._requests + requests
-
-    def seconds(self, *, requests: int, tokens: int) -> float:
-        """Seconds that work is expected to take; 0 before the first measurement."""
-        return _cost(requests, tokens) * self._seconds / self._tokens if self._tokens else 0.0
+        self._cost = kept * self._cost + cost
 
 
 def _cost(requests: int, tokens: int) -> int:

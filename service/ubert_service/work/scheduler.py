@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ubert_service.errors import DeadlineError, WorkCancelledError
 from ubert_service.telemetry import QueueTelemetry
-from ubert_service.work.admission import Admission, WaitingLimits
+from ubert_service.work.admission import Admission, RunningBatch, WaitingLimits, WorkKind
 from ubert_service.work.cancellation import Cancelled
 from ubert_service.work.threads import started_pool
 
@@ -31,6 +31,10 @@ class Lane(Hashable, Protocol[Q_contra, R_co]):
     """One kind of blocking work. Equal lanes share batches, so a lane holds everything that its answers depend on
     except the requests themselves.
     """
+
+    @property
+    def kind(self) -> WorkKind:
+        """The kind of work that it is measured with, to estimate how long it takes."""
 
     @property
     def waits_for_batch(self) -> bool:
@@ -51,6 +55,7 @@ class UnbatchedCall(Generic[R]):
     """The lane of one call, which is never batched; its request is None."""
 
     call: Callable[[Cancelled], R]
+    kind: WorkKind = "other"
     waits_for_batch: bool = False
 
     def answer(self, requests: Sequence[None], cancelled: Cancelled, /) -> Sequence[R]:
@@ -154,7 +159,7 @@ class Scheduler:
         if deadline is not None:
             job.expiry = loop.call_later(deadline - now, self._expire, job)
         self._waiting[job] = job.lane_queue[job] = None
-        self.admission.queued(tokens)
+        self.admission.queued(lane.kind, tokens)
         self._quiet.clear()
         self._dispatch_soon()
         return job.future
@@ -224,7 +229,7 @@ class Scheduler:
                 job.on_start()
         tokens = sum(job.tokens for job in batch)
         self._telemetry.batch_started(requests=len(batch), tokens=tokens)
-        self.admission.began(requests=len(batch), tokens=tokens)
+        running = self.admission.began(batch[0].lane.kind, requests=len(batch), tokens=tokens)
         self._idle -= 1
         requests = [job.request for job in batch]
 
@@ -234,14 +239,14 @@ class Scheduler:
         work = asyncio.get_running_loop().run_in_executor(
             self._threads, self._outcomes, batch[0].lane, requests, cancelled
         )
-        work.add_done_callback(partial(self._ended, batch, tokens))
+        work.add_done_callback(partial(self._ended, batch, running))
 
-    def _ended(self, batch: list[_Job], tokens: int, work: "asyncio.Future[list[Any]]") -> None:
+    def _ended(self, batch: list[_Job], running: RunningBatch, work: "asyncio.Future[list[Any]]") -> None:
         self._idle += 1
         failure = work.exception()
         outcomes = [failure] * len(batch) if failure is not None else work.result()
         stopped_early = any(isinstance(outcome, WorkCancelledError) for outcome in outcomes)
-        self.admission.ended(requests=len(batch), tokens=tokens, whole=not stopped_early)
+        self.admission.ended(running, whole=not stopped_early)
         for job, outcome in zip(batch, outcomes, strict=True):
             if job.future.done():
                 continue  # expired or cancelled while it ran
@@ -271,7 +276,7 @@ class Scheduler:
         del self._waiting[job], job.lane_queue[job]
         if not job.lane_queue:
             del self._lanes[job.lane]
-        self.admission.left(job.tokens)
+        self.admission.left(job.lane.kind, job.tokens)
 
     def _note_quiet(self) -> None:
         if not self._waiting and self._idle == self._workers:

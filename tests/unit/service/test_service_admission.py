@@ -1,6 +1,7 @@
 """Admission control, by a clock that the test sets and with work that takes as long as it says."""
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 
 from ubert_service.errors import OverloadedError
 from ubert_service.telemetry import Refusal
-from ubert_service.work.admission import Admission, WaitingLimits
+from ubert_service.work.admission import Admission, RunningBatch, WaitingLimits, WorkKind
 
 TOKENS = 512
+REVIEW_TOKENS = 96
 WORK_S = 0.004
 """Seconds that one request takes."""
+PREDICTION_S, REVIEW_S = 0.001, 0.018
+"""As measured on one thread: fewer tokens, but a word piece to encode costs far more than a row to read."""
 
 
 @dataclass
@@ -60,24 +64,26 @@ class SimulatedQueue:
             telemetry=self.refusals,
             clock=lambda: self.now,
         )
+        self.running: deque[RunningBatch] = deque()
 
-    def submit(self, tokens: int = TOKENS) -> None:
+    def submit(self, tokens: int = TOKENS, kind: WorkKind = "scoring") -> None:
         self.admission.check(tokens)
-        self.admission.queued(tokens)
+        self.admission.queued(kind, tokens)
 
-    def begin(self) -> None:
+    def begin(self, tokens: int = TOKENS, kind: WorkKind = "scoring") -> None:
         """A thread takes one request from the queue."""
-        self.admission.left(TOKENS)
-        self.admission.began(requests=1, tokens=TOKENS)
+        self.admission.left(kind, tokens)
+        self.running.append(self.admission.began(kind, requests=1, tokens=tokens))
 
     def end(self, *, whole: bool = True) -> None:
-        self.admission.ended(requests=1, tokens=TOKENS, whole=whole)
+        """The batch that runs longest has ended."""
+        self.admission.ended(self.running.popleft(), whole=whole)
 
-    def serve(self, requests: int, *, seconds: float) -> None:
+    def serve(self, requests: int, *, seconds: float, tokens: int = TOKENS, kind: WorkKind = "scoring") -> None:
         """Answer so many requests one after the other, each in so many seconds."""
         for _ in range(requests):
-            self.submit()
-            self.begin()
+            self.submit(tokens, kind)
+            self.begin(tokens, kind)
             self.now += seconds
             self.end()
 
@@ -200,6 +206,45 @@ def test_work_that_would_wait_too_long_is_refused_with_the_expected_wait() -> No
     queue.submit()
 
 
+def test_a_burst_of_reviews_after_predictions_is_refused_past_the_longest_wait() -> None:
+    queue = SimulatedQueue(seconds=0.1)
+    queue.serve(1, seconds=REVIEW_S, tokens=REVIEW_TOKENS, kind="encoding")
+    queue.serve(200, seconds=PREDICTION_S)
+    for _ in range(6):
+        queue.submit(REVIEW_TOKENS, "encoding")
+    with pytest.raises(OverloadedError):
+        queue.submit(REVIEW_TOKENS, "encoding")
+    assert queue.admission.expected_wait == pytest.approx(6 * REVIEW_S)
+    assert queue.refusals.limits == ["wait"]
+
+
+def test_predictions_after_reviews_are_admitted_by_their_own_speed() -> None:
+    queue = SimulatedQueue(seconds=0.1)
+    queue.serve(1, seconds=PREDICTION_S)
+    queue.serve(40, seconds=REVIEW_S, tokens=REVIEW_TOKENS, kind="encoding")
+    for _ in range(100):
+        queue.submit()
+    assert queue.admission.expected_wait == pytest.approx(100 * PREDICTION_S)
+
+
+def test_a_long_batch_and_short_ones_beside_it_are_each_measured_by_their_share_of_the_time() -> None:
+    queue = SimulatedQueue(workers=2)
+    for _ in range(100):  # two threads share one core: 18 ms of encoding, then nothing but 18 predictions beside it
+        queue.submit(REVIEW_TOKENS, "encoding")
+        queue.begin(REVIEW_TOKENS, "encoding")
+        for _ in range(18):
+            queue.submit()
+            queue.begin()
+            queue.now += 2 * PREDICTION_S
+            queue.running.rotate(-1)
+            queue.end()
+        queue.end()
+    queue.submit()
+    assert queue.admission.expected_wait == pytest.approx(PREDICTION_S)
+    queue.submit(REVIEW_TOKENS, "encoding")
+    assert queue.admission.expected_wait == pytest.approx(PREDICTION_S + 18 * PREDICTION_S)
+
+
 def test_an_empty_queue_admits_work_of_any_size() -> None:
     queue = measured_queue(seconds=0.001)
     queue.submit()
@@ -221,7 +266,7 @@ def test_work_that_leaves_the_queue_unanswered_makes_room() -> None:
     queue.submit()
     with pytest.raises(OverloadedError):
         queue.submit()
-    queue.admission.left(TOKENS)
+    queue.admission.left("scoring", TOKENS)
     queue.submit()
 
 

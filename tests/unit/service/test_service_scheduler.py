@@ -14,7 +14,7 @@ import pytest
 from support.waiting import wait_until
 from ubert_service.errors import DeadlineError, OverloadedError, WorkCancelledError
 from ubert_service.telemetry import Refusal
-from ubert_service.work.admission import WaitingLimits
+from ubert_service.work.admission import RunningBatch, WaitingLimits, WorkKind
 from ubert_service.work.cancellation import Cancelled
 from ubert_service.work.scheduler import BatchLimits, Scheduler, UnbatchedCall
 
@@ -62,6 +62,7 @@ class Squares:
     """A lane that squares numbers, fails on negative ones, and records its batches."""
 
     name: str = "a"
+    kind: WorkKind = "scoring"
     waits_for_batch: bool = True
     calls: list[list[int]] = field(default_factory=list, compare=False)
     broken: bool = False
@@ -341,9 +342,9 @@ def test_running_work_is_cancelled_once_its_last_caller_has_gone(monkeypatch: py
     async def scenario(scheduler: Scheduler) -> None:
         ended = scheduler.admission.ended
 
-        def record(*, requests: int, tokens: int, whole: bool = True) -> None:
+        def record(batch: RunningBatch, *, whole: bool = True) -> None:
             measured.append(whole)
-            ended(requests=requests, tokens=tokens, whole=whole)
+            ended(batch, whole=whole)
 
         monkeypatch.setattr(scheduler.admission, "ended", record)
         expiring = scheduler.submit(Checking(), 2, deadline=0.1)
