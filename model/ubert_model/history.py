@@ -1,7 +1,8 @@
 """Which reviews of a list a prediction reads.
 
-Law 5 applied to a list. Where training takes a pair's own rating out of sums instead, a test of ``KnownReviews`` holds
-that both give the same.
+Law 5 applied to a list. Training and the service also take a pair's own rating out of sums;
+``test_a_training_pair_is_read_as_if_it_were_not_in_training`` and
+``test_a_leave_one_out_history_equals_that_of_a_list_without_the_review`` hold that both give the same.
 """
 
 from collections.abc import Iterable, Sequence

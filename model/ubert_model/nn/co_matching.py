@@ -28,6 +28,23 @@ class SideRows(NamedTuple):
     mask: Tensor
 
 
+class Alignment(NamedTuple):
+    """One side's N rows, aligned to the N′ rows of the other.
+
+    ``attention``: the softmax of Eq. 12; where both sides have rows, each real row sums to 1. ``compared``:
+    [S−D; S∘D] W_M, Eq. 13 before b_M and tanh. ``rating``: the other side's residuals, aligned to this side's rows and
+    averaged over them, in stars. ``weights``: each residual's weight in it; 0 for padding.
+
+    Shape:
+        attention: (B, N, N′); compared: (B, N, D); weights: (B, N′); rating: (B,).
+    """
+
+    attention: Tensor
+    compared: Tensor
+    weights: Tensor
+    rating: Tensor
+
+
 class Matches(NamedTuple):
     """The match vectors tᵘ and tⁱ, (B, D) each, and the ratings aligned to the user's and to the item's rows, (B,)
     each, in stars.
@@ -82,28 +99,28 @@ class CoMatching(nn.Module):
             self.kernel.bias.zero_()
 
     def forward(self, user: SideRows, item: SideRows) -> Matches:
-        outside, inside = user.states.dtype, self.kernel.weight.dtype
-        user, item = user._replace(states=user.states.to(inside)), item._replace(states=item.states.to(inside))
-        scores = masked_scores(user.states, user.mask, item.states, item.mask)  # (B, Nu, Ni)
-        user_match, user_rating = self._matched(scores, user, item)
-        item_match, item_rating = self._matched(scores.mT, item, user)
-        return Matches(*(found.to(outside) for found in (user_match, item_match, user_rating, item_rating)))
+        of_user, of_item = self.align(user, item)
+        matches = self.pooled(of_user.compared, user.mask), self.pooled(of_item.compared, item.mask)
+        return Matches(*(found.to(user.states.dtype) for found in (*matches, of_user.rating, of_item.rating)))
 
-    def _matched(self, scores: Tensor, side: SideRows, other: SideRows) -> tuple[Tensor, Tensor]:
-        """One side's match vector, (B, D), and the rating aligned to its rows, (B,)."""
+    def align(self, user: SideRows, item: SideRows) -> tuple[Alignment, Alignment]:
+        """The user's rows aligned to the item's, and the item's to the user's, in the dtype of the layer."""
+        dtype = self.kernel.weight.dtype
+        user, item = user._replace(states=user.states.to(dtype)), item._replace(states=item.states.to(dtype))
+        scores = masked_scores(user.states, user.mask, item.states, item.mask)  # (B, Nu, Ni)
+        return self._aligned(scores, user, item), self._aligned(scores.mT, item, user)
+
+    def _aligned(self, scores: Tensor, side: SideRows, other: SideRows) -> Alignment:
         states = side.states
         attention = scores.softmax(dim=-1)  # (B, N, N′)
         any_row = other.mask.any(dim=1)[:, None, None].to(states.dtype)  # 0 where the other side has none (law 7)
         aligned = attention @ other.states * any_row  # D = softmax(scores) S′, Eq. 12: (B, N, D)
-        weights = row_weights(side.mask, states.dtype) @ attention  # of the other side's rows: (B, 1, N′)
-        rating = weights @ other.residuals.to(states.dtype).unsqueeze(-1) * any_row  # (B, 1, 1)
-        return self.pooled(self.compared(states, aligned), side.mask), rating.flatten()
-
-    def compared(self, states: Tensor, aligned: Tensor) -> Tensor:
-        """[S−D; S∘D] W_M, Eq. 13 before b_M and tanh: (B, N, D) each."""
         dim = states.shape[-1]
         difference_weight, product_weight = self.kernel.weight[:, :dim].mT, self.kernel.weight[:, dim:].mT  # W₁, W₂
-        return (states - aligned) @ difference_weight + (states * aligned) @ product_weight
+        compared = (states - aligned) @ difference_weight + (states * aligned) @ product_weight  # (B, N, D)
+        weights = row_weights(side.mask, states.dtype) @ attention * any_row  # of the other side's rows: (B, 1, N′)
+        rating = weights @ other.residuals.to(states.dtype).unsqueeze(-1)  # (B, 1, 1)
+        return Alignment(attention, compared, weights.squeeze(1), rating.flatten())
 
     def pooled(self, compared: Tensor, mask: Tensor) -> Tensor:
         """The match vector, Eq. 14: (B, N, D) → (B, D)."""

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ubert_model.nn.co_matching import masked_scores, row_weights
+from ubert_model.nn.co_matching import SideRows
 from ubert_model.nn.pair_scorer import PairScorer
 
 
@@ -48,41 +48,26 @@ class PairExplainer(nn.Module):
     ) -> PairExplanation:
         """The parts of what ``PairScorer.forward`` gives for the same inputs."""
         head = self.scorer.head
-        domain_embedding = self.scorer.domain_embedding(domain)  # o (B, D)
-        user_query = self.scorer.user_query(user, domain_embedding)
-        item_query = self.scorer.item_query(item, domain_embedding)
+        user_query, item_query = self.scorer.queries(user, item, domain)
         user_representation = head.user_encoder(user_query, user_states, user_mask)  # û (B, D)
         item_representation = head.item_encoder(item_query, item_states, item_mask)  # î (B, D)
-        output = head.prediction_layer.output
-        vectors, ratings = output.weight[0, : 4 * self.dim], output.weight[0, 4 * self.dim :]  # W_f
-        user_weights, user_match_weights, item_weights, item_match_weights = vectors.view(4, self.dim)  # (D,) each
-
-        scores = masked_scores(user_states, user_mask, item_states, item_mask)  # (B, Nu, Ni)
-        user_attention, item_attention = scores.softmax(dim=-1), scores.mT.softmax(dim=-1)
-        matching = head.co_matching
-        user_compared = matching.compared(user_states, user_attention @ item_states)  # (B, Nu, D)
-        item_compared = matching.compared(item_states, item_attention @ user_states)  # (B, Ni, D)
-        user_contributions = matching.row_shares(user_compared, user_mask) @ user_match_weights  # (B, Nu)
-        item_contributions = matching.row_shares(item_compared, item_mask) @ item_match_weights  # (B, Ni)
+        matching, weights = head.co_matching, head.prediction_layer.weights
+        of_user, of_item = matching.align(
+            SideRows(user_states, user_residuals, user_mask), SideRows(item_states, item_residuals, item_mask)
+        )
+        user_contributions = matching.row_shares(of_user.compared, user_mask) @ weights.user_match  # (B, Nu)
+        item_contributions = matching.row_shares(of_item.compared, item_mask) @ weights.item_match  # (B, Ni)
         if head.prediction_layer.ratings:
             # The rating aligned to the user's rows comes from the item's reviews, so these are credited with it.
-            user_rating_weight, item_rating_weight = ratings
-            item_contributions += user_rating_weight * _row_ratings(
-                user_attention, user_mask, item_residuals, item_mask
-            )
-            user_contributions += item_rating_weight * _row_ratings(
-                item_attention, item_mask, user_residuals, user_mask
-            )
+            user_rating_weight, item_rating_weight = weights.ratings
+            item_contributions += user_rating_weight * (of_user.weights * item_residuals)
+            user_contributions += item_rating_weight * (of_item.weights * user_residuals)
         return PairExplanation(
-            identity_and_summary=user_representation @ user_weights + item_representation @ item_weights + output.bias,
+            identity_and_summary=user_representation @ weights.user
+            + item_representation @ weights.item
+            + head.prediction_layer.output.bias,
             user_contributions=user_contributions,
             item_contributions=item_contributions,
-            user_attention=user_attention,
-            item_attention=item_attention,
+            user_attention=of_user.attention,
+            item_attention=of_item.attention,
         )
-
-
-def _row_ratings(attention: Tensor, mask: Tensor, other_residuals: Tensor, other_mask: Tensor) -> Tensor:
-    """What each of the other side's rows adds to the rating aligned to this side: (B, N, N′) → (B, N′)."""
-    weights = row_weights(mask, attention.dtype) @ attention  # (B, 1, N′)
-    return (weights.squeeze(1) * other_residuals).masked_fill(~other_mask, 0.0)

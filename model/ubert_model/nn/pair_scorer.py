@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ubert_model.config import ModelConfig
-from ubert_model.nn.co_matching import CoMatching, SideRows
+from ubert_model.nn.co_matching import CoMatching, Matches, SideRows
 from ubert_model.nn.entity_encoder import EntityEncoder
 from ubert_model.nn.input_layer import DomainEmbedding, QueryEmbedding
 from ubert_model.nn.prediction_layer import PredictionLayer
@@ -28,11 +28,16 @@ class RatingHead(nn.Module):
             queries ũ, ĩ: (B, D). Output: (B,).
             The user side may have B = 1 and is then broadcast to all B items (``/rank``).
         """
-        user_representation = self.user_encoder(user_query, user.states, user.mask)  # û (B, D)
-        item_representation = self.item_encoder(item_query, item.states, item.mask)  # î (B, D)
-        matches = self.co_matching(user, item)  # (B, D) and (B,) each
-        user_representation = user_representation.expand_as(item_representation)
-        return self.prediction_layer(user_representation, item_representation, matches)  # type: ignore[no-any-return]
+        return self.prediction_layer(*self.represent(user_query, user, item_query, item))  # type: ignore[no-any-return]
+
+    def represent(
+        self, user_query: Tensor, user: SideRows, item_query: Tensor, item: SideRows
+    ) -> tuple[Tensor, Tensor, Matches]:
+        """What the prediction layer reads: û and î, (B, D) each, and the matches."""
+        user_representation = self.user_encoder(user_query, user.states, user.mask)
+        item_representation = self.item_encoder(item_query, item.states, item.mask)
+        matches = self.co_matching(user, item)
+        return user_representation.expand_as(item_representation), item_representation, matches
 
 
 class PairScorer(nn.Module):
@@ -78,10 +83,15 @@ class PairScorer(nn.Module):
             user, item, domain: (B,) int64; states: (B, N, D), already projected; residuals, masks: (B, N), N ≥ 1.
             The user and its side may have B = 1 and are then broadcast to all items. Output: (B,).
         """
-        domain_embedding = self.domain_embedding(domain)  # o (B, D)
+        user_query, item_query = self.queries(user, item, domain)
         return self.head(  # type: ignore[no-any-return]
-            self.user_query(user, domain_embedding),
+            user_query,
             SideRows(user_states, user_residuals, user_mask),
-            self.item_query(item, domain_embedding),
+            item_query,
             SideRows(item_states, item_residuals, item_mask),
         )
+
+    def queries(self, user: Tensor, item: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:
+        """ũ and ĩ: three (B,) → (B, D) each."""
+        domain_embedding = self.domain_embedding(domain)  # o (B, D)
+        return self.user_query(user, domain_embedding), self.item_query(item, domain_embedding)

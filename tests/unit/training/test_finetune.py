@@ -20,6 +20,7 @@ from ubert_model.config import ModelConfig, RatingBase, preset
 from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_model.nn.co_matching import DIFFERENCE_SCALE
 from ubert_model.nn.input_layer import UNKNOWN
+from ubert_model.nn.pair_model import PairModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.tokenizer import ReviewTokenizer
@@ -31,7 +32,7 @@ from ubert_training.finetuning.finetune import finetune, target_identities
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
-from ubert_training.finetuning.pair_model import PairModel, network_outputs
+from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.rating_parts import final_ratings, fit_blend_weight
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import target_rows

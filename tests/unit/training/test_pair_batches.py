@@ -10,6 +10,7 @@ from transformers import BertConfig
 
 from support.small_corpus import small_table
 from ubert_model.config import IdEmbeddings, ModelConfig, preset
+from ubert_model.nn.pair_model import PairModel
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.tokenizer import ReviewTokenizer
@@ -18,8 +19,8 @@ from ubert_training.finetuning.finetune import target_identities
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.pair_batches import PairSource, state_rows
-from ubert_training.finetuning.pair_model import PairModel, network_outputs
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.splits import random_split
 from ubert_training.states.state_bank import StateBank, encode_batch

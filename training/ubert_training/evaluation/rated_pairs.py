@@ -6,9 +6,10 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ubert_model.nn.pair_model import PairModel
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
-from ubert_training.finetuning.pair_model import PairModel, network_outputs
+from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.rating_parts import final_ratings
 
 

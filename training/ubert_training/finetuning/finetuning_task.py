@@ -10,13 +10,14 @@ from accelerate.utils import send_to_device
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ubert_model.nn.pair_model import PairModel
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.pair_batches import PairSource
-from ubert_training.finetuning.pair_model import PairModel, network_outputs
 from ubert_training.finetuning.rating_parts import RatingParts, final_ratings, fit_blend_weight
 from ubert_training.optimization.batches import Indices, shuffled_bucketed_batches
 from ubert_training.optimization.loop import LoopOptions, TrainingProgress, decayed_groups
@@ -40,7 +41,8 @@ class FinetuningTask:
         options: FinetuneOptions,
         accelerator: Accelerator,
     ) -> None:
-        self.model: nn.Module = PairModel(model)
+        self.pair_model = PairModel(model)
+        self.model: nn.Module = self.pair_model
         self.rating_model = model
         self.config = model.config
         self.source = source

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,40 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.ids import Identities
+from ubert_model.nn.pair_model import PairBatch, SideIndex
 from ubert_model.rating.deviations import Residuals
 from ubert_training.finetuning.histories import Histories
 from ubert_training.optimization.batches import Indices
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.states.state_bank import StateBank
 from ubert_training.states.tokens import TokenizedReviews
-
-
-class Side(NamedTuple):
-    """One side's rows of states: the index of each in the batch's states, how far its review's rating lies above what
-    the bias model expects, and the mask; (B, N) each.
-    """
-
-    state_index: Tensor
-    residuals: Tensor
-    mask: Tensor
-
-
-class PairBatch(NamedTuple):
-    """B pairs and the R distinct reviews in their histories, T rows of states in all.
-
-    Shape:
-        user, item, domain: (B,); states (cached S^L; None if the model encodes): (T, d);
-        token_ids, token_mask: (R, L), None if states are cached.
-    """
-
-    user: Tensor
-    item: Tensor
-    domain: Tensor
-    user_side: Side
-    item_side: Side
-    states: Tensor | None
-    token_ids: Tensor | None
-    token_mask: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +71,7 @@ class PairSource:
         index = state_rows(reviews, self._starts[:-1], self._lengths)
         return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
 
-    def _side(self, histories: Sequence[Rows], history_residuals: Sequence[Residuals], reviews: Rows) -> Side:
+    def _side(self, histories: Sequence[Rows], history_residuals: Sequence[Residuals], reviews: Rows) -> SideIndex:
         """Line up the rows of each pair's reviews, padded to the longest side; at least one (masked) column."""
         lengths = self._lengths[reviews]
         starts = np.cumsum(lengths) - lengths
@@ -113,7 +85,7 @@ class PairSource:
             state_index[pair, : len(index)] = index
             residuals[pair, : len(index)] = np.repeat(review_residuals, lengths[rows])
             mask[pair, : len(index)] = True
-        return Side(torch.from_numpy(state_index), torch.from_numpy(residuals), torch.from_numpy(mask))
+        return SideIndex(torch.from_numpy(state_index), torch.from_numpy(residuals), torch.from_numpy(mask))
 
 
 def state_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:

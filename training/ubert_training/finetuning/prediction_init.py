@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from torch import Tensor
 
 from ubert_training.finetuning.finetuning_task import FinetuningTask
-from ubert_training.finetuning.pair_model import evaluation_batches
+from ubert_training.finetuning.network_outputs import evaluation_batches
 from ubert_training.running.processes import process_share, sum_over_processes
 
 RIDGE_STRENGTHS = tuple(np.logspace(1, 7, 19))
@@ -29,13 +28,14 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     layer = head.prediction_layer
     pairs = task.sample_readable(RIDGE_PAIRS)
     inputs = np.zeros((len(pairs), layer.output.in_features))
-    joined: list[Tensor] = []
-    handle = layer.output.register_forward_pre_hook(lambda _, arguments: joined.append(arguments[0].cpu().double()))
     task.model.eval()
-    with handle, torch.inference_mode():
+    with torch.inference_mode():
         for batch in process_share(task.accelerator, evaluation_batches(task.source, task.training, pairs)):
-            task.model(send_to_device(task.source.batch(task.training, batch), task.device))
-            inputs[np.searchsorted(pairs, batch)] = joined.pop().numpy()
+            head_inputs = task.pair_model.head_inputs(
+                send_to_device(task.source.batch(task.training, batch), task.device)
+            )
+            rows = layer.inputs(*head.represent(*head_inputs))  # (B, 4 D[ + 2])
+            inputs[np.searchsorted(pairs, batch)] = rows.cpu().double().numpy()
     inputs = sum_over_processes(task.accelerator, inputs)
     # Takes two seconds to import, and is not needed to continue a run or to read a finished model.
     from sklearn.linear_model import RidgeCV  # noqa: PLC0415
