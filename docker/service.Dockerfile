@@ -14,9 +14,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /src
 RUN python -m venv --without-pip /opt/ubert
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
 # Installs the dependencies alone, without any sources: a layer that stays cached when only code changes.
-RUN pip --python /opt/ubert install ".[serve]"
+RUN touch README.md && pip --python /opt/ubert install ".[serve]"
 # On a CPU, ONNX Runtime's CUDA kernels are not needed, and they are most of its size.
 RUN case "$ACCELERATOR" in \
       cpu) find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete ;; \
@@ -24,6 +24,7 @@ RUN case "$ACCELERATOR" in \
       *) echo "ACCELERATOR=$ACCELERATOR: use cpu or cuda" >&2; exit 1 ;; \
     esac
 # Without training/, which needs torch.
+COPY README.md ./
 COPY model model
 COPY service service
 RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert

