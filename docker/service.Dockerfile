@@ -23,8 +23,8 @@ RUN case "$ACCELERATOR" in \
       cuda) pip --python /opt/ubert install "onnxruntime-gpu[cuda,cudnn]" ;; \
       *) echo "ACCELERATOR=$ACCELERATOR: use cpu or cuda" >&2; exit 1 ;; \
     esac
-# Without training/, which needs torch.
 COPY README.md ./
+# Without training/, which needs torch.
 COPY model model
 COPY service service
 RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert

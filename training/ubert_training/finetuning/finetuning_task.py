@@ -43,7 +43,6 @@ class FinetuningTask:
     ) -> None:
         self.pair_model = PairModel(model)
         self.model: nn.Module = self.pair_model
-        self.rating_model = model
         self.config = model.config
         self.source = source
         self.options = options

@@ -21,7 +21,7 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     them. The strength of the penalty is chosen by leave-one-out over the training pairs (a sample of
     :data:`RIDGE_PAIRS`, if there are more). Without any pair that has text on both sides the layer stays as it is.
     """
-    head = task.rating_model.head
+    head = task.pair_model.model.head
     head.co_matching.init_as_difference()
     if not len(task.readable):
         return

@@ -315,8 +315,8 @@ class _Run:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["fingerprint"] != self.fingerprint:
             return False
-        # As it began, since "auto" may choose otherwise on this device.
-        self.bfloat16 = checkpoint["bfloat16"]
+        # As it began, since "auto" may choose otherwise on this device; checkpoints of before 2026-11-30 do not say.
+        self.bfloat16 = checkpoint.get("bfloat16", self.bfloat16)
         if self.bfloat16 and not has_native_bfloat16(self.accelerator.device):
             raise ConfigError(
                 f"{path} is of a run in bfloat16, which this {self.accelerator.device.type} only emulates: continue it "
