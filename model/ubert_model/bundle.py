@@ -15,7 +15,7 @@ from typing import Any, Self
 from ubert_model.config import ModelConfig, require
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
-from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.blend import BiasModel, Blend
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.states.codec import StateCodec, is_trained, make_codec
@@ -80,6 +80,11 @@ class Manifest:
             return cls(config=config, bias=bias, intervals=intervals, **rest)
         except (AttributeError, KeyError, OverflowError, TypeError) as error:
             raise BundleError(f"{MANIFEST}: {error}; export the bundle again") from error
+
+    @property
+    def blend(self) -> Blend:
+        """From the network's outputs to ratings."""
+        return Blend.of(self.config, self.bias, self.blend_weight)
 
     def namespace(self, codec: str) -> Namespace:
         """The namespace of this bundle's states under a codec. Bundles with the same encoder share it; under a product

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import Lifespan
 
-from ubert_model.states import NamespaceLeases
+from ubert_model.states import NamespaceLeases, StateStore
 from ubert_service.access.key_file import KeyFile
 from ubert_service.context import ServiceContext
 from ubert_service.http import problems
@@ -35,6 +35,7 @@ from ubert_service.routes import (
     reviews,
 )
 from ubert_service.serving.bundles import Bundles
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.serving.shadowing import Shadowing
 from ubert_service.settings import Settings
@@ -47,15 +48,20 @@ _UNTRACED = Untraced()
 
 
 def create_app(
-    settings: Settings, served: ServedBundle, tracing: Tracing = _UNTRACED, *, shadow: ServedBundle | None = None
+    settings: Settings,
+    live: OpenedBundle,
+    store: StateStore,
+    tracing: Tracing = _UNTRACED,
+    *,
+    shadow: OpenedBundle | None = None,
 ) -> FastAPI:
-    """The service over a loaded bundle and, optionally, a shadow. Their store is not asked here; it may be away.
+    """The service of a bundle and, optionally, its shadow, over a store, which is not asked here; it may be away.
 
-    Raises ``ConfigError`` if the file of API keys cannot be used.
+    Raises ``ConfigError`` if the file of API keys cannot be used, and ``BundleError`` as ``ServedBundle`` does.
     """
     metrics = PrometheusMetrics()
-    observed = served.reporting_to(metrics)
-    bundles = Bundles(observed, None if shadow is None else shadow.reporting_to(metrics))
+    served = ServedBundle(live, store, metrics)
+    bundles = Bundles(served, None if shadow is None else ServedBundle(shadow, store, metrics))
     keys = None if settings.api_keys is None else KeyFile(settings.api_keys, metrics)
 
     @asynccontextmanager
@@ -82,7 +88,7 @@ def create_app(
         with ExitStack() as background:
             if keys is not None:
                 background.enter_context(keys)
-            background.enter_context(NamespaceLeases(observed.store, [bundle.namespace.version for bundle in loaded]))
+            background.enter_context(NamespaceLeases(served.store, [bundle.namespace.version for bundle in loaded]))
             for bundle in loaded:
                 bundle.directory.sort_identifiers()
                 background.enter_context(bundle.keeper)

@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.redis_server import free_port
 from ubert_model.states import open_store
 from ubert_service.reading.histories import Pair
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -107,9 +108,10 @@ def questions_of(served: ServedBundle, candidates: int, count: int = 2_000) -> l
     """Pairs with a review in the store, in random order; or their users, each with ``candidates`` random items."""
     rng = random.Random(0)
     version = served.namespace.version
-    users = rng.sample(served.identities.users.identifiers, k=min(count, len(served.identities.users.identifiers)))
-    items = served.identities.items.identifiers
-    reviewed = [review for reviews in served.store.user_reviews(version, users) for review in reviews]
+    known = served.bundle.identities.users.identifiers
+    users = rng.sample(known, k=min(count, len(known)))
+    items = served.bundle.identities.items.identifiers
+    reviewed = [review for reviews in served.store.review_lists(version, users=users)[0] for review in reviews]
     rng.shuffle(reviewed)
     questions = []
     for review in reviewed[:count]:
@@ -266,7 +268,7 @@ def main() -> None:
         bundle=arguments.bundle, store=arguments.store, codec=arguments.codec, device="cpu", threads=1
     )
     with on_core(0), closing(open_store(settings.store)) as store:
-        served = ServedBundle.load(settings, store)
+        served = ServedBundle(OpenedBundle.open(settings), store)
         questions = questions_of(served, arguments.candidates)
         with served.keeper:
             while served.keeper.warming is not None:

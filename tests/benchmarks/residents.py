@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.redis_server import RedisServer
 from ubert_model.bundle import SCORER_GRAPH, Bundle
-from ubert_model.states import ReviewEntry, StateStore, numpy_in_one_thread, open_store
+from ubert_model.states import MaintenanceStore, ReviewEntry, numpy_in_one_thread, open_store
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
@@ -45,16 +45,16 @@ class Corpus:
     payloads: list[bytes]
 
     @classmethod
-    def of(cls, bundle: Bundle, store: StateStore) -> "Corpus":
+    def of(cls, bundle: Bundle, store: MaintenanceStore) -> "Corpus":
         version = bundle.manifest.namespace("fp32").version
-        entries = [entry for reviews in store.user_reviews(version, store.users(version)) for entry in reviews]
+        entries = [entry for reviews in store.review_lists(version, users=store.users(version))[0] for entry in reviews]
         found = store.states(version, [entry.review_id for entry in entries])
         return cls(
             entries=[entry for entry, state in zip(entries, found, strict=True) if state is not None],
             payloads=[state for state in found if state is not None],
         )
 
-    def write(self, bundle: Bundle, codec_name: str, store: StateStore) -> int:
+    def write(self, bundle: Bundle, codec_name: str, store: MaintenanceStore) -> int:
         """Write all reviews under a codec; returns the bytes of their states."""
         full, codec = bundle.codec("fp32"), bundle.codec(codec_name)
         store.open_namespace(codec.namespace)
@@ -74,7 +74,7 @@ class Setup:
 
     @classmethod
     def over(
-        cls, bundle: Bundle, codec: str, store: StateStore, runtime: OnnxRuntime, *, max_bytes: int, lag: float
+        cls, bundle: Bundle, codec: str, store: MaintenanceStore, runtime: OnnxRuntime, *, max_bytes: int, lag: float
     ) -> "Setup":
         manifest = bundle.manifest
         residents = Residents(

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from support.processes import running
+from support.store_contents import item_reviews, user_reviews
 from ubert_model.bundle import Bundle
 from ubert_model.errors import UbertError
 from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
@@ -21,7 +23,8 @@ from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
-TIMEOUT_S = 900
+pytestmark = pytest.mark.timeout(900)  # they train, in processes that may share the cores with others
+TIMEOUT_S = 600
 KILLED_PRECOMPUTE = """
 import os, signal
 from ubert_model.states.lmdb_store import LmdbStore
@@ -95,27 +98,22 @@ def test_the_store_holds_exactly_the_training_reviews(demo: Path) -> None:
     split = Split.load(demo / "split.parquet", table)
     version = Bundle.load(demo / "bundle").manifest.namespace(DEFAULT_CODEC).version
     store = open_store(f"lmdb:{demo / 'store'}")
-    listed = {entry.review_id for reviews in store.user_reviews(version, store.users(version)) for entry in reviews}
+    listed = {entry.review_id for reviews in user_reviews(store, version, store.users(version)) for entry in reviews}
     store.close()
     assert listed == {table.review_id[row] for row in split.train.tolist()}
 
 
-def test_a_second_run_trains_nothing_again(demo: Path) -> None:
+def test_a_second_run_trains_nothing_again_and_ends_its_service_when_terminated(demo: Path) -> None:
     bundle = Bundle.load(demo / "bundle").manifest.bundle_id
     before = (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns
-    ubert(demo_arguments(demo, *corpus_of(demo)))
-    assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
-    assert Bundle.load(demo / "bundle").manifest.bundle_id == bundle
-
-
-def test_a_terminated_demo_ends_its_service(demo: Path) -> None:
     command = [sys.executable, "-m", "ubert_training.cli", *demo_arguments(demo, *corpus_of(demo), serve=True)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        url = next(found.group(1) for line in running.stdout if (found := re.search(r"running at (\S+)", line)))
-        assert httpx.get(f"{url}/healthz").is_success
-        running.terminate()
-        assert running.wait(timeout=60) == 0
+    with running(command) as demonstration:
+        assert demonstration.stdout is not None
+        url = next(found.group(1) for line in demonstration.stdout if (found := re.search(r"running at (\S+)", line)))
+        assert httpx.get(f"{url}/version").json()["bundle"] == bundle
+        assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
+        demonstration.terminate()
+        assert demonstration.wait(timeout=60) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/healthz")
 
@@ -125,8 +123,8 @@ def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
     codec = Bundle.load(demo / "bundle").codec("fp32")
     version = codec.namespace.version
     store = open_store(url)
-    by_user = {entry.review_id for reviews in store.user_reviews(version, store.users(version)) for entry in reviews}
-    by_item = {entry.review_id for reviews in store.item_reviews(version, store.items(version)) for entry in reviews}
+    by_user = {entry.review_id for reviews in user_reviews(store, version, store.users(version)) for entry in reviews}
+    by_item = {entry.review_id for reviews in item_reviews(store, version, store.items(version)) for entry in reviews}
     assert by_user == by_item
     payloads = dict(zip(sorted(by_user), store.states(version, sorted(by_user)), strict=True))
     store.close()

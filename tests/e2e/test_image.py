@@ -29,7 +29,10 @@ IMAGE = os.environ.get("TEST_SERVICE_IMAGE", "")
 SECONDS_TO_START = 120.0
 LISTENING = re.compile(r"listening on http://[^\s:]+:(\d+)")
 
-pytestmark = pytest.mark.skipif(not IMAGE, reason="TEST_SERVICE_IMAGE names no image: build one as .ci/run does")
+pytestmark = [
+    pytest.mark.skipif(not IMAGE, reason="TEST_SERVICE_IMAGE names no image: build one as .ci/run does"),
+    pytest.mark.timeout(900),
+]
 
 
 def buildah(*arguments: str) -> str:

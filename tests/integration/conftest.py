@@ -13,7 +13,7 @@ from support.app_settings import settings_for
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle, random_corpus
 from ubert_model.bundle import Bundle, write_bundle
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 
 REDIS_DATABASE = 7
 
@@ -45,7 +45,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def lmdb_store(tmp_path: Path) -> Iterator[StateStore]:
+def lmdb_store(tmp_path: Path) -> Iterator[MaintenanceStore]:
     store = open_store(f"lmdb:{tmp_path / 'states'}")
     yield store
     store.close()
@@ -72,7 +72,7 @@ def own_redis_url(redis_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def redis_store(own_redis_url: str) -> Iterator[StateStore]:
+def redis_store(own_redis_url: str) -> Iterator[MaintenanceStore]:
     store = open_store(own_redis_url)
     yield store
     store.close()

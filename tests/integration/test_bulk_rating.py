@@ -288,7 +288,7 @@ def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: P
     command = [*flags, "--pairs", str(pairs), "--out", str(tmp_path / "out.parquet")]
     without_pyarrow = "import sys; sys.modules['pyarrow'] = None; from ubert_service.commands.score import main; main()"
     refused, rated = (
-        subprocess.run([sys.executable, *program, *command], capture_output=True, text=True, check=False)
+        subprocess.run([sys.executable, *program, *command], capture_output=True, text=True, check=False, timeout=120)
         for program in (("-c", without_pyarrow), ("-m", "ubert_service.commands.score"))
     )
     assert refused.returncode == 2

@@ -22,7 +22,8 @@ from support.serve_process import ServeProcess
 from ubert_training.corpora.synth import REVIEWS, SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
 
-JOB_TIMEOUT_S = 900
+pytestmark = pytest.mark.timeout(900)  # they train, in processes that may share the cores with others
+JOB_TIMEOUT_S = 600
 CORPUS = SynthOptions(users=120, items=40, reviews=1200, domains=1)
 SMALL = {"UBERT_PRESET": "tiny", "UBERT_DEVICE": "cpu", "UBERT_REVIEW_FILES": REVIEWS}
 SHORT = {"UBERT_PRETRAIN_EPOCHS": "1", "UBERT_FINETUNE_EPOCHS": "2", "OMP_NUM_THREADS": "1"}
@@ -159,7 +160,7 @@ def test_redis_never_evicts_and_keeps_its_keys_over_a_restart(project: Project) 
 
 def test_the_command_in_the_compose_file_restores_a_backup_of_redis(tmp_path: Path) -> None:
     server = shutil.which("redis-server")
-    version = "" if server is None else subprocess.check_output([server, "--version"], text=True)
+    version = "" if server is None else subprocess.check_output([server, "--version"], text=True, timeout=60)
     if server is None or "v=7." not in version:
         pytest.skip(f"no Redis 7, in whose append-only format the command restores: {server} {version}")
     text = BASE.read_text(encoding="utf-8").replace("\n#", "")  # the command goes over several lines of a comment
@@ -169,12 +170,13 @@ def test_the_command_in_the_compose_file_restores_a_backup_of_redis(tmp_path: Pa
     backup = tmp_path / "backup.rdb"
     with RedisServer(*options, binary=server) as before, redis.Redis.from_url(before.url) as client:
         client.mset({"key": "value", "other": "value"})
-        subprocess.run([Path(server).with_name("redis-cli"), "-p", str(before.port), "--rdb", str(backup)], check=True)
+        command_line = [Path(server).with_name("redis-cli"), "-p", str(before.port), "--rdb", backup]
+        subprocess.run(command_line, check=True, timeout=60)
     with RedisServer(*options, binary=server) as after:
         after.stop()
         command = found[1].replace("/data", str(after.directory))
         with backup.open("rb") as content:
-            subprocess.run(["sh", "-c", command], stdin=content, check=True)
+            subprocess.run(["sh", "-c", command], stdin=content, check=True, timeout=60)
         expected = {b"key", b"other"}
         for _ in range(2):
             after.start()

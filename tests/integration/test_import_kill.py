@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.files import contents
+from support.processes import running
 from ubert_training.reviews.importer import STAGING
 
 STEP = 11  # an import makes about 190 changes on disk, and is killed before every eleventh; 1 would try them all
@@ -110,7 +111,7 @@ def test_an_import_killed_before_a_change_on_disk_resumes_to_the_same_bytes(
 ) -> None:
     script = KILLED_BEFORE_CHANGES.replace("STEP", str(STEP))
     run = subprocess.run(
-        [sys.executable, "-c", script, tmp_path, *files], check=True, timeout=600, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, tmp_path, *files], check=True, timeout=240, stdout=subprocess.PIPE, text=True
     )
     last_change = int(run.stdout)
     assert last_change > 60
@@ -124,15 +125,14 @@ def test_an_import_killed_before_a_change_on_disk_resumes_to_the_same_bytes(
 def kill_at_report(report: int, out: Path, files: list[Path]) -> int:
     """Start an import, kill it at its n-th progress report, and return its exit status."""
     command = [sys.executable, "-c", IMPORT, str(report), str(out), *map(str, files)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with running(command) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
-        process.kill()
     return process.returncode
 
 
 def run_to_completion(out: Path, files: list[Path]) -> None:
-    subprocess.run([sys.executable, "-c", IMPORT, "0", out, *files], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", IMPORT, "0", out, *files], check=True, timeout=240)
 
 
 @pytest.mark.parametrize(("report", "staged_chunks"), [(1, 1), (4, 4), (6, 5)])

@@ -12,5 +12,6 @@ import pytest
 def test_importing_our_packages_disables_the_telemetry_of_onnx_runtime(module: str, tmp_path: Path) -> None:
     unset = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    subprocess.run([sys.executable, "-c", f"import {module}"], env={**environment, "HOME": str(tmp_path)}, check=True)
+    environment["HOME"] = str(tmp_path)
+    subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, check=True, timeout=120)
     assert not list(tmp_path.rglob("*onnxruntime*"))

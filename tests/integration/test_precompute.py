@@ -19,7 +19,7 @@ from support.waiting import wait_until
 from ubert_model.errors import ConfigError, StoreError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.running.sharding import Shard
-from ubert_model.states import FloatMatrix, StateStore, check_namespace, open_store
+from ubert_model.states import FloatMatrix, MaintenanceStore, check_namespace, open_store
 from ubert_training.cli import make_app
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.precompute import (
@@ -50,7 +50,7 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[StateStore]:
+def store(url: str) -> Iterator[MaintenanceStore]:
     with closing(open_store(url)) as opened:
         yield opened
 
@@ -59,14 +59,14 @@ def all_rows(table: ReviewTable) -> NDArray[np.int64]:
     return np.arange(len(table))
 
 
-def stored_states(store: StateStore, tiny: TinyBundle, table: ReviewTable) -> list[FloatMatrix | None]:
+def stored_states(store: MaintenanceStore, tiny: TinyBundle, table: ReviewTable) -> list[FloatMatrix | None]:
     codec = tiny.bundle.codec(CODEC)
     payloads = store.states(codec.namespace.version, list(table.review_id))
     return [None if payload is None else codec.decode(payload) for payload in payloads]
 
 
 def test_stored_states_equal_those_of_each_text_encoded_alone(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore
 ) -> None:
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (report.reviews, report.written.reviews, report.already_there) == (len(table), len(table), 0)
@@ -79,7 +79,7 @@ def test_stored_states_equal_those_of_each_text_encoded_alone(
 
 
 def test_texts_are_stored_only_on_request_and_as_far_as_the_encoder_reads_them(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore
 ) -> None:
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     names = list(table.review_id)
@@ -96,7 +96,7 @@ def test_texts_are_stored_only_on_request_and_as_far_as_the_encoder_reads_them(
 
 
 def test_texts_are_tokenized_together(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One by one, on a single core, tokenizing took nine tenths of the time of storing texts."""
     version = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC).version
@@ -113,7 +113,7 @@ def test_texts_are_tokenized_together(
     assert calls == [len(table)]
 
 
-def test_a_run_writes_only_what_the_store_lacks(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
+def test_a_run_writes_only_what_the_store_lacks(tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore) -> None:
     precompute(table, all_rows(table)[:50], tiny.bundle, store, codec=CODEC)
     report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     assert (report.already_there, report.written.reviews) == (50, len(table) - 50)
@@ -122,7 +122,7 @@ def test_a_run_writes_only_what_the_store_lacks(tiny: TinyBundle, table: ReviewT
 
 
 def test_removed_reviews_stay_out_unless_restored_and_lost_ones_are_written_again(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore
 ) -> None:
     rows, tokenizer = all_rows(table), tiny.bundle.tokenizer()
     version = precompute(table, rows, tiny.bundle, store, codec=CODEC).version
@@ -182,7 +182,7 @@ def test_a_malformed_shard_is_refused(text: str) -> None:
 
 
 def test_two_shards_write_every_review_and_each_is_recorded_as_finished(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore
 ) -> None:
     encoder = OnnxEncoder.of(tiny.bundle, 1)
     version = tiny.bundle.manifest.namespace(CODEC).version
@@ -200,7 +200,7 @@ def test_two_shards_write_every_review_and_each_is_recorded_as_finished(
 class EncoderThatWaitsForALease:
     """Encodes nothing until somebody holds a lease on the namespace."""
 
-    def __init__(self, encoder: BatchEncoder, store: StateStore, version: str) -> None:
+    def __init__(self, encoder: BatchEncoder, store: MaintenanceStore, version: str) -> None:
         self._encoder, self._store, self._version = encoder, store, version
 
     def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
@@ -208,7 +208,7 @@ class EncoderThatWaitsForALease:
         return self._encoder.states(batch)
 
 
-def test_a_namespace_is_held_while_it_is_written(tiny: TinyBundle, table: ReviewTable, store: StateStore) -> None:
+def test_a_namespace_is_held_while_it_is_written(tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore) -> None:
     codec = tiny.bundle.codec(CODEC)
     encoder = EncoderThatWaitsForALease(OnnxEncoder.of(tiny.bundle, 1), store, codec.namespace.version)
     write_missing(table, work_in(table, tiny, store), tiny.bundle, store, codec, encoder)
@@ -230,7 +230,7 @@ class EncoderThatFails:
 
 @pytest.mark.parametrize("batch", [0, 2])
 def test_an_error_of_the_encoder_is_raised_and_the_batches_before_it_are_complete(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore, batch: int, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ubert_training.states.token_batches.TOKENS_PER_BATCH", 256)
     work = work_in(table, tiny, store)
@@ -302,7 +302,7 @@ def test_the_estimate_of_redis_memory_is_right_within_a_sixth() -> None:
 
 
 def test_torch_equals_onnx_runtime_in_fp32_and_is_close_in_bfloat16(
-    tiny: TinyBundle, table: ReviewTable, store: StateStore
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore
 ) -> None:
     assert isinstance(choose_encoder(tiny.bundle, "cpu", "fp32", 1), OnnxEncoder)
     onnx = OnnxEncoder.of(tiny.bundle, 1)
@@ -319,5 +319,7 @@ def test_torch_equals_onnx_runtime_in_fp32_and_is_close_in_bfloat16(
                 assert 0 < np.abs(rounded - by_torch).max() < 0.05 * np.abs(by_torch).max()
 
 
-def work_in(table: ReviewTable, tiny: TinyBundle, store: StateStore, shard: Shard | None = None) -> PrecomputeWork:
+def work_in(
+    table: ReviewTable, tiny: TinyBundle, store: MaintenanceStore, shard: Shard | None = None
+) -> PrecomputeWork:
     return find_work(table, all_rows(table), tiny.bundle, store, tiny.bundle.codec(CODEC), shard=shard)

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from support.app_settings import settings_for
+from support.processes import running
 from support.ray_jobs import Squares
 from support.small_corpus import small_table
 from support.store_contents import contents
@@ -29,7 +30,7 @@ from ubert_training.cli import make_app
 # Ray itself uses deprecated functions.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 CODEC = "pq1"
-FIRST_WRITE_TIMEOUT_S = 300.0
+FIRST_WRITE_TIMEOUT_S = 120.0
 
 # With small portions, so that some are written before the kill, and some are not.
 PRECOMPUTE = """
@@ -109,7 +110,7 @@ def test_a_precompute_killed_on_a_cluster_is_completed_by_the_local_engine(
     by_ray = ["--engine", "ray", "--ray-address", cluster, "--workers", "1"]
     with (
         closing(open_store(f"lmdb:{tmp_path / 'states'}")) as store,
-        subprocess.Popen([sys.executable, "-c", PRECOMPUTE, *command, *by_ray], stdout=subprocess.DEVNULL) as process,
+        running([sys.executable, "-c", PRECOMPUTE, *command, *by_ray], stdout=subprocess.DEVNULL) as process,
     ):
         version = tiny.bundle.manifest.namespace(CODEC).version
         deadline = time.monotonic() + FIRST_WRITE_TIMEOUT_S
@@ -118,7 +119,7 @@ def test_a_precompute_killed_on_a_cluster_is_completed_by_the_local_engine(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        process.wait(timeout=60)
         assert 0 < sum(1 for _ in store.state_sizes(version)) < len(expected["states"])
         assert store.finished_shards(version) == []
     precompute(command)

@@ -15,7 +15,7 @@ from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
 from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_service.access.keys import new_key
 
 PREDICT = {"pairs": [{"user": "u0", "item": "i1"}]}
@@ -37,7 +37,7 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path) -> Iterator[Guarded]:
+def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path) -> Iterator[Guarded]:
     corpus.write(lmdb_store, tiny.bundle)
     (reader, reader_table), (writer, writer_table) = new_key("page", ["read"]), new_key("job", ["read", "write"])
     path = tmp_path / "keys.toml"

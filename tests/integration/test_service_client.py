@@ -15,7 +15,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from support.app_settings import settings_for
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_service.client import (
     AsyncClient,
     Client,
@@ -76,7 +76,7 @@ def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[Any]:
+def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> Iterator[Any]:
     corpus.write(lmdb_store, tiny.bundle)
     with (
         serving(settings_for(tiny.bundle), lmdb_store) as server,
@@ -140,7 +140,7 @@ def test_predict_returns_evidence_only_with_explain(client: Any) -> None:
 
 
 def test_a_call_with_after_shows_the_write_on_another_replica(
-    connect: Connect, tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
+    connect: Connect, tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     settings = settings_for(tiny.bundle, resident_lag=60.0)
@@ -187,7 +187,7 @@ def test_users_and_items_are_found_by_prefix(client: Any) -> None:
 
 
 def test_ready_raises_unavailable_error_with_the_reasons(
-    connect: Connect, tiny: TinyBundle, lmdb_store: StateStore
+    connect: Connect, tiny: TinyBundle, lmdb_store: MaintenanceStore
 ) -> None:
     with (
         serving(settings_for(tiny.bundle), lmdb_store) as server,

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.states import StateStore
+from ubert_model.states import MaintenanceStore
 
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
 LEAST_CASES = 500
 
 
 def test_generated_requests_are_answered_as_the_openapi_description_says(
-    tiny: TinyBundle, corpus: Corpus, own_redis_url: str, redis_store: StateStore, tmp_path: Path
+    tiny: TinyBundle, corpus: Corpus, own_redis_url: str, redis_store: MaintenanceStore, tmp_path: Path
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--store", own_redis_url, "--codec", "fp32", "--device", "cpu"]
@@ -31,7 +31,7 @@ def test_generated_requests_are_answered_as_the_openapi_description_says(
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=240,
             check=False,
         )
         alive = service.client.get("/healthz").status_code

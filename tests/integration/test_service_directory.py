@@ -14,7 +14,7 @@ from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import METRICS, Bundle
 from ubert_model.errors import BundleError
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_service.reviews import directory
 from ubert_service.serving.accuracy import scores_of
 
@@ -69,7 +69,7 @@ def test_a_search_returns_at_most_limit_results(client: httpx.Client) -> None:
 
 
 def test_identifiers_are_not_sorted_while_requests_are_served(
-    tiny: TinyBundle, lmdb_store: StateStore, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, lmdb_store: MaintenanceStore, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     with serving(settings_for(tiny.bundle), lmdb_store) as client:
@@ -99,7 +99,7 @@ def test_about_describes_the_bundle_and_names_only_the_kind_of_store(client: htt
 
 
 def test_about_describes_the_loaded_bundle_and_not_a_later_one_in_its_folder(
-    tiny: TinyBundle, lmdb_store: StateStore, tmp_path: Path
+    tiny: TinyBundle, lmdb_store: MaintenanceStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(tiny.bundle.path, folder)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import BundleError, CorruptStateError, ForeignStateError, StateError
-from ubert_model.states import StateStore, make_codec, open_store
+from ubert_model.states import MaintenanceStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
@@ -46,7 +46,7 @@ def filled_engine(
 
 
 def engine_over(
-    store: StateStore,
+    store: MaintenanceStore,
     tiny: TinyBundle,
     runtime: ScoringRuntime,
     *,
@@ -80,7 +80,7 @@ def assert_same(found: Prediction, expected: Prediction) -> None:
 def test_a_rating_from_stored_states_equals_the_training_models_forward(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, store_name: str, request: pytest.FixtureRequest
 ) -> None:
-    store: StateStore = request.getfixturevalue(store_name)
+    store: MaintenanceStore = request.getfixturevalue(store_name)
     corpus.write(store, tiny.bundle)
 
     predictions = engine_over(store, tiny, runtime).score(EVERY_PAIR)
@@ -94,7 +94,7 @@ def test_a_rating_from_stored_states_equals_the_training_models_forward(
 
 @pytest.mark.parametrize("codec", ["int8", "int4/pool2", "pq2/pool3", "pq1"])
 def test_a_rating_from_lossy_states_equals_the_forward_over_the_decoded_states(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore, codec: str
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore, codec: str
 ) -> None:
     """So a codec changes the states and nothing else: not which reviews are read, nor how."""
     corpus.write(lmdb_store, tiny.bundle, codec)
@@ -125,7 +125,7 @@ def test_batch_and_fetch_limits_never_change_a_prediction(
     tiny: TinyBundle,
     corpus: Corpus,
     runtime: OnnxRuntime,
-    lmdb_store: StateStore,
+    lmdb_store: MaintenanceStore,
     limits: dict[str, int],
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
@@ -139,7 +139,7 @@ def test_batch_and_fetch_limits_never_change_a_prediction(
 class CountedStore:
     """Forwards every call and counts it. ``fetched``: the reviews of each call for states."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: MaintenanceStore) -> None:
         self._store = store
         self.local = store.local
         self.calls: Counter[str] = Counter()
@@ -156,7 +156,7 @@ class CountedStore:
 
 
 def test_the_states_of_one_fetch_stay_within_the_budget(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     config, rows = tiny.model.config, {entry.review_id: entry.rows for entry in corpus.entries}
@@ -180,7 +180,7 @@ class NanRuntime:
 
 
 def test_a_non_finite_output_raises_an_error_that_names_the_pair(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     pair = unreviewed_pair(corpus, USERS, ITEMS)
@@ -212,7 +212,7 @@ def unreviewed_pair(corpus: Corpus, users: list[str], items: list[str]) -> Pair:
 
 
 def test_the_review_of_the_pair_itself_is_never_read(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     engine = engine_over(lmdb_store, tiny, runtime)
@@ -280,7 +280,7 @@ def test_cold_start_predictions_name_their_basis_and_its_reasons(
 
 
 def test_a_user_with_ratings_but_no_text_is_rated_by_the_biases_of_both_sides(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     pair = unreviewed_pair(corpus, ["u0"], ITEMS)
     without_text = corpus
@@ -309,7 +309,7 @@ def test_every_rating_lies_in_the_interval_that_the_bundle_gives_it(
 
 
 def test_missing_states_are_counted_and_the_rest_are_used(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, redis_store: StateStore, own_redis_url: str
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     engine = engine_over(redis_store, tiny, runtime)
@@ -333,7 +333,7 @@ def test_missing_states_are_counted_and_the_rest_are_used(
 
 
 def test_damaged_foreign_and_misshapen_states_raise_errors_that_name_the_review(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     engine = engine_over(lmdb_store, tiny, runtime)
@@ -355,7 +355,7 @@ def test_damaged_foreign_and_misshapen_states_raise_errors_that_name_the_review(
 
 
 def test_a_request_costs_two_round_trips_and_fetches_no_state_twice(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     counted = CountedStore(lmdb_store)
@@ -368,7 +368,7 @@ def test_a_request_costs_two_round_trips_and_fetches_no_state_twice(
 
 
 def test_cached_pairs_cost_only_a_poll_for_changes_and_get_the_same_ratings(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     counted = CountedStore(lmdb_store)
@@ -383,7 +383,7 @@ def test_cached_pairs_cost_only_a_poll_for_changes_and_get_the_same_ratings(
 
 
 def test_a_history_over_the_limit_is_truncated_as_in_training(
-    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     long_lists = random_corpus(tiny.model, users=3, items=40, reviews=110, seed=1)
     long_lists.write(lmdb_store, tiny.bundle)
@@ -395,7 +395,7 @@ def test_a_history_over_the_limit_is_truncated_as_in_training(
 
 
 def test_reviews_without_text_count_for_the_width_of_the_interval(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, runtime: OnnxRuntime
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, runtime: OnnxRuntime
 ) -> None:
     """As in training: the width depends on all reviews of the user, not only on those read."""
     reviews = corpus.of_user("u0")

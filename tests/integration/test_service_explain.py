@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from support.app_settings import settings_for
-from support.running_app import running, serving
+from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
+from ubert_model.bundle import Bundle
 from ubert_model.rating.deviations import SideDeviations
-from ubert_model.states import ReviewEntry, Side, StateStore
-from ubert_service.app import create_app
+from ubert_model.states import MaintenanceStore, ReviewEntry, Side
 from ubert_service.errors import WorkCancelledError
 from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
@@ -22,6 +22,7 @@ from ubert_service.reading.inline import InlineText
 from ubert_service.schemas import MAX_EXPLAINED_PAIRS, RatingEvidence
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
@@ -33,7 +34,7 @@ CONTRIBUTIONS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matc
 
 
 @pytest.fixture
-def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
+def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
     corpus.write(lmdb_store, tiny.bundle)
     with serving(settings_for(tiny.bundle), lmdb_store) as client:
@@ -126,9 +127,9 @@ def test_an_effect_is_the_change_of_the_prediction_without_the_review(
 
 
 @pytest.fixture
-def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> ServedBundle:
+def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> ServedBundle:
     corpus.write(lmdb_store, tiny.bundle)
-    return ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
+    return ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
 
 
 def test_every_effect_equals_that_of_lists_rebuilt_without_the_review(served: ServedBundle, corpus: Corpus) -> None:
@@ -158,13 +159,11 @@ def test_every_effect_equals_that_of_lists_rebuilt_without_the_review(served: Se
     assert moved > len(pairs)  # many reviews do have an effect
 
 
-def test_contributions_sum_to_the_rating_with_rating_base_none(
-    served: ServedBundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contributions_sum_to_the_rating_with_rating_base_none(served: ServedBundle) -> None:
     manifest = served.bundle.manifest
     config = replace(manifest.config, rating_base="none", history_ratings=False)
-    monkeypatch.setattr(served.bundle, "manifest", replace(manifest, config=config))
-    explainer = replace(served).explainer
+    bundle = Bundle(served.bundle.path, replace(manifest, config=config))
+    explainer = ServedBundle(replace(served.opened, bundle=bundle), served.store).explainer
     unclipped = 0
     for explanation in (explainer.explain(Pair(*pair)) for pair in PAIRS):
         parts = asdict(explanation.contributions)
@@ -179,10 +178,10 @@ def test_reviews_removed_during_an_explanation_change_neither_rating_nor_contrib
     class RemovingRuntime:
         """Removes the user's reviews once the pair is scored."""
 
-        device = served.runtime.device
+        device = served.opened.runtime.device
 
         def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
-            outputs = served.runtime.score(batch)
+            outputs = served.opened.runtime.score(batch)
             while to_remove:
                 entry = to_remove.pop()
                 interrupted.reviews.remove(entry.review_id, user=entry.user, item=entry.item)
@@ -192,7 +191,7 @@ def test_reviews_removed_during_an_explanation_change_neither_rating_nor_contrib
     expected = next(one for one in explanations if one.prediction.basis == "full")
     pair = expected.prediction.pair
     to_remove = corpus.of_user(pair.user)
-    interrupted = replace(served, runtime=RemovingRuntime())
+    interrupted = ServedBundle(replace(served.opened, runtime=RemovingRuntime()), served.store)
     explanation = interrupted.explainer.explain(pair)
     assert (explanation.prediction, explanation.contributions) == (expected.prediction, expected.contributions)
     assert sum(asdict(explanation.contributions).values()) == pytest.approx(expected.prediction.rating, abs=ROUNDING)
@@ -309,11 +308,11 @@ def review_of(answer: dict[str, Any], review_id: str) -> dict[str, Any]:
 def test_a_text_is_shown_as_far_as_it_is_encoded_and_is_removed_with_its_review(
     tiny: TinyBundle, corpus: Corpus, store_name: str, request: pytest.FixtureRequest
 ) -> None:
-    store: StateStore = request.getfixturevalue(store_name)
+    store: MaintenanceStore = request.getfixturevalue(store_name)
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny.bundle, texts=True), store)
-    version = served.namespace.version
-    with running(create_app(settings_for(tiny.bundle), served)) as client:
+    settings = settings_for(tiny.bundle, texts=True)
+    version = tiny.bundle.manifest.namespace(settings.codec).version
+    with serving(settings, store) as client:
         name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
         shown = review_of(explain(client, "u1", "i4"), name)
         changed = {**REVIEW, "review_id": name, "text": ""}
@@ -336,7 +335,7 @@ def test_a_text_is_shown_as_far_as_it_is_encoded_and_is_removed_with_its_review(
 
 
 def test_by_default_no_text_is_stored_and_a_stored_one_is_not_shown(
-    client: httpx.Client, tiny: TinyBundle, lmdb_store: StateStore
+    client: httpx.Client, tiny: TinyBundle, lmdb_store: MaintenanceStore
 ) -> None:
     version = tiny.bundle.manifest.namespace("fp32").version
     name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]

@@ -27,6 +27,7 @@ from ubert_service.access.keys import new_key
 from ubert_service.commands import promote as promote_command
 from ubert_service.http.problems import MEDIA_TYPE, NOT_READY, Problem
 from ubert_service.reading.histories import Pair
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.cli import make_app
 
@@ -92,7 +93,7 @@ def site(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path_factory: pyte
         with closing(open_store(server.url)) as store:
             for bundle in (blue, green):
                 corpus.write(store, bundle)
-                rated = ServedBundle.load(settings_for(bundle), store).engine.score(PAIRS)
+                rated = ServedBundle(OpenedBundle.open(settings_for(bundle)), store).engine.score(PAIRS)
                 alone[bundle.manifest.bundle_id] = {prediction.pair: prediction.rating for prediction in rated}
         common = ["--store", server.url, "--codec", "fp32", "--device", "cpu", "--threads", "1", "--concurrency", "1"]
         common += ["--api-keys", str(folder / "keys.toml"), "--resident-lag", str(LAG_S)]

@@ -19,11 +19,12 @@ from support.app_settings import settings_for
 from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS, ratings
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -40,14 +41,14 @@ def served(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFa
     """Over a store that no test writes to."""
     store = open_store(f"lmdb:{tmp_path_factory.mktemp('served')}")
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(small_bodies(tiny), store)
+    served = ServedBundle(OpenedBundle.open(small_bodies(tiny)), store)
     yield served
     store.close()
 
 
 @pytest.fixture(scope="module")
 def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
-    with running(create_app(small_bodies(tiny), served)) as client:
+    with running(create_app(small_bodies(tiny), served.opened, served.store)) as client:
         yield client
 
 
@@ -315,13 +316,13 @@ def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
 
 
 def test_a_damaged_state_is_a_problem_that_names_the_review(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    served = ServedBundle.load(small_bodies(tiny), lmdb_store)
+    served = ServedBundle(OpenedBundle.open(small_bodies(tiny)), lmdb_store)
     read = next(entry for entry in corpus.of_user("u0") if entry.rows)
     lmdb_store.put(served.namespace.version, [(read, b"UBRS and nothing more")])
-    with running(create_app(small_bodies(tiny), served)) as client:
+    with running(create_app(small_bodies(tiny), served.opened, served.store)) as client:
         response = client.post("/rank", json={"user": "u0", "candidates": ["i20", "i21"]})
     problem = assert_problem(response, 500, "state-corrupt")
     assert read.review_id in problem["detail"]
@@ -330,7 +331,7 @@ def test_a_damaged_state_is_a_problem_that_names_the_review(
 def test_an_unexpected_error_discloses_only_the_request_id(
     tiny: TinyBundle, served: ServedBundle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = create_app(small_bodies(tiny), replace(served, runtime=FailingRuntime()))
+    app = create_app(small_bodies(tiny), replace(served.opened, runtime=FailingRuntime()), served.store)
     candidates = [f"i{number}" for number in range(12)]
     with running(app) as client:
         response = client.post(
@@ -359,7 +360,8 @@ def test_health_is_answered_while_every_scoring_thread_is_busy(tiny: TinyBundle,
 
     question = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
     statuses: list[int] = []
-    with running(create_app(small_bodies(tiny, concurrency=1), replace(served, runtime=StuckRuntime()))) as client:
+    stuck = replace(served.opened, runtime=StuckRuntime())
+    with running(create_app(small_bodies(tiny, concurrency=1), stuck, served.store)) as client:
         callers = [
             threading.Thread(target=lambda: statuses.append(client.post("/rank", json=question).status_code))
             for _ in range(3)
@@ -395,8 +397,8 @@ def test_repeated_readiness_checks_block_few_threads_on_a_store_that_hangs(
             assert release.wait(timeout=60)
             raise StoreUnavailableError("it had hung")
 
-    served_by_it = replace(served, store=cast("StateStore", HangingStore()))
-    with running(create_app(small_bodies(tiny), served_by_it)) as client:
+    store = cast("StateStore", HangingStore())
+    with running(create_app(small_bodies(tiny), served.opened, store)) as client:
         wait_until_ready(client)
         hangs.set()
         try:
@@ -426,8 +428,8 @@ class LosableGpu:
 
 
 def test_readiness_fails_while_the_gpu_does_not_compute(tiny: TinyBundle, served: ServedBundle) -> None:
-    gpu = LosableGpu(served.runtime)
-    with running(create_app(small_bodies(tiny), replace(served, runtime=gpu))) as client:
+    gpu = LosableGpu(served.opened.runtime)
+    with running(create_app(small_bodies(tiny), replace(served.opened, runtime=gpu), served.store)) as client:
         wait_until_ready(client)
         gpu.lost = True
         problem = assert_problem(client.get("/readyz"), 503, "not-ready")
@@ -438,16 +440,17 @@ def test_readiness_fails_while_the_gpu_does_not_compute(tiny: TinyBundle, served
 
 
 def test_readiness_does_not_compute_on_a_cpu(tiny: TinyBundle, served: ServedBundle) -> None:
-    with running(create_app(small_bodies(tiny), replace(served, runtime=FailingRuntime()))) as client:
+    failing = replace(served.opened, runtime=FailingRuntime())
+    with running(create_app(small_bodies(tiny), failing, served.store)) as client:
         wait_until_ready(client)
 
 
 def test_without_states_of_the_bundle_the_service_is_not_ready_and_names_the_command(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle, codec="fp16")  # another codec's states do not count
-    served = ServedBundle.load(small_bodies(tiny), lmdb_store)
-    with running(create_app(small_bodies(tiny), served)) as client:
+    served = ServedBundle(OpenedBundle.open(small_bodies(tiny)), lmdb_store)
+    with running(create_app(small_bodies(tiny), served.opened, served.store)) as client:
         problem = assert_problem(client.get("/readyz"), 503, "not-ready")
         (reason,) = problem["reasons"]
         assert reason["check"] == "states"
@@ -487,7 +490,7 @@ def test_the_openapi_description_is_made_before_the_first_caller_asks_for_it(
     def made_late(**_: Any) -> None:
         pytest.fail("it was made for a caller")
 
-    with running(create_app(small_bodies(tiny), served)) as client:
+    with running(create_app(small_bodies(tiny), served.opened, served.store)) as client:
         monkeypatch.setattr("ubert_service.app.get_openapi", made_late)
         client.get("/openapi.json").raise_for_status()
 

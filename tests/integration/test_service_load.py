@@ -25,13 +25,13 @@ from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
-from ubert_model.states import StateStore
+from ubert_model.states import MaintenanceStore
 from ubert_service.app import create_app
 from ubert_service.http.problems import Problem
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ScoringRuntime
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 
 TIMEOUT_S = 60.0
 QUEUE_REQUESTS = 64
@@ -57,7 +57,7 @@ class HeldRuntime:
 
 
 @pytest.fixture
-def store(corpus: Corpus, tiny: TinyBundle, lmdb_store: StateStore) -> StateStore:
+def store(corpus: Corpus, tiny: TinyBundle, lmdb_store: MaintenanceStore) -> MaintenanceStore:
     corpus.write(lmdb_store, tiny.bundle)
     return lmdb_store
 
@@ -65,11 +65,11 @@ def store(corpus: Corpus, tiny: TinyBundle, lmdb_store: StateStore) -> StateStor
 class Service:
     """An app with one scoring thread, whose runtime blocks until it is released."""
 
-    def __init__(self, tiny: TinyBundle, store: StateStore, **options: Any) -> None:
+    def __init__(self, tiny: TinyBundle, store: MaintenanceStore, **options: Any) -> None:
         settings = settings_for(tiny.bundle, **{"concurrency": 1, **options})
-        served = ServedBundle.load(settings, store)
-        self.runtime = HeldRuntime(served.runtime)
-        self.app: FastAPI = create_app(settings, replace(served, runtime=self.runtime))
+        opened = OpenedBundle.open(settings)
+        self.runtime = HeldRuntime(opened.runtime)
+        self.app: FastAPI = create_app(settings, replace(opened, runtime=self.runtime), store)
         self._callers = ThreadPoolExecutor(32)
 
     def __enter__(self) -> "Service":
@@ -109,7 +109,7 @@ def problem(response: httpx.Response) -> str:
 
 
 def test_a_full_queue_refuses_requests_with_429_and_admitted_ones_are_answered(
-    tiny: TinyBundle, store: StateStore
+    tiny: TinyBundle, store: MaintenanceStore
 ) -> None:
     with Service(tiny, store, queue_requests=3) as service:
         admitted = [service.hold(), *(service.send("/rank", RANK) for _ in range(3))]
@@ -126,7 +126,9 @@ def test_a_full_queue_refuses_requests_with_429_and_admitted_ones_are_answered(
         assert metric(service.client, "ubert_refused_total") == 2
 
 
-def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(
+    tiny: TinyBundle, store: MaintenanceStore
+) -> None:
     with Service(tiny, store, queue_wait_ms=1.0) as service, captured_log("text") as log:
         held = service.hold()
         waiting = service.send("/predict", PREDICT)  # an empty queue always admits
@@ -149,7 +151,7 @@ def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(tiny: Tiny
     assert log.getvalue().count("refused ") <= 1 + seconds
 
 
-def test_the_queue_is_bounded_in_tokens(tiny: TinyBundle, store: StateStore) -> None:
+def test_the_queue_is_bounded_in_tokens(tiny: TinyBundle, store: MaintenanceStore) -> None:
     large = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
     tokens = tiny.model.config.max_rows * 13
     with Service(tiny, store, queue_tokens=2 * tokens) as service:
@@ -160,7 +162,7 @@ def test_the_queue_is_bounded_in_tokens(tiny: TinyBundle, store: StateStore) -> 
         assert [answer().status_code for answer in admitted] == [200] * 3
 
 
-def test_a_written_review_counts_as_max_length_tokens(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_written_review_counts_as_max_length_tokens(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store) as service:
         review = {"user": "u0", "item": "i1", "rating": 4, "text": "Warm."}
         assert service.client.post("/reviews", json=review).status_code == 201
@@ -168,7 +170,7 @@ def test_a_written_review_counts_as_max_length_tokens(tiny: TinyBundle, store: S
 
 
 def test_queued_requests_are_scored_in_one_batch_and_each_gets_its_own_answer(
-    tiny: TinyBundle, store: StateStore
+    tiny: TinyBundle, store: MaintenanceStore
 ) -> None:
     pairs = [{"user": f"u{number % 8}", "item": f"i{number}"} for number in range(12)]
     with Service(tiny, store) as service:
@@ -185,7 +187,7 @@ def test_queued_requests_are_scored_in_one_batch_and_each_gets_its_own_answer(
 
 
 def test_requests_that_exclude_different_reviews_are_scored_apart(
-    tiny: TinyBundle, store: StateStore, corpus: Corpus
+    tiny: TinyBundle, store: MaintenanceStore, corpus: Corpus
 ) -> None:
     read = next(entry for entry in corpus.of_user("u0") if entry.rows)
     without = {**PREDICT, "exclude_review_ids": [read.review_id]}
@@ -201,7 +203,9 @@ def test_requests_that_exclude_different_reviews_are_scored_apart(
     assert alone[0] != alone[1]
 
 
-def test_a_request_that_reads_a_damaged_state_fails_alone(tiny: TinyBundle, store: StateStore, corpus: Corpus) -> None:
+def test_a_request_that_reads_a_damaged_state_fails_alone(
+    tiny: TinyBundle, store: MaintenanceStore, corpus: Corpus
+) -> None:
     damaged = next(entry for entry in corpus.of_user("u3") if entry.rows and entry.item != PREDICT["pairs"][0]["item"])
     store.put(tiny.bundle.manifest.namespace("fp32").version, [(damaged, b"UBRS and nothing more")])
     users = ("u0", "u1", "u3", "u2", "u4", "u5")
@@ -220,7 +224,7 @@ def test_a_request_that_reads_a_damaged_state_fails_alone(tiny: TinyBundle, stor
 
 
 def test_an_expired_request_gets_504_and_is_never_scored(
-    tiny: TinyBundle, store: StateStore, caplog: pytest.LogCaptureFixture
+    tiny: TinyBundle, store: MaintenanceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Service(tiny, store) as service:
         held = service.hold()
@@ -249,7 +253,7 @@ def test_an_expired_request_gets_504_and_is_never_scored(
     ids=str,
 )
 def test_running_work_stops_at_its_deadline(
-    tiny: TinyBundle, store: StateStore, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+    tiny: TinyBundle, store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
 ) -> None:
     monkeypatch.setitem(ScoringEngine.__init__.__kwdefaults__ or {}, "batch_tokens", 1)  # one run per rating
     with Service(tiny, store) as service:
@@ -264,13 +268,13 @@ def test_running_work_stops_at_its_deadline(
         assert service.runtime.runs > 4  # it needs several when it runs to its end
 
 
-def test_request_timeout_is_the_deadline_of_requests_that_name_none(tiny: TinyBundle, store: StateStore) -> None:
+def test_request_timeout_is_the_deadline_of_requests_that_name_none(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store, request_timeout=1.0) as service:
         assert service.hold()().status_code == 504
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf", "1e9"])
-def test_an_invalid_deadline_is_refused(tiny: TinyBundle, store: StateStore, seconds: str) -> None:
+def test_an_invalid_deadline_is_refused(tiny: TinyBundle, store: MaintenanceStore, seconds: str) -> None:
     with Service(tiny, store) as service:
         response = service.client.post("/predict", json=PREDICT, headers={"X-Request-Timeout": seconds})
     assert (response.status_code, problem(response)) == (422, "invalid-request")
@@ -294,7 +298,7 @@ def answer_to(caller: socket.socket) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
-def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, store: StateStore) -> None:
+def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store) as service:
         held = service.hold()
         with connect(service.client) as caller:
@@ -306,7 +310,7 @@ def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, st
         assert (service.runtime.runs, metric(service.client, "ubert_cancelled_total")) == (1, 1)
 
 
-def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: StateStore) -> None:
+def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store, request_timeout=0.2) as service, connect(service.client) as caller:
         caller.sendall(raw_request("/predict", PREDICT, length=10_000))
         status, body = answer_to(caller)
@@ -315,7 +319,7 @@ def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: StateS
 
 
 def test_a_refusal_is_sent_before_the_body_and_leaves_the_connection_usable(
-    tiny: TinyBundle, store: StateStore
+    tiny: TinyBundle, store: MaintenanceStore
 ) -> None:
     with Service(tiny, store, queue_requests=1) as service, connect(service.client) as caller:
         admitted = [service.hold(), service.send("/predict", PREDICT)]
@@ -331,7 +335,9 @@ def test_a_refusal_is_sent_before_the_body_and_leaves_the_connection_usable(
 
 
 @pytest.fixture
-def process(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str) -> Iterator[ServeProcess]:
+def process(
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
+) -> Iterator[ServeProcess]:
     corpus.write(redis_store, tiny.bundle)
     options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE_REQUESTS), "--queue-wait-ms", "0"]
     options += ["--drain-seconds", "30"]  # draining ends earlier, with the last connection

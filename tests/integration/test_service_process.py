@@ -18,7 +18,7 @@ from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
 from support.waiting import wait_until
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_service.commands.serve import main
 
 CANDIDATES = [f"i{number}" for number in range(1_000)]
@@ -41,7 +41,7 @@ def failed_checks(service: ServeProcess) -> list[str]:
 
 
 def test_the_process_ranks_a_thousand_candidates_and_exits_with_0_on_sigterm(
-    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     with ServeProcess(*arguments(tiny, own_redis_url)) as service:
@@ -184,7 +184,7 @@ def test_an_unusable_option_is_reported_in_one_line_with_exit_status_2(
 
 
 def test_a_prediction_imports_neither_torch_nor_transformers(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     lmdb_store.close()
@@ -194,12 +194,13 @@ def test_a_prediction_imports_neither_torch_nor_transformers(
         from ubert_model.states import open_store
         from ubert_service.commands import serve
         from ubert_service.reading.histories import Pair
+        from ubert_service.serving.opened import OpenedBundle
         from ubert_service.serving.served import ServedBundle
         from ubert_service.settings import Settings
 
         store = "lmdb:{tmp_path / "states"}"
         settings = Settings(bundle=Path({str(tiny.bundle.path)!r}), codec="fp32", store=store, device="cpu")
-        served = ServedBundle.load(settings, open_store(store))
+        served = ServedBundle(OpenedBundle.open(settings), open_store(store))
         predictions = served.engine.score([Pair("u0", f"i{{number}}") for number in range(12)])
         assert any(one.basis == "full" for one in predictions)
         loaded = {{name.partition(".")[0] for name in sys.modules}}

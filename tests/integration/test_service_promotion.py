@@ -15,11 +15,11 @@ from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
 from ubert_service.commands import promote as promote_command
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class TwoReplicas:
     """Two replicas with stores of their own: the first can answer by either bundle, the second by ``tiny`` alone."""
 
     urls: list[str]
-    second_store: StateStore
+    second_store: MaintenanceStore
     key: str
 
     def promote(self, bundle: str, *further: str) -> Result:
@@ -54,8 +54,8 @@ def replicas(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path: Path) ->
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path}/store-{len(urls)}")))
             for bundle in stored:
                 corpus.write(store, bundle)
-            live, shadow = (ServedBundle.load(settings_for(bundle), store) for bundle in (tiny.bundle, other))
-            client = stack.enter_context(running(create_app(settings, live, shadow=shadow)))
+            live, shadow = (OpenedBundle.open(settings_for(bundle)) for bundle in (tiny.bundle, other))
+            client = stack.enter_context(running(create_app(settings, live, store, shadow=shadow)))
             urls.append(str(client.base_url))
         yield TwoReplicas(urls=urls, second_store=store, key=key)
 

@@ -10,24 +10,24 @@ import pytest
 from support.app_settings import settings_for
 from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.states import StateStore
+from ubert_model.states import MaintenanceStore
 from ubert_service.app import create_app
 from ubert_service.reviews.candidate_sets import MAX_SETS
 from ubert_service.schemas import LEAST_SCORED
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.work.admission import WorkKind
 
 ITEMS = [f"i{number}" for number in range(14)]
 
 
 @pytest.fixture(params=["lmdb_store", "redis_store"])
-def store(request: pytest.FixtureRequest) -> StateStore:
-    store: StateStore = request.getfixturevalue(request.param)
+def store(request: pytest.FixtureRequest) -> MaintenanceStore:
+    store: MaintenanceStore = request.getfixturevalue(request.param)
     return store
 
 
 @pytest.fixture
-def client(tiny: TinyBundle, corpus: Corpus, store: StateStore) -> Iterator[httpx.Client]:
+def client(tiny: TinyBundle, corpus: Corpus, store: MaintenanceStore) -> Iterator[httpx.Client]:
     corpus.write(store, tiny.bundle)
     with serving(settings_for(tiny.bundle), store) as client:
         yield client
@@ -62,7 +62,9 @@ def test_a_candidate_set_ranks_as_its_items_do_until_it_is_removed(client: httpx
         assert problem(response) == (404, "unknown-candidate-set")
 
 
-def test_candidate_sets_are_not_namespaces_and_their_number_is_bounded(client: httpx.Client, store: StateStore) -> None:
+def test_candidate_sets_are_not_namespaces_and_their_number_is_bounded(
+    client: httpx.Client, store: MaintenanceStore
+) -> None:
     namespaces = store.namespaces()
     for number in range(MAX_SETS):
         store.put_candidates(f"set-{number}", ["i0"])
@@ -142,11 +144,11 @@ def test_a_long_ranking_starts_no_thread(client: httpx.Client, monkeypatch: pyte
 
 
 def test_the_later_steps_of_an_admitted_request_are_admitted(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
-    app = create_app(settings, ServedBundle.load(settings, lmdb_store))
+    app = create_app(settings, OpenedBundle.open(settings), lmdb_store)
     with running(app) as client:
         admission = app.state.context.scheduler.admission
         check, flags = admission.check, []
@@ -176,7 +178,7 @@ def test_the_later_steps_of_an_admitted_request_are_admitted(
 def test_the_work_of_a_request_is_queued_by_its_kind(
     tiny: TinyBundle,
     corpus: Corpus,
-    lmdb_store: StateStore,
+    lmdb_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     body: dict[str, Any] | None,
@@ -184,7 +186,7 @@ def test_the_work_of_a_request_is_queued_by_its_kind(
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
-    app = create_app(settings, ServedBundle.load(settings, lmdb_store))
+    app = create_app(settings, OpenedBundle.open(settings), lmdb_store)
     with running(app) as client:
         admission = app.state.context.scheduler.admission
         queued, found = admission.queued, []

@@ -27,7 +27,7 @@ from support.tiny_bundle import Corpus, TinyBundle, states_of_tokens
 from support.waiting import wait_until
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import Changes, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
+from ubert_model.states import Changes, MaintenanceStore, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.errors import LostRevisionError, NotResidentError
 from ubert_service.read_version import ReadVersion
@@ -40,7 +40,7 @@ from ubert_service.routes.dependencies import READ_VERSION, STALE_SECONDS
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import OnnxRuntime
 from ubert_service.scoring.scoring_lane import ScoringLane
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import Settings
 
 LAG_S = 0.2
@@ -72,7 +72,7 @@ class Replica:
 
     tiny: TinyBundle
     runtime: OnnxRuntime
-    store: StateStore
+    store: MaintenanceStore
     max_bytes: int
     clock: Clock = field(default_factory=Clock)
     residents: Residents = field(init=False)
@@ -145,7 +145,7 @@ OPERATIONS = st.lists(
 
 @contextmanager
 def replicas(
-    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore], max_bytes: int
+    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[MaintenanceStore], max_bytes: int
 ) -> Iterator[tuple[list[Replica], Replica]]:
     """One with a cache for each of ``stores``, and one without; the namespace is empty."""
     namespace = tiny.bundle.codec("fp32").namespace
@@ -158,7 +158,7 @@ def replicas(
 @pytest.fixture(scope="module", params=["lmdb", "redis"])
 def stores(
     request: pytest.FixtureRequest, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[StateStore]]:
+) -> Iterator[list[MaintenanceStore]]:
     """Two handles of one store."""
     with ExitStack() as stack:
         if request.param == "lmdb":  # which a process may open only once
@@ -173,7 +173,7 @@ def stores(
 def test_after_any_writes_cached_replicas_rate_as_an_uncached_one(
     tiny: TinyBundle,
     runtime: OnnxRuntime,
-    stores: list[StateStore],
+    stores: list[MaintenanceStore],
     operations: list[tuple[Any, ...]],
     max_bytes: int,
 ) -> None:
@@ -200,7 +200,7 @@ def test_after_any_writes_cached_replicas_rate_as_an_uncached_one(
 
 
 def test_a_replica_that_catches_up_with_a_write_shows_it_at_once(
-    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore]
+    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[MaintenanceStore]
 ) -> None:
     with replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
         one.put("a", "u0", "i0", 5, 1)
@@ -217,7 +217,7 @@ def test_a_replica_that_catches_up_with_a_write_shows_it_at_once(
 
 @pytest.mark.parametrize("position", [0, 10**15])
 def test_catching_up_with_a_write_in_another_namespace_reads_the_feed_to_its_end(
-    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore], position: int
+    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[MaintenanceStore], position: int
 ) -> None:
     with replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
         before = other.engine.score(PAIRS)
@@ -244,7 +244,7 @@ def test_a_write_is_seen_after_the_lag_and_the_feed_is_not_polled_before(
 
 
 def test_a_write_that_was_not_announced_is_seen_once_the_cached_copy_expires(
-    tiny: TinyBundle, runtime: OnnxRuntime, redis_store: StateStore, own_redis_url: str
+    tiny: TinyBundle, runtime: OnnxRuntime, redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
     with replicas(tiny, runtime, [redis_store], 1 << 24) as ((replica,), uncached):
         replica.put("a", "u0", "i0", 5, 1)
@@ -261,7 +261,7 @@ def test_a_write_that_was_not_announced_is_seen_once_the_cached_copy_expires(
 
 
 def test_concurrent_reads_and_writes_leave_no_stale_copy(
-    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[StateStore]
+    tiny: TinyBundle, runtime: OnnxRuntime, stores: list[MaintenanceStore]
 ) -> None:
     with replicas(tiny, runtime, stores, 1 << 24) as (cached, uncached):
         for number, name in enumerate(PAIR_OF_REVIEW):
@@ -285,7 +285,7 @@ def test_concurrent_reads_and_writes_leave_no_stale_copy(
 
 
 def test_an_unavailable_store_is_a_shared_failure_but_a_miss_of_the_cache_is_not(
-    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     lane = ScoringLane(Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=0).engine, EVERY_REVIEW)
     assert lane.is_shared_failure(StoreUnavailableError("the store is away"))
@@ -303,7 +303,7 @@ def test_an_unavailable_store_is_a_shared_failure_but_a_miss_of_the_cache_is_not
     ],
 )
 def test_held_bytes_of_review_lists_are_those_that_python_allocates(
-    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore, side: Side, user_name: str, item_name: str
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: MaintenanceStore, side: Side, user_name: str, item_name: str
 ) -> None:
     replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=1 << 30)
     entries = [
@@ -328,7 +328,7 @@ def test_held_bytes_of_review_lists_are_those_that_python_allocates(
 
 
 def test_states_read_together_do_not_share_memory(
-    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: StateStore
+    tiny: TinyBundle, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
 ) -> None:
     replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=1 << 24)
     for name in ("a", "b"):
@@ -342,7 +342,7 @@ def test_states_read_together_do_not_share_memory(
 def test_the_cache_stands_in_for_a_failing_store_until_it_recovers(
     tiny: TinyBundle,
     runtime: OnnxRuntime,
-    lmdb_store: StateStore,
+    lmdb_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     failure: Exception,
@@ -433,7 +433,7 @@ class Outage:
     server: RedisServer
     one: httpx.Client
     other: httpx.Client
-    store: StateStore
+    store: MaintenanceStore
     raw: redis.Redis
 
 
@@ -447,7 +447,7 @@ def outage(tiny: TinyBundle, corpus: Corpus) -> Iterator[Outage]:
         for _ in range(2):
             own = stack.enter_context(closing(open_store(server.url)))
             with_texts = settings_of(tiny, texts=True)
-            app = create_app(with_texts, ServedBundle.load(with_texts, own))
+            app = create_app(with_texts, OpenedBundle.open(with_texts), own)
             clients.append(stack.enter_context(running(app)))
             wait_until_ready(clients[-1])
         raw = stack.enter_context(redis.Redis.from_url(server.url))
@@ -657,7 +657,7 @@ def test_metrics_report_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
 
 @pytest.mark.parametrize("hangs", [True, False])
 def test_a_readiness_check_during_a_failover_finds_the_service_ready(
-    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
     """It fails on the former server, and the cache that stood in for that is dropped when the new one answers."""
     corpus.write(redis_store, tiny.bundle)
@@ -688,7 +688,7 @@ def test_a_readiness_check_during_a_failover_finds_the_service_ready(
 
 
 def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, tmp_path: Path
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     lmdb_store.close()
@@ -707,7 +707,7 @@ def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
 
 
 def test_the_service_is_not_ready_until_it_is_warm_and_reports_the_progress(
-    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     go_on = threading.Event()
@@ -718,8 +718,7 @@ def test_the_service_is_not_ready_until_it_is_warm_and_reports_the_progress(
         return read(*arguments, **named)
 
     monkeypatch.setattr(redis_store, "review_lists", slow)
-    served = ServedBundle.load(settings_of(tiny), redis_store)
-    with running(create_app(settings_of(tiny), served)) as client:
+    with serving(settings_of(tiny), redis_store) as client:
         wait_until(lambda: "users and items" in client.get("/readyz").text)
         (reason,) = client.get("/readyz").json()["reasons"]
         assert reason["check"] == "residents"
@@ -733,7 +732,7 @@ def test_a_small_cache_is_warmed_with_the_most_reviewed(
     tiny: TinyBundle,
     corpus: Corpus,
     runtime: OnnxRuntime,
-    lmdb_store: StateStore,
+    lmdb_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     max_bytes: int,
 ) -> None:
@@ -755,7 +754,7 @@ def test_a_small_cache_is_warmed_with_the_most_reviewed(
     assert list(reviews) == corpus.of_user(most_reviewed)
 
 
-def test_warming_ends_when_the_cache_is_full(tiny: TinyBundle, corpus: Corpus, redis_store: StateStore) -> None:
+def test_warming_ends_when_the_cache_is_full(tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore) -> None:
     corpus.write(redis_store, tiny.bundle)
     with serving(settings_of(tiny, resident_bytes=30_000), redis_store) as client:
         wait_until_ready(client)

@@ -18,9 +18,10 @@ from support.app_settings import settings_for
 from support.redis_server import RedisServer
 from support.running_app import running
 from support.serve_process import ServeProcess
+from support.store_contents import item_reviews, user_reviews
 from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import FloatMatrix, ReviewEntry, StateStore, open_store
+from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.errors import ReviewNameTakenError
@@ -28,6 +29,7 @@ from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.routes.dependencies import READ_VERSION
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import Review
 
@@ -37,15 +39,15 @@ EVERY_PAIR = [(f"u{user}", f"i{item}") for user in range(10) for item in range(1
 
 
 @pytest.fixture
-def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> ServedBundle:
+def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> ServedBundle:
     corpus.write(lmdb_store, tiny.bundle)
-    return ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
+    return ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
 
 
 @pytest.fixture
 def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
-    with running(create_app(settings_for(tiny.bundle), served)) as client:
+    with running(create_app(settings_for(tiny.bundle), served.opened, served.store)) as client:
         yield client
 
 
@@ -82,11 +84,11 @@ def with_review(tiny: TinyBundle, corpus: Corpus, name: str, review: dict[str, A
 
 def lists(served: ServedBundle, user: str, item: str) -> list[list[ReviewEntry]]:
     version = served.namespace.version
-    return [*served.store.user_reviews(version, [user]), *served.store.item_reviews(version, [item])]
+    return [*user_reviews(served.store, version, [user]), *item_reviews(served.store, version, [item])]
 
 
 def test_a_review_written_and_removed_reaches_another_process_and_leaves_no_trace(
-    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url]
@@ -171,7 +173,7 @@ def test_a_review_without_a_timestamp_gets_the_time_of_its_first_arrival(served:
             codec=served.codec,
             store=served.store,
             residents=served.residents,
-            encoder=served.encoder,
+            encoder=served.opened.encoder,
             texts=served.texts,
             clock=lambda: second,
         )
@@ -226,17 +228,17 @@ def test_the_id_of_another_pairs_review_is_refused_and_nothing_changes(client: h
 def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store: StateStore = request.getfixturevalue(kind)
+    store: MaintenanceStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny.bundle), store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), store)
     both_encoding = threading.Barrier(2)
-    encode = served.encoder.encode
+    encode = served.opened.encoder.encode
 
     def encoding_together(text: str) -> FloatMatrix:
         both_encoding.wait(10)
         return encode(text)
 
-    monkeypatch.setattr(served.encoder, "encode", encoding_together)
+    monkeypatch.setattr(served.opened.encoder, "encode", encoding_together)
     written: dict[str, str] = {}
     refused: list[Exception] = []
 
@@ -257,7 +259,7 @@ def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     ((user, text),) = written.items()
     assert len(refused) == 1
     version = served.namespace.version
-    (of_item,) = served.store.item_reviews(version, ["i13"])
+    (of_item,) = item_reviews(served.store, version, ["i13"])
     assert [(review.user, review.review_id) for review in of_item] == [(user, "mine")]
     (state,) = served.store.states(version, ["mine"])
     assert state is not None
@@ -269,9 +271,9 @@ def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
 def test_the_same_review_sent_twice_concurrently_is_accepted_both_times(
     kind: str, during: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus
 ) -> None:
-    store: StateStore = request.getfixturevalue(kind)
+    store: MaintenanceStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny.bundle), store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), store)
     review = NewReview(user="u1", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
     first: list[WrittenReview] = []
 
@@ -286,12 +288,12 @@ def test_the_same_review_sent_twice_concurrently_is_accepted_both_times(
 
     with pytest.MonkeyPatch.context() as interrupted:
         if during == "the encoding":
-            interrupted.setattr(served.encoder, "encode", followed_by_a_write(served.encoder.encode))
+            interrupted.setattr(served.opened.encoder, "encode", followed_by_a_write(served.opened.encoder.encode))
         else:
             interrupted.setattr(store, "review_lists", followed_by_a_write(store.review_lists))
         second = served.reviews.add(review)
     assert [one.entry for one in first] == [second.entry]
-    (of_item,) = store.item_reviews(served.namespace.version, ["i13"])
+    (of_item,) = item_reviews(store, served.namespace.version, ["i13"])
     assert of_item == [second.entry]
 
 
@@ -326,9 +328,9 @@ def test_an_unlisted_state_counts_as_the_same_review_if_it_is_listed_soon(
 def test_a_review_removed_while_it_is_written_again_leaves_no_text_behind(
     kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store: StateStore = request.getfixturevalue(kind)
+    store: MaintenanceStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny.bundle, texts=True), store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle, texts=True)), store)
     review = NewReview(user="u1", item="i13", rating=2.0, text="A board.", review_id="mine")
     served.reviews.add(review)
     put_texts = store.put_texts
@@ -349,8 +351,8 @@ def test_only_the_same_pair_can_repeat_an_interrupted_write_or_removal_of_an_id(
     named = {**REVIEW, "review_id": "mine"}
     with RedisServer() as server, closing(open_store(server.url)) as store, redis.Redis(port=server.port) as raw:
         corpus.write(store, tiny.bundle)
-        served = ServedBundle.load(settings_for(tiny.bundle), store)
-        with running(create_app(settings_for(tiny.bundle), served)) as client:
+        served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), store)
+        with running(create_app(settings_for(tiny.bundle), served.opened, served.store)) as client:
             raw.acl_setuser("default", enabled=True, commands=["-hset"])  # a state can be written, but not listed
             assert client.post("/reviews", json=named).status_code == 500
             raw.acl_setuser("default", enabled=True, commands=["+hset"])
@@ -403,19 +405,19 @@ def test_the_longest_text_is_truncated_to_max_length(client: httpx.Client, tiny:
     assert post(client, text=longest)["tokens"] == tiny.model.config.max_length
 
 
-def test_without_the_bundles_namespace_no_review_is_written(tiny: TinyBundle, lmdb_store: StateStore) -> None:
-    served = ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
-    with running(create_app(settings_for(tiny.bundle), served)) as client:
+def test_without_the_bundles_namespace_no_review_is_written(tiny: TinyBundle, lmdb_store: MaintenanceStore) -> None:
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
+    with running(create_app(settings_for(tiny.bundle), served.opened, served.store)) as client:
         response = client.post("/reviews", json=REVIEW)
     assert problem_type(response) == (503, "not-ready")
     assert lists(served, "u1", "i13") == [[], []]
 
 
 def test_without_the_bundles_namespace_reads_and_removals_get_503_and_not_404(
-    tiny: TinyBundle, lmdb_store: StateStore
+    tiny: TinyBundle, lmdb_store: MaintenanceStore
 ) -> None:
-    served = ServedBundle.load(settings_for(tiny.bundle), lmdb_store)
-    with running(create_app(settings_for(tiny.bundle), served)) as client:
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
+    with running(create_app(settings_for(tiny.bundle), served.opened, served.store)) as client:
         answers = [
             *(client.get(path) for path in ("/users/u0", "/users/nobody", "/items/i0", "/users", "/items?prefix=i1")),
             client.delete("/reviews/review-0", params={"user": "u0", "item": "i0"}),
@@ -445,10 +447,10 @@ def test_a_removal_requires_user_and_item(reader: httpx.Client, params: dict[str
 
 @pytest.mark.parametrize("lost", list(Side))
 def test_an_interrupted_removal_is_finished_by_repeating_it(
-    tiny: TinyBundle, corpus: Corpus, redis_store: StateStore, own_redis_url: str, lost: Side
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str, lost: Side
 ) -> None:
     corpus.write(redis_store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny.bundle), redis_store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), redis_store)
     entry = next(entry for entry in corpus.entries if entry.rows)
     keys = RedisKeys(served.namespace.version)
     with redis.Redis.from_url(own_redis_url) as raw:
@@ -474,7 +476,7 @@ def test_a_trailing_line_break_is_part_of_the_review_id_in_a_path(client: httpx.
         post(client, review_id=name)
     where = {"user": REVIEW["user"], "item": REVIEW["item"]}
     assert client.delete("/reviews/mine%0A", params=where).status_code == 204
-    (of_item,) = served.store.item_reviews(served.namespace.version, [REVIEW["item"]])
+    (of_item,) = item_reviews(served.store, served.namespace.version, [REVIEW["item"]])
     assert [review.review_id for review in of_item] == ["mine"]
 
 
@@ -605,8 +607,8 @@ def two_services(
         emptied: list[EmptiedService] = []
         for name in ("grown", "rebuilt"):
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path_factory.mktemp(name)}")))
-            served = ServedBundle.load(settings, store)
-            client = stack.enter_context(running(create_app(settings, served)))
+            served = ServedBundle(OpenedBundle.open(settings), store)
+            client = stack.enter_context(running(create_app(settings, served.opened, store)))
             emptied.append(EmptiedService(served=served, client=client))
         yield emptied[0], emptied[1]
 

@@ -24,7 +24,7 @@ from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime
 from ubert_service.scoring.runtime_choice import LARGEST_DIFFERENCE, Trial, fastest, trial_batch, try_runtimes
 from ubert_service.scoring.torch_runtime import TorchRuntime, device_to_use
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import FixedRuntime
 
 
@@ -44,14 +44,8 @@ def trial(name: FixedRuntime, seconds: float, difference: float) -> Trial:
     return Trial(name=name, runtime=ConstantRuntime(0.0), seconds=seconds, difference=difference)
 
 
-class UnreadStore:
-    """Loading a bundle reads nothing from its store."""
-
-    local = True
-
-
-def served_by(tiny: TinyBundle, **settings: object) -> ServedBundle:
-    return ServedBundle.load(settings_for(tiny.bundle, **settings), store=UnreadStore())  # type: ignore[arg-type]
+def opened_by(tiny: TinyBundle, **settings: object) -> OpenedBundle:
+    return OpenedBundle.open(settings_for(tiny.bundle, **settings))
 
 
 def test_the_fastest_runtime_is_chosen_among_those_that_agree_with_the_graph() -> None:
@@ -62,16 +56,16 @@ def test_the_fastest_runtime_is_chosen_among_those_that_agree_with_the_graph() -
 
 
 def test_a_trial_reports_the_largest_difference_from_the_graph(tiny: TinyBundle) -> None:
-    batch = trial_batch(tiny.bundle, served_by(tiny).encoder)
+    batch = trial_batch(tiny.bundle, opened_by(tiny).encoder)
     trials = try_runtimes({"onnx": ConstantRuntime(3.0), "torch": ConstantRuntime(3.25)}, batch)
     assert [(one.name, one.difference) for one in trials] == [("onnx", 0.0), ("torch", 0.25)]
     assert all(one.seconds > 0 for one in trials)
 
 
 def test_the_trial_batch_has_the_bundles_shape_and_real_states(tiny: TinyBundle) -> None:
-    served = served_by(tiny)
+    opened = opened_by(tiny)
     config = tiny.bundle.manifest.config
-    batch = trial_batch(tiny.bundle, served.encoder)
+    batch = trial_batch(tiny.bundle, opened.encoder)
     assert batch.user_side.states.shape == (1, config.max_rows, config.state_dim)
     assert batch.item_side.mask.sum(axis=1).tolist() == [config.max_rows - pair for pair in range(4)]
     assert len(np.unique(batch.item_side.states[:, 0], axis=0)) == 4
@@ -106,20 +100,20 @@ def test_the_trial_batch_repeats_no_row_if_states_are_pooled(tiny: TinyBundle, s
 def test_every_runtime_rates_as_the_graph_does(tiny: TinyBundle, name: str, tolerance: float) -> None:
     if name == "torch-bf16" and not has_native_bfloat16(torch.device("cpu")):
         pytest.skip("this CPU only emulates bfloat16")
-    served = served_by(tiny, runtime=name)
-    batch = trial_batch(tiny.bundle, served.encoder)
+    opened = opened_by(tiny, runtime=name)
+    batch = trial_batch(tiny.bundle, opened.encoder)
     pairs = replace(  # each with a user of its own
         batch, user=np.repeat(batch.user, len(batch.item)), user_side=batch.item_side
     )
     for each in (batch, pairs):
-        expected = served_by(tiny).runtime.score(each)
+        expected = opened_by(tiny).runtime.score(each)
         assert np.ptp(expected) > 0
-        np.testing.assert_allclose(served.runtime.score(each), expected, rtol=0, atol=tolerance)
-    assert served.runtime.device == "cpu"
+        np.testing.assert_allclose(opened.runtime.score(each), expected, rtol=0, atol=tolerance)
+    assert opened.runtime.device == "cpu"
 
 
 def test_states_resident_on_the_device_rate_as_states_of_the_batch(tiny: TinyBundle) -> None:
-    batch = trial_batch(tiny.bundle, served_by(tiny).encoder)
+    batch = trial_batch(tiny.bundle, opened_by(tiny).encoder)
     runtimes = [
         TorchRuntime(tiny.bundle, device="cpu", threads=1, bfloat16=False, resident_bytes=resident_bytes)
         for resident_bytes in (0, 64, 1 << 20)
@@ -132,7 +126,7 @@ def test_states_resident_on_the_device_rate_as_states_of_the_batch(tiny: TinyBun
 def test_bfloat16_is_refused_where_it_would_be_emulated(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(ConfigError, match="only emulates bfloat16"):
-        served_by(tiny, runtime="torch-bf16")
+        opened_by(tiny, runtime="torch-bf16")
 
 
 def test_weights_of_another_shape_are_refused_and_their_file_is_named(tiny: TinyBundle) -> None:
@@ -145,9 +139,9 @@ def test_without_torch_auto_is_onnx_runtime_and_torch_is_refused(
     tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime_choice, "find_spec", lambda name: None)
-    assert isinstance(served_by(tiny, runtime="auto").runtime, OnnxRuntime)
+    assert isinstance(opened_by(tiny, runtime="auto").runtime, OnnxRuntime)
     with pytest.raises(ConfigError, match=r"u-bert\[torch\]"):
-        served_by(tiny, runtime="torch")
+        opened_by(tiny, runtime="torch")
 
 
 def test_torch_on_cuda_is_refused_without_a_gpu() -> None:
@@ -173,16 +167,16 @@ def test_a_failure_while_computing_is_a_device_unavailable_error(
 ) -> None:
     """Only a GPU fails like this, so the library's own method is replaced by one that raises its error."""
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda _: ["CUDAExecutionProvider"])
-    served = served_by(tiny, runtime=name)
-    monkeypatch.setattr(served.runtime, "device", "cuda")  # torch asks no session
-    batch = trial_batch(tiny.bundle, served.encoder)
+    opened = opened_by(tiny, runtime=name)
+    monkeypatch.setattr(opened.runtime, "device", "cuda")  # torch asks no session
+    batch = trial_batch(tiny.bundle, opened.encoder)
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(*computation, fail)
     with pytest.raises(DeviceUnavailableError, match=r"failed while computing: .*CUDA"):
-        served.runtime.score(batch)
+        opened.runtime.score(batch)
 
 
 @pytest.mark.parametrize(
@@ -196,15 +190,15 @@ def test_a_failure_while_computing_is_a_device_unavailable_error(
 def test_on_a_cpu_a_failure_while_computing_is_not_taken_for_one_of_the_device(
     tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, name: str, computation: tuple[type, str], error: Exception
 ) -> None:
-    served = served_by(tiny, runtime=name)
-    batch = trial_batch(tiny.bundle, served.encoder)
+    opened = opened_by(tiny, runtime=name)
+    batch = trial_batch(tiny.bundle, opened.encoder)
 
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(*computation, fail)
     with pytest.raises(type(error), match="a bug"):
-        served.runtime.score(batch)
+        opened.runtime.score(batch)
 
 
 @pytest.fixture
@@ -224,11 +218,11 @@ def test_a_runtime_computes_with_the_given_number_of_threads(tiny: TinyBundle, m
             super().__init__(path, options, **given)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", RecordedSession)
-    served_by(tiny, runtime="onnx", threads=2)
+    opened_by(tiny, runtime="onnx", threads=2)
     assert [options.intra_op_num_threads for options in opened] == [2] * len(opened) != []
     assert not any(options.enable_mem_pattern for options in opened), "nearly every batch would cache a memory plan"
     torch.set_num_threads(1)
-    served_by(tiny, runtime="torch", threads=0)
+    opened_by(tiny, runtime="torch", threads=0)
     assert torch.get_num_threads() == 1
-    served_by(tiny, runtime="torch", threads=2)
+    opened_by(tiny, runtime="torch", threads=2)
     assert torch.get_num_threads() == 2

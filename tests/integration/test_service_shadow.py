@@ -14,19 +14,21 @@ from support.app_settings import settings_for
 from support.metrics import metric
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
+from support.store_contents import item_reviews
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
 from ubert_model.bundle import Bundle
-from ubert_model.states import Side, StateStore
+from ubert_model.states import MaintenanceStore, Side
 from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
-from ubert_service.commands.serve import load_bundles
+from ubert_service.commands.serve import open_bundles
 from ubert_service.errors import OverloadedError
 from ubert_service.reading.histories import Pair
 from ubert_service.reviews.written_review import NewReview
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.bundles import Bundles, Roles
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 from ubert_service.work.admission import Admission
@@ -48,8 +50,8 @@ def keys(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest, tiny: TinyBundle, other: Bundle, corpus: Corpus) -> StateStore:
-    store: StateStore = request.getfixturevalue(getattr(request, "param", "lmdb_store"))
+def store(request: pytest.FixtureRequest, tiny: TinyBundle, other: Bundle, corpus: Corpus) -> MaintenanceStore:
+    store: MaintenanceStore = request.getfixturevalue(getattr(request, "param", "lmdb_store"))
     for bundle in (tiny.bundle, other):
         corpus.write(store, bundle)
     return store
@@ -61,8 +63,8 @@ def sampling_all(bundle: Bundle, **options: Any) -> Settings:
 
 
 @pytest.fixture
-def live_and_shadow(tiny: TinyBundle, other: Bundle, store: StateStore) -> list[ServedBundle]:
-    return [ServedBundle.load(sampling_all(bundle), store) for bundle in (tiny.bundle, other)]
+def live_and_shadow(tiny: TinyBundle, other: Bundle, store: MaintenanceStore) -> list[ServedBundle]:
+    return [ServedBundle(OpenedBundle.open(sampling_all(bundle)), store) for bundle in (tiny.bundle, other)]
 
 
 @pytest.fixture
@@ -72,8 +74,9 @@ def clients(
     """Two clients of one service: with the key of a caller, and with that of an operator."""
     path, headers = keys
     live, shadow = live_and_shadow
+    settings = sampling_all(tiny.bundle, api_keys=path)
     with (
-        running(create_app(sampling_all(tiny.bundle, api_keys=path), live, shadow=shadow)) as client,
+        running(create_app(settings, live.opened, live.store, shadow=shadow.opened)) as client,
         httpx.Client(
             base_url=client.base_url, headers={"Authorization": headers["operator"]}, timeout=client.timeout
         ) as operator,
@@ -87,14 +90,14 @@ def predict(client: httpx.Client) -> dict[str, Any]:
     return answer
 
 
-def answers_alone(bundle: Bundle, store: StateStore) -> dict[str, Any]:
+def answers_alone(bundle: Bundle, store: MaintenanceStore) -> dict[str, Any]:
     """What a service with this bundle alone answers."""
     with serving(sampling_all(bundle), store) as client:
         return predict(client)
 
 
 def test_the_shadow_is_compared_and_never_returned(
-    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: MaintenanceStore
 ) -> None:
     client = clients["caller"]
     answered = predict(client)
@@ -111,7 +114,7 @@ def test_the_shadow_is_compared_and_never_returned(
 
 
 def test_an_operator_promotes_the_shadow_and_back(
-    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: MaintenanceStore
 ) -> None:
     ids = [bundle.manifest.bundle_id for bundle in (tiny.bundle, other)]
     alone = [answers_alone(bundle, store) for bundle in (tiny.bundle, other)]
@@ -150,44 +153,44 @@ def test_promote_version_and_about_are_answered_during_an_overload(
 
 
 def test_a_review_is_written_and_removed_for_both_bundles(
-    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: StateStore
+    clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: MaintenanceStore
 ) -> None:
     client, operator = clients["caller"], clients["operator"]
     versions = [bundle.manifest.namespace("fp32").version for bundle in (tiny.bundle, other)]
     name = client.post("/reviews", json=REVIEW).raise_for_status().json()["review_id"]
     encoded = sum(bundle.manifest.config.max_length for bundle in (tiny.bundle, other))
     assert metric(client, "ubert_queue_batch_tokens_sum") == encoded
-    assert [[one.review_id for one in store.item_reviews(version, ["i13"])[0]] for version in versions] == [[name]] * 2
+    assert [[one.review_id for one in item_reviews(store, version, ["i13"])[0]] for version in versions] == [[name]] * 2
     operator.post("/admin/promote").raise_for_status()
     client.delete(f"/reviews/{name}", params={"user": "u1", "item": "i13"}).raise_for_status()
-    assert [store.item_reviews(version, ["i13"]) for version in versions] == [[[]], [[]]]
+    assert [item_reviews(store, version, ["i13"]) for version in versions] == [[[]], [[]]]
     assert [store.states(version, [name]) for version in versions] == [[None], [None]]
 
 
 def test_a_review_gets_one_timestamp_for_both_bundles(
-    live_and_shadow: list[ServedBundle], store: StateStore, monkeypatch: pytest.MonkeyPatch
+    live_and_shadow: list[ServedBundle], store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live, shadow = live_and_shadow
     for served, second in ((live, 1_000.0), (shadow, 2_000.0)):
         monkeypatch.setattr(served.reviews, "_clock", partial(float, second))
     written = Roles(live=live, shadow=shadow).add(NewReview(user="u1", item="i13", rating=2, text="A board.")).entry
-    (of_shadow,) = store.item_reviews(shadow.namespace.version, ["i13"])
+    (of_shadow,) = item_reviews(store, shadow.namespace.version, ["i13"])
     assert [review.timestamp for review in of_shadow] == [written.timestamp] == [1_000]
 
 
 def test_a_review_that_the_shadow_lacks_is_removed_from_the_live_bundle(
-    live_and_shadow: list[ServedBundle], store: StateStore
+    live_and_shadow: list[ServedBundle], store: MaintenanceStore
 ) -> None:
     live, shadow = live_and_shadow
     roles = Roles(live=live, shadow=shadow)
     written = roles.add(NewReview(user="u1", item="i13", rating=2, text="A board.")).entry
     shadow.reviews.remove(written.review_id, user="u1", item="i13")
     roles.remove(written.review_id, user="u1", item="i13")
-    assert store.item_reviews(live.namespace.version, ["i13"]) == [[]]
+    assert item_reviews(store, live.namespace.version, ["i13"]) == [[]]
 
 
 def test_the_state_of_an_interrupted_write_blocks_the_review_in_neither_bundle(
-    live_and_shadow: list[ServedBundle], store: StateStore
+    live_and_shadow: list[ServedBundle], store: MaintenanceStore
 ) -> None:
     live, shadow = live_and_shadow
     review = NewReview(user="u9", item="i13", rating=2, text="A board.")
@@ -196,11 +199,11 @@ def test_the_state_of_an_interrupted_write_blocks_the_review_in_neither_bundle(
         where = shadow.namespace.version, side, side.entity(interrupted)
         store.remove_lines(*where, [*store.lines(*where)])
     written = Roles(live=live, shadow=shadow).add(review).entry
-    assert [store.item_reviews(served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
+    assert [item_reviews(store, served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
 
 
 def test_a_review_whose_id_is_taken_in_the_shadow_is_written_for_the_live_bundle(
-    live_and_shadow: list[ServedBundle], store: StateStore, caplog: pytest.LogCaptureFixture
+    live_and_shadow: list[ServedBundle], store: MaintenanceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     live, shadow = live_and_shadow
     taken_by = shadow.reviews.add(
@@ -208,8 +211,8 @@ def test_a_review_whose_id_is_taken_in_the_shadow_is_written_for_the_live_bundle
     ).entry
     review = NewReview(user="u9", item="i13", rating=2, text="A board.", review_id="order 7")
     written = Roles(live=live, shadow=shadow).add(review).entry
-    assert store.item_reviews(live.namespace.version, ["i13"]) == [[written]]
-    assert store.item_reviews(shadow.namespace.version, ["i14"]) == [[taken_by]]
+    assert item_reviews(store, live.namespace.version, ["i13"]) == [[written]]
+    assert item_reviews(store, shadow.namespace.version, ["i14"]) == [[taken_by]]
     assert "not written for the shadow bundle" in caplog.text
     assert "order 7" not in caplog.text
 
@@ -228,10 +231,10 @@ def test_read_versions_from_before_a_promotion_stay_valid_after_it(clients: dict
 
 @pytest.mark.parametrize("store", ["redis_store"], indirect=True)
 def test_after_a_promotion_in_one_namespace_an_earlier_write_is_seen_at_once(
-    tiny: TinyBundle, store: StateStore
+    tiny: TinyBundle, store: MaintenanceStore
 ) -> None:
-    settings = sampling_all(tiny.bundle, resident_lag=60.0)
-    live, shadow = (ServedBundle.load(settings, store) for _ in range(2))
+    opened = OpenedBundle.open(sampling_all(tiny.bundle, resident_lag=60.0))
+    live, shadow = (ServedBundle(opened, store) for _ in range(2))
     bundles, pair = Bundles(live, shadow), Pair("u1", "i13")
     before = shadow.engine.score([pair])
     bundles.roles.add(NewReview(user="u9", item="i13", rating=1, text="A board."))
@@ -252,15 +255,17 @@ def test_the_metric_of_resident_bytes_adds_up_both_bundles(clients: dict[str, ht
 
 
 def test_both_bundles_share_the_resident_bytes_that_one_has_alone(
-    tiny: TinyBundle, other: Bundle, store: StateStore
+    tiny: TinyBundle, other: Bundle, store: MaintenanceStore
 ) -> None:
     alone = settings_for(tiny.bundle, resident_bytes=1_000_000)
     both = settings_for(tiny.bundle, resident_bytes=1_000_000, shadow_bundle=other.path)
-    bounds = [[one.settings.resident_bytes for one in load_bundles(given, store) if one] for given in (alone, both)]
+    bounds = [[one.settings.resident_bytes for one in open_bundles(given) if one] for given in (alone, both)]
     assert bounds == [[1_000_000], [500_000, 500_000]]
 
 
-def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: TinyBundle, store: StateStore) -> None:
+def test_only_an_admin_key_promotes(
+    clients: dict[str, httpx.Client], tiny: TinyBundle, store: MaintenanceStore
+) -> None:
     assert clients["caller"].post("/admin/promote").status_code == 403
     with serving(sampling_all(tiny.bundle), store) as client:
         refused = client.post("/admin/promote")
@@ -268,15 +273,16 @@ def test_only_an_admin_key_promotes(clients: dict[str, httpx.Client], tiny: Tiny
 
 
 def test_a_shadow_without_states_is_not_promoted(
-    tiny: TinyBundle, other: Bundle, lmdb_store: StateStore, corpus: Corpus, keys: tuple[Path, dict[str, str]]
+    tiny: TinyBundle, other: Bundle, lmdb_store: MaintenanceStore, corpus: Corpus, keys: tuple[Path, dict[str, str]]
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)  # and nothing for the other
     path, headers = keys
-    live, shadow = (ServedBundle.load(sampling_all(bundle), lmdb_store) for bundle in (tiny.bundle, other))
-    with running(create_app(sampling_all(tiny.bundle, api_keys=path), live, shadow=shadow)) as client:
+    live, shadow = (OpenedBundle.open(sampling_all(bundle)) for bundle in (tiny.bundle, other))
+    with running(create_app(sampling_all(tiny.bundle, api_keys=path), live, lmdb_store, shadow=shadow)) as client:
         client.headers["Authorization"] = headers["operator"]
         refused = client.post("/admin/promote")
-        assert client.get("/version", headers={"Authorization": headers["caller"]}).json()["bundle"] == live.bundle_id
+        version = client.get("/version", headers={"Authorization": headers["caller"]}).json()
+        assert version["bundle"] == tiny.bundle.manifest.bundle_id
         written = client.post("/reviews", json=REVIEW, headers={"Authorization": headers["caller"]})
     assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:not-ready")
     assert written.status_code == 201  # a shadow without states does not stop writes
@@ -292,11 +298,11 @@ class BrokenRuntime:
 
 
 def test_the_failures_of_a_shadow_are_counted_logged_once_and_change_no_answer(
-    tiny: TinyBundle, live_and_shadow: list[ServedBundle], store: StateStore, caplog: pytest.LogCaptureFixture
+    tiny: TinyBundle, live_and_shadow: list[ServedBundle], store: MaintenanceStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     live, shadow = live_and_shadow
-    broken = replace(shadow, runtime=BrokenRuntime())
-    with running(create_app(sampling_all(tiny.bundle), live, shadow=broken)) as client:
+    broken = replace(shadow.opened, runtime=BrokenRuntime())
+    with running(create_app(sampling_all(tiny.bundle), live.opened, store, shadow=broken)) as client:
         for _ in range(3):
             answered = predict(client)
         wait_until(lambda: metric(client, "ubert_shadow_samples_total", fate="failed") == 3)
@@ -310,7 +316,7 @@ def test_shadow_share_is_the_share_of_requests_that_is_sampled(
     tiny: TinyBundle, live_and_shadow: list[ServedBundle], share: float, sampled: int
 ) -> None:
     live, shadow = live_and_shadow
-    app = create_app(sampling_all(tiny.bundle, shadow_share=share), live, shadow=shadow)
+    app = create_app(sampling_all(tiny.bundle, shadow_share=share), live.opened, live.store, shadow=shadow.opened)
     with running(app) as client:
         for _ in range(8):
             predict(client)
@@ -320,7 +326,7 @@ def test_shadow_share_is_the_share_of_requests_that_is_sampled(
 
 
 def test_sighup_promotes_the_shadow_of_a_running_process(
-    tiny: TinyBundle, other: Bundle, redis_store: StateStore, own_redis_url: str, corpus: Corpus
+    tiny: TinyBundle, other: Bundle, redis_store: MaintenanceStore, own_redis_url: str, corpus: Corpus
 ) -> None:
     for bundle in (tiny.bundle, other):
         corpus.write(redis_store, bundle)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import Any
 
 import httpx
 import pytest
@@ -12,12 +11,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.app_settings import settings_for
 from support.captured_log import captured_log
 from support.redis_server import RedisServer
-from support.running_app import running, wait_until_ready
+from support.running_app import running, serving, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.states import FloatMatrix, StateStore, open_store
+from ubert_model.states import FloatMatrix, MaintenanceStore, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import LogFormat
 
 PRIVATE = "mellifluous"
@@ -26,10 +25,6 @@ PASSWORD = "hush-17"
 BASES = {"full": ("u0", "i1"), "one_side": ("u0", "nothing"), "mean": ("nobody", "nothing")}
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-def load(tiny: TinyBundle, store: StateStore, **options: Any) -> ServedBundle:
-    return ServedBundle.load(settings_for(tiny.bundle, **options), store)
 
 
 def samples(client: httpx.Client) -> Samples:
@@ -51,13 +46,14 @@ def predict(client: httpx.Client, *pairs: tuple[str, str]) -> httpx.Response:
 
 
 def test_metrics_count_the_requests_of_their_own_app_only(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    served = load(tiny, lmdb_store)
+    settings = settings_for(tiny.bundle, runtime="auto")
+    opened = OpenedBundle.open(settings)
     with (
-        running(create_app(settings_for(tiny.bundle), served)) as client,
-        running(create_app(settings_for(tiny.bundle), served)) as idle,
+        running(create_app(settings, opened, lmdb_store)) as client,
+        running(create_app(settings, opened, lmdb_store)) as idle,
     ):
         wait_until_ready(client)  # after that, only requests ask the store
         bases = [one["basis"] for one in predict(client, *BASES.values()).json()["predictions"]]
@@ -82,13 +78,14 @@ def test_metrics_count_the_requests_of_their_own_app_only(
     assert value(found, "ubert_batch_tokens_sum", graph="encoder") > 2
     assert value(found, "ubert_ready") == 1
     assert not value(of_idle, "ubert_predictions_total", basis="full")
+    assert not value(of_idle, "ubert_inference_seconds_count", graph="scorer")  # nor the trial of the runtimes
 
 
 def test_metric_labels_never_contain_what_a_caller_sent(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    with running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
+    with serving(settings_for(tiny.bundle), lmdb_store) as client:
         wait_until_ready(client)
         predict(client, *BASES.values())
         client.get("/users/nobody")
@@ -107,11 +104,12 @@ def test_missing_states_and_store_failures_are_counted_and_ready_becomes_0(tiny:
     with RedisServer() as server:
         store = open_store(server.url)
         corpus.write(store, tiny.bundle)
-        served = load(tiny, store, resident_bytes=0)
-        with running(create_app(settings_for(tiny.bundle), served)) as client:
+        settings = settings_for(tiny.bundle, resident_bytes=0)
+        version = tiny.bundle.manifest.namespace(settings.codec).version
+        with serving(settings, store) as client:
             read = next(entry for entry in corpus.of_user("u0") if entry.rows)
             with redis.Redis.from_url(server.url) as raw:
-                raw.unlink(RedisKeys(served.namespace.version).state(read.review_id))
+                raw.unlink(RedisKeys(version).state(read.review_id))
             (prediction,) = predict(client, ("u0", "i20")).json()["predictions"]
             healthy = samples(client)
             server.stop()
@@ -139,8 +137,9 @@ def test_logs_never_contain_a_reviews_text_or_the_stores_password(
         url = server.url.replace("redis://", f"redis://:{PASSWORD}@")
         store = open_store(url)
         corpus.write(store, tiny.bundle)
-        served = load(tiny, store, texts=True)
-        with running(create_app(settings_for(tiny.bundle), served)) as client:
+        settings = settings_for(tiny.bundle, texts=True)
+        opened = OpenedBundle.open(settings)
+        with running(create_app(settings, opened, store)) as client:
             statuses = [client.post("/reviews", json=REVIEW).status_code]
             taken = {**REVIEW, "review_id": corpus.entries[0].review_id}
             for body in ({**REVIEW, "rating": 9}, {**REVIEW, "colour": PRIVATE}, taken):
@@ -151,8 +150,8 @@ def test_logs_never_contain_a_reviews_text_or_the_stores_password(
             server.stop()
             statuses.append(client.post("/reviews", json=REVIEW).status_code)
             server.start()
-            store.open_namespace(served.namespace)
-        with running(create_app(settings_for(tiny.bundle), replace(served, encoder=FailingEncoder()))) as client:
+            store.open_namespace(opened.codec.namespace)
+        with running(create_app(settings, replace(opened, encoder=FailingEncoder()), store)) as client:
             response = client.post("/reviews", json=REVIEW, headers={"X-Request-ID": "order-18"})
             statuses.append(response.status_code)
         store.close()
@@ -164,10 +163,10 @@ def test_logs_never_contain_a_reviews_text_or_the_stores_password(
 
 
 def test_the_json_log_line_of_a_request_has_its_id_route_status_and_seconds(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    with captured_log("json") as log, running(create_app(settings_for(tiny.bundle), load(tiny, lmdb_store))) as client:
+    with captured_log("json") as log, serving(settings_for(tiny.bundle), lmdb_store) as client:
         client.get("/users/nobody", headers={"X-Request-ID": "order-19"})
     events = [json.loads(line) for line in log.getvalue().splitlines()]
     (line,) = (event for event in events if event["logger"] == "ubert_service.requests")

@@ -15,29 +15,29 @@ from support.app_settings import settings_for
 from support.running_app import running
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.errors import ConfigError
-from ubert_model.states import StateStore
+from ubert_model.states import MaintenanceStore
 from ubert_service.app import create_app
 from ubert_service.commands.serve import opened_tracing
 from ubert_service.observability.otel import OpenTelemetryTracing
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PRIVATE = "mellifluous"
 
 
 @contextmanager
-def traced(tiny: TinyBundle, store: StateStore) -> Iterator[tuple[httpx.Client, InMemorySpanExporter]]:
+def traced(tiny: TinyBundle, store: MaintenanceStore) -> Iterator[tuple[httpx.Client, InMemorySpanExporter]]:
     settings = settings_for(tiny.bundle)
     exporter = InMemorySpanExporter()
     with (
         closing(OpenTelemetryTracing(SimpleSpanProcessor(exporter))) as tracing,
-        running(create_app(settings, ServedBundle.load(settings, store), tracing)) as client,
+        running(create_app(settings, OpenedBundle.open(settings), store, tracing)) as client,
     ):
         yield client, exporter
 
 
 def test_a_request_and_its_work_are_spans_of_the_callers_trace(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "order-20"}
@@ -59,7 +59,7 @@ def test_a_request_and_its_work_are_spans_of_the_callers_trace(
     assert dict(work.attributes or {}) == {"ubert.tokens": 2 * tiny.model.config.max_rows}
 
 
-def test_spans_never_contain_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> None:
+def test_spans_never_contain_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     review = {"user": PRIVATE, "item": "i1", "rating": 99, "text": PRIVATE}
     with traced(tiny, lmdb_store) as (client, exporter):

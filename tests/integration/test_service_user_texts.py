@@ -9,7 +9,7 @@ import pytest
 from support.app_settings import settings_for
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_model.states import StateStore
+from ubert_model.states import MaintenanceStore
 from ubert_service.schemas import MAX_USER_TEXTS
 
 ROUNDING = 1e-5
@@ -23,7 +23,7 @@ ITEMS = [f"i{number}" for number in range(14)]
 
 
 @pytest.fixture
-def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore) -> Iterator[httpx.Client]:
+def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
     corpus.write(lmdb_store, tiny.bundle)
     with serving(settings_for(tiny.bundle), lmdb_store) as client:
@@ -52,7 +52,7 @@ def test_user_texts_give_the_ratings_that_stored_reviews_would(client: httpx.Cli
 
 
 def test_user_texts_are_neither_stored_nor_used_for_the_next_answer(
-    client: httpx.Client, lmdb_store: StateStore, tiny: TinyBundle
+    client: httpx.Client, lmdb_store: MaintenanceStore, tiny: TinyBundle
 ) -> None:
     version = tiny.bundle.manifest.namespace("fp32").version
     written, answered = lmdb_store.changes(version, None).revision, rank(client, "u1")

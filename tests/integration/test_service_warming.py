@@ -15,10 +15,11 @@ from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import Side, StateStore
+from ubert_model.states import MaintenanceStore, Side
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
 from ubert_service.resident import keeper
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 
 TIMEOUT_S = 60.0
@@ -27,7 +28,7 @@ TIMEOUT_S = 60.0
 def test_entities_that_cannot_be_read_are_skipped_by_warming_and_logged_once(
     tiny: TinyBundle,
     corpus: Corpus,
-    redis_store: StateStore,
+    redis_store: MaintenanceStore,
     own_redis_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -43,7 +44,7 @@ def test_entities_that_cannot_be_read_are_skipped_by_warming_and_logged_once(
         client.hset(of_user, of_damaged_entry.review_id, b"not an entry")
 
     settings = settings_for(tiny.bundle)
-    app = create_app(settings, ServedBundle.load(settings, redis_store))
+    app = create_app(settings, OpenedBundle.open(settings), redis_store)
     with caplog.at_level(logging.INFO), running(app) as client:
         wait_until_ready(client)
         whole_users = users - {of_damaged_state.user, of_damaged_entry.user}
@@ -76,12 +77,12 @@ def warmed(served: ServedBundle) -> ServedBundle:
 
 @pytest.mark.parametrize("method", ["namespaces", "list_lengths", "review_lists", "states"])
 def test_warming_survives_temporary_failures_of_the_store(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: StateStore, monkeypatch: pytest.MonkeyPatch, method: str
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
-    expected = warmed(ServedBundle.load(settings, lmdb_store))
-    served = ServedBundle.load(settings, lmdb_store)
+    expected = warmed(ServedBundle(OpenedBundle.open(settings), lmdb_store))
+    served = ServedBundle(OpenedBundle.open(settings), lmdb_store)
     call, failures = getattr(lmdb_store, method), iter(2 * [StoreUnavailableError("it is loading its data")])
 
     def failing(*arguments: Any, **named: Any) -> Any:
@@ -102,14 +103,14 @@ def test_warming_survives_temporary_failures_of_the_store(
 def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
     tiny: TinyBundle,
     corpus: Corpus,
-    lmdb_store: StateStore,
+    lmdb_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     failure: Exception,
     logged: str,
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    served = ServedBundle.load(settings_for(tiny.bundle, warm_seconds=0.5), lmdb_store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle, warm_seconds=0.5)), lmdb_store)
 
     def failing(*_: Any, **__: Any) -> Any:
         raise failure
@@ -134,7 +135,7 @@ def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
 def test_warming_reads_in_small_batches_and_no_more_than_the_cache_can_hold(
     tiny: TinyBundle,
     corpus: Corpus,
-    lmdb_store: StateStore,
+    lmdb_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     resident_bytes: int,
     batch_bytes: int,
@@ -160,7 +161,7 @@ def test_warming_reads_in_small_batches_and_no_more_than_the_cache_can_hold(
 
     monkeypatch.setattr(lmdb_store, "states", recorded_states)
     monkeypatch.setattr(lmdb_store, "review_lists", recorded_lists)
-    residents = warmed(ServedBundle.load(settings, lmdb_store)).residents
+    residents = warmed(ServedBundle(OpenedBundle.open(settings), lmdb_store)).residents
     assert len(states_read) > 1
     assert all(sum(sizes) <= largest_batch or len(sizes) == 1 for sizes in states_read)
     assert all(keeper._ENTRY_BYTES * sum(lengths) <= largest_batch or len(lengths) == 1 for lengths in lengths_read)

@@ -13,7 +13,7 @@ import redis
 from click.testing import Result
 from typer.testing import CliRunner
 
-from support.store_contents import OTHER_VERSION, VERSION, namespace_of, review_of
+from support.store_contents import OTHER_VERSION, VERSION, item_reviews, namespace_of, review_of, user_reviews
 from ubert_model.errors import ConfigError, CorruptStateError, InputError
 from ubert_model.states import FinishedShard, ReviewEntry, make_codec, open_store
 from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
@@ -30,9 +30,9 @@ class Reopened:
         self._url = store_url
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
             with closing(open_store(self._url)) as store:
-                answer = getattr(store, name)(*arguments)
+                answer = getattr(store, name)(*arguments, **named)
                 return dict(answer) if name == "state_sizes" else answer
 
         return call
@@ -90,7 +90,7 @@ def test_verify_finds_missing_damaged_and_unlisted_states_and_repair_loses_no_ra
     assert "5 reviews repaired" in repaired.output
     removed = [entry.review_id for entry, _ in damaged]
     assert store.states(VERSION, [*removed, "unlisted"]) == [None] * 5
-    assert [len(found) for found in store.user_reviews(VERSION, ["u0"])] == [6], "a rating was lost"
+    assert [len(found) for found in user_reviews(store, VERSION, ["u0"])] == [6], "a rating was lost"
     store.put(VERSION, [(entry, state_of(entry)) for entry in (lost, changed, foreign, misshapen, narrow)])
     assert states_command("verify", "--store", store_url).exit_code == 0
 
@@ -104,8 +104,8 @@ def test_repair_adds_a_review_to_the_list_that_lacks_it(store: Reopened, store_u
     assert "one of two lists only" in found.output
     assert states_command("verify", "--store", store_url, "--repair").exit_code == 0
     assert states_command("verify", "--store", store_url).exit_code == 0
-    assert without_user in store.user_reviews(VERSION, [without_user.user])[0]
-    assert without_item in store.item_reviews(VERSION, [without_item.item])[0]
+    assert without_user in user_reviews(store, VERSION, [without_user.user])[0]
+    assert without_item in item_reviews(store, VERSION, [without_item.item])[0]
     assert store.texts(VERSION, [without_user.review_id]) == ["kept"]
 
 
@@ -135,7 +135,7 @@ def test_verify_names_a_damaged_list_and_repair_restores_its_line(store: Reopene
     assert "1 problems" in found.output
     assert states_command("verify", "--store", store_url, "--repair").exit_code == 0
     assert None not in store.states(VERSION, [entry.review_id for entry in entries()])
-    assert entry in store.user_reviews(VERSION, [entry.user])[0]
+    assert entry in user_reviews(store, VERSION, [entry.user])[0]
     assert states_command("verify", "--store", store_url).exit_code == 0
 
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from support.killed_writes import finishes_before_kill
-from support.store_contents import VERSION, contents, namespace_of, review_of
+from support.store_contents import VERSION, contents, item_reviews, namespace_of, review_of, user_reviews
 from ubert_model.errors import CorruptStateError
 from ubert_model.states import (
     FinishedShard,
@@ -86,8 +86,8 @@ def test_a_review_with_a_damaged_line_and_a_damaged_state_keeps_its_rating_in_bo
     damage(store, store_url, Side.ITEM, DAMAGED)
     result = repair(store)
     assert (result.repaired, result.missing, result.lost_lines) == (1, [DAMAGED.review_id], [])
-    assert DAMAGED in store.user_reviews(VERSION, [DAMAGED.user])[0]
-    assert DAMAGED in store.item_reviews(VERSION, [DAMAGED.item])[0]
+    assert DAMAGED in user_reviews(store, VERSION, [DAMAGED.user])[0]
+    assert DAMAGED in item_reviews(store, VERSION, [DAMAGED.item])[0]
     assert store.missing(VERSION, [DAMAGED]) == [True]
 
 
@@ -97,7 +97,7 @@ def test_reviews_are_put_into_and_deleted_from_a_repaired_list(store: Maintenanc
     new = review_of("new", DAMAGED.user, "i9", timestamp=99)
     store.put(VERSION, [(new, state_of(new))])
     store.delete(VERSION, [DAMAGED])
-    listed = store.user_reviews(VERSION, [DAMAGED.user])[0]
+    listed = user_reviews(store, VERSION, [DAMAGED.user])[0]
     assert new in listed
     assert DAMAGED not in listed
     assert check_namespace(store, namespace_of()).problems == 0
@@ -165,7 +165,7 @@ def test_a_repair_killed_at_any_write_and_run_again_completes_the_lists_of_a_dam
         )
         finished = finishes_before_kill(lambda: repair(store), writes, monkeypatch)
         repair(store)
-        assert DAMAGED in store.user_reviews(VERSION, [DAMAGED.user])[0], f"killed after {writes} writes"
+        assert DAMAGED in user_reviews(store, VERSION, [DAMAGED.user])[0], f"killed after {writes} writes"
         if finished:
             break
     assert writes >= 2

@@ -10,12 +10,13 @@ import pytest
 
 from support.app_settings import settings_for
 from support.redis_cluster import ClusterServers, redis_cluster
-from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of
+from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, user_reviews
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.errors import StoreUnavailableError, UnconfirmedWriteError
-from ubert_model.states import ReviewEntry, Side, StateStore, open_store
+from ubert_model.states import MaintenanceStore, ReviewEntry, Side, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 
 FEED = RedisKeys(VERSION).changes
@@ -46,12 +47,12 @@ def cluster() -> Iterator[ClusterServers]:
 class Stores:
     """On one cluster: one with ``wait_replicas=1``, one without options, and one with ``patience=30``."""
 
-    confirmed: StateStore
-    plain: StateStore
-    patient: StateStore
+    confirmed: MaintenanceStore
+    plain: MaintenanceStore
+    patient: MaintenanceStore
 
     @property
-    def all(self) -> tuple[StateStore, ...]:
+    def all(self) -> tuple[MaintenanceStore, ...]:
         return (self.confirmed, self.plain, self.patient)
 
 
@@ -74,7 +75,7 @@ def names_of(reviews: list[tuple[ReviewEntry, bytes]]) -> list[str]:
     return [entry.review_id for entry, _ in reviews]
 
 
-def assert_holds(store: StateStore, reviews: list[tuple[ReviewEntry, bytes]]) -> None:
+def assert_holds(store: MaintenanceStore, reviews: list[tuple[ReviewEntry, bytes]]) -> None:
     assert store.states(VERSION, names_of(reviews)) == [state for _, state in reviews]
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
 
@@ -138,7 +139,7 @@ def test_a_migrating_slot_is_read_and_written_wherever_its_keys_are(
             cluster.finish_move(key, source, target)
     for number, store in enumerate(stores.all):
         assert_holds(store, reviews)
-        assert len(store.user_reviews(VERSION, ["u0"])[0]) == 50 + number
+        assert len(user_reviews(store, VERSION, ["u0"])[0]) == 50 + number
         later = (review_of("r7", "u0", "i7", timestamp=7), b"new %d" % number)
         end = store.put(VERSION, [later, (review_of(f"n{number}", "u0"), b"s")])
         assert store.states(VERSION, ["r7"]) == [later[1]]
@@ -172,7 +173,7 @@ def test_residents_are_read_again_after_a_failover_that_lost_a_write(
     with closing(open_store(cluster.url)) as store:
         corpus.write(store, tiny.bundle)
         resident, fresh = (
-            ServedBundle.load(settings, store)
+            ServedBundle(OpenedBundle.open(settings), store)
             for settings in (settings_for(tiny.bundle, resident_lag=0), settings_for(tiny.bundle, resident_bytes=0))
         )
         keys = RedisKeys(fresh.namespace.version)

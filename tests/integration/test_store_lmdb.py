@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of
+from support.processes import running
+from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of, user_reviews
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
 from ubert_model.states import ReviewEntry, lmdb_store, marks_of
 from ubert_model.states.lmdb_store import LmdbStore
@@ -68,7 +69,10 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         directory = tmp_path / "disk"
         directory.mkdir(exist_ok=True)
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "none", str(directory)], check=False, capture_output=True
+            ["mount", "-t", "tmpfs", "-o", options, "none", str(directory)],
+            check=False,
+            capture_output=True,
+            timeout=60,
         )
         if done.returncode:
             pytest.skip(f"this process may not mount a disk: {done.stderr.decode().strip()}")
@@ -77,18 +81,12 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mount
     if mounted:
-        subprocess.run(["umount", str(mounted[0])], check=True)
+        subprocess.run(["umount", str(mounted[0])], check=True, timeout=60)
 
 
-@contextmanager
-def writer_process(directory: Path) -> Iterator[subprocess.Popen[str]]:
+def writer_process(directory: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     import_path = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", WRITER, str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=import_path) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    return running([sys.executable, "-c", WRITER, str(directory)], env=import_path)
 
 
 def acknowledged_after(process: subprocess.Popen[str], batches: int) -> int:
@@ -105,7 +103,7 @@ def assert_holds(store: LmdbStore, count: int) -> None:
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
     assert store.states(VERSION, [entry.review_id for entry, _ in reviews]) == [state for _, state in reviews]
     # One call for all users, so that all lists are of one transaction: a writer may still be running.
-    listed = [entry for entries in store.user_reviews(VERSION, WRITTEN_USERS) for entry in entries]
+    listed = [entry for entries in user_reviews(store, VERSION, WRITTEN_USERS) for entry in entries]
     assert len(listed) % REVIEWS_A_BATCH == 0
     assert not any(store.missing(VERSION, listed))
 
@@ -122,10 +120,9 @@ def test_a_killed_reader_does_not_make_the_map_grow(tmp_path: Path) -> None:
     with opened(tmp_path, initial_map_bytes=1 << 20) as store:
         store.put_candidates("set", ["i"])
         command = [sys.executable, "-c", READER, str(tmp_path)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+        with running(command, stdin=subprocess.PIPE) as reader:
             assert reader.stdout is not None
             reader.stdout.readline()
-            reader.kill()
         for number in range(500):
             store.put_candidates("set", [str(number)] * 100)
         assert (tmp_path / "data.mdb").stat().st_size <= 1 << 20
@@ -150,7 +147,7 @@ def test_a_store_reads_what_another_process_writes_and_can_write_once_that_is_ki
         for _ in range(5):
             assert_holds(reader, acknowledged_after(writer, batches=10))
         writer.kill()
-        writer.wait()
+        writer.wait(timeout=60)
         reader.put(VERSION, numbered_reviews(20, size=STATE_BYTES))
         assert_holds(reader, 20)
 
@@ -219,7 +216,7 @@ def test_other_threads_may_read_while_a_list_is_unpacked(tmp_path: Path, monkeyp
             return unpack_line(*line)
 
         monkeypatch.setattr(lmdb_store, "unpack_line", unpack)
-        assert [len(reviews) for reviews in store.user_reviews(VERSION, [numbered_reviews(1)[0][0].user])] == [1]
+        assert [len(reviews) for reviews in user_reviews(store, VERSION, [numbered_reviews(1)[0][0].user])] == [1]
 
 
 def test_nothing_is_written_to_a_file_that_was_replaced_while_in_use(tmp_path: Path) -> None:

@@ -11,7 +11,16 @@ import pytest
 import redis
 
 from support.redis_server import RedisServer
-from support.store_contents import VERSION, contents, namespace_of, numbered_reviews, review_of, state_of
+from support.store_contents import (
+    VERSION,
+    contents,
+    item_reviews,
+    namespace_of,
+    numbered_reviews,
+    review_of,
+    state_of,
+    user_reviews,
+)
 from support.waiting import wait_until
 from ubert_model.errors import (
     ConfigError,
@@ -54,7 +63,7 @@ def assert_unavailable(store: RedisStore) -> None:
         lambda: store.open_namespace(namespace_of()),
         lambda: store.put(VERSION, numbered_reviews(3)),
         lambda: store.states(VERSION, ["r"]),
-        lambda: store.user_reviews(VERSION, ["u"]),
+        lambda: user_reviews(store, VERSION, ["u"]),
         lambda: store.users(VERSION),
         lambda: store.drop_namespace(VERSION),
     ]
@@ -202,7 +211,7 @@ def test_a_key_of_another_type_is_named_in_the_error(store: RedisStore, admin: r
     key = f"ubert:{VERSION}:user:u0"
     admin.set(key, "not a list")
     with pytest.raises(StoreError, match=rf"refused HVALS {key}: WRONGTYPE"):
-        store.user_reviews(VERSION, ["u0"])
+        user_reviews(store, VERSION, ["u0"])
     with pytest.raises(StoreError, match=rf"refused HSET {key}: WRONGTYPE"):
         store.put(VERSION, numbered_reviews(1))
 
@@ -211,7 +220,7 @@ def test_damaged_lines_and_namespace_descriptions_are_refused(store: RedisStore,
     store.put(VERSION, numbered_reviews(1))
     admin.hset(f"ubert:{VERSION}:user:u0", "r0", b"junk")
     with pytest.raises(CorruptStateError, match="user 'u0'"):
-        store.user_reviews(VERSION, ["u0"])
+        user_reviews(store, VERSION, ["u0"])
     admin.hset("ubert:namespaces", VERSION, b'{"version": 1}')
     with pytest.raises(CorruptStateError, match="namespace"):
         store.namespaces()
@@ -226,7 +235,7 @@ def test_lists_of_many_entities_cost_one_round_trip(store: RedisStore, admin: re
         return reads
 
     before = reads_by_the_server()
-    store.user_reviews(VERSION, users)
+    user_reviews(store, VERSION, users)
     # Less one for the command that asks for the count; on a busy machine one pipeline may arrive in pieces.
     assert reads_by_the_server() - before - 1 <= 3
 
@@ -237,7 +246,7 @@ def test_an_evicted_state_is_missing_and_its_line_is_kept(store: RedisStore, adm
     admin.delete(f"ubert:{VERSION}:state:r0")
     assert store.missing(VERSION, [entry]) == [True]
     assert store.states(VERSION, ["r0"]) == [None]
-    assert store.user_reviews(VERSION, ["u0"]) == [[entry]]
+    assert user_reviews(store, VERSION, ["u0"]) == [[entry]]
 
 
 def test_no_error_message_contains_a_password() -> None:
@@ -397,7 +406,7 @@ def test_a_user_who_may_read_and_write_the_stores_own_keys_may_do_all_that_it_do
 def test_a_command_that_the_user_may_not_run_is_named_with_the_remedy(store: RedisStore, admin: redis.Redis) -> None:
     admin.acl_setuser("default", enabled=True, commands=["-hvals"])
     with pytest.raises(StoreError, match=r"'hvals' command.*check its credentials and permissions") as refusal:
-        store.item_reviews(VERSION, ["i0"])
+        item_reviews(store, VERSION, ["i0"])
     assert not isinstance(refusal.value, StoreUnavailableError)
 
 

@@ -23,6 +23,8 @@ from support.training_stage import (
 from ubert_model.bundle import WEIGHTS
 from ubert_training.optimization.loop import CHECKPOINT
 
+pytestmark = pytest.mark.timeout(900)  # they train, in processes that may share the cores with others
+
 # Dropout stays on: each of the two pieces of a batch draws the same masks in one process as in two. In fp32, because
 # bfloat16 has only about three digits, so that rounding would hide real differences.
 SHARED = ["--pieces", "2", "--precision", "fp32", "--batch-size", "8", "--seed", "3"]

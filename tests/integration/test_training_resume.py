@@ -20,6 +20,7 @@ from ubert_model.running.folder_lock import try_lock
 from ubert_training.cli import main
 from ubert_training.optimization.loop import CHECKPOINT
 
+pytestmark = pytest.mark.timeout(900)  # they train, in processes that may share the cores with others
 FLAGS = {
     "pretrain": ["--epochs", "6", "--batch-size", "8"],
     "finetune": ["--epochs", "12", "--batch-size", "4"],
@@ -52,7 +53,7 @@ def test_a_killed_stage_resumes_to_the_weights_of_an_uninterrupted_one(
     arguments = corpus.arguments(name, killed, *FLAGS[name])
     stop_after_a_checkpoint(on_one_process(arguments), killed / CHECKPOINT, signal.SIGKILL)
     assert not (killed / WEIGHTS).exists()
-    run_in_process(arguments)
+    run_in_process([*arguments, *NO_CHECKPOINTS])
     assert_same_weights(killed, uninterrupted(name))
 
 

@@ -21,6 +21,7 @@ from ubert_model.states import StateStore, open_store
 from ubert_service.reading.histories import Pair
 from ubert_service.reviews.written_review import NewReview
 from ubert_service.routes.dependencies import READ_VERSION
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.precompute import precompute
@@ -189,7 +190,7 @@ def kill_primary(cluster: ClusterServers, key: bytes, load: FailoverLoad, *, wit
 
 def lost_reviews(load: FailoverLoad, store: StateStore, version: str) -> list[str]:
     """Reviews that were acknowledged and are not listed."""
-    lists = store.user_reviews(version, [author.name for author in load.authors])
+    lists = store.review_lists(version, users=[author.name for author in load.authors])[0]
     return [
         name
         for author, reviews in zip(load.authors, lists, strict=True)
@@ -225,7 +226,7 @@ def rebuild(tiny: TinyBundle, table: ReviewTable, directory: Path, load: Failove
     settings = settings_for(tiny.bundle, resident_bytes=0)
     store = open_store(f"lmdb:{directory}")
     precompute(table, np.arange(len(table)), tiny.bundle, store, codec=CODEC)
-    served = ServedBundle.load(settings, store)
+    served = ServedBundle(OpenedBundle.open(settings), store)
     pair = [Pair(load.authors[0].name, load.predicted_item)]
     after = [served.engine.score(pair)[0].rating]
     for number in range(max(author.begun for author in load.authors)):

@@ -54,7 +54,7 @@ class HaProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.wait(timeout=60)
 
 
 def _replaced(text: str, replacements: dict[str, str]) -> str:

@@ -24,6 +24,7 @@ server's port before it starts, or between two starts.
 """
 _START_ATTEMPTS = 5
 _SECONDS_TO_START = 60.0
+_SECONDS_TO_END = 60.0
 
 
 def server_path() -> str:
@@ -73,14 +74,14 @@ class RedisServer:
         if self._process is not None:
             self.resume()
             self._process.terminate()
-            self._process.wait()
+            self._process.wait(timeout=_SECONDS_TO_END)
             self._process = None
 
     def kill(self) -> None:
         """kill -9."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait()
+        self._process.wait(timeout=_SECONDS_TO_END)
         self._process = None
 
     def pause(self) -> None:

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ubert_model.states import StateStore
 from ubert_service.app import create_app
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import Settings
 
 _SECONDS_TO_START = 60.0
@@ -45,7 +45,7 @@ def running(app: FastAPI) -> Iterator[httpx.Client]:
 @contextmanager
 def serving(settings: Settings, store: StateStore) -> Iterator[httpx.Client]:
     """A client of the running service with these settings over this store."""
-    with running(create_app(settings, ServedBundle.load(settings, store))) as client:
+    with running(create_app(settings, OpenedBundle.open(settings), store)) as client:
         yield client
 
 

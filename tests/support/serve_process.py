@@ -55,7 +55,7 @@ class ServeProcess:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.wait(timeout=_SECONDS_TO_END)
         self._reader.join()
         assert self._process.stderr is not None
         self._process.stderr.close()

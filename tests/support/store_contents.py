@@ -1,8 +1,9 @@
 """Test data of the store suites: a namespace, reviews, and bytes in place of their states."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from ubert_model.states import Namespace, ReviewEntry, StateStore
+from ubert_model.states import MaintenanceStore, Namespace, ReviewEntry, StateStore
 
 VERSION = "00112233445566aa"
 OTHER_VERSION = "ffffffffffffffff"
@@ -32,13 +33,24 @@ def numbered_reviews(count: int, *, size: int = 32, reviews_a_user: int = 50) ->
     return [(entry, state_of(entry.review_id, size)) for entry in entries]
 
 
-def contents(store: StateStore, version: str) -> dict[str, Any]:
+def user_reviews(store: StateStore, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
+    """Each user's review list."""
+    return store.review_lists(version, users=users)[0]
+
+
+def item_reviews(store: StateStore, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
+    """Each item's review list."""
+    return store.review_lists(version, items=items)[1]
+
+
+def contents(store: MaintenanceStore, version: str) -> dict[str, Any]:
     """Everything that a namespace holds, to the byte, except claims, leases and changes; comparable between stores."""
     users, items = store.users(version), store.items(version)
+    user_lists, item_lists = store.review_lists(version, users=users, items=items)
     names = sorted(name for name, _ in store.state_sizes(version))
     return {
-        "users": dict(zip(users, store.user_reviews(version, users), strict=True)),
-        "items": dict(zip(items, store.item_reviews(version, items), strict=True)),
+        "users": dict(zip(users, user_lists, strict=True)),
+        "items": dict(zip(items, item_lists, strict=True)),
         "states": dict(zip(names, store.states(version, names), strict=True)),
         "texts": dict(zip(names, store.texts(version, names), strict=True)),
         "shards": store.finished_shards(version),

@@ -34,11 +34,11 @@ from ubert_model.config import RatingScale
 from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
-from ubert_model.rating.blend import BiasModel, blend
+from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias, UsualDeviations, stack_sums
 from ubert_model.rating.intervals import Margins, RatingIntervals
-from ubert_model.states import FloatMatrix, ReviewEntry, Side, StateStore
+from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Side
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 
 USER_CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
@@ -174,7 +174,7 @@ class Corpus:
         """The reviews for which ``keep`` is true."""
         return Corpus(entries=[entry for entry in self.entries if keep(entry)], states=self.states)
 
-    def write(self, store: StateStore, bundle: Bundle, codec: str = "fp32") -> None:
+    def write(self, store: MaintenanceStore, bundle: Bundle, codec: str = "fp32") -> None:
         state_codec = bundle.codec(codec)
         store.open_namespace(state_codec.namespace)
         payloads = [state_codec.encode(self.states[entry.review_id]) for entry in self.entries]
@@ -257,6 +257,6 @@ def torch_rating(tiny: TinyBundle, corpus: Corpus, user: str, item: str) -> floa
                 torch.ones(1, len(states), dtype=torch.bool),
             ]
         with torch.inference_mode():
-            network = tiny.model(*inputs).numpy()
-    rating = blend(bias, network, weight=BLEND_WEIGHT, above_bias=True, scale=config.scale)
+            network = tiny.model(*inputs).double().numpy()
+    rating = np.clip(bias + BLEND_WEIGHT * network, config.scale.lowest, config.scale.highest)
     return float(rating[0])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from support.processes import running
 from support.small_corpus import small_table
 from ubert_model.bundle import WEIGHTS
 from ubert_training.cli import main
@@ -73,13 +74,13 @@ def run_to_completion(command: Sequence[str]) -> None:
 
 def stop_after_a_checkpoint(command: Sequence[str], checkpoint: Path, signal: Signals) -> None:
     """Start a stage, wait until some steps are saved, and send the signal; asserts that the signal ends the stage."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + TIMEOUT_S
-    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(SECONDS_AFTER_CHECKPOINT)
-    process.send_signal(signal)
-    assert process.wait(timeout=TIMEOUT_S) != 0, "the stage ended before it could be stopped: give it more work"
+    with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(SECONDS_AFTER_CHECKPOINT)
+        process.send_signal(signal)
+        assert process.wait(timeout=TIMEOUT_S) != 0, "the stage ended before it could be stopped: give it more work"
 
 
 def assert_same_weights(directory: Path, expected: Path) -> None:

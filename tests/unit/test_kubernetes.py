@@ -35,17 +35,39 @@ def rendered(request: pytest.FixtureRequest) -> Rendered:
 
 def render(overlay: str) -> Rendered:
     """All manifests of an overlay, by kind and name."""
+    return kustomize(MANIFESTS / "overlays" / overlay)
+
+
+def kustomize(folder: Path) -> Rendered:
     kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"
-    command = [kubectl, "kustomize", MANIFESTS / "overlays" / overlay]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([kubectl, "kustomize", folder], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    return {
-        f"{manifest['kind']}/{manifest['metadata']['name']}": manifest for manifest in yaml.safe_load_all(done.stdout)
-    }
+    return by_name(done.stdout)
+
+
+def models() -> Rendered:
+    """The volume, and the pod that copies onto it; applied by themselves."""
+    return by_name((MANIFESTS / "models.yaml").read_text(encoding="utf-8"))
+
+
+def by_name(text: str) -> Rendered:
+    return {f"{manifest['kind']}/{manifest['metadata']['name']}": manifest for manifest in yaml.safe_load_all(text)}
+
+
+def job_of(manifest: Manifest) -> Manifest:
+    """The specification of the jobs that a CronJob starts."""
+    job: Manifest = manifest["spec"]["jobTemplate"]["spec"]
+    return job
+
+
+def template_of(manifest: Manifest) -> Manifest:
+    """The template of its pods."""
+    template: Manifest = (job_of(manifest) if manifest["kind"] == "CronJob" else manifest["spec"])["template"]
+    return template
 
 
 def pod_of(manifest: Manifest) -> Manifest:
-    pod: Manifest = manifest["spec"]["template"]["spec"]
+    pod: Manifest = template_of(manifest)["spec"]
     return pod
 
 
@@ -61,8 +83,8 @@ def environment_of(manifest: Manifest) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_manifest_follows_the_schema_of_its_kind(rendered: Rendered, version: str) -> None:
-    assert len(rendered) == 7
-    for manifest in rendered.values():
+    assert len(rendered) == 8
+    for manifest in [*rendered.values(), *models().values()]:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
@@ -70,7 +92,7 @@ def test_every_manifest_follows_the_schema_of_its_kind(rendered: Rendered, versi
     ("kind", "mistake"),
     [
         ("Deployment/ubert-service", {"replica": 3}),
-        ("Job/ubert-precompute", {"completions": "eight"}),
+        ("CronJob/ubert-precompute", {"suspend": "yes"}),
         ("HorizontalPodAutoscaler/ubert-service", {"maxReplicas": None}),
     ],
     ids=["a misspelt key", "a wrong type", "a missing value"],
@@ -89,12 +111,12 @@ def test_every_variable_in_a_manifest_is_read_by_its_program(rendered: Rendered)
     precompute = typer.main.get_command(make_app(["precompute", "split"])).commands["precompute"]
     known_to_job = {f"UBERT_PRECOMPUTE_{option.name.upper()}" for option in precompute.params if option.name}
     known_to_shell = {"SHARDS", "HOME"}
-    assert environment_of(rendered["Job/ubert-precompute"]).keys() <= known_to_job | known_to_shell
+    assert environment_of(rendered["CronJob/ubert-precompute"]).keys() <= known_to_job | known_to_shell
 
 
 def test_service_and_job_take_store_and_codec_from_the_same_source(rendered: Rendered) -> None:
     service = environment_of(rendered["Deployment/ubert-service"])
-    job = environment_of(rendered["Job/ubert-precompute"])
+    job = environment_of(rendered["CronJob/ubert-precompute"])
     assert service["UBERT_STORE"] == job["UBERT_PRECOMPUTE_STORE"]
     assert service["UBERT_CODEC"] == job["UBERT_PRECOMPUTE_CODEC"]
     settings = rendered[f"ConfigMap/{service['UBERT_CODEC']['configMapKeyRef']['name']}"]
@@ -102,9 +124,9 @@ def test_service_and_job_take_store_and_codec_from_the_same_source(rendered: Ren
 
 
 def test_the_indexes_of_the_job_cover_every_shard_once(rendered: Rendered) -> None:
-    job = rendered["Job/ubert-precompute"]
+    job = rendered["CronJob/ubert-precompute"]
     container = container_of(job)
-    completions = job["spec"]["completions"]
+    completions = job_of(job)["completions"]
     (script,) = container["args"]
     printing_script = script.replace("exec ubert", "printf '%s\\n'")
     shards = []
@@ -141,13 +163,14 @@ def test_probes_and_service_use_the_port_that_the_image_listens_on(rendered: Ren
 
 def test_every_selector_matches_the_pods_of_the_service_and_not_of_the_job(rendered: Rendered) -> None:
     deployment = rendered["Deployment/ubert-service"]
-    labels = deployment["spec"]["template"]["metadata"]["labels"].items()
+    labels = template_of(deployment)["metadata"]["labels"].items()
     selectors = [
         deployment["spec"]["selector"]["matchLabels"],
         rendered["Service/ubert-service"]["spec"]["selector"],
         rendered["PodDisruptionBudget/ubert-service"]["spec"]["selector"]["matchLabels"],
+        rendered["NetworkPolicy/ubert-service"]["spec"]["podSelector"]["matchLabels"],
     ]
-    job = rendered["Job/ubert-precompute"]["spec"]["template"]["metadata"]["labels"].items()
+    job = template_of(rendered["CronJob/ubert-precompute"])["metadata"]["labels"].items()
     for selector in selectors:
         assert selector.items() <= labels
         assert not selector.items() <= job
@@ -164,13 +187,13 @@ def test_a_pod_that_ends_serves_until_balancers_know_and_then_has_time_for_its_l
     assert pod_of(deployment)["terminationGracePeriodSeconds"] > still_serving + drain + longest
 
 
-@pytest.mark.parametrize("name", ["Deployment/ubert-service", "Job/ubert-precompute"])
+@pytest.mark.parametrize("name", ["Deployment/ubert-service", "CronJob/ubert-precompute"])
 def test_a_signal_ends_a_program_that_has_no_handler_yet(rendered: Rendered, name: str) -> None:
     assert pod_of(rendered[name])["shareProcessNamespace"] is True, "else it is process 1, which ignores the signal"
 
 
 def test_every_container_runs_with_least_privilege_and_a_memory_limit(rendered: Rendered) -> None:
-    for name in ("Deployment/ubert-service", "Job/ubert-precompute"):
+    for name in ("Deployment/ubert-service", "CronJob/ubert-precompute"):
         pod, container = pod_of(rendered[name]), container_of(rendered[name])
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -181,15 +204,56 @@ def test_every_container_runs_with_least_privilege_and_a_memory_limit(rendered: 
             "capabilities": {"drop": ["ALL"]},
         }
         assert "memory" in container["resources"]["limits"]
-        assert {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]} == {
-            "/data": True,
-            "/tmp": False,
-        }
+        assert [mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")] == ["/tmp"]
 
 
-def test_the_autoscalers_metric_is_computed_from_metrics_of_the_service(rendered: Rendered) -> None:
-    (rule,) = yaml.safe_load((MANIFESTS / "metrics-adapter-values.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
-    metric = rendered["HorizontalPodAutoscaler/ubert-service"]["spec"]["metrics"][0]["pods"]
+def test_the_service_wants_keys_from_a_folder_that_follows_the_secret(rendered: Rendered) -> None:
+    deployment = rendered["Deployment/ubert-service"]
+    (mount,) = [mount for mount in container_of(deployment)["volumeMounts"] if mount["name"] == "keys"]
+    assert str(Path(environment_of(deployment)["UBERT_API_KEYS"]).parent) == mount["mountPath"]
+    assert "subPath" not in mount, "it would keep the first keys"
+    (secret,) = [volume["secret"] for volume in pod_of(deployment)["volumes"] if volume["name"] == "keys"]
+    assert secret == {"secretName": "ubert-api-keys"}, "and not optional"
+
+
+def test_pods_are_reached_only_at_the_port_of_the_service(rendered: Rendered) -> None:
+    everything = rendered["NetworkPolicy/ubert"]["spec"]
+    for name in ("Deployment/ubert-service", "CronJob/ubert-precompute"):
+        assert (
+            everything["podSelector"]["matchLabels"].items()
+            <= template_of(rendered[name])["metadata"]["labels"].items()
+        )
+    assert everything["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in everything
+    (rule,) = rendered["NetworkPolicy/ubert-service"]["spec"]["ingress"]
+    (port,) = container_of(rendered["Deployment/ubert-service"])["ports"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": port["containerPort"]}]
+    assert all(rule["from"]), "an empty peer would be everybody"
+
+
+def test_the_readme_names_all_that_a_cluster_must_have(rendered: Rendered) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"On Kubernetes {OLDEST} or newer" in readme
+    text = yaml.safe_dump(rendered)
+    secrets = set(re.findall(r"secretName: (\S+)", text)) | set(
+        re.findall(r"secretKeyRef:\s+key: \S+\s+name: (\S+)", text)
+    )
+    assert secrets == set(re.findall(r"kubectl create secret generic (\S+)", readme))
+    claims = set(re.findall(r"claimName: (\S+)", text))
+    assert {f"PersistentVolumeClaim/{claim}" for claim in claims} <= models().keys()
+
+
+def test_the_autoscalers_metric_is_computed_from_metrics_of_the_service(tmp_path: Path) -> None:
+    component = MANIFESTS / "components" / "queue-wait"
+    (rule,) = yaml.safe_load((component / "metrics-adapter-values.yaml").read_text(encoding="utf-8"))["rules"]["custom"]
+    kustomization = {
+        "resources": [os.path.relpath(MANIFESTS / "overlays" / "cpu", tmp_path)],
+        "components": [os.path.relpath(component, tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization), encoding="utf-8")
+    autoscaler = kustomize(tmp_path)["HorizontalPodAutoscaler/ubert-service"]
+    kubernetes_validate.validate(autoscaler, NEWEST, strict=True)
+    metric = autoscaler["spec"]["metrics"][1]["pods"]
     assert rule["name"]["as"] == metric["metric"]["name"]
     longest_ms = Settings.model_fields["queue_wait_ms"].default
     assert 0 < float(re.fullmatch(r"(\d+)m", metric["target"]["averageValue"])[1]) < longest_ms, "no wait is longer"
@@ -206,7 +270,7 @@ def test_the_gpu_overlay_changes_only_devices_and_images() -> None:
     cpu, gpu = render("cpu"), render("gpu")
     for name, variable in (
         ("Deployment/ubert-service", "UBERT_DEVICE"),
-        ("Job/ubert-precompute", "UBERT_PRECOMPUTE_DEVICE"),
+        ("CronJob/ubert-precompute", "UBERT_PRECOMPUTE_DEVICE"),
     ):
         with_gpu = container_of(gpu[name])
         assert with_gpu["resources"]["limits"].pop("nvidia.com/gpu") == 1

@@ -1,6 +1,6 @@
 """From the network's output to a rating: the bias model beneath it, the blend of the two, and the scale.
 
-Numpy only: training, evaluation and the service all call these functions.
+Numpy only: training, evaluation and the service all rate with these.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ubert_model.config import RatingScale
+from ubert_model.config import ModelConfig, RatingScale
 from ubert_model.errors import InputError
 from ubert_model.rating.deviations import RatingSums, SideBias
 from ubert_model.states.keys import Side
@@ -72,18 +72,41 @@ class BiasModel:
         return cls(**{**values, **sides})
 
 
-def blend(
-    bias_rating: ArrayLike, network_output: ArrayLike, *, weight: float, above_bias: bool, scale: RatingScale
-) -> Ratings:
-    """bias + weight · (network − bias), clipped to the scale; all (B,), in stars.
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """bias + weight · (network − bias), clipped to the scale; the bias alone for pairs that the network cannot read.
 
     ``above_bias``: the network predicts what is left above the bias model (``rating_base``), rather than the
     rating itself. ``weight`` is chosen on validation, so that a network that learned nothing costs nothing.
     """
-    bias = np.asarray(bias_rating, dtype=np.float64)
-    network = np.asarray(network_output, dtype=np.float64)
-    text = network if above_bias else network - bias
-    return np.clip(bias + weight * text, scale.lowest, scale.highest)
+
+    bias: BiasModel
+    weight: float
+    above_bias: bool
+    scale: RatingScale
+
+    @classmethod
+    def of(cls, config: ModelConfig, bias: BiasModel, weight: float) -> Self:
+        """The blend of a model of this configuration."""
+        return cls(bias=bias, weight=weight, above_bias=config.above_bias, scale=config.scale)
+
+    def rate(
+        self, user: RatingSums, item: RatingSums, outputs: NDArray[np.float64], readable: NDArray[np.bool_]
+    ) -> Ratings:
+        """Ratings in stars, (B,), from the sums of both sides and the network's outputs, (B,).
+
+        ``readable``: mask of the pairs whose output counts, (B,).
+        """
+        bias = self.bias.rate(user, item)
+        text = np.where(readable, outputs if self.above_bias else outputs - bias, 0.0)
+        return np.clip(bias + self.weight * text, self.scale.lowest, self.scale.highest)
+
+    def bias_share(self, *, readable: bool) -> float:
+        """The factor of the bias model in a pair's rating; the network's is ``weight`` if it can read the pair.
+
+        A network that predicts whole ratings, not what is left above the bias, takes its share from the bias.
+        """
+        return 1.0 - self.weight if readable and not self.above_bias else 1.0
 
 
 def stored_rating(rating: float, scale: RatingScale) -> float:

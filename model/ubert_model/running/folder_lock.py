@@ -1,25 +1,44 @@
-"""A lock on a folder, so that only one process at a time works on it."""
+"""A lock on a folder, so that only one process at a time works on it.
 
-import contextlib
+The operating system releases the lock when the process dies, however it dies.
+"""
+
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 
-@contextlib.contextmanager
+@contextmanager
 def try_lock(folder: Path) -> Iterator[bool]:
-    """Try to lock an existing folder: yields True if this process holds it, False if another one does.
+    """Try to lock an existing folder: yields True if this process holds it, False if another one does."""
+    with _opened(folder) as descriptor:
+        yield _locked_at_once(descriptor)
 
-    The operating system releases the lock when the process dies, however it dies.
-    """
+
+@contextmanager
+def wait_for_lock(folder: Path, waiting: AbstractContextManager[object]) -> Iterator[None]:
+    """Lock an existing folder. While another process holds it, wait inside the context ``waiting``."""
+    with _opened(folder) as descriptor:
+        if not _locked_at_once(descriptor):
+            with waiting:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _locked_at_once(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -15,7 +15,7 @@ from ubert_model.running.batches import batches
 from ubert_model.states.codec import state_shape
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
-from ubert_model.states.store import Namespace, StateStore
+from ubert_model.states.store import MaintenanceStore, Namespace
 
 ENTITIES_A_BATCH = 100
 STATES_A_BATCH = 256
@@ -56,7 +56,7 @@ class NamespaceCheck:
         return sum(map(len, found))
 
 
-def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = lambda _: None) -> NamespaceCheck:
+def check_namespace(store: MaintenanceStore, namespace: Namespace, advance: Advance = lambda _: None) -> NamespaceCheck:
     """Read every list, state and text once. ``advance`` is called with the number of further reviews checked.
 
     Keeps 8 bytes a review in memory. A review that is written meanwhile may be reported as incomplete. Raises what the
@@ -86,7 +86,7 @@ def check_namespace(store: StateStore, namespace: Namespace, advance: Advance = 
 class _Reader:
     """Reads lists, states and texts, and collects what is wrong with them."""
 
-    def __init__(self, store: StateStore, namespace: Namespace) -> None:
+    def __init__(self, store: MaintenanceStore, namespace: Namespace) -> None:
         self.missing: list[str] = []
         self.damaged: list[tuple[str, str]] = []
         self.damaged_texts: list[str] = []
@@ -136,8 +136,9 @@ class _Reader:
         return True
 
     def _lines(self, side: Side, entities: Sequence[str]) -> list[ReviewEntry]:
-        read = self._store.user_reviews if side is Side.USER else self._store.item_reviews
-        return [entry for entries in read(self._version, entities) for entry in entries]
+        users, items = (entities, ()) if side is Side.USER else ((), entities)
+        user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
+        return [entry for entries in (*user_lists, *item_lists) for entry in entries]
 
     def _readable_lines(self, side: Side, entity: str) -> list[ReviewEntry]:
         try:
@@ -154,7 +155,7 @@ def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None
         raise StateError(f"state has shape {shape}, its review list says {(entry.rows, namespace.state_dim)}")
 
 
-def _unlisted(store: StateStore, namespace: Namespace, known: NDArray[np.uint64]) -> list[str]:
+def _unlisted(store: MaintenanceStore, namespace: Namespace, known: NDArray[np.uint64]) -> list[str]:
     """States that no list named before they were scanned, and none names afterwards: the lists are read again."""
     review_ids = (review_id for review_id, _ in store.state_sizes(namespace.version))
     unknown: set[str] = set()

@@ -8,11 +8,11 @@ from ubert_model.running.batches import batches
 from ubert_model.states.leases import LEASE_S, holder_name
 from ubert_model.states.records import dropped_meanwhile
 from ubert_model.states.review import ReviewEntry
-from ubert_model.states.store import MaintenanceStore, StateStore
+from ubert_model.states.store import MaintenanceStore
 
 
 def copy_namespace(
-    source: StateStore,
+    source: MaintenanceStore,
     target: MaintenanceStore,
     version: str,
     *,
@@ -38,7 +38,8 @@ def copy_namespace(
     copied = 0
     try:
         for users in batches(all_users, users_a_batch):
-            entries = [entry for reviews in source.user_reviews(version, users) for entry in reviews]
+            user_lists, _ = source.review_lists(version, users=users)
+            entries = [entry for reviews in user_lists for entry in reviews]
             for batch in batches(entries, reviews_a_batch):
                 # If it were dropped now, the copy would go on writing states that no list of namespaces shows.
                 target.hold(version, holder, LEASE_S)
@@ -62,7 +63,7 @@ def copy_namespace(
     return copied
 
 
-def copy_candidate_sets(source: StateStore, target: StateStore) -> int:
+def copy_candidate_sets(source: MaintenanceStore, target: MaintenanceStore) -> int:
     """Copy the candidate sets whose names ``target`` lacks; returns how many. They belong to no namespace."""
     present = set(target.candidate_sets())
     copied = 0
@@ -74,7 +75,9 @@ def copy_candidate_sets(source: StateStore, target: StateStore) -> int:
     return copied
 
 
-def _copy_batch(source: StateStore, target: MaintenanceStore, version: str, entries: Sequence[ReviewEntry]) -> int:
+def _copy_batch(
+    source: MaintenanceStore, target: MaintenanceStore, version: str, entries: Sequence[ReviewEntry]
+) -> int:
     absences = target.missing(version, entries)
     missing = [entry for entry, absent in zip(entries, absences, strict=True) if absent]
     states = source.states(version, [entry.review_id for entry in missing])

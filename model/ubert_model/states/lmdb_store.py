@@ -59,7 +59,7 @@ _HELD_UNTIL = struct.Struct("<d")
 
 
 class LmdbStore:
-    """A ``StateStore`` in ``directory``, which is created if it does not exist.
+    """A ``MaintenanceStore`` in ``directory``, which is created if it does not exist.
 
     ``initial_map_bytes`` is address space, not disk: the map doubles whenever it is full. Thread-safe, one
     transaction at a time. A process may open a directory only once, and must not use it across a fork.
@@ -219,14 +219,8 @@ class LmdbStore:
             lambda transaction: [copied(transaction.get(keys.state(review_id))) for review_id in review_ids]
         )
 
-    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self.review_lists(version, users=users, items=())[0]
-
-    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self.review_lists(version, users=(), items=items)[1]
-
     def review_lists(
-        self, version: str, *, users: Sequence[str], items: Sequence[str]
+        self, version: str, *, users: Sequence[str] = (), items: Sequence[str] = ()
     ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
         keys = LmdbKeys(version)
         owners = [*((Side.USER, user) for user in users), *((Side.ITEM, item) for item in items)]

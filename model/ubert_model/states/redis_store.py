@@ -53,7 +53,7 @@ _MARKS = b"marks"
 
 
 class RedisStore:
-    """A ``StateStore`` in Redis. Thread-safe; connects on first use.
+    """A ``MaintenanceStore`` in Redis. Thread-safe; connects on first use.
 
     ``url``: ``redis://``, ``rediss://`` or ``unix://``; ``redis+cluster://`` with some of the nodes, separated by
     commas; ``redis+sentinel://`` with the sentinels, and their name for the primary in the path (``/name/database``).
@@ -215,14 +215,8 @@ class RedisStore:
         commands: list[Command] = [("MGET", *batch) for batch in batches(state_keys, _STATES_PER_COMMAND)]
         return list(chain.from_iterable(self._redis.read(commands)))
 
-    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self.review_lists(version, users=users, items=())[0]
-
-    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
-        return self.review_lists(version, users=(), items=items)[1]
-
     def review_lists(
-        self, version: str, *, users: Sequence[str], items: Sequence[str]
+        self, version: str, *, users: Sequence[str] = (), items: Sequence[str] = ()
     ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
         keys = RedisKeys(version)
         owners = [*((Side.USER, user) for user in users), *((Side.ITEM, item) for item in items)]

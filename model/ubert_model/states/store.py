@@ -1,4 +1,4 @@
-"""The port that every state store implements. It moves bytes; the codec interprets them."""
+"""The ports that every state store implements. They move bytes; the codec interprets them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class FinishedShard:
 
 
 class StateStore(Protocol):
-    """Encoder states and review lists by state version.
+    """Encoder states and review lists by state version: what a service reads and writes.
 
     Every method raises ``StoreUnavailableError`` when the store cannot be reached, ``StoreError`` when it refuses
     and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes).
@@ -51,14 +51,8 @@ class StateStore(Protocol):
     def local(self) -> bool:
         """Is the store on this machine, so that asking for changes costs only microseconds?"""
 
-    def open_namespace(self, namespace: Namespace) -> None:
-        """Declare a namespace. Raises ``ForeignStateError`` if its version has another description already."""
-
     def namespaces(self) -> list[Namespace]:
         """All declared namespaces, ordered by version."""
-
-    def drop_namespace(self, version: str) -> int:
-        """Remove a namespace and everything in it; returns the number of states removed, 0 for an unknown version."""
 
     def put(
         self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
@@ -72,9 +66,6 @@ class StateStore(Protocol):
 
         Read-your-writes: whoever has followed the changes up to the revision returned reads this write.
         """
-
-    def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
-        """Store texts by review identifier, beside the states."""
 
     def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
         """The text of each review, None if none is stored."""
@@ -101,47 +92,13 @@ class StateStore(Protocol):
     def delete_candidates(self, name: str) -> bool:
         """Remove a candidate set. Did it exist?"""
 
-    def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
-        """For each review: is its state or either of its list lines absent?"""
-
     def states(self, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
         """The state of each review, None if the store has none (never written, deleted or evicted)."""
 
-    def user_reviews(self, version: str, users: Sequence[str]) -> list[list[ReviewEntry]]:
-        """Each user's review list, newest first; empty for an unknown user."""
-
-    def item_reviews(self, version: str, items: Sequence[str]) -> list[list[ReviewEntry]]:
-        """Each item's review list, newest first; empty for an unknown item."""
-
     def review_lists(
-        self, version: str, *, users: Sequence[str], items: Sequence[str]
+        self, version: str, *, users: Sequence[str] = (), items: Sequence[str] = ()
     ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
-        """``user_reviews`` and ``item_reviews`` in one round trip."""
-
-    def users(self, version: str) -> list[str]:
-        """All users with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
-
-    def items(self, version: str) -> list[str]:
-        """All items with a review list, ordered by identifier. Scans the namespace: for tools, not for requests."""
-
-    def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
-        """Review identifier and size in bytes of every stored state, in no order. Scans the namespace: for tools.
-
-        A state written or deleted meanwhile may be left out; one may come twice while a server rehashes or fails over.
-        """
-
-    def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
-        """Remove states but not their lines in the review lists, and announce it. Unknown reviews are ignored."""
-
-    def finish_shard(self, version: str, shard: FinishedShard) -> None:
-        """Record that a shard of a precompute is complete.
-
-        Raises ``StoreError`` for a namespace that is not declared: dropped meanwhile, it lacks some of the shard's
-        reviews, which would then be taken for deleted ones.
-        """
-
-    def finished_shards(self, version: str) -> list[FinishedShard]:
-        """The completed shards, in order."""
+        """Each user's and each item's review list, newest first; empty for one unknown."""
 
     def list_lengths(self, version: str) -> Iterator[tuple[Side, str, int]]:
         """Every user and item with the length of its list, in no order. Reads page by page: the caller may stop early.
@@ -169,9 +126,6 @@ class StateStore(Protocol):
     def release(self, version: str, holder: str) -> None:
         """End a holder's lease."""
 
-    def holders(self, version: str) -> list[str]:
-        """The current holders of leases on a namespace, in order. Scans as :meth:`users` does: for tools."""
-
     def ping(self) -> None:
         """Raise ``StoreUnavailableError`` if the store does not answer."""
 
@@ -180,16 +134,56 @@ class StateStore(Protocol):
 
 
 class MaintenanceStore(StateStore, Protocol):
-    """What the tools that repair and copy namespaces need beyond what a service does."""
+    """A ``StateStore`` that tools can also fill, check, repair, copy and drop namespaces with."""
+
+    def open_namespace(self, namespace: Namespace) -> None:
+        """Declare a namespace. Raises ``ForeignStateError`` if its version has another description already."""
+
+    def drop_namespace(self, version: str) -> int:
+        """Remove a namespace and everything in it; returns the number of states removed, 0 for an unknown version."""
+
+    def holders(self, version: str) -> list[str]:
+        """The current holders of leases on a namespace, in order. Scans the namespace."""
+
+    def finish_shard(self, version: str, shard: FinishedShard) -> None:
+        """Record that a shard of a precompute is complete.
+
+        Raises ``StoreError`` for a namespace that is not declared: dropped meanwhile, it lacks some of the shard's
+        reviews, which would then be taken for deleted ones.
+        """
+
+    def finished_shards(self, version: str) -> list[FinishedShard]:
+        """The completed shards, in order."""
+
+    def users(self, version: str) -> list[str]:
+        """All users with a review list, ordered by identifier. Scans the namespace."""
+
+    def items(self, version: str) -> list[str]:
+        """All items with a review list, ordered by identifier. Scans the namespace."""
+
+    def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
+        """For each review: is its state or either of its list lines absent?"""
+
+    def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
+        """Review identifier and size in bytes of every stored state, in no order. Scans the namespace.
+
+        A state written or deleted meanwhile may be left out; one may come twice while a server rehashes or fails over.
+        """
+
+    def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
+        """Store texts by review identifier, beside the states."""
 
     def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         """Write the lines of reviews in both lists but not their states or texts, and announce it."""
-
-    def delete_texts(self, version: str, review_ids: Sequence[str]) -> None:
-        """Remove texts but neither states nor lines. Unknown reviews are ignored."""
 
     def lines(self, version: str, side: Side, entity: str) -> dict[bytes, bytes]:
         """The lines of one list as they are stored, damaged or not, by the store's own names for them."""
 
     def remove_lines(self, version: str, side: Side, entity: str, names: Sequence[bytes]) -> Revision:
         """Remove lines of one list by their names in ``lines``, and announce it."""
+
+    def delete_states(self, version: str, review_ids: Sequence[str]) -> Revision:
+        """Remove states but not their lines in the review lists, and announce it. Unknown reviews are ignored."""
+
+    def delete_texts(self, version: str, review_ids: Sequence[str]) -> None:
+        """Remove texts but neither states nor lines. Unknown reviews are ignored."""

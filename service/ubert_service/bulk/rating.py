@@ -16,6 +16,7 @@ from ubert_model.states import NamespaceLeases, StateStore, numpy_in_one_thread,
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions
 from ubert_service.errors import NotReadyError
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
@@ -36,10 +37,10 @@ class RatingJob:
     def opened(self) -> Iterator[Callable[[int], int]]:
         """A function that rates one portion and returns its number of pairs.
 
-        Raises as ``ServedBundle.load``, ``open_existing_store`` and ``ScoringEngine.score`` do.
+        Raises as ``OpenedBundle.open``, ``open_existing_store`` and ``ScoringEngine.score`` do.
         """
         with numpy_in_one_thread(), closing(open_existing_store(self.settings.store)) as store:
-            served = ServedBundle.load(self.settings, store)
+            served = ServedBundle(OpenedBundle.open(self.settings), store)
 
             def rate(number: int) -> int:
                 # The last bits of a decoded state depend on what is decoded with it, so on what is resident. With an

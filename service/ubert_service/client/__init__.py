@@ -1,6 +1,6 @@
 """A typed client of the service: :class:`Client` blocks, :class:`AsyncClient` is awaited; they share all but the I/O.
 
-It needs only httpx and pydantic, and imports neither ONNX Runtime nor the service's web framework.
+It needs the extra ``client``, httpx and pydantic, and imports neither ONNX Runtime nor the service's web framework.
 """
 
 from ubert_service.client.asynchronous import AsyncClient

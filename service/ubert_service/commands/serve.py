@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ubert_model.errors import ConfigError
-from ubert_model.states import StateStore, open_existing_store
+from ubert_model.states import open_existing_store
 from ubert_service.app import create_app
 from ubert_service.commands.command_line import (
     BundleFlag,
@@ -22,7 +22,7 @@ from ubert_service.commands.command_line import (
 from ubert_service.http.server import serve
 from ubert_service.observability.logs import configure_logs
 from ubert_service.observability.tracing import Tracing, Untraced
-from ubert_service.serving.served import ServedBundle
+from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import LogFormat, LogLevel, Settings, read_toml
 
 _DEFAULTS = Settings.model_construct()
@@ -152,25 +152,26 @@ def run(
     del given["config"]  # applied by its callback
     settings = Settings.of(**given)
     configure_logs(settings)
-    with closing(open_existing_store(settings.store)) as opened, opened_tracing(settings) as tracing:
-        live, shadow = load_bundles(settings, opened)
-        serve(create_app(settings, live, tracing, shadow=shadow), settings)
+    with closing(open_existing_store(settings.store)) as opened_store, opened_tracing(settings) as tracing:
+        live, shadow = open_bundles(settings)
+        serve(create_app(settings, live, opened_store, tracing, shadow=shadow), settings)
 
 
-def load_bundles(settings: Settings, store: StateStore) -> tuple[ServedBundle, ServedBundle | None]:
+def open_bundles(settings: Settings) -> tuple[OpenedBundle, OpenedBundle | None]:
     """The live bundle, and its shadow if there is one; then each caches half of what the process may cache.
 
-    Raises as :meth:`ServedBundle.load` does, and ``ConfigError`` if the shadow is the same bundle.
+    Raises as :meth:`OpenedBundle.open` does, and ``ConfigError`` if the shadow is the same bundle.
     """
     if settings.shadow_bundle is None:
-        return ServedBundle.load(settings, store), None
+        return OpenedBundle.open(settings), None
     of_each = settings.model_copy(update={"resident_bytes": settings.resident_bytes // 2})
-    live = ServedBundle.load(of_each, store)
-    shadow = ServedBundle.load(of_each.model_copy(update={"bundle": settings.shadow_bundle}), store)
-    if shadow.bundle_id == live.bundle_id:
+    live = OpenedBundle.open(of_each)
+    shadow = OpenedBundle.open(of_each.model_copy(update={"bundle": settings.shadow_bundle}))
+    bundle_id = live.bundle.manifest.bundle_id
+    if shadow.bundle.manifest.bundle_id == bundle_id:
         raise ConfigError(
-            f"--shadow-bundle {settings.shadow_bundle} is the same bundle as --bundle ({live.bundle_id}); give "
-            "another, or leave it out"
+            f"--shadow-bundle {settings.shadow_bundle} is the same bundle as --bundle ({bundle_id}); give another, or "
+            "leave it out"
         )
     return live, shadow
 

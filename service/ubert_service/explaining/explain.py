@@ -6,8 +6,8 @@ from itertools import product
 
 import numpy as np
 
-from ubert_model.bundle import Manifest
 from ubert_model.errors import StoreUnavailableError
+from ubert_model.rating.blend import Blend
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.explaining.listed import listed_reviews
@@ -81,13 +81,13 @@ class Explainer:
     def __init__(
         self,
         *,
-        manifest: Manifest,
+        blend: Blend,
         engine: ScoringEngine,
         residents: Residents,
         decomposer: OutputDecomposer,
         texts: ReviewTexts,
     ) -> None:
-        self._manifest = manifest
+        self._blend = blend
         self._engine = engine
         self._residents = residents
         self._decomposer = decomposer
@@ -153,17 +153,16 @@ class Explainer:
         return texts | stored, False
 
     def _contributions(self, prediction: Prediction, evidence: Evidence, parts: PairParts | None) -> Contributions:
-        network_share = self._manifest.blend_weight
-        bias = self._manifest.bias.parts(evidence.histories.user.sums, evidence.histories.item.sums)
-        # A network that predicts whole ratings, not residuals above the bias model, takes its share from the bias.
-        bias_share = 1.0 if parts is None or self._manifest.config.above_bias else 1.0 - network_share
+        blend = self._blend
+        bias = blend.bias.parts(evidence.histories.user.sums, evidence.histories.item.sums)
+        bias_share = blend.bias_share(readable=parts is not None)
         matching = identity = 0.0
         if parts is not None:
-            identity = network_share * parts.identity_and_summary
-            matching = network_share * float(parts.user_contributions.sum() + parts.item_contributions.sum())
+            identity = blend.weight * parts.identity_and_summary
+            matching = blend.weight * float(parts.user_contributions.sum() + parts.item_contributions.sum())
         mean, user_bias, item_bias = (bias_share * float(part) for part in bias)
         total = mean + user_bias + item_bias + identity + matching
-        scale = self._manifest.config.scale
+        scale = blend.scale
         return Contributions(
             mean=mean,
             user_bias=user_bias,
@@ -181,7 +180,7 @@ class Explainer:
             return {}
         sides = ((evidence.user, parts.user_contributions), (evidence.item, parts.item_contributions))
         return {
-            name: (self._manifest.blend_weight * contributions[rows].astype(np.float64)).tolist()
+            name: (self._blend.weight * contributions[rows].astype(np.float64)).tolist()
             for read, contributions in sides
             for name, rows in _rows(read, states)
         }

@@ -17,7 +17,7 @@ from ubert_service.scoring.runtime import ScoringRuntime
 
 T = TypeVar("T")
 
-_UNREPORTED = frozenset({"local", "close", "list_lengths", "state_sizes"})
+_UNREPORTED = frozenset({"local", "close", "list_lengths"})
 """What asks no server, or does so little by little while its caller reads on."""
 
 

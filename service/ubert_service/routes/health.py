@@ -24,9 +24,9 @@ router = APIRouter(tags=["operation"])
 async def about(context: ServiceDependency) -> About:
     """The bundle's rating scale and size, the kind of its state store, and its errors on the test set."""
     served = context.served
-    scores = scores_of(served.metrics)
+    scores = scores_of(served.opened.evaluation)
     kind = context.settings.store.partition(":")[0]  # the rest of the URL may hold a password
-    return About.of(served.bundle.manifest, served.identities, store=kind, scores=scores)
+    return About.of(served.bundle.manifest, served.bundle.identities, store=kind, scores=scores)
 
 
 @router.get("/healthz", summary="Does the process run?")
@@ -83,5 +83,5 @@ async def version(request: Request, context: ServiceDependency) -> Version:
         encoder=served.bundle.manifest.encoder_digest,
         codec=served.namespace.codec,
         states=served.namespace.version,
-        device=served.runtime.device,
+        device=served.opened.runtime.device,
     )

@@ -1,16 +1,12 @@
 """``/reviews``, ``/users`` and ``/items``."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from ubert_model.history import RatingCounts
-from ubert_model.states import ReviewEntry
 from ubert_service.read_version import ReadVersion
-from ubert_service.reviews.directory import DirectoryEntry
-from ubert_service.reviews.listing import ReviewPage
-from ubert_service.reviews.written_review import NewReview, WrittenReview
+from ubert_service.reviews.written_review import NewReview
 from ubert_service.schemas.common import (
     MAX_TEXT_CHARACTERS,
     Answer,
@@ -20,6 +16,13 @@ from ubert_service.schemas.common import (
     StateVersion,
     UnixSeconds,
 )
+
+if TYPE_CHECKING:
+    from ubert_model.history import RatingCounts
+    from ubert_model.states import ReviewEntry
+    from ubert_service.reviews.directory import DirectoryEntry
+    from ubert_service.reviews.listing import ReviewPage
+    from ubert_service.reviews.written_review import WrittenReview
 
 _STEPS = (".", "..")
 
@@ -81,7 +84,7 @@ class EntityCounts(Answer):
     mean_rating: float | None = Field(description="Over all its reviews, in stars; null if there are none.")
 
     @classmethod
-    def of(cls, counts: RatingCounts) -> "EntityCounts":
+    def of(cls, counts: "RatingCounts") -> "EntityCounts":
         return cls(reviews=counts.count, mean_rating=counts.total / counts.count if counts.count else None)
 
 
@@ -99,7 +102,7 @@ class ReviewAnswer(Answer):
     item: EntityCounts
 
     @classmethod
-    def of(cls, written: WrittenReview, *, version: str) -> "ReviewAnswer":
+    def of(cls, written: "WrittenReview", *, version: str) -> "ReviewAnswer":
         return cls(
             review_id=written.entry.review_id,
             tokens=written.entry.rows,
@@ -122,7 +125,7 @@ class ListedReview(Answer):
     tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
 
     @classmethod
-    def of(cls, entry: ReviewEntry) -> "ListedReview":
+    def of(cls, entry: "ReviewEntry") -> "ListedReview":
         return cls(
             review_id=entry.review_id,
             user=entry.user,
@@ -145,7 +148,7 @@ class ReviewList(Answer):
     next: str | None = Field(description="Send it as `cursor` to get the next page; null on the last page.")
 
     @classmethod
-    def of(cls, identifier: str, page: ReviewPage, *, version: str) -> "ReviewList":
+    def of(cls, identifier: str, page: "ReviewPage", *, version: str) -> "ReviewList":
         return cls(
             id=identifier,
             known=page.known,
@@ -171,7 +174,7 @@ class EntityList(Answer):
     found: list[FoundEntity]
 
     @classmethod
-    def of(cls, found: Sequence[DirectoryEntry]) -> "EntityList":
+    def of(cls, found: Sequence["DirectoryEntry"]) -> "EntityList":
         return cls(
             found=[FoundEntity(id=hit.identifier, known=hit.known, counts=EntityCounts.of(hit.counts)) for hit in found]
         )

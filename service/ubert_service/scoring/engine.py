@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from ubert_model.bundle import Manifest
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
-from ubert_model.rating.blend import Ratings, blend
+from ubert_model.rating.blend import Ratings
 from ubert_model.rating.deviations import stack_sums
 from ubert_model.states import FloatMatrix
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
@@ -59,7 +60,8 @@ class ScoringEngine:
         batch_tokens: int = _BATCH_TOKENS,
         fetched_floats: int = _FETCHED_FLOATS,
     ) -> None:
-        self._manifest = manifest
+        self._blend = manifest.blend
+        self._intervals = manifest.intervals
         self._identities = identities
         self._residents = residents
         self._runtime = runtime
@@ -121,7 +123,7 @@ class ScoringEngine:
         """
         ratings = self._ratings(evidence, states, cancelled)
         counts = [pair.histories.user.reviews for pair in evidence]
-        low, high = self._manifest.intervals.around(ratings, counts, self._manifest.config.scale)
+        low, high = self._intervals.around(ratings, counts, self._blend.scale)
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
 
@@ -129,43 +131,36 @@ class ScoringEngine:
         self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled
     ) -> Ratings:
         """Ratings of P pairs in stars, (P,): the bias model blended with the network."""
-        bias = self._manifest.bias.rate(
+        readable = np.array([pair.basis == "full" for pair in evidence], dtype=np.bool_)
+        outputs = np.zeros(len(evidence))
+        outputs[readable] = self._network_outputs(list(compress(evidence, readable)), states, cancelled)
+        return self._blend.rate(
             stack_sums([pair.histories.user.sums for pair in evidence]),
             stack_sums([pair.histories.item.sums for pair in evidence]),
-        )
-        above_bias = self._manifest.config.above_bias
-        # Where the network cannot run, the rating is that of the bias model.
-        outputs = np.zeros_like(bias) if above_bias else bias.copy()
-        for positions, rated in self._network_outputs(evidence, states, cancelled):
-            outputs[positions] = rated
-        if not np.isfinite(outputs).all():
-            pair = evidence[int(np.isfinite(outputs).argmin())].histories.pair
-            raise BundleError(f"the network's output for {pair} is not finite; export the bundle again")
-        return blend(
-            bias,
             outputs,
-            weight=self._manifest.blend_weight,
-            above_bias=above_bias,
-            scale=self._manifest.config.scale,
+            readable,
         )
 
     def _network_outputs(
         self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled
-    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
-        """The positions of the pairs in each batch, with the network's outputs for them."""
-        readable = [position for position, pair in enumerate(evidence) if pair.basis == "full"]
+    ) -> NDArray[np.float32]:
+        """The network's outputs for pairs that it can read, (P,)."""
         tokens = [
             PairTokens(
-                user_side=_user_side(evidence[position]),
-                user=token_count(evidence[position].user, states),
-                item=token_count(evidence[position].item, states),
+                user_side=_user_side(pair),
+                user=token_count(pair.user, states),
+                item=token_count(pair.item, states),
             )
-            for position in readable
+            for pair in evidence
         ]
+        outputs = np.zeros(len(evidence), dtype=np.float32)
         for batch in plan_batches(tokens, budget=self._batch_tokens):
             raise_if_cancelled(cancelled)
-            positions = [readable[index] for index in batch]
-            yield positions, self._runtime.score(self.batch([evidence[position] for position in positions], states))
+            outputs[batch] = self._runtime.score(self.batch([evidence[index] for index in batch], states))
+        if not np.isfinite(outputs).all():
+            pair = evidence[int(np.isfinite(outputs).argmin())].histories.pair
+            raise BundleError(f"the network's output for {pair} is not finite; export the bundle again")
+        return outputs
 
     def batch(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix]) -> ScorerBatch:
         """The network's inputs for some pairs; a user side that all of them share is stored once."""

@@ -14,12 +14,12 @@ class _Evaluation(BaseModel):
     scores: dict[str, Scores] = {}
 
 
-def scores_of(metrics: Any) -> Mapping[str, Scores]:
+def scores_of(evaluation: Any) -> Mapping[str, Scores]:
     """Scores by name of the model; empty if the bundle was exported without evaluation.
 
     Raises ``BundleError`` if the bundle's metrics have another shape.
     """
     try:
-        return _Evaluation.model_validate(metrics).scores
+        return _Evaluation.model_validate(evaluation).scores
     except ValidationError as error:
         raise BundleError(f"{METRICS}: {error.errors()[0]['msg']}; export the bundle again") from error

@@ -40,10 +40,10 @@ def degradation_of(served: ServedBundle) -> str | None:
 
 
 def _of_device(served: ServedBundle) -> list[NotReadyReason]:
-    if served.runtime.device == "cpu":
+    if served.opened.runtime.device == "cpu":
         return []
     try:
-        served.runtime.score(_smallest_batch(served.bundle.manifest.state_dim))
+        served.opened.runtime.score(_smallest_batch(served.bundle.manifest.state_dim))
     except DeviceUnavailableError as error:
         return [NotReadyReason(check="device", found=str(error), remedy="restart the service once the GPU works")]
     return []

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
-from ubert_model.rating.blend import BiasModel, blend, stored_rating
+from ubert_model.rating.blend import BiasModel, Blend, stored_rating
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import RatingSums, SideBias
 
@@ -61,26 +61,54 @@ def test_a_bias_model_survives_json() -> None:
     assert BiasModel.from_json(json.loads(json.dumps(BIAS.to_json()))) == BIAS
 
 
+def blend_over(bias: float, *, weight: float, above_bias: bool) -> Blend:
+    """A blend whose bias model rates every pair of strangers alike."""
+    model = replace(BIAS, mean=bias, intercept=0.0)
+    return Blend(bias=model, weight=weight, above_bias=above_bias, scale=SCALE)
+
+
+def rated(blend: Blend, network: float, *, readable: bool = True) -> float:
+    """The rating of a pair of strangers."""
+    return blend.rate(plain_sums(), plain_sums(), np.array([network]), np.array([readable])).item()
+
+
 @given(bias=outputs, network=outputs, weight=shares, above_bias=st.booleans())
 def test_a_rating_never_leaves_its_scale(bias: float, network: float, weight: float, above_bias: bool) -> None:
-    rating = blend([bias], [network], weight=weight, above_bias=above_bias, scale=SCALE)
-    assert SCALE.lowest <= rating.item() <= SCALE.highest
+    rating = rated(blend_over(bias, weight=weight, above_bias=above_bias), network)
+    assert SCALE.lowest <= rating <= SCALE.highest
 
 
 @given(bias=stars, network=outputs, above_bias=st.booleans())
 def test_a_network_of_weight_zero_changes_nothing(bias: float, network: float, above_bias: bool) -> None:
-    assert blend(bias, network, weight=0.0, above_bias=above_bias, scale=SCALE) == bias
+    assert rated(blend_over(bias, weight=0.0, above_bias=above_bias), network) == bias
+
+
+@given(bias=stars, network=outputs, weight=shares, above_bias=st.booleans())
+def test_a_network_that_cannot_read_a_pair_changes_nothing(
+    bias: float, network: float, weight: float, above_bias: bool
+) -> None:
+    assert rated(blend_over(bias, weight=weight, above_bias=above_bias), network, readable=False) == bias
+
+
+@given(bias=stars, network=outputs, weight=shares, above_bias=st.booleans(), readable=st.booleans())
+def test_a_rating_is_the_clipped_sum_of_its_shares(
+    bias: float, network: float, weight: float, above_bias: bool, readable: bool
+) -> None:
+    blend = blend_over(bias, weight=weight, above_bias=above_bias)
+    total = blend.bias_share(readable=readable) * bias + (blend.weight * network if readable else 0.0)
+    clipped = min(max(total, SCALE.lowest), SCALE.highest)
+    assert rated(blend, network, readable=readable) == pytest.approx(clipped)
 
 
 @given(bias=stars, network=stars, weight=shares)
 def test_a_networks_rating_is_averaged_with_the_bias(bias: float, network: float, weight: float) -> None:
-    rating = blend(bias, network, weight=weight, above_bias=False, scale=SCALE).item()
+    rating = rated(blend_over(bias, weight=weight, above_bias=False), network)
     assert rating == pytest.approx((1 - weight) * bias + weight * network)
 
 
 @given(bias=st.floats(2, 4), above=st.floats(-1, 1), weight=shares)
 def test_a_networks_output_above_the_bias_is_added_to_it(bias: float, above: float, weight: float) -> None:
-    rating = blend(bias, above, weight=weight, above_bias=True, scale=SCALE).item()
+    rating = rated(blend_over(bias, weight=weight, above_bias=True), above)
     assert rating == pytest.approx(bias + weight * above)
 
 

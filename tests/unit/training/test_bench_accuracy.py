@@ -1,7 +1,6 @@
 """`ubert bench accuracy`: cells computed once, fair comparisons, shared work, and the report."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import ubert_model
 import ubert_training
+from support.processes import running
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError, ConfigError, UbertError
@@ -675,12 +675,12 @@ def test_two_processes_share_the_cells_and_write_the_report_of_one(
     shared = reviews / "shared"
     alone = invoke_bench(reviews, reviews / "alone", *options)
     command = [sys.executable, "-m", "ubert_training.cli", "bench", "accuracy", "--reviews", str(reviews)]
-    with subprocess.Popen([*command, "--out", str(shared), *options], stdout=subprocess.PIPE, text=True) as first:
+    with running([*command, "--out", str(shared), *options]) as first:
         while not any(shared.glob(f"**/{CLAIMS}/*")):
             assert first.poll() is None
             time.sleep(0.01)
         second = invoke_bench(reviews, shared, *options)
-        outputs = [first.communicate()[0], second.output]
+        outputs = [first.communicate(timeout=120)[0], second.output]
     assert [alone.exit_code, first.returncode, second.exit_code] == [0, 0, 0], (alone.exception, second.exception)
     cells = [line[len("   0.0 min") :] for output in outputs for line in output.splitlines() if ", seed " in line]
     assert len(cells) == len(set(cells)) == 4

@@ -124,6 +124,7 @@ def test_an_error_line_comes_without_warnings_of_libraries(arguments: list[str],
         capture_output=True,
         check=False,
         text=True,
+        timeout=120,
         cwd=tmp_path,
         env={**os.environ, "PYTHONWARNINGS": "default"},
     )
@@ -162,7 +163,8 @@ finally:
     heavy = {"torch", "transformers", "numpy", "duckdb", "pyarrow"} & set(sys.modules)
     print("heavy:", *heavy)
 """
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, check=False, text=True)
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "heavy:"
     output = done.stdout + done.stderr
     assert "Traceback" not in output
@@ -190,7 +192,7 @@ from ubert_training.cli import COMMANDS, make_app
 make_app(COMMANDS)
 print("heavy:", *{"torch", "transformers", "accelerate", "sklearn", "matplotlib"} & set(sys.modules))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True, timeout=120)
     assert done.stdout == "heavy:\n"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ubert_model.config import preset
-from ubert_model.rating.blend import BiasModel
+from ubert_model.rating.blend import BiasModel, Blend
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import RatingSums, SideBias
 from ubert_training.finetuning.histories import Histories, PairSums
@@ -27,5 +27,5 @@ def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, net
         item_residuals=[],
         sums=PairSums(user=sums, item=sums, mean=np.full(4, 3.0)),
     )
-    rated = final_ratings(config, bias, 1.0, histories, np.array([1.0, 0.0, 0.0, 0.0]))
+    rated = final_ratings(Blend.of(config, bias, 1.0), histories, np.array([1.0, 0.0, 0.0, 0.0]))
     assert rated.tolist() == [network_rating, 2.5, 3.25, 3.0]

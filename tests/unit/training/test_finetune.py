@@ -319,19 +319,19 @@ def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
     directory = fine_tuned(tmp_path, config=config, options=options)
     run = FinishedRun.open(TABLE, directory, device="cpu", states=tmp_path / "states")
     assert read_stage(directory)["summary"]["best_epoch"] == -1
-    assert run.parts.blend_weight == 1.0
+    assert run.parts.blend.weight == 1.0
 
     def rated(pairs: Rows) -> tuple[Histories, NDArray[np.float64], NDArray[np.float64]]:
         histories = run.histories(pairs)
         outputs = network_outputs(PairModel(run.model), run.source(run.bank), histories, run.accelerator)
-        ratings = final_ratings(config, run.parts.bias, 1.0, histories, outputs)
+        ratings = final_ratings(run.parts.blend, histories, outputs)
         return histories, outputs, ratings
 
     histories, outputs, _ = rated(SPLIT.train)
     if config.above_bias:
         (ridge,) = ridge_fits
         readable = histories.has_both_sides
-        above_bias = TABLE.rating[SPLIT.train] - bias_ratings(run.parts.bias, histories.sums)
+        above_bias = TABLE.rating[SPLIT.train] - bias_ratings(run.parts.blend.bias, histories.sums)
         np.testing.assert_allclose(ridge.targets, above_bias[readable], atol=1e-5)
         np.testing.assert_allclose(outputs[readable], ridge.predicted, atol=1e-3)
     else:

@@ -12,10 +12,10 @@ from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import (
     FinishedShard,
+    MaintenanceStore,
     Namespace,
     NamespaceCheck,
     NamespaceRepair,
-    StateStore,
     check_namespace,
     copy_candidate_sets,
     copy_namespace,
@@ -136,7 +136,7 @@ def copy_command(
     console.print(f"{chosen.version}: {copied:,} reviews copied and {sets:,} candidate sets; the rest was there")
 
 
-def choose_namespace(store: StateStore, prefix: str) -> Namespace:
+def choose_namespace(store: MaintenanceStore, prefix: str) -> Namespace:
     """The one namespace whose version begins with ``prefix``. Raises ``InputError`` if none does, or several do."""
     known = store.namespaces()
     found = [namespace for namespace in known if namespace.version.startswith(prefix)]
@@ -197,7 +197,7 @@ def _show_kinds(kinds: Mapping[str, Sequence[str]]) -> None:
                 console.print(f"    {example}")
 
 
-def _holdings(store: StateStore, namespace: Namespace) -> str:
+def _holdings(store: MaintenanceStore, namespace: Namespace) -> str:
     states = size = 0
     with progress_bar(f"counting {namespace.version}", None) as advance:
         for _, state_size in store.state_sizes(namespace.version):

@@ -1,6 +1,6 @@
 """A finished fine-tuning run's ratings of pairs, from exact states."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -28,19 +28,19 @@ class RatedPairs:
     @classmethod
     def of(cls, run: FinishedRun, part: Literal["validation", "test"]) -> Self:
         """Rate all pairs of a part of the run's split."""
-        config, parts = run.files.config, run.parts
+        blend, intervals = run.parts.blend, run.parts.intervals
         histories = run.histories(getattr(run.split, part))
         outputs = network_outputs(PairModel(run.model), run.source(run.bank), histories, run.accelerator)
-        predicted = final_ratings(config, parts.bias, parts.blend_weight, histories, outputs)
-        low, high = parts.intervals.around(predicted, histories.user_count, config.scale)
+        predicted = final_ratings(blend, histories, outputs)
+        low, high = intervals.around(predicted, histories.user_count, blend.scale)
         return cls(
             histories=histories,
             truth=run.table.rating[histories.pairs].astype(np.float64),
             predicted=predicted,
-            bias=final_ratings(config, parts.bias, 0.0, histories, outputs),
+            bias=final_ratings(replace(blend, weight=0.0), histories, outputs),
             low=low,
             high=high,
-            coverage=parts.intervals.coverage,
+            coverage=intervals.coverage,
         )
 
     @property

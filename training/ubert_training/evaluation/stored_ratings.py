@@ -53,8 +53,7 @@ class ReadPairs:
         """Ratings in stars, (P,), from states as ``StateCodec.decode_many`` gives them for the reviews at ``rows``."""
         model, source = PairModel(self.run.model, projected=True), self.run.source(self._bank(states, offsets))
         outputs = network_outputs(model, source, self.histories, self.run.accelerator)
-        parts = self.run.parts
-        return final_ratings(self.run.files.config, parts.bias, parts.blend_weight, self.histories, outputs)
+        return final_ratings(self.run.parts.blend, self.histories, outputs)
 
     def _bank(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> StateBank:
         """The states in table order, as a bank expects them; reviews that no pair reads have none."""

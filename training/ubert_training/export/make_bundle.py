@@ -47,15 +47,15 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle contains the metrics")
     if not (run / CODEBOOKS).is_file():
         raise InputError(f"{run} has no {CODEBOOKS}, which the product codes need; run `ubert bench states` on it")
-    parts = RatingParts.load(run, files.identities)
+    parts = RatingParts.load(run, files.config, files.identities)
     model = files.build_rating_model()
     encoder = model.review_encoder
     manifest = Manifest(
         config=files.config,
         state_dim=encoder.dim,
         encoder_digest=encoder_digest(encoder, files.tokenizer_json, files.config.max_length, projected=True),
-        bias=parts.bias,
-        blend_weight=parts.blend_weight,
+        bias=parts.blend.bias,
+        blend_weight=parts.blend.weight,
         intervals=parts.intervals,
         origin={"fingerprint": stage["fingerprint"], "table": stage["inputs"]["table"], "training": stage["summary"]},
     )

@@ -132,7 +132,7 @@ def _train_and_save(
                 "reviews_elsewhere": len(elsewhere),
                 "best_epoch": progress.best_epoch,
                 "validation_losses": progress.validation_losses,
-                "blend_weight": parts.blend_weight,
+                "blend_weight": parts.blend.weight,
             }
         )
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ubert_model.nn.pair_model import PairModel
 from ubert_model.nn.rating_model import RatingModel
+from ubert_model.rating.blend import Blend
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.finetune_options import FinetuneOptions
@@ -89,23 +90,23 @@ class FinetuningTask:
     def validation_losses(self) -> NDArray[np.float64]:
         """Squared error of the blended rating of each validation pair, in stars²."""
         outputs = network_outputs(self.model, self.source, self.validation, self.accelerator)
-        predicted = final_ratings(self.config, self.bias, self._blend_weight(outputs), self.validation, outputs)
+        blend = Blend.of(self.config, self.bias, self._blend_weight(outputs))
+        predicted = final_ratings(blend, self.validation, outputs)
         return np.square(predicted - self.validation_ratings)
 
     def rating_parts(self, progress: TrainingProgress) -> RatingParts:
-        """The bias model, the blend weight of the model as it is now, and the intervals around its ratings.
+        """The blend of the bias model with the network as it is now, and the intervals around its ratings.
 
         If no epoch was better than the ridge solution that training started from, the weight is 1: leave-one-out over
         the training pairs has fitted its scale more closely than the few validation pairs could.
         """
         outputs = network_outputs(self.model, self.source, self.validation, self.accelerator)
         keeps_ridge = progress.best_epoch == -1 and self.config.above_bias and len(self.readable) > 0
-        blend_weight = 1.0 if keeps_ridge else self._blend_weight(outputs)
-        predicted = final_ratings(self.config, self.bias, blend_weight, self.validation, outputs)
+        blend = Blend.of(self.config, self.bias, 1.0 if keeps_ridge else self._blend_weight(outputs))
+        predicted = final_ratings(blend, self.validation, outputs)
         return RatingParts(
-            bias=self.bias,
+            blend=blend,
             deviations=self.deviations,
-            blend_weight=blend_weight,
             intervals=RatingIntervals.fit(predicted, self.validation_ratings, self.validation.user_count),
         )
 

@@ -38,7 +38,7 @@ class FinishedRun:
         """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run."""
         files = load_model(directory, KIND)
         split = Split.load(directory / SPLIT, table)
-        parts = RatingParts.load(directory, files.identities)
+        parts = RatingParts.load(directory, files.config, files.identities)
         tokenizer = files.tokenizer()
         tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)
         accelerator = make_accelerator(device)
@@ -65,7 +65,7 @@ class FinishedRun:
         config = self.files.config
         rows = self.tokens.row_counts(config.tokens_a_row)
         return KnownReviews(self.table, self.split.train, rows, config).histories(
-            pairs, self.parts.bias, self.parts.deviations
+            pairs, self.parts.blend.bias, self.parts.deviations
         )
 
     def source(self, bank: StateBank) -> PairSource:

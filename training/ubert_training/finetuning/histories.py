@@ -2,7 +2,7 @@
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -19,7 +19,6 @@ from ubert_model.rating.deviations import (
     RatingColumns,
     RatingSums,
     Residuals,
-    SideDeviations,
     UsualDeviations,
 )
 from ubert_model.states.keys import Side
@@ -132,14 +131,13 @@ class KnownReviews:
         self._by_pair = np.argsort(keys, kind="stable")
         self._sorted_keys = keys[self._by_pair]
         self._index_of: dict[str, int] = {}
-        self._readable_by_user: dict[str, list[ReviewEntry]] = defaultdict(list)
-        self._readable_by_item: dict[str, list[ReviewEntry]] = defaultdict(list)
+        self._readable = {side: defaultdict[str, list[ReviewEntry]](list) for side in Side}
         for index in np.flatnonzero(row_counts[self._known]).tolist():
             row = int(self._known[index])
             review = table.entry(row, int(row_counts[row]))
             self._index_of[review.review_id] = index
-            self._readable_by_user[review.user].append(review)
-            self._readable_by_item[review.item].append(review)
+            for side in Side:
+                self._readable[side][side.entity(review)].append(review)
         self._mean = float(table.rating[known].mean(dtype=np.float64))
 
     @property
@@ -159,25 +157,8 @@ class KnownReviews:
         """Both sides of each pair; the pair's own reviews are left out of everything."""
         sums = self.sums(pairs, usual)
         targets = self._target_ratings(*self._entity_rows(pairs))
-        named = [
-            (self._table.user[row], self._table.item[row], left_out)
-            for row, left_out in zip(pairs.tolist(), targets.counts.tolist(), strict=True)
-        ]
-        of_users = (
-            without_counterpart(Side.USER, self._newest(self._readable_by_user.get(user, []), left_out), item)
-            for user, item, left_out in named
-        )
-        of_items = (
-            without_counterpart(Side.ITEM, self._newest(self._readable_by_item.get(item, []), left_out), user)
-            for user, item, left_out in named
-        )
-        rated = self._rated
-        user_rows, user_residuals = self._side_rows(
-            usual.user, (rated.items, rated.item_ids), of_users, bias.user.bias(sums.user), targets
-        )
-        item_rows, item_residuals = self._side_rows(
-            usual.item, (rated.users, rated.user_ids), of_items, bias.item.bias(sums.item), targets
-        )
+        user_rows, user_residuals = self._side_rows(Side.USER, pairs, usual, bias.user.bias(sums.user), targets)
+        item_rows, item_residuals = self._side_rows(Side.ITEM, pairs, usual, bias.item.bias(sums.item), targets)
         return Histories(
             pairs=pairs,
             user_rows=user_rows,
@@ -189,57 +170,59 @@ class KnownReviews:
 
     def sums(self, pairs: Rows, usual: UsualDeviations) -> PairSums:
         """The sums for each pair's bias; the pair's own ratings are left out of the sums and of every mean."""
-        rated = self._rated
         users, items = self._entity_rows(pairs)
         targets = self._target_ratings(users, items)
-        of_users = self._side_sums(usual.user, rated.users, (rated.items, rated.item_ids), users, targets)
+        of_users = self._side_sums(Side.USER, users, usual, targets)
         return PairSums(
             user=usual.elsewhere.added_to_each((self._table.user[row] for row in pairs.tolist()), of_users),
-            item=self._side_sums(usual.item, rated.items, (rated.users, rated.user_ids), items, targets),
-            mean=self._means_without(self._mean, rated.ratings, targets),
+            item=self._side_sums(Side.ITEM, items, usual, targets),
+            mean=self._means_without(self._mean, self._rated.ratings, targets),
         )
 
     def _side_rows(
         self,
-        side: SideDeviations,
-        counterparts: tuple[Rows, IdTable],
-        reviews: Iterable[Sequence[ReviewEntry]],
+        side: Side,
+        pairs: Rows,
+        usual: UsualDeviations,
         biases: NDArray[np.float64],
         targets: _TargetRatings,
     ) -> tuple[RaggedArray, RaggedArray]:
         """Table rows of the reviews that each pair reads of one side, and their residuals, in stars.
 
         Shape:
-            counterparts, by known rating: (K,); reviews: P lists, without the pair's own, of which those are read that
-            fit the model's budget; biases, of each pair's user or item: (P,).
+            biases, of each pair's user or item: (P,).
         """
         config = self._config
         read, ends = array("q"), array("q", [0])  # a list of arrays would take several times the memory
-        for listed in reviews:
+        for listed in self._candidates(side, pairs, targets):
             fitting = select_history(listed, max_reviews=config.max_reviews, max_rows=config.max_rows)
             read.extend(self._index_of[review.review_id] for review in fitting)
             ends.append(len(read))
         known, starts = np.array(read, dtype=np.int64), np.array(ends, dtype=np.int64)
         counts = np.diff(starts)
-        levels, shares = side.terms_of(counterparts[0], self._rated.ratings, counterparts[1])
-        usual = shares[known] * np.repeat(self._side_means(side, targets), counts)
-        residuals = (levels[known] - usual - np.repeat(biases, counts)).astype(np.float32)
+        levels, shares, means = self._usual_terms(side, usual, targets)
+        above_usual = levels[known] - shares[known] * np.repeat(means, counts)
+        residuals = (above_usual - np.repeat(biases, counts)).astype(np.float32)
         return RaggedArray(values=self._known[known], starts=starts), RaggedArray(values=residuals, starts=starts)
 
+    def _candidates(self, side: Side, pairs: Rows, targets: _TargetRatings) -> Iterator[list[ReviewEntry]]:
+        """The reviews of each pair's user or item that can be selected at all, without the pair's own."""
+        users, items = self._table.user, self._table.item
+        entities, counterparts = (users, items) if side is Side.USER else (items, users)
+        for row, left_out in zip(pairs.tolist(), targets.counts.tolist(), strict=True):
+            newest = self._readable[side].get(entities[row], [])[: self._config.max_reviews + left_out]
+            yield without_counterpart(side, newest, counterparts[row])
+
     def _side_sums(
-        self,
-        side: SideDeviations,
-        entities: Rows,
-        counterparts: tuple[Rows, IdTable],
-        pair_entities: Rows,
-        targets: _TargetRatings,
+        self, side: Side, pair_entities: Rows, usual: UsualDeviations, targets: _TargetRatings
     ) -> RatingSums:
         """Sums over the ratings of each pair's user or item, without the target ratings.
 
         Shape:
-            entities and the rows of their counterparts, by known rating: (K,); pair_entities, each pair's entity: (P,).
+            pair_entities, each pair's user or item: (P,).
         """
-        levels, shares = side.terms_of(counterparts[0], self._rated.ratings, counterparts[1])
+        entities = self._rated.users if side is Side.USER else self._rated.items
+        levels, shares, means = self._usual_terms(side, usual, targets)
 
         def summed(per_rating: NDArray[np.float64]) -> NDArray[np.float64]:
             by_entity = np.bincount(entities, per_rating, minlength=int(pair_entities.max(initial=0)) + 1)
@@ -247,8 +230,19 @@ class KnownReviews:
 
         return RatingSums(
             count=summed(np.ones(len(levels))),
-            above_usual=summed(levels) - summed(shares) * self._side_means(side, targets),
+            above_usual=summed(levels) - summed(shares) * means,
         )
+
+    def _usual_terms(
+        self, side: Side, usual: UsualDeviations, targets: _TargetRatings
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Level and share of each known rating, (K,) each, as :meth:`SideDeviations.terms_of` has them, and the mean
+        that goes with them for each pair, (P,).
+        """
+        rated, deviations = self._rated, usual.on(side)
+        rows, ids = (rated.items, rated.item_ids) if side is Side.USER else (rated.users, rated.user_ids)
+        means = self._means_without(deviations.mean, deviations.curve.levels(rated.ratings), targets)
+        return *deviations.terms_of(rows, rated.ratings, ids), means
 
     def _entity_rows(self, pairs: Rows) -> tuple[Rows, Rows]:
         """Rows of each pair's user and item in the id tables, (P,) each; 0 for one without a known review."""
@@ -266,9 +260,6 @@ class KnownReviews:
             rounds.append((having, self._by_pair[first[having] + number]))
         return _TargetRatings(counts=counts, rounds=rounds)
 
-    def _side_means(self, side: SideDeviations, targets: _TargetRatings) -> NDArray[np.float64]:
-        return self._means_without(side.mean, side.curve.levels(self._rated.ratings), targets)
-
     def _means_without(
         self, mean: float, per_rating: NDArray[np.float64], targets: _TargetRatings
     ) -> NDArray[np.float64]:
@@ -277,10 +268,6 @@ class KnownReviews:
         others = count - targets.counts
         totals = targets.subtracted_from(np.full(len(others), mean * count, dtype=np.float64), per_rating)
         return np.where(others > 0, totals / np.maximum(others, 1), mean)
-
-    def _newest(self, reviews: list[ReviewEntry], left_out: int) -> list[ReviewEntry]:
-        """The reviews that can be selected at all, if up to ``left_out`` of them are still to be left out."""
-        return reviews[: self._config.max_reviews + left_out]
 
 
 def _ratings_at(table: ReviewTable, rows: Rows, user_ids: IdTable) -> RatingColumns:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ubert_model.bundle import DEVIATIONS
 from ubert_model.config import ModelConfig
 from ubert_model.ids import Identities
-from ubert_model.rating.blend import BiasModel, blend
+from ubert_model.rating.blend import BiasModel, Blend, Ratings
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.running.atomic import replacing, write_text
@@ -21,19 +21,18 @@ RATING = "rating.json"
 
 @dataclass(frozen=True, kw_only=True)
 class RatingParts:
-    """What turns network outputs into ratings; the bias is fitted on training, blend weight and intervals on
+    """What turns network outputs into ratings; the bias is fitted on training, its weight and the intervals on
     validation.
     """
 
-    bias: BiasModel
+    blend: Blend
     deviations: UsualDeviations
-    blend_weight: float
     intervals: RatingIntervals
 
     def save(self, directory: Path) -> None:
         content = {
-            "bias": self.bias.to_json(),
-            "blend_weight": self.blend_weight,
+            "bias": self.blend.bias.to_json(),
+            "blend_weight": self.blend.weight,
             "intervals": self.intervals.to_json(),
         }
         with replacing(directory / DEVIATIONS) as partial:
@@ -41,16 +40,15 @@ class RatingParts:
         write_text(directory / RATING, json.dumps(content, indent=2) + "\n")
 
     @classmethod
-    def load(cls, directory: Path, identities: Identities) -> "RatingParts":
-        """Inverse of :meth:`save`, for a model of these users and items."""
+    def load(cls, directory: Path, config: ModelConfig, identities: Identities) -> "RatingParts":
+        """Inverse of :meth:`save`, for a model of this configuration, these users and items."""
         content = json.loads((directory / RATING).read_text(encoding="utf-8"))
         bias = BiasModel.from_json(content["bias"])
         return cls(
-            bias=bias,
+            blend=Blend.of(config, bias, content["blend_weight"]),
             deviations=UsualDeviations.load(
                 directory / DEVIATIONS, bias.user, bias.item, user_ids=identities.users, item_ids=identities.items
             ),
-            blend_weight=content["blend_weight"],
             intervals=RatingIntervals.from_json(content["intervals"]),
         )
 
@@ -72,11 +70,6 @@ def fit_blend_weight(outputs: NDArray[np.float64], residuals: NDArray[np.float64
     return float(np.clip(weight - variance / weight, 0.0, 1.0)) if weight > 0 else 0.0
 
 
-def final_ratings(
-    config: ModelConfig, bias_model: BiasModel, blend_weight: float, histories: Histories, outputs: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Ratings in stars, (P,): the blend if both sides have text, else the bias model alone."""
-    bias = bias_model.rate(histories.sums.user, histories.sums.item)
-    above_bias = config.above_bias
-    network = np.where(histories.has_both_sides, outputs, 0.0 if above_bias else bias)
-    return blend(bias, network, weight=blend_weight, above_bias=above_bias, scale=config.scale)
+def final_ratings(blend: Blend, histories: Histories, outputs: NDArray[np.float64]) -> Ratings:
+    """Ratings in stars, (P,), from :func:`network_outputs`."""
+    return blend.rate(histories.sums.user, histories.sums.item, outputs, histories.has_both_sides)

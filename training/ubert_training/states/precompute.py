@@ -20,11 +20,11 @@ from ubert_model.running.sharding import Shard
 from ubert_model.states import (
     FinishedShard,
     FloatMatrix,
+    MaintenanceStore,
     Namespace,
     NamespaceLeases,
     Side,
     StateCodec,
-    StateStore,
     numpy_in_one_thread,
 )
 from ubert_model.tokenizer import ReviewTokenizer
@@ -90,7 +90,7 @@ def precompute(
     table: ReviewTable,
     rows: NDArray[np.int64],
     bundle: Bundle,
-    store: StateStore,
+    store: MaintenanceStore,
     *,
     codec: str,
     states: Path | None = None,
@@ -111,7 +111,7 @@ def find_work(
     table: ReviewTable,
     rows: NDArray[np.int64],
     bundle: Bundle,
-    store: StateStore,
+    store: MaintenanceStore,
     codec: StateCodec,
     *,
     shard: Shard | None = None,
@@ -162,7 +162,7 @@ def write_missing(
     table: ReviewTable,
     work: PrecomputeWork,
     bundle: Bundle,
-    store: StateStore,
+    store: MaintenanceStore,
     codec: StateCodec,
     encoder: BatchEncoder,
 ) -> PrecomputeReport:
@@ -178,7 +178,7 @@ def written_batches(
     table: ReviewTable,
     rows: NDArray[np.int64],
     tokenizer: ReviewTokenizer,
-    store: StateStore,
+    store: MaintenanceStore,
     codec: StateCodec,
     encoder: BatchEncoder,
 ) -> Generator[Written]:
@@ -194,7 +194,7 @@ def written_batches(
 
 
 def complete_shard(
-    work: PrecomputeWork, store: StateStore, namespace: Namespace, written: Generator[Written]
+    work: PrecomputeWork, store: MaintenanceStore, namespace: Namespace, written: Generator[Written]
 ) -> PrecomputeReport:
     """Run ``written`` to its end with a progress bar, then record in the store that the shard is finished.
 
@@ -238,7 +238,7 @@ def _encoded(batches: Iterator[TokenBatch], encoder: BatchEncoder) -> Iterator[t
 
 
 def _write(
-    table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: StateStore, codec: StateCodec
+    table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: MaintenanceStore, codec: StateCodec
 ) -> Written:
     """Store one batch."""
     entries = [table.entry(row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
@@ -247,7 +247,7 @@ def _write(
     return Written(reviews=len(entries), tokens=batch.tokens, bytes=sum(map(len, payloads)))
 
 
-def _missing(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
+def _missing(table: ReviewTable, rows: NDArray[np.int64], store: MaintenanceStore, version: str) -> NDArray[np.int64]:
     is_missing: list[bool] = []
     for start in range(0, len(rows), REVIEWS_PER_LOOKUP):
         # The number of state rows is not part of a key, so 0 will do.
@@ -266,7 +266,9 @@ def _was_finished(shard: Shard, corpus: str, finished: Sequence[FinishedShard]) 
     )
 
 
-def _without_trace(table: ReviewTable, rows: NDArray[np.int64], store: StateStore, version: str) -> NDArray[np.int64]:
+def _without_trace(
+    table: ReviewTable, rows: NDArray[np.int64], store: MaintenanceStore, version: str
+) -> NDArray[np.int64]:
     """Rows of the reviews with neither a state nor an entry in a list. A review lost by accident leaves one of them."""
     traceless: list[bool] = []
     for start in range(0, len(rows), REVIEWS_PER_LOOKUP):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
 from ubert_model.running.ray_engine import RayEngine
-from ubert_model.states import StateStore, open_store
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import DeviceChoice, Precision
 from ubert_training.states.precompute import PrecomputeReport, PrecomputeWork, Written, complete_shard, written_batches
@@ -69,7 +69,7 @@ class PrecomputeJob:
 
 
 def write_missing_by_ray(
-    engine: RayEngine, job: PrecomputeJob, work: PrecomputeWork, bundle: Bundle, store: StateStore
+    engine: RayEngine, job: PrecomputeJob, work: PrecomputeWork, bundle: Bundle, store: MaintenanceStore
 ) -> PrecomputeReport:
     """Do the work of :func:`write_missing` and :func:`write_texts` on a cluster.
 
@@ -82,7 +82,7 @@ def write_missing_by_ray(
 
 
 def written_by_ray(
-    engine: RayEngine, job: PrecomputeJob, portions: Sequence[RowPortion], store: StateStore
+    engine: RayEngine, job: PrecomputeJob, portions: Sequence[RowPortion], store: MaintenanceStore
 ) -> Generator[Written]:
     """What each portion has written, in order of completion. Raises as :meth:`RayEngine.results` does."""
     with closing(engine.results(job, portions, one_node=store.local)) as results:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.states import StateStore
+from ubert_model.states import MaintenanceStore
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.reviews.table import ReviewTable
 
@@ -11,7 +11,7 @@ TEXTS_A_BATCH = 1_000
 
 
 def write_texts(
-    table: ReviewTable, rows: NDArray[np.int64], tokenizer: ReviewTokenizer, store: StateStore, version: str
+    table: ReviewTable, rows: NDArray[np.int64], tokenizer: ReviewTokenizer, store: MaintenanceStore, version: str
 ) -> int:
     """Store the texts of the reviews at ``rows``, as far as the encoder reads them. Idempotent.
 

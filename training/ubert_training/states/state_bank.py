@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.running.atomic import write_text
+from ubert_model.running.folder_lock import wait_for_lock
 from ubert_model.states.pooling import pool_neighbours
 from ubert_training.running.disk import translated_write_errors
-from ubert_training.running.folder_lock import wait_for_lock
 from ubert_training.running.progress import progress_bar
 from ubert_training.running.stage import fingerprint_of
 from ubert_training.states.tokens import TokenizedReviews
@@ -73,7 +73,8 @@ def fill_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReview
     files = _BankFiles.of(directory, encoder, tokens, digest)
     lock = directory / FILLING
     lock.mkdir(parents=True, exist_ok=True)
-    with wait_for_lock(lock, f"waiting for another process that encodes reviews into {directory}"):
+    waiting = progress_bar(f"waiting for another process that encodes reviews into {directory}", None)
+    with wait_for_lock(lock, waiting):
         states = files.open_complete()  # the other process may have filled this very bank
         return StateBank(_fill(files, encoder, tokens) if states is None else states, files.starts)
 
