@@ -14,13 +14,13 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /src
 RUN python -m venv --without-pip /opt/ubert
-COPY pyproject.toml ./
+COPY pyproject.toml docker/constraints.txt ./
 # Installs the dependencies alone, without any sources: a layer that stays cached when only code changes.
-RUN touch README.md && pip --python /opt/ubert install ".[serve]"
+RUN touch README.md && pip --python /opt/ubert install -c constraints.txt ".[serve]"
 # On a CPU, ONNX Runtime's CUDA kernels are not needed, and they are most of its size.
 RUN case "$ACCELERATOR" in \
       cpu) find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete ;; \
-      cuda) pip --python /opt/ubert install "onnxruntime-gpu[cuda,cudnn]" ;; \
+      cuda) pip --python /opt/ubert install -c constraints.txt "onnxruntime-gpu[cuda,cudnn]" ;; \
       *) echo "ACCELERATOR=$ACCELERATOR: use cpu or cuda" >&2; exit 1 ;; \
     esac
 COPY README.md ./

