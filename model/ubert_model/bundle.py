@@ -171,7 +171,7 @@ class Bundle:
         return json.loads(self.file(METRICS).read_text(encoding="utf-8"))
 
 
-def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], None]) -> Bundle:
+def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], object]) -> Bundle:
     """Write a bundle atomically: ``write_files`` fills a staging directory, which is checksummed and moved to ``path``.
 
     A bundle that is already at ``path`` is replaced. Raises ``BundleError`` if ``path`` is anything else.

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import shlex
 import statistics
 import subprocess
 import sys
@@ -72,7 +71,7 @@ class Question:
     """A request over HTTP, and the same pairs for the engine."""
 
     path: str
-    body: bytes
+    body: str
     pairs: list[Pair]
 
 
@@ -119,11 +118,11 @@ def questions_of(served: ServedBundle, candidates: int, count: int = 2_000) -> l
             names = rng.sample(items, k=min(candidates, len(items)))
             body: dict[str, Any] = {"user": review.user, "candidates": names}
             pairs = [Pair(review.user, name) for name in names]
-            questions.append(Question(path="/rank", body=json.dumps(body).encode(), pairs=pairs))
+            questions.append(Question(path="/rank", body=json.dumps(body), pairs=pairs))
         else:
             body = {"pairs": [{"user": review.user, "item": review.item}]}
             pairs = [Pair(review.user, review.item)]
-            questions.append(Question(path="/predict", body=json.dumps(body).encode(), pairs=pairs))
+            questions.append(Question(path="/predict", body=json.dumps(body), pairs=pairs))
     return questions
 
 
@@ -248,7 +247,7 @@ def wait_until_ready(client: httpx.Client, process: "subprocess.Popen[bytes]") -
             if client.get("/readyz").is_success:
                 return
         time.sleep(0.1)
-    raise SystemExit(f"the service ended with status {process.returncode}: {shlex.join(map(str, process.args))}")
+    raise SystemExit(f"the service ended with status {process.returncode}: {process.args!r}")
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,7 @@ def main() -> None:
         encoders = candidates(bundle, Path(scratch), options.threads)
         reference = encoders["torch fp32"]
         workloads: dict[str, Callable[[], int]] = {
-            name: (lambda encoder=encoder: precompute_once(table, rows, bundle, encoder))
-            for name, encoder in encoders.items()
+            name: partial(precompute_once, table, rows, bundle, encoder) for name, encoder in encoders.items()
         }
         baseline = sentence_transformer(bundle, Path(scratch))
         texts = [table.text[row] for row in rows.tolist()]
@@ -124,7 +124,7 @@ def precompute_once(table: ReviewTable, rows: NDArray[np.int64], bundle: Bundle,
     codec = bundle.codec(CODEC)
     with tempfile.TemporaryDirectory() as directory, closing(open_store(f"lmdb:{directory}")) as store:
         work = find_work(table, rows, bundle, store, codec)
-        return write_missing(table, work, bundle, store, codec, encoder).tokens
+        return write_missing(table, work, bundle, store, codec, encoder).written.tokens
 
 
 def difference(

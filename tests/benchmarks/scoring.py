@@ -19,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +247,8 @@ def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
         matching = torch.tanh(head.co_matching.kernel(torch.cat([states - aligned, states * aligned], -1)))
         vectors.append(matching.amax(1) if head.co_matching.pooling == "max" else matching.mean(1))
         ratings.append((weights @ other_residuals.unsqueeze(-1)).squeeze(-1).mean(1))
-    return head.prediction_layer(*representations, Matches(*vectors, *ratings))
+    predicted: Tensor = head.prediction_layer(*representations, Matches(*vectors, *ratings))
+    return predicted
 
 
 def flops_a_pair(inputs: Sequence[Mapping[str, Tensor]], dim: int) -> float:
@@ -306,23 +308,22 @@ def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
 
         work[tier, "eager fp32"] = (pair_by_pair, len(singles))
         for name, runtime in bench.runtimes.items():
-            engine = bench.engine(runtime)
-            work[tier, name] = (lambda engine=engine, pairs=pairs: engine.score(pairs), len(pairs))
+            work[tier, name] = (partial(bench.engine(runtime).score, pairs), len(pairs))
     for number in range(ROUNDS + 1):
         for key, (each, size) in work.items():
             took = timed(each) / size
             if number:  # the first round warms up
                 seconds[key].append(took)
-    median = {key: statistics.median(each) for key, each in seconds.items()}
+    median = {key: statistics.median(of_rounds) for key, of_rounds in seconds.items()}
     peaks = matmul_peaks(threads)
     print(f"{threads} thread(s); matrix product: " + ", ".join(f"{v / 1e9:.0f} GFLOP/s {k}" for k, v in peaks.items()))
-    for (tier, name), each in median.items():
+    for (tier, name), spent in median.items():
         precision = "bf16" if name == "torch-bf16" else "fp32"
         print(
-            f"{tier:8s} {name:11s} {1e3 * each:8.3f} ms a pair {1 / each:8.0f} pairs/s "
-            f"{median[tier, 'eager fp32'] / each:6.2f}× eager of this tier "
-            f"{median['exact', 'eager fp32'] / each:7.2f}× eager of full states  {flops[tier] / 1e6:7.1f} MFLOP, "
-            f"{flops[tier] / each / peaks[precision]:4.0%} of the {precision} peak"
+            f"{tier:8s} {name:11s} {1e3 * spent:8.3f} ms a pair {1 / spent:8.0f} pairs/s "
+            f"{median[tier, 'eager fp32'] / spent:6.2f}× eager of this tier "
+            f"{median['exact', 'eager fp32'] / spent:7.2f}× eager of full states  {flops[tier] / 1e6:7.1f} MFLOP, "
+            f"{flops[tier] / spent / peaks[precision]:4.0%} of the {precision} peak"
         )
 
 

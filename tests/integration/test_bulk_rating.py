@@ -106,7 +106,12 @@ def test_an_interrupted_run_resumes_after_its_finished_portions(
     rate_first_portion(pairs, tmp_path / "out.parquet", settings)
     rated: list[int] = []
     rate = Portions.rate
-    monkeypatch.setattr(Portions, "rate", lambda self, number, found: (rated.append(number), rate(self, number, found)))
+
+    def recorded(portions: Portions, number: int, predictions: Sequence[Prediction]) -> None:
+        rated.append(number)
+        rate(portions, number, predictions)
+
+    monkeypatch.setattr(Portions, "rate", recorded)
     assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
     assert rated == [1, 2]
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()

@@ -170,7 +170,7 @@ def test_the_command_in_the_compose_file_restores_a_backup_of_redis(tmp_path: Pa
     backup = tmp_path / "backup.rdb"
     with RedisServer(*options, binary=server) as before, redis.Redis.from_url(before.url) as client:
         client.mset({"key": "value", "other": "value"})
-        command_line = [Path(server).with_name("redis-cli"), "-p", str(before.port), "--rdb", backup]
+        command_line = [str(Path(server).with_name("redis-cli")), "-p", str(before.port), "--rdb", str(backup)]
         subprocess.run(command_line, check=True, timeout=60)
     with RedisServer(*options, binary=server) as after:
         after.stop()

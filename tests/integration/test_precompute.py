@@ -203,7 +203,7 @@ class EncoderThatWaitsForALease:
     def __init__(self, encoder: BatchEncoder, store: MaintenanceStore, version: str) -> None:
         self._encoder, self._store, self._version = encoder, store, version
 
-    def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
         wait_until(lambda: self._store.holders(self._version), or_fail="nobody holds the namespace")
         return self._encoder.states(batch)
 
@@ -221,7 +221,7 @@ class EncoderThatFails:
     def __init__(self, encoder: BatchEncoder, batch: int) -> None:
         self._encoder, self._left = encoder, batch
 
-    def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
         self._left -= 1
         if self._left < 0:
             raise RuntimeError("the encoder failed")
@@ -251,7 +251,7 @@ class EncoderThatKillsTheServer:
     def __init__(self, encoder: BatchEncoder, server: RedisServer) -> None:
         self._encoder, self._server, self._batches = encoder, server, 0
 
-    def states(self, batch: TokenBatch) -> Sequence[FloatMatrix]:
+    def states(self, batch: TokenBatch) -> list[FloatMatrix]:
         self._batches += 1
         if self._batches == 8:
             self._server.kill()

@@ -126,7 +126,7 @@ def test_batch_and_fetch_limits_never_change_a_prediction(
     corpus: Corpus,
     runtime: OnnxRuntime,
     lmdb_store: MaintenanceStore,
-    limits: dict[str, int],
+    limits: dict[str, Any],
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
 

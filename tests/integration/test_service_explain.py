@@ -29,7 +29,8 @@ ROUNDING = 1e-5
 FLOAT32 = 1e-6
 """In stars: the rounding of single precision."""
 PAIRS = [(f"u{user}", f"i{item}") for user in range(0, 10, 2) for item in range(0, 14, 3)]
-REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "  A board, bought cheap,\n came back. ", "timestamp": 60}
+WHERE = {"user": "u1", "item": "i13"}
+REVIEW = {**WHERE, "rating": 2, "text": "  A board, bought cheap,\n came back. ", "timestamp": 60}
 CONTRIBUTIONS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matching", "clipped")
 
 
@@ -320,8 +321,7 @@ def test_a_text_is_shown_as_far_as_it_is_encoded_and_is_removed_with_its_review(
         without_text = store.texts(version, [name])
         client.post("/reviews", json={**REVIEW, "review_id": name}).raise_for_status()
         kept = store.texts(version, [name])
-        where = {"user": REVIEW["user"], "item": REVIEW["item"]}
-        client.delete(f"/reviews/{name}", params=where).raise_for_status()
+        client.delete(f"/reviews/{name}", params=WHERE).raise_for_status()
         removed = store.texts(version, [name])
     text = shown["text"]
     assert str(REVIEW["text"]).strip().startswith(text)

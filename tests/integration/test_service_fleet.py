@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from support.app_settings import settings_for
 from support.fleet import HOSTS, Fleet, load
@@ -37,7 +37,8 @@ LAG_S = 0.5
 PAIRS = [Pair(f"u{user}", f"i{item}") for user in range(8) for item in range(4)]
 LEAST_DIFFERENCE = 0.01
 """In stars: pairs whose ratings by the two bundles differ by less cannot show which bundle has rated them."""
-REVIEW = {"user": "u1", "item": "i13", "rating": 1, "text": "A board, bought cheap, came back."}
+WHERE = {"user": "u1", "item": "i13"}
+REVIEW = {**WHERE, "rating": 1, "text": "A board, bought cheap, came back."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,19 +127,23 @@ def test_promotion_under_load_swaps_the_bundles_of_all_replicas_and_mixes_them_i
         return live == [bundle.manifest.bundle_id] * 3
 
     with load(site.fleet, questions) as results:
+
+        def has_answers_since(promoted_at: float) -> bool:
+            return len(results.answers_since(promoted_at)) > 20
+
         assert is_live_everywhere(site.blue)
         for bundle in (site.green, site.green, site.blue):
             done = site.promote(bundle, monkeypatch)
             assert done.exit_code == 0, done.output
             assert is_live_everywhere(bundle)
             promoted_at = time.monotonic()
-            wait_until(lambda since=promoted_at: len(results.answers_since(since)) > 20)
+            wait_until(partial(has_answers_since, promoted_at))
             bundles = {body["bundle"] for body in results.answers_since(promoted_at)}
             assert bundles == {bundle.manifest.bundle_id}
         for bundle in (site.green, site.blue):
             for replica in site.fleet.replicas:
                 replica.hang_up()
-            wait_until(lambda bundle=bundle: is_live_everywhere(bundle))
+            wait_until(partial(is_live_everywhere, bundle))
     assert results.failed == []
     assert {body["bundle"] for body in results.bodies} == set(site.alone)
     assert site.wrong_predictions(results.bodies) == []
@@ -180,8 +185,7 @@ def test_a_write_reaches_every_replica_within_the_lag_and_at_once_with_its_read_
     after = rating(one)
     assert after != before
     assert [rating(client, **version) for client in (*others, *site.fleet.proxies.values())] == [after] * 4
-    where = {"user": REVIEW["user"], "item": REVIEW["item"]}
-    one.delete(f"/reviews/{written.json()['review_id']}", params=where).raise_for_status()
+    one.delete(f"/reviews/{written.json()['review_id']}", params=WHERE).raise_for_status()
     time.sleep(LAG_S)
     assert [rating(client) for client in (one, *others, *site.fleet.proxies.values())] == [before] * 5
 
@@ -201,11 +205,13 @@ def test_a_user_stays_on_one_replica_and_only_the_users_of_a_dead_replica_move(s
         return before == earlier and set(before.values()) == {0, 1, 2}
 
     wait_until(users_stay_and_all_replicas_have_some)
-    for user in users[:6]:
+
+    def is_ranked_by_the_same_replica(user: str) -> bool:
         ranked = {"user": user, "candidates": ["i1", "i2"]}
-        wait_until(
-            lambda user=user, ranked=ranked: site.fleet.replica_that_answers("by-user", "/rank", ranked) == before[user]
-        )
+        return site.fleet.replica_that_answers("by-user", "/rank", ranked) == before[user]
+
+    for user in users[:6]:
+        wait_until(partial(is_ranked_by_the_same_replica, user))
     site.fleet.replicas[0].kill()
 
     def only_users_of_the_dead_replica_have_moved() -> bool:

@@ -308,6 +308,7 @@ def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, st
         service.runtime.released.set()
         assert held().status_code == 200
         assert (service.runtime.runs, metric(service.client, "ubert_cancelled_total")) == (1, 1)
+        assert metric(service.client, "ubert_requests_total", route="/predict", status="499") == 1
 
 
 def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: MaintenanceStore) -> None:

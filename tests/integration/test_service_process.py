@@ -97,6 +97,14 @@ def test_sighup_without_a_shadow_bundle_is_logged_and_the_service_goes_on(servic
     service_without_store.client.get("/healthz").raise_for_status()
 
 
+def test_sighup_during_startup_is_logged_in_one_line(tiny: TinyBundle) -> None:
+    with ServeProcess(*arguments(tiny, "redis://127.0.0.1:1/0")) as service:
+        service.hang_up()
+        wait_until(lambda: any("SIGHUP" in line for line in service.log))
+        service.client.get("/healthz").raise_for_status()
+    assert "Traceback" not in "".join(service.log)
+
+
 def send_endlessly(caller: socket.socket) -> None:
     for _ in range(2_000):
         caller.sendall(b"x" * 10_000)

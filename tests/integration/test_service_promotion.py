@@ -7,8 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from support.app_settings import settings_for
 from support.running_app import running, serving
@@ -48,7 +47,7 @@ def replicas(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path: Path) ->
     keys = tmp_path / "keys.toml"
     keys.write_text(table, encoding="utf-8")
     settings = settings_for(tiny.bundle, api_keys=keys)
-    urls = []
+    urls: list[str] = []
     with ExitStack() as stack:
         for stored in ((tiny.bundle, other), (tiny.bundle,)):
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path}/store-{len(urls)}")))

@@ -30,13 +30,14 @@ from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Changes, MaintenanceStore, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
 from ubert_service.app import create_app
 from ubert_service.errors import LostRevisionError, NotResidentError
-from ubert_service.read_version import ReadVersion
+from ubert_service.read_version import READ_VERSION, ReadVersion
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.resident import keeper
 from ubert_service.resident.bounded_cache import BoundedCache
 from ubert_service.resident.follower import Follower
 from ubert_service.resident.keeper import ResidentsKeeper
 from ubert_service.resident.residents import Residents
-from ubert_service.routes.dependencies import READ_VERSION, STALE_SECONDS
+from ubert_service.routes.dependencies import STALE_SECONDS
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import OnnxRuntime
 from ubert_service.scoring.scoring_lane import ScoringLane
@@ -206,7 +207,10 @@ def test_a_replica_that_catches_up_with_a_write_shows_it_at_once(
         one.put("a", "u0", "i0", 5, 1)
         before = other.engine.score(PAIRS)
         revision = one.put("b", "u0", "i1", 5, 5)
-        other.residents.catch_up(ReadVersion(one.version, revision))
+        written = ReadVersion(one.version, revision)
+        assert not other.residents.reflects(written)
+        other.residents.catch_up(written)
+        assert other.residents.reflects(written)
         after = other.engine.score(PAIRS)
         assert after == uncached.engine.score(PAIRS) != before
         other.residents.catch_up(ReadVersion(one.version, one.delete("b", "u0", "i1")))
@@ -222,7 +226,9 @@ def test_catching_up_with_a_write_in_another_namespace_reads_the_feed_to_its_end
     with replicas(tiny, runtime, stores, 1 << 24) as ((one, other), uncached):
         before = other.engine.score(PAIRS)
         one.put("b", "u0", "i1", 5, 5)
-        other.residents.catch_up(ReadVersion("0f" * 8, Revision(position)))
+        written = ReadVersion("0f" * 8, Revision(position))
+        assert not other.residents.reflects(written)
+        other.residents.catch_up(written)
         assert other.engine.score(PAIRS) == uncached.engine.score(PAIRS) != before
 
 
@@ -463,6 +469,10 @@ def prediction(response: httpx.Response) -> dict[str, Any]:
     return dict(one)
 
 
+def is_ready(client: httpx.Client) -> bool:
+    return bool(client.get("/readyz").json()["status"] == "ready")
+
+
 def at_once(send: Callable[[], httpx.Response]) -> httpx.Response:
     """The answer to a request that must not wait for the server."""
     began = time.monotonic()
@@ -498,7 +508,8 @@ def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
     assert predict(client, **{READ_VERSION: "0f0f:99999999999999-0"}).status_code == 503
 
 
-REVIEW = {"user": "u0", "item": "i13", "rating": 1, "text": "A bad board.", "timestamp": 99}
+WHERE = {"user": "u0", "item": "i13"}
+REVIEW = {**WHERE, "rating": 1, "text": "A bad board.", "timestamp": 99}
 
 
 def test_the_cache_stands_in_for_a_killed_server_until_that_returns_empty(outage: Outage) -> None:
@@ -515,6 +526,23 @@ def test_the_cache_stands_in_for_a_killed_server_until_that_returns_empty(outage
         wait_until(partial(has_no_states, client))
 
 
+def test_the_answer_that_first_finds_the_store_away_reports_its_age(
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changes(version: str, since: Revision | None) -> Changes:
+        raise StoreUnavailableError("the store is away")
+
+    corpus.write(redis_store, tiny.bundle)
+    with serving(settings_of(tiny, resident_lag=0.0), redis_store) as client:
+        wait_until_ready(client)
+        healthy = predict(client)
+        assert STALE_SECONDS not in healthy.headers
+        monkeypatch.setattr(redis_store, "changes", changes)
+        answer = predict(client)
+        assert prediction(answer) == prediction(healthy)
+        assert float(answer.headers[STALE_SECONDS]) >= 0
+
+
 def test_the_cache_stands_in_for_a_server_that_hangs_and_recovery_needs_no_restart(outage: Outage) -> None:
     healthy = prediction(predict(outage.one))
     outage.server.pause()
@@ -524,7 +552,7 @@ def test_the_cache_stands_in_for_a_server_that_hangs_and_recovery_needs_no_resta
     assert_stands_in(outage.one, healthy)
     outage.server.resume()
     for client in (outage.one, outage.other):  # each reconnects by itself
-        wait_until(lambda client=client: client.get("/readyz").json()["status"] == "ready")
+        wait_until(partial(is_ready, client))
     written = outage.one.post("/reviews", json=REVIEW).raise_for_status()
     changed = prediction(predict(outage.other, **{READ_VERSION: written.headers[READ_VERSION]}))
     assert changed["rating"] != healthy["rating"]
@@ -700,28 +728,48 @@ def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
         before = prediction(predict(other.client))
         written = one.client.post("/reviews", json=REVIEW).raise_for_status().json()
         after = prediction(predict(other.client))
-        where = {"user": REVIEW["user"], "item": REVIEW["item"]}
-        one.client.delete(f"/reviews/{written['review_id']}", params=where).raise_for_status()
+        one.client.delete(f"/reviews/{written['review_id']}", params=WHERE).raise_for_status()
         assert after["rating"] != before["rating"]
         assert prediction(predict(other.client)) == before
+
+
+def test_a_request_that_names_a_write_queues_no_more_work_once_that_is_read(
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    with serving(settings_of(tiny), redis_store) as client:
+        written = client.post("/reviews", json=REVIEW).raise_for_status()
+        versions = {READ_VERSION: written.headers[READ_VERSION]}
+        expected = prediction(predict(client, **versions))
+        queued = metric(client, "ubert_queue_seconds_count")
+        assert prediction(predict(client, **versions)) == expected
+        assert metric(client, "ubert_queue_seconds_count") == queued + 1
 
 
 def test_the_service_is_not_ready_until_it_is_warm_and_reports_the_progress(
     tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also while the store, busy with the reads of warming, is too slow for a check."""
     corpus.write(redis_store, tiny.bundle)
     go_on = threading.Event()
-    read = redis_store.review_lists
+    read, namespaces = redis_store.review_lists, redis_store.namespaces
+    first = threading.Semaphore()  # read at once, so that something is resident
 
     def slow(*arguments: Any, **named: Any) -> Any:
-        assert go_on.wait(TIMEOUT_S)
+        assert first.acquire(blocking=False) or go_on.wait(TIMEOUT_S)
         return read(*arguments, **named)
 
+    def slow_namespaces() -> list[Namespace]:
+        assert go_on.wait(TIMEOUT_S)
+        return namespaces()
+
+    monkeypatch.setattr(keeper, "_BATCH_ENTITIES", 1)
     monkeypatch.setattr(redis_store, "review_lists", slow)
     with serving(settings_of(tiny), redis_store) as client:
-        wait_until(lambda: "users and items" in client.get("/readyz").text)
-        (reason,) = client.get("/readyz").json()["reasons"]
-        assert reason["check"] == "residents"
+        wait_until(lambda: "warming: 1 of" in client.get("/readyz").text)
+        assert [reason["check"] for reason in client.get("/readyz").json()["reasons"]] == ["residents"]
+        monkeypatch.setattr(redis_store, "namespaces", slow_namespaces)
+        assert [reason["check"] for reason in client.get("/readyz").json().get("reasons", ())] == ["residents"]
         assert client.get("/healthz").status_code == 200
         go_on.set()
         wait_until_ready(client)

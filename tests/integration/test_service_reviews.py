@@ -25,16 +25,18 @@ from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.errors import ReviewNameTakenError
+from ubert_service.read_version import READ_VERSION
 from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.reviews.written_review import NewReview, WrittenReview
-from ubert_service.routes.dependencies import READ_VERSION
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import Review
 
 CACHED_EQUALS_FRESH = 1e-4
-REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought cheap, came back.", "timestamp": 60}
+WHERE = {"user": "u1", "item": "i13"}
+TEXT = "A board, bought cheap, came back."
+REVIEW = {**WHERE, "rating": 2, "text": TEXT, "timestamp": 60}
 EVERY_PAIR = [(f"u{user}", f"i{item}") for user in range(10) for item in range(14)]
 
 
@@ -101,8 +103,7 @@ def test_a_review_written_and_removed_reaches_another_process_and_leaves_no_trac
             written = one.client.post("/reviews", json=REVIEW)
             answer = written.raise_for_status().json()
             after = rating(other.client, "u1", "i4", since=written)
-            where = {"user": REVIEW["user"], "item": REVIEW["item"]}
-            removed = other.client.delete(f"/reviews/{answer['review_id']}", params=where)
+            removed = other.client.delete(f"/reviews/{answer['review_id']}", params=WHERE)
             after_removal = rating(one.client, "u1", "i4", since=removed)
             assert [service.terminate() for service in (one, other)] == [0, 0]
         stored_after = {key: raw.dump(key) for key in raw.scan_iter() if key != feed}
@@ -123,10 +124,10 @@ def test_a_review_written_and_removed_reaches_another_process_and_leaves_no_trac
 def test_the_answer_has_the_id_of_an_import_and_the_counts_of_user_and_item(
     client: httpx.Client, corpus: Corpus
 ) -> None:
-    answer = post(client, text=f"  {REVIEW['text']}\n")
-    named = {name: REVIEW[name] for name in ("user", "item", "rating", "text", "timestamp")}
+    answer = post(client, text=f"  {TEXT}\n")
+    imported = Review(user="u1", item="i13", rating=2, text=TEXT, timestamp=60, domain="any")
     ratings = [entry.rating for entry in corpus.of_user("u1")] + [2.0]
-    assert answer["review_id"] == Review(**named, domain="any").review_id
+    assert answer["review_id"] == imported.review_id
     assert 0 < answer["tokens"] <= 16
     assert answer["user"] == {"reviews": len(ratings), "mean_rating": pytest.approx(sum(ratings) / len(ratings))}
     assert answer["item"] == {"reviews": 1, "mean_rating": 2.0}
@@ -299,10 +300,10 @@ def test_the_same_review_sent_twice_concurrently_is_accepted_both_times(
 
 @pytest.mark.parametrize("is_listed_soon", [True, False])
 def test_an_unlisted_state_counts_as_the_same_review_if_it_is_listed_soon(
-    is_listed_soon: bool, served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+    is_listed_soon: bool, served: ServedBundle, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A concurrent request with the same review may have written only the state so far."""
-    store, version = served.store, served.namespace.version
+    store, version = lmdb_store, served.namespace.version
     review = NewReview(user="u9", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
     entry = served.reviews.add(review).entry
     (state,) = store.states(version, ["mine"])
@@ -358,13 +359,12 @@ def test_only_the_same_pair_can_repeat_an_interrupted_write_or_removal_of_an_id(
             raw.acl_setuser("default", enabled=True, commands=["+hset"])
             assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
             assert client.post("/reviews", json=named).status_code == 201
-            where = {"user": REVIEW["user"], "item": REVIEW["item"]}
             raw.acl_setuser("default", enabled=True, commands=["-unlink"])
-            assert client.delete("/reviews/mine", params=where).status_code == 500
+            assert client.delete("/reviews/mine", params=WHERE).status_code == 500
             raw.acl_setuser("default", enabled=True, commands=["+unlink"])
             assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 409
             assert client.post("/reviews", json=named).status_code == 201
-            assert client.delete("/reviews/mine", params=where).status_code == 204
+            assert client.delete("/reviews/mine", params=WHERE).status_code == 204
             assert client.post("/reviews", json={**named, "user": "u2"}).status_code == 201
         assert not list(raw.scan_iter("*:claim:*"))
 
@@ -428,13 +428,13 @@ def test_without_the_bundles_namespace_reads_and_removals_get_503_and_not_404(
 
 
 def test_a_review_is_removed_only_if_user_and_item_match(
-    client: httpx.Client, served: ServedBundle, corpus: Corpus
+    client: httpx.Client, served: ServedBundle, lmdb_store: MaintenanceStore, corpus: Corpus
 ) -> None:
     entry = next(entry for entry in corpus.of_user("u0") if entry.rows)
     for user, item in [("u1", entry.item), ("u0", "i13"), ("nobody", "nothing")]:
         refused = client.delete(f"/reviews/{entry.review_id}", params={"user": user, "item": item})
         assert problem_type(refused) == (404, "unknown-review")
-    assert served.store.missing(served.namespace.version, [entry]) == [False]
+    assert lmdb_store.missing(served.namespace.version, [entry]) == [False]
     where = {"user": "u0", "item": entry.item}
     assert client.delete(f"/reviews/{entry.review_id}", params=where).status_code == 204
     assert problem_type(client.delete(f"/reviews/{entry.review_id}", params=where)) == (404, "unknown-review")
@@ -474,9 +474,8 @@ def test_any_identifier_can_be_part_of_a_path(client: httpx.Client, identifier: 
 def test_a_trailing_line_break_is_part_of_the_review_id_in_a_path(client: httpx.Client, served: ServedBundle) -> None:
     for name in ("mine", "mine\n"):
         post(client, review_id=name)
-    where = {"user": REVIEW["user"], "item": REVIEW["item"]}
-    assert client.delete("/reviews/mine%0A", params=where).status_code == 204
-    (of_item,) = item_reviews(served.store, served.namespace.version, [REVIEW["item"]])
+    assert client.delete("/reviews/mine%0A", params=WHERE).status_code == 204
+    (of_item,) = item_reviews(served.store, served.namespace.version, [WHERE["item"]])
     assert [review.review_id for review in of_item] == ["mine"]
 
 
@@ -591,11 +590,12 @@ class EmptiedService:
     """A running service whose store every example empties."""
 
     served: ServedBundle
+    store: MaintenanceStore
     client: httpx.Client
 
     def empty(self) -> None:
-        self.served.store.drop_namespace(self.served.namespace.version)
-        self.served.store.open_namespace(self.served.namespace)
+        self.store.drop_namespace(self.served.namespace.version)
+        self.store.open_namespace(self.served.namespace)
 
 
 @pytest.fixture(scope="module")
@@ -609,7 +609,7 @@ def two_services(
             store = stack.enter_context(closing(open_store(f"lmdb:{tmp_path_factory.mktemp(name)}")))
             served = ServedBundle(OpenedBundle.open(settings), store)
             client = stack.enter_context(running(create_app(settings, served.opened, store)))
-            emptied.append(EmptiedService(served=served, client=client))
+            emptied.append(EmptiedService(served=served, store=store, client=client))
         yield emptied[0], emptied[1]
 
 
@@ -624,7 +624,7 @@ def test_after_any_writes_predictions_equal_those_of_a_store_built_from_the_surv
     corpus = Corpus(entries=[], states={})
     for name, review in survivors(grown.client, writes).items():
         corpus = with_review(tiny, corpus, name, review)
-    corpus.write(rebuilt.served.store, tiny.bundle)
+    corpus.write(rebuilt.store, tiny.bundle)
 
     answers = [predictions(service.client) for service in two_services]
     for found, expected in zip(*answers, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_the_trial_batch_has_the_bundles_shape_and_real_states(tiny: TinyBundle)
     ids=["as the preset minilm", "three rows a side", "two rows a side"],
 )
 def test_the_trial_batch_repeats_no_row_if_states_are_pooled(tiny: TinyBundle, shape: dict[str, int]) -> None:
-    config = replace(tiny.bundle.manifest.config, **shape)
+    config = tiny.bundle.manifest.config.with_options(**shape)
     random = np.random.default_rng(1)
 
     class Encoder:
@@ -212,12 +213,13 @@ def torch_threads() -> Iterator[None]:
 def test_a_runtime_computes_with_the_given_number_of_threads(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[onnxruntime.SessionOptions] = []
 
-    class RecordedSession(onnxruntime.InferenceSession):
-        def __init__(self, path: object, options: onnxruntime.SessionOptions, **given: Any) -> None:
-            opened.append(options)
-            super().__init__(path, options, **given)
+    open_session = onnxruntime.InferenceSession
 
-    monkeypatch.setattr(onnxruntime, "InferenceSession", RecordedSession)
+    def recorded(path: Path, options: onnxruntime.SessionOptions, **given: Any) -> onnxruntime.InferenceSession:
+        opened.append(options)
+        return open_session(path, options, **given)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", recorded)
     opened_by(tiny, runtime="onnx", threads=2)
     assert [options.intra_op_num_threads for options in opened] == [2] * len(opened) != []
     assert not any(options.enable_mem_pattern for options in opened), "nearly every batch would cache a memory plan"

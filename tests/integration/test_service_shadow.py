@@ -229,19 +229,26 @@ def test_read_versions_from_before_a_promotion_stay_valid_after_it(clients: dict
         client.post("/predict", json={"pairs": PAIRS}, headers={"X-Read-Version": version}).raise_for_status()
 
 
+@pytest.mark.parametrize("promoted_first", [False, True])
 @pytest.mark.parametrize("store", ["redis_store"], indirect=True)
-def test_after_a_promotion_in_one_namespace_an_earlier_write_is_seen_at_once(
-    tiny: TinyBundle, store: MaintenanceStore
+def test_after_a_promotion_in_one_namespace_writes_that_began_before_it_are_seen_at_once(
+    tiny: TinyBundle, store: MaintenanceStore, promoted_first: bool
 ) -> None:
     opened = OpenedBundle.open(sampling_all(tiny.bundle, resident_lag=60.0))
     live, shadow = (ServedBundle(opened, store) for _ in range(2))
     bundles, pair = Bundles(live, shadow), Pair("u1", "i13")
+    at_arrival = bundles.roles
     before = shadow.engine.score([pair])
-    bundles.roles.add(NewReview(user="u9", item="i13", rating=1, text="A board."))
-    bundles.promote()
-    after = bundles.roles.live.engine.score([pair])
-    assert after == live.engine.score([pair])
-    assert after != before
+    if promoted_first:
+        bundles.promote()
+    written = at_arrival.add(NewReview(user="u9", item="i13", rating=1, text="A board.")).entry
+    with_review = shadow.engine.score([pair])
+    assert with_review == live.engine.score([pair])
+    assert with_review != before
+    at_arrival.remove(written.review_id, user="u9", item="i13")
+    if not promoted_first:
+        bundles.promote()
+    assert shadow.engine.score([pair]) == live.engine.score([pair]) == before
 
 
 def test_the_metric_of_resident_bytes_adds_up_both_bundles(clients: dict[str, httpx.Client]) -> None:

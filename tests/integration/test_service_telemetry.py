@@ -78,6 +78,7 @@ def test_metrics_count_the_requests_of_their_own_app_only(
     assert value(found, "ubert_batch_tokens_sum", graph="encoder") > 2
     assert value(found, "ubert_ready") == 1
     assert not value(of_idle, "ubert_predictions_total", basis="full")
+    assert of_idle["ubert_shadow_samples_total", frozenset({("fate", "failed")})] == 0  # exposed before the first
     assert not value(of_idle, "ubert_inference_seconds_count", graph="scorer")  # nor the trial of the runtimes
 
 
@@ -144,7 +145,7 @@ def test_logs_never_contain_a_reviews_text_or_the_stores_password(
             taken = {**REVIEW, "review_id": corpus.entries[0].review_id}
             for body in ({**REVIEW, "rating": 9}, {**REVIEW, "colour": PRIVATE}, taken):
                 statuses.append(client.post("/reviews", json=body).status_code)
-            inline = {"user": "u1", "item": "i4", "user_texts": [{"text": f"A {PRIVATE} tone."}]}
+            inline: dict[str, object] = {"user": "u1", "item": "i4", "user_texts": [{"text": f"A {PRIVATE} tone."}]}
             for body in (inline, {**inline, "user_texts": [{"text": f"A {PRIVATE} tone.", "rating": 9}]}):
                 statuses.append(client.post("/explain", json=body).status_code)
             server.stop()

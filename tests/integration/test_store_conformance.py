@@ -510,7 +510,7 @@ def test_put_lines_and_remove_lines_change_only_lists_and_are_announced(store: M
     start = latest_revision(store)
     removed = store.remove_lines(VERSION, Side.USER, cut.user, [name])
     changes = store.changes(VERSION, start)
-    assert (changes.revision, changes.marks) == (removed, {entity_mark(Side.USER, cut.user)})
+    assert (changes.revision, changes.marks) == (removed, frozenset({entity_mark(Side.USER, cut.user)}))
     assert store.review_lists(VERSION, users=[cut.user], items=["lamp"]) == ([[kept]], [[cut]])
     assert store.missing(VERSION, [cut, kept]) == [True, False]
     written = store.put_lines(VERSION, [cut])

@@ -67,7 +67,7 @@ def test_prediction_layer_is_linear_in_the_four_vectors_in_the_papers_order(rati
     aligned = torch.randn(2, 3, generator=generator)
     weights = part(weights_of(layer), "output")
     expected = [
-        prediction(weights, *vectors[:, b].double().numpy(), aligned[:, b].double().numpy() if ratings else ())
+        prediction(weights, *vectors[:, b].double().numpy(), aligned_ratings=aligned[:, b].tolist() if ratings else ())
         for b in range(3)
     ]
     assert_equals_reference(layer(user, item, Matches(user_match, item_match, *aligned)), expected)

@@ -56,6 +56,7 @@ def prediction(
     user_match: Array,
     item_representation: Array,
     item_match: Array,
+    *,
     aligned_ratings: Sequence[float] = (),
 ) -> float:
     """r′ = [û; tᵘ; î; tⁱ] W_f + b_f: four (D,) → stars. Beyond the paper, two aligned ratings may follow them."""
@@ -109,5 +110,5 @@ def rating_forward(
         user_match,
         eq11_representation(part(head, "item_encoder"), item_query, item_states),
         item_match,
-        aligned_ratings if reads_ratings else (),
+        aligned_ratings=aligned_ratings if reads_ratings else (),
     )

@@ -124,8 +124,8 @@ def redis_cluster(*, primaries: int = 2, replicas: int = 0, node_timeout_ms: int
     ``node_timeout_ms``, which must be longer than a busy machine may stall a process.
     """
     with ExitStack() as stack:
-        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms))
-        settings += ("--repl-diskless-sync", "yes")
+        settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(node_timeout_ms)]
+        settings += ["--repl-diskless-sync", "yes"]
         servers = [stack.enter_context(RedisServer(*settings)) for _ in range(primaries * (1 + replicas))]
         clients = [stack.enter_context(redis.Redis(port=server.port)) for server in servers]
         cluster = ClusterServers(servers=servers, settings=settings, clients=dict(zip(servers, clients, strict=True)))

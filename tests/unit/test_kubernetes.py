@@ -108,7 +108,7 @@ def test_every_variable_in_a_manifest_is_read_by_its_program(rendered: Rendered)
     serve = typer.main.get_command(service_app)
     known = {option.envvar for option in serve.params if isinstance(option.envvar, str)}
     assert environment_of(rendered["Deployment/ubert-service"]).keys() <= known
-    precompute = typer.main.get_command(make_app(["precompute", "split"])).commands["precompute"]
+    precompute = typer.main.get_group(make_app(["precompute", "split"])).commands["precompute"]
     known_to_job = {f"UBERT_PRECOMPUTE_{option.name.upper()}" for option in precompute.params if option.name}
     known_to_shell = {"SHARDS", "HOME"}
     assert environment_of(rendered["CronJob/ubert-precompute"]).keys() <= known_to_job | known_to_shell
@@ -256,7 +256,9 @@ def test_the_autoscalers_metric_is_computed_from_metrics_of_the_service(tmp_path
     metric = autoscaler["spec"]["metrics"][1]["pods"]
     assert rule["name"]["as"] == metric["metric"]["name"]
     longest_ms = Settings.model_fields["queue_wait_ms"].default
-    assert 0 < float(re.fullmatch(r"(\d+)m", metric["target"]["averageValue"])[1]) < longest_ms, "no wait is longer"
+    average_ms = re.fullmatch(r"(\d+)m", metric["target"]["averageValue"])
+    assert average_ms is not None
+    assert 0 < float(average_ms[1]) < longest_ms, "no wait is longer"
     assert f"+ {longest_ms / 1000:g} * " in rule["metricsQuery"], "a refused request counts as the longest wait"
     series = re.match(r"\w+", rule["seriesQuery"])
     assert series is not None

@@ -32,6 +32,17 @@ def test_a_single_list_is_read(tmp_path: Path) -> None:
     assert load_lexicon(write_lists(tmp_path / "lists") / "negative-words.txt").words == {"bad"}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_a_list_in_another_language_is_read_in_its_encoding(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("Schön\ngrässlich\n", encoding=encoding)
+    assert load_lexicon(tmp_path / "words.txt").words == {"schön", "grässlich"}
+
+
+def test_a_typographic_apostrophe_in_a_list_is_the_one_that_words_are_looked_up_with(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("don’t\n", encoding="utf-8")
+    assert load_lexicon(tmp_path / "words.txt").words == {"don't"}
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_without_a_path_the_words_of_nltk_are_used(
     zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

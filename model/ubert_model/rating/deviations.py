@@ -46,9 +46,9 @@ class RatingSums:
         scalars of one history, or (B,) arrays.
     """
 
-    count: ArrayLike
-    above_usual: ArrayLike
-    elsewhere: ArrayLike = 0.0
+    count: float | Levels
+    above_usual: float | Levels
+    elsewhere: float | Levels = 0.0
 
     def shrunk_deviation(self, shrinkage: float) -> Levels:
         """Mean deviation from what is usual, shrunk by ``shrinkage`` pseudo-ratings of deviation 0; (B,), in stars."""

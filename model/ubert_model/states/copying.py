@@ -18,7 +18,7 @@ def copy_namespace(
     *,
     users_a_batch: int = 500,
     reviews_a_batch: int = 256,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> int:
     """Copy what ``target`` lacks of a namespace, in batches; returns the number of reviews copied.
 

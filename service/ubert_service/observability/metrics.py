@@ -1,7 +1,6 @@
 """The metrics for Prometheus. Every app has its own registry; labels take few values, never an identifier."""
 
 from functools import partial
-from http import HTTPStatus
 from typing import Literal, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,6 +14,8 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2
 _STARS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _REQUESTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _TOKENS = tuple(2.0**power for power in range(4, 17))
+_OWN_CLASSES = {499, 504}
+"""Statuses that tell more of the caller than of the service."""
 
 
 class PrometheusMetrics:
@@ -32,8 +33,8 @@ class PrometheusMetrics:
         histogram = partial(Histogram, registry=self._registry)
         self._requests = counter(
             "ubert_requests",
-            "Requests by class of status. 504 is a class of its own, as callers may set their own deadlines; none: the "
-            "caller left before the answer.",
+            "Requests by class of status. Classes of their own are 499, the caller left before the answer, and 504, as "
+            "callers may set their own deadlines; none: the process ended before the answer.",
             ("route", "status"),
         )
         self._request_seconds = histogram(
@@ -81,6 +82,8 @@ class PrometheusMetrics:
         self._shadow_samples = counter(
             "ubert_shadow_samples", "Requests sampled for the shadow bundle, by whether it rated them.", ("fate",)
         )
+        for fate in get_args(ShadowFate):
+            self._shadow_samples.labels(fate=fate)
         self._shadow_difference = histogram(
             "ubert_shadow_difference_stars",
             "Absolute difference between the shadow bundle's rating of a pair and the live one.",
@@ -113,7 +116,7 @@ class PrometheusMetrics:
         self._ready = gauge("ubert_ready", "1 if the service was ready when last checked, as by /readyz.")
 
     def request_answered(self, *, route: str, status: int | None, seconds: float) -> None:
-        """An answer was sent, or (``status`` None) the caller left before. ``route``: the path template."""
+        """A request ended, with no answer if ``status`` is None. ``route``: the path template."""
         self._requests.labels(route=route, status="5xx")
         self._requests.labels(route=route, status=_class_of(status)).inc()
         self._request_seconds.labels(route=route).observe(seconds)
@@ -191,4 +194,4 @@ class PrometheusMetrics:
 def _class_of(status: int | None) -> str:
     if status is None:
         return "none"
-    return str(status) if status == HTTPStatus.GATEWAY_TIMEOUT else f"{status // 100}xx"
+    return str(status) if status in _OWN_CLASSES else f"{status // 100}xx"

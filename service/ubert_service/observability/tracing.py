@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 Answered = Callable[[str, int | None], None]
-"""To be called once the request is answered, with the path template and the status; None: the caller left before."""
+"""To be called once the request has ended, with the path template and the status; None: without an answer."""
 Taken = Callable[[], None]
 """To be called once a thread has taken the work from the queue."""
 

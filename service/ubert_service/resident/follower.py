@@ -83,6 +83,12 @@ class Follower:
             self._away, self._confirmed_at = None, polled_at
             self._answered = self._begun
 
+    def reflects(self, written: ReadVersion) -> bool:
+        """Are the copies known to reflect the write with this read version? Does not ask the store."""
+        if self._revision is None or written.namespace != self._version:
+            return False
+        return self._revision >= written.revision
+
     def catch_up(self, written: ReadVersion) -> None:
         """Return once the copies reflect the write with this read version.
 
@@ -92,17 +98,16 @@ class Follower:
         Raises ``StoreUnavailableError`` if the feed cannot be read, ``LostRevisionError`` if the store has never
         reached that revision.
         """
-        revision, ours = written.revision, written.namespace == self._version
-        if ours and self._reaches(revision):
+        if self.reflects(written):
             return
         if not (self.polled and self._away is not None):
             self.poll()
         if self._away is not None:
-            raise StoreUnavailableError(f"cannot tell whether revision {revision} has been read: {self._away}")
-        if ours and self._revision is not None and not self._reaches(revision):
+            raise StoreUnavailableError(f"cannot tell whether revision {written.revision} has been read: {self._away}")
+        if written.namespace == self._version and self._revision is not None and not self.reflects(written):
             raise LostRevisionError(
-                f"the store is at revision {self._revision} and has never reached {revision}: it has lost that write, "
-                "or the write went to another store; repeat the request without X-Read-Version"
+                f"the store is at revision {self._revision} and has never reached {written.revision}: it has lost that "
+                "write, or the write went to another store; repeat the request without X-Read-Version"
             )
 
     def _reason(self, error: Exception) -> str:
@@ -125,6 +130,3 @@ class Follower:
         elif changes.marks:
             self._drop(changes.marks)
         self._revision, self._history = changes.revision, changes.history
-
-    def _reaches(self, revision: Revision) -> bool:
-        return self._revision is not None and self._revision >= revision

@@ -156,6 +156,10 @@ class Residents:
         """Invalidate what a write of this process has changed, so that its own next answer shows it."""
         self.drop(frozenset(marks_of(entries)))
 
+    def reflects(self, written: ReadVersion) -> bool:
+        """Is every answer known to reflect this write? Does not ask the store."""
+        return not self.keeps or self.follower.reflects(written)
+
     def catch_up(self, written: ReadVersion) -> None:
         """Return once every answer reflects this write. Raises as :meth:`Follower.catch_up` does."""
         if self.keeps:

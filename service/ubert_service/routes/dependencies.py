@@ -64,7 +64,8 @@ async def _rating_context(
     residents = context.served.residents
     if version is not None:
         written = ReadVersion.parse(version)
-        await context.work(lambda: residents.catch_up(written))
+        if not residents.reflects(written):  # else the request would wait in the queue twice
+            await context.work(lambda: residents.catch_up(written))
     if stale_s := residents.stale_s:
         response.headers[STALE_SECONDS] = f"{stale_s:.1f}"
     return context

@@ -21,7 +21,7 @@ def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:
 def obstacles_on_timeout(served: ServedBundle, found: str) -> list[NotReadyReason]:
     """What keeps it from being served if the store does not answer in time; ``found`` describes that."""
     if served.residents.can_stand_in:
-        return []
+        return _of_warming(served)
     return [NotReadyReason(check="store", found=found, remedy="check that the state store is up and not overloaded")]
 
 

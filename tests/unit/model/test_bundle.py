@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def with_codebooks(directory: Path, seed: int = 0) -> None:
 
 def test_another_codebook_changes_the_namespaces_of_the_product_codes_alone(tmp_path: Path) -> None:
     first, same, other = (
-        write_bundle(tmp_path / name, DRAFT, lambda directory, seed=seed: with_codebooks(directory, seed))
+        write_bundle(tmp_path / name, DRAFT, partial(with_codebooks, seed=seed))
         for name, seed in (("first", 0), ("same", 0), ("other", 1))
     )
     for codec in codec_names():

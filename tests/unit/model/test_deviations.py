@@ -49,7 +49,7 @@ def elsewhere_of(reviews: list[ReviewEntry], curve: RatingCurve, users: IdTable)
 
 def load(path: Path, usual: UsualDeviations | None = None) -> UsualDeviations:
     sides = [replace(SIDE, curve=one.curve, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
-    return UsualDeviations.load(path, *sides, **TABLES)
+    return UsualDeviations.load(path, sides[0], sides[1], **TABLES)
 
 
 def test_the_higher_an_item_is_usually_rated_the_less_five_stars_raise_a_users_deviation() -> None:
@@ -118,7 +118,8 @@ def test_a_rating_in_another_domain_counts_as_a_fraction_of_a_rating() -> None:
     usual_of_far = (4.0 + 0.0 - 2 * mean) / (2 + DEVIATION_SHRINKAGE)
     usual_of_off = (4.0 - mean) / (1 + DEVIATION_SHRINKAGE)
     above_usual = (4.0 - mean - usual_of_far) + (4.0 - mean - usual_of_off)
-    assert (sums.count, sums.elsewhere) == (1, pytest.approx(0.5 * 2))
+    assert sums.count == 1
+    assert sums.elsewhere == pytest.approx(0.5 * 2)
     assert sums.above_usual == pytest.approx(alone.above_usual + 0.5 * above_usual)
     assert sums.shrunk_deviation(2.0) == pytest.approx(sums.above_usual / (1 + 1 + 2))
     assert usual.sums(Side.USER, "stranger", known[:1]) == deviations_of(known).sums(Side.USER, "stranger", known[:1])

@@ -161,7 +161,7 @@ def test_a_side_without_tokens_has_a_match_vector_and_aligned_ratings_of_zero(po
     found = matches(layer, user, item)
     assert (found.user == 0).all()
     assert found.item.abs().sum() > 0
-    assert (found.user_rating, found.item_rating) == (0, 0)
+    assert (float(found.user_rating), float(found.item_rating)) == (0, 0)
 
 
 EMPTINESS = {"user": ([[]], [[3]]), "item": ([[3]], [[]]), "both": ([[]], [[]]), "some": (USER_LENGTHS, ITEM_LENGTHS)}

@@ -32,7 +32,7 @@ shares = st.floats(0, 1)
 
 def plain_sums(ratings: Sequence[float] = ()) -> RatingSums:
     """The sums of ratings whose counterparts all have a usual deviation of zero."""
-    return RatingSums(count=[len(ratings)], above_usual=[sum(rating - 4.0 for rating in ratings)])
+    return RatingSums(count=np.array([len(ratings)]), above_usual=np.array([sum(rating - 4.0 for rating in ratings)]))
 
 
 @given(users_ratings=rating_lists, items_ratings=rating_lists)

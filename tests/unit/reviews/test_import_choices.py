@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError, ReviewFileError
+from ubert_model.errors import ConfigError, InputError, ReviewFileError
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
@@ -40,6 +40,15 @@ def test_a_domain_comes_from_the_listing_else_the_record_else_the_file(tmp_path:
     import_reviews([path], tmp_path / "out", replace(NO_FILTER, item_domains=listing, domains=("file",)))
     table = imported_table(tmp_path / "out")
     assert dict(zip(table.item, table.domain, strict=True)) == {"i1": "listed", "i2": "b", "i3": "file"}
+
+
+@pytest.mark.parametrize("domains", [(), ("caf\udce9",)], ids=["name of the file", "option"])
+def test_a_domain_that_is_not_utf_8_is_refused(tmp_path: Path, domains: tuple[str, ...]) -> None:
+    path = write_lines(tmp_path / "caf\udce9.jsonl", review("i1"))
+    with pytest.raises(ConfigError, match=r"'caf\\udce9' is not UTF-8: give one with --domain"):
+        import_reviews([path], tmp_path / "out", replace(NO_FILTER, domains=domains))
+    import_reviews([path], tmp_path / "out", replace(NO_FILTER, domains=("café",)))
+    assert imported_table(tmp_path / "out").domains == ("café",)
 
 
 def test_a_listed_domain_overrides_the_category_of_a_yelp_business(tmp_path: Path) -> None:
@@ -104,7 +113,7 @@ def test_the_error_about_bad_lines_lists_reasons_by_frequency_and_three_examples
 
 
 def test_every_option_changes_the_json_of_the_options() -> None:
-    changed = {
+    changed: dict[str, Any] = {
         "format": FormatName.CSV,
         "columns": {"user": "who"},
         "domains": ("toys",),

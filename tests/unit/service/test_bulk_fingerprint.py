@@ -1,7 +1,6 @@
 """The fingerprint of a bulk rating: a run resumes an interrupted one only if they share it."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +37,15 @@ def test_the_fingerprint_covers_origin_shard_and_store_but_not_the_password(
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda pairs: os.utime(pairs, ns=(0, 0)),
-        lambda pairs: (pairs.write_text("user,item\nu,i\nu,j\n"), os.utime(pairs, ns=(1, 1))),
-    ],
+    ("text", "written_at_ns"),
+    [("user,item\nu,i\n", 0), ("user,item\nu,i\nu,j\n", 1)],
     ids=["touched", "appended to"],
 )
-def test_the_fingerprint_covers_the_pair_file(tmp_path: Path, change: Callable[[Path], object]) -> None:
+def test_the_fingerprint_covers_the_pair_file(tmp_path: Path, text: str, written_at_ns: int) -> None:
     (pairs := tmp_path / "pairs.csv").write_text("user,item\nu,i\n")
     os.utime(pairs, ns=(1, 1))
     settings = Settings.of(bundle="b", store="redis://one/0")
     before = _fingerprint(pairs, settings, Shard(), ORIGIN)
-    change(pairs)
+    pairs.write_text(text)
+    os.utime(pairs, ns=(1, written_at_ns))
     assert _fingerprint(pairs, settings, Shard(), ORIGIN) != before

@@ -199,7 +199,7 @@ def test_a_slow_reader_is_aborted_only_once_it_stops_reading() -> None:
     timers: list[tuple[float, Callable[[], object]]] = []
 
     class Clock(asyncio.SelectorEventLoop):
-        def call_later(  # type: ignore[override]
+        def call_later(
             self, delay: float, callback: Callable[..., object], *args: object, context: object = None
         ) -> asyncio.TimerHandle:
             timers.append((delay, lambda: callback(*args)))

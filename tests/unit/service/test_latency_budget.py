@@ -34,4 +34,4 @@ def test_time_spent_waiting_counts_towards_the_latency_budget(waited_s: float, r
     )
     pairs = [Pair("u", f"i{number}") for number in range(10 * LEAST_SCORED)]
     predictions = asyncio.run(context.predict_in_time(pairs, EVERY_REVIEW, BUDGET_S))
-    assert predictions == pairs[:rated]
+    assert predictions == asyncio.run(context.predict(pairs[:rated]))

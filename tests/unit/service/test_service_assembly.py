@@ -19,4 +19,4 @@ def test_each_row_has_the_residual_of_its_review_and_padding_is_masked() -> None
     assert side.mask.tolist() == [[True, True, True], [True, True, False]]
     assert side.residuals.tolist() == [[-1.0, 1.5, 1.5], [0.25, 0.25, 0.0]]
     assert side.states[..., 0].tolist() == [[1.0, 2.0, 2.0], [2.0, 2.0, 0.0]]
-    assert (side.states.dtype, side.residuals.dtype, side.mask.dtype) == (np.float32, np.float32, np.bool_)
+    assert (side.states.dtype.name, side.residuals.dtype.name, side.mask.dtype.name) == ("float32", "float32", "bool")

@@ -27,8 +27,8 @@ from ubert_service.client import (
     UnexpectedAnswerError,
     calls,
 )
-from ubert_service.client.calls import Call
-from ubert_service.client.conversation import Conversation, Outcome, Received
+from ubert_service.client.calls import Call, Received
+from ubert_service.client.conversation import Conversation, Outcome
 from ubert_service.client.errors import problem_error
 from ubert_service.schemas import PairRequest, PredictRequest, Version
 

@@ -301,7 +301,7 @@ def test_a_cancelled_request_leaves_the_queue_and_makes_room() -> None:
             first.cancel()
             await dispatched()
             third = scheduler.submit(lane, 3, tokens=5)
-        assert await asyncio.gather(second, third) == [4, 9]
+        assert [await second, await third] == [4, 9]
 
     telemetry = run(scenario, WaitingLimits(requests=2, tokens=1_000))
     assert (telemetry.cancelled, lane.calls) == (1, [[2, 3]])
@@ -321,7 +321,7 @@ def test_cancelling_a_running_request_does_not_affect_the_rest_of_its_batch() ->
         await asyncio.to_thread(entered.wait, TIMEOUT_S)
         futures[1].cancel()
         release.set()
-        assert await asyncio.gather(futures[0], futures[2]) == [0, 4]
+        assert [await futures[0], await futures[2]] == [0, 4]
 
     run(scenario)
 
@@ -410,7 +410,7 @@ def test_a_lane_that_waits_for_a_full_batch_does_not_hold_up_other_lanes() -> No
         assert lane.calls == []
         now = 1.0
         second = scheduler.submit(lane, 2, tokens=10)
-        assert await asyncio.gather(first, second) == [1, 4]
+        assert [await first, await second] == [1, 4]
 
     run(scenario, batches=BatchLimits(tokens=50, wait=1.0), clock=lambda: now)
     assert lane.calls == [[1, 2]]

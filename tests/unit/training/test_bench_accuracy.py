@@ -20,6 +20,7 @@ from support.processes import running
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError, ConfigError, UbertError
+from ubert_model.running.atomic import write_text
 from ubert_training.accuracy import bench
 from ubert_training.accuracy.bench import compute_cells, ordered_cells
 from ubert_training.accuracy.cells import CELL, CLAIMS, Cell, CellRatings, CellStore, Contender
@@ -103,8 +104,10 @@ class Planted:
             raise BaselineError("the library is missing")
         squared = np.square(fold.truth - float(TABLE.rating[fold.split.train].mean(dtype=np.float64)))
         noise = np.random.default_rng([seed, fold.number]).normal(0, 0.01, len(squared))
+        squared_errors = squared + self.above + seed * self.per_seed + noise
         return CellRatings(
-            squared_errors=squared + self.above + seed * self.per_seed + noise,
+            squared_errors=squared_errors,
+            predicted=fold.truth + np.sqrt(np.abs(squared_errors)),
             covered=np.arange(len(squared)) < self.coverage * len(squared),
             bias_squared_errors=squared + 1.0,
             code=f"code {seed}" if self.code_per_seed else "code",
@@ -137,7 +140,10 @@ def test_a_best_baseline_without_any_error_is_reported_like_others(
     store, cells = CellStore(tmp_path / "cells"), ordered_cells(folds, [0], [Planted(name=UBERT), MEASURED_MEAN])
     for cell in cells:
         errors = np.full(len(cell.fold.truth), error if cell.contender.name == UBERT else 0.0)
-        ratings = CellRatings(squared_errors=errors, covered=errors < 1, bias_squared_errors=errors)
+        predicted = cell.fold.truth + np.sqrt(errors)
+        ratings = CellRatings(
+            squared_errors=errors, predicted=predicted, covered=errors < 1, bias_squared_errors=errors
+        )
         store.save(cell, ratings, seconds=0)
     report = summarise(cells, store, "folds", None)
     assert f"its MSE differs by {relative}" in markdown(report)
@@ -191,10 +197,10 @@ def test_a_model_of_fewer_seeds_is_compared_with_u_bert_of_the_same_seeds(tmp_pa
     cells = ordered_cells(folds, [0, 1], [MEASURED_MEAN, ubert, ablation], ablation_seeds=1)
     compute_all(cells, store)
     differences = {model.name: model.difference for model in summarise(cells, store, "folds", None).models}
-    assert differences["ablation"] is not None
-    assert differences["ablation"].value == pytest.approx(0.0, abs=0.003)
-    assert differences[MEAN.name] is not None
-    assert differences[MEAN.name].value == pytest.approx(0.05, abs=0.003)
+    for name, expected in (("ablation", 0.0), (MEAN.name, 0.05)):
+        difference = differences[name]
+        assert difference is not None
+        assert difference.value == pytest.approx(expected, abs=0.003)
 
 
 def test_a_finished_cell_is_never_computed_again(tmp_path: Path, folds: list[Fold]) -> None:
@@ -274,9 +280,9 @@ def test_the_first_paragraph_says_whether_shuffled_reviews_score_the_same(
 
 def test_u_bert_is_compared_with_the_baseline_of_least_error(tmp_path: Path, folds: list[Fold]) -> None:
     def constant_baseline(value: float) -> MeasuredBaseline:
-        named = {"name": f"always {value:g}", "grid": ({"value": value},)}
         prepare = lambda _, __: lambda settings, _: lambda rows: np.full(len(rows), settings["value"])  # noqa: E731
-        return MeasuredBaseline(baseline=replace(MEAN, prepare=prepare, **named), round=0)
+        always = replace(MEAN, name=f"always {value:g}", grid=({"value": value},), prepare=prepare)
+        return MeasuredBaseline(baseline=always, round=0)
 
     report = report_of(tmp_path, folds, constant_baseline(1.0), constant_baseline(5.0), Planted(name=UBERT, above=-0.1))
     assert report.best_baseline == MEAN.name
@@ -293,12 +299,16 @@ def test_a_slice_reports_the_errors_of_its_own_pairs(tmp_path: Path, folds: list
     cells, store = computed(tmp_path, folds, planted)
     report = summarise(cells, store, "folds", None)
     assert report.coverage == pytest.approx(0.5, abs=0.02)
-    ubert, mean, covered, counts = [], [], [], {"user": [], "item": []}
+    ubert: list[float] = []
+    mean: list[float] = []
+    covered: list[bool] = []
+    counts: dict[str, list[int]] = {"user": [], "item": []}
     for fold in folds:
         of_seeds = [planted.rate(fold, seed) for seed in (0, 1)]
-        ubert += [*np.mean([ratings.squared_errors for ratings in of_seeds], axis=0)]
-        mean += [*MEASURED_MEAN.rate(fold, 0).squared_errors]
-        covered += [*of_seeds[0].covered]
+        ubert += np.mean([ratings.squared_errors for ratings in of_seeds], axis=0).tolist()
+        mean += MEASURED_MEAN.rate(fold, 0).squared_errors.tolist()
+        assert of_seeds[0].covered is not None
+        covered += of_seeds[0].covered.tolist()
         for side, names in (("user", TABLE.user), ("item", TABLE.item)):
             known = [names[row] for row in fold.split.train.tolist()]
             counts[side] += [known.count(names[row]) for row in fold.split.test.tolist()]
@@ -476,6 +486,24 @@ def test_a_failed_baseline_is_reported_with_its_error_and_tried_again(tmp_path: 
     assert (again.failed, again.missing) == (0, 0)
 
 
+def test_a_cell_whose_process_is_killed_as_soon_as_it_is_complete_has_not_failed(
+    folds: list[Fold], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cell,) = ordered_cells(folds[:1], [0], [MEASURED_MEAN])
+    store = CellStore(tmp_path)
+
+    def killed_after(path: Path, text: str) -> None:
+        write_text(path, text)
+        raise KeyboardInterrupt
+
+    store.note_failure(cell, BaselineError("an earlier attempt"))
+    monkeypatch.setattr("ubert_training.accuracy.cells.write_text", killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        compute_all([cell], store)
+    assert store.has(cell)
+    assert store.failure(cell) is None
+
+
 def test_a_model_whose_training_diverges_is_reported_and_the_bench_goes_on(
     workspace: Workspace, folds: list[Fold]
 ) -> None:
@@ -549,7 +577,7 @@ def test_the_variant_without_text_reads_none_of_the_test_part_either(tmp_path: P
         return measured.rate(replace(folds[0], table=table), 0).squared_errors
 
     without = [squared_errors(NO_TEXT, table, f"without-{number}") for number, table in enumerate((TABLE, rewritten))]
-    np.testing.assert_array_equal(*without)
+    np.testing.assert_array_equal(without[0], without[1])
     ubert = [squared_errors(UBERT, table, f"with-{number}") for number, table in enumerate((TABLE, rewritten))]
     assert (ubert[0] != ubert[1]).any()
 
@@ -571,12 +599,14 @@ def test_a_share_of_the_reviews_keeps_all_evaluated_pairs(tmp_path: Path, folds:
 
 def test_variants_share_pre_training_exactly_if_it_would_be_the_same(workspace: Workspace, folds: list[Fold]) -> None:
     def pretrained(name: str, *, seed: int = 0, **model: object) -> Path | None:
-        variant = replace(VARIANT[name], **({"model": model} if model else {}))
-        measured = MeasuredVariant(variant=variant, recipe=TINY, workspace=workspace)
+        variant = VARIANT[name]
+        measured = MeasuredVariant(
+            variant=replace(variant, model=model or variant.model), recipe=TINY, workspace=workspace
+        )
         return workspace.pretrained(measured.job(folds[0], seed))
 
     assert pretrained(UBERT) == pretrained(UBERT, match_pooling="mean") == pretrained(UBERT, history_ratings=False)
-    other = {
+    other: dict[str, Any] = {
         "backbone": "paper",
         "encoder_layers": 1,
         "pretrain_max_length": 9,
@@ -714,6 +744,14 @@ def test_the_default_preset_fills_in_what_a_recipe_file_leaves_out(given: str, t
     assert read_recipe(tmp_path / "plain.json", scale) == expected
 
 
+def test_the_default_preset_fills_in_single_settings_that_a_recipe_file_leaves_out(tmp_path: Path) -> None:
+    given = {"config": {"state_dim": 64}, "pretraining": {}, "finetuning": {"loop": {"learning_rate": 0.5}}}
+    (tmp_path / "plain.json").write_text(json.dumps(given))
+    base = Recipe.of_preset("minilm", RatingScale())
+    expected = base.varied(model={"state_dim": 64}, learning_rate=0.5)
+    assert read_recipe(tmp_path / "plain.json", RatingScale()) == expected
+
+
 def test_a_recipe_file_with_null_for_pretraining_is_the_preset_without_it(reviews: Path) -> None:
     """The headline of the README is measured with such a file."""
     recipe = reviews / "plain.json"
@@ -728,7 +766,7 @@ def test_a_recipe_file_with_null_for_pretraining_is_the_preset_without_it(review
     [
         ({"pretrained": None}, r"recipe = \['pretrained'\]: a recipe has no such part"),
         ({"finetuning": {"lop": {}}}, "not a recipe of this version"),
-        ({"pretraining": {}}, "not a recipe of this version"),
+        ({"pretraining": {"loop": 3}}, "not a recipe of this version"),
         ({"config": {"state_dimension": 3}}, r"\['state_dimension'\]"),
         ([], r"recipe = \[\]: write an object of config, pretraining, finetuning"),
     ],

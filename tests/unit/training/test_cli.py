@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
@@ -98,7 +97,8 @@ def test_an_invalid_config_file_is_refused(tmp_path: Path, content: str, message
         (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet is a file"),
         (["import", "nothing.json", "--out", "o"], "no file at nothing.json"),
         (["import", "reviews.parquet", "--out", "reviews.parquet"], "reviews.parquet is a file, but a directory is to"),
-        (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 or"),
+        (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 to"),
+        (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "4294967296"], "use 0 to 4294967295"),
     ],
 )
 def test_an_expected_error_is_one_line_and_no_traceback(
@@ -287,6 +287,13 @@ def test_a_stage_refuses_an_out_that_is_a_file(reviews: Path, capsys: pytest.Cap
         main(["finetune", *given, "--device", "cpu", "--out", str(reviews / "reviews.parquet")])
     assert ended.value.code == 2
     assert f"ubert: {reviews / 'reviews.parquet'} is a file, but a directory is to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "finetune", "pretrain", "tune"])
+def test_a_seed_that_a_library_refuses_after_the_training_is_refused_before(command: str) -> None:
+    done = CliRunner().invoke(make_app([command]), [command, "--seed", "20241130123456"])
+    assert done.exit_code == 2
+    assert "Invalid value for '--seed': Input should be less than or equal to 4294967295" in done.output
 
 
 @pytest.mark.parametrize("command", ["split", "synth"])

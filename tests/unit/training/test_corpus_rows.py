@@ -1,6 +1,7 @@
 """Law 5 across domains: which reviews pre-training may read, and that a model that has read others is refused."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ def test_a_time_split_withholds_newer_and_undated_reviews_of_other_domains(undat
     assert all(table.timestamp[row] <= end for row in pretraining_rows(table, split, "both", fraction=1.0, seed=0))
 
 
-@pytest.mark.parametrize("splitter", [lambda *given: random_split(*given, seed=0), time_split])
+@pytest.mark.parametrize("splitter", [partial(random_split, seed=0), time_split])
 def test_a_model_pre_trained_on_a_withheld_review_is_refused(tmp_path: Path, splitter: Callable[..., Split]) -> None:
     table = two_domains()
     split = splitter(table, target_rows(table, [TARGET]))
@@ -153,8 +154,8 @@ def test_pre_training_reads_the_same_reviews_of_other_domains_for_every_split() 
         for item in range(6):
             text = f"Thing number {item}, says {user}."
             reviews.append(Review(user=f"u{user}", item=f"i{item}", rating=4.0, text=text, domain=TARGET))
-        for item, text in (("copied", f"thing  number {user % 6}, SAYS {user}."), ("own", f"Another, says {user}.")):
-            reviews.append(Review(user=f"u{user}", item=item, rating=4.0, text=text, domain=OTHER))
+        for name, text in (("copied", f"thing  number {user % 6}, SAYS {user}."), ("own", f"Another, says {user}.")):
+            reviews.append(Review(user=f"u{user}", item=name, rating=4.0, text=text, domain=OTHER))
     table = ReviewTable.of(reviews)
     for seed in range(3):
         split = random_split(table, target_rows(table, [TARGET]), seed=seed)

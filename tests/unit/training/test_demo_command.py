@@ -122,3 +122,11 @@ def test_a_taken_port_is_refused_before_any_work(tmp_path: Path) -> None:
         str(refused.exception) == f"port = {port}: Address already in use; give another --port, or 0 for any free one"
     )
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("port", ["-1", "65536"])
+def test_a_number_that_is_no_port_is_refused(tmp_path: Path, port: str) -> None:
+    result = ubert("demo", "--port", port, "--dir", str(tmp_path / "demo"))
+    assert result.exit_code == 2, result.output
+    assert "--port" in result.output
+    assert not (tmp_path / "demo").exists()

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,16 +119,15 @@ def test_fine_tuning_starts_users_and_items_from_the_pre_trained_users(from_both
     for name in ("query_projection.weight", "fusion.outer_norm.weight", "fusion.feed_forward.expand.weight"):
         for side in ("user_encoder", "item_encoder"):
             torch.testing.assert_close(learned[f"head.{side}.{name}"], given[f"user_encoder.{name}"])
-    rounding = {"atol": 1e-5, "rtol": 1e-3}
-    torch.testing.assert_close(learned["domain_embedding.weight"], given["domain_embedding.weight"], **rounding)
+    assert_rounded = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-3)
+    assert_rounded(learned["domain_embedding.weight"], given["domain_embedding.weight"])
     unknown = given["user_query.embedding.weight"][UNKNOWN]
     for item in learned["item_query.embedding.weight"]:
-        torch.testing.assert_close(item, unknown, **rounding)
+        assert_rounded(item, unknown)
     user = before.identities.users.identifiers[0]
-    torch.testing.assert_close(
+    assert_rounded(
         learned["user_query.embedding.weight"][after.identities.users.row(user)],
         given["user_query.embedding.weight"][before.identities.users.row(user)],
-        **rounding,
     )
 
 
@@ -171,7 +171,7 @@ ALL_DOMAINS = random_split(TABLE, np.arange(len(TABLE)), seed=0)
 def test_every_input_of_pre_training_is_part_of_its_configuration(from_both: Path) -> None:
     """Otherwise a stage that is started again with other inputs would return the former model."""
     options = PretrainOptions(corpus="both", loop=ONE_EPOCH)
-    for differing, split, *others in (
+    for differing, split, config, lexicon, changed in (
         ("config", SPLIT, TINY.with_options(dropout=0.2), LEXICON, options),
         ("lexicon", SPLIT, TINY, Lexicon(words=frozenset({"good"}), source="the test"), options),
         ("options", SPLIT, TINY, LEXICON, replace(options, loop=LONGER)),
@@ -179,7 +179,7 @@ def test_every_input_of_pre_training_is_part_of_its_configuration(from_both: Pat
         ("reviews, target", ALL_DOMAINS, TINY, LEXICON, options),
     ):
         with pytest.raises(ConfigError, match=rf"\(it differs in {differing}\)"):
-            pretrain(TABLE, split, *others, from_both)
+            pretrain(TABLE, split, config, lexicon, changed, from_both)
 
 
 def test_every_input_of_fine_tuning_is_part_of_its_configuration(from_both: Path, tmp_path: Path) -> None:
@@ -233,13 +233,13 @@ def test_the_projection_is_initialized_anew_from_the_pre_trained_encoders_states
     )
     run = fine_tuned(tmp_path, options=options, start=from_both)
     encoder = encoder_of(before)
-    pretrained_projection = encoder.projection.weight.detach().clone()
+    pretrained_projection = encoder.get_parameter("projection.weight").detach().clone()
     tokenizer = ReviewTokenizer(before.tokenizer_json, before.config.max_length)
     tokens = TokenizedReviews.of(TABLE.texts_at(SPLIT.rows), tokenizer)
     states = ReviewStates(encoder=encoder.eval(), tokens=tokens, bank=None)
     initialize_projection(states, SPLIT.train, TABLE.user, ONE_EPOCH.seed)
-    projection = encoder_of(load_model(run, "finetune")).projection.weight
-    torch.testing.assert_close(projection, encoder.projection.weight, atol=1e-5, rtol=1e-4)
+    projection = encoder_of(load_model(run, "finetune")).get_parameter("projection.weight")
+    torch.testing.assert_close(projection, encoder.get_parameter("projection.weight"), atol=1e-5, rtol=1e-4)
     assert (projection - pretrained_projection).abs().max() > 1e-2
 
 
@@ -257,7 +257,8 @@ def initial_weights(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, to
 
 
 def test_the_initial_prediction_layer_weights_every_input(initial_weights: Mapping[str, torch.Tensor]) -> None:
-    vectors, ratings = initial_weights["head.prediction_layer.output.weight"][0].split([4 * TINY.state_dim, 2])
+    (weights,) = initial_weights["head.prediction_layer.output.weight"]
+    vectors, ratings = weights[:-2], weights[-2:]
     assert (vectors.view(4, -1).abs().sum(dim=1) > 0).all()  # û, tᵘ, î and tⁱ
     assert (ratings != 0).all()
 
@@ -308,9 +309,11 @@ def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
     interval_inputs: list[tuple[NDArray[np.float64], ...]] = []
     fit_intervals = RatingIntervals.fit
 
-    def recorded(*given: NDArray[np.float64]) -> RatingIntervals:
-        interval_inputs.append(given)
-        return fit_intervals(*given)
+    def recorded(
+        predicted: NDArray[np.float64], truth: NDArray[np.float64], user_counts: NDArray[np.float64]
+    ) -> RatingIntervals:
+        interval_inputs.append((predicted, truth, user_counts))
+        return fit_intervals(predicted, truth, user_counts)
 
     monkeypatch.setattr(RatingIntervals, "fit", recorded)
     monkeypatch.setattr(finetuning_task, "fit_blend_weight", lambda *_: 0.5)
@@ -387,7 +390,12 @@ def test_the_weights_of_a_pre_trained_model_are_read_once(
 ) -> None:
     """They are the largest file: BERT-base, and a row for each of up to millions of users."""
     read: list[Path] = []
-    monkeypatch.setattr(model_files, "load_file", lambda path: read.append(path) or load_file(path))
+
+    def recorded(path: Path) -> dict[str, torch.Tensor]:
+        read.append(path)
+        return load_file(path)
+
+    monkeypatch.setattr(model_files, "load_file", recorded)
     fine_tuned(tmp_path, start=from_both)
     assert read == [from_both / "model.safetensors"]
 
@@ -475,7 +483,7 @@ def test_a_pre_trained_model_of_another_architecture_is_refused(
     field: str, value: int, pretrained_with: int | None, from_both: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=rf"{field} = {value}.*pre-trained with {pretrained_with}"):
-        fine_tuned(tmp_path, config=replace(TINY, **{field: value}), start=from_both)
+        fine_tuned(tmp_path, config=TINY.with_options(**{field: value}), start=from_both)
     assert not (tmp_path / "run").exists()
 
 

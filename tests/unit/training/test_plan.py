@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,7 +189,7 @@ def test_an_invalid_rates_file_is_refused(tmp_path: Path, content: str, message:
         {"requests_per_s": float("inf")},
     ],
 )
-def test_an_impossible_demand_is_refused_by_name(wrong: dict[str, object]) -> None:
+def test_an_impossible_demand_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         plan(replace(DEMAND, **wrong), RATES)
 

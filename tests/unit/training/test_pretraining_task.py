@@ -43,7 +43,7 @@ class RecordingModel(nn.Module):
         return PretrainingOutput(logits, torch.zeros(len(users)))
 
 
-def make_task(**options: float) -> PretrainingTask:
+def make_task(beta: float = PretrainOptions().beta) -> PretrainingTask:
     """A task over all reviews."""
     return PretrainingTask(
         RecordingModel(),  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ def make_task(**options: float) -> PretrainingTask:
         Identities(IdTable(()), IdTable(()), IdTable.of(TABLE.domains), {}, TABLE.domains[0]),
         TOKENIZER,
         Masker(TOKENIZER, LEXICON.words, "opinion"),
-        PretrainOptions(loop=LOOP, **options),
+        PretrainOptions(loop=LOOP, beta=beta),
         Accelerator(cpu=True),
     )
 

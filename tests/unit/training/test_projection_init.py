@@ -80,7 +80,7 @@ def test_reviews_outside_the_given_rows_change_nothing() -> None:
     changed.states[bank.starts[20] :] = 7.0
     for encoder, states in ((one, bank), (other, changed)):
         initialize_projection(states_of(encoder, states), np.arange(20), ONE_REVIEW_EACH, seed=0)
-    assert torch.equal(one.projection.weight, other.projection.weight)
+    assert torch.equal(one.get_parameter("projection.weight"), other.get_parameter("projection.weight"))
 
 
 @pytest.mark.parametrize("state_dim", [None, 1000])
@@ -95,10 +95,10 @@ def test_an_encoder_whose_projection_does_not_reduce_the_dimension_is_unchanged(
 
 def test_a_corpus_without_text_leaves_the_projection_random() -> None:
     encoder = review_encoder(state_dim=4)
-    before = encoder.projection.weight.clone()
+    before = encoder.get_parameter("projection.weight").clone()
     empty = TokenizedReviews(ids=np.zeros(0, dtype=np.int32), starts=np.zeros(4, dtype=np.int64))
     initialize_projection(ReviewStates(encoder=encoder, tokens=empty, bank=None), np.arange(3), ONE_REVIEW_EACH, seed=0)
-    assert torch.equal(before, encoder.projection.weight)
+    assert torch.equal(before, encoder.get_parameter("projection.weight"))
 
 
 def rows_of_writers(seed: int, dim: int = 12) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -9,14 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from support.small_corpus import small_table
-from ubert_model.bundle import CODEBOOKS
 from ubert_model.config import preset
 from ubert_model.errors import InputError
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_training.cli import make_app
 from ubert_training.evaluation.metrics import Estimate
 from ubert_training.evaluation.rated_pairs import RatedPairs
-from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers, run_codebooks
+from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers
 from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.evaluation.tier_report import verdict
 from ubert_training.finetuning.finetune import finetune
@@ -31,8 +30,10 @@ TABLE = small_table(users=30)
 def fine_tuned(directory: Path, **config: int) -> Path:
     split = random_split(TABLE, np.arange(len(TABLE)), seed=0)
     options = FinetuneOptions(loop=LoopOptions(epochs=2, batch_size=16, learning_rate=1e-2))
-    arguments = {"pretrained": None, "states": directory.with_name("states")}
-    return finetune(TABLE, split, replace(preset("tiny"), **config), options, directory, **arguments)
+    model_config = preset("tiny").with_options(**config)
+    return finetune(
+        TABLE, split, model_config, options, directory, pretrained=None, states=directory.with_name("states")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,10 @@ def test_fp32_changes_no_rating_and_its_bytes_include_the_header(report: dict[st
     assert isinstance(tiers, list)
     (exact,) = (tier for tier in tiers if tier["codec"] == "fp32")
     assert (exact["change"]["value"], exact["largest_difference"], exact["ratio_same_dim"]) == (0.0, 0.0, 1.0)
-    tokens = report["tokens_a_review"]
+    tokens, state_dim = report["tokens_a_review"], preset("tiny").state_dim
     assert isinstance(tokens, float)
-    assert exact["bytes_a_review"] == pytest.approx(4 * preset("tiny").state_dim * tokens + 28)
+    assert state_dim is not None
+    assert exact["bytes_a_review"] == pytest.approx(4 * state_dim * tokens + 28)
 
 
 def test_runs_are_pooled_by_state_dimension(run: Path) -> None:
@@ -113,13 +115,6 @@ def test_ratings_from_stored_fp32_states_equal_those_of_evaluation(run: Path) ->
     namespace = Namespace(version="0" * 16, encoder_digest="", codec="fp32", state_dim=16, max_length=16)
     stored = ReadPairs.of(opened, opened.split.test).stored_ratings(make_codec(namespace))
     np.testing.assert_allclose(stored, RatedPairs.of(opened, "test").predicted, atol=1e-5)
-
-
-def test_missing_codebooks_are_trained_as_fine_tuning_does(run: Path) -> None:
-    trained = (run / CODEBOOKS).read_bytes()
-    (run / CODEBOOKS).unlink()
-    run_codebooks(FinishedRun.open(TABLE, run, states=run.with_name("states")))
-    assert (run / CODEBOOKS).read_bytes() == trained
 
 
 def tier(codec: str, size: float, high: float) -> Tier:

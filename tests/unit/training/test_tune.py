@@ -165,9 +165,8 @@ def test_a_trial_that_diverges_is_recorded_with_its_reason_and_the_others_go_on(
     assert choice.chosen.trial == FEW[0]
     assert read_stage(run)["finished"]
     assert "training diverged in epoch 1" in choice.failures[diverging.name]
-    console = Console(file=io.StringIO(), width=200)
-    console.print(trial_table(choice))
-    assert "training diverged in epoch 1" in console.file.getvalue()
+    Console(file=(printed := io.StringIO()), width=200).print(trial_table(choice))
+    assert "training diverged in epoch 1" in printed.getvalue()
     with pytest.raises(DivergedError, match=r"diverging: learning_rate = .*: training diverged"):
         search(tmp_path / "none", diverging).run(print)
 

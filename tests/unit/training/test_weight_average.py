@@ -45,7 +45,7 @@ def test_frozen_weights_are_not_averaged() -> None:
 def test_an_average_survives_state_and_restore() -> None:
     model = model_with_a_frozen_part()
     average = WeightAverage(model, 0.9)
-    nn.init.ones_(model[1].weight)
+    nn.init.ones_(model.get_parameter("1.weight"))
     average.update(1)
     restored = WeightAverage(model_with_a_frozen_part(), 0.9)
     restored.restore(average.state())

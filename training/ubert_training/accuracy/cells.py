@@ -29,14 +29,14 @@ KIND = "accuracy cell"
 class CellRatings:
     """Squared errors of a fold's test pairs, (P,) in stars², and the ratings ``predicted`` for them, in stars.
 
-    The report needs the errors only; the ratings let others try blends and calibrations without training anew (cells of
-    before 2026-11-30 lack them). For models that have them: ``covered``, whether each pair's interval holds its rating;
+    The report needs the errors only; the ratings let others try blends and calibrations without training anew. For
+    models that have them: ``covered``, whether each pair's interval holds its rating;
     ``bias_squared_errors``, of the model's bias part alone. ``settings``: what tuning chose. ``code``: digest of the
     program that computed them.
     """
 
     squared_errors: NDArray[np.float64]
-    predicted: NDArray[np.float64] | None = None
+    predicted: NDArray[np.float64]
     covered: NDArray[np.bool_] | None = None
     bias_squared_errors: NDArray[np.float64] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -134,8 +134,8 @@ class CellStore:
             "code": ratings.code,
             "inputs": cell.inputs,
         }
-        write_text(path / CELL, json.dumps(plain(described), indent=2, ensure_ascii=False) + "\n")
         (path / FAILURE).unlink(missing_ok=True)
+        write_text(path / CELL, json.dumps(plain(described), indent=2, ensure_ascii=False) + "\n")
 
     def note_failure(self, cell: Cell, error: UbertError) -> None:
         """Record why a cell failed; the next run tries it again."""

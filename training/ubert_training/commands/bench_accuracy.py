@@ -15,6 +15,7 @@ from ubert_training.commands import flags
 from ubert_training.commands.options import FOLDS, console, load_reviews, require_unset
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import load_lexicon
+from ubert_training.running.seeds import MOST_SEED
 
 if TYPE_CHECKING:
     from ubert_training.accuracy.summary import PlantedTruth
@@ -136,7 +137,7 @@ def parse_seeds(text: str) -> list[int]:
     except ValueError as error:
         raise ConfigError(f"seeds = {text!r}: write whole numbers separated by commas, such as 0,1,2") from error
     require(len(set(seeds)) == len(seeds), "seeds", text, "name each seed once")
-    require(min(seeds) >= 0, "seeds", text, "use 0 or more")
+    require(min(seeds) >= 0 and max(seeds) <= MOST_SEED, "seeds", text, f"use 0 to {MOST_SEED}")
     return seeds
 
 

@@ -42,7 +42,7 @@ def demo_command(
     item_domains: Annotated[Path | None, typer.Option(help="File of item<TAB>domain lines for --reviews.")] = None,
     dir: Annotated[Path, typer.Option(help="Directory of all results.")] = Path("ubert-demo"),
     serve: Annotated[bool, typer.Option(help="Keep the service running at the end.")] = True,
-    port: Annotated[int, typer.Option(help="Port of the service; 0: any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0: any free one.")] = 8000,
     preset: Annotated[str, typer.Option(help="minilm, or tiny for a quick look at the plumbing.")] = "minilm",
     seed: flags.Seed = 0,
     force: flags.Force = False,

@@ -142,5 +142,5 @@ def finetune_command(
         f"{directory}: {summary['pairs']} pairs; validation MSE by epoch {losses}; "
         f"share of the text network in a rating {summary['blend_weight']:.2f}"
     )
-    if summary.get("pairs_with_text") == 0:  # runs of earlier versions lack the entry
+    if summary["pairs_with_text"] == 0:
         console.print("No training pair has text on both sides: nothing trained the network, the biases alone rate")

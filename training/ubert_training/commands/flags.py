@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from ubert_model.running.ray_engine import EngineName
+from ubert_training.running.seeds import MOST_SEED
 
 Reviews = Annotated[Path, typer.Option(help="Output directory of `ubert import`, or its reviews.parquet.")]
 SplitFile = Annotated[Path, typer.Option("--split", help="Split file that `ubert split` wrote.")]
 Run = Annotated[Path, typer.Option(help="Output directory of `ubert finetune`.")]
 Out = Annotated[Path, typer.Option(help="Directory to write. If killed, the same command continues in it.")]
-Seed = Annotated[int, typer.Option(min=0, help="Random seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Random seed.")]
 Force = Annotated[bool, typer.Option("--force", help="Discard what another configuration left in the directory.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda. cuda fails where no GPU is found.")]
 Precision = Annotated[str, typer.Option(help="auto (bfloat16 where the device has it), fp32 or bf16.")]

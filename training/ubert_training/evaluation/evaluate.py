@@ -93,8 +93,7 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
     run = FinishedRun.open(table, directory, states=states, device=device)
     rated = RatedPairs.of(run, "test")
     seed = int(stage["inputs"]["options"]["loop"]["seed"])
-    # Runs of earlier versions lack this entry.
-    baselines = _tuned_baselines(table, run.split, seed, other_domains=bool(stage["summary"].get("reviews_elsewhere")))
+    baselines = _tuned_baselines(table, run.split, seed, other_domains=stage["summary"]["reviews_elsewhere"] > 0)
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
         BIAS_NAME: rated.bias - rated.truth,

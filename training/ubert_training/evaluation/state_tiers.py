@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ubert_model.bundle import CODEBOOKS
-from ubert_model.errors import BundleError, InputError
+from ubert_model.errors import InputError
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_model.states.product_code import Codebooks
@@ -18,7 +17,6 @@ from ubert_training.evaluation.metrics import Errors, Estimate, relative_change
 from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.reviews.table import Rows
-from ubert_training.states.codebooks import codebooks_of, save_codebooks
 
 EXACT = "fp32"
 LARGEST_CHANGE = 0.001
@@ -93,7 +91,10 @@ class _Bench:
 
     @classmethod
     def of(cls, run: FinishedRun, part: str) -> "_Bench":
-        return cls(pairs=ReadPairs.of(run, _sample(getattr(run.split, part))), codebooks=run_codebooks(run))
+        return cls(
+            pairs=ReadPairs.of(run, _sample(getattr(run.split, part))),
+            codebooks=Codebooks.load(run.directory / CODEBOOKS),
+        )
 
     @property
     def encoder(self) -> ReviewEncoder:
@@ -126,15 +127,6 @@ class _Bench:
         return _Measured(
             errors=ratings - self.pairs.truth, bytes=sum(map(len, payloads)), decode_s=decode_s, rate_s=rate_s
         )
-
-
-def run_codebooks(run: FinishedRun) -> Codebooks:
-    """The run's codebooks; trained and saved if an earlier version left none, or wrote them differently."""
-    path = run.directory / CODEBOOKS
-    with suppress(BundleError):
-        return Codebooks.load(path)
-    save_codebooks(codebooks_of(run.states, run.split.train, seed=0), run.directory)
-    return Codebooks.load(path)
 
 
 def measure_tiers(runs: Sequence[FinishedRun], part: str, advance: Callable[[int], None]) -> TierReport:

@@ -25,6 +25,7 @@ from ubert_training.running.devices import Precision, uses_bfloat16
 from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.processes import process_share
 from ubert_training.running.progress import progress_bar
+from ubert_training.running.seeds import MOST_SEED
 from ubert_training.weights.saving import save_weights, weights_of
 
 CHECKPOINT = "checkpoint.pt"
@@ -75,7 +76,7 @@ class LoopOptions:
         require_choice("precision", self.precision, Precision)
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "use a positive step size")
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "use 0 or more")
-        require(self.seed >= 0, "seed", self.seed, "use 0 or more")
+        require(0 <= self.seed <= MOST_SEED, "seed", self.seed, f"use 0 to {MOST_SEED}")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
 
     @classmethod
@@ -315,8 +316,7 @@ class _Run:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["fingerprint"] != self.fingerprint:
             return False
-        # As it began, since "auto" may choose otherwise on this device; checkpoints of before 2026-11-30 do not say.
-        self.bfloat16 = checkpoint.get("bfloat16", self.bfloat16)
+        self.bfloat16 = checkpoint["bfloat16"]  # as it began, since "auto" may choose otherwise on this device
         if self.bfloat16 and not has_native_bfloat16(self.accelerator.device):
             raise ConfigError(
                 f"{path} is of a run in bfloat16, which this {self.accelerator.device.type} only emulates: continue it "

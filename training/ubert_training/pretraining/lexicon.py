@@ -41,7 +41,7 @@ def load_lexicon(path: str | Path | None = None) -> Lexicon:
     """Load the opinion words of ``path``, else those of NLTK's data, else VADER's.
 
     ``path`` is one word list or a folder with ``positive-words.txt`` and ``negative-words.txt``, as Hu and
-    Liu publish them (latin-1, one word a line, ``;`` begins a comment). Raises ``InputError`` for a path
+    Liu publish them (UTF-8 or latin-1, one word a line, ``;`` begins a comment). Raises ``InputError`` for a path
     without words.
     """
     if path is not None:
@@ -55,7 +55,7 @@ def _from_path(path: Path) -> Lexicon:
     if absent:
         names = " and ".join(LIST_NAMES)
         raise InputError(f"no opinion words at {', '.join(absent)}: give a word list, or a folder with {names}")
-    words = _words_of_lists(file.read_bytes() for file in files)
+    words = _words_of_lists(_decoded(file.read_bytes()) for file in files)
     if not words:
         raise InputError(f"{path} holds no words: write one word per line")
     return Lexicon(words=words, source=f"{path} ({len(words):,} words)")
@@ -67,7 +67,8 @@ def _from_nltk() -> Lexicon | None:
     for place in NLTK_PLACES:
         with contextlib.suppress(LookupError):
             words = _words_of_lists(
-                nltk.data.load(f"nltk:{place}{name}", format="raw", cache=False) for name in LIST_NAMES
+                nltk.data.load(f"nltk:{place}{name}", format="text", encoding="latin-1", cache=False)
+                for name in LIST_NAMES
             )
             source = f"Hu and Liu's opinion lexicon, NLTK data at {nltk.data.find(place)}"
             return Lexicon(words=words, source=source)
@@ -89,6 +90,14 @@ def _from_vader() -> Lexicon:
     return Lexicon(words=words, source="the VADER lexicon (Hu and Liu's was not found: see NLTK_DATA)")
 
 
-def _words_of_lists(contents: Iterable[bytes]) -> frozenset[str]:
-    lines = (line.strip() for content in contents for line in content.decode("latin-1").splitlines())
-    return frozenset(line.lower() for line in lines if line and not line.startswith(";"))
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _words_of_lists(contents: Iterable[str]) -> frozenset[str]:
+    """The words in lower case, with the apostrophe as the reviews' words are looked up."""
+    lines = (line.strip() for content in contents for line in content.splitlines())
+    return frozenset(line.lower().replace("’", "'") for line in lines if line and not line.startswith(";"))

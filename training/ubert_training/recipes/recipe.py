@@ -48,7 +48,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], base: Self | None = None) -> Self:
-        """Inverse of :meth:`to_json`; missing parts are taken from ``base``.
+        """Inverse of :meth:`to_json`; what is missing, at any depth, is taken from ``base``.
 
         Raises ``ConfigError`` for anything that is not a recipe.
         """
@@ -56,7 +56,7 @@ class Recipe:
         require(isinstance(values, Mapping), "recipe", values, f"write an object of {', '.join(parts)}")
         unknown = sorted(set(values) - set(parts))
         require(not unknown, "recipe", unknown, f"a recipe has no such parts, only {', '.join(parts)}")
-        values = {**(base.to_json() if base else {}), **values}
+        values = _filled_in(values, base.to_json() if base else {})
         try:
             pretraining, finetuning = values["pretraining"], values["finetuning"]
             return cls(
@@ -116,3 +116,13 @@ class Recipe:
         """The configuration for pre-training: what it reads from this one, all else from the preset."""
         read = {name: getattr(self.config, name) for name in READ_BY_PRETRAINING}
         return replace(preset(self.config.preset), **read)
+
+
+def _filled_in(given: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    """``given``, with what it lacks of ``base``, at any depth."""
+    nested = {
+        name: _filled_in(value, base[name])
+        for name, value in given.items()
+        if isinstance(value, Mapping) and isinstance(base.get(name), Mapping)
+    }
+    return {**base, **given, **nested}

@@ -19,10 +19,19 @@ AMAZON_NAME = re.compile(r"^(?:reviews_)?(.+?)(?:_\d+)?$")
 
 @dataclass(frozen=True, kw_only=True)
 class Domains:
-    """Assigns a domain to every review of one file. ``of_item`` is None without a listing of the items' domains."""
+    """Assigns a domain to every review of one file. ``of_item`` is None without a listing of the items' domains.
+
+    Raises ``ConfigError`` for a name that is not UTF-8, as the name of a file may be.
+    """
 
     of_item: Mapping[str, str] | None
     of_file: str
+
+    def __post_init__(self) -> None:
+        try:
+            self.of_file.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"the domain {self.of_file!a} is not UTF-8: give one with --domain") from error
 
     def domain_of(self, item: str, of_record: str | None) -> str:
         listed = self.of_item.get(item) if self.of_item is not None else None

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
@@ -54,12 +55,21 @@ def load_backbone(name: str, layers: int | None = None) -> Backbone:
     config = backbone_config(name, layers)
     with _loading(name) as source:
         loaded: Any = BertModel.from_pretrained(
-            source, config=config, add_pooling_layer=False, output_loading_info=True, dtype=torch.float32
+            source,
+            config=config,
+            add_pooling_layer=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported, and refused below
+            dtype=torch.float32,
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
     bert, report = loaded
     if report["missing_keys"]:
         raise InputError(f"backbone {name!r} is not a BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
+    if report["mismatched_keys"]:
+        weight = sorted(report["mismatched_keys"])[0][0]
+        raise InputError(f"backbone {name!r} has other shapes than its config.json says, first {weight}: load it anew")
+    _require_words(name, len(tokenizer), special=len(tokenizer.all_special_ids), most=config.vocab_size)
     return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
 
 
@@ -93,8 +103,8 @@ def _loading(name: str) -> Iterator[str | Path]:
     try:
         with _quiet():
             yield source
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"backbone {name!r} cannot be loaded ({reason}); give the path of a BERT checkpoint, "
             f"its name on the hub, or {MINILM!r}"
@@ -127,6 +137,16 @@ def _minilm_directory() -> Path:
             f"{directory / 'model.safetensors'} has SHA-256 {digest}, not {MINILM_SHA256}; reinstall the package"
         )
     return directory
+
+
+def _require_words(name: str, tokens: int, *, special: int, most: int) -> None:
+    """Raises ``InputError`` for a tokenizer without words, as the library makes one where a checkpoint has none, or
+    with more tokens than the checkpoint embeds.
+    """
+    if tokens <= special:
+        raise InputError(f"backbone {name!r} has no tokenizer: put its tokenizer.json or vocab.txt beside the weights")
+    if tokens > most:
+        raise InputError(f"backbone {name!r} has {tokens} tokens and embeds {most}: give it the tokenizer it had")
 
 
 def _require_layers(field: str, layers: int, config: BertConfig) -> None:
