@@ -7,7 +7,8 @@ Settings of the training itself live in ``ubert_training``.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, Self, get_args
+from types import NoneType
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from ubert_model.errors import ConfigError
 from ubert_model.rows import pooled_rows
@@ -28,6 +29,24 @@ def require_choice(field: str, value: object, kind: object) -> None:
     require(value in get_args(kind), field, value, f"use one of {', '.join(map(repr, get_args(kind)))}")
 
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", NoneType: "null"}
+
+
+def require_declared_types(config: object) -> None:
+    """Raise ``ConfigError`` for a field of a dataclass whose value is not of the declared type, a union or a
+    ``Literal``; its values may come from a file. A whole number is also a float, but a truth value is no number.
+    """
+    for field, declared in get_type_hints(type(config)).items():
+        value = getattr(config, field)
+        if get_origin(declared) is Literal:
+            require_choice(field, value, declared)
+            continue
+        kinds = get_args(declared) or (declared,)
+        fits = isinstance(value, (*kinds, int) if float in kinds else kinds)
+        remedy = f"use {' or '.join(_KINDS.get(kind, kind.__name__) for kind in kinds)}"
+        require(fits and (bool in kinds or not isinstance(value, bool)), field, value, remedy)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RatingScale:
     """The closed interval that ratings lie in, in stars."""
@@ -36,6 +55,7 @@ class RatingScale:
     highest: float = 5.0
 
     def __post_init__(self) -> None:
+        require_declared_types(self)
         finite = math.isfinite(self.lowest) and math.isfinite(self.highest)
         require(finite and self.lowest < self.highest, "scale", str(self), "give two numbers, lowest below highest")
 
@@ -88,6 +108,7 @@ class ModelConfig:
     scale: RatingScale = RatingScale()
 
     def __post_init__(self) -> None:
+        require_declared_types(self)
         for name in ("max_length", "pretrain_max_length"):
             length = getattr(self, name)
             require(3 <= length <= 512, name, length, "use 3 to 512 tokens")
@@ -99,7 +120,7 @@ class ModelConfig:
             self.max_rows,
             f"use at least {self.rows_a_review} rows, so that a review of max_length ({self.max_length}) tokens fits",
         )
-        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability below 1")
+        require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a probability from 0 to below 1")
         if self.encoder_layers is not None:
             require(self.encoder_layers >= 1, "encoder_layers", self.encoder_layers, "use 1 or more layers, or none")
         if self.state_dim is not None:
@@ -110,9 +131,6 @@ class ModelConfig:
             self.history_ratings,
             "it reads residuals above a bias model: set rating_base = leave_one_out_bias too",
         )
-        choices = {"rating_base": RatingBase, "id_embeddings": IdEmbeddings, "match_pooling": MatchPooling}
-        for name, kind in choices.items():
-            require_choice(name, getattr(self, name), kind)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain values, for the manifest."""

@@ -34,6 +34,8 @@ from ubert_service.work.scheduler import Lane, Scheduler, UnbatchedCall
 T = TypeVar("T")
 Q = TypeVar("Q")
 
+STALE_SECONDS = "X-Stale-Seconds"
+"""Of an answer while the state store is away: seconds since its data were last known to be current."""
 _GROWTH = 4
 """The most by which one slice of a time-limited ranking may exceed the one before."""
 _CAUTION = 0.8
@@ -111,6 +113,11 @@ class RequestContext:
     @property
     def served(self) -> ServedBundle:
         return self.roles.live
+
+    def answer_headers(self) -> dict[str, str]:
+        """Headers of an answer made now: while the store is away, the age of what memory holds."""
+        stale_s = self.served.residents.stale_s
+        return {STALE_SECONDS: f"{stale_s:.1f}"} if stale_s else {}
 
     async def work(self, call: Callable[[], T], *, kind: WorkKind = "other", tokens: int = 0) -> T:
         """Run a blocking call, which reads at most so many tokens, in a worker thread when its turn comes.

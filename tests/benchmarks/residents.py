@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.redis_server import RedisServer
 from ubert_model.bundle import SCORER_GRAPH, Bundle
-from ubert_model.states import MaintenanceStore, ReviewEntry, numpy_in_one_thread, open_store
+from ubert_model.states import MaintenanceStore, ReviewEntry, Side, numpy_in_one_thread, open_store
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
@@ -47,7 +47,8 @@ class Corpus:
     @classmethod
     def of(cls, bundle: Bundle, store: MaintenanceStore) -> "Corpus":
         version = bundle.manifest.namespace("fp32").version
-        entries = [entry for reviews in store.review_lists(version, users=store.users(version))[0] for entry in reviews]
+        lists, _ = store.review_lists(version, users=store.entities(version, Side.USER))
+        entries = [entry for reviews in lists for entry in reviews]
         found = store.states(version, [entry.review_id for entry in entries])
         return cls(
             entries=[entry for entry, state in zip(entries, found, strict=True) if state is not None],

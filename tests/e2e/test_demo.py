@@ -17,7 +17,7 @@ from support.processes import running
 from support.store_contents import item_reviews, user_reviews
 from ubert_model.bundle import Bundle
 from ubert_model.errors import UbertError
-from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
+from ubert_model.states import DEFAULT_CODEC, FloatMatrix, Side, open_store
 from ubert_training.cli import make_app
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable
@@ -98,7 +98,8 @@ def test_the_store_holds_exactly_the_training_reviews(demo: Path) -> None:
     split = Split.load(demo / "split.parquet", table)
     version = Bundle.load(demo / "bundle").manifest.namespace(DEFAULT_CODEC).version
     store = open_store(f"lmdb:{demo / 'store'}")
-    listed = {entry.review_id for reviews in user_reviews(store, version, store.users(version)) for entry in reviews}
+    lists = user_reviews(store, version, store.entities(version, Side.USER))
+    listed = {entry.review_id for reviews in lists for entry in reviews}
     store.close()
     assert listed == {table.review_id[row] for row in split.train.tolist()}
 
@@ -123,8 +124,9 @@ def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:
     codec = Bundle.load(demo / "bundle").codec("fp32")
     version = codec.namespace.version
     store = open_store(url)
-    by_user = {entry.review_id for reviews in user_reviews(store, version, store.users(version)) for entry in reviews}
-    by_item = {entry.review_id for reviews in item_reviews(store, version, store.items(version)) for entry in reviews}
+    users, items = (store.entities(version, side) for side in Side)
+    by_user = {entry.review_id for reviews in user_reviews(store, version, users) for entry in reviews}
+    by_item = {entry.review_id for reviews in item_reviews(store, version, items) for entry in reviews}
     assert by_user == by_item
     payloads = dict(zip(sorted(by_user), store.states(version, sorted(by_user)), strict=True))
     store.close()

@@ -338,6 +338,7 @@ def test_sighup_promotes_the_shadow_of_a_running_process(
     for bundle in (tiny.bundle, other):
         corpus.write(redis_store, bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--shadow-bundle", str(other.path), "--store", own_redis_url]
+    arguments += ["--warm-seconds", "0"]  # no shadow is promoted before it is warm
     with ServeProcess(*arguments, "--codec", "fp32", "--device", "cpu", "--threads", "1") as service:
         before = predict(service.client)
         service.hang_up()

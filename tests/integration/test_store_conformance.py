@@ -123,8 +123,8 @@ def test_an_entity_whose_last_review_is_deleted_is_no_longer_listed(store: Maint
     entry = review_of("r", "ann", "lamp")
     store.put(VERSION, [(entry, b"s")])
     store.delete(VERSION, [entry])
-    assert store.users(VERSION) == []
-    assert store.items(VERSION) == []
+    assert store.entities(VERSION, Side.USER) == []
+    assert store.entities(VERSION, Side.ITEM) == []
 
 
 def test_a_review_with_any_part_absent_is_missing(store: MaintenanceStore) -> None:
@@ -136,16 +136,16 @@ def test_a_review_with_any_part_absent_is_missing(store: MaintenanceStore) -> No
 
 def test_users_and_items_are_listed_in_order(store: MaintenanceStore) -> None:
     store.put(VERSION, numbered_reviews(2_500))
-    assert store.users(VERSION) == sorted(f"u{number}" for number in range(50))
-    assert store.items(VERSION) == sorted(f"i{number}" for number in range(97))
+    assert store.entities(VERSION, Side.USER) == sorted(f"u{number}" for number in range(50))
+    assert store.entities(VERSION, Side.ITEM) == sorted(f"i{number}" for number in range(97))
 
 
 def test_awkward_identifiers_are_preserved_and_never_confused(store: MaintenanceStore) -> None:
     reviews = [(review_of(name, f"{name}"[::-1], name), name.encode()) for name in AWKWARD]
     store.put(VERSION, reviews)
     assert store.states(VERSION, AWKWARD) == [name.encode() for name in AWKWARD]
-    assert store.items(VERSION) == sorted(AWKWARD)
-    assert store.users(VERSION) == sorted({name[::-1] for name in AWKWARD})
+    assert store.entities(VERSION, Side.ITEM) == sorted(AWKWARD)
+    assert store.entities(VERSION, Side.USER) == sorted({name[::-1] for name in AWKWARD})
     assert item_reviews(store, VERSION, AWKWARD) == [[entry] for entry, _ in reviews]
     assert store.missing(VERSION, [entry for entry, _ in reviews]) == [False] * len(reviews)
 
@@ -165,7 +165,7 @@ def test_a_batch_with_a_state_above_16_mib_is_refused_as_a_whole(store: Maintena
     with pytest.raises(StoreError, match=r"'big' has 16777217 bytes"):
         store.put(VERSION, [(review_of("fine"), b"s"), (review_of("big"), bytes(largest + 1))])
     assert store.states(VERSION, ["fine"]) == [None]
-    assert store.users(VERSION) == []
+    assert store.entities(VERSION, Side.USER) == []
     store.put(VERSION, [(review_of("big"), bytes(largest))])
     assert store.states(VERSION, ["big"]) == [bytes(largest)]
 
@@ -200,8 +200,8 @@ def test_empty_arguments_give_empty_results(store: MaintenanceStore) -> None:
     assert store.states(VERSION, []) == []
     assert user_reviews(store, VERSION, []) == []
     assert item_reviews(store, VERSION, []) == []
-    assert store.users(VERSION) == []
-    assert store.items(VERSION) == []
+    assert store.entities(VERSION, Side.USER) == []
+    assert store.entities(VERSION, Side.ITEM) == []
 
 
 def test_namespaces_are_listed_by_version_and_may_be_opened_again(store: MaintenanceStore) -> None:
@@ -317,7 +317,7 @@ def test_versions_are_isolated_from_each_other(store: MaintenanceStore) -> None:
     store.put(OTHER_VERSION, [(review_of("r", "bob"), b"theirs")])
     assert store.states(VERSION, ["r"]) == [b"mine"]
     assert store.states(OTHER_VERSION, ["r"]) == [b"theirs"]
-    assert store.users(VERSION) == ["ann"]
+    assert store.entities(VERSION, Side.USER) == ["ann"]
     assert user_reviews(store, VERSION, ["bob"]) == [[]]
 
 
@@ -343,8 +343,8 @@ def test_dropping_a_namespace_removes_all_of_it_and_nothing_of_another(store: Ma
     store.put(OTHER_VERSION, [(review_of("other"), b"s")])
     assert store.drop_namespace(VERSION) == 3_500
     assert store.namespaces() == [namespace_of(OTHER_VERSION)]
-    assert store.users(VERSION) == []
-    assert store.items(VERSION) == []
+    assert store.entities(VERSION, Side.USER) == []
+    assert store.entities(VERSION, Side.ITEM) == []
     assert store.missing(VERSION, [entry for entry, _ in reviews]) == [True] * 3_500
     assert store.drop_namespace(VERSION) == 0
     assert store.states(OTHER_VERSION, ["other"]) == [b"s"]
@@ -355,7 +355,7 @@ def test_dropping_a_namespace_removes_all_of_it_and_nothing_of_another(store: Ma
 @pytest.mark.parametrize("version", ["*", "?" * 16, "0011223344556[67]aa", ""])
 def test_a_pattern_is_never_taken_for_a_version(store: MaintenanceStore, version: str) -> None:
     store.put(VERSION, [(review_of("r"), b"s")])
-    for act in (store.drop_namespace, store.users, store.items):
+    for act in (store.drop_namespace, partial(store.entities, side=Side.USER), partial(store.entities, side=Side.ITEM)):
         with pytest.raises(InputError, match="version"):
             act(version)
     assert store.states(VERSION, ["r"]) == [b"s"]
@@ -401,7 +401,7 @@ def test_a_shard_finished_twice_is_recorded_once_and_dropped_with_its_namespace(
     for shard in shards:
         store.finish_shard(VERSION, shard)
     assert store.finished_shards(VERSION) == [shards[1], shards[0]]
-    assert store.users(VERSION) == store.items(VERSION) == []
+    assert store.entities(VERSION, Side.USER) == store.entities(VERSION, Side.ITEM) == []
     assert store.finished_shards(OTHER_VERSION) == []
     store.drop_namespace(VERSION)
     assert store.finished_shards(VERSION) == []
@@ -471,7 +471,7 @@ def test_a_copy_holds_its_source_and_raises_if_that_is_dropped_nevertheless(
         target.drop_namespace(VERSION)
         with pytest.raises(StoreError, match=r"gone from the source .* reviews may be missing"):
             copy_namespace(store, target, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
-        assert target.users(VERSION) == ["u0"]
+        assert target.entities(VERSION, Side.USER) == ["u0"]
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -30,7 +30,7 @@ from ubert_model.errors import (
     StoreUnavailableError,
     UnconfirmedWriteError,
 )
-from ubert_model.states import FinishedShard, copy_namespace, open_store
+from ubert_model.states import FinishedShard, Side, copy_namespace, open_store
 from ubert_model.states.redis_store import RedisStore
 
 TIMEOUT_S = 1.0
@@ -64,7 +64,7 @@ def assert_unavailable(store: RedisStore) -> None:
         lambda: store.put(VERSION, numbered_reviews(3)),
         lambda: store.states(VERSION, ["r"]),
         lambda: user_reviews(store, VERSION, ["u"]),
-        lambda: store.users(VERSION),
+        lambda: store.entities(VERSION, Side.USER),
         lambda: store.drop_namespace(VERSION),
     ]
     for call in calls:
@@ -156,7 +156,7 @@ def test_a_loading_server_is_unavailable() -> None:
         loading.daemon_threads = True
         threading.Thread(target=loading.serve_forever, daemon=True).start()
         store = RedisStore(f"redis://127.0.0.1:{loading.server_address[1]}/0", retries=0)
-        for call in (store.ping, lambda: store.states(VERSION, ["r"]), lambda: store.users(VERSION)):
+        for call in (store.ping, lambda: store.states(VERSION, ["r"]), lambda: store.entities(VERSION, Side.USER)):
             with pytest.raises(StoreUnavailableError, match="loading"):
                 call()
         store.close()
@@ -170,7 +170,7 @@ def test_a_put_cut_short_by_a_full_server_lists_no_review(store: RedisStore, adm
         store.put(VERSION, reviews)
     assert not isinstance(refusal.value, StoreUnavailableError)
     assert any(store.states(VERSION, [entry.review_id for entry, _ in reviews]))
-    assert store.users(VERSION) == []
+    assert store.entities(VERSION, Side.USER) == []
     admin.config_set("maxmemory", 0)
     store.put(VERSION, reviews)
     assert not any(store.missing(VERSION, [entry for entry, _ in reviews]))
@@ -352,7 +352,7 @@ def test_a_patient_scan_waits_out_an_outage(server: RedisServer, admin: redis.Re
         store.put(VERSION, numbered_reviews(3))
         admin.save()
         with restarted_after(server, 0.5):
-            assert store.items(VERSION) == ["i0", "i1", "i2"]
+            assert store.entities(VERSION, Side.ITEM) == ["i0", "i1", "i2"]
 
 
 def test_the_history_changes_when_the_server_restarts(server: RedisServer, store: RedisStore) -> None:

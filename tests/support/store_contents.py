@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ubert_model.states import MaintenanceStore, Namespace, ReviewEntry, StateStore
+from ubert_model.states import MaintenanceStore, Namespace, ReviewEntry, Side, StateStore
 
 VERSION = "00112233445566aa"
 OTHER_VERSION = "ffffffffffffffff"
@@ -45,7 +45,7 @@ def item_reviews(store: StateStore, version: str, items: Sequence[str]) -> list[
 
 def contents(store: MaintenanceStore, version: str) -> dict[str, Any]:
     """Everything that a namespace holds, to the byte, except claims, leases and changes; comparable between stores."""
-    users, items = store.users(version), store.items(version)
+    users, items = (store.entities(version, side) for side in Side)
     user_lists, item_lists = store.review_lists(version, users=users, items=items)
     names = sorted(name for name, _ in store.state_sizes(version))
     return {

@@ -98,8 +98,7 @@ class _Reader:
 
     def listed(self, side: Side) -> Iterator[Sequence[ReviewEntry]]:
         """All lines of all lists of a side, in batches; a list that cannot be read is passed over."""
-        entities = self._store.users(self._version) if side is Side.USER else self._store.items(self._version)
-        for batch in batches(entities, ENTITIES_A_BATCH):
+        for batch in batches(self._store.entities(self._version, side), ENTITIES_A_BATCH):
             try:
                 entries = self._lines(side, batch)
             except CorruptStateError:

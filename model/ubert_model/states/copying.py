@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from ubert_model.errors import InputError, StoreError
 from ubert_model.running.batches import batches
+from ubert_model.states.keys import Side
 from ubert_model.states.leases import LEASE_S, holder_name
 from ubert_model.states.records import dropped_meanwhile
 from ubert_model.states.review import ReviewEntry
@@ -32,7 +33,8 @@ def copy_namespace(
     namespace = next((known for known in source.namespaces() if known.version == version), None)
     if namespace is None:
         raise InputError(f"no namespace {version!r} in the source: give one that `ubert states ls` lists")
-    all_users = source.users(version)  # a scan, which may take longer than a lease lasts: so before the first
+    # A scan, which may take longer than a lease lasts: so before the first.
+    all_users = source.entities(version, Side.USER)
     holder = holder_name()
     target.open_namespace(namespace)
     copied = 0

@@ -236,11 +236,12 @@ class LmdbStore:
         ]
         return lists[: len(users)], lists[len(users) :]
 
-    def users(self, version: str) -> list[str]:
-        return self._entities(version, Side.USER)
-
-    def items(self, version: str) -> list[str]:
-        return self._entities(version, Side.ITEM)
+    def entities(self, version: str, side: Side) -> list[str]:
+        lists = LmdbKeys(version).lists(side)
+        prefixes = self._directory.transact(
+            lambda transaction: list(distinct_prefixes(transaction, lists, LmdbKeys.list_of))
+        )
+        return sorted(map(LmdbKeys.entity, prefixes))
 
     def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
         keys = LmdbKeys(version)
@@ -333,13 +334,6 @@ class LmdbStore:
 
     def close(self) -> None:
         self._directory.close()
-
-    def _entities(self, version: str, side: Side) -> list[str]:
-        lists = LmdbKeys(version).lists(side)
-        prefixes = self._directory.transact(
-            lambda transaction: list(distinct_prefixes(transaction, lists, LmdbKeys.list_of))
-        )
-        return sorted(map(LmdbKeys.entity, prefixes))
 
 
 def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:

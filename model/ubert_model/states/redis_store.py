@@ -227,11 +227,10 @@ class RedisStore:
         ]
         return lists[: len(users)], lists[len(users) :]
 
-    def users(self, version: str) -> list[str]:
-        return self._entities(version, Side.USER)
-
-    def items(self, version: str) -> list[str]:
-        return self._entities(version, Side.ITEM)
+    def entities(self, version: str, side: Side) -> list[str]:
+        keys = RedisKeys(version)
+        # A scan may name a key twice while the server rehashes.
+        return sorted({keys.name(key) for key in self._redis.scan(keys.reviews_pattern(side))})
 
     def state_sizes(self, version: str) -> Iterator[tuple[str, int]]:
         keys = self._redis.scan(RedisKeys(version).states_pattern())
@@ -335,11 +334,6 @@ class RedisStore:
         except StoreError:  # out of memory, or no permission to write
             return None
         return _revision(identifier)
-
-    def _entities(self, version: str, side: Side) -> list[str]:
-        keys = RedisKeys(version)
-        # A scan may name a key twice while the server rehashes.
-        return sorted({keys.name(key) for key in self._redis.scan(keys.reviews_pattern(side))})
 
 
 def _lines(keys: RedisKeys, entries: Sequence[ReviewEntry]) -> list[Command]:

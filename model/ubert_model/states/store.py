@@ -155,11 +155,8 @@ class MaintenanceStore(StateStore, Protocol):
     def finished_shards(self, version: str) -> list[FinishedShard]:
         """The completed shards, in order."""
 
-    def users(self, version: str) -> list[str]:
-        """All users with a review list, ordered by identifier. Scans the namespace."""
-
-    def items(self, version: str) -> list[str]:
-        """All items with a review list, ordered by identifier. Scans the namespace."""
+    def entities(self, version: str, side: Side) -> list[str]:
+        """All users, or all items, with a review list, ordered by identifier. Scans the namespace."""
 
     def missing(self, version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
         """For each review: is its state or either of its list lines absent?"""

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import numpy_in_one_thread
 from ubert_service.context import ServiceContext
+from ubert_service.errors import NotReadyError
 from ubert_service.http.connections import BoundedConnection
 from ubert_service.settings import Settings
 
@@ -69,16 +70,18 @@ def serve(app: FastAPI, settings: Settings) -> None:
         # Handled without a shadow too, by an error in the log: by default SIGHUP would kill the process and its
         # requests. Not on a terminal, which sends it as it closes.
         if settings.shadow_bundle is not None or not os.isatty(_STDIN):
-            _promote_on_hangup(app)
+            _promote_on_hangup(server, app)
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(_STARTUP_FAILED)
 
 
-def _promote_on_hangup(app: FastAPI) -> None:
+def _promote_on_hangup(server: uvicorn.Server, app: FastAPI) -> None:
     def swap() -> None:
-        context: ServiceContext = app.state.context
         try:
+            if not server.started:
+                raise NotReadyError("the service is still starting")
+            context: ServiceContext = app.state.context
             context.bundles.promote()
         except UbertError as error:
             _log.error("SIGHUP: the shadow bundle was not promoted: %s", error)

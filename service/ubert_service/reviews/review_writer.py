@@ -54,11 +54,12 @@ class ReviewWriter:
         # Serializes claims: a store that keeps none belongs to this process alone.
         self._naming = Lock()
 
-    def add(self, review: NewReview, *, name: str | None = None) -> WrittenReview:
+    def add(self, review: NewReview, *, name: str | None = None, sharing: Sequence[Residents] = ()) -> WrittenReview:
         """Encode a review and write it; once this returns, every prediction over the store reads it.
 
         Writing the same review again changes nothing. A review with the same caller-chosen id is replaced.
         ``name``: the id under another bundle, used here too whether or not the caller chose it.
+        ``sharing``: other residents of the namespace, which must show the write as well.
 
         Raises ``InputError`` for a rating outside the scale, ``ReviewNameTakenError``, ``NotReadyError`` while the
         store does not hold the namespace, and ``StoreError``, ``StateError`` or ``DeviceUnavailableError``.
@@ -86,7 +87,7 @@ class ReviewWriter:
         with self._naming if chosen else nullcontext():
             if chosen:
                 self._claim_id(entry)
-            with self._invalidating(entry):
+            with _invalidating([self._residents, *sharing], entry):
                 texts = self._texts.to_keep(name, text)
                 revision = self._store.put(self._namespace.version, [(entry, payload)], texts)
             if chosen:
@@ -99,8 +100,10 @@ class ReviewWriter:
             item_counts=_counts_with(entry, item_reviews),
         )
 
-    def remove(self, name: str, *, user: str, item: str) -> Revision:
+    def remove(self, name: str, *, user: str, item: str, sharing: Sequence[Residents] = ()) -> Revision:
         """Remove a review from both lists, then its states; returns its position in the store's change feed.
+
+        ``sharing``: as for :meth:`add`.
 
         Raises ``UnknownReviewError`` if neither list holds it, ``NotReadyError`` while the store does not hold the
         namespace, and ``StoreError``. Repeating a removal that was cut short finishes it, as long as one list still
@@ -116,7 +119,7 @@ class ReviewWriter:
             )
         with suppress(StoreFullError):  # a full store must still remove reviews, to make room
             self._store.claim(self._namespace.version, name, _claimant(user, item))
-        with self._invalidating(entry):
+        with _invalidating([self._residents, *sharing], entry):
             revision = self._store.delete(self._namespace.version, [entry])
         self._store.unclaim(self._namespace.version, name)
         return revision
@@ -147,13 +150,6 @@ class ReviewWriter:
     def _is_listed(self, name: str, user: str, item: str) -> bool:
         return _find(name, user, item, chain(*self._lists(user, item))) is not None
 
-    @contextmanager
-    def _invalidating(self, entry: ReviewEntry) -> Iterator[None]:
-        try:
-            yield
-        finally:  # also if the write failed, since part of it may be done
-            self._residents.wrote([entry])
-
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
         return user_lists[0], item_lists[0]
@@ -172,6 +168,15 @@ class ReviewWriter:
         # Claim first, then list: a concurrent request with the same review releases its claim once it is listed.
         if not self._is_listed(name, user, item):
             raise _taken(name)
+
+
+@contextmanager
+def _invalidating(caches: Iterable[Residents], entry: ReviewEntry) -> Iterator[None]:
+    try:
+        yield
+    finally:  # also if the write failed, since part of it may be done
+        for residents in caches:
+            residents.wrote([entry])
 
 
 def _content_id(review: NewReview, rating: float, text: str) -> str:

@@ -2,15 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Header, Request
 
-from ubert_service.context import RequestContext, ServiceContext
+from ubert_service.context import STALE_SECONDS, RequestContext, ServiceContext
 from ubert_service.http.middleware import require_json
 from ubert_service.read_version import READ_VERSION, READ_VERSION_PATTERN, ReadVersion
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, REQUEST_TIMEOUT
-
-STALE_SECONDS = "X-Stale-Seconds"
-"""Of an answer while the state store is away: seconds since its data were last known to be current."""
 
 
 def _answer_with(name: str, kind: str, description: str) -> dict[str, Any]:
@@ -58,7 +55,7 @@ async def _request_context(request: Request, seconds: RequestTimeout = None) -> 
 
 
 async def _rating_context(
-    request: Request, response: Response, seconds: RequestTimeout = None, version: ReadVersionSeen = None
+    request: Request, seconds: RequestTimeout = None, version: ReadVersionSeen = None
 ) -> RequestContext:
     context = await _request_context(request, seconds)
     residents = context.served.residents
@@ -66,8 +63,6 @@ async def _rating_context(
         written = ReadVersion.parse(version)
         if not residents.reflects(written):  # else the request would wait in the queue twice
             await context.work(lambda: residents.catch_up(written))
-    if stale_s := residents.stale_s:
-        response.headers[STALE_SECONDS] = f"{stale_s:.1f}"
     return context
 
 

@@ -27,12 +27,14 @@ _MISSING = {"type": "missing", "loc": ("body",), "msg": "Field required", "input
 
 
 class RatingRoute(APIRoute):
-    """A route with a JSON body and exactly one dependency, which may read optional headers, request and response.
+    """A route with a JSON body and exactly one dependency, which may read optional headers and the request.
 
     FastAPI documents it, and FastAPI's own fields validate its body and headers, so within these limits it behaves like
     any other route; options for responses raise ``TypeError``.
-    Only the resolver is bypassed: it takes a quarter of the HTTP cost of a request (README, *Decisions*). Headers that
-    the dependency sets on its response reach the caller even if the endpoint returns a response of its own.
+    Only the resolver is bypassed: it takes a quarter of the HTTP cost of a request (README, *Decisions*).
+
+    The dependency's ``answer_headers`` are added to the answer. They are asked for both before the endpoint runs and
+    after: it may itself find out that the store is away, or have read before the store came back.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -61,13 +63,12 @@ class RatingRoute(APIRoute):
             errors += found
             if errors:
                 raise RequestValidationError(errors, body=document)
-            extra = Response()
-            del extra.headers["content-length"]
-            context = await provide(request=request, response=extra, **headers)
+            context = await provide(request=request, **headers)
+            early = context.answer_headers()
             answer: BaseModel | Response = await endpoint(**{body.name: parsed, context_name: context})
             if isinstance(answer, BaseModel):
                 answer = Response(answer.model_dump_json(), media_type="application/json")
-            answer.headers.raw.extend(extra.headers.raw)
+            answer.headers.update(early | context.answer_headers())
             return answer
 
         return handle

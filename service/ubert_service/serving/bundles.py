@@ -14,6 +14,7 @@ from ubert_service.errors import (
     UnknownReviewError,
 )
 from ubert_service.read_version import ReadVersion
+from ubert_service.resident.residents import Residents
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.serving.readiness import obstacles_to
 from ubert_service.serving.served import ServedBundle
@@ -46,7 +47,7 @@ class Roles:
 
         Raises as :meth:`ReviewWriter.add` does.
         """
-        written = self.live.reviews.add(review)
+        written = self.live.reviews.add(review, sharing=self._sharing())
         if (shadow := self._shadow_to_write()) is not None:
             entry = written.entry
             try:
@@ -67,14 +68,18 @@ class Roles:
                 _log.debug("the shadow bundle has no such review")
             except NotReadyError as error:
                 _log.warning("a review was not removed for the shadow bundle: %s", error)
-        revision = self.live.reviews.remove(name, user=user, item=item)
+        revision = self.live.reviews.remove(name, user=user, item=item, sharing=self._sharing())
         return ReadVersion(self.live.namespace.version, revision)
 
     def _shadow_to_write(self) -> ServedBundle | None:
         """The shadow, unless it shares the live bundle's namespace, and so its writes."""
-        if self.shadow is None or self.shadow.namespace == self.live.namespace:
-            return None
-        return self.shadow
+        return None if self._sharing() else self.shadow
+
+    def _sharing(self) -> list[Residents]:
+        """The shadow's residents if the live bundle's writes change what they hold."""
+        if self.shadow is None or self.shadow.namespace != self.live.namespace:
+            return []
+        return [self.shadow.residents]
 
 
 class Bundles:
@@ -87,7 +92,7 @@ class Bundles:
     def promote(self, bundle_id: str | None = None) -> Roles:
         """Swap the live bundle and its shadow; promoting again swaps them back.
 
-        ``bundle_id``: the bundle that is to be live; if it already is, nothing changes. Two round trips to the store.
+        ``bundle_id``: the bundle that is to be live; if it already is, nothing changes. One round trip to the store.
         Raises ``NoShadowError``, ``NotTheShadowError``, and ``NotReadyError`` for a shadow that could not answer.
         """
         with self._promoting:
@@ -102,8 +107,6 @@ class Bundles:
                 )
             if obstacles := obstacles_to(shadow):
                 raise NotReadyError("; ".join(map(str, obstacles)))
-            # If both share a namespace, writes went through the live one, whose residents alone know of them at once.
-            shadow.residents.follower.poll()
             self.roles = Roles(live=shadow, shadow=live)
             _log.warning("promoted: bundle %s is live now, %s is its shadow", shadow.bundle_id, live.bundle_id)
             return self.roles

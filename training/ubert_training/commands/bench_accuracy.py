@@ -152,7 +152,7 @@ def read_recipe(path: Path, scale: RatingScale) -> "Recipe":
 
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}): give the recipe.json of `ubert tune`") from error
     if isinstance(values, dict):
         values.pop(TRIAL, None)
@@ -168,5 +168,5 @@ def read_truth(path: Path) -> "PlantedTruth":
         return PlantedTruth(
             best_with_text=float(reachable["best_with_text"]), best_with_biases=float(reachable["best_with_biases"])
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(f"{path} holds no planted truth ({error}): give the truth.json of `ubert synth`") from error

@@ -16,6 +16,7 @@ from ubert_model.states import (
     Namespace,
     NamespaceCheck,
     NamespaceRepair,
+    Side,
     check_namespace,
     copy_candidate_sets,
     copy_namespace,
@@ -129,7 +130,7 @@ def copy_command(
     """
     with closing(open_existing_store(store)) as source, closing(open_store(to)) as target:
         chosen = choose_namespace(source, namespace)
-        users = len(source.users(chosen.version))
+        users = len(source.entities(chosen.version, Side.USER))
         with progress_bar(f"copy {chosen.version}, users", users) as advance:
             copied = copy_namespace(source, target, chosen.version, advance=advance)
         sets = copy_candidate_sets(source, target)
@@ -203,5 +204,5 @@ def _holdings(store: MaintenanceStore, namespace: Namespace) -> str:
         for _, state_size in store.state_sizes(namespace.version):
             states, size = states + 1, size + state_size
             advance(1)
-    users, items = len(store.users(namespace.version)), len(store.items(namespace.version))
+    users, items = (len(store.entities(namespace.version, side)) for side in Side)
     return f"{states:,} reviews of {users:,} users on {items:,} items, {size / 1e6:,.1f} MB of states"

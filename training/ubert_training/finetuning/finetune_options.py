@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ubert_model.config import require, require_choice
+from ubert_model.config import require, require_declared_types
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.running.devices import DeviceChoice
 
@@ -44,7 +44,6 @@ class FinetuneOptions:
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(**CACHED_LOOP))
 
     def __post_init__(self) -> None:
-        for name, kind in (("mode", Mode), ("device", DeviceChoice)):
-            require_choice(name, getattr(self, name), kind)
+        require_declared_types(self)
         for name in ("encoder_learning_rate", "projection_learning_rate"):
             require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "use a positive step size")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ubert_model.config import require, require_choice
+from ubert_model.config import require, require_declared_types
 from ubert_model.errors import ConfigError, DivergedError
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.running.atomic import replacing
@@ -64,6 +64,7 @@ class LoopOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_declared_types(self)
         for name in ("epochs", "batch_size", "accumulate"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "use 1 or more")
         if self.patience is not None:
@@ -73,9 +74,11 @@ class LoopOptions:
             require(1 <= self.pieces <= most, "pieces", self.pieces, f"use 1 to {most}, the batch size")
         if self.averaging is not None:
             require(0 < self.averaging < 1, "averaging", self.averaging, "use a share between 0 and 1, or none")
-        require_choice("precision", self.precision, Precision)
         require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "use a positive step size")
         require(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "use 0 or more")
+        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "use 0 or more")
+        norm = self.max_gradient_norm
+        require(norm > 0, "max_gradient_norm", norm, "use a number above 0")
         require(0 <= self.seed <= MOST_SEED, "seed", self.seed, f"use 0 to {MOST_SEED}")
         require(0 <= self.warmup_share <= 1, "warmup_share", self.warmup_share, "use a share between 0 and 1")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
+from math import inf
 
 from ubert_model.config import require
 from ubert_model.rows import pooled_rows
@@ -73,4 +73,4 @@ def require_numbers(values: Mapping[str, object], display_name: Callable[[str], 
         if name in SHARES:
             require(0 <= value <= 1, display_name(name), value, "use a share from 0 to 1")
         else:
-            require(isfinite(value) and value > 0, display_name(name), value, "use a number above 0")
+            require(0 < value < inf, display_name(name), value, "use a number above 0")

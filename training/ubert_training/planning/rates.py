@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
+from math import inf
 from pathlib import Path
 from typing import Self
 
-from ubert_model.config import require
+from ubert_model.config import require, require_declared_types
 from ubert_model.errors import ConfigError
 
 
@@ -34,16 +34,18 @@ class Rates:
     redis_round_trip_ms: float = 0.5
 
     def __post_init__(self) -> None:
+        require_declared_types(self)
         for name, value in asdict(self).items():
-            require(isfinite(value) and value > 0, name, value, "use a rate above 0")
+            require(0 < value < inf, name, value, "use a rate above 0")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read a JSON object with some of the rates. Raises ``ConfigError`` if it holds anything else."""
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
-            unknown = sorted(set(given) - {field.name for field in fields(cls)})
-            require(not unknown, "rates", unknown, f"use {', '.join(field.name for field in fields(cls))}")
-            return cls(**{name: float(value) for name, value in given.items()})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            known = [field.name for field in fields(cls)]
+            fits = isinstance(given, dict) and given.keys() <= set(known)
+            require(fits, "rates", given, f"write an object with some of {', '.join(known)}")
+            return cls(**given)
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"rates file {path}: {error}") from error

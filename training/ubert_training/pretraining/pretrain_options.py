@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ubert_model.config import require, require_choice
+from ubert_model.config import require, require_declared_types
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.masking import MaskingStrategy
@@ -39,8 +39,7 @@ class PretrainOptions:
     loop: LoopOptions = field(default_factory=lambda: LoopOptions(**SMALL_LOOP))
 
     def __post_init__(self) -> None:
-        for name, kind in (("corpus", Corpus), ("masking", MaskingStrategy), ("device", DeviceChoice)):
-            require_choice(name, getattr(self, name), kind)
+        require_declared_types(self)
         require(self.beta >= 0, "beta", self.beta, "use 0 (no task 2) or more")
         rate = self.encoder_learning_rate
         require(0 < rate < math.inf, "encoder_learning_rate", rate, "use a positive step size")
