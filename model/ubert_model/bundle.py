@@ -1,5 +1,6 @@
 """The bundle: one directory with everything that serving needs, verified by checksum before any of it is used."""
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ubert_model.config import ModelConfig, require
-from ubert_model.errors import BundleError
+from ubert_model.errors import BundleError, InputError
 from ubert_model.ids import Identities
 from ubert_model.rating.blend import BiasModel, Blend
 from ubert_model.rating.deviations import UsualDeviations
@@ -193,7 +194,7 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], o
 @contextmanager
 def replaced_directory(path: Path) -> Iterator[Path]:
     """A staging directory beside ``path``. On success it replaces ``path``; on failure it is removed, and ``path``
-    stays as it was.
+    stays as it was. Raises ``InputError`` for a ``path`` that cannot be moved: ``.``, or the root of a mounted volume.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -203,11 +204,15 @@ def replaced_directory(path: Path) -> Iterator[Path]:
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
             try:
-                os.replace(path, retired / path.name)
+                os.replace(path, retired / path.resolve().name)
                 os.replace(staging, path)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                raise InputError(f"{path} cannot be replaced: give a directory inside it") from error
             finally:
                 if not path.exists():
-                    os.replace(retired / path.name, path)
+                    os.replace(retired / path.resolve().name, path)
                 shutil.rmtree(retired)
         else:
             os.replace(staging, path)

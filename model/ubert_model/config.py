@@ -124,7 +124,9 @@ class ModelConfig:
         if self.encoder_layers is not None:
             require(self.encoder_layers >= 1, "encoder_layers", self.encoder_layers, "use 1 or more layers, or none")
         if self.state_dim is not None:
-            require(self.state_dim >= 1, "state_dim", self.state_dim, "use a positive dimension, or none")
+            require(
+                1 <= self.state_dim <= 65_535, "state_dim", self.state_dim, "use a dimension from 1 to 65535, or none"
+            )
         require(
             self.above_bias or not self.history_ratings,
             "history_ratings",

@@ -768,6 +768,13 @@ def test_a_recipe_file_with_null_for_pretraining_is_the_preset_without_it(review
         ({"finetuning": {"lop": {}}}, "not a recipe of this version"),
         ({"pretraining": {"loop": 3}}, "not a recipe of this version"),
         ({"config": {"state_dimension": 3}}, r"\['state_dimension'\]"),
+        ({"config": {"state_dim": 64.5}}, "state_dim = 64.5: use a whole number or null"),
+        ({"finetuning": {"loop": {"epochs": "3"}}}, "epochs = '3': use a whole number"),
+        ({"finetuning": {"loop": {"batch_size": 16.5}}}, "batch_size = 16.5: use a whole number"),
+        ({"finetuning": {"loop": {"weight_decay": -1}}}, "weight_decay = -1: use 0 or more"),
+        ({"finetuning": {"loop": {"max_gradient_norm": -1}}}, "max_gradient_norm = -1: use a number above 0"),
+        ({"finetuning": {"mode": ["cached"]}}, r"mode = \['cached'\]: use one of 'cached', 'end-to-end'"),
+        ({"pretraining": {"beta": True}}, "beta = True: use a number"),
         ([], r"recipe = \[\]: write an object of config, pretraining, finetuning"),
     ],
 )

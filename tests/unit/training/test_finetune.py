@@ -385,6 +385,15 @@ def test_damaged_weights_are_refused_by_the_name_of_their_file(from_both: Path, 
         fine_tuned(tmp_path, start=tmp_path / "pretrained")
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000], ids=["empty", "cut", "list", "nested"])
+@pytest.mark.parametrize("name", ["stage.json", "config.json", "encoder_config.json", "identities.json"])
+def test_a_damaged_file_is_refused_by_its_name(name: str, content: str, from_both: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(from_both, tmp_path / "pretrained") / name
+    damaged.write_text(content)
+    with pytest.raises(InputError, match=rf"{damaged} cannot be read \(.+\); run its step again"):
+        fine_tuned(tmp_path, start=tmp_path / "pretrained")
+
+
 def test_the_weights_of_a_pre_trained_model_are_read_once(
     from_both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

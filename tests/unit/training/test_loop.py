@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.full_disk import full_disk
-from ubert_model.errors import ConfigError, DivergedError
+from ubert_model.errors import ConfigError, DivergedError, InputError
 from ubert_training.optimization.batches import Indices, shuffled_batches
 from ubert_training.optimization.loop import (
     BEST_WEIGHTS,
@@ -201,6 +201,16 @@ def test_every_piece_of_every_step_has_its_own_random_draws(tmp_path: Path) -> N
     task = RecordingRegression(validation_target=2.0)
     run(task, tmp_path, replace(OPTIONS, pieces=2))
     assert len(set(task.draws)) == len(task.draws) == OPTIONS.epochs * 8 * 2
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5])
+def test_a_damaged_checkpoint_is_refused(kept: float, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Regression(validation_target=2.0, fails_after=9), tmp_path)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    with pytest.raises(InputError, match=r"checkpoint\.pt is damaged: remove it"):
+        run(Regression(validation_target=2.0), tmp_path)
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) -> None:

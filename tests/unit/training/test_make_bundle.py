@@ -1,14 +1,18 @@
-"""`ubert export` on a full disk."""
+"""`ubert export` on a full disk, and of a damaged run."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from support.full_disk import full_disk
 from support.training_stage import NO_CHECKPOINTS, TinyCorpus, run_in_process
+from ubert_model.errors import InputError
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export import make_bundle
+from ubert_training.export.make_bundle import export_bundle
+from ubert_training.finetuning.rating_parts import RATING
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +43,13 @@ def test_a_full_disk_is_a_one_line_error_that_names_the_bundle_and_leaves_nothin
     assert line.startswith(f"ubert: {tmp_path / 'bundle'} cannot be written (")
     assert line.endswith("make room, then run the same command again")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "remedy"), [(EVALUATION, "`ubert evaluate` again"), (RATING, "its step again")])
+@pytest.mark.parametrize("content", ["", "[" * 100_000], ids=["empty", "nested"])
+def test_a_damaged_file_is_refused_by_its_name(run: Path, name: str, remedy: str, content: str, tmp_path: Path) -> None:
+    damaged = shutil.copytree(run, tmp_path / "run") / name
+    damaged.write_text(content)
+    with pytest.raises(InputError, match=rf"{damaged} cannot be read \(.+\); run {remedy}"):
+        export_bundle(damaged.parent, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()

@@ -169,7 +169,9 @@ def test_stored_bytes_of_a_product_code_follow_from_its_bits() -> None:
         ('{"request_core_ms": Infinity}', "request_core_ms = inf"),
         ("[1]", "rates"),
         ("{", "rates file"),
-        ('{"request_core_ms": "fast"}', "fast"),
+        ('{"request_core_ms": "5"}', "request_core_ms = '5': use a number"),
+        ('{"request_core_ms": true}', "request_core_ms = True: use a number"),
+        ("[" * 100_000, "recursion"),
     ],
 )
 def test_an_invalid_rates_file_is_refused(tmp_path: Path, content: str, message: str) -> None:

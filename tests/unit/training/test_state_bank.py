@@ -135,6 +135,16 @@ def test_states_of_a_wrong_size_are_encoded_again(counter: CountingEncoder, tmp_
     assert counter.batches == 2 * BATCHES
 
 
+@pytest.mark.parametrize("progress", ["", "[]", '{"batches": null}'])
+def test_states_of_damaged_progress_are_encoded_again(counter: CountingEncoder, tmp_path: Path, progress: str) -> None:
+    fill("old", tmp_path)
+    (path,) = tmp_path.glob("states-*.json")
+    path.write_text(progress)
+    assert matching("old", tmp_path) is None
+    assert_states_of("old", fill("old", tmp_path))
+    assert counter.batches == 2 * BATCHES
+
+
 def test_concurrent_fills_of_one_directory_encode_each_bank_once(counter: CountingEncoder, tmp_path: Path) -> None:
     banks: dict[int, StateBank] = {}
     names = ["old", "old", "new", "new"]

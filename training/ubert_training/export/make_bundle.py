@@ -28,7 +28,7 @@ from ubert_training.export.graphs import export_encoder, export_explainer, expor
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.rating_parts import RatingParts
 from ubert_training.running.disk import translated_write_errors
-from ubert_training.running.stage import finished_stage
+from ubert_training.running.stage import finished_stage, refusing_damage
 from ubert_training.states.state_bank import encoder_digest
 from ubert_training.weights.model_files import load_model
 from ubert_training.weights.saving import weights_of
@@ -45,6 +45,9 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
     evaluation = run / EVALUATION
     if not evaluation.is_file():
         raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle contains the metrics")
+    metrics = evaluation.read_text(encoding="utf-8")
+    with refusing_damage(evaluation, "run `ubert evaluate` again"):
+        json.loads(metrics)
     if not (run / CODEBOOKS).is_file():
         raise InputError(f"{run} has no {CODEBOOKS}, which the product codes need; run `ubert bench states` on it")
     parts = RatingParts.load(run, files.config, files.identities)
@@ -66,7 +69,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
             (directory / ENCODER_CONFIG).write_text(files.bert_config.to_json_string(), encoding="utf-8")
             (directory / TOKENIZER).write_text(files.tokenizer_json, encoding="utf-8")
             (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
-            (directory / METRICS).write_text(evaluation.read_text(encoding="utf-8"), encoding="utf-8")
+            (directory / METRICS).write_text(metrics, encoding="utf-8")
             shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
             parts.deviations.save(directory / DEVIATIONS)
             export_encoder(model, directory / ENCODER_GRAPH)

@@ -15,6 +15,7 @@ from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.running.atomic import replacing, write_text
 from ubert_training.finetuning.histories import Histories
+from ubert_training.running.stage import refusing_damage
 
 RATING = "rating.json"
 
@@ -41,16 +42,19 @@ class RatingParts:
 
     @classmethod
     def load(cls, directory: Path, config: ModelConfig, identities: Identities) -> "RatingParts":
-        """Inverse of :meth:`save`, for a model of this configuration, these users and items."""
-        content = json.loads((directory / RATING).read_text(encoding="utf-8"))
-        bias = BiasModel.from_json(content["bias"])
-        return cls(
-            blend=Blend.of(config, bias, content["blend_weight"]),
-            deviations=UsualDeviations.load(
-                directory / DEVIATIONS, bias.user, bias.item, user_ids=identities.users, item_ids=identities.items
-            ),
-            intervals=RatingIntervals.from_json(content["intervals"]),
+        """Inverse of :meth:`save`, for a model of this configuration, these users and items.
+
+        Raises ``InputError`` or ``BundleError`` for damaged files.
+        """
+        with refusing_damage(directory / RATING):
+            content = json.loads((directory / RATING).read_text(encoding="utf-8"))
+            bias = BiasModel.from_json(content["bias"])
+            blend = Blend.of(config, bias, content["blend_weight"])
+            intervals = RatingIntervals.from_json(content["intervals"])
+        deviations = UsualDeviations.load(
+            directory / DEVIATIONS, bias.user, bias.item, user_ids=identities.users, item_ids=identities.items
         )
+        return cls(blend=blend, deviations=deviations, intervals=intervals)
 
 
 def fit_blend_weight(outputs: NDArray[np.float64], residuals: NDArray[np.float64]) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ubert_model.config import require, require_declared_types
-from ubert_model.errors import ConfigError, DivergedError
+from ubert_model.errors import ConfigError, DivergedError, InputError
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.running.atomic import replacing
 from ubert_training.optimization.batches import Indices
@@ -136,7 +137,8 @@ def train(
 
     Continues from a checkpoint of the same fingerprint in ``directory``, to the same result within floating-point
     noise: batches, masks and dropout depend on the step alone. The number of processes may change in between.
-    All processes must see ``directory``. Raises ``DivergedError`` if training does so.
+    All processes must see ``directory``. Raises ``DivergedError`` if training does so, and ``InputError`` for a damaged
+    checkpoint.
     """
     run = _Run(task, options, directory, accelerator, fingerprint)
     run.begin()
@@ -316,7 +318,10 @@ class _Run:
         path = self.directory / CHECKPOINT
         if not path.is_file():
             return False
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(f"{path} is damaged: remove it, and this stage begins anew") from error
         if checkpoint["fingerprint"] != self.fingerprint:
             return False
         self.bfloat16 = checkpoint["bfloat16"]  # as it began, since "auto" may choose otherwise on this device

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from ubert_model.errors import ConfigError, InputError
+from ubert_model.errors import BundleError, ConfigError, InputError
 from ubert_model.running.atomic import write_text
 from ubert_model.running.folder_lock import try_lock
 
@@ -144,11 +144,22 @@ def read_stage(directory: Path) -> dict[str, Any]:
     """Read a stage's ``stage.json``. Raises ``InputError`` if there is none, or if it is damaged."""
     path = directory / STAGE_FILE
     try:
-        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
+        with refusing_damage(path):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return {name: content[name] for name in ("kind", "fingerprint", "finished", "inputs", "summary")}
     except FileNotFoundError as error:
         raise InputError(f"{directory} holds no {STAGE_FILE}; give the output directory of a training step") from error
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read ({error}); run its step again with a new directory") from error
+
+
+@contextlib.contextmanager
+def refusing_damage(path: Path, remedy: str = "run its step again with a new directory") -> Iterator[None]:
+    """While the JSON of a file in a stage's directory is read: raises ``InputError`` if it is damaged."""
+    try:
+        yield
+    except (BundleError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        cause = error.__cause__ or error  # a bundle's error has the remedy for bundles
+        reason = f"{type(cause).__name__}: {cause}"
+        raise InputError(f"{path} cannot be read ({reason}); {remedy}") from error
 
 
 def finished_stage(directory: Path, kind: str) -> dict[str, Any]:

@@ -198,7 +198,7 @@ class _BankFiles:
     def _recorded_batches(self) -> int:
         try:
             return int(json.loads(self.progress.read_text(encoding="utf-8"))["batches"])
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError, LookupError, TypeError):  # missing or damaged: encode again
             return 0
 
 

@@ -19,7 +19,7 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.running.atomic import write_text
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.running.stage import finished_stage
+from ubert_training.running.stage import finished_stage, refusing_damage
 from ubert_training.weights.saving import save_weights
 
 CONFIG = "config.json"
@@ -86,12 +86,18 @@ def save_model(
 
 
 def load_model(directory: Path, kind: str) -> ModelFiles:
-    """Open the model of a finished stage. Raises ``InputError`` if the stage is unfinished or of another kind."""
+    """Open the model of a finished stage. Raises ``InputError`` if it is unfinished, of another kind or damaged."""
     finished_stage(directory, kind)
+    with refusing_damage(directory / CONFIG):
+        config = ModelConfig.from_json(json.loads((directory / CONFIG).read_text(encoding="utf-8")))
+    with refusing_damage(directory / ENCODER_CONFIG):
+        bert_config = BertConfig.from_json_file(str(directory / ENCODER_CONFIG))
+    with refusing_damage(directory / IDENTITIES):
+        identities = Identities.from_json(json.loads((directory / IDENTITIES).read_text(encoding="utf-8")))
     return ModelFiles(
         directory=directory,
-        config=ModelConfig.from_json(json.loads((directory / CONFIG).read_text(encoding="utf-8"))),
-        bert_config=BertConfig.from_json_file(str(directory / ENCODER_CONFIG)),
+        config=config,
+        bert_config=bert_config,
         tokenizer_json=(directory / TOKENIZER).read_text(encoding="utf-8"),
-        identities=Identities.from_json(json.loads((directory / IDENTITIES).read_text(encoding="utf-8"))),
+        identities=identities,
     )
