@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.rating_columns import rating_columns
 from support.tiny_bundle import BIAS, INTERVALS, ITEM_CURVE, USER_CURVE
-from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest
+from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest, file_digest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.co_matching import Matches
@@ -164,9 +164,15 @@ class Bench:
         ]
 
 
-def manifest_of(config: ModelConfig, dim: int) -> Manifest:
+def manifest_of(config: ModelConfig, dim: int, *weights: Path) -> Manifest:
     return Manifest(
-        config=config, state_dim=dim, encoder_digest="none", bias=BIAS, blend_weight=0.5, intervals=INTERVALS
+        config=config,
+        state_dim=dim,
+        encoder_digest="none",
+        bias=BIAS,
+        blend_weight=0.5,
+        intervals=INTERVALS,
+        files={path.name: file_digest(path) for path in weights},
     )
 
 
@@ -190,7 +196,7 @@ def make_bench(
     if not (directory / SCORER_GRAPH).exists():  # the same weights for any number of threads
         export_scorer(scorer, directory / SCORER_GRAPH)
     save_file(scorer.state_dict(), directory / WEIGHTS)
-    bundle = Bundle(directory, manifest_of(config, dim))
+    bundle = Bundle(directory, manifest_of(config, dim, directory / WEIGHTS))
     bundle.__dict__["identities"] = residents.identities  # in place of a file
     runtimes: dict[str, ScoringRuntime] = {
         "onnx": OnnxRuntime(directory / SCORER_GRAPH, device="cpu", threads=threads),
