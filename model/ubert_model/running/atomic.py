@@ -16,7 +16,8 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name holds the process id, so that two processes that write the same file do not share it. On an
     exception the temporary file is removed, and ``path`` stays as it was.
 
-    Raises ``IsADirectoryError`` if ``path`` is a directory. The ``OSError`` of a full disk names ``path``, too.
+    Raises ``IsADirectoryError`` if ``path`` is a directory. Errors name ``path`` for the temporary file, and those of a
+    full disk in any case.
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a directory, give the file to write", str(path))
@@ -29,8 +30,9 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.chmod(mode)  # safetensors replaces the file by a private one
         publish(partial, path)
     except OSError as error:
-        if error.errno in _NO_ROOM and not error.filename:
-            error.filename = str(path)  # an open file's error names none, and the user has to know which disk is full
+        # An open file's error names none, and the user has to know which disk is full.
+        if error.filename in (str(partial), partial) or (error.errno in _NO_ROOM and not error.filename):
+            error.filename = str(path)
         raise
     finally:
         partial.unlink(missing_ok=True)

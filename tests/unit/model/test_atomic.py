@@ -46,3 +46,8 @@ def test_a_write_to_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) 
         write_text(tmp_path / "file", "more than ten bytes")
     assert refusal.value.filename == str(tmp_path / "file")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_created_is_named_by_its_own_name() -> None:
+    with pytest.raises(OSError, match=r"'/proc/report\.json'$"):
+        write_text(Path("/proc/report.json"), "{}")
