@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from support.app_settings import settings_for
 from support.running_app import running, serving
@@ -31,6 +32,14 @@ def client(tiny: TinyBundle, corpus: Corpus, store: MaintenanceStore) -> Iterato
     corpus.write(store, tiny.bundle)
     with serving(settings_for(tiny.bundle), store) as client:
         yield client
+
+
+@pytest.fixture
+def app(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> FastAPI:
+    """Not yet running, for tests that watch its admission."""
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle)
+    return create_app(settings, OpenedBundle.open(settings), lmdb_store)
 
 
 def rank(client: httpx.Client, **options: Any) -> dict[str, Any]:
@@ -143,12 +152,7 @@ def test_a_long_ranking_starts_no_thread(client: httpx.Client, monkeypatch: pyte
     assert rank(client, candidates=[f"i{number}" for number in range(500)])["scored"] == 500
 
 
-def test_the_later_steps_of_an_admitted_request_are_admitted(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    settings = settings_for(tiny.bundle)
-    app = create_app(settings, OpenedBundle.open(settings), lmdb_store)
+def test_the_later_steps_of_an_admitted_request_are_admitted(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(app) as client:
         admission = app.state.context.scheduler.admission
         check, flags = admission.check, []
@@ -176,17 +180,12 @@ def test_the_later_steps_of_an_admitted_request_are_admitted(
     ],
 )
 def test_the_work_of_a_request_is_queued_by_its_kind(
-    tiny: TinyBundle,
-    corpus: Corpus,
-    lmdb_store: MaintenanceStore,
+    app: FastAPI,
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     body: dict[str, Any] | None,
     kinds: list[str],
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    settings = settings_for(tiny.bundle)
-    app = create_app(settings, OpenedBundle.open(settings), lmdb_store)
     with running(app) as client:
         admission = app.state.context.scheduler.admission
         queued, found = admission.queued, []
