@@ -21,6 +21,9 @@ settings.load_profile("any machine")
 # Before any test imports it: the product's packages set this, too, but a test may import ONNX Runtime first.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
+# Every service that tests ask runs on this machine, whatever proxy leads to others.
+os.environ["no_proxy"] = "*"
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # xdist's controller sets these, and a console of rich's takes its width from them for good, on import.
     for name in ("COLUMNS", "LINES"):

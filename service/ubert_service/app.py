@@ -91,6 +91,7 @@ def create_app(
             background.enter_context(NamespaceLeases(served.store, [bundle.namespace.version for bundle in loaded]))
             for bundle in loaded:
                 bundle.directory.sort_identifiers()
+                background.enter_context(bundle.device_check)
                 background.enter_context(bundle.keeper)
             yield
             await scheduler.close()

@@ -16,11 +16,11 @@ from starlette.responses import Response
 
 from ubert_service.errors import CallerGoneError
 from ubert_service.explaining.explain import Explanation
-from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
-from ubert_service.schemas import LEAST_SCORED, NotReadyReason, RatingRequest
+from ubert_service.reading.inline import InlineText
+from ubert_service.schemas import LEAST_SCORED, LISTED_UNREAD, NotReadyReason, RatingRequest
 from ubert_service.scoring.engine import Prediction
 from ubert_service.scoring.scoring_lane import ScoringLane, max_tokens_read
 from ubert_service.serving.bundles import Bundles, Roles
@@ -160,7 +160,8 @@ class RequestContext:
 
         Raises ``InputError`` for a rating outside the scale, and as :meth:`work` does.
         """
-        reading, texts, served = request.reading(), request.inline_texts(), self.served
+        reading = Reading(excluded=frozenset(request.exclude_review_ids), before=request.as_of)
+        texts, served = [InlineText(**dict(text)) for text in request.user_texts], self.served
         if not texts:
             return reading
         tokens = len(texts) * served.bundle.manifest.config.max_length

@@ -6,8 +6,6 @@ from typing import NamedTuple, Self
 from ubert_model.errors import InputError
 from ubert_model.states import Revision
 
-READ_VERSION = "X-Read-Version"
-"""The header of an answer to a write: send it with a request whose answer must show that write."""
 READ_VERSION_PATTERN = r"^([0-9a-f]{1,64}):([0-9]{1,20}-[0-9]{1,20})$"
 
 

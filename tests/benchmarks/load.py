@@ -41,7 +41,7 @@ from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
 
-CLI = "ubert_service.commands.serve"
+CLI = "ubert_service"
 UNLOADED, LOADED, OVERLOADED_CALLERS = 1, 32, 256
 WARM_UP_SECONDS = 2.0
 REQUEST_TIMEOUT_S = 10.0
@@ -51,7 +51,7 @@ PAUSE_SECONDS = 0.0015
 CORES = sorted(os.sched_getaffinity(0))[:2]
 """The core of the service, then that of Locust."""
 INSTANT_ENGINE = """
-from ubert_service.commands.serve import main
+from ubert_service.__main__ import main
 from ubert_service.scoring.engine import EVERY_REVIEW, ScoringEngine
 
 real, answers = ScoringEngine.score, {}

@@ -111,12 +111,13 @@ def test_a_second_run_trains_nothing_again_and_ends_its_service_when_terminated(
     with running(command) as demonstration:
         assert demonstration.stdout is not None
         url = next(found.group(1) for line in demonstration.stdout if (found := re.search(r"running at (\S+)", line)))
-        assert httpx.get(f"{url}/version").json()["bundle"] == bundle
+        answer = httpx.get(f"{url}/version", timeout=30, trust_env=False)
+        assert answer.json()["bundle"] == bundle
         assert (demo / "finetuned" / "model.safetensors").stat().st_mtime_ns == before
         demonstration.terminate()
         assert demonstration.wait(timeout=60) == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/healthz")
+        httpx.get(f"{url}/healthz", timeout=30, trust_env=False)
 
 
 def stored(demo: Path, url: str) -> dict[str, FloatMatrix]:

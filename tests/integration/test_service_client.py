@@ -31,7 +31,7 @@ from ubert_service.client import (
 )
 from ubert_service.schemas import ExplainRequest, PairRequest, PredictRequest, RankRequest, ReviewRequest
 
-IMPATIENT = RetryPolicy(attempts=3, deadline_s=5.0, first_pause_s=0.01, longest_pause_s=0.05)
+IMPATIENT = RetryPolicy(attempts=3, deadline_s=60.0, first_pause_s=0.01, longest_pause_s=0.05)
 
 
 class _Awaited:

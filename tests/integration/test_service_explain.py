@@ -16,10 +16,9 @@ from ubert_model.bundle import Bundle
 from ubert_model.rating.deviations import SideDeviations
 from ubert_model.states import MaintenanceStore, ReviewEntry, Side
 from ubert_service.errors import WorkCancelledError
-from ubert_service.explaining.listed import LISTED_UNREAD
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.reading.inline import InlineText
-from ubert_service.schemas import MAX_EXPLAINED_PAIRS, RatingEvidence
+from ubert_service.schemas import LISTED_UNREAD, MAX_EXPLAINED_PAIRS, RatingEvidence
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.serving.opened import OpenedBundle

@@ -13,17 +13,22 @@ import httpx
 import jsonschema
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from support.app_settings import settings_for
 from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle, torch_rating
+from support.waiting import wait_until
 from ubert_model.errors import DeviceUnavailableError, StoreUnavailableError
 from ubert_model.states import MaintenanceStore, StateStore, open_store
 from ubert_service.app import create_app
-from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS, ratings
+from ubert_service.routes import predict, rank
+from ubert_service.routes.rating_answers import prediction_fields
+from ubert_service.schemas import MAX_CANDIDATES, MAX_EXCLUDED, MAX_PAIRS
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, ScoringRuntime
+from ubert_service.serving import device_check
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
@@ -125,13 +130,13 @@ def test_many_predictions_are_serialized_outside_the_event_loop(
 ) -> None:
     """Ten thousand took half a second, in which no other request was answered."""
     in_loop: list[bool] = []
-    fields = ratings.prediction_fields
 
     def observed(*given: Any) -> dict[str, Any]:
         in_loop.append(runs_in_event_loop())
-        return fields(*given)
+        return prediction_fields(*given)
 
-    monkeypatch.setattr(ratings, "prediction_fields", observed)
+    for route in (predict, rank):
+        monkeypatch.setattr(route, "prediction_fields", observed)
     client.post(path, json=question).raise_for_status()
     assert in_loop == [False] * 200
 
@@ -359,7 +364,7 @@ def test_health_is_answered_while_every_scoring_thread_is_busy(tiny: TinyBundle,
     class StuckRuntime(FailingRuntime):
         def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
             entered.set()
-            assert release.wait(timeout=10)
+            assert release.wait(timeout=60)
             return np.zeros(len(batch.item), dtype=np.float32)
 
     question = {"user": "u0", "candidates": [f"i{number}" for number in range(12)]}
@@ -372,10 +377,10 @@ def test_health_is_answered_while_every_scoring_thread_is_busy(tiny: TinyBundle,
         ]
         for caller in callers:
             caller.start()
-        assert entered.wait(timeout=10)
+        assert entered.wait(timeout=60)
         try:
-            assert client.get("/healthz", timeout=5).status_code == 200
-            assert client.get("/readyz", timeout=5).status_code == 200
+            assert client.get("/healthz", timeout=30).status_code == 200
+            assert client.get("/readyz", timeout=30).status_code == 200
             assert not statuses
         finally:
             release.set()
@@ -407,7 +412,7 @@ def test_repeated_readiness_checks_block_few_threads_on_a_store_that_hangs(
         hangs.set()
         try:
             for _ in range(8):
-                client.get("/readyz", timeout=5)
+                client.get("/readyz", timeout=30)
             checks = [name for name in calls if name in {"namespaces", "ping"}]
             assert 1 <= len(checks) <= 4
         finally:
@@ -416,31 +421,88 @@ def test_repeated_readiness_checks_block_few_threads_on_a_store_that_hangs(
         wait_until_ready(client)
 
 
-class LosableGpu:
-    """Computes on the CPU; while ``lost`` it fails as a GPU does that has left the bus."""
+class FailingGpu:
+    """Computes on the CPU; while ``lost`` it fails as a GPU does that has left the bus, and while not ``answers`` it
+    hangs.
+    """
 
     device: ActiveDevice = "cuda"
 
     def __init__(self, runtime: ScoringRuntime) -> None:
         self._runtime = runtime
         self.lost = False
+        self.answers = threading.Event()
+        self.answers.set()
+        self.hanging = 0
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        if not self.answers.is_set():
+            self.hanging += 1
+            assert self.answers.wait(timeout=60)
         if self.lost:
             raise DeviceUnavailableError("device cuda failed while computing: the GPU is lost")
         return self._runtime.score(batch)
 
 
-def test_readiness_fails_while_the_gpu_does_not_compute(tiny: TinyBundle, served: ServedBundle) -> None:
-    gpu = LosableGpu(served.opened.runtime)
-    with running(create_app(small_bodies(tiny), replace(served.opened, runtime=gpu), served.store)) as client:
+@pytest.fixture
+def gpu(served: ServedBundle, monkeypatch: pytest.MonkeyPatch) -> FailingGpu:
+    """Checked often, and soon found to hang."""
+    monkeypatch.setattr(device_check, "PAUSE_S", 0.01)
+    monkeypatch.setattr(device_check, "LONGEST_CALL_S", 0.5)
+    return FailingGpu(served.opened.runtime)
+
+
+@pytest.fixture
+def app_on_gpu(tiny: TinyBundle, served: ServedBundle, gpu: FailingGpu) -> FastAPI:
+    return create_app(small_bodies(tiny), replace(served.opened, runtime=gpu), served.store)
+
+
+def wait_for_device_failure(client: httpx.Client, message: str) -> None:
+    """Ask ``/readyz``, which must always answer, until the device fails with this message, and nothing else does."""
+
+    def found() -> list[str]:
+        return [reason["found"] for reason in client.get("/readyz", timeout=30).json().get("reasons", ())]
+
+    wait_until(lambda: any(message in reason for reason in found()))
+    problem = assert_problem(client.get("/readyz"), 503, "not-ready")
+    assert [reason["check"] for reason in problem["reasons"]] == ["device"]
+
+
+def test_readiness_fails_while_the_gpu_does_not_compute(app_on_gpu: FastAPI, gpu: FailingGpu) -> None:
+    with running(app_on_gpu) as client:
         wait_until_ready(client)
         gpu.lost = True
-        problem = assert_problem(client.get("/readyz"), 503, "not-ready")
-        assert [reason["check"] for reason in problem["reasons"]] == ["device"]
-        assert "the GPU is lost" in problem["reasons"][0]["found"]
+        wait_for_device_failure(client, "the GPU is lost")
         gpu.lost = False
         wait_until_ready(client)
+
+
+def test_readiness_fails_while_the_gpu_hangs_in_the_one_call_that_checks_it(
+    app_on_gpu: FastAPI, gpu: FailingGpu
+) -> None:
+    with running(app_on_gpu) as client:
+        wait_until_ready(client)
+        gpu.answers.clear()
+        wait_for_device_failure(client, "has not answered")
+        assert gpu.hanging == 1
+        gpu.answers.set()
+        wait_until_ready(client)
+
+
+def test_readiness_fails_before_the_gpu_has_computed(app_on_gpu: FastAPI, gpu: FailingGpu) -> None:
+    gpu.answers.clear()
+    with running(app_on_gpu) as client:
+        wait_for_device_failure(client, "has not")
+        gpu.answers.set()
+        wait_until_ready(client)
+
+
+def test_a_gpu_that_hangs_does_not_delay_the_end_of_the_service(app_on_gpu: FastAPI, gpu: FailingGpu) -> None:
+    with running(app_on_gpu) as client:
+        gpu.answers.clear()
+        wait_for_device_failure(client, "has not answered")
+    assert gpu.hanging == 1
+    gpu.answers.set()
 
 
 def test_readiness_does_not_compute_on_a_cpu(tiny: TinyBundle, served: ServedBundle) -> None:

@@ -1,6 +1,7 @@
 """The service as it is run: a process from the command line, a real Redis, signals."""
 
 import itertools
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.processes import has_in_mask, running
 from support.redis_server import RedisServer
 from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
@@ -108,30 +110,14 @@ def run_program(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_sighup_during_startup_is_logged_in_one_line() -> None:
-    program = """
-        import os
-        import signal
-        import threading
-        from contextlib import asynccontextmanager
-        from fastapi import FastAPI
-        from ubert_service.http.server import serve
-        from ubert_service.settings import Settings
-
-        @asynccontextmanager
-        async def starting(app):
-            signal.raise_signal(signal.SIGHUP)
-            for thread in threading.enumerate():
-                if thread.name == "ubert-promote":
-                    thread.join()
-            os._exit(0)
-            yield
-
-        serve(FastAPI(lifespan=starting), Settings(bundle="unused", store="lmdb:unused", port=0))
-    """
-    ended = run_program(program)
-    assert ended.stderr == "SIGHUP: the shadow bundle was not promoted: the service is still starting\n"
-    assert ended.returncode == 0
+def test_sigterm_during_startup_ends_the_process_with_0(tiny: TinyBundle) -> None:
+    command = [sys.executable, "-m", "ubert_service", *arguments(tiny, "redis://127.0.0.1:1/0"), "--port", "0"]
+    with running(command, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: has_in_mask(process, "SigCgt", signal.SIGTERM))
+        process.terminate()
+        _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    assert "listening" not in log
 
 
 def send_endlessly(caller: socket.socket) -> None:

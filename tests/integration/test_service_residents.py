@@ -31,13 +31,14 @@ from ubert_model.states import Changes, MaintenanceStore, Namespace, ReviewEntry
 from ubert_service.app import create_app
 from ubert_service.context import STALE_SECONDS
 from ubert_service.errors import LostRevisionError, NotResidentError
-from ubert_service.read_version import READ_VERSION, ReadVersion
+from ubert_service.read_version import ReadVersion
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.resident import keeper
 from ubert_service.resident.bounded_cache import BoundedCache
 from ubert_service.resident.follower import Follower
 from ubert_service.resident.keeper import ResidentsKeeper
 from ubert_service.resident.residents import Residents
+from ubert_service.schemas import READ_VERSION
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import OnnxRuntime
 from ubert_service.scoring.scoring_lane import ScoringLane

@@ -25,10 +25,9 @@ from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.errors import ReviewNameTakenError
-from ubert_service.read_version import READ_VERSION
 from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.reviews.written_review import NewReview, WrittenReview
-from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS
+from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS, READ_VERSION
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import Review

@@ -78,7 +78,10 @@ def clients(
     with (
         running(create_app(settings, live.opened, live.store, shadow=shadow.opened)) as client,
         httpx.Client(
-            base_url=client.base_url, headers={"Authorization": headers["operator"]}, timeout=client.timeout
+            base_url=client.base_url,
+            headers={"Authorization": headers["operator"]},
+            timeout=client.timeout,
+            trust_env=False,
         ) as operator,
     ):
         client.headers["Authorization"] = headers["caller"]
@@ -332,14 +335,22 @@ def test_shadow_share_is_the_share_of_requests_that_is_sampled(
     assert sum(counts) == sampled
 
 
-def test_sighup_promotes_the_shadow_of_a_running_process(
+@pytest.fixture
+def both_in_redis(
     tiny: TinyBundle, other: Bundle, redis_store: MaintenanceStore, own_redis_url: str, corpus: Corpus
-) -> None:
+) -> list[str]:
+    """Arguments of a service whose shadow can be promoted at once."""
     for bundle in (tiny.bundle, other):
         corpus.write(redis_store, bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--shadow-bundle", str(other.path), "--store", own_redis_url]
     arguments += ["--warm-seconds", "0"]  # no shadow is promoted before it is warm
-    with ServeProcess(*arguments, "--codec", "fp32", "--device", "cpu", "--threads", "1") as service:
+    return [*arguments, "--codec", "fp32", "--device", "cpu", "--threads", "1"]
+
+
+def test_sighup_promotes_the_shadow_of_a_running_process(
+    tiny: TinyBundle, other: Bundle, both_in_redis: list[str]
+) -> None:
+    with ServeProcess(*both_in_redis) as service:
         before = predict(service.client)
         service.hang_up()
         wait_until(lambda: service.client.get("/version").json()["bundle"] == other.manifest.bundle_id)
@@ -347,3 +358,10 @@ def test_sighup_promotes_the_shadow_of_a_running_process(
         assert service.terminate() == 0
     assert (before["bundle"], after["bundle"]) == (tiny.bundle.manifest.bundle_id, other.manifest.bundle_id)
     assert before["predictions"] != after["predictions"]
+
+
+def test_sighup_during_startup_promotes_the_shadow_once_the_service_runs(
+    other: Bundle, both_in_redis: list[str]
+) -> None:
+    with ServeProcess(*both_in_redis, hang_up_early=True) as service:
+        wait_until(lambda: service.client.get("/version").json()["bundle"] == other.manifest.bundle_id)

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,9 +111,12 @@ def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
     logged: str,
 ) -> None:
     corpus.write(lmdb_store, tiny.bundle)
-    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle, warm_seconds=0.5)), lmdb_store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle, warm_seconds=60.0)), lmdb_store)
+    now = 0.0
 
     def failing(*_: Any, **__: Any) -> Any:
+        nonlocal now
+        now += 61.0
         raise failure
 
     changes, polled = lmdb_store.changes, threading.Event()
@@ -121,6 +125,7 @@ def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
         polled.set()
         return changes(*arguments)
 
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(lmdb_store, "states", failing)
     with served.keeper:
         wait_until_warm(served)

@@ -102,9 +102,12 @@ def test_confirmed_writes_survive_a_failover_and_a_patient_store_waits_for_it(
     idle.put(VERSION, reviews)
     written = stores.confirmed.put(VERSION, reviews)
     primary = cluster.primary_of(FEED)
+    (replica,) = (cluster.clients[server] for server in cluster.replicas_of(primary))
+    replica.config_set("cluster-replica-no-failover", "yes")  # until a store without patience has failed
     primary.kill()
     with pytest.raises(StoreUnavailableError):
         stores.plain.put(VERSION, reviews)
+    replica.config_set("cluster-replica-no-failover", "no")
     later = [(review_of("later"), b"s")]
     stores.patient.put(VERSION, later)
     assert cluster.primary_of(FEED) is not primary

@@ -18,9 +18,9 @@ from support.app_settings import settings_for
 from support.redis_cluster import ClusterServers
 from support.tiny_bundle import TinyBundle
 from ubert_model.states import StateStore, open_store
-from ubert_service.read_version import READ_VERSION
 from ubert_service.reading.histories import Pair
 from ubert_service.reviews.written_review import NewReview
+from ubert_service.schemas import READ_VERSION
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import ReviewTable

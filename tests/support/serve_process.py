@@ -11,6 +11,9 @@ from typing import IO, Self
 
 import httpx
 
+from support.processes import has_in_mask
+from support.waiting import wait_until
+
 _LISTENING = re.compile(r"listening on (http://\S+)")
 _SECONDS_TO_START = 120.0
 _SECONDS_TO_ANSWER = 60.0
@@ -18,23 +21,33 @@ _SECONDS_TO_END = 60.0
 
 
 class ServeProcess:
-    """Started on entry, killed on exit if it still runs. ``client`` sends it requests. ``port`` 0: any free one."""
+    """Started on entry, killed on exit if it still runs. ``client`` sends it requests. ``port`` 0: any free one.
 
-    def __init__(self, *arguments: str, port: int = 0) -> None:
-        self._command = [sys.executable, "-m", "ubert_service.commands.serve", *arguments, "--port", str(port)]
+    ``hang_up_early``: send SIGHUP as soon as that does not kill it.
+    """
+
+    def __init__(self, *arguments: str, port: int = 0, hang_up_early: bool = False) -> None:
+        self._hang_up_early = hang_up_early
+        self._command = [sys.executable, "-m", "ubert_service", *arguments, "--port", str(port)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self._process.stderr is not None
         self.log: list[str] = []
-        addresses: queue.Queue[str] = queue.Queue()
+        addresses: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, args=(self._process.stderr, addresses))
         self._reader.start()
+        if self._hang_up_early:
+            wait_until(lambda: has_in_mask(self._process, "SigBlk", signal.SIGHUP))
+            self.hang_up()
         try:
-            self.address = addresses.get(timeout=_SECONDS_TO_START)
+            address = addresses.get(timeout=_SECONDS_TO_START)
         except queue.Empty:
+            address = None
+        if address is None:
             self.kill()
-            raise AssertionError(f"the service did not start: {''.join(self.log)}") from None
+            raise AssertionError(f"the service did not start: {''.join(self.log)}")
+        self.address = address
         self.client = httpx.Client(base_url=self.address, timeout=_SECONDS_TO_ANSWER, trust_env=False)
         return self
 
@@ -60,8 +73,9 @@ class ServeProcess:
         assert self._process.stderr is not None
         self._process.stderr.close()
 
-    def _read(self, stderr: IO[str], addresses: "queue.Queue[str]") -> None:
+    def _read(self, stderr: IO[str], addresses: "queue.Queue[str | None]") -> None:
         for line in stderr:
             self.log.append(line)
             if found := _LISTENING.search(line):
                 addresses.put(found[1])
+        addresses.put(None)  # the process has ended

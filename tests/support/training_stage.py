@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -15,13 +15,14 @@ from safetensors.numpy import load_file
 
 from support.processes import running
 from support.small_corpus import small_table
+from support.waiting import wait_until
 from ubert_model.bundle import WEIGHTS
 from ubert_training.cli import main
 from ubert_training.splits import random_split
 
 TIMEOUT_S = 600
-SECONDS_AFTER_CHECKPOINT = 0.3
-"""How long a stage goes on after its first checkpoint, so that the kill comes somewhere in the middle."""
+CHECKPOINTS = 3
+"""How many a stage saves, at least, before it is stopped, so that the signal comes somewhere in the middle."""
 
 NO_CHECKPOINTS = ("--checkpoint-seconds", str(TIMEOUT_S))
 """For a stage that runs to completion: a checkpoint at every step would take as long as the steps."""
@@ -74,11 +75,15 @@ def run_to_completion(command: Sequence[str]) -> None:
 
 def stop_after_a_checkpoint(command: Sequence[str], checkpoint: Path, signal: Signals) -> None:
     """Start a stage, wait until some steps are saved, and send the signal; asserts that the signal ends the stage."""
+    saved: set[int] = set()
+
+    def has_saved_some() -> bool:
+        with suppress(FileNotFoundError):
+            saved.add(checkpoint.stat().st_mtime_ns)
+        return len(saved) >= CHECKPOINTS or process.poll() is not None
+
     with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(SECONDS_AFTER_CHECKPOINT)
+        wait_until(has_saved_some, or_fail="the stage saved no checkpoint", within_s=TIMEOUT_S)
         process.send_signal(signal)
         assert process.wait(timeout=TIMEOUT_S) != 0, "the stage ended before it could be stopped: give it more work"
 

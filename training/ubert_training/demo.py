@@ -94,7 +94,7 @@ def running_service(bundle: Path, store: str, codec: str, port: int, log: Path) 
 
     Raises ``UbertError`` with the last line of output if the service does not start.
     """
-    command = [sys.executable, "-m", "ubert_service.commands.serve", "--bundle", str(bundle), "--store", store]
+    command = [sys.executable, "-m", "ubert_service", "--bundle", str(bundle), "--store", store]
     command += ["--codec", codec, "--port", str(port), "--texts"]
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -188,7 +188,7 @@ def best_items(url: str, user: str, candidates: Sequence[str], top_k: int) -> li
 def _post(url: str, body: Mapping[str, object]) -> dict[str, Any]:
     """The service's answer. Raises ``UbertError`` for a failed request or an error status."""
     try:
-        response = httpx.post(url, json=body, timeout=60)
+        response = httpx.post(url, json=body, timeout=60, trust_env=False)  # through no proxy: it runs on this machine
         response.raise_for_status()
     except httpx.HTTPError as error:
         reason = str(error).partition("\n")[0]

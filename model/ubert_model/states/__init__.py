@@ -4,7 +4,7 @@ from ubert_model.states.changes import Changes, Revision, entity_mark, marks_of,
 from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_candidate_sets, copy_namespace
-from ubert_model.states.keys import MAX_IDENTIFIER_BYTES, Side, identifier_bytes, version_bytes
+from ubert_model.states.keys import Side, version_bytes
 from ubert_model.states.leases import NamespaceLeases
 from ubert_model.states.numpy_threads import numpy_in_one_thread
 from ubert_model.states.opening import absolute_url, open_existing_store, open_store, without_password
@@ -15,7 +15,6 @@ from ubert_model.states.store import FinishedShard, MaintenanceStore, Namespace,
 
 __all__ = [
     "DEFAULT_CODEC",
-    "MAX_IDENTIFIER_BYTES",
     "REPAIR_REMEDY",
     "Changes",
     "DamagedList",
@@ -37,7 +36,6 @@ __all__ = [
     "copy_candidate_sets",
     "copy_namespace",
     "entity_mark",
-    "identifier_bytes",
     "make_codec",
     "marks_of",
     "numpy_in_one_thread",

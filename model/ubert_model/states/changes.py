@@ -11,7 +11,8 @@ from hashlib import blake2b
 from typing import NamedTuple, Self
 
 from ubert_model.errors import CorruptStateError, InputError
-from ubert_model.states.keys import Side, identifier_bytes
+from ubert_model.identifiers import identifier_bytes
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
 REMEMBERED_CHANGES = 4_096

@@ -6,9 +6,9 @@ from hashlib import blake2b
 from urllib.parse import unquote
 
 from ubert_model.errors import InputError
+from ubert_model.identifiers import identifier_bytes
 from ubert_model.states.review import ReviewEntry
 
-MAX_IDENTIFIER_BYTES = 256
 _VERSION = re.compile("[0-9a-f]{16}")
 
 
@@ -35,19 +35,6 @@ def version_bytes(version: str) -> bytes:
     if not _VERSION.fullmatch(version):
         raise InputError(f"state version {version!r} is not 16 lower-case hexadecimal characters")
     return bytes.fromhex(version)
-
-
-def identifier_bytes(identifier: str) -> bytes:
-    """The 1 to 256 UTF-8 bytes of a review, user or item identifier. Raises ``InputError`` for any other."""
-    try:
-        encoded = identifier.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"identifier {identifier[:64]!r} is not valid Unicode: {error.reason}") from error
-    if not 1 <= len(encoded) <= MAX_IDENTIFIER_BYTES:
-        raise InputError(
-            f"identifier {identifier[:64]!r} has {len(encoded)} UTF-8 bytes, allowed are 1 to {MAX_IDENTIFIER_BYTES}"
-        )
-    return encoded
 
 
 class RedisKeys:

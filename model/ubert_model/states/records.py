@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, StoreError
-from ubert_model.states.keys import Side, identifier_bytes
+from ubert_model.identifiers import identifier_bytes
+from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
 

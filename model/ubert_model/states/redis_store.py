@@ -9,6 +9,7 @@ from itertools import chain, islice
 from operator import attrgetter
 
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
+from ubert_model.identifiers import identifier_bytes
 from ubert_model.running.batches import batches
 from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
@@ -20,7 +21,7 @@ from ubert_model.states.changes import (
     state_mark,
     unpack_marks,
 )
-from ubert_model.states.keys import RedisKeys, Side, identifier_bytes
+from ubert_model.states.keys import RedisKeys, Side
 from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from ubert_model.errors import InputError
+from ubert_model.identifiers import MAX_IDENTIFIER_BYTES
 from ubert_model.running.sharding import Shard
-from ubert_model.states import MAX_IDENTIFIER_BYTES
 
 COLUMNS = ("user", "item")
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in COLUMNS])

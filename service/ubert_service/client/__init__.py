@@ -1,8 +1,9 @@
 """A typed client of the service: :class:`Client` blocks, :class:`AsyncClient` is awaited; they share all but the I/O.
 
-It needs the extra ``client``, httpx and pydantic, and imports neither ONNX Runtime nor the service's web framework.
+It imports only what the extra ``client`` lists, and of the service only the schemas.
 """
 
+from ubert_model.errors import ConfigError, InputError
 from ubert_service.client.asynchronous import AsyncClient
 from ubert_service.client.blocking import Client
 from ubert_service.client.calls import RemovedReview, Write
@@ -23,7 +24,9 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "ConfigError",
     "DeadlineExceededError",
+    "InputError",
     "NotAllowedError",
     "NotFoundError",
     "OverloadedError",

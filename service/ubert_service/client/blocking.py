@@ -39,8 +39,12 @@ class Client:
     it, or use it as a context manager.
 
     Every method raises ``ClientError``, in particular :class:`~ubert_service.client.ProblemError` if the service
-    answers with a problem, and ``InputError`` for an identifier that is not valid Unicode. ``transport`` replaces the
-    network. The constructor raises ``ConfigError`` for an invalid address or a key that no header can carry.
+    answers with a problem, and ``InputError`` for an identifier that is not valid Unicode. A request that breaks its
+    schema raises pydantic's ``ValidationError`` when it is made. The constructor raises ``ConfigError`` for an invalid
+    address or key.
+
+    The environment can name a proxy and certificates (``HTTP_PROXY``, ``NO_PROXY``, ``SSL_CERT_FILE``). ``transport``
+    replaces all of the network, these included: ``httpx.HTTPTransport(verify=context)``, for example.
 
     ``after`` (read-your-writes): the answer to a write that this answer must reflect, whichever replica gives it. The
     other reading calls need no such argument: they always ask the store.
@@ -82,7 +86,7 @@ class Client:
         return self._do(calls.explain(request, after))
 
     def write_candidate_set(self, name: str, items: Sequence[str]) -> CandidateSetAnswer:
-        """Store items under a name, for ``rank``."""
+        """Store items under a name, for ``rank``. Raises pydantic's ``ValidationError`` for too few or too many."""
         return self._do(calls.write_candidate_set(name, CandidateSetRequest(items=list(items))))
 
     def candidate_sets(self) -> list[str]:

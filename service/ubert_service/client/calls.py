@@ -1,5 +1,6 @@
 """Each route as a value: what to send, how to read the answer, and whether to retry it."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -9,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from ubert_model.errors import ConfigError, InputError
 from ubert_service.client.errors import UnexpectedAnswerError
-from ubert_service.read_version import READ_VERSION
 from ubert_service.schemas import (
+    READ_VERSION,
     About,
     Alive,
     CandidateSetAnswer,
@@ -72,10 +73,12 @@ class Call(Generic[T]):
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
-    """The headers of every request. Raises ``ConfigError``, which omits the key, for a key that no header can carry."""
+    """The headers of every request. Raises ``ConfigError``, without showing the key, if no header can carry it."""
     if api_key is None:
         return {}
     key = api_key.strip()  # a key read from a file ends with a newline
+    if not key:
+        raise ConfigError("api_key: it is empty; use one that `ubert-serve-key` printed, or None for a service without")
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(
             "api_key: it has characters that no header can carry; use it exactly as `ubert-serve-key` printed it"
@@ -88,12 +91,13 @@ def address_of(base_url: str, api_key: str | None = None) -> str:
     which the password would replace.
     """
     try:
-        usable = base_url.startswith(("http://", "https://")) and httpx.URL(base_url).host.encode("idna") != b""
+        named = httpx.URL(base_url).host.encode("idna") != b""
+        usable = named and base_url.startswith(("http://", "https://")) and not {"?", "#"} & set(base_url)
     except (httpx.InvalidURL, UnicodeError):
         usable = False
-    shown = base_url.rpartition("@")[2]  # without a password
+    shown = re.split("[?#]", base_url.rpartition("@")[2])[0]  # without a password or a key
     if not usable:
-        raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT")
+        raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT, without ? and #")
     if api_key is not None and httpx.URL(base_url).userinfo:
         raise ConfigError(f"base_url = {shown!r}: leave out its user and password, or api_key; only one can be sent")
     return base_url
@@ -205,8 +209,8 @@ def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
             return model.model_validate_json(received.content)
         except ValidationError as error:
             raise UnexpectedAnswerError(
-                f"the answer is not a {model.__name__}: {error.error_count()} error(s), {error.errors()[0]['msg']} at "
-                f"{error.errors()[0]['loc']}; is base_url a u-bert service of this version?"
+                f"the answer does not fit {model.__name__}: {error.error_count()} error(s), {error.errors()[0]['msg']} "
+                f"at {error.errors()[0]['loc']}; is base_url a u-bert service of this version?"
             ) from error
 
     return read

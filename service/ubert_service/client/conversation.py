@@ -92,7 +92,9 @@ class Conversation(Generic[T]):
         """Seconds to wait before the next attempt; None: there is a result. Raises ``ClientError`` on failure."""
         if isinstance(outcome, httpx.RequestError):
             # Only the class of the error: messages of the transport may hold addresses with credentials.
-            broken = ServiceUnreachableError(f"{self._name}: {type(outcome).__name__}; is the service up at base_url?")
+            broken = ServiceUnreachableError(
+                f"{self._name}: {type(outcome).__name__}; is the service up at base_url, and any proxy in between?"
+            )
             self._may_be_done |= not isinstance(outcome, _NEVER_SENT)
             return self._pause_or_raise(broken, cause=outcome)
         if outcome.status < 300:

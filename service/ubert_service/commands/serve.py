@@ -191,9 +191,5 @@ def opened_tracing(settings: Settings) -> Iterator[Tracing]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; :mod:`ubert_service.__main__` is the entry point."""
     run_command(app, "ubert-serve")
-
-
-if __name__ == "__main__":
-    main()

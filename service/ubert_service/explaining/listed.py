@@ -1,15 +1,10 @@
-"""Which reviews an explanation lists.
-
-The schemas import this too, so it imports nothing that only a service has installed.
-"""
+"""Which reviews an explanation lists."""
 
 from collections.abc import Iterator
 
 from ubert_model.states import ReviewEntry
 from ubert_service.reading.histories import ReviewList
-
-LISTED_UNREAD = 10
-"""The most reviews per side that an explanation lists although only their ratings count."""
+from ubert_service.schemas import LISTED_UNREAD
 
 
 def listed_reviews(reviews: ReviewList) -> Iterator[ReviewEntry]:

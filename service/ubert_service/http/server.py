@@ -2,30 +2,25 @@
 
 import asyncio
 import logging
-import os
-import signal
 import socket
 import sys
-import threading
 import time
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from ubert_model.errors import ConfigError, UbertError
+from ubert_model.errors import ConfigError
 from ubert_model.states import numpy_in_one_thread
 from ubert_service.context import ServiceContext
-from ubert_service.errors import NotReadyError
 from ubert_service.http.connections import BoundedConnection
 from ubert_service.settings import Settings
+from ubert_service.signals import on_terminal, promote_on_hangup
 
 _SECONDS_TO_FINISH = 30
 _SECONDS_IDLE = 75
 """How long an idle connection is kept. It must be longer than balancers keep theirs (many 60 s): else one would send a
 request on a connection that is just being closed.
 """
-_STDIN = 0
 _STARTUP_FAILED = 3
 _DRAIN_POLL_S = 0.02
 _SWITCH_SECONDS = 0.00005
@@ -49,7 +44,6 @@ def serve(app: FastAPI, settings: Settings) -> None:
     cannot be listened on.
     """
     with _listen(settings.host, settings.port) as listener:
-        _exit_cleanly_on_signals()
         sys.setswitchinterval(_SWITCH_SECONDS)
         sys.set_int_max_str_digits(_MOST_DIGITS)
         numpy_in_one_thread()
@@ -66,32 +60,10 @@ def serve(app: FastAPI, settings: Settings) -> None:
             timeout_keep_alive=_SECONDS_IDLE,
             timeout_graceful_shutdown=_SECONDS_TO_FINISH,
         )
-        server = _DrainingServer(config, app, drain_seconds=settings.drain_seconds)
-        # Handled without a shadow too, by an error in the log: by default SIGHUP would kill the process and its
-        # requests. Not on a terminal, which sends it as it closes.
-        if settings.shadow_bundle is not None or not os.isatty(_STDIN):
-            _promote_on_hangup(server, app)
+        server = _DrainingServer(config, app, settings)
         server.run(sockets=[listener])
     if not server.started:
         sys.exit(_STARTUP_FAILED)
-
-
-def _promote_on_hangup(server: uvicorn.Server, app: FastAPI) -> None:
-    def swap() -> None:
-        try:
-            if not server.started:
-                raise NotReadyError("the service is still starting")
-            context: ServiceContext = app.state.context
-            context.bundles.promote()
-        except UbertError as error:
-            _log.error("SIGHUP: the shadow bundle was not promoted: %s", error)
-
-    def promote(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        # In a thread: it asks the store, and could deadlock on a lock that the interrupted thread holds.
-        threading.Thread(target=swap, name="ubert-promote").start()
-
-    signal.signal(signal.SIGHUP, promote)
 
 
 class _DrainingServer(uvicorn.Server):
@@ -99,15 +71,22 @@ class _DrainingServer(uvicorn.Server):
     answered. Meanwhile ``/readyz`` fails and answers carry ``Connection: close``, so callers leave.
     """
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, *, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
         super().__init__(config)
         self._app = app
-        self._drain_seconds = drain_seconds
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        service: ServiceContext = self._app.state.context
+        # Without a shadow too, as an error in the log: by default SIGHUP would end the process and its requests.
+        if self._settings.shadow_bundle is not None or not on_terminal():
+            promote_on_hangup(service.bundles.promote)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         service: ServiceContext = self._app.state.context
         service.stopping.set()
-        until = time.monotonic() + self._drain_seconds
+        until = time.monotonic() + self._settings.drain_seconds
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(_DRAIN_POLL_S)
         await super().shutdown(sockets)
@@ -119,13 +98,3 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error
-
-
-def _exit_cleanly_on_signals() -> None:
-    # After its shutdown uvicorn raises the signal again, by default with the exit status of a killed process.
-    def end(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        sys.exit(0)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)

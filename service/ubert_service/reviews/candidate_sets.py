@@ -7,7 +7,6 @@ from ubert_model.states import StateStore
 from ubert_service.errors import UnknownCandidateSetError
 
 MAX_SETS = 100
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 
 class CandidateSets:

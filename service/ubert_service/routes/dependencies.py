@@ -6,8 +6,8 @@ from fastapi import Depends, Header, Request
 
 from ubert_service.context import STALE_SECONDS, RequestContext, ServiceContext
 from ubert_service.http.middleware import require_json
-from ubert_service.read_version import READ_VERSION, READ_VERSION_PATTERN, ReadVersion
-from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, REQUEST_TIMEOUT
+from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
+from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, READ_VERSION, REQUEST_TIMEOUT
 
 
 def _answer_with(name: str, kind: str, description: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ubert_service.http.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM,
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
 from ubert_service.routes.dependencies import Context
+from ubert_service.routes.review_answers import entity_list, review_list
 from ubert_service.schemas import MAX_FOUND, MAX_LISTED, EntityList, Identifier, IdentifierPrefix, ReviewList
 
 router = APIRouter(tags=["reviews"])
@@ -22,14 +23,14 @@ Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `n
 async def find_users(context: Context, prefix: Prefix = "", limit: Found = 20) -> EntityList:
     """Users seen in training, by a prefix of their identifier; others, by their full identifier."""
     directory = context.served.directory
-    return EntityList.of(await context.ask_store(lambda: directory.users(prefix, limit=limit)))
+    return entity_list(await context.ask_store(lambda: directory.users(prefix, limit=limit)))
 
 
 @router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS, NOT_READY))
 async def find_items(context: Context, prefix: Prefix = "", limit: Found = 20) -> EntityList:
     """Items seen in training, by a prefix of their identifier; others, by their full identifier."""
     directory = context.served.directory
-    return EntityList.of(await context.ask_store(lambda: directory.items(prefix, limit=limit)))
+    return entity_list(await context.ask_store(lambda: directory.items(prefix, limit=limit)))
 
 
 @router.get(
@@ -43,7 +44,7 @@ async def read_user(
     """A user's reviews, newest first, and whether training has seen the user."""
     served = context.served
     page = await context.ask_store(lambda: served.listing.of_user(user, limit=limit, cursor=cursor))
-    return ReviewList.of(user, page, version=served.namespace.version)
+    return review_list(user, page, version=served.namespace.version)
 
 
 @router.get(
@@ -57,4 +58,4 @@ async def read_item(
     """An item's reviews, newest first, and whether training has seen the item."""
     served = context.served
     page = await context.ask_store(lambda: served.listing.of_item(item, limit=limit, cursor=cursor))
-    return ReviewList.of(item, page, version=served.namespace.version)
+    return review_list(item, page, version=served.namespace.version)

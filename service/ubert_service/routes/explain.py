@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
 from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
+from ubert_service.routes.rating_answers import evidence_fields, prediction_fields
 from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import ExplainAnswer, ExplainRequest
 
@@ -19,6 +20,9 @@ async def explain(request: ExplainRequest, context: RatingContext) -> ExplainAns
     served = context.served
     reading = await context.reading(request.user, request)
     (explanation,) = await context.explain([Pair(user=request.user, item=request.item)], reading)
-    return ExplainAnswer.explaining(
-        explanation, bundle=served.bundle_id, codec=served.codec.name, coverage=served.coverage
+    return ExplainAnswer(
+        **prediction_fields(explanation.prediction, served.coverage),
+        **evidence_fields(explanation),
+        bundle=served.bundle_id,
+        codec=served.codec.name,
     )

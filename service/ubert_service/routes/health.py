@@ -14,7 +14,7 @@ from ubert_service.http.problems import (
 )
 from ubert_service.observability import metrics
 from ubert_service.routes.dependencies import ServiceDependency
-from ubert_service.schemas import About, Alive, Ready, Version
+from ubert_service.schemas import About, Alive, ModelAccuracy, Ready, Scale, Version
 from ubert_service.serving.accuracy import scores_of
 
 router = APIRouter(tags=["operation"])
@@ -24,9 +24,19 @@ router = APIRouter(tags=["operation"])
 async def about(context: ServiceDependency) -> About:
     """The bundle's rating scale and size, the kind of its state store, and its errors on the test set."""
     served = context.served
-    scores = scores_of(served.opened.evaluation)
-    kind = context.settings.store.partition(":")[0]  # the rest of the URL may hold a password
-    return About.of(served.bundle.manifest, served.bundle.identities, store=kind, scores=scores)
+    manifest, identities = served.bundle.manifest, served.bundle.identities
+    scale = manifest.config.scale
+    models = [ModelAccuracy(model=name, **dict(scores)) for name, scores in scores_of(served.opened.evaluation).items()]
+    return About(
+        bundle=manifest.bundle_id,
+        scale=Scale(lowest=scale.lowest, highest=scale.highest),
+        users=len(identities.users),
+        items=len(identities.items),
+        max_reviews=manifest.config.max_reviews,
+        max_tokens=manifest.config.max_rows,
+        store=context.settings.store.partition(":")[0],  # the rest of the URL may hold a password
+        accuracy=sorted(models, key=lambda model: model.mse.value),
+    )
 
 
 @router.get("/healthz", summary="Does the process run?")
@@ -43,7 +53,7 @@ async def healthz() -> Alive:
     responses=documented(NOT_READY),
 )
 async def readyz(request: Request, context: ServiceDependency) -> Ready | Response:
-    """Ready if the device is the one asked for, the store answers, and it holds states of this bundle and codec.
+    """Ready if the device computes, the store answers, and it holds states of this bundle and codec.
 
     `degraded`: the store, or one server of a cluster, is away. Requests are still answered from this process's memory
     or the other servers, as far as these hold what is needed.

@@ -2,11 +2,13 @@
 
 from fastapi import APIRouter, Response
 
+from ubert_service.explaining.explain import Explanation
 from ubert_service.http.problems import SCORING_PROBLEMS, documented
 from ubert_service.reading.histories import Pair
 from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
+from ubert_service.routes.rating_answers import evidence_fields, prediction_fields
 from ubert_service.routes.rating_route import RatingRoute
-from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest
+from ubert_service.schemas import PredictAnswer, PredictedPair, PredictRequest, RatingEvidence
 
 router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 
@@ -31,10 +33,15 @@ async def predict(request: PredictRequest, context: RatingContext) -> Response:
 
     def answer() -> str:
         predictions = [
-            *(PredictedPair.of(each, coverage=served.coverage) for each in rated),
-            *(PredictedPair.explained(each, coverage=served.coverage) for each in explanations),
+            *(PredictedPair(**prediction_fields(each, served.coverage)) for each in rated),
+            *(_explained(each, served.coverage) for each in explanations),
         ]
         whole = PredictAnswer(bundle=served.bundle_id, codec=served.codec.name, predictions=predictions)
         return whole.model_dump_json(exclude_unset=True)
 
     return await context.serialize(answer, predictions=len(pairs))
+
+
+def _explained(explanation: Explanation, coverage: float) -> PredictedPair:
+    fields = prediction_fields(explanation.prediction, coverage)
+    return PredictedPair(**fields, evidence=RatingEvidence(**evidence_fields(explanation)))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from ubert_service.http.problems import SCORING_PROBLEMS, UNKNOWN_CANDIDATE_SET, documented
 from ubert_service.reading.histories import Pair, Reading
 from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
+from ubert_service.routes.rating_answers import prediction_fields
 from ubert_service.routes.rating_route import RatingRoute
 from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
 from ubert_service.scoring.engine import Prediction
@@ -49,7 +50,7 @@ def _answer(request: RankRequest, served: ServedBundle, predictions: Sequence[Pr
         codec=served.codec.name,
         candidates=candidates,
         scored=len(predictions),
-        items=[PairPrediction.of(each, coverage=served.coverage) for each in best],
+        items=[PairPrediction(**prediction_fields(each, served.coverage)) for each in best],
     )
     return answer.model_dump_json()
 

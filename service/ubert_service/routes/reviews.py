@@ -14,10 +14,11 @@ from ubert_service.http.problems import (
     UNUSABLE_INPUT,
     documented,
 )
-from ubert_service.read_version import READ_VERSION
+from ubert_service.reviews.written_review import NewReview
 from ubert_service.routes.addresses import identifier
 from ubert_service.routes.dependencies import JSON_BODY, WRITE_ANSWER, Context
-from ubert_service.schemas import Identifier, ReviewAnswer, ReviewId, ReviewRequest
+from ubert_service.routes.review_answers import review_answer
+from ubert_service.schemas import READ_VERSION, Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
 router = APIRouter(tags=["reviews"])
 
@@ -54,11 +55,11 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     review an item more than once. It is safe to repeat the request.
     """
     roles = context.roles
-    review = request.review()
+    review = NewReview(**dict(request))
     written = await context.ask_store(lambda: roles.add(review), kind="encoding", tokens=roles.write_tokens)
     if not written.created:
         response.status_code = status.HTTP_200_OK
-    answer = ReviewAnswer.of(written, version=roles.live.namespace.version)
+    answer = review_answer(written, version=roles.live.namespace.version)
     response.headers[READ_VERSION] = answer.read_version
     return answer
 

@@ -1,11 +1,12 @@
 """The API's request and answer models: fields, meanings and limits.
 
-The client imports them too, so they import nothing that only a service has installed: neither ONNX Runtime nor FastAPI.
+They import nothing else of the service, since the client imports them too; the routes translate to and from them.
 """
 
 from ubert_service.schemas.common import (
     LEAST_REQUEST_SECONDS,
     LEAST_SCORED,
+    LISTED_UNREAD,
     MAX_BUDGET_MS,
     MAX_CANDIDATES,
     MAX_EXCLUDED,
@@ -17,6 +18,7 @@ from ubert_service.schemas.common import (
     MAX_TEXT_CHARACTERS,
     MAX_USER_TEXT_CHARACTERS,
     MAX_USER_TEXTS,
+    READ_VERSION,
     REQUEST_TIMEOUT,
     CandidateSetName,
     Identifier,
@@ -25,6 +27,7 @@ from ubert_service.schemas.common import (
 )
 from ubert_service.schemas.explanations import AttentionMap, ExplainedReview, RatingEvidence, RatingParts
 from ubert_service.schemas.ratings import (
+    Basis,
     CandidateSetAnswer,
     CandidateSetList,
     CandidateSetRequest,
@@ -40,6 +43,7 @@ from ubert_service.schemas.ratings import (
     RankAnswer,
     RankRequest,
     RatingRequest,
+    Reason,
     UserText,
 )
 from ubert_service.schemas.reviews import (
@@ -67,6 +71,7 @@ from ubert_service.schemas.status import (
 __all__ = [
     "LEAST_REQUEST_SECONDS",
     "LEAST_SCORED",
+    "LISTED_UNREAD",
     "MAX_BUDGET_MS",
     "MAX_CANDIDATES",
     "MAX_EXCLUDED",
@@ -78,10 +83,12 @@ __all__ = [
     "MAX_TEXT_CHARACTERS",
     "MAX_USER_TEXTS",
     "MAX_USER_TEXT_CHARACTERS",
+    "READ_VERSION",
     "REQUEST_TIMEOUT",
     "About",
     "Alive",
     "AttentionMap",
+    "Basis",
     "CandidateSetAnswer",
     "CandidateSetList",
     "CandidateSetName",
@@ -112,6 +119,7 @@ __all__ = [
     "RatingParts",
     "RatingRequest",
     "Ready",
+    "Reason",
     "ReviewAnswer",
     "ReviewId",
     "ReviewList",

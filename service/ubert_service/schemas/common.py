@@ -5,8 +5,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ubert_model.errors import InputError
-from ubert_model.states import MAX_IDENTIFIER_BYTES, identifier_bytes
-from ubert_service.reviews.candidate_sets import NAME_PATTERN
+from ubert_model.identifiers import MAX_IDENTIFIER_BYTES, identifier_bytes
 
 MAX_PAIRS = 1_000
 MAX_EXPLAINED_PAIRS = 10
@@ -17,12 +16,16 @@ MAX_USER_TEXT_CHARACTERS = 10_000
 MAX_BUDGET_MS = 60_000
 LEAST_SCORED = 16
 """Candidates that are rated however small the latency budget is."""
+LISTED_UNREAD = 10
+"""The most reviews per side that an explanation lists although only their ratings count."""
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
 REQUEST_TIMEOUT = "X-Request-Timeout"
 LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
+READ_VERSION = "X-Read-Version"
+"""The header of an answer to a write: send it with a request whose answer must show that write."""
 NAMED_UNKNOWN = 5
 """Unknown members of an object that are reported one by one; more of them are one error."""
 LAST_SECOND = 253_402_300_799
@@ -60,7 +63,7 @@ ReviewId = Annotated[
     ),
     AfterValidator(_storable),
 ]
-CandidateSetName = Annotated[str, Field(pattern=NAME_PATTERN)]
+CandidateSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
 UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that made the whole answer.")]

@@ -1,15 +1,10 @@
 """Explanations of ratings: the answer of ``/explain``, and of ``/predict`` with ``explain``."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from ubert_service.explaining.listed import LISTED_UNREAD
-from ubert_service.schemas.common import Answer
-
-if TYPE_CHECKING:
-    from ubert_service.explaining.explain import Explanation, ReviewEvidence
+from ubert_service.schemas.common import LISTED_UNREAD, Answer
 
 
 class RatingParts(Answer):
@@ -87,38 +82,3 @@ class RatingEvidence(Answer):
         description="The store, which holds the texts, is away, so `text` is null where there may be one.",
     )
     heat_map: AttentionMap | None = Field(description="Null unless `basis` is `full`.")
-
-
-def evidence_fields(explanation: "Explanation") -> dict[str, Any]:
-    heat_map = explanation.heat_map
-    return {
-        "contributions": RatingParts(**asdict(explanation.contributions)),
-        "reviews": [_explained(review) for review in explanation.reviews],
-        "texts_unavailable": explanation.texts_unavailable,
-        "heat_map": None
-        if heat_map is None
-        else AttentionMap(
-            user_review_id=heat_map.user_review_id,
-            item_review_id=heat_map.item_review_id,
-            user_attention=heat_map.user_attention.tolist(),
-            item_attention=heat_map.item_attention.tolist(),
-        ),
-    }
-
-
-def _explained(review: "ReviewEvidence") -> ExplainedReview:
-    entry = review.entry
-    return ExplainedReview(
-        review_id=entry.review_id,
-        side=review.side.value,
-        user=entry.user,
-        item=entry.item or None,
-        rating=entry.rating if review.rated else None,
-        timestamp=entry.timestamp,
-        tokens=entry.rows,
-        effect=review.effect,
-        matching=review.matching,
-        text=None if review.text is None else review.text.text,
-        token_spans=None if review.text is None else list(review.text.spans),
-        token_contributions=list(review.token_contributions),
-    )

@@ -1,11 +1,9 @@
 """``/predict``, ``/rank``, ``/explain`` and candidate sets."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ubert_service.reading.histories import Reading
-from ubert_service.reading.inline import InlineText
 from ubert_service.schemas.common import (
     LEAST_SCORED,
     MAX_BUDGET_MS,
@@ -25,12 +23,10 @@ from ubert_service.schemas.common import (
     ReviewId,
     UnixSeconds,
 )
-from ubert_service.schemas.explanations import RatingEvidence, evidence_fields
-from ubert_service.scoring.evidence import Basis, Reason
+from ubert_service.schemas.explanations import RatingEvidence
 
-if TYPE_CHECKING:
-    from ubert_service.explaining.explain import Explanation
-    from ubert_service.scoring.engine import Prediction
+Basis = Literal["full", "bias", "one_side", "mean"]
+Reason = Literal["user_without_reviews", "item_without_reviews", "user_states_missing", "item_states_missing"]
 
 
 class PairRequest(Request):
@@ -90,14 +86,6 @@ class RatingRequest(Request):
     exclude_review_ids: ExcludedReviews = Field(default=[])
     as_of: AsOf = None
     user_texts: UserTexts = Field(default=[])
-
-    def inline_texts(self) -> list[InlineText]:
-        """The ``user_texts``."""
-        return [InlineText(**dict(text)) for text in self.user_texts]
-
-    def reading(self) -> Reading:
-        """Which stored reviews are read."""
-        return Reading(excluded=frozenset(self.exclude_review_ids), before=self.as_of)
 
 
 class PredictRequest(RatingRequest):
@@ -251,40 +239,11 @@ class PairPrediction(Grounds):
     rating: Rating
     interval: Interval
 
-    @classmethod
-    def of(cls, prediction: "Prediction", *, coverage: float) -> Self:
-        return cls(**prediction_fields(prediction, coverage))
-
-
-def prediction_fields(prediction: "Prediction", coverage: float) -> dict[str, Any]:
-    return {
-        "user": prediction.pair.user,
-        "item": prediction.pair.item,
-        "rating": prediction.rating,
-        "interval": Interval(low=prediction.low, high=prediction.high, coverage=coverage),
-        "basis": prediction.basis,
-        "reasons": list(prediction.reasons),
-        "user_reviews": prediction.user_reviews,
-        "item_reviews": prediction.item_reviews,
-        "user_tokens": prediction.user_tokens,
-        "item_tokens": prediction.item_tokens,
-        "missing_states": prediction.missing_states,
-        "user_known": prediction.user_known,
-        "item_known": prediction.item_known,
-    }
-
 
 class PredictedPair(PairPrediction):
     """The rating of one pair, with its explanation if requested."""
 
     evidence: RatingEvidence | None = Field(default=None, description="Present only if the request sets `explain`.")
-
-    @classmethod
-    def explained(cls, explanation: "Explanation", *, coverage: float) -> Self:
-        return cls(
-            **prediction_fields(explanation.prediction, coverage),
-            evidence=RatingEvidence(**evidence_fields(explanation)),
-        )
 
 
 class PredictAnswer(Answer):
@@ -311,12 +270,3 @@ class ExplainAnswer(RatingEvidence, PairPrediction):
 
     bundle: BundleId
     codec: Codec
-
-    @classmethod
-    def explaining(cls, explanation: "Explanation", *, bundle: str, codec: str, coverage: float) -> Self:
-        return cls(
-            **prediction_fields(explanation.prediction, coverage),
-            **evidence_fields(explanation),
-            bundle=bundle,
-            codec=codec,
-        )

@@ -1,12 +1,9 @@
 """``/reviews``, ``/users`` and ``/items``."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from ubert_service.read_version import ReadVersion
-from ubert_service.reviews.written_review import NewReview
 from ubert_service.schemas.common import (
     MAX_TEXT_CHARACTERS,
     Answer,
@@ -16,13 +13,6 @@ from ubert_service.schemas.common import (
     StateVersion,
     UnixSeconds,
 )
-
-if TYPE_CHECKING:
-    from ubert_model.history import RatingCounts
-    from ubert_model.states import ReviewEntry
-    from ubert_service.reviews.directory import DirectoryEntry
-    from ubert_service.reviews.listing import ReviewPage
-    from ubert_service.reviews.written_review import WrittenReview
 
 _STEPS = (".", "..")
 
@@ -72,20 +62,12 @@ class ReviewRequest(Request):
         ),
     )
 
-    def review(self) -> NewReview:
-        """The review to write."""
-        return NewReview(**dict(self))
-
 
 class EntityCounts(Answer):
     """How much is known of a user or an item."""
 
     reviews: int = Field(description="All reviews in the store, with or without text.")
     mean_rating: float | None = Field(description="Over all its reviews, in stars; null if there are none.")
-
-    @classmethod
-    def of(cls, counts: "RatingCounts") -> "EntityCounts":
-        return cls(reviews=counts.count, mean_rating=counts.total / counts.count if counts.count else None)
 
 
 class ReviewAnswer(Answer):
@@ -101,18 +83,6 @@ class ReviewAnswer(Answer):
     user: EntityCounts
     item: EntityCounts
 
-    @classmethod
-    def of(cls, written: "WrittenReview", *, version: str) -> "ReviewAnswer":
-        return cls(
-            review_id=written.entry.review_id,
-            tokens=written.entry.rows,
-            timestamp=written.entry.timestamp,
-            states=version,
-            read_version=str(ReadVersion(version, written.revision)),
-            user=EntityCounts.of(written.user_counts),
-            item=EntityCounts.of(written.item_counts),
-        )
-
 
 class ListedReview(Answer):
     """One review, without its text."""
@@ -123,17 +93,6 @@ class ListedReview(Answer):
     rating: float = Field(description="In stars, as its author gave it.")
     timestamp: int = Field(description="Unix seconds; 0: unknown.")
     tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
-
-    @classmethod
-    def of(cls, entry: "ReviewEntry") -> "ListedReview":
-        return cls(
-            review_id=entry.review_id,
-            user=entry.user,
-            item=entry.item,
-            rating=entry.rating,
-            timestamp=entry.timestamp,
-            tokens=entry.rows,
-        )
 
 
 class ReviewList(Answer):
@@ -146,18 +105,6 @@ class ReviewList(Answer):
     states: StateVersion
     reviews: list[ListedReview]
     next: str | None = Field(description="Send it as `cursor` to get the next page; null on the last page.")
-
-    @classmethod
-    def of(cls, identifier: str, page: "ReviewPage", *, version: str) -> "ReviewList":
-        return cls(
-            id=identifier,
-            known=page.known,
-            counts=EntityCounts.of(page.counts),
-            with_text=page.with_text,
-            states=version,
-            reviews=[ListedReview.of(entry) for entry in page.reviews],
-            next=page.next_cursor,
-        )
 
 
 class FoundEntity(Answer):
@@ -172,9 +119,3 @@ class EntityList(Answer):
     """Users or items: first the one whose identifier equals the prefix, then the others in order."""
 
     found: list[FoundEntity]
-
-    @classmethod
-    def of(cls, found: Sequence["DirectoryEntry"]) -> "EntityList":
-        return cls(
-            found=[FoundEntity(id=hit.identifier, known=hit.known, counts=EntityCounts.of(hit.counts)) for hit in found]
-        )

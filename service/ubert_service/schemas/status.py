@@ -1,15 +1,10 @@
 """``/about``, health checks, ``/version`` and promotion."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from ubert_service.schemas.common import Answer, BundleId, Codec, StateVersion
-
-if TYPE_CHECKING:
-    from ubert_model.bundle import Manifest
-    from ubert_model.ids import Identities
 
 
 class Scale(Answer):
@@ -55,21 +50,6 @@ class About(Answer):
     accuracy: list[ModelAccuracy] = Field(
         description="This model and the baselines it was compared with, lowest mean squared error first."
     )
-
-    @classmethod
-    def of(cls, manifest: "Manifest", identities: "Identities", *, store: str, scores: Mapping[str, Scores]) -> "About":
-        config = manifest.config
-        models = [ModelAccuracy(model=model, **dict(scored)) for model, scored in scores.items()]
-        return cls(
-            bundle=manifest.bundle_id,
-            scale=Scale(lowest=config.scale.lowest, highest=config.scale.highest),
-            users=len(identities.users),
-            items=len(identities.items),
-            max_reviews=config.max_reviews,
-            max_tokens=config.max_rows,
-            store=store,
-            accuracy=sorted(models, key=lambda model: model.mse.value),
-        )
 
 
 class Alive(Answer):

@@ -16,9 +16,10 @@ from ubert_model.states import FloatMatrix
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
 from ubert_service.reading.inline import InlineReviews
 from ubert_service.resident.residents import Residents
+from ubert_service.schemas import Basis, Reason
 from ubert_service.scoring.assembly import BatchSide, ScorerBatch, token_count
 from ubert_service.scoring.batching import PairTokens, plan_batches
-from ubert_service.scoring.evidence import Basis, Evidence, Reason
+from ubert_service.scoring.evidence import Evidence
 from ubert_service.scoring.runtime import ScoringRuntime
 from ubert_service.work.cancellation import Cancelled, never_cancelled, raise_if_cancelled
 

@@ -3,14 +3,11 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from ubert_model.rating.deviations import Residuals
 from ubert_model.states import FloatMatrix, ReviewEntry
 from ubert_service.reading.histories import History, PairHistories
-
-Basis = Literal["full", "bias", "one_side", "mean"]
-Reason = Literal["user_without_reviews", "item_without_reviews", "user_states_missing", "item_states_missing"]
+from ubert_service.schemas import Basis, Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

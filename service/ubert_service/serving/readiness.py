@@ -1,16 +1,13 @@
 """Readiness: whether a bundle can be served now, and if not, or only in part, why and what to do about it."""
 
-import numpy as np
-
-from ubert_model.errors import DeviceUnavailableError, StateError, StoreError
+from ubert_model.errors import StateError, StoreError
 from ubert_service.reading.namespaces import absence_of
 from ubert_service.schemas import NotReadyReason
-from ubert_service.scoring.assembly import BatchSide, ScorerBatch
 from ubert_service.serving.served import ServedBundle
 
 
 def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:
-    """What keeps a bundle from being served now. One round trip to the store and, if there is a GPU, one run on it.
+    """What keeps a bundle from being served now. One round trip to the store; the device is checked in the background.
 
     A store that is away is no obstacle if the residents could stand in for it when the check began. If they no longer
     can when it fails, the store has answered meanwhile, as after a failover, and they were invalidated.
@@ -21,8 +18,9 @@ def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:
 def obstacles_on_timeout(served: ServedBundle, found: str) -> list[NotReadyReason]:
     """What keeps it from being served if the store does not answer in time; ``found`` describes that."""
     if served.residents.can_stand_in:
-        return _of_warming(served)
-    return [NotReadyReason(check="store", found=found, remedy="check that the state store is up and not overloaded")]
+        return [*_of_device(served), *_of_warming(served)]
+    remedy = "check that the state store is up and not overloaded"
+    return [*_of_device(served), NotReadyReason(check="store", found=found, remedy=remedy)]
 
 
 def degradation_of(served: ServedBundle) -> str | None:
@@ -40,20 +38,12 @@ def degradation_of(served: ServedBundle) -> str | None:
 
 
 def _of_device(served: ServedBundle) -> list[NotReadyReason]:
-    if served.opened.runtime.device == "cpu":
+    failure = served.device_check.failure
+    if failure is None:
         return []
-    try:
-        served.opened.runtime.score(_smallest_batch(served.bundle.manifest.state_dim))
-    except DeviceUnavailableError as error:
-        return [NotReadyReason(check="device", found=str(error), remedy="restart the service once the GPU works")]
-    return []
-
-
-def _smallest_batch(dim: int) -> ScorerBatch:
-    """One pair, with a row of zeros on each side."""
-    first = np.zeros(1, dtype=np.int64)
-    side = BatchSide(reviews=[[np.zeros((1, dim), dtype=np.float32)]], review_residuals=[np.zeros(1, dtype=np.float32)])
-    return ScorerBatch(user=first, item=first, domain=first, user_side=side, item_side=side)
+    return [
+        NotReadyReason(check="device", found=failure, remedy="if this lasts, restart the service once the GPU works")
+    ]
 
 
 def _of_store(served: ServedBundle) -> list[NotReadyReason]:

@@ -16,6 +16,7 @@ from ubert_service.reviews.listing import ReviewListing
 from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.inline_encoding import encode_inline
+from ubert_service.serving.device_check import DeviceCheck
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.telemetry import SILENT, ResidentsTelemetry
 
@@ -23,7 +24,8 @@ from ubert_service.telemetry import SILENT, ResidentsTelemetry
 class ServedBundle:
     """The components built from a bundle and a store. API callers see its ``bundle_id``.
 
-    ``residents`` read the store through a cache, which ``keeper``, once entered, warms and keeps coherent.
+    ``residents`` read the store through a cache, which ``keeper``, once entered, warms and keeps coherent. Likewise
+    ``device_check`` knows of the device.
 
     Does not touch the store, which may still be away. ``metrics`` receive each call of the store and the graphs, and
     what the cache does; without them nothing is reported. Raises ``BundleError`` for a bundle that cannot be read.
@@ -57,6 +59,7 @@ class ServedBundle:
             max_lag_s=settings.resident_lag,
             warm_s=settings.warm_seconds,
         )
+        self.device_check = DeviceCheck(opened.runtime, state_dim=manifest.state_dim)
         self.engine = ScoringEngine(
             manifest=manifest, identities=identities, residents=residents, runtime=opened.runtime
         )

@@ -18,7 +18,7 @@ from ubert_service.resident.bounded_cache import BoundedCache, CacheEntry, Key
 
 NEVER = float("inf")
 MAX_BYTES = 100_000
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 def entry(name: str, size: int = 1_000, *, value: object = None, expires: float = NEVER) -> CacheEntry[object]:

@@ -21,7 +21,7 @@ from ubert_service.serving.bundles import Roles
 from ubert_service.work.admission import WaitingLimits
 from ubert_service.work.scheduler import BatchLimits, Scheduler
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 class Caller:

@@ -20,7 +20,7 @@ from ubert_service.work.scheduler import BatchLimits, Scheduler, UnbatchedCall
 
 WAITING = WaitingLimits(requests=100, tokens=1_000)
 BATCHES = BatchLimits(tokens=50, wait=0.0)
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @dataclass
