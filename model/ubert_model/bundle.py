@@ -19,12 +19,13 @@ from ubert_model.ids import Identities
 from ubert_model.rating.blend import BiasModel, Blend
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
+from ubert_model.rating.text_reader import TextReader
 from ubert_model.states.codec import StateCodec, is_trained, make_codec
 from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ENCODER_CONFIG = "encoder_config.json"
@@ -36,6 +37,7 @@ EXPLAINER_GRAPH = "explainer.onnx"
 METRICS = "metrics.json"
 CODEBOOKS = "codebooks.safetensors"
 DEVIATIONS = "deviations.safetensors"
+TEXT_READER = "text_reader.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +90,12 @@ class Manifest:
         return Blend.of(self.config, self.bias, self.blend_weight)
 
     def namespace(self, codec: str) -> Namespace:
-        """The namespace of this bundle's states under a codec. Bundles with the same encoder share it; under a product
-        code they must have the same codebooks, too.
+        """The namespace of this bundle's reviews under a codec. Bundles with the same encoder and text reader share it;
+        under a product code they must have the same codebooks, too.
 
         Raises ``ConfigError`` for an unknown codec, and for a product code if the bundle has no codebooks.
         """
-        parts = [self.encoder_digest, codec]
+        parts = [self.encoder_digest, self.files[TEXT_READER], codec]
         if is_trained(codec):
             require(
                 CODEBOOKS in self.files, "codec", codec, f"the bundle has no {CODEBOOKS}: export it again, or use int4"
@@ -157,7 +159,16 @@ class Bundle:
 
     def tokenizer(self) -> ReviewTokenizer:
         """A tokenizer that truncates at the length that states are computed with."""
-        return ReviewTokenizer(self.file(TOKENIZER).read_text(encoding="utf-8"), self.manifest.config.max_length)
+        return ReviewTokenizer(self._tokenizer_json, self.manifest.config.max_length)
+
+    @cached_property
+    def _tokenizer_json(self) -> str:
+        return self.file(TOKENIZER).read_text(encoding="utf-8")
+
+    @cached_property
+    def text_reader(self) -> TextReader:
+        """Reads what a text says beyond its stars."""
+        return TextReader.load(self.file(TEXT_READER), self._tokenizer_json)
 
     def codec(self, name: str) -> StateCodec:
         """The codec of ``manifest.namespace(name)``. Raises as that does."""

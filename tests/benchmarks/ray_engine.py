@@ -76,9 +76,7 @@ def in_this_process(table: ReviewTable, portions: list[NDArray[np.int64]], path:
     codec, encoder = bundle.codec(DEFAULT_CODEC), choose_encoder(bundle, "cpu", "fp32", 1)
     with tempfile.TemporaryDirectory() as directory, closing(open_store(f"lmdb:{directory}")) as store:
         store.open_namespace(codec.namespace)
-        written = (
-            sum(written_batches(table, rows, bundle.tokenizer(), store, codec, encoder), Written()) for rows in portions
-        )
+        written = (sum(written_batches(table, rows, bundle, store, codec, encoder), Written()) for rows in portions)
         return throughput(written, started, workers=1)
 
 

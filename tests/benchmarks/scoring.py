@@ -34,7 +34,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.rating_columns import rating_columns
-from support.tiny_bundle import BIAS, INTERVALS, ITEM_CURVE, USER_CURVE
+from support.tiny_bundle import BIAS, INTERVALS, ITEM_WORTH, USER_WORTH
 from ubert_model.bundle import SCORER_GRAPH, WEIGHTS, Bundle, Manifest, file_digest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.ids import Identities, IdTable
@@ -94,7 +94,7 @@ class InMemoryResidents:
             IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
         )
         no_ratings = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
-        usual = UsualDeviations.of(no_ratings, (USER_CURVE, ITEM_CURVE))
+        usual = UsualDeviations.of(no_ratings, USER_WORTH, ITEM_WORTH)
         of_users, of_items = SideStatistics(Side.USER, usual, BIAS), SideStatistics(Side.ITEM, usual, BIAS)
         self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.codebooks import random_codebooks
 from support.rating_columns import rating_columns
 from support.redis_server import RedisServer
-from support.tiny_bundle import BIAS, ITEM_CURVE, USER_CURVE
+from support.tiny_bundle import BIAS, ITEM_WORTH, USER_WORTH
 from ubert_model.bundle import CODEBOOKS, SCORER_GRAPH, Manifest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.ids import Identities, IdTable
@@ -198,7 +198,7 @@ class Service:
         self._identities = catalogue.identities()
         self._network = OnnxRuntime(graph, device="cpu", threads=1)
         users, items = self._identities.users, self._identities.items
-        self._usual = UsualDeviations.of(rating_columns([], user_ids=users, item_ids=items), (USER_CURVE, ITEM_CURVE))
+        self._usual = UsualDeviations.of(rating_columns([], user_ids=users, item_ids=items), USER_WORTH, ITEM_WORTH)
         self.identities_bytes = taken_bytes() - before
         before = taken_bytes()
         self.residents = self._residents()

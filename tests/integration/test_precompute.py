@@ -21,6 +21,7 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.running.sharding import Shard
 from ubert_model.states import FloatMatrix, MaintenanceStore, check_namespace, open_store
 from ubert_training.cli import make_app
+from ubert_training.finetuning.reader_fit import surpluses_of
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.precompute import (
     PrecomputeWork,
@@ -76,6 +77,18 @@ def test_stored_states_equal_those_of_each_text_encoded_alone(
         assert found.shape == expected.shape
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
+
+
+def test_stored_reviews_have_the_surpluses_that_training_reads_in_them(
+    tiny: TinyBundle, table: ReviewTable, store: MaintenanceStore
+) -> None:
+    precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
+    surpluses = surpluses_of(tiny.bundle.text_reader, table, all_rows(table))
+    expected = dict(zip(table.review_id, surpluses.tolist(), strict=True))
+    version = tiny.bundle.manifest.namespace(CODEC).version
+    lists = store.review_lists(version, users=sorted(set(table.user)), items=sorted(set(table.item)))
+    for by_entity in lists:
+        assert {review.review_id: review.surplus for reviews in by_entity for review in reviews} == expected
 
 
 def test_texts_are_stored_only_on_request_and_as_far_as_the_encoder_reads_them(

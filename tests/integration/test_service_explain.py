@@ -220,9 +220,9 @@ def test_an_explanation_does_not_sum_a_long_list_once_per_review(
     summed = 0
     above_usual = SideDeviations.above_usual
 
-    def counted(side: SideDeviations, ratings: Iterable[tuple[str, float]]) -> list[float]:
+    def counted(side: SideDeviations, reviews: Iterable[ReviewEntry]) -> list[float]:
         nonlocal summed
-        above = above_usual(side, ratings)
+        above = above_usual(side, reviews)
         summed += len(above)
         return above
 

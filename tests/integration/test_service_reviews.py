@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,8 +19,9 @@ from support.app_settings import settings_for
 from support.redis_server import RedisServer
 from support.running_app import running
 from support.serve_process import ServeProcess
+from support.small_corpus import small_table
 from support.store_contents import item_reviews, user_reviews
-from support.tiny_bundle import Corpus, TinyBundle, states_of_text, torch_rating
+from support.tiny_bundle import BIAS, ITEM_WORTH, Corpus, TinyBundle, states_of_text, torch_rating
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_store
 from ubert_model.states.keys import RedisKeys, Side
@@ -31,6 +33,7 @@ from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS, READ_VERSION
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_training.reviews.table import Review
+from ubert_training.states.precompute import precompute
 
 CACHED_EQUALS_FRESH = 1e-4
 WHERE = {"user": "u1", "item": "i13"}
@@ -72,13 +75,15 @@ def rating(client: httpx.Client, user: str, item: str, *, since: httpx.Response 
 def with_review(tiny: TinyBundle, corpus: Corpus, name: str, review: dict[str, Any]) -> Corpus:
     """The corpus and one review more, as precomputing would have stored it."""
     states = states_of_text(tiny, review["text"])
+    rating = float(review["rating"])
     entry = ReviewEntry(
         review_id=name,
         user=review["user"],
         item=review["item"],
-        rating=float(review["rating"]),
+        rating=rating,
         timestamp=review["timestamp"],
         rows=len(states),
+        surplus=tiny.bundle.text_reader.surplus(review["text"], review["item"], rating),
     )
     return corpus.changed(entry, states)
 
@@ -166,6 +171,38 @@ def test_a_rating_is_stored_in_float32_as_in_the_review_table(client: httpx.Clie
     assert entry.rating == float(np.float32(2.3)) != 2.3
 
 
+def test_a_written_review_is_listed_as_precompute_lists_it(
+    tiny: TinyBundle, served: ServedBundle, tmp_path: Path
+) -> None:
+    table = small_table(users=4)
+    with closing(open_store(f"lmdb:{tmp_path / 'precomputed'}")) as store:
+        precompute(table, np.arange(len(table)), tiny.bundle, store, codec="fp32")
+        columns = (table.user, table.item, table.rating.tolist(), table.text, table.timestamp.tolist())
+        for user, item, stars, text, timestamp in zip(*columns, strict=True):
+            served.reviews.add(NewReview(user=user, item=item, rating=stars, text=text, timestamp=timestamp))
+        users, items = sorted(set(table.user)), sorted(set(table.item))
+        written, precomputed = (
+            one.review_lists(served.namespace.version, users=users, items=items) for one in (served.store, store)
+        )
+    assert written == precomputed
+    surpluses = [entry.surplus for entries in written[0] for entry in entries]
+    assert len(surpluses) == len(table)
+    assert sum(abs(surplus) > 0.1 for surplus in surpluses) > len(table) / 2
+
+
+@pytest.mark.parametrize("text", [TEXT, "Perfect sound, I love it!"])
+def test_what_a_text_says_beyond_its_rating_moves_the_predictions_of_its_item(
+    client: httpx.Client, served: ServedBundle, text: str
+) -> None:
+    post(client, review_id="mine", rating=3, text="")
+    by_rating = rating(client, "u9", "i13")  # a user without reviews, so that the biases alone rate the pair
+    post(client, review_id="mine", rating=3, text=text)
+    (entry,) = lists(served, "u1", "i13")[1]
+    assert abs(entry.surplus) > 0.1
+    moved = ITEM_WORTH.surplus_weight * entry.surplus / (1 + BIAS.item.shrinkage)
+    assert rating(client, "u9", "i13") - by_rating == pytest.approx(moved, abs=1e-6)
+
+
 def test_a_review_without_a_timestamp_gets_the_time_of_its_first_arrival(served: ServedBundle) -> None:
     def writer_at(second: float) -> ReviewWriter:
         return ReviewWriter(
@@ -174,6 +211,7 @@ def test_a_review_without_a_timestamp_gets_the_time_of_its_first_arrival(served:
             store=served.store,
             residents=served.residents,
             encoder=served.opened.encoder,
+            reader=served.bundle.text_reader,
             texts=served.texts,
             clock=lambda: second,
         )
@@ -564,12 +602,13 @@ def assert_rated_as(client: httpx.Client, tiny: TinyBundle, corpus: Corpus, **op
     assert [one["rating"] for one in predictions] == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)
 
 
+USERS, ITEMS = ["u0", "u1", "new-user"], ["i0", "i1", "new-item"]
 WRITES = st.lists(
     st.one_of(
         st.fixed_dictionaries(
             {
-                "user": st.sampled_from(["u0", "u1", "new-user"]),
-                "item": st.sampled_from(["i0", "i1", "new-item"]),
+                "user": st.sampled_from(USERS),
+                "item": st.sampled_from(ITEMS),
                 "rating": st.sampled_from([1.0, 2.5, 4.1, 5.0]),
                 "text": st.sampled_from(["", "A big board.", "Cheap, and bad because it came black.", "again " * 30]),
                 "timestamp": st.integers(0, 5),
@@ -625,6 +664,11 @@ def test_after_any_writes_predictions_equal_those_of_a_store_built_from_the_surv
         corpus = with_review(tiny, corpus, name, review)
     corpus.write(rebuilt.store, tiny.bundle)
 
+    grown_lists, rebuilt_lists = (
+        service.store.review_lists(service.served.namespace.version, users=USERS, items=ITEMS)
+        for service in two_services
+    )
+    assert grown_lists == rebuilt_lists
     answers = [predictions(service.client) for service in two_services]
     for found, expected in zip(*answers, strict=True):
         for stars in ("rating", "interval"):
@@ -634,7 +678,7 @@ def test_after_any_writes_predictions_equal_those_of_a_store_built_from_the_surv
 
 def predictions(client: httpx.Client) -> list[dict[str, Any]]:
     """Of every pair that a write may affect."""
-    pairs = [{"user": user, "item": item} for user in ("u0", "u1", "new-user") for item in ("i0", "i1", "new-item")]
+    pairs = [{"user": user, "item": item} for user in USERS for item in ITEMS]
     answer: list[dict[str, Any]] = client.post("/predict", json={"pairs": pairs}).json()["predictions"]
     return answer
 

@@ -136,7 +136,7 @@ def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
     assert logged in caplog.text
 
 
-@pytest.mark.parametrize(("resident_bytes", "batch_bytes"), [(1 << 24, 1_500), (30_000, 1 << 24)])
+@pytest.mark.parametrize(("resident_bytes", "batch_bytes"), [(1 << 24, 1_500), (36_000, 1 << 24)])
 def test_warming_reads_in_small_batches_and_no_more_than_the_cache_can_hold(
     tiny: TinyBundle,
     corpus: Corpus,

@@ -104,7 +104,7 @@ def test_reviews_are_put_into_and_deleted_from_a_repaired_list(store: Maintenanc
 
 
 def test_an_intact_line_of_an_unknown_format_is_reported_and_kept(store: MaintenanceStore, store_url: str) -> None:
-    body = b"\x02" + pack_line(DAMAGED, Side.USER)[1:-4]
+    body = b"\x03" + pack_line(DAMAGED, Side.USER)[1:-4]
     newer = body + struct.pack("<I", zlib.crc32(body))
     damage(store, store_url, Side.USER, DAMAGED, newer)
     result = repair(store)

@@ -25,7 +25,12 @@ NAMES, USERS, ITEMS = ["r", "r\0", "r:1", "{r}"], ["u", "u:"], ["i", "u"]
 
 names = st.sampled_from(NAMES)
 entries = st.builds(
-    review_of, names, st.sampled_from(USERS), st.sampled_from(ITEMS), timestamp=st.integers(min_value=-1, max_value=2)
+    review_of,
+    names,
+    st.sampled_from(USERS),
+    st.sampled_from(ITEMS),
+    timestamp=st.integers(min_value=-1, max_value=2),
+    surplus=st.floats(allow_nan=False, allow_infinity=False, width=32),
 )
 reviews = st.lists(st.tuples(entries, st.binary(min_size=1, max_size=3)), max_size=4)
 texts = st.lists(st.tuples(names, st.sampled_from(["", "words"])), max_size=2)

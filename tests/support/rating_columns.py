@@ -18,12 +18,14 @@ def rating_columns(
         users,
         items,
         [review.rating for review in reviews],
+        [review.surplus for review in reviews],
         user_ids=IdTable.of(users) if user_ids is None else user_ids,
         item_ids=IdTable.of(items) if item_ids is None else item_ids,
     )
 
 
-def terms_of_one(side: SideDeviations, counterpart: str, rating: float) -> tuple[float, float]:
-    """Level and share of one rating (:meth:`SideDeviations.terms_of`), given its counterpart."""
-    levels, shares = side.terms_of(np.array([1]), np.array([rating]), IdTable([counterpart]))
+def terms_of_one(side: SideDeviations, counterpart: str, rating: float, surplus: float = 0.0) -> tuple[float, float]:
+    """Level and share of one review (:meth:`SideDeviations.terms_of`), given its counterpart."""
+    level = side.worth.levels(np.array([rating]), np.array([surplus]))
+    levels, shares = side.terms_of(np.array([1]), level, IdTable([counterpart]))
     return float(levels[0]), float(shares[0])

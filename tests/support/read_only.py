@@ -17,6 +17,8 @@ def inside_read_only(folder: Path) -> Iterator[Path]:
     working, mode, user = Path.cwd(), folder.stat().st_mode, os.geteuid()
     os.chdir(folder)
     folder.chmod(0o555)
+    for path in folder.rglob("*"):
+        path.chmod(path.stat().st_mode | 0o555)  # whatever this process's umask keeps from others
     try:
         if user == 0:
             os.seteuid(NOBODY)

@@ -139,18 +139,14 @@ class RedisServer:
 
 
 class SentinelServer(RedisServer):
-    """A sentinel that watches one primary, as ``SERVICE``, and replaces it only by ``fail_over``."""
+    """A sentinel that watches one primary, as ``SERVICE``, and considers it down after ``silent_ms``."""
 
     SERVICE = "states"
 
-    def __init__(self, primary: RedisServer) -> None:
+    def __init__(self, primary: RedisServer, *, silent_ms: int) -> None:
         super().__init__()
         self._primary = primary
-
-    def fail_over(self) -> None:
-        """Begin to promote a replica, as the sentinel does by itself when a primary has been silent for long."""
-        with redis.Redis(port=self.port) as client:
-            client.execute_command("SENTINEL FAILOVER", self.SERVICE)
+        self._silent_ms = silent_ms
 
     def _command(self) -> list[str]:
         configuration = self.directory / "sentinel.conf"
@@ -158,7 +154,7 @@ class SentinelServer(RedisServer):
             f"port {self.port}\n"
             f"dir {self.directory}\n"
             f"sentinel monitor {self.SERVICE} 127.0.0.1 {self._primary.port} 1\n"
-            f"sentinel down-after-milliseconds {self.SERVICE} 600000\n"
+            f"sentinel down-after-milliseconds {self.SERVICE} {self._silent_ms}\n"
             f"sentinel failover-timeout {self.SERVICE} 2000\n"
         )
         return [self._binary, str(configuration), "--sentinel"]

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ubert_model.states import MaintenanceStore, Namespace, ReviewEntry, Side, StateStore
 
 VERSION = "00112233445566aa"
 OTHER_VERSION = "ffffffffffffffff"
+SURPLUS = float(np.float32(-0.4))
 
 
 def namespace_of(version: str = VERSION, encoder_digest: str = "encoder") -> Namespace:
@@ -14,10 +17,22 @@ def namespace_of(version: str = VERSION, encoder_digest: str = "encoder") -> Nam
 
 
 def review_of(
-    review_id: str, user: str = "u", item: str = "i", *, timestamp: int = 0, rating: float = 4.0
+    review_id: str,
+    user: str = "u",
+    item: str = "i",
+    *,
+    timestamp: int = 0,
+    rating: float = 4.0,
+    surplus: float = SURPLUS,
 ) -> ReviewEntry:
     return ReviewEntry(
-        review_id=review_id, user=user, item=item, rating=rating, timestamp=timestamp, rows=len(review_id)
+        review_id=review_id,
+        user=user,
+        item=item,
+        rating=rating,
+        timestamp=timestamp,
+        rows=len(review_id),
+        surplus=surplus,
     )
 
 

@@ -24,6 +24,7 @@ from ubert_model.bundle import (
     IDENTITIES,
     METRICS,
     SCORER_GRAPH,
+    TEXT_READER,
     TOKENIZER,
     WEIGHTS,
     Bundle,
@@ -35,19 +36,21 @@ from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import SideBias, UsualDeviations, stack_sums
 from ubert_model.rating.intervals import Margins, RatingIntervals
+from ubert_model.rating.text_reader import BUCKETS, ITEM_GROUPS, PIECES_READ, TextReader
 from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Side
+from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 
-USER_CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
-ITEM_CURVE = RatingCurve.of_rises(RatingScale(), [0.6, 0.7, 0.9, 0.7])
+USER_WORTH = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2]))
+ITEM_WORTH = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [0.6, 0.7, 0.9, 0.7]), surplus_weight=0.8)
 BIAS = BiasModel(
     mean=3.5,
     intercept=0.1,
-    user=SideBias(curve=USER_CURVE, mean=1.1, shrinkage=2.0),
-    item=SideBias(curve=ITEM_CURVE, mean=1.8, shrinkage=3.0),
+    user=SideBias(worth=USER_WORTH, mean=1.1, shrinkage=2.0),
+    item=SideBias(worth=ITEM_WORTH, mean=1.8, shrinkage=3.0),
 )
 BLEND_WEIGHT = 0.6
 INTERVALS = RatingIntervals(
@@ -96,12 +99,15 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         default_domain="d0",
     )
 
+    tokenizer_json = _tokenizer_of_the_model()
+
     def write_files(directory: Path) -> None:
         (directory / IDENTITIES).write_text(json.dumps(identities.to_json()), encoding="utf-8")
         (directory / METRICS).write_text("{}", encoding="utf-8")
-        (directory / TOKENIZER).write_text(_tokenizer_of_the_model(), encoding="utf-8")
+        (directory / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
         save_file(model.state_dict(), directory / WEIGHTS)
         _random_deviations(identities).save(directory / DEVIATIONS)
+        random_text_reader(tokenizer_json).save(directory / TEXT_READER)
         random_codebooks(model.review_encoder.dim).save(directory / CODEBOOKS)
         export_encoder(model, directory / ENCODER_GRAPH)
         export_scorer(model, directory / SCORER_GRAPH)
@@ -134,11 +140,23 @@ def _random_deviations(identities: Identities) -> UsualDeviations:
             rating=float(random.integers(1, 6)),
             timestamp=0,
             rows=1,
+            surplus=float(np.float32(random.normal())),
         )
         for number in range(60)
     ]
     rated = rating_columns(reviews, user_ids=identities.users, item_ids=identities.items)
-    return UsualDeviations.of(rated, (USER_CURVE, ITEM_CURVE))
+    return UsualDeviations.of(rated, USER_WORTH, ITEM_WORTH)
+
+
+def random_text_reader(tokenizer_json: str, seed: int = 6) -> TextReader:
+    """A reader whose surpluses are of the order of half a star."""
+    random = np.random.default_rng(seed)
+    return TextReader(
+        tokenizer=ReviewTokenizer(tokenizer_json, PIECES_READ),
+        weights=random.normal(scale=0.5, size=(ITEM_GROUPS, BUCKETS)).astype(np.float32),
+        intercepts=random.normal(4.0, 0.1, size=ITEM_GROUPS),
+        usual=RatingCurve(knots=(1.0, 2.0, 3.0, 4.0, 5.0), values=(3.1, 3.4, 3.8, 4.2, 4.5)),
+    )
 
 
 def _tokenizer_of_the_model() -> str:
@@ -204,6 +222,7 @@ def random_corpus(model: RatingModel, *, users: int, items: int, reviews: int, s
                 rating=float(random.integers(1, 6)),
                 timestamp=int(random.integers(0, 50)),
                 rows=tokens,
+                surplus=float(np.float32(random.normal(scale=0.5))) if tokens else 0.0,
             )
         )
         states[review_id] = states_of_tokens(model, random.integers(0, VOCABULARY, size=tokens).tolist())

@@ -9,7 +9,7 @@ from ubert_model.nn.rating_model import RatingModel
 
 
 class SideIndex(NamedTuple):
-    """One side's rows of states: the index of each in the batch's states, how far its review's rating lies above what
+    """One side's rows of states: the index of each in the batch's states, how far its review lies above what
     the bias model expects, and the mask; (B, N) each.
     """
 

@@ -28,10 +28,10 @@ class BiasParts(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class BiasModel:
-    """mean + intercept + shrunk mean deviation of the user's ratings + of the item's, in stars.
+    """mean + intercept + shrunk mean deviation of the user's reviews + of the item's, in stars.
 
-    A user's ratings are compared with what is usual for the rated items, an item's with what is usual for its users
-    (:class:`UsualDeviations`), each on the rating curve of its side. The caller leaves the target review out of the
+    A user's reviews are compared with what is usual for the items, an item's with what is usual for its users
+    (:class:`UsualDeviations`), each by what it counts for on its side. The caller leaves the target review out of the
     sums (law 5), so the same arithmetic serves training pairs, test pairs and strangers (whose deviation is 0).
     """
 

@@ -5,8 +5,8 @@ from each rating in a user's history how far its item usually lies from the mean
 how far its user does. These usual deviations are frozen with the bundle. They belong to the items and users of the
 *other* reviews, never to the target's own, so a prediction still reads nothing of its target (law 5).
 
-All of it is computed on what ratings count for (:class:`RatingCurve`); a user's habit and an item's worth have
-different curves. What pre-training has read of a user in other domains is added to the user's side, where each such
+All of it is computed on what reviews count for (:class:`ReviewWorth`), which differs between a user's habit and an
+item's quality. What pre-training has read of a user in other domains is added to the user's side, where each such
 rating counts as a fraction of one.
 """
 
@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from ubert_model.config import require
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import ReviewWorth
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
@@ -69,7 +69,7 @@ class RatingColumns:
     """R ratings as columns; users and items are rows of two id tables.
 
     Shape:
-        users, items: (R,) int64; ratings: (R,), in stars.
+        users, items: (R,) int64; ratings, surpluses: (R,), in stars.
     """
 
     user_ids: IdTable
@@ -77,28 +77,41 @@ class RatingColumns:
     users: NDArray[np.int64]
     items: NDArray[np.int64]
     ratings: Levels
+    surpluses: Levels
 
     @classmethod
     def of(
-        cls, users: Iterable[str], items: Iterable[str], ratings: ArrayLike, *, user_ids: IdTable, item_ids: IdTable
+        cls,
+        users: Iterable[str],
+        items: Iterable[str],
+        ratings: ArrayLike,
+        surpluses: ArrayLike,
+        *,
+        user_ids: IdTable,
+        item_ids: IdTable,
     ) -> Self:
-        """Columns of the given users, items and ratings, in stars."""
+        """Columns of the given users, items, ratings and surpluses of the texts, both in stars."""
         return cls(
             user_ids=user_ids,
             item_ids=item_ids,
             users=user_ids.rows(users),
             items=item_ids.rows(items),
             ratings=np.asarray(ratings, dtype=np.float64),
+            surpluses=np.asarray(surpluses, dtype=np.float64),
         )
+
+    def counterparts(self, side: Side) -> tuple[NDArray[np.int64], IdTable]:
+        """The other side's rows, (R,), and their table: the items that a user rated, the users who rated an item."""
+        return (self.items, self.item_ids) if side is Side.USER else (self.users, self.user_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SideBias:
-    """How one side's ratings move the rating of a pair. ``curve``: what a rating counts for; ``mean``: the mean of that
-    over all known ratings; ``shrinkage``: pseudo-ratings, exactly usual, that shrink a history.
+    """How one side's reviews move the rating of a pair. ``worth``: what a review counts for; ``mean``: the mean of that
+    over all known reviews; ``shrinkage``: pseudo-ratings, exactly usual, that shrink a history.
     """
 
-    curve: RatingCurve
+    worth: ReviewWorth
     mean: float
     shrinkage: float
 
@@ -112,12 +125,12 @@ class SideBias:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """From the plain values of its fields."""
-        return cls(**{**values, "curve": RatingCurve.from_json(values["curve"])})
+        return cls(**{**values, "worth": ReviewWorth.from_json(values["worth"])})
 
 
 class SideDeviations:
-    """Sums up one side's histories, relative to what is usual for each rating's counterpart: the item of a user's
-    rating, the user of an item's.
+    """Sums up one side's histories, relative to what is usual for each review's counterpart: the item of a user's
+    review, the user of an item's.
 
     A counterpart's usual deviation is ``total share − mean · count share``. The shares are kept apart from the mean
     because a training pair leaves its own rating out of that. They are 0 for strangers.
@@ -126,41 +139,44 @@ class SideDeviations:
         usual: (N + 1, 2), total share in stars and count share, by counterpart row.
     """
 
-    def __init__(self, curve: RatingCurve, mean: float, counterparts: IdTable, usual: Levels) -> None:
-        self.curve = curve
+    def __init__(self, side: Side, worth: ReviewWorth, mean: float, counterparts: IdTable, usual: Levels) -> None:
+        self.worth = worth
         self.mean = mean
         self.usual = usual
+        self._counterpart = side.counterpart
         self._counterparts = counterparts
         # An array of Python floats: histories are short, and indexing numpy costs more than the arithmetic.
         self._usual_levels = array("d", (usual[:, 0] + mean * (1.0 - usual[:, 1])).tobytes())
 
     @classmethod
-    def of(cls, rows: NDArray[np.int64], ratings: Levels, curve: RatingCurve, counterparts: IdTable) -> Self:
-        """From the ratings that training may read, (R,), and the rows of their counterparts, (R,)."""
-        sums = _sums_by_row(rows, len(counterparts), curve.levels(ratings), np.ones(len(ratings)))
+    def of(cls, side: Side, rated: RatingColumns, worth: ReviewWorth) -> Self:
+        """From the ratings that training may read."""
+        rows, counterparts = rated.counterparts(side)
+        levels = worth.levels(rated.ratings, rated.surpluses)
+        sums = _sums_by_row(rows, len(counterparts), levels, np.ones(len(levels)))
         total, count = sums.sum(axis=0).tolist()
         usual = sums / (sums[:, 1:] + DEVIATION_SHRINKAGE)
         usual[0] = 0.0  # strangers
-        return cls(curve, total / max(1.0, count), counterparts, usual)
+        return cls(side, worth, total / max(1.0, count), counterparts, usual)
 
-    def sum_up(self, ratings: Iterable[tuple[str, float]]) -> RatingSums:
-        """Sum up one history of (counterpart, rating) pairs."""
-        above_usual = self.above_usual(ratings)
+    def sum_up(self, reviews: Iterable[ReviewEntry]) -> RatingSums:
+        """Sum up one history."""
+        above_usual = self.above_usual(reviews)
         return RatingSums(count=len(above_usual), above_usual=sum(above_usual))
 
-    def without(self, sums: RatingSums, counterpart: str, rating: float) -> RatingSums:
-        """Take one rating out of a history's sums: the sums of the others, up to rounding."""
-        (above_usual,) = self.above_usual([(counterpart, rating)])
+    def without(self, sums: RatingSums, review: ReviewEntry) -> RatingSums:
+        """Take one review out of a history's sums: the sums of the others, up to rounding."""
+        (above_usual,) = self.above_usual([review])
         return replace(sums, count=np.asarray(sums.count) - 1, above_usual=np.asarray(sums.above_usual) - above_usual)
 
-    def above_usual(self, ratings: Iterable[tuple[str, float]]) -> list[float]:
-        """How far each rating lies above what is usual for its counterpart."""
-        curve, row, usual = self.curve, self._counterparts.row, self._usual_levels
-        return [curve(rating) - usual[row(counterpart)] for counterpart, rating in ratings]
+    def above_usual(self, reviews: Iterable[ReviewEntry]) -> list[float]:
+        """How far each review lies above what is usual for its counterpart."""
+        worth, counterpart, row, usual = self.worth, self._counterpart, self._counterparts.row, self._usual_levels
+        return [worth(review.rating, review.surplus) - usual[row(counterpart(review))] for review in reviews]
 
-    def terms_of(self, rows: NDArray[np.int64], ratings: Levels, counterparts: IdTable) -> tuple[Levels, Levels]:
-        """Level and share of R ratings, (R,) each. A rating lies ``level − share · mean`` above what is usual for its
-        counterpart, where the mean is that of all known ratings, or of all but a pair's own.
+    def terms_of(self, rows: NDArray[np.int64], levels: Levels, counterparts: IdTable) -> tuple[Levels, Levels]:
+        """Level and share of R reviews of worth ``levels``, (R,) each. A review lies ``level − share · mean`` above
+        what is usual for its counterpart, where the mean is that of all known reviews, or of all but a pair's own.
 
         ``rows``: those of the counterparts in the table ``counterparts``, which may be another than this side's.
         """
@@ -168,7 +184,7 @@ class SideDeviations:
             usual = self.usual[rows]
         else:
             usual = self.usual[np.concatenate([[0], self._counterparts.rows(counterparts.identifiers)])[rows]]
-        return self.curve.levels(ratings) - usual[:, 0], 1.0 - usual[:, 1]
+        return levels - usual[:, 0], 1.0 - usual[:, 1]
 
 
 class ElsewhereRatings:
@@ -188,10 +204,10 @@ class ElsewhereRatings:
         return cls(users, np.zeros((len(users) + 1, 2)))
 
     @classmethod
-    def of(cls, rated: RatingColumns, curve: RatingCurve) -> Self:
+    def of(cls, rated: RatingColumns, worth: ReviewWorth) -> Self:
         """Each counts as a whole rating, relative to what is usual for its item among these ratings."""
-        side = SideDeviations.of(rated.items, rated.ratings, curve, rated.item_ids)
-        levels, shares = side.terms_of(rated.items, rated.ratings, rated.item_ids)
+        side = SideDeviations.of(Side.USER, rated, worth)
+        levels, shares = side.terms_of(rated.items, worth.levels(rated.ratings, rated.surpluses), rated.item_ids)
         sums = _sums_by_row(rated.users, len(rated.user_ids), np.ones(len(levels)), levels - shares * side.mean)
         sums[0] = 0.0  # strangers
         return cls(rated.user_ids, sums)
@@ -223,13 +239,12 @@ class UsualDeviations:
 
     @classmethod
     def of(
-        cls, rated: RatingColumns, curves: tuple[RatingCurve, RatingCurve], elsewhere: ElsewhereRatings | None = None
+        cls, rated: RatingColumns, user: ReviewWorth, item: ReviewWorth, elsewhere: ElsewhereRatings | None = None
     ) -> Self:
-        """From the ratings that training may read. ``curves``: the user side's and the item side's."""
-        user_curve, item_curve = curves
+        """From the ratings that training may read, and what a review counts for on the user's and the item's side."""
         return cls(
-            SideDeviations.of(rated.items, rated.ratings, user_curve, rated.item_ids),
-            SideDeviations.of(rated.users, rated.ratings, item_curve, rated.user_ids),
+            SideDeviations.of(Side.USER, rated, user),
+            SideDeviations.of(Side.ITEM, rated, item),
             elsewhere or ElsewhereRatings.none(rated.user_ids),
         )
 
@@ -239,7 +254,7 @@ class UsualDeviations:
 
     def sums(self, side: Side, entity: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
         """Sums over the reviews of a user, those in other domains included, or of an item."""
-        sums = self.on(side).sum_up((side.counterpart(review), review.rating) for review in reviews)
+        sums = self.on(side).sum_up(reviews)
         return self.elsewhere.added(entity, sums) if side is Side.USER else sums
 
     def residuals(self, side: Side, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
@@ -248,11 +263,11 @@ class UsualDeviations:
         ``bias``: the entity's, from the history that holds the reviews; what is usual for each counterpart is
         subtracted, too.
         """
-        above_usual = self.on(side).above_usual((side.counterpart(review), review.rating) for review in reviews)
+        above_usual = self.on(side).above_usual(reviews)
         return (np.asarray(above_usual, dtype=np.float64) - np.asarray(bias, dtype=np.float64)).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Write the tables; the curves and means are the bias model's."""
+        """Write the tables; the worths and means are the bias model's."""
         save_file({"users": self.item.usual, "items": self.user.usual, "elsewhere": self.elsewhere.sums}, path)
 
     @classmethod
@@ -270,8 +285,8 @@ class UsualDeviations:
                 f"users and {len(item_ids)} items; export the bundle again"
             )
         return cls(
-            SideDeviations(user.curve, user.mean, item_ids, items),
-            SideDeviations(item.curve, item.mean, user_ids, users),
+            SideDeviations(Side.USER, user.worth, user.mean, item_ids, items),
+            SideDeviations(Side.ITEM, item.worth, item.mean, user_ids, users),
             ElsewhereRatings(user_ids, elsewhere),
         )
 

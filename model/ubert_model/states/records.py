@@ -1,7 +1,8 @@
 """The byte formats of what stores keep beside states: review list lines, texts, candidate sets, descriptions.
 
-A line, little-endian: format version u8, rating f64, timestamp i64, rows u32, lengths of two identifiers u16 each, the
-review identifier, the counterpart (the item in a user's list, the user in an item's), crc32 of everything before it.
+A line, little-endian: format version u8, rating f64, timestamp i64, rows u32, surplus f32, lengths of two identifiers
+u16 each, the review identifier, the counterpart (the item in a user's list, the user in an item's), crc32 of everything
+before it.
 """
 
 import json
@@ -19,8 +20,8 @@ from ubert_model.states.store import FinishedShard, Namespace
 MAX_STATE_BYTES = 16 * 1024 * 1024
 REPAIR_REMEDY = "run `ubert states verify --repair`, then `ubert precompute`"
 """The remedy for a damaged state or line. Precompute alone would not do: it writes only what is missing."""
-_LINE_FORMAT = 1
-_LINE = struct.Struct("<BdqIHH")
+_LINE_FORMAT = 2
+_LINE = struct.Struct("<BdqIfHH")
 _CHECKSUM = struct.Struct("<I")
 
 
@@ -28,8 +29,9 @@ def pack_line(entry: ReviewEntry, side: Side) -> bytes:
     """The line of ``entry`` in one of its two lists. Raises ``InputError`` for a number that does not fit."""
     review, counterpart = identifier_bytes(entry.review_id), identifier_bytes(side.counterpart(entry))
     try:
-        fixed = _LINE.pack(_LINE_FORMAT, entry.rating, entry.timestamp, entry.rows, len(review), len(counterpart))
-    except struct.error as error:
+        numbers = (entry.rating, entry.timestamp, entry.rows, entry.surplus)
+        fixed = _LINE.pack(_LINE_FORMAT, *numbers, len(review), len(counterpart))
+    except (struct.error, OverflowError) as error:
         raise InputError(f"review {entry.review_id!r} cannot be stored: {error} in {entry}") from error
     body = fixed + review + counterpart
     return body + _CHECKSUM.pack(zlib.crc32(body))
@@ -40,7 +42,7 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
     if not is_intact(line):
         raise CorruptStateError(f"damaged line in the review list of {side} {entity!r}: {REPAIR_REMEDY}")
     end = len(line) - _CHECKSUM.size
-    format_version, rating, timestamp, rows, review_size, counterpart_size = _LINE.unpack_from(line)
+    format_version, rating, timestamp, rows, surplus, review_size, counterpart_size = _LINE.unpack_from(line)
     middle = _LINE.size + review_size
     if format_version != _LINE_FORMAT or middle + counterpart_size != end:
         raise CorruptStateError(
@@ -56,6 +58,7 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
         rating=rating,
         timestamp=timestamp,
         rows=rows,
+        surplus=surplus,
     )
 
 

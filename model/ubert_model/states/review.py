@@ -14,7 +14,8 @@ class ReviewEntry:
 
     ``timestamp`` is in unix seconds (0: unknown). ``rows`` counts the rows of its states, each of ``tokens_a_row``
     neighbouring tokens, before a codec pools them further, so that the choice of reviews for a prediction does not
-    depend on the codec.
+    depend on the codec. ``surplus``: how many stars the text says beyond the rating
+    (:class:`~ubert_model.rating.text_reader.TextReader`), a float32; 0 for a review without text.
     """
 
     review_id: str
@@ -23,6 +24,7 @@ class ReviewEntry:
     rating: float
     timestamp: int
     rows: int
+    surplus: float = 0.0
 
     @property
     def recency(self) -> tuple[int, str]:

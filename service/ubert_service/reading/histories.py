@@ -50,7 +50,7 @@ class Reading:
 
 EVERY_REVIEW = Reading()
 _LIST_BYTES = 50
-_ENTRY_BYTES = 132
+_ENTRY_BYTES = 164
 """Python 3.14 takes some 20 more than 3.11 does; this is between them."""
 _LARGEST_CACHED_INT = 256
 """Python keeps one object for each integer up to here."""
@@ -60,7 +60,7 @@ _LARGEST_CACHED_INT = 256
 class History:
     """One side of a pair: the count of its ratings, their sums, and the reviews whose states are read.
 
-    ``residuals``: how far each selected review's rating lies above what the bias model expects; 0 if it has none.
+    ``residuals``: how far each selected review lies above what the bias model expects; 0 for one without a rating.
     """
 
     reviews: int
@@ -97,10 +97,10 @@ class SideStatistics:
 
     def sums_without(self, sums: RatingSums, review: ReviewEntry) -> RatingSums:
         """A history's sums less one of its reviews."""
-        return self.usual.on(self.side).without(sums, self.side.counterpart(review), review.rating)
+        return self.usual.on(self.side).without(sums, review)
 
     def residuals(self, sums: RatingSums, reviews: Iterable[ReviewEntry]) -> Residuals:
-        """How far the ratings of these reviews lie above what the history's sums let expect."""
+        """How far these reviews lie above what the history's sums let expect."""
         return self.usual.residuals(self.side, reviews, self.bias.on(self.side).bias(sums))
 
 

@@ -10,6 +10,7 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import StoreFullError
 from ubert_model.history import RatingCounts
 from ubert_model.rating.blend import stored_rating
+from ubert_model.rating.text_reader import TextReader
 from ubert_model.review_id import review_id
 from ubert_model.states import ReviewEntry, Revision, Side, StateCodec, StateStore, entity_mark
 from ubert_service.errors import ReviewNameTakenError, UnknownReviewError
@@ -40,6 +41,7 @@ class ReviewWriter:
         store: StateStore,
         residents: Residents,
         encoder: ReviewEncoding,
+        reader: TextReader,
         texts: ReviewTexts,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -49,6 +51,7 @@ class ReviewWriter:
         self._store = store
         self._residents = residents
         self._encoder = encoder
+        self._reader = reader
         self._texts = texts
         self._clock = clock
         # Serializes claims: a store that keeps none belongs to this process alone.
@@ -82,6 +85,7 @@ class ReviewWriter:
             rating=rating,
             timestamp=self._timestamp(review, before),
             rows=len(states),
+            surplus=self._reader.surplus(text, review.item, rating),
         )
         payload = self._codec.encode(states)
         with self._naming if chosen else nullcontext():

@@ -12,7 +12,9 @@ class RatingParts(Answer):
 
     mean: float = Field(description="The mean of all training ratings, plus the intercept of the bias model.")
     user_bias: float = Field(description="How far the user's ratings lie from what is usual, shrunk by their count.")
-    item_bias: float = Field(description="How far the item's ratings lie from what is usual, shrunk by their count.")
+    item_bias: float = Field(
+        description="How far the item's reviews, by rating and text, lie from what is usual, shrunk by their count."
+    )
     identity_and_summary: float = Field(
         description="The network's output from user, item and reviews of each side alone, as weighted in the blend."
     )

@@ -83,6 +83,7 @@ class ServedBundle:
             store=store,
             residents=residents,
             encoder=opened.encoder,
+            reader=self.bundle.text_reader,
             texts=self.texts,
         )
         self.candidate_sets = CandidateSets(store)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
@@ -56,10 +57,10 @@ def test_a_stored_review_changes_the_rating_and_its_deletion_restores_it(open_pa
     expect(delete).to_have_count(0)
 
 
-@pytest.fixture(scope="module")
-def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Two services over one store. By itself, neither reads the other's writes before this module has ended."""
-    url = f"lmdb:{tmp_path_factory.mktemp('replicas')}"
+@pytest.fixture
+def replicas(tiny: TinyBundle, corpus: Corpus, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Two services over one store. By itself, neither reads the other's writes before the test has ended."""
+    url = f"lmdb:{tmp_path / 'states'}"
     store = open_store(url)
     corpus.write(store, tiny.bundle)
     settings = settings_for(tiny.bundle, store=url, resident_lag=60)

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from support.codebooks import random_codebooks
-from support.tiny_bundle import BIAS
+from support.tiny_bundle import BIAS, random_text_reader
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
@@ -23,6 +23,7 @@ from ubert_model.bundle import (
     IDENTITIES,
     MANIFEST,
     METRICS,
+    TEXT_READER,
     TOKENIZER,
     WEIGHTS,
     Bundle,
@@ -35,7 +36,7 @@ from ubert_model.errors import BundleError, ConfigError, ForeignStateError, Inpu
 from ubert_model.ids import Identities, IdTable
 from ubert_model.rating.deviations import ElsewhereRatings, SideDeviations, UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
-from ubert_model.states import codec_names
+from ubert_model.states import ReviewEntry, Side, codec_names
 
 DRAFT = Manifest(
     config=replace(preset("tiny"), pretrain_max_length=12),
@@ -55,6 +56,7 @@ def fill(directory: Path, weights: bytes = b"weights") -> None:
     (directory / TOKENIZER).write_text(tiny_tokenizer_json(), encoding="utf-8")
     (directory / IDENTITIES).write_text(json.dumps(IDS.to_json()), encoding="utf-8")
     (directory / METRICS).write_text('{"mse": 0.75}', encoding="utf-8")
+    (directory / TEXT_READER).write_bytes(b"reader")
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_a_loaded_bundle_equals_the_written_one(bundle: Bundle) -> None:
     loaded = Bundle.load(bundle.path)
     assert loaded.manifest == bundle.manifest
     assert replace(loaded.manifest, bundle_id="", files={}) == DRAFT
-    assert set(loaded.manifest.files) == {WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS}
+    assert set(loaded.manifest.files) == {WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS, TEXT_READER}
     assert loaded.file(WEIGHTS).read_bytes() == b"weights"
     assert loaded.metrics() == {"mse": 0.75}
     assert loaded.identities.to_json() == Identities.from_json(IDS.to_json()).to_json()
@@ -92,7 +94,7 @@ def test_bundles_have_the_same_id_only_if_their_content_is_the_same(tmp_path: Pa
     assert len({one.manifest.bundle_id for one in (bundle, other_weights, other_blend)}) == 3
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS])
+@pytest.mark.parametrize("name", [WEIGHTS, ENCODER_GRAPH, TOKENIZER, IDENTITIES, METRICS, TEXT_READER])
 def test_a_changed_file_is_refused_by_name(bundle: Bundle, name: str) -> None:
     content = bytearray(bundle.file(name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -266,27 +268,30 @@ def test_a_bundle_is_written_into_an_empty_directory_but_never_over_other_files(
     assert (tmp_path / "taken" / "thesis.tex").read_text(encoding="utf-8") == "years of work"
 
 
-def test_bundles_with_the_same_encoder_share_a_namespace_and_no_others_do() -> None:
-    blended = replace(DRAFT, blend_weight=1.0)
-    assert DRAFT.namespace("fp16") == blended.namespace("fp16")
+def test_bundles_with_the_same_encoder_and_text_reader_share_a_namespace_and_no_others_do() -> None:
+    with_reader = replace(DRAFT, files={TEXT_READER: "a" * 64})
+    blended = replace(with_reader, blend_weight=1.0)
+    assert with_reader.namespace("fp16") == blended.namespace("fp16")
     versions = {
-        DRAFT.namespace("fp16").version,
-        DRAFT.namespace("int8").version,
-        replace(DRAFT, encoder_digest="f" * 64).namespace("fp16").version,
+        with_reader.namespace("fp16").version,
+        with_reader.namespace("int8").version,
+        replace(with_reader, encoder_digest="f" * 64).namespace("fp16").version,
+        replace(with_reader, files={TEXT_READER: "b" * 64}).namespace("fp16").version,
     }
-    assert len(versions) == 3
+    assert len(versions) == 4
     assert all(set(version) <= set("0123456789abcdef") for version in versions)
 
 
 def test_a_namespace_describes_its_states() -> None:
-    namespace = replace(DRAFT, state_dim=24).namespace("int8")
+    namespace = replace(DRAFT, state_dim=24, files={TEXT_READER: "a" * 64}).namespace("int8")
     described = (namespace.encoder_digest, namespace.codec, namespace.state_dim, namespace.max_length)
     assert described == (DRAFT.encoder_digest, "int8", 24, DRAFT.config.max_length)
 
 
-def test_usual_deviations_are_loaded_with_the_curves_and_means_of_the_bias_model(tmp_path: Path) -> None:
-    by_item = SideDeviations(BIAS.user.curve, BIAS.user.mean, IDS.items, np.array([[0.0, 0.0], [0.5, 0.2]]))
-    by_user = SideDeviations(BIAS.item.curve, BIAS.item.mean, IDS.users, np.array([[0.0, 0.0], [0.1, 0.7]]))
+def test_usual_deviations_are_loaded_with_the_worths_and_means_of_the_bias_model(tmp_path: Path) -> None:
+    user, item = BIAS.user, BIAS.item
+    by_item = SideDeviations(Side.USER, user.worth, user.mean, IDS.items, np.array([[0.0, 0.0], [0.5, 0.2]]))
+    by_user = SideDeviations(Side.ITEM, item.worth, item.mean, IDS.users, np.array([[0.0, 0.0], [0.1, 0.7]]))
     written = UsualDeviations(by_item, by_user, ElsewhereRatings.none(IDS.users))
 
     def with_deviations(directory: Path) -> None:
@@ -294,9 +299,24 @@ def test_usual_deviations_are_loaded_with_the_curves_and_means_of_the_bias_model
         written.save(directory / DEVIATIONS)
 
     read = write_bundle(tmp_path / "bundle", DRAFT, with_deviations).deviations
-    ratings = [(name, 4.0) for name in ("nobody", "i", "u")]
-    assert read.user.above_usual(ratings) == by_item.above_usual(ratings)
-    assert read.item.above_usual(ratings) == by_user.above_usual(ratings)
+    reviews = [
+        ReviewEntry(review_id="r", user=reviewer, item=thing, rating=4.0, timestamp=0, rows=1, surplus=0.75)
+        for reviewer, thing in (("u", "i"), ("nobody", "nothing"))
+    ]
+    assert read.user.above_usual(reviews) == by_item.above_usual(reviews)
+    assert read.item.above_usual(reviews) == by_user.above_usual(reviews)
+
+
+def test_a_bundles_text_reader_is_loaded_with_its_tokenizer(tmp_path: Path) -> None:
+    reader = random_text_reader(tiny_tokenizer_json())
+
+    def with_reader(directory: Path) -> None:
+        fill(directory)
+        reader.save(directory / TEXT_READER)
+
+    read = write_bundle(tmp_path / "bundle", DRAFT, with_reader).text_reader
+    text = "A good guitar. " * 40  # more than the encoder reads
+    assert read.surplus(text, "i", 4.0) == reader.surplus(text, "i", 4.0) != 0
 
 
 def with_codebooks(directory: Path, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Usual deviations, which are subtracted from the ratings of a history before they are summed up."""
+"""Usual deviations, which are subtracted from what the reviews of a history count for before it is summed up."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from support.rating_columns import rating_columns, terms_of_one
 from ubert_model.config import RatingScale
 from ubert_model.errors import BundleError, ConfigError
 from ubert_model.ids import IdTable
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import (
     DEVIATION_SHRINKAGE,
     ElsewhereRatings,
@@ -25,30 +25,32 @@ from ubert_model.states import ReviewEntry, Side
 
 MEAN = 3.0
 """In levels of the curve below, which is 0 at one star: so four stars lie at the mean."""
-STRAIGHT = RatingCurve.of_rises(RatingScale(), [4.0])
-BENT = RatingCurve.of_rises(RatingScale(), [0.0, 0.0, 1.0, 1.0])
+STRAIGHT = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [4.0]), surplus_weight=0.5)
+BENT = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [0.0, 0.0, 1.0, 1.0]), surplus_weight=0.25)
 TABLES = {"user_ids": IdTable.of(["u", "v"]), "item_ids": IdTable.of(["i", "j"])}
-SIDE = SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=1.0)
+SIDE = SideBias(worth=STRAIGHT, mean=MEAN, shrinkage=1.0)
 
 
-def review(user: str, item: str, rating: float) -> ReviewEntry:
-    return ReviewEntry(review_id=f"{user}/{item}", user=user, item=item, rating=rating, timestamp=0, rows=1)
+def review(user: str, item: str, rating: float, surplus: float = 0.0) -> ReviewEntry:
+    name = f"{user}/{item}"
+    return ReviewEntry(review_id=name, user=user, item=item, rating=rating, timestamp=0, rows=1, surplus=surplus)
 
 
 def deviations_of(
     reviews: list[ReviewEntry],
-    curves: tuple[RatingCurve, RatingCurve] | None = None,
+    user: ReviewWorth = STRAIGHT,
+    item: ReviewWorth = STRAIGHT,
     elsewhere: ElsewhereRatings | None = None,
 ) -> UsualDeviations:
-    return UsualDeviations.of(rating_columns(reviews), curves or (STRAIGHT, STRAIGHT), elsewhere)
+    return UsualDeviations.of(rating_columns(reviews), user, item, elsewhere)
 
 
-def elsewhere_of(reviews: list[ReviewEntry], curve: RatingCurve, users: IdTable) -> ElsewhereRatings:
-    return ElsewhereRatings.of(rating_columns(reviews, user_ids=users), curve)
+def elsewhere_of(reviews: list[ReviewEntry], worth: ReviewWorth, users: IdTable) -> ElsewhereRatings:
+    return ElsewhereRatings.of(rating_columns(reviews, user_ids=users), worth)
 
 
 def load(path: Path, usual: UsualDeviations | None = None) -> UsualDeviations:
-    sides = [replace(SIDE, curve=one.curve, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
+    sides = [replace(SIDE, worth=one.worth, mean=one.mean) for one in (usual.user, usual.item)] if usual else [SIDE] * 2
     return UsualDeviations.load(path, sides[0], sides[1], **TABLES)
 
 
@@ -71,14 +73,33 @@ def test_a_rating_counts_as_its_deviation_less_the_usual_one_of_its_item() -> No
     assert [level - share * MEAN for level, share in terms] == pytest.approx(
         [2.0 - MEAN - usual_of_i, 1.0 - MEAN - usual_of_j]
     )
-    sums = usual.sums(Side.USER, "v", [review("v", "i", 3.0), review("v", "j", 2.0)])
-    assert sums.above_usual == pytest.approx(sum(usual.user.above_usual([("i", 3.0), ("j", 2.0)])))
+    sums = usual.sums(Side.USER, "v", known[1:])
+    assert sums.above_usual == pytest.approx(sum(usual.user.above_usual(known[1:])))
     assert sums.shrunk_deviation(2.0) == pytest.approx(float(sums.above_usual) / (2 + 2.0))
+
+
+def test_a_text_that_says_more_than_its_stars_counts_for_more_and_raises_what_is_usual() -> None:
+    known = [review("u", "i", 5.0, 0.4), review("v", "i", 3.0, -1.0), review("v", "j", 2.0)]
+    usual = deviations_of(known)
+    mean = (4.0 + 0.5 * 0.4 + 2.0 - 0.5 * 1.0 + 1.0) / 3
+    usual_of_v = (2.0 - 0.5 + 1.0 - 2 * mean) / (2 + DEVIATION_SHRINKAGE)
+    assert usual.item.mean == pytest.approx(mean)
+    assert usual.sums(Side.ITEM, "new", [review("v", "new", 4.0, 0.6)]).above_usual == pytest.approx(
+        3.0 + 0.5 * 0.6 - mean - usual_of_v
+    )
+
+
+def test_a_surplus_without_weight_counts_for_nothing() -> None:
+    plain = replace(STRAIGHT, surplus_weight=0.0)
+    known = [("u", "i", 5.0, 0.4), ("v", "i", 3.0, -1.0), ("v", "j", 2.0, 2.0)]
+    with_texts, without = [review(*one) for one in known], [review(*one[:3]) for one in known]
+    sums = [deviations_of(one, plain, plain).sums(Side.ITEM, "i", one[:2]) for one in (with_texts, without)]
+    assert sums[0] == sums[1]
 
 
 def test_each_side_counts_ratings_by_its_own_curve() -> None:
     known = [review("u", "i", 1.0), review("v", "i", 3.0), review("v", "j", 5.0)]
-    usual = deviations_of(known, (BENT, STRAIGHT))
+    usual = deviations_of(known, BENT, STRAIGHT)
     assert (usual.user.mean, usual.item.mean) == pytest.approx((2 / 3, 2.0))
     one, three = (usual.sums(Side.USER, "w", [review("w", "new", rating)]).above_usual for rating in (1.0, 3.0))
     assert one == three == pytest.approx(0 - 2 / 3)
@@ -96,9 +117,9 @@ def test_an_items_ratings_count_relative_to_how_high_their_users_usually_rate() 
 
 @given(st.floats(1, 5))
 def test_the_usual_deviation_of_an_entity_does_not_depend_on_reviews_of_others(rating: float) -> None:
-    mine = [review("u", "i", 5.0), review("v", "i", 4.0)]
+    mine = [review("u", "i", 5.0, 0.3), review("v", "i", 4.0, -0.2)]
     alone = terms_of_one(deviations_of(mine).user, "i", 3.0)
-    among_others = terms_of_one(deviations_of([*mine, review("x", "j", rating)]).user, "i", 3.0)
+    among_others = terms_of_one(deviations_of([*mine, review("x", "j", rating, 0.7)]).user, "i", 3.0)
     assert alone == among_others
 
 
@@ -132,8 +153,8 @@ def test_a_user_with_ratings_in_other_domains_alone_has_a_deviation() -> None:
 
 
 def test_saved_deviations_are_loaded_unchanged(tmp_path: Path) -> None:
-    known = [review("u", "i", 5.0), review("v", "i", 3.0), review("v", "j", 2.0)]
-    elsewhere = elsewhere_of([review("v", "far", 5.0), review("u", "far", 1.0)], BENT, TABLES["user_ids"])
+    known = [review("u", "i", 5.0, 0.4), review("v", "i", 3.0, -1.0), review("v", "j", 2.0)]
+    elsewhere = elsewhere_of([review("v", "far", 5.0, 0.2), review("u", "far", 1.0)], BENT, TABLES["user_ids"])
     usual = deviations_of(known, elsewhere=elsewhere)
     usual.save(tmp_path / "deviations")
     loaded = load(tmp_path / "deviations", usual)
@@ -146,7 +167,7 @@ def test_deviations_of_other_identities_are_refused(tmp_path: Path, known: tuple
     """Of one table at a time: the users, the items, the users with ratings in other domains."""
     users, items, elsewhere = (IdTable.of(names) for names in known)
     rated = rating_columns([review("u", "i", 5.0)], user_ids=users, item_ids=items)
-    UsualDeviations.of(rated, (STRAIGHT, STRAIGHT), ElsewhereRatings.none(elsewhere)).save(tmp_path / "deviations")
+    UsualDeviations.of(rated, STRAIGHT, STRAIGHT, ElsewhereRatings.none(elsewhere)).save(tmp_path / "deviations")
     with pytest.raises(BundleError, match="for 2 users and 2 items"):
         load(tmp_path / "deviations")
 
@@ -158,27 +179,27 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_residual_is_a_rating_less_the_usual_of_its_counterpart_and_the_bias_of_its_side() -> None:
-    known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
+    known = [review("u", "i", 5.0, 0.4), review("v", "i", 3.0, -1.0), review("u", "j", 2.0)]
     usual = deviations_of(known)
-    mine = [review("w", "i", 4.0), review("w", "new", 1.0)]
+    mine = [review("w", "i", 4.0, -0.3), review("w", "new", 1.0, 0.8)]
     bias = SIDE.bias(usual.sums(Side.USER, "w", mine))
-    alone = usual.user.above_usual([(one.item, one.rating) for one in mine])
+    alone = usual.user.above_usual(mine)
     found = usual.residuals(Side.USER, mine, bias)
     assert found.dtype == np.float32
     assert found.tolist() == pytest.approx([above - float(bias) for above in alone], abs=1e-6)
-    (of_item,) = usual.residuals(Side.ITEM, [review("v", "new", 5.0)], 0.25)
-    expected = usual.sums(Side.ITEM, "new", [review("v", "new", 5.0)]).above_usual
+    (of_item,) = usual.residuals(Side.ITEM, [review("v", "new", 5.0, 0.6)], 0.25)
+    expected = usual.sums(Side.ITEM, "new", [review("v", "new", 5.0, 0.6)]).above_usual
     assert of_item == pytest.approx(float(expected) - 0.25, abs=1e-6)
     assert usual.residuals(Side.ITEM, [], 0.0).shape == (0,)
 
 
-def test_sums_without_a_rating_equal_the_sums_of_the_others() -> None:
-    known = [review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]
-    elsewhere = elsewhere_of([review("u", "far", 5.0)], STRAIGHT, IdTable.of("uv"))
-    usual = deviations_of(known, (BENT, STRAIGHT), elsewhere)
-    mine = [review("u", "i", 4.0), review("u", "new", 1.0), review("u", "j", 3.0)]
+def test_sums_without_a_review_equal_the_sums_of_the_others() -> None:
+    known = [review("u", "i", 5.0, 0.4), review("v", "i", 3.0, -1.0), review("u", "j", 2.0)]
+    elsewhere = elsewhere_of([review("u", "far", 5.0, 0.2)], STRAIGHT, IdTable.of("uv"))
+    usual = deviations_of(known, BENT, STRAIGHT, elsewhere)
+    mine = [review("u", "i", 4.0, 0.9), review("u", "new", 1.0, -0.6), review("u", "j", 3.0, 0.1)]
     for left_out in mine:
-        less = usual.user.without(usual.sums(Side.USER, "u", mine), left_out.item, left_out.rating)
+        less = usual.user.without(usual.sums(Side.USER, "u", mine), left_out)
         expected = usual.sums(Side.USER, "u", [one for one in mine if one is not left_out])
         assert (less.count, less.elsewhere) == (2, expected.elsewhere)
         assert less.above_usual == pytest.approx(expected.above_usual, abs=1e-12)
@@ -189,26 +210,26 @@ def test_unknown_counterparts_have_no_usual_deviation() -> None:
     sums = deviations_of(known).sums(Side.ITEM, "i", [review("stranger", "i", 2.0)])
     assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
     by_a_stranger = rating_columns([*known, review("v", "j", 1.0)], user_ids=IdTable(["u"]), item_ids=IdTable(["i"]))
-    usual = UsualDeviations.of(by_a_stranger, (STRAIGHT, STRAIGHT), ElsewhereRatings.of(by_a_stranger, STRAIGHT))
+    usual = UsualDeviations.of(by_a_stranger, STRAIGHT, STRAIGHT, ElsewhereRatings.of(by_a_stranger, STRAIGHT))
     assert [terms_of_one(side, "another", 2.0) for side in (usual.user, usual.item)] == [(1.0, 1.0)] * 2
-    assert usual.user.above_usual([("another", 2.0)]) == [1.0 - usual.user.mean]
+    assert usual.user.above_usual([review("w", "another", 2.0)]) == [1.0 - usual.user.mean]
     assert usual.sums(Side.USER, "another", []) == RatingSums(count=0, above_usual=0)
 
 
 def test_the_terms_of_ratings_by_rows_of_another_table_equal_those_of_each_rating() -> None:
-    side = deviations_of([review("u", "i", 5.0), review("v", "i", 3.0), review("u", "j", 2.0)]).user
-    items, ratings = ["j", "new", "i", "unlisted"], [1.0, 2.0, 4.5, 5.0]
+    side = deviations_of([review("u", "i", 5.0, 0.4), review("v", "i", 3.0, -1.0), review("u", "j", 2.0)]).user
+    items, worths = ["j", "new", "i", "unlisted"], [0.0, 1.3, 3.5, 4.0]
     other = IdTable(["new", "j", "k", "i"])
-    levels, shares = side.terms_of(other.rows(items), np.array(ratings), other)
+    levels, shares = side.terms_of(other.rows(items), np.array(worths), other)
     usual = side.usual[TABLES["item_ids"].rows(items)]
-    expected = [(rating - 1.0 - total, 1.0 - count) for rating, (total, count) in zip(ratings, usual, strict=True)]
+    expected = [(worth - total, 1.0 - count) for worth, (total, count) in zip(worths, usual, strict=True)]
     assert list(zip(levels.tolist(), shares.tolist(), strict=True)) == expected
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, -1.0])
 def test_a_shrinkage_that_is_not_positive_is_refused(shrinkage: float) -> None:
     with pytest.raises(ConfigError, match=f"shrinkage = {shrinkage}.*positive"):
-        SideBias(curve=STRAIGHT, mean=MEAN, shrinkage=shrinkage)
+        SideBias(worth=STRAIGHT, mean=MEAN, shrinkage=shrinkage)
 
 
 @given(above=st.lists(st.floats(-4, 4), min_size=1, max_size=20), shrinkage=st.floats(0.01, 100))

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.rating.blend import BiasModel, Blend, stored_rating
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import RatingSums, SideBias
 
 SCALE = RatingScale()
-STRAIGHT = RatingCurve.of_rises(SCALE, [4.0])
+STRAIGHT = ReviewWorth(curve=RatingCurve.of_rises(SCALE, [4.0]), surplus_weight=0.5)
 BIAS = BiasModel(
     mean=4.0,
     intercept=0.1,
-    user=SideBias(curve=STRAIGHT, mean=3.0, shrinkage=3.0),
-    item=SideBias(curve=STRAIGHT, mean=3.0, shrinkage=5.0),
+    user=SideBias(worth=STRAIGHT, mean=3.0, shrinkage=3.0),
+    item=SideBias(worth=STRAIGHT, mean=3.0, shrinkage=5.0),
 )
 
 stars = st.floats(1, 5)

@@ -1,4 +1,4 @@
-"""Rating curves: the level that a rating in a history counts as."""
+"""Rating curves and review worths: what a review in a history counts for."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating.curve import SEGMENTS, RatingCurve, ReviewWorth
 
 SCALE = RatingScale()
 CURVE = RatingCurve.of_rises(SCALE, [0.3, 0.0, 0.8, 1.2])
@@ -62,3 +62,26 @@ def test_a_curve_that_does_not_increase_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=f"^{name} = "):
         RatingCurve(knots=knots, values=values)
+
+
+@given(
+    reviews=st.lists(st.tuples(st.floats(0, 6), st.floats(-3, 3, width=32)), max_size=20),
+    heights=rises,
+    weight=st.floats(0, 3),
+)
+def test_the_worths_of_many_reviews_equal_those_of_each_bit_for_bit(
+    reviews: list[tuple[float, float]], heights: list[float], weight: float
+) -> None:
+    worth = ReviewWorth(curve=RatingCurve.of_rises(SCALE, heights), surplus_weight=weight)
+    ratings, surpluses = np.array(reviews, dtype=np.float64).reshape(-1, 2).T
+    assert worth.levels(ratings, surpluses).tolist() == [worth(*review) for review in reviews]
+
+
+def test_a_review_counts_for_its_rating_on_the_curve_and_its_weighted_surplus() -> None:
+    assert ReviewWorth(curve=CURVE, surplus_weight=0.5)(4.0, -0.6) == pytest.approx(1.1 - 0.3)
+    assert ReviewWorth(curve=CURVE)(4.0, -0.6) == CURVE(4.0)
+
+
+def test_a_worth_survives_json() -> None:
+    worth = ReviewWorth(curve=CURVE, surplus_weight=0.7)
+    assert ReviewWorth.from_json(json.loads(json.dumps(asdict(worth)))) == worth

@@ -12,7 +12,7 @@ from support.rating_columns import rating_columns
 from ubert_model.config import RatingScale, preset
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
@@ -21,8 +21,8 @@ from ubert_service.scoring.inline_encoding import encode_inline
 
 SUMMATION = 1e-12
 """Tolerance, in stars, of sums of a few ratings that are added up in another order."""
-CURVE = RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2])
-SIDE = SideBias(curve=CURVE, mean=1.1, shrinkage=2.0)
+WORTH = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2]), surplus_weight=0.8)
+SIDE = SideBias(worth=WORTH, mean=1.1, shrinkage=2.0)
 BIAS = BiasModel(mean=3.5, intercept=0.0, user=SIDE, item=SIDE)
 CONFIG = replace(preset("tiny"), max_reviews=3, max_length=12, max_rows=30)
 NAMES = "abcdef"
@@ -37,6 +37,7 @@ def review(number: int, counterpart: str, rating: float, rows: int) -> ReviewEnt
         rating=rating,
         timestamp=1000 - number,
         rows=rows,
+        surplus=number % 3 - 0.75,
     )
 
 
@@ -45,7 +46,7 @@ def side_statistics() -> list[SideStatistics]:
     ids = IdTable.of(NAMES[:4])
     of_others = rating_columns([replace(known[0], user="a"), known[1]], user_ids=ids)
     usual = UsualDeviations.of(
-        rating_columns(known, user_ids=ids, item_ids=ids), (CURVE, CURVE), ElsewhereRatings.of(of_others, CURVE)
+        rating_columns(known, user_ids=ids, item_ids=ids), WORTH, WORTH, ElsewhereRatings.of(of_others, WORTH)
     )
     return [SideStatistics(side, usual, BIAS) for side in Side]
 

@@ -3,6 +3,8 @@
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -30,7 +32,9 @@ AWKWARD_IDENTIFIERS = ["a:b", "{x}", "}{", "%7B", "%", "ä", "日本語", "a b\n
 
 
 def entry_of(review_id: str = "r", user: str = "u", item: str = "i") -> ReviewEntry:
-    return ReviewEntry(review_id=review_id, user=user, item=item, rating=4.5, timestamp=1_400_000_000, rows=12)
+    return ReviewEntry(
+        review_id=review_id, user=user, item=item, rating=4.5, timestamp=1_400_000_000, rows=12, surplus=-0.5
+    )
 
 
 @given(first=IDENTIFIERS, second=IDENTIFIERS)
@@ -105,13 +109,20 @@ def test_a_malformed_version_is_refused(keys: type[RedisKeys] | type[LmdbKeys], 
     rating=st.floats(allow_nan=False),
     timestamp=st.integers(-(2**63), 2**63 - 1),
     rows=st.integers(0, 2**32 - 1),
+    surplus=st.floats(allow_nan=False, width=32),
 )
 @pytest.mark.parametrize("side", Side)
 def test_a_line_is_unpacked_to_the_entry_it_was_packed_from(
-    side: Side, review_id: str, other: str, rating: float, timestamp: int, rows: int
+    side: Side, review_id: str, other: str, rating: float, timestamp: int, rows: int, surplus: float
 ) -> None:
     entry = ReviewEntry(
-        review_id=review_id, user=other, item="i" + other, rating=rating, timestamp=timestamp, rows=rows
+        review_id=review_id,
+        user=other,
+        item="i" + other,
+        rating=rating,
+        timestamp=timestamp,
+        rows=rows,
+        surplus=surplus,
     )
     assert unpack_line(pack_line(entry, side), side, side.entity(entry)) == entry
 
@@ -157,8 +168,7 @@ def test_a_damaged_record_is_refused_by_name(read: Callable[[], object], named: 
         read()
 
 
-@pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": 2**32}, {"timestamp": 2**63}])
-def test_a_number_that_does_not_fit_a_line_is_refused(wrong: dict[str, int]) -> None:
-    numbers = {"timestamp": 0, "rows": 0} | wrong
+@pytest.mark.parametrize("wrong", [{"rows": -1}, {"rows": 2**32}, {"timestamp": 2**63}, {"surplus": 1e39}])
+def test_a_number_that_does_not_fit_a_line_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="'r'"):
-        pack_line(ReviewEntry(review_id="r", user="u", item="i", rating=1.0, **numbers), Side.USER)
+        pack_line(replace(entry_of(), **wrong), Side.USER)

@@ -5,7 +5,7 @@ import pytest
 
 from ubert_model.config import preset
 from ubert_model.rating.blend import BiasModel, Blend
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import RatingSums, SideBias
 from ubert_training.finetuning.histories import Histories, PairSums
 from ubert_training.finetuning.rating_parts import final_ratings
@@ -15,7 +15,8 @@ from ubert_training.finetuning.rating_parts import final_ratings
 def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, network_rating: float) -> None:
     """As in the service, and also if the network rates other pairs without a bias model beneath it."""
     config = preset("tiny").with_options(rating_base=base, history_ratings=base != "none")
-    side = SideBias(curve=RatingCurve.of_rises(config.scale, [1.0] * 4), mean=3.0, shrinkage=1.0)
+    worth = ReviewWorth(curve=RatingCurve.of_rises(config.scale, [1.0] * 4))
+    side = SideBias(worth=worth, mean=3.0, shrinkage=1.0)
     bias = BiasModel(mean=3.0, intercept=0.0, user=side, item=side)
     sums = RatingSums(count=np.ones(4), above_usual=np.array([0.5, -0.5, 0.25, 0.0]))
     some, none = np.array([7]), np.zeros(0, dtype=np.int64)

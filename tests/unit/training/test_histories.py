@@ -13,7 +13,7 @@ from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.history import without_counterpart
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import SideBias
 from ubert_model.states import ReviewEntry, Side
 from ubert_training.finetuning import bias_fit, histories
@@ -27,18 +27,22 @@ TABLE = small_table()
 SPLIT = random_split(TABLE, np.arange(len(TABLE)), seed=0)
 CONFIG = preset("tiny")
 LENGTHS = np.array([len(text.split()) + 2 if text else 0 for text in TABLE.text])
+SURPLUSES = np.random.default_rng(3).normal(0.0, 0.5, len(TABLE)).astype(np.float32).astype(np.float64)
+BENT = ReviewWorth(curve=RatingCurve.of_rises(CONFIG.scale, [0.5, 0.2, 1.0, 1.5]), surplus_weight=0.6)
+STRAIGHT = ReviewWorth(curve=RatingCurve.of_rises(CONFIG.scale, [1.0]), surplus_weight=0.3)
 
 
-def known_of(table: ReviewTable, lengths: np.ndarray = LENGTHS) -> KnownReviews:
-    return KnownReviews(table, SPLIT.train, lengths, CONFIG)
+def known_of(table: ReviewTable, lengths: np.ndarray = LENGTHS, surpluses: np.ndarray = SURPLUSES) -> KnownReviews:
+    return KnownReviews(table, SPLIT.train, lengths, CONFIG, surpluses=surpluses)
 
 
-def histories_of(table: ReviewTable, pairs: np.ndarray, lengths: np.ndarray = LENGTHS) -> Histories:
-    """Histories under a bias model with a fixed curve and shrinkage."""
-    known = known_of(table, lengths)
-    curve = RatingCurve.of_rises(CONFIG.scale, [0.5, 0.2, 1.0, 1.5])
-    usual = known.usual(curve, curve)
-    sides = (SideBias(curve=curve, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item))
+def histories_of(
+    table: ReviewTable, pairs: np.ndarray, lengths: np.ndarray = LENGTHS, surpluses: np.ndarray = SURPLUSES
+) -> Histories:
+    """Histories under a bias model with a fixed worth and shrinkage."""
+    known = known_of(table, lengths, surpluses)
+    usual = known.usual(BENT, BENT)
+    sides = (SideBias(worth=BENT, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item))
     return known.histories(pairs, BiasModel(mean=3.0, intercept=0.0, user=next(sides), item=next(sides)), usual)
 
 
@@ -50,16 +54,25 @@ def bias_error(table: ReviewTable) -> float:
     return float(np.square(rated - truth).mean() / truth.var())
 
 
+def with_surplus(row: int, surplus: float) -> np.ndarray:
+    surpluses = SURPLUSES.copy()
+    surpluses[row] = surplus
+    return surpluses
+
+
 def with_rating(row: int, rating: float) -> ReviewTable:
     ratings = TABLE.rating.copy()
     ratings[row] = rating
     return replace(TABLE, rating=ratings)
 
 
-@given(st.integers(0, len(SPLIT.train) - 1), st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]))
-def test_the_target_rating_changes_nothing_that_its_prediction_reads(position: int, rating: float) -> None:
+@given(st.integers(0, len(SPLIT.train) - 1), st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]), st.floats(-3, 3, width=32))
+def test_the_target_review_changes_nothing_that_its_prediction_reads(
+    position: int, rating: float, surplus: float
+) -> None:
     row = int(SPLIT.train[position])
-    before, after = (histories_of(table, np.array([row])) for table in (TABLE, with_rating(row, rating)))
+    before = histories_of(TABLE, np.array([row]))
+    after = histories_of(with_rating(row, rating), np.array([row]), surpluses=with_surplus(row, surplus))
     assert before.sums.mean == pytest.approx(after.sums.mean, abs=1e-9)
     for side in ("user", "item"):
         for name in ("count", "above_usual"):
@@ -119,8 +132,7 @@ def test_a_pair_with_an_unknown_item_has_no_target_rating() -> None:
         for day, (user, item) in enumerate(pairs, start=1)
     )
     known = KnownReviews(table, np.array([0, 1]), np.ones(3, dtype=np.int64), CONFIG)
-    curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
-    sums = known.sums(np.array([2]), known.usual(curve, curve))
+    sums = known.sums(np.array([2]), known.usual(STRAIGHT, STRAIGHT))
     assert np.concatenate([sums.user.count, sums.item.count, sums.mean]).tolist() == [1, 0, 3.5]
 
 
@@ -149,25 +161,25 @@ def test_sums_and_means_leave_out_the_pairs_own_ratings() -> None:
     first = int(SPLIT.train[0])
     table = with_repeated_pair(TABLE, first)
     known = known_of(table)
-    curves = [RatingCurve.of_rises(CONFIG.scale, rises) for rises in ([0.5, 0.2, 1.0, 1.5], [1.0])]
-    usual = known.usual(*curves)
+    worths = (BENT, STRAIGHT)
+    usual = known.usual(*worths)
     pairs = np.concatenate([[first], SPLIT.train[:20], SPLIT.test[:20]])
     sums = known.sums(pairs, usual)
     names = ("user", "item")
     for number, pair in enumerate(pairs.tolist()):
         others = training_rows_without(table, pair)
         assert sums.mean[number] == pytest.approx(table.rating[others].mean(dtype=np.float64))
-        for name, other, curve in zip(names, names[::-1], curves, strict=True):
-            ratings = [
-                (getattr(table, other)[row], float(table.rating[row]))
+        for name, other, worth in zip(names, names[::-1], worths, strict=True):
+            reviews = [
+                (getattr(table, other)[row], float(table.rating[row]), float(SURPLUSES[row]))
                 for row in others
                 if getattr(table, name)[row] == getattr(table, name)[pair]
             ]
-            mean = float(np.mean([curve(float(table.rating[row])) for row in others]))
-            terms = [terms_of_one(getattr(usual, name), *one) for one in ratings]
+            mean = float(np.mean([worth(float(table.rating[row]), float(SURPLUSES[row])) for row in others]))
+            terms = [terms_of_one(getattr(usual, name), *one) for one in reviews]
             above = [level - share * mean for level, share in terms]
             found = getattr(sums, name)
-            assert found.count[number] == len(ratings)
+            assert found.count[number] == len(reviews)
             assert found.above_usual[number] == pytest.approx(sum(above), abs=1e-9)
 
 
@@ -175,13 +187,15 @@ def test_a_training_pair_is_read_as_if_it_were_not_in_training() -> None:
     """Compared with brute force: lists, means and usual deviations computed from all other reviews."""
     table = with_repeated_pair(TABLE, int(SPLIT.train[0]))
     known = known_of(table)
-    fitted = fit_bias_model(known, SPLIT.train, table.rating[SPLIT.train].astype(np.float64), CONFIG.scale)
+    fitted = fit_bias_model(known, SPLIT.train, table.rating[SPLIT.train].astype(np.float64), CONFIG.scale).model
+    bias = replace(fitted, item=replace(fitted.item, worth=replace(fitted.item.worth, surplus_weight=0.6)))
     pairs = np.concatenate([SPLIT.train[:1], SPLIT.train[10::9]])
-    found, bias = known.histories(pairs, fitted.model, fitted.usual), fitted.model
+    found = known.histories(pairs, bias, known.usual(bias.user.worth, bias.item.worth))
     rated = bias_ratings(bias, found.sums)
     for number, pair in enumerate(pairs.tolist()):
-        without = KnownReviews(table, np.array(training_rows_without(table, pair)), LENGTHS, CONFIG)
-        usual = without.usual(bias.user.curve, bias.item.curve)
+        others = np.array(training_rows_without(table, pair))
+        without = KnownReviews(table, others, LENGTHS, CONFIG, surpluses=SURPLUSES)
+        usual = without.usual(bias.user.worth, bias.item.worth)
         expected = without.histories(np.array([pair]), bias, usual)
         for side in ("user", "item"):
             for name in (f"{side}_rows", f"{side}_residuals"):
@@ -200,7 +214,7 @@ def test_the_curves_stay_small_where_no_history_tells_anything() -> None:
     rows = np.arange(len(table))
     fitted = fit_bias_model(KnownReviews(table, rows, np.zeros(len(table), int), CONFIG), rows, ratings, CONFIG.scale)
     width = CONFIG.scale.highest - CONFIG.scale.lowest
-    assert all(side.curve(CONFIG.scale.highest) < width for side in (fitted.model.user, fitted.model.item))
+    assert all(side.worth.curve(CONFIG.scale.highest) < width for side in (fitted.model.user, fitted.model.item))
 
 
 @pytest.fixture
@@ -285,7 +299,7 @@ def test_the_curves_fitted_to_few_ratings_are_nearly_straight() -> None:
     known = KnownReviews(TABLE, few, LENGTHS, CONFIG)
     model = fit_bias_model(known, few, TABLE.rating[few].astype(np.float64), CONFIG.scale).model
     for side in (model.user, model.item):
-        rises = np.diff(side.curve.values)
+        rises = np.diff(side.worth.curve.values)
         assert rises.std() < 0.1 * rises.mean()
 
 
@@ -297,9 +311,27 @@ def test_the_curve_learns_how_much_each_segment_of_the_scale_counts() -> None:
     ratings = np.where(rng.uniform(size=len(TABLE)) < 0.3, rng.integers(1, 4, len(TABLE)), highest).astype(np.float32)
     table = replace(TABLE, rating=ratings)
     fitted = fit_bias_model(known_of(table), SPLIT.train, ratings[SPLIT.train].astype(np.float64), CONFIG.scale)
-    rises = np.diff(fitted.model.user.curve.values)
+    rises = np.diff(fitted.model.user.worth.curve.values)
     assert (rises >= 0).all()
     assert rises[3] > 2 * max(rises[0], rises[1])
+
+
+def telling_surpluses() -> np.ndarray:
+    """What each item is usually rated above the others, and noise."""
+    items = np.array(TABLE.item)
+    quality = {item: TABLE.rating[items == item].mean() - TABLE.rating.mean() for item in set(TABLE.item)}
+    return np.array([quality[item] for item in TABLE.item]) + SURPLUSES
+
+
+def test_surpluses_count_on_the_items_side_as_far_as_they_tell_something() -> None:
+    truth = TABLE.rating[SPLIT.train].astype(np.float64)
+    telling, noise, none = (
+        fit_bias_model(known_of(TABLE, surpluses=surpluses), SPLIT.train, truth, CONFIG.scale).model
+        for surpluses in (telling_surpluses(), SURPLUSES, np.zeros(len(TABLE)))
+    )
+    assert telling.item.worth.surplus_weight > 0.2
+    assert noise.item.worth.surplus_weight < 0.1
+    assert none.item.worth.surplus_weight == telling.user.worth.surplus_weight == 0
 
 
 def test_ratings_in_other_domains_improve_the_bias_of_their_users() -> None:
@@ -324,10 +356,10 @@ def test_ratings_in_other_domains_improve_the_bias_of_their_users() -> None:
 def test_a_rating_in_another_domain_counts_as_the_given_fraction_of_one() -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     elsewhere = pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
-    known = KnownReviews(TABLE, split.train[:5], LENGTHS, CONFIG, elsewhere)  # most users are known elsewhere only
-    curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
+    few = split.train[:5]  # so that most users are known elsewhere only
+    known = KnownReviews(TABLE, few, LENGTHS, CONFIG, elsewhere, SURPLUSES)
     none, half, whole = (
-        known.sums(split.test, known.usual(curve, curve, elsewhere=fraction)).user for fraction in (0.0, 0.5, 1.0)
+        known.sums(split.test, known.usual(STRAIGHT, STRAIGHT, elsewhere=fraction)).user for fraction in (0.0, 0.5, 1.0)
     )
     assert np.asarray(whole.elsewhere).tolist() == [
         sum(TABLE.user[row] == TABLE.user[pair] for row in elsewhere) for pair in split.test.tolist()
@@ -344,9 +376,8 @@ def test_with_other_domains_the_target_rating_still_changes_no_sum(rating: float
     read = []
     for table in (TABLE, with_rating(row, rating)):
         elsewhere = pretraining_rows(table, split, "other-domains", fraction=1.0, seed=0)
-        known = KnownReviews(table, split.train, LENGTHS, CONFIG, elsewhere)
-        curve = RatingCurve.of_rises(CONFIG.scale, [1.0])
-        read.append(known.sums(np.array([row]), known.usual(curve, curve, elsewhere=0.5)))
+        known = KnownReviews(table, split.train, LENGTHS, CONFIG, elsewhere, SURPLUSES)
+        read.append(known.sums(np.array([row]), known.usual(STRAIGHT, STRAIGHT, elsewhere=0.5)))
     assert read[0].user.above_usual == pytest.approx(read[1].user.above_usual, abs=1e-9)
     assert read[0].item.above_usual == pytest.approx(read[1].item.above_usual, abs=1e-9)
 
@@ -401,9 +432,8 @@ def test_residuals_computed_by_column_equal_those_computed_review_by_review() ->
     """Bit for bit, also for a pair with two reviews; the service computes them review by review."""
     table = with_repeated_pair(TABLE, int(SPLIT.train[0]))
     known = known_of(table)
-    curves = [RatingCurve.of_rises(CONFIG.scale, rises) for rises in ([0.5, 0.2, 1.0, 1.5], [1.0])]
-    usual = known.usual(*curves)
-    sides = [SideBias(curve=side.curve, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item)]
+    usual = known.usual(BENT, STRAIGHT)
+    sides = [SideBias(worth=side.worth, mean=side.mean, shrinkage=2.0) for side in (usual.user, usual.item)]
     bias = BiasModel(mean=3.0, intercept=0.0, user=sides[0], item=sides[1])
     pairs = np.concatenate([SPLIT.train[:30], SPLIT.test[:10]])
     found = known.histories(pairs, bias, usual)
@@ -412,10 +442,10 @@ def test_residuals_computed_by_column_equal_those_computed_review_by_review() ->
     for number, pair in enumerate(pairs.tolist()):
         own = [row for row in SPLIT.train if (users[row], items[row]) == (users[pair], items[pair])]
         for name, other, side in (("user", items, sides[0]), ("item", users, sides[1])):
-            left_out = sum(side.curve(ratings[row]) for row in own)
+            left_out = sum(side.worth(ratings[row], SURPLUSES[row]) for row in own)
             mean = (side.mean * len(SPLIT.train) - left_out) / (len(SPLIT.train) - len(own))
             rows = getattr(found, f"{name}_rows")[number].tolist()
-            terms = [terms_of_one(getattr(usual, name), other[row], ratings[row]) for row in rows]
+            terms = [terms_of_one(getattr(usual, name), other[row], ratings[row], SURPLUSES[row]) for row in rows]
             of_entity = side.bias(getattr(found.sums, name))[number]
             expected = np.array([level - share * mean for level, share in terms] - of_entity, dtype=np.float32)
             assert getattr(found, f"{name}_residuals")[number].tolist() == expected.tolist()
@@ -430,11 +460,12 @@ def test_the_fit_evaluates_curves_by_column(evaluated_ratings: list[float]) -> N
 
 
 def test_the_bias_fitted_in_chunks_of_pairs_equals_that_of_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
+    known, truth = known_of(TABLE, surpluses=telling_surpluses()), TABLE.rating[SPLIT.train].astype(np.float64)
     whole = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
     monkeypatch.setattr(bias_fit, "PAIRS_AT_A_TIME", 50)
     in_chunks = fit_bias_model(known, SPLIT.train, truth, CONFIG.scale).model
     assert (in_chunks.user.shrinkage, in_chunks.item.shrinkage) == (whole.user.shrinkage, whole.item.shrinkage)
+    assert in_chunks.item.worth.surplus_weight == pytest.approx(whole.item.worth.surplus_weight, abs=1e-9) != 0
     for side in ("user", "item"):
-        values = [getattr(model, side).curve.values for model in (in_chunks, whole)]
+        values = [getattr(model, side).worth.curve.values for model in (in_chunks, whole)]
         assert values[0] == pytest.approx(values[1], abs=1e-9)

@@ -60,11 +60,11 @@ RATES = Rates(
     ("name", "value"),
     [
         ("state of a review", 28 + 50 * 10 * 2),
-        ("Redis memory", 1_000_000 * (1.1 * 1_028 + 330)),  # 1.4608e9
-        ("Redis servers", 4),  # 2 × 1.4608e9 ÷ 0.75e9 = 3.9
-        ("resident states a replica", 0.1 * (1_000_000 * (50 * 10 * 4 + 1_300) + 110_000 * 700)),  # 337.7e6
+        ("Redis memory", 1_000_000 * (1.1 * 1_028 + 340)),  # 1.4708e9
+        ("Redis servers", 4),  # 2 × 1.4708e9 ÷ 0.75e9 = 3.9
+        ("resident states a replica", 0.1 * (1_000_000 * (50 * 10 * 4 + 1_360) + 110_000 * 700)),  # 343.7e6
         ("embeddings and identifiers a replica", 110_000 * (10 * 4 + 190)),
-        ("memory a replica", 337.7e6 + 25.3e6 + 1e9),
+        ("memory a replica", 343.7e6 + 25.3e6 + 1e9),
         (
             "time of a pair in the network",
             1_000 * (6 * 200 * 200 * 10 + 4 * 10 * 10 * 400) / 256e6,
@@ -96,8 +96,8 @@ def test_limits_are_sorted_by_what_breaks_first_and_name_a_setting() -> None:
     assert times["the latency asked for"] == pytest.approx(9.2386)
     assert times["one replica's cores"] == pytest.approx(3.5331)
     assert times["one Redis server's throughput"] == pytest.approx(0.67848)
-    assert times["one Redis server's memory"] == pytest.approx(1.4608e9 / 0.75e9)
-    assert times["one replica's memory"] == pytest.approx((337.7e6 + 25.3e6 + 1e9) / 2e9)
+    assert times["one Redis server's memory"] == pytest.approx(1.4708e9 / 0.75e9)
+    assert times["one replica's memory"] == pytest.approx((343.7e6 + 25.3e6 + 1e9) / 2e9)
     assert times["a night (8 h) of precompute"] == pytest.approx(50e6 / 10_000 / 3_600 / 8)
     assert times["one training machine's memory"] == pytest.approx((600e6 + 22e6) / 1.2e9)
     assert all(limit.setting for limit in limits)

@@ -16,6 +16,7 @@ from ubert_model.bundle import (
     IDENTITIES,
     METRICS,
     SCORER_GRAPH,
+    TEXT_READER,
     TOKENIZER,
     WEIGHTS,
     Bundle,
@@ -71,6 +72,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
             (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
             (directory / METRICS).write_text(metrics, encoding="utf-8")
             shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
+            shutil.copyfile(run / TEXT_READER, directory / TEXT_READER)
             parts.deviations.save(directory / DEVIATIONS)
             export_encoder(model, directory / ENCODER_GRAPH)
             export_scorer(model, directory / SCORER_GRAPH)

@@ -11,7 +11,7 @@ from scipy.optimize import lsq_linear
 
 from ubert_model.config import RatingScale
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating.curve import SEGMENTS, RatingCurve, ReviewWorth
 from ubert_model.rating.deviations import SideBias, UsualDeviations
 from ubert_training.finetuning.histories import KnownReviews, PairSums
 from ubert_training.reviews.table import Rows
@@ -21,41 +21,46 @@ ELSEWHERE_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Fractions of a rating that a user's rating in another domain may count as."""
 PAIRS_AT_A_TIME = 65_536
 EVENNESS = 10.0
-"""Strength, in ratings, of the prior that every segment of the scale counts the same."""
+"""Strength, in ratings, of the priors that every segment of the scale counts the same, and a text's surplus nothing."""
+ITEM_TERMS = SEGMENTS + 1
+"""Of an item's worth: the segments of its curve, and the surplus of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedBias:
-    """The bias model, and the usual deviations on its curves."""
+    """The bias model, and the usual deviations by its worths of reviews."""
 
     model: BiasModel
     usual: UsualDeviations
 
 
 def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64], scale: RatingScale) -> FittedBias:
-    """The curves and shrinkages with the least leave-one-out squared error on the training pairs.
+    """The curves, surplus weight and shrinkages with the least leave-one-out squared error on the training pairs.
 
     Every pair is predicted from statistics without it, so this error is honest and uses up no validation pairs.
 
     Shape:
         pairs: (P,); ratings: (P,), in stars.
     """
-    segments = RatingCurve.segments(scale)
+    segments = [ReviewWorth(curve=curve) for curve in RatingCurve.segments(scale)]
+    surplus = ReviewWorth(curve=RatingCurve.of_rises(scale, [0.0] * SEGMENTS), surplus_weight=1.0)
     fits: list[tuple[_Fit, float]] = []
     for elsewhere in ELSEWHERE_WEIGHTS if known.reads_elsewhere else (0.0,):
-        sums = [known.sums(pairs, known.usual(segment, segment, elsewhere=elsewhere)) for segment in segments]
+        terms = [*segments, surplus]
+        sums = [known.sums(pairs, known.usual(term, term, elsewhere=elsewhere)) for term in terms]
         design = _Design.of(sums, ratings)
         fits += [(design.fit(user, item), elsewhere) for user, item in itertools.product(SHRINKAGES, repeat=2)]
     best, elsewhere = min(fits, key=lambda fit: fit[0].error)
-    user_curve, item_curve = (
-        RatingCurve.of_rises(scale, rises.tolist()) for rises in (best.user_rises, best.item_rises)
+    user = ReviewWorth(curve=RatingCurve.of_rises(scale, best.user_rises.tolist()))
+    item = ReviewWorth(
+        curve=RatingCurve.of_rises(scale, best.item_rises.tolist()), surplus_weight=best.item_surplus_weight
     )
-    usual = known.usual(user_curve, item_curve, elsewhere=elsewhere)
+    usual = known.usual(user, item, elsewhere=elsewhere)
     model = BiasModel(
         mean=float(ratings.mean()),
         intercept=best.intercept,
-        user=SideBias(curve=user_curve, mean=usual.user.mean, shrinkage=best.user_shrinkage),
-        item=SideBias(curve=item_curve, mean=usual.item.mean, shrinkage=best.item_shrinkage),
+        user=SideBias(worth=user, mean=usual.user.mean, shrinkage=best.user_shrinkage),
+        item=SideBias(worth=item, mean=usual.item.mean, shrinkage=best.item_shrinkage),
     )
     return FittedBias(model=model, usual=usual)
 
@@ -73,6 +78,7 @@ class _Fit:
     intercept: float
     user_rises: NDArray[np.float64]
     item_rises: NDArray[np.float64]
+    item_surplus_weight: float
     user_shrinkage: float
     item_shrinkage: float
 
@@ -83,52 +89,56 @@ class _Design:
     squares over any of its columns have the same solution there, in few rows.
 
     Shape:
-        triangle: (C, C), C = 2 + 2·S·len(SHRINKAGES): ones, the user's segments by shrinkage, the item's, the target.
+        triangle: (C, C), C = 2 + (2·S + 1)·len(SHRINKAGES): ones, the user's segments by shrinkage, the item's terms,
+        the target.
     """
 
     triangle: NDArray[np.float64]
 
     @classmethod
     def of(cls, sums: list[PairSums], ratings: NDArray[np.float64]) -> Self:
-        """From each segment's sums, in blocks of pairs, so that the matrix is never whole in memory."""
-        triangle = np.zeros((0, 2 + 2 * SEGMENTS * len(SHRINKAGES)))
+        """From the sums of each term, first the segments, then the surplus; in blocks of pairs, so that the matrix is
+        never whole in memory.
+        """
+        triangle = np.zeros((0, 2 + (SEGMENTS + ITEM_TERMS) * len(SHRINKAGES)))
         for start in range(0, len(ratings), PAIRS_AT_A_TIME):
             block = slice(start, start + PAIRS_AT_A_TIME)
             target = (ratings - sums[0].mean)[block]
             sides = [
                 side.shrunk_deviation(shrinkage)[block]
-                for by_segment in ([segment.user for segment in sums], [segment.item for segment in sums])
+                for by_term in ([term.user for term in sums[:SEGMENTS]], [term.item for term in sums])
                 for shrinkage in SHRINKAGES
-                for side in by_segment
+                for side in by_term
             ]
             columns = np.stack([np.ones(len(target)), *sides, target], axis=1)
             triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, columns]), mode="r"))
         return cls(triangle=triangle)
 
     def fit(self, user_shrinkage: float, item_shrinkage: float) -> _Fit:
-        """Least squares for given shrinkages, with rises of at least 0: curves never decrease.
+        """Least squares for given shrinkages, with rises and a surplus weight of at least 0: curves never decrease.
 
         Within one user, a high mean of the other ratings means that the target was low, since their sum is fixed. On
         few entities a negative rise would exploit that.
         """
         user = 1 + SEGMENTS * SHRINKAGES.index(user_shrinkage)
-        item = 1 + SEGMENTS * (len(SHRINKAGES) + SHRINKAGES.index(item_shrinkage))
-        segments = np.arange(SEGMENTS)
-        chosen = self.triangle[:, np.r_[0, user + segments, item + segments, -1]]
+        item = 1 + SEGMENTS * len(SHRINKAGES) + ITEM_TERMS * SHRINKAGES.index(item_shrinkage)
+        chosen = self.triangle[:, np.r_[0, user + np.arange(SEGMENTS), item + np.arange(ITEM_TERMS), -1]]
         triangle = np.asarray(np.linalg.qr(chosen, mode="r"))
         # Pulls the rises of a side to their mean, and hardly to 0: without histories, the columns are rounding errors.
         even = np.sqrt(EVENNESS) * ((1 + 1e-6) * np.eye(SEGMENTS) - 1 / SEGMENTS)
-        prior = np.pad(block_diag(even, even), ((0, 0), (1, 0)))  # none on the intercept: (2 S, 1 + 2 S)
+        # None on the intercept: (2 S + 1, 2 S + 2).
+        prior = np.pad(block_diag(even, even, np.sqrt(EVENNESS)), ((0, 0), (1, 0)))
         solution = lsq_linear(
             np.concatenate([triangle[:, :-1], prior]),
             np.concatenate([triangle[:, -1], np.zeros(len(prior))]),
-            bounds=(np.r_[-np.inf, np.zeros(2 * SEGMENTS)], np.inf),
+            bounds=(np.r_[-np.inf, np.zeros(SEGMENTS + ITEM_TERMS)], np.inf),
         ).x
         return _Fit(
             error=float(np.square(triangle[:, :-1] @ solution - triangle[:, -1]).sum()),
             intercept=float(solution[0]),
             user_rises=solution[1 : 1 + SEGMENTS],
-            item_rises=solution[1 + SEGMENTS :],
+            item_rises=solution[1 + SEGMENTS : -1],
+            item_surplus_weight=float(solution[-1]),
             user_shrinkage=user_shrinkage,
             item_shrinkage=item_shrinkage,
         )

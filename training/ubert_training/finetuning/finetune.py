@@ -7,10 +7,12 @@ import torch
 from accelerate import Accelerator
 from transformers import BertConfig
 
+from ubert_model.bundle import TEXT_READER
 from ubert_model.config import ModelConfig
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.rating.text_reader import TextReader
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask
@@ -18,6 +20,7 @@ from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.prediction_init import solve_prediction_layer
 from ubert_training.finetuning.pretrained_model import PretrainedModel
+from ubert_training.finetuning.reader_fit import fit_text_reader, surpluses_of
 from ubert_training.optimization.loop import discard_checkpoint, require_runnable, train
 from ubert_training.pretraining.corpus_rows import rows_elsewhere
 from ubert_training.reviews.table import ReviewTable, Rows
@@ -113,7 +116,8 @@ def _train_and_save(
     # Also after pre-training, whose projection suits its own tasks and not the alignment of reviews.
     initialize_projection(review_states, split.train, table.user, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
-    known = KnownReviews(table, split.train, tokens.row_counts(config.tokens_a_row), config, elsewhere)
+    reader = fit_text_reader(table, split.train, tokenizer_json)
+    known = known_reviews(table, tokens, split, config, reader, elsewhere)
     task = FinetuningTask(model, source, known, split, options, accelerator)
     model.to(accelerator.device)
     if config.above_bias:
@@ -123,6 +127,7 @@ def _train_and_save(
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, tokenizer_json, identities)
         parts.save(directory)
+        reader.save(directory / TEXT_READER)
         save_codebooks(codebooks_of(review_states, split.train, options.loop.seed), directory)
         split.save(directory / SPLIT, table)
         stage.finish(
@@ -152,6 +157,20 @@ def target_identities(table: ReviewTable, split: Split, elsewhere: Rows | None =
         item_domains,
         str(domain_names[counts.argmax()]),
     )
+
+
+def known_reviews(
+    table: ReviewTable,
+    tokens: TokenizedReviews,
+    split: Split,
+    config: ModelConfig,
+    reader: TextReader,
+    elsewhere: Rows | None = None,
+) -> KnownReviews:
+    """The reviews that predictions may read. ``elsewhere``: rows of other domains, which add to the users' ratings."""
+    row_counts = tokens.row_counts(config.tokens_a_row)
+    surpluses = surpluses_of(reader, table, split.train)
+    return KnownReviews(table, split.train, row_counts, config, elsewhere, surpluses)
 
 
 def cached_states(

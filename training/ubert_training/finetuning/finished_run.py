@@ -5,9 +5,11 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from ubert_model.bundle import TEXT_READER
 from ubert_model.nn.rating_model import RatingModel
-from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states
-from ubert_training.finetuning.histories import Histories, KnownReviews
+from ubert_model.rating.text_reader import TextReader
+from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states, known_reviews
+from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
 from ubert_training.reviews.table import ReviewTable, Rows
@@ -28,6 +30,7 @@ class FinishedRun:
     files: ModelFiles
     split: Split
     parts: RatingParts
+    reader: TextReader
     tokens: TokenizedReviews
     model: RatingModel
     bank: StateBank
@@ -49,6 +52,7 @@ class FinishedRun:
             files=files,
             split=split,
             parts=parts,
+            reader=TextReader.load(directory / TEXT_READER, files.tokenizer_json),
             tokens=tokens,
             model=model,
             bank=cached_states(states, model.review_encoder, tokens, tokenizer),
@@ -62,11 +66,8 @@ class FinishedRun:
 
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of pairs that training has not read, from the training part's reviews."""
-        config = self.files.config
-        rows = self.tokens.row_counts(config.tokens_a_row)
-        return KnownReviews(self.table, self.split.train, rows, config).histories(
-            pairs, self.parts.blend.bias, self.parts.deviations
-        )
+        known = known_reviews(self.table, self.tokens, self.split, self.files.config, self.reader)
+        return known.histories(pairs, self.parts.blend.bias, self.parts.deviations)
 
     def source(self, bank: StateBank) -> PairSource:
         """Batches of pairs over the states of a bank."""

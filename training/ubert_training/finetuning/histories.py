@@ -13,7 +13,7 @@ from ubert_model.config import ModelConfig
 from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve
+from ubert_model.rating.curve import ReviewWorth
 from ubert_model.rating.deviations import (
     ElsewhereRatings,
     RatingColumns,
@@ -45,7 +45,7 @@ class PairSums:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Histories:
     """What the prediction of each of P pairs may read: the reviews of its two sides, newest first, their residuals
-    (how far each rating lies above what the bias model expects), and the sums that its bias is computed from.
+    (how far each review lies above what the bias model expects), and the sums that its bias is computed from.
 
     Sums cover every known review of an entity, rows only those that fit the model's budget.
 
@@ -116,16 +116,20 @@ class KnownReviews:
         row_counts: NDArray[np.int64],
         config: ModelConfig,
         elsewhere: Rows | None = None,
+        surpluses: NDArray[np.float64] | None = None,
     ) -> None:
-        """``elsewhere``: rows of other domains, whose ratings add to what is known of their users."""
+        """``elsewhere``: rows of other domains, whose ratings add to what is known of their users. ``surpluses``: what
+        each text of the table says beyond its rating, (R,), in stars; None: nothing.
+        """
         self._table = table
         self._config = config
         # The table is ordered by recency; lists are newest first.
         self._known = known[::-1]
         rows_elsewhere = np.zeros(0, dtype=np.int64) if elsewhere is None else elsewhere
         users = IdTable.of(table.user[row] for row in chain(known.tolist(), rows_elsewhere.tolist()))
-        self._rated = _ratings_at(table, self._known, users)
-        self._elsewhere = _ratings_at(table, rows_elsewhere, users)
+        surpluses = np.zeros(len(table)) if surpluses is None else surpluses
+        self._rated = _ratings_at(table, self._known, users, surpluses)
+        self._elsewhere = _ratings_at(table, rows_elsewhere, users, surpluses)
         # Sorted, so that the ratings of a pair are adjacent.
         keys = _pair_keys(self._rated.users, self._rated.items, self._rated.item_ids)
         self._by_pair = np.argsort(keys, kind="stable")
@@ -145,13 +149,13 @@ class KnownReviews:
         """Are there ratings in other domains?"""
         return len(self._elsewhere.ratings) > 0
 
-    def usual(self, user_curve: RatingCurve, item_curve: RatingCurve, *, elsewhere: float = 0.0) -> UsualDeviations:
-        """The usual deviations of these reviews' users and items, on the two curves.
+    def usual(self, user: ReviewWorth, item: ReviewWorth, *, elsewhere: float = 0.0) -> UsualDeviations:
+        """The usual deviations of these reviews' users and items, by what a review counts for on either side.
 
         ``elsewhere``: the fraction of a rating that one in another domain counts as.
         """
-        of_users = ElsewhereRatings.of(self._elsewhere, user_curve).weighted(elsewhere)
-        return UsualDeviations.of(self._rated, (user_curve, item_curve), of_users)
+        of_users = ElsewhereRatings.of(self._elsewhere, user).weighted(elsewhere)
+        return UsualDeviations.of(self._rated, user, item, of_users)
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair; the pair's own reviews are left out of everything."""
@@ -240,9 +244,10 @@ class KnownReviews:
         that goes with them for each pair, (P,).
         """
         rated, deviations = self._rated, usual.on(side)
-        rows, ids = (rated.items, rated.item_ids) if side is Side.USER else (rated.users, rated.user_ids)
-        means = self._means_without(deviations.mean, deviations.curve.levels(rated.ratings), targets)
-        return *deviations.terms_of(rows, rated.ratings, ids), means
+        levels = deviations.worth.levels(rated.ratings, rated.surpluses)
+        means = self._means_without(deviations.mean, levels, targets)
+        rows, ids = rated.counterparts(side)
+        return *deviations.terms_of(rows, levels, ids), means
 
     def _entity_rows(self, pairs: Rows) -> tuple[Rows, Rows]:
         """Rows of each pair's user and item in the id tables, (P,) each; 0 for one without a known review."""
@@ -270,10 +275,11 @@ class KnownReviews:
         return np.where(others > 0, totals / np.maximum(others, 1), mean)
 
 
-def _ratings_at(table: ReviewTable, rows: Rows, user_ids: IdTable) -> RatingColumns:
+def _ratings_at(table: ReviewTable, rows: Rows, user_ids: IdTable, surpluses: NDArray[np.float64]) -> RatingColumns:
     items = [table.item[row] for row in rows.tolist()]
     users = (table.user[row] for row in rows.tolist())
-    return RatingColumns.of(users, items, table.rating[rows], user_ids=user_ids, item_ids=IdTable.of(items))
+    item_ids = IdTable.of(items)
+    return RatingColumns.of(users, items, table.rating[rows], surpluses[rows], user_ids=user_ids, item_ids=item_ids)
 
 
 def _pair_keys(users: Rows, items: Rows, item_ids: IdTable) -> Rows:

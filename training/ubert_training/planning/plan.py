@@ -13,11 +13,11 @@ from ubert_training.planning.rates import Rates
 from ubert_training.states.state_estimate import REDIS_BYTES_A_REVIEW, REDIS_BYTES_A_STATE_BYTE, redis_bytes
 
 SECONDS_A_MONTH = 30 * 24 * 3600
-RESIDENT_BYTES_A_REVIEW = 1_300
+RESIDENT_BYTES_A_REVIEW = 1_360
 """Memory of a resident review besides its decoded state: the array object, cache entries, an entry in two lists."""
 RESIDENT_BYTES_A_LIST = 700
 """Memory of a resident user or item besides the entries of its list."""
-LMDB_BYTES_A_REVIEW = 500
+LMDB_BYTES_A_REVIEW = 520
 """Disk space of a review besides its state: a key and two list entries, in pages that are two thirds full."""
 LMDB_BYTES_A_STATE_BYTE = 1.5
 BYTES_OF_A_TABLE_ROW = 350

@@ -171,8 +171,10 @@ class ReviewTable:
         kept[rows] = True
         return [text if keep else "" for text, keep in zip(self.text, kept.tolist(), strict=True)]
 
-    def entry(self, row: int, state_rows: int) -> ReviewEntry:
-        """The entry of a row in the review lists; ``state_rows`` is the number of rows of its states."""
+    def entry(self, row: int, state_rows: int, surplus: float = 0.0) -> ReviewEntry:
+        """The entry of a row in the review lists; ``state_rows`` is the number of rows of its states, ``surplus`` what
+        its text says beyond its rating, in stars.
+        """
         return ReviewEntry(
             review_id=self.review_id[row],
             user=self.user[row],
@@ -180,6 +182,7 @@ class ReviewTable:
             rating=float(self.rating[row]),
             timestamp=int(self.timestamp[row]),
             rows=state_rows,
+            surplus=surplus,
         )
 
     def ascending(self, rows: Sequence[int] | Rows) -> Rows:

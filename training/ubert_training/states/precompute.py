@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ubert_model.bundle import Bundle
 from ubert_model.ids import Identities
+from ubert_model.rating.text_reader import TextReader
 from ubert_model.running.sharding import Shard
 from ubert_model.states import (
     FinishedShard,
@@ -23,11 +24,11 @@ from ubert_model.states import (
     MaintenanceStore,
     Namespace,
     NamespaceLeases,
+    ReviewEntry,
     Side,
     StateCodec,
     numpy_in_one_thread,
 )
-from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.progress import throughput_bar
 from ubert_training.states.prefetch import prefetch
@@ -170,14 +171,14 @@ def write_missing(
 
     Raises as :func:`written_batches` does.
     """
-    written = written_batches(table, work.missing, bundle.tokenizer(), store, codec, encoder)
+    written = written_batches(table, work.missing, bundle, store, codec, encoder)
     return complete_shard(work, store, codec.namespace, written)
 
 
 def written_batches(
     table: ReviewTable,
     rows: NDArray[np.int64],
-    tokenizer: ReviewTokenizer,
+    bundle: Bundle,
     store: MaintenanceStore,
     codec: StateCodec,
     encoder: BatchEncoder,
@@ -187,10 +188,10 @@ def written_batches(
     A kill at any point leaves the store consistent and loses nothing that was written, because a list names a review
     only once its state is stored. An exception in any step stops the others and is raised here.
     """
-    batches = prefetch(token_batches(table.text, rows, tokenizer), BATCHES_AHEAD)
+    batches = prefetch(token_batches(table.text, rows, bundle.tokenizer()), BATCHES_AHEAD)
     with numpy_in_one_thread(), closing(prefetch(_encoded(batches, encoder), BATCHES_AHEAD)) as encoded:
         for batch, states in encoded:
-            yield _write(table, batch, states, store, codec)
+            yield _write(_entries(table, batch, states, bundle.text_reader), batch.tokens, states, store, codec)
 
 
 def complete_shard(
@@ -237,14 +238,29 @@ def _encoded(batches: Iterator[TokenBatch], encoder: BatchEncoder) -> Iterator[t
         yield batch, encoder.states(batch)
 
 
+def _entries(
+    table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], reader: TextReader
+) -> list[ReviewEntry]:
+    """The entries of one batch, with what their texts say beyond their ratings."""
+    rows = batch.rows.tolist()
+    texts, items = [table.text[row] for row in rows], [table.item[row] for row in rows]
+    surpluses = reader.surpluses(texts, items, table.rating[batch.rows].tolist())
+    return [
+        table.entry(row, len(matrix), surplus) for row, matrix, surplus in zip(rows, states, surpluses, strict=True)
+    ]
+
+
 def _write(
-    table: ReviewTable, batch: TokenBatch, states: Sequence[FloatMatrix], store: MaintenanceStore, codec: StateCodec
+    entries: Sequence[ReviewEntry],
+    tokens: int,
+    states: Sequence[FloatMatrix],
+    store: MaintenanceStore,
+    codec: StateCodec,
 ) -> Written:
     """Store one batch."""
-    entries = [table.entry(row, len(matrix)) for row, matrix in zip(batch.rows.tolist(), states, strict=True)]
     payloads = [codec.encode(matrix) for matrix in states]
     store.put(codec.namespace.version, list(zip(entries, payloads, strict=True)))
-    return Written(reviews=len(entries), tokens=batch.tokens, bytes=sum(map(len, payloads)))
+    return Written(reviews=len(entries), tokens=tokens, bytes=sum(map(len, payloads)))
 
 
 def _missing(table: ReviewTable, rows: NDArray[np.int64], store: MaintenanceStore, version: str) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ class PrecomputeJob:
         def write(portion: RowPortion) -> Written:
             table = ReviewTable.load_rows(self.reviews, portion.rows)
             lacking = np.flatnonzero(portion.lacking)
-            with closing(written_batches(table, lacking, tokenizer, store, codec, encoder)) as batches:
+            with closing(written_batches(table, lacking, bundle, store, codec, encoder)) as batches:
                 written = sum(batches, Written())
             if self.texts:
                 texts = write_texts(table, np.arange(len(table)), tokenizer, store, codec.namespace.version)
