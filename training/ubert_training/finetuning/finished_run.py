@@ -1,6 +1,7 @@
 """A finished fine-tuning run, opened to rate pairs of its table."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -9,7 +10,7 @@ from ubert_model.bundle import TEXT_READER
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.text_reader import TextReader
 from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states, known_reviews
-from ubert_training.finetuning.histories import Histories
+from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
 from ubert_training.reviews.table import ReviewTable, Rows
@@ -66,9 +67,12 @@ class FinishedRun:
 
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of pairs that training has not read, from the training part's reviews."""
-        known = known_reviews(self.table, self.tokens, self.split, self.files.config, self.reader)
-        return known.histories(pairs, self.parts.blend.bias, self.parts.deviations)
+        return self._known.histories(pairs, self.parts.blend.bias, self.parts.deviations)
 
     def source(self, bank: StateBank) -> PairSource:
         """Batches of pairs over the states of a bank."""
         return PairSource(table=self.table, identities=self.files.identities, tokens=self.tokens, bank=bank)
+
+    @cached_property
+    def _known(self) -> KnownReviews:
+        return known_reviews(self.table, self.tokens, self.split, self.files.config, self.reader)
