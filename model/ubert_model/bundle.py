@@ -73,7 +73,7 @@ class Manifest:
         if values.get("format") != FORMAT_VERSION:
             raise BundleError(
                 f"bundle format {values.get('format')!r}: this u-bert reads format {FORMAT_VERSION}; "
-                "export the bundle again with this version"
+                "fine-tune and export again with this version"
             )
         try:
             rest = {name: value for name, value in values.items() if name != "format"}
@@ -95,6 +95,7 @@ class Manifest:
 
         Raises ``ConfigError`` for an unknown codec, and for a product code if the bundle has no codebooks.
         """
+        require(TEXT_READER in self.files, "bundle", self.bundle_id, f"it has no {TEXT_READER}: export it again")
         parts = [self.encoder_digest, self.files[TEXT_READER], codec]
         if is_trained(codec):
             require(

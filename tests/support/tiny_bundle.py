@@ -36,10 +36,11 @@ from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve, ReviewWorth
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias, UsualDeviations, stack_sums
 from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_model.rating.text_reader import BUCKETS, ITEM_GROUPS, PIECES_READ, TextReader
+from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Side
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer

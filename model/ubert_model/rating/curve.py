@@ -1,5 +1,4 @@
-"""What a review in a history counts for: an increasing curve over the scale, since stars are not evenly spaced, and
-what its text says beyond its stars.
+"""What a rating in a history counts for: an increasing curve over the scale, since stars are not evenly spaced.
 
 One star often reports a broken string rather than a strict user, and says less about the user's next rating than its
 distance from four stars suggests.
@@ -74,26 +73,3 @@ class RatingCurve:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """From the plain values of its fields."""
         return cls(knots=tuple(values["knots"]), values=tuple(values["values"]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReviewWorth:
-    """What a review counts for on one side, in stars of the bias: its rating on the curve, and ``surplus_weight`` times
-    its surplus, which is what the text says beyond the rating (:class:`~ubert_model.rating.text_reader.TextReader`).
-    """
-
-    curve: RatingCurve
-    surplus_weight: float = 0.0
-
-    def __call__(self, rating: float, surplus: float) -> float:
-        """The worth of one review."""
-        return self.curve(rating) + self.surplus_weight * surplus
-
-    def levels(self, ratings: NDArray[np.float64], surpluses: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The worth of many, (R,), bit-identical to calls one by one."""
-        return self.curve.levels(ratings) + self.surplus_weight * surpluses
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """From the plain values of its fields."""
-        return cls(**{**values, "curve": RatingCurve.from_json(values["curve"])})

@@ -1,7 +1,7 @@
-"""How far the ratings in a history lie from what is usual for the items rated, or for the users who rated.
+"""How far the reviews in a history lie from what is usual for the items rated, or for the users who rated.
 
 A user who rated three excellent items with five stars is not shown to be generous by it. So the bias model subtracts
-from each rating in a user's history how far its item usually lies from the mean, and from each in an item's history
+from each review in a user's history how far its item usually lies from the mean, and from each in an item's history
 how far its user does. These usual deviations are frozen with the bundle. They belong to the items and users of the
 *other* reviews, never to the target's own, so a prediction still reads nothing of its target (law 5).
 
@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from ubert_model.config import require
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
-from ubert_model.rating.curve import ReviewWorth
+from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 
@@ -33,7 +33,7 @@ DEVIATION_SHRINKAGE = 5.0
 
 Levels = NDArray[np.float64]
 Residuals = NDArray[np.float32]
-"""How far each rating lies above what the bias model expects, in stars."""
+"""How far each review lies above what the bias model expects, in stars."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +160,7 @@ class SideDeviations:
         return cls(side, worth, total / max(1.0, count), counterparts, usual)
 
     def sum_up(self, reviews: Iterable[ReviewEntry]) -> RatingSums:
-        """Sum up one history."""
+        """Sum up one history, by the rating and the surplus of each review."""
         above_usual = self.above_usual(reviews)
         return RatingSums(count=len(above_usual), above_usual=sum(above_usual))
 

@@ -5,7 +5,8 @@ review's rating from its text; what it reads above the usual reading of texts wi
 
 Every review is read with weights that were fitted without the reviews of its item and those of other items of its
 group. So how an item's reviews read depends on no rating of that item, neither on the one to predict (law 5) nor on
-their own, and training, precompute and service compute the same number from item, rating and text.
+their own; only the few numbers of the usual reading are fitted on all. Training, precompute and service compute the
+same number from item, rating and text.
 """
 
 import zlib
@@ -26,7 +27,8 @@ from ubert_model.running.batches import batches
 from ubert_model.tokenizer import TEXTS_PER_BATCH, ReviewTokenizer
 
 PIECES_READ = 512
-"""Word pieces of a text, at most. The end of a review often sums it up, so it may be more than the encoder reads."""
+"""Word pieces of a text, at most, [CLS] and [SEP] included; it may be more than the encoder reads, since the end of a
+review often sums it up."""
 ITEM_GROUPS = 5
 """Each has weights that were fitted on the other groups' reviews."""
 _BUCKET_BITS = 16
@@ -103,12 +105,14 @@ class TextReader:
             tables = load_file(path)
             weights, intercepts = tables["weights"], tables["intercepts"]
             usual = RatingCurve(knots=tuple(tables["knots"].tolist()), values=tuple(tables["usual"].tolist()))
-        except (OSError, KeyError, SafetensorError, ValueError) as error:
+        except (OSError, KeyError, SafetensorError, TypeError, ValueError) as error:
             raise BundleError(f"{path}: {error!r}; export the bundle again") from error
         if weights.shape != (ITEM_GROUPS, BUCKETS) or intercepts.shape != (ITEM_GROUPS,):
             raise BundleError(
                 f"{path} holds weights of shape {weights.shape} and intercepts of shape {intercepts.shape}, not "
                 f"{(ITEM_GROUPS, BUCKETS)} and {(ITEM_GROUPS,)}; export the bundle again"
             )
+        if not (np.isfinite(weights).all() and np.isfinite(intercepts).all()):
+            raise BundleError(f"{path} holds weights that are no finite numbers; export the bundle again")
         tokenizer = ReviewTokenizer(tokenizer_json, PIECES_READ)
         return cls(tokenizer=tokenizer, weights=weights, intercepts=intercepts, usual=usual)

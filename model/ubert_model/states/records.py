@@ -47,7 +47,7 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
     if format_version != _LINE_FORMAT or middle + counterpart_size != end:
         raise CorruptStateError(
             f"line of unknown format {format_version} in the review list of {side} {entity!r}: use the version of "
-            "u-bert that wrote it"
+            "u-bert that wrote it, or drop this namespace (`ubert states drop`) and run `ubert precompute`"
         )
     counterpart = str(line[middle:end], "utf-8")
     user, item = (entity, counterpart) if side is Side.USER else (counterpart, entity)

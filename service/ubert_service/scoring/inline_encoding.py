@@ -17,7 +17,8 @@ def encode_inline(
 ) -> InlineReviews:
     """Encode texts of a user, newest first, as if they had been written as reviews.
 
-    A text without a rating has the ``mean`` for the network, and does not count as a rating.
+    A text without a rating has the ``mean`` for the network, and does not count as a rating. None has a surplus, which
+    counts on the item's side only.
     Raises ``InputError`` for a rating outside the scale, ``DeviceUnavailableError``.
     """
     # All ratings are checked before the first text is encoded.

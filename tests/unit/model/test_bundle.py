@@ -288,6 +288,11 @@ def test_a_namespace_describes_its_states() -> None:
     assert described == (DRAFT.encoder_digest, "int8", 24, DRAFT.config.max_length)
 
 
+def test_a_bundle_without_a_text_reader_has_no_namespace() -> None:
+    with pytest.raises(ConfigError, match=f"has no {TEXT_READER}: export it again"):
+        replace(DRAFT, files={}).namespace("int8")
+
+
 def test_usual_deviations_are_loaded_with_the_worths_and_means_of_the_bias_model(tmp_path: Path) -> None:
     user, item = BIAS.user, BIAS.item
     by_item = SideDeviations(Side.USER, user.worth, user.mean, IDS.items, np.array([[0.0, 0.0], [0.5, 0.2]]))

@@ -12,7 +12,7 @@ from support.rating_columns import rating_columns, terms_of_one
 from ubert_model.config import RatingScale
 from ubert_model.errors import BundleError, ConfigError
 from ubert_model.ids import IdTable
-from ubert_model.rating.curve import RatingCurve, ReviewWorth
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import (
     DEVIATION_SHRINKAGE,
     ElsewhereRatings,
@@ -21,6 +21,7 @@ from ubert_model.rating.deviations import (
     UsualDeviations,
     stack_sums,
 )
+from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states import ReviewEntry, Side
 
 MEAN = 3.0

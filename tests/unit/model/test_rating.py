@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.rating.blend import BiasModel, Blend, stored_rating
-from ubert_model.rating.curve import RatingCurve, ReviewWorth
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import RatingSums, SideBias
+from ubert_model.rating.worth import ReviewWorth
 
 SCALE = RatingScale()
 STRAIGHT = ReviewWorth(curve=RatingCurve.of_rises(SCALE, [4.0]), surplus_weight=0.5)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_model.rating.curve import SEGMENTS, RatingCurve, ReviewWorth
+from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating.worth import ReviewWorth
 
 SCALE = RatingScale()
 CURVE = RatingCurve.of_rises(SCALE, [0.3, 0.0, 0.8, 1.2])

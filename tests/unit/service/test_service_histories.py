@@ -12,8 +12,9 @@ from support.rating_columns import rating_columns
 from ubert_model.config import RatingScale, preset
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve, ReviewWorth
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import ElsewhereRatings, SideBias, UsualDeviations
+from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
 from ubert_service.reading.inline import InlineText

@@ -5,8 +5,9 @@ import pytest
 
 from ubert_model.config import preset
 from ubert_model.rating.blend import BiasModel, Blend
-from ubert_model.rating.curve import RatingCurve, ReviewWorth
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import RatingSums, SideBias
+from ubert_model.rating.worth import ReviewWorth
 from ubert_training.finetuning.histories import Histories, PairSums
 from ubert_training.finetuning.rating_parts import final_ratings
 

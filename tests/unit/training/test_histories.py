@@ -13,8 +13,9 @@ from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.history import without_counterpart
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import RatingCurve, ReviewWorth
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias
+from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states import ReviewEntry, Side
 from ubert_training.finetuning import bias_fit, histories
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model

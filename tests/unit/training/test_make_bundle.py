@@ -7,6 +7,7 @@ import pytest
 
 from support.full_disk import full_disk
 from support.training_stage import NO_CHECKPOINTS, TinyCorpus, run_in_process
+from ubert_model.bundle import TEXT_READER
 from ubert_model.errors import InputError
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
@@ -45,11 +46,22 @@ def test_a_full_disk_is_a_one_line_error_that_names_the_bundle_and_leaves_nothin
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "remedy"), [(EVALUATION, "`ubert evaluate` again"), (RATING, "its step again")])
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [(EVALUATION, "`ubert evaluate` again"), (RATING, "its step again"), (TEXT_READER, "its step again")],
+)
 @pytest.mark.parametrize("content", ["", "[" * 100_000], ids=["empty", "nested"])
 def test_a_damaged_file_is_refused_by_its_name(run: Path, name: str, remedy: str, content: str, tmp_path: Path) -> None:
     damaged = shutil.copytree(run, tmp_path / "run") / name
     damaged.write_text(content)
     with pytest.raises(InputError, match=rf"{damaged} cannot be read \(.+\); run {remedy}"):
         export_bundle(damaged.parent, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_run_without_its_text_reader_is_refused(run: Path, tmp_path: Path) -> None:
+    missing = shutil.copytree(run, tmp_path / "run") / TEXT_READER
+    missing.unlink()
+    with pytest.raises(InputError, match=f"{missing} cannot be read .*; run its step again with a new directory"):
+        export_bundle(missing.parent, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

@@ -9,7 +9,7 @@ import pytest
 
 from support.small_corpus import small_table
 from support.tiny_tokenizer import tiny_tokenizer_json
-from ubert_model.config import preset
+from ubert_model.config import RatingScale, preset
 from ubert_model.rating.text_reader import ITEM_GROUPS, TextReader, item_group, word_buckets
 from ubert_training.finetuning import reader_fit
 from ubert_training.finetuning.bias_fit import FittedBias, fit_bias_model
@@ -91,6 +91,25 @@ def test_texts_that_tell_more_than_stars_count_and_improve_held_out_ratings_and_
     assert errors["own"] < 0.97 * errors["none"]
     assert weights["shuffled"] < 0.05
     assert errors["shuffled"] == pytest.approx(errors["none"], rel=0.01)
+
+
+def test_a_surplus_counts_the_same_on_every_scale() -> None:
+    table = revealing_table()
+    train = np.arange(900)
+    weights = []
+    for scale in (RatingScale(), RatingScale(lowest=0.0, highest=100.0), RatingScale(lowest=0.0, highest=0.01)):
+        stars = (scale.highest - scale.lowest) / 4
+        rescaled = replace(
+            table,
+            rating=(scale.lowest + stars * (table.rating - 1.0)).astype(np.float32),
+            metadata=replace(table.metadata, scale=scale),
+        )
+        surpluses = surpluses_of(fit(rescaled, train), rescaled, train)
+        known = KnownReviews(rescaled, train, np.ones(len(table), dtype=np.int64), CONFIG, surpluses=surpluses)
+        fitted = fit_bias_model(known, train, rescaled.rating[train].astype(np.float64), scale)
+        weights.append(fitted.model.item.worth.surplus_weight)
+    assert weights[0] > 0.1
+    np.testing.assert_allclose(weights, weights[0], rtol=1e-2)
 
 
 @pytest.mark.parametrize("changed", [with_ratings, with_texts])

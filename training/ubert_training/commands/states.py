@@ -88,7 +88,10 @@ def verify_command(
             show_repair(result)
             left = result.problems
         elif left:
-            console.print("--repair fixes all but lost states and texts, and loses no rating that can still be read")
+            console.print(
+                "--repair fixes all but lost states, lost texts and lines of another format, and loses no rating that "
+                "can still be read"
+            )
     raise typer.Exit(1 if left else 0)
 
 

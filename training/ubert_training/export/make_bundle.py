@@ -28,6 +28,7 @@ from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.rating_parts import RatingParts
+from ubert_training.finetuning.reader_fit import load_text_reader
 from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.stage import finished_stage, refusing_damage
 from ubert_training.states.state_bank import encoder_digest
@@ -52,6 +53,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
     if not (run / CODEBOOKS).is_file():
         raise InputError(f"{run} has no {CODEBOOKS}, which the product codes need; run `ubert bench states` on it")
     parts = RatingParts.load(run, files.config, files.identities)
+    reader = load_text_reader(run, files.tokenizer_json)
     model = files.build_rating_model()
     encoder = model.review_encoder
     manifest = Manifest(
@@ -72,7 +74,7 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
             (directory / IDENTITIES).write_text(json.dumps(files.identities.to_json()), encoding="utf-8")
             (directory / METRICS).write_text(metrics, encoding="utf-8")
             shutil.copyfile(run / CODEBOOKS, directory / CODEBOOKS)
-            shutil.copyfile(run / TEXT_READER, directory / TEXT_READER)
+            reader.save(directory / TEXT_READER)
             parts.deviations.save(directory / DEVIATIONS)
             export_encoder(model, directory / ENCODER_GRAPH)
             export_scorer(model, directory / SCORER_GRAPH)

@@ -11,8 +11,9 @@ from scipy.optimize import lsq_linear
 
 from ubert_model.config import RatingScale
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import SEGMENTS, RatingCurve, ReviewWorth
+from ubert_model.rating.curve import SEGMENTS, RatingCurve
 from ubert_model.rating.deviations import SideBias, UsualDeviations
+from ubert_model.rating.worth import ReviewWorth
 from ubert_training.finetuning.histories import KnownReviews, PairSums
 from ubert_training.reviews.table import Rows
 
@@ -37,13 +38,16 @@ class FittedBias:
 def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64], scale: RatingScale) -> FittedBias:
     """The curves, surplus weight and shrinkages with the least leave-one-out squared error on the training pairs.
 
-    Every pair is predicted from statistics without it, so this error is honest and uses up no validation pairs.
+    Every pair is predicted from statistics without it, so this error is honest and uses up no validation pairs. (The
+    text reader has read the pair among all others, which moves its prediction by thousandths of a star.)
 
     Shape:
         pairs: (P,); ratings: (P,), in stars.
     """
     segments = [ReviewWorth(curve=curve) for curve in RatingCurve.segments(scale)]
-    surplus = ReviewWorth(curve=RatingCurve.of_rises(scale, [0.0] * SEGMENTS), surplus_weight=1.0)
+    segment_stars = (scale.highest - scale.lowest) / SEGMENTS
+    flat = RatingCurve.of_rises(scale, [0.0] * SEGMENTS)
+    surplus = ReviewWorth(curve=flat, surplus_weight=1.0 / segment_stars)
     fits: list[tuple[_Fit, float]] = []
     for elsewhere in ELSEWHERE_WEIGHTS if known.reads_elsewhere else (0.0,):
         terms = [*segments, surplus]
@@ -53,7 +57,8 @@ def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64
     best, elsewhere = min(fits, key=lambda fit: fit[0].error)
     user = ReviewWorth(curve=RatingCurve.of_rises(scale, best.user_rises.tolist()))
     item = ReviewWorth(
-        curve=RatingCurve.of_rises(scale, best.item_rises.tolist()), surplus_weight=best.item_surplus_weight
+        curve=RatingCurve.of_rises(scale, best.item_rises.tolist()),
+        surplus_weight=best.item_surplus_rise / segment_stars,
     )
     usual = known.usual(user, item, elsewhere=elsewhere)
     model = BiasModel(
@@ -72,13 +77,13 @@ def bias_ratings(model: BiasModel, sums: PairSums) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Fit:
-    """Rises of the curves: (S,), in stars."""
+    """Rises of the curves, (S,), and of a surplus of one segment, in stars."""
 
     error: float
     intercept: float
     user_rises: NDArray[np.float64]
     item_rises: NDArray[np.float64]
-    item_surplus_weight: float
+    item_surplus_rise: float
     user_shrinkage: float
     item_shrinkage: float
 
@@ -138,7 +143,7 @@ class _Design:
             intercept=float(solution[0]),
             user_rises=solution[1 : 1 + SEGMENTS],
             item_rises=solution[1 + SEGMENTS : -1],
-            item_surplus_weight=float(solution[-1]),
+            item_surplus_rise=float(solution[-1]),
             user_shrinkage=user_shrinkage,
             item_shrinkage=item_shrinkage,
         )

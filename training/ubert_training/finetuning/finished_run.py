@@ -6,13 +6,13 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from ubert_model.bundle import TEXT_READER
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.text_reader import TextReader
 from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states, known_reviews
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
+from ubert_training.finetuning.reader_fit import load_text_reader
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.devices import DeviceChoice, make_accelerator
 from ubert_training.splits import Split
@@ -53,7 +53,7 @@ class FinishedRun:
             files=files,
             split=split,
             parts=parts,
-            reader=TextReader.load(directory / TEXT_READER, files.tokenizer_json),
+            reader=load_text_reader(directory, files.tokenizer_json),
             tokens=tokens,
             model=model,
             bank=cached_states(states, model.review_encoder, tokens, tokenizer),

@@ -13,7 +13,6 @@ from ubert_model.config import ModelConfig
 from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import ReviewWorth
 from ubert_model.rating.deviations import (
     ElsewhereRatings,
     RatingColumns,
@@ -21,6 +20,7 @@ from ubert_model.rating.deviations import (
     Residuals,
     UsualDeviations,
 )
+from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
 from ubert_training.ragged import RaggedArray
