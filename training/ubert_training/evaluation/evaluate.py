@@ -34,7 +34,7 @@ from ubert_training.running.stage import finished_stage, plain
 from ubert_training.splits import Split
 
 MODEL_NAME = "U-BERT"
-BIAS_NAME = "U-BERT without text"
+BIAS_NAME = "U-BERT's bias part"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.jsonl"
 
@@ -67,7 +67,7 @@ class Coverage:
 class Evaluation:
     """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
 
-    ``U-BERT without text`` is the model's bias part alone, which reads ratings and no text.
+    ``U-BERT's bias part`` is the bias model beneath the network: ratings, and what an item's texts say beyond them.
     """
 
     scores: Mapping[str, Scores]
