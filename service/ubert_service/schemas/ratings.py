@@ -210,8 +210,8 @@ class Grounds(Answer):
         description=(
             "How much the rating could be based on. `full`: the network read reviews of both sides. Otherwise a side "
             "has no review states, and the bias model alone rates. `bias`: both sides have ratings; `one_side`: only "
-            "one, the other is taken as average; `mean`: neither has, so the rating is the mean of all training ratings. "
-            "The network never reads one side alone, since it was not trained for that."
+            "one, the other is taken as average; `mean`: neither has, so the rating is the mean of all training "
+            "ratings. The network never reads one side alone, since it was not trained for that."
         )
     )
     reasons: list[Reason] = Field(
