@@ -18,11 +18,12 @@ import ubert_model
 import ubert_training
 from support.processes import running
 from support.small_corpus import small_table
+from ubert_model.bundle import CODEBOOKS
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError, ConfigError, UbertError
 from ubert_model.running.atomic import write_text
 from ubert_training.accuracy import bench
-from ubert_training.accuracy.bench import compute_cells, ordered_cells
+from ubert_training.accuracy.bench import at_intervals, compute_cells, ordered_cells
 from ubert_training.accuracy.cells import CELL, CLAIMS, Cell, CellRatings, CellStore, Contender
 from ubert_training.accuracy.distortions import ONE_WORD, Distortion, distorted
 from ubert_training.accuracy.folds import Fold, make_folds
@@ -61,7 +62,7 @@ LEXICON = Lexicon(words=frozenset({"good"}), source="the test")
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(directory=tmp_path, lexicon=LEXICON)
+    return Workspace(directory=tmp_path, lexicon=LEXICON, only_measured=True)
 
 
 @pytest.fixture
@@ -572,7 +573,7 @@ def test_the_variant_without_text_reads_none_of_the_test_part_either(tmp_path: P
     rewritten = replace(TABLE, text=[" ".join(reversed(text.split())) or "new" for text in TABLE.text])
 
     def squared_errors(variant: str, table: ReviewTable, name: str) -> NDArray[np.float64]:
-        workspace = Workspace(directory=tmp_path / name, lexicon=LEXICON)
+        workspace = Workspace(directory=tmp_path / name, lexicon=LEXICON, only_measured=True)
         measured = MeasuredVariant(variant=VARIANT[variant], recipe=recipe, workspace=workspace)
         return measured.rate(replace(folds[0], table=table), 0).squared_errors
 
@@ -580,6 +581,27 @@ def test_the_variant_without_text_reads_none_of_the_test_part_either(tmp_path: P
     np.testing.assert_array_equal(without[0], without[1])
     ubert = [squared_errors(UBERT, table, f"with-{number}") for number, table in enumerate((TABLE, rewritten))]
     assert (ubert[0] != ubert[1]).any()
+
+
+def test_a_report_is_written_at_intervals_only(monkeypatch: pytest.MonkeyPatch, folds: list[Fold]) -> None:
+    now, written = 100.0, list[float]()
+    monkeypatch.setattr(bench.time, "monotonic", lambda: now)
+    report = at_intervals(60, lambda _: written.append(now))
+    cell = Cell(fold=folds[0], seed=0, contender=MEASURED_MEAN)
+    for later in (30.0, 30.0, 59.0, 1.0, 80.0):
+        now += later
+        report(cell)
+    assert written == [160.0, 220.0, 300.0]
+
+
+@pytest.mark.parametrize("only_measured", [False, True])
+def test_a_model_that_is_only_measured_gets_no_codebooks(
+    tmp_path: Path, folds: list[Fold], only_measured: bool
+) -> None:
+    recipe = TINY.shortened(pretrain_epochs=None, finetune_epochs=1).varied(pretrained=False)
+    workspace = Workspace(directory=tmp_path, lexicon=LEXICON, only_measured=only_measured)
+    run = workspace.run(Job(table=TABLE, split=folds[0].split, recipe=recipe), "a")
+    assert (run / CODEBOOKS).exists() is not only_measured
 
 
 def test_a_share_of_the_reviews_keeps_all_evaluated_pairs(tmp_path: Path, folds: list[Fold]) -> None:

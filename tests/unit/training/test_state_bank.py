@@ -34,13 +34,13 @@ class CountingEncoder:
         self._killed_after: int | None = None
 
     def __call__(
-        self, encoder: ReviewEncoder, tokens: TokenizedReviews, rows: NDArray[np.int64]
+        self, encoder: ReviewEncoder, tokens: TokenizedReviews, rows: NDArray[np.int64], *, bfloat16: bool
     ) -> list[NDArray[np.float32]]:
         if self.batches == self._killed_after:
             raise Killed
         self.batches += 1
         time.sleep(0.05)  # so that a concurrent fill, if it is not locked out, comes in between
-        return encode_batch(encoder, tokens, rows)
+        return encode_batch(encoder, tokens, rows, bfloat16=bfloat16)
 
     def killed_fill(self, name: str, directory: Path, *, after: int) -> None:
         """Fill a bank in a run that is killed after some batches; then count anew."""
@@ -94,6 +94,13 @@ def test_a_bank_killed_while_replacing_another_matches_no_encoder(
         assert matching(name, tmp_path) is None
     assert_states_of("old", fill("old", tmp_path))
     assert counter.batches == BATCHES
+
+
+def test_a_bank_in_bfloat16_is_near_that_in_fp32(tmp_path: Path) -> None:
+    exact = fill("old", tmp_path / "fp32").states
+    rounded = fill_bank(tmp_path / "bf16", ENCODERS["old"], TOKENS, "old/bf16", bfloat16=True).states
+    assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
+    assert matching("old", tmp_path / "bf16") is None, "precompute would store its states as those of fp32"
 
 
 def test_an_open_bank_can_be_read_after_another_encoder_has_replaced_it(

@@ -75,6 +75,19 @@ def compute_cells(
         missing = busy
 
 
+def at_intervals(seconds: float, do: Callable[[Cell], None]) -> Callable[[Cell], None]:
+    """``do``, left out where its last call, or the start, is less than ``seconds`` ago."""
+    last = time.monotonic()
+
+    def perhaps(cell: Cell) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            do(cell)
+            last = time.monotonic()
+
+    return perhaps
+
+
 def _compute(cell: Cell, store: CellStore) -> None:
     started = time.monotonic()
     try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ubert_training.recipes.recipe import Recipe
 
 DEFAULT_PRESET = "minilm"
+REPORT_SECONDS = 60.0
+"""The report is written at most this often, and at the end: with all cells of a large bench it takes seconds."""
 
 
 def bench_accuracy_command(
@@ -70,7 +72,7 @@ def bench_accuracy_command(
     minutes: Annotated[float | None, typer.Option(help="Start no further cell after this many minutes.")] = None,
     device: flags.Device = "auto",
 ) -> None:
-    """Measure U-BERT, its variants and tuned baselines on the same folds; the report is updated after every cell."""
+    """Measure U-BERT, its variants and tuned baselines on the same folds; the report is updated about once a minute."""
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     require(ablation_seeds >= 1, "ablation_seeds", ablation_seeds, "use 1 or more of the seeds")
@@ -84,7 +86,7 @@ def bench_accuracy_command(
         require_unset("the recipe takes its place: give one of them", preset=preset)
     model_seeds = parse_seeds(seeds)
     table, words = load_reviews(reviews), load_lexicon(lexicon)
-    from ubert_training.accuracy.bench import compute_cells, ordered_cells
+    from ubert_training.accuracy.bench import at_intervals, compute_cells, ordered_cells
     from ubert_training.accuracy.cells import Cell, CellStore
     from ubert_training.accuracy.report import conclusions, write_report
     from ubert_training.accuracy.summary import summarise
@@ -102,7 +104,7 @@ def bench_accuracy_command(
     )
     if corpus is not None:
         measured = measured.varied(pretraining={"corpus": corpus})
-    workspace = Workspace(directory=out, lexicon=words)
+    workspace = Workspace(directory=out, lexicon=words, only_measured=True)
     rows = target_rows(table, target or ())
     contenders = choose_contenders(
         variants, measured, workspace, model_seeds[:pretraining_seeds], other_domains=len(rows) < len(table)
@@ -123,7 +125,7 @@ def bench_accuracy_command(
         write_report(summarise(cells, store, split, planted), out)
 
     until = math.inf if minutes is None else started + 60 * minutes
-    compute_cells(cells, store, until=until, began=began, ended=ended)
+    compute_cells(cells, store, until=until, began=began, ended=at_intervals(REPORT_SECONDS, ended))
     report = summarise(cells, store, split, planted)
     written = write_report(report, out)
     console.print(" ".join(conclusions(report)))

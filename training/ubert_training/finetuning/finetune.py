@@ -24,7 +24,7 @@ from ubert_training.finetuning.reader_fit import fit_text_reader, surpluses_of
 from ubert_training.optimization.loop import discard_checkpoint, require_runnable, train
 from ubert_training.pretraining.corpus_rows import rows_elsewhere
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.running.devices import make_accelerator
+from ubert_training.running.devices import Precision, make_accelerator, uses_bfloat16
 from ubert_training.running.stage import Stage
 from ubert_training.splits import Split
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
@@ -49,8 +49,12 @@ def finetune(
     pretrained: Path | None,
     states: Path,
     force: bool = False,
+    only_measured: bool = False,
 ) -> Path:
     """Fine-tune and save the model in ``directory``; ``states`` is the directory of cached states.
+
+    ``only_measured``: the model will never be exported, so it gets no codebooks, and the cached states are computed in
+    the precision of training, not in fp32 as the service computes them.
 
     Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). A finished run is left as it is;
     a killed one is continued. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
@@ -64,6 +68,7 @@ def finetune(
         "config": config,
         "options": options,
         "pretrained": None if loaded is None else loaded.fingerprint,
+        **({"only_measured": True} if only_measured else {}),
     }
     stage = Stage(directory, KIND, inputs)
     accelerator = make_accelerator(options.device)
@@ -71,7 +76,7 @@ def finetune(
         require_finetunable(config, options, accelerator, None if loaded is None else loaded.files.bert_config)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
-            _train_and_save(table, split, config, options, loaded, states, stage, accelerator)
+            _train_and_save(table, split, config, options, loaded, states, stage, accelerator, only_measured)
         if accelerator.is_main_process:
             discard_checkpoint(directory)  # a run killed right after it finished leaves one, too
     return directory
@@ -97,6 +102,7 @@ def _train_and_save(
     states: Path,
     stage: Stage,
     accelerator: Accelerator,
+    only_measured: bool,
 ) -> None:
     """The work of :func:`finetune`, in the stage's directory."""
     directory = stage.directory
@@ -111,7 +117,8 @@ def _train_and_save(
     bank = None
     if options.mode == "cached":
         with accelerator.main_process_first():
-            bank = cached_states(states, encoder, tokens, tokenizer)
+            precision = options.loop.precision if only_measured else "fp32"
+            bank = cached_states(states, encoder, tokens, tokenizer, precision)
     review_states = ReviewStates(encoder=encoder, tokens=tokens, bank=bank)
     # Also after pre-training, whose projection suits its own tasks and not the alignment of reviews.
     initialize_projection(review_states, split.train, table.user, options.loop.seed)
@@ -128,7 +135,8 @@ def _train_and_save(
         save_model(directory, model, encoder, config, tokenizer_json, identities)
         parts.save(directory)
         reader.save(directory / TEXT_READER)
-        save_codebooks(codebooks_of(review_states, split.train, options.loop.seed), directory)
+        if not only_measured:
+            save_codebooks(codebooks_of(review_states, split.train, options.loop.seed), directory)
         split.save(directory / SPLIT, table)
         stage.finish(
             {
@@ -174,11 +182,12 @@ def known_reviews(
 
 
 def cached_states(
-    directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, tokenizer: ReviewTokenizer
+    directory: Path, encoder: ReviewEncoder, tokens: TokenizedReviews, tokenizer: ReviewTokenizer, precision: Precision
 ) -> StateBank:
-    """The state bank of a frozen encoder, after encoding what it lacks."""
+    """The state bank of a frozen encoder, after encoding what it lacks. Banks of two precisions are never mixed."""
     digest = encoder_digest(encoder, tokenizer.serialized, tokenizer.max_length, projected=False)
-    return fill_bank(directory, encoder, tokens, digest)
+    bfloat16 = uses_bfloat16(precision, encoder.bert.device)
+    return fill_bank(directory, encoder, tokens, f"{digest}/bf16" if bfloat16 else digest, bfloat16=bfloat16)
 
 
 def _initial_model(

@@ -14,7 +14,7 @@ from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
 from ubert_training.finetuning.reader_fit import load_text_reader
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.running.devices import DeviceChoice, make_accelerator
+from ubert_training.running.devices import DeviceChoice, Precision, make_accelerator
 from ubert_training.splits import Split
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
@@ -38,8 +38,19 @@ class FinishedRun:
     accelerator: Accelerator
 
     @classmethod
-    def open(cls, table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> "FinishedRun":
-        """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run."""
+    def open(
+        cls,
+        table: ReviewTable,
+        directory: Path,
+        *,
+        states: Path,
+        device: DeviceChoice = "auto",
+        states_precision: Precision = "fp32",
+    ) -> "FinishedRun":
+        """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run.
+
+        ``states_precision``: fp32, or that of training for a run that is only measured.
+        """
         files = load_model(directory, KIND)
         split = Split.load(directory / SPLIT, table)
         parts = RatingParts.load(directory, files.config, files.identities)
@@ -56,7 +67,7 @@ class FinishedRun:
             reader=load_text_reader(directory, files.tokenizer_json),
             tokens=tokens,
             model=model,
-            bank=cached_states(states, model.review_encoder, tokens, tokenizer),
+            bank=cached_states(states, model.review_encoder, tokens, tokenizer, states_precision),
             accelerator=accelerator,
         )
 

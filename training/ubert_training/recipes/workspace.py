@@ -34,10 +34,12 @@ class Workspace:
 
     Whatever was killed is continued when it is asked for again. States are large (a float for each token and dimension
     of every review), and missing ones are computed again, so they can be deleted at any time.
+    ``only_measured``: no fine-tuned model is kept (see :func:`finetune`).
     """
 
     directory: Path
     lexicon: Lexicon
+    only_measured: bool = False
 
     def pretrained(self, job: Job) -> Path | None:
         """The directory of the job's pre-trained model, existing or not; None if the recipe does not pre-train."""
@@ -88,6 +90,7 @@ class Workspace:
             pretrained=pretrained,
             states=self.states(job),
             force=True,  # a run of other inputs under this name is an earlier attempt
+            only_measured=self.only_measured,
         )
 
     def discard_run(self, name: str) -> None:

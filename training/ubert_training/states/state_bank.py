@@ -61,11 +61,15 @@ class StateBank:
         return self.states[self.starts[row] : self.starts[row + 1]]
 
 
-def fill_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank:
+def fill_bank(
+    directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str, *, bfloat16: bool = False
+) -> StateBank:
     """Encode all reviews into ``directory``, continuing where a killed run stopped.
 
-    A bank of another encoder or other reviews in the directory is removed first; a process that has it open can still
-    read it. Processes that fill banks in one directory take turns. Raises ``OSError`` if the disk is full.
+    ``bfloat16``: with matrix products in bfloat16, for a model that is only measured; ``digest`` has to tell such a
+    bank from one in fp32. A bank of another encoder or other reviews in the directory is removed first; a process that
+    has it open can still read it. Processes that fill banks in one directory take turns. Raises ``OSError`` if the
+    disk is full.
     """
     bank = matching_bank(directory, encoder, tokens, digest)
     if bank is not None:
@@ -76,7 +80,9 @@ def fill_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReview
     waiting = progress_bar(f"waiting for another process that encodes reviews into {directory}", None)
     with wait_for_lock(lock, waiting):
         states = files.open_complete()  # the other process may have filled this very bank
-        return StateBank(_fill(files, encoder, tokens) if states is None else states, files.starts)
+        if states is None:
+            states = _fill(files, encoder, tokens, bfloat16=bfloat16)
+        return StateBank(states, files.starts)
 
 
 def matching_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedReviews, digest: str) -> StateBank | None:
@@ -87,12 +93,12 @@ def matching_bank(directory: Path, encoder: "ReviewEncoder", tokens: TokenizedRe
 
 
 def encode_batch(
-    encoder: "ReviewEncoder", tokens: TokenizedReviews, rows: NDArray[np.int64]
+    encoder: "ReviewEncoder", tokens: TokenizedReviews, rows: NDArray[np.int64], *, bfloat16: bool = False
 ) -> list[NDArray[np.float32]]:
     """Pooled S^L of some reviews, without padding, each (rows, d), on the CPU. Computed on the encoder's device."""
     token_ids, mask = tokens.padded(rows)
     device = encoder.bert.device
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         states: Tensor = encoder.encode(token_ids.to(device), mask.to(device)).float().cpu()
     lengths = tokens.lengths[rows].tolist()
     return [
@@ -202,7 +208,9 @@ class _BankFiles:
             return 0
 
 
-def _fill(files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews) -> NDArray[np.float32]:
+def _fill(
+    files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews, *, bfloat16: bool
+) -> NDArray[np.float32]:
     """Encode the batches that are missing. To be called by one process at a time."""
     files.remove_unusable()
     done, starts = files.batches_done(), files.starts
@@ -210,7 +218,8 @@ def _fill(files: _BankFiles, encoder: "ReviewEncoder", tokens: TokenizedReviews)
     with progress_bar("encoding reviews", len(tokens)) as advance:
         advance(len(tokens) - sum(len(rows) for rows in files.batches[done:]))
         for number, rows in enumerate(files.batches[done:], start=done + 1):
-            for row, review_states in zip(rows.tolist(), encode_batch(encoder, tokens, rows), strict=True):
+            encoded = encode_batch(encoder, tokens, rows, bfloat16=bfloat16)
+            for row, review_states in zip(rows.tolist(), encoded, strict=True):
                 states[starts[row] : starts[row + 1]] = review_states
             advance(len(rows))
             if number % BATCHES_PER_FLUSH == 0 or number == len(files.batches):
