@@ -17,7 +17,7 @@ MAX_BUDGET_MS = 60_000
 LEAST_SCORED = 16
 """Candidates that are rated however small the latency budget is."""
 LISTED_UNREAD = 10
-"""The most reviews per side that an explanation lists although only their ratings count."""
+"""The most reviews per side that an explanation lists although the network did not read them."""
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100

@@ -75,8 +75,8 @@ class RatingEvidence(Answer):
     contributions: RatingParts
     reviews: list[ExplainedReview] = Field(
         description=(
-            f"All reviews that were read, and per side the newest {LISTED_UNREAD} of those that only count; newest "
-            "first, the user's before the item's."
+            f"All reviews that were read, and per side the newest {LISTED_UNREAD} of those that count without being "
+            "read by the network; newest first, the user's before the item's."
         )
     )
     texts_unavailable: bool = Field(

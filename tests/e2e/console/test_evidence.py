@@ -96,6 +96,7 @@ def test_a_review_without_a_text_and_one_that_was_not_read_are_labelled_so(open_
     other = open_page()
     with_explanation(other, explanation(token_contributions=[], matching=0.0))
     expect(other.locator("article").first).to_contain_text("only its rating counts")
+    expect(other.locator("article").last).to_contain_text("its rating counts, and what its words say beyond that")
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,15 @@ const STRONG = 0.6; // from here on a word also carries its sign
 const NAMED_WORDS = 3;
 const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
 
+const UNREAD = {
+  user: "The network did not read it; only its rating counts.",
+  item: "The network did not read it; its rating counts, and what its words say beyond that.",
+};
+
 export function evidenceNote({ reviews }) {
   if (!reviews.length) return ["No review of either side was read."];
   const unlike = reviews.some(wasRead) && !reviews.every(wasRead);
-  const order = unlike ? ": first those that the network read, then those of which only the rating counts; strongest first" : reviews.length > 1 ? ", strongest first" : "";
+  const order = unlike ? ": first those that the network read, then those that count without it; strongest first" : reviews.length > 1 ? ", strongest first" : "";
   const note = `${many(reviews.length, "review")}${order}. A review’s effect is the rating minus what it would be without its text and its stars, computed by rating again.`;
   const strongest = strongestWord(reviews);
   if (!strongest) return [note];
@@ -80,7 +85,7 @@ function effect(value) {
 }
 
 function body(review, { strongest, instead }) {
-  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, "Its text was not read; only its rating counts.")];
+  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, UNREAD[review.side])];
   if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, instead)] : unread;
   const marked = words(review);
   const letters = Array.from(review.text); // spans count code points, as Python does; strings here count UTF-16 units

@@ -31,7 +31,7 @@ export function ratingScale({ rating, interval }, { before = null, small = false
 const BASES = {
   full: { short: "both sides’ reviews", sentence: "The network read reviews of both sides" },
   one_side: { short: "one side’s ratings", sentence: "Only one side has ratings to go by" },
-  bias: { short: "ratings alone", sentence: "No reviews to read on one side, so it comes from both sides’ ratings alone" },
+  bias: { short: "both sides’ ratings", sentence: "No reviews to read on one side, so it comes from both sides’ ratings, and from what the item’s texts say beyond them" },
   mean: { short: "the mean of all", sentence: "Nothing is known of either side, so it is the mean of all ratings" },
 };
 

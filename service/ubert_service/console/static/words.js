@@ -4,7 +4,7 @@ export const LETTER = /[\p{L}\p{N}]/u;
 const END_OF_THE_ONE_BEFORE = /^[\s\p{P}]+(?=.*[\p{L}\p{N}])/su;
 
 export function words({ text, token_spans: spans, token_contributions: contributions }) {
-  if (text === null || !spans || !contributions.length) return []; // not read: it counts by its rating alone
+  if (text === null || !spans || !contributions.length) return []; // not read by the network
   const letters = Array.from(text);
   const found = [];
   spans.forEach(([start, end], index) => {
