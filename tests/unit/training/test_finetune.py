@@ -29,7 +29,7 @@ from ubert_training.commands.options import model_config
 from ubert_training.evaluation.evaluate import evaluate
 from ubert_training.finetuning import finetuning_task, prediction_init
 from ubert_training.finetuning.bias_fit import bias_ratings
-from ubert_training.finetuning.finetune import finetune, target_identities
+from ubert_training.finetuning.finetune import ELSEWHERE, finetune, target_identities
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
@@ -140,6 +140,18 @@ def test_a_model_that_read_other_domains_is_also_compared_with_baselines_that_di
         run = fine_tuned(directory, start=start)
         names[start] = set(evaluate(TABLE, run, states=directory / "states").settings)
     assert names[from_both] == names[None] | {f"{name} with other domains" for name in names[None]}
+
+
+def test_ratings_without_text_read_ratings_in_other_domains(from_both: Path, tmp_path: Path) -> None:
+    ratings = []
+    for start in (None, from_both):
+        directory = fine_tuned(tmp_path / str(start is None), start=start)
+        run = FinishedRun.open(TABLE, directory, states=directory.parent / "states")
+        ratings.append(run.ratings_without_text(SPLIT.test))
+    assert np.abs(ratings[1] - ratings[0]).max() > 0.01
+    (directory / ELSEWHERE).unlink()
+    with pytest.raises(InputError, match=r"cannot be read .*: fine-tune again"):
+        run.ratings_without_text(SPLIT.test)
 
 
 def test_a_read_only_run_is_refused_before_it_is_evaluated(tmp_path: Path) -> None:

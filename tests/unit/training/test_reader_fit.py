@@ -11,11 +11,17 @@ from support.small_corpus import small_table
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.config import RatingScale, preset
 from ubert_model.rating.text_reader import ITEM_GROUPS, TextReader, item_group, word_buckets
+from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning import reader_fit
 from ubert_training.finetuning.bias_fit import FittedBias, fit_bias_model
+from ubert_training.finetuning.finetune import finetune
+from ubert_training.finetuning.finetune_options import FinetuneOptions
+from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.reader_fit import RIDGE, fit_text_reader, surpluses_of
+from ubert_training.optimization.loop import LoopOptions
 from ubert_training.reviews.table import Review, ReviewTable, Rows
+from ubert_training.splits import random_split
 
 TABLE = small_table()
 TRAIN, OTHERS = np.arange(100), np.arange(100, len(TABLE))
@@ -211,3 +217,17 @@ def test_of_too_many_texts_a_reader_is_fitted_on_some_of_all_times(
     few = content(fit(TABLE, chosen), tmp_path)
     monkeypatch.setattr(reader_fit, "TEXTS_READ", 4)
     assert content(fit(TABLE), tmp_path) == few
+
+
+def test_ratings_without_text_are_those_of_a_bias_model_that_never_had_any(tmp_path: Path) -> None:
+    table = revealing_table()
+    split = random_split(table, np.arange(len(table)), seed=0)
+    options = FinetuneOptions(loop=LoopOptions(epochs=1, batch_size=64, learning_rate=1e-3))
+    runs = {}
+    for name, texts in (("telling", table.text), ("wordless", ["same"] * len(table))):
+        read, states = replace(table, text=list(texts)), tmp_path / name / "states"
+        directory = finetune(read, split, CONFIG, options, tmp_path / name / "run", pretrained=None, states=states)
+        runs[name] = FinishedRun.open(read, directory, states=states)
+    without = runs["telling"].ratings_without_text(split.test)
+    np.testing.assert_allclose(without, RatedPairs.of(runs["wordless"], "test").bias, atol=1e-6)
+    assert np.abs(without - RatedPairs.of(runs["telling"], "test").bias).max() > 0.1

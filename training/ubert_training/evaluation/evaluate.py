@@ -35,6 +35,7 @@ from ubert_training.splits import Split
 
 MODEL_NAME = "U-BERT"
 BIAS_NAME = "U-BERT's bias part"
+WITHOUT_TEXT = "U-BERT without text"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.jsonl"
 
@@ -68,6 +69,7 @@ class Evaluation:
     """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
 
     ``U-BERT's bias part`` is the bias model beneath the network: ratings, and what an item's texts say beyond them.
+    ``U-BERT without text`` is that model fitted to ratings alone: what is better than it, texts have done.
     """
 
     scores: Mapping[str, Scores]
@@ -97,6 +99,7 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
         BIAS_NAME: rated.bias - rated.truth,
+        WITHOUT_TEXT: run.ratings_without_text(run.split.test) - rated.truth,
         **{baseline.name: baseline.ratings - rated.truth for baseline in baselines},
     }
     evaluation = Evaluation(

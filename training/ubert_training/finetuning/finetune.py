@@ -13,6 +13,7 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.rating.text_reader import TextReader
+from ubert_model.running.atomic import replacing
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask
@@ -37,6 +38,8 @@ from ubert_training.weights.model_files import save_model
 
 KIND = "finetune"
 SPLIT = "split.parquet"
+ELSEWHERE = "reviews_elsewhere.npy"
+"""The rows of the table in other domains whose ratings the bias model reads: int64, ascending."""
 
 
 def finetune(
@@ -138,6 +141,8 @@ def _train_and_save(
         if not only_measured:
             save_codebooks(codebooks_of(review_states, split.train, options.loop.seed), directory)
         split.save(directory / SPLIT, table)
+        with replacing(directory / ELSEWHERE) as partial, partial.open("wb") as file:
+            np.save(file, elsewhere.astype("<i8"), allow_pickle=False)
         stage.finish(
             {
                 "pairs": len(split.train),
@@ -172,12 +177,14 @@ def known_reviews(
     tokens: TokenizedReviews,
     split: Split,
     config: ModelConfig,
-    reader: TextReader,
+    reader: TextReader | None,
     elsewhere: Rows | None = None,
 ) -> KnownReviews:
-    """The reviews that predictions may read. ``elsewhere``: rows of other domains, which add to the users' ratings."""
+    """The reviews that predictions may read. ``reader``: None leaves out what texts say beyond ratings. ``elsewhere``:
+    rows of other domains, which add to the users' ratings.
+    """
     row_counts = tokens.row_counts(config.tokens_a_row)
-    surpluses = surpluses_of(reader, table, split.train)
+    surpluses = None if reader is None else surpluses_of(reader, table, split.train)
     return KnownReviews(table, split.train, row_counts, config, elsewhere, surpluses)
 
 

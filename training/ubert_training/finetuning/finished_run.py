@@ -1,14 +1,18 @@
 """A finished fine-tuning run, opened to rate pairs of its table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 from accelerate import Accelerator
 
+from ubert_model.errors import InputError
 from ubert_model.nn.rating_model import RatingModel
+from ubert_model.rating.blend import Ratings
 from ubert_model.rating.text_reader import TextReader
-from ubert_training.finetuning.finetune import KIND, SPLIT, cached_states, known_reviews
+from ubert_training.finetuning.bias_fit import fit_bias_model
+from ubert_training.finetuning.finetune import ELSEWHERE, KIND, SPLIT, cached_states, known_reviews
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
@@ -79,6 +83,24 @@ class FinishedRun:
     def histories(self, pairs: Rows) -> Histories:
         """Both sides of pairs that training has not read, from the training part's reviews."""
         return self._known.histories(pairs, self.parts.blend.bias, self.parts.deviations)
+
+    def ratings_without_text(self, pairs: Rows) -> Ratings:
+        """Ratings, (P,) in stars, by a bias model fitted anew without any text, of pairs that training has not read.
+
+        Raises ``InputError`` if the run lacks the rows that it has read in other domains.
+        """
+        path = self.directory / ELSEWHERE
+        try:
+            elsewhere = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path} cannot be read ({error}): fine-tune again, with a new directory") from error
+        table, split, config = self.table, self.split, self.files.config
+        known = known_reviews(table, self.tokens, split, config, reader=None, elsewhere=elsewhere)
+        ratings = table.rating.astype(np.float64)
+        fitted = fit_bias_model(known, split.train, ratings[split.train], config.scale)
+        sums = known.sums(pairs, fitted.usual)
+        without = replace(self.parts.blend, bias=fitted.model)
+        return without.rate(sums.user, sums.item, np.zeros(len(pairs)), np.zeros(len(pairs), dtype=bool))
 
     def source(self, bank: StateBank) -> PairSource:
         """Batches of pairs over the states of a bank."""
