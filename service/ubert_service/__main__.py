@@ -1,16 +1,6 @@
-"""``ubert-serve``, which decides what signals do before it imports the rest: that takes a second."""
+"""``python -m ubert_service``, which is ``ubert-serve``."""
 
-from ubert_service import signals
-
-
-def main() -> None:
-    """Entry point."""
-    signals.hold_hangup()
-    from ubert_service.commands import serve  # noqa: PLC0415
-
-    signals.exit_cleanly()
-    serve.main()
-
+from ubert_service.entry import serve
 
 if __name__ == "__main__":
-    main()
+    serve()

@@ -51,7 +51,7 @@ PAUSE_SECONDS = 0.0015
 CORES = sorted(os.sched_getaffinity(0))[:2]
 """The core of the service, then that of Locust."""
 INSTANT_ENGINE = """
-from ubert_service.__main__ import main
+from ubert_service.entry import serve
 from ubert_service.scoring.engine import EVERY_REVIEW, ScoringEngine
 
 real, answers = ScoringEngine.score, {}
@@ -62,7 +62,7 @@ def score(engine, pairs, reading=EVERY_REVIEW, *rest):
     return [answers["first"]] * len(pairs)
 
 ScoringEngine.score = score
-main()
+serve()
 """
 
 

@@ -1,30 +1,11 @@
-"""What the commands of the service share: flags, and how errors are reported."""
+"""What the commands of the service share: the form of their help, and how errors are reported."""
 
 import sys
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import typer
 
 from ubert_model.errors import UbertError, os_error_message
-from ubert_service.settings import Device, RuntimeChoice
-
-BundleFlag = Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory written by `ubert export`.")]
-StoreFlag = Annotated[
-    str,
-    typer.Option(
-        envvar="UBERT_STORE",
-        help="redis://HOST:PORT/DB, redis+cluster://NODE,NODE, redis+sentinel://SENTINEL,SENTINEL/NAME or "
-        "lmdb:DIRECTORY.",
-    ),
-]
-CodecFlag = Annotated[str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")]
-DeviceFlag = Annotated[
-    Device, typer.Option(envvar="UBERT_DEVICE", help="cuda: fail if no GPU works; auto: fall back to the CPU.")
-]
-RuntimeFlag = Annotated[
-    RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; auto: the fastest, measured at start.")
-]
 
 _USAGE_ERROR = 2
 

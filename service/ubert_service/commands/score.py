@@ -13,15 +13,8 @@ from ubert_model.errors import ConfigError
 from ubert_model.running.ray_engine import EngineName, ray_engine_or_none
 from ubert_model.running.sharding import Shard
 from ubert_model.states import absolute_url
-from ubert_service.commands.command_line import (
-    BundleFlag,
-    CodecFlag,
-    DeviceFlag,
-    RuntimeFlag,
-    StoreFlag,
-    new_app,
-    run_command,
-)
+from ubert_service.commands.command_line import new_app, run_command
+from ubert_service.commands.flags import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag
 from ubert_service.settings import Settings
 
 _DEFAULTS = Settings.model_construct()

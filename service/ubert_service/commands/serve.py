@@ -10,15 +10,8 @@ import typer
 from ubert_model.errors import ConfigError
 from ubert_model.states import open_existing_store
 from ubert_service.app import create_app
-from ubert_service.commands.command_line import (
-    BundleFlag,
-    CodecFlag,
-    DeviceFlag,
-    RuntimeFlag,
-    StoreFlag,
-    new_app,
-    run_command,
-)
+from ubert_service.commands.command_line import new_app, run_command
+from ubert_service.commands.flags import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag
 from ubert_service.http.server import serve
 from ubert_service.observability.logs import configure_logs
 from ubert_service.observability.tracing import Tracing, Untraced
@@ -191,5 +184,5 @@ def opened_tracing(settings: Settings) -> Iterator[Tracing]:
 
 
 def main() -> None:
-    """Run the command line; :mod:`ubert_service.__main__` is the entry point."""
+    """Run the command line; :mod:`ubert_service.entry` has the entry points."""
     run_command(app, "ubert-serve")

@@ -1,0 +1,42 @@
+"""Entry points of the commands, each of which imports its command late: without its extra, it ends with the remedy."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from ubert_service import signals
+
+
+def serve() -> None:
+    """``ubert-serve``, which decides what signals do before it imports the rest: that takes a second."""
+    signals.hold_hangup()
+    main = _main_of("serve", "ubert-serve", extra="serve")
+    signals.exit_cleanly()
+    main()
+
+
+def key() -> None:
+    """``ubert-serve-key``."""
+    _main_of("key", "ubert-serve-key", extra="serve")()
+
+
+def promote() -> None:
+    """``ubert-serve-promote``, which needs no more than the client."""
+    _main_of("promote", "ubert-serve-promote", extra="client")()
+
+
+def score() -> None:
+    """``ubert-serve-score``."""
+    _main_of("score", "ubert-serve-score", extra="score")()
+
+
+def _main_of(command: str, program: str, *, extra: str) -> Callable[[], None]:
+    try:
+        module = import_module(f"ubert_service.commands.{command}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ubert_"):
+            raise
+        print(f"{program}: {error.name} is not installed; pip install 'u-bert[{extra}]'", file=sys.stderr)
+        raise SystemExit(2) from None
+    main: Callable[[], None] = module.main
+    return main
