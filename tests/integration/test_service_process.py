@@ -99,6 +99,29 @@ def test_sighup_without_a_shadow_bundle_is_logged_and_the_service_goes_on(servic
     service_without_store.client.get("/healthz").raise_for_status()
 
 
+A_CALL_THAT_HANGS = """
+import time
+from ubert_service.http import server
+from ubert_service.scoring.engine import ScoringEngine
+
+ScoringEngine.score = lambda *_: time.sleep(600)
+server._SECONDS_TO_FINISH, server._SECONDS_TO_CLOSE = 1, 1
+"""
+
+
+def test_a_call_that_hangs_does_not_keep_the_process_from_ending(
+    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
+) -> None:
+    corpus.write(redis_store, tiny.bundle)
+    with ServeProcess(*arguments(tiny, own_redis_url), changed_by=A_CALL_THAT_HANGS) as service:
+        wait_until_ready(service.client)
+        pair, limit = {"pairs": [{"user": "u2", "item": "i4"}]}, {"X-Request-Timeout": "0.5"}
+        assert service.client.post("/predict", json=pair, headers=limit).status_code == 504
+        status = service.terminate()
+    assert status == 70
+    assert "leaving what still runs" in service.log[-1]
+
+
 def run_program(program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],

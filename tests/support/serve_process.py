@@ -23,12 +23,13 @@ _SECONDS_TO_END = 60.0
 class ServeProcess:
     """Started on entry, killed on exit if it still runs. ``client`` sends it requests. ``port`` 0: any free one.
 
-    ``hang_up_early``: send SIGHUP as soon as that does not kill it.
+    ``hang_up_early``: send SIGHUP as soon as that does not kill it. ``changed_by``: Python code to run before it.
     """
 
-    def __init__(self, *arguments: str, port: int = 0, hang_up_early: bool = False) -> None:
+    def __init__(self, *arguments: str, port: int = 0, hang_up_early: bool = False, changed_by: str = "") -> None:
         self._hang_up_early = hang_up_early
-        self._command = [sys.executable, "-m", "ubert_service", *arguments, "--port", str(port)]
+        program = ["-c", f"{changed_by}\nfrom ubert_service.entry import serve\nserve()"] if changed_by else []
+        self._command = [sys.executable, *(program or ["-m", "ubert_service"]), *arguments, "--port", str(port)]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
