@@ -5,6 +5,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from ubert_service import signals
+from ubert_service.leaving import SECONDS_TO_CLOSE, leave_after
 
 
 def serve() -> None:
@@ -12,7 +13,10 @@ def serve() -> None:
     signals.hold_hangup()
     main = _main_of("serve", "ubert-serve", extra="serve")
     signals.exit_cleanly()
-    main()
+    try:
+        main()
+    finally:
+        leave_after(SECONDS_TO_CLOSE)
 
 
 def key() -> None:

@@ -101,11 +101,12 @@ def test_sighup_without_a_shadow_bundle_is_logged_and_the_service_goes_on(servic
 
 A_CALL_THAT_HANGS = """
 import time
+from ubert_service import entry
 from ubert_service.http import server
 from ubert_service.scoring.engine import ScoringEngine
 
 ScoringEngine.score = lambda *_: time.sleep(600)
-server._SECONDS_TO_FINISH, server._SECONDS_TO_CLOSE = 1, 1
+server._SECONDS_TO_FINISH = server.SECONDS_TO_CLOSE = entry.SECONDS_TO_CLOSE = 1
 """
 
 

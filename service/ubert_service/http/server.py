@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-import os
 import socket
 import sys
-import threading
 import time
 
 import uvicorn
@@ -15,18 +13,16 @@ from ubert_model.errors import ConfigError
 from ubert_model.states import numpy_in_one_thread
 from ubert_service.context import ServiceContext
 from ubert_service.http.connections import BoundedConnection
+from ubert_service.leaving import SECONDS_TO_CLOSE, leave_after
 from ubert_service.settings import Settings
 from ubert_service.signals import on_terminal, promote_on_hangup
 
 _SECONDS_TO_FINISH = 30
-_SECONDS_TO_CLOSE = 10
-"""How long the process may take to end after that, or after its last request, before it leaves what still runs."""
 _SECONDS_IDLE = 75
 """How long an idle connection is kept. It must be longer than balancers keep theirs (many 60 s): else one would send a
 request on a connection that is just being closed.
 """
 _STARTUP_FAILED = 3
-_HUNG = 70
 _DRAIN_POLL_S = 0.02
 _SWITCH_SECONDS = 0.00005
 """How long a thread may hold the GIL while another wants it. A scoring thread releases it for each short call to the
@@ -94,25 +90,9 @@ class _DrainingServer(uvicorn.Server):
         until = time.monotonic() + self._settings.drain_seconds
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(_DRAIN_POLL_S)
-        ended_by_itself = _leave_after(_SECONDS_TO_FINISH + _SECONDS_TO_CLOSE)
+        limit = leave_after(_SECONDS_TO_FINISH + SECONDS_TO_CLOSE)
         await super().shutdown(sockets)
-        ended_by_itself.cancel()
-        _leave_after(_SECONDS_TO_CLOSE)
-
-
-def _leave_after(seconds: float) -> threading.Timer:
-    """End the process unless it ends or cancels this first: a call that hangs in a driver can be neither waited for
-    nor stopped, and Python waits for all its threads.
-    """
-    timer = threading.Timer(seconds, _leave)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-def _leave() -> None:
-    _log.error("leaving what still runs: it has not ended. Where it runs on a GPU, look at the driver")
-    os._exit(_HUNG)
+        limit.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:
