@@ -85,7 +85,15 @@ def test_ratings_over_http_equal_offline_evaluation(demo: Path) -> None:
 
 def test_the_evaluation_scores_every_baseline_and_its_history_slices_cover_all_pairs(demo: Path) -> None:
     evaluation = json.loads((demo / "finetuned" / "evaluation.json").read_text())
-    names = {"U-BERT", "U-BERT's bias part", "U-BERT without text", "mean", "user + item bias", "SVD", "SVD++"}
+    names = {
+        "U-BERT",
+        "U-BERT's bias part",
+        "U-BERT's bias part, without text",
+        "mean",
+        "user + item bias",
+        "SVD",
+        "SVD++",
+    }
     assert set(evaluation["scores"]) == names
     assert set(evaluation["differences"]) == names - {"U-BERT"}
     for slices in (evaluation["by_user_history"], evaluation["by_item_history"]):

@@ -298,6 +298,6 @@ def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: P
     )
     assert refused.returncode == 2
     assert refused.stderr.startswith("ubert-serve-score: pairs = ")
-    assert refused.stderr.endswith("pip install '.[score]'\n")
+    assert refused.stderr.endswith("pip install 'u-bert[score]'\n")
     assert (rated.returncode, rated.stdout) == (0, f"{len(PAIRS)} pairs rated in {tmp_path / 'out.parquet'}\n")
     assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_rows == len(PAIRS)

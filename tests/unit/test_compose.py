@@ -19,6 +19,8 @@ import typer
 from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_compose, volumes_of
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.commands.serve import app as service_app
+from ubert_service.http.server import SECONDS_TO_FINISH
+from ubert_service.leaving import SECONDS_TO_CLOSE
 from ubert_service.settings import Settings
 from ubert_training.cli import make_app
 
@@ -194,7 +196,8 @@ def test_the_proxys_timeout_exceeds_the_services_request_timeout() -> None:
 
 def test_the_stop_grace_period_covers_the_drain_and_the_longest_request() -> None:
     services, settings = load_compose(BASE)["services"], Settings.model_fields
-    longest = settings["drain_seconds"].default + settings["request_timeout"].default
+    assert settings["request_timeout"].default <= SECONDS_TO_FINISH
+    longest = settings["drain_seconds"].default + SECONDS_TO_FINISH + SECONDS_TO_CLOSE
     for name in ("service", "proxy"):
         assert float(services[name]["stop_grace_period"].removesuffix("s")) > longest, name
     assert services["proxy"]["stop_signal"] == "SIGUSR1", "on SIGTERM, HAProxy drops running requests"

@@ -16,6 +16,8 @@ from support.compose import ROOT, Dockerfile
 from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.commands.serve import app as service_app
+from ubert_service.http.server import SECONDS_TO_FINISH
+from ubert_service.leaving import SECONDS_TO_CLOSE
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.settings import Settings
 from ubert_training.cli import make_app
@@ -182,9 +184,9 @@ def test_a_pod_that_ends_serves_until_balancers_know_and_then_has_time_for_its_l
     deployment = rendered["Deployment/ubert-service"]
     still_serving = container_of(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = float(environment_of(deployment)["UBERT_DRAIN_SECONDS"])
-    longest = Settings.model_fields["request_timeout"].default
     assert still_serving >= 5
-    assert pod_of(deployment)["terminationGracePeriodSeconds"] > still_serving + drain + longest
+    ended = still_serving + drain + SECONDS_TO_FINISH + SECONDS_TO_CLOSE
+    assert pod_of(deployment)["terminationGracePeriodSeconds"] > ended
 
 
 @pytest.mark.parametrize("name", ["Deployment/ubert-service", "CronJob/ubert-precompute"])

@@ -51,7 +51,7 @@ def run(
     try:
         from ubert_service.bulk.rating import rate_pairs  # noqa: PLC0415  # needs pyarrow, which serving does not
     except ImportError as error:
-        raise ConfigError(f"pairs = {str(pairs)!r}: {error}; pip install '.[score]'") from error
+        raise ConfigError(f"pairs = {str(pairs)!r}: {error}; pip install 'u-bert[score]'") from error
     cluster = ray_engine_or_none(
         engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
     )

@@ -17,7 +17,7 @@ from ubert_service.leaving import SECONDS_TO_CLOSE, leave_after
 from ubert_service.settings import Settings
 from ubert_service.signals import on_terminal, promote_on_hangup
 
-_SECONDS_TO_FINISH = 30
+SECONDS_TO_FINISH = 30
 _SECONDS_IDLE = 75
 """How long an idle connection is kept. It must be longer than balancers keep theirs (many 60 s): else one would send a
 request on a connection that is just being closed.
@@ -39,7 +39,7 @@ _log = logging.getLogger("ubert_service")
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests that have begun.
+    """Serve until SIGTERM or SIGINT, then finish the requests that have begun; end the process if one hangs.
 
     Logs ``listening on http://HOST:PORT`` once connections are accepted. Raises ``ConfigError`` if the address
     cannot be listened on.
@@ -59,7 +59,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
             server_header=False,
             proxy_headers=False,  # no answer and no log line depends on the client's address
             timeout_keep_alive=_SECONDS_IDLE,
-            timeout_graceful_shutdown=_SECONDS_TO_FINISH,
+            timeout_graceful_shutdown=SECONDS_TO_FINISH,
         )
         server = _DrainingServer(config, app, settings)
         server.run(sockets=[listener])
@@ -90,9 +90,11 @@ class _DrainingServer(uvicorn.Server):
         until = time.monotonic() + self._settings.drain_seconds
         while self.server_state.connections and time.monotonic() < until and not self.force_exit:
             await asyncio.sleep(_DRAIN_POLL_S)
-        limit = leave_after(_SECONDS_TO_FINISH + SECONDS_TO_CLOSE)
-        await super().shutdown(sockets)
-        limit.cancel()
+        limit = leave_after(SECONDS_TO_FINISH + SECONDS_TO_CLOSE)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            limit.cancel()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -45,11 +45,13 @@ from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.cli import make_app
 from ubert_training.commands.bench_accuracy import read_recipe
 from ubert_training.evaluation.metrics import HISTORY_SLICES
+from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.recipes.recipe import READ_BY_PRETRAINING, Recipe
 from ubert_training.recipes.workspace import Job, Workspace
 from ubert_training.reviews.table import ReviewTable, TableMetadata
+from ubert_training.states import state_bank
 
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
@@ -581,6 +583,29 @@ def test_the_variant_without_text_reads_none_of_the_test_part_either(tmp_path: P
     np.testing.assert_array_equal(without[0], without[1])
     ubert = [squared_errors(UBERT, table, f"with-{number}") for number, table in enumerate((TABLE, rewritten))]
     assert (ubert[0] != ubert[1]).any()
+
+
+def test_states_that_are_only_measured_are_those_of_training_and_never_pass_for_fp32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folds: list[Fold]
+) -> None:
+    for module in ("ubert_training.running.devices", "ubert_training.optimization.loop"):
+        monkeypatch.setattr(f"{module}.has_native_bfloat16", lambda _: True)
+    filled: list[bool] = []
+
+    def counting(*arguments: Any, bfloat16: bool) -> Any:
+        filled.append(bfloat16)
+        return fill(*arguments, bfloat16=bfloat16)
+
+    fill = state_bank._fill
+    monkeypatch.setattr(state_bank, "_fill", counting)
+    recipe = TINY.shortened(pretrain_epochs=None, finetune_epochs=1).varied(pretrained=False)
+    job = Job(table=TABLE, split=folds[0].split, recipe=recipe)
+    workspace = Workspace(directory=tmp_path, lexicon=LEXICON, only_measured=True)
+    MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace).rate(folds[0], 0)
+    assert filled == [True], "the cell is rated from the states that its training has read"
+    run = workspace.run(job, "another")
+    FinishedRun.open(TABLE, run, states=workspace.states(job))
+    assert filled == [True, False], "the states in bfloat16 passed for those in fp32"
 
 
 def test_a_report_is_written_at_intervals_only(monkeypatch: pytest.MonkeyPatch, folds: list[Fold]) -> None:

@@ -100,7 +100,6 @@ def test_a_bank_in_bfloat16_is_near_that_in_fp32(tmp_path: Path) -> None:
     exact = fill("old", tmp_path / "fp32").states
     rounded = fill_bank(tmp_path / "bf16", ENCODERS["old"], TOKENS, "old/bf16", bfloat16=True).states
     assert 0 < np.abs(rounded - exact).max() < 0.05 * np.abs(exact).max()
-    assert matching("old", tmp_path / "bf16") is None, "precompute would store its states as those of fp32"
 
 
 def test_an_open_bank_can_be_read_after_another_encoder_has_replaced_it(

@@ -72,7 +72,7 @@ def bench_accuracy_command(
     minutes: Annotated[float | None, typer.Option(help="Start no further cell after this many minutes.")] = None,
     device: flags.Device = "auto",
 ) -> None:
-    """Measure U-BERT, its variants and tuned baselines on the same folds; the report is updated about once a minute."""
+    """Measure U-BERT, its variants and tuned baselines on the same folds; the report follows, at most once a minute."""
     started = time.monotonic()
     require_choice("split", split, SplitBy)
     require(ablation_seeds >= 1, "ablation_seeds", ablation_seeds, "use 1 or more of the seeds")
@@ -125,11 +125,12 @@ def bench_accuracy_command(
         write_report(summarise(cells, store, split, planted), out)
 
     until = math.inf if minutes is None else started + 60 * minutes
-    compute_cells(cells, store, until=until, began=began, ended=at_intervals(REPORT_SECONDS, ended))
-    report = summarise(cells, store, split, planted)
-    written = write_report(report, out)
-    console.print(" ".join(conclusions(report)))
-    console.print(", ".join(map(str, written)))
+    try:
+        compute_cells(cells, store, until=until, began=began, ended=at_intervals(REPORT_SECONDS, ended))
+    finally:
+        report = summarise(cells, store, split, planted)
+        written = write_report(report, out)
+    console.print(f"{' '.join(conclusions(report))}\n{', '.join(map(str, written))}")
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -35,7 +35,7 @@ from ubert_training.splits import Split
 
 MODEL_NAME = "U-BERT"
 BIAS_NAME = "U-BERT's bias part"
-WITHOUT_TEXT = "U-BERT without text"
+WITHOUT_TEXT = "U-BERT's bias part, without text"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.jsonl"
 
@@ -69,7 +69,7 @@ class Evaluation:
     """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
 
     ``U-BERT's bias part`` is the bias model beneath the network: ratings, and what an item's texts say beyond them.
-    ``U-BERT without text`` is that model fitted to ratings alone: what is better than it, texts have done.
+    ``U-BERT's bias part, without text`` is that model fitted to ratings alone: the difference is what texts do there.
     """
 
     scores: Mapping[str, Scores]
@@ -93,13 +93,13 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
     stage = finished_stage(directory, KIND)
     _require_writable(directory)
     run = FinishedRun.open(table, directory, states=states, device=device)
-    rated = RatedPairs.of(run, "test")
+    rated, without_text = RatedPairs.of(run, "test"), run.ratings_without_text(run.split.test)
     seed = int(stage["inputs"]["options"]["loop"]["seed"])
     baselines = _tuned_baselines(table, run.split, seed, other_domains=stage["summary"]["reviews_elsewhere"] > 0)
     errors = {
         MODEL_NAME: rated.predicted - rated.truth,
         BIAS_NAME: rated.bias - rated.truth,
-        WITHOUT_TEXT: run.ratings_without_text(run.split.test) - rated.truth,
+        WITHOUT_TEXT: without_text - rated.truth,
         **{baseline.name: baseline.ratings - rated.truth for baseline in baselines},
     }
     evaluation = Evaluation(

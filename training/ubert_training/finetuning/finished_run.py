@@ -93,7 +93,8 @@ class FinishedRun:
         try:
             elsewhere = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path} cannot be read ({error}): fine-tune again, with a new directory") from error
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{path} cannot be read ({reason}): fine-tune again, with a new directory") from error
         table, split, config = self.table, self.split, self.files.config
         known = known_reviews(table, self.tokens, split, config, reader=None, elsewhere=elsewhere)
         ratings = table.rating.astype(np.float64)

@@ -85,7 +85,7 @@ function effect(value) {
 }
 
 function body(review, { strongest, instead }) {
-  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, UNREAD[review.side])];
+  const unread = wasRead(review) ? [] : [element("p", { class: "note" }, UNREAD[review.tokens ? review.side : "user"])];
   if (review.text === null) return wasRead(review) ? [element("p", { class: "note" }, instead)] : unread;
   const marked = words(review);
   const letters = Array.from(review.text); // spans count code points, as Python does; strings here count UTF-16 units
