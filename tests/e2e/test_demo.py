@@ -88,7 +88,7 @@ def test_the_evaluation_scores_every_baseline_and_its_history_slices_cover_all_p
     names = {
         "U-BERT",
         "U-BERT's bias part",
-        "U-BERT's bias part, without text",
+        "bias part, no text",
         "mean",
         "user + item bias",
         "SVD",

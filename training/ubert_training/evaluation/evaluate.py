@@ -35,7 +35,7 @@ from ubert_training.splits import Split
 
 MODEL_NAME = "U-BERT"
 BIAS_NAME = "U-BERT's bias part"
-WITHOUT_TEXT = "U-BERT's bias part, without text"
+WITHOUT_TEXT = "bias part, no text"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.jsonl"
 
@@ -69,7 +69,7 @@ class Evaluation:
     """Scores of the model and of every baseline, by name, with slices and paired differences to each baseline.
 
     ``U-BERT's bias part`` is the bias model beneath the network: ratings, and what an item's texts say beyond them.
-    ``U-BERT's bias part, without text`` is that model fitted to ratings alone: the difference is what texts do there.
+    ``bias part, no text`` is that model fitted to ratings alone: the difference is what texts do there.
     """
 
     scores: Mapping[str, Scores]
