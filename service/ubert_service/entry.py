@@ -1,6 +1,5 @@
 """Entry points of the commands, each of which imports its command late: without its extra, it ends with the remedy."""
 
-import sys
 from collections.abc import Callable
 from importlib import import_module
 
@@ -40,7 +39,8 @@ def _main_of(command: str, program: str, *, extra: str) -> Callable[[], None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("ubert_"):
             raise
-        print(f"{program}: {error.name} is not installed; pip install 'u-bert[{extra}]'", file=sys.stderr)
-        raise SystemExit(2) from None
+        from ubert_service.commands.command_line import exit_with  # noqa: PLC0415  # late, as the commands are
+
+        exit_with(program, f"{error.name} is not installed; pip install 'u-bert[{extra}]'")
     main: Callable[[], None] = module.main
     return main

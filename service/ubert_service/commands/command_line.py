@@ -20,11 +20,12 @@ def run_command(app: typer.Typer, program: str) -> None:
     try:
         app()
     except UbertError as error:
-        _exit_with(program, str(error))
+        exit_with(program, str(error))
     except OSError as error:
-        _exit_with(program, os_error_message(error))
+        exit_with(program, os_error_message(error))
 
 
-def _exit_with(program: str, message: str) -> NoReturn:
+def exit_with(program: str, message: str) -> NoReturn:
+    """End with one line on stderr and exit status 2."""
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(_USAGE_ERROR)

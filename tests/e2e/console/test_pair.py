@@ -293,7 +293,10 @@ def test_a_rating_states_what_its_interval_is_of_and_what_it_rests_on(open_page:
     page = open_page(PAIR, prepare=lambda page: page.route("**/predict", answer_without_states))
     rating = page.get_by_role("region", name="Predicted rating")
     expect(rating).to_contain_text("In 90% of cases the rating given is between 2.00 and 4.50.")
-    expect(rating).to_contain_text("it comes from both sides’ ratings, and from what the item’s texts say beyond them.")
+    expect(rating).to_contain_text(
+        "No reviews to read on one side, so it comes from both sides’ ratings, and from what the item’s texts say "
+        "beyond them."
+    )
 
 
 def test_an_error_of_the_service_is_shown_with_its_request_id(open_page: OpenPage) -> None:

@@ -603,8 +603,8 @@ def test_states_that_are_only_measured_are_those_of_training_and_never_pass_for_
     workspace = Workspace(directory=tmp_path, lexicon=LEXICON, only_measured=True)
     MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace).rate(folds[0], 0)
     assert filled == [True], "the cell is rated from the states that its training has read"
-    run = workspace.run(job, "another")
-    FinishedRun.open(TABLE, run, states=workspace.states(job))
+    kept = replace(workspace, only_measured=False)
+    FinishedRun.open(TABLE, kept.run(job, "kept"), states=kept.states(job))
     assert filled == [True, False], "the states in bfloat16 passed for those in fp32"
 
 

@@ -122,15 +122,8 @@ class MeasuredVariant:
         cell = Cell(fold=fold, seed=seed, contender=self)
         name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}-{cell.fingerprint}"
         run = self.workspace.run(job, name)
-        finetuning = job.recipe.finetuning
-        finished = FinishedRun.open(
-            job.table,
-            run,
-            states=self.workspace.states(job),
-            device=finetuning.device,
-            states_precision=finetuning.loop.precision if self.workspace.only_measured else "fp32",
-        )
-        rated = RatedPairs.of(finished, "test")
+        states, device = self.workspace.states(job), job.recipe.finetuning.device
+        rated = RatedPairs.of(FinishedRun.open(job.table, run, states=states, device=device), "test")
         self.workspace.discard_run(name)
         return CellRatings(
             squared_errors=np.square(rated.predicted - rated.truth),

@@ -120,7 +120,7 @@ def _train_and_save(
     bank = None
     if options.mode == "cached":
         with accelerator.main_process_first():
-            precision = options.loop.precision if only_measured else "fp32"
+            precision = states_precision(options.loop.precision, only_measured=only_measured)
             bank = cached_states(states, encoder, tokens, tokenizer, precision)
     review_states = ReviewStates(encoder=encoder, tokens=tokens, bank=bank)
     # Also after pre-training, whose projection suits its own tasks and not the alignment of reviews.
@@ -186,6 +186,11 @@ def known_reviews(
     row_counts = tokens.row_counts(config.tokens_a_row)
     surpluses = None if reader is None else surpluses_of(reader, table, split.train)
     return KnownReviews(table, split.train, row_counts, config, elsewhere, surpluses)
+
+
+def states_precision(training: Precision, *, only_measured: bool) -> Precision:
+    """For cached states: fp32 as in the service, or that of training for a model that is only measured."""
+    return training if only_measured else "fp32"
 
 
 def cached_states(

@@ -12,13 +12,14 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import Ratings
 from ubert_model.rating.text_reader import TextReader
 from ubert_training.finetuning.bias_fit import fit_bias_model
-from ubert_training.finetuning.finetune import ELSEWHERE, KIND, SPLIT, cached_states, known_reviews
+from ubert_training.finetuning.finetune import ELSEWHERE, KIND, SPLIT, cached_states, known_reviews, states_precision
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
 from ubert_training.finetuning.reader_fit import load_text_reader
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.running.devices import DeviceChoice, Precision, make_accelerator
+from ubert_training.running.devices import DeviceChoice, make_accelerator
+from ubert_training.running.stage import finished_stage
 from ubert_training.splits import Split
 from ubert_training.states.review_states import ReviewStates
 from ubert_training.states.state_bank import StateBank
@@ -42,25 +43,17 @@ class FinishedRun:
     accelerator: Accelerator
 
     @classmethod
-    def open(
-        cls,
-        table: ReviewTable,
-        directory: Path,
-        *,
-        states: Path,
-        device: DeviceChoice = "auto",
-        states_precision: Precision = "fp32",
-    ) -> "FinishedRun":
-        """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run.
-
-        ``states_precision``: fp32, or that of training for a run that is only measured.
-        """
+    def open(cls, table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> "FinishedRun":
+        """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run."""
+        inputs = finished_stage(directory, KIND)["inputs"]
+        training, only_measured = inputs["options"]["loop"]["precision"], inputs.get("only_measured", False)
         files = load_model(directory, KIND)
         split = Split.load(directory / SPLIT, table)
         parts = RatingParts.load(directory, files.config, files.identities)
         tokenizer = files.tokenizer()
         tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)
         accelerator = make_accelerator(device)
+        precision = states_precision(training, only_measured=only_measured)
         model = files.build_rating_model().to(accelerator.device)
         return cls(
             directory=directory,
@@ -71,7 +64,7 @@ class FinishedRun:
             reader=load_text_reader(directory, files.tokenizer_json),
             tokens=tokens,
             model=model,
-            bank=cached_states(states, model.review_encoder, tokens, tokenizer, states_precision),
+            bank=cached_states(states, model.review_encoder, tokens, tokenizer, precision),
             accelerator=accelerator,
         )
 
