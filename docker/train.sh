@@ -1,7 +1,7 @@
 #!/bin/sh
 # train.sh REVIEWS WORK: from a folder of reviews (empty: those of `ubert demo`) to a bundle and states in the store.
-# Every step resumes where it was killed and skips finished work, so this script keeps no state: run again, it does what
-# is left. A step's other options come from the environment, such as UBERT_FINETUNE_EPOCHS=5.
+# Every step resumes where it was killed (evaluation begins anew) and skips finished work, so this script keeps no state:
+# run again, it does what is left. A step's other options come from the environment, such as UBERT_FINETUNE_EPOCHS=5.
 set -eu
 
 reviews=${1:?REVIEWS WORK: give the folder of review files, which may be empty}

@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 from starlette.types import Lifespan
 
 from ubert_model.states import NamespaceLeases, StateStore
@@ -44,6 +45,7 @@ from ubert_service.work.scheduler import BatchLimits, Scheduler
 from ubert_service.work.threads import started_pool
 
 _CHECK_THREADS = 4
+_ROUTES = (predict, rank, explain, reviews, candidate_sets, entities, health, admin, console)
 _UNTRACED = Untraced()
 
 
@@ -103,9 +105,9 @@ def create_app(
     # Each wraps those added before it.
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, seconds=settings.request_timeout)
     if keys is not None:
-        app.add_middleware(KeyGate, keys=keys)
+        app.add_middleware(KeyGate, keys=keys, routes=_routes())
     elif settings.checks_hosts:
-        app.add_middleware(HostGate, names=settings.allowed_hosts)
+        app.add_middleware(HostGate, names=settings.allowed_hosts, routes=_routes())
     app.add_middleware(RequestFrame)
     # Outermost, around even the framework's own wrappers: each layer adds microseconds to a refusal.
     app.middleware_stack = QueueGate(app.build_middleware_stack())
@@ -139,9 +141,13 @@ def described_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         # A redirect would name the scheme and host of the last hop: behind a TLS proxy, the key would follow in clear.
         redirect_slashes=False,
     )
-    for routes in (predict, rank, explain, reviews, candidate_sets, entities, health, admin, console):
+    for routes in _ROUTES:
         app.include_router(routes.router)
     return app
+
+
+def _routes() -> list[BaseRoute]:
+    return [route for routes in _ROUTES for route in routes.router.routes]
 
 
 class _DocumentedApp(FastAPI):

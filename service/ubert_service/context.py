@@ -122,6 +122,7 @@ class RequestContext:
     async def work(self, call: Callable[[], T], *, kind: WorkKind = "other", tokens: int = 0) -> T:
         """Run a blocking call, which reads at most so many tokens, in a worker thread when its turn comes.
 
+        Once begun, it runs to its end, whether or not a caller still waits.
         Raises what the call does, ``OverloadedError``, ``DeadlineError`` and ``CallerGoneError``.
         """
         return await self._answer(UnbatchedCall(lambda _: call(), kind), None, tokens)
@@ -139,7 +140,7 @@ class RequestContext:
 
         Raises ``NotResidentError`` as well.
         """
-        self.served.residents.require_store()
+        self.served.residents.require_store("this request needs the state store itself")
         return await self.work(call, kind=kind, tokens=tokens)
 
     async def predict(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Prediction]:
@@ -156,7 +157,7 @@ class RequestContext:
         return predictions
 
     async def reading(self, user: str, request: RatingRequest) -> Reading:
-        """Which reviews a request reads, with its inline texts encoded.
+        """Which reviews a request reads, with its inline texts encoded: no more of them once the request is cancelled.
 
         Raises ``InputError`` for a rating outside the scale, and as :meth:`work` does.
         """
@@ -165,8 +166,8 @@ class RequestContext:
         if not texts:
             return reading
         tokens = len(texts) * served.bundle.manifest.config.max_length
-        encoded = await self.work(lambda: served.encode_inline(user, texts), kind="encoding", tokens=tokens)
-        return replace(reading, inline=encoded)
+        lane = UnbatchedCall(lambda cancelled: served.encode_inline(user, texts, cancelled), "encoding")
+        return replace(reading, inline=await self._answer(lane, None, tokens))
 
     async def predict_in_time(self, pairs: Sequence[Pair], reading: Reading, seconds: float) -> list[Prediction]:
         """Predictions for as many of the first pairs as fit into ``seconds`` from the arrival of the request.

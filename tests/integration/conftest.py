@@ -1,6 +1,5 @@
 """Fixtures for the integration suites."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ import redis
 
 from support.app_settings import settings_for
 from support.running_app import serving
-from support.tiny_bundle import Corpus, TinyBundle, random_corpus
-from ubert_model.bundle import Bundle, write_bundle
+from support.tiny_bundle import Corpus, TinyBundle, changed_copy, random_corpus
+from ubert_model.bundle import Bundle
 from ubert_model.states import MaintenanceStore, open_store
 
 REDIS_DATABASE = 7
@@ -21,15 +20,9 @@ REDIS_DATABASE = 7
 @pytest.fixture(scope="session")
 def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that rates a star lower than ``tiny``, with another encoder digest, so with its own namespaces."""
-    manifest = tiny.bundle.manifest
-    bias = replace(manifest.bias, mean=manifest.bias.mean - 1)
-
-    def copy_files(directory: Path) -> None:
-        for name in manifest.files:
-            shutil.copyfile(tiny.bundle.file(name), directory / name)
-
-    changed = replace(manifest, bias=bias, encoder_digest="another encoder", files={}, bundle_id="")
-    return write_bundle(tmp_path_factory.mktemp("other") / "bundle", changed, copy_files)
+    bias = replace(tiny.bundle.manifest.bias, mean=tiny.bundle.manifest.bias.mean - 1)
+    path = tmp_path_factory.mktemp("other") / "bundle"
+    return changed_copy(tiny.bundle, path, bias=bias, encoder_digest="another encoder")
 
 
 @pytest.fixture(scope="session")

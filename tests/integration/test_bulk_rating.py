@@ -178,10 +178,11 @@ def test_shards_have_distinct_users_and_together_all_pairs(settings: Settings, p
     [
         ("pairs.csv", "user,item\nu1,i1\n,i2\n", r"row 2: user '' has 0 bytes"),
         ("pairs.csv", f"user,item\nu1,{'i' * 257}\n", "row 1: item 'iii.* has 257 bytes"),
-        ("pairs.csv", "user,thing\nu1,i1\n", "item"),
+        ("pairs.csv", "user,thing\nu1,i1\n", "pairs.csv has no column item; it has user, thing: rename"),
+        ("pairs.csv", "", "pairs.csv has no column user or item; it has none"),
         ("pairs.csv", "user,item,user\nu1,i1,u2\n", "has 2 columns named user"),
         ("pairs.csv", "user,item\nu1\n", "columns user and item"),
-        pytest.param("pairs.csv", f"{'x' * 200_000},user,item\n", "columns user and item", id="a long column"),
+        pytest.param("pairs.csv", f"{'x' * 5_000_000},user,item\n", "columns user and item", id="a long column"),
         ("pairs.parquet", "user,item\nu1,i1\n", "columns user and item"),
         ("pairs.txt", "user,item\nu1,i1\n", r"name it \.csv"),
         ("missing/pairs.csv", None, "no file of pairs"),
@@ -284,7 +285,7 @@ def test_a_store_without_the_states_is_refused_and_the_error_names_the_command(
         rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
     assert not (tmp_path / "empty").exists()
     open_store(empty.store).close()
-    with pytest.raises(NotReadyError, match=r"ubert precompute --bundle .* --codec fp32"):
+    with pytest.raises(NotReadyError, match=r"no states .* under codec fp32; .* `ubert precompute`"):
         rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
 
 

@@ -18,7 +18,8 @@ from support.files import contents
 from support.full_disk import full_disk
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, ReviewFileError
-from ubert_training.commands.import_reviews import import_command, parse_columns
+from ubert_training.commands.import_reviews import import_command
+from ubert_training.commands.options import parse_columns
 from ubert_training.reviews.file_staging import ImportProgress
 from ubert_training.reviews.importer import STAGING, import_reviews
 from ubert_training.reviews.options import ImportOptions
@@ -138,7 +139,7 @@ def test_exactly_the_k_core_is_kept(core: int, tmp_path: Path) -> None:
 
 
 def test_an_import_that_leaves_no_review_is_refused_with_the_counts_of_what_was_removed(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="1 outside the 5-core were removed; `ubert import` with a lower --core"):
+    with pytest.raises(InputError, match="1 outside the 5-core were removed; a lower --core keeps more"):
         import_reviews([write(tmp_path / "x.json", line("u", "i"))], tmp_path / "out")
 
 
@@ -389,6 +390,7 @@ def test_invalid_files_and_options_are_refused(tmp_path: Path) -> None:
         import_reviews([], out, NO_CORE)
     with pytest.raises(ConfigError, match="3 domain names for 1 files"):
         import_reviews([path], out, ImportOptions(domains=("a", "b", "c")))
+    assert not out.exists()
     for options in ({"core": -1}, {"max_bad": 1.5}, {"domains": (" ",)}):
         with pytest.raises(ConfigError):
             ImportOptions(**options)
@@ -434,6 +436,22 @@ def test_the_command_prints_what_it_read_and_removed(tmp_path: Path) -> None:
     for part in ("4 lines read, 1 reviews", "1 removed: bad lines", "1 removed: exact", "1 removed: texts", "toys"):
         assert part in result.stdout
     assert "Already imported" in CliRunner().invoke(app, arguments + columns).stdout
+
+
+def test_the_command_names_the_unread_columns_of_a_file_without_times(tmp_path: Path) -> None:
+    shop = tmp_path / "shop.csv"
+    shop.write_text("user,item,rating,text,date,helpful\nu,i,5,fine,2017-07-14,3\n")
+    app = typer.Typer()
+    app.command()(import_command)
+    arguments = [str(shop), "--out", str(tmp_path / "out"), "--core", "0"]
+    shown = "shop.csv has no column timestamp; unread columns: date, helpful."
+    for _ in range(2):  # also when it is already imported
+        result = CliRunner().invoke(app, arguments)
+        assert shown in result.stdout
+        assert "--columns timestamp=date" in result.stdout
+    result = CliRunner().invoke(app, [*arguments, "--force", "--columns", "timestamp=date"])
+    assert "without time" not in result.stdout
+    assert "unread" not in result.stdout
 
 
 def test_the_command_says_how_to_join_files_that_divide_the_reviews_of_the_same_items(tmp_path: Path) -> None:

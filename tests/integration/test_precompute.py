@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,21 @@ import pytest
 import redis
 import torch
 from numpy.typing import NDArray
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from support.redis_server import RedisServer
 from support.small_corpus import small_table
 from support.store_contents import VERSION, numbered_reviews
 from support.tiny_bundle import TinyBundle, states_of_text
 from support.waiting import wait_until
-from ubert_model.errors import ConfigError, StoreError
+from ubert_model.config import RatingScale
+from ubert_model.errors import ConfigError, InputError, StoreError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.running.sharding import Shard
 from ubert_model.states import FloatMatrix, MaintenanceStore, check_namespace, open_store
 from ubert_training.cli import make_app
 from ubert_training.finetuning.reader_fit import surpluses_of
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.states.precompute import (
     PrecomputeWork,
     Written,
@@ -32,7 +34,7 @@ from ubert_training.states.precompute import (
     rows_served,
     write_missing,
 )
-from ubert_training.states.review_encoders import BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
+from ubert_training.states.review_encoders import BankEncoder, BatchEncoder, OnnxEncoder, TorchEncoder, choose_encoder
 from ubert_training.states.review_texts import write_texts
 from ubert_training.states.state_estimate import redis_bytes
 from ubert_training.states.token_batches import TokenBatch, token_batches
@@ -289,6 +291,18 @@ def test_a_run_that_lost_its_store_raises_and_the_next_one_writes_the_rest(
             assert check_namespace(store, tiny.bundle.manifest.namespace(CODEC)).problems == 0
 
 
+def test_reviews_on_another_rating_scale_are_refused_before_the_store_is_opened(
+    tiny: TinyBundle, table: ReviewTable, url: str, tmp_path: Path
+) -> None:
+    replace(table, metadata=TableMetadata(scale=RatingScale(lowest=0, highest=10))).save(tmp_path / "reviews.parquet")
+    paths = ["--reviews", str(tmp_path), "--bundle", str(tiny.bundle.path), "--store", url]
+    result = CliRunner().invoke(make_app(["precompute"]), ["precompute", *paths])
+    assert isinstance(result.exception, InputError)
+    assert "the reviews have the rating scale 0:10, the bundle" in str(result.exception)
+    assert "has 1:5: give reviews that were imported with --scale 1:5" in str(result.exception)
+    assert not (tmp_path / "states").exists()
+
+
 def test_a_dry_run_prints_the_exact_estimate_and_writes_nothing(
     tiny: TinyBundle, table: ReviewTable, url: str, tmp_path: Path
 ) -> None:
@@ -297,6 +311,7 @@ def test_a_dry_run_prints_the_exact_estimate_and_writes_nothing(
     dry_run = ["precompute", *paths, "--codec", CODEC, "--threads", "1", "--dry-run"]
     result = CliRunner().invoke(make_app(["precompute"]), dry_run)
     assert result.exit_code == 0, result.output
+    assert not (tmp_path / "states").exists()
     with closing(open_store(url)) as store:
         assert store.namespaces() == []
         estimate = work_in(table, tiny, store).estimate
@@ -304,6 +319,41 @@ def test_a_dry_run_prints_the_exact_estimate_and_writes_nothing(
         report = precompute(table, all_rows(table), tiny.bundle, store, codec=CODEC)
     written = report.written
     assert (estimate.reviews, estimate.tokens, estimate.state_bytes) == (len(table), written.tokens, written.bytes)
+
+
+def test_a_dry_run_counts_only_what_the_store_lacks(
+    tiny: TinyBundle, table: ReviewTable, url: str, tmp_path: Path
+) -> None:
+    table.save(tmp_path / "reviews.parquet")
+    with closing(open_store(url)) as store:
+        precompute(table, all_rows(table)[:50], tiny.bundle, store, codec=CODEC)
+        work = work_in(table, tiny, store)
+    assert len(work.missing) == len(table) - 50
+    arguments = ["--reviews", str(tmp_path), "--bundle", str(tiny.bundle.path), "--store", url, "--codec", CODEC]
+    result = CliRunner().invoke(make_app(["precompute"]), ["precompute", *arguments, "--dry-run"])
+    assert str(work.estimate) in " ".join(result.stdout.split())
+
+
+def test_it_says_whether_cached_states_are_used_and_refuses_another_precision_for_them(
+    tiny: TinyBundle, table: ReviewTable, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = OnnxEncoder.of(tiny.bundle, 1)
+    monkeypatch.setattr(BankEncoder, "find", lambda folder, *_: encoder if folder.name == "fitting" else None)
+    table.save(tmp_path / "reviews.parquet")
+    arguments = ["--reviews", str(tmp_path), "--bundle", str(tiny.bundle.path), "--store", url, "--codec", CODEC]
+
+    def run(folder: str, *flags: str) -> Result:
+        states = ["--states", str(tmp_path / folder), *flags]
+        return CliRunner().invoke(make_app(["precompute"]), ["precompute", *arguments, "--threads", "1", *states])
+
+    refused = run("fitting", "--precision", "bf16")
+    assert isinstance(refused.exception, ConfigError)
+    assert "precision = 'bf16'" in str(refused.exception)
+    assert not (tmp_path / "states").exists()
+    for folder, said in (("fitting", "no review is encoded"), ("absent", "they are encoded")):
+        result = run(folder)
+        assert result.exit_code == 0, result.output
+        assert said in " ".join(result.stdout.split())
 
 
 def test_the_estimate_of_redis_memory_is_right_within_a_sixth() -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
+from support.metrics import metric
 from support.running_app import serving, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
@@ -60,6 +61,13 @@ def test_a_request_without_a_key_gets_a_problem_and_a_bearer_challenge(guarded: 
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.json()["type"] == "urn:u-bert:problem:unauthenticated"
     assert refused.json()["request_id"] == refused.headers["x-request-id"]
+
+
+def test_a_refused_request_counts_for_its_route(guarded: Guarded) -> None:
+    for method, path in (("POST", "/predict"), ("GET", "/users/u0"), ("POST", "/no/such/address")):
+        assert guarded.status(method, path, None) == 401
+    for route in ("/predict", "/users/{user}", "unmatched"):
+        assert metric(guarded.client, "ubert_requests_total", route=route, status="4xx") == 1
 
 
 def test_health_metrics_and_openapi_need_no_key(guarded: Guarded) -> None:

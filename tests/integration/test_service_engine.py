@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import BundleError, CorruptStateError, ForeignStateError, StateError
-from ubert_model.states import MaintenanceStore, make_codec, open_store
+from ubert_model.states import MaintenanceStore, ReviewEntry, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
@@ -119,7 +119,9 @@ def test_order_and_batch_neighbours_never_change_a_prediction(filled_engine: Sco
         assert_same(prediction, filled_engine.score([prediction.pair])[0])
 
 
-@pytest.mark.parametrize("limits", [{"batch_tokens": 1}, {"batch_tokens": 100}, {"fetched_floats": 16 * 40}])
+@pytest.mark.parametrize(
+    "limits", [{"batch_tokens": 1}, {"batch_tokens": 100}, {"fetched_floats": 16 * 40}, {"pairs_read": 3}]
+)
 def test_batch_and_fetch_limits_never_change_a_prediction(
     filled_engine: ScoringEngine,
     tiny: TinyBundle,
@@ -137,13 +139,16 @@ def test_batch_and_fetch_limits_never_change_a_prediction(
 
 
 class CountedStore:
-    """Forwards every call and counts it. ``fetched``: the reviews of each call for states."""
+    """Forwards every call and counts it. ``fetched``: the reviews of each call for states. ``listed``: the users and
+    items of each call for lists.
+    """
 
     def __init__(self, store: MaintenanceStore) -> None:
         self._store = store
         self.local = store.local
         self.calls: Counter[str] = Counter()
         self.fetched: list[Sequence[str]] = []
+        self.listed: list[tuple[Sequence[str], Sequence[str]]] = []
 
     def __getattr__(self, name: str) -> Any:
         self.calls[name] += 1
@@ -153,6 +158,24 @@ class CountedStore:
         self.calls["states"] += 1
         self.fetched.append(review_ids)
         return self._store.states(version, review_ids)
+
+    def review_lists(
+        self, version: str, *, users: Sequence[str] = (), items: Sequence[str] = ()
+    ) -> tuple[list[list[ReviewEntry]], list[list[ReviewEntry]]]:
+        self.calls["review_lists"] += 1
+        self.listed.append((users, items))
+        return self._store.review_lists(version, users=users, items=items)
+
+
+def test_few_lists_are_in_memory_at_a_time_and_that_of_the_user_is_read_once(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    counted = CountedStore(lmdb_store)
+
+    engine_over(counted, tiny, runtime, pairs_read=3).score([Pair("u0", f"i{number}") for number in range(7)])
+
+    assert counted.listed == [(["u0"], ["i0", "i1", "i2"]), ([], ["i3", "i4", "i5"]), ([], ["i6"])]
 
 
 def test_the_states_of_one_fetch_stay_within_the_budget(

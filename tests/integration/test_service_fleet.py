@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +14,8 @@ from typer.testing import CliRunner, Result
 
 from support.app_settings import settings_for
 from support.fleet import HOSTS, Fleet, load
-from support.haproxy import HaProxy, haproxy_path
-from support.name_server import NameServer
-from support.redis_server import RedisServer, free_port
+from support.haproxy import haproxy_path
+from support.redis_server import RedisServer
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
 from ubert_model.bundle import Bundle
@@ -25,7 +23,6 @@ from ubert_model.errors import InputError
 from ubert_model.states import open_store
 from ubert_service.access.keys import new_key
 from ubert_service.commands import promote as promote_command
-from ubert_service.http.problems import MEDIA_TYPE, NOT_READY, Problem
 from ubert_service.reading.histories import Pair
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
@@ -222,21 +219,3 @@ def test_a_user_stays_on_one_replica_and_only_the_users_of_a_dead_replica_move(s
     wait_until(only_users_of_the_dead_replica_have_moved)
     site.fleet.restart(0)
     wait_until(lambda: replicas_of_users() == before)
-
-
-def test_while_no_replica_is_ready_the_proxy_answers_as_the_service_does(tmp_path: Path) -> None:
-    def accepts_connections() -> bool:
-        with socket.socket() as connection:
-            return connection.connect_ex((url.host, url.port)) == 0
-
-    with (
-        NameServer(HOSTS) as names,
-        HaProxy(tmp_path, balance="any", name_server_port=names.port, replica_port=free_port()) as proxy,
-    ):
-        url = httpx.URL(proxy.address)
-        wait_until(accepts_connections)
-        answer = httpx.get(f"{proxy.address}/version", trust_env=False, timeout=30.0)
-    assert (answer.status_code, answer.headers["Content-Type"]) == (503, MEDIA_TYPE)
-    assert answer.headers["Retry-After"] == "1"
-    problem = Problem.model_validate_json(answer.content)
-    assert (problem.type, problem.title, problem.status) == ("urn:u-bert:problem:not-ready", NOT_READY.title, 503)

@@ -26,10 +26,11 @@ from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
-from ubert_model.states import MaintenanceStore
+from ubert_model.states import FloatMatrix, MaintenanceStore
 from ubert_service.app import create_app
 from ubert_service.http.problems import Problem
 from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.encoding import OnnxReviewEncoder
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ScoringRuntime
 from ubert_service.serving.opened import OpenedBundle
@@ -270,6 +271,30 @@ def test_running_work_stops_at_its_deadline(
         service.runtime.released.set()
         assert service.client.post("/predict", json=PREDICT).status_code == 200  # after it, in the one thread
         assert service.runtime.runs == whole + 2
+
+
+def test_no_further_text_is_encoded_after_the_deadline(
+    tiny: TinyBundle, store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str] = []
+    released = threading.Event()
+
+    def encode_held(encoder: OnnxReviewEncoder, text: str) -> FloatMatrix:
+        encoded.append(text)
+        assert released.wait(TIMEOUT_S)
+        return encode(encoder, text)
+
+    encode = OnnxReviewEncoder.encode
+    monkeypatch.setattr(OnnxReviewEncoder, "encode", encode_held)
+    texts = [{"text": f"All big color {number}."} for number in range(20)]
+    with Service(tiny, store) as service:
+        service.runtime.released.set()
+        body = {**PREDICT, "user_texts": texts}
+        expired = service.client.post("/predict", json=body, headers={"X-Request-Timeout": "1"})
+        assert (expired.status_code, problem(expired)) == (504, "deadline-passed")
+        released.set()
+        assert service.client.post("/predict", json=PREDICT).status_code == 200  # after it, in the one thread
+    assert encoded == [texts[0]["text"]]
 
 
 def test_request_timeout_is_the_deadline_of_requests_that_name_none(tiny: TinyBundle, store: MaintenanceStore) -> None:

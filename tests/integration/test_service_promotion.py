@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -97,6 +97,11 @@ def test_nothing_changes_if_a_replica_is_unreachable_or_has_not_loaded_the_bundl
         assert isinstance(refused.exception, InputError), refused.output
         assert "nothing was changed" in str(refused.exception)
     assert new not in replicas.live()
+
+
+def test_a_refused_key_is_reported_with_the_setting_that_takes_one(replicas: TwoReplicas) -> None:
+    refused = replace(replicas, key="wrong").promote("any")
+    assert "give a key of scope admin by UBERT_API_KEY or --api-key" in str(refused.exception)
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it(replicas: TwoReplicas, tiny: TinyBundle) -> None:

@@ -1,6 +1,7 @@
 """The in-process cache: it is coherent with the store under any writes, and stands in for a store that is away."""
 
 import gc
+import re
 import threading
 import time
 import tracemalloc
@@ -732,6 +733,33 @@ def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
         one.client.delete(f"/reviews/{written['review_id']}", params=WHERE).raise_for_status()
         assert after["rating"] != before["rating"]
         assert prediction(predict(other.client)) == before
+
+
+def test_the_cache_stands_in_for_an_lmdb_directory_that_is_gone_until_it_is_back(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    used, moved = tmp_path / "states", tmp_path / "moved"
+    with serving(settings_of(tiny), lmdb_store) as client:
+        wait_until_ready(client)
+        healthy = prediction(predict(client))
+        used.rename(moved)
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["remedy"] == "bring the state store back; nothing needs a restart"
+        wait_until(lambda: STALE_SECONDS in predict(client).headers)
+        assert prediction(predict(client)) == healthy
+        for refused, why in (
+            (predict(client, user="not cached"), "what this request needs is not in memory"),
+            (client.post("/reviews", json=REVIEW), "this request needs the state store itself"),
+            (client.put("/candidate-sets/x", json={"items": ["i1"]}), "this request needs the state store itself"),
+        ):
+            assert refused.status_code == 503
+            assert re.match(f"{why}.* put the directory back", refused.json()["detail"])
+        moved.rename(used)
+        wait_until(lambda: is_ready(client))
+        assert client.post("/reviews", json=REVIEW).status_code == 201
+        assert STALE_SECONDS not in predict(client).headers
 
 
 def test_a_request_that_names_a_write_queues_no_more_work_once_that_is_read(

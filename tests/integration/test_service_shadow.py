@@ -15,9 +15,11 @@ from support.metrics import metric
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
 from support.store_contents import item_reviews
-from support.tiny_bundle import Corpus, TinyBundle
+from support.tiny_bundle import Corpus, TinyBundle, changed_copy
 from support.waiting import wait_until
 from ubert_model.bundle import Bundle
+from ubert_model.config import RatingScale
+from ubert_model.errors import ConfigError
 from ubert_model.states import MaintenanceStore, Side
 from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
@@ -271,6 +273,14 @@ def test_both_bundles_share_the_resident_bytes_that_one_has_alone(
     both = settings_for(tiny.bundle, resident_bytes=1_000_000, shadow_bundle=other.path)
     bounds = [[one.settings.resident_bytes for one in open_bundles(given) if one] for given in (alone, both)]
     assert bounds == [[1_000_000], [500_000, 500_000]]
+
+
+def test_a_shadow_of_another_rating_scale_is_refused_at_the_start(tiny: TinyBundle, tmp_path: Path) -> None:
+    """It could not take the reviews that are written."""
+    config = replace(tiny.bundle.manifest.config, scale=RatingScale(lowest=1, highest=4))
+    shadow = changed_copy(tiny.bundle, tmp_path / "bundle", config=config)
+    with pytest.raises(ConfigError, match=r"--shadow-bundle .* has the rating scale 1:4, --bundle 1:5"):
+        open_bundles(settings_for(tiny.bundle, shadow_bundle=shadow.path))
 
 
 def test_only_an_admin_key_promotes(

@@ -1,6 +1,7 @@
 """``user_texts``, the inline texts of a request: they count as stored reviews do, and are not stored."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -23,10 +24,13 @@ ITEMS = [f"i{number}" for number in range(14)]
 
 
 @pytest.fixture
-def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> Iterator[httpx.Client]:
-    """Over a store of the test's own."""
-    corpus.write(lmdb_store, tiny.bundle)
-    with serving(settings_for(tiny.bundle), lmdb_store) as client:
+def client(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, request: pytest.FixtureRequest
+) -> Iterator[httpx.Client]:
+    """Over a store of the test's own, under the codec that is its parameter, if it has one."""
+    codec = getattr(request, "param", "fp32")
+    corpus.write(lmdb_store, tiny.bundle, codec)
+    with serving(settings_for(tiny.bundle, codec=codec, texts=True), lmdb_store) as client:
         yield client
 
 
@@ -35,13 +39,28 @@ def rank(client: httpx.Client, user: str, **options: Any) -> dict[str, dict[str,
     return {one["item"]: one for one in answer["items"]}
 
 
+def explain(client: httpx.Client, user: str, **options: Any) -> tuple[list[Any], list[float]]:
+    """An explanation without the ids and times of its reviews: what was read of each, and every number."""
+    answer = client.post("/explain", json={"user": user, "item": "i0", **options}).raise_for_status().json()
+    reviews, heat_map = answer["reviews"], answer["heat_map"]
+    read = [[one[name] for name in ("side", "item", "tokens", "text", "token_spans")] for one in reviews]
+    of_reviews = [[one["effect"], *one["token_contributions"]] for one in reviews]
+    attention = [*heat_map["user_attention"], *heat_map["item_attention"]]
+    return read, [*answer["contributions"].values(), *chain.from_iterable(of_reviews + attention)]
+
+
 @pytest.mark.parametrize("user", ["newcomer", "u1"])
-def test_user_texts_give_the_ratings_that_stored_reviews_would(client: httpx.Client, user: str) -> None:
+@pytest.mark.parametrize("client", ["fp32", "int8", "int8/pool2", "pq1", "pq1/pool3"], indirect=True)
+def test_user_texts_give_the_ratings_and_explanations_that_stored_reviews_would(
+    client: httpx.Client, user: str
+) -> None:
     before = rank(client, user)
     inline = rank(client, user, user_texts=TEXTS)
+    inline_read, inline_numbers = explain(client, user, user_texts=TEXTS)
     for age, review in enumerate(TEXTS):
         client.post("/reviews", json={**review, "user": user, "timestamp": NEWEST - age}).raise_for_status()
     stored = rank(client, user)
+    stored_read, stored_numbers = explain(client, user)
 
     for item in ITEMS:
         for stars in ("rating", "interval"):
@@ -49,6 +68,19 @@ def test_user_texts_give_the_ratings_that_stored_reviews_would(client: httpx.Cli
         assert inline[item] == stored[item]
     assert any(inline[item]["basis"] == "full" for item in ITEMS)
     assert any(before[item] != stored[item] for item in ITEMS)
+    assert inline_read == stored_read
+    assert inline_numbers == pytest.approx(stored_numbers, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("client", ["int8", "int8/pool2", "int8/pool3"], indirect=True)
+def test_each_row_read_of_a_text_has_its_words_and_its_contribution(client: httpx.Client) -> None:
+    question = {"user": "newcomer", "item": "i0", "user_texts": TEXTS}
+    answer = client.post("/explain", json=question).raise_for_status().json()
+    texts = {one["review_id"]: one for one in answer["reviews"] if one["side"] == "user"}
+    assert len(texts) == len(TEXTS)
+    assert all(len(one["token_spans"]) == len(one["token_contributions"]) > 1 for one in texts.values())
+    attending = texts[answer["heat_map"]["user_review_id"]]
+    assert len(answer["heat_map"]["user_attention"]) == len(attending["token_spans"])
 
 
 def test_user_texts_are_neither_stored_nor_used_for_the_next_answer(

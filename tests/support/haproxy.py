@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,10 +20,19 @@ def haproxy_path() -> str | None:
 class HaProxy:
     """Started on entry, killed on exit. ``balance`` is a backend of the configuration.
 
-    A name server at ``name_server_port`` gives the replicas' addresses; all listen on ``replica_port``.
+    A name server at ``name_server_port`` gives the replicas' addresses; all listen on ``replica_port``. ``changes``
+    are further texts of the configuration, each with the one to take its place.
     """
 
-    def __init__(self, directory: Path, *, balance: str, name_server_port: int, replica_port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        balance: str,
+        name_server_port: int,
+        replica_port: int,
+        changes: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._directory = directory
         self._balance = balance
         port = free_port()
@@ -33,6 +43,7 @@ class HaProxy:
                 "bind :8000": f"bind 127.0.0.1:{port}",
                 "service:8000": f"service:{replica_port}",
                 "127.0.0.11:53": f"127.0.0.1:{name_server_port}",
+                **dict(changes),
             },
         )
 

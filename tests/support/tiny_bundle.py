@@ -3,9 +3,11 @@
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,6 +125,16 @@ def write_tiny_bundle(path: Path) -> TinyBundle:
         intervals=INTERVALS,
     )
     return TinyBundle(bundle=write_bundle(path, manifest, write_files), model=model)
+
+
+def changed_copy(bundle: Bundle, path: Path, **changes: Any) -> Bundle:
+    """The bundle with some fields of its manifest changed."""
+
+    def copy_files(directory: Path) -> None:
+        for name in bundle.manifest.files:
+            shutil.copyfile(bundle.file(name), directory / name)
+
+    return write_bundle(path, replace(bundle.manifest, **changes, files={}, bundle_id=""), copy_files)
 
 
 def _random_model() -> RatingModel:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -19,8 +20,18 @@ import typer
 from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_compose, volumes_of
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.commands.serve import app as service_app
+from ubert_service.http.problems import (
+    BODY_TOO_SLOW,
+    DEADLINE_PASSED,
+    INTERNAL,
+    MALFORMED_BODY,
+    MEDIA_TYPE,
+    NOT_READY,
+    Problem,
+)
 from ubert_service.http.server import SECONDS_TO_FINISH
 from ubert_service.leaving import SECONDS_TO_CLOSE
+from ubert_service.schemas import MAX_REQUEST_SECONDS
 from ubert_service.settings import Settings
 from ubert_training.cli import make_app
 
@@ -189,9 +200,24 @@ def test_the_bodies_that_the_proxy_buffers_fit_into_its_memory() -> None:
     assert 2 * int(limits["maxconn"]) * int(limits["tune.bufsize"]) < int(memory.removesuffix("m")) * 1024**2
 
 
-def test_the_proxys_timeout_exceeds_the_services_request_timeout() -> None:
-    (timeout,) = [line.split()[2] for line in proxy_sections()["defaults"] if line.startswith("timeout server")]
-    assert float(timeout.removesuffix("s")) > Settings.model_fields["request_timeout"].default
+def test_the_proxys_timeouts_exceed_the_services_request_timeouts() -> None:
+    proxy = proxy_sections()
+    (default,) = [line.split()[2] for line in proxy["defaults"] if line.startswith("timeout server")]
+    assert float(default.removesuffix("s")) > Settings.model_fields["request_timeout"].default
+    for backend in ("backend any", "backend by-user"):
+        (asked,) = [line.split()[3] for line in proxy[backend] if line.startswith("http-request set-timeout server")]
+        assert float(asked.removesuffix("s")) > MAX_REQUEST_SECONDS
+
+
+def test_the_proxys_own_errors_are_problems_with_the_services_types() -> None:
+    errors = [shlex.split(line) for line in proxy_sections()["defaults"] if line.startswith("http-error")]
+    problems = {int(words[2]): Problem.model_validate_json(words[-1]) for words in errors}
+    assert all(words[4] == MEDIA_TYPE for words in errors)
+    assert all(problem.status == status for status, problem in problems.items())
+    kinds = {400: MALFORMED_BODY, 408: BODY_TOO_SLOW, 500: INTERNAL, 503: NOT_READY, 504: DEADLINE_PASSED}
+    expected = {status: (f"urn:u-bert:problem:{kind.name}", kind.title) for status, kind in kinds.items()}
+    lost = ("urn:u-bert:problem:replica-lost", "The replica ended before it answered")
+    assert {status: (one.type, one.title) for status, one in problems.items()} == expected | {502: lost}
 
 
 def test_the_stop_grace_period_covers_the_drain_and_the_longest_request() -> None:
@@ -261,6 +287,12 @@ def test_every_container_runs_with_least_privilege(files: tuple[Path, ...]) -> N
         assert "privileged" not in service
         user = service.get("user") or dockerfile_of(service).last_stage.all("USER")[-1]
         assert user.split(":")[0] not in ("root", "0"), name
+
+
+@each_file_set
+def test_the_logs_of_every_container_are_bounded(files: tuple[Path, ...]) -> None:
+    for name, service in load_compose(*files)["services"].items():
+        assert service["logging"] == {"driver": "local", "options": {"max-size": "50m", "max-file": "5"}}, name
 
 
 def test_the_gpu_override_changes_only_devices_and_images() -> None:

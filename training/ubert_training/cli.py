@@ -80,6 +80,25 @@ class LazyGroup(TyperGroup):
             command = self.commands[name] = app.commands[name]
         return name, command, rest
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message += _setting(error, ctx.params.get("config"))
+            raise
+
+
+def _setting(error: Any, config: Path | None) -> str:
+    """Where a refused value stands that is not on the command line: a variable of the environment, or a file."""
+    context, option = error.ctx, error.param
+    source = None if context is None or option is None else context.get_parameter_source(option.name)
+    if source is not None and source.name == "ENVIRONMENT":
+        value = option.resolve_envvar_value(context)
+        return f": {context.auto_envvar_prefix}_{option.name.upper()} = {value!r}"
+    if source is not None and source.name == "DEFAULT_MAP":
+        return f": {option.name} = {context.lookup_default(option.name)!r} in {config}"
+    return ""
+
 
 def make_app(imported: Collection[str] = ()) -> typer.Typer:
     """The command line. Commands outside ``imported`` are placeholders, imported when they are called."""

@@ -22,6 +22,7 @@ from ubert_model.running.batches import batches
 from ubert_model.states import StateCodec
 from ubert_training.corpora.corpus import fetch_musical_instruments
 from ubert_training.corpora.synth import SynthOptions, write_corpus
+from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.table import ReviewTable
 
 if TYPE_CHECKING:  # so that a wrong path or flag is reported before torch is imported
@@ -36,34 +37,34 @@ START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewSource:
-    """The review files that a demo works on, and the line it prints about them."""
+    """The review files that a demo works on, how to import them, and the line it prints about them."""
 
     files: tuple[Path, ...]
-    item_domains: Path | None
+    options: ImportOptions
     description: str
 
 
 def choose_reviews(
-    given: Path | None, item_domains: Path | None, directory: Path, seed: int, *, force: bool = False
+    given: Path | None, options: ImportOptions, directory: Path, seed: int, *, force: bool = False
 ) -> ReviewSource:
     """The given file; else Musical Instruments, downloaded once; else (offline) a synthetic corpus, labelled as such.
 
-    ``item_domains`` are those of the given file's items. ``force`` replaces a synthetic corpus of another seed, which
+    ``options`` are those for the given file. ``force`` replaces a synthetic corpus of another seed, which
     otherwise raises ``ConfigError``.
     """
     if given is not None:
-        return ReviewSource(files=(given,), item_domains=item_domains, description=f"your reviews, {given}")
+        return ReviewSource(files=(given,), options=options, description=f"your reviews, {given}")
     downloaded = fetch_musical_instruments()
     if downloaded is not None:
         return ReviewSource(
             files=(downloaded,),
-            item_domains=None,
+            options=ImportOptions(),
             description=f"Amazon Musical Instruments 5-core (J. McAuley), {downloaded}",
         )
     synthetic = write_corpus(directory / "synthetic", SynthOptions(seed=seed), force=force)
     return ReviewSource(
         files=(synthetic.reviews,),
-        item_domains=synthetic.item_domains,
+        options=ImportOptions(item_domains=synthetic.item_domains),
         description=f"SYNTHETIC reviews (offline: nothing could be downloaded), {synthetic.reviews}",
     )
 

@@ -96,11 +96,11 @@ class Split:
             pq.write_table(columns, partial)
 
     @classmethod
-    def load(cls, path: str | Path, table: ReviewTable) -> "Split":
+    def load(cls, path: str | Path, table: ReviewTable, *, remedy: str = "Split this table again") -> "Split":
         """Read a split made from ``table``.
 
-        Raises ``InputError`` if the file is not a split, or if ``table`` lacks one of its reviews or holds
-        other reviews than the table that the split was made from.
+        Raises ``InputError`` if the file is not a split, or, with the ``remedy``, if ``table`` lacks one of its reviews
+        or holds other reviews than the table that the split was made from.
         """
         path = Path(path)
         columns, described = _read(path)
@@ -110,12 +110,12 @@ class Split:
         if missing:
             raise InputError(
                 f"{path} was made from another table: {len(missing)} of its {len(identifiers)} reviews are "
-                f"missing here, the first is {missing[0]}. Split this table again"
+                f"missing here, the first is {missing[0]}. {remedy}"
             )
         if described["table"] != table.fingerprint:
             raise InputError(
                 f"{path} was made from another table (fingerprint {described['table']}): this one "
-                f"({table.fingerprint}) holds extra reviews. Split this table again"
+                f"({table.fingerprint}) holds extra reviews. {remedy}"
             )
         rows = np.array([row_of[identifier] for identifier in identifiers], dtype=np.int64)
         parts = np.array(columns["part"].to_pylist())

@@ -30,13 +30,18 @@ def open_store(url: str) -> MaintenanceStore:
 
 def open_existing_store(url: str) -> MaintenanceStore:
     """As :func:`open_store`, but creates no store: raises ``ConfigError`` for an LMDB directory that holds none."""
-    directory = _lmdb_directory(url)
-    if directory is not None and not (directory / "data.mdb").is_file():
+    if not holds_store(url):
         raise ConfigError(
-            f"{directory} holds no state store: give the directory that `ubert precompute` wrote, or write it with "
-            f"`ubert precompute --store {url}`"
+            f"{_lmdb_directory(url)} holds no state store: give the directory that `ubert precompute` wrote, or write "
+            f"it with `ubert precompute --store {url}`"
         )
     return open_store(url)
+
+
+def holds_store(url: str) -> bool:
+    """False for an LMDB directory without a store, where :func:`open_store` would create one."""
+    directory = _lmdb_directory(url)
+    return directory is None or (directory / "data.mdb").is_file()
 
 
 def without_password(url: str) -> str:

@@ -62,7 +62,7 @@ class Codebooks:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Inverse of :meth:`save`. Raises ``BundleError`` for any other file."""
-        remedy = "run `ubert bench states` on the run and export the bundle again"
+        remedy = "fine-tune again with a new directory, and export the bundle again"
         try:
             tensors = load_file(path)
         except (OSError, SafetensorError) as error:

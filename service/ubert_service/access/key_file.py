@@ -49,7 +49,11 @@ class KeyFile(BackgroundThread):
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):
-            self.check()
+            try:
+                self.check()
+            except Exception:  # any error at all: the next check must come all the same
+                _log.exception("the check of the API keys failed; the keys read before remain in force")
+                self._metrics.keys_checked(in_force=False)
 
     def _apply(self, found: ApiKeys | str) -> None:
         if isinstance(found, str):

@@ -107,7 +107,8 @@ def new_key(name: str, scopes: Iterable[str]) -> tuple[str, str]:
         _KeyTable.validate_python({name: {"sha256": _digest(key), "scopes": scope_list}})
     except ValidationError as error:
         raise ConfigError(
-            f"key {name!r}: its name may have up to 64 letters, digits, - and _; scopes are {_SCOPES}"
+            f"key {name!r}, scope {', '.join(map(repr, scope_list))}: "
+            f"a name may have up to 64 letters, digits, - and _; scopes are {_SCOPES}"
         ) from error
     quoted = ", ".join(f'"{scope}"' for scope in scope_list)
     return key, f'[{name}]\nsha256 = "{_digest(key)}"\nscopes = [{quoted}]\n'

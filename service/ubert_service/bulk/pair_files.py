@@ -1,6 +1,6 @@
 """Files of pairs to rate: CSV, TSV (both also gzip) or Parquet, with the columns ``user`` and ``item``."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from csv import Error as CsvError
 from csv import reader
 from hashlib import blake2b
@@ -68,10 +68,11 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     suffixes = {suffix.lower() for suffix in path.suffixes}
     if ".parquet" in suffixes:
         with pq.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names)
             yield from file.iter_batches(batch_size=ROWS_READ, columns=list(COLUMNS))
     elif suffixes & {".csv", ".tsv"}:
         delimiter = "\t" if ".tsv" in suffixes else ","
-        _check_header(path, delimiter)
+        _check_columns(path, _header(path, delimiter))
         parsing = csv.ParseOptions(delimiter=delimiter)
         # Identifiers are taken literally: "007" is not a number, and "NA" may be a user.
         converting = csv.ConvertOptions(
@@ -86,13 +87,20 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
         raise InputError(f"{path}: cannot tell its format from its name; name it .csv, .tsv (also .gz) or .parquet")
 
 
-def _check_header(path: Path, delimiter: str) -> None:
-    """Raise ``InputError`` for a duplicate column, since nothing tells which of the two is meant."""
+def _header(path: Path, delimiter: str) -> list[str]:
     with pa.input_stream(path, compression="detect") as stream, TextIOWrapper(stream, "utf-8-sig", newline="") as text:
-        header = next(reader(text, delimiter=delimiter), [])
+        return next(reader(text, delimiter=delimiter), [])
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    """Raise ``InputError`` for a missing column, or a duplicate one, since nothing tells which of the two is meant."""
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        present = ", ".join(names) or "none"
+        raise InputError(f"{path} has no column {' or '.join(missing)}; it has {present}: rename those meant")
     for name in COLUMNS:
-        if header.count(name) > 1:
-            raise InputError(f"{path} has {header.count(name)} columns named {name}; remove or rename all but one")
+        if names.count(name) > 1:
+            raise InputError(f"{path} has {names.count(name)} columns named {name}; remove or rename all but one")
 
 
 def _check(path: Path, first_row: int, column: str, identifiers: pa.ChunkedArray) -> None:

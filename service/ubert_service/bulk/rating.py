@@ -15,7 +15,7 @@ from ubert_model.running.sharding import Shard
 from ubert_model.states import NamespaceLeases, StateStore, numpy_in_one_thread, open_existing_store, without_password
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions
-from ubert_service.errors import NotReadyError
+from ubert_service.reading.namespaces import require_namespace
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 from ubert_service.settings import Settings
@@ -145,11 +145,7 @@ def _origin(settings: Settings, store: StateStore) -> dict[str, object]:
     """What ratings depend on besides pairs and reviews. Raises ``NotReadyError`` for a store without the states."""
     manifest = Bundle.load(settings.bundle).manifest
     namespace = manifest.namespace(settings.codec)
-    if namespace not in store.namespaces():
-        raise NotReadyError(
-            f"{without_password(settings.store)} has no states of bundle {manifest.bundle_id} under codec "
-            f"{settings.codec}; run ubert precompute --bundle {settings.bundle} --store URL --codec {settings.codec}"
-        )
+    require_namespace(store, namespace)
     return {
         "bundle": manifest.bundle_id,
         "states": namespace.version,

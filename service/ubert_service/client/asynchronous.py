@@ -7,7 +7,7 @@ import anyio
 import httpx
 
 from ubert_service.client import calls
-from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of
+from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of, shown_address
 from ubert_service.client.conversation import Conversation, Outcome
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
@@ -55,6 +55,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._policy = policy or RetryPolicy()
+        self._address = shown_address(base_url)
         self._http = httpx.AsyncClient(
             base_url=address_of(base_url, api_key), headers=headers_of(api_key), transport=transport
         )
@@ -117,13 +118,13 @@ class AsyncClient:
         """A page of the reviews of an item, newest first; its ``next`` is the ``cursor`` of the next page."""
         return await self._do(calls.item(item, limit=limit, cursor=cursor))
 
-    async def users(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
-        """Users whose identifier begins with ``prefix``."""
-        return await self._do(calls.find_users(prefix, limit=limit))
+    async def users(self, prefix: str = "", *, limit: int | None = None, cursor: str | None = None) -> EntityList:
+        """A page of users by the beginning of their identifier; its ``next`` is the ``cursor`` of the next page."""
+        return await self._do(calls.find_users(prefix, limit=limit, cursor=cursor))
 
-    async def items(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
-        """Items whose identifier begins with ``prefix``."""
-        return await self._do(calls.find_items(prefix, limit=limit))
+    async def items(self, prefix: str = "", *, limit: int | None = None, cursor: str | None = None) -> EntityList:
+        """A page of items by the beginning of their identifier; its ``next`` is the ``cursor`` of the next page."""
+        return await self._do(calls.find_items(prefix, limit=limit, cursor=cursor))
 
     async def about(self) -> About:
         """The live model and its accuracy."""
@@ -146,7 +147,7 @@ class AsyncClient:
         return await self._do(calls.metrics())
 
     async def _do(self, call: Call[T]) -> T:
-        conversation = Conversation(call, self._policy)
+        conversation = Conversation(call, self._policy, self._address)
         while (pause := conversation.pause_after(await self._outcome(conversation))) is not None:
             await anyio.sleep(pause)
         return conversation.result()

@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 
 from ubert_service.client import calls
-from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of
+from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of, shown_address
 from ubert_service.client.conversation import Conversation, Outcome
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
@@ -59,6 +59,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._policy = policy or RetryPolicy()
+        self._address = shown_address(base_url)
         self._http = httpx.Client(
             base_url=address_of(base_url, api_key), headers=headers_of(api_key), transport=transport
         )
@@ -121,13 +122,13 @@ class Client:
         """A page of the reviews of an item, newest first; its ``next`` is the ``cursor`` of the next page."""
         return self._do(calls.item(item, limit=limit, cursor=cursor))
 
-    def users(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
-        """Users whose identifier begins with ``prefix``."""
-        return self._do(calls.find_users(prefix, limit=limit))
+    def users(self, prefix: str = "", *, limit: int | None = None, cursor: str | None = None) -> EntityList:
+        """A page of users by the beginning of their identifier; its ``next`` is the ``cursor`` of the next page."""
+        return self._do(calls.find_users(prefix, limit=limit, cursor=cursor))
 
-    def items(self, prefix: str = "", *, limit: int | None = None) -> EntityList:
-        """Items whose identifier begins with ``prefix``."""
-        return self._do(calls.find_items(prefix, limit=limit))
+    def items(self, prefix: str = "", *, limit: int | None = None, cursor: str | None = None) -> EntityList:
+        """A page of items by the beginning of their identifier; its ``next`` is the ``cursor`` of the next page."""
+        return self._do(calls.find_items(prefix, limit=limit, cursor=cursor))
 
     def about(self) -> About:
         """The live model and its accuracy."""
@@ -150,7 +151,7 @@ class Client:
         return self._do(calls.metrics())
 
     def _do(self, call: Call[T]) -> T:
-        conversation = Conversation(call, self._policy)
+        conversation = Conversation(call, self._policy, self._address)
         while (pause := conversation.pause_after(self._outcome(conversation, conversation.request()))) is not None:
             time.sleep(pause)
         return conversation.result()

@@ -95,12 +95,17 @@ def address_of(base_url: str, api_key: str | None = None) -> str:
         usable = named and base_url.startswith(("http://", "https://")) and not {"?", "#"} & set(base_url)
     except (httpx.InvalidURL, UnicodeError):
         usable = False
-    shown = re.split("[?#]", base_url.rpartition("@")[2])[0]  # without a password or a key
+    shown = shown_address(base_url)
     if not usable:
         raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT, without ? and #")
     if api_key is not None and httpx.URL(base_url).userinfo:
         raise ConfigError(f"base_url = {shown!r}: leave out its user and password, or api_key; only one can be sent")
     return base_url
+
+
+def shown_address(base_url: str) -> str:
+    """The address without what may be a password or a key."""
+    return re.split("[?#]", base_url.rpartition("@")[2])[0]
 
 
 def predict(request: PredictRequest, after: Write | None = None) -> Call[PredictAnswer]:
@@ -168,13 +173,13 @@ def item(identifier: str, *, limit: int | None, cursor: str | None) -> Call[Revi
     return Call(method="GET", path=f"/items/{_escaped(identifier)}", query=query, read=_reader(ReviewList))
 
 
-def find_users(prefix: str, *, limit: int | None) -> Call[EntityList]:
-    query = _query(prefix=prefix, limit=limit)
+def find_users(prefix: str, *, limit: int | None, cursor: str | None) -> Call[EntityList]:
+    query = _query(prefix=prefix, limit=limit, cursor=cursor)
     return Call(method="GET", path="/users", query=query, read=_reader(EntityList))
 
 
-def find_items(prefix: str, *, limit: int | None) -> Call[EntityList]:
-    query = _query(prefix=prefix, limit=limit)
+def find_items(prefix: str, *, limit: int | None, cursor: str | None) -> Call[EntityList]:
+    query = _query(prefix=prefix, limit=limit, cursor=cursor)
     return Call(method="GET", path="/items", query=query, read=_reader(EntityList))
 
 

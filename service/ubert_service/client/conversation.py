@@ -33,15 +33,18 @@ Outcome = Received | httpx.RequestError
 class Conversation(Generic[T]):
     """One call from its first attempt to its result. An I/O loop sends and sleeps as it says::
 
-    conversation = Conversation(call, policy)
+    conversation = Conversation(call, policy, "http://host:8000")
     while (pause := conversation.pause_after(send(**conversation.request()))) is not None:
         sleep(pause)
     return conversation.result()
     """
 
-    def __init__(self, call: Call[T], policy: RetryPolicy, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, call: Call[T], policy: RetryPolicy, address: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._call = call
         self._policy = policy
+        self._address = address
         self._clock = clock
         self._deadline = clock() + policy.deadline_s
         self._attempt = 0
@@ -57,7 +60,7 @@ class Conversation(Generic[T]):
         self._require_time()
         if received > MAX_ANSWER_BYTES:
             raise UnexpectedAnswerError(
-                f"{self._name}: the answer has more than {MAX_ANSWER_BYTES} bytes; is base_url a u-bert service?"
+                f"{self._name}: the answer has more than {MAX_ANSWER_BYTES} bytes; is {self._address} a u-bert service?"
             )
 
     def _require_time(self, least: float = 0.0) -> float:
@@ -93,7 +96,7 @@ class Conversation(Generic[T]):
         if isinstance(outcome, httpx.RequestError):
             # Only the class of the error: messages of the transport may hold addresses with credentials.
             broken = ServiceUnreachableError(
-                f"{self._name}: {type(outcome).__name__}; is the service up at base_url, and any proxy in between?"
+                f"{self._name}: {type(outcome).__name__}; is the service up at {self._address}, and any proxy?"
             )
             self._may_be_done |= not isinstance(outcome, _NEVER_SENT)
             return self._pause_or_raise(broken, cause=outcome)

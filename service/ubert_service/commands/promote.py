@@ -8,7 +8,7 @@ import httpx
 import typer
 
 from ubert_model.errors import ConfigError, InputError
-from ubert_service.client import Client, ClientError, RetryPolicy
+from ubert_service.client import Client, ClientError, NotAllowedError, RetryPolicy
 from ubert_service.client.calls import address_of
 from ubert_service.commands.command_line import new_app, run_command
 from ubert_service.schemas import Version
@@ -61,7 +61,7 @@ def _promoted(url: str, target: str, api_key: str | None) -> bool:
         with Client(url, api_key=api_key, policy=_RETRIES) as client:
             client.promote(target)
     except ClientError as error:
-        typer.echo(f"{url}  was not promoted: {error}", err=True)
+        typer.echo(f"{url}  was not promoted: {_explained(error)}", err=True)
         return False
     return True
 
@@ -93,7 +93,12 @@ def _version_at(url: str, api_key: str | None) -> Version:
         with Client(url, api_key=api_key, policy=_RETRIES) as client:
             return client.version()
     except ClientError as error:
-        raise ClientError(f"{url}  {error}") from error
+        raise ClientError(f"{url}  {_explained(error)}") from error
+
+
+def _explained(error: ClientError) -> str:
+    hint = "; give a key of scope admin by UBERT_API_KEY or --api-key" if isinstance(error, NotAllowedError) else ""
+    return f"{error}{hint}"
 
 
 def _shown(url: str, version: Version) -> str:

@@ -50,7 +50,10 @@ def run(
         int, typer.Option(envvar="UBERT_QUEUE_REQUESTS", min=1, help="Requests that may wait; more get 429.")
     ] = _DEFAULTS.queue_requests,
     queue_tokens: Annotated[
-        int, typer.Option(envvar="UBERT_QUEUE_TOKENS", min=1, help="Tokens that may wait; more get 429.")
+        int,
+        typer.Option(
+            envvar="UBERT_QUEUE_TOKENS", min=1, help="Tokens that may wait; more get 429, unless nothing else waits."
+        ),
     ] = _DEFAULTS.queue_tokens,
     queue_wait_ms: Annotated[
         float,
@@ -153,7 +156,7 @@ def run(
 def open_bundles(settings: Settings) -> tuple[OpenedBundle, OpenedBundle | None]:
     """The live bundle, and its shadow if there is one; then each caches half of what the process may cache.
 
-    Raises as :meth:`OpenedBundle.open` does, and ``ConfigError`` if the shadow is the same bundle.
+    Raises as :meth:`OpenedBundle.open` does, and ``ConfigError`` if the shadow is the same bundle or has another scale.
     """
     if settings.shadow_bundle is None:
         return OpenedBundle.open(settings), None
@@ -165,6 +168,12 @@ def open_bundles(settings: Settings) -> tuple[OpenedBundle, OpenedBundle | None]
         raise ConfigError(
             f"--shadow-bundle {settings.shadow_bundle} is the same bundle as --bundle ({bundle_id}); give another, or "
             "leave it out"
+        )
+    of_live, of_shadow = live.bundle.manifest.config.scale, shadow.bundle.manifest.config.scale
+    if of_live != of_shadow:
+        raise ConfigError(
+            f"--shadow-bundle {settings.shadow_bundle} has the rating scale {of_shadow}, --bundle {of_live}, so they "
+            "cannot share reviews; train both on one scale"
         )
     return live, shadow
 

@@ -1,5 +1,6 @@
 """Stored review texts: kept only with ``--texts``, used for explanations, never for ratings."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,8 @@ from ubert_model.states import StateCodec, StateStore
 from ubert_model.tokenizer import ReviewTokenizer
 
 Span = tuple[int, int]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,7 @@ class ReviewTexts:
         self._tokenizer = tokenizer
         self._tokens_a_row = tokens_a_row
         self.keeps = keeps
+        self._warned = False
 
     def to_keep(self, review_id: str, text: str) -> list[tuple[str, str]]:
         """What the store is to keep of a text, as pairs of id and text: the part that the encoder reads."""
@@ -46,7 +50,13 @@ class ReviewTexts:
         if not self.keeps or not review_ids:
             return {}
         texts = zip(review_ids, self._store.texts(self._version, review_ids), strict=True)
-        return {review_id: self.as_read(text) for review_id, text in texts if text is not None}
+        read = {review_id: self.as_read(text) for review_id, text in texts if text is not None}
+        if not (read or self._warned):
+            self._warned = True
+            _log.warning(
+                "no text is stored of the reviews that an explanation shows: `ubert precompute` needs --texts, too"
+            )
+        return read
 
     def as_read(self, text: str) -> ReadText:
         """The part of a text that the encoder reads, with its spans."""

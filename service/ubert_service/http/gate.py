@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ubert_model.errors import UbertError
@@ -75,16 +76,17 @@ def may_queue(method: str, path: str) -> bool:
 class KeyGate:
     """Refuses requests whose API key does not allow them (401, 403). Paths open to all always pass."""
 
-    def __init__(self, app: ASGIApp, keys: KeyFile) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyFile, routes: Iterable[BaseRoute]) -> None:
         self._app = app
         self._keys = keys
+        self._refusal = _Refusal(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["type"] == "http" and (needed := needed_scope(scope["method"], scope["path"])) is not None:
                 scope["state"]["caller"] = self._keys.authorise(Headers(scope=scope).get("Authorization"), needed)
         except UbertError as error:
-            await error_response(error, scope)(scope, receive, send)
+            await self._refusal.answer(error, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -98,8 +100,9 @@ class HostGate:
     else.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str], routes: Iterable[BaseRoute]) -> None:
         self._app = app
+        self._refusal = _Refusal(routes)
         self._names = frozenset(map(str.lower, names))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +113,7 @@ class HostGate:
                     f"the request is for {host[:_SHOWN_CHARACTERS]!r}; a service without API keys answers only to "
                     "localhost, addresses and the names of --allowed-hosts"
                 )
-                await error_response(error, scope)(scope, receive, send)
+                await self._refusal.answer(error, scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -123,6 +126,17 @@ class HostGate:
         except ValueError:
             return not name  # HTTP/1.0 may leave it out; browsers never do
         return True
+
+
+class _Refusal:
+    """Answers in place of the router, and notes the route as it would have done: the log and the metrics name it."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        self._routes = list(routes)
+
+    async def answer(self, error: UbertError, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
+        await error_response(error, scope)(scope, receive, send)
 
 
 def _without_port(host: str) -> str:

@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ubert_service.context import ServiceContext
@@ -48,6 +50,14 @@ def require_json(headers: Headers) -> None:
         media_type.startswith("application/") and media_type.endswith("+json")
     ):
         raise HTTPException(415, f"content type {media_type or 'absent'}; send application/json")
+
+
+def require_known_parameters(request: Request, known: Collection[str]) -> None:
+    """Raise ``RequestValidationError`` for the first query parameter of another name."""
+    unknown = next((name for name in request.query_params if name not in known), None)
+    if unknown is not None:
+        message = f"unknown; known here: {', '.join(known) or 'none'}"
+        raise RequestValidationError([{"type": "unknown_parameter", "loc": ("query", unknown), "msg": message}])
 
 
 class RequestFrame:

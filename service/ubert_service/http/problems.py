@@ -34,6 +34,7 @@ from ubert_service.errors import (
     UnknownUserError,
 )
 from ubert_service.schemas import NotReadyReason
+from ubert_service.schemas.received import shown, value_kind
 
 MEDIA_TYPE = "application/problem+json"
 _URN = "urn:u-bert:problem:"
@@ -46,6 +47,8 @@ _SHOWN_CHARACTERS = 256
 """Of a member's name in a pointer: as many as an identifier may have bytes."""
 _PYDANTIC_PREFIX = "Value error, "
 """What pydantic puts before the message of a custom validator."""
+_NUMERIC = ("bool_", "float_", "int_", "finite_number", "greater_than", "less_than")
+"""How pydantic's errors of numbers and booleans begin."""
 
 _log = logging.getLogger(__name__)
 
@@ -298,9 +301,10 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
         reason, position = found[0]["ctx"]["error"], found[0]["loc"][-1]
         return problem_response(MALFORMED_BODY, f"{reason} at character {position}", request.scope)
     # De-duplicated: a wrong header is reported by every dependency that reads it.
-    places = list(dict.fromkeys((_pointer(bad["loc"]), bad["msg"].removeprefix(_PYDANTIC_PREFIX)) for bad in found))
+    places = list(dict.fromkeys((_pointer(bad["loc"]), _message(bad)) for bad in found))
     fields = [InvalidField(pointer=pointer, message=message) for pointer, message in places[:_LISTED_ERRORS]]
-    detail = f"{len(places)} error(s), the first at {fields[0].pointer or 'the body'}: {fields[0].message}"
+    others = f" (and {len(places) - 1} more)" if len(places) > 1 else ""
+    detail = f"{fields[0].pointer or 'the body'}: {fields[0].message}{others}"
     return problem_response(INVALID_REQUEST, detail, request.scope, errors=fields)
 
 
@@ -332,6 +336,14 @@ def _why_unreadable(cause: BaseException | None) -> str:
     if isinstance(cause, RecursionError):
         return "the body is nested too deeply"
     return "a number in the body has too many digits" if isinstance(cause, ValueError) else "the body cannot be read"
+
+
+def _message(bad: Mapping[str, Any]) -> str:
+    """Pydantic's message, with what came in place of a number or of a value of another kind."""
+    message, kind = str(bad["msg"]).removeprefix(_PYDANTIC_PREFIX), str(bad["type"])
+    if kind.startswith(_NUMERIC):
+        return f"{message}; it is {shown(bad['input'])}"
+    return f"{message}; it is {value_kind(bad['input'])}" if kind.endswith("_type") else message
 
 
 def _pointer(location: Sequence[str | int]) -> str:

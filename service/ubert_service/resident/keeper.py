@@ -105,10 +105,11 @@ class ResidentsKeeper(BackgroundThread):
                 try:
                     obstacle = absence_of(self._namespace, self._store.namespaces())
                 except StoreError as error:
-                    obstacle = str(error)
-                if obstacle is None:
-                    return
-                self._warn_once(obstacle)
+                    self._warn_once(str(error))
+                else:
+                    if obstacle is None:
+                        return
+                    self._warn_once(str(obstacle))
             self.warming = "warming waits for the store and its states"
             self._stop.wait(_WAIT_FOR_STORE_S)
 

@@ -1,7 +1,8 @@
 """The in-process cache of review lists and decoded states, bounded in bytes and coherent with the store."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import cast
 
 from ubert_model.config import ModelConfig
@@ -97,17 +98,19 @@ class Residents:
         """While the store is away: how long ago it last confirmed the cache; else 0."""
         return self.follower.stale_s if self.keeps else 0.0
 
-    def read(self, pairs: Sequence[Pair]) -> ReviewLists:
-        """The lists of the users and items of some pairs, in at most one round trip.
+    def read(self, pairs: Sequence[Pair], users: Mapping[str, ReviewList] = MappingProxyType({})) -> ReviewLists:
+        """The lists of the users and items of some pairs, in at most one round trip. ``users``: lists already read.
 
         Raises ``StoreError``, ``CorruptStateError`` for a damaged list, and ``NotReadyError`` if all lists are empty
         because the store lacks the namespace; that check costs one more round trip.
         """
-        users = list(dict.fromkeys(pair.user for pair in pairs))
+        held = {pair.user: users[pair.user] for pair in pairs if pair.user in users}
+        missing = list(dict.fromkeys(pair.user for pair in pairs if pair.user not in held))
         items = list(dict.fromkeys(pair.item for pair in pairs))
-        lists = self.review_lists(users, items)
+        lists = self.review_lists(missing, items)
         return ReviewLists(
-            users=dict(zip(users, lists, strict=False)), items=dict(zip(items, lists[len(users) :], strict=True))
+            users=held | dict(zip(missing, lists, strict=False)),
+            items=dict(zip(items, lists[len(missing) :], strict=True)),
         )
 
     def review_lists(
@@ -165,13 +168,13 @@ class Residents:
         if self.keeps:
             self.follower.catch_up(written)
 
-    def require_store(self) -> None:
-        """Raise ``NotResidentError`` while the store is known to be away: a thread that waited for it in vain could not
-        answer other requests from memory.
+    def require_store(self, need: str = "what this request needs is not in memory") -> None:
+        """Raise ``NotResidentError``, which begins with ``need``, while the store is known to be away: a thread that
+        waited for it in vain could not answer other requests from memory.
         """
         # Only a background poller notices when the store is back.
         if self.keeps and self.follower.polled and self.follower.away is not None:
-            raise NotResidentError(f"what this request needs is not in memory, and {self.follower.away}")
+            raise NotResidentError(f"{need}, and {self.follower.away}")
 
     def drop(self, marks: frozenset[bytes] | None) -> None:
         """Invalidate the copies with these marks, or all (None)."""

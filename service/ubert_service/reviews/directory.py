@@ -1,6 +1,6 @@
 """Prefix search among the identifiers of users or items."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,14 @@ class DirectoryEntry:
     counts: RatingCounts
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryPage:
+    """A page of what a search has found; the next one comes after ``next_after``, None on the last page."""
+
+    found: Sequence[DirectoryEntry]
+    next_after: str | None
+
+
 class EntityDirectory:
     """Finds users and items. Thread-safe. Raises ``NotReadyError`` for a store without the namespace.
 
@@ -35,17 +43,17 @@ class EntityDirectory:
         """Sort now, not in the first search: a million identifiers take a second in which no other thread runs."""
         _ = self._ordered_users, self._ordered_items
 
-    def users(self, prefix: str, *, limit: int) -> list[DirectoryEntry]:
+    def users(self, prefix: str, *, limit: int, after: str | None = None) -> DirectoryPage:
         """Users whose identifier begins with ``prefix``, ignoring case, in order. Raises ``StoreError``."""
-        matches = _matches(prefix, self._ordered_users, limit)
+        matches = _matches(prefix, self._ordered_users, limit, after)
         lists = self._residents.review_lists(matches, [], latest=True)
-        return _found(matches, lists, self._identities.users)[:limit]
+        return _page(matches, lists, self._identities.users, limit)
 
-    def items(self, prefix: str, *, limit: int) -> list[DirectoryEntry]:
+    def items(self, prefix: str, *, limit: int, after: str | None = None) -> DirectoryPage:
         """Items whose identifier begins with ``prefix``, ignoring case, in order. Raises ``StoreError``."""
-        matches = _matches(prefix, self._ordered_items, limit)
+        matches = _matches(prefix, self._ordered_items, limit, after)
         lists = self._residents.review_lists([], matches, latest=True)
-        return _found(matches, lists, self._identities.items)[:limit]
+        return _page(matches, lists, self._identities.items, limit)
 
     @cached_property
     def _ordered_users(self) -> list[str]:
@@ -56,20 +64,31 @@ class EntityDirectory:
         return _ordered(self._identities.items)
 
 
-def _matches(prefix: str, ordered: Sequence[str], limit: int) -> list[str]:
-    """``prefix`` itself, which may name an entity that came after training, then those that begin with it."""
+def _matches(prefix: str, ordered: Sequence[str], limit: int, after: str | None) -> list[str]:
+    """``prefix`` itself, which may name an entity that came after training, then those that begin with it: of what
+    comes ``after``, more than ``limit`` if there are.
+    """
     folded = prefix.casefold()
-    start = bisect_left(ordered, folded, key=str.casefold)
-    known = [name for name in ordered[start : start + limit] if name.casefold().startswith(folded)]
-    return list(dict.fromkeys([prefix, *known] if prefix else known))
+    if after in {None, prefix}:
+        start = bisect_left(ordered, folded, key=str.casefold)
+    else:
+        start = bisect_right(ordered, _place(after), key=_place)
+    rest = ordered[start : start + limit + 2]  # one of them may be the prefix
+    known = [name for name in rest if name != prefix and name.casefold().startswith(folded)]
+    return [prefix, *known] if prefix and after is None else known
 
 
-def _found(matches: Sequence[str], lists: Sequence[ReviewList], table: IdTable) -> list[DirectoryEntry]:
-    found = [
+def _page(matches: Sequence[str], lists: Sequence[ReviewList], table: IdTable, limit: int) -> DirectoryPage:
+    entries = [
         DirectoryEntry(identifier=identifier, known=identifier in table, counts=RatingCounts.of(reviews))
         for identifier, reviews in zip(matches, lists, strict=True)
     ]
-    return [entry for entry in found if entry.known or entry.counts.count]
+    found = [entry for entry in entries if entry.known or entry.counts.count]
+    return DirectoryPage(found=found[:limit], next_after=found[limit - 1].identifier if len(found) > limit else None)
+
+
+def _place(identifier: str) -> tuple[str, str]:
+    return identifier.casefold(), identifier
 
 
 def _ordered(table: IdTable) -> list[str]:

@@ -3,9 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
+from fastapi.routing import APIRoute
 
 from ubert_service.context import STALE_SECONDS, RequestContext, ServiceContext
-from ubert_service.http.middleware import require_json
+from ubert_service.http.middleware import require_json, require_known_parameters
 from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
 from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, READ_VERSION, REQUEST_TIMEOUT
 
@@ -70,6 +71,11 @@ async def _json_body(request: Request) -> None:
     require_json(request.headers)
 
 
+async def _known_query(request: Request) -> None:
+    route: APIRoute = request.scope["route"]
+    require_known_parameters(request, [parameter.alias for parameter in route.dependant.query_params])
+
+
 ServiceDependency = Annotated[ServiceContext, Depends(_service_context)]
 Context = Annotated[RequestContext, Depends(_request_context)]
 RatingContext = Annotated[RequestContext, Depends(_rating_context)]
@@ -77,3 +83,5 @@ RatingContext = Annotated[RequestContext, Depends(_rating_context)]
 answer reports the age of its data.
 """
 JSON_BODY = Depends(_json_body)
+KNOWN_QUERY = Depends(_known_query)
+"""For all routes but those that any balancer or monitor calls in its own way; a ``RatingRoute`` does it itself."""

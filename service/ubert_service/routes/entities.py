@@ -7,30 +7,31 @@ from fastapi import APIRouter, Path, Query
 from ubert_service.http.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
-from ubert_service.routes.dependencies import Context
+from ubert_service.routes.dependencies import KNOWN_QUERY, Context
 from ubert_service.routes.review_answers import entity_list, review_list
 from ubert_service.schemas import MAX_FOUND, MAX_LISTED, EntityList, Identifier, IdentifierPrefix, ReviewList
 
-router = APIRouter(tags=["reviews"])
+router = APIRouter(tags=["reviews"], dependencies=[KNOWN_QUERY])
 
 Prefix = Annotated[IdentifierPrefix, Query(description="The start of the identifier, ignoring case.")]
-Found = Annotated[int, Query(ge=1, le=MAX_FOUND)]
+Found = Annotated[int, Query(ge=1, le=MAX_FOUND, description="Users or items per page.")]
+After = Annotated[Identifier | None, Query(description="The `next` of the previous page.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_LISTED, description="Reviews per page.")]
 Cursor = Annotated[str | None, Query(pattern=CURSOR_PATTERN, description="The `next` of the previous page.")]
 
 
 @router.get("/users", summary="Search users", responses=documented(*STORE_PROBLEMS, NOT_READY))
-async def find_users(context: Context, prefix: Prefix = "", limit: Found = 20) -> EntityList:
+async def find_users(context: Context, prefix: Prefix = "", limit: Found = 20, cursor: After = None) -> EntityList:
     """Users seen in training, by a prefix of their identifier; others, by their full identifier."""
     directory = context.served.directory
-    return entity_list(await context.ask_store(lambda: directory.users(prefix, limit=limit)))
+    return entity_list(await context.ask_store(lambda: directory.users(prefix, limit=limit, after=cursor)))
 
 
 @router.get("/items", summary="Search items", responses=documented(*STORE_PROBLEMS, NOT_READY))
-async def find_items(context: Context, prefix: Prefix = "", limit: Found = 20) -> EntityList:
+async def find_items(context: Context, prefix: Prefix = "", limit: Found = 20, cursor: After = None) -> EntityList:
     """Items seen in training, by a prefix of their identifier; others, by their full identifier."""
     directory = context.served.directory
-    return entity_list(await context.ask_store(lambda: directory.items(prefix, limit=limit)))
+    return entity_list(await context.ask_store(lambda: directory.items(prefix, limit=limit, after=cursor)))
 
 
 @router.get(

@@ -15,7 +15,7 @@ router = APIRouter(tags=["ratings"], route_class=RatingRoute)
 @router.post("/explain", summary="Explain a rating", responses={200: RATING_ANSWER, **documented(*SCORING_PROBLEMS)})
 async def explain(request: ExplainRequest, context: RatingContext) -> ExplainAnswer:
     """Rate a pair as `/predict` does, and explain the rating: its parts in stars, the effect of each review, the
-    contribution of each word, and the two reviews that attend most to each other.
+    contribution of each row of their states, and the two reviews that attend most to each other.
     """
     served = context.served
     reading = await context.reading(request.user, request)

@@ -1,7 +1,5 @@
 """What runs, its health and its metrics, for orchestrators and operators."""
 
-from typing import Literal
-
 from fastapi import APIRouter, Request, Response
 
 from ubert_service.http.problems import (
@@ -16,6 +14,7 @@ from ubert_service.observability import metrics
 from ubert_service.routes.dependencies import ServiceDependency
 from ubert_service.schemas import About, Alive, ModelAccuracy, Ready, Scale, Version
 from ubert_service.serving.accuracy import scores_of
+from ubert_service.serving.readiness import STORE_REMEDY
 
 router = APIRouter(tags=["operation"])
 
@@ -61,8 +60,9 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
     obstacles = await context.obstacles()
     if not obstacles:
         degradation = await context.degradation()
-        status: Literal["ready", "degraded"] = "ready" if degradation is None else "degraded"
-        return Ready(bundle=context.served.bundle_id, status=status, detail=degradation)
+        if degradation is None:
+            return Ready(bundle=context.served.bundle_id)
+        return Ready(bundle=context.served.bundle_id, status="degraded", detail=degradation, remedy=STORE_REMEDY)
     return problem_response(NOT_READY, "; ".join(map(str, obstacles)), request.scope, reasons=obstacles)
 
 

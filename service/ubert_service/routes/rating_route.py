@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
-from ubert_service.http.middleware import require_json
+from ubert_service.http.middleware import require_json, require_known_parameters
 
 _ABSENT = object()
 _IGNORED_OPTIONS: Mapping[str, object] = {
@@ -52,6 +52,8 @@ class RatingRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             require_json(request.headers)
+            if request.scope["query_string"]:
+                require_known_parameters(request, ())
             errors: list[Any] = []
             headers: dict[str, Any] = {}
             for field in dependency.header_params:

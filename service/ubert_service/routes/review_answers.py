@@ -1,11 +1,9 @@
 """What the answers of ``/reviews``, ``/users`` and ``/items`` say of reviews, users and items."""
 
-from collections.abc import Sequence
-
 from ubert_model.history import RatingCounts
 from ubert_model.states import ReviewEntry
 from ubert_service.read_version import ReadVersion
-from ubert_service.reviews.directory import DirectoryEntry
+from ubert_service.reviews.directory import DirectoryPage
 from ubert_service.reviews.listing import ReviewPage
 from ubert_service.reviews.written_review import WrittenReview
 from ubert_service.schemas import EntityCounts, EntityList, FoundEntity, ListedReview, ReviewAnswer, ReviewList
@@ -37,11 +35,10 @@ def review_list(identifier: str, page: ReviewPage, *, version: str) -> ReviewLis
     )
 
 
-def entity_list(found: Sequence[DirectoryEntry]) -> EntityList:
-    """The users or items that a search has found."""
-    return EntityList(
-        found=[FoundEntity(id=hit.identifier, known=hit.known, counts=_counts(hit.counts)) for hit in found]
-    )
+def entity_list(page: DirectoryPage) -> EntityList:
+    """A page of the users or items that a search has found."""
+    found = [FoundEntity(id=hit.identifier, known=hit.known, counts=_counts(hit.counts)) for hit in page.found]
+    return EntityList(found=found, next=page.next_after)
 
 
 def _listed(entry: ReviewEntry) -> ListedReview:

@@ -16,11 +16,11 @@ from ubert_service.http.problems import (
 )
 from ubert_service.reviews.written_review import NewReview
 from ubert_service.routes.addresses import identifier
-from ubert_service.routes.dependencies import JSON_BODY, WRITE_ANSWER, Context
+from ubert_service.routes.dependencies import JSON_BODY, KNOWN_QUERY, WRITE_ANSWER, Context
 from ubert_service.routes.review_answers import review_answer
 from ubert_service.schemas import READ_VERSION, Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
-router = APIRouter(tags=["reviews"])
+router = APIRouter(tags=["reviews"], dependencies=[KNOWN_QUERY])
 
 _WRITING_PROBLEMS = (
     *BODY_PROBLEMS,

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ubert_model.errors import InputError
 from ubert_model.identifiers import MAX_IDENTIFIER_BYTES, identifier_bytes
+from ubert_service.schemas.received import shown, value_kind
 
 MAX_PAIRS = 1_000
 MAX_EXPLAINED_PAIRS = 10
@@ -21,6 +22,7 @@ LISTED_UNREAD = 10
 MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
+TOKENS_OF_REVIEW = "Rows of states that its text is encoded to, before the codec pools any; 0 if it has no words."
 REQUEST_TIMEOUT = "X-Request-Timeout"
 LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
@@ -44,6 +46,12 @@ def _beginning(prefix: str) -> str:
     return _storable(prefix) if prefix else prefix
 
 
+def _in_unix_seconds(time: object) -> object:
+    if type(time) is int and 0 <= time <= LAST_SECOND:
+        return time
+    raise ValueError(f"send Unix seconds, such as 1796061518, not {shown(time)}")
+
+
 Identifier = Annotated[
     str,
     Field(
@@ -65,7 +73,7 @@ ReviewId = Annotated[
 ]
 CandidateSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
-UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND)]
+UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND), BeforeValidator(_in_unix_seconds)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that made the whole answer.")]
 
 Codec = Annotated[str, Field(description="How states are stored.")]
@@ -77,9 +85,14 @@ class Request(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_few_unknown_members(cls, members: Any) -> Any:
-        """Else each is an error of its own, and a million in one body would block all callers for seconds."""
-        if isinstance(members, dict) and len(members) > len(cls.model_fields) + NAMED_UNKNOWN:
+    def _is_an_object_with_few_unknown_members(cls, members: Any) -> Any:
+        if isinstance(members, cls):
+            return members
+        if not isinstance(members, dict):
+            required = ", ".join(f'"{name}": …' for name, field in cls.model_fields.items() if field.is_required())
+            raise ValueError(f"send an object such as {{{required}}}, not {value_kind(members)}")
+        # Else each would be an error of its own, and a million in one body would block all callers for seconds.
+        if len(members) > len(cls.model_fields) + NAMED_UNKNOWN:
             raise ValueError(f"{len(members)} members are too many; the known ones are {', '.join(cls.model_fields)}")
         return members
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ubert_service.schemas.common import LISTED_UNREAD, Answer
+from ubert_service.schemas.common import LISTED_UNREAD, TOKENS_OF_REVIEW, Answer
 
 
 class RatingParts(Answer):
@@ -33,37 +33,37 @@ class ExplainedReview(Answer):
     item: str | None = Field(description="Null only for a text of `user_texts` without an item.")
     rating: float | None = Field(description="In stars. Null only for a text of `user_texts` without a rating.")
     timestamp: int = Field(description="Unix seconds; 0: unknown.")
-    tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
+    tokens: int = Field(description=TOKENS_OF_REVIEW)
     effect: float = Field(
         description=(
             "The rating minus the rating without this review (its text and its rating), computed by rating again. An "
             "older review may then be read in its place."
         )
     )
-    matching: float = Field(description="The contribution of its tokens to `matching`, in stars; 0 if it was not read.")
+    matching: float = Field(description="Its contribution to `matching`, in stars; 0 if it was not read.")
     text: str | None = Field(
         description="The part that the encoder reads; null if the store has no text of it, or is away."
     )
     token_spans: list[tuple[int, int]] | None = Field(
         description=(
-            "For each row of its states, where its words start and end in `text`, in code points; `[0, 0]` for a "
-            "special token. Null without `text`."
+            "For each row that the network reads of it (`tokens`, or fewer if the codec pools them), where its words "
+            "start and end in `text`, in code points; `[0, 0]` for a special token. Null without `text`."
         )
     )
     token_contributions: list[float] = Field(
-        description="In stars, one per row of its states. They add up to `matching`; empty if it was not read."
+        description="In stars, one per row that the network reads of it. They add up to `matching`; empty if not read."
     )
 
 
 class AttentionMap(Answer):
-    """The two reviews whose tokens attend most to each other, both ways (Figure 5 of the paper)."""
+    """The two reviews whose rows attend most to each other, both ways (Figure 5 of the paper)."""
 
     user_review_id: str
     item_review_id: str
     user_attention: list[list[float]] = Field(
         description=(
-            "One row per token of the user's review: the share of its attention (Eq. 12, over all of the item's "
-            "reviews) that falls on each token of the item's review."
+            "For each row that the network reads of the user's review: the share of its attention (Eq. 12, over all "
+            "of the item's reviews) that falls on each row of the item's review."
         )
     )
     item_attention: list[list[float]] = Field(description="The same from the item's review to the user's.")

@@ -199,7 +199,8 @@ class Interval(Answer):
 
 
 _TOKENS = (
-    "Rows of their states: one per token that the encoder reads, unless the model pools several tokens into a row."
+    "Rows of states that their texts are encoded to, before the codec pools any: one per token that the encoder reads, "
+    "unless the model pools several into a row."
 )
 
 

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from ubert_service.schemas.common import (
     MAX_TEXT_CHARACTERS,
+    TOKENS_OF_REVIEW,
     Answer,
     Identifier,
     Request,
@@ -74,7 +75,7 @@ class ReviewAnswer(Answer):
     """A review as it is stored now."""
 
     review_id: str
-    tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
+    tokens: int = Field(description=TOKENS_OF_REVIEW)
     timestamp: int = Field(description="Unix seconds; 0: unknown.")
     states: StateVersion
     read_version: str = Field(
@@ -92,7 +93,7 @@ class ListedReview(Answer):
     item: str
     rating: float = Field(description="In stars, as its author gave it.")
     timestamp: int = Field(description="Unix seconds; 0: unknown.")
-    tokens: int = Field(description="Rows of its states; 0 if the text has no words.")
+    tokens: int = Field(description=TOKENS_OF_REVIEW)
 
 
 class ReviewList(Answer):
@@ -116,6 +117,7 @@ class FoundEntity(Answer):
 
 
 class EntityList(Answer):
-    """Users or items: first the one whose identifier equals the prefix, then the others in order."""
+    """A page of users or items: first the one whose identifier equals the prefix, then the others in order."""
 
     found: list[FoundEntity]
+    next: str | None = Field(description="Send it as `cursor` to get the next page; null on the last page.")

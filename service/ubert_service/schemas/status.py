@@ -45,7 +45,9 @@ class About(Answer):
     users: int = Field(description="Users that training has seen.")
     items: int = Field(description="Items that training has seen.")
     max_reviews: int = Field(description="The most reviews that a prediction reads of each side.")
-    max_tokens: int = Field(description="The most rows of states that a prediction reads of each side.")
+    max_tokens: int = Field(
+        description="The most rows of states that a prediction reads of each side, before the codec pools any."
+    )
     store: str = Field(description="Kind of the state store, such as `redis` or `lmdb`.")
     accuracy: list[ModelAccuracy] = Field(
         description="This model and the baselines it was compared with, lowest mean squared error first."
@@ -64,6 +66,7 @@ class Ready(Answer):
     status: Literal["ready", "degraded"] = "ready"
     bundle: BundleId
     detail: str | None = Field(default=None, description="Why it is degraded.")
+    remedy: str | None = Field(default=None, description="What to do about it.")
 
 
 class NotReadyReason(Answer):

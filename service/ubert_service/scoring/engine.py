@@ -13,7 +13,7 @@ from ubert_model.ids import Identities
 from ubert_model.rating.blend import Ratings
 from ubert_model.rating.deviations import stack_sums
 from ubert_model.states import FloatMatrix
-from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
+from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading, ReviewList
 from ubert_service.reading.inline import InlineReviews
 from ubert_service.resident.residents import Residents
 from ubert_service.schemas import Basis, Reason
@@ -25,6 +25,8 @@ from ubert_service.work.cancellation import Cancelled, never_cancelled, raise_if
 
 _BATCH_TOKENS = 4 * 1024
 """Tokens of one scoring call. Where D = 64 and one thread computes, 1,024 to 16,384 cost the same within 7%."""
+_PAIRS_READ = 256
+"""Lists are read for so many pairs at a time: whole lists of 10,000 popular items would take gigabytes."""
 _FETCHED_FLOATS = 64 * 1024 * 1024
 """At most 256 MiB of fp32 states are held at a time; more candidates cost further round trips, not more memory."""
 
@@ -58,6 +60,7 @@ class ScoringEngine:
         identities: Identities,
         residents: Residents,
         runtime: ScoringRuntime,
+        pairs_read: int = _PAIRS_READ,
         batch_tokens: int = _BATCH_TOKENS,
         fetched_floats: int = _FETCHED_FLOATS,
     ) -> None:
@@ -66,6 +69,7 @@ class ScoringEngine:
         self._identities = identities
         self._residents = residents
         self._runtime = runtime
+        self._pairs_read = pairs_read
         self._batch_tokens = batch_tokens
         self._fetched_tokens = fetched_floats // manifest.state_dim
 
@@ -80,8 +84,7 @@ class ScoringEngine:
         once ``cancelled``.
         """
         distinct = list(dict.fromkeys(pairs))
-        lists = self._residents.read(distinct).read_by(reading)
-        histories = [lists.histories(pair) for pair in distinct]
+        histories = list(self._histories(distinct, reading, cancelled))
         predictions = dict(zip(distinct, self.rate(histories, reading.inline, cancelled), strict=True))
         return [predictions[pair] for pair in pairs]
 
@@ -127,6 +130,16 @@ class ScoringEngine:
         low, high = self._intervals.around(ratings, counts, self._blend.scale)
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
+
+    def _histories(self, pairs: Sequence[Pair], reading: Reading, cancelled: Cancelled) -> Iterator[PairHistories]:
+        users: Mapping[str, ReviewList] = {}
+        for first in range(0, len(pairs), self._pairs_read):
+            raise_if_cancelled(cancelled)
+            some = pairs[first : first + self._pairs_read]
+            # A user's list is handed on: a ranking reads one state of it, whatever is written meanwhile.
+            lists = self._residents.read(some, users)
+            users = lists.users
+            yield from map(lists.read_by(reading).histories, some)
 
     def _ratings(
         self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled

@@ -7,35 +7,48 @@ from dataclasses import replace
 from ubert_model.config import RatingScale
 from ubert_model.rating.blend import stored_rating
 from ubert_model.review_id import review_id
-from ubert_model.states import ReviewEntry
+from ubert_model.states import FloatMatrix, ReviewEntry, StateCodec
 from ubert_service.reading.inline import InlineReviews, InlineText
 from ubert_service.scoring.encoding import ReviewEncoding
+from ubert_service.work.cancellation import Cancelled, never_cancelled, raise_if_cancelled
 
 
 def encode_inline(
-    texts: Sequence[InlineText], *, user: str, encoder: ReviewEncoding, scale: RatingScale, mean: float
+    texts: Sequence[InlineText],
+    *,
+    user: str,
+    encoder: ReviewEncoding,
+    codec: StateCodec,
+    scale: RatingScale,
+    mean: float,
+    cancelled: Cancelled = never_cancelled,
 ) -> InlineReviews:
-    """Encode texts of a user, newest first, as if they had been written as reviews.
+    """Encode texts of a user, newest first, as if they had been written as reviews and read again.
 
     A text without a rating has the ``mean`` for the network, and does not count as a rating. None has a surplus, which
     counts on the item's side only.
-    Raises ``InputError`` for a rating outside the scale, ``DeviceUnavailableError``.
+    Raises ``InputError`` for a rating outside the scale, ``DeviceUnavailableError``, ``StateError`` for states that the
+    codec cannot hold, and ``WorkCancelledError``.
     """
     # All ratings are checked before the first text is encoded.
     rated = [text if text.rating is None else replace(text, rating=stored_rating(text.rating, scale)) for text in texts]
     by_id = {_review_id(user, text): text for text in rated}
-    states = {name: encoder.encode(text.text.strip()) for name, text in by_id.items()}
-    entries = [
-        ReviewEntry(
-            review_id=name,
-            user=user,
-            item=text.item or "",
-            rating=mean if text.rating is None else text.rating,
-            timestamp=0,
-            rows=len(states[name]),
+    entries: list[ReviewEntry] = []
+    states: dict[str, FloatMatrix] = {}
+    for name, text in by_id.items():
+        raise_if_cancelled(cancelled)
+        encoded = encoder.encode(text.text.strip())
+        states[name] = codec.decode(codec.encode(encoded))
+        entries.append(
+            ReviewEntry(
+                review_id=name,
+                user=user,
+                item=text.item or "",
+                rating=mean if text.rating is None else text.rating,
+                timestamp=0,
+                rows=len(encoded),
+            )
         )
-        for name, text in by_id.items()
-    ]
     return InlineReviews(
         user=user,
         entries=tuple(entries),

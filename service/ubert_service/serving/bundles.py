@@ -45,7 +45,8 @@ class Roles:
         """Write a review for both bundles, so that none is missing once the shadow is promoted. What the shadow cannot
         take is only logged: the live bundle has the review by then.
 
-        Raises as :meth:`ReviewWriter.add` does.
+        Raises as :meth:`ReviewWriter.add` does, of either bundle. If it was the shadow, the live bundle has the review
+        by then; repeating the write completes it.
         """
         written = self.live.reviews.add(review, sharing=self._sharing())
         if (shadow := self._shadow_to_write()) is not None:

@@ -5,6 +5,8 @@ from ubert_service.reading.namespaces import absence_of
 from ubert_service.schemas import NotReadyReason
 from ubert_service.serving.served import ServedBundle
 
+STORE_REMEDY = "bring the state store back; nothing needs a restart"
+
 
 def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:
     """What keeps a bundle from being served now. One round trip to the store; the device is checked in the background.
@@ -57,13 +59,10 @@ def _of_store(served: ServedBundle) -> list[NotReadyReason]:
     absence = absence_of(served.namespace, namespaces)
     if absence is None:
         return []
-    return [
-        NotReadyReason(
-            check="states",
-            found=absence,
-            remedy=f"ubert precompute --bundle {served.bundle.path} --store URL --codec {served.namespace.codec}",
-        )
-    ]
+    command = (
+        f"ubert precompute --reviews DIR --bundle {served.bundle.path} --store URL --codec {served.namespace.codec}"
+    )
+    return [NotReadyReason(check="states", found=absence.found, remedy=f"{absence.remedy}, or {command}")]
 
 
 def _of_warming(served: ServedBundle) -> list[NotReadyReason]:

@@ -19,6 +19,7 @@ from ubert_service.scoring.inline_encoding import encode_inline
 from ubert_service.serving.device_check import DeviceCheck
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.telemetry import SILENT, ResidentsTelemetry
+from ubert_service.work.cancellation import Cancelled, never_cancelled
 
 
 class ServedBundle:
@@ -105,7 +106,17 @@ class ServedBundle:
         """The nominal coverage of its rating intervals."""
         return self.bundle.manifest.intervals.coverage
 
-    def encode_inline(self, user: str, texts: Sequence[InlineText]) -> InlineReviews:
+    def encode_inline(
+        self, user: str, texts: Sequence[InlineText], cancelled: Cancelled = never_cancelled
+    ) -> InlineReviews:
         """Encode a request's inline texts. Raises as :func:`inline_encoding.encode_inline` does."""
-        scale, mean = self.bundle.manifest.config.scale, self.bundle.manifest.bias.mean
-        return encode_inline(texts, user=user, encoder=self.opened.encoder, scale=scale, mean=mean)
+        manifest = self.bundle.manifest
+        return encode_inline(
+            texts,
+            user=user,
+            encoder=self.opened.encoder,
+            codec=self.codec,
+            scale=manifest.config.scale,
+            mean=manifest.bias.mean,
+            cancelled=cancelled,
+        )

@@ -102,13 +102,13 @@ class Admission:
             refusal = "closing"
         elif self._waiting >= self._limits.requests:
             refusal = "requests"
-        elif self._waiting_tokens + tokens > self._limits.tokens:
-            refusal = "tokens"
         elif wait > longest:
             refusal = "wait"
+        elif self._waiting_tokens + tokens > self._limits.tokens:
+            refusal = "tokens"
         else:
             return
-        if refusal != "closing":
+        if refusal in ("requests", "wait"):  # too many tokens may be this request's own
             self._overload.refused(now, self._seconds(self._waiting_costs) / self._waiting)
         self._telemetry.work_refused(limit=refusal)
         raise OverloadedError(

@@ -113,6 +113,7 @@ class Scheduler:
         self._waiting: dict[_Job, None] = {}  # a queue that jobs can leave from the middle
         self._lanes: dict[Lane[Any, Any], dict[_Job, None]] = {}  # the same jobs, by lane
         self._wake: asyncio.Handle | None = None
+        self._wake_at = 0.0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -172,10 +173,15 @@ class Scheduler:
 
     def _dispatch_soon(self, delay: float = 0.0) -> None:
         # Deferred, so that requests of the same turn of the event loop share a batch.
-        if self._idle:
-            if self._wake is not None:
-                self._wake.cancel()
-            self._wake = asyncio.get_running_loop().call_later(delay, self._dispatch)
+        if not self._idle:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + delay
+        if self._wake is not None:
+            if self._wake_at <= at:
+                return
+            self._wake.cancel()
+        self._wake, self._wake_at = loop.call_later(delay, self._dispatch), at
 
     def _dispatch(self) -> None:
         self._wake = None

@@ -362,5 +362,5 @@ def test_a_file_that_holds_no_codebooks_is_refused(tmp_path: Path, content: byte
         fill(directory)
         (directory / CODEBOOKS).write_bytes(content)
 
-    with pytest.raises(BundleError, match=r"no codebooks.*export the bundle again"):
+    with pytest.raises(BundleError, match=r"no codebooks.*: fine-tune again .* export the bundle"):
         write_bundle(tmp_path / "bundle", DRAFT, other).codec("pq1")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from support.waiting import wait_until
 from ubert_model.errors import ConfigError
 from ubert_service.access.key_file import KeyFile
 from ubert_service.access.keys import AccessScope, ApiKeys, needed_scope, new_key
@@ -108,6 +109,28 @@ def test_each_time_a_key_file_becomes_unusable_or_usable_again_is_logged_once(
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
 
 
+def test_an_unforeseen_error_of_a_check_is_logged_and_reported_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first, first_table), (second, second_table) = new_key("first", ["read"]), new_key("second", ["read"])
+    path, metrics = tmp_path / "keys.toml", PrometheusMetrics()
+    path.write_text(first_table)
+
+    def reported(value: float) -> bool:
+        return f"ubert_api_keys_outdated {value}".encode() in metrics.exposition()
+
+    with KeyFile(path, metrics, interval_s=0.01) as keys:
+        with monkeypatch.context() as failing:
+            failing.setattr(ApiKeys, "read", lambda _: 1 // 0)
+            wait_until(lambda: reported(1.0))
+        assert keys.authorise(f"Bearer {first}", "read") == "first"
+        path.write_text(second_table)
+        wait_until(lambda: reported(0.0))
+        wait_until(lambda: "second" in caplog.text)
+        assert keys.authorise(f"Bearer {second}", "read") == "second"
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_the_key_file_holds_no_key() -> None:
     key, table = new_key("page", ["read"])
     other, _ = new_key("page", ["read"])
@@ -192,4 +215,4 @@ def test_the_key_command_refuses_an_invalid_name_or_scope_in_one_line(
     assert ended.value.code == 2
     shown = capsys.readouterr()
     assert (shown.out, shown.err.count("\n")) == ("", 1)
-    assert shown.err.startswith(f"ubert-serve-key: key '{arguments[0]}': ")
+    assert shown.err.startswith(f"ubert-serve-key: key '{arguments[0]}', scope '{arguments[2]}': ")

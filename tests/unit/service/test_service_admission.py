@@ -342,6 +342,17 @@ def test_during_an_overload_admitted_work_hardly_waits() -> None:
     assert len(traffic.waits) == pytest.approx(20.0 / WORK_S, rel=0.02)  # the worker is never idle
 
 
+def test_a_request_refused_for_its_own_size_begins_no_overload() -> None:
+    traffic = SimulatedTraffic()
+    for _ in range(100):
+        traffic.arrive(0.002, for_seconds=0.02)
+        with pytest.raises(OverloadedError):
+            traffic.submit(1_000_000)
+        traffic.arrive(0.02, for_seconds=0.1)
+    assert traffic.refused == 0
+    assert set(traffic.refusals.limits) == {"tokens"}
+
+
 @pytest.mark.parametrize("every", [0.005, 0.02])
 def test_after_an_overload_a_burst_may_wait_again(every: float) -> None:
     traffic = SimulatedTraffic()

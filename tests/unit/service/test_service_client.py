@@ -35,6 +35,7 @@ from ubert_service.client.errors import problem_error
 from ubert_service.schemas import PairRequest, PredictRequest, Version
 
 POLICY = RetryPolicy(attempts=3, deadline_s=10.0, first_pause_s=1.0, longest_pause_s=4.0)
+ADDRESS = "http://host:8000"
 LOST = httpx.ReadError("connection lost")
 
 
@@ -57,7 +58,7 @@ def problem(status: int, name: str = "unknown-review", **headers: str) -> Receiv
 
 def started(call: Call[Any], clock: Clock | None = None) -> Conversation[Any]:
     """A conversation whose first attempt has been sent."""
-    conversation = Conversation(call, POLICY, clock or Clock())
+    conversation = Conversation(call, POLICY, ADDRESS, clock or Clock())
     conversation.request()
     return conversation
 
@@ -145,7 +146,7 @@ def test_a_pause_that_would_pass_the_deadline_raises_at_once() -> None:
 
 def test_no_attempt_starts_after_the_deadline_and_each_sends_the_time_that_is_left() -> None:
     clock = Clock()
-    conversation = Conversation(calls.version(), POLICY, clock)
+    conversation = Conversation(calls.version(), POLICY, ADDRESS, clock)
     clock.now += 4.0
     request = conversation.request()
     assert request["timeout"] == 6.0
@@ -157,13 +158,13 @@ def test_no_attempt_starts_after_the_deadline_and_each_sends_the_time_that_is_le
 
 @pytest.mark.parametrize(("seconds", "sent"), [(7200.0, "3600.000"), (3599.5, "3599.500"), (0.002, "0.002")])
 def test_the_timeout_sent_is_one_that_the_service_accepts(seconds: float, sent: str) -> None:
-    conversation = Conversation(calls.version(), RetryPolicy(deadline_s=seconds), Clock())
+    conversation = Conversation(calls.version(), RetryPolicy(deadline_s=seconds), ADDRESS, Clock())
     assert conversation.request()["headers"]["X-Request-Timeout"] == sent
 
 
 def test_a_timeout_too_short_to_be_sent_counts_as_passed() -> None:
     with pytest.raises(DeadlineExceededError):
-        Conversation(calls.version(), RetryPolicy(deadline_s=0.0003), Clock()).request()
+        Conversation(calls.version(), RetryPolicy(deadline_s=0.0003), ADDRESS, Clock()).request()
 
 
 def test_a_lost_answer_is_retried_until_the_attempts_run_out() -> None:
@@ -247,7 +248,7 @@ def test_a_problem_survives_pickling() -> None:
     "call",
     [
         lambda identifier: calls.user(identifier, limit=None, cursor=None),
-        lambda identifier: calls.find_items(identifier, limit=None),
+        lambda identifier: calls.find_items(identifier, limit=None, cursor=None),
         lambda identifier: calls.remove_review("r", user="u", item=identifier),
     ],
     ids=["in the path", "in a search", "in the query"],
@@ -262,13 +263,13 @@ def test_a_read_after_a_write_sends_its_read_version_if_that_is_known() -> None:
     removal = started(calls.remove_review("r", user="u", item="i"))
     assert removal.pause_after(Received(status=204, headers={"x-read-version": "17-3"}, content=b"")) is None
     for write, sent in ((removal.result(), "17-3"), (RemovedReview(read_version=None), None), (None, None)):
-        headers = Conversation(calls.predict(request, write), POLICY).request()["headers"]
+        headers = Conversation(calls.predict(request, write), POLICY, ADDRESS).request()["headers"]
         assert headers.get("X-Read-Version") == sent
 
 
 def test_only_the_fields_that_the_caller_has_set_are_sent() -> None:
     request = PredictRequest(pairs=[PairRequest(user="u", item="i")])
-    sent = Conversation(calls.predict(request), POLICY).request()
+    sent = Conversation(calls.predict(request), POLICY, ADDRESS).request()
     assert json.loads(sent["content"]) == {"pairs": [{"user": "u", "item": "i"}]}
 
 

@@ -19,6 +19,12 @@ class NoReviews:
         return cast("list[ReviewList]", [[] for _ in (*users, *items)])
 
 
+def directory() -> EntityDirectory:
+    users = IdTable(["Zoe", "adam", "Bob", "ADA", "zed", "Adam"])
+    identities = Identities(users=users, items=IdTable([]), domains=IdTable(["d"]), item_domains={}, default_domain="d")
+    return EntityDirectory(identities=identities, residents=cast("Residents", NoReviews()))
+
+
 @pytest.mark.parametrize(
     ("prefix", "limit", "found"),
     [
@@ -32,7 +38,24 @@ class NoReviews:
 def test_a_search_by_prefix_ignores_case_and_orders_what_it_finds_alphabetically(
     prefix: str, limit: int, found: list[str]
 ) -> None:
-    users = IdTable(["Zoe", "adam", "Bob", "ADA", "zed", "Adam"])
-    identities = Identities(users=users, items=IdTable([]), domains=IdTable(["d"]), item_domains={}, default_domain="d")
-    directory = EntityDirectory(identities=identities, residents=cast("Residents", NoReviews()))
-    assert [one.identifier for one in directory.users(prefix, limit=limit)] == found
+    assert [one.identifier for one in directory().users(prefix, limit=limit).found] == found
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [
+        ("", ["ADA", "Adam", "adam", "Bob", "zed", "Zoe"]),
+        ("adam", ["adam", "Adam"]),
+        ("ad", ["ADA", "Adam", "adam"]),
+        ("x", []),
+    ],
+)
+def test_pages_of_a_search_together_are_all_that_it_finds_in_order(prefix: str, found: list[str], limit: int) -> None:
+    names: list[str] = []
+    page = directory().users(prefix, limit=limit)
+    while page.next_after is not None:
+        assert len(page.found) == limit
+        names += [one.identifier for one in page.found]
+        page = directory().users(prefix, limit=limit, after=page.next_after)
+    assert [*names, *(one.identifier for one in page.found)] == found

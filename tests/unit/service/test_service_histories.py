@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.rating_columns import rating_columns
+from support.store_contents import namespace_of
 from ubert_model.config import RatingScale, preset
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import ElsewhereRatings, SideBias, UsualDeviations
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states import FloatMatrix, ReviewEntry, Side
+from ubert_model.states import FloatMatrix, ReviewEntry, Side, make_codec
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
 from ubert_service.reading.inline import InlineText
 from ubert_service.scoring.inline_encoding import encode_inline
@@ -27,6 +28,7 @@ SIDE = SideBias(worth=WORTH, mean=1.1, shrinkage=2.0)
 BIAS = BiasModel(mean=3.5, intercept=0.0, user=SIDE, item=SIDE)
 CONFIG = replace(preset("tiny"), max_reviews=3, max_length=12, max_rows=30)
 NAMES = "abcdef"
+CODEC = make_codec(namespace_of())
 
 
 def review(number: int, counterpart: str, rating: float, rows: int) -> ReviewEntry:
@@ -134,7 +136,7 @@ class Encoder:
     """Every text has four rows."""
 
     def encode(self, text: str) -> FloatMatrix:
-        return np.zeros((4, 2), dtype=np.float32)
+        return np.zeros((4, CODEC.namespace.state_dim), dtype=np.float32)
 
 
 @pytest.mark.parametrize("rating", [0.0, 1.0])
@@ -142,14 +144,14 @@ def test_a_stored_rating_counts_beside_an_unrated_inline_review_of_the_same_text
     scale = RatingScale(lowest=0, highest=5)
     texts = [InlineText(text="awful", item="b"), InlineText(text="awful", item="b", rating=rating)]
     without_rating, with_rating = (
-        encode_inline([one], user="a", encoder=Encoder(), scale=scale, mean=3.0) for one in texts
+        encode_inline([one], user="a", encoder=Encoder(), codec=CODEC, scale=scale, mean=3.0) for one in texts
     )
     stored = ReviewList.of("a", with_rating.entries, side_statistics()[0], CONFIG)
     assert (stored.full_history.reviews, without_rating.unrated & with_rating.unrated) == (1, frozenset())
     joined = stored.with_inline(without_rating.entries, without_rating.unrated)
     assert [one.rating for one in joined] == [3.0, rating]
     assert (joined.full_history.reviews, joined.full_history.sums) == (1, stored.full_history.sums)
-    both = encode_inline(texts, user="a", encoder=Encoder(), scale=scale, mean=3.0)
+    both = encode_inline(texts, user="a", encoder=Encoder(), codec=CODEC, scale=scale, mean=3.0)
     assert [one.rating for one in both.entries] == [3.0, rating]
     assert stored.with_inline(both.entries, both.unrated).full_history.sums == stored.full_history.sums
 

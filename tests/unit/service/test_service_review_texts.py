@@ -1,5 +1,8 @@
 """Which characters of a review each row of its states covers."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import pytest
 
 from support.tiny_tokenizer import tiny_tokenizer_json
@@ -14,12 +17,20 @@ class UnusableStore:
     """Has no methods, so that any access fails."""
 
 
-def review_texts(codec: str, tokens_a_row: int = 1) -> ReviewTexts:
+class StoreWithoutTexts:
+    def texts(self, version: str, review_ids: Sequence[str]) -> list[None]:
+        return [None for _ in review_ids]
+
+
+def review_texts(codec: str, tokens_a_row: int = 1, store: object = None, *, keeps: bool = False) -> ReviewTexts:
     namespace = Namespace(version="0" * 16, encoder_digest="any", codec=codec, state_dim=8, max_length=16)
-    store: StateStore = UnusableStore()  # type: ignore[assignment]
     tokenizer = ReviewTokenizer(tiny_tokenizer_json(), 16)
     return ReviewTexts(
-        store=store, codec=make_codec(namespace), tokenizer=tokenizer, tokens_a_row=tokens_a_row, keeps=False
+        store=cast("StateStore", store or UnusableStore()),
+        codec=make_codec(namespace),
+        tokenizer=tokenizer,
+        tokens_a_row=tokens_a_row,
+        keeps=keeps,
     )
 
 
@@ -43,3 +54,11 @@ def test_a_text_without_words_has_no_spans() -> None:
 def test_a_service_that_keeps_no_texts_neither_writes_nor_reads_any() -> None:
     assert review_texts("fp32").to_keep("review", TEXT) == []
     assert review_texts("fp32").read(["review"]) == {}
+
+
+def test_a_store_without_texts_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    texts = review_texts("fp32", store=StoreWithoutTexts(), keeps=True)
+    assert [texts.read(["a", "b"]) for _ in range(2)] == [{}, {}]
+    assert [record.getMessage() for record in caplog.records] == [
+        "no text is stored of the reviews that an explanation shows: `ubert precompute` needs --texts, too"
+    ]

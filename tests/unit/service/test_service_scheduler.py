@@ -397,6 +397,21 @@ def test_a_free_thread_waits_for_a_full_batch_no_longer_than_allowed() -> None:
     assert (telemetry.batches, telemetry.waits) == ([(2, 20)], [0.02, 0.0])
 
 
+def test_requests_in_every_turn_of_the_loop_do_not_put_off_the_first() -> None:
+    lane = Squares()
+
+    async def scenario(scheduler: Scheduler) -> None:
+        first = scheduler.submit(lane, 1)
+        others = []
+        for number in range(20):
+            await asyncio.sleep(0)
+            others.append(scheduler.submit(lane, number))
+        assert scheduler.waiting <= len(others)
+        await asyncio.gather(first, *others)
+
+    run(scenario)
+
+
 def test_a_lane_that_waits_for_a_full_batch_does_not_hold_up_other_lanes() -> None:
     lane = Squares()
     now = 0.0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,10 @@ def test_an_invalid_config_file_is_refused(tmp_path: Path, content: str, message
         ),
         (["split", "--reviews", "{reviews}", "--out", "reviews.parquet/s"], "reviews.parquet is a file"),
         (["import", "nothing.json", "--out", "o"], "no file at nothing.json"),
+        (
+            ["import", "nothing.json", "--out", "o", "--max-bad", "2"],
+            "max_bad = 2: use a share between 0 and 1, such",
+        ),
         (["import", "reviews.parquet", "--out", "reviews.parquet"], "reviews.parquet is a file, but a directory is to"),
         (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "0,-1"], "seeds = '0,-1': use 0 to"),
         (["bench", "accuracy", "--reviews", "{reviews}", "--out", "o", "--seeds", "4294967296"], "use 0 to 4294967295"),
@@ -219,6 +224,10 @@ def test_options_are_read_from_file_and_environment_by_their_flags(tmp_path: Pat
         assert json.loads(result.stdout)["demand"]["requests_per_s"] == 2000
 
 
+FROZEN = ("--mode", "end-to-end", "--trainable-layers", "0")
+PROJECTION = ("--projection-learning-rate", "0.5")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -228,6 +237,12 @@ def test_options_are_read_from_file_and_environment_by_their_flags(tmp_path: Pat
         (["finetune", "--trainable-layers", "2"], "--trainable-layers = 2: cached states"),
         (["finetune", "--encoder-learning-rate", "1e-5"], "--encoder-learning-rate = 1e-05: cached states"),
         (["finetune", "--mode", "end-to-end", "--states", "s"], "--states = 's': end-to-end has no cached states"),
+        (["finetune", *FROZEN, "--encoder-learning-rate", "1"], "--encoder-learning-rate = 1.0: BERT"),
+        (["finetune", "--state-dim", "0", *PROJECTION], "--projection-learning-rate = 0.5: the states"),
+        (["finetune", "--preset", "paper", *PROJECTION], "--projection-learning-rate = 0.5: the states"),
+        (["pretrain", "--masking", "none", "--lexicon", "w"], "--lexicon = 'w': opinion masking alone"),
+        (["pretrain", "--masking", "random", "--lexicon", "w"], "--lexicon = 'w': opinion masking alone"),
+        (["pretrain", *FROZEN[2:], "--encoder-learning-rate", "1"], "--encoder-learning-rate = 1.0: BERT"),
         (["bench", "accuracy", "--split", "time", "--folds", "3"], "--folds = 3: a split by time has none"),
         (["bench", "accuracy", "--recipe", "r", "--preset", "tiny"], "--preset = 'tiny': the recipe takes its place"),
         (["bench", "accuracy", "--recipe", "{recipe}", "--corpus", "both"], "--corpus = 'both': the recipe has no pre"),
@@ -238,7 +253,10 @@ def test_an_inapplicable_flag_is_refused_by_name_with_a_remedy(reviews: Path, fl
     recipe = reviews / "recipe.json"
     recipe.write_text(json.dumps(Recipe.of_preset("tiny", RatingScale()).varied(pretrained=False).to_json()))
     given = [*(flag.format(recipe=recipe) for flag in flags), "--reviews", str(reviews), "--out", str(reviews / "o")]
-    given += ["--split", "split.parquet"] if flags[0] == "finetune" else []
+    if flags[0] in ("pretrain", "finetune"):
+        table = small_table()
+        random_split(table, np.arange(len(table)), seed=0).save(reviews / "split.parquet", table)
+        given += ["--split", str(reviews / "split.parquet")]
     result = CliRunner().invoke(make_app([flags[0]]), given)
     assert isinstance(result.exception, ConfigError)
     assert message in str(result.exception)
@@ -258,7 +276,9 @@ def test_finetune_takes_the_preset_of_the_pre_trained_model_and_refuses_another(
     assert "was pre-trained with 'tiny'; leave the flag out" in str(refused.exception)
     assert not (reviews / "run").exists()
     for flags in (["--preset", "tiny"], []):
-        assert runner.invoke(app, [*finetune, *flags]).exit_code == 0
+        done = runner.invoke(app, [*finetune, *flags])
+        assert done.exit_code == 0
+        assert re.search(r"validation MSE before training \d.\d+, after each epoch \d.\d+; \d+% of the", done.output)
     assert json.loads((reviews / "run" / "config.json").read_text())["preset"] == "tiny"
 
 
@@ -294,6 +314,23 @@ def test_a_seed_that_a_library_refuses_after_the_training_is_refused_before(comm
     done = CliRunner().invoke(make_app([command]), [command, "--seed", "20241130123456"])
     assert done.exit_code == 2
     assert "Invalid value for '--seed': Input should be less than or equal to 4294967295" in done.output
+
+
+def test_a_refused_setting_is_shown_with_the_variable_or_the_file_that_it_comes_from(tmp_path: Path) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text("[finetune]\nepochs = 'x'\n[bench.accuracy]\nfolds = 'y'\n")
+    for arguments, environment, shown in (
+        (["finetune"], {"UBERT_FINETUNE_EPOCHS": "abc"}, "'--epochs': .*: UBERT_FINETUNE_EPOCHS = 'abc'"),
+        (["--config", str(config), "finetune"], {}, "'--epochs': .*: epochs = 'x' in .*run.toml"),
+        (["bench", "accuracy"], {"UBERT_BENCH_ACCURACY_FOLDS": "z"}, "'--folds': .*: UBERT_BENCH_ACCURACY_FOLDS = 'z'"),
+        (["--config", str(config), "bench", "accuracy"], {}, "'--folds': .*: folds = 'y' in .*run.toml"),
+        (["finetune", "--epochs", "abc"], {}, "'--epochs': .* as an integer$"),
+    ):
+        app = make_app([arguments[-2] if arguments[-1] == "accuracy" else "finetune"])
+        needed = ["--reviews", "r", "--out", "o", *([] if arguments[-1] == "accuracy" else ["--split", "s"])]
+        done = CliRunner().invoke(app, [*arguments, *needed], env=environment)
+        assert done.exit_code == 2
+        assert re.search(shown, done.output.strip()), done.output
 
 
 @pytest.mark.parametrize("command", ["split", "synth"])

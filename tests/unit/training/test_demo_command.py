@@ -15,6 +15,8 @@ from ubert_service.schemas import MAX_CANDIDATES
 from ubert_training import demo
 from ubert_training.cli import make_app
 from ubert_training.pretraining import pretrain as pretraining
+from ubert_training.reviews.options import ImportOptions
+from ubert_training.reviews.table import ReviewTable
 
 
 class PretrainingReachedError(Exception):
@@ -78,17 +80,32 @@ def test_the_offline_demos_corpus_of_another_seed_is_replaced_only_with_force(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(demo, "fetch_musical_instruments", lambda: None)
-    first = demo.choose_reviews(None, None, tmp_path, seed=0).files[0].read_bytes()
+    first = demo.choose_reviews(None, ImportOptions(), tmp_path, seed=0).files[0].read_bytes()
     with pytest.raises(ConfigError, match=r"holds another corpus \(seed = 0\); give another directory, or --force"):
-        demo.choose_reviews(None, None, tmp_path, seed=1)
-    assert demo.choose_reviews(None, None, tmp_path, seed=0).files[0].read_bytes() == first
-    assert demo.choose_reviews(None, None, tmp_path, seed=1, force=True).files[0].read_bytes() != first
+        demo.choose_reviews(None, ImportOptions(), tmp_path, seed=1)
+    assert demo.choose_reviews(None, ImportOptions(), tmp_path, seed=0).files[0].read_bytes() == first
+    assert demo.choose_reviews(None, ImportOptions(), tmp_path, seed=1, force=True).files[0].read_bytes() != first
 
 
-def test_item_domains_without_reviews_are_refused(tmp_path: Path) -> None:
-    result = ubert("demo", "--item-domains", "items.tsv", "--dir", str(tmp_path / "demo"))
+def test_the_demo_imports_reviews_as_its_flags_say(recorded: list[Any], tmp_path: Path) -> None:
+    shop = tmp_path / "shop.csv"
+    rows = [f"u{n % 5},i{n // 5},{n % 11},review {n}" for n in range(25)]
+    shop.write_text("\n".join(["who,sku,stars,body", *rows, "u1,i9,99,off the scale"]))
+    flags = ["--columns", "user=who,item=sku,rating=stars,text=body", "--scale", "0:10", "--core", "0"]
+    result = ubert("demo", "--reviews", str(shop), "--dir", str(tmp_path / "demo"), *flags, "--max-bad", "0.1")
+    assert type(result.exception) is PretrainingReachedError, result.output
+    table = ReviewTable.load(tmp_path / "demo" / "reviews" / "reviews.parquet")
+    assert (len(table), str(table.scale)) == (25, "0:10")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--item-domains", "'items.tsv'"), ("--columns", "'user=u'"), ("--scale", "'0:10'"), ("--core", "0")],
+)
+def test_import_flags_without_reviews_are_refused(tmp_path: Path, flag: str, value: str) -> None:
+    result = ubert("demo", flag, value.strip("'"), "--dir", str(tmp_path / "demo"))
     assert type(result.exception) is ConfigError, result.output
-    assert str(result.exception).startswith("--item-domains = 'items.tsv'")
+    assert str(result.exception).startswith(f"{flag} = {value}")
     assert "give it with --reviews" in str(result.exception)
     assert not (tmp_path / "demo").exists()
 

@@ -1,10 +1,13 @@
 """Fine-tuning: its initial weights, its configuration, what it refuses, and its ratings without further training."""
 
+import os
 import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -15,18 +18,22 @@ from safetensors.torch import load_file, save_file
 from sklearn import linear_model
 from sklearn.linear_model import RidgeCV
 
+from support.full_disk import full_disk
 from support.read_only import inside_read_only
 from support.small_corpus import small_table
-from ubert_model.config import ModelConfig, RatingBase, preset
+from ubert_model.config import ModelConfig, RatingBase, RatingScale, preset
 from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_model.nn.co_matching import DIFFERENCE_SCALE
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pair_model import PairModel
 from ubert_model.nn.review_encoder import ReviewEncoder
+from ubert_model.rating import deviations, text_reader
 from ubert_model.rating.intervals import RatingIntervals
+from ubert_model.states import product_code
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.commands.options import model_config
-from ubert_training.evaluation.evaluate import evaluate
+from ubert_training.evaluation import evaluate as evaluation
+from ubert_training.evaluation.evaluate import EVALUATION, evaluate
 from ubert_training.finetuning import finetuning_task, prediction_init
 from ubert_training.finetuning.bias_fit import bias_ratings
 from ubert_training.finetuning.finetune import ELSEWHERE, finetune, target_identities
@@ -38,9 +45,9 @@ from ubert_training.finetuning.rating_parts import final_ratings, fit_blend_weig
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.pretraining.lexicon import Lexicon
-from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain
+from ubert_training.pretraining.pretrain import CORPUS_READ, pretrain, pretraining_inputs
 from ubert_training.pretraining.pretrain_options import PretrainOptions
-from ubert_training.reviews.table import Review, ReviewTable, Rows
+from ubert_training.reviews.table import Review, ReviewTable, Rows, TableMetadata
 from ubert_training.running.devices import Precision
 from ubert_training.running.stage import Stage, read_stage
 from ubert_training.splits import Split, random_split
@@ -163,6 +170,15 @@ def test_a_read_only_run_is_refused_before_it_is_evaluated(tmp_path: Path) -> No
         evaluate(TABLE, run, states=tmp_path / "states")
 
 
+def test_a_run_is_evaluated_only_on_the_reviews_that_it_was_trained_on(tmp_path: Path) -> None:
+    run = fine_tuned(tmp_path)
+    wider = replace(TABLE, metadata=TableMetadata(scale=RatingScale(lowest=0, highest=10)))
+    with pytest.raises(InputError, match=rf"scale 0:10, the run {run} has 1:5: give reviews that .* --scale 1:5"):
+        evaluate(wider, run, states=tmp_path / "states")
+    with pytest.raises(InputError, match=f"reviews are missing here.*Give the reviews that {run} was trained on"):
+        evaluate(TABLE.subset(SPLIT.train), run, states=tmp_path / "states")
+
+
 def test_a_table_of_other_domains_makes_another_configuration(from_both: Path, tmp_path: Path) -> None:
     """Every stage learns domains, which review ids do not cover."""
     run = fine_tuned(tmp_path)
@@ -184,23 +200,32 @@ def test_every_input_of_pre_training_is_part_of_its_configuration(from_both: Pat
     """Otherwise a stage that is started again with other inputs would return the former model."""
     options = PretrainOptions(corpus="both", loop=ONE_EPOCH)
     for differing, split, config, lexicon, changed in (
-        ("config", SPLIT, TINY.with_options(dropout=0.2), LEXICON, options),
+        (r"config\.dropout: 0\.1, now 0\.2", SPLIT, TINY.with_options(dropout=0.2), LEXICON, options),
         ("lexicon", SPLIT, TINY, Lexicon(words=frozenset({"good"}), source="the test"), options),
-        ("options", SPLIT, TINY, LEXICON, replace(options, loop=LONGER)),
+        (r"options\.loop\.epochs: 1, now 2", SPLIT, TINY, LEXICON, replace(options, loop=LONGER)),
         ("reviews", OTHER_SEED, TINY, LEXICON, options),
-        ("reviews, target", ALL_DOMAINS, TINY, LEXICON, options),
+        ("reviews; target", ALL_DOMAINS, TINY, LEXICON, options),
     ):
         with pytest.raises(ConfigError, match=rf"\(it differs in {differing}\)"):
             pretrain(TABLE, split, config, lexicon, changed, from_both)
 
 
+def test_the_lexicon_is_an_input_of_opinion_masking_alone() -> None:
+    rows = SPLIT.train
+    for masking, counts in (("opinion", True), ("random", False), ("none", False)):
+        options = PretrainOptions(masking=masking)  # type: ignore[arg-type]
+        other = Lexicon(words=frozenset({"good"}), source="the test")
+        inputs, changed = (pretraining_inputs(TABLE, SPLIT, rows, TINY, words, options) for words in (LEXICON, other))
+        assert (inputs != changed) == counts
+
+
 def test_every_input_of_fine_tuning_is_part_of_its_configuration(from_both: Path, tmp_path: Path) -> None:
     fine_tuned(tmp_path)
     changes: dict[str, dict[str, Any]] = {
-        "config": {"config": TINY.with_options(dropout=0.2)},
-        "options": {"options": FinetuneOptions(loop=LONGER)},
+        r"config\.dropout: 0\.1, now 0\.2": {"config": TINY.with_options(dropout=0.2)},
+        r"options\.loop\.epochs: 1, now 2": {"options": FinetuneOptions(loop=LONGER)},
         "pretrained": {"start": from_both},
-        "split": {"split": OTHER_SEED},
+        "split.test; split.train; split.validation": {"split": OTHER_SEED},
     }
     for differing, changed in changes.items():
         with pytest.raises(ConfigError, match=rf"\(it differs in {differing}\)"):
@@ -493,9 +518,74 @@ def test_the_presets_encoder_layers_apply_to_its_own_backbone_only() -> None:
     assert model_config("minilm", TABLE, backbone="bert-base-uncased", encoder_layers=8).encoder_layers == 8
 
 
+@pytest.mark.parametrize("module", [deviations, text_reader, product_code])
+def test_a_full_disk_is_an_error_that_names_the_run_which_then_continues(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = module.save_file
+
+    def save_to_full_disk(tensors: Mapping[str, Any], path: Path) -> None:
+        with full_disk(10):
+            save(tensors, path)
+
+    monkeypatch.setattr(module, "save_file", save_to_full_disk)
+    with pytest.raises(
+        OSError, match=rf"{tmp_path / 'run'} cannot be written \(.*make room, then run the same command"
+    ):
+        fine_tuned(tmp_path)
+    monkeypatch.undo()
+    assert read_stage(fine_tuned(tmp_path))["finished"]
+
+
+def test_others_may_read_all_files_of_a_run_as_the_user_allows(tmp_path: Path) -> None:
+    former = os.umask(0o027)
+    try:
+        run = fine_tuned(tmp_path)
+    finally:
+        os.umask(former)
+    assert {stat.filemode(path.stat().st_mode) for path in run.iterdir() if path.is_file()} == {"-rw-r-----"}
+
+
+def test_the_evaluation_of_a_run_is_not_written_into_the_one_that_replaced_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fine_tuned(tmp_path)
+
+    def tuned_while_the_run_is_replaced(*_: object, **__: object) -> list[object]:
+        options = FinetuneOptions(loop=replace(ONE_EPOCH, seed=1))
+        finetune(TABLE, SPLIT, TINY, options, run, pretrained=None, states=tmp_path / "states", force=True)
+        return []
+
+    monkeypatch.setattr(evaluation, "_tuned_baselines", tuned_while_the_run_is_replaced)
+    with pytest.raises(InputError, match=f"{run} holds another run .*; run `ubert evaluate` again"):
+        evaluate(TABLE, run, states=tmp_path / "states")
+    assert not (run / EVALUATION).exists()
+
+
 def test_a_model_pre_trained_on_an_evaluation_pair_is_refused(from_both: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has read \d+ of the \d+ reviews .* pre-train with the same split"):
         fine_tuned(tmp_path, split=OTHER_SEED, start=from_both)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_pre_trained_on_other_texts_of_the_same_pairs_is_refused(from_both: Path, tmp_path: Path) -> None:
+    """As after an import without titles: no review has the id that pre-training has recorded."""
+    columns = zip(TABLE.user, TABLE.item, TABLE.rating.tolist(), TABLE.text, TABLE.domain, strict=True)
+    retold = ReviewTable.of(
+        Review(user=user, item=item, rating=rating, text=f"{text} Again.", domain=domain)
+        for user, item, rating, text, domain in columns
+    )
+    for split in (random_split(retold, target_rows(retold, ["domain-0"]), seed=seed) for seed in (0, 1)):
+        with pytest.raises(InputError, match=r"another review table.* pre-train on these reviews, with the same s"):
+            finetune(
+                retold,
+                split,
+                TINY,
+                FinetuneOptions(loop=ONE_EPOCH),
+                tmp_path / "run",
+                pretrained=from_both,
+                states=tmp_path / "states",
+            )
     assert not (tmp_path / "run").exists()
 
 

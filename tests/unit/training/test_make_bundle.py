@@ -1,5 +1,6 @@
 """`ubert export` on a full disk, and of a damaged run."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import pytest
 
 from support.full_disk import full_disk
 from support.training_stage import NO_CHECKPOINTS, TinyCorpus, run_in_process
-from ubert_model.bundle import TEXT_READER
+from ubert_model.bundle import CODEBOOKS, TEXT_READER
 from ubert_model.errors import InputError
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
 from ubert_training.export import make_bundle
 from ubert_training.export.make_bundle import export_bundle
 from ubert_training.finetuning.rating_parts import RATING
+from ubert_training.running.stage import read_stage
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("trained")
     corpus = TinyCorpus.write(directory)
     run_in_process(corpus.arguments("finetune", directory / "run", *NO_CHECKPOINTS, "--epochs", "1", "--device", "cpu"))
-    (directory / "run" / EVALUATION).write_text("{}")
+    evaluation = {"run": read_stage(directory / "run")["fingerprint"]}
+    (directory / "run" / EVALUATION).write_text(json.dumps(evaluation))
     return directory / "run"
 
 
@@ -64,4 +67,22 @@ def test_a_run_without_its_text_reader_is_refused(run: Path, tmp_path: Path) -> 
     missing.unlink()
     with pytest.raises(InputError, match=f"{missing} cannot be read .*; run its step again with a new directory"):
         export_bundle(missing.parent, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("evaluation", ["{}", '{"run": "0123456789abcdef"}'])
+def test_the_evaluation_of_another_run_is_not_exported(run: Path, evaluation: str, tmp_path: Path) -> None:
+    """One that a long `ubert evaluate` wrote while `ubert finetune --force` replaced the run."""
+    foreign = shutil.copytree(run, tmp_path / "run") / EVALUATION
+    foreign.write_text(evaluation)
+    with pytest.raises(InputError, match=f"{foreign} is of another run; run `ubert evaluate` again"):
+        export_bundle(foreign.parent, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_run_without_codebooks_is_refused_with_the_step_that_makes_them(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / CODEBOOKS).unlink()
+    with pytest.raises(InputError, match=f"{copy} has no {CODEBOOKS}.*; fine-tune again with a new directory"):
+        export_bundle(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()

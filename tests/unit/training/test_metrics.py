@@ -49,6 +49,7 @@ def test_intervals_that_miss_rare_large_errors_are_marked_as_too_narrow(pairs: i
     covered = np.mean([interval.low <= expected <= interval.high for interval in intervals])
     slices = {"3–9": scores({MODEL_NAME: errors[0], BIAS_NAME: errors[1]})}
     evaluation = Evaluation(
+        run="",
         scores=slices["3–9"],
         settings={BIAS_NAME: {}},
         by_user_history=slices,

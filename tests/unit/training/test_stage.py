@@ -47,11 +47,23 @@ def test_device_and_checkpoint_seconds_may_change_between_two_starts(tmp_path: P
     assert not stage(device="auto", every=30.0).open()
     stage(device="auto", every=30.0).finish({})
     assert stage(device="cpu", every=1.0).open()
-    with pytest.raises(ConfigError, match=r"\(it differs in options\)"):
+    with pytest.raises(ConfigError, match=r"\(it differs in options.loop.seed: 1, now 2\)"):
         stage(2, device="cpu", every=1.0).open()
     inputs = {"options": {"device": "cpu", "loop": LoopOptions(epochs=1, batch_size=2, learning_rate=0.1, seed=1)}}
-    with pytest.raises(ConfigError, match=r"\(it differs in mode\)"):
+    with pytest.raises(ConfigError, match=r"\(it differs in mode: 'cached', now None\)"):
         Stage(tmp_path / "run", "finetune", inputs).open()
+
+
+def test_a_refusal_names_digests_without_their_values_and_a_few_of_many_options(tmp_path: Path) -> None:
+    def stage(review: str, **changed: int) -> Stage:
+        options = dict.fromkeys("abcde", 1) | changed
+        return Stage(tmp_path / "run", "finetune", {"options": options, "table": digest_of([review])})
+
+    stage("this").open()
+    with pytest.raises(ConfigError, match=r"\(it differs in options.b: 1, now 0; table\)"):
+        stage("that", b=0).open()
+    with pytest.raises(ConfigError, match=r"in options.a: 1, now 2; .*; options.d: 1, now 2; and 2 more\)"):
+        stage("that", **dict.fromkeys("abcde", 2)).open()
 
 
 def test_equal_inputs_with_the_fingerprint_of_another_version_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ubert_model import config
 from ubert_model.bundle import Bundle
 from ubert_model.states import DEFAULT_CODEC, open_store
 from ubert_training.commands import flags
-from ubert_training.commands.options import console, load_reviews, require_unset
+from ubert_training.commands.options import console, import_options, load_reviews, require_unset
 from ubert_training.demo import (
     best_items,
     check_served_ratings,
@@ -40,6 +40,10 @@ PAIRS_CHECKED = 500
 def demo_command(
     reviews: Annotated[Path | None, typer.Option(help="Your review file; unset: downloaded, or synthetic.")] = None,
     item_domains: Annotated[Path | None, typer.Option(help="File of item<TAB>domain lines for --reviews.")] = None,
+    columns: flags.Columns = None,
+    scale: flags.Scale = None,
+    core: flags.Core = None,
+    max_bad: flags.MaxBad = None,
     dir: Annotated[Path, typer.Option(help="Directory of all results.")] = Path("ubert-demo"),
     serve: Annotated[bool, typer.Option(help="Keep the service running at the end.")] = True,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the service; 0: any free one.")] = 8000,
@@ -54,12 +58,20 @@ def demo_command(
     steps, demo = _Steps(), _Demo(directory=dir, preset=preset, seed=seed, force=force)
     config.preset(preset)  # refuses an unknown one
     if reviews is None:
-        require_unset("it is about the items of your own file: give it with --reviews", item_domains=item_domains)
+        require_unset(
+            "it is about your own file: give it with --reviews",
+            item_domains=item_domains,
+            columns=columns,
+            scale=scale,
+            core=core,
+            max_bad=max_bad,
+        )
+    options = import_options(item_domains=item_domains, columns=columns, scale=scale, core=core, max_bad=max_bad)
     require_free_port(port)
     dir.mkdir(parents=True, exist_ok=True)
 
     steps.begin("reviews")
-    table, split = demo.import_reviews(reviews, item_domains)
+    table, split = demo.import_reviews(reviews, options)
     steps.begin("pre-training")
     demo.pretrain(table, split)
     steps.begin("fine-tuning")
@@ -113,11 +125,10 @@ class _Demo:
 
         return Recipe.of_preset(self.preset, table.scale).seeded(self.seed)
 
-    def import_reviews(self, reviews: Path | None, item_domains: Path | None) -> tuple[ReviewTable, Split]:
-        source = choose_reviews(reviews, item_domains, self.directory, self.seed, force=self.force)
+    def import_reviews(self, reviews: Path | None, options: ImportOptions) -> tuple[ReviewTable, Split]:
+        source = choose_reviews(reviews, options, self.directory, self.seed, force=self.force)
         console.print(source.description)
-        options = ImportOptions(item_domains=source.item_domains)
-        imported = import_reviews(source.files, self.directory / "reviews", options, force=self.force)
+        imported = import_reviews(source.files, self.directory / "reviews", source.options, force=self.force)
         table = load_reviews(self.directory / "reviews")
         console.print(
             f"{imported.records:,} lines read, {len(table):,} reviews kept, {imported.bad:,} bad lines set aside"

@@ -7,7 +7,14 @@ import typer
 
 from ubert_model.config import ModelConfig, require
 from ubert_training.commands import flags
-from ubert_training.commands.options import console, given, load_reviews, model_config, require_unset
+from ubert_training.commands.options import (
+    console,
+    given,
+    load_reviews,
+    model_config,
+    require_unset,
+    validation_history,
+)
 from ubert_training.running.stage import read_stage
 from ubert_training.splits import Split
 
@@ -69,6 +76,9 @@ def finetune_command(
         require_unset(frozen, encoder_learning_rate=encoder_learning_rate, trainable_layers=trainable_layers)
     elif mode == "end-to-end":
         require_unset("end-to-end has no cached states: give it with --mode cached", states=states)
+        if trainable_layers == 0:
+            frozen = "BERT is frozen: give it with another --trainable-layers"
+            require_unset(frozen, encoder_learning_rate=encoder_learning_rate)
     table = load_reviews(reviews)
     divided = Split.load(split, table)
     if pretrained:
@@ -102,6 +112,9 @@ def finetune_command(
         id_embeddings=id_embeddings,
         dropout=dropout,
     )
+    if config.state_dim is None:
+        whole = "the states are not projected: give it with --state-dim"
+        require_unset(whole, projection_learning_rate=projection_learning_rate)
     loop = LoopOptions.of(
         default_loop(mode),
         epochs=epochs,
@@ -137,10 +150,10 @@ def finetune_command(
     if not is_main_process():
         return
     summary = read_stage(directory)["summary"]
-    losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
+    kept = f"; {summary['blend_weight']:.0%} of the network's correction to the bias part is kept"
     console.print(
-        f"{directory}: {summary['pairs']} pairs; validation MSE by epoch {losses}; "
-        f"share of the text network in a rating {summary['blend_weight']:.2f}"
+        f"{directory}: {summary['pairs']} pairs; validation MSE {validation_history(summary['validation_losses'])}"
+        f"{kept if config.above_bias else ''}"
     )
     if summary["pairs_with_text"] == 0:
         console.print("No training pair has text on both sides: nothing trained the network, the biases alone rate")

@@ -51,6 +51,21 @@ ShardOptimizer = Annotated[
     bool, typer.Option("--shard-optimizer", help="Shard the optimizer's states over the processes.")
 ]
 CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints, the most that a kill loses.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="Column names of CSV, TSV, Parquet or your own JSON lines, such as user=reviewer,item=sku,"
+        "rating=stars,text=body,timestamp=when. Also: title, domain. A column left out keeps its own name."
+    ),
+]
+Scale = Annotated[str | None, typer.Option(help="Lowest and highest rating, as LOWEST:HIGHEST. Unset: 1:5.")]
+Core = Annotated[
+    int | None,
+    typer.Option(min=0, help="k-core: least number of reviews of every user and every item; 0 keeps all. Unset: 5."),
+]
+MaxBad = Annotated[
+    float | None, typer.Option(help="Share of bad lines above which the import fails. Unset: 0.01, which is 1%.")
+]
 States = Annotated[Path | None, typer.Option(help="Directory of cached states. Unset: states/ beside the run.")]
 Engine = Annotated[EngineName, typer.Option(help="local: this process; ray: the workers of a Ray cluster.")]
 RayAddress = Annotated[

@@ -10,14 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError
 from ubert_model.running.ray_engine import ray_engine_or_none
 from ubert_training.commands import flags
-from ubert_training.commands.options import console
+from ubert_training.commands.options import console, import_options
 from ubert_training.reviews.file_staging import ImportProgress, stage_locally
 from ubert_training.reviews.importer import REJECTS, REVIEWS, import_reviews
-from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.report import ImportReport
 from ubert_training.reviews.staging_by_ray import stage_by_ray
@@ -32,13 +29,7 @@ def import_command(
     format: Annotated[
         FormatName | None, typer.Option("--format", help="Format of all files. Default: detected for each file.")
     ] = None,
-    columns: Annotated[
-        str,
-        typer.Option(
-            help="Column names of CSV, TSV, Parquet or your own JSON lines, such as user=reviewer,item=sku,"
-            "rating=stars,text=body,timestamp=when. Also: title, domain. A column left out keeps its own name."
-        ),
-    ] = "",
+    columns: flags.Columns = None,
     domain: Annotated[
         list[str] | None,
         typer.Option(help="Domain of all files, or one for each file in order. Default: taken from the file names."),
@@ -50,16 +41,12 @@ def import_command(
     yelp_business: Annotated[
         Path | None, typer.Option(help="Yelp's business.json: the first category of a business is its domain.")
     ] = None,
-    scale: Annotated[str, typer.Option(help="Lowest and highest rating, as LOWEST:HIGHEST.")] = "1:5",
+    scale: flags.Scale = None,
     with_title: Annotated[
         bool, typer.Option(help="Put the title, which often states the opinion, before a review's text.")
     ] = True,
-    core: Annotated[
-        int, typer.Option(min=0, help="k-core: least number of reviews of every user and every item; 0 keeps all.")
-    ] = 5,
-    max_bad: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of bad lines above which the import fails.")
-    ] = 0.01,
+    core: flags.Core = None,
+    max_bad: flags.MaxBad = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a finished import of other files or options.")
     ] = False,
@@ -73,13 +60,13 @@ def import_command(
     rejects.jsonl. If killed, run the same command again: it continues where it stopped. With Ray, each worker reads
     one file at a time.
     """
-    options = ImportOptions(
+    options = import_options(
         format=format,
-        columns=parse_columns(columns),
+        columns=columns,
         domains=tuple(domain or ()),
         item_domains=item_domains,
         yelp_business=yelp_business,
-        scale=RatingScale.parse(scale),
+        scale=scale,
         with_title=with_title,
         core=core,
         max_bad=max_bad,
@@ -89,17 +76,6 @@ def import_command(
     with _progress_bar() as listener:
         report = import_reviews(files, out, options, listener, force=force, stage=stage)
     _show(report, out)
-
-
-def parse_columns(text: str) -> dict[str, str]:
-    """Parse ``column=name,column=name``. Raises ``ConfigError``."""
-    columns: dict[str, str] = {}
-    for pair in filter(None, (part.strip() for part in text.split(","))):
-        column, equals, name = (part.strip() for part in pair.partition("="))
-        if not (column and equals and name) or column in columns:
-            raise ConfigError(f"--columns {text!r}: write COLUMN=NAME once for each, separated by commas")
-        columns[column] = name
-    return columns
 
 
 @contextmanager
@@ -153,6 +129,12 @@ def _show(report: ImportReport, out: Path) -> None:
     for what, count in kept.items():
         if count:
             console.print(f"  {count:,} kept {what}")
+    for file in report.files:
+        if "timestamp" in file.absent_columns and (unused := file.unused_columns):
+            console.print(
+                f"{file.file} has no column timestamp; unread columns: {', '.join(unused)}. If one is the time, import "
+                f"again with --force and --columns, as in --columns timestamp={unused[0]}"
+            )
     console.print(statistics_table(report.statistics))
     if len(report.statistics.domains) > 1:
         console.print(shared_users_table(report.statistics))

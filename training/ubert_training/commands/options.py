@@ -1,11 +1,14 @@
 """How the flags of commands turn into the options of a stage."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from ubert_model.config import ModelConfig, preset, require
+from ubert_model.config import ModelConfig, RatingScale, preset, require
+from ubert_model.errors import ConfigError
+from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.table import ReviewTable
 
 console = Console(markup=False, highlight=False, soft_wrap=True)
@@ -36,6 +39,34 @@ def model_config(base: str | ModelConfig, table: ReviewTable, **options: object)
         config = replace(config, state_dim=None)
         options["state_dim"] = None
     return config.with_options(**options, scale=table.scale)
+
+
+def import_options(*, columns: str | None, scale: str | None, **options: object) -> ImportOptions:
+    """The options of an import; a flag that was not given has the default there. Raises ``ConfigError``."""
+    return ImportOptions(
+        **given(  # type: ignore[arg-type]
+            columns=None if columns is None else parse_columns(columns),
+            scale=None if scale is None else RatingScale.parse(scale),
+            **options,
+        )
+    )
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Parse ``column=name,column=name``. Raises ``ConfigError``."""
+    columns: dict[str, str] = {}
+    for pair in filter(None, (part.strip() for part in text.split(","))):
+        column, equals, name = (part.strip() for part in pair.partition("="))
+        if not (column and equals and name) or column in columns:
+            raise ConfigError(f"--columns {text!r}: write COLUMN=NAME once for each, separated by commas")
+        columns[column] = name
+    return columns
+
+
+def validation_history(losses: Sequence[float]) -> str:
+    """The validation losses of a stage, of which the first is that of the model it started from."""
+    start, *epochs = (f"{loss:.4f}" for loss in losses)
+    return f"before training {start}, after each epoch {', '.join(epochs)}"
 
 
 def require_file(name: str, path: Path) -> None:

@@ -1,6 +1,6 @@
 """`ubert precompute`."""
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,7 +11,7 @@ from ubert_model.bundle import Bundle
 from ubert_model.config import require, require_choice
 from ubert_model.running.ray_engine import ray_engine_or_none
 from ubert_model.running.sharding import Shard
-from ubert_model.states import DEFAULT_CODEC, absolute_url, open_store, without_password
+from ubert_model.states import DEFAULT_CODEC, absolute_url, holds_store, open_store, without_password
 from ubert_training.commands import flags
 from ubert_training.commands.options import console, load_reviews, table_file
 from ubert_training.splits import PARTS, Split
@@ -61,6 +61,7 @@ def precompute_command(
     parsed_shard = Shard.parse(shard)
     table = load_reviews(reviews)
     opened = Bundle.load(bundle)
+    table.require_scale(opened.manifest.config.scale, f"the bundle {bundle}")
     from ubert_training.running.devices import DeviceChoice, Precision
     from ubert_training.states.precompute import find_work, rows_served, write_missing
     from ubert_training.states.precompute_by_ray import PrecomputeJob, write_missing_by_ray
@@ -80,17 +81,27 @@ def precompute_command(
     )
     require(cluster is None or states is None, "states", states, "Ray workers encode anew: leave it out")
     state_codec = opened.codec(codec)
-    with closing(open_store(store)) as target:
+    cached = None
+    if states is not None:
+        cached = BankEncoder.find(states, opened, table.texts_at(served))
+        fp32 = f"the cached states in {states} are written as they are, in fp32: leave out one of the two"
+        require(cached is None or precision == "fp32", "precision", precision, fp32)
+        console.print(
+            f"{states} holds no states of these reviews by this bundle's encoder: they are encoded"
+            if cached is None
+            else f"The states in {states} are written: no review is encoded"
+        )
+    # Opening an LMDB store that is not there would create it.
+    with nullcontext() if dry_run and not holds_store(store) else closing(open_store(store)) as target:
         work = find_work(table, rows, opened, target, state_codec, shard=parsed_shard, restore=restore_removed)
         console.print(f"shard {parsed_shard}: {work.estimate}")
         if len(work.removed):
             console.print(f"{len(work.removed):,} reviews were removed since, and stay out without --restore-removed")
-        if dry_run:
+        if dry_run or target is None:
             return
         chosen_device, chosen_precision = cast(DeviceChoice, device), cast(Precision, precision)
         if cluster is None:
-            encoder = BankEncoder.find(states, opened, table.texts_at(served)) if states is not None else None
-            encode = encoder or choose_encoder(opened, chosen_device, chosen_precision, threads)
+            encode = cached or choose_encoder(opened, chosen_device, chosen_precision, threads)
             report = write_missing(table, work, opened, target, state_codec, encode)
             stored = write_texts(table, work.rows, opened.tokenizer(), target, report.version) if texts else 0
         else:

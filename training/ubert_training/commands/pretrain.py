@@ -5,7 +5,14 @@ from typing import Annotated, cast
 import typer
 
 from ubert_training.commands import flags
-from ubert_training.commands.options import console, given, load_reviews, model_config
+from ubert_training.commands.options import (
+    console,
+    given,
+    load_reviews,
+    model_config,
+    require_unset,
+    validation_history,
+)
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
 from ubert_training.running.stage import read_stage
@@ -50,6 +57,11 @@ def pretrain_command(
     force: flags.Force = False,
 ) -> None:
     """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
+    if masking != "opinion":
+        require_unset("opinion masking alone reads it: give it with --masking opinion", lexicon=lexicon)
+    if trainable_layers == 0:
+        frozen = "BERT is frozen: give it with another --trainable-layers"
+        require_unset(frozen, encoder_learning_rate=encoder_learning_rate)
     table = load_reviews(reviews)
     divided, words = Split.load(split, table), load_lexicon(lexicon)
     from ubert_training.optimization.loop import LoopOptions
@@ -94,9 +106,9 @@ def pretrain_command(
     directory = pretrain(table, divided, config, words, options, out, force=force)
     if not is_main_process():
         return
-    console.print(f"opinion lexicon: {len(words.words)} words from {words.source}")
+    if masking == "opinion":
+        console.print(f"opinion lexicon: {len(words.words)} words from {words.source}")
     summary = read_stage(directory)["summary"]
-    losses = ", ".join(f"{loss:.4f}" for loss in summary["validation_losses"])
     if masking == "opinion" and not summary["opinion_words"]:
         console.print(
             "None of these words occurs in the reviews (words are what spaces and punctuation divide): task 1 masked "
@@ -104,5 +116,5 @@ def pretrain_command(
         )
     console.print(
         f"{directory}: {summary['reviews']} reviews, embeddings of the {summary['users']} users with reviews in other "
-        f"domains; validation loss by epoch {losses}"
+        f"domains; validation loss {validation_history(summary['validation_losses'])}"
     )

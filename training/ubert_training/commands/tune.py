@@ -55,11 +55,11 @@ def trial_table(choice: "Choice") -> Table:
         title="Validation part; the first recipe within one standard error of the best is chosen",
         caption=f"the bias part alone: {choice.chosen.bias_mse:.4f}",
     )
-    for column in ("recipe", "MSE", "above the best, ± its standard error", "share of the text network"):
+    for column in ("recipe", "MSE", "above the best, ± its standard error", "network's correction kept"):
         table.add_column(column, justify="left" if column == "recipe" else "right")
     for result in choice.results:
         above, error = choice.above_best(result)
-        cells = (result.trial.name, f"{result.mse:.4f}", f"{above:.4f} ± {error:.4f}", f"{result.share:.2f}")
+        cells = (result.trial.name, f"{result.mse:.4f}", f"{above:.4f} ± {error:.4f}", f"{result.share:.0%}")
         table.add_row(*cells, style="bold" if result is choice.chosen else None)
     for name, failure in choice.failures.items():
         table.add_row(name, "failed", failure)

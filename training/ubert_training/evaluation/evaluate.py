@@ -70,8 +70,10 @@ class Evaluation:
 
     ``U-BERT's bias part`` is the bias model beneath the network: ratings, and what an item's texts say beyond them.
     ``bias part, no text`` is that model fitted to ratings alone: the difference is what texts do there.
+    ``run`` is the fingerprint of the evaluated ``finetune`` stage.
     """
 
+    run: str
     scores: Mapping[str, Scores]
     settings: Mapping[str, Mapping[str, Any]]
     by_user_history: Mapping[str, Mapping[str, Scores]]
@@ -88,7 +90,7 @@ class Evaluation:
 def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> Evaluation:
     """Score a finished ``finetune`` stage, and write ``evaluation.json`` and the predictions into its directory.
 
-    Raises ``InputError`` for a run that is unfinished, or that cannot be written into.
+    Raises ``InputError`` for a run that is unfinished, cannot be written into, or is replaced meanwhile.
     """
     stage = finished_stage(directory, KIND)
     _require_writable(directory)
@@ -103,6 +105,7 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
         **{baseline.name: baseline.ratings - rated.truth for baseline in baselines},
     }
     evaluation = Evaluation(
+        run=stage["fingerprint"],
         scores=scores(errors),
         settings={baseline.name: baseline.settings for baseline in baselines},
         by_user_history=_sliced(errors, history_slices(rated.histories.user_count)),
@@ -112,6 +115,8 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
         ),
         coverage=Coverage.of(rated),
     )
+    if finished_stage(directory, KIND)["fingerprint"] != evaluation.run:  # tuning took its time
+        raise InputError(f"{directory} holds another run than when its evaluation began; run `ubert evaluate` again")
     write_text(directory / EVALUATION, json.dumps(plain(evaluation), indent=2, ensure_ascii=False) + "\n")
     _write_predictions(directory / PREDICTIONS, table, rated)
     return evaluation

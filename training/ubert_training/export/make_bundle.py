@@ -39,8 +39,8 @@ from ubert_training.weights.saving import weights_of
 def export_bundle(run: Path, bundle: Path) -> Bundle:
     """Write the bundle of a finished and evaluated ``finetune`` stage.
 
-    Raises ``InputError`` if the stage is unfinished, has not been evaluated (a bundle contains the metrics) or has no
-    codebooks; ``OSError`` if the disk is full or not writable.
+    Raises ``InputError`` if the stage is unfinished, has not been evaluated itself (a bundle contains the metrics) or
+    has no codebooks; ``OSError`` if the disk is full or not writable.
     """
     files = load_model(run, KIND)
     stage = finished_stage(run, KIND)
@@ -49,9 +49,11 @@ def export_bundle(run: Path, bundle: Path) -> Bundle:
         raise InputError(f"{run} has no {EVALUATION}; run `ubert evaluate` first, a bundle contains the metrics")
     metrics = evaluation.read_text(encoding="utf-8")
     with refusing_damage(evaluation, "run `ubert evaluate` again"):
-        json.loads(metrics)
+        evaluated = json.loads(metrics).get("run")
+    if evaluated != stage["fingerprint"]:
+        raise InputError(f"{evaluation} is of another run; run `ubert evaluate` again")
     if not (run / CODEBOOKS).is_file():
-        raise InputError(f"{run} has no {CODEBOOKS}, which the product codes need; run `ubert bench states` on it")
+        raise InputError(f"{run} has no {CODEBOOKS}, for the product codes; fine-tune again with a new directory")
     parts = RatingParts.load(run, files.config, files.identities)
     reader = load_text_reader(run, files.tokenizer_json)
     model = files.build_rating_model()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from transformers import BertConfig
 
 from ubert_model.bundle import TEXT_READER
@@ -26,6 +27,7 @@ from ubert_training.optimization.loop import discard_checkpoint, require_runnabl
 from ubert_training.pretraining.corpus_rows import rows_elsewhere
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.devices import Precision, make_accelerator, uses_bfloat16
+from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.stage import Stage
 from ubert_training.splits import Split
 from ubert_training.states.codebooks import codebooks_of, save_codebooks
@@ -60,7 +62,8 @@ def finetune(
     the precision of training, not in fp32 as the service computes them.
 
     Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). A finished run is left as it is;
-    a killed one is continued. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``.
+    a killed one is continued. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``, and ``OSError`` if
+    the disk is full.
     """
     loaded = None if pretrained is None else PretrainedModel.load(pretrained)
     if loaded is not None:
@@ -136,10 +139,12 @@ def _train_and_save(
     parts = task.rating_parts(progress)
     if accelerator.is_main_process:
         save_model(directory, model, encoder, config, tokenizer_json, identities)
-        parts.save(directory)
-        reader.save(directory / TEXT_READER)
-        if not only_measured:
-            save_codebooks(codebooks_of(review_states, split.train, options.loop.seed), directory)
+        with translated_write_errors(directory, SafetensorError):
+            parts.save(directory)
+            with replacing(directory / TEXT_READER) as partial:
+                reader.save(partial)
+            if not only_measured:
+                save_codebooks(codebooks_of(review_states, split.train, options.loop.seed), directory)
         split.save(directory / SPLIT, table)
         with replacing(directory / ELSEWHERE) as partial, partial.open("wb") as file:
             np.save(file, elsewhere.astype("<i8"), allow_pickle=False)

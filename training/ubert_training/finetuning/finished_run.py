@@ -44,11 +44,15 @@ class FinishedRun:
 
     @classmethod
     def open(cls, table: ReviewTable, directory: Path, *, states: Path, device: DeviceChoice = "auto") -> "FinishedRun":
-        """Load a run, and encode the states that ``states`` lacks. Raises ``InputError`` for an unfinished run."""
+        """Load a run, and encode the states that ``states`` lacks.
+
+        Raises ``InputError`` for an unfinished run, or a table that it was not trained on.
+        """
         inputs = finished_stage(directory, KIND)["inputs"]
         training, only_measured = inputs["options"]["loop"]["precision"], inputs.get("only_measured", False)
         files = load_model(directory, KIND)
-        split = Split.load(directory / SPLIT, table)
+        table.require_scale(files.config.scale, f"the run {directory}")
+        split = Split.load(directory / SPLIT, table, remedy=f"Give the reviews that {directory} was trained on")
         parts = RatingParts.load(directory, files.config, files.identities)
         tokenizer = files.tokenizer()
         tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)

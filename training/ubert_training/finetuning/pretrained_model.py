@@ -23,31 +23,43 @@ from ubert_training.weights.saving import submodule_weights
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedModel:
-    """A finished pre-training: its files, its fingerprint, and the ids of the reviews that it has read."""
+    """A finished pre-training: its files, its fingerprint, its table's, and the ids of the reviews that it has read."""
 
     directory: Path
     fingerprint: str
+    table: str
     files: ModelFiles
     reviews_read: frozenset[str]
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Raises ``InputError`` for an unfinished one, or one without a record of what it has read."""
-        fingerprint = finished_stage(directory, KIND)["fingerprint"]
+        stage = finished_stage(directory, KIND)
         try:
             read = frozenset((directory / CORPUS_READ).read_text(encoding="utf-8").split())
         except FileNotFoundError as error:
             raise InputError(f"{directory} holds no {CORPUS_READ}, the reviews it has read; pre-train again") from error
-        return cls(directory=directory, fingerprint=fingerprint, files=load_model(directory, KIND), reviews_read=read)
+        return cls(
+            directory=directory,
+            fingerprint=stage["fingerprint"],
+            table=stage["inputs"]["table"],
+            files=load_model(directory, KIND),
+            reviews_read=read,
+        )
 
     def require_compatible(self, table: ReviewTable, split: Split, config: ModelConfig) -> None:
         """Raise ``ConfigError`` for another encoder than the configuration's, ``InputError`` if it has read what the
-        split withholds.
+        split withholds, or other reviews than the table's: an id changes with the text, so that ids would not tell.
         """
         for name in ("backbone", "encoder_layers", "state_dim"):
             asked, trained = getattr(config, name), getattr(self.files.config, name)
             remedy = f"{self.directory} was pre-trained with {trained!r}; leave the flag out"
             require(asked == trained, name, asked, remedy)
+        if self.table != table.fingerprint:
+            raise InputError(
+                f"{self.directory} was pre-trained on another review table, and may have read there what this split "
+                "withholds; pre-train on these reviews, with the same split"
+            )
         held_out = np.flatnonzero(withheld(table, split)).tolist()
         leaked = sum(table.review_id[row] in self.reviews_read for row in held_out)
         if leaked:

@@ -12,8 +12,6 @@ from ubert_training.reviews.table import WITHOUT_TEXT, ReviewTable, Rows
 from ubert_training.splits import Split
 
 Corpus = Literal["other-domains", "target", "both"]
-LEAST_READABLE = 2
-"""Reviews with text that pre-training needs: one to train on, one to validate on."""
 
 
 def target_rows(table: ReviewTable, domains: Sequence[str]) -> Rows:
@@ -29,7 +27,7 @@ def pretraining_rows(table: ReviewTable, split: Split, corpus: Corpus, *, fracti
     by the same user is left out, so that what is read there is the same for every split.
     ``fraction`` keeps that share, drawn by seed.
 
-    Raises ``InputError`` if nothing is left, or too little of it has text.
+    Raises ``InputError`` if nothing is left.
     """
     require(0 < fraction <= 1, "fraction", fraction, "use a share of the reviews above 0, at most 1")
     rows = allowed_rows(table, split, corpus)
@@ -39,12 +37,6 @@ def pretraining_rows(table: ReviewTable, split: Split, corpus: Corpus, *, fracti
             "nothing in other domains that may be read; use --corpus target, or split with a --target domain"
         )
     kept = np.random.default_rng([seed, 7]).permutation(rows)[: max(1, round(fraction * len(rows)))]
-    readable = np.count_nonzero(table.text_digests[kept])
-    if readable < LEAST_READABLE:
-        raise InputError(
-            f"{readable} of the {len(kept)} reviews of corpus {corpus!r} have text, and pre-training needs "
-            f"{LEAST_READABLE}, one of them for validation: use more reviews, or fine-tune without --pretrained"
-        )
     return np.sort(kept)
 
 

@@ -1,5 +1,6 @@
 """Pre-training (Figure 2): masked opinion token prediction and opinion rating prediction."""
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from ubert_model.config import ModelConfig
+from ubert_model.errors import InputError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.pretraining_model import PretrainingModel
@@ -21,16 +23,23 @@ from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.pretraining.masking import Masker
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.pretraining.pretraining_task import PretrainingTask
-from ubert_training.reviews.table import ReviewTable
+from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.devices import make_accelerator
 from ubert_training.running.stage import Stage, digest_of
 from ubert_training.splits import Split
 from ubert_training.states.projection_init import initialize_projection
 from ubert_training.states.review_states import ReviewStates
-from ubert_training.weights.backbones import backbone_config, freeze_all_but_last, load_backbone, require_compatible
+from ubert_training.weights.backbones import (
+    backbone_config,
+    freeze_all_but_last,
+    load_backbone,
+    load_tokenizer,
+    require_compatible,
+)
 from ubert_training.weights.model_files import save_model
 
 KIND = "pretrain"
+LEAST_READABLE = 2
 CORPUS_READ = "corpus.txt"
 """Ids of the reviews that were read, one per line: no later split may evaluate on any of them."""
 
@@ -53,7 +62,7 @@ def pretrain(
     stage = Stage(directory, KIND, pretraining_inputs(table, split, rows, config, lexicon, options))
     accelerator = make_accelerator(options.device)
     if not stage.is_finished():  # checked first: a refused run neither creates nor discards a directory
-        require_pretrainable(config, options, accelerator)
+        require_pretrainable(table, rows, config, options, accelerator)
     with stage.held(accelerator, force=force) as finished:
         if not finished:
             _train_and_save(table, split, rows, config, lexicon, options, stage, accelerator)
@@ -62,11 +71,23 @@ def pretrain(
     return directory
 
 
-def require_pretrainable(config: ModelConfig, options: PretrainOptions, accelerator: Accelerator) -> None:
-    """Raise ``ConfigError`` for a model that the backbone does not allow, or that this machine cannot train."""
+def require_pretrainable(
+    table: ReviewTable, rows: Rows, config: ModelConfig, options: PretrainOptions, accelerator: Accelerator
+) -> None:
+    """Raise ``ConfigError`` for a model that the backbone does not allow, or that this machine cannot train, and
+    ``InputError`` if fewer than two of the reviews at ``rows`` have text: one to train on, one to validate on.
+    """
     bert = backbone_config(config.backbone, config.encoder_layers)
     require_compatible(bert, "pretrain_max_length", config.pretrain_max_length, options.trainable_layers)
     require_runnable(options.loop, accelerator)
+    tokenizer = ReviewTokenizer(load_tokenizer(config.backbone), config.pretrain_max_length)
+    with_text = (row for row in rows.tolist() if tokenizer.encode([table.text[row]])[0])
+    found = len(list(islice(with_text, LEAST_READABLE)))
+    if found < LEAST_READABLE:
+        raise InputError(
+            f"{found} of the {len(rows)} reviews of corpus {options.corpus!r} have text, and pre-training needs "
+            f"{LEAST_READABLE}, one of them for validation: use more reviews, or fine-tune without --pretrained"
+        )
 
 
 def _train_and_save(
@@ -134,7 +155,7 @@ def pretraining_inputs(
         "target": digest_of(table.review_id[row] for row in target.tolist()),
         "config": config,
         "options": options,
-        "lexicon": lexicon.digest,
+        "lexicon": lexicon.digest if options.masking == "opinion" else None,
     }
 
 

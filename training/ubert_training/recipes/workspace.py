@@ -68,8 +68,8 @@ class Workspace:
         """Raise what one of the job's stages would raise before it starts."""
         recipe, finetuning, pretraining = job.recipe, job.recipe.finetuning, job.recipe.pretraining
         if pretraining is not None:
-            rows_read(job.table, job.split, pretraining)
-            require_pretrainable(recipe.pretraining_config, pretraining, make_accelerator(pretraining.device))
+            rows, accelerator = rows_read(job.table, job.split, pretraining), make_accelerator(pretraining.device)
+            require_pretrainable(job.table, rows, recipe.pretraining_config, pretraining, accelerator)
         require_finetunable(recipe.config, finetuning, make_accelerator(finetuning.device))
 
     def run(self, job: Job, name: str) -> Path:

@@ -37,7 +37,7 @@ REJECTS = "rejects.jsonl"
 REPORT = "report.json"
 STAGING = ".ubert-import-staging"
 
-IMPORT_VERSION = 4
+IMPORT_VERSION = 5
 """Increased whenever the same input is staged differently, so that chunks of an older version are discarded."""
 EXAMPLES_SHOWN = 3
 
@@ -60,7 +60,7 @@ def import_reviews(
     review is left, and whatever ``stage`` raises.
     """
     options = options or ImportOptions()
-    fingerprint = _fingerprint(files, options)
+    fingerprint, inputs = _fingerprint(files, options), _inputs(files, options)
     out.mkdir(parents=True, exist_ok=True)
     with try_lock(out) as ours:
         if not ours:
@@ -70,7 +70,6 @@ def import_reviews(
         if finished is not None:
             staging.discard()
             return finished.unchanged()
-        inputs = _inputs(files, options)
         staging.open()
         chunks: list[Chunk] = []
         for chunk in stage(inputs, staging, progress):
@@ -212,8 +211,7 @@ def _check_not_empty(counts: Consolidation, core: int) -> None:
     if counts.reviews == 0:
         raise InputError(
             f"no review is left: {counts.exact_duplicates:,} exact duplicates, {counts.repeated_texts:,} repeated "
-            f"texts and {counts.below_core:,} outside the {core}-core were removed; `ubert import` with a lower --core "
-            "keeps more"
+            f"texts and {counts.below_core:,} outside the {core}-core were removed; a lower --core keeps more"
         )
 
 
@@ -225,4 +223,6 @@ def _file_report(source: ReviewInput, chunks: Sequence[Chunk]) -> FileReport:
         domain=source.validator.domains.of_file,
         records=sum(chunk.records for chunk in of_file),
         rejected=rejected_by_reason(of_file),
+        absent_columns=list(source.format.absent),
+        unused_columns=list(source.format.unused),
     )

@@ -35,7 +35,7 @@ class ImportOptions:
         if self.core < 0:
             raise ConfigError(f"core = {self.core}: use 0 for no filter, or a number of reviews")
         if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"max_bad = {self.max_bad}: use a share between 0 and 1")
+            raise ConfigError(f"max_bad = {self.max_bad:g}: use a share between 0 and 1, such as 0.02 for 2%")
         if not all(domain.strip() for domain in self.domains):
             raise ConfigError("a domain name is empty: give each --domain a name")
 

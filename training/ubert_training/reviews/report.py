@@ -9,18 +9,23 @@ from ubert_model.errors import ReviewFileError
 from ubert_training.reviews.consolidation import Consolidation
 from ubert_training.reviews.statistics import CorpusStatistics
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileReport:
-    """One input file. ``records`` counts its non-blank lines or rows, ``rejected`` the bad ones by reason."""
+    """One input file. ``records`` counts its non-blank lines or rows, ``rejected`` the bad ones by reason.
+
+    ``absent_columns`` are those of the review table that it lacks, ``unused_columns`` its own that were not read.
+    """
 
     file: str
     format: str
     domain: str
     records: int
     rejected: dict[str, int]
+    absent_columns: list[str]
+    unused_columns: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)

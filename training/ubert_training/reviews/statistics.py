@@ -92,7 +92,7 @@ def statistics_table(statistics: CorpusStatistics) -> Table:
     shown = _largest(statistics, MOST_LINES)
     table = Table(title="Reviews by domain", caption=_caption(statistics, shown))
     table.add_column("Domain")
-    for heading in ("#Users", "#Items", "#Reviews", "#Pre-training reviews"):
+    for heading in ("#Users", "#Items", "#Reviews", "#Reviews by its users in other domains"):
         table.add_column(heading, justify="right")
     for line in (statistics.domains[code] for code in shown):
         counts = (line.users, line.items, line.reviews, line.pretraining_reviews)

@@ -132,6 +132,14 @@ class ReviewTable:
     def scale(self) -> RatingScale:
         return self.metadata.scale
 
+    def require_scale(self, scale: RatingScale, model: str) -> None:
+        """Raise ``InputError`` unless the ratings are on the ``scale`` of the ``model`` (how to call it)."""
+        if self.scale != scale:
+            raise InputError(
+                f"the reviews have the rating scale {self.scale}, {model} has {scale}: give reviews that were imported "
+                f"with --scale {scale}, or a model trained on these"
+            )
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of the set of reviews, 32 hexadecimal characters; independent of the file and of the domains."""

@@ -8,12 +8,12 @@ from datetime import UTC, date, datetime
 from uuid import UUID
 
 from ubert_model.config import RatingScale
+from ubert_model.identifiers import MAX_IDENTIFIER_BYTES
 from ubert_training.reviews.domains import Domains
 from ubert_training.reviews.readers.formats import Column, Layout
 from ubert_training.reviews.readers.records import BadLine, Fields, Reason, decode
 from ubert_training.reviews.table import Review
 
-MAX_ID_BYTES = 256
 MAX_SHOWN = 80
 LAST_SECOND = 253_402_300_799  # the end of the year 9999
 FIRST_MILLISECOND = 631_152_000_000  # 1990; in seconds it would be long after the year 9999
@@ -81,8 +81,8 @@ def _identifier(value: object, column: str) -> str:
     if not identifier:
         raise BadLine(Reason.EMPTY_ID, f"{column} is {value!r}")
     length = len(identifier.encode())
-    if length > MAX_ID_BYTES:
-        raise BadLine(Reason.LONG_ID, f"{column} has {length} bytes, at most {MAX_ID_BYTES} are allowed")
+    if length > MAX_IDENTIFIER_BYTES:
+        raise BadLine(Reason.LONG_ID, f"{column} has {length} bytes, at most {MAX_IDENTIFIER_BYTES} are allowed")
     return identifier
 
 
@@ -92,7 +92,7 @@ def _text(value: object, column: str) -> str:
     if _is_null(value):
         return ""
     if not isinstance(value, str):
-        raise BadLine(Reason.BAD_TEXT, f"{column} is {_shown(value)}")
+        raise BadLine(Reason(f"{column} is no string"), _shown(value))
     try:
         value.encode()
     except UnicodeEncodeError as error:

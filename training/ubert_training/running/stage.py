@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
@@ -19,6 +20,10 @@ if TYPE_CHECKING:  # `ubert split` takes digests from here, and needs no torch
 STAGE_FILE = "stage.json"
 DISCARDED = "discarded"
 """The fingerprint of a directory that is being emptied; it matches no stage."""
+DIGEST = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
+"""The digests of this package; two of them say no more than that something differs."""
+MOST_SHOWN = 4
+"""Differences that a refusal names; another preset differs in a dozen."""
 NOT_FINGERPRINTED = frozenset({"device", "checkpoint_seconds"})
 """Options that do not change the result: a run may continue with other values."""
 
@@ -131,12 +136,13 @@ class Stage:
             return f"{self.directory} is not empty and no output of `ubert {self.kind}`; give a new directory"
         if found["fingerprint"] == DISCARDED:
             return f"{self.directory} is half discarded by a killed run; give a new directory, or --force to continue"
-        asked, stored = _fingerprinted(self.inputs), _fingerprinted(found["inputs"])
-        differing = sorted(name for name in {*asked, *stored} if asked.get(name) != stored.get(name))
-        other = "kind" if found["kind"] != self.kind else "the version of this program"
+        differing = list(_differences(_fingerprinted(found["inputs"]), _fingerprinted(self.inputs)))
+        shown = differing[:MOST_SHOWN] or ["kind" if found["kind"] != self.kind else "the version of this program"]
+        if len(differing) > MOST_SHOWN:
+            shown.append(f"and {len(differing) - MOST_SHOWN} more")
         return (
-            f"{self.directory} holds the {found['kind']} of another configuration (it differs in "
-            f"{', '.join(differing) or other}); give a new directory, or --force to discard it"
+            f"{self.directory} holds the {found['kind']} of another configuration (it differs in {'; '.join(shown)}); "
+            "give a new directory, or --force to discard it"
         )
 
 
@@ -182,6 +188,17 @@ def _fingerprinted(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _fingerprinted(item) for name, item in value.items() if name not in NOT_FINGERPRINTED}
     return [_fingerprinted(item) for item in value] if isinstance(value, list) else value
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    """The inputs that differ: options with both values, digests by name alone."""
+    for name in sorted({*stored, *asked}):
+        before, now = stored.get(name), asked.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            yield from _differences(before, now, f"{within}{name}.")
+        elif before != now:
+            digests = any(isinstance(value, str) and DIGEST.fullmatch(value) for value in (before, now))
+            yield f"{within}{name}" if digests else f"{within}{name}: {before!r}, now {now!r}"
 
 
 def digest_of(names: Iterable[str]) -> str:

@@ -112,23 +112,26 @@ def find_work(
     table: ReviewTable,
     rows: NDArray[np.int64],
     bundle: Bundle,
-    store: MaintenanceStore,
+    store: MaintenanceStore | None,
     codec: StateCodec,
     *,
     shard: Shard | None = None,
     restore: bool = False,
 ) -> PrecomputeWork:
-    """Find the reviews at ``rows``, in ``shard`` (None: all of them), that the store lacks. Writes nothing.
+    """Find the reviews at ``rows``, in ``shard`` (None: all of them), that the store (None: an empty one) lacks. Writes
+    nothing.
 
     If the shard was finished before, a review that left no trace in the store has been removed on purpose, and stays
     out unless ``restore`` is True.
     """
     shard, corpus, version = shard or Shard(), _corpus_digest(table, rows), codec.namespace.version
     in_shard = rows_of_shard(shard, table, rows)
-    missing = _missing(table, in_shard, store, version)
-    look_for_removed = not restore and _was_finished(shard, corpus, store.finished_shards(version))
-    removed = _without_trace(table, missing, store, version) if look_for_removed else missing[:0]
-    missing = missing[~np.isin(missing, removed)]
+    missing, removed = in_shard, in_shard[:0]
+    if store is not None:
+        missing = _missing(table, in_shard, store, version)
+        if not restore and _was_finished(shard, corpus, store.finished_shards(version)):
+            removed = _without_trace(table, missing, store, version)
+        missing = missing[~np.isin(missing, removed)]
     return PrecomputeWork(
         corpus=corpus,
         shard=shard,

@@ -30,6 +30,7 @@ TINY_SHAPE: Mapping[str, Any] = MappingProxyType(
         "num_attention_heads": 2,
         "intermediate_size": 64,
         "max_position_embeddings": 64,
+        "vocab_size": 30522,
     }
 )
 
@@ -62,15 +63,23 @@ def load_backbone(name: str, layers: int | None = None) -> Backbone:
             ignore_mismatched_sizes=True,  # reported, and refused below
             dtype=torch.float32,
         )
-        tokenizer = AutoTokenizer.from_pretrained(source)
     bert, report = loaded
     if report["missing_keys"]:
         raise InputError(f"backbone {name!r} is not a BERT checkpoint: it lacks {sorted(report['missing_keys'])[:3]}")
     if report["mismatched_keys"]:
         weight = sorted(report["mismatched_keys"])[0][0]
         raise InputError(f"backbone {name!r} has other shapes than its config.json says, first {weight}: load it anew")
-    _require_words(name, len(tokenizer), special=len(tokenizer.all_special_ids), most=config.vocab_size)
-    return Backbone(bert=bert, tokenizer_json=tokenizer.backend_tokenizer.to_str())
+    return Backbone(bert=bert, tokenizer_json=load_tokenizer(name))
+
+
+def load_tokenizer(name: str) -> str:
+    """The tokenizer of a checkpoint, without its weights. Raises as :func:`load_backbone` does."""
+    with _loading(MINILM if name == RANDOM_TINY else name) as source:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    most = backbone_config(name).vocab_size
+    _require_words(name, len(tokenizer), special=len(tokenizer.all_special_ids), most=most)
+    serialized: str = tokenizer.backend_tokenizer.to_str()
+    return serialized
 
 
 def backbone_config(name: str, layers: int | None = None) -> BertConfig:
@@ -157,12 +166,8 @@ def _require_layers(field: str, layers: int, config: BertConfig) -> None:
 
 def _random_tiny(layers: int | None) -> Backbone:
     """Two small layers of random weights over MiniLM's vocabulary, drawn from torch's global generator."""
-    tokenizer = AutoTokenizer.from_pretrained(_minilm_directory())
-    config = backbone_config(RANDOM_TINY, layers)
-    config.vocab_size = len(tokenizer)
-    return Backbone(
-        bert=BertModel(config, add_pooling_layer=False), tokenizer_json=tokenizer.backend_tokenizer.to_str()
-    )
+    bert = BertModel(backbone_config(RANDOM_TINY, layers), add_pooling_layer=False)
+    return Backbone(bert=bert, tokenizer_json=load_tokenizer(RANDOM_TINY))
 
 
 def freeze_all_but_last(bert: BertModel, trainable_layers: int | None) -> None:

@@ -92,11 +92,17 @@ LAYOUTS: Mapping[FormatName, Layout] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewFormat:
-    """How to read one file."""
+    """How to read one file.
+
+    ``absent`` are the columns of the review table that a file of no known layout lacks, ``unused`` its own that are not
+    read.
+    """
 
     name: FormatName
     reader: RecordReader
     layout: Layout
+    absent: tuple[Column, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def open_format(path: Path, name: FormatName | None, columns: Mapping[str, str]) -> ReviewFormat:
@@ -185,7 +191,13 @@ def _open_mapped(path: Path, name: FormatName, columns: Mapping[Column, str]) ->
     if isinstance(reader, ParquetReader):
         reader = ParquetReader(columns=[file_column for file_column in names.values() if file_column in header])
     layout = Layout(names={column: (file_column,) for column, file_column in names.items()})
-    return ReviewFormat(name=name, reader=reader, layout=layout)
+    return ReviewFormat(
+        name=name,
+        reader=reader,
+        layout=layout,
+        absent=tuple(column for column in COLUMNS if names[column] not in header),
+        unused=tuple(file_column for file_column in header if file_column not in names.values()),
+    )
 
 
 def _mapped_reader(path: Path, name: FormatName) -> JsonLinesReader | DelimitedReader | ParquetReader:
