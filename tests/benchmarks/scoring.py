@@ -105,7 +105,7 @@ class InMemoryResidents:
             for review in reviews
         }
 
-    def read(self, pairs: Sequence[Pair]) -> ReviewLists:
+    def read(self, pairs: Sequence[Pair], users: Mapping[str, ReviewList]) -> ReviewLists:
         return ReviewLists(
             users={pair.user: self._of_user[pair.user] for pair in pairs},
             items={pair.item: self._of_item[pair.item] for pair in pairs},
