@@ -70,7 +70,7 @@ class Settings(BaseModel):
     one; 0: no cache."""
     resident_lag: float = Field(default=0.5, ge=0, le=60)
     """Seconds within which a write through another process is seen; 0: at once, for one more round trip to the store
-    per request."""
+    per 256 pairs."""
     warm_seconds: float = Field(default=30.0, ge=0)
     """How long the cache may be warmed, most reviewed first, before the service is ready; 0: it fills on demand."""
     shadow_bundle: Path | None = None

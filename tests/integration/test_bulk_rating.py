@@ -285,7 +285,9 @@ def test_a_store_without_the_states_is_refused_and_the_error_names_the_command(
         rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
     assert not (tmp_path / "empty").exists()
     open_store(empty.store).close()
-    with pytest.raises(NotReadyError, match=r"no states .* under codec fp32; .* `ubert precompute`"):
+    with pytest.raises(
+        NotReadyError, match=r"lmdb:.*, for .*: the store has no states .* under codec fp32; .* `ubert precompute`"
+    ):
         rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
 
 

@@ -177,6 +177,12 @@ def test_few_lists_are_in_memory_at_a_time_and_that_of_the_user_is_read_once(
 
     assert counted.listed == [(["u0"], ["i0", "i1", "i2"]), ([], ["i3", "i4", "i5"]), ([], ["i6"])]
 
+    counted.listed.clear()
+    engine_over(counted, tiny, runtime, pairs_read=1).score(
+        [Pair(user, f"i{user}") for user in ("u0", "u1")] + [Pair("u0", "i2")]
+    )
+    assert [users for users, _ in counted.listed] == [["u0"], ["u1"], []]
+
 
 def test_the_states_of_one_fetch_stay_within_the_budget(
     tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore

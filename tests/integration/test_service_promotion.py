@@ -101,7 +101,7 @@ def test_nothing_changes_if_a_replica_is_unreachable_or_has_not_loaded_the_bundl
 
 def test_a_refused_key_is_reported_with_the_setting_that_takes_one(replicas: TwoReplicas) -> None:
     refused = replace(replicas, key="wrong").promote("any")
-    assert "give a key of scope admin by UBERT_API_KEY or --api-key" in str(refused.exception)
+    assert "a key of scope admin is given by UBERT_API_KEY or --api-key" in str(refused.exception)
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it(replicas: TwoReplicas, tiny: TinyBundle) -> None:

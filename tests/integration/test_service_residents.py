@@ -746,7 +746,7 @@ def test_the_cache_stands_in_for_an_lmdb_directory_that_is_gone_until_it_is_back
         used.rename(moved)
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-        assert ready.json()["remedy"] == "bring the state store back; nothing needs a restart"
+        assert ready.json()["remedy"] == "make the state store usable again, as the detail says"
         wait_until(lambda: STALE_SECONDS in predict(client).headers)
         assert prediction(predict(client)) == healthy
         for refused, why in (

@@ -183,12 +183,10 @@ class LmdbStore:
 
     def changes(self, version: str, since: Revision | None) -> Changes:
         keys = LmdbKeys(version)
-        number, history = self._directory.last_transaction()
-        if since == Revision(number):  # nothing was written since, by any process: no transaction needed
-            return Changes(revision=since, marks=frozenset(), history=history)
-        return self._directory.transact(
-            lambda transaction: _changes(transaction, keys, since, history=self._directory.history)
-        )
+        now = Revision(self._directory.last_transaction())
+        if since == now:  # nothing was written since, by any process: no transaction needed
+            return Changes(revision=now, marks=frozenset())
+        return self._directory.transact(lambda transaction: _changes(transaction, keys, since))
 
     def candidate_sets(self) -> list[str]:
         prefix = LmdbKeys.CANDIDATES
@@ -358,15 +356,14 @@ def _announce(transaction: Transaction, keys: LmdbKeys, marks: Iterable[bytes]) 
     return Revision(number)
 
 
-def _changes(transaction: Transaction, keys: LmdbKeys, since: Revision | None, *, history: str) -> Changes:
+def _changes(transaction: Transaction, keys: LmdbKeys, since: Revision | None) -> Changes:
     now = Revision(transaction.id())
     start = transaction.get(keys.feed_start)
     oldest = max(int.from_bytes(start or b"", "big"), now.major - REMEMBERED_CHANGES)
     if start is None or since is None or since.major < oldest:
-        return Changes(revision=now, marks=None, history=history)
+        return Changes(revision=now, marks=None)
     announced = items_from(transaction, keys.change(since.major + 1), keys.changes)
-    marks = frozenset().union(*(unpack_marks(packed) for _, packed in announced))
-    return Changes(revision=now, marks=marks, history=history)
+    return Changes(revision=now, marks=frozenset().union(*(unpack_marks(marks) for _, marks in announced)))
 
 
 def _until(held: memoryview) -> float:

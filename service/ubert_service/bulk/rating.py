@@ -15,6 +15,7 @@ from ubert_model.running.sharding import Shard
 from ubert_model.states import NamespaceLeases, StateStore, numpy_in_one_thread, open_existing_store, without_password
 from ubert_service.bulk.pair_files import in_portions, of_shard, read_pairs
 from ubert_service.bulk.portions import Portions
+from ubert_service.errors import NotReadyError
 from ubert_service.reading.namespaces import require_namespace
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
@@ -145,7 +146,10 @@ def _origin(settings: Settings, store: StateStore) -> dict[str, object]:
     """What ratings depend on besides pairs and reviews. Raises ``NotReadyError`` for a store without the states."""
     manifest = Bundle.load(settings.bundle).manifest
     namespace = manifest.namespace(settings.codec)
-    require_namespace(store, namespace)
+    try:
+        require_namespace(store, namespace)
+    except NotReadyError as error:
+        raise NotReadyError(f"{without_password(settings.store)}, for {settings.bundle}: {error}") from error
     return {
         "bundle": manifest.bundle_id,
         "states": namespace.version,

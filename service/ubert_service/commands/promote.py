@@ -97,7 +97,7 @@ def _version_at(url: str, api_key: str | None) -> Version:
 
 
 def _explained(error: ClientError) -> str:
-    hint = "; give a key of scope admin by UBERT_API_KEY or --api-key" if isinstance(error, NotAllowedError) else ""
+    hint = "; a key of scope admin is given by UBERT_API_KEY or --api-key" if isinstance(error, NotAllowedError) else ""
     return f"{error}{hint}"
 
 

@@ -129,7 +129,7 @@ class HostGate:
 
 
 class _Refusal:
-    """Answers in place of the router, and notes the route as it would have done: the log and the metrics name it."""
+    """Answers in place of the router, and notes the route that it would have called, for the log and the metrics."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._routes = list(routes)

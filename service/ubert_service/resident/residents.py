@@ -40,7 +40,7 @@ class Residents:
     """A read-through cache of one namespace. Thread-safe.
 
     ``max_bytes`` 0: no cache, every read goes to the store. ``max_lag_s``: how late a write through another process may
-    be seen; 0: at once, for one more round trip to the store per request. A store on this machine is polled for every
+    be seen; 0: at once, for one more round trip to the store per read. A store on this machine is polled for every
     request whatever the lag, since that costs microseconds.
 
     While the store is away, the cache still answers, as of the last time it was confirmed (``stale_s``).

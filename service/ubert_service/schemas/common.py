@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from ubert_model.errors import InputError
 from ubert_model.identifiers import MAX_IDENTIFIER_BYTES, identifier_bytes
@@ -46,10 +55,11 @@ def _beginning(prefix: str) -> str:
     return _storable(prefix) if prefix else prefix
 
 
-def _in_unix_seconds(time: object) -> object:
-    if type(time) is int and 0 <= time <= LAST_SECOND:
-        return time
-    raise ValueError(f"send Unix seconds, such as 1796061518, not {shown(time)}")
+def _in_unix_seconds(time: object, checked: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return checked(time)
+    except ValidationError:
+        raise ValueError(f"send Unix seconds, such as 1796061518, not {shown(time)}") from None
 
 
 Identifier = Annotated[
@@ -73,7 +83,7 @@ ReviewId = Annotated[
 ]
 CandidateSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
-UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND), BeforeValidator(_in_unix_seconds)]
+UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND), WrapValidator(_in_unix_seconds)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that made the whole answer.")]
 
 Codec = Annotated[str, Field(description="How states are stored.")]

@@ -132,13 +132,12 @@ class ScoringEngine:
         return [self._prediction(*row) for row in columns]
 
     def _histories(self, pairs: Sequence[Pair], reading: Reading, cancelled: Cancelled) -> Iterator[PairHistories]:
-        users: Mapping[str, ReviewList] = {}
+        users: dict[str, ReviewList] = {}
         for first in range(0, len(pairs), self._pairs_read):
             raise_if_cancelled(cancelled)
             some = pairs[first : first + self._pairs_read]
-            # A user's list is handed on: a ranking reads one state of it, whatever is written meanwhile.
             lists = self._residents.read(some, users)
-            users = lists.users
+            users |= lists.users  # each user's list is read once, whatever is written meanwhile
             yield from map(lists.read_by(reading).histories, some)
 
     def _ratings(

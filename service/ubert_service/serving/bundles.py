@@ -42,8 +42,8 @@ class Roles:
         return sum(served.bundle.manifest.config.max_length for served in written)
 
     def add(self, review: NewReview) -> WrittenReview:
-        """Write a review for both bundles, so that none is missing once the shadow is promoted. What the shadow cannot
-        take is only logged: the live bundle has the review by then.
+        """Write a review for both bundles, so that none is missing once the shadow is promoted. A shadow that is not
+        ready, or has the id for another pair, is only logged.
 
         Raises as :meth:`ReviewWriter.add` does, of either bundle. If it was the shadow, the live bundle has the review
         by then; repeating the write completes it.

@@ -5,7 +5,7 @@ from ubert_service.reading.namespaces import absence_of
 from ubert_service.schemas import NotReadyReason
 from ubert_service.serving.served import ServedBundle
 
-STORE_REMEDY = "bring the state store back; nothing needs a restart"
+STORE_REMEDY = "make the state store usable again, as the detail says"
 
 
 def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:

@@ -108,7 +108,7 @@ class Admission:
             refusal = "tokens"
         else:
             return
-        if refusal in ("requests", "wait"):  # too many tokens may be this request's own
+        if refusal in ("requests", "wait"):  # of too many tokens, most may be this request's own
             self._overload.refused(now, self._seconds(self._waiting_costs) / self._waiting)
         self._telemetry.work_refused(limit=refusal)
         raise OverloadedError(
@@ -173,7 +173,8 @@ class Admission:
 class _OverloadDetector:
     """Detects sustained overload with a virtual queue: how long new work would wait had nothing been refused.
 
-    An overload begins with a refusal. It ends when the virtual queue is empty, or after ``_LONGEST_OVERLOAD``.
+    An overload begins with a refusal for the wait or the number of requests. It ends when the virtual queue is empty,
+    or after ``_LONGEST_OVERLOAD``.
     """
 
     def __init__(self, longest_wait: float) -> None:
