@@ -16,7 +16,7 @@ import numpy as np
 from ubert_model.errors import StateError, StoreError, UbertError
 from ubert_model.running.background import BackgroundThread
 from ubert_model.states import Namespace, Side, StateStore
-from ubert_service.reading.namespaces import absence_of
+from ubert_service.reading.namespaces import Absence, absence_of
 from ubert_service.resident.residents import Residents
 
 _BATCH_ENTITIES = 200
@@ -102,14 +102,14 @@ class ResidentsKeeper(BackgroundThread):
         while not self._stop.is_set():
             self._residents.follower.poll()
             if self._residents.follower.away is None:
+                obstacle: Absence | StoreError | None
                 try:
                     obstacle = absence_of(self._namespace, self._store.namespaces())
                 except StoreError as error:
-                    self._warn_once(str(error))
-                else:
-                    if obstacle is None:
-                        return
-                    self._warn_once(str(obstacle))
+                    obstacle = error
+                if obstacle is None:
+                    return
+                self._warn_once(str(obstacle))
             self.warming = "warming waits for the store and its states"
             self._stop.wait(_WAIT_FOR_STORE_S)
 

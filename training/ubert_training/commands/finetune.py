@@ -12,6 +12,7 @@ from ubert_training.commands.options import (
     given,
     load_reviews,
     model_config,
+    require_trained,
     require_unset,
     validation_history,
 )
@@ -76,9 +77,7 @@ def finetune_command(
         require_unset(frozen, encoder_learning_rate=encoder_learning_rate, trainable_layers=trainable_layers)
     elif mode == "end-to-end":
         require_unset("end-to-end has no cached states: give it with --mode cached", states=states)
-        if trainable_layers == 0:
-            frozen = "BERT is frozen: give it with another --trainable-layers"
-            require_unset(frozen, encoder_learning_rate=encoder_learning_rate)
+        require_trained(trainable_layers, encoder_learning_rate)
     table = load_reviews(reviews)
     divided = Split.load(split, table)
     if pretrained:

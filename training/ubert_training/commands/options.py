@@ -81,6 +81,13 @@ def require_unset(remedy: str, **flags: object) -> None:
         require(value is None, f"--{name.replace('_', '-')}", shown, f"{remedy}, or leave it out")
 
 
+def require_trained(trainable_layers: int | None, encoder_learning_rate: float | None) -> None:
+    """Raise ``ConfigError`` for a learning rate of BERT that was given although none of its layers is trained."""
+    if trainable_layers == 0:
+        frozen = "BERT is frozen: give it with another --trainable-layers"
+        require_unset(frozen, encoder_learning_rate=encoder_learning_rate)
+
+
 def given(**options: object) -> dict[str, object]:
     """Only the flags that were given, so that the defaults of a stage are defined in one place."""
     return {name: value for name, value in options.items() if value is not None}

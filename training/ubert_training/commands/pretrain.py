@@ -10,6 +10,7 @@ from ubert_training.commands.options import (
     given,
     load_reviews,
     model_config,
+    require_trained,
     require_unset,
     validation_history,
 )
@@ -59,9 +60,7 @@ def pretrain_command(
     """Pre-train the review encoder and the user encoder: masked opinion tokens and opinion ratings (Figure 2)."""
     if masking != "opinion":
         require_unset("opinion masking alone reads it: give it with --masking opinion", lexicon=lexicon)
-    if trainable_layers == 0:
-        frozen = "BERT is frozen: give it with another --trainable-layers"
-        require_unset(frozen, encoder_learning_rate=encoder_learning_rate)
+    require_trained(trainable_layers, encoder_learning_rate)
     table = load_reviews(reviews)
     divided, words = Split.load(split, table), load_lexicon(lexicon)
     from ubert_training.optimization.loop import LoopOptions
