@@ -114,7 +114,7 @@ class Catalogue:
             bias=BIAS,
             blend_weight=0.5,
             intervals=RatingIntervals(
-                coverage=0.9, centre=3, variance=1, variance_slope=0, margins=(Margins(below=1, above=1),) * 4
+                coverage=0.9, margins=(Margins(predicted=(3.0,), below=(1.0,), above=(1.0,)),) * 4
             ),
             files={CODEBOOKS: "random"},
         )

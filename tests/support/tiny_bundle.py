@@ -58,10 +58,10 @@ BIAS = BiasModel(
 BLEND_WEIGHT = 0.6
 INTERVALS = RatingIntervals(
     coverage=0.9,
-    centre=3.5,
-    variance=0.8,
-    variance_slope=-0.2,
-    margins=tuple(Margins(below=below, above=0.9) for below in (1.9, 1.8, 1.6, 1.5)),
+    margins=tuple(
+        Margins(predicted=(3.0, 4.5), below=(1.2 * below, 0.8 * below), above=(0.9, 0.6))
+        for below in (1.9, 1.8, 1.6, 1.5)
+    ),
 )
 
 

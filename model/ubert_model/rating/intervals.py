@@ -1,12 +1,11 @@
-"""How far a predicted rating may be off: split-conformal intervals by the length of the user's history.
+"""How far a predicted rating may be off: split-conformal intervals by the prediction and the user's history.
 
 Numpy only: training fits them on validation pairs, the service gives one with every prediction.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -17,35 +16,53 @@ from ubert_model.rating.blend import Ratings
 
 COVERAGE = 0.9
 LEAST_PAIRS = 200
-"""A bucket with fewer validation pairs than this shares the margins of all pairs."""
-_LEAST_VARIANCE = 1 / 15
-"""Floor of a variance, as a share of the mean one: the fitted line may fall below, but no user is that predictable."""
+"""Least number of validation pairs in a band of predictions, if there are so many at all."""
+MOST_BANDS = 5
+"""In a narrow band a bound falls on the same side of a whole number of stars for all pairs, and so holds far too many
+ratings or too few.
+"""
 HISTORY_BUCKETS = (0, 1, 3, 10)
 """Least number of the user's reviews in each bucket."""
 _BUCKET_STARTS = np.array(HISTORY_BUCKETS[1:])
+_MISSED_BELOW = (0.5, 1.0, 0.0)
+"""Shares of the misses that may fall below an interval, the others above. Near an end of the scale the tail on that
+side cannot miss, and giving it a share would only widen the interval on the other.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Margins:
-    """How far an interval reaches below and above its prediction, in units of the expected deviation."""
+    """How far an interval reaches below and above its prediction, in stars: by band of predictions, each given by its
+    mean, ascending; between two of these linear, beyond the outermost constant.
+    """
 
-    below: float
-    above: float
+    predicted: tuple[float, ...]
+    below: tuple[float, ...]
+    above: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        bands = len(self.predicted)
+        require(bands > 0, "predicted", self.predicted, "give one band or more")
+        for name in ("below", "above"):
+            require(len(getattr(self, name)) == bands, name, getattr(self, name), f"give one for each of {bands} bands")
+
+    def around(self, predicted: Ratings) -> tuple[Ratings, Ratings]:
+        """Lower and upper bounds in stars, (B,) each. They hold the prediction, even if all residuals of its band had
+        one sign.
+        """
+        low = predicted - np.interp(predicted, self.predicted, self.below)
+        high = predicted + np.interp(predicted, self.predicted, self.above)
+        return np.minimum(low, predicted), np.maximum(high, predicted)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RatingIntervals:
     """Intervals that hold the rating with probability ``coverage``, if new pairs are like the validation pairs.
 
-    The expected deviation of a prediction follows from the prediction itself (ratings near the top of the scale
-    are surer than those in its middle): its square is ``variance + variance_slope · (prediction − centre)``, in
-    stars². Margins are by bucket of :data:`HISTORY_BUCKETS`.
+    ``margins`` are by bucket of :data:`HISTORY_BUCKETS`.
     """
 
     coverage: float
-    centre: float
-    variance: float
-    variance_slope: float
     margins: tuple[Margins, ...]
 
     def __post_init__(self) -> None:
@@ -60,91 +77,88 @@ class RatingIntervals:
             ratings: predictions in stars, (B,); user_counts: reviews of each user that the prediction may use, (B,).
         """
         predicted = np.asarray(ratings, dtype=np.float64)
-        bucket, deviation = _buckets(user_counts), self._deviation(predicted)
-        below, above = self._margins_by_bucket
-        low = np.maximum(predicted - below[bucket] * deviation, scale.lowest)
-        high = np.minimum(predicted + above[bucket] * deviation, scale.highest)
-        # A margin may be negative (all residuals of one sign), but the interval still holds its prediction.
-        return np.minimum(low, predicted), np.maximum(high, predicted)
-
-    @cached_property
-    def _margins_by_bucket(self) -> NDArray[np.float64]:
-        """Margins below and above, (2, buckets)."""
-        return np.array([(margin.below, margin.above) for margin in self.margins]).T
+        bucket = np.broadcast_to(_buckets(user_counts), predicted.shape)
+        bounds = np.empty((2, *predicted.shape))
+        for number in np.unique(bucket).tolist():
+            mine = bucket == number
+            bounds[:, mine] = self.margins[number].around(predicted[mine])
+        low, high = np.clip(bounds, scale.lowest, scale.highest)
+        return low, high
 
     @classmethod
     def fit(
-        cls, predicted: Ratings, truth: Ratings, user_counts: NDArray[np.float64], coverage: float = COVERAGE
+        cls,
+        predicted: Ratings,
+        truth: Ratings,
+        user_counts: NDArray[np.float64],
+        scale: RatingScale,
+        coverage: float = COVERAGE,
     ) -> Self:
         """Calibrate on pairs that nothing was trained on, (P,) each; ``predicted`` and ``truth`` in stars.
 
-        Each tail gets half of what the coverage leaves, so each bound holds by itself. Without pairs the margins are
-        infinite, and an interval is the whole scale.
+        A bucket with fewer pairs than two bands need shares the margins of all pairs: intervals depend on the
+        prediction more than on the history. Without pairs an interval is the whole scale.
         """
-        if not len(predicted):
-            margins = (Margins(below=math.inf, above=math.inf),) * len(HISTORY_BUCKETS)
-            return cls(coverage=coverage, centre=0.0, variance=1.0, variance_slope=0.0, margins=margins)
-        residuals = truth - predicted
-        centre = float(predicted.mean())
-        spread = float(np.square(predicted - centre).mean())
-        slope = float(((predicted - centre) * np.square(residuals)).mean()) / spread if spread > 0 else 0.0
-        variance = float(np.square(residuals).mean())
-        unscaled = cls(
-            coverage=coverage,
-            centre=centre,
-            variance=variance,
-            variance_slope=slope,
-            margins=(Margins(below=0.0, above=0.0),) * len(HISTORY_BUCKETS),
-        )
-        scores = residuals / unscaled._deviation(predicted)
         bucket = _buckets(user_counts)
-        overall = _margins(scores, coverage)
+        overall = _margins(predicted, truth, scale, coverage)
         margins = tuple(
-            _margins(scores[bucket == number], coverage) if (bucket == number).sum() >= LEAST_PAIRS else overall
-            for number in range(len(HISTORY_BUCKETS))
+            _margins(predicted[mine], truth[mine], scale, coverage) if mine.sum() >= 2 * LEAST_PAIRS else overall
+            for mine in (bucket == number for number in range(len(HISTORY_BUCKETS)))
         )
-        return replace(unscaled, margins=margins)
+        return cls(coverage=coverage, margins=margins)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for the manifest; an infinite margin is null."""
-        margins: Sequence[Margins] = self.margins
-        return {
-            **asdict(self),
-            "margins": [
-                {side: value if math.isfinite(value) else None for side, value in asdict(margin).items()}
-                for margin in margins
-            ],
-        }
+        """Plain values, for the manifest."""
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_json`."""
-        margins = tuple(
-            Margins(**{side: math.inf if value is None else value for side, value in margin.items()})
-            for margin in values["margins"]
-        )
-        return cls(**{**values, "margins": margins})
-
-    def _deviation(self, predicted: Ratings) -> Ratings:
-        """Expected deviation of each prediction, in stars."""
-        variance = self.variance + self.variance_slope * (predicted - self.centre)
-        least = max(_LEAST_VARIANCE * self.variance, np.finfo(np.float64).tiny)  # all residuals may be 0
-        deviation: Ratings = np.sqrt(np.maximum(variance, least))
-        return deviation
+        margins = (Margins(**{name: tuple(column) for name, column in entry.items()}) for entry in values["margins"])
+        return cls(**{**values, "margins": tuple(margins)})
 
 
 def _buckets(user_counts: ArrayLike) -> NDArray[np.intp]:
     return _BUCKET_STARTS.searchsorted(np.asarray(user_counts), side="right")
 
 
-def _margins(scores: NDArray[np.float64], coverage: float) -> Margins:
-    return Margins(below=_tail(-scores, coverage), above=_tail(scores, coverage))
+def _margins(predicted: Ratings, truth: Ratings, scale: RatingScale, coverage: float) -> Margins:
+    """By bands of equally many pairs with neighbouring predictions."""
+    count = min(MOST_BANDS, max(1, len(predicted) // LEAST_PAIRS))
+    edges = np.unique(np.quantile(predicted, np.arange(1, count) / count)) if count > 1 else np.zeros(0)
+    band = edges.searchsorted(predicted, side="right")
+    bands = [band == number for number in np.unique(band)] or [np.zeros(0, dtype=bool)]
+    bounds = [_band_margins(predicted[mine], truth[mine], scale, coverage) for mine in bands]
+    return Margins(
+        predicted=tuple(float(predicted[mine].mean()) if mine.any() else 0.0 for mine in bands),
+        below=tuple(below for below, _ in bounds),
+        above=tuple(above for _, above in bounds),
+    )
 
 
-def _tail(scores: NDArray[np.float64], coverage: float) -> float:
-    """The bound that one further score exceeds with probability (1 − coverage) / 2 at most.
+def _band_margins(predicted: Ratings, truth: Ratings, scale: RatingScale, coverage: float) -> tuple[float, float]:
+    """Below and above, with the misses shared between the tails so that intervals are the narrowest."""
+    residuals = truth - predicted
+    whole = scale.highest - scale.lowest
 
-    That is the ⌈(n + 1)(1 − α/2)⌉-th smallest of n exchangeable scores; beyond the largest there is no bound.
+    def margins(missed_below: float) -> tuple[float, float]:
+        below = _tail(-residuals, (1 - coverage) * missed_below)
+        above = _tail(residuals, (1 - coverage) * (1 - missed_below))
+        return min(below, whole), min(above, whole)
+
+    def width(sides: tuple[float, float]) -> float:
+        below, above = (np.full(len(predicted), side) for side in sides)
+        high = np.minimum(predicted + np.maximum(above, 0), scale.highest)
+        low = np.maximum(predicted - np.maximum(below, 0), scale.lowest)
+        return float((high - low).sum())
+
+    return min((margins(missed_below) for missed_below in _MISSED_BELOW), key=width)
+
+
+def _tail(scores: NDArray[np.float64], missed: float) -> float:
+    """The bound that one further score exceeds with probability ``missed`` at most.
+
+    That is the ⌈(n + 1)(1 − missed)⌉-th smallest of n exchangeable scores; beyond the largest there is no bound.
     """
-    rank = math.ceil((len(scores) + 1) * (1 + coverage) / 2)
+    rank = math.ceil(round((len(scores) + 1) * (1 - missed), 9))
     return math.inf if rank > len(scores) else float(np.sort(scores)[rank - 1])

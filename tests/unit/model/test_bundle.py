@@ -44,7 +44,7 @@ DRAFT = Manifest(
     encoder_digest="e" * 64,
     bias=BIAS,
     blend_weight=0.25,
-    intervals=RatingIntervals.fit(np.zeros(0), np.zeros(0), np.zeros(0)),
+    intervals=RatingIntervals.fit(np.zeros(0), np.zeros(0), np.zeros(0), preset("tiny").scale),
     origin={"source": "unit test", "seed": 0},
 )
 IDS = Identities(IdTable(["u"]), IdTable(["i"]), IdTable(["Music"]), {"i": "Music"}, "Music")

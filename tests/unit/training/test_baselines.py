@@ -1,7 +1,9 @@
 """Baselines: trained on the training part, tuned on validation, and rated on the scale of the table."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ from numpy.typing import NDArray
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
 from ubert_model.errors import BaselineError
+from ubert_training.baselines import tuning
+from ubert_training.baselines.bayesian_models import bayesian_baselines
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, combinations, tuned, with_other_domains
+from ubert_training.baselines.tuning import INNER_FOLDS, Baseline, Fit, Rate, combinations, tuned, with_other_domains
 from ubert_training.pretraining.corpus_rows import allowed_rows, pretraining_rows
 from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.splits import Split, random_split
@@ -53,6 +57,53 @@ def test_tuning_minimizes_the_validation_error_and_ignores_the_test_part() -> No
     ratings[SPLIT.validation], ratings[SPLIT.test] = 2.0, 5.0
     best = tuned(constant_baseline(1.0, 2.0, 5.0), replace(TABLE, rating=ratings), SPLIT, seed=0)
     assert best.settings == {"value": 2.0}
+
+
+def test_quick_baselines_are_also_compared_on_folds_of_the_training_part() -> None:
+    """There one that is only lucky on the validation part loses."""
+    ratings = np.full_like(TABLE.rating, 3.0)
+    ratings[SPLIT.validation] = 4.5
+    table = replace(TABLE, rating=ratings)
+    quick = replace(constant_baseline(4.5, 3.0), cross_validated=True)
+    assert tuned(constant_baseline(4.5, 3.0), table, SPLIT, seed=0).settings == {"value": 4.5}
+    assert tuned(quick, table, SPLIT, seed=0).settings == {"value": 3.0}
+
+
+@pytest.mark.parametrize("domains", [(), ("domain-0",)])
+def test_the_inner_folds_hold_every_training_pair_out_once_and_see_nothing_else_held_out(
+    domains: tuple[str, ...],
+) -> None:
+    split = random_split(TABLE, TABLE.rows_of_domains(*domains) if domains else np.arange(len(TABLE)), seed=0)
+    seen: list[Split] = []
+
+    def prepare(table: ReviewTable, part: Split) -> Fit:
+        seen.append(part)
+        return prepare_constant(table, part)
+
+    baseline = replace(constant_baseline(3.0, 4.0), prepare=prepare, cross_validated=True)
+    tuned(baseline, TABLE, split, seed=0)
+    outer, *inner = seen
+    assert outer is split
+    assert len(inner) == INNER_FOLDS
+    np.testing.assert_array_equal(np.sort(np.concatenate([part.validation for part in inner])), split.train)
+    held_out = np.union1d(split.validation, split.test)
+    for part in inner:
+        np.testing.assert_array_equal(np.union1d(part.train, part.validation), split.train)
+        assert not np.isin(part.train, part.validation).any()
+        np.testing.assert_array_equal(part.test, held_out)
+        np.testing.assert_array_equal(np.sort(part.rows), np.sort(split.rows))  # so none counts as another domain
+
+
+def test_a_large_validation_part_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "ENOUGH_PAIRS", len(SPLIT.validation))
+    seen: list[Split] = []
+
+    def prepare(table: ReviewTable, part: Split) -> Fit:
+        seen.append(part)
+        return prepare_constant(table, part)
+
+    tuned(replace(constant_baseline(3.0, 4.0), prepare=prepare, cross_validated=True), TABLE, SPLIT, seed=0)
+    assert seen == [SPLIT]
 
 
 def test_a_baseline_with_other_domains_also_trains_on_what_pre_training_may_read() -> None:
@@ -137,6 +188,51 @@ def test_ratings_use_the_whole_scale_of_the_table() -> None:
     table = replace(TABLE, rating=2 * TABLE.rating, metadata=metadata)
     for baseline in surprise_baselines()[1:3]:
         assert fitted(baseline, table).max() > 6
+
+
+class FittedMachine:
+    """Stands in for myFM, which needs an older setuptools than the other tools: records what it is given."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+
+    def fit(self, features: Any, target: NDArray[Any], **sampling: Any) -> "FittedMachine":
+        self.features, self.target, self.sampling = features, target, sampling
+        return self
+
+    def predict_proba(self, features: Any) -> NDArray[np.float64]:
+        """All is in the highest level."""
+        return np.eye(self.target.max() + 1)[np.full(features.shape[0], self.target.max())]
+
+    def predict(self, features: Any) -> NDArray[np.float64]:
+        return np.full(features.shape[0], self.target.mean())
+
+
+def test_a_bayesian_machine_gets_training_pairs_and_levels_of_the_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted: list[FittedMachine] = []
+
+    def machine(**settings: Any) -> FittedMachine:
+        fitted.append(FittedMachine(**settings))
+        return fitted[-1]
+
+    library = SimpleNamespace(MyFMOrderedProbit=machine, MyFMRegressor=machine)
+    monkeypatch.setitem(sys.modules, "myfm", library)
+    (baseline,) = bayesian_baselines()
+    rate = baseline.prepare(TABLE, SPLIT)({"rank": 4}, 7)
+    known = fitted[-1]
+    assert known.settings == {"rank": 4, "random_seed": 7}
+    users = {TABLE.user[row] for row in SPLIT.train.tolist()}
+    items = {TABLE.item[row] for row in SPLIT.train.tolist()}
+    assert known.sampling["group_shapes"] == [len(users), len(items)]
+    assert known.features.shape == (len(SPLIT.train), len(users) + len(items))
+    assert known.features.sum(axis=1).tolist() == [[2]] * len(SPLIT.train)
+    levels = np.unique(TABLE.rating[SPLIT.train])
+    np.testing.assert_array_equal(levels[known.target], TABLE.rating[SPLIT.train])
+    assert set(rate(SPLIT.test)) == {levels[-1]}
+    fine = replace(TABLE, rating=np.linspace(1, 5, len(TABLE)).astype(np.float32))
+    rate = baseline.prepare(fine, SPLIT)({"rank": 4}, 7)
+    np.testing.assert_allclose(fitted[-1].target, fine.rating[SPLIT.train])
+    assert rate(SPLIT.test) == pytest.approx(fine.rating[SPLIT.train].mean(dtype=np.float64))
 
 
 @pytest.mark.parametrize("name", ["PMF", "biased MF", "HFT"])

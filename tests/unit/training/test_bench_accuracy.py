@@ -386,7 +386,7 @@ def test_baselines_with_other_domains_are_added_if_u_bert_reads_other_domains(
     recipe = TINY.varied(pretraining={"corpus": corpus}, pretrained=corpus is not None)
     contenders = choose_contenders("default", recipe, workspace, other_domains=domains)
     names = {contender.name for contender in contenders if isinstance(contender, MeasuredBaseline)}
-    fast = [*(baseline.name for baseline in surprise_baselines()), "PMF", "biased MF"]
+    fast = [*(baseline.name for baseline in surprise_baselines()), "Bayesian FM", "PMF", "biased MF"]
     with_other_domains = {f"{name} with other domains" for name in fast}
     assert {name for name in names if "with other domains" in name} == (with_other_domains if expected else set())
 
@@ -465,6 +465,7 @@ def test_coverage_is_judged_only_in_slices_that_are_large_enough(tmp_path: Path,
     for coverage, judgement in ((1.0, "outside"), (0.91, "within"), (0.89, "within"), (0.88, "outside")):
         sentence = f"hold {coverage:.1%} of the ratings, {judgement} 90 ± 1.5%"
         assert sentence in markdown(replace(report, coverage=coverage))
+    report = replace(report, coverage_by_prediction=[])
     sized = {pairs: [replace(entry, pairs=pairs) for entry in report.slices[:1]] for pairs in (199, 200)}
     assert "no slice has the 200 pairs" in markdown(replace(report, slices=sized[199]))
     assert "outside 90 ± 4%: user" in markdown(replace(report, slices=sized[200]))
@@ -473,6 +474,32 @@ def test_coverage_is_judged_only_in_slices_that_are_large_enough(tmp_path: Path,
         assert "each of the 1 slices of 200 pairs or more is within 90 ± 4%" in markdown(replace(report, slices=within))
     low = [replace(entry, coverage=0.85) for entry in sized[200]]
     assert f"outside 90 ± 4%: user {low[0].reviews} (85.0%)" in markdown(replace(report, slices=low))
+
+
+def test_coverage_is_judged_by_prediction_too(tmp_path: Path, folds: list[Fold]) -> None:
+    planted = Planted(name=UBERT, coverage=0.5)
+    cells, store = computed(tmp_path, folds, planted)
+    report = summarise(cells, store, "folds", None)
+    of_seeds = [[planted.rate(fold, seed) for seed in (0, 1)] for fold in folds]
+    predicted = np.concatenate([(first.predicted + second.predicted) / 2 for first, second in of_seeds])
+    covered = np.concatenate([first.covered for first, _ in of_seeds if first.covered is not None])
+    tenths = report.coverage_by_prediction
+    assert len(tenths) == 10
+    assert sum(entry.pairs for entry in tenths) == len(TABLE)
+    lowest = predicted < np.quantile(predicted, 0.1)
+    assert tenths[0].pairs == lowest.sum()
+    assert tenths[0].coverage == pytest.approx(covered[lowest].mean())
+    large = replace(tenths[0], pairs=200, coverage=0.5)
+    assert f"predicted {large.predicted} (50.0%)" in markdown(replace(report, coverage_by_prediction=[large]))
+
+
+def test_the_report_has_mean_absolute_errors(tmp_path: Path, folds: list[Fold]) -> None:
+    report = report_of(tmp_path, folds, Planted(name=UBERT))
+    mean = report.model(MEAN.name)
+    assert mean is not None
+    expected = [np.abs(fold.truth - TABLE.rating[fold.split.train].mean()).mean() for fold in folds]
+    assert mean.mae == pytest.approx(np.mean(expected), rel=1e-6)
+    assert f" | {mean.mae:.4f} | " in markdown(report)
 
 
 def test_the_slices_of_a_side_hold_every_pair_once(tmp_path: Path, folds: list[Fold]) -> None:

@@ -347,10 +347,13 @@ def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
     fit_intervals = RatingIntervals.fit
 
     def recorded(
-        predicted: NDArray[np.float64], truth: NDArray[np.float64], user_counts: NDArray[np.float64]
+        predicted: NDArray[np.float64],
+        truth: NDArray[np.float64],
+        user_counts: NDArray[np.float64],
+        scale: RatingScale,
     ) -> RatingIntervals:
         interval_inputs.append((predicted, truth, user_counts))
-        return fit_intervals(predicted, truth, user_counts)
+        return fit_intervals(predicted, truth, user_counts, scale)
 
     monkeypatch.setattr(RatingIntervals, "fit", recorded)
     monkeypatch.setattr(finetuning_task, "fit_blend_weight", lambda *_: 0.5)

@@ -55,7 +55,9 @@ def test_intervals_that_miss_rare_large_errors_are_marked_as_too_narrow(pairs: i
         by_user_history=slices,
         by_item_history=slices,
         differences={},
-        coverage=Coverage(promised=0.9, overall=0.9, by_user_history={}, by_item_history={}),
+        coverage=Coverage(
+            promised=0.9, overall=0.9, by_user_history={}, by_item_history={}, by_prediction={}, width=1.5
+        ),
     )
     caption = history_table(evaluation, "user", slices).caption
     assert (covered < 0.8) == (caption is not None), covered

@@ -43,6 +43,14 @@ class PooledCells:
         """One for each cell, in stars²."""
         return [float(ratings.squared_errors.mean()) for ratings in self.ratings]
 
+    def maes(self, folds: Mapping[int, Fold]) -> list[float]:
+        """Mean absolute errors, one for each cell, in stars."""
+        return [
+            float(np.abs(ratings.predicted - folds[number].truth).mean())
+            for number, by_seed in self.cells.items()
+            for ratings in by_seed.values()
+        ]
+
     def matching(self, other: "PooledCells") -> "PooledCells":
         """The cells of folds and seeds that ``other`` has, too; a model that is not seeded matches every seed."""
         any_seed = not (self.contender.seeded and other.contender.seeded)
@@ -58,6 +66,10 @@ class PooledCells:
     def squared_errors(self, folds: Sequence[Fold]) -> Column:
         """In stars²."""
         return self._column(folds, lambda cell: cell.squared_errors)
+
+    def predicted(self, folds: Sequence[Fold]) -> Column:
+        """In stars."""
+        return self._column(folds, lambda cell: cell.predicted)
 
     def covered(self, folds: Sequence[Fold]) -> Column:
         """Share of the seeds whose interval holds the rating."""

@@ -38,7 +38,8 @@ def markdown(report: AccuracyReport) -> str:
         f"{_extent(report)} MSE in stars², ± the standard deviation over cells. Differences are U-BERT's MSE minus the "
         "other's on the same pairs by the same seeds, each pair's error averaged over these first, with the 95% "
         "interval of a bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of "
-        "each fold; those with other domains learn from all that pre-training may read there, too.",
+        "each fold, quick ones also on folds of its training part; those with other domains learn from all that "
+        "pre-training may read there, too.",
         _models_table(report),
     ]
     if report.bias_part is not None:
@@ -115,12 +116,13 @@ def _extent(report: AccuracyReport) -> str:
 
 
 def _models_table(report: AccuracyReport) -> str:
-    header = ["model", "cells", "MSE", "MSE of U-BERT − this"]
+    header = ["model", "cells", "MSE", "MAE", "MSE of U-BERT − this"]
     rows = []
     for model in report.models:
         mse = f"{model.mse:.4f} ± {model.spread:.4f}" if model.cells else "–"
+        mae = f"{model.mae:.4f}" if model.cells else "–"
         name = f"{model.name} (baseline)" if model.baseline else model.name
-        row = [name, f"{model.cells}/{model.planned}", mse, model.difference.signed() if model.difference else ""]
+        row = [name, f"{model.cells}/{model.planned}", mse, mae, model.difference.signed() if model.difference else ""]
         rows.append([*row, _share(model)] if report.truth else row)
     return _table([*header, "share of the text's gain"] if report.truth else header, rows)
 
@@ -148,14 +150,16 @@ def _coverage(report: AccuracyReport) -> str:
     assert report.coverage is not None
     kept = "within" if abs(report.coverage - COVERAGE) <= COVERAGE_TOLERANCE else "outside"
     overall = f"The 90% intervals hold {report.coverage:.1%} of the ratings, {kept} 90 ± {100 * COVERAGE_TOLERANCE:g}%"
-    large = [entry for entry in report.slices if entry.pairs >= LEAST_SLICE]
-    off = [entry for entry in large if abs(entry.coverage - COVERAGE) > SLICE_TOLERANCE]
+    slices = [(f"{entry.side} {entry.reviews}", entry.pairs, entry.coverage) for entry in report.slices]
+    slices += [(f"predicted {entry.predicted}", entry.pairs, entry.coverage) for entry in report.coverage_by_prediction]
+    large = [(name, coverage) for name, pairs, coverage in slices if pairs >= LEAST_SLICE]
+    off = [(name, coverage) for name, coverage in large if abs(coverage - COVERAGE) > SLICE_TOLERANCE]
     promise = f"90 ± {100 * SLICE_TOLERANCE:g}%"
     if not large:
         return f"{overall}; no slice has the {LEAST_SLICE} pairs needed to judge it."
     if not off:
         return f"{overall}; each of the {len(large)} slices of {LEAST_SLICE} pairs or more is within {promise}."
-    named = ", ".join(f"{entry.side} {entry.reviews} ({entry.coverage:.1%})" for entry in off)
+    named = ", ".join(f"{name} ({coverage:.1%})" for name, coverage in off)
     return f"{overall}; of the {len(large)} slices of {LEAST_SLICE} pairs or more, outside {promise}: {named}."
 
 

@@ -10,12 +10,13 @@ from ubert_training.accuracy.cells import Cell, CellStore
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.pooled_cells import Column, PooledCells
 from ubert_training.accuracy.variants import SHUFFLED, UBERT, MeasuredVariant, is_baseline
-from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history_slices
+from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history_slices, prediction_slices
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelErrors:
-    """One model. ``mse`` and ``spread`` (standard deviation) are over its finished ``cells`` of those ``planned``.
+    """One model. ``mse``, its ``spread`` (standard deviation) and ``mae`` are over its finished ``cells`` of those
+    ``planned``.
 
     ``difference``: U-BERT's MSE minus this one's, on the pairs that both rated by the same seeds; each pair's errors
     are averaged over these first.
@@ -28,6 +29,7 @@ class ModelErrors:
     planned: int
     mse: float
     spread: float
+    mae: float
     difference: Estimate | None
     share_of_gain: float | None
     failure: str | None
@@ -43,6 +45,15 @@ class Slice:
     ubert: Estimate
     baseline: Estimate
     difference: Estimate
+    coverage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionSlice:
+    """Test pairs that U-BERT predicts alike, and the share whose ratings its intervals hold."""
+
+    predicted: str
+    pairs: int
     coverage: float
 
 
@@ -83,6 +94,7 @@ class AccuracyReport:
     codes: int
     slices: Sequence[Slice]
     coverage: float | None
+    coverage_by_prediction: Sequence[PredictionSlice]
     truth: PlantedTruth | None
 
     def model(self, name: str) -> ModelErrors | None:
@@ -99,7 +111,7 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
     shared = [fold for number, fold in folds.items() if ubert is not None and number in ubert.folds]
     best = _best_baseline(pooled.values(), ubert, shared)
     differences = _differences(pooled, folds)
-    models = [_model_errors(entry, differences, cells, store, truth) for entry in pooled.values()]
+    models = [_model_errors(entry, differences, cells, folds, store, truth) for entry in pooled.values()]
     to_best = differences[best] if best else None
     best_mse = float(pooled[best].matching(pooled[UBERT]).squared_errors(shared).mean()) if best else float("nan")
     return AccuracyReport(
@@ -125,6 +137,7 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         codes=len({ratings.code for ratings in ubert.ratings}) if ubert is not None else 0,
         slices=_slices(pooled[UBERT], pooled[best], shared) if best else [],
         coverage=float(ubert.covered(shared).mean()) if ubert is not None and shared else None,
+        coverage_by_prediction=_by_prediction(ubert, shared) if ubert is not None and shared else [],
         truth=truth,
     )
 
@@ -173,6 +186,7 @@ def _model_errors(
     entry: PooledCells,
     differences: Mapping[str, Estimate],
     cells: Sequence[Cell],
+    folds: Mapping[int, Fold],
     store: CellStore,
     truth: PlantedTruth | None,
 ) -> ModelErrors:
@@ -187,6 +201,7 @@ def _model_errors(
         planned=len(mine),
         mse=mse,
         spread=float(np.std(mses)) if mses else float("nan"),
+        mae=float(np.mean(entry.maes(folds))) if mses else float("nan"),
         difference=differences.get(entry.contender.name),
         share_of_gain=truth.share_of_gain(mse) if truth is not None and mses else None,
         failure=failures[0] if failures else None,
@@ -217,3 +232,11 @@ def _slices(ubert: PooledCells, best: PooledCells, folds: Sequence[Fold]) -> lis
                 )
             )
     return slices
+
+
+def _by_prediction(ubert: PooledCells, folds: Sequence[Fold]) -> list[PredictionSlice]:
+    covered = ubert.covered(folds)
+    return [
+        PredictionSlice(predicted=name, pairs=len(index), coverage=float(covered[index].mean()))
+        for name, index in prediction_slices(ubert.predicted(folds)).items()
+    ]

@@ -11,9 +11,10 @@ from ubert_model.config import require
 from ubert_training.accuracy.cells import Cell, CellRatings, Contender
 from ubert_training.accuracy.distortions import Distortion, distorted
 from ubert_training.accuracy.folds import Fold
+from ubert_training.baselines.bayesian_models import bayesian_baselines
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
-from ubert_training.baselines.tuning import Baseline, tuned, with_other_domains
+from ubert_training.baselines.tuning import INNER_FOLDS, Baseline, tuned, with_other_domains
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.recipes.recipe import Recipe
@@ -158,7 +159,9 @@ class MeasuredBaseline:
 
     def inputs(self, fold: Fold, seed: int) -> Mapping[str, Any]:  # noqa: ARG002
         baseline = self.baseline
-        return {"baseline": baseline.name, "library": [baseline.library, baseline.version()], "grid": baseline.grid}
+        folds = {"inner_folds": INNER_FOLDS} if baseline.compares_on_folds else {}
+        library = [baseline.library, baseline.version()]
+        return {"baseline": baseline.name, "library": library, "grid": baseline.grid, **folds}
 
     def rate(self, fold: Fold, seed: int) -> CellRatings:
         best = tuned(self.baseline, fold.table, fold.split, seed)
@@ -184,7 +187,7 @@ def choose_contenders(
     baselines = [MeasuredBaseline(baseline=baseline, round=HEADLINE) for baseline in surprise_baselines()]
     baselines += [
         MeasuredBaseline(baseline=baseline, round=SLOW if baseline.name in SLOW_BASELINES else DEFAULT)
-        for baseline in cornac_baselines()
+        for baseline in (*bayesian_baselines(), *cornac_baselines())
     ]
     if other_domains and recipe.pretraining is not None and recipe.pretraining.corpus != "target":
         baselines += [

@@ -4,18 +4,23 @@ Only training reviews reach it, so the review of a rated pair is never an input.
 the target review among the others, as published.
 """
 
-import contextlib
 import importlib
-import importlib.metadata
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from ubert_model.errors import BaselineError
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations, user_and_item
+from ubert_training.baselines.tuning import (
+    Baseline,
+    Fit,
+    Rate,
+    Settings,
+    combinations,
+    library_errors,
+    user_and_item,
+    version_of,
+)
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split
 
@@ -53,35 +58,42 @@ def cornac_baselines() -> tuple[Baseline, ...]:
                 k=(10,),
                 lambda_reg=(0.001, 0.01, 0.1),
                 learning_rate=(0.001, 0.005),
-                max_iter=(100, 300),
+                max_iter=(300, 1000),
             ),
         ),
         _cornac(
             "biased MF",
             _plain("MF", use_bias=True),
             combinations(k=(10,), lambda_reg=(0.8, 0.1, 0.02), learning_rate=(0.005, 0.01), max_iter=(20, 50, 200)),
+            cross_validated=True,
         ),
-        _cornac("HFT", _hft, combinations(lambda_text=(0.1, 0.5), l2_reg=(1.0, 5.0), **HFT_LENGTH), text="item"),
+        _cornac("HFT", _hft, combinations(lambda_text=(0.5, 2.0), l2_reg=(5.0, 20.0), **HFT_LENGTH), text="item"),
         _cornac("NARRE", _plain("NARRE"), ({**NEURAL, "max_iter": 8},), text="review", validates=True),
         _cornac("HRDR", _plain("HRDR"), ({**NEURAL, "max_iter": 3},), text="review", validates=True),
     )
 
 
 def _cornac(
-    name: str, make: Make, grid: Sequence[Settings], *, text: str | None = None, validates: bool = False
+    name: str,
+    make: Make,
+    grid: Sequence[Settings],
+    *,
+    text: str | None = None,
+    validates: bool = False,
+    cross_validated: bool = False,
 ) -> Baseline:
     """``text``: how the model reads reviews: ``item`` (one document per item), ``review``, or not at all (None).
-    ``validates``: it reads the validation part while it trains.
+    ``validates``: it reads the validation part while it trains. ``cross_validated`` as in :class:`Baseline`.
     """
 
     def prepare(table: ReviewTable, split: Split) -> Fit:
-        with _as_baseline_errors(name):
+        with library_errors(name, LIBRARY):
             importlib.import_module("cornac")
             training = _training_set(table, split.train, text)
             validation = _validation_set(table, split.validation, training) if validates else None
 
         def fit(settings: Settings, seed: int) -> Rate:
-            with _as_baseline_errors(name):
+            with library_errors(name, LIBRARY):
                 # HFT draws from numpy's global generator, whatever its seed.
                 np.random.seed(seed)
                 model = make(importlib.import_module("cornac.models"), settings, seed, training)
@@ -90,7 +102,14 @@ def _cornac(
 
         return fit
 
-    return Baseline(name=name, library=LIBRARY, version=_version, grid=grid, prepare=prepare)
+    return Baseline(
+        name=name,
+        library=LIBRARY,
+        version=lambda: version_of("cornac"),
+        grid=grid,
+        prepare=prepare,
+        cross_validated=cross_validated,
+    )
 
 
 def _plain(model: str, **fixed: Any) -> Make:
@@ -132,29 +151,9 @@ def _rated(table: ReviewTable, rows: Iterable[int]) -> list[tuple[str, str, floa
 
 def _ratings(name: str, model: Any, table: ReviewTable, rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Users and items that training lacks get the library's default, the mean."""
-    with _as_baseline_errors(name):
+    with library_errors(name, LIBRARY):
         pairs = (user_and_item(table, row) for row in rows.tolist())
         rated = [
             model.rate(model.uid_map.get(user, -1), model.iid_map.get(item, -1), clipping=False) for user, item in pairs
         ]
         return np.array([np.asarray(rating).item() for rating in rated])  # some models give arrays of one number
-
-
-@contextlib.contextmanager
-def _as_baseline_errors(name: str) -> Iterator[None]:
-    """Raise whatever fails inside the library as ``BaselineError``: it is reported, and does not end a comparison.
-
-    The library's warnings (on how Keras traces a layer, say) are suppressed.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    except Exception as error:
-        raise BaselineError(f"{name} ({LIBRARY}): {type(error).__name__}: {error}") from error
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("cornac")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -1,12 +1,11 @@
 """Mean, user and item bias, SVD and SVD++ (Surprise)."""
 
-import importlib.metadata
 from collections.abc import Callable
 
 import numpy as np
 from surprise import SVD, AlgoBase, BaselineOnly, Dataset, Reader, SVDpp
 
-from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations, user_and_item
+from ubert_training.baselines.tuning import Baseline, Fit, Rate, Settings, combinations, user_and_item, version_of
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 
@@ -51,7 +50,15 @@ def _surprise(
 
         return fit
 
-    return Baseline(name=name, library="Surprise", version=_version, grid=grid, prepare=prepare, seeded=seeded)
+    return Baseline(
+        name=name,
+        library="Surprise",
+        version=lambda: version_of("scikit-surprise"),
+        grid=grid,
+        prepare=prepare,
+        seeded=seeded,
+        cross_validated=True,
+    )
 
 
 def _bias(settings: Settings, _seed: int) -> AlgoBase:
@@ -60,10 +67,6 @@ def _bias(settings: Settings, _seed: int) -> AlgoBase:
 
 def _factorisation(algorithm: type[AlgoBase]) -> Callable[[Settings, int], AlgoBase]:
     return lambda settings, seed: algorithm(**settings, random_state=seed)
-
-
-def _version() -> str:
-    return importlib.metadata.version("scikit-surprise")
 
 
 def _numpy() -> str:

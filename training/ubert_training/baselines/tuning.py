@@ -1,7 +1,10 @@
-"""Baselines of any library: tuned on the validation part of a split, then used once, to rate its test part."""
+"""Baselines of any library: tuned without the test part of a split, then used once, to rate it."""
 
+import contextlib
+import importlib.metadata
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +16,17 @@ from ubert_training.optimization.loop import improves
 from ubert_training.pretraining.corpus_rows import allowed_rows
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.progress import Advance
-from ubert_training.splits import Split
+from ubert_training.splits import Split, k_fold_splits
 
 Settings = Mapping[str, Any]
 Rate = Callable[[Rows], NDArray[np.float64]]
 """A fitted model: gives the ratings, in stars, of the pairs at these rows."""
 Fit = Callable[[Settings, int], Rate]
 """Fits one candidate, given its settings and a seed."""
+
+INNER_FOLDS = 3
+ENOUGH_PAIRS = 10_000
+"""A validation part of this size tells candidates apart without cross-validation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +35,7 @@ class Baseline:
     that selects its own best epoch also gets the validation part.
 
     ``grid``: the candidates, a cautious one first. ``seeded``: another seed gives other ratings. ``version``: of the
-    library.
+    library. ``cross_validated``: so quickly fitted that its candidates are also compared on folds of the training part.
     """
 
     name: str
@@ -37,6 +44,12 @@ class Baseline:
     grid: Sequence[Settings]
     prepare: Callable[[ReviewTable, Split], Fit]
     seeded: bool = True
+    cross_validated: bool = False
+
+    @property
+    def compares_on_folds(self) -> bool:
+        """Are there candidates to compare, on folds of the training part too?"""
+        return self.cross_validated and len(self.grid) > 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,20 +64,24 @@ class BaselineRatings:
 def tuned(
     baseline: Baseline, table: ReviewTable, split: Split, seed: int, advance: Advance = lambda _: None
 ) -> BaselineRatings:
-    """The candidate of the grid with the least squared error on validation, if that is lower than the first one's by
-    more than a standard error, pair by pair; else the first. ``advance`` is called after each.
+    """The candidate of the grid with the least squared error on held-out pairs, if that is lower than the first one's
+    by more than a standard error, pair by pair; else the first. ``advance`` is called after each.
 
-    So does U-BERT choose its epoch, too: of many candidates, the best on a few hundred pairs is often best by chance.
+    Held out is the validation part, and if that is small and the baseline ``cross_validated``, each fold of the
+    training part in turn: of many candidates, the best on a few hundred pairs is often best by chance. The ratings are
+    those of the candidate as fitted on the whole training part.
     Raises ``BaselineError`` if the library is missing or fails, or does not give one finite rating per pair.
     """
-    fit = baseline.prepare(table, split)
-    truth = table.rating[split.validation].astype(np.float64)
+    splits = [split, *(_inner_splits(table, split, seed) if baseline.compares_on_folds else ())]
+    fits = [baseline.prepare(table, part) for part in splits]
+    truth = table.rating[np.concatenate([part.validation for part in splits])].astype(np.float64)
 
     def candidate(settings: Settings) -> tuple[NDArray[np.float64], Settings, Rate]:
-        rate = fit(settings, seed)
-        errors = np.square(_checked(baseline, rate, split.validation, table) - truth)
+        rates = [fit(settings, seed) for fit in fits]
+        held_out = zip(rates, splits, strict=True)
+        rated = [_checked(baseline, rate, part.validation, table) for rate, part in held_out]
         advance(1)
-        return errors, settings, rate
+        return np.square(np.concatenate(rated) - truth), settings, rates[0]
 
     first = best = candidate(baseline.grid[0])
     for settings in baseline.grid[1:]:
@@ -75,6 +92,20 @@ def tuned(
     return BaselineRatings(
         name=baseline.name, settings=dict(settings), ratings=_checked(baseline, rate, split.test, table)
     )
+
+
+def _inner_splits(table: ReviewTable, split: Split, seed: int) -> list[Split]:
+    """The folds of the training part, each in turn the validation part; none if there is enough validation or too
+    little training. What the split itself holds out stays out of training and validation.
+    """
+    pairs = {user_and_item(table, row) for row in split.train.tolist()}
+    if len(split.validation) >= ENOUGH_PAIRS or len(pairs) < INNER_FOLDS:
+        return []
+    held_out = np.union1d(split.validation, split.test)
+    return [
+        replace(split, train=np.union1d(fold.train, fold.validation), validation=fold.test, test=held_out)
+        for fold in k_fold_splits(table, split.train, INNER_FOLDS, seed)
+    ]
 
 
 def with_other_domains(baseline: Baseline) -> Baseline:
@@ -99,6 +130,26 @@ def combinations(**choices: Iterable[Any]) -> tuple[Settings, ...]:
 def user_and_item(table: ReviewTable, row: int) -> tuple[str, str]:
     """The identifiers of the pair at a row, as libraries take them."""
     return table.user[row], table.item[row]
+
+
+@contextlib.contextmanager
+def library_errors(name: str, library: str) -> Iterator[None]:
+    """Raise whatever fails inside an optional library as ``BaselineError``: it is reported, and does not end a
+    comparison. The library's warnings (on how Keras traces a layer, say) are suppressed.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except Exception as error:
+        raise BaselineError(f"{name} ({library}): {type(error).__name__}: {error}") from error
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a library, for the record."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _checked(baseline: Baseline, rate: Rate, rows: Rows, table: ReviewTable) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ubert_model.running.ray_engine import EngineName
+from ubert_model.states import url_or_content
 from ubert_training.running.seeds import MOST_SEED
 
 Reviews = Annotated[Path, typer.Option(help="Output directory of `ubert import`, or its reviews.parquet.")]
@@ -15,6 +16,13 @@ Out = Annotated[Path, typer.Option(help="Directory to write. If killed, the same
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Random seed.")]
 Force = Annotated[bool, typer.Option("--force", help="Discard what another configuration left in the directory.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda. cuda fails where no GPU is found.")]
+Store = Annotated[
+    str,
+    typer.Option(
+        callback=url_or_content,
+        help="redis://…, rediss://…, redis+cluster://…, lmdb:DIRECTORY, or file:PATH of a file with one of these.",
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto (bfloat16 where the device has it), fp32 or bf16.")]
 Preset = Annotated[str, typer.Option(help="paper, minilm or tiny: the model's shape and options.")]
 Backbone = Annotated[str | None, typer.Option(help="BERT checkpoint: path, hub name, or minilm.")]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def precompute_command(
     reviews: flags.Reviews,
     bundle: Annotated[Path, typer.Option(help="Bundle directory that `ubert export` wrote.")],
-    store: Annotated[str, typer.Option(help="redis://…, rediss://… or lmdb:DIRECTORY.")],
+    store: flags.Store,
     codec: Annotated[
         str,
         typer.Option(

@@ -23,8 +23,10 @@ from ubert_model.states import (
     open_existing_store,
     open_store,
     repair_namespace,
+    url_or_content,
     without_password,
 )
+from ubert_training.commands import flags
 from ubert_training.commands.options import console
 from ubert_training.running.progress import progress_bar
 
@@ -33,7 +35,6 @@ EXAMPLES = 5
 
 app = typer.Typer(no_args_is_help=True, help="List, verify, drop and copy the contents of state stores.")
 
-Store = Annotated[str, typer.Option(help="redis://…, rediss://…, redis+cluster://… or lmdb:DIRECTORY.")]
 Version = Annotated[str, typer.Option("--namespace", help="Its version as `ls` shows it, or a prefix of it.")]
 OneVersion = Annotated[
     str, typer.Option("--namespace", help="Its version, or a prefix of it. Unset: the only one in the store.")
@@ -42,7 +43,7 @@ OneVersion = Annotated[
 
 @app.command("ls")
 def ls_command(
-    store: Store,
+    store: flags.Store,
     bundle: Annotated[list[Path] | None, typer.Option(help="Mark the namespace this bundle reads; repeatable.")] = None,
     count: Annotated[bool, typer.Option(help="Count users, items, states and bytes: reads every key.")] = True,
 ) -> None:
@@ -69,7 +70,7 @@ def ls_command(
 
 @app.command("verify")
 def verify_command(
-    store: Store,
+    store: flags.Store,
     namespace: OneVersion = "",
     repair: Annotated[
         bool,
@@ -97,7 +98,7 @@ def verify_command(
 
 @app.command("drop")
 def drop_command(
-    store: Store,
+    store: flags.Store,
     namespace: Version,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     force: Annotated[
@@ -123,8 +124,8 @@ def drop_command(
 
 @app.command("copy")
 def copy_command(
-    store: Annotated[str, typer.Option(help="Store to copy from.")],
-    to: Annotated[str, typer.Option(help="Store to copy to, of any kind.")],
+    store: flags.Store,
+    to: Annotated[str, typer.Option(callback=url_or_content, help="Store to copy to, of any kind.")],
     namespace: OneVersion = "",
 ) -> None:
     """Copy a namespace and the candidate sets to another store; what is already there is kept.

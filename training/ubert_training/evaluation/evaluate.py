@@ -22,6 +22,7 @@ from ubert_training.evaluation.metrics import (
     Scores,
     history_slices,
     paired_differences,
+    prediction_slices,
     scores,
 )
 from ubert_training.evaluation.rated_pairs import RatedPairs
@@ -48,19 +49,24 @@ class Coverage:
     overall: float
     by_user_history: Mapping[str, float]
     by_item_history: Mapping[str, float]
+    by_prediction: Mapping[str, float]
+    width: float
+    """Mean width of the intervals, in stars."""
 
     @classmethod
     def of(cls, rated: RatedPairs) -> "Coverage":
         covered = rated.covered
 
-        def sliced(counts: NDArray[np.float64]) -> dict[str, float]:
-            return {name: float(covered[index].mean()) for name, index in history_slices(counts).items()}
+        def sliced(slices: Mapping[str, NDArray[np.int64]]) -> dict[str, float]:
+            return {name: float(covered[index].mean()) for name, index in slices.items()}
 
         return cls(
             promised=rated.coverage,
             overall=float(covered.mean()),
-            by_user_history=sliced(rated.histories.user_count),
-            by_item_history=sliced(rated.histories.item_count),
+            by_user_history=sliced(history_slices(rated.histories.user_count)),
+            by_item_history=sliced(history_slices(rated.histories.item_count)),
+            by_prediction=sliced(prediction_slices(rated.predicted)),
+            width=float((rated.high - rated.low).mean()),
         )
 
 
@@ -127,7 +133,8 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     coverage = evaluation.coverage
     table = Table(
         title="Test part; differences with 95% bootstrap intervals",
-        caption=f"{coverage.promised:.0%} intervals hold {coverage.overall:.1%} of the test ratings",
+        caption=f"{coverage.promised:.0%} intervals hold {coverage.overall:.1%} of the test ratings and are "
+        f"{coverage.width:.2f} stars wide",
     )
     for column in ("model", "MSE", "RMSE", "MAE", f"MSE of {MODEL_NAME} − this"):
         table.add_column(column, justify="left" if column == "model" else "right")

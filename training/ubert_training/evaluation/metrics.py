@@ -106,6 +106,14 @@ def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
     return {name: index for name, index in found.items() if len(index)}
 
 
+def prediction_slices(predicted: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
+    """Indices of the pairs in each tenth of the predictions, by its range in stars; fewer where many are equal."""
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 11))) if len(predicted) else np.zeros(1)
+    tenth = edges[1:-1].searchsorted(predicted, side="right")
+    indices = [np.flatnonzero(tenth == number) for number in np.unique(tenth)]
+    return {f"{predicted[index].min():.3f}–{predicted[index].max():.3f}": index for index in indices}
+
+
 def _relative(mine: ArrayLike, theirs: ArrayLike) -> Errors:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.equal(mine, theirs), 0.0, np.divide(mine, theirs) - 1)

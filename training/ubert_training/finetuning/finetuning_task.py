@@ -107,7 +107,9 @@ class FinetuningTask:
         return RatingParts(
             blend=blend,
             deviations=self.deviations,
-            intervals=RatingIntervals.fit(predicted, self.validation_ratings, self.validation.user_count),
+            intervals=RatingIntervals.fit(
+                predicted, self.validation_ratings, self.validation.user_count, self.config.scale
+            ),
         )
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:

@@ -47,6 +47,7 @@ class PrecomputeWork:
 
     ``rows`` are the reviews of the shard that belong in the store, ``missing`` those of them that it lacks. ``removed``
     are reviews of the shard that were removed from the store and stay out. All are row numbers of the table.
+    ``recorded``: nothing is missing, and the store has on record that the shard is finished.
     """
 
     corpus: str
@@ -54,6 +55,7 @@ class PrecomputeWork:
     rows: NDArray[np.int64]
     missing: NDArray[np.int64]
     removed: NDArray[np.int64]
+    recorded: bool
     estimate: StateEstimate
 
 
@@ -126,10 +128,11 @@ def find_work(
     """
     shard, corpus, version = shard or Shard(), _corpus_digest(table, rows), codec.namespace.version
     in_shard = rows_of_shard(shard, table, rows)
-    missing, removed = in_shard, in_shard[:0]
+    missing, removed, finished = in_shard, in_shard[:0], False
     if store is not None:
         missing = _missing(table, in_shard, store, version)
-        if not restore and _was_finished(shard, corpus, store.finished_shards(version)):
+        finished = not restore and _was_finished(shard, corpus, store.finished_shards(version))
+        if finished:
             removed = _without_trace(table, missing, store, version)
         missing = missing[~np.isin(missing, removed)]
     return PrecomputeWork(
@@ -138,6 +141,7 @@ def find_work(
         rows=in_shard[~np.isin(in_shard, removed)],
         missing=missing,
         removed=removed,
+        recorded=finished and not len(missing),
         estimate=estimate_states(
             table.text, missing.tolist(), bundle.tokenizer(), codec, bundle.manifest.config.tokens_a_row
         ),
@@ -200,7 +204,8 @@ def written_batches(
 def complete_shard(
     work: PrecomputeWork, store: MaintenanceStore, namespace: Namespace, written: Generator[Written]
 ) -> PrecomputeReport:
-    """Run ``written`` to its end with a progress bar, then record in the store that the shard is finished.
+    """Run ``written`` to its end with a progress bar, then record in the store that the shard is finished, unless it is
+    on record and nothing was missing: a full store refuses even that.
 
     Holds the namespace meanwhile, so that `ubert states drop` refuses to remove it.
     """
@@ -216,16 +221,14 @@ def complete_shard(
         for part in written:
             total += part
             advance(part.reviews, part.tokens)
-    shard = work.shard
-    store.finish_shard(
-        namespace.version,
-        FinishedShard(
+    if not work.recorded:
+        finished = FinishedShard(
             corpus=work.corpus,
-            shards=shard.shards,
-            number=shard.number,
+            shards=work.shard.shards,
+            number=work.shard.number,
             reviews=len(work.rows) + len(work.removed),
-        ),
-    )
+        )
+        store.finish_shard(namespace.version, finished)
     return PrecomputeReport(
         reviews=len(work.rows),
         removed=len(work.removed),
