@@ -4,7 +4,7 @@ import os
 import sys
 import urllib.request
 
-url = f"http://127.0.0.1:{os.environ['UBERT_PORT']}/readyz"
+url = f"http://localhost:{os.environ['UBERT_PORT']}/readyz"
 without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 try:
     without_proxy.open(url, timeout=4).close()

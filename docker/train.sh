@@ -1,5 +1,6 @@
 #!/bin/sh
-# train.sh REVIEWS WORK: from a folder of reviews (empty: those of `ubert demo`) to a bundle and states in the store.
+# train.sh REVIEWS WORK: from a folder of reviews to a bundle and states in the store. If the folder is empty, the first
+# training, and with UBERT_DEMO set any, uses the reviews of `ubert demo`.
 # Every step resumes where it was killed (evaluation begins anew) and skips finished work, so this script keeps no state:
 # run again, it does what is left. A step's other options come from the environment, such as UBERT_FINETUNE_EPOCHS=5.
 set -eu
@@ -36,12 +37,20 @@ else
         echo "train.sh: UBERT_REVIEW_FILES=$files matches none of the files in $reviews: give another pattern" >&2
         exit 2
     else
+        volume=$(dirname "$work")  # holds the folders of other trainings
+        earlier=$(ls "$volume/reviews/report.json" "$volume"/*/reviews/report.json 2>/dev/null) || :
+        if [ -n "$earlier" ] && [ -z "${UBERT_DEMO:-}" ]; then
+            echo "train.sh: $reviews is empty, and this is not the first training: mount the folder of review files there" \
+                "(UBERT_REVIEWS), or set UBERT_DEMO=1 to train on the reviews of the demo" >&2
+            exit 2
+        fi
         python "$(dirname "$0")/import_default_reviews.py" "$work" --out "$work/reviews"
     fi
 fi
 
 if [ -f "$work/bundle/manifest.json" ]; then
-    echo "bundle: $work/bundle exists, nothing to train"
+    echo "bundle: $work/bundle exists, nothing to train; if this version of u-bert refuses its format, train in a new" \
+        "folder such as $work/next (README, Upgrading)"
 else
     split_seed="--seed $seed"
     [ "${UBERT_SPLIT_KIND:-random}" != time ] || split_seed=  # a split by time has no seed

@@ -110,7 +110,7 @@ def create_app(
         app.add_middleware(HostGate, names=settings.allowed_hosts, routes=_routes())
     app.add_middleware(RequestFrame)
     # Outermost, around even the framework's own wrappers: each layer adds microseconds to a refusal.
-    app.middleware_stack = QueueGate(app.build_middleware_stack())
+    app.middleware_stack = QueueGate(app.build_middleware_stack(), keys)
     return app
 
 

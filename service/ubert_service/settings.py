@@ -74,7 +74,8 @@ class Settings(BaseModel):
     warm_seconds: float = Field(default=30.0, ge=0)
     """How long the cache may be warmed, most reviewed first, before the service is ready; 0: it fills on demand."""
     shadow_bundle: Path | None = None
-    """A bundle that rates a sample beside the live one, under the same codec, and can take its place."""
+    """A bundle that rates a sample beside the live one, under the same codec, and can take its place. One that cannot
+    be used is left out."""
     shadow_share: float = Field(default=0.1, ge=0.0, le=1.0)
     """The share of rating requests that the shadow bundle rates as well."""
     texts: bool = False

@@ -131,6 +131,17 @@ def test_running_a_finished_job_again_changes_nothing(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
+def test_a_finished_job_succeeds_with_a_full_redis(project: Project) -> None:
+    """The service starts only after the job has succeeded."""
+    with redis.Redis.from_url(project.redis.url) as client:
+        limit = client.config_get("maxmemory")["maxmemory"]
+        client.config_set("maxmemory", 1)
+        printed = project.run_job()
+        client.config_set("maxmemory", limit)
+    assert " 0 written" in printed
+
+
+@pytest.mark.usefixtures("first_run")
 def test_the_service_is_unhealthy_until_the_job_has_refilled_an_emptied_store(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

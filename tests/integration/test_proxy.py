@@ -21,7 +21,7 @@ from support.haproxy import HaProxy, haproxy_path
 from support.name_server import NameServer
 from support.redis_server import free_port
 from support.waiting import wait_until
-from ubert_service.http.problems import MEDIA_TYPE, Problem
+from ubert_service.http.problems import MEDIA_TYPE, NOT_FOUND, Problem
 
 pytestmark = pytest.mark.skipif(haproxy_path() is None, reason="HAProxy is not installed: apt-get install haproxy")
 
@@ -170,6 +170,25 @@ def test_the_proxys_own_errors_are_problems(impatient: httpx.Client) -> None:
     assert_problem(slow, "body-too-slow", status=408)
     assert_problem(get_anew(impatient, "/dies"), "replica-lost", status=502, retryable=True)
     assert_problem(get_anew(impatient, "/slow"), "deadline-passed", status=504)
+
+
+@pytest.mark.parametrize("address", ["/metrics", "/%6detrics", "/metrics?x=1"])
+def test_the_metrics_of_a_replica_are_not_passed_on(by_user: httpx.Client, address: str) -> None:
+    assert_problem(by_user.get(address), NOT_FOUND.name, status=NOT_FOUND.status)
+
+
+def test_only_requests_that_fail_are_logged_and_without_their_address(tmp_path: Path) -> None:
+    def logged() -> list[str]:
+        return [line for line in (tmp_path / "any.log").read_text().splitlines() if " GET " in line]
+
+    with proxy_of(tmp_path, balance="any") as client:
+        wait_until(lambda: client.get("/version").status_code == 200)
+        before = logged()  # while no replica was known to be ready
+        client.get("/version").raise_for_status()
+        assert get_anew(client, "/dies").status_code == 502
+        wait_until(lambda: len(logged()) == len(before) + 1)
+    assert " GET 502 " in logged()[-1]
+    assert "/dies" not in logged()[-1]
 
 
 def test_a_request_that_says_how_long_it_may_take_is_not_ended_by_the_proxy(impatient: httpx.Client) -> None:

@@ -97,6 +97,13 @@ def test_the_log_contains_the_name_of_a_key_and_never_the_key(
     assert guarded.reader not in caplog.text
 
 
+def test_requests_are_counted_by_the_name_of_their_key(guarded: Guarded) -> None:
+    for key in (guarded.reader, guarded.writer, guarded.reader, None, "wrong"):
+        guarded.status("GET", "/users/u0", key)
+    wait_until(lambda: metric(guarded.client, "ubert_caller_requests_total") == 3)
+    assert metric(guarded.client, "ubert_caller_requests_total", caller="page") == 2
+
+
 def test_keys_are_revoked_and_added_while_the_service_runs(guarded: Guarded) -> None:
     _, writer_table = guarded.key_file.read_text().split("[job]")
     added, table = new_key("added", ["read"])

@@ -1,6 +1,7 @@
 """The service as it is run: a process from the command line, a real Redis, signals."""
 
 import itertools
+import resource
 import signal
 import socket
 import subprocess
@@ -12,8 +13,10 @@ from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
+import httpx
 import pytest
 
+from support.metrics import metric
 from support.processes import has_in_mask, running
 from support.redis_server import RedisServer
 from support.running_app import wait_until_ready
@@ -97,6 +100,25 @@ def test_sighup_without_a_shadow_bundle_is_logged_and_the_service_goes_on(servic
     service_without_store.hang_up()
     wait_until(lambda: any("SIGHUP" in line and "--shadow-bundle" in line for line in service_without_store.log))
     service_without_store.client.get("/healthz").raise_for_status()
+
+
+FEW_DESCRIPTORS = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+"""
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 here")
+def test_on_all_ipv6_addresses_it_listens_on_those_of_ipv4_too_with_all_descriptors_that_it_may_have(
+    tiny: TinyBundle,
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    given = arguments(tiny, "redis://127.0.0.1:1/0", "--host", "::")
+    with ServeProcess(*given, changed_by=FEW_DESCRIPTORS) as service:
+        port = service.address.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{port}/healthz", trust_env=False).status_code == 200
+        assert metric(service.client, "process_max_fds") == most
 
 
 A_CALL_HANGS = """
@@ -218,7 +240,6 @@ def test_a_number_of_more_than_640_digits_is_refused(service_without_store: Serv
         (["--store", "ftp://x"], "ftp"),
         (["--store", "lmdb:no-such-store"], "no-such-store holds no state store"),
         (["--host", "192.0.2.1"], "192.0.2.1"),
-        (["--shadow-bundle", "{bundle}"], "is the same bundle"),
     ],
 )
 def test_an_unusable_option_is_reported_in_one_line_with_exit_status_2(
@@ -230,8 +251,7 @@ def test_an_unusable_option_is_reported_in_one_line_with_exit_status_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = [one.format(bundle=tiny.bundle.path) for one in change]
-    monkeypatch.setattr(sys, "argv", ["ubert-serve", *arguments(tiny, "redis://127.0.0.1:1/0"), *given])
+    monkeypatch.setattr(sys, "argv", ["ubert-serve", *arguments(tiny, "redis://127.0.0.1:1/0"), *change])
     with pytest.raises(SystemExit) as ended:
         main()
     printed = capsys.readouterr()

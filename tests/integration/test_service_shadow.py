@@ -19,7 +19,6 @@ from support.tiny_bundle import Corpus, TinyBundle, changed_copy
 from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError
 from ubert_model.states import MaintenanceStore, Side
 from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
@@ -275,12 +274,49 @@ def test_both_bundles_share_the_resident_bytes_that_one_has_alone(
     assert bounds == [[1_000_000], [500_000, 500_000]]
 
 
-def test_a_shadow_of_another_rating_scale_is_refused_at_the_start(tiny: TinyBundle, tmp_path: Path) -> None:
-    """It could not take the reviews that are written."""
+def assert_served_alone(tiny: TinyBundle, shadow: Path, caplog: pytest.LogCaptureFixture, why: str) -> None:
+    live, none = open_bundles(settings_for(tiny.bundle, resident_bytes=1_000_000, shadow_bundle=shadow))
+    assert none is None
+    assert live.bundle.manifest.bundle_id == tiny.bundle.manifest.bundle_id
+    assert live.settings.resident_bytes == 1_000_000
+    (record,) = (record for record in caplog.records if record.name == "ubert_service.commands.serve")
+    assert record.levelname == "ERROR"
+    assert str(shadow) in record.getMessage()
+    assert why in record.getMessage()
+
+
+def test_without_a_usable_shadow_the_live_bundle_is_served_alone(
+    tiny: TinyBundle, other: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "missing"
     config = replace(tiny.bundle.manifest.config, scale=RatingScale(lowest=1, highest=4))
-    shadow = changed_copy(tiny.bundle, tmp_path / "bundle", config=config)
-    with pytest.raises(ConfigError, match=r"--shadow-bundle .* has the rating scale 1:4, --bundle 1:5"):
-        open_bundles(settings_for(tiny.bundle, shadow_bundle=shadow.path))
+    other_scale = changed_copy(tiny.bundle, tmp_path / "bundle", config=config).path  # could not take its reviews
+    for shadow, why in (
+        (missing, "give the directory that `ubert export` wrote"),
+        (tiny.bundle.path, "it is the same bundle as --bundle"),
+        (other_scale, "it has the rating scale 1:4, --bundle 1:5"),
+    ):
+        caplog.clear()
+        assert_served_alone(tiny, shadow, caplog, why)
+
+    def fail(settings: Settings) -> OpenedBundle:
+        if settings.bundle == other.path:
+            raise RuntimeError("a bug")
+        return open_bundle(settings)
+
+    caplog.clear()
+    open_bundle = OpenedBundle.open
+    monkeypatch.setattr(OpenedBundle, "open", fail)
+    assert_served_alone(tiny, other.path, caplog, "a bug")
+
+
+def test_the_metrics_name_the_bundles_of_now(clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle) -> None:
+    caller, operator = clients["caller"], clients["operator"]
+    ids = [bundle.manifest.bundle_id for bundle in (tiny.bundle, other)]
+    for live, shadow in ((0, 1), (1, 0)):
+        assert metric(caller, "ubert_info", bundle=ids[live], shadow=ids[shadow], codec="fp32") == 1
+        assert metric(caller, "ubert_info") == 1, "one series alone"
+        operator.post("/admin/promote").raise_for_status()
 
 
 def test_only_an_admin_key_promotes(

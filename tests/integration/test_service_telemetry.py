@@ -77,6 +77,8 @@ def test_metrics_count_the_requests_of_their_own_app_only(
     assert value(found, "ubert_batch_tokens_sum", graph="scorer") > 2
     assert value(found, "ubert_batch_tokens_sum", graph="encoder") > 2
     assert value(found, "ubert_ready") == 1
+    assert value(found, "ubert_memory_limit_bytes") >= value(found, "process_resident_memory_bytes") > 0
+    assert value(found, "ubert_queue_requests") == 0
     assert not value(of_idle, "ubert_predictions_total", basis="full")
     assert of_idle["ubert_shadow_samples_total", frozenset({("fate", "failed")})] == 0  # exposed before the first
     assert not value(of_idle, "ubert_inference_seconds_count", graph="scorer")  # nor the trial of the runtimes
@@ -161,6 +163,30 @@ def test_logs_never_contain_a_reviews_text_or_the_stores_password(
     assert "a bug at length" in log.getvalue()
     assert PRIVATE not in log.getvalue()
     assert PASSWORD not in log.getvalue()
+
+
+def test_only_probes_that_fail_are_logged_above_debug(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+) -> None:
+    def levels() -> dict[tuple[str, int], str]:
+        """The level of each request's line, by route and status. A request is logged after its answer."""
+        events = [json.loads(line) for line in log.getvalue().splitlines()]
+        requests = [event for event in events if event["logger"] == "ubert_service.requests"]
+        return {(event["route"], event["status"]): event["level"] for event in requests}
+
+    with captured_log("json") as log, serving(settings_for(tiny.bundle), lmdb_store) as client:
+        assert client.get("/readyz").status_code == 503
+        corpus.write(lmdb_store, tiny.bundle)
+        wait_until_ready(client)
+        for path in ("/healthz", "/metrics", "/version"):
+            client.get(path).raise_for_status()
+    assert levels() == {
+        ("/readyz", 503): "INFO",
+        ("/readyz", 200): "DEBUG",
+        ("/healthz", 200): "DEBUG",
+        ("/metrics", 200): "DEBUG",
+        ("/version", 200): "INFO",
+    }
 
 
 def test_the_json_log_line_of_a_request_has_its_id_route_status_and_seconds(

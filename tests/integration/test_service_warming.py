@@ -16,11 +16,12 @@ from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import MaintenanceStore, Side
+from ubert_model.states import Changes, MaintenanceStore, Side
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
 from ubert_service.resident import keeper
 from ubert_service.serving.opened import OpenedBundle
+from ubert_service.serving.readiness import obstacles_on_timeout
 from ubert_service.serving.served import ServedBundle
 
 TIMEOUT_S = 60.0
@@ -95,6 +96,22 @@ def test_warming_survives_temporary_failures_of_the_store(
     warmed(served)
     assert served.residents.held_bytes == expected.residents.held_bytes > 0
     assert list(failures) == []
+
+
+def test_while_nothing_is_resident_readiness_says_why_the_store_does_not_answer(
+    tiny: TinyBundle, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
+
+    def fail(*_: object) -> Changes:
+        raise StoreUnavailableError("certificate has expired")
+
+    (unknown,) = obstacles_on_timeout(served, "no answer")
+    monkeypatch.setattr(lmdb_store, "changes", fail)
+    served.residents.follower.poll()
+    (known,) = obstacles_on_timeout(served, "no answer")
+    assert (unknown.found, "overloaded" in unknown.remedy) == ("no answer", True)
+    assert (known.found, "overloaded" in known.remedy) == ("certificate has expired", False)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,15 @@ def test_copy_copies_all_states_and_shards_and_a_second_copy_nothing(
     assert states_command("verify", "--store", f"lmdb:{tmp_path / 'copy'}").exit_code == 0
 
 
+@pytest.mark.usefixtures("store")
+def test_the_urls_may_stand_in_files(store_url: str, tmp_path: Path) -> None:
+    for name, url in (("from", store_url), ("to", f"lmdb:{tmp_path / 'copy'}")):
+        (tmp_path / name).write_text(f"{url}\n", encoding="utf-8")
+    copied = states_command("copy", "--store", f"file:{tmp_path / 'from'}", "--to", f"file:{tmp_path / 'to'}")
+    assert f"{REVIEWS} reviews copied" in copied.output
+    assert states_command("verify", "--store", f"file:{tmp_path / 'to'}").exit_code == 0
+
+
 def test_copy_adds_candidate_sets_and_replaces_none(store: MaintenanceStore, store_url: str, tmp_path: Path) -> None:
     store.put_candidates("spring", ["i1", "i0"])
     store.put_candidates("autumn", ["i2"])

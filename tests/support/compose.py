@@ -26,6 +26,12 @@ def load_compose(*files: Path, environment: Mapping[str, str] | None = None) -> 
     return merged
 
 
+def commands_in(file: Path) -> str:
+    """The comments of a file, without their marks, such as the commands at the head of the compose file."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return "\n".join(line.removeprefix("#") for line in lines if line.startswith("#"))
+
+
 def environment_of(service: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in service.get("environment", {}).items()}
 

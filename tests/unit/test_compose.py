@@ -4,11 +4,14 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from fnmatch import fnmatch
 from graphlib import TopologicalSorter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ import jsonschema
 import pytest
 import typer
 
-from support.compose import BASE, GPU, ROOT, Dockerfile, environment_of, load_compose, volumes_of
+from support.compose import BASE, GPU, ROOT, Dockerfile, commands_in, environment_of, load_compose, volumes_of
+from support.files import shell_script
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.commands.serve import app as service_app
 from ubert_service.http.problems import (
@@ -121,6 +125,14 @@ def test_the_job_and_the_service_use_the_same_store_codec_and_device(
     assert settings.device == job["UBERT_DEVICE"] == ("cuda" if GPU in files else "auto")
 
 
+def test_the_url_of_the_store_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = tmp_path / "url"
+    url.write_text(f"lmdb:{tmp_path}/none\n", encoding="utf-8")
+    services = load_compose(BASE, environment={"REDIS_URL": f"file:{url}"})["services"]
+    assert service_settings(services["service"], monkeypatch).store == f"lmdb:{tmp_path}/none"
+    assert environment_of(services["train"])["UBERT_STORE"] == f"file:{url}"
+
+
 def test_the_service_reads_the_bundle_that_the_job_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     services = load_compose(BASE)["services"]
     reviews, work = services["train"]["command"]
@@ -142,6 +154,73 @@ def test_bundle_shadow_bundle_and_api_keys_are_set_by_variables(monkeypatch: pyt
         map(Path, ("/data/a/bundle", "/data/b/bundle", "/data/keys.toml"))
     )
     assert services["train"]["command"][1] == "/data/a", "the job works in the folder of the same bundle"
+
+
+def run_recipe(lines: list[str], folder: Path, *, docker: str = "exit 1") -> subprocess.CompletedProcess[str]:
+    """Run lines of the head of the compose file in ``folder``. ``docker``: a shell script in place of the command."""
+    recipe = commands_in(BASE)
+    assert all(line in recipe for line in lines)
+    command = shell_script(folder / "bin" / "docker", docker)
+    return subprocess.run(
+        ["sh", "-c", "\n".join(lines)],
+        env={"PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"},
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_recipe_for_a_new_model_keeps_the_keys_and_ends_with_the_new_model_alone(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("UBERT_WORK=/data/old\nREDIS_MAXMEMORY=4gb\n", encoding="utf-8")
+    for line, expected in (
+        (r"printf '%s\n' UBERT_API_KEYS=/data/keys.toml UBERT_SHADOW_BUNDLE=/data/next/bundle >> .env", "/data/old"),
+        ("sed -i '/^UBERT_SHADOW_BUNDLE=/d; /^UBERT_WORK=/d' .env && echo UBERT_WORK=/data/next >> .env", "/data/next"),
+    ):
+        assert run_recipe([line], tmp_path).returncode == 0
+        settings = (tmp_path / ".env").read_text(encoding="utf-8").splitlines()
+        environment = dict(setting.split("=") for setting in settings)
+        assert len(environment) == len(settings)
+        service = environment_of(load_compose(BASE, environment=environment)["services"]["service"])
+        assert service["UBERT_BUNDLE"] == f"{expected}/bundle"
+        assert service["UBERT_API_KEYS"] == "/data/keys.toml"
+        assert service["UBERT_SHADOW_BUNDLE"] == ("/data/next/bundle" if expected == "/data/old" else "")
+        assert environment["REDIS_MAXMEMORY"] == "4gb"
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_old_replicas_end_only_once_the_new_ones_are_healthy(healthy: bool, tmp_path: Path) -> None:
+    replace = [
+        "old=$(docker compose ps -q service)",
+        "docker compose up -d --no-deps --no-recreate --wait --scale service=6 service && "
+        "docker stop $old && docker rm $old",
+    ]
+    undo = 'docker rm -f $(docker compose ps -aq service | grep -vxF "${old:?}")'
+    answers = f"""echo "$@" >> calls
+    case "$*" in
+        *"ps -q"*) printf '%s\\n' old1 old2 old3 ;;
+        *"ps -aq"*) printf '%s\\n' new1 old1 old2 old3 new2 ;;
+        *up*) exit {0 if healthy else 1} ;;
+    esac"""
+    result = run_recipe(replace if healthy else [*replace, undo], tmp_path, docker=answers)
+    assert result.returncode == 0, result.stderr
+    calls = [call for call in (tmp_path / "calls").read_text(encoding="utf-8").splitlines() if " ps " not in call]
+    (start, *ends) = calls
+    assert "up -d --no-deps --no-recreate --wait --scale service=6 service" in start
+    assert ends == (["stop old1 old2 old3", "rm old1 old2 old3"] if healthy else ["rm -f new1 new2"])
+
+
+def test_the_command_that_undoes_a_failed_replacement_removes_nothing_in_another_shell(tmp_path: Path) -> None:
+    undo = 'docker rm -f $(docker compose ps -aq service | grep -vxF "${old:?}")'
+    run_recipe([undo], tmp_path, docker='echo "$@" >> calls; echo replica')
+    assert "replica" not in (tmp_path / "calls").read_text(encoding="utf-8")
+
+
+def test_every_program_that_the_documented_commands_start_is_in_the_image_of_their_service() -> None:
+    documented = commands_in(BASE) + (ROOT / "README.md").read_text(encoding="utf-8")
+    found = set(re.findall(r"--entrypoint (\S+) (\w+)", documented))
+    assert {("ubert", "train"), ("ubert-serve-key", "service"), ("sh", "train")} == found
 
 
 def test_redis_is_reachable_over_the_internal_network_only() -> None:
@@ -207,6 +286,11 @@ def test_the_proxys_timeouts_exceed_the_services_request_timeouts() -> None:
     for backend in ("backend any", "backend by-user"):
         (asked,) = [line.split()[3] for line in proxy[backend] if line.startswith("http-request set-timeout server")]
         assert float(asked.removesuffix("s")) > MAX_REQUEST_SECONDS
+
+
+def test_the_services_file_descriptors_suffice_for_all_connections_of_the_proxy() -> None:
+    (maxconn,) = (line.split()[1] for line in proxy_sections()["global"] if line.startswith("maxconn"))
+    assert load_compose(BASE)["services"]["service"]["ulimits"]["nofile"] > 2 * int(maxconn)
 
 
 def test_the_proxys_own_errors_are_problems_with_the_services_types() -> None:
@@ -354,25 +438,46 @@ def test_all_images_run_as_the_same_user() -> None:
     assert len(users) == 1
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_the_health_check_asks_over_ipv4_and_ipv6(address: str) -> None:
+    if address not in {found[4][0] for found in socket.getaddrinfo("localhost", None)}:
+        pytest.skip(f"localhost is not {address} here")
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/readyz" else 404)
+            self.end_headers()
+
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    with Server((address, 0), Ready) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        result = health_check(str(server.server_address[1]))
+        server.shutdown()
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_health_check_fails_if_the_service_does_not_answer() -> None:
-    result = subprocess.run(
+    result = health_check("1")
+    assert result.returncode == 1
+    assert "http://localhost:1/readyz" in result.stderr
+
+
+def health_check(port: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, ROOT / "docker" / "healthcheck.py"],
-        env={**os.environ, "UBERT_PORT": "1"},
+        env={**os.environ, "UBERT_PORT": port},
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert result.returncode == 1
-    assert "http://127.0.0.1:1/readyz" in result.stderr
 
 
 def run_job(reviews: Path, work: Path, *, ubert: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the job's script. ``ubert``: a shell script to run in place of the command ``ubert``."""
-    stub = work.parent / "bin" / "ubert"
-    stub.parent.mkdir()
-    stub.touch(mode=0o755)
-    stub.write_text(f"#!/bin/sh\n{ubert}\n", encoding="utf-8")
+    stub = shell_script(work.parent / "bin" / "ubert", ubert)
     path = f"{stub.parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         [ROOT / "docker" / "train.sh", reviews, work],
@@ -401,6 +506,35 @@ def test_the_job_refuses_a_missing_folder_and_a_pattern_without_a_match(
     assert result.returncode == 2
     assert re.search(message, result.stderr)
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "earlier", "demo", "imports"),
+    [
+        ("data", None, "", True),
+        ("data/next", None, "", True),
+        ("data/next", "data", "", False),
+        ("data/next", "data/before", "", False),
+        ("data/next", "data", "1", True),
+    ],
+    ids=["first", "first, in a folder", "second", "third", "asked for"],
+)
+def test_only_the_first_training_uses_the_demos_reviews_unasked(
+    folder: str, earlier: str | None, demo: str, imports: bool, tmp_path: Path
+) -> None:
+    """A folder that was not mounted is empty, too; a model of the demo's reviews must not follow that of real ones."""
+    (tmp_path / "reviews").mkdir()
+    if earlier is not None:
+        report = tmp_path / earlier / "reviews" / "report.json"
+        report.parent.mkdir(parents=True)
+        report.touch()
+    work = tmp_path / folder
+    work.parent.mkdir(exist_ok=True)
+    shell_script(work.parent / "bin" / "python", f"touch {tmp_path}/imported")
+    result = run_job(tmp_path / "reviews", work, UBERT_DEMO=demo)
+    assert result.returncode == (0 if imports else 2), result.stderr
+    assert (tmp_path / "imported").exists() == imports
+    assert ("UBERT_DEMO=1" in result.stderr) != imports
 
 
 @pytest.mark.parametrize(("status", "hints"), [(2, 1), (137, 0)])

@@ -1,5 +1,6 @@
 """The manifests as kubectl renders them: valid for Kubernetes, and consistent with the programs that they start."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,8 @@ import pytest
 import typer
 import yaml
 
-from support.compose import ROOT, Dockerfile
+from support.compose import ROOT, Dockerfile, commands_in
+from support.files import shell_script
 from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC
 from ubert_service.commands.serve import app as service_app
@@ -23,6 +25,7 @@ from ubert_service.settings import Settings
 from ubert_training.cli import make_app
 
 MANIFESTS = ROOT / "docker" / "k8s"
+HEAD = MANIFESTS / "base" / "kustomization.yaml"
 OLDEST, NEWEST = "1.33", kubernetes_validate.latest_version()
 """The first Kubernetes in which ``backoffLimitPerIndex`` is stable, and the newest whose schemas are installed."""
 
@@ -40,9 +43,11 @@ def render(overlay: str) -> Rendered:
     return kustomize(MANIFESTS / "overlays" / overlay)
 
 
+KUBECTL = Path(sysconfig.get_path("scripts")) / "kubectl"
+
+
 def kustomize(folder: Path) -> Rendered:
-    kubectl = Path(sysconfig.get_path("scripts")) / "kubectl"
-    done = subprocess.run([kubectl, "kustomize", folder], check=False, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([KUBECTL, "kustomize", folder], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return by_name(done.stdout)
 
@@ -150,6 +155,52 @@ def test_the_indexes_of_the_job_cover_every_shard_once(rendered: Rendered) -> No
         assert words[0] == "precompute"
         shards.append(Shard.parse(words[words.index("--shard") + 1]))
     assert shards == [Shard(number=number, shards=completions) for number in range(1, completions + 1)]
+
+
+def test_a_replica_uses_as_many_threads_as_it_asks_for_processors(rendered: Rendered) -> None:
+    service = environment_of(rendered["Deployment/ubert-service"])
+    requested = {"resourceFieldRef": {"resource": "requests.cpu"}}
+    assert (service["UBERT_THREADS"], service["UBERT_CONCURRENCY"]) == (requested, requested)
+
+
+def test_the_job_in_the_readme_runs_its_command_once(rendered: Rendered, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pipeline = r"kubectl create job verify-1 [^|]+\|\s+(kubectl patch .+?) \|\s+kubectl create -f -"
+    found = re.search(pipeline, readme, re.DOTALL)
+    assert found is not None
+    template = job_of(rendered["CronJob/ubert-precompute"])
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "verify-1"}, "spec": template}
+    done = subprocess.run(
+        ["sh", "-c", found[1]],
+        input=json.dumps(job),
+        env={"PATH": f"{KUBECTL.parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    patched = json.loads(done.stdout)
+    kubernetes_validate.validate(patched, NEWEST, strict=True)
+    assert patched["spec"].pop("completions") == 1
+    container = container_of(patched)
+    assert container.pop("args") == ['exec ubert states verify --repair --store "$UBERT_PRECOMPUTE_STORE"']
+    assert "UBERT_PRECOMPUTE_STORE" in environment_of(rendered["CronJob/ubert-precompute"])
+
+
+def test_the_command_that_promotes_shows_the_key_in_no_argument(tmp_path: Path) -> None:
+    found = re.search(r"kubectl exec -i deploy/ubert-service -- (sh -c .+) ID \$urls < key", commands_in(HEAD))
+    assert found is not None
+    shell_script(tmp_path / "ubert-serve-promote", 'echo "$UBERT_API_KEY: $*"')
+    done = subprocess.run(
+        ["sh", "-c", f"{found[1]} ID --url http://one:8000 --url http://two:8000"],
+        input="the key\n",
+        env={"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "the key: ID --url http://one:8000 --url http://two:8000\n"
 
 
 def test_probes_and_service_use_the_port_that_the_image_listens_on(rendered: Rendered) -> None:

@@ -7,7 +7,14 @@ from ubert_model.states.copying import copy_candidate_sets, copy_namespace
 from ubert_model.states.keys import Side, version_bytes
 from ubert_model.states.leases import NamespaceLeases
 from ubert_model.states.numpy_threads import numpy_in_one_thread
-from ubert_model.states.opening import absolute_url, holds_store, open_existing_store, open_store, without_password
+from ubert_model.states.opening import (
+    absolute_url,
+    holds_store,
+    open_existing_store,
+    open_store,
+    url_or_content,
+    without_password,
+)
 from ubert_model.states.records import REPAIR_REMEDY
 from ubert_model.states.repair import NamespaceRepair, repair_namespace
 from ubert_model.states.review import FloatMatrix, ReviewEntry
@@ -46,6 +53,7 @@ __all__ = [
     "require_codec",
     "state_mark",
     "state_shape",
+    "url_or_content",
     "version_bytes",
     "without_password",
 ]

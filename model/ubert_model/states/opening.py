@@ -44,6 +44,19 @@ def holds_store(url: str) -> bool:
     return directory is None or (directory / "data.mdb").is_file()
 
 
+def url_or_content(url: str) -> str:
+    """The URL in the file that ``file:PATH`` names, which keeps a password out of arguments and environment; any other
+    URL as it is. Raises ``ConfigError`` for an unreadable file.
+    """
+    scheme, _, path = url.partition(":")
+    if scheme != "file":
+        return url
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"store {url}: {error}; give a file that holds the URL of the store") from error
+
+
 def without_password(url: str) -> str:
     """A store's URL without user, password and query, so that it may be printed."""
     scheme, _, rest = url.partition("?")[0].partition("//")

@@ -79,9 +79,11 @@ class RedisStore:
     def open_namespace(self, namespace: Namespace) -> None:
         RedisKeys(namespace.version)
         field, packed = namespace.version.encode(), pack_namespace(namespace)
-        _, stored = self._redis.write(
-            [("HSETNX", RedisKeys.NAMESPACES, field, packed), ("HGET", RedisKeys.NAMESPACES, field)]
-        )
+        (stored,) = self._redis.read([("HGET", RedisKeys.NAMESPACES, field)])
+        if stored is None:  # a full server refuses even a write that would change nothing
+            _, stored = self._redis.write(
+                [("HSETNX", RedisKeys.NAMESPACES, field, packed), ("HGET", RedisKeys.NAMESPACES, field)]
+            )
         if stored is not None and is_damaged(unpack_namespace, stored):
             self._redis.write([("HSET", RedisKeys.NAMESPACES, field, packed)])
         else:

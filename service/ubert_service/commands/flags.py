@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ubert_model.states import url_or_content
 from ubert_service.settings import Device, RuntimeChoice
 
 BundleFlag = Annotated[Path, typer.Option(envvar="UBERT_BUNDLE", help="Directory written by `ubert export`.")]
@@ -12,8 +13,9 @@ StoreFlag = Annotated[
     str,
     typer.Option(
         envvar="UBERT_STORE",
-        help="redis://HOST:PORT/DB, redis+cluster://NODE,NODE, redis+sentinel://SENTINEL,SENTINEL/NAME or "
-        "lmdb:DIRECTORY.",
+        callback=url_or_content,
+        help="redis://HOST:PORT/DB, redis+cluster://NODE,NODE, redis+sentinel://SENTINEL,SENTINEL/NAME, "
+        "lmdb:DIRECTORY, or file:PATH of a file with one of these.",
     ),
 ]
 CodecFlag = Annotated[str, typer.Option(envvar="UBERT_CODEC", help="Codec that the states were precomputed with.")]

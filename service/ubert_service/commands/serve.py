@@ -1,5 +1,6 @@
 """``ubert-serve``: serve ratings from a bundle and a state store."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ubert_model.errors import ConfigError
+from ubert_model.bundle import Manifest
+from ubert_model.errors import ConfigError, UbertError
 from ubert_model.states import open_existing_store
 from ubert_service.app import create_app
 from ubert_service.commands.command_line import new_app, run_command
@@ -19,6 +21,8 @@ from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import LogFormat, LogLevel, Settings, read_toml
 
 _DEFAULTS = Settings.model_construct()
+
+_log = logging.getLogger(__name__)
 
 app = new_app()
 
@@ -156,26 +160,34 @@ def run(
 def open_bundles(settings: Settings) -> tuple[OpenedBundle, OpenedBundle | None]:
     """The live bundle, and its shadow if there is one; then each caches half of what the process may cache.
 
-    Raises as :meth:`OpenedBundle.open` does, and ``ConfigError`` if the shadow is the same bundle or has another scale.
+    A shadow that cannot be used is left out, with an error in the log: it must not keep the live bundle from being
+    served. Raises as :meth:`OpenedBundle.open` does, of the live bundle.
     """
     if settings.shadow_bundle is None:
         return OpenedBundle.open(settings), None
     of_each = settings.model_copy(update={"resident_bytes": settings.resident_bytes // 2})
     live = OpenedBundle.open(of_each)
-    shadow = OpenedBundle.open(of_each.model_copy(update={"bundle": settings.shadow_bundle}))
-    bundle_id = live.bundle.manifest.bundle_id
-    if shadow.bundle.manifest.bundle_id == bundle_id:
-        raise ConfigError(
-            f"--shadow-bundle {settings.shadow_bundle} is the same bundle as --bundle ({bundle_id}); give another, or "
-            "leave it out"
-        )
-    of_live, of_shadow = live.bundle.manifest.config.scale, shadow.bundle.manifest.config.scale
+    try:
+        shadow = OpenedBundle.open(of_each.model_copy(update={"bundle": settings.shadow_bundle}))
+        _require_comparable(live.bundle.manifest, shadow.bundle.manifest)
+    except Exception as error:  # any error at all
+        message = "--bundle is served alone, because --shadow-bundle %s cannot be used: %s"
+        unforeseen = None if isinstance(error, UbertError) else error
+        _log.error(message, settings.shadow_bundle, error, exc_info=unforeseen)
+        return OpenedBundle.open(settings), None
+    return live, shadow
+
+
+def _require_comparable(live: Manifest, shadow: Manifest) -> None:
+    """Raise ``ConfigError`` if the shadow is the same bundle or has another scale."""
+    if shadow.bundle_id == live.bundle_id:
+        raise ConfigError(f"it is the same bundle as --bundle ({live.bundle_id}); give another, or leave it out")
+    of_live, of_shadow = live.config.scale, shadow.config.scale
     if of_live != of_shadow:
         raise ConfigError(
-            f"--shadow-bundle {settings.shadow_bundle} has the rating scale {of_shadow}, --bundle {of_live}, so they "
-            "cannot share reviews; train both on one scale"
+            f"it has the rating scale {of_shadow}, --bundle {of_live}, so they cannot share reviews; train both on one "
+            "scale"
         )
-    return live, shadow
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
@@ -30,11 +31,13 @@ class QueueGate:
     pass. So does what needs no work: what runs is asked during an overload, and a promotion may be what ends it.
 
     It is the outermost layer: during an overload most of the work goes into refusals, at the cost of admitted requests.
-    So a refusal is only counted; it has no log line of its own and no span.
+    So a refusal is only counted; it has no span, and only one in a second is logged, with its caller: who asks for most
+    is named most often.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyFile | None = None) -> None:
         self._app = app
+        self._keys = keys
         self._problem = PreparedProblem(
             OVERLOADED,
             "until some of it is done, no more is taken; try again when Retry-After has passed, and less often",
@@ -62,10 +65,19 @@ class QueueGate:
         self._unlogged += 1
         if now >= self._logged_at + _LOG_INTERVAL_S:
             _log.warning(
-                "refused %(requests)d requests: too much work is waiting; add replicas to serve them",
-                {"requests": self._unlogged},
+                "refused %(requests)d requests, the last of caller=%(caller)s: too much work is waiting; add replicas "
+                "to serve them",
+                {"requests": self._unlogged, "caller": self._caller(scope)},
             )
             self._unlogged, self._logged_at = 0, now
+
+    def _caller(self, scope: Scope) -> str | None:
+        needed = needed_scope(scope["method"], scope["path"])
+        if self._keys is None or needed is None:
+            return None
+        with suppress(UbertError):  # it would be refused all the same
+            return self._keys.authorise(Headers(scope=scope).get("Authorization"), needed)
+        return None
 
 
 def may_queue(method: str, path: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterable, Iterator
+from http import HTTPStatus
 
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers
@@ -17,6 +18,7 @@ from ubert_service.context import ServiceContext
 from ubert_service.http.problems import INTERNAL, problem_response
 
 REQUEST_ID = "X-Request-ID"
+_PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
 UNMATCHED = "unmatched"
 """The route reported for a request that no route has answered."""
 _REQUEST_ID = REQUEST_ID.lower().encode()
@@ -103,16 +105,21 @@ class RequestFrame:
                 route = getattr(scope.get("route"), "path_format", UNMATCHED)
                 seconds = time.monotonic() - arrived
                 answered(route, status)
+                caller = scope["state"].get("caller")
                 service.metrics.request_answered(route=route, status=status, seconds=seconds)
-                _log.info(
-                    "%(method)s %(route)s %(status)s %(seconds).4f s request_id=%(request_id)s",
+                if caller is not None:
+                    service.metrics.caller_answered(caller)
+                _log.log(
+                    # Probes that succeed come every second from each balancer, and would be most of the log.
+                    logging.DEBUG if route in _PROBED and status == HTTPStatus.OK else logging.INFO,
+                    "%(method)s %(route)s %(status)s %(seconds).4f s caller=%(caller)s request_id=%(request_id)s",
                     {
                         "method": method,
                         "route": route,
                         "status": status,
                         "seconds": round(seconds, 6),
                         "request_id": request_id,
-                        "caller": scope["state"].get("caller"),
+                        "caller": caller,
                     },
                 )
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import resource
 import socket
 import sys
 import time
+from contextlib import suppress
 
 import uvicorn
 from fastapi import FastAPI
@@ -45,6 +47,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
     cannot be listened on.
     """
     with _listen(settings.host, settings.port) as listener:
+        _allow_all_descriptors()
         sys.setswitchinterval(_SWITCH_SECONDS)
         sys.set_int_max_str_digits(_MOST_DIGITS)
         numpy_in_one_thread()
@@ -97,9 +100,17 @@ class _DrainingServer(uvicorn.Server):
             limit.cancel()
 
 
+def _allow_all_descriptors() -> None:
+    """Each connection takes a descriptor. Many systems allow a process 1,024 of them, but more as soon as it asks."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS allows fewer than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        every_address = host == "::" and socket.has_dualstack_ipv6()  # of IPv4, too
+        return socket.create_server((host, port), family=family, backlog=2048, dualstack_ipv6=every_address)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}; choose another --host or --port") from error

@@ -1,10 +1,20 @@
-"""The metrics for Prometheus. Every app has its own registry; labels take few values, never an identifier."""
+"""The metrics for Prometheus. Every app has its own registry; labels take few values, never a user or an item."""
 
 from functools import partial
 from typing import Literal, get_args
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    generate_latest,
+)
 
+from ubert_service.observability.container import memory_limit_bytes
 from ubert_service.telemetry import Refusal, Residence, ShadowFate
 
 Graph = Literal["scorer", "encoder", "explainer"]
@@ -31,6 +41,10 @@ class PrometheusMetrics:
         counter = partial(Counter, registry=self._registry)
         gauge = partial(Gauge, registry=self._registry)
         histogram = partial(Histogram, registry=self._registry)
+        ProcessCollector(registry=self._registry)
+        memory_limit = gauge("ubert_memory_limit_bytes", "Memory that the container may take; +Inf: no limit.")
+        memory_limit.set(memory_limit_bytes())
+        self._info = Info("ubert", "The program, and which bundles it serves now.", registry=self._registry)
         self._requests = counter(
             "ubert_requests",
             "Requests by class of status. Classes of their own are 499, the caller left before the answer, and 504, as "
@@ -42,6 +56,11 @@ class PrometheusMetrics:
             "From the first byte of a request to the end of its answer.",
             ("route",),
             buckets=_SECONDS,
+        )
+        self._caller_requests = counter(
+            "ubert_caller_requests",
+            "Requests by the name of their API key; none without keys.",
+            ("caller",),
         )
         self._store_seconds = histogram(
             "ubert_store_seconds",
@@ -61,6 +80,7 @@ class PrometheusMetrics:
             ("graph",),
             buckets=_TOKENS,
         )
+        self._queue_requests = gauge("ubert_queue_requests", "Requests that wait in the queue for a thread now.")
         self._queue_seconds = histogram("ubert_queue_seconds", "Wait in the queue for a thread.", buckets=_SECONDS)
         self._queue_batch_requests = histogram(
             "ubert_queue_batch_requests", "Requests in one batch.", buckets=_REQUESTS
@@ -121,6 +141,10 @@ class PrometheusMetrics:
         self._requests.labels(route=route, status=_class_of(status)).inc()
         self._request_seconds.labels(route=route).observe(seconds)
 
+    def caller_answered(self, caller: str) -> None:
+        """A request with the API key of this name ended."""
+        self._caller_requests.labels(caller=caller).inc()
+
     def store_called(self, *, operation: str, seconds: float, failed: bool) -> None:
         """An operation of the state store has ended."""
         self._store_seconds.labels(operation=operation).observe(seconds)
@@ -167,6 +191,11 @@ class PrometheusMetrics:
 
     def residents_dropped(self, count: int) -> None:
         self._residents_dropped.inc(count)
+
+    def service_measured(self, *, version: str, bundle: str, shadow: str | None, codec: str, waiting: int) -> None:
+        """Set what runs, and how many requests wait, for the scrape that follows."""
+        self._info.info({"version": version, "bundle": bundle, "shadow": shadow or "", "codec": codec})
+        self._queue_requests.set(waiting)
 
     def residents_measured(self, *, held_bytes: int, stale_s: float) -> None:
         """Set the gauges of the residents, for the scrape that follows."""

@@ -7,7 +7,7 @@ from itertools import chain
 from threading import Lock
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import StoreFullError
+from ubert_model.errors import InputError, StoreFullError
 from ubert_model.history import RatingCounts
 from ubert_model.rating.blend import stored_rating
 from ubert_model.rating.text_reader import TextReader
@@ -21,6 +21,8 @@ from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.scoring.encoding import ReviewEncoding
 
 _UNDATED = 0
+_MOST_AHEAD_S = 24 * 60 * 60
+"""How far a caller's clock may be ahead, its time zone included."""
 _LISTING_CHECKS = 10
 _LISTING_CHECK_S = 0.02
 
@@ -64,10 +66,12 @@ class ReviewWriter:
         ``name``: the id under another bundle, used here too whether or not the caller chose it.
         ``sharing``: other residents of the namespace, which must show the write as well.
 
-        Raises ``InputError`` for a rating outside the scale, ``ReviewNameTakenError``, ``NotReadyError`` while the
-        store does not hold the namespace, and ``StoreError``, ``StateError`` or ``DeviceUnavailableError``.
+        Raises ``InputError`` for a rating outside the scale or a time to come, ``ReviewNameTakenError``,
+        ``NotReadyError`` while the store does not hold the namespace, and ``StoreError``, ``StateError`` or
+        ``DeviceUnavailableError``.
         """
         rating = stored_rating(review.rating, self._scale)
+        self._require_past(review.timestamp)
         text = review.text.strip()
         name = name or review.review_id or _content_id(review, rating, text)
         # Not opened here: that would make a store that has lost all its states look ready again.
@@ -157,6 +161,14 @@ class ReviewWriter:
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
         return user_lists[0], item_lists[0]
+
+    def _require_past(self, timestamp: int | None) -> None:
+        # It would count as the newest of its user and item until then.
+        if timestamp is not None and timestamp > (now := int(self._clock())) + _MOST_AHEAD_S:
+            raise InputError(
+                f"timestamp {timestamp} is {(timestamp - now) / _MOST_AHEAD_S:,.1f} days ahead of the service's clock; "
+                "send when the review was written, in Unix seconds"
+            )
 
     def _timestamp(self, review: NewReview, before: ReviewEntry | None) -> int:
         if review.timestamp is not None:

@@ -72,9 +72,17 @@ async def readyz(request: Request, context: ServiceDependency) -> Ready | Respon
     response_class=Response,
     responses={200: {"content": {metrics.MEDIA_TYPE: {"schema": {"type": "string"}}}}},
 )
-async def read_metrics(context: ServiceDependency) -> Response:
+async def read_metrics(request: Request, context: ServiceDependency) -> Response:
     """The metrics of this process. Each scrape checks readiness, which costs a round trip to the store."""
     await context.obstacles()
+    served, shadow = context.bundles.roles.live, context.bundles.roles.shadow
+    context.metrics.service_measured(
+        version=request.app.version,
+        bundle=served.bundle_id,
+        shadow=shadow.bundle_id if shadow else None,
+        codec=served.namespace.codec,
+        waiting=context.scheduler.admission.waiting,
+    )
     context.metrics.residents_measured(
         held_bytes=sum(bundle.residents.held_bytes for bundle in context.bundles.roles.loaded),
         stale_s=context.served.residents.stale_s,

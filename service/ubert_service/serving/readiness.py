@@ -18,11 +18,14 @@ def obstacles_to(served: ServedBundle) -> list[NotReadyReason]:
 
 
 def obstacles_on_timeout(served: ServedBundle, found: str) -> list[NotReadyReason]:
-    """What keeps it from being served if the store does not answer in time; ``found`` describes that."""
+    """What keeps it from being served if the store does not answer in time. ``found`` describes that; why the store
+    does not answer, if a poll in the background has learned it, says more.
+    """
     if served.residents.can_stand_in:
         return [*_of_device(served), *_of_warming(served)]
-    remedy = "check that the state store is up and not overloaded"
-    return [*_of_device(served), NotReadyReason(check="store", found=found, remedy=remedy)]
+    away = served.residents.follower.away
+    remedy = "check that the state store is up and not overloaded" if away is None else STORE_REMEDY
+    return [*_of_device(served), NotReadyReason(check="store", found=away or found, remedy=remedy)]
 
 
 def degradation_of(served: ServedBundle) -> str | None:

@@ -73,6 +73,11 @@ class Admission:
         """When a thread last took work from the queue, or the queue last stopped being empty."""
 
     @property
+    def waiting(self) -> int:
+        """Requests that wait for a thread now."""
+        return self._waiting
+
+    @property
     def expected_wait(self) -> float:
         """Seconds until a thread would start work that arrived now."""
         now = self._clock()

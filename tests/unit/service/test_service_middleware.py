@@ -5,14 +5,15 @@ import time
 from collections.abc import Coroutine
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from ubert_service.errors import OverloadedError
+from ubert_service.access.key_file import KeyFile
+from ubert_service.errors import OverloadedError, UnauthenticatedError
 from ubert_service.http.gate import QueueGate
 from ubert_service.http.middleware import BodyLimit, RequestFrame, request_id_of
 from ubert_service.observability.metrics import PrometheusMetrics
@@ -40,6 +41,10 @@ async def must_not_receive() -> Message:
 
 
 async def discard(message: Message) -> None: ...
+
+
+def refuse() -> None:
+    raise OverloadedError("full", retry_after_s=6.2)
 
 
 async def read_body(scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,16 +175,32 @@ def test_an_error_after_the_start_of_the_answer_breaks_the_connection() -> None:
     assert [message["type"] for message in sent] == ["http.response.start"]
 
 
+class _Keys:
+    """Knows one key."""
+
+    def authorise(self, authorization: str | None, needed: str) -> str:
+        if (authorization, needed) != ("Bearer one", "read"):
+            raise UnauthenticatedError("unknown")
+        return "page"
+
+
+@pytest.mark.parametrize(("key", "caller"), [("one", "page"), ("another", None)])
+def test_a_logged_refusal_names_its_caller(key: str, caller: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    scope = scope_in_app(authorization=f"Bearer {key}")
+    scope["app"].state.context.scheduler = SimpleNamespace(admission=SimpleNamespace(check=refuse))
+    gate = QueueGate(scope["app"], cast("KeyFile", _Keys()))
+    for _ in range(2):
+        asyncio.run(gate(scope, must_not_receive, discard))
+    (line,) = [record.args for record in caplog.records if record.name == "ubert_service.http.gate"]
+    assert line == {"requests": 1, "caller": caller}
+
+
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_refusal_by_a_stopping_process_closes_the_connection(stopping: bool) -> None:
     """Otherwise the caller could send its next request over a connection that is about to be closed."""
-
-    def check() -> None:
-        raise OverloadedError("full", retry_after_s=6.2)
-
     scope = scope_in_app()
     service = scope["app"].state.context
-    service.scheduler = SimpleNamespace(admission=SimpleNamespace(check=check))
+    service.scheduler = SimpleNamespace(admission=SimpleNamespace(check=refuse))
     if stopping:
         service.stopping.set()
     sent: list[Message] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ubert_model.errors import ConfigError, StoreError, StoreUnavailableError
-from ubert_model.states import open_existing_store, open_store, without_password
+from ubert_model.states import open_existing_store, open_store, url_or_content, without_password
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.redis_address import RedisAddress, Topology
 from ubert_model.states.redis_pipelines import chunks
@@ -117,6 +117,15 @@ def test_commands_are_cut_into_pipelines_of_bounded_length_and_size() -> None:
 )
 def test_a_printed_url_shows_no_credentials(url: str, printed: str) -> None:
     assert without_password(url) == printed
+
+
+def test_a_file_may_hold_the_url(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    with pytest.raises(ConfigError, match="a file that holds the URL"):
+        url_or_content(f"file:{file}")
+    file.write_text("redis://:secret@host:1/0\n", encoding="utf-8")
+    assert url_or_content(f"file:{file}") == "redis://:secret@host:1/0"
+    assert url_or_content("lmdb:/states") == "lmdb:/states"
 
 
 def test_no_store_is_created_in_a_directory_of_other_files(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from support.full_disk import full_disk
 from support.training_stage import NO_CHECKPOINTS, TinyCorpus, run_in_process
-from ubert_model.bundle import CODEBOOKS, TEXT_READER
+from ubert_model.bundle import CODEBOOKS, TEXT_READER, WEIGHTS
 from ubert_model.errors import InputError
 from ubert_training.cli import main
 from ubert_training.evaluation.evaluate import EVALUATION
@@ -86,3 +87,17 @@ def test_a_run_without_codebooks_is_refused_with_the_step_that_makes_them(run: P
     with pytest.raises(InputError, match=f"{copy} has no {CODEBOOKS}.*; fine-tune again with a new directory"):
         export_bundle(copy, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_runs_that_differ_in_one_weight_of_the_encoder_have_different_namespaces(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for graph in ("export_encoder", "export_scorer", "export_explainer"):  # which take half a minute
+        monkeypatch.setattr(make_bundle, graph, lambda model, path: path.write_bytes(b""))
+    other = shutil.copytree(run, tmp_path / "run")
+    weights = load_file(other / WEIGHTS)
+    weights["review_encoder.bert.encoder.layer.0.output.dense.bias"][0] += 1e-3
+    save_file(weights, other / WEIGHTS)
+    bundles = [export_bundle(each, tmp_path / f"bundle-{number}") for number, each in enumerate((run, run, other))]
+    one, same, different = (bundle.manifest.namespace("fp32").version for bundle in bundles)
+    assert one == same != different
