@@ -74,6 +74,7 @@ def shown_rating(page: Page) -> str:
 def wait_for_evidence(page: Page) -> None:
     expect(page.get_by_role("heading", name="Evidence")).to_be_visible()
     expect(page.locator("#contributions table")).to_be_visible()
+    expect(page.locator("#pair")).not_to_have_attribute("aria-busy", "true")  # what is shown may be of a former answer
 
 
 def table_rows(table: Locator) -> list[list[str]]:
@@ -92,6 +93,7 @@ def explanation(**review: Any) -> dict[str, Any]:
     return {
         "bundle": "b", "codec": "fp32", "user": "u0", "item": "i2", "rating": 4.5, "basis": "full", "reasons": [],
         "interval": {"low": 3.5, "high": 5.0, "coverage": 0.9}, "user_reviews": 1, "item_reviews": 1,
+        "user_unlisted": 0, "item_unlisted": 0,
         "missing_states": 0, "user_known": True, "item_known": True, "contributions": {**parts, "clipped": 0.0},
         "reviews": [of_review, {**of_review, "review_id": "s", "side": "item", "user": "u9", "item": "i2"}],
         "heat_map": None,

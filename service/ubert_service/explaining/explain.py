@@ -11,7 +11,7 @@ from ubert_model.rating.blend import Blend
 from ubert_model.states import FloatMatrix, ReviewEntry, Side
 from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.explaining.listed import listed_reviews
-from ubert_service.explaining.review_texts import ReadText, ReviewTexts
+from ubert_service.explaining.review_texts import NO_WORDS, ReadText, ReviewTexts
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import Prediction, ScoringEngine
@@ -65,12 +65,15 @@ class HeatMap:
 class Explanation:
     """A prediction and its explanation; reviews are newest first, the user's before the item's.
 
+    ``user_unlisted``, ``item_unlisted``: how many more reviews of each side count.
     ``texts_unavailable``: the store, which holds the texts, is away; so only texts sent with the request are there.
     """
 
     prediction: Prediction
     contributions: Contributions
     reviews: Sequence[ReviewEvidence]
+    user_unlisted: int
+    item_unlisted: int
     texts_unavailable: bool
     heat_map: HeatMap | None
 
@@ -133,8 +136,10 @@ class Explainer:
                 )
                 for (side, entry), effect in zip(listed, effects, strict=True)
             ],
+            user_unlisted=user.full_history.reviews - sum(entry.review_id not in unrated for entry in of_user),
+            item_unlisted=item.full_history.reviews - len(of_item),
             texts_unavailable=unavailable,
-            heat_map=None if parts is None else _heat_map(evidence, states, parts),
+            heat_map=None if parts is None else _heat_map(evidence, states, parts, texts),
         )
 
     def _texts_of(
@@ -195,11 +200,16 @@ def _rows(read: Sequence[ReviewEntry], states: Mapping[str, FloatMatrix]) -> Ite
         start = end
 
 
-def _heat_map(evidence: Evidence, states: Mapping[str, FloatMatrix], parts: PairParts) -> HeatMap:
-    """The two reviews whose tokens attend most to each other: the largest sum of products of both attentions."""
+def _heat_map(
+    evidence: Evidence, states: Mapping[str, FloatMatrix], parts: PairParts, texts: Mapping[str, ReadText]
+) -> HeatMap:
+    """The two reviews whose words attend most to each other: the largest sum of products of both attentions."""
+    of_user, of_item = list(_rows(evidence.user, states)), list(_rows(evidence.item, states))
     mutual = parts.user_attention * parts.item_attention.T  # (Nu, Ni)
+    mutual[_wordless(of_user, texts)] = 0.0
+    mutual[:, _wordless(of_item, texts)] = 0.0
     (user, user_rows), (item, item_rows) = max(
-        product(_rows(evidence.user, states), _rows(evidence.item, states)),
+        product(of_user, of_item),
         key=lambda reviews: float(mutual[reviews[0][1], reviews[1][1]].sum()),
     )
     return HeatMap(
@@ -208,3 +218,15 @@ def _heat_map(evidence: Evidence, states: Mapping[str, FloatMatrix], parts: Pair
         user_attention=parts.user_attention[user_rows, item_rows],
         item_attention=parts.item_attention[item_rows, user_rows],
     )
+
+
+def _wordless(reviews: Sequence[tuple[str, slice]], texts: Mapping[str, ReadText]) -> list[int]:
+    """The rows that stand for special tokens alone; of a review without a text only the first, [CLS], is known."""
+    return [
+        row
+        for name, rows in reviews
+        for row, span in zip(
+            range(rows.start, rows.stop), texts[name].spans if name in texts else [NO_WORDS], strict=False
+        )
+        if span == NO_WORDS
+    ]

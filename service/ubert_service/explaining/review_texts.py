@@ -8,6 +8,8 @@ from ubert_model.states import StateCodec, StateStore
 from ubert_model.tokenizer import ReviewTokenizer
 
 Span = tuple[int, int]
+NO_WORDS: Span = (0, 0)
+"""The span of a special token."""
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +17,7 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadText:
     """The part of a review that the encoder reads. ``spans``: start and end of the words of each row of its states, in
-    code points; (0, 0) for a special token.
+    code points; ``NO_WORDS`` for a special token.
     """
 
     text: str = field(repr=False)
@@ -71,8 +73,8 @@ def _by_row(spans: Sequence[Span], pooled: int) -> list[Span]:
     if not spans:
         return []
     rows = [spans[:1], *(spans[start : start + pooled] for start in range(1, len(spans), pooled))]
-    return [_joined([span for span in row if span != (0, 0)]) for row in rows]
+    return [_joined([span for span in row if span != NO_WORDS]) for row in rows]
 
 
 def _joined(spans: Sequence[Span]) -> Span:
-    return (spans[0][0], spans[-1][1]) if spans else (0, 0)
+    return (spans[0][0], spans[-1][1]) if spans else NO_WORDS

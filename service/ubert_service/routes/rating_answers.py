@@ -33,6 +33,8 @@ def evidence_fields(explanation: Explanation) -> dict[str, Any]:
     return {
         "contributions": RatingParts(**asdict(explanation.contributions)),
         "reviews": [_explained(review) for review in explanation.reviews],
+        "user_unlisted": explanation.user_unlisted,
+        "item_unlisted": explanation.item_unlisted,
         "texts_unavailable": explanation.texts_unavailable,
         "heat_map": None
         if heat_map is None

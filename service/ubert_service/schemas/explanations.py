@@ -56,7 +56,7 @@ class ExplainedReview(Answer):
 
 
 class AttentionMap(Answer):
-    """The two reviews whose rows attend most to each other, both ways (Figure 5 of the paper)."""
+    """The two reviews whose words attend most to each other, both ways (Figure 5 of the paper)."""
 
     user_review_id: str
     item_review_id: str
@@ -79,6 +79,8 @@ class RatingEvidence(Answer):
             "read by the network; newest first, the user's before the item's."
         )
     )
+    user_unlisted: int = Field(description="How many older reviews of the user count without being in `reviews`.")
+    item_unlisted: int = Field(description="How many older reviews of the item count without being in `reviews`.")
     texts_unavailable: bool = Field(
         default=False,
         description="The store, which holds the texts, is away, so `text` is null where there may be one.",

@@ -53,7 +53,10 @@ class ReviewRequest(Request):
     )
     timestamp: UnixSeconds | None = Field(
         default=None,
-        description="When it was written, in Unix seconds; 0: unknown. By default the time of its first arrival.",
+        description=(
+            "When it was written, in Unix seconds, at most a day ahead; 0: unknown. By default the time of its first "
+            "arrival."
+        ),
     )
     review_id: NewReviewId | None = Field(
         default=None,

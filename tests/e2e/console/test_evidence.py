@@ -29,6 +29,8 @@ from ubert_service.schemas import ReviewRequest
 
 FAINTEST = 0.2
 """The smallest weight that the page marks."""
+FULL_MARK_STARS = 0.02
+"""What a word contributes at least to be marked as strongly as a word can be."""
 
 
 def explain(address: str) -> dict[str, Any]:
@@ -74,7 +76,9 @@ def test_words_are_marked_by_sign_and_strength_also_next_to_emoji_and_markup(ope
     expect(lowered).to_have_text("<b>x")
     expect(lowered).to_have_attribute("data-sign", "\u2212")
     assert float(raised.evaluate("mark => mark.style.getPropertyValue('--weight')")) == 1.0
-    expect(review.locator(".note").last).to_have_text("Raise the rating: tune. Lower it: <b>x.")
+    expect(review.locator(".note").last).to_have_text(
+        "Where the reviews meet: raised by tune (+0.0800 stars); lowered by <b>x (\u22120.0600 stars)."
+    )
     note = page.locator("#evidence-note")
     # Most of a review's effect may be that of its stars, and all marks may be tiny: both are said.
     expect(note).to_contain_text("raise or lower “Where their reviews meet”, by 0.0800 stars at most")
@@ -132,14 +136,13 @@ def test_words_of_stored_texts_are_marked_by_their_share_of_the_rating(open_page
     shown = [one for one in explain(texts_address)["reviews"] if one["text"] and one["token_contributions"]]
     assert sorted(one["text"] for one in shown) == sorted(text for said in REVIEW_TEXTS.values() for text in said)
     shares = {one["text"]: shares_of_words(one) for one in shown}
-    strongest = max(abs(share) for words in shares.values() for share in words.values())
-    assert strongest > 0
+    full_mark = max(FULL_MARK_STARS, *(abs(share) for words in shares.values() for share in words.values()))
     marks = 0
     for text, words in shares.items():
         marked = {
             mark.inner_text(): mark for mark in page.locator("article", has_text=text).locator(".text .word").all()
         }
-        weights = {word: math.sqrt(abs(share) / strongest) for word, share in words.items()}
+        weights = {word: math.sqrt(abs(share) / full_mark) for word, share in words.items()}
         assert marked.keys() == {word for word, weight in weights.items() if weight >= FAINTEST}
         marks += len(marked)
         for word, mark in marked.items():
@@ -212,7 +215,8 @@ def test_the_heat_map_of_long_passages_fits_a_narrow_window(open_page: OpenPage)
         review.update(text=text, token_spans=[[0, middle], [middle, len(text)]])
     with_explanation(page, answer)
     expect(page.locator("#heat-map")).to_contain_text("Each passage of the user’s review")
-    expect(page.locator("#heat-map")).to_contain_text("[CLS] and [SEP] mark where a review begins and ends.")
+    expect(page.locator("#heat-map")).not_to_contain_text("[CLS]")
+    expect(page.locator("#heat-map")).to_contain_text("of all the attention that a passage pays to the other side’s")
     expect(page.locator(".strongest")).to_contain_text("Strongest between passages:")
     page.locator(".heat").evaluate("place => place.scrollIntoView()")
     for cell in page.get_by_role("gridcell").all():
@@ -229,7 +233,8 @@ def test_the_heat_map_of_long_passages_fits_a_narrow_window(open_page: OpenPage)
     assert by_user.locator("article .word").all_inner_texts() == [text[2:middle], text[middle:].strip()]
     assert by_user.locator("article > .note").count() == 0
     expect(by_user.locator("article > .unseen")).to_have_text(
-        f"Raise the rating: “{text[2 : middle - 2].strip()}”, “{text[middle:].strip()}”."
+        f"Where the reviews meet: raised by “{text[2 : middle - 2].strip()}” (+0.0100 stars), "
+        f"“{text[middle:].strip()}” (+0.0100 stars)."
     )
 
 
@@ -240,6 +245,19 @@ def test_the_strongest_pair_of_words_has_the_same_share_in_the_list_and_the_lege
     expect(page.locator(".strongest")).to_contain_text("Strongest between words:")
     expect(page.locator(".strongest li").first).to_have_text("w6 → w8 93.8%")
     expect(page.locator(".legend")).to_contain_text("93.8%, the strongest cell")
+
+
+def test_words_that_all_but_ignore_each_other_do_not_meet(open_page: OpenPage) -> None:
+    page = open_page()
+    answer = heat_map_answer(2, 2)
+    for review in answer["reviews"]:
+        review.update(token_spans=[[0, 0], [0, 2]])
+    answer["heat_map"]["user_attention"] = [[0.9, 0.0], [0.0, 0.0004]]
+    with_explanation(page, answer)
+    expect(page.locator("#heat-map")).to_contain_text("No words meet.")
+    expect(page.locator(".strongest")).to_have_count(0)
+    expect(page.locator("#heat-map")).to_contain_text("[CLS] marks where a review begins.")
+    expect(page.locator("#heat-map")).not_to_contain_text("[SEP]")
 
 
 def test_the_colour_of_a_cell_is_that_of_its_share_in_the_legend(open_page: OpenPage) -> None:
@@ -283,6 +301,26 @@ def test_identifiers_of_the_greatest_length_fit_their_window(open_page: OpenPage
     expect(page.locator("#rating")).to_contain_text(user)
     wait_for_evidence(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+
+
+def test_words_that_contribute_next_to_nothing_are_marked_faintly_or_not_at_all(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, explanation(token_contributions=[0.0, 0.003, 0.0015, 0.0, -0.0002, 0.0]))
+    (mark,) = page.get_by_role("region", name="By u0").locator("article .word").all()
+    assert float(mark.evaluate("mark => mark.style.getPropertyValue('--weight')")) == pytest.approx(0.474, abs=0.001)
+    expect(mark).not_to_have_attribute("data-sign", "+")
+    other = open_page()
+    with_explanation(other, explanation(token_contributions=[0.0, 0.0003, 0.0, 0.0, -0.0002, 0.0]))
+    expect(other.locator("#evidence-note")).to_contain_text("No word contributes more than 0.0003 stars")
+    expect(other.locator(".word")).to_have_count(0)
+
+
+def test_reviews_that_count_without_being_listed_are_counted(open_page: OpenPage) -> None:
+    page = open_page()
+    with_explanation(page, explanation() | {"item_unlisted": 83})
+    expect(page.locator("#evidence-note")).to_contain_text("2 of the 85 reviews that count, strongest first.")
+    expect(page.get_by_role("region", name="About i2")).to_contain_text("Not listed: 83 older reviews")
+    expect(page.get_by_role("region", name="By u0")).not_to_contain_text("Not listed")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """What all views share: API keys, focus, accessibility, print, escaping, and the content security policy."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, Route, expect
 
 from support.console_page import (
@@ -125,6 +128,24 @@ def test_a_key_is_asked_for_used_and_stored_nowhere(
         page.close()  # before the service ends, which the page asks for its readiness every few seconds
 
 
+def test_a_wrong_key_is_refused_with_its_reason_and_the_field_is_focused(
+    open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
+) -> None:
+    with service_with_keys(tiny, corpus, tmp_path, {"console": ["read"]}) as (address, keys):
+        page = open_page(at=address)  # without a pair, so that the view itself takes the focus, too
+        field = key_field(page)
+        expect(page.locator("#key-problem")).to_have_text("The request needs a valid API key: none has been entered")
+        field.fill("wrong")
+        press(page, "Enter")
+        expect(page.locator("#key-problem")).to_contain_text("the API key is not known")
+        expect(page.locator("#announcement")).to_contain_text("the API key is not known")
+        expect(field).to_be_focused()
+        page.keyboard.type(keys["console"])
+        press(page, "Enter")
+        expect(field).to_be_hidden()
+        page.close()
+
+
 def test_a_late_refusal_of_a_request_without_a_key_does_not_ask_for_the_key_again(
     open_page: OpenPage, tiny: TinyBundle, corpus: Corpus, tmp_path: Path
 ) -> None:
@@ -160,6 +181,16 @@ def test_a_table_is_focusable_only_where_it_must_be_scrolled(open_page: OpenPage
     page.set_viewport_size({"width": 320, "height": 900})
     scrolled = page.get_by_role("region", name="Requests since the start, by route")
     expect(scrolled).to_have_attribute("tabindex", "0")
+
+
+@pytest.mark.parametrize("down", [0.25, 0.75])
+def test_a_table_that_fits_has_no_shade_wherever_it_stands(open_page: OpenPage, down: float) -> None:
+    page = open_page(PAIR, viewport={"width": 375, "height": 900}, device_scale_factor=2)
+    wait_for_evidence(page)
+    table = page.locator("#contributions .scrolled")
+    table.evaluate("(place, down) => { place.style.marginTop = `${down}px`; }", down)
+    left = imread(io.BytesIO(table.screenshot()), format="png")[:, 2, :3]
+    assert np.ptp(left[[0, 1, 2, -3, -2, -1]], axis=0).max() < 0.01
 
 
 def test_the_caption_of_a_scrolled_table_fits_its_region(open_page: OpenPage) -> None:
@@ -277,3 +308,23 @@ def test_every_file_of_the_page_has_the_content_security_policy_and_no_other_is_
         assert answer.headers["x-content-type-options"] == "nosniff"
     for path in ("/console/__init__.py", "/console/..%2F__init__.py", "/console/%2e%2e%2fapp.py", "/console/"):
         assert httpx.get(f"{address}{path}", timeout=30, trust_env=False).status_code == 404
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_while_an_answer_is_outdated(open_page: OpenPage, scheme: str) -> None:
+    page = open_page(PAIR, color_scheme=scheme, reduced_motion="reduce")
+    wait_for_evidence(page)
+    held: list[Route] = []
+    for path, outdated in (("predict", True), ("explain", False)):
+        page.route(f"**/{path}", hold_requests(held))
+        with page.expect_request(f"**/{path}"):
+            page.get_by_role("button", name="Predict").click()
+        for part in ("#rating-body", "#contributions", "#evidence", "#heat-map"):
+            drained = outdated or part != "#rating-body"
+            expect(page.locator(part)).to_have_css("filter", "grayscale(1)" if drained else "none")
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        held.pop().continue_()
+        page.unroute(f"**/{path}")
+        expect(page.locator("#pair")).not_to_have_attribute("aria-busy", "true")
+    expect(page.locator("#evidence")).to_have_css("filter", "none")

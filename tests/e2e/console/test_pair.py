@@ -77,12 +77,12 @@ def test_contributions_add_up_to_the_rating(open_page: OpenPage) -> None:
     rows = table_rows(page.locator("#contributions table"))
     stars = {name: float(value.replace("\u2212", "-")) for name, _, value in rows}
     total = stars.pop("Rating")
-    assert total == float(shown_rating(page))
-    assert sum(stars.values()) == pytest.approx(total, abs=0.02)
+    assert f"{total:.2f}" == shown_rating(page)
+    assert sum(stars.values()) == pytest.approx(total, abs=0.0031)  # each is rounded to a thousandth
     assert set(stars) >= {
-        "Mean of all ratings",
+        "Where all ratings start",
         "This user’s ratings",
-        "This item’s ratings",
+        "This item’s reviews",
         "Where their reviews meet",
     }
 
@@ -124,6 +124,27 @@ def test_texts_sent_along_rate_an_unknown_user_and_are_stored_nowhere(open_page:
     wait_for_evidence(page)
     expect(page.get_by_label("Text 1", exact=True)).to_have_value("")
     expect(page.get_by_role("region", name="By u0").locator("article", has_text="strings")).to_have_count(0)
+
+
+def test_a_suggestion_for_other_letters_cannot_be_chosen_while_the_next_search_is_under_way(
+    open_page: OpenPage,
+) -> None:
+    page = open_page()
+    field = page.get_by_role("combobox", name="Item")
+    field.fill("I")
+    options = page.get_by_role("listbox", name="Item").get_by_role("option")
+    expect(options.first).to_be_visible()
+    press(page, "ArrowDown")
+    held: list[Route] = []
+    page.route("**/items?*", hold_requests(held))
+    page.keyboard.type("1")
+    assert {identifier[:2] for identifier in options.locator("bdi").all_inner_texts()} == {"i1"}
+    expect(field).not_to_have_attribute("aria-activedescendant", re.compile("."))
+    page.keyboard.type("z")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    expect(field).to_have_attribute("aria-expanded", "false")
+    press(page, "Enter")
+    expect(field).to_have_value("I1z")
 
 
 def test_enter_submits_what_was_typed_and_closes_the_suggestions(open_page: OpenPage) -> None:
@@ -336,3 +357,35 @@ def test_a_rating_without_an_explanation_shows_that_it_could_not_be_loaded(open_
     )
     expect(page.locator("#contributions")).to_have_text("This could not be loaded.")
     expect(page.locator("#evidence-note")).to_have_text("This could not be loaded.")
+
+
+def test_an_answer_stays_when_the_same_pair_cannot_be_rated_again(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    rating = shown_rating(page)
+    page.get_by_role("combobox", name="Reviewer").fill("someone")
+    page.get_by_label("Review", exact=True).fill("the string")
+    page.route("**/predict", lambda route: route.abort())
+    page.get_by_role("button", name="Predict").click()
+    problem = page.locator("#pair-problem")
+    expect(problem).to_contain_text("The service cannot be reached")
+    expect(problem).to_contain_text("What follows is as of")
+    assert shown_rating(page) == rating
+    expect(page.locator("#contributions table")).to_be_visible()
+    expect(page.locator("#rating-body")).to_have_css("filter", "grayscale(1)")
+    expect(page.get_by_role("combobox", name="Reviewer")).to_have_value("someone")
+    expect(page.get_by_label("Review", exact=True)).to_have_value("the string")
+
+    show(page, "#/pair?user=u1&item=i3")
+    expect(problem).to_contain_text("The service cannot be reached")
+    expect(page.locator("#pair-answer")).to_be_hidden()  # it was that of another pair
+    expect(problem).not_to_contain_text("What follows")
+
+
+def test_a_long_wait_is_announced(open_page: OpenPage) -> None:
+    held: list[Route] = []
+    page = open_page(PAIR, prepare=lambda page: page.route("**/predict", hold_requests(held)))
+    announcement = page.locator("#announcement")
+    expect(announcement).to_have_text("Waiting for the service…")
+    held[0].continue_()
+    expect(announcement).to_contain_text(" stars. ")

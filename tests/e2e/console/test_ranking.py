@@ -7,6 +7,7 @@ from playwright.sync_api import Page, Route, expect
 
 from support.console_page import (
     OpenPage,
+    Readiness,
     choose,
     hold_requests,
     press,
@@ -18,7 +19,7 @@ from support.console_page import (
 )
 from support.tiny_bundle import Corpus
 from ubert_service.client import Client
-from ubert_service.schemas import RankRequest
+from ubert_service.schemas import RankRequest, Ready
 
 
 def test_a_ranking_leads_from_candidates_to_a_pair(open_page: OpenPage) -> None:
@@ -39,7 +40,7 @@ def test_a_ranking_leads_from_candidates_to_a_pair(open_page: OpenPage) -> None:
     ratings = [float(row[2]) for row in table_rows(table)]
     assert ratings == sorted(ratings, reverse=True)
     grounds = {row[1]: row[5] for row in table_rows(table)}
-    assert grounds.pop("never-heard-of") == "one side’s ratings"
+    assert grounds.pop("never-heard-of") == "one side’s ratings, item not seen in training"
     assert set(grounds.values()) == {"both sides’ reviews"}
     expect(page.locator("#announcement")).to_contain_text("8 items ranked")
 
@@ -77,6 +78,64 @@ def test_back_leads_to_the_row_that_was_opened(open_page: OpenPage) -> None:
     page.get_by_role("link", name="Status").click()
     page.get_by_role("link", name="Ranking").click()
     expect(page.get_by_role("heading", name="Which of these")).to_be_focused()
+
+
+def test_a_click_anywhere_in_a_row_leads_to_the_pair(open_page: OpenPage) -> None:
+    page = open_page("#/ranking?user=u0")
+    page.get_by_label("Candidates").fill("i2")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    scale = page.locator("table.ranked .scale").bounding_box()
+    assert scale is not None
+    page.mouse.click(scale["x"] + scale["width"] / 2, scale["y"] + scale["height"] / 2)
+    expect(page.locator("#pair-title")).to_be_focused()
+    assert page.url.endswith("#/pair?user=u0&item=i2")
+    wait_for_evidence(page)
+
+
+def test_a_ranking_survives_a_reload_and_another_user_in_its_address_replaces_it(
+    open_page: OpenPage, address: str
+) -> None:
+    with Client(address) as client:
+        client.write_candidate_set("spring", ["i4", "i5"])
+    page = open_page("#/ranking")
+    page.get_by_role("combobox", name="User").fill("u1")
+    page.get_by_label("Candidates").fill("i1\ni2\ni3")
+    ranked(page)
+    assert page.url.endswith("#/ranking?user=u1")
+    expect(page).to_have_title("u1 – U-BERT console")
+    caption = page.locator("table.ranked caption")
+    page.reload()
+    expect(caption).to_have_text("3 items of 3 for u1, best first")
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u1")
+
+    held: list[Route] = []
+    page.route("**/rank", hold_requests(held))
+    with page.expect_request("**/rank"):
+        show(page, "#/pair?user=u2&item=i4")
+        wait_for_evidence(page)
+        page.get_by_role("link", name="Ranking").click()
+    expect(page.get_by_role("combobox", name="User")).to_have_value("u2")
+    expect(caption).to_have_count(0)  # it was the other user's
+    held[0].continue_()
+    page.unroute("**/rank")
+    expect(caption).to_have_text("3 items of 3 for u2, best first")
+    page.go_back()
+    page.go_back()
+    expect(caption).to_have_text("3 items of 3 for u1, best first")
+
+    show(page, "#/ranking?user=u2&set=spring")
+    expect(caption).to_have_text("2 items of 2 for u2, best first")
+    expect(page.get_by_label("Items from")).to_have_value("spring")
+    show(page, "#/pair?user=u3&item=i6")
+    wait_for_evidence(page)
+    page.get_by_role("link", name="Ranking").click()
+    expect(caption).to_have_text("2 items of 2 for u3, best first")
+    show(page, "#/ranking?user=u2")
+    expect(caption).to_have_text("3 items of 3 for u2, best first")
+    show(page, "#/ranking?user=u2&set=autumn")
+    expect(page.locator("#ranking-problem")).to_contain_text("No stored set is named autumn.")
+    expect(caption).to_have_count(0)
+    httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
 
 
 def test_a_stored_set_is_ranked_with_a_minimum_rating_and_without_reviewed_items(
@@ -267,3 +326,42 @@ def test_adding_items_by_a_prefix_without_matches_shows_a_problem(open_page: Ope
     page.get_by_role("combobox", name="Add an item").fill("zzz")
     page.get_by_role("button", name="Add 50 items").click()
     expect(page.locator("#ranking-problem")).to_contain_text("begins with zzz")
+
+
+def test_further_items_are_added_until_there_are_no_more(open_page: OpenPage) -> None:
+    def with_smaller_pages(route: Route) -> None:
+        route.continue_(url=route.request.url.replace("limit=50", "limit=5"))
+
+    page = open_page("#/ranking", prepare=lambda page: page.route("**/items?*", with_smaller_pages))
+    add, candidates = page.get_by_role("button", name="Add 50 items"), page.get_by_label("Candidates")
+    total = 0
+    for number in (5, 2):
+        add.click()
+        total += number
+        expect(page.locator("#announcement")).to_have_text(f"{total} candidates")
+    add.click()
+    expect(page.locator("#ranking-problem")).to_contain_text("The store knows no further item.")
+    assert len(candidates.input_value().split("\n")) == total
+    candidates.fill("")
+    add.click()
+    expect(candidates).to_have_value(re.compile("^i0\n"))
+
+
+def test_the_stored_sets_are_listed_once_the_service_is_ready_again(open_page: OpenPage, address: str) -> None:
+    with Client(address) as client:
+        client.write_candidate_set("spring", ["i0"])
+    readiness = Readiness(bundle="a" * 64, status="degraded", detail="the store is away")
+
+    def prepare(page: Page) -> None:
+        readiness.answer(page)
+        page.route("**/candidate-sets", lambda route: route.fulfill(status=503, body="{}"))
+
+    page = open_page("#/ranking", prepare=prepare)
+    problem = page.locator("#ranking-problem")
+    expect(problem).to_contain_text("The stored sets could not be listed")
+    page.unroute("**/candidate-sets")
+    readiness.ready = Ready(bundle="a" * 64)
+    page.clock.run_for(10_500)
+    expect(page.get_by_label("Items from")).to_be_visible()
+    expect(problem).to_be_empty()
+    httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()

@@ -34,7 +34,7 @@ def test_the_status_shows_the_bundle_latencies_predictions_and_store(open_page: 
     page.get_by_label("Distribution of").select_option("/predict")
     buckets = table_rows(latency.locator("table.bars"))
     assert sum(int(row[2]) for row in buckets) == count["/predict"]
-    expect(page.get_by_role("region", name="Predictions")).to_contain_text("full")
+    expect(page.get_by_role("region", name="Predictions")).to_contain_text("both sides’ reviews")
     expect(page.get_by_role("region", name="State store")).to_contain_text("No operation has failed")
 
     page.get_by_role("button", name="Refresh").focus()
@@ -197,3 +197,15 @@ def test_a_narrow_window_has_two_facts_in_a_row(open_page: OpenPage) -> None:
     assert first is not None
     assert second is not None
     assert first["y"] == second["y"]
+
+
+def test_the_accuracy_of_u_bert_comes_first_and_then_that_of_the_best(open_page: OpenPage) -> None:
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        scores = {name: {"value": 0.5, "low": 0.4, "high": 0.6} for name in ("mse", "rmse", "mae")}
+        accuracy = [{"model": name, "pairs": 9, **scores} for name in ("bias", "U-BERT", "mean")]
+        route.fulfill(response=response, json={**response.json(), "accuracy": accuracy})
+
+    page = open_page("#/status", prepare=lambda page: page.route("**/about", answer))
+    models = page.get_by_role("region", name="Accuracy on the test part").get_by_role("rowheader")
+    expect(models).to_have_text(["U-BERT", "bias", "mean"])

@@ -23,7 +23,7 @@ from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import open_store
 from ubert_service.client import Client
-from ubert_service.schemas import PairRequest, PredictRequest
+from ubert_service.schemas import PairRequest, PredictRequest, ReviewRequest
 
 READS = re.compile(r"/(predict|explain|rank)$")
 
@@ -32,10 +32,8 @@ def test_a_stored_review_changes_the_rating_and_its_deletion_restores_it(open_pa
     page = open_page(PAIR)
     wait_for_evidence(page)
     before = shown_rating(page)
-    page.get_by_role("radio", name="5 ★").focus()
-    press(page, *["ArrowLeft"] * 4)
-    expect(page.get_by_role("radio", name="1 ★")).to_be_checked()
-    press(page, "Tab")
+    page.get_by_role("radio", name="1 ★").focus()
+    press(page, "Space", "Tab")
     page.keyboard.type("the string broke")
     press(page, "Tab", "Enter")
 
@@ -108,7 +106,7 @@ def test_a_stored_review_changes_the_rating_that_another_replica_returns(
     wait_for_evidence(page)
     assert shown_rating(page) != before
     version = written.value.json()["read_version"]
-    assert sent_versions(reads) == [("predict", version), ("explain", version)]
+    assert sent_versions(reads) == [("predict", None), ("predict", version), ("explain", version)]
 
     reads.clear()
     with page.expect_response(re.compile("/reviews/")) as removed:
@@ -116,12 +114,17 @@ def test_a_stored_review_changes_the_rating_that_another_replica_returns(
     expect(page.locator("#written .moved")).to_contain_text("Review deleted")
     wait_for_evidence(page)
     assert shown_rating(page) == before
-    version = removed.value.headers["x-read-version"]
+    before_removal, version = version, removed.value.headers["x-read-version"]
     show(page, "#/ranking?user=u0")
     page.get_by_label("Candidates").fill("i2")
     page.get_by_role("button", name="Rank", exact=True).click()
     expect(page.locator("table.ranked")).to_be_visible()
-    assert sent_versions(reads) == [("predict", version), ("explain", version), ("rank", version)]
+    assert sent_versions(reads) == [
+        ("predict", before_removal),
+        ("predict", version),
+        ("explain", version),
+        ("rank", version),
+    ]
 
 
 def test_a_read_version_that_the_store_has_lost_is_dropped_and_the_request_repeated(
@@ -142,7 +145,7 @@ def test_a_read_version_that_the_store_has_lost_is_dropped_and_the_request_repea
     expect(page.locator("#written .moved")).to_contain_text("Review stored")
     wait_for_evidence(page)
     expect(page.locator("#pair-problem")).to_be_empty()
-    assert sent_versions(reads) == [("predict", lost[0]), ("predict", None), ("explain", None)]
+    assert sent_versions(reads) == [("predict", None), ("predict", lost[0]), ("predict", None), ("explain", None)]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,7 @@ def test_the_ratings_to_choose_from_are_those_of_the_bundles_scale(
     wait_for_evidence(page)
     radios = page.locator("#writing-stars label")
     assert [label.strip() for label in radios.all_inner_texts()] == [f"{one} ★" for one in choices.split()]
-    expect(page.get_by_role("radio", name=f"{highest:g} ★", exact=True)).to_be_checked()
+    expect(page.locator("#writing-stars input:checked")).to_have_count(0)
     options = page.locator("#own-texts select option")
     assert options.all_text_contents() == ["none", *(f"{one} ★" for one in choices.split())]
     assert page.locator("#rating .tick").all_text_contents() == choices.split()
@@ -175,8 +178,7 @@ def test_the_ratings_to_choose_from_are_those_of_the_bundles_scale(
     second = choices.split()[1]
     with page.expect_request("**/reviews") as sent:
         page.route("**/reviews", lambda route: route.fulfill(status=422, body="{}"))
-        page.get_by_role("radio", name=f"{second} ★", exact=True).check()
-        page.get_by_role("button", name="Store the review").click()
+        store_review(page, stars=f"{second} ★")
     assert json.loads(sent.value.post_data or "")["rating"] == float(second)
 
 
@@ -184,8 +186,7 @@ def test_a_review_by_the_pairs_own_user_is_refused_because_it_changes_nothing(op
     page = open_page(PAIR)
     wait_for_evidence(page)
     page.get_by_role("combobox", name="Reviewer").fill("u0")
-    page.get_by_role("button", name="Store the review").focus()
-    press(page, "Enter")
+    store_review(page)
     problem = page.locator("#writing-problem")
     expect(problem).to_contain_text("would change nothing")
     below, above = problem.bounding_box(), page.get_by_role("button", name="Store the review").bounding_box()
@@ -226,7 +227,7 @@ def test_a_stored_review_whose_new_rating_cannot_be_loaded_is_reported_so(open_p
     wait_for_evidence(page)
     page.route("**/predict", lambda route: route.fulfill(status=503, body="{}"))
     store_review(page)
-    expect(page.locator("#written .moved")).to_have_text("Review stored. The new rating could not be loaded.")
+    expect(page.locator("#written .moved")).to_have_text("Review stored. What it changed could not be loaded.")
     page.unroute("**/predict")
     page.get_by_role("button", name="Delete the review").click()
     expect(page.locator("#written .moved")).to_contain_text("Review deleted")
@@ -236,6 +237,7 @@ def test_a_double_click_deletes_once_and_the_focus_stays_in_the_form(open_page: 
     page = open_page("#/pair?user=u2&item=i4")
     wait_for_evidence(page)
     store = page.get_by_role("button", name="Store the review")
+    page.get_by_role("radio", name="1 ★").check()
     page.get_by_label("Review", exact=True).fill("the string broke")
     store.focus()
     press(page, "Enter")
@@ -244,15 +246,15 @@ def test_a_double_click_deletes_once_and_the_focus_stays_in_the_form(open_page: 
 
     held: list[Route] = []
     page.route("**/explain", hold_requests(held))
-    with page.expect_request("**/explain"):  # the rating has arrived, the explanation has not
+    with page.expect_request("**/explain"):
         page.get_by_role("button", name="Delete the review").dblclick()
-    expect(page.locator("#rating .moved")).to_be_visible()
+    expect(page.locator("#written .moved")).to_contain_text("Review deleted")  # before the explanation has arrived
     expect(page.get_by_role("button", name="Delete the review")).to_have_count(0)
     text = page.get_by_label("Review", exact=True)
     text.focus()
     page.keyboard.type("one ")
     held[0].continue_()
-    expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+    expect(page.locator("#pair")).not_to_have_attribute("aria-busy", "true")
     page.keyboard.type("more")
     expect(text).to_have_value("one more")
     expect(page.locator("#writing-problem")).to_be_empty()
@@ -272,3 +274,66 @@ def test_the_effect_of_a_stored_review_is_not_shown_with_another_pair(open_page:
     expect(page.locator("#written .moved")).to_have_count(0)
     page.get_by_role("button", name="Delete the review of i4 by console-guest").click()
     expect(page.locator("#written")).not_to_contain_text("Written from this page")
+
+
+def test_a_stored_review_is_credited_with_its_own_effect_alone(open_page: OpenPage, address: str) -> None:
+    page = open_page("#/pair?user=u2&item=i4")
+    wait_for_evidence(page)
+    page.get_by_text("Add texts by this user").click()
+    page.get_by_label("Text 1", exact=True).fill("The strings are bright.")  # but not asked about
+    with Client(address) as client:
+
+        def rating() -> float:
+            pair = PairRequest(user="u2", item="i4")
+            return client.predict(PredictRequest(pairs=[pair])).predictions[0].rating
+
+        shown = shown_rating(page)
+        other = client.write_review(ReviewRequest(user="another", item="i4", rating=1, text="Not good."))
+        before = rating()
+        assert f"{before:.2f}" != shown
+        store_review(page)
+        moved = page.locator("#written .moved")
+        expect(moved).to_contain_text("Review stored")
+        expect(moved).to_contain_text(f"Review stored: {before:.2f} → {rating():.2f} stars")
+        page.get_by_role("button", name="Delete the review").click()
+        expect(moved).to_contain_text(f"→ {before:.2f} stars")
+        client.remove_review(other.review_id, user="another", item="i4")
+
+
+def test_an_empty_review_is_not_stored_neither_by_enter_nor_by_the_button(open_page: OpenPage) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    written: list[Request] = []
+    page.on("request", lambda request: written.append(request) if request.url.endswith("/reviews") else None)
+    reviewer = page.get_by_role("combobox", name="Reviewer")
+    reviewer.focus()
+    press(page, "Enter")
+    expect(reviewer).to_be_focused()
+    page.get_by_role("button", name="Store the review").click()
+    expect(page.get_by_role("radio", name="1 ★")).to_be_focused()  # where the browser says what is missing
+    press(page, "Space")
+    page.get_by_role("button", name="Store the review").click()
+    expect(page.get_by_label("Review", exact=True)).to_be_focused()
+    assert written == []
+
+
+def test_a_review_stored_before_a_reload_can_still_be_deleted(open_page: OpenPage, address: str) -> None:
+    page = open_page(PAIR)
+    wait_for_evidence(page)
+    delete = page.get_by_role("button", name="Delete the review of i2 by console-guest")
+    for stored in (1, 2):
+        store_review(page)
+        expect(delete).to_have_count(stored)
+    assert "string" not in page.evaluate("() => JSON.stringify({...sessionStorage})")
+    page.reload()
+    wait_for_evidence(page)
+    with Client(address) as client:
+        deleted_elsewhere = client.item("i2").reviews[0]
+        client.remove_review(deleted_elsewhere.review_id, user=deleted_elsewhere.user, item="i2")
+    for left in (1, 0):
+        delete.first.click()
+        expect(delete).to_have_count(left)
+        expect(page.locator("#written .moved")).to_contain_text("Review deleted")
+    expect(page.locator("#writing-problem")).to_be_empty()
+    with Client(address) as client:
+        assert "console-guest" not in {review.user for review in client.item("i2").reviews}

@@ -23,7 +23,10 @@ export class Combobox {
       id, type: "text", dir: "auto", role: "combobox", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
       "aria-autocomplete": "list", "aria-expanded": "false", "aria-controls": this.list.id,
       on: {
-        input: () => this.#searchSoon(),
+        input: () => {
+          this.#narrow();
+          this.#searchSoon();
+        },
         keydown: (event) => this.#onKey(event),
         click: () => this.#search(),
         blur: () => this.#close(),
@@ -34,6 +37,21 @@ export class Combobox {
 
   get value() { return this.input.value.trim(); }
   set value(text) { this.input.value = text; }
+
+  // What was found for other letters is not chosen by mistake while the search for these is under way.
+  #narrow() {
+    this.#activate(null);
+    const typed = this.value.toLowerCase();
+    for (const option of this.list.children) option.hidden = !option.dataset.id.toLowerCase().startsWith(typed);
+    if (!this.#options.length) this.#expand(false);
+  }
+
+  get #options() { return [...this.list.children].filter((option) => !option.hidden); }
+
+  #expand(open) {
+    this.list.hidden = !open;
+    this.input.setAttribute("aria-expanded", String(open));
+  }
 
   #searchSoon() {
     clearTimeout(this.timer);
@@ -63,9 +81,8 @@ export class Combobox {
     if (document.activeElement !== this.input) return;
     this.list.replaceChildren(...found.map((entity, index) => this.#option(entity, index)));
     this.#activate(null);
-    this.list.hidden = found.length === 0;
+    this.#expand(found.length > 0);
     this.nothing.hidden = true;
-    this.input.setAttribute("aria-expanded", String(found.length > 0));
     if (found.length) announce(`${many(found.length, "suggestion")}, arrow keys to choose`);
     else this.#say("No suggestions; any identifier may be entered");
   }
@@ -104,7 +121,7 @@ export class Combobox {
   }
 
   #move(step) {
-    const options = [...this.list.children];
+    const options = this.#options;
     const at = this.active ? options.indexOf(this.active) + step : step > 0 ? 0 : options.length - 1;
     this.#activate(options[(at + options.length) % options.length]);
   }
@@ -128,8 +145,7 @@ export class Combobox {
     clearTimeout(this.timer);
     this.asking?.abort();
     this.#activate(null);
-    this.list.hidden = true;
+    this.#expand(false);
     this.nothing.hidden = true;
-    this.input.setAttribute("aria-expanded", "false");
   }
 }

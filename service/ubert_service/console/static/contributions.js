@@ -1,15 +1,16 @@
-// What the rating is made of: the mean, then each part's share as a bar from zero, then the sum.
+// What the rating is made of: what all ratings have in common, then each part's share as a bar from zero, then the sum.
 
 import { element, table } from "./elements.js";
 import { percent, signed, stars } from "./format.js";
 
 const PARTS = [
   ["user_bias", "This user’s ratings"],
-  ["item_bias", "This item’s ratings"],
+  ["item_bias", "This item’s reviews"],
   ["identity_and_summary", "Who they are, what they wrote"],
   ["matching", "Where their reviews meet"],
   ["clipped", "Cut to the scale"],
 ];
+const DIGITS = 3; // in all rows, so that they add up
 const NARROWEST_STARS = 0.02; // or the rounding of an all but empty answer would fill the chart
 
 export function contributionTable({ contributions, rating }) {
@@ -20,12 +21,14 @@ export function contributionTable({ contributions, rating }) {
     className: "bars",
     head: [{ text: "Part" }, { text: "Share" }, { text: "Stars", class: "figure" }],
     rows: [
-      plainRow("Mean of all ratings", stars(contributions.mean)),
+      plainRow("Where all ratings start", exact(contributions.mean)),
       ...parts.map(([name, title]) => barRow(title, contributions[name], widest)),
-      plainRow("Rating", stars(rating), "sum"),
+      plainRow("Rating", exact(rating), "sum"),
     ],
   });
 }
+
+const exact = (value) => value.toFixed(DIGITS);
 
 const plainRow = (title, figure, className) =>
   element("tr", { class: className }, element("th", { scope: "row" }, title), element("td"), element("td", { class: "figure" }, figure));
@@ -36,7 +39,7 @@ const barRow = (title, value, widest) =>
     {},
     element("th", { scope: "row" }, title),
     element("td", {}, divergingBar(value, widest)),
-    element("td", { class: "figure" }, signed(value, 3)),
+    element("td", { class: "figure" }, signed(value, DIGITS)),
   );
 
 const divergingBar = (value, widest) =>

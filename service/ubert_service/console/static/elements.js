@@ -14,9 +14,21 @@ export function element(name, properties = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
+const FELT_MS = 1000;
+let longWait;
+
 // One line for screen readers; a sighted person sees the change itself.
 export function announce(text) {
+  clearTimeout(longWait);
   byId("announcement").textContent = text;
+}
+
+// Whether a place waits for the service. Once that takes long, and nothing else has been said since, it is said.
+export function setBusy(place, busy) {
+  clearTimeout(longWait);
+  if (busy) longWait = setTimeout(() => announce("Waiting for the service…"), FELT_MS);
+  if (busy) place.setAttribute("aria-busy", "true");
+  else place.removeAttribute("aria-busy");
 }
 
 export function showProblem(place, error) {

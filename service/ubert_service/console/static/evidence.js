@@ -7,6 +7,7 @@ import { isPassage, LETTER, quoted, words } from "./words.js";
 const LONGEST = 3000; // characters: more than an encoder reads, unless it takes them for one endless word
 const SHOWN = 3; // of each side; the others are one key press away
 const FAINTEST = 0.2; // in weights, see below: less is left unmarked
+const FULL_MARK_STARS = 0.02; // at least, or words that all but do nothing would be marked like any others
 const STRONG = 0.6; // from here on a word also carries its sign
 const NAMED_WORDS = 3;
 const PUNCTUATION = /^[\s\p{P}]+|[\s\p{P}]+$/gu; // around what is named
@@ -16,22 +17,25 @@ const UNREAD = {
   item: "The network did not read it; its rating counts, and what its words say beyond that.",
 };
 
-export function evidenceNote({ reviews }) {
+export function evidenceNote({ reviews, user_unlisted: ofUser, item_unlisted: ofItem }) {
   if (!reviews.length) return ["No review of either side was read."];
   const unlike = reviews.some(wasRead) && !reviews.every(wasRead);
   const order = unlike ? ": first those that the network read, then those that count without it; strongest first" : reviews.length > 1 ? ", strongest first" : "";
-  const note = `${many(reviews.length, "review")}${order}. A review’s effect is the rating minus what it would be without its text and its stars, computed by rating again.`;
+  const unlisted = ofUser + ofItem;
+  const shown = unlisted ? `${count(reviews.length)} of the ${many(reviews.length + unlisted, "review")} that count` : many(reviews.length, "review");
+  const note = `${shown}${order}. A review’s effect is the rating minus what it would be without its text and its stars, computed by rating again.`;
   const strongest = strongestWord(reviews);
   if (!strongest) return [note];
+  if (weightOf(strongest, strongest) < FAINTEST) return [`${note} Texts are shown as far as they are read. No word contributes more than ${strongest.toFixed(4)} stars, so none is marked.`];
   return [`${note} Texts are shown as far as they are read. Marked words `, sample("raise"), " or ", sample("lower"), ` “Where their reviews meet”, by ${strongest.toFixed(4)} stars at most; what a review’s own stars do is not marked.`];
 }
 
 const sample = (verb) => element("span", { class: `word ${verb}s`, vars: { "--weight": STRONG } }, verb);
 
-export function evidenceSides({ user, item, reviews, texts_unavailable: unavailable }) {
+export function evidenceSides({ user, item, reviews, user_unlisted: ofUser, item_unlisted: ofItem, texts_unavailable: unavailable }) {
   const shown = { strongest: strongestWord(reviews), instead: unavailable ? "The store, which may have its text, is away." : "The store keeps no texts." };
-  return [["user", `By ${nameOf(user)}`, "This user has no review of another item."], ["item", `About ${nameOf(item)}`, "This item has no review by another user."]].map(
-    ([side, title, none]) => {
+  return [["user", `By ${nameOf(user)}`, "This user has no review of another item.", ofUser], ["item", `About ${nameOf(item)}`, "This item has no review by another user.", ofItem]].map(
+    ([side, title, none, unlisted]) => {
       const mine = reviews.filter((review) => review.side === side).sort(readFirstThenStrongest);
       return element(
         "section",
@@ -39,6 +43,7 @@ export function evidenceSides({ user, item, reviews, texts_unavailable: unavaila
         element("h3", {}, title),
         mine.length ? cards(mine.slice(0, SHOWN), shown) : element("p", { class: "note" }, none),
         mine.length > SHOWN ? theRest(mine.slice(SHOWN), shown) : null,
+        unlisted ? element("p", { class: "note" }, `Not listed: ${many(unlisted, "older review")}, which the network did not read but which count.`) : null,
       );
     },
   );
@@ -110,7 +115,7 @@ function markedText(letters, marked, strongest) {
 }
 
 // The square root, or the strongest word of the answer would leave all others blank.
-const weightOf = (value, strongest) => (strongest ? Math.sqrt(Math.abs(value) / strongest) : 0);
+const weightOf = (value, strongest) => Math.sqrt(Math.abs(value) / Math.max(strongest, FULL_MARK_STARS));
 
 function markedWord(text, value, strongest) {
   const weight = weightOf(value, strongest);
@@ -134,11 +139,15 @@ function summary(marked, strongest) {
   const strong = marked.filter((word) => LETTER.test(word.text) && weightOf(word.stars, strongest) >= FAINTEST);
   strong.sort((one, other) => Math.abs(other.stars) - Math.abs(one.stars));
   const named = (sign) => {
-    const texts = strong.filter((word) => Math.sign(word.stars) === sign).map((word) => nameOfWord(word.text.replace(PUNCTUATION, "")));
-    return [...new Set(texts)].slice(0, NAMED_WORDS).join(", ");
+    const stars = new Map();
+    for (const word of strong.filter((one) => Math.sign(one.stars) === sign)) {
+      const name = nameOfWord(word.text.replace(PUNCTUATION, ""));
+      if (!stars.has(name)) stars.set(name, word.stars); // of the strongest, where a word stands several times
+    }
+    return [...stars].slice(0, NAMED_WORDS).map(([name, value]) => `${name} (${signed(value, 4)} stars)`).join(", ");
   };
   const [raising, lowering] = [named(1), named(-1)];
   if (!raising && !lowering) return [];
-  const parts = [raising && `Raise the rating: ${raising}.`, lowering && `Lower it: ${lowering}.`].filter(Boolean);
-  return [element("p", { class: strong.some((word) => isPassage(word.text)) ? "unseen" : "note" }, parts.join(" "))];
+  const parts = [raising && `raised by ${raising}`, lowering && `lowered by ${lowering}`].filter(Boolean);
+  return [element("p", { class: strong.some((word) => isPassage(word.text)) ? "unseen" : "note" }, `Where the reviews meet: ${parts.join("; ")}.`)];
 }

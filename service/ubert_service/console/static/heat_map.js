@@ -2,9 +2,10 @@
 
 import { element } from "./elements.js";
 import { count, named, percent } from "./format.js";
-import { isPassage, LETTER, quoted, tokenLabels } from "./words.js";
+import { isPassage, LETTER, MARKS, quoted, tokenLabels } from "./words.js";
 
 const STRONGEST_PAIRS = 5;
+const LEAST_NAMED = 0.001; // of a row's attention: less would be shown as nothing
 const LARGEST = 100; // rows and columns: a grid that no window holds tells nothing, and costs seconds
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 const directions = (unit) => [
@@ -32,7 +33,7 @@ export function heatMap({ heat_map: map, reviews }) {
   return element(
     "div",
     {},
-    element("p", { class: "note" }, `${user.item === null ? "The text sent along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention.${extent(map, kept)}${unit === "part" ? "" : " [CLS] and [SEP] mark where a review begins and ends."}`),
+    element("p", { class: "note" }, `${user.item === null ? "The text sent along" : `The user’s review on ${named(user.item)}`} (rows) and the review by ${named(item.user)} (columns): the pair with the strongest mutual attention.${extent(map, kept)} Percentages are of all the attention that a ${unit} pays to the other side’s reviews.${marksIn([...labels.rows, ...labels.columns])}`),
     element(
       "fieldset",
       { class: "choice", on: { change: (event) => show(event.target.value) } },
@@ -70,6 +71,13 @@ const extent = ({ user_attention: { length: rows }, item_attention: { length: co
     ? ` Shown are the ${count(kept.rows.length)} of ${count(rows)} rows and ${count(kept.columns.length)} of ${count(columns)} columns where it is strongest.`
     : "";
 
+const marksIn = (labels) => {
+  const [begins, ends] = MARKS.map((mark) => labels.includes(mark));
+  if (begins && ends) return ` ${MARKS.join(" and ")} mark where a review begins and ends.`;
+  if (begins) return ` ${MARKS[0]} marks where a review begins.`;
+  return ends ? ` ${MARKS[1]} marks where a review ends.` : "";
+};
+
 function drawn(weights, labels, direction, unit) {
   const strongest = largest(weights.map(largest));
   const readout = element("p", { class: "readout", "aria-hidden": "true" }, "Point at a cell, or move with the arrow keys.");
@@ -84,7 +92,7 @@ function drawn(weights, labels, direction, unit) {
 // Of words alone: punctuation and the tokens that stand for no text often draw attention, and tell a reader nothing.
 function strongestPairs(weights, labels, direction, unit) {
   const pairs = weights.flatMap((row, r) => row.map((weight, c) => ({ weight, row: labels.rows[r], column: labels.columns[c] })));
-  const ofWords = pairs.filter(({ row, column }) => isWord(row) && isWord(column)).sort((one, other) => other.weight - one.weight);
+  const ofWords = pairs.filter(({ weight, row, column }) => weight >= LEAST_NAMED && isWord(row) && isWord(column)).sort((one, other) => other.weight - one.weight);
   const pairsNamed = ofWords.slice(0, STRONGEST_PAIRS).map(({ weight, row, column }) => {
     const [from, to] = direction === "user" ? [row, column] : [column, row];
     return element("li", {}, element("q", { dir: "auto" }, from), " → ", element("q", { dir: "auto" }, to), ` ${percent(weight, 1)}`);
@@ -93,7 +101,7 @@ function strongestPairs(weights, labels, direction, unit) {
   return element("div", { class: "strongest" }, element("p", {}, `Strongest between ${unit}s:`), element("ol", {}, ...pairsNamed));
 }
 
-const isWord = (label) => LETTER.test(label) && !label.startsWith("[");
+const isWord = (label) => LETTER.test(label) && !MARKS.includes(label);
 
 function grid(weights, labels, strongest, readout) {
   const cells = weights.map((row, r) =>

@@ -29,6 +29,7 @@ function show() {
   }
   const title = byId(`${name}-title`);
   const subject = [query.user, query.item].filter(Boolean).map(named).join(", ");
+  if (name === "pair" && query.user) offerRankingFor(query.user);
   document.title = `${subject || title.textContent} – U-BERT console`;
   if (shown !== null && shown !== name) {
     views[shown].leave();
@@ -38,6 +39,12 @@ function show() {
   }
   shown = name;
   views[name].enter(query);
+}
+
+// What was ranked last leads to the same for this user.
+function offerRankingFor(user) {
+  const link = document.querySelector("[data-view=ranking]");
+  link.href = address("ranking", { ...read(link.hash).query, user });
 }
 
 async function learnScale() {
@@ -53,24 +60,25 @@ async function start() {
   show();
 }
 
-// Another bundle may have another scale; and the status is not to say otherwise than the line above it.
+// Another bundle may have another scale; and no view is to say otherwise than the line above it.
 function onReadinessChange() {
   learnScale();
-  if (shown === "status") views.status.enter();
+  views[shown]?.refresh?.();
 }
 
 whenKeyNeeded(({ title, detail }) => {
   byId("key-problem").textContent = `${title}: ${detail}`;
-  if (byId("key").hidden) announce(`${title}. A form above the content takes an API key.`);
+  if (byId("key").hidden) announce(`${title}: ${detail}. A form above the content takes an API key.`);
   byId("key").hidden = false;
 });
-byId("key").addEventListener("submit", (event) => {
+byId("key").addEventListener("submit", async (event) => {
   event.preventDefault();
   useKey(byId("key-value").value.trim());
   byId("key-value").value = "";
   byId("key").hidden = true;
   byId("main").focus();
-  start();
+  await start();
+  if (!byId("key").hidden) byId("key-value").focus(); // it was refused
 });
 byId("key-dismiss").addEventListener("click", () => {
   byId("key-value").value = "";

@@ -3,9 +3,9 @@
 import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
 import { contributionTable } from "./contributions.js";
-import { announce, byId, element, showProblem } from "./elements.js";
+import { announce, byId, element, setBusy, showProblem } from "./elements.js";
 import { evidenceNote, evidenceSides } from "./evidence.js";
-import { named, signed, stars } from "./format.js";
+import { named, signed, stars, timeOfDay } from "./format.js";
 import { heatMap } from "./heat_map.js";
 import { OwnTexts } from "./own_texts.js";
 import { grounds, intervalText, ratingScale } from "./rating_scale.js";
@@ -19,7 +19,7 @@ export class PairView {
     this.user = new Combobox(byId("pair-user"), { label: "User", find: service.findUsers });
     this.item = new Combobox(byId("pair-item"), { label: "Item", find: service.findItems });
     this.texts = new OwnTexts();
-    this.writing = new Writing(() => this.#reload());
+    this.writing = new Writing({ rate: () => this.#rate(), rateAgain: (before) => this.#ask(before) });
     byId("pair-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#go(this.user.value, this.item.value);
@@ -72,64 +72,83 @@ export class PairView {
     }
   }
 
-  async #load(user, item) {
+  // The answer to the same pair stays until the new one has come, and if none comes; so does a review being written.
+  #load(user, item) {
     this.leave();
     this.texts.keepFor(user);
-    this.pair = { user, item };
-    this.before = null;
+    if (this.pair?.user !== user || this.pair.item !== item) byId("pair-answer").hidden = true;
+    this.pair = { user, item, texts: this.texts.given };
     this.writing.begin(this.pair);
-    byId("pair-answer").hidden = true;
-    await this.#ask();
+    this.#ask();
   }
 
-  // The rating before and the prediction after, or null if there was none to be had.
-  async #reload() {
-    const before = (this.before = this.rating);
-    const after = await this.#ask();
-    return after && { before, after };
+  #rate(signal) {
+    const { user, item, texts } = this.pair;
+    return service.predict(user, item, texts, signal);
   }
 
-  async #ask() {
+  // Gives the prediction once it is shown, or null if there was none to be had; the evidence follows.
+  async #ask(before = null) {
     this.asking?.abort();
     const asking = (this.asking = new AbortController());
-    const { user, item } = this.pair;
-    const texts = this.texts.given;
     showProblem(byId("pair-problem"), null);
-    byId("pair").setAttribute("aria-busy", "true");
-    let prediction = null;
+    setBusy(byId("pair"), true);
+    this.#markOutdated("rating");
     try {
-      prediction = await service.predict(user, item, texts, asking.signal);
-      this.#showRating(prediction);
-      this.#showEvidence(await service.explain(user, item, texts, asking.signal));
+      const prediction = await this.#rate(asking.signal);
+      this.#showRating(prediction, before);
+      this.#explain(asking);
+      return prediction;
     } catch (error) {
-      if (error.name === "AbortError") return null;
-      showProblem(byId("pair-problem"), error);
-      this.#hideEvidence("This could not be loaded.");
-    } finally {
-      if (asking === this.asking) byId("pair").removeAttribute("aria-busy");
+      if (this.#failed(asking, error) && !byId("pair-answer").hidden) byId("pair-problem").append(element("p", {}, `What follows is as of ${timeOfDay(this.rated)}.`));
+      return null;
     }
-    return prediction;
   }
 
-  #showRating(prediction) {
-    this.rating = prediction.rating;
+  async #explain(asking) {
+    const { user, item, texts } = this.pair;
+    try {
+      this.#showEvidence(await service.explain(user, item, texts, asking.signal));
+      setBusy(byId("pair"), false);
+    } catch (error) {
+      if (this.#failed(asking, error)) this.#hideEvidence("This could not be loaded.");
+    }
+  }
+
+  // Whether this is told: of a question that was overtaken or left, nobody waits for an answer.
+  #failed(asking, error) {
+    if (asking !== this.asking) return false;
+    setBusy(byId("pair"), false);
+    if (error.name === "AbortError") return false;
+    showProblem(byId("pair-problem"), error);
+    return true;
+  }
+
+  #showRating(prediction, before) {
+    this.rated = new Date();
+    if (byId("pair-answer").hidden) this.#hideEvidence("Reading…");
+    else this.#markOutdated("evidence");
     byId("pair-answer").hidden = false;
-    const moved = this.before === null ? 0 : prediction.rating - this.before;
+    const moved = before === null ? 0 : prediction.rating - before;
     const { user, item } = this.pair;
     byId("rating-body").replaceChildren(
       element("p", { class: "note whose" }, `${named(user)} on ${named(item)}`),
       element("p", { class: "number" }, element("strong", {}, stars(prediction.rating)), " ", element("span", { class: "note" }, "stars"),
-        this.before === null ? null : element("span", { class: "moved" }, `${signed(moved, 3)} since ${stars(this.before)}`)),
-      ratingScale(prediction, { before: this.before }),
+        before === null ? null : element("span", { class: "moved" }, `${signed(moved, 3)} since ${stars(before)}`)),
+      ratingScale(prediction, { before }),
       element("p", {}, intervalText(prediction)),
       element("p", { class: "note" }, grounds(prediction)),
     );
-    // After a review was written the old evidence stays until the new has come: the page would jump under its writer.
-    if (this.before === null) this.#hideEvidence("Reading…");
     announce(`${stars(prediction.rating)} stars. ${intervalText(prediction)}`);
   }
 
+  // From where on what is shown is that of a former question: "rating", "evidence", or nowhere.
+  #markOutdated(from) {
+    byId("pair-answer").dataset.outdated = from;
+  }
+
   #hideEvidence(note) {
+    this.#markOutdated("");
     byId("contributions").replaceChildren(element("p", { class: "note" }, note));
     byId("evidence").replaceChildren();
     byId("evidence-note").textContent = note;
@@ -137,6 +156,7 @@ export class PairView {
   }
 
   #showEvidence(answer) {
+    this.#markOutdated("");
     byId("contributions").replaceChildren(contributionTable(answer));
     byId("evidence-note").replaceChildren(...evidenceNote(answer));
     byId("evidence").replaceChildren(...evidenceSides(answer));

@@ -2,17 +2,21 @@
 
 import { address } from "./address.js";
 import { Combobox } from "./combobox.js";
-import { announce, byId, element, showProblem, table } from "./elements.js";
+import { announce, byId, element, setBusy, showProblem, table } from "./elements.js";
 import { count, many, named, stars } from "./format.js";
+import { keep, kept } from "./kept.js";
 import { ratingScale, shortGrounds, staleness } from "./rating_scale.js";
 import * as service from "./service.js";
 
+const CANDIDATES = "candidates"; // where they are kept
 const FILLED = 50;
 const SHOWN = 200; // rows at a time: the most that can be ranked would keep a browser busy for seconds
 
 export class RankingView {
   constructor() {
     this.running = 0;
+    this.ranked = null; // the address of the ranking that is shown or under way
+    this.filled = {}; // the prefix that items were last added by, and where its next begin
     this.user = new Combobox(byId("ranking-user"), { label: "User", find: service.findUsers });
     this.adding = new Combobox(byId("ranking-add"), {
       label: "Add an item",
@@ -23,12 +27,9 @@ export class RankingView {
         this.adding.value = "";
       },
     });
-    byId("ranking-fill").addEventListener("click", () => this.#attempt(async () => {
-      const prefix = this.adding.value;
-      const found = await service.findItems(prefix, FILLED);
-      if (!found.length) throw new service.Problem({ title: "No such item", detail: prefix ? `No known item begins with ${named(prefix)}.` : "The store knows no item." });
-      this.#add(found.map((item) => item.id));
-    }));
+    byId("ranking-candidates").value = kept(CANDIDATES, "");
+    byId("ranking-candidates").addEventListener("input", () => this.#keep());
+    byId("ranking-fill").addEventListener("click", () => this.#attempt(() => this.#fill()));
     byId("ranking-set").addEventListener("change", () => this.#showList());
     byId("ranking-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -36,18 +37,43 @@ export class RankingView {
     });
   }
 
-  enter({ user }) {
-    if (user) this.user.value = user;
-    this.#attempt(() => this.#findSets());
+  // The ranking for one user must not stand below the name of another.
+  enter({ user, set }) {
+    const asked = address("ranking", { user, set });
+    if (!user || asked === this.ranked) {
+      this.#attempt(() => this.#findSets());
+      return;
+    }
+    this.leave();
+    this.ranked = null;
+    this.user.value = user;
+    byId("ranking-set").value = ""; // unless the address names one, which may first have to be listed
+    byId("ranking-answer").replaceChildren();
+    this.#attempt(async () => {
+      await this.#findSets(set);
+      if (set && byId("ranking-set").value !== set) throw new service.Problem({ title: "No such set", detail: `No stored set is named ${named(set)}.` });
+      if (this.#address() === asked && this.#isAnswerable()) await this.#rank();
+    });
   }
 
   leave() { this.asking?.abort(); }
 
-  async #findSets() {
+  // The service is another, or ready again: what it did not say may now be had.
+  refresh() {
+    if (!this.listed) this.#attempt(() => this.#findSets());
+  }
+
+  #address() { return address("ranking", { user: this.user.value, set: byId("ranking-set").value }); }
+
+  #isAnswerable() { return this.user.value && (byId("ranking-set").value || this.#candidates().length); }
+
+  async #findSets(wanted) {
+    this.listed = false;
     const names = await service.candidateSets().catch((error) => {
       throw Object.assign(error, { title: `The stored sets could not be listed: ${error.title}` }); // all else may still work
     });
-    const chosen = byId("ranking-set").value; // as it is now, not as it was when the names were asked for
+    this.listed = true;
+    const chosen = wanted ?? byId("ranking-set").value; // as it is now, not as it was when the names were asked for
     byId("ranking-set").replaceChildren(
       element("option", { value: "" }, "the list below"),
       ...names.map((name) => element("option", { value: name, selected: name === chosen }, name)),
@@ -68,42 +94,56 @@ export class RankingView {
   #add(items) {
     const candidates = [...new Set([...this.#candidates(), ...items])];
     byId("ranking-candidates").value = candidates.join("\n");
+    this.#keep();
     announce(many(candidates.length, "candidate"));
+  }
+
+  #keep() { keep(CANDIDATES, byId("ranking-candidates").value); }
+
+  // The next of those that begin with what is typed; of an empty list, the first.
+  async #fill() {
+    const prefix = this.adding.value;
+    const again = this.filled.prefix === prefix && this.#candidates().length > 0;
+    if (again && !this.filled.next) throw new service.Problem({ title: "That is all", detail: prefix ? `No further item begins with ${named(prefix)}.` : "The store knows no further item." });
+    const { found, next } = await service.itemsFrom({ prefix, limit: FILLED, cursor: again ? this.filled.next : null });
+    if (!found.length) throw new service.Problem({ title: "No such item", detail: prefix ? `No known item begins with ${named(prefix)}.` : "The store knows no item." });
+    this.filled = { prefix, next };
+    this.#add(found.map((item) => item.id));
   }
 
   async #attempt(work) {
     showProblem(byId("ranking-problem"), null);
     this.running += 1;
-    byId("ranking").setAttribute("aria-busy", "true");
+    setBusy(byId("ranking"), true);
     try {
       await work();
     } catch (error) {
       if (error.name !== "AbortError") showProblem(byId("ranking-problem"), error);
     } finally {
       this.running -= 1;
-      if (!this.running) byId("ranking").removeAttribute("aria-busy");
+      if (!this.running) setBusy(byId("ranking"), false);
     }
   }
 
   async #rank() {
-    const user = this.user.value;
-    const set = byId("ranking-set").value;
-    const candidates = this.#candidates();
-    if (!user || !(set || candidates.length)) {
+    if (!this.#isAnswerable()) {
       throw new service.Problem({ title: "Something is missing", detail: "Choose a user, and one candidate or more." });
     }
     const least = byId("ranking-least").value;
+    this.ranked = location.hash = this.#address();
+    const set = byId("ranking-set").value;
     this.asking?.abort();
     const asking = (this.asking = new AbortController());
     try {
       this.#show(await service.rank({
-        user,
-        ...(set ? { candidate_set: set } : { candidates }),
+        user: this.user.value,
+        ...(set ? { candidate_set: set } : { candidates: this.#candidates() }),
         top_k: Number(byId("ranking-top").value) || undefined,
         min_rating: least === "" ? undefined : Number(least),
         exclude_rated: byId("ranking-unrated").checked,
       }, asking.signal));
     } catch (error) {
+      if (asking === this.asking) this.ranked = null;
       if (error.name !== "AbortError") byId("ranking-answer").replaceChildren(); // or it would pass for the answer to this question
       throw error;
     }
@@ -121,7 +161,7 @@ export class RankingView {
     const ranked = table({
       caption: `${many(items.length, "item")} of ${count(candidates)} for ${named(user)}, best first`,
       className: "ranked",
-      head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews read", class: "figure" }, { text: "Rated by" }],
+      head: [{ text: "Rank", class: "figure" }, { text: "Item" }, { text: "Rating", class: "figure" }, { text: "On the scale" }, { text: "Reviews used", class: "figure" }, { text: "Rated by" }],
       rows: [],
     });
     const stale = staleness({ stale_s });
@@ -156,5 +196,5 @@ const row = (prediction, index) =>
     element("td", { class: "figure" }, stars(prediction.rating)),
     element("td", {}, ratingScale(prediction, { small: true })),
     element("td", { class: "figure" }, `${prediction.user_reviews} + ${prediction.item_reviews}`),
-    element("td", {}, shortGrounds(prediction)),
+    element("td", {}, shortGrounds(prediction), prediction.item_known ? null : ", item not seen in training"),
   );

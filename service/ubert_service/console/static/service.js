@@ -9,6 +9,9 @@ export class Problem extends Error {
 
 const STRANGE = "This answer did not come from the service but from something between it and this page.";
 
+// In place of how a program sends a key, for whoever has a form for it.
+const KEYLESS = "none has been entered";
+
 // Twice what the service gives a request by default: its own answer tells more than that the time is over.
 const PATIENCE_MS = 60_000;
 
@@ -66,6 +69,7 @@ async function answerOnce(method, path, { query = {}, body, signal, readVersion 
     status: response.status,
     detail: STRANGE,
     ...parsed(text),
+    ...(response.status === 401 && !sent && { detail: KEYLESS }),
     retryAfter: Number(response.headers.get("Retry-After")) || undefined,
   });
   // None, or one that does not allow this; what a former key was refused says nothing of one given since.
@@ -125,7 +129,8 @@ export const candidateSets = async () => (await json("GET", "candidate-sets")).n
 export const writeReview = (body) => write("POST", "reviews", { body });
 export const removeReview = (name, user, item) => write("DELETE", `reviews/${encodeURIComponent(name)}`, { query: { user, item } });
 export const findUsers = async (prefix, limit, signal) => (await json("GET", "users", { query: { prefix, limit }, signal })).found;
-export const findItems = async (prefix, limit, signal) => (await json("GET", "items", { query: { prefix, limit }, signal })).found;
+export const findItems = async (prefix, limit, signal) => (await itemsFrom({ prefix, limit }, signal)).found;
+export const itemsFrom = (query, signal) => json("GET", "items", { query, signal });
 export const about = (signal) => json("GET", "about", { signal });
 export const version = (signal) => json("GET", "version", { signal });
 export const readiness = (signal) => json("GET", "readyz", { signal });

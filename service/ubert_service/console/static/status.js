@@ -1,10 +1,11 @@
 // What runs, how accurate it is, and how it has been doing since it started.
 
 import { countRow, summaryTable } from "./distributions.js";
-import { announce, byId, element, renew, showProblem, table } from "./elements.js";
+import { announce, byId, element, renew, setBusy, showProblem, table } from "./elements.js";
 import { histograms, samples } from "./exposition.js";
 import { count, duration, megabytes, timeOfDay } from "./format.js";
 import { Latency } from "./latency.js";
+import { shortGrounds } from "./rating_scale.js";
 import { degraded, notReady, PATIENCE_MS, ready } from "./readiness.js";
 import * as service from "./service.js";
 
@@ -23,6 +24,8 @@ export class StatusView {
 
   enter() { this.#show(); }
 
+  refresh() { this.#show(); }
+
   leave() {
     byId("status-follow").checked = false;
     this.#follow(false);
@@ -36,7 +39,7 @@ export class StatusView {
   // Whether the figures are those of now.
   async #show() {
     const asking = (this.asking = {}); // an answer that another question has overtaken is not shown
-    byId("status").setAttribute("aria-busy", "true");
+    setBusy(byId("status"), true);
     try {
       const signal = AbortSignal.timeout(PATIENCE_MS);
       const answers = await Promise.all([readiness, service.version, service.about, service.metrics].map((ask) => ask(signal)));
@@ -49,7 +52,7 @@ export class StatusView {
     } finally {
       if (asking === this.asking) {
         this.asking = null;
-        byId("status").removeAttribute("aria-busy");
+        setBusy(byId("status"), false);
       }
     }
   }
@@ -98,13 +101,15 @@ function accuracy(models) {
   if (!models.length) return element("p", { class: "note" }, "The bundle was exported without an evaluation.");
   const estimate = ({ value, low, high }) => [value.toFixed(4), element("span", { class: "note" }, ` ${low.toFixed(3)}–${high.toFixed(3)}`)];
   return table({
-    caption: `Errors over ${count(models[0].pairs)} test pairs with 95% intervals, best first`,
+    caption: `Errors over ${count(models[0].pairs)} test pairs with 95% intervals, U-BERT’s and then the best first`,
     head: [{ text: "Model" }, ...["MSE", "RMSE", "MAE"].map((text) => ({ text, class: "figure" }))],
-    rows: models.map((model) =>
-      element("tr", { class: model.model === "U-BERT" ? "sum" : undefined }, element("th", { scope: "row" }, model.model),
+    rows: [...models].sort((one, other) => isOurs(other) - isOurs(one)).map((model) =>
+      element("tr", { class: isOurs(model) ? "sum" : undefined }, element("th", { scope: "row" }, model.model),
         ...[model.mse, model.rmse, model.mae].map((one) => element("td", { class: "figure" }, ...estimate(one))))),
   });
 }
+
+const isOurs = ({ model }) => model === "U-BERT";
 
 function store(measured) {
   const operations = histograms(measured, "ubert_store_seconds", "operation").sort((one, other) => other.sum - one.sum);
@@ -126,7 +131,7 @@ function predictions(measured) {
       caption: "Pairs rated, by what the rating was based on",
       className: "bars",
       head: [{ text: "Basis" }, { text: "Share" }, { text: "Pairs", class: "figure" }],
-      rows: by.map((sample) => countRow(sample.labels.basis, sample.value, total)),
+      rows: by.map((sample) => countRow(shortGrounds(sample.labels), sample.value, total)),
     }),
     element("p", { class: "note" }, lost ? `${count(lost)} states that should have been read were lost.` : "No state was missing."),
   );

@@ -3,6 +3,8 @@
 export const LETTER = /[\p{L}\p{N}]/u;
 const END_OF_THE_ONE_BEFORE = /^[\s\p{P}]+(?=.*[\p{L}\p{N}])/su;
 
+export const MARKS = ["[CLS]", "[SEP]"]; // of where a review begins and ends
+
 export function words({ text, token_spans: spans, token_contributions: contributions }) {
   if (text === null || !spans || !contributions.length) return []; // not read by the network
   const letters = Array.from(text);
@@ -36,7 +38,7 @@ export function tokenLabels({ text, token_spans: spans }, rows) {
   if (text === null || !spans) return Array.from({ length: rows }, (_, index) => `#${index + 1}`);
   const letters = Array.from(text);
   return spans.map(([start, end], index) => {
-    if (start === end) return index === 0 ? "[CLS]" : "[SEP]";
+    if (start === end) return MARKS[index === 0 ? 0 : 1];
     return withoutEndOfTheOneBefore(letters.slice(start, end).join("")).trimEnd();
   });
 }

@@ -1,23 +1,27 @@
 // Reviews written from this page: stored by the service like any other, and deleted again from here.
 
 import { Combobox } from "./combobox.js";
-import { announce, byId, element, showProblem } from "./elements.js";
+import { announce, byId, element, setBusy, showProblem } from "./elements.js";
 import { named, signed, stars } from "./format.js";
+import { keep, kept } from "./kept.js";
 import { ratingScale } from "./rating_scale.js";
 import * as service from "./service.js";
 import { starChoices, whenScaleChanges } from "./star_scale.js";
 
 const GUEST = "console-guest";
+const WRITTEN = "written"; // where it is kept
 
 export class Writing {
-  // `rateAgain` loads the pair anew and gives its rating before and the prediction after, or null.
-  constructor(rateAgain) {
-    this.rateAgain = rateAgain;
-    this.written = [];
+  // `rate` gives the prediction for the pair as things are; `rateAgain`, given the rating before, shows what has become
+  // of it, and gives that prediction or null.
+  constructor({ rate, rateAgain }) {
+    Object.assign(this, { rate, rateAgain });
+    this.written = kept(WRITTEN, []);
     this.changing = false;
     this.moved = element("div");
     this.list = element("div");
     byId("written").append(this.moved, this.list);
+    this.#show();
     this.#offerStars();
     whenScaleChanges(() => this.#offerStars());
     byId("writing-form").addEventListener("submit", (event) => {
@@ -27,21 +31,23 @@ export class Writing {
     for (const radio of byId("writing-form").querySelectorAll("[name=side]")) radio.addEventListener("change", () => this.#askForOther());
   }
 
+  // What is being written stays where the pair is only rated again.
   begin(pair) {
+    const again = this.pair?.user === pair.user && this.pair.item === pair.item;
     this.pair = pair;
+    this.moved.replaceChildren(); // what changed another rating
+    if (again) return;
     byId("writing-item-label").textContent = `Someone else reviews ${named(pair.item)}`;
     byId("writing-user-label").textContent = `${named(pair.user)} reviews another item`;
     this.#askForOther();
     showProblem(byId("writing-problem"), null);
-    this.moved.replaceChildren(); // the rating of another pair
   }
 
   #offerStars() {
-    const choices = starChoices();
     byId("writing-stars").replaceChildren(
       element("legend", {}, "Stars"),
-      ...choices.map((value) =>
-        element("label", {}, element("input", { type: "radio", name: "rating", value, checked: value === choices.at(-1) }), ` ${value} ★`)),
+      ...starChoices().map((value) =>
+        element("label", {}, element("input", { type: "radio", name: "rating", value, required: true }), ` ${value} ★`)),
     );
   }
 
@@ -51,8 +57,8 @@ export class Writing {
   #askForOther() {
     const aboutItem = this.#side === "item";
     this.other = new Combobox(byId("writing-other"), aboutItem
-      ? { label: "Reviewer", find: service.findUsers }
-      : { label: "Other item", find: service.findItems });
+      ? { label: "Reviewer", find: service.findUsers, enterChooses: true }
+      : { label: "Other item", find: service.findItems, enterChooses: true });
     this.other.value = aboutItem ? GUEST : "";
   }
 
@@ -64,24 +70,41 @@ export class Writing {
       rating: Number(form.elements.rating.value),
       text: byId("writing-text").value,
     };
+    if (!this.other.value) {
+      this.#refuse("Something is missing", "Choose who reviews what.");
+      return;
+    }
+    if (review.user === this.pair.user && review.item === this.pair.item) {
+      this.#refuse("This would change nothing", "A rating never reads the review that this user wrote on this item.");
+      return;
+    }
     await this.#attempt(async () => {
-      if (!this.other.value) throw new service.Problem({ title: "Something is missing", detail: "Choose who reviews what." });
-      if (review.user === this.pair.user && review.item === this.pair.item) {
-        throw new service.Problem({ title: "This would change nothing", detail: "A rating never reads the review that this user wrote on this item." });
-      }
-      const stored = await service.writeReview(review);
-      this.written.push({ ...review, name: stored.review_id });
+      const { review_id: name } = await service.writeReview(review);
+      const { user, item, rating } = review;
+      this.#keep([...this.written, { name, user, item, rating }]);
       byId("writing-text").value = "";
       return "stored";
     });
   }
 
+  #refuse(title, detail) {
+    showProblem(byId("writing-problem"), { title, detail });
+  }
+
   async #remove(review) {
     await this.#attempt(async () => {
-      await service.removeReview(review.name, review.user, review.item);
-      this.written = this.written.filter((other) => other !== review);
+      await service.removeReview(review.name, review.user, review.item).catch((error) => {
+        if (error.status !== 404) throw error; // it was deleted from elsewhere
+      });
+      this.#keep(this.written.filter((other) => other !== review));
       return "deleted";
     });
+  }
+
+  #keep(written) {
+    this.written = written;
+    keep(WRITTEN, written);
+    this.#show();
   }
 
   // One change at a time, or a button pressed twice would delete what is deleted. It is not disabled, which would take
@@ -89,27 +112,29 @@ export class Writing {
   async #attempt(change) {
     if (this.changing) return;
     this.changing = true;
-    byId("writing").setAttribute("aria-busy", "true");
+    setBusy(byId("writing"), true);
     showProblem(byId("writing-problem"), null);
     const { pair } = this;
     try {
+      // Rated just before, or what others have written since the pair was shown would pass for the effect of this.
+      const before = await this.rate().then(({ rating }) => rating, () => null);
       const done = await change();
-      this.#show();
-      const rated = pair === this.pair ? await this.rateAgain() : null;
-      if (pair === this.pair) this.#tell(done, rated);
+      if (pair !== this.pair) return;
+      const after = await this.rateAgain(before);
+      if (pair === this.pair) this.#tell(done, before, after);
     } catch (error) {
       showProblem(byId("writing-problem"), error);
     } finally {
       this.changing = false;
-      byId("writing").removeAttribute("aria-busy");
+      setBusy(byId("writing"), false);
     }
   }
 
-  #tell(done, rated) {
-    const text = rated === null
-      ? `Review ${done}. The new rating could not be loaded.`
-      : `Review ${done}: ${stars(rated.before)} → ${stars(rated.after.rating)} stars (${signed(rated.after.rating - rated.before, 3)}).`;
-    this.moved.replaceChildren(element("p", { class: "moved" }, text), ...(rated ? [ratingScale(rated.after, { before: rated.before })] : []));
+  #tell(done, before, after) {
+    const text = before === null || after === null
+      ? `Review ${done}. What it changed could not be loaded.`
+      : `Review ${done}: ${stars(before)} → ${stars(after.rating)} stars (${signed(after.rating - before, 3)}).`;
+    this.moved.replaceChildren(element("p", { class: "moved" }, text), ...(after ? [ratingScale(after, { before })] : []));
     byId("written").scrollIntoView({ block: "nearest" });
     announce(text);
   }
