@@ -14,11 +14,15 @@ import pytest
 
 from support.app_settings import settings_for
 from support.tiny_bundle import Corpus, TinyBundle
+from support.waiting import wait_until
+from ubert_model.bundle import Bundle
 from ubert_model.errors import ClusterError, ConfigError, DeviceUnavailableError, InputError
 from ubert_model.running.folder_lock import try_lock
 from ubert_model.running.ray_engine import RayEngine
 from ubert_model.running.sharding import Shard
-from ubert_model.states import open_store
+from ubert_model.states import MaintenanceStore, open_existing_store, open_store
+from ubert_model.states.lmdb_store import LmdbStore
+from ubert_service.bulk import rating
 from ubert_service.bulk.portions import Portions
 from ubert_service.bulk.rating import rate_pairs
 from ubert_service.commands.score import main
@@ -304,3 +308,44 @@ def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: P
     assert refused.stderr.endswith("pip install 'u-bert[score]'\n")
     assert (rated.returncode, rated.stdout) == (0, f"{len(PAIRS)} pairs rated in {tmp_path / 'out.parquet'}\n")
     assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_rows == len(PAIRS)
+
+
+def test_the_namespace_is_held_while_it_is_read(
+    settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores: list[MaintenanceStore] = []
+    version = Bundle.load(settings.bundle).manifest.namespace(settings.codec).version
+    rate = Portions.rate
+
+    def opened(url: str) -> MaintenanceStore:
+        stores.append(open_existing_store(url))
+        return stores[-1]
+
+    def rate_while_held(portions: Portions, number: int, predictions: Sequence[Prediction]) -> None:
+        wait_until(lambda: stores[-1].holders(version), or_fail="nobody holds the namespace")
+        rate(portions, number, predictions)
+
+    monkeypatch.setattr(rating, "open_existing_store", opened)
+    monkeypatch.setattr(Portions, "rate", rate_while_held)
+    assert rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE) == len(PAIRS)
+    with closing(open_store(settings.store)) as store:
+        assert store.holders(version) == []
+
+
+def test_each_portion_reads_its_states_anew(
+    settings: Settings, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that its ratings depend on no other portion, to the last bit."""
+    table = pq.ParquetFile(pairs).read().slice(0, 20)
+    pq.write_table(pa.concat_tables([table] * 3), pairs)
+    read: list[list[str]] = []
+    states = LmdbStore.states
+
+    def recorded(store: LmdbStore, version: str, review_ids: Sequence[str]) -> list[bytes | None]:
+        read.append(sorted(review_ids))
+        return states(store, version, review_ids)
+
+    monkeypatch.setattr(LmdbStore, "states", recorded)
+    rate_pairs(pairs, tmp_path / "out.parquet", settings, shard=WHOLE)
+    assert read[0]
+    assert read == [read[0]] * 3

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from support.files import contents
+from support.killed_writes import Killed
 from support.processes import running
-from ubert_training.reviews.importer import STAGING
+from ubert_model.running.atomic import publish
+from ubert_training.reviews.importer import STAGING, import_reviews
+from ubert_training.reviews.options import ImportOptions
 
 STEP = 11  # an import makes about 190 changes on disk, and is killed before every eleventh; 1 would try them all
 FINISHED = ["rejects.jsonl", "report.json", "reviews.parquet"]
@@ -156,3 +159,25 @@ def test_a_resumed_import_uses_the_staged_chunks(
     rejects.write_text('{"added": true}\n' + rejects.read_text())
     run_to_completion(out, files)
     assert contents(out)["rejects.jsonl"] == b'{"added": true}\n' + uninterrupted["rejects.jsonl"]
+
+
+@pytest.mark.parametrize("published", [0, 1, 2])
+def test_an_import_that_is_killed_while_it_replaces_another_leaves_no_report_of_another_table(
+    published: int, files: list[Path], uninterrupted: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, options = tmp_path / "out", ImportOptions(core=2, max_bad=0.5)
+    import_reviews(files[:1], out, options)
+    left = iter(range(published))
+
+    def killed_publish(source: Path, target: Path) -> None:
+        if next(left, None) is None:
+            raise Killed
+        publish(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ubert_training.reviews.importer.publish", killed_publish)
+        with pytest.raises(Killed):
+            import_reviews(files, out, options, force=True)
+    assert not (out / "report.json").exists()
+    import_reviews(files, out, options)
+    assert contents(out) == uninterrupted

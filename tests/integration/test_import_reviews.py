@@ -112,9 +112,18 @@ def test_duplicates_are_removed_and_counted_by_kind(tmp_path: Path) -> None:
 
 
 def test_of_repeated_texts_with_equal_timestamps_the_first_item_is_kept(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.json", *(line("u", item, 5, "same", at=7) for item in ("i3", "i1", "i2")))
+    """Whatever the ratings, which take part in the identifiers of the reviews."""
+    for first in range(1, 6):
+        ratings = {"i3": first, "i1": first % 5 + 1, "i2": (first + 1) % 5 + 1}
+        path = write(tmp_path / "x.json", *(line("u", item, ratings[item], "same", at=7) for item in ratings))
+        import_reviews([path], tmp_path / f"out-{first}", NO_CORE)
+        assert imported(tmp_path / f"out-{first}").item == ["i1"]
+
+
+def test_texts_that_differ_in_case_are_not_repeated(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", line("u", "i1", 5, "Same"), line("u", "i2", 5, "same"))
     import_reviews([path], tmp_path / "out", NO_CORE)
-    assert imported(tmp_path / "out").item == ["i1"]
+    assert sorted(imported(tmp_path / "out").text) == ["Same", "same"]
 
 
 def core_of(pairs: list[tuple[str, str]], core: int) -> list[tuple[str, str]]:
@@ -136,6 +145,17 @@ def test_exactly_the_k_core_is_kept(core: int, tmp_path: Path) -> None:
     assert sorted(zip(table.user, table.item, strict=True)) == sorted(core_of(pairs, core))
     assert report.consolidation.below_core == len(pairs) - len(table)
     assert (report.consolidation.core_rounds > 1) == (core > 1)
+
+
+def test_reviews_are_removed_in_as_many_rounds_as_the_core_needs(tmp_path: Path) -> None:
+    """Of a path each round removes only the ends."""
+    path = [pair for number in range(8) for pair in ((f"u{number}", f"i{number}"), (f"u{number + 1}", f"i{number}"))]
+    cycle = [(user, item) for user in ("v0", "v1") for item in ("j0", "j1")]
+    lines = [line(user, item, 3, f"text {number}") for number, (user, item) in enumerate(path + cycle)]
+    report = import_reviews([write(tmp_path / "x.json", *lines)], tmp_path / "out", ImportOptions(core=2))
+    table = imported(tmp_path / "out")
+    assert sorted(zip(table.user, table.item, strict=True)) == cycle
+    assert report.consolidation.core_rounds == 4
 
 
 def test_an_import_that_leaves_no_review_is_refused_with_the_counts_of_what_was_removed(tmp_path: Path) -> None:

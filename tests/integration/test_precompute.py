@@ -21,7 +21,8 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, StoreError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.running.sharding import Shard
-from ubert_model.states import FloatMatrix, MaintenanceStore, check_namespace, open_store
+from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Side, check_namespace, open_store
+from ubert_model.states.records import unpack_line
 from ubert_training.cli import make_app
 from ubert_training.finetuning.reader_fit import surpluses_of
 from ubert_training.reviews.table import ReviewTable, TableMetadata
@@ -141,24 +142,36 @@ def test_removed_reviews_stay_out_unless_restored_and_lost_ones_are_written_agai
 ) -> None:
     rows, tokenizer = all_rows(table), tiny.bundle.tokenizer()
     version = precompute(table, rows, tiny.bundle, store, codec=CODEC).version
-    removed, lost, cut_short = ([row] for row in (3, 5, 8))
+    removed, lost, cut_short, unlisted = ([row] for row in (3, 5, 8, 11))
     store.delete(version, [table.entry(3, 0)])
     store.delete_states(version, [table.review_id[5]])
     store.delete(version, [table.entry(8, 0)])
     store.put_lines(version, [table.entry(8, 0)])
+    remove_from_lists(store, version, table.entry(11, 0))
 
     work = work_in(table, tiny, store)
-    assert (work.removed.tolist(), work.missing.tolist()) == (removed, lost + cut_short)
+    assert (work.removed.tolist(), work.missing.tolist()) == (removed, lost + cut_short + unlisted)
     report = precompute(table, rows, tiny.bundle, store, codec=CODEC)
-    assert (report.reviews, report.removed, report.written.reviews) == (len(table) - 1, 1, 2)
+    assert (report.reviews, report.removed, report.written.reviews) == (len(table) - 1, 1, 3)
     write_texts(table, rows, tokenizer, store, version)
     assert store.texts(version, [table.review_id[3]]) == [None]
     assert len(store.finished_shards(version)) == 1
-    assert work_in(table, tiny, store, Shard(number=2, shards=3)).removed.tolist() in ([], removed)
+    shards = [Shard(number=number, shards=3) for number in (1, 2, 3)]
+    removed_of = [work_in(table, tiny, store, shard).removed.tolist() for shard in shards]
+    assert removed_of == [removed if 3 in rows_of_shard(shard, table, rows) else [] for shard in shards]
     assert find_work(table, rows[:-1], tiny.bundle, store, tiny.bundle.codec(CODEC)).removed.tolist() == []
 
     restored = find_work(table, rows, tiny.bundle, store, tiny.bundle.codec(CODEC), restore=True)
     assert (restored.removed.tolist(), restored.missing.tolist()) == ([], removed)
+
+
+def remove_from_lists(store: MaintenanceStore, version: str, entry: ReviewEntry) -> None:
+    """Both lists lose the review, which keeps its state."""
+    for side in Side:
+        entity = side.entity(entry)
+        lines = store.lines(version, side, entity).items()
+        (name,) = [name for name, line in lines if unpack_line(line, side, entity).review_id == entry.review_id]
+        store.remove_lines(version, side, entity, [name])
 
 
 def test_reviews_of_domains_that_only_pretraining_used_are_not_served(table: ReviewTable) -> None:

@@ -265,6 +265,26 @@ def test_the_review_of_the_pair_itself_is_never_read(
     assert neighbour_after_change.rating != neighbour_before.rating  # other pairs do read the review
 
 
+def test_a_pair_with_two_reviews_is_rated_without_either_and_others_with_both(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+) -> None:
+    pair = reviewed_pair(corpus)
+    once = corpus.review(pair.user, pair.item)
+    again = replace(once, review_id="again", rating=6.0 - once.rating, timestamp=once.timestamp + 1)
+    twice = corpus.changed(again, states_of_tokens(tiny.model, [7] * once.rows))
+    twice.write(lmdb_store, tiny.bundle)
+    pairs = [pair, unreviewed_pair(corpus, [pair.user], ITEMS), unreviewed_pair(corpus, USERS, [pair.item])]
+
+    rated = [prediction.rating for prediction in engine_over(lmdb_store, tiny, runtime).score(pairs)]
+
+    expected = [torch_rating(tiny, twice, one.user, one.item) for one in pairs]
+    np.testing.assert_allclose(rated, expected, rtol=0, atol=CACHED_EQUALS_FRESH)
+    with_once = [torch_rating(tiny, corpus, one.user, one.item) for one in pairs]
+    differences = np.abs(np.subtract(with_once, expected))
+    assert differences[0] == 0
+    assert (differences[1:] > CACHED_EQUALS_FRESH).all()
+
+
 def test_candidates_that_the_user_has_reviewed_are_rated_without_that_review(
     filled_engine: ScoringEngine, corpus: Corpus, tiny: TinyBundle
 ) -> None:

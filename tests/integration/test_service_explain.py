@@ -7,15 +7,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from support.app_settings import settings_for
 from support.running_app import serving
-from support.tiny_bundle import Corpus, TinyBundle
+from support.tiny_bundle import BLEND_WEIGHT, Corpus, TinyBundle
 from ubert_model.bundle import Bundle
+from ubert_model.history import select_history, without_counterpart
+from ubert_model.nn.pair_explainer import PairExplainer
 from ubert_model.rating.deviations import SideDeviations
 from ubert_model.states import MaintenanceStore, ReviewEntry, Side
 from ubert_service.errors import WorkCancelledError
+from ubert_service.explaining.explainer_graph import PairParts
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
 from ubert_service.reading.inline import InlineText
 from ubert_service.schemas import LISTED_UNREAD, MAX_EXPLAINED_PAIRS, RatingEvidence
@@ -227,8 +231,12 @@ def test_an_explanation_does_not_sum_a_long_list_once_per_review(
         return above
 
     monkeypatch.setattr(SideDeviations, "above_usual", counted)
-    reviews = served.explainer.explain(pair, Reading(before=101)).reviews
-    assert sum(one.side == Side.ITEM for one in reviews) >= LISTED_UNREAD
+    explanation = served.explainer.explain(pair, Reading(before=101))
+    listed = sum(one.side == Side.ITEM for one in explanation.reviews)
+    assert listed >= LISTED_UNREAD
+    assert listed + explanation.item_unlisted == len(many) + sum(
+        one.user != pair.user for one in corpus.of_item(pair.item)
+    )
     # For the whole list, for what the request reads of it, and for that without the pair's own review.
     assert len(many) < summed < 4 * len(many)
 
@@ -260,6 +268,9 @@ def test_every_read_review_is_listed_with_its_tokens_and_the_pairs_own_is_not(
                 assert sum(review["tokens"] for review in read) == answer[f"{side}_tokens"]
             assert all(len(review["token_contributions"]) == review["tokens"] for review in read)
             assert all((review["user"], review["item"]) != pair for review in reviews)
+            stored = corpus.of_user(pair[0]) if side == "user" else corpus.of_item(pair[1])
+            counted = [review for review in stored if (review.user, review.item) != pair]
+            assert len(reviews) + answer[f"{side}_unlisted"] == len(counted)
 
 
 def test_the_heat_map_is_between_two_reviews_that_were_read(reader: httpx.Client, full: dict[str, Any]) -> None:
@@ -274,6 +285,58 @@ def test_the_heat_map_is_between_two_reviews_that_were_read(reader: httpx.Client
         assert (len(attention), {len(row) for row in attention}) == (rows, {columns})
         assert all(0 <= weight <= 1 for row in attention for weight in row)
         assert all(sum(row) <= 1 + ROUNDING for row in attention)
+
+
+def test_token_contributions_and_the_heat_map_are_those_of_the_torch_model(
+    tiny: TinyBundle, corpus: Corpus, served: ServedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any text, a review's first row is known to be [CLS], and all others count as words."""
+    decomposer, batches, config = served.explainer._decomposer, list[ScorerBatch](), tiny.model.config
+    decompose = decomposer.decompose
+
+    def recorded(batch: ScorerBatch) -> PairParts:
+        batches.append(batch)
+        return decompose(batch)
+
+    monkeypatch.setattr(decomposer, "decompose", recorded)
+    compared = 0
+    for user, item in PAIRS:
+        explained = served.explainer.explain(Pair(user, item))
+        if explained.heat_map is None:
+            continue
+        inputs = {name: torch.from_numpy(array) for name, array in batches[-1].graph_inputs().items()}
+        with torch.no_grad():
+            parts = PairExplainer(tiny.model)(**inputs)
+        rows: dict[str, tuple[Side, slice]] = {}
+        for side, stored, other in (Side.USER, corpus.of_user(user), item), (Side.ITEM, corpus.of_item(item), user):
+            start = 0
+            reviews = without_counterpart(side, stored, other)
+            for review in select_history(reviews, max_reviews=config.max_reviews, max_rows=config.max_rows):
+                rows[review.review_id] = side, slice(start, start := start + review.rows)
+        of_sides = {Side.USER: parts.user_contributions, Side.ITEM: parts.item_contributions}
+        found = {one.entry.review_id: one.token_contributions for one in explained.reviews if one.token_contributions}
+        assert found.keys() == rows.keys()
+        for name, (side, of_review) in rows.items():
+            by_torch = BLEND_WEIGHT * of_sides[side][0, of_review].numpy()
+            np.testing.assert_allclose(np.array(found[name]), by_torch, atol=ROUNDING)
+        mutual = {
+            (one, other): sum(
+                float(parts.user_attention[0, row, column] * parts.item_attention[0, column, row])
+                for row in range(of_user.start + 1, of_user.stop)
+                for column in range(of_item.start + 1, of_item.stop)
+            )
+            for one, (of_one, of_user) in rows.items()
+            for other, (of_other, of_item) in rows.items()
+            if (of_one, of_other) == (Side.USER, Side.ITEM)
+        }
+        heat_map = explained.heat_map
+        assert (heat_map.user_review_id, heat_map.item_review_id) == max(mutual, key=lambda pair: mutual[pair])
+        of_user, of_item = rows[heat_map.user_review_id][1], rows[heat_map.item_review_id][1]
+        expected = parts.user_attention[0, of_user, of_item], parts.item_attention[0, of_item, of_user]
+        np.testing.assert_allclose(heat_map.user_attention, expected[0].numpy(), atol=ROUNDING)
+        np.testing.assert_allclose(heat_map.item_attention, expected[1].numpy(), atol=ROUNDING)
+        compared += len(mutual) > 1
+    assert compared > 3
 
 
 def test_an_item_without_reviews_gives_effects_but_no_matching_and_no_heat_map(reader: httpx.Client) -> None:

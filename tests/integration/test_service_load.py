@@ -328,6 +328,20 @@ def answer_to(caller: socket.socket) -> tuple[int, bytes]:
         return response.status, response.read()
 
 
+def test_the_time_that_a_body_takes_to_arrive_counts_towards_the_deadline(
+    tiny: TinyBundle, store: MaintenanceStore
+) -> None:
+    head, separator, body = raw_request("/predict", PREDICT).partition(b"\r\n\r\n")
+    with Service(tiny, store) as service, connect(service.client) as caller:
+        service.runtime.released.set()
+        assert service.client.post("/predict", json=PREDICT).status_code == 200  # all that a first request prepares
+        caller.sendall(head + b"\r\nX-Request-Timeout: 0.3" + separator)
+        time.sleep(0.6)
+        caller.sendall(body)
+        status, answer = answer_to(caller)
+    assert (status, json.loads(answer)["type"]) == (504, "urn:u-bert:problem:deadline-passed")
+
+
 def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store) as service:
         held = service.hold()

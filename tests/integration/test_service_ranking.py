@@ -113,6 +113,19 @@ def test_exclude_rated_leaves_out_what_the_user_has_reviewed(client: httpx.Clien
     assert rank(client, exclude_rated=True, as_of=1)["candidates"] == len(ITEMS)
 
 
+def test_exclude_rated_leaves_out_the_item_of_a_text_that_comes_with_the_request(
+    client: httpx.Client, corpus: Corpus
+) -> None:
+    reviewed = {entry.item for entry in corpus.of_user("u1")}
+    item, other = [item for item in ITEMS if item not in reviewed][:2]
+    texts = {"user_texts": [{"text": "All big color.", "rating": 5, "item": item}]}
+    explained = client.post("/explain", json={"user": "u1", "item": other, **texts}).raise_for_status().json()
+    (text,) = [one["review_id"] for one in explained["reviews"] if (one["side"], one["item"]) == ("user", item)]
+    for excluded, is_ranked in ([], False), ([text], True):
+        ranked = rank(client, exclude_rated=True, exclude_review_ids=excluded, **texts)["items"]
+        assert (item in [one["item"] for one in ranked]) == is_ranked
+
+
 def test_min_rating_leaves_out_lower_ratings(client: httpx.Client) -> None:
     whole = rank(client)
     lowest = sorted(one["rating"] for one in whole["items"])[6]

@@ -22,8 +22,9 @@ from support.serve_process import ServeProcess
 from support.small_corpus import small_table
 from support.store_contents import item_reviews, user_reviews
 from support.tiny_bundle import BIAS, ITEM_WORTH, Corpus, TinyBundle, states_of_text, torch_rating
-from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_store
+from support.watched_lock import WatchedLock
+from ubert_model.errors import InputError, StoreUnavailableError
+from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Revision, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
 from ubert_service.errors import ReviewNameTakenError
@@ -203,23 +204,32 @@ def test_what_a_text_says_beyond_its_rating_moves_the_predictions_of_its_item(
     assert rating(client, "u9", "i13") - by_rating == pytest.approx(moved, abs=1e-6)
 
 
-def test_a_review_without_a_timestamp_gets_the_time_of_its_first_arrival(served: ServedBundle) -> None:
-    def writer_at(second: float) -> ReviewWriter:
-        return ReviewWriter(
-            scale=served.bundle.manifest.config.scale,
-            codec=served.codec,
-            store=served.store,
-            residents=served.residents,
-            encoder=served.opened.encoder,
-            reader=served.bundle.text_reader,
-            texts=served.texts,
-            clock=lambda: second,
-        )
+def writer_at(served: ServedBundle, second: float) -> ReviewWriter:
+    return ReviewWriter(
+        scale=served.bundle.manifest.config.scale,
+        codec=served.codec,
+        store=served.store,
+        residents=served.residents,
+        encoder=served.opened.encoder,
+        reader=served.bundle.text_reader,
+        texts=served.texts,
+        clock=lambda: second,
+    )
 
+
+def test_a_review_without_a_timestamp_gets_the_time_of_its_first_arrival(served: ServedBundle) -> None:
     review = NewReview(user="u1", item="i13", rating=2, text="")
-    first, second = writer_at(1000.7).add(review), writer_at(2000.0).add(review)
+    first, second = writer_at(served, 1000.7).add(review), writer_at(served, 2000.0).add(review)
     assert first.entry == second.entry
     assert first.entry.timestamp == 1000
+
+
+def test_a_timestamp_may_be_a_day_ahead_and_no_more(served: ServedBundle) -> None:
+    """It would count as the newest review of its user and item until then."""
+    review, day = NewReview(user="u1", item="i13", rating=2, text="", timestamp=101_000), 86_400
+    assert writer_at(served, 101_000 - day).add(review).entry.timestamp == 101_000
+    with pytest.raises(InputError, match=r"^timestamp 101000 is 1\.2 days ahead of the service's clock"):
+        writer_at(served, 101_000 - 1.2 * day).add(review)
 
 
 def test_a_user_may_review_an_item_more_than_once(client: httpx.Client, served: ServedBundle) -> None:
@@ -269,14 +279,21 @@ def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     store: MaintenanceStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
     served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), store)
-    both_encoding = threading.Barrier(2)
-    encode = served.opened.encoder.encode
+    both_encoding, naming = threading.Barrier(2), WatchedLock()
+    encode, put = served.opened.encoder.encode, store.put
 
     def encoding_together(text: str) -> FloatMatrix:
         both_encoding.wait(10)
         return encode(text)
 
+    def put_once_both_are_naming(*arguments: Any) -> Revision:
+        for _ in range(2):
+            assert naming.attempts.acquire(timeout=10)
+        return put(*arguments)
+
     monkeypatch.setattr(served.opened.encoder, "encode", encoding_together)
+    monkeypatch.setattr(served.reviews, "_naming", naming)
+    monkeypatch.setattr(store, "put", put_once_both_are_naming)
     written: dict[str, str] = {}
     refused: list[Exception] = []
 
@@ -302,6 +319,7 @@ def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     (state,) = served.store.states(version, ["mine"])
     assert state is not None
     np.testing.assert_array_equal(served.codec.decode(state), served.codec.decode(served.codec.encode(encode(text))))
+    assert store.claimant(version, "mine") is None
 
 
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
@@ -420,6 +438,7 @@ def test_only_the_same_pair_can_repeat_an_interrupted_write_or_removal_of_an_id(
         ({"review_id": ""}, "invalid-request"),
         ({"timestamp": -1}, "invalid-request"),
         ({"timestamp": 1_700_000_000_000}, "invalid-request"),
+        ({"timestamp": 4_102_444_800}, "unusable-input"),
         ({"stars": 5}, "invalid-request"),
     ],
 )

@@ -35,6 +35,7 @@ from ubert_model.states import (
     redis_store,
     state_mark,
 )
+from ubert_model.states.leases import LEASE_S
 
 AWKWARD = ["a:b", "{x}", "}{", "%7B", "ä", "a\u0308", "日本語", "a b\n", "\0", "\0\0", "*", "u?", "🙂" * 64, "x" * 256]
 
@@ -439,11 +440,20 @@ def test_an_interrupted_copy_is_completed(store: MaintenanceStore, tmp_path: Pat
 def assert_held_during_copy(held: MaintenanceStore, source: MaintenanceStore, target: MaintenanceStore) -> None:
     """Copy six reviews of three users; ``held`` is the store whose lease is checked."""
     holders: list[list[str]] = []
+    leases: list[float] = []
+    hold = held.hold
 
     def note_holders(_: int) -> None:
         holders.append(held.holders(VERSION))
 
-    assert copy_namespace(source, target, VERSION, users_a_batch=1, advance=note_holders) == 6
+    def noted_hold(version: str, holder: str, seconds: float) -> None:
+        leases.append(seconds)
+        hold(version, holder, seconds)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(held, "hold", noted_hold)
+        assert copy_namespace(source, target, VERSION, users_a_batch=1, advance=note_holders) == 6
+    assert leases == [LEASE_S] * 3
     (holder,), *others = holders
     assert others == [[holder]] * 2  # the same holder from the first batch to the last
     assert held.holders(VERSION) == []

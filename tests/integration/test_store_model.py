@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -11,11 +12,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.killed_writes import finishes_before_kill
 from support.store_contents import OTHER_VERSION, VERSION, contents, namespace_of, review_of
 from ubert_model.states import (
+    FinishedShard,
     MaintenanceStore,
     ReviewEntry,
     Revision,
     Side,
     entity_mark,
+    lmdb_store,
     marks_of,
     open_store,
     state_mark,
@@ -57,7 +60,11 @@ class StoreMachine(RuleBasedStateMachine):
         self, written: list[tuple[ReviewEntry, bytes]], given: list[tuple[str, str]], killed_after: int | None
     ) -> None:
         listed = [entry for entry, _ in written]
-        self._write(lambda: self.store.put(VERSION, written, given), marks_of(listed), killed_after)
+        without_state = self._listed_without_state()
+        if killed_after is not None:
+            finishes_before_kill(lambda: self.store.put(VERSION, written, given), killed_after, self.monkeypatch)
+            assert self._listed_without_state() <= without_state
+        self._write(lambda: self.store.put(VERSION, written, given), marks_of(listed), None)
         for entry, state in written:
             self.states[entry.review_id] = state
             self.texts.pop(entry.review_id, None)
@@ -100,7 +107,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(killed_after=kills)
     def drop(self, killed_after: int | None) -> None:
         if killed_after is not None:
-            finishes_before_kill(lambda: self.store.drop_namespace(VERSION), killed_after, self.monkeypatch)
+            self._drop_that_is_killed(killed_after)
         removed = self.store.drop_namespace(VERSION)
         assert removed == len(self.states) or (killed_after is not None and removed < len(self.states))
         assert self.store.changes(VERSION, self.revision).marks is None
@@ -139,6 +146,27 @@ class StoreMachine(RuleBasedStateMachine):
         self.lists: dict[Side, dict[str, dict[str, ReviewEntry]]] = {side: defaultdict(dict) for side in Side}
         self.store.open_namespace(namespace_of())
         self.revision = self.store.put_lines(VERSION, [])
+
+    def _drop_that_is_killed(self, killed_after: int) -> None:
+        """What is left stays in the list of namespaces; and nothing says that it is complete."""
+        self.store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=1))
+        before = self._reviews_and_texts()
+        with self.monkeypatch.context() as patched:
+            patched.setattr(lmdb_store, "_KEYS_PER_DROP", 1)
+            finishes_before_kill(lambda: self.store.drop_namespace(VERSION), killed_after, self.monkeypatch)
+        left = self._reviews_and_texts()
+        assert not any(left) or self.store.namespaces() == [namespace_of()]
+        assert left == before or self.store.finished_shards(VERSION) == []
+
+    def _reviews_and_texts(self) -> list[Any]:
+        held = contents(self.store, VERSION)
+        texts = self.store.texts(VERSION, NAMES)
+        return [held["users"], held["items"], held["states"], [text for text in texts if text is not None]]
+
+    def _listed_without_state(self) -> set[str]:
+        lists = self.store.review_lists(VERSION, users=USERS, items=ITEMS)
+        listed = {entry.review_id for of_side in lists for reviews in of_side for entry in reviews}
+        return listed - {name for name, _ in self.store.state_sizes(VERSION)}
 
     def _add_lines(self, listed: Iterable[ReviewEntry]) -> None:
         for entry in listed:

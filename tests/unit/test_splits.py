@@ -4,6 +4,7 @@ import functools
 import operator
 from collections import Counter
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ def test_the_test_parts_of_the_folds_hold_every_row_once(pairs: list[tuple[int, 
     tested = np.sort(np.concatenate([split.test for split in folds]))
     assert tested.tolist() == list(range(len(table)))
     assert [(split.fold, split.folds) for split in folds] == [(fold, k) for fold in range(k)]
+
+
+def test_the_validation_parts_of_two_folds_share_no_more_reviews_than_by_chance() -> None:
+    table = table_of(SINGLE_PAIRS)
+    parts = [set(split.validation.tolist()) for split in k_fold_splits(table, range(len(table)), 5, seed=0)]
+    shared = [len(one & other) for one, other in combinations(parts, 2)]
+    by_chance = len(parts[0]) * (3 / 4) * (1 / 8)  # so many are outside the other's test part, and drawn from there
+    assert sum(shared) / len(shared) == pytest.approx(by_chance, rel=0.3)
 
 
 @given(pairs=many_pairs, seed=st.integers(0, 2**40), day=st.sampled_from([1, 100]))

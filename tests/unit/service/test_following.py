@@ -1,14 +1,17 @@
 """When the follower polls the store, and what it logs while the store is away, by a clock that the test sets."""
 
+import threading
 from typing import cast
 
 import pytest
 
+from support.watched_lock import WatchedLock
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.states import Changes, Revision, StateStore
 from ubert_service.resident.follower import Follower
 
 LAG_S = 0.5
+TIMEOUT_S = 60.0
 
 
 class Store:
@@ -61,3 +64,28 @@ def test_each_outage_is_logged_once(failure: Exception, caplog: pytest.LogCaptur
     for store.failure in (failure, failure, None, failure, failure):
         follower.poll()
     assert len(caplog.records) == 2
+
+
+def test_a_poll_that_had_begun_before_the_call_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer may lack a change that the caller knows of."""
+    asking, answered, lock = threading.Event(), threading.Event(), WatchedLock()
+
+    class SlowStore(Store):
+        def changes(self, version: str, since: Revision | None) -> Changes:
+            asking.set()
+            assert answered.wait(TIMEOUT_S)
+            return super().changes(version, since)
+
+    store = SlowStore()
+    follower = follower_of(store)
+    monkeypatch.setattr(follower, "_polling", lock)
+    first, second = (threading.Thread(target=follower.poll) for _ in range(2))
+    first.start()
+    assert asking.wait(TIMEOUT_S)
+    second.start()
+    for _ in range(2):
+        assert lock.attempts.acquire(timeout=TIMEOUT_S)
+    answered.set()
+    for thread in (first, second):
+        thread.join()
+    assert store.polls == 2

@@ -65,9 +65,9 @@ class Shadow:
         assert stars == 0.0
 
     @contextmanager
-    def sampling(self) -> Iterator[Shadowing]:
-        """Every request is sampled."""
-        shadowing = Shadowing(share=1.0, telemetry=self)
+    def sampling(self, share: float = 1.0) -> Iterator[Shadowing]:
+        """By default every request is sampled."""
+        shadowing = Shadowing(share=share, telemetry=self)
         try:
             yield shadowing
         finally:
@@ -125,6 +125,15 @@ def test_a_shadow_that_keeps_up_drops_no_sample() -> None:
         for _ in range(20):
             shadow.offer(shadowing)
             assert shadow.next_fate() == "compared"
+
+
+def test_the_share_of_sampled_requests_is_exact() -> None:
+    shadow = Shadow()
+    shadow.may_rate.set()
+    with shadow.sampling(share=3 / 8) as shadowing:
+        for _ in range(80):
+            shadow.offer(shadowing)
+    assert shadow.fates.qsize() == 30
 
 
 def test_each_outage_of_a_shadow_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

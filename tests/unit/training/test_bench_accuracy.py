@@ -297,6 +297,18 @@ def test_u_bert_is_compared_with_the_baseline_of_least_error(tmp_path: Path, fol
     assert f"its MSE differs by {report.difference.value / dict(ranked)[MEAN.name]:+.2%}, " in markdown(report)
 
 
+def test_the_best_baseline_is_chosen_on_the_seeds_that_u_bert_has(tmp_path: Path, folds: list[Fold]) -> None:
+    def baseline(name: str, off: Sequence[float]) -> MeasuredBaseline:
+        """Off by ``off[seed]`` stars."""
+        prepare = lambda _, __: lambda _, seed: lambda rows: np.add(TABLE.rating[rows], off[seed], dtype=np.float64)  # noqa: E731
+        return MeasuredBaseline(baseline=replace(MEAN, name=name, seeded=True, prepare=prepare), round=0)
+
+    ubert, store = Planted(name=UBERT), CellStore(tmp_path)
+    cells = ordered_cells(folds, [0, 1], [ubert, baseline("better", [0.1, 0.9]), baseline("worse", [0.2, 0.2])])
+    compute_all([cell for cell in cells if cell.contender is not ubert or cell.seed == 0], store)
+    assert summarise(cells, store, "folds", None).best_baseline == "better"
+
+
 def test_a_slice_reports_the_errors_of_its_own_pairs(tmp_path: Path, folds: list[Fold]) -> None:
     planted = Planted(name=UBERT, above=-0.1, coverage=0.5)
     cells, store = computed(tmp_path, folds, planted)

@@ -14,7 +14,7 @@ from ubert_model.config import preset
 from ubert_model.history import without_counterpart
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
-from ubert_model.rating.deviations import SideBias
+from ubert_model.rating.deviations import SideBias, stack_sums
 from ubert_model.rating.worth import ReviewWorth
 from ubert_model.states import ReviewEntry, Side
 from ubert_training.finetuning import bias_fit, histories
@@ -203,6 +203,31 @@ def test_a_training_pair_is_read_as_if_it_were_not_in_training() -> None:
                 read, brute_force = getattr(found, name)[number], getattr(expected, name)[0]
                 np.testing.assert_allclose(read, brute_force, atol=1e-6)
         assert rated[number] == pytest.approx(bias_ratings(bias, expected.sums)[0], abs=1e-9)
+
+
+def test_the_means_of_a_bundle_move_the_served_rating_of_a_training_pair_by_at_most_its_share() -> None:
+    """Serving drops the pair's own review from both lists, but the frozen means hold its rating, one of many."""
+    train, known = SPLIT.train, known_of(TABLE)
+    fitted = fit_bias_model(known, train, TABLE.rating[train].astype(np.float64), CONFIG.scale)
+    without_itself = bias_ratings(fitted.model, known.sums(train, fitted.usual))
+    entries = [TABLE.entry(row, 1, float(SURPLUSES[row])) for row in train.tolist()]
+    served = []
+    for target in entries:
+        user, item = (
+            fitted.usual.sums(
+                side,
+                side.entity(target),
+                [
+                    entry
+                    for entry in entries
+                    if side.entity(entry) == side.entity(target) and side.counterpart(entry) != side.counterpart(target)
+                ],
+            )
+            for side in Side
+        )
+        served.append(fitted.model.rate(stack_sums([user]), stack_sums([item]))[0])
+    moved = np.abs(np.array(served) - without_itself)
+    assert 0 < moved.max() <= (CONFIG.scale.highest - CONFIG.scale.lowest) / len(train)
 
 
 def test_the_curves_stay_small_where_no_history_tells_anything() -> None:

@@ -1,5 +1,6 @@
 """The state bank: killed, replaced, damaged or filled twice at once, it holds only the states of its own encoder."""
 
+import copy
 import os
 import threading
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from support.full_disk import full_disk
@@ -14,7 +16,14 @@ from support.killed_writes import Killed
 from support.random_models import VOCABULARY, randomized, review_encoder
 from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_training.states import state_bank
-from ubert_training.states.state_bank import FILLING, StateBank, encode_batch, fill_bank, matching_bank
+from ubert_training.states.state_bank import (
+    FILLING,
+    StateBank,
+    encode_batch,
+    encoder_digest,
+    fill_bank,
+    matching_bank,
+)
 from ubert_training.states.tokens import TokenizedReviews
 
 REVIEWS, LENGTH, REVIEWS_PER_BATCH = 12, 6, 4
@@ -181,3 +190,33 @@ def test_reviews_without_any_text_have_a_bank_without_rows(tmp_path: Path) -> No
     for _ in range(2):
         assert not len(fill_bank(tmp_path, ENCODERS["old"], tokens, "old").review(0))
     assert matching_bank(tmp_path, ENCODERS["old"], tokens, "old") is not None
+
+
+def test_the_encoder_digest_covers_everything_that_determines_a_state() -> None:
+    """Law 6. Without the projection only the projection may change, as banks hold unprojected states."""
+    encoder = review_encoder(16)
+
+    def changed(name: str) -> ReviewEncoder:
+        other = copy.deepcopy(encoder)
+        with torch.no_grad():
+            other.get_parameter(name).view(-1)[-1] += 1e-3
+        return other
+
+    other_projection = changed("projection.weight")
+    pooled, other_config = copy.deepcopy(encoder), copy.deepcopy(encoder)
+    pooled.tokens_a_row = 2
+    other_config.bert.config.layer_norm_eps *= 2
+    determined = [
+        (encoder, "{}", 128),
+        (encoder, "{ }", 128),
+        (encoder, "{}", 64),
+        (pooled, "{}", 128),
+        (other_config, "{}", 128),
+        (review_encoder(8), "{}", 128),
+        *((changed(f"bert.{name}"), "{}", 128) for name, _ in encoder.bert.named_parameters()),
+    ]
+    projected = [encoder_digest(*each, projected=True) for each in (*determined, (other_projection, "{}", 128))]
+    unprojected = [encoder_digest(*each, projected=False) for each in determined if each[0].dim == encoder.dim]
+    assert len({*projected, *unprojected}) == len(projected) + len(unprojected)
+    assert encoder_digest(copy.deepcopy(encoder), "{}", 128, projected=True) == projected[0]
+    assert encoder_digest(other_projection, "{}", 128, projected=False) == unprojected[0]
