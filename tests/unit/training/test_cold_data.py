@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ubert_model.config import preset
+from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_training.cli import make_app
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune import finetune
@@ -117,3 +118,18 @@ def test_end_to_end_evaluation_rates_batches_without_any_review(tmp_path: Path) 
     split = random_split(table, np.arange(len(table)), seed=0)
     run = fine_tuned(table, split, tmp_path, "end-to-end", "leave_one_out_bias")
     assert np.isfinite(rated_test_part(table, run).predicted).all()
+
+
+def test_intervals_follow_the_users_history_and_cover_what_lies_within(tmp_path: Path) -> None:
+    table = without_text()  # some items have ten reviews, no user has more than eight
+    directory = fine_tuned(table, random_split(table, np.arange(len(table)), seed=0), tmp_path, "cached", "none")
+    run = FinishedRun.open(table, directory, states=directory.with_name("states"), device="cpu")
+    margins = tuple(Margins(predicted=(3.0,), below=(reach,), above=(reach / 2,)) for reach in (0.2, 0.4, 0.8, 1.6))
+    intervals = RatingIntervals(coverage=0.9, margins=margins)
+    rated = RatedPairs.of(replace(run, parts=replace(run.parts, intervals=intervals)), "test")
+    assert rated.histories.item_count.max() >= 10
+    reach = np.select([rated.histories.user_count >= 3, rated.histories.user_count >= 1], [0.8, 0.4], 0.2)
+    np.testing.assert_allclose(rated.low, np.maximum(rated.predicted - reach, 1))
+    np.testing.assert_allclose(rated.high, np.minimum(rated.predicted + reach / 2, 5))
+    expected = [low <= stars <= high for low, stars, high in zip(rated.low, rated.truth, rated.high, strict=True)]
+    assert rated.covered.tolist() == expected
