@@ -124,13 +124,16 @@ def _buckets(user_counts: ArrayLike) -> NDArray[np.intp]:
 
 def _margins(predicted: Ratings, truth: Ratings, scale: RatingScale, coverage: float) -> Margins:
     """By bands of equally many pairs with neighbouring predictions."""
+    if not len(predicted):
+        whole = scale.highest - scale.lowest
+        return Margins(predicted=(scale.lowest,), below=(whole,), above=(whole,))
     count = min(MOST_BANDS, max(1, len(predicted) // LEAST_PAIRS))
-    edges = np.unique(np.quantile(predicted, np.arange(1, count) / count)) if count > 1 else np.zeros(0)
+    edges = np.unique(np.quantile(predicted, np.arange(1, count) / count))
     band = edges.searchsorted(predicted, side="right")
-    bands = [band == number for number in np.unique(band)] or [np.zeros(0, dtype=bool)]
+    bands = [band == number for number in np.unique(band)]
     bounds = [_band_margins(predicted[mine], truth[mine], scale, coverage) for mine in bands]
     return Margins(
-        predicted=tuple(float(predicted[mine].mean()) if mine.any() else 0.0 for mine in bands),
+        predicted=tuple(float(predicted[mine].mean()) for mine in bands),
         below=tuple(below for below, _ in bounds),
         above=tuple(above for _, above in bounds),
     )
@@ -147,9 +150,9 @@ def _band_margins(predicted: Ratings, truth: Ratings, scale: RatingScale, covera
         return min(below, whole), min(above, whole)
 
     def width(sides: tuple[float, float]) -> float:
-        below, above = (np.full(len(predicted), side) for side in sides)
-        high = np.minimum(predicted + np.maximum(above, 0), scale.highest)
-        low = np.maximum(predicted - np.maximum(below, 0), scale.lowest)
+        below, above = (max(side, 0.0) for side in sides)
+        high = np.minimum(predicted + above, scale.highest)
+        low = np.maximum(predicted - below, scale.lowest)
         return float((high - low).sum())
 
     return min((margins(missed_below) for missed_below in _MISSED_BELOW), key=width)

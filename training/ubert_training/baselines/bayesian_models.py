@@ -46,8 +46,8 @@ def bayesian_baselines() -> tuple[Baseline, ...]:
 def _prepare(table: ReviewTable, split: Split) -> Fit:
     ratings = table.rating[split.train].astype(np.float64)
     levels, level = np.unique(ratings, return_inverse=True)
-    encoder = OneHotEncoder(handle_unknown="ignore").fit(_pairs(table, split.train))  # of someone unknown: nothing
-    features = encoder.transform(_pairs(table, split.train))
+    encoder = OneHotEncoder(handle_unknown="ignore")  # of someone unknown: nothing
+    features = encoder.fit_transform(_pairs(table, split.train))
     sampling = {
         "n_iter": ITERATIONS,
         "n_kept_samples": KEPT_SAMPLES,
