@@ -52,6 +52,7 @@ from ubert_training.recipes.recipe import READ_BY_PRETRAINING, Recipe
 from ubert_training.recipes.workspace import Job, Workspace
 from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.states import state_bank
+from ubert_training.states.tokens import TokenizedReviews
 
 TABLE = small_table(users=40)
 ROWS = np.arange(len(TABLE))
@@ -645,6 +646,25 @@ def test_states_that_are_only_measured_are_those_of_training_and_never_pass_for_
     kept = replace(workspace, only_measured=False)
     FinishedRun.open(TABLE, kept.run(job, "kept"), states=kept.states(job))
     assert filled == [True, False], "the states in bfloat16 passed for those in fp32"
+
+
+def test_no_text_outside_training_is_encoded_with_an_encoder_that_no_other_split_shares(
+    monkeypatch: pytest.MonkeyPatch, workspace: Workspace, folds: list[Fold]
+) -> None:
+    encoded: list[list[int]] = []
+
+    def recording(files: Any, encoder: Any, tokens: TokenizedReviews, **options: Any) -> Any:
+        encoded.append(np.flatnonzero(tokens.lengths).tolist())
+        return fill(files, encoder, tokens, **options)
+
+    fill = state_bank._fill
+    monkeypatch.setattr(state_bank, "_fill", recording)
+    split = folds[0].split
+    for recipe in (TINY.shortened(pretrain_epochs=1, finetune_epochs=1), TINY.varied(pretrained=False)):
+        MeasuredVariant(variant=VARIANT[UBERT], recipe=recipe, workspace=workspace).rate(folds[0], 0)
+    with_text = {row for row, text in enumerate(TABLE.text) if text}
+    assert with_text - set(split.train.tolist()), "the test part has no text to leave out"
+    assert encoded == [sorted(with_text & set(rows.tolist())) for rows in (split.train, split.rows)]
 
 
 def test_a_report_is_written_at_intervals_only(monkeypatch: pytest.MonkeyPatch, folds: list[Fold]) -> None:

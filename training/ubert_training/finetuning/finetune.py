@@ -58,8 +58,8 @@ def finetune(
 ) -> Path:
     """Fine-tune and save the model in ``directory``; ``states`` is the directory of cached states.
 
-    ``only_measured``: the model will never be exported, so it gets no codebooks, and the cached states are computed in
-    the precision of training, not in fp32 as the service computes them.
+    ``only_measured``: the model will never be exported, so it gets no codebooks, and the cached states are those that
+    it reads itself, in the precision of training, not all in fp32 as the service computes them.
 
     Without ``pretrained`` the encoder is the plain backbone (the paper's U-BERT P−). A finished run is left as it is;
     a killed one is continued. Raises ``InputError``, ``ConfigError`` or ``DeviceUnavailableError``, and ``OSError`` if
@@ -117,7 +117,8 @@ def _train_and_save(
     identities = target_identities(table, split, elsewhere)
     model, tokenizer_json = _initial_model(config, identities, table, split, pretrained)
     tokenizer = ReviewTokenizer(tokenizer_json, config.max_length)
-    tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)
+    encoded = rows_encoded(split, pretrained=pretrained is not None, only_measured=only_measured)
+    tokens = TokenizedReviews.of(table.texts_at(encoded), tokenizer)
     freeze_all_but_last(model.review_encoder.bert, 0 if options.mode == "cached" else options.trainable_layers)
     encoder = model.review_encoder.to(accelerator.device).eval()
     bank = None
@@ -191,6 +192,15 @@ def known_reviews(
     row_counts = tokens.row_counts(config.tokens_a_row)
     surpluses = None if reader is None else surpluses_of(reader, table, split.train)
     return KnownReviews(table, split.train, row_counts, config, elsewhere, surpluses)
+
+
+def rows_encoded(split: Split, *, pretrained: bool, only_measured: bool) -> Rows:
+    """Rows of the reviews whose states are cached: all of the split, which the service reads once it is deployed.
+
+    A model that is only measured reads the training part alone. Without pre-training it caches the others, too: models
+    of other splits share the plain backbone's states.
+    """
+    return split.train if pretrained and only_measured else split.rows
 
 
 def states_precision(training: Precision, *, only_measured: bool) -> Precision:

@@ -12,7 +12,15 @@ from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import Ratings
 from ubert_model.rating.text_reader import TextReader
 from ubert_training.finetuning.bias_fit import fit_bias_model
-from ubert_training.finetuning.finetune import ELSEWHERE, KIND, SPLIT, cached_states, known_reviews, states_precision
+from ubert_training.finetuning.finetune import (
+    ELSEWHERE,
+    KIND,
+    SPLIT,
+    cached_states,
+    known_reviews,
+    rows_encoded,
+    states_precision,
+)
 from ubert_training.finetuning.histories import Histories, KnownReviews
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts
@@ -55,7 +63,8 @@ class FinishedRun:
         split = Split.load(directory / SPLIT, table, remedy=f"Give the reviews that {directory} was trained on")
         parts = RatingParts.load(directory, files.config, files.identities)
         tokenizer = files.tokenizer()
-        tokens = TokenizedReviews.of(table.texts_at(split.rows), tokenizer)
+        encoded = rows_encoded(split, pretrained=inputs["pretrained"] is not None, only_measured=only_measured)
+        tokens = TokenizedReviews.of(table.texts_at(encoded), tokenizer)
         accelerator = make_accelerator(device)
         precision = states_precision(training, only_measured=only_measured)
         model = files.build_rating_model().to(accelerator.device)
