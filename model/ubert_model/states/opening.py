@@ -46,15 +46,18 @@ def holds_store(url: str) -> bool:
 
 def url_or_content(url: str) -> str:
     """The URL in the file that ``file:PATH`` names, which keeps a password out of arguments and environment; any other
-    URL as it is. Raises ``ConfigError`` for an unreadable file.
+    URL as it is. Raises ``ConfigError`` for a file that cannot be read or holds nothing.
     """
     scheme, _, path = url.partition(":")
     if scheme != "file":
         return url
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        content = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise ConfigError(f"store {url}: {error}; give a file that holds the URL of the store") from error
+    if not content:
+        raise ConfigError(f"store {url}: the file is empty; write the URL of the store to it")
+    return content
 
 
 def without_password(url: str) -> str:

@@ -123,6 +123,9 @@ def test_a_file_may_hold_the_url(tmp_path: Path) -> None:
     file = tmp_path / "url"
     with pytest.raises(ConfigError, match="a file that holds the URL"):
         url_or_content(f"file:{file}")
+    file.write_text("\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"file:{file}: the file is empty; write the URL of the store to it"):
+        url_or_content(f"file:{file}")
     file.write_text("redis://:secret@host:1/0\n", encoding="utf-8")
     assert url_or_content(f"file:{file}") == "redis://:secret@host:1/0"
     assert url_or_content("lmdb:/states") == "lmdb:/states"
