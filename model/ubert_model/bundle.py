@@ -25,7 +25,7 @@ from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 ENCODER_CONFIG = "encoder_config.json"

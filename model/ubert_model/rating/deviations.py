@@ -6,8 +6,7 @@ how far its user does. These usual deviations are frozen with the bundle. They b
 *other* reviews, never to the target's own, so a prediction still reads nothing of its target (law 5).
 
 All of it is computed on what reviews count for (:class:`ReviewWorth`), which differs between a user's habit and an
-item's quality. What pre-training has read of a user in other domains is added to the user's side, where each such
-rating counts as a fraction of one.
+item's quality. What pre-training has read of a user in other domains is added to the user's side.
 """
 
 from array import array
@@ -40,7 +39,7 @@ Residuals = NDArray[np.float32]
 class RatingSums:
     """The ratings of a history: how many, and how far in total they lie above what is usual, in stars.
 
-    ``elsewhere``: how many ratings those that the user gave in other domains count as; ``above_usual`` covers both.
+    ``elsewhere``: how many ratings the user gave in other domains; ``above_usual`` covers both.
 
     Shape:
         scalars of one history, or (B,) arrays.
@@ -100,6 +99,19 @@ class RatingColumns:
             surpluses=np.asarray(surpluses, dtype=np.float64),
         )
 
+    def with_others(self, others: "RatingColumns") -> "RatingColumns":
+        """These ratings and others by users of the same table, under one table of all items."""
+        item_ids = IdTable.of((*self.item_ids.identifiers, *others.item_ids.identifiers))
+        items = [np.r_[0, item_ids.rows(part.item_ids.identifiers)][part.items] for part in (self, others)]
+        return RatingColumns(
+            user_ids=self.user_ids,
+            item_ids=item_ids,
+            users=np.concatenate([self.users, others.users]),
+            items=np.concatenate(items),
+            ratings=np.concatenate([self.ratings, others.ratings]),
+            surpluses=np.concatenate([self.surpluses, others.surpluses]),
+        )
+
     def counterparts(self, side: Side) -> tuple[NDArray[np.int64], IdTable]:
         """The other side's rows, (R,), and their table: the items that a user rated, the users who rated an item."""
         return (self.items, self.item_ids) if side is Side.USER else (self.users, self.user_ids)
@@ -143,6 +155,7 @@ class SideDeviations:
         self.worth = worth
         self.mean = mean
         self.usual = usual
+        self._side = side
         self._counterpart = side.counterpart
         self._counterparts = counterparts
         # An array of Python floats: histories are short, and indexing numpy costs more than the arithmetic.
@@ -158,6 +171,10 @@ class SideDeviations:
         usual = sums / (sums[:, 1:] + DEVIATION_SHRINKAGE)
         usual[0] = 0.0  # strangers
         return cls(side, worth, total / max(1.0, count), counterparts, usual)
+
+    def of_these(self, counterparts: IdTable) -> Self:
+        """The same for some of the counterparts."""
+        return type(self)(self._side, self.worth, self.mean, counterparts, self._usual_of(counterparts))
 
     def sum_up(self, reviews: Iterable[ReviewEntry]) -> RatingSums:
         """Sum up one history, by the rating and the surplus of each review."""
@@ -180,18 +197,22 @@ class SideDeviations:
 
         ``rows``: those of the counterparts in the table ``counterparts``, which may be another than this side's.
         """
-        if counterparts is self._counterparts:
-            usual = self.usual[rows]
-        else:
-            usual = self.usual[np.concatenate([[0], self._counterparts.rows(counterparts.identifiers)])[rows]]
+        usual = (self.usual if counterparts is self._counterparts else self._usual_of(counterparts))[rows]
         return levels - usual[:, 0], 1.0 - usual[:, 1]
+
+    def _usual_of(self, counterparts: IdTable) -> Levels:
+        """The rows of ``usual`` of another table's counterparts, (N + 1, 2)."""
+        rows = np.concatenate([[0], self._counterparts.rows(counterparts.identifiers)])
+        return np.asarray(self.usual[rows])
 
 
 class ElsewhereRatings:
     """What each known user's ratings in other domains add to the user's side, frozen with the bundle.
 
+    As with usual deviations, the mean is kept apart: together they lie ``total − mean · share`` above what is usual.
+
     Shape:
-        sums: (U + 1, 2), how many ratings they count as, and how far they lie above what is usual there, by user row.
+        sums: (U + 1, 3), how many ratings there are, their total in stars, and their share of the mean, by user row.
     """
 
     def __init__(self, users: IdTable, sums: Levels) -> None:
@@ -201,32 +222,28 @@ class ElsewhereRatings:
     @classmethod
     def none(cls, users: IdTable) -> Self:
         """For users without known ratings in other domains."""
-        return cls(users, np.zeros((len(users) + 1, 2)))
+        return cls(users, np.zeros((len(users) + 1, 3)))
 
     @classmethod
-    def of(cls, rated: RatingColumns, worth: ReviewWorth) -> Self:
-        """Each counts as a whole rating, relative to what is usual for its item among these ratings."""
-        side = SideDeviations.of(Side.USER, rated, worth)
-        levels, shares = side.terms_of(rated.items, worth.levels(rated.ratings, rated.surpluses), rated.item_ids)
-        sums = _sums_by_row(rated.users, len(rated.user_ids), np.ones(len(levels)), levels - shares * side.mean)
+    def of(cls, rated: RatingColumns, usual: SideDeviations) -> Self:
+        """Each counts as a rating in the target domain does, relative to what is ``usual`` for its item."""
+        levels = usual.worth.levels(rated.ratings, rated.surpluses)
+        levels, shares = usual.terms_of(rated.items, levels, rated.item_ids)
+        sums = _sums_by_row(rated.users, len(rated.user_ids), np.ones(len(levels)), levels, shares)
         sums[0] = 0.0  # strangers
         return cls(rated.user_ids, sums)
 
-    def weighted(self, weight: float) -> "ElsewhereRatings":
-        """The same, each rating counting as this fraction of one."""
-        return ElsewhereRatings(self._users, weight * self.sums)
-
-    def added(self, user: str, sums: RatingSums) -> RatingSums:
+    def added(self, user: str, sums: RatingSums, mean: float) -> RatingSums:
         """A user's sums with these ratings added."""
-        count, above_usual = self.sums[self._users.row(user)].tolist()
+        count, total, share = self.sums[self._users.row(user)].tolist()
         if not count:
             return sums  # not a copy: the service keeps the sums of every list
-        return RatingSums(count=sums.count, above_usual=sums.above_usual + above_usual, elsewhere=count)
+        return RatingSums(count=sums.count, above_usual=sums.above_usual + (total - share * mean), elsewhere=count)
 
-    def added_to_each(self, users: Iterable[str], sums: RatingSums) -> RatingSums:
-        """The same for the sums of B users, (B,) each."""
-        count, above_usual = self.sums[self._users.rows(users)].T
-        return replace(sums, above_usual=np.asarray(sums.above_usual) + above_usual, elsewhere=count)
+    def added_to_each(self, users: Iterable[str], sums: RatingSums, means: Levels) -> RatingSums:
+        """The same for the sums of B users, (B,) each, and a mean for each, (B,)."""
+        count, total, share = self.sums[self._users.rows(users)].T
+        return replace(sums, above_usual=np.asarray(sums.above_usual) + (total - share * means), elsewhere=count)
 
 
 class UsualDeviations:
@@ -239,13 +256,21 @@ class UsualDeviations:
 
     @classmethod
     def of(
-        cls, rated: RatingColumns, user: ReviewWorth, item: ReviewWorth, elsewhere: ElsewhereRatings | None = None
+        cls, rated: RatingColumns, user: ReviewWorth, item: ReviewWorth, elsewhere: RatingColumns | None = None
     ) -> Self:
-        """From the ratings that training may read, and what a review counts for on the user's and the item's side."""
+        """From the ratings that training may read, and what a review counts for on the user's and the item's side.
+
+        ``elsewhere``: those by the same table of users in other domains. They tell what is usual as the others do.
+        """
+        if elsewhere is None:
+            none = ElsewhereRatings.none(rated.user_ids)
+            return cls(SideDeviations.of(Side.USER, rated, user), SideDeviations.of(Side.ITEM, rated, item), none)
+        everything = rated.with_others(elsewhere)
+        of_all_items = SideDeviations.of(Side.USER, everything, user)
         return cls(
-            SideDeviations.of(Side.USER, rated, user),
-            SideDeviations.of(Side.ITEM, rated, item),
-            elsewhere or ElsewhereRatings.none(rated.user_ids),
+            of_all_items.of_these(rated.item_ids),
+            SideDeviations.of(Side.ITEM, everything, item),
+            ElsewhereRatings.of(elsewhere, of_all_items),
         )
 
     def on(self, side: Side) -> SideDeviations:
@@ -255,7 +280,7 @@ class UsualDeviations:
     def sums(self, side: Side, entity: str, reviews: Iterable[ReviewEntry]) -> RatingSums:
         """Sums over the reviews of a user, those in other domains included, or of an item."""
         sums = self.on(side).sum_up(reviews)
-        return self.elsewhere.added(entity, sums) if side is Side.USER else sums
+        return self.elsewhere.added(entity, sums, self.user.mean) if side is Side.USER else sums
 
     def residuals(self, side: Side, reviews: Iterable[ReviewEntry], bias: ArrayLike) -> Residuals:
         """How far each rating of a user or an item lies above what the bias model expects: (R,), in stars.
@@ -278,8 +303,8 @@ class UsualDeviations:
             users, items, elsewhere = tables["users"], tables["items"], tables["elsewhere"]
         except (OSError, KeyError, SafetensorError) as error:
             raise BundleError(f"{path}: {error!r}; export the bundle again") from error
-        known = (len(user_ids) + 1, 2)
-        if users.shape != known or elsewhere.shape != known or items.shape != (len(item_ids) + 1, 2):
+        expected = (len(user_ids) + 1, 2), (len(item_ids) + 1, 2), (len(user_ids) + 1, 3)
+        if (users.shape, items.shape, elsewhere.shape) != expected:
             raise BundleError(
                 f"{path} holds tables of shape {users.shape}, {items.shape} and {elsewhere.shape} for {len(user_ids)} "
                 f"users and {len(item_ids)} items; export the bundle again"

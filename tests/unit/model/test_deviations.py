@@ -18,6 +18,7 @@ from ubert_model.rating.deviations import (
     ElsewhereRatings,
     RatingSums,
     SideBias,
+    SideDeviations,
     UsualDeviations,
     stack_sums,
 )
@@ -43,11 +44,14 @@ def deviations_of(
     item: ReviewWorth = STRAIGHT,
     elsewhere: ElsewhereRatings | None = None,
 ) -> UsualDeviations:
-    return UsualDeviations.of(rating_columns(reviews), user, item, elsewhere)
+    usual = UsualDeviations.of(rating_columns(reviews), user, item)
+    return UsualDeviations(usual.user, usual.item, elsewhere or usual.elsewhere)
 
 
 def elsewhere_of(reviews: list[ReviewEntry], worth: ReviewWorth, users: IdTable) -> ElsewhereRatings:
-    return ElsewhereRatings.of(rating_columns(reviews, user_ids=users), worth)
+    """By what is usual among these reviews alone."""
+    rated = rating_columns(reviews, user_ids=users)
+    return ElsewhereRatings.of(rated, SideDeviations.of(Side.USER, rated, worth))
 
 
 def load(path: Path, usual: UsualDeviations | None = None) -> UsualDeviations:
@@ -128,23 +132,47 @@ def test_an_empty_history_deviates_by_nothing() -> None:
     assert deviations_of([review("u", "i", 5.0)]).sums(Side.USER, "u", []).shrunk_deviation(3.0) == 0
 
 
-def test_a_rating_in_another_domain_counts_as_a_fraction_of_a_rating() -> None:
+def test_a_rating_in_another_domain_counts_as_any_other() -> None:
     known = [review("u", "i", 4.0), review("v", "i", 4.0)]
     elsewhere = [review("u", "far", 5.0), review("u", "off", 5.0), review("v", "far", 1.0)]
-    users = IdTable.of(["u", "v"])
-    whole = elsewhere_of(elsewhere, STRAIGHT, users)
-    usual = deviations_of(known, elsewhere=whole.weighted(0.5))
-    alone = deviations_of(known).sums(Side.USER, "u", known[:1])
+    users = IdTable.of("uv")
+    here, there = (rating_columns(reviews, user_ids=users) for reviews in (known, elsewhere))
+    usual = UsualDeviations.of(here, STRAIGHT, STRAIGHT, there)
     sums = usual.sums(Side.USER, "u", known[:1])
-    mean = 8 / 3
-    usual_of_far = (4.0 + 0.0 - 2 * mean) / (2 + DEVIATION_SHRINKAGE)
+    mean = (3.0 + 3.0 + 4.0 + 4.0 + 0.0) / 5
+    usual_of_i, usual_of_far = ((total - 2 * mean) / (2 + DEVIATION_SHRINKAGE) for total in (6.0, 4.0))
     usual_of_off = (4.0 - mean) / (1 + DEVIATION_SHRINKAGE)
-    above_usual = (4.0 - mean - usual_of_far) + (4.0 - mean - usual_of_off)
-    assert sums.count == 1
-    assert sums.elsewhere == pytest.approx(0.5 * 2)
-    assert sums.above_usual == pytest.approx(alone.above_usual + 0.5 * above_usual)
-    assert sums.shrunk_deviation(2.0) == pytest.approx(sums.above_usual / (1 + 1 + 2))
-    assert usual.sums(Side.USER, "stranger", known[:1]) == deviations_of(known).sums(Side.USER, "stranger", known[:1])
+    above_usual = (3.0 - mean - usual_of_i) + (4.0 - mean - usual_of_far) + (4.0 - mean - usual_of_off)
+    assert (sums.count, sums.elsewhere) == (1, 2)
+    assert sums.above_usual == pytest.approx(above_usual)
+    assert sums.shrunk_deviation(2.0) == pytest.approx(sums.above_usual / (1 + 2 + 2))
+    stranger = usual.sums(Side.USER, "stranger", known[:1])
+    assert stranger.elsewhere == 0
+    assert stranger.above_usual == pytest.approx(3.0 - mean - usual_of_i)
+
+
+def test_ratings_in_other_domains_tell_what_is_usual_as_the_others_do() -> None:
+    """Items of the other domains get no row, and one that is in both has all its ratings."""
+    known = [review("u", "i", 4.0, 0.5), review("v", "both", 2.0), review("v", "i", 5.0)]
+    elsewhere = [
+        review("u", "far", 5.0, -0.5),
+        review("w", "both", 1.0),
+        review("v", "far", 1.0),
+        review("u", "off", 3.0),
+    ]
+    users, items = IdTable.of("uvw"), IdTable.of(["i", "both"])
+    rated = rating_columns(known, user_ids=users, item_ids=items)
+    usual = UsualDeviations.of(rated, BENT, STRAIGHT, rating_columns(elsewhere, user_ids=users))
+    whole = UsualDeviations.of(rating_columns([*known, *elsewhere]), BENT, STRAIGHT)
+    assert (usual.user.mean, usual.item.mean) == (whole.user.mean, whole.item.mean)
+    assert usual.user.usual.shape == (3, 2)
+    assert usual.item.usual.tolist() == whole.item.usual.tolist()
+    assert usual.user.above_usual(known) == whole.user.above_usual(known)
+    for user in "uvw":
+        here, there = ([one for one in reviews if one.user == user] for reviews in (known, elsewhere))
+        sums, expected = usual.sums(Side.USER, user, here), whole.sums(Side.USER, user, [*here, *there])
+        assert (sums.count, sums.elsewhere) == (len(here), len(there))
+        assert sums.above_usual == pytest.approx(expected.above_usual, abs=1e-12)
 
 
 def test_a_user_with_ratings_in_other_domains_alone_has_a_deviation() -> None:
@@ -168,7 +196,8 @@ def test_deviations_of_other_identities_are_refused(tmp_path: Path, known: tuple
     """Of one table at a time: the users, the items, the users with ratings in other domains."""
     users, items, elsewhere = (IdTable.of(names) for names in known)
     rated = rating_columns([review("u", "i", 5.0)], user_ids=users, item_ids=items)
-    UsualDeviations.of(rated, STRAIGHT, STRAIGHT, ElsewhereRatings.none(elsewhere)).save(tmp_path / "deviations")
+    usual = UsualDeviations.of(rated, STRAIGHT, STRAIGHT)
+    UsualDeviations(usual.user, usual.item, ElsewhereRatings.none(elsewhere)).save(tmp_path / "deviations")
     with pytest.raises(BundleError, match="for 2 users and 2 items"):
         load(tmp_path / "deviations")
 
@@ -211,7 +240,7 @@ def test_unknown_counterparts_have_no_usual_deviation() -> None:
     sums = deviations_of(known).sums(Side.ITEM, "i", [review("stranger", "i", 2.0)])
     assert sums == RatingSums(count=1, above_usual=1.0 - 4.0)
     by_a_stranger = rating_columns([*known, review("v", "j", 1.0)], user_ids=IdTable(["u"]), item_ids=IdTable(["i"]))
-    usual = UsualDeviations.of(by_a_stranger, STRAIGHT, STRAIGHT, ElsewhereRatings.of(by_a_stranger, STRAIGHT))
+    usual = UsualDeviations.of(by_a_stranger, STRAIGHT, STRAIGHT, by_a_stranger)
     assert [terms_of_one(side, "another", 2.0) for side in (usual.user, usual.item)] == [(1.0, 1.0)] * 2
     assert usual.user.above_usual([review("w", "another", 2.0)]) == [1.0 - usual.user.mean]
     assert usual.sums(Side.USER, "another", []) == RatingSums(count=0, above_usual=0)
@@ -250,14 +279,15 @@ def test_more_ratings_of_the_same_kind_shrink_less() -> None:
 
 def test_users_without_ratings_in_other_domains_have_sums_of_zero_there() -> None:
     none = elsewhere_of([], STRAIGHT, TABLES["user_ids"])
-    assert none.sums.tolist() == ElsewhereRatings.none(TABLES["user_ids"]).sums.tolist() == [[0.0, 0.0]] * 3
+    assert none.sums.tolist() == ElsewhereRatings.none(TABLES["user_ids"]).sums.tolist() == [[0.0, 0.0, 0.0]] * 3
 
 
 def test_ratings_in_other_domains_are_added_to_many_users_as_to_each() -> None:
-    elsewhere = elsewhere_of([review("u", "far", 5.0), review("v", "far", 1.0)], BENT, TABLES["user_ids"]).weighted(0.3)
+    elsewhere = elsewhere_of([review("u", "far", 5.0), review("v", "far", 1.0)], BENT, TABLES["user_ids"])
     users = ["u", "a stranger", "v"]
     sums = [RatingSums(count=number, above_usual=0.5 * number) for number in range(3)]
-    together = elsewhere.added_to_each(users, stack_sums(sums))
-    alone = stack_sums([elsewhere.added(user, one) for user, one in zip(users, sums, strict=True)])
+    means = [MEAN, 0.0, 2.5]
+    together = elsewhere.added_to_each(users, stack_sums(sums), np.array(means))
+    alone = stack_sums([elsewhere.added(*one) for one in zip(users, sums, means, strict=True)])
     for name in ("count", "above_usual", "elsewhere"):
         np.testing.assert_array_equal(getattr(together, name), getattr(alone, name))

@@ -42,6 +42,18 @@ def test_a_domain_comes_from_the_listing_else_the_record_else_the_file(tmp_path:
     assert dict(zip(table.item, table.domain, strict=True)) == {"i1": "listed", "i2": "b", "i3": "file"}
 
 
+@pytest.mark.parametrize("name", ["reviews.parquet", "rejects.jsonl"])
+def test_a_file_is_never_replaced_by_its_own_import(tmp_path: Path, name: str) -> None:
+    path, out = tmp_path / "out" / name, tmp_path / "x" / ".." / "out"
+    import_reviews([write_lines(tmp_path / "x.jsonl", review("i1"))], tmp_path / "out", NO_FILTER)
+    before = path.read_bytes() if name == "reviews.parquet" else write_lines(path, review("i2")).read_bytes()
+    (tmp_path / "x").mkdir()
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=f"{name}, which this command reads, would be replaced"):
+            import_reviews([path], out, NO_FILTER, force=force)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("domains", [(), ("caf\udce9",)], ids=["name of the file", "option"])
 def test_a_domain_that_is_not_utf_8_is_refused(tmp_path: Path, domains: tuple[str, ...]) -> None:
     path = write_lines(tmp_path / "caf\udce9.jsonl", review("i1"))

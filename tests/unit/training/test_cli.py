@@ -370,6 +370,29 @@ def test_a_split_is_replaced_by_another_only_with_force(reviews: Path) -> None:
     assert out.read_text() == "not a split"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["split", "--out", "reviews.parquet"],
+        ["pretrain", "--split", "split.parquet", "--out", "."],
+        ["finetune", "--split", "split.parquet", "--out", "."],
+        ["tune", "--split", "split.parquet", "--out", "."],
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_command_replaces_what_it_reads_even_with_force(reviews: Path, command: list[str]) -> None:
+    random_split(small_table(), np.arange(len(small_table())), seed=1).save(reviews / "split.parquet", small_table())
+    (reviews / "stage.json").write_text(
+        '{"kind": "x", "fingerprint": "", "finished": true, "inputs": {}, "summary": {}}'
+    )
+    before = {path.name: path.read_bytes() for path in reviews.iterdir() if path.is_file()}
+    paths = [str(reviews / part) if part.endswith((".parquet", ".")) else part for part in command[1:]]
+    flags = ["--reviews", str(reviews), *paths, "--force", *(["--preset", "tiny"] if command[0] != "split" else [])]
+    done = CliRunner().invoke(make_app([command[0]]), [command[0], *flags])
+    assert "which this command reads, would be replaced: give another --out" in str(done.exception)
+    assert {path.name: path.read_bytes() for path in reviews.iterdir() if path.is_file()} == before
+
+
 def test_no_fold_is_written_if_one_would_replace_another_file(reviews: Path) -> None:
     folds = ["split", "--reviews", str(reviews), "--out", str(reviews / "split.parquet"), "--kind", "folds"]
     (reviews / "split-1.parquet").write_text("another")

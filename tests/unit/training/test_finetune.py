@@ -99,6 +99,7 @@ def test_a_network_without_signal_gets_hardly_any_blend_weight() -> None:
     assert np.mean([weight > 0 for weight in weights]) < 0.25
     assert np.mean(weights) < 0.03
     assert fit_blend_weight(np.zeros(10), np.ones(10)) == 0.0
+    assert fit_blend_weight(np.array([0.1]), np.array([1.0])) == 0.0, "one pair fits exactly, whatever the network says"
 
 
 def test_the_blend_weight_corrects_the_scale_of_the_network_and_is_never_negative() -> None:

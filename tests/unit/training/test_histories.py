@@ -1,5 +1,6 @@
 """Law 5: the target review is never an input, whichever part it belongs to."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -379,20 +380,46 @@ def test_ratings_in_other_domains_improve_the_bias_of_their_users() -> None:
     assert errors["elsewhere"] < 0.8 * errors["here"]
 
 
-def test_a_rating_in_another_domain_counts_as_the_given_fraction_of_one() -> None:
+def test_every_review_that_pretraining_has_read_elsewhere_counts() -> None:
     split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
     elsewhere = pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
     few = split.train[:5]  # so that most users are known elsewhere only
     known = KnownReviews(TABLE, few, LENGTHS, CONFIG, elsewhere, SURPLUSES)
-    none, half, whole = (
-        known.sums(split.test, known.usual(STRAIGHT, STRAIGHT, elsewhere=fraction)).user for fraction in (0.0, 0.5, 1.0)
-    )
-    assert np.asarray(whole.elsewhere).tolist() == [
-        sum(TABLE.user[row] == TABLE.user[pair] for row in elsewhere) for pair in split.test.tolist()
-    ]
-    assert not np.any(none.elsewhere)
-    for name in ("elsewhere", "above_usual"):
-        np.testing.assert_allclose(getattr(half, name), (getattr(none, name) + getattr(whole, name)) / 2, atol=1e-9)
+    sums = known.sums(split.test, known.usual(STRAIGHT, STRAIGHT)).user
+    for read, found in ((few, sums.count), (elsewhere, sums.elsewhere)):
+        by_user = Counter(TABLE.user[row] for row in read.tolist())
+        assert np.asarray(found).tolist() == [by_user[TABLE.user[pair]] for pair in split.test.tolist()]
+
+
+def test_the_sums_of_a_target_pair_are_the_same_among_all_reviews_everywhere() -> None:
+    split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    elsewhere = pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
+    known = KnownReviews(TABLE, split.train, LENGTHS, CONFIG, elsewhere, SURPLUSES)
+    everywhere = known.everywhere()
+    for pairs in (split.train, split.test):
+        found, expected = (which.sums(pairs, which.usual(STRAIGHT, BENT)) for which in (known, everywhere))
+        np.testing.assert_allclose(found.mean, expected.mean, atol=1e-12)
+        for side in ("user", "item"):
+            ours, theirs = (getattr(sums, side) for sums in (found, expected))
+            np.testing.assert_allclose(ours.above_usual, theirs.above_usual, atol=1e-9)
+            np.testing.assert_array_equal(ours.count + ours.elsewhere, theirs.count)
+
+
+def test_a_small_target_takes_its_curves_from_other_domains_where_it_has_none_to_tell() -> None:
+    split = random_split(TABLE, target_rows(TABLE, ["domain-0"]), seed=1)
+    elsewhere = pretraining_rows(TABLE, split, "other-domains", fraction=1.0, seed=0)
+    ratings = TABLE.rating.astype(np.float64)
+    few, pairs = split.train[:3], np.concatenate([split.train[:3], elsewhere])
+    ours = fit_bias_model(KnownReviews(TABLE, few, LENGTHS, CONFIG, elsewhere), few, ratings[few], CONFIG.scale).model
+    all_alike = KnownReviews(TABLE, np.sort(pairs), LENGTHS, CONFIG)
+    # The three target pairs count as four each.
+    repeated = np.concatenate([pairs, np.tile(few, 3)])
+    theirs = fit_bias_model(all_alike, repeated, ratings[repeated], CONFIG.scale).model
+    assert ours.mean == pytest.approx(ratings[pairs].mean())
+    assert ours.intercept == pytest.approx(theirs.intercept, abs=1e-6)
+    for side in Side:
+        assert ours.on(side).shrinkage == theirs.on(side).shrinkage
+        assert ours.on(side).worth.curve.values == pytest.approx(theirs.on(side).worth.curve.values, abs=1e-6)
 
 
 @given(st.sampled_from([1.0, 2.0, 3.0, 4.0, 5.0]))
@@ -403,7 +430,7 @@ def test_with_other_domains_the_target_rating_still_changes_no_sum(rating: float
     for table in (TABLE, with_rating(row, rating)):
         elsewhere = pretraining_rows(table, split, "other-domains", fraction=1.0, seed=0)
         known = KnownReviews(table, split.train, LENGTHS, CONFIG, elsewhere, SURPLUSES)
-        read.append(known.sums(np.array([row]), known.usual(STRAIGHT, STRAIGHT, elsewhere=0.5)))
+        read.append(known.sums(np.array([row]), known.usual(STRAIGHT, STRAIGHT)))
     assert read[0].user.above_usual == pytest.approx(read[1].user.above_usual, abs=1e-9)
     assert read[0].item.above_usual == pytest.approx(read[1].item.above_usual, abs=1e-9)
 
@@ -478,7 +505,7 @@ def test_residuals_computed_by_column_equal_those_computed_review_by_review() ->
 
 
 def test_the_fit_evaluates_curves_by_column(evaluated_ratings: list[float]) -> None:
-    """It sums all ratings once per segment and per weight of other domains: one by one, millions would take hours."""
+    """It sums all ratings once per segment: one by one, millions would take hours."""
     known, truth = known_of(TABLE), TABLE.rating[SPLIT.train].astype(np.float64)
     evaluated_ratings.clear()
     fit_bias_model(known, SPLIT.train, truth, CONFIG.scale)

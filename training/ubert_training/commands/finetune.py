@@ -16,6 +16,7 @@ from ubert_training.commands.options import (
     require_unset,
     validation_history,
 )
+from ubert_training.running.disk import require_outside
 from ubert_training.running.stage import read_stage
 from ubert_training.splits import Split
 
@@ -136,6 +137,8 @@ def finetune_command(
             encoder_learning_rate=encoder_learning_rate, projection_learning_rate=projection_learning_rate
         ),
     )
+    if force:
+        require_outside(out, (reviews, split, pretrained, config.backbone))
     directory = finetune(
         table,
         divided,

@@ -16,6 +16,7 @@ from ubert_training.commands.options import (
 )
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.lexicon import load_lexicon
+from ubert_training.running.disk import require_outside
 from ubert_training.running.stage import read_stage
 from ubert_training.splits import Split
 
@@ -102,6 +103,8 @@ def pretrain_command(
         loop=loop,
         **given(encoder_learning_rate=encoder_learning_rate),  # type: ignore[arg-type]
     )
+    if force:
+        require_outside(out, (reviews, split, lexicon, config.backbone))
     directory = pretrain(table, divided, config, words, options, out, force=force)
     if not is_main_process():
         return

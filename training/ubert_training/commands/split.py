@@ -8,9 +8,10 @@ import typer
 from ubert_model.config import require
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.commands import flags
-from ubert_training.commands.options import FOLDS, console, load_reviews, require_file, require_unset
+from ubert_training.commands.options import FOLDS, console, load_reviews, require_file, require_unset, table_file
 from ubert_training.pretraining.corpus_rows import target_rows
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.disk import require_outside
 from ubert_training.splits import Split, k_fold_splits, random_split, time_split
 
 
@@ -39,6 +40,8 @@ def split_command(
         split_at = {out.with_name(f"{out.stem}-{fold}{out.suffix}"): split for fold, split in splits}
     else:
         split_at = {out: random_split(table, rows, draw_seed) if kind == "random" else time_split(table, rows)}
+    for path in split_at:
+        require_outside(path, [table_file(reviews)])
     if not force:
         for path, split in split_at.items():
             _require_free(path, split, table)

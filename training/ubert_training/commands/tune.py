@@ -9,6 +9,7 @@ from rich.table import Table
 from ubert_training.commands import flags
 from ubert_training.commands.options import console, load_reviews
 from ubert_training.pretraining.lexicon import load_lexicon
+from ubert_training.running.disk import require_outside
 from ubert_training.splits import Split
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def tune_command(
 
     base = Recipe.of_preset(preset, table.scale).on(cast(DeviceChoice, device))
     base = base.shortened(pretrain_epochs=pretrain_epochs, finetune_epochs=finetune_epochs)
+    if force:
+        require_outside(out, (reviews, split, lexicon, base.config.backbone))
     names = [trial.name for trial in TRIALS]
     search = RecipeSearch(table=table, split=divided, base=base, lexicon=words, seed=seed, out=out)
     choice, run = search.run(

@@ -18,8 +18,10 @@ from ubert_training.finetuning.histories import KnownReviews, PairSums
 from ubert_training.reviews.table import Rows
 
 SHRINKAGES = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 12.0, 20.0, 30.0, 50.0)
-ELSEWHERE_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
-"""Fractions of a rating that a user's rating in another domain may count as."""
+TARGET_WEIGHT = 4.0
+"""How many pairs of other domains a training pair counts as, where there are any: curves need more than a small target
+has, and other domains differ.
+"""
 PAIRS_AT_A_TIME = 65_536
 EVENNESS = 10.0
 """Strength, in ratings, of the priors that every segment of the scale counts the same, and a text's surplus nothing."""
@@ -39,7 +41,8 @@ def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64
     """The curves, surplus weight and shrinkages with the least leave-one-out squared error on the training pairs.
 
     Every pair is predicted from statistics without it, so this error is honest and uses up no validation pairs. (The
-    text reader has read the pair among all others, which moves its prediction by thousandths of a star.)
+    text reader has read the pair among all others, which moves its prediction by thousandths of a star.) The reviews
+    known elsewhere are training pairs, too.
 
     Shape:
         pairs: (P,); ratings: (P,), in stars.
@@ -48,21 +51,23 @@ def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64
     segment_stars = (scale.highest - scale.lowest) / SEGMENTS
     flat = RatingCurve.of_rises(scale, [0.0] * SEGMENTS)
     surplus = ReviewWorth(curve=flat, surplus_weight=1.0 / segment_stars)
-    fits: list[tuple[_Fit, float]] = []
-    for elsewhere in ELSEWHERE_WEIGHTS if known.reads_elsewhere else (0.0,):
-        terms = [*segments, surplus]
-        sums = [known.sums(pairs, known.usual(term, term, elsewhere=elsewhere)) for term in terms]
-        design = _Design.of(sums, ratings)
-        fits += [(design.fit(user, item), elsewhere) for user, item in itertools.product(SHRINKAGES, repeat=2)]
-    best, elsewhere = min(fits, key=lambda fit: fit[0].error)
+    everywhere, terms = known.everywhere(), [*segments, surplus]
+    every_pair = np.concatenate([pairs, known.elsewhere])
+    every_rating = np.concatenate([ratings, known.ratings_elsewhere])
+    weights = np.ones(len(every_pair))
+    weights[: len(pairs)] = TARGET_WEIGHT if len(known.elsewhere) else 1.0
+    sums = [everywhere.sums(every_pair, everywhere.usual(term, term)) for term in terms]
+    design = _Design.of(sums, every_rating, weights)
+    fits = [design.fit(user, item) for user, item in itertools.product(SHRINKAGES, repeat=2)]
+    best = min(fits, key=lambda fit: fit.error)
     user = ReviewWorth(curve=RatingCurve.of_rises(scale, best.user_rises.tolist()))
     item = ReviewWorth(
         curve=RatingCurve.of_rises(scale, best.item_rises.tolist()),
         surplus_weight=best.item_surplus_rise / segment_stars,
     )
-    usual = known.usual(user, item, elsewhere=elsewhere)
+    usual = known.usual(user, item)
     model = BiasModel(
-        mean=float(ratings.mean()),
+        mean=float(every_rating.mean()),
         intercept=best.intercept,
         user=SideBias(worth=user, mean=usual.user.mean, shrinkage=best.user_shrinkage),
         item=SideBias(worth=item, mean=usual.item.mean, shrinkage=best.item_shrinkage),
@@ -101,9 +106,9 @@ class _Design:
     triangle: NDArray[np.float64]
 
     @classmethod
-    def of(cls, sums: list[PairSums], ratings: NDArray[np.float64]) -> Self:
+    def of(cls, sums: list[PairSums], ratings: NDArray[np.float64], weights: NDArray[np.float64]) -> Self:
         """From the sums of each term, first the segments, then the surplus; in blocks of pairs, so that the matrix is
-        never whole in memory.
+        never whole in memory. ``weights``: how many pairs each counts as, (P,).
         """
         triangle = np.zeros((0, 2 + (SEGMENTS + ITEM_TERMS) * len(SHRINKAGES)))
         for start in range(0, len(ratings), PAIRS_AT_A_TIME):
@@ -115,7 +120,7 @@ class _Design:
                 for shrinkage in SHRINKAGES
                 for side in by_term
             ]
-            columns = np.stack([np.ones(len(target)), *sides, target], axis=1)
+            columns = np.stack([np.ones(len(target)), *sides, target], axis=1) * np.sqrt(weights[block])[:, None]
             triangle = np.asarray(np.linalg.qr(np.concatenate([triangle, columns]), mode="r"))
         return cls(triangle=triangle)
 
@@ -137,6 +142,7 @@ class _Design:
             np.concatenate([triangle[:, :-1], prior]),
             np.concatenate([triangle[:, -1], np.zeros(len(prior))]),
             bounds=(np.r_[-np.inf, np.zeros(SEGMENTS + ITEM_TERMS)], np.inf),
+            method="bvls",
         ).x
         return _Fit(
             error=float(np.square(triangle[:, :-1] @ solution - triangle[:, -1]).sum()),

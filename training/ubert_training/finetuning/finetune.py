@@ -130,7 +130,7 @@ def _train_and_save(
     # Also after pre-training, whose projection suits its own tasks and not the alignment of reviews.
     initialize_projection(review_states, split.train, table.user, options.loop.seed)
     source = PairSource(table=table, identities=identities, tokens=tokens, bank=bank, tokens_a_row=config.tokens_a_row)
-    reader = fit_text_reader(table, split.train, tokenizer_json)
+    reader = fit_text_reader(table, np.union1d(split.train, elsewhere), tokenizer_json)
     known = known_reviews(table, tokens, split, config, reader, elsewhere)
     task = FinetuningTask(model, source, known, split, options, accelerator)
     model.to(accelerator.device)
@@ -190,7 +190,8 @@ def known_reviews(
     rows of other domains, which add to the users' ratings.
     """
     row_counts = tokens.row_counts(config.tokens_a_row)
-    surpluses = None if reader is None else surpluses_of(reader, table, split.train)
+    read = split.train if elsewhere is None else np.union1d(split.train, elsewhere)
+    surpluses = None if reader is None else surpluses_of(reader, table, read)
     return KnownReviews(table, split.train, row_counts, config, elsewhere, surpluses)
 
 

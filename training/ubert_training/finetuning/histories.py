@@ -4,7 +4,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.deviations import (
-    ElsewhereRatings,
     RatingColumns,
     RatingSums,
     Residuals,
@@ -125,11 +123,12 @@ class KnownReviews:
         self._config = config
         # The table is ordered by recency; lists are newest first.
         self._known = known[::-1]
-        rows_elsewhere = np.zeros(0, dtype=np.int64) if elsewhere is None else elsewhere
-        users = IdTable.of(table.user[row] for row in chain(known.tolist(), rows_elsewhere.tolist()))
-        surpluses = np.zeros(len(table)) if surpluses is None else surpluses
-        self._rated = _ratings_at(table, self._known, users, surpluses)
-        self._elsewhere = _ratings_at(table, rows_elsewhere, users, surpluses)
+        self.elsewhere = np.zeros(0, dtype=np.int64) if elsewhere is None else elsewhere
+        self._surpluses = np.zeros(len(table)) if surpluses is None else surpluses
+        read = np.concatenate([known, self.elsewhere])
+        users = IdTable.of(table.user[row] for row in read.tolist())
+        self._rated = _ratings_at(table, self._known, users, self._surpluses)
+        self._rated_elsewhere = _ratings_at(table, self.elsewhere, users, self._surpluses)
         # Sorted, so that the ratings of a pair are adjacent.
         keys = _pair_keys(self._rated.users, self._rated.items, self._rated.item_ids)
         self._by_pair = np.argsort(keys, kind="stable")
@@ -142,20 +141,24 @@ class KnownReviews:
             self._index_of[review.review_id] = index
             for side in Side:
                 self._readable[side][side.entity(review)].append(review)
-        self._mean = float(table.rating[known].mean(dtype=np.float64))
+        self._mean = float(table.rating[read].mean(dtype=np.float64))
 
     @property
-    def reads_elsewhere(self) -> bool:
-        """Are there ratings in other domains?"""
-        return len(self._elsewhere.ratings) > 0
+    def ratings_elsewhere(self) -> NDArray[np.float64]:
+        """The ratings at ``elsewhere``, in stars."""
+        return self._rated_elsewhere.ratings
 
-    def usual(self, user: ReviewWorth, item: ReviewWorth, *, elsewhere: float = 0.0) -> UsualDeviations:
-        """The usual deviations of these reviews' users and items, by what a review counts for on either side.
+    def everywhere(self) -> "KnownReviews":
+        """The reviews in other domains among the others, so that pairs there have sums, too; none can be read."""
+        if not len(self.elsewhere):
+            return self
+        rows = np.union1d(self._known, self.elsewhere)
+        nothing = np.zeros(len(self._table), dtype=np.int64)
+        return KnownReviews(self._table, rows, nothing, self._config, surpluses=self._surpluses)
 
-        ``elsewhere``: the fraction of a rating that one in another domain counts as.
-        """
-        of_users = ElsewhereRatings.of(self._elsewhere, user).weighted(elsewhere)
-        return UsualDeviations.of(self._rated, user, item, of_users)
+    def usual(self, user: ReviewWorth, item: ReviewWorth) -> UsualDeviations:
+        """The usual deviations of these reviews' users and items, by what a review counts for on either side."""
+        return UsualDeviations.of(self._rated, user, item, self._rated_elsewhere if len(self.elsewhere) else None)
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair; the pair's own reviews are left out of everything."""
@@ -176,10 +179,12 @@ class KnownReviews:
         """The sums for each pair's bias; the pair's own ratings are left out of the sums and of every mean."""
         users, items = self._entity_rows(pairs)
         targets = self._target_ratings(users, items)
-        of_users = self._side_sums(Side.USER, users, usual, targets)
+        of_users, usual_means = self._side_sums(Side.USER, users, usual, targets)
+        of_items, _ = self._side_sums(Side.ITEM, items, usual, targets)
+        names = (self._table.user[row] for row in pairs.tolist())
         return PairSums(
-            user=usual.elsewhere.added_to_each((self._table.user[row] for row in pairs.tolist()), of_users),
-            item=self._side_sums(Side.ITEM, items, usual, targets),
+            user=usual.elsewhere.added_to_each(names, of_users, usual_means),
+            item=of_items,
             mean=self._means_without(self._mean, self._rated.ratings, targets),
         )
 
@@ -219,8 +224,9 @@ class KnownReviews:
 
     def _side_sums(
         self, side: Side, pair_entities: Rows, usual: UsualDeviations, targets: _TargetRatings
-    ) -> RatingSums:
-        """Sums over the ratings of each pair's user or item, without the target ratings.
+    ) -> tuple[RatingSums, NDArray[np.float64]]:
+        """Sums over the ratings of each pair's user or item, without the target ratings, and the mean that goes with
+        them for each pair, (P,).
 
         Shape:
             pair_entities, each pair's user or item: (P,).
@@ -232,10 +238,8 @@ class KnownReviews:
             by_entity = np.bincount(entities, per_rating, minlength=int(pair_entities.max(initial=0)) + 1)
             return targets.subtracted_from(np.asarray(by_entity[pair_entities], dtype=np.float64), per_rating)
 
-        return RatingSums(
-            count=summed(np.ones(len(levels))),
-            above_usual=summed(levels) - summed(shares) * means,
-        )
+        above_usual = summed(levels) - summed(shares) * means
+        return RatingSums(count=summed(np.ones(len(levels))), above_usual=above_usual), means
 
     def _usual_terms(
         self, side: Side, usual: UsualDeviations, targets: _TargetRatings
@@ -268,8 +272,12 @@ class KnownReviews:
     def _means_without(
         self, mean: float, per_rating: NDArray[np.float64], targets: _TargetRatings
     ) -> NDArray[np.float64]:
-        """The mean over all known ratings but a pair's own, (P,); ``mean``, that of all, if there are no others."""
-        count = len(per_rating)
+        """The mean over all known ratings but a pair's own, (P,); ``mean``, that of all, if there are no others.
+
+        Shape:
+            per_rating, of those that are not elsewhere: (K,).
+        """
+        count = len(per_rating) + len(self.elsewhere)
         others = count - targets.counts
         totals = targets.subtracted_from(np.full(len(others), mean * count, dtype=np.float64), per_rating)
         return np.where(others > 0, totals / np.maximum(others, 1), mean)

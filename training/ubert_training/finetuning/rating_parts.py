@@ -61,16 +61,16 @@ def fit_blend_weight(outputs: NDArray[np.float64], residuals: NDArray[np.float64
     """The network's weight in a rating, from 0 to 1, fitted on pairs that it was not trained on.
 
     The least-squares weight w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
-    where it is within s of 0: a weight that only fits noise costs accuracy.
+    where it is within s of 0: a weight that only fits noise costs accuracy. A single pair tells nothing about s.
 
     Shape:
         outputs: what the network adds; residuals: ratings minus the bias model's; (P,) in stars.
     """
     energy = float(outputs @ outputs)
-    if energy == 0:
+    if energy == 0 or len(outputs) < 2:
         return 0.0
     weight = float(outputs @ residuals) / energy
-    variance = float(np.square(residuals - weight * outputs).mean()) / energy  # s²
+    variance = float(np.square(residuals - weight * outputs).sum()) / (len(outputs) - 1) / energy  # s²
     return float(np.clip(weight - variance / weight, 0.0, 1.0)) if weight > 0 else 0.0
 
 

@@ -81,6 +81,7 @@ def _usual_readings(readings: NDArray[np.float64], ratings: NDArray[np.float64],
     levels = [segment.levels(ratings) for segment in RatingCurve.segments(scale)]
     design = np.stack([np.ones(len(ratings)), *levels], axis=1)
     bounds = (np.r_[-np.inf, np.zeros(SEGMENTS)], np.inf)
-    lowest, *rises = lsq_linear(design, readings, bounds=bounds).x.tolist() if len(ratings) else [0.0] * (1 + SEGMENTS)
+    fitted = lsq_linear(design, readings, bounds=bounds, method="bvls").x if len(ratings) else np.zeros(1 + SEGMENTS)
+    lowest, *rises = fitted.tolist()
     rising = RatingCurve.of_rises(scale, rises)
     return RatingCurve(knots=rising.knots, values=tuple(lowest + value for value in rising.values))

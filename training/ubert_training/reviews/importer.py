@@ -31,6 +31,7 @@ from ubert_training.reviews.staging import RECORDS_PER_CHUNK, Chunk, Staging, re
 from ubert_training.reviews.statistics import CorpusStatistics
 from ubert_training.reviews.table import TableMetadata
 from ubert_training.reviews.validation import Validator
+from ubert_training.running.disk import require_outside
 
 REVIEWS = "reviews.parquet"
 REJECTS = "rejects.jsonl"
@@ -56,11 +57,13 @@ def import_reviews(
 
     A finished import of the same files and options is left as it is; one of other files or options is replaced only
     with ``force``. ``stage`` reads the files, here or on a cluster. Raises ``ReviewFileError`` for unreadable files or
-    too many bad lines, ``ConfigError`` for options that do not fit the files, ``InputError`` if ``out`` is taken or no
-    review is left, and whatever ``stage`` raises.
+    too many bad lines, ``ConfigError`` for options that do not fit the files or an ``out`` that would replace one of
+    them, ``InputError`` if ``out`` is taken or no review is left, and whatever ``stage`` raises.
     """
     options = options or ImportOptions()
     fingerprint, inputs = _fingerprint(files, options), _inputs(files, options)
+    for name in (REVIEWS, REJECTS, REPORT):
+        require_outside(out / name, (*files, *options.listings))
     out.mkdir(parents=True, exist_ok=True)
     with try_lock(out) as ours:
         if not ours:
