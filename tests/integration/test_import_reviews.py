@@ -189,6 +189,8 @@ def test_a_file_of_bad_lines_only_is_refused_even_if_max_bad_allows_it(tmp_path:
             "; convert it to UTF-8, as with iconv -f ENCODING",
         ),
         (b"user,item,rating,text\nu,i,4,fine,more\n", "; if it is a TSV file with quoted cells, give --format csv"),
+        (b"user,item,rating,text\nu,i,5 stars,fine\n", "; write ratings as numbers alone, such as 4 or 4.5"),
+        (b"user,item,rating,text\nu,,4,fine\n", "; fill it in, or leave such lines out by a higher --max-bad"),
         (b"user,item,rating,text,timestamp\nu,i,4,fine,02/28/2014\n", "; write times as Unix seconds or ISO dates"),
     ],
 )
@@ -199,6 +201,30 @@ def test_too_many_bad_lines_are_refused_with_the_remedy_for_their_reason(
     with pytest.raises(ReviewFileError) as refusal:
         import_reviews([tmp_path / "x.csv"], tmp_path / "out", NO_CORE)
     assert remedy in str(refusal.value)
+
+
+def test_a_remedy_for_two_reasons_is_given_once(tmp_path: Path) -> None:
+    good = {"user": "u", "item": "i", "rating": 4, "text": "fine"}
+    path = write(tmp_path / "x.jsonl", good | {"user": ["u"]}, good | {"item": {}})
+    with pytest.raises(ReviewFileError, match="write ids as strings or whole numbers") as refusal:
+        import_reviews([path], tmp_path / "out", NO_CORE)
+    assert str(refusal.value).count("whole numbers") == 1
+
+
+@pytest.mark.parametrize("known", ["", '{"user": "u", "item": "i", "rating": 4, "text": "fine"}\n'])
+def test_lines_that_are_no_json_are_refused_with_how_to_write_it(tmp_path: Path, known: str) -> None:
+    """Python's dictionaries, or an object over several lines, whether or not a line tells that the file is JSON."""
+    path = tmp_path / "x.jsonl"
+    path.write_text(known + "{'user': 'u', 'item': 'i', 'rating': 4}\n")
+    with pytest.raises(ReviewFileError, match="[;:] write one JSON object a line, as jq -c"):
+        import_reviews([path], tmp_path / "out", NO_CORE)
+
+
+def test_a_table_of_another_separator_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("user|item|rating|text\nu|i|4|fine\n")
+    expected = r"it has a single one, user\|item\|rating\|text: name .* divided by commas, semicolons or tabs"
+    with pytest.raises(ReviewFileError, match=expected):
+        import_reviews([tmp_path / "x.csv"], tmp_path / "out", NO_CORE)
 
 
 def test_an_import_that_found_the_disk_full_during_consolidation_can_be_run_again(tmp_path: Path) -> None:

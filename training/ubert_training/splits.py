@@ -147,7 +147,9 @@ def k_fold_splits(table: ReviewTable, rows: Sequence[int] | Rows, k: int, seed: 
         raise ConfigError(f"{k} folds leave nothing to train on: ask for at least 2")
     pairs = _shuffled(table, _pairs(table, rows), f"folds {seed}")
     if len(pairs) < max(k, 3):
-        raise InputError(f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds: give more reviews")
+        raise InputError(
+            f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds: give more reviews, or fewer folds"
+        )
     fold_of = _fold_numbers(pairs, k)
     splits = []
     for fold in range(k):

@@ -172,7 +172,8 @@ def _describe_bad_lines(chunks: Sequence[Chunk], staging: Staging) -> str:
     staging.write_rejects(chunks, rejects)
     rejected = rejected_by_reason(chunks)
     counts = ", ".join(f"{reason} {count:,}" for reason, count in rejected.items())
-    remedies = "".join(f"; {remedy}" for reason, remedy in REMEDIES.items() if reason in rejected)
+    helpful = dict.fromkeys(remedy for reason, remedy in REMEDIES.items() if reason in rejected)
+    remedies = "".join(f"; {remedy}" for remedy in helpful)
     examples = "; ".join(
         f"{reject['file']} line {reject['line']} ({reject['reason']}: {reject['detail']})"
         for reject in staging.first_rejects(chunks, EXAMPLES_SHOWN)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ubert_model.running.atomic import replacing, write_text
 from ubert_training.reviews.table import SCHEMA
+from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.stage import Stage
 
 STAGED_SCHEMA = pa.schema(
@@ -83,7 +84,9 @@ class Staging:
     def add(self, chunk: Chunk, reviews: Sequence[dict[str, object]], rejects: Sequence[str]) -> None:
         """Stage one chunk."""
         with replacing(self.reviews_of(chunk)) as partial:
-            pq.write_table(pa.Table.from_pylist(list(reviews), schema=STAGED_SCHEMA), partial, compression="zstd")
+            table = pa.Table.from_pylist(list(reviews), schema=STAGED_SCHEMA)
+            with translated_write_errors(partial, OSError):
+                pq.write_table(table, partial, compression="zstd")
         write_text(self.rejects_of(chunk), "".join(rejects))
         write_text(self.folder / f"{chunk.name}.json", json.dumps(asdict(chunk)))
 

@@ -11,7 +11,15 @@ from ubert_model.errors import ConfigError, ReviewFileError
 from ubert_training.reviews.readers.columnar import ParquetReader
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parse_object
-from ubert_training.reviews.readers.records import BadLine, Fields, RecordReader, nonblank_lines, open_source
+from ubert_training.reviews.readers.records import (
+    REMEDIES,
+    BadLine,
+    Fields,
+    Reason,
+    RecordReader,
+    nonblank_lines,
+    open_source,
+)
 
 PARQUET_MAGIC = b"PAR1"
 LINES_FOR_DETECTION = 1000
@@ -148,6 +156,8 @@ def detect_format(path: Path) -> FormatName:
     remedy = f"give it with --format ({', '.join(FormatName)})"
     if lines[0].lstrip().startswith(b"["):
         remedy = "JSON arrays are not supported, write one object per line, as with jq -c '.[]' FILE"
+    elif lines[0].lstrip().startswith(b"{"):
+        remedy = f"{REMEDIES[Reason.BROKEN_JSON]}; or {remedy}"
     raise ReviewFileError(
         f"cannot detect the format of {path} in its first {len(lines)} lines (line 1 begins {beginning!r}): {remedy}"
     )
@@ -181,10 +191,11 @@ def _open_mapped(path: Path, name: FormatName, columns: Mapping[Column, str]) ->
     missing = [column for column in COLUMNS if column in (*REQUIRED_COLUMNS, *columns) and names[column] not in header]
     if missing:
         expected = ", ".join(f"{column}={names[column]}" for column in missing)
-        raise ReviewFileError(
-            f"{path} has no column for {expected}; its columns are {', '.join(header)}: "
-            "map them, as in --columns user=reviewer,item=sku,rating=stars,text=body"
-        )
+        found, remedy = "its columns are", "map them, as in --columns user=reviewer,item=sku,rating=stars,text=body"
+        if len(header) == 1:
+            found = "it has a single one,"
+            remedy = "name the columns in the first line, divided by commas, semicolons or tabs"
+        raise ReviewFileError(f"{path} has no column for {expected}; {found} {', '.join(header)}: {remedy}")
     ambiguous = sorted({file_column for file_column in names.values() if header.count(file_column) > 1})
     if ambiguous:
         raise ReviewFileError(f"{path} has several columns named {', '.join(ambiguous)}: rename all but one")

@@ -52,7 +52,13 @@ class Reason(StrEnum):
 
 REMEDIES: Mapping[Reason, str] = MappingProxyType(
     {
-        Reason.BROKEN_ROW: "if it is a TSV file with quoted cells, give --format csv",
+        Reason.BROKEN_JSON: "write one JSON object a line, as jq -c '.[]' FILE or Python's json.dumps do",
+        Reason.BROKEN_ROW: "quote cells with the separator in them and double their quotes; if it is a TSV file with "
+        "quoted cells, give --format csv",
+        Reason.EMPTY_ID: "fill it in, or leave such lines out by a higher --max-bad",
+        Reason.BAD_USER: "write ids as strings or whole numbers",
+        Reason.BAD_ITEM: "write ids as strings or whole numbers",
+        Reason.NO_NUMBER: "write ratings as numbers alone, such as 4 or 4.5",
         Reason.OUTSIDE_SCALE: "give the scale with --scale, such as --scale 0:10",
         Reason.BAD_TIMESTAMP: "write times as Unix seconds or ISO dates, such as 2017-07-14, or rename their column",
         Reason.WRONG_ENCODING: "convert it to UTF-8, as with iconv -f ENCODING -t UTF-8 FILE (WINDOWS-1252, UTF-16)",
