@@ -216,7 +216,7 @@ def test_lines_that_are_no_json_are_refused_with_how_to_write_it(tmp_path: Path,
     """Python's dictionaries, or an object over several lines, whether or not a line tells that the file is JSON."""
     path = tmp_path / "x.jsonl"
     path.write_text(known + "{'user': 'u', 'item': 'i', 'rating': 4}\n")
-    with pytest.raises(ReviewFileError, match="[;:] write one JSON object a line, as jq -c"):
+    with pytest.raises(ReviewFileError, match=r"[;:] write one JSON object a line, as jq -c"):
         import_reviews([path], tmp_path / "out", NO_CORE)
 
 

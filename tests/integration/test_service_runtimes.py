@@ -14,13 +14,13 @@ from onnxruntime.capi.onnxruntime_pybind11_state import EPFail, Fail, RuntimeExc
 
 from support.app_settings import settings_for
 from support.tiny_bundle import TinyBundle
-from ubert_model.bundle import Bundle
+from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_model.errors import BundleError, ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.states import FloatMatrix
 from ubert_model.states.pooling import pool_neighbours
-from ubert_service.scoring import runtime_choice
+from ubert_service.scoring import runtime, runtime_choice
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime
 from ubert_service.scoring.runtime_choice import LARGEST_DIFFERENCE, Trial, fastest, trial_batch, try_runtimes
@@ -39,6 +39,16 @@ class ConstantRuntime:
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
         return np.full(len(batch.item), self._stars, dtype=np.float32)
+
+
+class FailingRuntime(ConstantRuntime):
+    """Of a GPU that it has no code for."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        raise DeviceUnavailableError("no kernel image is available for execution on the device")
 
 
 def trial(name: FixedRuntime, seconds: float, difference: float) -> Trial:
@@ -61,6 +71,42 @@ def test_a_trial_reports_the_largest_difference_from_the_graph(tiny: TinyBundle)
     trials = try_runtimes({"onnx": ConstantRuntime(3.0), "torch": ConstantRuntime(3.25)}, batch)
     assert [(one.name, one.difference) for one in trials] == [("onnx", 0.0), ("torch", 0.25)]
     assert all(one.seconds > 0 for one in trials)
+
+
+def test_a_runtime_that_the_device_fails_is_not_tried(tiny: TinyBundle, caplog: pytest.LogCaptureFixture) -> None:
+    batch = trial_batch(tiny.bundle, opened_by(tiny).encoder)
+    trials = try_runtimes({"onnx": ConstantRuntime(3.0), "torch": FailingRuntime()}, batch)
+    assert [one.name for one in trials] == ["onnx"]
+    assert "runtime torch is not tried: no kernel image" in caplog.text
+    with pytest.raises(DeviceUnavailableError, match="no kernel image"):
+        try_runtimes({"onnx": FailingRuntime(), "torch": ConstantRuntime(3.0)}, batch)
+
+
+def test_without_memory_on_the_gpu_auto_is_onnx_runtime(tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("ubert_service.scoring.torch_runtime.chosen_device", lambda _: "cuda")
+    monkeypatch.setattr(torch.nn.Module, "to", without_memory)
+    with pytest.raises(DeviceUnavailableError, match="cuda failed while getting ready: CUDA out of memory"):
+        opened_by(tiny, runtime="torch")
+    assert isinstance(opened_by(tiny, runtime="auto").runtime, OnnxRuntime)
+
+
+@pytest.mark.parametrize("error", [EPFail("CUDA failure"), Fail("no memory"), RuntimeException("no memory")])
+def test_a_graph_that_the_gpu_cannot_open_is_no_bad_bundle(
+    tiny: TinyBundle, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    graph = tiny.bundle.file(SCORER_GRAPH)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(BundleError, match="export the bundle again"):
+        OnnxRuntime(graph, device="cpu", threads=1)
+    monkeypatch.setattr(runtime, "providers_to_ask", lambda *_, **__: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(DeviceUnavailableError, match="free its memory, or use --device cpu"):
+        OnnxRuntime(graph, device="auto", threads=1)
 
 
 def test_the_trial_batch_has_the_bundles_shape_and_real_states(tiny: TinyBundle) -> None:

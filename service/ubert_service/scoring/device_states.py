@@ -3,6 +3,7 @@
 Imported on demand only, like ``torch_runtime``.
 """
 
+import logging
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Sequence, Set
@@ -20,6 +21,8 @@ from ubert_model.states import FloatMatrix
 from ubert_service.scoring.assembly import BatchSide
 
 _FIRST_ROWS = 16_384
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,12 @@ class DeviceStates:
         if not needed:
             return True
         kept = by_id.keys() - fresh.keys()
-        if needed + sum(len(by_id[key]) for key in kept) > self._max_rows:
+        wanted = needed + sum(len(by_id[key]) for key in kept)
+        if len(self._free) < needed and wanted <= self._max_rows:
+            self._grow(needed)
+        if wanted > self._max_rows:
             return False
-        self._make_room(needed, kept)
+        self._evict(needed, kept)
         rows = np.array(self._free[-needed:], dtype=np.int64)
         states = torch.from_numpy(np.concatenate(list(fresh.values())))
         device = self._states.device
@@ -100,15 +106,26 @@ class DeviceStates:
         self._drop(key)  # of a dead array, whose address this one has been given
         return False
 
-    def _make_room(self, needed: int, kept: Set[int]) -> None:
-        """Grow the tensor, then evict least recently used copies except ``kept``, until ``needed`` rows are free."""
+    def _grow(self, needed: int) -> None:
+        """Grow the tensor by ``needed`` rows or more, up to the bound, which becomes its size if the device has no
+        memory for that: asking again with every request would fail each.
+        """
         held = len(self._states)
-        if needed > len(self._free) and held < self._max_rows:
-            rows = min(self._max_rows, 2 * (held + needed))
+        rows = min(self._max_rows, 2 * (held + needed))
+        if rows == held:
+            return
+        try:
             grown = self._states.new_zeros((rows, self._states.shape[1]))
-            grown[:held] = self._states
-            self._states = grown
-            self._free.extend(range(held, rows))
+        except torch.OutOfMemoryError as error:
+            _log.warning("states of %d rows do not fit on the device, %d stay: %s", rows, held, error)
+            self._max_rows = held
+            return
+        grown[:held] = self._states
+        self._states = grown
+        self._free.extend(range(held, rows))
+
+    def _evict(self, needed: int, kept: Set[int]) -> None:
+        """Drop least recently used copies except ``kept`` until ``needed`` rows are free."""
         for key in [key for key in self._copies if key not in kept]:
             if needed <= len(self._free):
                 return

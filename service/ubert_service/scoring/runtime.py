@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Literal, Protocol
 
 import numpy as np
@@ -141,11 +140,14 @@ def _open_session(graph: Path, providers: list[str], threads: int) -> onnxruntim
     options.enable_mem_pattern = False
     if _CUDA in providers:
         onnxruntime.preload_dlls()  # finds CUDA and cuDNN where they are Python packages
-    caching = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": gettempdir()}
-    of_each = [caching if name == _TENSORRT else {} for name in providers]
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=providers, provider_options=of_each)
+        # No cache of TensorRT's engines: it names them by structure, so that a bundle would get the weights of another.
+        session = onnxruntime.InferenceSession(graph, options, providers=providers)
     except Exception as error:  # its exceptions have no common base
+        if _CUDA in providers and isinstance(error, EPFail | Fail | RuntimeException):
+            raise DeviceUnavailableError(
+                f"device cuda cannot open {graph}: {error}; free its memory, or use --device cpu"
+            ) from error
         raise BundleError(f"{graph} cannot be loaded: {error}; export the bundle again") from error
     # Otherwise an error on the GPU would silently move the session to the CPU.
     session.disable_fallback()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_model.errors import ConfigError, DeviceUnavailableError
@@ -71,11 +72,22 @@ def fastest(trials: Sequence[Trial]) -> Trial:
 
 
 def try_runtimes(runtimes: Mapping[FixedRuntime, ScoringRuntime], batch: ScorerBatch) -> list[Trial]:
-    """Run all on the same batch, interleaved, so that other load on the machine affects all alike."""
-    outputs = {name: runtime.score(batch) for name, runtime in runtimes.items()}  # also warms them up
-    seconds: dict[FixedRuntime, list[float]] = {name: [] for name in runtimes}
+    """Run all on the same batch, interleaved, so that other load on the machine affects all alike.
+
+    One that the device fails is left out. Raises ``DeviceUnavailableError`` if that is ``onnx``.
+    """
+    outputs: dict[FixedRuntime, NDArray[np.float32]] = {}
+    for name, runtime in runtimes.items():
+        try:
+            outputs[name] = runtime.score(batch)  # also warms it up
+        except DeviceUnavailableError as error:
+            if name == "onnx":
+                raise
+            _log.warning("runtime %s is not tried: %s", name, error)
+    working = {name: runtimes[name] for name in outputs}
+    seconds: dict[FixedRuntime, list[float]] = {name: [] for name in working}
     for _ in range(_REPEATS):
-        for name, runtime in runtimes.items():
+        for name, runtime in working.items():
             started = time.perf_counter()
             runtime.score(batch)
             seconds[name].append((time.perf_counter() - started) / len(batch.item))
@@ -86,7 +98,7 @@ def try_runtimes(runtimes: Mapping[FixedRuntime, ScoringRuntime], batch: ScorerB
             seconds=statistics.median(seconds[name]),
             difference=float(np.abs(outputs[name] - outputs["onnx"]).max()),
         )
-        for name, runtime in runtimes.items()
+        for name, runtime in working.items()
     ]
 
 

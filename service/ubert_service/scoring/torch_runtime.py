@@ -1,6 +1,7 @@
 """The torch ``ScoringRuntime``. Imported on demand only; beside ``device_states``, no other module imports torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -27,8 +28,8 @@ class TorchRuntime:
     ``threads`` bounds torch's threads in the whole process; 0 leaves the number to torch. ``resident_bytes``: the size
     of the cache of states on the device; 0: states are sent with every batch.
 
-    Raises ``DeviceUnavailableError`` if ``cuda`` was asked for and torch has none, ``ConfigError`` if the device would
-    only emulate bfloat16, ``BundleError`` if the weights do not fit the bundle's configuration.
+    Raises ``DeviceUnavailableError`` if ``cuda`` was asked for and torch has none, or if that fails, ``ConfigError`` if
+    the device would only emulate bfloat16, ``BundleError`` if the weights do not fit the bundle's configuration.
     """
 
     def __init__(
@@ -40,24 +41,29 @@ class TorchRuntime:
             raise ConfigError(f"runtime = 'torch-bf16': this {self.device} only emulates bfloat16; use torch")
         if threads:
             torch.set_num_threads(threads)
-        self._scorer = _load_scorer(bundle).to(self._device)
-        if bfloat16:
-            self._scorer.head.co_matching.to(torch.bfloat16)
+        scorer, dim = _load_scorer(bundle), bundle.manifest.state_dim
         self._states: DeviceStates | None = None
-        if resident_bytes:
-            dim = bundle.manifest.state_dim
-            self._states = DeviceStates(dim=dim, device=self._device, max_bytes=resident_bytes)
+        with self._device_errors("getting ready"):
+            self._scorer = scorer.to(self._device)
+            if bfloat16:
+                self._scorer.head.co_matching.to(torch.bfloat16)
+            if resident_bytes:
+                self._states = DeviceStates(dim=dim, device=self._device, max_bytes=resident_bytes)
 
     def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        with self._device_errors("computing"), torch.inference_mode():
+            outputs: NDArray[np.float32] = self._scorer(**self._inputs(batch)).cpu().numpy()
+        return outputs
+
+    @contextmanager
+    def _device_errors(self, doing: str) -> Iterator[None]:
+        """On a GPU torch's errors may be failures of the device or one of its libraries; on a CPU they are bugs."""
         try:
-            with torch.inference_mode():
-                outputs: NDArray[np.float32] = self._scorer(**self._inputs(batch)).cpu().numpy()
+            yield
         except RuntimeError as error:
-            # On a GPU this may be a failure of the device or one of its libraries; on a CPU it is a bug.
             if self.device == "cpu":
                 raise
-            raise DeviceUnavailableError(f"device cuda failed while computing: {error}") from error
-        return outputs
+            raise DeviceUnavailableError(f"device cuda failed while {doing}: {error}") from error
 
     def _inputs(self, batch: ScorerBatch) -> dict[str, Tensor]:
         if self._states is None:

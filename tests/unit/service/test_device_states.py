@@ -99,6 +99,27 @@ def test_a_copy_that_the_device_has_no_memory_for_takes_no_rows(monkeypatch: pyt
     assert states.held_rows == 10
 
 
+def test_a_device_without_memory_to_grow_evicts_in_what_it_has(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = device_states(rows=100_000)
+    arrays = [array_of(1_000, float(number)) for number in range(40)]
+
+    def without_memory(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "new_zeros", without_memory)
+    for array in arrays:
+        assert_gathers(states, [array])
+    assert states.held_rows == 16_000
+    assert_gathers(states, arrays[38:], arrays[:2])
+    assert_gathers(states, [array_of(20_000, 5.0)])
+    assert states.held_rows == 16_000, "what can never fit is not copied"
+    assert [record.getMessage() for record in caplog.records] == [
+        "states of 34768 rows do not fit on the device, 16384 stay: CUDA out of memory"
+    ]
+
+
 def test_the_tensor_of_copies_grows_as_needed() -> None:
     states = device_states(rows=100_000)
     arrays = [array_of(1_000, float(number)) for number in range(60)]
