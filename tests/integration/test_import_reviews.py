@@ -227,6 +227,22 @@ def test_a_table_of_another_separator_is_refused_with_those_that_are_known(tmp_p
         import_reviews([tmp_path / "x.csv"], tmp_path / "out", NO_CORE)
 
 
+@pytest.mark.parametrize(("reviews", "size"), [(300, 3_000), (20, 10_000)], ids=["reviews", "rejects"])
+def test_an_import_that_found_the_disk_full_while_staging_can_be_run_again(
+    tmp_path: Path, reviews: int, size: int
+) -> None:
+    """A file of ``size`` bytes has no room for the reviews, or only for those."""
+    path = write(tmp_path / "x.json", *corpus(0, reviews))
+    with path.open("a") as file:
+        file.write("no review\n" * 300)
+    options = ImportOptions(core=0, max_bad=0.99)
+    import_reviews([path], tmp_path / "whole", options)
+    with full_disk(size), pytest.raises(OSError, match=r"part-0000-\d+ cannot be written .*; make room, then run"):
+        import_reviews([path], tmp_path / "out", options)
+    import_reviews([path], tmp_path / "out", options)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
 def test_an_import_that_found_the_disk_full_during_consolidation_can_be_run_again(tmp_path: Path) -> None:
     path = write(tmp_path / "x.json", *corpus(0, 300))
     import_reviews([path], tmp_path / "whole", NO_CORE)

@@ -156,7 +156,6 @@ class SideDeviations:
         self.mean = mean
         self.usual = usual
         self._side = side
-        self._counterpart = side.counterpart
         self._counterparts = counterparts
         # An array of Python floats: histories are short, and indexing numpy costs more than the arithmetic.
         self._usual_levels = array("d", (usual[:, 0] + mean * (1.0 - usual[:, 1])).tobytes())
@@ -188,7 +187,7 @@ class SideDeviations:
 
     def above_usual(self, reviews: Iterable[ReviewEntry]) -> list[float]:
         """How far each review lies above what is usual for its counterpart."""
-        worth, counterpart, row, usual = self.worth, self._counterpart, self._counterparts.row, self._usual_levels
+        worth, counterpart, row, usual = self.worth, self._side.counterpart, self._counterparts.row, self._usual_levels
         return [worth(review.rating, review.surplus) - usual[row(counterpart(review))] for review in reviews]
 
     def terms_of(self, rows: NDArray[np.int64], levels: Levels, counterparts: IdTable) -> tuple[Levels, Levels]:

@@ -82,13 +82,13 @@ class Staging:
         return found
 
     def add(self, chunk: Chunk, reviews: Sequence[dict[str, object]], rejects: Sequence[str]) -> None:
-        """Stage one chunk."""
-        with replacing(self.reviews_of(chunk)) as partial:
-            table = pa.Table.from_pylist(list(reviews), schema=STAGED_SCHEMA)
-            with translated_write_errors(partial, OSError):
+        """Stage one chunk. Raises ``OSError`` if the disk is full."""
+        table = pa.Table.from_pylist(list(reviews), schema=STAGED_SCHEMA)
+        with translated_write_errors(self.folder / chunk.name, OSError):
+            with replacing(self.reviews_of(chunk)) as partial:
                 pq.write_table(table, partial, compression="zstd")
-        write_text(self.rejects_of(chunk), "".join(rejects))
-        write_text(self.folder / f"{chunk.name}.json", json.dumps(asdict(chunk)))
+            write_text(self.rejects_of(chunk), "".join(rejects))
+            write_text(self.folder / f"{chunk.name}.json", json.dumps(asdict(chunk)))
 
     def reviews_of(self, chunk: Chunk) -> Path:
         return self.folder / f"{chunk.name}.parquet"
