@@ -472,6 +472,13 @@ def test_a_split_by_time_is_one_fold_whose_test_part_is_the_newest(tmp_path: Pat
     assert (tmp_path / "time-0.parquet").is_file()
 
 
+def test_another_seed_of_the_folds_deals_the_same_pairs_out_anew(tmp_path: Path, folds: list[Fold]) -> None:
+    anew, again = (make_folds(TABLE, ROWS, "folds", 3, tmp_path / name, seed=1) for name in ("anew", "again"))
+    assert sorted(np.concatenate([fold.split.test for fold in anew])) == sorted(ROWS)
+    assert [fold.digests for fold in anew] == [fold.digests for fold in again]
+    assert all(one.digests["test"] != other.digests["test"] for one, other in zip(folds, anew, strict=True))
+
+
 def test_coverage_is_judged_only_in_slices_that_are_large_enough(tmp_path: Path, folds: list[Fold]) -> None:
     report = report_of(tmp_path, folds, Planted(name=UBERT))
     assert report.coverage == 1.0

@@ -244,6 +244,7 @@ PROJECTION = ("--projection-learning-rate", "0.5")
         (["pretrain", "--masking", "random", "--lexicon", "w"], "--lexicon = 'w': opinion masking alone"),
         (["pretrain", *FROZEN[2:], "--encoder-learning-rate", "1"], "--encoder-learning-rate = 1.0: BERT"),
         (["bench", "accuracy", "--split", "time", "--folds", "3"], "--folds = 3: a split by time has none"),
+        (["bench", "accuracy", "--split", "time", "--folds-seed", "1"], "--folds-seed = 1: a split by time has none"),
         (["bench", "accuracy", "--recipe", "r", "--preset", "tiny"], "--preset = 'tiny': the recipe takes its place"),
         (["bench", "accuracy", "--recipe", "{recipe}", "--corpus", "both"], "--corpus = 'both': the recipe has no pre"),
         (["bench", "accuracy", "--recipe", "{recipe}", "--pretrain-epochs", "2"], "--pretrain-epochs = 2: the recipe"),

@@ -14,8 +14,6 @@ from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.splits import Split, k_fold_splits, time_split
 
 SplitBy = Literal["folds", "time"]
-SPLITTING_SEED = 0
-"""One for all seeds of the models: with the same folds, their errors can be averaged pair by pair."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,12 +49,16 @@ class Fold:
         return np.array([known[names[row]] for row in self.split.test.tolist()], dtype=np.float64)
 
 
-def make_folds(table: ReviewTable, rows: Rows, by: SplitBy, count: int, directory: Path) -> list[Fold]:
+def make_folds(
+    table: ReviewTable, rows: Rows, by: SplitBy, count: int, directory: Path, *, seed: int = 0
+) -> list[Fold]:
     """The folds, each saved in ``directory`` for `ubert finetune` and the like; a split by time is a single fold.
 
+    ``seed`` deals out the pairs. It is one for all seeds of the models: with the same folds, their errors can be
+    averaged pair by pair.
     No training part of a fold holds a review by a test pair's user on its item.
     """
-    splits = [time_split(table, rows)] if by == "time" else k_fold_splits(table, rows, count, SPLITTING_SEED)
+    splits = [time_split(table, rows)] if by == "time" else k_fold_splits(table, rows, count, seed)
     for number, split in enumerate(splits):
         split.save(directory / f"{by}-{number}.parquet", table)
     return [Fold(number=number, table=table, split=split) for number, split in enumerate(splits)]

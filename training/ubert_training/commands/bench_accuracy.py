@@ -30,6 +30,15 @@ def bench_accuracy_command(
     reviews: flags.Reviews,
     out: Annotated[Path, typer.Option(help="Report and cells. If killed, the same command continues in it.")],
     folds: Annotated[int | None, typer.Option(help=f"Number of folds, each tested once. Unset: {FOLDS}.")] = None,
+    folds_seed: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=MOST_SEED,
+            help="Seed that deals the pairs out to the folds; another shows whether a result hangs on the division. "
+            "Unset: 0.",
+        ),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the models, separated by commas.")] = "0,1,2",
     ablation_seeds: Annotated[
         int,
@@ -81,7 +90,7 @@ def bench_accuracy_command(
     )
     require(minutes is None or minutes >= 0, "minutes", minutes, "use 0 or more")
     if split == "time":
-        require_unset("a split by time has none: give it with --split folds", folds=folds)
+        require_unset("a split by time has none: give it with --split folds", folds=folds, folds_seed=folds_seed)
     if recipe is not None:
         require_unset("the recipe takes its place: give one of them", preset=preset)
     model_seeds = parse_seeds(seeds)
@@ -113,7 +122,9 @@ def bench_accuracy_command(
     splits = out / "splits"
     usable = splits.is_dir() or not out.exists() or not any(out.iterdir())
     require(usable, "--out", str(out), "holds other files; give a new directory, or one of `ubert bench accuracy`")
-    divided = make_folds(table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, splits)
+    divided = make_folds(
+        table, rows, cast(SplitBy, split), FOLDS if folds is None else folds, splits, seed=folds_seed or 0
+    )
     cells = ordered_cells(divided, model_seeds, contenders, ablation_seeds=ablation_seeds)
     store = CellStore(out / "cells")
 
