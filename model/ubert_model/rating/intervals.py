@@ -128,8 +128,7 @@ def _margins(predicted: Ratings, truth: Ratings, scale: RatingScale, coverage: f
         whole = scale.highest - scale.lowest
         return Margins(predicted=(scale.lowest,), below=(whole,), above=(whole,))
     count = min(MOST_BANDS, max(1, len(predicted) // LEAST_PAIRS))
-    edges = np.unique(np.quantile(predicted, np.arange(1, count) / count))
-    band = edges.searchsorted(predicted, side="right")
+    band = _band_edges(predicted, count).searchsorted(predicted, side="right")
     bands = [band == number for number in np.unique(band)]
     bounds = [_band_margins(predicted[mine], truth[mine], scale, coverage) for mine in bands]
     return Margins(
@@ -137,6 +136,19 @@ def _margins(predicted: Ratings, truth: Ratings, scale: RatingScale, coverage: f
         below=tuple(below for below, _ in bounds),
         above=tuple(above for _, above in bounds),
     )
+
+
+def _band_edges(predicted: Ratings, count: int) -> Ratings:
+    """Least prediction of each band but the first, ascending: quantiles, without those that equal predictions bring too
+    close to another for :data:`LEAST_PAIRS` to lie between them.
+    """
+    quantiles = np.quantile(predicted, np.arange(1, count) / count)
+    edges, below = [], 0
+    for edge, pairs in zip(quantiles, np.sort(predicted).searchsorted(quantiles), strict=True):
+        if pairs - below >= LEAST_PAIRS and len(predicted) - pairs >= LEAST_PAIRS:
+            edges.append(edge)
+            below = pairs
+    return np.array(edges)
 
 
 def _band_margins(predicted: Ratings, truth: Ratings, scale: RatingScale, coverage: float) -> tuple[float, float]:

@@ -166,6 +166,16 @@ def test_equal_predictions_share_a_band() -> None:
     assert margins.below == margins.above == (1.0, 1.0)
 
 
+def test_a_few_pairs_beside_many_equal_predictions_are_no_band_of_their_own() -> None:
+    # The second of the four quantiles falls on the equal predictions, the first ten pairs below.
+    groups = [np.linspace(1.0, 2.0, 210), np.full(590, 3.0), np.linspace(4.0, 5.0, 200)]
+    predicted = np.concatenate(groups)
+    truth = predicted + np.resize([-1.0, 0.0, 1.0], 1000)
+    margins = RatingIntervals.fit(predicted, truth, np.full(1000, 5.0), WIDE).margins[2]
+    assert len(margins.predicted) == 3
+    assert (margins.below, margins.above) == (pytest.approx((1.0, 1.0, 1.0)), pytest.approx((1.0, 1.0, 1.0)))
+
+
 def test_without_validation_pairs_an_interval_is_the_whole_scale() -> None:
     nothing = np.zeros(0)
     intervals = RatingIntervals.fit(nothing, nothing, nothing, SCALE)
