@@ -25,6 +25,10 @@ class BundleError(UbertError):
     """A bundle is missing, incomplete, corrupt or of an unknown format version."""
 
 
+class ReviewNameTakenError(InputError):
+    """The id of a new review already names a review of another user or item."""
+
+
 class StateError(UbertError):
     """Stored encoder states cannot be used."""
 

@@ -31,10 +31,6 @@ class UnknownCandidateSetError(InputError):
     """No candidate set is stored under this name."""
 
 
-class ReviewNameTakenError(InputError):
-    """The ``review_id`` that a caller chose already names a review of another user or item."""
-
-
 class OverloadedError(UbertError):
     """The queue admits no more work; the same request may succeed ``retry_after_s`` seconds later."""
 

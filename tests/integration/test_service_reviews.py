@@ -1,9 +1,8 @@
 """Reviews written, listed and removed over HTTP, and what the store holds and predictions read afterwards."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,10 @@ from support.serve_process import ServeProcess
 from support.small_corpus import small_table
 from support.store_contents import item_reviews, user_reviews
 from support.tiny_bundle import BIAS, ITEM_WORTH, Corpus, TinyBundle, states_of_text, torch_rating
-from support.watched_lock import WatchedLock
-from ubert_model.errors import InputError, StoreUnavailableError
-from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Revision, open_store
+from ubert_model.errors import InputError, ReviewNameTakenError, StoreUnavailableError
+from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_store
 from ubert_model.states.keys import RedisKeys, Side
 from ubert_service.app import create_app
-from ubert_service.errors import ReviewNameTakenError
 from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.schemas import MAX_LISTED, MAX_TEXT_CHARACTERS, READ_VERSION
@@ -155,11 +152,11 @@ def test_the_same_review_sent_twice_is_stored_once(
 def test_a_failed_write_invalidates_the_cached_lists(served: ServedBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store may have done part of it, which its change feed does not announce."""
 
-    def put(*_: object) -> None:
+    def put_new(*_: object) -> None:
         raise StoreUnavailableError("it went away")
 
     invalidated: list[ReviewEntry] = []
-    monkeypatch.setattr(served.store, "put", put)
+    monkeypatch.setattr(served.store, "put_new", put_new)
     monkeypatch.setattr(served.residents, "wrote", invalidated.extend)
     with pytest.raises(StoreUnavailableError):
         served.reviews.add(NewReview(user="u1", item="i13", rating=2, text="A board."))
@@ -272,6 +269,20 @@ def test_the_id_of_another_pairs_review_is_refused_and_nothing_changes(client: h
     assert client.get("/items/i13").status_code == 404
 
 
+def test_a_derived_id_that_another_pair_has_chosen_is_refused_and_another_can_be_chosen(
+    client: httpx.Client, served: ServedBundle
+) -> None:
+    derived = post(client)["review_id"]
+    client.delete(f"/reviews/{derived}", params=WHERE).raise_for_status()
+    other = {"user": "u2", "item": "i12", "text": "A board of another.", "review_id": derived}
+    post(client, **other)
+    before = served.store.states(served.namespace.version, [derived])
+    assert problem_type(client.post("/reviews", json=REVIEW)) == (409, "review-name-taken")
+    assert served.store.states(served.namespace.version, [derived]) == before
+    assert client.get("/items/i13").status_code == 404
+    assert post(client, review_id="mine")["review_id"] == "mine"
+
+
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
 def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     kind: str, request: pytest.FixtureRequest, tiny: TinyBundle, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
@@ -279,21 +290,14 @@ def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     store: MaintenanceStore = request.getfixturevalue(kind)
     corpus.write(store, tiny.bundle)
     served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), store)
-    both_encoding, naming = threading.Barrier(2), WatchedLock()
-    encode, put = served.opened.encoder.encode, store.put
+    both_encoding = threading.Barrier(2)
+    encode = served.opened.encoder.encode
 
     def encoding_together(text: str) -> FloatMatrix:
         both_encoding.wait(10)
         return encode(text)
 
-    def put_once_both_are_naming(*arguments: Any) -> Revision:
-        for _ in range(2):
-            assert naming.attempts.acquire(timeout=10)
-        return put(*arguments)
-
     monkeypatch.setattr(served.opened.encoder, "encode", encoding_together)
-    monkeypatch.setattr(served.reviews, "_naming", naming)
-    monkeypatch.setattr(store, "put", put_once_both_are_naming)
     written: dict[str, str] = {}
     refused: list[Exception] = []
 
@@ -319,7 +323,6 @@ def test_of_two_pairs_that_choose_one_id_concurrently_only_one_is_written(
     (state,) = served.store.states(version, ["mine"])
     assert state is not None
     np.testing.assert_array_equal(served.codec.decode(state), served.codec.decode(served.codec.encode(encode(text))))
-    assert store.claimant(version, "mine") is None
 
 
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])
@@ -351,33 +354,6 @@ def test_the_same_review_sent_twice_concurrently_is_accepted_both_times(
     assert [one.entry for one in first] == [second.entry]
     (of_item,) = item_reviews(store, served.namespace.version, ["i13"])
     assert of_item == [second.entry]
-
-
-@pytest.mark.parametrize("is_listed_soon", [True, False])
-def test_an_unlisted_state_counts_as_the_same_review_if_it_is_listed_soon(
-    is_listed_soon: bool, served: ServedBundle, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A concurrent request with the same review may have written only the state so far."""
-    store, version = lmdb_store, served.namespace.version
-    review = NewReview(user="u9", item="i13", rating=2.0, text="A board.", review_id="mine", timestamp=60)
-    entry = served.reviews.add(review).entry
-    (state,) = store.states(version, ["mine"])
-    assert state is not None
-    served.reviews.remove("mine", user="u9", item="i13")
-
-    def claim_after_another_wrote_the_state(*arguments: Any) -> None:
-        store.put(version, [(entry, state)])
-        for side in Side:
-            store.remove_lines(version, side, side.entity(entry), [*store.lines(version, side, side.entity(entry))])
-
-    def list_while_waiting(_: float) -> None:
-        if is_listed_soon:
-            store.put_lines(version, [entry])
-
-    monkeypatch.setattr(store, "claim", claim_after_another_wrote_the_state)
-    monkeypatch.setattr(time, "sleep", list_while_waiting)
-    with nullcontext() if is_listed_soon else pytest.raises(ReviewNameTakenError, match="mine"):
-        assert served.reviews.add(review).entry == entry
 
 
 @pytest.mark.parametrize("kind", ["lmdb_store", "redis_store"])

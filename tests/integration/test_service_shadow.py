@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.app_settings import settings_for
+from support.killed_writes import finishes_before_kill
 from support.metrics import metric
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
@@ -19,7 +20,7 @@ from support.tiny_bundle import Corpus, TinyBundle, changed_copy
 from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.config import RatingScale
-from ubert_model.states import MaintenanceStore, Side
+from ubert_model.states import MaintenanceStore
 from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
 from ubert_service.commands.serve import open_bundles
@@ -193,15 +194,17 @@ def test_a_review_that_the_shadow_lacks_is_removed_from_the_live_bundle(
     assert item_reviews(store, live.namespace.version, ["i13"]) == [[]]
 
 
+@pytest.mark.parametrize("store", ["redis_store"], indirect=True)
 def test_the_state_of_an_interrupted_write_blocks_the_review_in_neither_bundle(
-    live_and_shadow: list[ServedBundle], store: MaintenanceStore
+    live_and_shadow: list[ServedBundle], store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live, shadow = live_and_shadow
+    version, states = shadow.namespace.version, len([*store.state_sizes(shadow.namespace.version)])
     review = NewReview(user="u9", item="i13", rating=2, text="A board.")
-    interrupted = shadow.reviews.add(review).entry  # by the shadow, while it was the live bundle
-    for side in Side:
-        where = shadow.namespace.version, side, side.entity(interrupted)
-        store.remove_lines(*where, [*store.lines(*where)])
+    claim_and_state = 5  # commands, before any list has the review
+    assert not finishes_before_kill(lambda: shadow.reviews.add(review), claim_and_state, monkeypatch)
+    assert len([*store.state_sizes(version)]) == states + 1
+    assert item_reviews(store, version, ["i13"]) == [[]]
     written = Roles(live=live, shadow=shadow).add(review).entry
     assert [item_reviews(store, served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
 

@@ -72,7 +72,7 @@ def test_metrics_count_the_requests_of_their_own_app_only(
     assert value(found, "ubert_requests_total", route="unmatched", status="4xx") == 1
     assert value(found, "ubert_request_seconds_count", route="/predict") == 2
     assert value(found, "ubert_store_seconds_count", operation="states") == 1
-    assert value(found, "ubert_store_seconds_count", operation="put") == 1
+    assert value(found, "ubert_store_seconds_count", operation="put_new") == 1
     assert value(found, "ubert_inference_seconds_count", graph="scorer") == 1
     assert value(found, "ubert_batch_tokens_sum", graph="scorer") > 2
     assert value(found, "ubert_batch_tokens_sum", graph="encoder") > 2

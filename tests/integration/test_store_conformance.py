@@ -1,15 +1,19 @@
 """The contract of ``StateStore`` and ``MaintenanceStore``, for every store over its real engine."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 
+from support.killed_writes import finishes_before_kill
+from support.processes import running
 from support.redis_cluster import redis_cluster
 from support.store_contents import (
     OTHER_VERSION,
@@ -22,7 +26,7 @@ from support.store_contents import (
     state_of,
     user_reviews,
 )
-from ubert_model.errors import ForeignStateError, InputError, StoreError
+from ubert_model.errors import ForeignStateError, InputError, ReviewNameTakenError, StoreError
 from ubert_model.states import (
     FinishedShard,
     MaintenanceStore,
@@ -561,12 +565,99 @@ def test_candidate_sets_are_replaced_listed_and_deleted_and_belong_to_no_namespa
     assert store.candidate_sets() == ["\x04", "spring"]
 
 
-def test_a_claim_lasts_until_it_is_ended_and_a_local_store_keeps_none(store: MaintenanceStore) -> None:
-    first = None if store.local else b"ann on lamp"
-    assert store.claim(VERSION, "r", b"ann on lamp") is None
-    assert store.claim(VERSION, "r", b"ann on lamp") == first
-    assert store.claim(VERSION, "r", b"bob on lamp") == first
-    assert store.claimant(VERSION, "r") == first
-    assert store.claimant(VERSION, "another") is None
-    store.unclaim(VERSION, "r")
-    assert store.claimant(VERSION, "r") is None
+def test_a_new_review_is_written_as_by_put_and_may_be_sent_twice(store: MaintenanceStore, tmp_path: Path) -> None:
+    entry = review_of("r", "ann", "lamp")
+    store.put_new(VERSION, entry, b"first", [("r", "words")])
+    store.put_new(VERSION, entry, b"state")
+    with closing(open_store(f"lmdb:{tmp_path}/other")) as other:
+        other.open_namespace(namespace_of())
+        other.put(VERSION, [(entry, b"state")])
+        assert contents(store, VERSION) == contents(other, VERSION)
+
+
+@pytest.mark.parametrize("pair", [("bob", "lamp"), ("ann", "desk"), ("bob", "desk")])
+def test_a_new_review_under_the_id_of_another_pair_is_refused_and_nothing_changes(
+    store: MaintenanceStore, pair: tuple[str, str]
+) -> None:
+    taken = review_of("r", "ann", "lamp")
+    store.put(VERSION, [(taken, b"state")], [("r", "words")])
+    before = contents(store, VERSION)
+    for _ in range(2):
+        with pytest.raises(ReviewNameTakenError, match="'r' already names"):
+            store.put_new(VERSION, review_of("r", *pair), b"another", [("r", "others")])
+    assert contents(store, VERSION) == before
+    store.delete(VERSION, [taken])
+    store.put_new(VERSION, review_of("r", *pair), b"another")
+    assert store.states(VERSION, ["r"]) == [b"another"]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_new_review_that_was_cut_short_or_deleted_in_part_is_of_its_pair_alone(
+    store: MaintenanceStore, deleted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_or_delete() -> None:
+        if deleted:
+            store.delete(VERSION, [entry])
+        else:
+            store.put_new(VERSION, entry, b"state", [(entry.review_id, "words")])
+
+    ends, writes = False, 0
+    while not ends:
+        entry, others = review_of(f"r{writes}", "ann", "lamp"), review_of(f"r{writes}", "bob", "lamp")
+        if deleted:
+            store.put(VERSION, [(entry, b"state")])
+        ends = finishes_before_kill(write_or_delete, writes, monkeypatch)
+        writes += 1
+        winners = []
+        for one in (others, entry):
+            with suppress(ReviewNameTakenError):
+                store.put_new(VERSION, one, one.user.encode())
+                winners.append(one)
+        (winner,) = winners
+        assert store.states(VERSION, [winner.review_id]) == [winner.user.encode()]
+        (of_lamp,) = item_reviews(store, VERSION, ["lamp"])
+        assert [review for review in of_lamp if review.review_id == winner.review_id] == [winner]
+
+
+# Waits for a line, then writes each id for a pair of its own, and prints which ids it got.
+NAMING = """
+import sys
+from support.store_contents import VERSION, review_of
+from ubert_model.errors import ReviewNameTakenError
+from ubert_model.states import open_store
+store = open_store(sys.argv[1])
+store.ping()
+print(flush=True)
+sys.stdin.readline()
+for number in range(40):
+    try:
+        store.put_new(VERSION, review_of(f"r{number}", sys.argv[2], "lamp"), sys.argv[2].encode())
+        print(f"r{number}", end=" ")
+    except ReviewNameTakenError:
+        pass
+"""
+
+
+def test_of_two_processes_that_write_one_id_for_two_pairs_one_wins(store: MaintenanceStore, store_url: str) -> None:
+    import_path = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    with ExitStack() as stack:
+        writers = {
+            user: stack.enter_context(
+                running([sys.executable, "-c", NAMING, store_url, user], stdin=subprocess.PIPE, env=import_path)
+            )
+            for user in ("ann", "bob")
+        }
+        for writer in writers.values():
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        for writer in writers.values():
+            assert writer.stdin is not None
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+        won = {user: writer.communicate(timeout=60)[0].split() for user, writer in writers.items()}
+    names = [f"r{number}" for number in range(40)]
+    assert sorted(won["ann"] + won["bob"]) == sorted(names)
+    winner_of = {name: user for user in won for name in won[user]}
+    assert store.states(VERSION, names) == [winner_of[name].encode() for name in names]
+    (of_lamp,) = item_reviews(store, VERSION, ["lamp"])
+    assert {review.review_id: review.user for review in of_lamp} == winner_of

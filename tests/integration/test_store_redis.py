@@ -401,8 +401,8 @@ def test_a_user_who_may_read_and_write_the_stores_own_keys_may_do_all_that_it_do
         assert len(list(store.list_lengths(VERSION))) == 4
         assert copy_namespace(store, other, VERSION) == 3
         assert contents(store, VERSION) == contents(other, VERSION)
-        assert store.claim(VERSION, "r9", b"claimant") is None
-        store.unclaim(VERSION, "r9")
+        store.put_new(VERSION, review_of("r9"), b"s")
+        store.delete(VERSION, [review_of("r9")])
         for _ in range(2):
             store.hold(VERSION, "holder", 60.0)
         assert store.holders(VERSION) == ["holder"]
@@ -501,7 +501,7 @@ def test_every_write_is_announced_last(store: RedisStore, monkeypatch: pytest.Mo
         (["SET", "SET", "HSET", "HSET"], lambda: store.put(VERSION, [(entry, b"s")], [("r", "text")])),
         (["HSET", "HSET"], lambda: store.put_lines(VERSION, [entry])),
         (["HDEL"], lambda: store.remove_lines(VERSION, Side.USER, "u", [b"r"])),
-        (["HDEL", "HDEL", "UNLINK", "UNLINK"], lambda: store.delete(VERSION, [entry])),
+        (["SET", "HDEL", "HDEL", "UNLINK", "UNLINK", "UNLINK"], lambda: store.delete(VERSION, [entry])),
         (["UNLINK"], lambda: store.delete_states(VERSION, ["r"])),
     ]
     for changes, make in writes:

@@ -38,6 +38,8 @@ from ubert_model.states.records import (
     check_state_size,
     dropped_meanwhile,
     is_damaged,
+    is_same_pair,
+    name_taken,
     pack_candidates,
     pack_line,
     pack_namespace,
@@ -108,15 +110,17 @@ class LmdbStore:
         self, version: str, reviews: Sequence[tuple[ReviewEntry, bytes]], texts: Sequence[tuple[str, str]] = ()
     ) -> Revision:
         keys = LmdbKeys(version)
+        return self._directory.transact(lambda transaction: _put(transaction, keys, reviews, texts), write=True)
+
+    def put_new(
+        self, version: str, entry: ReviewEntry, state: bytes, texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
+        keys = LmdbKeys(version)
 
         def write(transaction: Transaction) -> Revision:
-            for entry, state in reviews:
-                check_state_size(entry.review_id, state)
-                transaction.put(keys.state(entry.review_id), state)
-                transaction.delete(keys.text(entry.review_id))
-            for review_id, text in texts:
-                transaction.put(keys.text(review_id), pack_text(text))
-            return _put_lines(transaction, keys, [entry for entry, _ in reviews])
+            if transaction.get(keys.state(entry.review_id)) is not None and not _is_listed(transaction, keys, entry):
+                raise name_taken(entry.review_id)
+            return _put(transaction, keys, [(entry, state)], texts)
 
         return self._directory.transact(write, write=True)
 
@@ -295,16 +299,6 @@ class LmdbStore:
                     yield side, LmdbKeys.entity(prefix), length
                 start = after_prefix(page[-1][0])
 
-    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:  # noqa: ARG002
-        """Does nothing: a transaction cannot leave half a write behind."""
-        return None
-
-    def claimant(self, version: str, review_id: str) -> bytes | None:  # noqa: ARG002
-        return None
-
-    def unclaim(self, version: str, review_id: str) -> None:
-        """Does nothing: see :meth:`claim`."""
-
     def hold(self, version: str, holder: str, seconds: float) -> None:
         keys, now = LmdbKeys(version), time.time()
 
@@ -338,6 +332,25 @@ class LmdbStore:
 
 def _keys_of(keys: LmdbKeys, entry: ReviewEntry) -> list[bytes]:
     return [*(keys.line(side, entry) for side in Side), keys.state(entry.review_id)]
+
+
+def _is_listed(transaction: Transaction, keys: LmdbKeys, entry: ReviewEntry) -> bool:
+    return any(is_same_pair(transaction.get(keys.line(side, entry)), side, entry) for side in Side)
+
+
+def _put(
+    transaction: Transaction,
+    keys: LmdbKeys,
+    reviews: Sequence[tuple[ReviewEntry, bytes]],
+    texts: Sequence[tuple[str, str]],
+) -> Revision:
+    for entry, state in reviews:
+        check_state_size(entry.review_id, state)
+        transaction.put(keys.state(entry.review_id), state)
+        transaction.delete(keys.text(entry.review_id))
+    for review_id, text in texts:
+        transaction.put(keys.text(review_id), pack_text(text))
+    return _put_lines(transaction, keys, [entry for entry, _ in reviews])
 
 
 def _put_lines(transaction: Transaction, keys: LmdbKeys, entries: Sequence[ReviewEntry]) -> Revision:

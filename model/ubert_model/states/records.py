@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, StoreError
+from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, ReviewNameTakenError, StoreError
 from ubert_model.identifiers import identifier_bytes
 from ubert_model.states.keys import Side
 from ubert_model.states.review import ReviewEntry
@@ -60,6 +60,14 @@ def unpack_line(line: bytes | memoryview, side: Side, entity: str) -> ReviewEntr
         rows=rows,
         surplus=surplus,
     )
+
+
+def is_same_pair(line: bytes | memoryview | None, side: Side, entry: ReviewEntry) -> bool:
+    """Is ``line``, of the list of ``side`` that would hold ``entry``, of the same user and item? None: no line.
+
+    Raises ``CorruptStateError``.
+    """
+    return line is not None and side.counterpart(unpack_line(line, side, side.entity(entry))) == side.counterpart(entry)
 
 
 def is_intact(line: bytes | memoryview) -> bool:
@@ -152,6 +160,13 @@ def dropped_meanwhile(version: str) -> StoreError:
     """The error for a write to a namespace that is not declared, or no longer."""
     return StoreError(
         f"namespace {version} is not in the store: if it was dropped while this command wrote it, run the command again"
+    )
+
+
+def name_taken(review_id: str) -> ReviewNameTakenError:
+    """The error for a new review under the id of another pair's review."""
+    return ReviewNameTakenError(
+        f"review_id {review_id!r} already names a review of another user or item; choose another"
     )
 
 

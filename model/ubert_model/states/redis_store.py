@@ -5,6 +5,7 @@ each namespace, and one hash of namespaces.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, islice
 from operator import attrgetter
 
@@ -39,6 +40,7 @@ from ubert_model.states.records import (
     unpack_text,
 )
 from ubert_model.states.redis_address import RedisAddress
+from ubert_model.states.redis_claims import RedisClaims
 from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
 from ubert_model.states.review import ReviewEntry
@@ -49,7 +51,6 @@ _STATES_PER_COMMAND = 500
 _KEYS_PER_PAGE = 1_000
 _CHANGES_PER_READ = 1_000
 
-_SECONDS_OF_CLAIM = 7 * 24 * 3600
 _MARKS = b"marks"
 
 
@@ -71,6 +72,7 @@ class RedisStore:
 
     def __init__(self, url: str, *, timeout_s: float = 2.0, retries: int = 2) -> None:
         self._redis = RedisPipelines(RedisAddress.parse(url), timeout_s=timeout_s, retries=retries)
+        self._claims = RedisClaims(self._redis)
 
     @property
     def local(self) -> bool:
@@ -125,6 +127,15 @@ class RedisStore:
         self._redis.write(lines)
         return self._announce(keys, marks_of(entries))
 
+    def put_new(
+        self, version: str, entry: ReviewEntry, state: bytes, texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
+        keys = RedisKeys(version)
+        self._claims.claim_new(keys, entry)
+        revision = self.put(version, [(entry, state)], texts)
+        self._claims.end(keys, [entry])
+        return revision
+
     def put_lines(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         keys = RedisKeys(version)
         self._redis.write(_lines(keys, entries))
@@ -141,6 +152,8 @@ class RedisStore:
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         keys = RedisKeys(version)
+        with suppress(StoreFullError):  # a server out of memory still deletes, to make room
+            self._claims.claim(keys, entries)
         self._redis.write(
             ("HDEL", keys.reviews(side, side.entity(entry)), identifier_bytes(entry.review_id))
             for entry in entries
@@ -149,6 +162,7 @@ class RedisStore:
         self._redis.write(
             ("UNLINK", key) for entry in entries for key in (keys.text(entry.review_id), keys.state(entry.review_id))
         )
+        self._claims.end(keys, entries)
         return self._announce(keys, marks_of(entries))
 
     def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
@@ -270,21 +284,6 @@ class RedisStore:
                 lengths = self._redis.read(("HLEN", key) for key in page)
                 for key, length in zip(page, lengths, strict=True):
                     yield side, keys.name(key), length
-
-    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:
-        key = RedisKeys(version).claim(review_id)
-        before, _, now = self._redis.write(
-            [("GET", key), ("SET", key, claimant, "NX", "EX", str(_SECONDS_OF_CLAIM)), ("GET", key)]
-        )
-        earlier = before if now in {None, claimant} else now  # None: the earlier claim has ended meanwhile
-        return None if earlier is None else bytes(earlier)
-
-    def claimant(self, version: str, review_id: str) -> bytes | None:
-        (found,) = self._redis.read([("GET", RedisKeys(version).claim(review_id))])
-        return None if found is None else bytes(found)
-
-    def unclaim(self, version: str, review_id: str) -> None:
-        self._redis.write([("UNLINK", RedisKeys(version).claim(review_id))])
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
         key, milliseconds = RedisKeys(version).held(holder), str(round(1000 * seconds))

@@ -43,8 +43,8 @@ class StateStore(Protocol):
     and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes).
 
     All writes are idempotent: a killed writer resumes by writing the same again. No command touches more than one key,
-    so that a cluster may hold the keys anywhere. Commands are pipelined: a call takes one round trip (``put`` and
-    ``delete`` take three, to guarantee their order) for any number of keys, until a pipeline would grow too large.
+    so that a cluster may hold the keys anywhere. Commands are pipelined: a call takes one round trip (writes take
+    several, to guarantee their order) for any number of keys, until a pipeline would grow too large.
     """
 
     @property
@@ -65,6 +65,16 @@ class StateStore(Protocol):
         lines. Raises ``StoreError``, with nothing written, for a state above 16 MiB.
 
         Read-your-writes: whoever has followed the changes up to the revision returned reads this write.
+        """
+
+    def put_new(
+        self, version: str, entry: ReviewEntry, state: bytes, texts: Sequence[tuple[str, str]] = ()
+    ) -> Revision:
+        """As ``put``, for a review that its lists did not hold when they were read.
+
+        Of two pairs of user and item that write one id, whichever processes they use, the first wins: for the other
+        it raises ``ReviewNameTakenError``, with nothing written. If a ``put_new`` or ``delete`` is cut short, the same
+        pair can write the review again.
         """
 
     def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:
@@ -105,20 +115,6 @@ class StateStore(Protocol):
 
         Scans the namespace. What is written meanwhile may be missing.
         """
-
-    def claim(self, version: str, review_id: str, claimant: bytes) -> bytes | None:
-        """Register ``claimant`` as writing or deleting this review, for up to a week, unless it is claimed already;
-        returns that earlier claimant, or None.
-
-        An interrupted write may leave a state that no list names; its claim then tells whose it is. A store whose
-        writes are atomic keeps no claims.
-        """
-
-    def claimant(self, version: str, review_id: str) -> bytes | None:
-        """Who has a claim on the review; None if nobody has."""
-
-    def unclaim(self, version: str, review_id: str) -> None:
-        """End the claim on a review."""
 
     def hold(self, version: str, holder: str, seconds: float) -> None:
         """Give ``holder`` (1 to 256 bytes) a lease of so many seconds on a namespace, or renew it: no tool drops it."""

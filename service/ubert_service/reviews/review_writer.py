@@ -2,18 +2,17 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from itertools import chain
-from threading import Lock
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError, StoreFullError
+from ubert_model.errors import InputError
 from ubert_model.history import RatingCounts
 from ubert_model.rating.blend import stored_rating
 from ubert_model.rating.text_reader import TextReader
 from ubert_model.review_id import review_id
-from ubert_model.states import ReviewEntry, Revision, Side, StateCodec, StateStore, entity_mark
-from ubert_service.errors import ReviewNameTakenError, UnknownReviewError
+from ubert_model.states import ReviewEntry, Revision, StateCodec, StateStore
+from ubert_service.errors import UnknownReviewError
 from ubert_service.explaining.review_texts import ReviewTexts
 from ubert_service.reading.namespaces import require_namespace
 from ubert_service.resident.residents import Residents
@@ -23,16 +22,14 @@ from ubert_service.scoring.encoding import ReviewEncoding
 _UNDATED = 0
 _MOST_AHEAD_S = 24 * 60 * 60
 """How far a caller's clock may be ahead, its time zone included."""
-_LISTING_CHECKS = 10
-_LISTING_CHECK_S = 0.02
 
 
 class ReviewWriter:
     """Writes and removes reviews of one namespace. Thread-safe, keeps nothing between calls.
 
-    If two callers write the same review, the last wins; if two choose the same id for different pairs, the first wins.
+    If two callers write the same review, the last wins; if two write different pairs under one id, the first wins.
     A review that is written and removed at the same time may stay listed without its states; predictions then report a
-    missing state. A write that the store cuts short can be repeated, also under an id that the caller chose.
+    missing state, or read that of a later review under its id. A write that the store cuts short can be repeated.
     """
 
     def __init__(
@@ -56,14 +53,12 @@ class ReviewWriter:
         self._reader = reader
         self._texts = texts
         self._clock = clock
-        # Serializes claims: a store that keeps none belongs to this process alone.
-        self._naming = Lock()
 
     def add(self, review: NewReview, *, name: str | None = None, sharing: Sequence[Residents] = ()) -> WrittenReview:
         """Encode a review and write it; once this returns, every prediction over the store reads it.
 
         Writing the same review again changes nothing. A review with the same caller-chosen id is replaced.
-        ``name``: the id under another bundle, used here too whether or not the caller chose it.
+        ``name``: the id under another bundle, used here, too.
         ``sharing``: other residents of the namespace, which must show the write as well.
 
         Raises ``InputError`` for a rating outside the scale or a time to come, ``ReviewNameTakenError``,
@@ -78,9 +73,6 @@ class ReviewWriter:
         require_namespace(self._store, self._namespace)
         user_reviews, item_reviews = self._lists(review.user, review.item)
         before = _find(name, review.user, review.item, chain(user_reviews, item_reviews))
-        chosen = before is None and review.review_id is not None
-        if chosen:
-            self._require_free(name, review.user, review.item)
         states = self._encoder.encode(text)
         entry = ReviewEntry(
             review_id=name,
@@ -92,14 +84,12 @@ class ReviewWriter:
             surplus=self._reader.surplus(text, review.item, rating),
         )
         payload = self._codec.encode(states)
-        with self._naming if chosen else nullcontext():
-            if chosen:
-                self._claim_id(entry)
-            with _invalidating([self._residents, *sharing], entry):
-                texts = self._texts.to_keep(name, text)
+        texts = self._texts.to_keep(name, text)
+        with _invalidating([self._residents, *sharing], entry):
+            if before is None:
+                revision = self._store.put_new(self._namespace.version, entry, payload, texts)
+            else:
                 revision = self._store.put(self._namespace.version, [(entry, payload)], texts)
-            if chosen:
-                self._store.unclaim(self._namespace.version, name)
         return WrittenReview(
             entry=entry,
             created=before is None,
@@ -125,38 +115,8 @@ class ReviewWriter:
             raise UnknownReviewError(
                 f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists what exists"
             )
-        with suppress(StoreFullError):  # a full store must still remove reviews, to make room
-            self._store.claim(self._namespace.version, name, _claimant(user, item))
         with _invalidating([self._residents, *sharing], entry):
-            revision = self._store.delete(self._namespace.version, [entry])
-        self._store.unclaim(self._namespace.version, name)
-        return revision
-
-    def _claim_id(self, entry: ReviewEntry) -> None:
-        """Claim the id of a new review. Raises ``ReviewNameTakenError`` if another pair was first."""
-        name, claimant = entry.review_id, _claimant(entry.user, entry.item)
-        before = self._store.claim(self._namespace.version, name, claimant)
-        if before == claimant:
-            return
-        if before is None:
-            (state,) = self._store.states(self._namespace.version, [name])
-            if state is None or self._becomes_listed(entry):
-                return
-            self._store.unclaim(self._namespace.version, name)
-        raise _taken(name)
-
-    def _becomes_listed(self, entry: ReviewEntry) -> bool:
-        """Does a state that appeared since the id was free belong to the same review, sent twice at the same time? Then
-        the other request, which may have written only the state so far, soon lists it.
-        """
-        for _ in range(_LISTING_CHECKS):
-            if self._is_listed(entry.review_id, entry.user, entry.item):
-                return True
-            time.sleep(_LISTING_CHECK_S)
-        return False
-
-    def _is_listed(self, name: str, user: str, item: str) -> bool:
-        return _find(name, user, item, chain(*self._lists(user, item))) is not None
+            return self._store.delete(self._namespace.version, [entry])
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
@@ -175,16 +135,6 @@ class ReviewWriter:
             return review.timestamp
         return int(self._clock()) if before is None else before.timestamp
 
-    def _require_free(self, name: str, user: str, item: str) -> None:
-        # Checked before anything is encoded, and again when the id is claimed. A state is keyed by its review's id
-        # alone, so a second pair under that id would overwrite the first one's.
-        (state,) = self._store.states(self._namespace.version, [name])
-        if state is None or self._store.claimant(self._namespace.version, name) == _claimant(user, item):
-            return
-        # Claim first, then list: a concurrent request with the same review releases its claim once it is listed.
-        if not self._is_listed(name, user, item):
-            raise _taken(name)
-
 
 @contextmanager
 def _invalidating(caches: Iterable[Residents], entry: ReviewEntry) -> Iterator[None]:
@@ -199,16 +149,6 @@ def _content_id(review: NewReview, rating: float, text: str) -> str:
     # Without the time of arrival: a caller that never got the answer and retries must get the same id.
     dated = review.timestamp or _UNDATED
     return review_id(user=review.user, item=review.item, timestamp=dated, rating=rating, text=text)
-
-
-def _taken(name: str) -> ReviewNameTakenError:
-    return ReviewNameTakenError(
-        f"review_id {name!r} already names a review of another user or item; choose another, or leave it out"
-    )
-
-
-def _claimant(user: str, item: str) -> bytes:
-    return entity_mark(Side.USER, user) + entity_mark(Side.ITEM, item)
 
 
 def _find(name: str, user: str, item: str, reviews: Iterable[ReviewEntry]) -> ReviewEntry | None:

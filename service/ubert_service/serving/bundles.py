@@ -6,13 +6,8 @@ import logging
 from dataclasses import dataclass, replace
 from threading import Lock
 
-from ubert_service.errors import (
-    NoShadowError,
-    NotReadyError,
-    NotTheShadowError,
-    ReviewNameTakenError,
-    UnknownReviewError,
-)
+from ubert_model.errors import ReviewNameTakenError
+from ubert_service.errors import NoShadowError, NotReadyError, NotTheShadowError, UnknownReviewError
 from ubert_service.read_version import ReadVersion
 from ubert_service.resident.residents import Residents
 from ubert_service.reviews.written_review import NewReview, WrittenReview

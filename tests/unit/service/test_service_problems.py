@@ -17,7 +17,7 @@ EVERY_ERROR = [
 @pytest.mark.parametrize("error", EVERY_ERROR)
 def test_every_error_has_a_problem_type(error: type[errors.UbertError]) -> None:
     kind = kind_of(error("message"))
-    assert kind.status in {422, 500, 503, 507}
+    assert kind.status in {409, 422, 500, 503, 507}
     assert kind.retryable == (kind.status == 503)
 
 
