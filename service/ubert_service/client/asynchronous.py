@@ -9,6 +9,7 @@ import httpx
 from ubert_service.client import calls
 from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of, shown_address
 from ubert_service.client.conversation import Conversation, Outcome
+from ubert_service.client.errors import ClientError
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
     About,
@@ -154,6 +155,8 @@ class AsyncClient:
 
     async def _outcome(self, conversation: Conversation[Any]) -> Outcome:
         request = conversation.request()
+        if self._http.is_closed:
+            raise ClientError("the client is closed; make another")
         try:
             with anyio.fail_after(request["timeout"]):
                 async with self._http.stream(**request) as response:

@@ -12,6 +12,7 @@ import httpx
 from ubert_service.client import calls
 from ubert_service.client.calls import Call, Received, RemovedReview, T, Write, address_of, headers_of, shown_address
 from ubert_service.client.conversation import Conversation, Outcome
+from ubert_service.client.errors import ClientError
 from ubert_service.client.policy import RetryPolicy
 from ubert_service.schemas import (
     About,
@@ -177,6 +178,8 @@ class Client:
             raise conversation.too_late() from None
 
     def _attempt(self, conversation: Conversation[Any], request: dict[str, Any]) -> Outcome:
+        if self._http.is_closed:
+            raise ClientError("the client is closed; make another")
         try:
             with self._http.stream(**request) as response:
                 content = bytearray()

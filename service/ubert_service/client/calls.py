@@ -9,7 +9,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from ubert_model.errors import ConfigError, InputError
-from ubert_service.client.errors import UnexpectedAnswerError
+from ubert_service.client.errors import UNKNOWN_CANDIDATE_SET, UNKNOWN_REVIEW, UnexpectedAnswerError
 from ubert_service.schemas import (
     READ_VERSION,
     About,
@@ -47,9 +47,9 @@ class Received:
 
 @dataclass(frozen=True, kw_only=True)
 class RemovedReview:
-    """A review is gone. ``read_version`` None: an earlier attempt, whose answer was lost, has removed it."""
+    """A review is gone, also if it was an earlier attempt, whose answer was lost, that removed it."""
 
-    read_version: str | None
+    read_version: str
 
 
 Write = ReviewAnswer | RemovedReview
@@ -68,8 +68,8 @@ class Call(Generic[T]):
     body: BaseModel | None = field(default=None, repr=False)
     repeatable: bool = True
     """It may be retried, since sending it twice has the same effect as once."""
-    absent_if_repeated: T | None = None
-    """The result of a 404 if an earlier attempt, without an answer, may have done the work."""
+    done_already: str | None = None
+    """The type of the problem that is a success, for ``read``, if an earlier attempt may have done the work."""
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:
@@ -91,14 +91,17 @@ def address_of(base_url: str, api_key: str | None = None) -> str:
     which the password would replace.
     """
     try:
-        named = httpx.URL(base_url).host.encode("idna") != b""
-        usable = named and base_url.startswith(("http://", "https://")) and not {"?", "#"} & set(base_url)
+        url = httpx.URL(base_url)
+        named = url.host.encode("idna") != b"" and (url.port is None or 0 < url.port < 65536)
+        usable = named and base_url.startswith(("http://", "https://")) and not {"?", "#", " "} & set(base_url)
     except (httpx.InvalidURL, UnicodeError):
         usable = False
     shown = shown_address(base_url)
     if not usable:
-        raise ConfigError(f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT, without ? and #")
-    if api_key is not None and httpx.URL(base_url).userinfo:
+        raise ConfigError(
+            f"base_url = {shown!r}: write it as http://HOST:PORT or https://HOST:PORT, without ?, # and spaces"
+        )
+    if api_key is not None and url.userinfo:
         raise ConfigError(f"base_url = {shown!r}: leave out its user and password, or api_key; only one can be sent")
     return base_url
 
@@ -135,7 +138,7 @@ def candidate_set(name: str) -> Call[CandidateSetAnswer]:
 
 def remove_candidate_set(name: str) -> Call[bool]:
     path = f"/candidate-sets/{_escaped(name)}"
-    return Call(method="DELETE", path=path, read=lambda _: True, absent_if_repeated=True)
+    return Call(method="DELETE", path=path, read=lambda _: True, done_already=UNKNOWN_CANDIDATE_SET)
 
 
 def promote(bundle: str | None) -> Call[PromotionAnswer]:
@@ -158,8 +161,8 @@ def remove_review(review_id: str, *, user: str, item: str) -> Call[RemovedReview
         method="DELETE",
         path=f"/reviews/{_escaped(review_id)}",
         query=_query(user=user, item=item),
-        read=lambda received: RemovedReview(read_version=received.headers.get(READ_VERSION.lower())),
-        absent_if_repeated=RemovedReview(read_version=None),
+        read=_removed_review,
+        done_already=UNKNOWN_REVIEW,
     )
 
 
@@ -205,7 +208,7 @@ def metrics() -> Call[str]:
 
 
 def _after_header(write: Write | None) -> dict[str, str]:
-    return {READ_VERSION: write.read_version} if write is not None and write.read_version else {}
+    return {} if write is None else {READ_VERSION: write.read_version}
 
 
 def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
@@ -219,6 +222,13 @@ def _reader(model: type[Answer]) -> Callable[[Received], Answer]:
             ) from error
 
     return read
+
+
+def _removed_review(received: Received) -> RemovedReview:
+    read_version = received.headers.get(READ_VERSION.lower())
+    if read_version is None:
+        raise UnexpectedAnswerError(f"the answer has no {READ_VERSION}; is base_url a u-bert service of this version?")
+    return RemovedReview(read_version=read_version)
 
 
 def _text(received: Received) -> str:

@@ -10,9 +10,9 @@ import httpx
 
 from ubert_service.client.calls import Call, Received, T
 from ubert_service.client.errors import (
+    MAY_HAVE_BEGUN,
     ClientError,
     DeadlineExceededError,
-    NotFoundError,
     OverloadedError,
     ProblemError,
     ServiceUnreachableError,
@@ -105,11 +105,10 @@ class Conversation(Generic[T]):
             return None
         problem = problem_error(outcome.status, outcome.content, outcome.headers.get("x-request-id"))
         if isinstance(problem, OverloadedError | UnavailableError):
-            self._may_be_done |= isinstance(problem, UnavailableError)
+            self._may_be_done |= isinstance(problem, UnavailableError) and problem.type in MAY_HAVE_BEGUN
             return self._pause_or_raise(problem, retry_after_s=_retry_after_s(outcome.headers))
-        absent = self._call.absent_if_repeated
-        if absent is not None and isinstance(problem, NotFoundError) and self._may_be_done:
-            self._result = lambda: absent
+        if self._may_be_done and problem.type == self._call.done_already:
+            self._result = lambda: self._call.read(outcome)
             return None
         raise problem
 

@@ -7,6 +7,17 @@ from typing import Any
 
 from ubert_model.errors import UbertError
 
+_URN = "urn:u-bert:problem:"
+UNKNOWN_REVIEW = _URN + "unknown-review"
+UNKNOWN_CANDIDATE_SET = _URN + "unknown-candidate-set"
+_FOREIGN = "about:blank"
+
+MAY_HAVE_BEGUN = frozenset(
+    {_FOREIGN, *(_URN + name for name in ("replica-lost", "store-unavailable", "write-unconfirmed"))}
+)
+"""The types of a 502 or 503 after which the work may be done: a proxy missed the service's answer, or the service the
+store's. Any other, such as ``not-ready``, refuses the work before it begins."""
+
 _SHOWN_CHARACTERS = 200
 
 
@@ -29,8 +40,8 @@ class UnexpectedAnswerError(ClientError):
 class ProblemError(ClientError):
     """The service has answered with problem details (RFC 9457).
 
-    ``type`` is the stable name of the problem, or ``about:blank`` if a proxy answered in place of the service.
-    ``members`` are all fields of the problem, including ``errors`` and ``reasons``.
+    ``type`` is the stable name of the problem, or ``about:blank`` if another program, such as a proxy, answered in
+    place of the service. ``members`` are all fields of the problem, including ``errors`` and ``reasons``.
     """
 
     def __init__(self, status: int, members: Mapping[str, Any], request_id: str | None) -> None:
@@ -84,9 +95,9 @@ def problem_error(status: int, content: bytes, request_id: str | None) -> Proble
         members = json.loads(content)
     except (ValueError, RecursionError):  # the last: deeply nested brackets
         members = None
-    if not isinstance(members, dict) or not isinstance(members.get("type"), str):
+    if not isinstance(members, dict) or not str(members.get("type")).startswith(_URN):
         shown = content[:_SHOWN_CHARACTERS].decode("utf-8", errors="replace")
-        members = {"type": "about:blank", "title": _phrase(status), "detail": shown or "an empty answer"}
+        members = {"type": _FOREIGN, "title": _phrase(status), "detail": shown or "an empty answer"}
     return _OF_STATUS.get(status, ProblemError)(status, members, request_id)
 
 

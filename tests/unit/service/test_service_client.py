@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
@@ -17,6 +18,7 @@ from ubert_model.errors import ConfigError, InputError
 from ubert_service.client import (
     AsyncClient,
     Client,
+    ClientError,
     DeadlineExceededError,
     NotFoundError,
     OverloadedError,
@@ -68,6 +70,14 @@ def test_the_client_imports_nothing_but_what_its_extra_lists() -> None:
     absent += ["onnxruntime", "fastapi", "starlette", "uvicorn", "prometheus_client", "tokenizers", "torch"]
     program = f"import sys; sys.modules.update(dict.fromkeys({absent})); import ubert_service.client"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def retried(call: Call[Any], first: Outcome) -> Conversation[Any]:
+    """A conversation whose second attempt has been sent, after this outcome of the first."""
+    conversation = started(call)
+    assert conversation.pause_after(first) is not None
+    conversation.request()
+    return conversation
 
 
 @pytest.mark.parametrize("status", [429, 502, 503])
@@ -197,30 +207,46 @@ def test_the_promotion_of_a_named_bundle_is_repeatable() -> None:
     assert started(calls.promote("b")).pause_after(LOST) is not None
 
 
+REVIEW_REMOVAL = calls.remove_review("r", user="u", item="i")
+NO_REVIEW = problem(404, "unknown-review", x_read_version="v:17")
+PROXY_503 = answer(503, {"type": "error", "status": 503})
+
+
 @pytest.mark.parametrize(
-    ("removal", "result"),
+    ("removal", "absent", "result"),
     [
-        (calls.remove_review("r", user="u", item="i"), RemovedReview(read_version=None)),
-        (calls.remove_candidate_set("spring"), True),
+        (REVIEW_REMOVAL, NO_REVIEW, RemovedReview(read_version="v:17")),
+        (calls.remove_candidate_set("spring"), problem(404, "unknown-candidate-set"), True),
     ],
     ids=["review", "candidate set"],
 )
-def test_a_removal_whose_answer_was_lost_succeeds_if_the_retry_finds_nothing(removal: Call[Any], result: Any) -> None:
+@pytest.mark.parametrize(
+    "first",
+    [
+        LOST,
+        answer(502),
+        PROXY_503,
+        problem(502, "replica-lost"),
+        problem(503, "store-unavailable"),
+        problem(503, "write-unconfirmed"),
+    ],
+)
+def test_a_removal_that_may_be_done_succeeds_if_the_retry_finds_nothing(
+    removal: Call[Any], absent: Received, result: Any, first: Outcome
+) -> None:
     with pytest.raises(NotFoundError):
-        started(removal).pause_after(problem(404))
-
-    for first in (LOST, problem(502), problem(503)):
-        conversation = started(removal)
-        assert conversation.pause_after(first) is not None
-        conversation.request()
-        assert conversation.pause_after(problem(404)) is None
-        assert conversation.result() == result
+        started(removal).pause_after(absent)
+    conversation = retried(removal, first)
+    assert conversation.pause_after(absent) is None
+    assert conversation.result() == result
 
 
 @pytest.mark.parametrize(
     "first",
     [
         problem(429, "overloaded"),
+        answer(429),
+        problem(503, "not-ready"),
         httpx.ConnectError("refused"),
         httpx.ConnectTimeout("late"),
         httpx.PoolTimeout("none is free"),
@@ -228,11 +254,22 @@ def test_a_removal_whose_answer_was_lost_succeeds_if_the_retry_finds_nothing(rem
     ids=repr,
 )
 def test_a_removal_whose_first_attempt_never_began_fails_if_the_retry_finds_nothing(first: Outcome) -> None:
-    conversation = started(calls.remove_review("r", user="u", item="i"))
-    assert conversation.pause_after(first) is not None
-    conversation.request()
     with pytest.raises(NotFoundError):
-        conversation.pause_after(problem(404))
+        retried(REVIEW_REMOVAL, first).pause_after(NO_REVIEW)
+
+
+@pytest.mark.parametrize("absent", [answer(404), problem(404, "not-found")], ids=["of a proxy", "of no route"])
+def test_a_404_that_is_not_about_the_review_never_passes_for_its_removal(absent: Received) -> None:
+    with pytest.raises(NotFoundError):
+        retried(REVIEW_REMOVAL, LOST).pause_after(absent)
+
+
+@pytest.mark.parametrize("received", [answer(200), problem(404)], ids=["at once", "in a retry"])
+def test_a_removal_without_a_read_version_is_refused(received: Received) -> None:
+    conversation = retried(REVIEW_REMOVAL, LOST)
+    assert conversation.pause_after(received) is None
+    with pytest.raises(UnexpectedAnswerError, match="X-Read-Version"):
+        conversation.result()
 
 
 def test_a_problem_survives_pickling() -> None:
@@ -258,11 +295,11 @@ def test_an_identifier_with_half_a_surrogate_pair_is_refused_by_name(call: Calla
         call("u\ud83d")
 
 
-def test_a_read_after_a_write_sends_its_read_version_if_that_is_known() -> None:
+def test_a_read_after_a_write_sends_its_read_version() -> None:
     request = PredictRequest(pairs=[PairRequest(user="u", item="i")])
-    removal = started(calls.remove_review("r", user="u", item="i"))
+    removal = started(REVIEW_REMOVAL)
     assert removal.pause_after(Received(status=204, headers={"x-read-version": "17-3"}, content=b"")) is None
-    for write, sent in ((removal.result(), "17-3"), (RemovedReview(read_version=None), None), (None, None)):
+    for write, sent in ((removal.result(), "17-3"), (None, None)):
         headers = Conversation(calls.predict(request, write), POLICY, ADDRESS).request()["headers"]
         assert headers.get("X-Read-Version") == sent
 
@@ -273,13 +310,21 @@ def test_only_the_fields_that_the_caller_has_set_are_sent() -> None:
     assert json.loads(sent["content"]) == {"pairs": [{"user": "u", "item": "i"}]}
 
 
-@pytest.mark.parametrize("content", [b"<h1>bad gateway</h1>", b'{"message": "bad gateway"}', b'["bad gateway"]'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"<h1>bad gateway</h1>",
+        b'{"message": "bad gateway"}',
+        b'["bad gateway"]',
+        b'{"type": "error", "title": [], "reasons": 5}',
+    ],
+)
 def test_an_error_of_a_proxy_is_a_problem_too(content: bytes) -> None:
     with pytest.raises(ProblemError) as raised:
         started(calls.ready()).pause_after(Received(status=502, headers={"x-request-id": "R"}, content=content))
     error = raised.value
     assert (error.type, error.title, error.status, error.request_id) == ("about:blank", "Bad Gateway", 502, "R")
-    assert error.detail == content.decode()
+    assert (error.detail, error.reasons) == (content.decode(), ())
 
 
 def test_an_api_key_is_sent_without_its_line_break() -> None:
@@ -296,9 +341,12 @@ def test_an_api_key_is_sent_without_its_line_break() -> None:
         ("https://host:port", None, "base_url = 'https://host:port'"),
         ("http://[::1", None, "base_url = 'http://[::1'"),
         ("http://a..example", None, "base_url = 'http://a..example'"),
+        ("http://a b", None, "base_url = 'http://a b'"),
+        ("http://host:65536", None, "base_url = 'http://host:65536'"),
+        ("http://host:0", None, "base_url = 'http://host:0'"),
         ("ftp://user:secret@host", None, "base_url = 'host'"),
         ("http://host?key=secret", None, "base_url = 'http://host'"),
-        ("http://host/#secret", None, "without ? and #"),
+        ("http://host/#secret", None, "without ?, # and spaces"),
         ("http://user:secret@host", "key", "only one can be sent"),
         ("http://host", "secret\nX-Other: 1", "api_key"),
         ("http://host", "secrét", "api_key"),
@@ -312,6 +360,19 @@ def test_an_unusable_base_url_or_api_key_is_refused_without_showing_the_secret(
         client(base_url, api_key=key)
     assert reason in str(refused.value)
     assert "secr" not in str(refused.value)
+
+
+def test_a_closed_client_says_so() -> None:
+    async def closed_and_used() -> None:
+        async with AsyncClient(ADDRESS) as client:
+            pass
+        await client.alive()
+
+    with Client(ADDRESS) as client:
+        pass
+    for use in (client.alive, lambda: anyio.run(closed_and_used)):
+        with pytest.raises(ClientError, match="closed"):
+            use()
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"{}", b'{"version": 3}'])
