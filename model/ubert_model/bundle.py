@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from ubert_model.config import ModelConfig, require
+from ubert_model.config import ModelConfig
 from ubert_model.errors import BundleError, InputError
 from ubert_model.ids import Identities
 from ubert_model.rating.blend import BiasModel, Blend
@@ -24,6 +24,7 @@ from ubert_model.states.codec import StateCodec, is_trained, make_codec
 from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_model.validation import require
 
 FORMAT_VERSION = 8
 MANIFEST = "manifest.json"

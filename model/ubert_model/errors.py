@@ -9,16 +9,8 @@ class ConfigError(UbertError, ValueError):
     """A setting is missing, malformed or contradicts another."""
 
 
-class DivergedError(ConfigError):
-    """Training diverged by these settings, as it would again: it is deterministic."""
-
-
 class InputError(UbertError):
     """The caller's input (a file, a row, an identifier) cannot be used."""
-
-
-class ReviewFileError(InputError):
-    """A review file cannot be read, or holds more bad lines than allowed."""
 
 
 class BundleError(UbertError):
@@ -59,10 +51,6 @@ class UnconfirmedWriteError(StoreUnavailableError):
 
 class DeviceUnavailableError(UbertError):
     """The requested device (a GPU) is not available to this process."""
-
-
-class BaselineError(UbertError):
-    """A baseline model cannot be trained: its library is missing, or fails."""
 
 
 class ClusterError(UbertError):

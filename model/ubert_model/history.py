@@ -6,24 +6,8 @@ Law 5 applied to a list. Training and the service also take a pair's own rating 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RatingCounts:
-    """How many ratings an entity has, and their sum in stars; reported in answers."""
-
-    count: int
-    total: float
-
-    @classmethod
-    def of(cls, reviews: Iterable[ReviewEntry]) -> "RatingCounts":
-        """Counts over a review list."""
-        ratings = [review.rating for review in reviews]
-        return cls(count=len(ratings), total=sum(ratings))
+from ubert_model.review import ReviewEntry, Side
 
 
 def without_counterpart(side: Side, reviews: Iterable[ReviewEntry], counterpart: str) -> list[ReviewEntry]:

@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.redis_server import RedisServer
 from ubert_model.bundle import SCORER_GRAPH, Bundle
-from ubert_model.states import MaintenanceStore, ReviewEntry, Side, numpy_in_one_thread, open_store
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import MaintenanceStore, numpy_in_one_thread, open_store
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine

@@ -42,7 +42,8 @@ from ubert_model.nn.co_matching import Matches
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
 from ubert_model.rating.deviations import UsualDeviations
-from ubert_model.states import FloatMatrix, ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FloatMatrix
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_service.reading.histories import Pair, ReviewList, ReviewLists, SideStatistics
 from ubert_service.scoring.assembly import ScorerBatch

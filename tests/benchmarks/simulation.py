@@ -44,7 +44,8 @@ from ubert_model.config import ModelConfig, preset
 from ubert_model.ids import Identities, IdTable
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import Margins, RatingIntervals
-from ubert_model.states import ReviewEntry, StateCodec, StateStore, make_codec, open_store
+from ubert_model.review import ReviewEntry
+from ubert_model.states import StateCodec, StateStore, make_codec, open_store
 from ubert_model.states.codec import DEFAULT_CODEC
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents

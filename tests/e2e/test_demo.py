@@ -17,7 +17,8 @@ from support.processes import running
 from support.store_contents import item_reviews, user_reviews
 from ubert_model.bundle import Bundle
 from ubert_model.errors import UbertError
-from ubert_model.states import DEFAULT_CODEC, FloatMatrix, Side, open_store
+from ubert_model.review import Side
+from ubert_model.states import DEFAULT_CODEC, FloatMatrix, open_store
 from ubert_training.cli import make_app
 from ubert_training.corpora.synth import SynthOptions, write_corpus
 from ubert_training.reviews.table import ReviewTable

@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from support.files import contents
 from support.full_disk import full_disk
 from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_model.errors import ConfigError, InputError
 from ubert_training.commands.import_reviews import import_command
 from ubert_training.commands.options import parse_columns
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.file_staging import ImportProgress
 from ubert_training.reviews.importer import STAGING, import_reviews
 from ubert_training.reviews.options import ImportOptions

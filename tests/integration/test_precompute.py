@@ -20,8 +20,9 @@ from support.waiting import wait_until
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError, StoreError
 from ubert_model.ids import Identities, IdTable
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.running.sharding import Shard
-from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Side, check_namespace, open_store
+from ubert_model.states import FloatMatrix, MaintenanceStore, check_namespace, open_store
 from ubert_model.states.records import unpack_line
 from ubert_training.cli import make_app
 from ubert_training.finetuning.reader_fit import surpluses_of

@@ -12,7 +12,8 @@ from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
 from support.small_corpus import small_table
 from support.tiny_bundle import TinyBundle
-from ubert_model.states import Side, check_namespace, open_store
+from ubert_model.review import Side
+from ubert_model.states import check_namespace, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_training.cli import make_app
 

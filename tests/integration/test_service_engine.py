@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import BundleError, CorruptStateError, ForeignStateError, StateError
-from ubert_model.states import MaintenanceStore, ReviewEntry, make_codec, open_store
+from ubert_model.review import ReviewEntry
+from ubert_model.states import MaintenanceStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents

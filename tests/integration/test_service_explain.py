@@ -17,7 +17,8 @@ from ubert_model.bundle import Bundle
 from ubert_model.history import select_history, without_counterpart
 from ubert_model.nn.pair_explainer import PairExplainer
 from ubert_model.rating.deviations import SideDeviations
-from ubert_model.states import MaintenanceStore, ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import MaintenanceStore
 from ubert_service.errors import WorkCancelledError
 from ubert_service.explaining.explainer_graph import PairParts
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading

@@ -29,7 +29,8 @@ from support.waiting import wait_until
 from support.watched_lock import WatchedLock
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import Changes, MaintenanceStore, Namespace, ReviewEntry, Revision, Side, StateStore, open_store
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import Changes, MaintenanceStore, Namespace, Revision, StateStore, open_store
 from ubert_model.states.redis_pipelines import RedisPipelines
 from ubert_service.app import create_app
 from ubert_service.context import STALE_SECONDS

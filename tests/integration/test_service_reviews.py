@@ -22,8 +22,9 @@ from support.small_corpus import small_table
 from support.store_contents import item_reviews, user_reviews
 from support.tiny_bundle import BIAS, ITEM_WORTH, Corpus, TinyBundle, states_of_text, torch_rating
 from ubert_model.errors import InputError, ReviewNameTakenError, StoreUnavailableError
-from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, open_store
-from ubert_model.states.keys import RedisKeys, Side
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FloatMatrix, MaintenanceStore, open_store
+from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
 from ubert_service.reviews.review_writer import ReviewWriter
 from ubert_service.reviews.written_review import NewReview, WrittenReview

@@ -16,7 +16,8 @@ from support.running_app import running, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.waiting import wait_until
 from ubert_model.errors import StoreUnavailableError
-from ubert_model.states import Changes, MaintenanceStore, Side
+from ubert_model.review import Side
+from ubert_model.states import Changes, MaintenanceStore
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
 from ubert_service.resident import keeper

@@ -14,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from support.store_contents import OTHER_VERSION, VERSION, item_reviews, namespace_of, review_of, user_reviews
 from ubert_model.errors import ConfigError, CorruptStateError, InputError
-from ubert_model.states import FinishedShard, MaintenanceStore, ReviewEntry, make_codec, open_store
-from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FinishedShard, MaintenanceStore, make_codec, open_store
+from ubert_model.states.keys import LmdbKeys, RedisKeys
 from ubert_model.states.records import pack_shard
 from ubert_training.cli import make_app
 

@@ -15,12 +15,11 @@ import redis
 from support.killed_writes import finishes_before_kill
 from support.store_contents import VERSION, contents, item_reviews, namespace_of, review_of, user_reviews
 from ubert_model.errors import CorruptStateError
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states import (
     FinishedShard,
     MaintenanceStore,
     NamespaceRepair,
-    ReviewEntry,
-    Side,
     check_namespace,
     checking,
     copy_namespace,

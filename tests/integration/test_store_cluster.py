@@ -13,7 +13,8 @@ from support.redis_cluster import ClusterServers, redis_cluster
 from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, user_reviews
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.errors import StoreUnavailableError, UnconfirmedWriteError
-from ubert_model.states import MaintenanceStore, ReviewEntry, Side, open_store
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import MaintenanceStore, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair
 from ubert_service.serving.opened import OpenedBundle

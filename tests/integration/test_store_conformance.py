@@ -27,11 +27,11 @@ from support.store_contents import (
     user_reviews,
 )
 from ubert_model.errors import ForeignStateError, InputError, ReviewNameTakenError, StoreError
+from ubert_model.review import Side
 from ubert_model.states import (
     FinishedShard,
     MaintenanceStore,
     Revision,
-    Side,
     copy_namespace,
     entity_mark,
     lmdb_store,

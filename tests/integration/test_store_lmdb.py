@@ -16,7 +16,8 @@ import pytest
 from support.processes import running
 from support.store_contents import VERSION, namespace_of, numbered_reviews, review_of, state_of, user_reviews
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
-from ubert_model.states import ReviewEntry, lmdb_store, marks_of
+from ubert_model.review import ReviewEntry
+from ubert_model.states import lmdb_store, marks_of
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.records import unpack_line
 

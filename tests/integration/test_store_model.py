@@ -11,12 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from support.killed_writes import finishes_before_kill
 from support.store_contents import OTHER_VERSION, VERSION, contents, namespace_of, review_of
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states import (
     FinishedShard,
     MaintenanceStore,
-    ReviewEntry,
     Revision,
-    Side,
     entity_mark,
     lmdb_store,
     marks_of,

@@ -31,7 +31,8 @@ from ubert_model.errors import (
     StoreUnavailableError,
     UnconfirmedWriteError,
 )
-from ubert_model.states import FinishedShard, Side, copy_namespace, open_store
+from ubert_model.review import Side
+from ubert_model.states import FinishedShard, copy_namespace, open_store
 from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
 from ubert_model.states.redis_store import RedisStore

@@ -6,7 +6,7 @@ import numpy as np
 
 from ubert_model.ids import IdTable
 from ubert_model.rating.deviations import RatingColumns, SideDeviations
-from ubert_model.states.review import ReviewEntry
+from ubert_model.review import ReviewEntry
 
 
 def rating_columns(

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ubert_model.states import MaintenanceStore, Namespace, ReviewEntry, Side, StateStore
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import MaintenanceStore, Namespace, StateStore
 
 VERSION = "00112233445566aa"
 OTHER_VERSION = "ffffffffffffffff"

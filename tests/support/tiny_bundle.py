@@ -43,7 +43,8 @@ from ubert_model.rating.deviations import SideBias, UsualDeviations, stack_sums
 from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_model.rating.text_reader import BUCKETS, ITEM_GROUPS, PIECES_READ, TextReader
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states import FloatMatrix, MaintenanceStore, ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FloatMatrix, MaintenanceStore
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
 

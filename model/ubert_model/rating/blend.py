@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ubert_model.config import ModelConfig, RatingScale
 from ubert_model.errors import InputError
 from ubert_model.rating.deviations import RatingSums, SideBias
-from ubert_model.states.keys import Side
+from ubert_model.review import Side
 
 Ratings = NDArray[np.float64]
 

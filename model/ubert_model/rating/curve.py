@@ -14,7 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.config import RatingScale, require
+from ubert_model.config import RatingScale
+from ubert_model.validation import require
 
 SEGMENTS = 4
 """Equal parts that a scale is divided into: from one star to the next, for one to five."""

@@ -20,12 +20,11 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ubert_model.config import require
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.validation import require
 
 DEVIATION_SHRINKAGE = 5.0
 """Pseudo-ratings, exactly average, that shrink a usual deviation; from 2 to 30 the error changes by under 0.2%."""

@@ -11,8 +11,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ubert_model.config import RatingScale, require
+from ubert_model.config import RatingScale
 from ubert_model.rating.blend import Ratings
+from ubert_model.validation import require
 
 COVERAGE = 0.9
 LEAST_PAIRS = 200

@@ -19,8 +19,8 @@ from functools import cached_property
 from types import ModuleType
 from typing import Any, Literal, Protocol, TypeVar, cast
 
-from ubert_model.config import require
 from ubert_model.errors import ClusterError, ConfigError, UbertError
+from ubert_model.validation import require
 
 P_contra = TypeVar("P_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-from ubert_model.config import require
+from ubert_model.validation import require
 
 _PATTERN = re.compile(r"(\d{1,6})/(\d{1,6})")
 

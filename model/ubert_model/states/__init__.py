@@ -4,7 +4,7 @@ from ubert_model.states.changes import Changes, Revision, entity_mark, marks_of,
 from ubert_model.states.checking import DamagedList, NamespaceCheck, check_namespace
 from ubert_model.states.codec import DEFAULT_CODEC, StateCodec, codec_names, make_codec, require_codec, state_shape
 from ubert_model.states.copying import copy_candidate_sets, copy_namespace
-from ubert_model.states.keys import Side, version_bytes
+from ubert_model.states.keys import version_bytes
 from ubert_model.states.leases import NamespaceLeases
 from ubert_model.states.numpy_threads import numpy_in_one_thread
 from ubert_model.states.opening import (
@@ -15,9 +15,9 @@ from ubert_model.states.opening import (
     url_or_content,
     without_password,
 )
+from ubert_model.states.pooling import FloatMatrix
 from ubert_model.states.records import REPAIR_REMEDY
 from ubert_model.states.repair import NamespaceRepair, repair_namespace
-from ubert_model.states.review import FloatMatrix, ReviewEntry
 from ubert_model.states.store import FinishedShard, MaintenanceStore, Namespace, StateStore
 
 __all__ = [
@@ -32,9 +32,7 @@ __all__ = [
     "NamespaceCheck",
     "NamespaceLeases",
     "NamespaceRepair",
-    "ReviewEntry",
     "Revision",
-    "Side",
     "StateCodec",
     "StateStore",
     "absolute_url",

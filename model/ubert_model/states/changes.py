@@ -12,8 +12,7 @@ from typing import NamedTuple, Self
 
 from ubert_model.errors import CorruptStateError, InputError
 from ubert_model.identifiers import identifier_bytes
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
+from ubert_model.review import ReviewEntry, Side
 
 REMEMBERED_CHANGES = 4_096
 """Announcements that a feed keeps; a reader that is further behind starts over."""

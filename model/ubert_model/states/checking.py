@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.errors import CorruptStateError, StateError
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.running.batches import batches
 from ubert_model.states.codec import state_shape
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import MaintenanceStore, Namespace
 
 ENTITIES_A_BATCH = 100

@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 from ubert_model.errors import ConfigError, CorruptStateError, ForeignStateError, StateError
 from ubert_model.rows import pooled_rows
 from ubert_model.states.keys import version_bytes
-from ubert_model.states.pooling import pool_neighbours
+from ubert_model.states.pooling import FloatMatrix, pool_neighbours
 from ubert_model.states.product_code import PRODUCT_BITS, Codebooks, ProductCode, group_shape
 from ubert_model.states.quantize import QUANTIZERS, Quantizer
-from ubert_model.states.review import FloatMatrix
 from ubert_model.states.store import Namespace
 
 DEFAULT_CODEC = "int8"

@@ -4,11 +4,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ubert_model.errors import InputError, StoreError
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.running.batches import batches
-from ubert_model.states.keys import Side
 from ubert_model.states.leases import LEASE_S, holder_name
 from ubert_model.states.records import dropped_meanwhile
-from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import MaintenanceStore
 
 

@@ -1,30 +1,14 @@
 """The keys of a store. Each begins with the state version, which covers everything that determines a state."""
 
 import re
-from enum import StrEnum
 from hashlib import blake2b
 from urllib.parse import unquote
 
 from ubert_model.errors import InputError
 from ubert_model.identifiers import identifier_bytes
-from ubert_model.states.review import ReviewEntry
+from ubert_model.review import ReviewEntry, Side
 
 _VERSION = re.compile("[0-9a-f]{16}")
-
-
-class Side(StrEnum):
-    """The two lists that hold a review: its user's and its item's."""
-
-    USER = "user"
-    ITEM = "item"
-
-    def entity(self, entry: ReviewEntry) -> str:
-        """The user or item whose list of this side holds the review."""
-        return entry.user if self is Side.USER else entry.item
-
-    def counterpart(self, entry: ReviewEntry) -> str:
-        """The review's item in a user's list, its user in an item's."""
-        return entry.item if self is Side.USER else entry.user
 
 
 def version_bytes(version: str) -> bytes:

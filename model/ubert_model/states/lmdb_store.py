@@ -11,6 +11,7 @@ from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
     Changes,
@@ -21,7 +22,7 @@ from ubert_model.states.changes import (
     state_mark,
     unpack_marks,
 )
-from ubert_model.states.keys import LmdbKeys, Side
+from ubert_model.states.keys import LmdbKeys
 from ubert_model.states.lmdb_directory import LmdbDirectory, Transaction
 from ubert_model.states.lmdb_scans import (
     after_prefix,
@@ -51,7 +52,6 @@ from ubert_model.states.records import (
     unpack_shard,
     unpack_text,
 )
-from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
 
 _KEYS_PER_DROP = 10_000

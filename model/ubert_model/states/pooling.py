@@ -1,8 +1,9 @@
 """Pooling neighbouring tokens, so that a review has fewer rows of states."""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ubert_model.states.review import FloatMatrix
+FloatMatrix = NDArray[np.float32]
 
 
 def pool_neighbours(values: FloatMatrix, pooled: int) -> FloatMatrix:

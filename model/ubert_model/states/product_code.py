@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ubert_model.errors import BundleError
-from ubert_model.states.review import FloatMatrix
+from ubert_model.states.pooling import FloatMatrix
 
 CENTROIDS = 256
 PRODUCT_BITS: Mapping[str, int] = {"pq2": 2, "pq1": 1}

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ubert_model.states.review import FloatMatrix
+from ubert_model.states.pooling import FloatMatrix
 
 
 class Quantizer(Protocol):

@@ -13,8 +13,7 @@ from dataclasses import asdict
 
 from ubert_model.errors import CorruptStateError, ForeignStateError, InputError, ReviewNameTakenError, StoreError
 from ubert_model.identifiers import identifier_bytes
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states.store import FinishedShard, Namespace
 
 MAX_STATE_BYTES = 16 * 1024 * 1024

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from ubert_model.identifiers import identifier_bytes
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states.changes import entity_mark
-from ubert_model.states.keys import RedisKeys, Side
+from ubert_model.states.keys import RedisKeys
 from ubert_model.states.records import is_same_pair, name_taken
 from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
-from ubert_model.states.review import ReviewEntry
 
 _SECONDS_OF_CLAIM = 7 * 24 * 3600
 

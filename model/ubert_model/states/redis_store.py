@@ -11,6 +11,7 @@ from operator import attrgetter
 
 from ubert_model.errors import StoreError, StoreFullError, StoreUnavailableError
 from ubert_model.identifiers import identifier_bytes
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.running.batches import batches
 from ubert_model.states.changes import (
     REMEMBERED_CHANGES,
@@ -22,7 +23,7 @@ from ubert_model.states.changes import (
     state_mark,
     unpack_marks,
 )
-from ubert_model.states.keys import RedisKeys, Side
+from ubert_model.states.keys import RedisKeys
 from ubert_model.states.records import (
     check_same_namespace,
     check_state_size,
@@ -43,7 +44,6 @@ from ubert_model.states.redis_address import RedisAddress
 from ubert_model.states.redis_claims import RedisClaims
 from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
-from ubert_model.states.review import ReviewEntry
 from ubert_model.states.store import FinishedShard, Namespace
 
 # Bounds, because a server keeps the replies of a pipeline in its memory until they are read.

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ubert_model.review import Side
 from ubert_model.running.batches import batches
 from ubert_model.states.checking import STATES_A_BATCH, DamagedList, NamespaceCheck, check_namespace
-from ubert_model.states.keys import Side
 from ubert_model.states.records import is_intact
 from ubert_model.states.store import MaintenanceStore, Namespace
 

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states.changes import Changes, Revision
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ import numpy as np
 
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.rating.blend import Blend
-from ubert_model.states import FloatMatrix, ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FloatMatrix
 from ubert_service.explaining.explainer_graph import OutputDecomposer, PairParts
 from ubert_service.explaining.listed import listed_reviews
 from ubert_service.explaining.review_texts import NO_WORDS, ReadText, ReviewTexts

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ubert_model.states import ReviewEntry
+from ubert_model.review import ReviewEntry
 from ubert_service.reading.histories import ReviewList
 from ubert_service.schemas import LISTED_UNREAD
 

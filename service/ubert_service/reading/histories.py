@@ -10,7 +10,7 @@ from ubert_model.config import ModelConfig
 from ubert_model.history import select_history, without_counterpart
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.deviations import RatingSums, Residuals, UsualDeviations
-from ubert_model.states import ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
 from ubert_service.reading.inline import InlineReviews
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.review import ReviewEntry
+from ubert_model.states import FloatMatrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

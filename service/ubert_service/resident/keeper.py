@@ -14,8 +14,9 @@ from typing import Self, TypeVar
 import numpy as np
 
 from ubert_model.errors import StateError, StoreError, UbertError
+from ubert_model.review import Side
 from ubert_model.running.background import BackgroundThread
-from ubert_model.states import Namespace, Side, StateStore
+from ubert_model.states import Namespace, StateStore
 from ubert_service.reading.namespaces import Absence, absence_of
 from ubert_service.resident.residents import Residents
 

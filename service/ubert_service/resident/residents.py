@@ -9,16 +9,8 @@ from ubert_model.config import ModelConfig
 from ubert_model.errors import StoreUnavailableError
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.deviations import UsualDeviations
-from ubert_model.states import (
-    FloatMatrix,
-    ReviewEntry,
-    Side,
-    StateCodec,
-    StateStore,
-    entity_mark,
-    marks_of,
-    state_mark,
-)
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FloatMatrix, StateCodec, StateStore, entity_mark, marks_of, state_mark
 from ubert_service.errors import NotResidentError
 from ubert_service.read_version import ReadVersion
 from ubert_service.reading.histories import Pair, ReviewList, ReviewLists, SideStatistics

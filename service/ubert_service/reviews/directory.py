@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities, IdTable
 from ubert_service.reading.histories import ReviewList
 from ubert_service.resident.residents import Residents
+from ubert_service.reviews.rating_counts import RatingCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

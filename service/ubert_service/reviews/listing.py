@@ -4,11 +4,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ubert_model.history import RatingCounts
 from ubert_model.ids import Identities
-from ubert_model.states import ReviewEntry
+from ubert_model.review import ReviewEntry
 from ubert_service.errors import UnknownItemError, UnknownUserError
 from ubert_service.resident.residents import Residents
+from ubert_service.reviews.rating_counts import RatingCounts
 
 CURSOR_PATTERN = r"^[0-9]{1,12}:[\s\S]+$"
 

@@ -7,15 +7,15 @@ from itertools import chain
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
-from ubert_model.history import RatingCounts
 from ubert_model.rating.blend import stored_rating
 from ubert_model.rating.text_reader import TextReader
-from ubert_model.review_id import review_id
-from ubert_model.states import ReviewEntry, Revision, StateCodec, StateStore
+from ubert_model.review import ReviewEntry, review_id
+from ubert_model.states import Revision, StateCodec, StateStore
 from ubert_service.errors import UnknownReviewError
 from ubert_service.explaining.review_texts import ReviewTexts
 from ubert_service.reading.namespaces import require_namespace
 from ubert_service.resident.residents import Residents
+from ubert_service.reviews.rating_counts import RatingCounts
 from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.scoring.encoding import ReviewEncoding
 

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from ubert_model.history import RatingCounts
-from ubert_model.states import ReviewEntry, Revision
+from ubert_model.review import ReviewEntry
+from ubert_model.states import Revision
+from ubert_service.reviews.rating_counts import RatingCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
 """What the answers of ``/reviews``, ``/users`` and ``/items`` say of reviews, users and items."""
 
-from ubert_model.history import RatingCounts
-from ubert_model.states import ReviewEntry
+from ubert_model.review import ReviewEntry
 from ubert_service.read_version import ReadVersion
 from ubert_service.reviews.directory import DirectoryPage
 from ubert_service.reviews.listing import ReviewPage
+from ubert_service.reviews.rating_counts import RatingCounts
 from ubert_service.reviews.written_review import WrittenReview
 from ubert_service.schemas import EntityCounts, EntityList, FoundEntity, ListedReview, ReviewAnswer, ReviewList
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ubert_model.rating.deviations import Residuals
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.review import ReviewEntry
+from ubert_model.states import FloatMatrix
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

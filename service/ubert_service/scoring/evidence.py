@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ubert_model.rating.deviations import Residuals
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.review import ReviewEntry
+from ubert_model.states import FloatMatrix
 from ubert_service.reading.histories import History, PairHistories
 from ubert_service.schemas import Basis, Reason
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from ubert_model.config import RatingScale
 from ubert_model.rating.blend import stored_rating
-from ubert_model.review_id import review_id
-from ubert_model.states import FloatMatrix, ReviewEntry, StateCodec
+from ubert_model.review import ReviewEntry, review_id
+from ubert_model.states import FloatMatrix, StateCodec
 from ubert_service.reading.inline import InlineReviews, InlineText
 from ubert_service.scoring.encoding import ReviewEncoding
 from ubert_service.work.cancellation import Cancelled, never_cancelled, raise_if_cancelled

@@ -36,7 +36,8 @@ from ubert_model.errors import BundleError, ConfigError, ForeignStateError, Inpu
 from ubert_model.ids import Identities, IdTable
 from ubert_model.rating.deviations import ElsewhereRatings, SideDeviations, UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
-from ubert_model.states import ReviewEntry, Side, codec_names
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import codec_names
 
 DRAFT = Manifest(
     config=replace(preset("tiny"), pretrain_max_length=12),

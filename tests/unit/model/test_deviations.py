@@ -23,7 +23,7 @@ from ubert_model.rating.deviations import (
     stack_sums,
 )
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states import ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
 
 MEAN = 3.0
 """In levels of the curve below, which is 0 at one star: so four stars lie at the mean."""

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubert_model.history import RatingCounts, select_history, without_counterpart
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
+from ubert_model.history import select_history, without_counterpart
+from ubert_model.review import ReviewEntry, Side
+from ubert_service.reviews.rating_counts import RatingCounts
 
 names = st.sampled_from("abcd")
 entries = st.builds(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_model.errors import ConfigError, InputError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.importer import import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError, ReviewFileError
+from ubert_model.errors import ConfigError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews import validation
 from ubert_training.reviews.domains import Domains
 from ubert_training.reviews.readers import jsonlines, records

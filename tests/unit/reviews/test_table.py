@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError, ReviewFileError
-from ubert_model.review_id import review_id
+from ubert_model.errors import InputError
+from ubert_model.review import review_id
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews import table as table_module
 from ubert_training.reviews.table import SCHEMA, WITHOUT_TEXT, Review, ReviewTable, TableMetadata, TableWriter
 

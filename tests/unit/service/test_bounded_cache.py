@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from ubert_model.review import Side
 from ubert_model.states import entity_mark, state_mark
-from ubert_model.states.keys import Side
 from ubert_service.resident import bounded_cache
 from ubert_service.resident.bounded_cache import BoundedCache, CacheEntry, Key
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ubert_model.states import ReviewEntry
+from ubert_model.review import ReviewEntry
 from ubert_service.scoring.assembly import BatchSide
 
 

@@ -6,7 +6,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from ubert_model.states import FloatMatrix, ReviewEntry
+from ubert_model.review import ReviewEntry
+from ubert_model.states import FloatMatrix
 from ubert_service.explaining.explain import HeatMap, _heat_map
 from ubert_service.explaining.explainer_graph import PairParts
 from ubert_service.explaining.review_texts import NO_WORDS, ReadText

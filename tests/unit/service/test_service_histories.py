@@ -16,7 +16,8 @@ from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias, UsualDeviations
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states import FloatMatrix, ReviewEntry, Side, make_codec
+from ubert_model.review import ReviewEntry, Side
+from ubert_model.states import FloatMatrix, make_codec
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
 from ubert_service.reading.inline import InlineText
 from ubert_service.scoring.inline_encoding import encode_inline

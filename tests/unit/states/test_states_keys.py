@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from ubert_model.errors import CorruptStateError, InputError
-from ubert_model.states import ReviewEntry
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.states.changes import unpack_marks
-from ubert_model.states.keys import LmdbKeys, RedisKeys, Side
+from ubert_model.states.keys import LmdbKeys, RedisKeys
 from ubert_model.states.records import (
     pack_candidates,
     pack_line,

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
-from ubert_model.errors import BaselineError
 from ubert_training.baselines import tuning
 from ubert_training.baselines.bayesian_models import bayesian_baselines
 from ubert_training.baselines.cornac_models import cornac_baselines
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.baselines.tuning import INNER_FOLDS, Baseline, Fit, Rate, combinations, tuned, with_other_domains
+from ubert_training.errors import BaselineError
 from ubert_training.pretraining.corpus_rows import allowed_rows, pretraining_rows
 from ubert_training.reviews.table import ReviewTable, TableMetadata
 from ubert_training.splits import Split, random_split

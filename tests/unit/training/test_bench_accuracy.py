@@ -20,7 +20,7 @@ from support.processes import running
 from support.small_corpus import small_table
 from ubert_model.bundle import CODEBOOKS
 from ubert_model.config import RatingScale
-from ubert_model.errors import BaselineError, ConfigError, UbertError
+from ubert_model.errors import ConfigError, UbertError
 from ubert_model.running.atomic import write_text
 from ubert_training.accuracy import bench
 from ubert_training.accuracy.bench import at_intervals, compute_cells, ordered_cells
@@ -44,6 +44,7 @@ from ubert_training.accuracy.variants import (
 from ubert_training.baselines.surprise_models import surprise_baselines
 from ubert_training.cli import make_app
 from ubert_training.commands.bench_accuracy import read_recipe
+from ubert_training.errors import BaselineError
 from ubert_training.evaluation.metrics import HISTORY_SLICES
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.corpus_rows import target_rows

@@ -17,7 +17,7 @@ from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias, stack_sums
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states import ReviewEntry, Side
+from ubert_model.review import ReviewEntry, Side
 from ubert_training.finetuning import bias_fit, histories
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.histories import Histories, KnownReviews

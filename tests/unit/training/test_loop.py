@@ -16,7 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from support.full_disk import full_disk
-from ubert_model.errors import ConfigError, DivergedError, InputError
+from ubert_model.errors import ConfigError, InputError
+from ubert_training.errors import DivergedError
 from ubert_training.optimization.batches import Indices, shuffled_batches
 from ubert_training.optimization.loop import (
     BEST_WEIGHTS,

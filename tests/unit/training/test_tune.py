@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_model.config import RatingScale
-from ubert_model.errors import ConfigError, DivergedError
+from ubert_model.errors import ConfigError
 from ubert_training.cli import make_app
 from ubert_training.commands.tune import trial_table
+from ubert_training.errors import DivergedError
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubert_model.errors import BaselineError, DivergedError
 from ubert_training.accuracy.cells import Cell, CellStore, Contender
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.variants import SLOW, MeasuredVariant
+from ubert_training.errors import BaselineError, DivergedError
 
 POLL_SECONDS = 5.0
 """How long a process that has nothing left to compute waits before it looks at the cells of others again."""

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.config import require, require_choice
+from ubert_model.validation import require, require_choice
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.splits import Split
 

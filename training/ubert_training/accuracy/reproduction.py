@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ubert_model.config import require
+from ubert_model.validation import require
 
 UBERT, PLAIN = "U-BERT", "U-BERT P−"
 METHODS = ("PMF", "SVD++", "HFT", "DeepCoNN", "RMG", "NARRE", "AHN", "DAML", PLAIN, UBERT)

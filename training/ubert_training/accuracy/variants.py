@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ubert_model.config import require
+from ubert_model.validation import require
 from ubert_training.accuracy.cells import Cell, CellRatings, Contender
 from ubert_training.accuracy.distortions import Distortion, distorted
 from ubert_training.accuracy.folds import Fold

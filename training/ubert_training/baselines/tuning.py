@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.errors import BaselineError
+from ubert_training.errors import BaselineError
 from ubert_training.optimization.loop import improves
 from ubert_training.pretraining.corpus_rows import allowed_rows
 from ubert_training.reviews.table import ReviewTable, Rows

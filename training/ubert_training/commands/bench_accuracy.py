@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from ubert_model.config import RatingScale, require, require_choice
+from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError
+from ubert_model.validation import require, require_choice
 from ubert_training.accuracy.folds import SplitBy, make_folds
 from ubert_training.commands import flags
 from ubert_training.commands.options import FOLDS, console, load_reviews, require_unset

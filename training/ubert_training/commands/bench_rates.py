@@ -9,8 +9,8 @@ import numpy as np
 import typer
 
 from ubert_model.bundle import Bundle
-from ubert_model.config import require
 from ubert_model.running.atomic import write_text
+from ubert_model.validation import require
 from ubert_training.commands import flags
 from ubert_training.commands.options import console, load_reviews, require_file
 

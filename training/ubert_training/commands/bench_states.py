@@ -5,8 +5,8 @@ from typing import Annotated, cast
 
 import typer
 
-from ubert_model.config import require
 from ubert_model.states import codec_names
+from ubert_model.validation import require
 from ubert_training.commands import flags
 from ubert_training.commands.options import console, load_reviews
 from ubert_training.running.progress import progress_bar

@@ -5,7 +5,8 @@ from typing import Annotated, cast
 
 import typer
 
-from ubert_model.config import ModelConfig, require
+from ubert_model.config import ModelConfig
+from ubert_model.validation import require
 from ubert_training.commands import flags
 from ubert_training.commands.options import (
     console,

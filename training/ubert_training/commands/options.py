@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ubert_model.config import ModelConfig, RatingScale, preset, require
+from ubert_model.config import ModelConfig, RatingScale, preset
 from ubert_model.errors import ConfigError
+from ubert_model.validation import require
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.table import ReviewTable
 

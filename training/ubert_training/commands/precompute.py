@@ -8,10 +8,10 @@ import numpy as np
 import typer
 
 from ubert_model.bundle import Bundle
-from ubert_model.config import require, require_choice
 from ubert_model.running.ray_engine import ray_engine_or_none
 from ubert_model.running.sharding import Shard
 from ubert_model.states import DEFAULT_CODEC, absolute_url, holds_store, open_store, without_password
+from ubert_model.validation import require, require_choice
 from ubert_training.commands import flags
 from ubert_training.commands.options import console, load_reviews, table_file
 from ubert_training.splits import PARTS, Split

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ubert_model.config import require
+from ubert_model.validation import require
 from ubert_training.accuracy.reproduction import EXPERIMENTS, METHODS, RUNS, Experiment, commands
 from ubert_training.cli import make_app
 from ubert_training.commands.options import console

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ubert_model.config import require
 from ubert_model.errors import ConfigError, InputError
+from ubert_model.validation import require
 from ubert_training.commands import flags
 from ubert_training.commands.options import FOLDS, console, load_reviews, require_file, require_unset, table_file
 from ubert_training.pretraining.corpus_rows import target_rows

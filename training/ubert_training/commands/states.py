@@ -10,13 +10,13 @@ import typer
 
 from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
+from ubert_model.review import Side
 from ubert_model.states import (
     FinishedShard,
     MaintenanceStore,
     Namespace,
     NamespaceCheck,
     NamespaceRepair,
-    Side,
     check_namespace,
     copy_candidate_sets,
     copy_namespace,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ubert_model.config import require, require_declared_types
+from ubert_model.validation import require, require_declared_types
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.running.devices import DeviceChoice
 

@@ -19,8 +19,7 @@ from ubert_model.rating.deviations import (
     UsualDeviations,
 )
 from ubert_model.rating.worth import ReviewWorth
-from ubert_model.states.keys import Side
-from ubert_model.states.review import ReviewEntry
+from ubert_model.review import ReviewEntry, Side
 from ubert_training.ragged import RaggedArray
 from ubert_training.reviews.table import ReviewTable, Rows
 

@@ -7,11 +7,12 @@ from typing import Self
 import numpy as np
 import torch
 
-from ubert_model.config import ModelConfig, require
+from ubert_model.config import ModelConfig
 from ubert_model.errors import InputError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.input_layer import UNKNOWN
 from ubert_model.nn.rating_model import RatingModel
+from ubert_model.validation import require
 from ubert_training.pretraining.corpus_rows import withheld
 from ubert_training.pretraining.pretrain import CORPUS_READ, KIND
 from ubert_training.reviews.table import ReviewTable

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ubert_model.config import require, require_declared_types
-from ubert_model.errors import ConfigError, DivergedError, InputError
+from ubert_model.errors import ConfigError, InputError
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.running.atomic import replacing
+from ubert_model.validation import require, require_declared_types
+from ubert_training.errors import DivergedError
 from ubert_training.optimization.batches import Indices
 from ubert_training.optimization.weight_average import WeightAverage
 from ubert_training.running.devices import Precision, uses_bfloat16

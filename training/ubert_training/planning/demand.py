@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 
-from ubert_model.config import require
 from ubert_model.rows import pooled_rows
 from ubert_model.states.codec import DEFAULT_CODEC, stored_bytes, stored_rows
+from ubert_model.validation import require
 
 SHARES = ("resident", "hits", "utilization")
 """Fields of a demand that lie between 0 and 1; all other numbers are above 0."""

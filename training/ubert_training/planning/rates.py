@@ -6,8 +6,8 @@ from math import inf
 from pathlib import Path
 from typing import Self
 
-from ubert_model.config import require, require_declared_types
 from ubert_model.errors import ConfigError
+from ubert_model.validation import require, require_declared_types
 
 
 @dataclass(frozen=True, kw_only=True)

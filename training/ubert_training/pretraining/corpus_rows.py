@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.config import require
 from ubert_model.errors import InputError
+from ubert_model.validation import require
 from ubert_training.reviews.table import WITHOUT_TEXT, ReviewTable, Rows
 from ubert_training.splits import Split
 

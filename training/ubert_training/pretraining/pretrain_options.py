@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ubert_model.config import require, require_declared_types
+from ubert_model.validation import require, require_declared_types
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.corpus_rows import Corpus
 from ubert_training.pretraining.masking import MaskingStrategy

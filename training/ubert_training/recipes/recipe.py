@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
-from ubert_model.config import ModelConfig, RatingScale, preset, require
+from ubert_model.config import ModelConfig, RatingScale, preset
 from ubert_model.errors import ConfigError
+from ubert_model.validation import require
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.pretrain_options import PretrainOptions, default_loop, default_trainable_layers

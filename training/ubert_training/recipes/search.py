@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ubert_model.errors import DivergedError
 from ubert_model.running.atomic import write_text
+from ubert_training.errors import DivergedError
 from ubert_training.evaluation.rated_pairs import RatedPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.pretraining.lexicon import Lexicon

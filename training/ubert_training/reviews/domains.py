@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubert_model.errors import ConfigError, ReviewFileError
+from ubert_model.errors import ConfigError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.readers.jsonlines import parse_object
 from ubert_training.reviews.readers.records import BadLine, check_length, decode, nonblank_lines, open_source
 

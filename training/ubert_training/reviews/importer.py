@@ -11,9 +11,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ubert_model.errors import ConfigError, InputError, ReviewFileError
+from ubert_model.errors import ConfigError, InputError
 from ubert_model.running.atomic import publish, write_text
 from ubert_model.running.folder_lock import try_lock
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.consolidation import Consolidation, consolidate
 from ubert_training.reviews.domains import Domains, file_domain, load_item_domains, load_yelp_categories
 from ubert_training.reviews.file_staging import (

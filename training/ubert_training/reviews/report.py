@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from ubert_model.errors import ReviewFileError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.consolidation import Consolidation
 from ubert_training.reviews.statistics import CorpusStatistics
 

@@ -19,10 +19,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError, ReviewFileError
-from ubert_model.review_id import review_id
+from ubert_model.errors import InputError
+from ubert_model.review import ReviewEntry, review_id
 from ubert_model.running.atomic import replacing
-from ubert_model.states import ReviewEntry
+from ubert_training.errors import ReviewFileError
 from ubert_training.running.stage import digest_of
 
 Rows = NDArray[np.int64]

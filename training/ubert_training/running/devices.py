@@ -7,9 +7,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
-from ubert_model.config import require_choice
 from ubert_model.errors import ConfigError, DeviceUnavailableError
 from ubert_model.nn.devices import has_native_bfloat16
+from ubert_model.validation import require_choice
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from ubert_model.bundle import CODEBOOKS
 from ubert_model.running.atomic import replacing
 from ubert_model.states.codec import TOKENS_A_ROW
-from ubert_model.states.pooling import pool_neighbours
+from ubert_model.states.pooling import FloatMatrix, pool_neighbours
 from ubert_model.states.product_code import CENTROIDS, PRODUCT_BITS, Codebook, Codebooks, group_shape
-from ubert_model.states.review import FloatMatrix
 from ubert_training.reviews.table import Rows
 from ubert_training.states.review_states import ReviewStates
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ubert_model.bundle import Bundle
 from ubert_model.ids import Identities
 from ubert_model.rating.text_reader import TextReader
+from ubert_model.review import ReviewEntry, Side
 from ubert_model.running.sharding import Shard
 from ubert_model.states import (
     FinishedShard,
@@ -24,8 +25,6 @@ from ubert_model.states import (
     MaintenanceStore,
     Namespace,
     NamespaceLeases,
-    ReviewEntry,
-    Side,
     StateCodec,
     numpy_in_one_thread,
 )

@@ -16,8 +16,8 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from transformers.utils import logging as transformers_logging
 
 from ubert_model.bundle import file_digest
-from ubert_model.config import require
 from ubert_model.errors import InputError
+from ubert_model.validation import require
 
 MINILM = "minilm"
 RANDOM_TINY = "random-tiny"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ubert_model.errors import ReviewFileError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.readers.records import Record
 
 ROWS_AT_ONCE = 4096

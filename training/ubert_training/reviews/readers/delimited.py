@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ubert_model.errors import ReviewFileError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.readers.records import (
     MAX_LINE_BYTES,
     REMEDIES,

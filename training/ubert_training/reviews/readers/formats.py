@@ -7,7 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from ubert_model.errors import ConfigError, ReviewFileError
+from ubert_model.errors import ConfigError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.readers.columnar import ParquetReader
 from ubert_training.reviews.readers.delimited import DelimitedReader
 from ubert_training.reviews.readers.jsonlines import JsonLinesReader, parse_object

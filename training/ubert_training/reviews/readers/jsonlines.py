@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from ubert_model.errors import ReviewFileError
+from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.readers.records import (
     BadLine,
     Fields,

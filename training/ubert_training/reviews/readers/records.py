@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Protocol, cast
 
-from ubert_model.errors import ReviewFileError
+from ubert_training.errors import ReviewFileError
 
 GZIP_MAGIC = b"\x1f\x8b"
 UTF_16 = "is text in UTF-16: convert it, as with iconv -f UTF-16 -t UTF-8 FILE > CONVERTED"
