@@ -41,7 +41,6 @@ from ubert_model.ids import Identities, IdTable
 from ubert_model.nn.co_matching import Matches
 from ubert_model.nn.devices import has_native_bfloat16
 from ubert_model.nn.pair_scorer import PairScorer
-from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.review import ReviewEntry, Side
 from ubert_model.states import FloatMatrix
 from ubert_model.tokenizer import ReviewTokenizer
@@ -52,6 +51,7 @@ from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRunt
 from ubert_service.scoring.torch_runtime import TorchRuntime
 from ubert_training.commands.options import load_reviews
 from ubert_training.export.graphs import export_scorer
+from ubert_training.finetuning.usual_fit import fit_usual_deviations
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.states.tokens import TokenizedReviews
 from ubert_training.weights.backbones import load_backbone
@@ -95,7 +95,7 @@ class InMemoryResidents:
             IdTable(of_user), IdTable(of_item), IdTable(["d"]), dict.fromkeys(of_item, "d"), "d"
         )
         no_ratings = rating_columns([], user_ids=self.identities.users, item_ids=self.identities.items)
-        usual = UsualDeviations.of(no_ratings, USER_WORTH, ITEM_WORTH)
+        usual = fit_usual_deviations(no_ratings, USER_WORTH, ITEM_WORTH)
         of_users, of_items = SideStatistics(Side.USER, usual, BIAS), SideStatistics(Side.ITEM, usual, BIAS)
         self._of_user = {user: ReviewList.of(user, reviews, of_users, config) for user, reviews in of_user.items()}
         self._of_item = {item: ReviewList.of(item, reviews, of_items, config) for item, reviews in of_item.items()}

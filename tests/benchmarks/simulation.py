@@ -42,7 +42,6 @@ from support.tiny_bundle import BIAS, ITEM_WORTH, USER_WORTH
 from ubert_model.bundle import CODEBOOKS, SCORER_GRAPH, Manifest
 from ubert_model.config import ModelConfig, preset
 from ubert_model.ids import Identities, IdTable
-from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import Margins, RatingIntervals
 from ubert_model.review import ReviewEntry
 from ubert_model.states import StateCodec, StateStore, make_codec, open_store
@@ -52,6 +51,7 @@ from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
+from ubert_training.finetuning.usual_fit import fit_usual_deviations
 from ubert_training.planning.demand import Demand
 from ubert_training.planning.plan import pair_flops, plan
 from ubert_training.planning.rates import Rates
@@ -199,7 +199,7 @@ class Service:
         self._identities = catalogue.identities()
         self._network = OnnxRuntime(graph, device="cpu", threads=1)
         users, items = self._identities.users, self._identities.items
-        self._usual = UsualDeviations.of(rating_columns([], user_ids=users, item_ids=items), USER_WORTH, ITEM_WORTH)
+        self._usual = fit_usual_deviations(rating_columns([], user_ids=users, item_ids=items), USER_WORTH, ITEM_WORTH)
         self.identities_bytes = taken_bytes() - before
         before = taken_bytes()
         self.residents = self._residents()

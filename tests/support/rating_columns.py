@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ubert_model.ids import IdTable
-from ubert_model.rating.deviations import RatingColumns, SideDeviations
+from ubert_model.rating.deviations import SideDeviations
 from ubert_model.review import ReviewEntry
+from ubert_training.finetuning.rating_columns import RatingColumns
+from ubert_training.finetuning.usual_fit import net_of_usual
 
 
 def rating_columns(
@@ -24,8 +24,9 @@ def rating_columns(
     )
 
 
-def terms_of_one(side: SideDeviations, counterpart: str, rating: float, surplus: float = 0.0) -> tuple[float, float]:
-    """Level and share of one review (:meth:`SideDeviations.terms_of`), given its counterpart."""
-    level = side.worth.levels(np.array([rating]), np.array([surplus]))
-    levels, shares = side.terms_of(np.array([1]), level, IdTable([counterpart]))
-    return float(levels[0]), float(shares[0])
+def net_of_one(side: SideDeviations, counterpart: str, rating: float, surplus: float = 0.0) -> tuple[float, float]:
+    """Net worth and share of one review (:func:`net_of_usual`), given its counterpart."""
+    ids = IdTable([counterpart])
+    rated = RatingColumns.of([counterpart], [counterpart], [rating], [surplus], user_ids=ids, item_ids=ids)
+    net_worths, shares = net_of_usual(side, rated, side.worth.worths(rated.ratings, rated.surpluses))
+    return float(net_worths[0]), float(shares[0])

@@ -47,6 +47,7 @@ from ubert_model.review import ReviewEntry, Side
 from ubert_model.states import FloatMatrix, MaintenanceStore
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.export.graphs import export_encoder, export_explainer, export_scorer
+from ubert_training.finetuning.usual_fit import fit_usual_deviations
 
 USER_WORTH = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [0.3, 0.1, 0.8, 1.2]))
 ITEM_WORTH = ReviewWorth(curve=RatingCurve.of_rises(RatingScale(), [0.6, 0.7, 0.9, 0.7]), surplus_weight=0.8)
@@ -159,7 +160,7 @@ def _random_deviations(identities: Identities) -> UsualDeviations:
         for number in range(60)
     ]
     rated = rating_columns(reviews, user_ids=identities.users, item_ids=identities.items)
-    return UsualDeviations.of(rated, USER_WORTH, ITEM_WORTH)
+    return fit_usual_deviations(rated, USER_WORTH, ITEM_WORTH)
 
 
 def random_text_reader(tokenizer_json: str, seed: int = 6) -> TextReader:

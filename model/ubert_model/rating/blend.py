@@ -12,18 +12,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from ubert_model.config import ModelConfig, RatingScale
 from ubert_model.errors import InputError
+from ubert_model.rating import Floats
 from ubert_model.rating.deviations import RatingSums, SideBias
 from ubert_model.review import Side
-
-Ratings = NDArray[np.float64]
 
 
 class BiasParts(NamedTuple):
     """The mean with the intercept, the user's bias and the item's, (B,) each, in stars."""
 
-    mean: Ratings
-    user: Ratings
-    item: Ratings
+    mean: Floats
+    user: Floats
+    item: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class BiasModel:
     user: SideBias
     item: SideBias
 
-    def rate(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> Ratings:
+    def rate(self, user: RatingSums, item: RatingSums, mean: ArrayLike | None = None) -> Floats:
         """Ratings in stars, not yet clipped, (B,).
 
         ``mean`` replaces the fitted mean where that has to leave the target review out, too.
@@ -90,9 +89,7 @@ class Blend:
         """The blend of a model of this configuration."""
         return cls(bias=bias, weight=weight, above_bias=config.above_bias, scale=config.scale)
 
-    def rate(
-        self, user: RatingSums, item: RatingSums, outputs: NDArray[np.float64], readable: NDArray[np.bool_]
-    ) -> Ratings:
+    def rate(self, user: RatingSums, item: RatingSums, outputs: Floats, readable: NDArray[np.bool_]) -> Floats:
         """Ratings in stars, (B,), from the sums of both sides and the network's outputs, (B,).
 
         ``readable``: mask of the pairs whose output counts, (B,).

@@ -12,13 +12,10 @@ from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ubert_model.config import RatingScale
+from ubert_model.rating import Floats
 from ubert_model.validation import require
-
-SEGMENTS = 4
-"""Equal parts that a scale is divided into: from one star to the next, for one to five."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +43,6 @@ class RatingCurve:
         values = np.concatenate([[0.0], np.cumsum(rises)])
         return cls(knots=tuple(knots.tolist()), values=tuple(values.tolist()))
 
-    @classmethod
-    def segments(cls, scale: RatingScale) -> list[Self]:
-        """The basis of all curves from 0: each rises by 1 over one segment; any other is a weighted sum of them."""
-        return [cls.of_rises(scale, rises) for rises in np.eye(SEGMENTS).tolist()]
-
     @cached_property
     def _slopes(self) -> tuple[float, ...]:
         return tuple((np.diff(self.values) / np.diff(self.knots)).tolist())
@@ -65,7 +57,7 @@ class RatingCurve:
             return values[0]
         return values[segment] + self._slopes[segment] * (rating - knots[segment])
 
-    def levels(self, ratings: NDArray[np.float64]) -> NDArray[np.float64]:
+    def at(self, ratings: Floats) -> Floats:
         """The curve at many ratings, (R,), bit-identical to calls one by one; it is called once per distinct rating."""
         distinct, place = np.unique(ratings, return_inverse=True)
         return np.array([self(rating) for rating in distinct.tolist()], dtype=np.float64)[place]

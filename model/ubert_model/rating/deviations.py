@@ -22,14 +22,11 @@ from safetensors.numpy import load_file, save_file
 
 from ubert_model.errors import BundleError
 from ubert_model.ids import IdTable
+from ubert_model.rating import Floats
 from ubert_model.rating.worth import ReviewWorth
 from ubert_model.review import ReviewEntry, Side
 from ubert_model.validation import require
 
-DEVIATION_SHRINKAGE = 5.0
-"""Pseudo-ratings, exactly average, that shrink a usual deviation; from 2 to 30 the error changes by under 0.2%."""
-
-Levels = NDArray[np.float64]
 Residuals = NDArray[np.float32]
 """How far each review lies above what the bias model expects, in stars."""
 
@@ -44,14 +41,14 @@ class RatingSums:
         scalars of one history, or (B,) arrays.
     """
 
-    count: float | Levels
-    above_usual: float | Levels
-    elsewhere: float | Levels = 0.0
+    count: float | Floats
+    above_usual: float | Floats
+    elsewhere: float | Floats = 0.0
 
-    def shrunk_deviation(self, shrinkage: float) -> Levels:
+    def shrunk_deviation(self, shrinkage: float) -> Floats:
         """Mean deviation from what is usual, shrunk by ``shrinkage`` pseudo-ratings of deviation 0; (B,), in stars."""
         weight = np.asarray(self.count, dtype=np.float64) + np.asarray(self.elsewhere, dtype=np.float64)
-        deviation: Levels = np.asarray(self.above_usual) / (weight + shrinkage)
+        deviation: Floats = np.asarray(self.above_usual) / (weight + shrinkage)
         return deviation
 
 
@@ -60,60 +57,6 @@ def stack_sums(sums: Sequence[RatingSums]) -> RatingSums:
     rows = [(history.count, history.above_usual, history.elsewhere) for history in sums]
     count, above_usual, elsewhere = np.array(rows, dtype=np.float64).reshape(len(rows), 3).T
     return RatingSums(count=count, above_usual=above_usual, elsewhere=elsewhere)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RatingColumns:
-    """R ratings as columns; users and items are rows of two id tables.
-
-    Shape:
-        users, items: (R,) int64; ratings, surpluses: (R,), in stars.
-    """
-
-    user_ids: IdTable
-    item_ids: IdTable
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
-    ratings: Levels
-    surpluses: Levels
-
-    @classmethod
-    def of(
-        cls,
-        users: Iterable[str],
-        items: Iterable[str],
-        ratings: ArrayLike,
-        surpluses: ArrayLike,
-        *,
-        user_ids: IdTable,
-        item_ids: IdTable,
-    ) -> Self:
-        """Columns of the given users, items, ratings and surpluses of the texts, both in stars."""
-        return cls(
-            user_ids=user_ids,
-            item_ids=item_ids,
-            users=user_ids.rows(users),
-            items=item_ids.rows(items),
-            ratings=np.asarray(ratings, dtype=np.float64),
-            surpluses=np.asarray(surpluses, dtype=np.float64),
-        )
-
-    def with_others(self, others: "RatingColumns") -> "RatingColumns":
-        """These ratings and others by users of the same table, under one table of all items."""
-        item_ids = IdTable.of((*self.item_ids.identifiers, *others.item_ids.identifiers))
-        items = [np.r_[0, item_ids.rows(part.item_ids.identifiers)][part.items] for part in (self, others)]
-        return RatingColumns(
-            user_ids=self.user_ids,
-            item_ids=item_ids,
-            users=np.concatenate([self.users, others.users]),
-            items=np.concatenate(items),
-            ratings=np.concatenate([self.ratings, others.ratings]),
-            surpluses=np.concatenate([self.surpluses, others.surpluses]),
-        )
-
-    def counterparts(self, side: Side) -> tuple[NDArray[np.int64], IdTable]:
-        """The other side's rows, (R,), and their table: the items that a user rated, the users who rated an item."""
-        return (self.items, self.item_ids) if side is Side.USER else (self.users, self.user_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +72,7 @@ class SideBias:
     def __post_init__(self) -> None:
         require(self.shrinkage > 0, "shrinkage", self.shrinkage, "use a positive number of ratings")
 
-    def bias(self, sums: RatingSums) -> Levels:
+    def bias(self, sums: RatingSums) -> Floats:
         """The shrunk mean deviation from what is usual, (B,), in stars; 0 for a stranger."""
         return sums.shrunk_deviation(self.shrinkage)
 
@@ -150,29 +93,14 @@ class SideDeviations:
         usual: (N + 1, 2), total share in stars and count share, by counterpart row.
     """
 
-    def __init__(self, side: Side, worth: ReviewWorth, mean: float, counterparts: IdTable, usual: Levels) -> None:
+    def __init__(self, side: Side, worth: ReviewWorth, mean: float, counterparts: IdTable, usual: Floats) -> None:
         self.worth = worth
         self.mean = mean
         self.usual = usual
-        self._side = side
-        self._counterparts = counterparts
+        self.side = side
+        self.counterparts = counterparts
         # An array of Python floats: histories are short, and indexing numpy costs more than the arithmetic.
-        self._usual_levels = array("d", (usual[:, 0] + mean * (1.0 - usual[:, 1])).tobytes())
-
-    @classmethod
-    def of(cls, side: Side, rated: RatingColumns, worth: ReviewWorth) -> Self:
-        """From the ratings that training may read."""
-        rows, counterparts = rated.counterparts(side)
-        levels = worth.levels(rated.ratings, rated.surpluses)
-        sums = _sums_by_row(rows, len(counterparts), levels, np.ones(len(levels)))
-        total, count = sums.sum(axis=0).tolist()
-        usual = sums / (sums[:, 1:] + DEVIATION_SHRINKAGE)
-        usual[0] = 0.0  # strangers
-        return cls(side, worth, total / max(1.0, count), counterparts, usual)
-
-    def of_these(self, counterparts: IdTable) -> Self:
-        """The same for some of the counterparts."""
-        return type(self)(self._side, self.worth, self.mean, counterparts, self._usual_of(counterparts))
+        self._usual_worths = array("d", (usual[:, 0] + mean * (1.0 - usual[:, 1])).tobytes())
 
     def sum_up(self, reviews: Iterable[ReviewEntry]) -> RatingSums:
         """Sum up one history, by the rating and the surplus of each review."""
@@ -186,22 +114,8 @@ class SideDeviations:
 
     def above_usual(self, reviews: Iterable[ReviewEntry]) -> list[float]:
         """How far each review lies above what is usual for its counterpart."""
-        worth, counterpart, row, usual = self.worth, self._side.counterpart, self._counterparts.row, self._usual_levels
+        worth, counterpart, row, usual = self.worth, self.side.counterpart, self.counterparts.row, self._usual_worths
         return [worth(review.rating, review.surplus) - usual[row(counterpart(review))] for review in reviews]
-
-    def terms_of(self, rows: NDArray[np.int64], levels: Levels, counterparts: IdTable) -> tuple[Levels, Levels]:
-        """Level and share of R reviews of worth ``levels``, (R,) each. A review lies ``level − share · mean`` above
-        what is usual for its counterpart, where the mean is that of all known reviews, or of all but a pair's own.
-
-        ``rows``: those of the counterparts in the table ``counterparts``, which may be another than this side's.
-        """
-        usual = (self.usual if counterparts is self._counterparts else self._usual_of(counterparts))[rows]
-        return levels - usual[:, 0], 1.0 - usual[:, 1]
-
-    def _usual_of(self, counterparts: IdTable) -> Levels:
-        """The rows of ``usual`` of another table's counterparts, (N + 1, 2)."""
-        rows = np.concatenate([[0], self._counterparts.rows(counterparts.identifiers)])
-        return np.asarray(self.usual[rows])
 
 
 class ElsewhereRatings:
@@ -213,35 +127,16 @@ class ElsewhereRatings:
         sums: (U + 1, 3), how many ratings there are, their total in stars, and their share of the mean, by user row.
     """
 
-    def __init__(self, users: IdTable, sums: Levels) -> None:
+    def __init__(self, users: IdTable, sums: Floats) -> None:
         self.sums = sums
-        self._users = users
-
-    @classmethod
-    def none(cls, users: IdTable) -> Self:
-        """For users without known ratings in other domains."""
-        return cls(users, np.zeros((len(users) + 1, 3)))
-
-    @classmethod
-    def of(cls, rated: RatingColumns, usual: SideDeviations) -> Self:
-        """Each counts as a rating in the target domain does, relative to what is ``usual`` for its item."""
-        levels = usual.worth.levels(rated.ratings, rated.surpluses)
-        levels, shares = usual.terms_of(rated.items, levels, rated.item_ids)
-        sums = _sums_by_row(rated.users, len(rated.user_ids), np.ones(len(levels)), levels, shares)
-        sums[0] = 0.0  # strangers
-        return cls(rated.user_ids, sums)
+        self.users = users
 
     def added(self, user: str, sums: RatingSums, mean: float) -> RatingSums:
         """A user's sums with these ratings added."""
-        count, total, share = self.sums[self._users.row(user)].tolist()
+        count, total, share = self.sums[self.users.row(user)].tolist()
         if not count:
             return sums  # not a copy: the service keeps the sums of every list
         return RatingSums(count=sums.count, above_usual=sums.above_usual + (total - share * mean), elsewhere=count)
-
-    def added_to_each(self, users: Iterable[str], sums: RatingSums, means: Levels) -> RatingSums:
-        """The same for the sums of B users, (B,) each, and a mean for each, (B,)."""
-        count, total, share = self.sums[self._users.rows(users)].T
-        return replace(sums, above_usual=np.asarray(sums.above_usual) + (total - share * means), elsewhere=count)
 
 
 class UsualDeviations:
@@ -251,25 +146,6 @@ class UsualDeviations:
         self.user = user
         self.item = item
         self.elsewhere = elsewhere
-
-    @classmethod
-    def of(
-        cls, rated: RatingColumns, user: ReviewWorth, item: ReviewWorth, elsewhere: RatingColumns | None = None
-    ) -> Self:
-        """From the ratings that training may read, and what a review counts for on the user's and the item's side.
-
-        ``elsewhere``: those by the same table of users in other domains. They tell what is usual as the others do.
-        """
-        if elsewhere is None:
-            none = ElsewhereRatings.none(rated.user_ids)
-            return cls(SideDeviations.of(Side.USER, rated, user), SideDeviations.of(Side.ITEM, rated, item), none)
-        everything = rated.with_others(elsewhere)
-        of_all_items = SideDeviations.of(Side.USER, everything, user)
-        return cls(
-            of_all_items.of_these(rated.item_ids),
-            SideDeviations.of(Side.ITEM, everything, item),
-            ElsewhereRatings.of(elsewhere, of_all_items),
-        )
 
     def on(self, side: Side) -> SideDeviations:
         """Those of one side."""
@@ -312,8 +188,3 @@ class UsualDeviations:
             SideDeviations(Side.ITEM, item.worth, item.mean, user_ids, users),
             ElsewhereRatings(user_ids, elsewhere),
         )
-
-
-def _sums_by_row(rows: NDArray[np.int64], last: int, *columns: Levels) -> Levels:
-    """Sum of each column over each row from 0 to ``last``: (last + 1, columns)."""
-    return np.stack([np.bincount(rows, column, minlength=last + 1) for column in columns], axis=1)

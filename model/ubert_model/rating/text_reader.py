@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ubert_model.errors import BundleError
+from ubert_model.rating import Floats
 from ubert_model.rating.curve import RatingCurve
 from ubert_model.running.batches import batches
 from ubert_model.tokenizer import TEXTS_PER_BATCH, ReviewTokenizer
@@ -65,7 +66,7 @@ class TextReader:
 
     tokenizer: ReviewTokenizer
     weights: NDArray[np.float32]
-    intercepts: NDArray[np.float64]
+    intercepts: Floats
     usual: RatingCurve
 
     def surplus(self, text: str, item: str, rating: float) -> float:

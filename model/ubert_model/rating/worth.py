@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ubert_model.rating import Floats
 from ubert_model.rating.curve import RatingCurve
 
 
@@ -23,9 +21,9 @@ class ReviewWorth:
         """The worth of one review."""
         return self.curve(rating) + self.surplus_weight * surplus
 
-    def levels(self, ratings: NDArray[np.float64], surpluses: NDArray[np.float64]) -> NDArray[np.float64]:
+    def worths(self, ratings: Floats, surpluses: Floats) -> Floats:
         """The worth of many, (R,), bit-identical to calls one by one."""
-        return self.curve.levels(ratings) + self.surplus_weight * surpluses
+        return self.curve.at(ratings) + self.surplus_weight * surpluses
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ubert_model.bundle import Manifest
 from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
-from ubert_model.rating.blend import Ratings
+from ubert_model.rating import Floats
 from ubert_model.rating.deviations import stack_sums
 from ubert_model.states import FloatMatrix
 from ubert_service.reading.histories import EVERY_REVIEW, Pair, PairHistories, Reading, ReviewList
@@ -140,9 +140,7 @@ class ScoringEngine:
             users |= lists.users  # each user's list is read once, whatever is written meanwhile
             yield from map(lists.read_by(reading).histories, some)
 
-    def _ratings(
-        self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled
-    ) -> Ratings:
+    def _ratings(self, evidence: Sequence[Evidence], states: Mapping[str, FloatMatrix], cancelled: Cancelled) -> Floats:
         """Ratings of P pairs in stars, (P,): the bias model blended with the network."""
         readable = np.array([pair.basis == "full" for pair in evidence], dtype=np.bool_)
         outputs = np.zeros(len(evidence))

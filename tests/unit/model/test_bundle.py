@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from support.codebooks import random_codebooks
-from support.tiny_bundle import BIAS, random_text_reader
+from support.tiny_bundle import BIAS, INTERVALS, random_text_reader
 from support.tiny_tokenizer import tiny_tokenizer_json
 from ubert_model.bundle import (
     CODEBOOKS,
@@ -35,7 +35,6 @@ from ubert_model.config import preset
 from ubert_model.errors import BundleError, ConfigError, ForeignStateError, InputError
 from ubert_model.ids import Identities, IdTable
 from ubert_model.rating.deviations import ElsewhereRatings, SideDeviations, UsualDeviations
-from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.review import ReviewEntry, Side
 from ubert_model.states import codec_names
 
@@ -45,7 +44,7 @@ DRAFT = Manifest(
     encoder_digest="e" * 64,
     bias=BIAS,
     blend_weight=0.25,
-    intervals=RatingIntervals.fit(np.zeros(0), np.zeros(0), np.zeros(0), preset("tiny").scale),
+    intervals=INTERVALS,
     origin={"source": "unit test", "seed": 0},
 )
 IDS = Identities(IdTable(["u"]), IdTable(["i"]), IdTable(["Music"]), {"i": "Music"}, "Music")
@@ -298,7 +297,7 @@ def test_usual_deviations_are_loaded_with_the_worths_and_means_of_the_bias_model
     user, item = BIAS.user, BIAS.item
     by_item = SideDeviations(Side.USER, user.worth, user.mean, IDS.items, np.array([[0.0, 0.0], [0.5, 0.2]]))
     by_user = SideDeviations(Side.ITEM, item.worth, item.mean, IDS.users, np.array([[0.0, 0.0], [0.1, 0.7]]))
-    written = UsualDeviations(by_item, by_user, ElsewhereRatings.none(IDS.users))
+    written = UsualDeviations(by_item, by_user, ElsewhereRatings(IDS.users, np.zeros((2, 3))))
 
     def with_deviations(directory: Path) -> None:
         fill(directory)

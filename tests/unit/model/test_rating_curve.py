@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError
-from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.worth import ReviewWorth
 
 SCALE = RatingScale()
 CURVE = RatingCurve.of_rises(SCALE, [0.3, 0.0, 0.8, 1.2])
-rises = st.lists(st.floats(0, 3), min_size=SEGMENTS, max_size=SEGMENTS)
+rises = st.lists(st.floats(0, 3), min_size=4, max_size=4)
 
 
 def test_a_curve_rises_over_each_segment_by_its_given_height() -> None:
@@ -27,12 +27,6 @@ def test_a_curve_is_constant_beyond_the_scale() -> None:
     assert (CURVE(-7.0), CURVE(99.0)) == (CURVE(1.0), CURVE(5.0))
     raised = RatingCurve(knots=(1.0, 5.0), values=(2.0, 3.0))
     assert (raised(-7.0), raised(99.0)) == (2.0, 3.0)
-
-
-@given(heights=rises, rating=st.floats(1, 5))
-def test_a_curve_is_the_weighted_sum_of_its_segments(heights: list[float], rating: float) -> None:
-    parts = [height * segment(rating) for height, segment in zip(heights, RatingCurve.segments(SCALE), strict=True)]
-    assert RatingCurve.of_rises(SCALE, heights)(rating) == pytest.approx(sum(parts))
 
 
 @given(heights=rises, ratings=st.lists(st.floats(0, 10), min_size=1), lowest=st.floats(-3, 3), width=st.floats(1, 9))
@@ -75,7 +69,7 @@ def test_the_worths_of_many_reviews_equal_those_of_each_bit_for_bit(
 ) -> None:
     worth = ReviewWorth(curve=RatingCurve.of_rises(SCALE, heights), surplus_weight=weight)
     ratings, surpluses = np.array(reviews, dtype=np.float64).reshape(-1, 2).T
-    assert worth.levels(ratings, surpluses).tolist() == [worth(*review) for review in reviews]
+    assert worth.worths(ratings, surpluses).tolist() == [worth(*review) for review in reviews]
 
 
 def test_a_review_counts_for_its_rating_on_the_curve_and_its_weighted_surplus() -> None:

@@ -14,13 +14,14 @@ from ubert_model.config import RatingScale, preset
 from ubert_model.ids import IdTable
 from ubert_model.rating.blend import BiasModel
 from ubert_model.rating.curve import RatingCurve
-from ubert_model.rating.deviations import SideBias, UsualDeviations
+from ubert_model.rating.deviations import SideBias
 from ubert_model.rating.worth import ReviewWorth
 from ubert_model.review import ReviewEntry, Side
 from ubert_model.states import FloatMatrix, make_codec
 from ubert_service.reading.histories import History, ReviewList, SideStatistics
 from ubert_service.reading.inline import InlineText
 from ubert_service.scoring.inline_encoding import encode_inline
+from ubert_training.finetuning.usual_fit import fit_usual_deviations
 
 SUMMATION = 1e-12
 """Tolerance, in stars, of sums of a few ratings that are added up in another order."""
@@ -49,7 +50,7 @@ def side_statistics() -> list[SideStatistics]:
     known = [review(number, name, 1.0 + number % 5, 1) for number, name in enumerate(2 * NAMES[:4])]
     ids = IdTable.of(NAMES[:4])
     of_others = rating_columns([replace(known[0], user="a"), known[1]], user_ids=ids)
-    usual = UsualDeviations.of(rating_columns(known, user_ids=ids, item_ids=ids), WORTH, WORTH, of_others)
+    usual = fit_usual_deviations(rating_columns(known, user_ids=ids, item_ids=ids), WORTH, WORTH, of_others)
     return [SideStatistics(side, usual, BIAS) for side in Side]
 
 

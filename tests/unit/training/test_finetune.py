@@ -40,6 +40,7 @@ from ubert_training.finetuning.finetune import ELSEWHERE, finetune, target_ident
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
+from ubert_training.finetuning.interval_fit import fit_intervals
 from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.rating_parts import final_ratings, fit_blend_weight
 from ubert_training.optimization.loop import LoopOptions
@@ -345,7 +346,6 @@ def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
 ) -> None:
     """Above a bias that network is the ridge regression. Without one it is the paper's: randomly initialized."""
     interval_inputs: list[tuple[NDArray[np.float64], ...]] = []
-    fit_intervals = RatingIntervals.fit
 
     def recorded(
         predicted: NDArray[np.float64],
@@ -356,7 +356,7 @@ def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
         interval_inputs.append((predicted, truth, user_counts))
         return fit_intervals(predicted, truth, user_counts, scale)
 
-    monkeypatch.setattr(RatingIntervals, "fit", recorded)
+    monkeypatch.setattr(finetuning_task, "fit_intervals", recorded)
     monkeypatch.setattr(finetuning_task, "fit_blend_weight", lambda *_: 0.5)
     config = TINY.with_options(rating_base=base, history_ratings=base != "none")
     options = FinetuneOptions(loop=replace(NO_LEARNING, least_improvement=50.0))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.rating_columns import terms_of_one
+from support.rating_columns import net_of_one
 from support.small_corpus import small_table
 from ubert_model.config import preset
 from ubert_model.history import without_counterpart
@@ -178,8 +178,8 @@ def test_sums_and_means_leave_out_the_pairs_own_ratings() -> None:
                 if getattr(table, name)[row] == getattr(table, name)[pair]
             ]
             mean = float(np.mean([worth(float(table.rating[row]), float(SURPLUSES[row])) for row in others]))
-            terms = [terms_of_one(getattr(usual, name), *one) for one in reviews]
-            above = [level - share * mean for level, share in terms]
+            terms = [net_of_one(getattr(usual, name), *one) for one in reviews]
+            above = [net_worth - share * mean for net_worth, share in terms]
             found = getattr(sums, name)
             assert found.count[number] == len(reviews)
             assert found.above_usual[number] == pytest.approx(sum(above), abs=1e-9)
@@ -498,9 +498,9 @@ def test_residuals_computed_by_column_equal_those_computed_review_by_review() ->
             left_out = sum(side.worth(ratings[row], SURPLUSES[row]) for row in own)
             mean = (side.mean * len(SPLIT.train) - left_out) / (len(SPLIT.train) - len(own))
             rows = getattr(found, f"{name}_rows")[number].tolist()
-            terms = [terms_of_one(getattr(usual, name), other[row], ratings[row], SURPLUSES[row]) for row in rows]
+            terms = [net_of_one(getattr(usual, name), other[row], ratings[row], SURPLUSES[row]) for row in rows]
             of_entity = side.bias(getattr(found.sums, name))[number]
-            expected = np.array([level - share * mean for level, share in terms] - of_entity, dtype=np.float32)
+            expected = np.array([net_worth - share * mean for net_worth, share in terms] - of_entity, dtype=np.float32)
             assert getattr(found, f"{name}_residuals")[number].tolist() == expected.tolist()
 
 

@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import block_diag
 from scipy.optimize import lsq_linear
 
 from ubert_model.config import RatingScale
+from ubert_model.rating import Floats
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.deviations import SideBias, UsualDeviations
 from ubert_model.rating.worth import ReviewWorth
+from ubert_training.finetuning.curve_segments import SEGMENTS, curve_segments
 from ubert_training.finetuning.histories import KnownReviews, PairSums
 from ubert_training.reviews.table import Rows
 
@@ -37,7 +38,7 @@ class FittedBias:
     usual: UsualDeviations
 
 
-def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64], scale: RatingScale) -> FittedBias:
+def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: Floats, scale: RatingScale) -> FittedBias:
     """The curves, surplus weight and shrinkages with the least leave-one-out squared error on the training pairs.
 
     Every pair is predicted from statistics without it, so this error is honest and uses up no validation pairs. (The
@@ -47,7 +48,7 @@ def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64
     Shape:
         pairs: (P,); ratings: (P,), in stars.
     """
-    segments = [ReviewWorth(curve=curve) for curve in RatingCurve.segments(scale)]
+    segments = [ReviewWorth(curve=curve) for curve in curve_segments(scale)]
     segment_stars = (scale.highest - scale.lowest) / SEGMENTS
     flat = RatingCurve.of_rises(scale, [0.0] * SEGMENTS)
     surplus = ReviewWorth(curve=flat, surplus_weight=1.0 / segment_stars)
@@ -75,7 +76,7 @@ def fit_bias_model(known: KnownReviews, pairs: Rows, ratings: NDArray[np.float64
     return FittedBias(model=model, usual=usual)
 
 
-def bias_ratings(model: BiasModel, sums: PairSums) -> NDArray[np.float64]:
+def bias_ratings(model: BiasModel, sums: PairSums) -> Floats:
     """The bias model's rating of each pair, (P,), in stars, not clipped; each mean leaves the pair's own rating out."""
     return model.rate(sums.user, sums.item, sums.mean)
 
@@ -86,8 +87,8 @@ class _Fit:
 
     error: float
     intercept: float
-    user_rises: NDArray[np.float64]
-    item_rises: NDArray[np.float64]
+    user_rises: Floats
+    item_rises: Floats
     item_surplus_rise: float
     user_shrinkage: float
     item_shrinkage: float
@@ -103,10 +104,10 @@ class _Design:
         the target.
     """
 
-    triangle: NDArray[np.float64]
+    triangle: Floats
 
     @classmethod
-    def of(cls, sums: list[PairSums], ratings: NDArray[np.float64], weights: NDArray[np.float64]) -> Self:
+    def of(cls, sums: list[PairSums], ratings: Floats, weights: Floats) -> Self:
         """From the sums of each term, first the segments, then the surplus; in blocks of pairs, so that the matrix is
         never whole in memory. ``weights``: how many pairs each counts as, (P,).
         """

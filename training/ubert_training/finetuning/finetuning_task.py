@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ubert_model.nn.pair_model import PairModel
 from ubert_model.nn.rating_model import RatingModel
 from ubert_model.rating.blend import Blend
-from ubert_model.rating.intervals import RatingIntervals
 from ubert_training.finetuning.bias_fit import bias_ratings, fit_bias_model
 from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.histories import KnownReviews
+from ubert_training.finetuning.interval_fit import fit_intervals
 from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.finetuning.rating_parts import RatingParts, final_ratings, fit_blend_weight
@@ -107,9 +107,7 @@ class FinetuningTask:
         return RatingParts(
             blend=blend,
             deviations=self.deviations,
-            intervals=RatingIntervals.fit(
-                predicted, self.validation_ratings, self.validation.user_count, self.config.scale
-            ),
+            intervals=fit_intervals(predicted, self.validation_ratings, self.validation.user_count, self.config.scale),
         )
 
     def _blend_weight(self, outputs: NDArray[np.float64]) -> float:

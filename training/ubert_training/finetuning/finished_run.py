@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from ubert_model.errors import InputError
 from ubert_model.nn.rating_model import RatingModel
-from ubert_model.rating.blend import Ratings
+from ubert_model.rating import Floats
 from ubert_model.rating.text_reader import TextReader
 from ubert_training.finetuning.bias_fit import fit_bias_model
 from ubert_training.finetuning.finetune import (
@@ -90,7 +90,7 @@ class FinishedRun:
         """Both sides of pairs that training has not read, from the training part's reviews."""
         return self._known.histories(pairs, self.parts.blend.bias, self.parts.deviations)
 
-    def ratings_without_text(self, pairs: Rows) -> Ratings:
+    def ratings_without_text(self, pairs: Rows) -> Floats:
         """Ratings, (P,) in stars, by a bias model fitted anew without any text, of pairs that training has not read.
 
         Raises ``InputError`` if the run lacks the rows that it has read in other domains.

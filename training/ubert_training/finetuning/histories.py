@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from ubert_model.config import ModelConfig
 from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import IdTable
+from ubert_model.rating import Floats
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.deviations import (
-    RatingColumns,
-    RatingSums,
-    Residuals,
-    UsualDeviations,
-)
+from ubert_model.rating.deviations import RatingSums, Residuals, UsualDeviations
 from ubert_model.rating.worth import ReviewWorth
 from ubert_model.review import ReviewEntry, Side
+from ubert_training.finetuning.rating_columns import RatingColumns
+from ubert_training.finetuning.usual_fit import fit_usual_deviations, net_of_usual, with_elsewhere
 from ubert_training.ragged import RaggedArray
 from ubert_training.reviews.table import ReviewTable, Rows
 
@@ -36,7 +34,7 @@ class PairSums:
 
     user: RatingSums
     item: RatingSums
-    mean: NDArray[np.float64]
+    mean: Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,12 +59,12 @@ class Histories:
         return len(self.pairs)
 
     @property
-    def user_count(self) -> NDArray[np.float64]:
+    def user_count(self) -> Floats:
         """Known reviews of each pair's user, (P,)."""
         return np.asarray(self.sums.user.count, dtype=np.float64)
 
     @property
-    def item_count(self) -> NDArray[np.float64]:
+    def item_count(self) -> Floats:
         """Known reviews of each pair's item, (P,)."""
         return np.asarray(self.sums.item.count, dtype=np.float64)
 
@@ -88,7 +86,7 @@ class _TargetRatings:
     counts: NDArray[np.int64]
     rounds: Sequence[tuple[Rows, Rows]]
 
-    def subtracted_from(self, values: NDArray[np.float64], per_rating: NDArray[np.float64]) -> NDArray[np.float64]:
+    def subtracted_from(self, values: Floats, per_rating: Floats) -> Floats:
         """The pairs' ``values``, (P,), minus those of their target ratings; ``per_rating``: by known rating, (K,)."""
         left = values.copy()
         for pairs, known in self.rounds:
@@ -113,7 +111,7 @@ class KnownReviews:
         row_counts: NDArray[np.int64],
         config: ModelConfig,
         elsewhere: Rows | None = None,
-        surpluses: NDArray[np.float64] | None = None,
+        surpluses: Floats | None = None,
     ) -> None:
         """``elsewhere``: rows of other domains, whose ratings add to what is known of their users. ``surpluses``: what
         each text of the table says beyond its rating, (R,), in stars; None: nothing.
@@ -143,7 +141,7 @@ class KnownReviews:
         self._mean = float(table.rating[read].mean(dtype=np.float64))
 
     @property
-    def ratings_elsewhere(self) -> NDArray[np.float64]:
+    def ratings_elsewhere(self) -> Floats:
         """The ratings at ``elsewhere``, in stars."""
         return self._rated_elsewhere.ratings
 
@@ -157,7 +155,7 @@ class KnownReviews:
 
     def usual(self, user: ReviewWorth, item: ReviewWorth) -> UsualDeviations:
         """The usual deviations of these reviews' users and items, by what a review counts for on either side."""
-        return UsualDeviations.of(self._rated, user, item, self._rated_elsewhere if len(self.elsewhere) else None)
+        return fit_usual_deviations(self._rated, user, item, self._rated_elsewhere if len(self.elsewhere) else None)
 
     def histories(self, pairs: Rows, bias: BiasModel, usual: UsualDeviations) -> Histories:
         """Both sides of each pair; the pair's own reviews are left out of everything."""
@@ -182,7 +180,7 @@ class KnownReviews:
         of_items, _ = self._side_sums(Side.ITEM, items, usual, targets)
         names = (self._table.user[row] for row in pairs.tolist())
         return PairSums(
-            user=usual.elsewhere.added_to_each(names, of_users, usual_means),
+            user=with_elsewhere(usual.elsewhere, names, of_users, usual_means),
             item=of_items,
             mean=self._means_without(self._mean, self._rated.ratings, targets),
         )
@@ -192,7 +190,7 @@ class KnownReviews:
         side: Side,
         pairs: Rows,
         usual: UsualDeviations,
-        biases: NDArray[np.float64],
+        biases: Floats,
         targets: _TargetRatings,
     ) -> tuple[RaggedArray, RaggedArray]:
         """Table rows of the reviews that each pair reads of one side, and their residuals, in stars.
@@ -208,8 +206,8 @@ class KnownReviews:
             ends.append(len(read))
         known, starts = np.array(read, dtype=np.int64), np.array(ends, dtype=np.int64)
         counts = np.diff(starts)
-        levels, shares, means = self._usual_terms(side, usual, targets)
-        above_usual = levels[known] - shares[known] * np.repeat(means, counts)
+        net_worths, shares, means = self._usual_terms(side, usual, targets)
+        above_usual = net_worths[known] - shares[known] * np.repeat(means, counts)
         residuals = (above_usual - np.repeat(biases, counts)).astype(np.float32)
         return RaggedArray(values=self._known[known], starts=starts), RaggedArray(values=residuals, starts=starts)
 
@@ -223,7 +221,7 @@ class KnownReviews:
 
     def _side_sums(
         self, side: Side, pair_entities: Rows, usual: UsualDeviations, targets: _TargetRatings
-    ) -> tuple[RatingSums, NDArray[np.float64]]:
+    ) -> tuple[RatingSums, Floats]:
         """Sums over the ratings of each pair's user or item, without the target ratings, and the mean that goes with
         them for each pair, (P,).
 
@@ -231,26 +229,24 @@ class KnownReviews:
             pair_entities, each pair's user or item: (P,).
         """
         entities = self._rated.users if side is Side.USER else self._rated.items
-        levels, shares, means = self._usual_terms(side, usual, targets)
+        net_worths, shares, means = self._usual_terms(side, usual, targets)
 
-        def summed(per_rating: NDArray[np.float64]) -> NDArray[np.float64]:
+        def summed(per_rating: Floats) -> Floats:
             by_entity = np.bincount(entities, per_rating, minlength=int(pair_entities.max(initial=0)) + 1)
             return targets.subtracted_from(np.asarray(by_entity[pair_entities], dtype=np.float64), per_rating)
 
-        above_usual = summed(levels) - summed(shares) * means
-        return RatingSums(count=summed(np.ones(len(levels))), above_usual=above_usual), means
+        above_usual = summed(net_worths) - summed(shares) * means
+        return RatingSums(count=summed(np.ones(len(net_worths))), above_usual=above_usual), means
 
     def _usual_terms(
         self, side: Side, usual: UsualDeviations, targets: _TargetRatings
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Level and share of each known rating, (K,) each, as :meth:`SideDeviations.terms_of` has them, and the mean
-        that goes with them for each pair, (P,).
+    ) -> tuple[Floats, Floats, Floats]:
+        """Net worth and share of each known rating, (K,) each, as of :func:`net_of_usual`, and the mean that goes with
+        them for each pair, (P,).
         """
         rated, deviations = self._rated, usual.on(side)
-        levels = deviations.worth.levels(rated.ratings, rated.surpluses)
-        means = self._means_without(deviations.mean, levels, targets)
-        rows, ids = rated.counterparts(side)
-        return *deviations.terms_of(rows, levels, ids), means
+        worths = deviations.worth.worths(rated.ratings, rated.surpluses)
+        return *net_of_usual(deviations, rated, worths), self._means_without(deviations.mean, worths, targets)
 
     def _entity_rows(self, pairs: Rows) -> tuple[Rows, Rows]:
         """Rows of each pair's user and item in the id tables, (P,) each; 0 for one without a known review."""
@@ -268,9 +264,7 @@ class KnownReviews:
             rounds.append((having, self._by_pair[first[having] + number]))
         return _TargetRatings(counts=counts, rounds=rounds)
 
-    def _means_without(
-        self, mean: float, per_rating: NDArray[np.float64], targets: _TargetRatings
-    ) -> NDArray[np.float64]:
+    def _means_without(self, mean: float, per_rating: Floats, targets: _TargetRatings) -> Floats:
         """The mean over all known ratings but a pair's own, (P,); ``mean``, that of all, if there are no others.
 
         Shape:
@@ -282,7 +276,7 @@ class KnownReviews:
         return np.where(others > 0, totals / np.maximum(others, 1), mean)
 
 
-def _ratings_at(table: ReviewTable, rows: Rows, user_ids: IdTable, surpluses: NDArray[np.float64]) -> RatingColumns:
+def _ratings_at(table: ReviewTable, rows: Rows, user_ids: IdTable, surpluses: Floats) -> RatingColumns:
     items = [table.item[row] for row in rows.tolist()]
     users = (table.user[row] for row in rows.tolist())
     item_ids = IdTable.of(items)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ubert_model.bundle import DEVIATIONS
 from ubert_model.config import ModelConfig
 from ubert_model.ids import Identities
-from ubert_model.rating.blend import BiasModel, Blend, Ratings
+from ubert_model.rating import Floats
+from ubert_model.rating.blend import BiasModel, Blend
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.running.atomic import replacing, write_text
@@ -57,7 +57,7 @@ class RatingParts:
         return cls(blend=blend, deviations=deviations, intervals=intervals)
 
 
-def fit_blend_weight(outputs: NDArray[np.float64], residuals: NDArray[np.float64]) -> float:
+def fit_blend_weight(outputs: Floats, residuals: Floats) -> float:
     """The network's weight in a rating, from 0 to 1, fitted on pairs that it was not trained on.
 
     The least-squares weight w has a standard error s; it is shrunk by the factor 1 − s²/w² (James and Stein), to 0
@@ -74,6 +74,6 @@ def fit_blend_weight(outputs: NDArray[np.float64], residuals: NDArray[np.float64
     return float(np.clip(weight - variance / weight, 0.0, 1.0)) if weight > 0 else 0.0
 
 
-def final_ratings(blend: Blend, histories: Histories, outputs: NDArray[np.float64]) -> Ratings:
+def final_ratings(blend: Blend, histories: Histories, outputs: Floats) -> Floats:
     """Ratings in stars, (P,), from :func:`network_outputs`."""
     return blend.rate(histories.sums.user, histories.sums.item, outputs, histories.has_both_sides)

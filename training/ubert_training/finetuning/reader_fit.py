@@ -4,15 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 from sklearn.linear_model import Ridge
 
 from ubert_model.bundle import TEXT_READER
 from ubert_model.config import RatingScale
-from ubert_model.rating.curve import SEGMENTS, RatingCurve
+from ubert_model.rating import Floats
+from ubert_model.rating.curve import RatingCurve
 from ubert_model.rating.text_reader import BUCKETS, ITEM_GROUPS, PIECES_READ, TextReader, item_group, word_buckets
 from ubert_model.tokenizer import ReviewTokenizer
+from ubert_training.finetuning.curve_segments import SEGMENTS, curve_segments
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.stage import refusing_damage
 from ubert_training.states.tokens import TokenizedReviews
@@ -58,7 +59,7 @@ def load_text_reader(run: Path, tokenizer_json: str) -> TextReader:
         return TextReader.load(run / TEXT_READER, tokenizer_json)
 
 
-def surpluses_of(reader: TextReader, table: ReviewTable, rows: Rows) -> NDArray[np.float64]:
+def surpluses_of(reader: TextReader, table: ReviewTable, rows: Rows) -> Floats:
     """What the texts at ``rows`` say beyond their ratings, in stars; 0 for all others: (R,), by row of the table."""
     chosen = rows.tolist()
     texts, items = [table.text[row] for row in chosen], [table.item[row] for row in chosen]
@@ -76,10 +77,9 @@ def _word_matrix(tokens: TokenizedReviews, rows: Rows) -> sp.csr_matrix:
     return sp.csr_matrix((np.repeat(1.0 / np.sqrt(counts), counts), columns, starts), shape=(len(rows), BUCKETS))
 
 
-def _usual_readings(readings: NDArray[np.float64], ratings: NDArray[np.float64], scale: RatingScale) -> RatingCurve:
+def _usual_readings(readings: Floats, ratings: Floats, scale: RatingScale) -> RatingCurve:
     """The curve from ratings to readings that is nearest in squared error."""
-    levels = [segment.levels(ratings) for segment in RatingCurve.segments(scale)]
-    design = np.stack([np.ones(len(ratings)), *levels], axis=1)
+    design = np.stack([np.ones(len(ratings)), *(segment.at(ratings) for segment in curve_segments(scale))], axis=1)
     bounds = (np.r_[-np.inf, np.zeros(SEGMENTS)], np.inf)
     fitted = lsq_linear(design, readings, bounds=bounds, method="bvls").x if len(ratings) else np.zeros(1 + SEGMENTS)
     lowest, *rises = fitted.tolist()
