@@ -340,6 +340,15 @@ def test_the_prediction_layer_is_initialized_from_a_sample_of_many_pairs(
     assert (load_model(run, "finetune").load_weights()["head.prediction_layer.output.weight"] != 0).any()
 
 
+def test_the_initial_prediction_layer_leaves_the_mean_rating_to_the_bias_model(
+    tmp_path: Path, ridge_fits: list[RidgeFit]
+) -> None:
+    fine_tuned(tmp_path, options=FinetuneOptions(loop=NO_LEARNING))
+    (fit,) = ridge_fits
+    assert abs(fit.targets.mean()) > 0.001
+    assert fit.predicted.mean() == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("base", ["leave_one_out_bias", "none"])
 def test_if_no_epoch_improves_the_initial_network_rates_without_a_blend_weight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ridge_fits: list[RidgeFit], base: RatingBase

@@ -19,7 +19,8 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
 
     With few pairs this is most of what can be learned; gradient steps from a random layer would first fit noise with
     them. The strength of the penalty is chosen by leave-one-out over the training pairs (a sample of
-    :data:`RIDGE_PAIRS`, if there are more). Without any pair that has text on both sides the layer stays as it is.
+    :data:`RIDGE_PAIRS`, if there are more). The mean correction of these pairs is 0: the bias model beneath has fitted
+    the mean, and what is left of it is noise. Without any pair that has text on both sides the layer stays as it is.
     """
     head = task.pair_model.model.head
     head.co_matching.init_as_difference()
@@ -42,8 +43,9 @@ def solve_prediction_layer(task: FinetuningTask) -> None:
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
     scaler = StandardScaler(copy=False).fit(inputs)
-    ridge = RidgeCV(alphas=RIDGE_STRENGTHS).fit(scaler.transform(inputs), task.targets.numpy()[pairs])
+    targets = task.targets.numpy()[pairs]
+    ridge = RidgeCV(alphas=RIDGE_STRENGTHS, fit_intercept=False).fit(scaler.transform(inputs), targets)
     weight = ridge.coef_ / scaler.scale_
     with torch.no_grad():
         layer.output.weight[0] = torch.from_numpy(weight).float()
-        layer.output.bias.fill_(float(ridge.intercept_ - weight @ scaler.mean_))
+        layer.output.bias.fill_(-float(weight @ scaler.mean_))
