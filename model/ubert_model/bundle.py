@@ -1,25 +1,21 @@
 """The bundle: one directory with everything that serving needs, verified by checksum before any of it is used."""
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from ubert_model.config import ModelConfig
-from ubert_model.errors import BundleError, InputError
+from ubert_model.errors import BundleError
 from ubert_model.ids import Identities
 from ubert_model.rating.blend import BiasModel, Blend
 from ubert_model.rating.deviations import UsualDeviations
 from ubert_model.rating.intervals import RatingIntervals
 from ubert_model.rating.text_reader import TextReader
+from ubert_model.running.atomic import replacing_directory
 from ubert_model.states.codec import StateCodec, is_trained, make_codec
 from ubert_model.states.product_code import Codebooks
 from ubert_model.states.store import Namespace
@@ -186,13 +182,14 @@ class Bundle:
 
 
 def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], object]) -> Bundle:
-    """Write a bundle atomically: ``write_files`` fills a staging directory, which is checksummed and moved to ``path``.
+    """Write a bundle: ``write_files`` fills a staging directory, which is checksummed and moved to ``path``.
 
-    A bundle that is already at ``path`` is replaced. Raises ``BundleError`` if ``path`` is anything else.
+    A bundle that is already at ``path`` is replaced. Raises ``BundleError`` if ``path`` is anything else, and as
+    ``replacing_directory`` does.
     """
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise BundleError(f"{path} exists and is not a bundle; give an empty or a new directory")
-    with replaced_directory(path) as staging:
+    with replacing_directory(path) as staging:
         write_files(staging)
         digests = {file.name: file_digest(file) for file in sorted(staging.iterdir())}
         named = replace(manifest, files=digests)
@@ -202,35 +199,6 @@ def write_bundle(path: Path, manifest: Manifest, write_files: Callable[[Path], o
             # Some writers create private files, and the service often runs as a different user than training.
             file.chmod(0o644)
     return Bundle.load(path)
-
-
-@contextmanager
-def replaced_directory(path: Path) -> Iterator[Path]:
-    """A staging directory beside ``path``. On success it replaces ``path``; on failure it is removed, and ``path``
-    stays as it was. Raises ``InputError`` for a ``path`` that cannot be moved: ``.``, or the root of a mounted volume.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield staging
-        staging.chmod(0o755)
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            try:
-                os.replace(path, retired / path.resolve().name)
-                os.replace(staging, path)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise InputError(f"{path} cannot be replaced: give a directory inside it") from error
-            finally:
-                if not path.exists():
-                    os.replace(retired / path.resolve().name, path)
-                shutil.rmtree(retired)
-        else:
-            os.replace(staging, path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _check_file(path: Path, expected: str) -> None:

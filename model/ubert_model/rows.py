@@ -1,16 +1,13 @@
-"""How many rows of states a review has: one for [CLS], and one for each group of neighbouring tokens."""
+"""How many rows are left of a review's tokens, or of its rows: one for [CLS], and one for each group of neighbours."""
 
-from typing import TYPE_CHECKING, overload
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:  # the arithmetic is the same for numbers and arrays, and the configuration needs no numpy
-    import numpy as np
-    from numpy.typing import NDArray
+Length = TypeVar("Length")
+"""An integer, or an array or tensor of integers: the arithmetic is the same, and this module needs no library."""
 
 
-@overload
-def pooled_rows(tokens: int, pooled: int) -> int: ...
-@overload
-def pooled_rows(tokens: "NDArray[np.int64]", pooled: int) -> "NDArray[np.int64]": ...
-def pooled_rows(tokens: "int | NDArray[np.int64]", pooled: int) -> "int | NDArray[np.int64]":
+def pooled_rows(length: Length, pooled: int) -> Length:
     """Rows of L tokens if ``pooled`` neighbours share a row: 1 + ⌈(L − 1) / pooled⌉, or 0 without tokens."""
-    return (tokens > 0) * (1 - (1 - tokens) // pooled)
+    tokens: Any = length
+    rows: Length = (tokens > 0) * (1 - (1 - tokens) // pooled)
+    return rows

@@ -18,7 +18,7 @@ from ubert_service.errors import CallerGoneError
 from ubert_service.explaining.explain import Explanation
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Tracing
-from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading
+from ubert_service.reading.histories import EVERY_REVIEW, Pair, Reading, ReviewList
 from ubert_service.reading.inline import InlineText
 from ubert_service.schemas import LEAST_SCORED, LISTED_UNREAD, NotReadyReason, RatingRequest
 from ubert_service.scoring.engine import Prediction
@@ -41,7 +41,8 @@ _GROWTH = 4
 _CAUTION = 0.8
 """The share tried of the pairs that would fit into the time left at the speed of the last slice."""
 _SERIALIZED_IN_LOOP = 100
-"""Up to this many predictions are serialized on the event loop: handing them to a thread would take as long."""
+"""Up to this many predictions without explanations are serialized on the event loop: handing them to a thread would
+take as long."""
 _CHECK_SECONDS = 0.4
 """Balancers allow a check a second, and readiness makes two. A store that hangs is only marked away later than that."""
 _SILENCE = f"the state store has not answered within {_CHECK_SECONDS:g} s"
@@ -127,12 +128,14 @@ class RequestContext:
         """
         return await self._answer(UnbatchedCall(lambda _: call(), kind), None, tokens)
 
-    async def serialize(self, answer: Callable[[], str], *, predictions: int) -> Response:
+    async def serialize(self, answer: Callable[[], str], *, predictions: int, explained: bool = False) -> Response:
         """The JSON that ``answer`` makes of so many predictions. Raises as :meth:`work` does.
 
-        Many are left to a worker thread: ten thousand would block the event loop for a good part of a second.
+        Many are left to a worker thread, and so are those ``explained``: ten thousand would block the event loop for a
+        good part of a second, ten with the attention of long reviews for 0.1 s.
         """
-        content = answer() if predictions <= _SERIALIZED_IN_LOOP else await self.work(answer)
+        in_loop = predictions <= _SERIALIZED_IN_LOOP and not explained
+        content = answer() if in_loop else await self.work(answer)
         return Response(content, media_type="application/json")
 
     async def ask_store(self, call: Callable[[], T], *, kind: WorkKind = "other", tokens: int = 0) -> T:
@@ -151,9 +154,7 @@ class RequestContext:
         lane = ScoringLane(self.served.engine, reading)
         tokens = max_tokens_read(pairs, self.served.bundle.manifest.config.max_rows)
         predictions = await self._answer(lane, pairs, tokens)
-        self._count(predictions)
-        if self.roles.shadow is not None:
-            self.service.shadowing.offer(self.roles.shadow, predictions, reading)
+        self._report(predictions, reading)
         return predictions
 
     async def reading(self, user: str, request: RatingRequest) -> Reading:
@@ -170,35 +171,45 @@ class RequestContext:
         return replace(reading, inline=await self._answer(lane, None, tokens))
 
     async def predict_in_time(self, pairs: Sequence[Pair], reading: Reading, seconds: float) -> list[Prediction]:
-        """Predictions for as many of the first pairs as fit into ``seconds`` from the arrival of the request.
+        """Predictions for as many of the first pairs as fit into ``seconds`` from the arrival of the request, all from
+        one state of each user.
 
         Raises as :meth:`predict` does.
         """
         until = self.request.state.arrived + seconds
+        engine, max_rows = self.served.engine, self.served.bundle.manifest.config.max_rows
+        users: dict[str, ReviewList] = {}
         predictions: list[Prediction] = []
         size = LEAST_SCORED
         while size > 0 and len(predictions) < len(pairs):
             started = time.monotonic()
-            predictions += await self.predict(pairs[len(predictions) :][:size], reading)
+            some = pairs[len(predictions) :][:size]
+            lane = UnbatchedCall(partial(engine.score, some, reading, users=users), "scoring")
+            predictions += await self._answer(lane, None, max_tokens_read(some, max_rows))
             now = time.monotonic()
             size = min(_GROWTH * size, int(_CAUTION * size * (until - now) / (now - started)))
+        self._report(predictions, reading)
         return predictions
 
     async def explain(self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW) -> list[Explanation]:
-        """An explanation of each pair's rating, in order, in one thread, which stops once the request is cancelled.
+        """An explanation of each pair's rating, in order. Each is work of its own, so other requests come between.
 
         Raises as :meth:`Explainer.explain` and :meth:`work` do.
         """
         served, config = self.served, self.served.bundle.manifest.config
         ratings = 1 + 2 * (config.max_reviews + LISTED_UNREAD)
-        tokens = ratings * sum(max_tokens_read([pair], config.max_rows) for pair in pairs)
-        explain = served.explainer.explain
-        lane = UnbatchedCall(lambda cancelled: [explain(pair, reading, cancelled) for pair in pairs], "explaining")
-        explanations = await self._answer(lane, None, tokens)
-        self._count([explanation.prediction for explanation in explanations])
+        explanations: list[Explanation] = []
+        for pair in pairs:
+            lane = UnbatchedCall(partial(served.explainer.explain, pair, reading), "explaining")
+            tokens = ratings * max_tokens_read([pair], config.max_rows)
+            explanations.append(await self._answer(lane, None, tokens))
+        self._report([explanation.prediction for explanation in explanations], reading)
         return explanations
 
-    def _count(self, predictions: Sequence[Prediction]) -> None:
+    def _report(self, predictions: Sequence[Prediction], reading: Reading) -> None:
+        """Count all predictions of the request, and offer them to the shadow."""
+        if self.roles.shadow is not None:
+            self.service.shadowing.offer(self.roles.shadow, predictions, reading)
         # Not one by one: ten thousand would block the event loop for a good part of 0.1 s.
         for basis, pairs in Counter(prediction.basis for prediction in predictions).items():
             self.service.metrics.predicted(basis=basis, pairs=pairs)

@@ -1,6 +1,7 @@
 """Errors of the service, in addition to those of :mod:`ubert_model.errors`."""
 
 from ubert_model.errors import InputError, StoreUnavailableError, UbertError
+from ubert_service.read_version import ReadVersion
 
 
 class NotReadyError(UbertError):
@@ -16,7 +17,11 @@ class UnknownItemError(InputError):
 
 
 class UnknownReviewError(InputError):
-    """The store lists no such review of this user on this item."""
+    """The store lists no such review of this user on this item, and ``read_version`` is after any removal of it."""
+
+    def __init__(self, message: str, *, read_version: ReadVersion) -> None:
+        super().__init__(message)
+        self.read_version = read_version
 
 
 class NotResidentError(StoreUnavailableError):

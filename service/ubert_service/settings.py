@@ -77,7 +77,8 @@ class Settings(BaseModel):
     """A bundle that rates a sample beside the live one, under the same codec, and can take its place. One that cannot
     be used is left out."""
     shadow_share: float = Field(default=0.1, ge=0.0, le=1.0)
-    """The share of rating requests that the shadow bundle rates as well."""
+    """The share of rating requests that the shadow bundle rates as well, 32 pairs of each at most; not of those with
+    ``user_texts``."""
     texts: bool = False
     """Store the texts of new reviews, as far as the encoder reads them, and show the stored ones."""
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1)

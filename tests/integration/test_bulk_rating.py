@@ -86,6 +86,23 @@ def test_the_format_of_the_file_changes_no_byte_of_the_ratings(
     assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
+def test_line_breaks_in_a_quoted_column_divide_no_row(settings: Settings, tmp_path: Path) -> None:
+    rows = 20 * len(PAIRS)  # more than one block of the parser
+    text = '"' + "very, very good\n" * 100 + '"'
+    (tmp_path / "pairs.csv").write_text("user,item,text\n" + f"u1,i1,{text}\n" * rows)
+    rated = rate_pairs(tmp_path / "pairs.csv", tmp_path / "out.parquet", settings, shard=WHOLE)
+    users = pq.ParquetFile(tmp_path / "out.parquet").read()["user"]
+    assert (rated, users.to_pylist()) == (rows, ["u1"] * rows)
+
+
+def test_a_runtime_that_each_worker_would_choose_for_itself_is_refused(
+    settings: Settings, pairs: Path, tmp_path: Path
+) -> None:
+    auto = settings.model_copy(update={"runtime": "auto"})
+    with pytest.raises(ConfigError, match=r"runtime = 'auto': .* name one"):
+        rate_pairs(pairs, tmp_path / "out.parquet", auto, shard=WHOLE)
+
+
 class Interrupted(Exception):  # noqa: N818 - stands for a kill
     pass
 
@@ -295,17 +312,16 @@ def test_a_store_without_the_states_is_refused_and_the_error_names_the_command(
         rate_pairs(pairs, tmp_path / "out.parquet", empty, shard=WHOLE)
 
 
-def test_the_command_rates_a_file_and_needs_pyarrow(settings: Settings, pairs: Path, tmp_path: Path) -> None:
+def test_the_command_rates_a_file(settings: Settings, pairs: Path, tmp_path: Path) -> None:
     flags = ["--bundle", str(settings.bundle), "--store", settings.store, "--codec", "fp32", "--device", "cpu"]
-    command = [*flags, "--pairs", str(pairs), "--out", str(tmp_path / "out.parquet")]
-    without_pyarrow = "import sys; sys.modules['pyarrow'] = None; from ubert_service.commands.score import main; main()"
-    refused, rated = (
-        subprocess.run([sys.executable, *program, *command], capture_output=True, text=True, check=False, timeout=120)
-        for program in (("-c", without_pyarrow), ("-m", "ubert_service.commands.score"))
+    command = ["-m", "ubert_service.commands.score", *flags, "--pairs", str(pairs)]
+    rated = subprocess.run(
+        [sys.executable, *command, "--out", str(tmp_path / "out.parquet")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("ubert-serve-score: pairs = ")
-    assert refused.stderr.endswith("pip install 'u-bert[score]'\n")
     assert (rated.returncode, rated.stdout) == (0, f"{len(PAIRS)} pairs rated in {tmp_path / 'out.parquet'}\n")
     assert pq.ParquetFile(tmp_path / "out.parquet").metadata.num_rows == len(PAIRS)
 

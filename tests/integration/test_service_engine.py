@@ -18,7 +18,7 @@ from ubert_model.errors import BundleError, CorruptStateError, ForeignStateError
 from ubert_model.review import ReviewEntry
 from ubert_model.states import MaintenanceStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
-from ubert_service.reading.histories import Pair
+from ubert_service.reading.histories import Pair, ReviewList
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import Prediction, ScoringEngine
@@ -183,6 +183,24 @@ def test_few_lists_are_in_memory_at_a_time_and_that_of_the_user_is_read_once(
         [Pair(user, f"i{user}") for user in ("u0", "u1")] + [Pair("u0", "i2")]
     )
     assert [users for users, _ in counted.listed] == [["u0"], ["u1"], []]
+
+
+def test_later_calls_read_the_user_as_the_first_has_found_it(
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    engine = engine_over(lmdb_store, tiny, runtime)
+    pairs, users = [Pair("u0", f"i{number}") for number in range(4)], dict[str, ReviewList]()
+    before = engine.score(pairs)
+
+    first = engine.score(pairs[:2], users=users)
+    version = tiny.bundle.manifest.namespace("fp32").version
+    lmdb_store.put_lines(version, [replace(corpus.of_user("u0")[0], review_id="new", item="i20", rating=1.0)])
+    later = engine.score(pairs[2:], users=users)
+
+    for found, expected in zip((*first, *later), before, strict=True):
+        assert_same(found, expected)
+    assert [each.rating for each in engine.score(pairs)] != [each.rating for each in before]
 
 
 def test_the_states_of_one_fetch_stay_within_the_budget(

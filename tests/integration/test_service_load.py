@@ -101,7 +101,7 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        waiting: int = self.app.state.context.scheduler.waiting
+        waiting: int = self.app.state.context.scheduler.admission.waiting
         return waiting
 
 
@@ -355,12 +355,51 @@ def test_the_work_of_a_caller_that_disconnects_is_cancelled(tiny: TinyBundle, st
         assert metric(service.client, "ubert_requests_total", route="/predict", status="499") == 1
 
 
+@pytest.mark.parametrize("path", ["/predict", "/reviews"])
+def test_a_caller_that_leaves_within_its_body_is_not_counted_as_a_bad_request(
+    tiny: TinyBundle, store: MaintenanceStore, path: str
+) -> None:
+    with Service(tiny, store) as service:
+        with connect(service.client) as caller:
+            caller.sendall(raw_request(path, PREDICT, length=10_000))
+
+        def answered(status: str) -> float:
+            return metric(service.client, "ubert_requests_total", route=path, status=status)
+
+        wait_until(lambda: answered("499") + answered("4xx") == 1)
+        assert (answered("499"), answered("4xx")) == (1, 0)
+
+
 def test_a_body_that_arrives_too_slowly_gets_408(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store, request_timeout=0.2) as service, connect(service.client) as caller:
         caller.sendall(raw_request("/predict", PREDICT, length=10_000))
         status, body = answer_to(caller)
     assert status == 408
     assert b"urn:u-bert:problem:body-too-slow" in body
+
+
+@pytest.mark.parametrize("codings", [["gzip, chunked"], ["gzip", "chunked"]], ids=["one header", "two headers"])
+def test_a_transfer_coding_other_than_chunks_is_refused(
+    tiny: TinyBundle, store: MaintenanceStore, codings: list[str]
+) -> None:
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "".join(f"Transfer-Encoding: {coding}\r\n" for coding in codings)
+    with Service(tiny, store) as service, connect(service.client) as caller:
+        caller.sendall(head.encode() + b"\r\n2\r\n{}\r\n0\r\n\r\n")
+        status, body = answer_to(caller)
+    assert (status, json.loads(body)["type"]) == (415, "urn:u-bert:problem:unsupported-media-type")
+    assert "gzip" in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/reviews"])
+def test_a_body_that_arrives_later_than_its_callers_deadline_gets_504(
+    tiny: TinyBundle, store: MaintenanceStore, path: str
+) -> None:
+    head = raw_request(path, PREDICT, length=10_000).partition(b"\r\n\r\n")[0]
+    with Service(tiny, store, request_timeout=TIMEOUT_S / 2) as service, connect(service.client) as caller:
+        caller.sendall(head + b"\r\nX-Request-Timeout: 0.2\r\n\r\n")
+        status, body = answer_to(caller)
+    assert (status, json.loads(body)["type"]) == (504, "urn:u-bert:problem:deadline-passed")
 
 
 def test_a_refusal_is_sent_before_the_body_and_leaves_the_connection_usable(

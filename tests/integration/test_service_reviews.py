@@ -493,7 +493,39 @@ def test_an_interrupted_removal_is_finished_by_repeating_it(
     assert all(entry not in reviews for reviews in lists(served, entry.user, entry.item))
 
 
-@pytest.mark.parametrize("identifier", ["a/b", "/", "ü x", "50%2F", "?#", "用户", "a\n", "\na\r\nb"])
+def test_a_removal_repeated_after_it_was_cut_short_has_the_read_version_of_one(
+    tiny: TinyBundle, corpus: Corpus
+) -> None:
+    with RedisServer() as server, redis.Redis(port=server.port) as raw, ExitStack() as services:
+        store = services.enter_context(closing(open_store(server.url)))
+        corpus.write(store, tiny.bundle)
+        settings = settings_for(tiny.bundle, resident_lag=60)
+        one, other = (
+            services.enter_context(running(create_app(settings, OpenedBundle.open(settings), store))) for _ in range(2)
+        )
+        before = rating(other, "u1", "i4")
+        written = one.post("/reviews", json={**REVIEW, "review_id": "mine"}).raise_for_status()
+        assert rating(other, "u1", "i4", since=written) != before
+        raw.acl_setuser("default", enabled=True, commands=["-unlink"])  # the lists change, but it is not announced
+        assert one.delete("/reviews/mine", params=WHERE).status_code == 500
+        raw.acl_setuser("default", enabled=True, commands=["+unlink"])
+        repeated = one.delete("/reviews/mine", params=WHERE)
+        assert problem_type(repeated) == (404, "unknown-review")
+        assert rating(other, "u1", "i4") != before
+        assert rating(other, "u1", "i4", since=repeated) == before
+
+
+@pytest.mark.parametrize("bad", ["%FF", "a%C3", "%ED%A0%80", "%C0%AF"])
+def test_bytes_that_are_not_utf_8_name_nothing(client: httpx.Client, bad: str) -> None:
+    post(client, user="\ufffd", item="\ufffd", review_id="\ufffd")
+    refused = [client.get(f"/users/{bad}"), client.get(f"/items/{bad}"), client.get(f"/users?prefix={bad}")]
+    refused += [client.delete(f"/reviews/{bad}?user=u&item=i"), client.delete(f"/reviews/r?user={bad}&item=i")]
+    for response, pointer in zip(refused, ["/path", "/path", "/query", "/path", "/query"], strict=True):
+        assert problem_type(response) == (422, "invalid-request")
+        assert response.json()["errors"] == [{"pointer": pointer, "message": "send percent-encoded UTF-8"}]
+
+
+@pytest.mark.parametrize("identifier", ["a/b", "/", "ü x", "50%2F", "?#", "用户", "\ufffd", "a\n", "\na\r\nb"])
 def test_any_identifier_can_be_part_of_a_path(client: httpx.Client, identifier: str) -> None:
     escaped = "".join(f"%{byte:02X}" for byte in identifier.encode())
     post(client, user=identifier, item=identifier, review_id=identifier)

@@ -118,6 +118,18 @@ def test_the_shadow_is_compared_and_never_returned(
     assert (version["bundle"], version["shadow"]) == (tiny.bundle.manifest.bundle_id, other.manifest.bundle_id)
 
 
+def test_the_runs_of_the_shadow_are_not_taken_for_those_of_the_live_bundle(
+    clients: dict[str, httpx.Client], tiny: TinyBundle, store: MaintenanceStore
+) -> None:
+    client = clients["caller"]
+    predict(client)
+    wait_until(lambda: metric(client, "ubert_shadow_samples_total", fate="compared") == 1)
+    runs = metric(client, "ubert_inference_seconds_count", graph="scorer")
+    with serving(sampling_all(tiny.bundle), store) as alone:
+        predict(alone)
+        assert runs == metric(alone, "ubert_inference_seconds_count", graph="scorer") > 0
+
+
 def test_an_operator_promotes_the_shadow_and_back(
     clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle, store: MaintenanceStore
 ) -> None:
@@ -302,7 +314,10 @@ def test_without_a_usable_shadow_the_live_bundle_is_served_alone(
         caplog.clear()
         assert_served_alone(tiny, shadow, caplog, why)
 
+    opened: list[Path] = []
+
     def fail(settings: Settings) -> OpenedBundle:
+        opened.append(settings.bundle)
         if settings.bundle == other.path:
             raise RuntimeError("a bug")
         return open_bundle(settings)
@@ -311,6 +326,7 @@ def test_without_a_usable_shadow_the_live_bundle_is_served_alone(
     open_bundle = OpenedBundle.open
     monkeypatch.setattr(OpenedBundle, "open", fail)
     assert_served_alone(tiny, other.path, caplog, "a bug")
+    assert opened == [tiny.bundle.path, other.path]  # each once: opening measures runtimes and takes a GPU's memory
 
 
 def test_the_metrics_name_the_bundles_of_now(clients: dict[str, httpx.Client], tiny: TinyBundle, other: Bundle) -> None:

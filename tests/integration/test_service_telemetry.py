@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 
 import httpx
+import numpy as np
 import pytest
 import redis
+from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from support.app_settings import settings_for
@@ -16,6 +18,8 @@ from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import FloatMatrix, MaintenanceStore, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.app import create_app
+from ubert_service.scoring.assembly import ScorerBatch
+from ubert_service.scoring.runtime import ActiveDevice
 from ubert_service.serving.opened import OpenedBundle
 from ubert_service.settings import LogFormat
 
@@ -82,6 +86,28 @@ def test_metrics_count_the_requests_of_their_own_app_only(
     assert not value(of_idle, "ubert_predictions_total", basis="full")
     assert of_idle["ubert_shadow_samples_total", frozenset({("fate", "failed")})] == 0  # exposed before the first
     assert not value(of_idle, "ubert_inference_seconds_count", graph="scorer")  # nor the trial of the runtimes
+
+
+class GpuRuntime:
+    """Stands in for one on a GPU, which is checked time and again."""
+
+    device: ActiveDevice = "cuda"
+
+    def score(self, batch: ScorerBatch) -> NDArray[np.float32]:
+        return np.zeros(len(batch.item), dtype=np.float32)
+
+
+def test_the_checks_of_the_device_count_as_no_run_of_the_scorer(
+    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+) -> None:
+    corpus.write(lmdb_store, tiny.bundle)
+    settings = settings_for(tiny.bundle)
+    on_gpu = replace(OpenedBundle.open(settings), runtime=GpuRuntime())
+    with running(create_app(settings, on_gpu, lmdb_store)) as client:
+        wait_until_ready(client)  # only once the device was checked
+        assert not value(samples(client), "ubert_inference_seconds_count", graph="scorer")
+        predict(client, BASES["full"]).raise_for_status()
+        assert value(samples(client), "ubert_inference_seconds_count", graph="scorer") == 1
 
 
 def test_metric_labels_never_contain_what_a_caller_sent(

@@ -97,8 +97,19 @@ def test_without_the_exporter_the_error_names_the_extra_and_not_the_password(
     monkeypatch: pytest.MonkeyPatch, tiny: TinyBundle
 ) -> None:
     monkeypatch.delattr("ubert_service.observability.otel")
-    monkeypatch.setitem(sys.modules, "ubert_service.observability.otel", None)
+    monkeypatch.delitem(sys.modules, "ubert_service.observability.otel")
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     settings = settings_for(tiny.bundle, traces="https://user:s3cret@collector/v1/traces")
     with pytest.raises(ConfigError, match=r"u-bert\[otel\]") as raised, opened_tracing(settings):
         pass
     assert "s3cret" not in str(raised.value)
+
+
+def test_a_missing_module_of_our_own_is_not_taken_for_a_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, tiny: TinyBundle
+) -> None:
+    monkeypatch.delattr("ubert_service.observability.otel")
+    monkeypatch.setitem(sys.modules, "ubert_service.observability.otel", None)
+    settings = settings_for(tiny.bundle, traces="https://collector/v1/traces")
+    with pytest.raises(ModuleNotFoundError), opened_tracing(settings):
+        pass

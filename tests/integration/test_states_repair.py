@@ -2,7 +2,8 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,11 +24,13 @@ from ubert_model.states import (
     check_namespace,
     checking,
     copy_namespace,
+    copying,
     lmdb_store,
     make_codec,
     open_store,
     repair_namespace,
 )
+from ubert_model.states.checking import listed_reviews
 from ubert_model.states.keys import LmdbKeys, RedisKeys
 from ubert_model.states.lmdb_store import LmdbStore
 from ubert_model.states.records import pack_line
@@ -133,6 +136,7 @@ def test_a_copy_killed_at_any_write_and_run_again_copies_every_text(
 ) -> None:
     source = open_store(f"lmdb:{tmp_path / 'source'}")
     fill(source)
+    monkeypatch.setattr(copying, "REVIEWS_A_BATCH", 5)
     for writes in count():
         store.drop_namespace(VERSION)
         store.open_namespace(namespace_of())
@@ -140,7 +144,7 @@ def test_a_copy_killed_at_any_write_and_run_again_copies_every_text(
         store.put(VERSION, [(entry, state_of(entry)) for entry in (ENTRIES[-1], OTHER)])
         store.put_texts(VERSION, [(ENTRIES[-1].review_id, "outdated"), (OTHER.review_id, "its own")])
         store.delete_states(VERSION, [ENTRIES[-1].review_id])
-        copy = partial(copy_namespace, source, store, VERSION, reviews_a_batch=5)
+        copy = partial(copy_namespace, source, store, VERSION)
         finished = finishes_before_kill(copy, writes, monkeypatch)
         copy()
         assert contents(store, VERSION) == contents(source, VERSION) | {
@@ -189,14 +193,55 @@ def test_a_drop_killed_at_any_write_leaves_no_incomplete_shard_recorded_as_finis
     assert writes >= 3
 
 
-def test_a_copy_skips_a_review_without_a_state(store: MaintenanceStore, tmp_path: Path) -> None:
+def test_a_copy_skips_a_review_without_a_state(
+    store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "ENTITIES_A_BATCH", 2)
     store.delete_states(VERSION, [DAMAGED.review_id])
     target = open_store(f"lmdb:{tmp_path / 'target'}")
     advances: list[int] = []
-    assert copy_namespace(store, target, VERSION, users_a_batch=2, advance=advances.append) == len(ENTRIES) - 1
-    assert advances == [2, 1]
+    assert copy_namespace(store, target, VERSION, advance=advances.append) == len(ENTRIES) - 1
+    assert advances == [2, 1, 2]
     assert target.missing(VERSION, ENTRIES) == [entry == DAMAGED for entry in ENTRIES]
     target.close()
+
+
+def test_a_copy_leaves_a_trace_of_every_review_that_the_source_has_not_removed(
+    store: MaintenanceStore, tmp_path: Path
+) -> None:
+    """Else precompute, which finds the shard finished, would take what was lost for removed, and never write it."""
+    store.finish_shard(VERSION, FinishedShard(corpus="c", shards=1, number=1, reviews=len(ENTRIES)))
+    store.delete(VERSION, [ENTRIES[0]])
+    store.delete_states(VERSION, [DAMAGED.review_id, OTHER.review_id])
+    for side, entry in ((Side.USER, OTHER), (Side.USER, ENTRIES[1]), (Side.ITEM, ENTRIES[2])):
+        lines = store.lines(VERSION, side, side.entity(entry)).items()
+        names = [name for name, line in lines if entry.review_id.encode() in line]
+        store.remove_lines(VERSION, side, side.entity(entry), names)
+    with closing(open_store(f"lmdb:{tmp_path / 'target'}")) as target:
+        assert copy_namespace(store, target, VERSION) == len(ENTRIES) - 3
+        assert copy_namespace(store, target, VERSION) == 0
+        assert target.finished_shards(VERSION) == store.finished_shards(VERSION)
+        expected = {entry.review_id for entry in ENTRIES[1:]}
+        for side in Side:
+            reviews = listed_reviews(target, VERSION, side, target.entities(VERSION, side))
+            assert {entry.review_id for entry in reviews} == expected
+        assert target.missing(VERSION, ENTRIES[1:]) == [entry in (DAMAGED, OTHER) for entry in ENTRIES[1:]]
+        assert target.texts(VERSION, [DAMAGED.review_id]) == [f"text of {DAMAGED.review_id}"]
+
+
+def test_a_review_that_is_deleted_while_its_copy_begins_is_not_listed_by_the_copy(
+    store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(open_store(f"lmdb:{tmp_path / 'target'}")) as target:
+        missing = target.missing
+
+        def delete_meanwhile(version: str, entries: Sequence[ReviewEntry]) -> list[bool]:
+            store.delete(VERSION, [DAMAGED])
+            return missing(version, entries)
+
+        monkeypatch.setattr(target, "missing", delete_meanwhile)
+        copy_namespace(store, target, VERSION)
+        assert contents(target, VERSION) == contents(store, VERSION)
 
 
 def test_a_check_reads_the_lists_and_states_of_every_batch(

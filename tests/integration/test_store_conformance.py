@@ -33,6 +33,7 @@ from ubert_model.states import (
     MaintenanceStore,
     Revision,
     copy_namespace,
+    copying,
     entity_mark,
     lmdb_store,
     open_store,
@@ -273,9 +274,7 @@ def test_anything_may_have_changed_since_a_revision_older_than_the_remembered_ch
     assert store.changes(VERSION, last).marks == frozenset()
 
 
-def test_changes_beyond_one_read_are_complete_or_anything_may_have_changed(
-    store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_changes_beyond_one_read_are_complete(store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redis_store, "_CHANGES_PER_READ", 3)
     start = latest_revision(store)
     names = [("r", f"u{number}", f"i{number}") for number in range(5)]
@@ -283,7 +282,7 @@ def test_changes_beyond_one_read_are_complete_or_anything_may_have_changed(
         last = store.put(VERSION, [(review_of(*name), b"s")])
     changes = store.changes(VERSION, start)
     assert changes.revision == last
-    assert changes.marks in (None, marks(*names))
+    assert changes.marks == marks(*names)
 
 
 def test_anything_may_have_changed_since_a_revision_before_a_drop(store: MaintenanceStore) -> None:
@@ -423,14 +422,18 @@ def test_a_shard_of_a_namespace_that_was_dropped_meanwhile_cannot_be_finished(st
     assert store.finished_shards(VERSION) == []
 
 
-def test_an_interrupted_copy_is_completed(store: MaintenanceStore, tmp_path: Path) -> None:
+def test_an_interrupted_copy_is_completed(
+    store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "ENTITIES_A_BATCH", 2)
+    monkeypatch.setattr(copying, "REVIEWS_A_BATCH", 7)
     reviews = numbered_reviews(300)
     store.put(VERSION, reviews)
     store.open_namespace(namespace_of(OTHER_VERSION))
     target = open_store(f"lmdb:{tmp_path}/copy")
     try:
         target.put(VERSION, reviews[:40])
-        assert copy_namespace(store, target, VERSION, users_a_batch=2, reviews_a_batch=7) == 260
+        assert copy_namespace(store, target, VERSION) == 260
         assert copy_namespace(store, target, VERSION) == 0
         assert target.namespaces() == [namespace_of()]
         assert target.states(VERSION, [entry.review_id for entry, _ in reviews]) == [state for _, state in reviews]
@@ -442,7 +445,7 @@ def test_an_interrupted_copy_is_completed(store: MaintenanceStore, tmp_path: Pat
 
 
 def assert_held_during_copy(held: MaintenanceStore, source: MaintenanceStore, target: MaintenanceStore) -> None:
-    """Copy six reviews of three users; ``held`` is the store whose lease is checked."""
+    """Copy six reviews of three users on six items; ``held`` is the store whose lease is checked."""
     holders: list[list[str]] = []
     leases: list[float] = []
     hold = held.hold
@@ -456,36 +459,38 @@ def assert_held_during_copy(held: MaintenanceStore, source: MaintenanceStore, ta
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(held, "hold", noted_hold)
-        assert copy_namespace(source, target, VERSION, users_a_batch=1, advance=note_holders) == 6
-    assert leases == [LEASE_S] * 3
+        assert copy_namespace(source, target, VERSION, advance=note_holders) == 6
+    assert leases == [LEASE_S] * 9
     (holder,), *others = holders
-    assert others == [[holder]] * 2  # the same holder from the first batch to the last
+    assert others == [[holder]] * 8  # the same holder from the first batch to the last
     assert held.holders(VERSION) == []
 
 
 def test_a_copy_holds_its_target_and_raises_if_that_is_dropped_nevertheless(
-    store: MaintenanceStore, tmp_path: Path
+    store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(copying, "ENTITIES_A_BATCH", 1)
     with closing(open_store(f"lmdb:{tmp_path}/source")) as source:
         source.open_namespace(namespace_of())
         source.put(VERSION, numbered_reviews(6, reviews_a_user=2))
         assert_held_during_copy(store, source, store)
         with pytest.raises(StoreError, match="run the command again"):
-            copy_namespace(source, store, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
+            copy_namespace(source, store, VERSION, advance=lambda _: store.drop_namespace(VERSION))
         assert store.holders(VERSION) == []
         copy_namespace(source, store, VERSION)
         assert contents(store, VERSION) == contents(source, VERSION)
 
 
 def test_a_copy_holds_its_source_and_raises_if_that_is_dropped_nevertheless(
-    store: MaintenanceStore, tmp_path: Path
+    store: MaintenanceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(copying, "ENTITIES_A_BATCH", 1)
     store.put(VERSION, numbered_reviews(6, reviews_a_user=2))
     with closing(open_store(f"lmdb:{tmp_path}/target")) as target:
         assert_held_during_copy(store, store, target)
         target.drop_namespace(VERSION)
         with pytest.raises(StoreError, match=r"gone from the source .* reviews may be missing"):
-            copy_namespace(store, target, VERSION, users_a_batch=1, advance=lambda _: store.drop_namespace(VERSION))
+            copy_namespace(store, target, VERSION, advance=lambda _: store.drop_namespace(VERSION))
         assert target.entities(VERSION, Side.USER) == ["u0"]
 
 
@@ -537,6 +542,14 @@ def test_put_lines_and_remove_lines_change_only_lists_and_are_announced(store: M
     assert store.states(VERSION, ["cut", "kept"]) == [b"c", b"k"]
     assert store.texts(VERSION, ["cut"]) == ["words"]
     assert store.lines(VERSION, Side.ITEM, "nothing") == {}
+
+
+def test_marks_are_announced_without_a_write(store: MaintenanceStore) -> None:
+    store.put(VERSION, numbered_reviews(1))
+    start, mark = latest_revision(store), entity_mark(Side.USER, "u")
+    announced = store.announce(VERSION, [mark])
+    changes = store.changes(VERSION, start)
+    assert (changes.revision, changes.marks) == (announced, frozenset({mark}))
 
 
 def test_texts_are_copied_and_dropped_with_their_namespace(store: MaintenanceStore, tmp_path: Path) -> None:

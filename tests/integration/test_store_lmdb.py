@@ -1,5 +1,6 @@
 """What is LMDB's own: a map that grows, several processes, killed ones among them, full disks and damaged files."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -263,6 +264,26 @@ def test_a_read_only_disk_is_refused(small_disk: Callable[[str], Path]) -> None:
         StoreError, match="Read-only file system: let this user write there, which LMDB needs for reading"
     ):
         LmdbStore(small_disk("1M,ro"))
+
+
+@pytest.mark.parametrize(
+    ("number", "refusal", "remedy"),
+    [
+        (errno.EACCES, StoreError, "Permission denied.*: let this user write there"),
+        (errno.EROFS, StoreError, "Read-only file system.*: let this user write there"),
+        (errno.ENOSPC, StoreFullError, "is full: make room"),
+        (errno.EDQUOT, StoreFullError, "is full: make room"),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_refused_with_the_remedy(
+    number: int, refusal: type[StoreError], remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(directory: Path, **_: bool) -> None:
+        raise OSError(number, os.strerror(number), str(directory))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(refusal, match=remedy):
+        LmdbStore(tmp_path / "store")
 
 
 def test_a_directory_can_be_opened_again_only_after_it_was_closed(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from ubert_model.errors import (
     UnconfirmedWriteError,
 )
 from ubert_model.review import Side
-from ubert_model.states import FinishedShard, copy_namespace, open_store
+from ubert_model.states import FinishedShard, copy_namespace, open_store, redis_store
 from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
 from ubert_model.states.redis_store import RedisStore
@@ -209,6 +209,42 @@ def test_once_a_failover_gives_the_address_to_another_server_only_the_first_writ
             with pytest.raises(StoreError, match="read-only replica"):
                 store.put(VERSION, numbered_reviews(1))
             store.put(VERSION, numbered_reviews(1))
+
+
+def test_a_drop_leaves_no_key_although_a_follower_starts_a_feed_meanwhile(
+    store: RedisStore, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = RedisPipelines.write
+
+    def followed_write(pipelines: RedisPipelines, commands: Iterable[Command]) -> list[Any]:
+        commands = list(commands)
+        if commands and commands[0][0] == "HDEL":
+            assert store.changes(VERSION, None).revision is not None
+        return write(pipelines, commands)
+
+    store.open_namespace(namespace_of())
+    store.put(VERSION, numbered_reviews(2))
+    monkeypatch.setattr(RedisPipelines, "write", followed_write)
+    store.drop_namespace(VERSION)
+    assert admin.keys("*") == []
+
+
+def test_a_pipeline_asks_for_a_bounded_number_of_states(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[int]] = []
+    read = RedisPipelines.read
+
+    def noted_read(pipelines: RedisPipelines, commands: Iterable[Command]) -> list[Any]:
+        commands = list(commands)
+        asked.append([len(keys) for _, *keys in commands])
+        return read(pipelines, commands)
+
+    store.put(VERSION, numbered_reviews(9))
+    monkeypatch.setattr(redis_store, "_STATES_PER_COMMAND", 2)
+    monkeypatch.setattr(redis_store, "_STATE_COMMANDS_PER_PIPELINE", 3)
+    monkeypatch.setattr(RedisPipelines, "read", noted_read)
+    names = [entry.review_id for entry, _ in numbered_reviews(9)]
+    assert store.states(VERSION, names) == [state_of(name) for name in names]
+    assert asked == [[2, 2, 2], [2, 1]]
 
 
 def test_a_replica_is_copied_although_it_takes_no_lease(store: RedisStore, admin: redis.Redis, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class OpinionTokenHead(nn.Module):
-    """Task 1, masked opinion token prediction, Eq. 7: log-odds of each word piece at a masked position.
+    """Task 1, masked opinion token prediction, Eq. 7: the logit of each word piece at a masked position.
 
     W₃ is tied to the word embeddings E_W: the embedded backbones come without an MLM head, and |V| × d free
     weights would not be learned from a small corpus.

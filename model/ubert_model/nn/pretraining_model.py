@@ -32,7 +32,6 @@ class PretrainingModel(nn.Module):
     ) -> None:
         super().__init__()
         dim = review_encoder.dim
-        self.config = config
         self.review_encoder = review_encoder
         self.user_query = QueryEmbedding(users, dim, config.id_embeddings)
         self.domain_embedding = DomainEmbedding(domains, dim)

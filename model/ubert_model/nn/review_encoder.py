@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from ubert_model.rows import pooled_rows
+
 
 class ReviewEncoder(nn.Module):
     """Token ids of reviews → their contextual states.
@@ -52,7 +54,7 @@ class ReviewEncoder(nn.Module):
         """
         if self.tokens_a_row == 1:
             return states
-        rows = 1 + (lengths - 1 + self.tokens_a_row - 1) // self.tokens_a_row  # (R,)
+        rows = pooled_rows(lengths, self.tokens_a_row)  # (R,)
         first_row, first_token = rows.cumsum(0) - rows, lengths.cumsum(0) - lengths
         place = torch.arange(len(states), device=states.device) - first_token.repeat_interleave(lengths)  # (T,)
         row = first_row.repeat_interleave(lengths) + (place - 1 + self.tokens_a_row) // self.tokens_a_row

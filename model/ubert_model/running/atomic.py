@@ -1,10 +1,14 @@
-"""Atomic file writes: a file appears whole or not at all."""
+"""Atomic writes: a file or a directory appears whole or not at all."""
 
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from ubert_model.errors import InputError
+from ubert_model.running.folder_lock import try_lock
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -38,6 +42,41 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory beside ``path``; on success it is flushed to disk and takes the place of ``path``.
+
+    On an exception it is removed, and ``path`` stays as it was. A symbolic link is kept: what it names is replaced.
+
+    For want of an atomic exchange, the old directory is renamed before the new one: between these two renames nothing
+    is at ``path``. Whoever is killed just then leaves both in ``.NAME.replacing``, from where the next call puts the
+    old one back before it yields.
+
+    Raises ``InputError`` if another process is replacing ``path``, and for a ``path`` that cannot be moved: ``.``, or
+    the root of a mounted volume.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    work = path.parent / f".{path.name}.replacing"
+    work.mkdir(parents=True, exist_ok=True)
+    with try_lock(work) as ours:
+        if not ours:
+            raise InputError(f"another process is writing {path}: wait for its end, or give another directory")
+        new, old = work / "new", work / "old"
+        _put_back(old, path)
+        for left_by_a_kill in work.iterdir():
+            shutil.rmtree(left_by_a_kill)
+        try:
+            new.mkdir()
+            yield new
+            new.chmod(0o755)
+            for written in (*new.rglob("*"), new):
+                _flush(written)
+            _exchange(path, new, old)
+        finally:
+            _put_back(old, path)
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace the content of ``path`` atomically."""
     with replacing(path) as partial:
@@ -49,6 +88,24 @@ def publish(finished: Path, path: Path) -> None:
     _flush(finished)
     finished.replace(path)
     _flush(path.parent)
+
+
+def _exchange(path: Path, new: Path, old: Path) -> None:
+    """Rename ``path``, if it exists, to ``old``, and ``new`` to ``path``."""
+    try:
+        if path.exists():
+            os.replace(path, old)
+        os.replace(new, path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise InputError(f"{path} cannot be replaced: give a directory inside it") from error
+    _flush(path.parent)
+
+
+def _put_back(old: Path, path: Path) -> None:
+    if old.exists() and not path.exists():
+        os.replace(old, path)
 
 
 def _flush(path: Path) -> None:

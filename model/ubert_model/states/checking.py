@@ -99,7 +99,7 @@ class _Reader:
         """All lines of all lists of a side, in batches; a list that cannot be read is passed over."""
         for batch in batches(self._store.entities(self._version, side), ENTITIES_A_BATCH):
             try:
-                entries = self._lines(side, batch)
+                entries = listed_reviews(self._store, self._version, side, batch)
             except CorruptStateError:
                 entries = [entry for entity in batch for entry in self._readable_lines(side, entity)]
             yield from batches(entries, STATES_A_BATCH)
@@ -133,17 +133,19 @@ class _Reader:
             return False
         return True
 
-    def _lines(self, side: Side, entities: Sequence[str]) -> list[ReviewEntry]:
-        users, items = (entities, ()) if side is Side.USER else ((), entities)
-        user_lists, item_lists = self._store.review_lists(self._version, users=users, items=items)
-        return [entry for entries in (*user_lists, *item_lists) for entry in entries]
-
     def _readable_lines(self, side: Side, entity: str) -> list[ReviewEntry]:
         try:
-            return self._lines(side, [entity])
+            return listed_reviews(self._store, self._version, side, [entity])
         except CorruptStateError as error:
             self.damaged_lists.append(DamagedList(side, entity, str(error)))
             return []
+
+
+def listed_reviews(store: MaintenanceStore, version: str, side: Side, entities: Sequence[str]) -> list[ReviewEntry]:
+    """The reviews that the lists of some users, or of some items, name. Raises ``CorruptStateError`` for a bad line."""
+    users, items = (entities, ()) if side is Side.USER else ((), entities)
+    user_lists, item_lists = store.review_lists(version, users=users, items=items)
+    return [entry for entries in (*user_lists, *item_lists) for entry in entries]
 
 
 def _check_state(entry: ReviewEntry, state: bytes, namespace: Namespace) -> None:

@@ -1,14 +1,14 @@
 """The codecs of a review's encoder states, and the byte format that they share.
 
-A codec's name is a precision and, after a slash, how many neighbouring tokens share a row: ``int8``, ``pq2/pool2``.
-The first token ([CLS]) always has a row of its own. Little-endian throughout::
+A codec's name is a precision and, after a slash, how many neighbouring rows it pools into one: ``int8``, ``pq2/pool2``.
+The first row ([CLS]) always stays alone. Little-endian throughout::
 
     offset  0  magic "UBRS"
             4  format version, u8
-            5  codec, u8: the precision's number in the low four bits, tokens a row less one in the high four
+            5  codec, u8: the precision's number in the low four bits, the pooling less one in the high four
             6  D, u16
             8  state version, 8 bytes
-           16  L, u32: tokens of the review; it has 1 + ⌈(L − 1) / tokens a row⌉ rows, or none
+           16  L, u32: rows of the review before pooling; 1 + ⌈(L − 1) / pooled⌉ are stored, or none
            20  n, u32: bytes of the encoded matrix
            24  the encoded matrix, in the format of its precision
        24 + n  crc32 of everything before it, u32
@@ -36,7 +36,8 @@ from ubert_model.states.store import Namespace
 
 DEFAULT_CODEC = "int8"
 """The smallest codec that surely changes MSE by less than 0.1% on both corpora of the README (`ubert bench states`)."""
-TOKENS_A_ROW = (1, 2, 3)
+POOLINGS = (1, 2, 3)
+"""How many neighbouring rows a codec pools into one."""
 _MAGIC = b"UBRS"
 _FORMAT = 1
 _HEADER = struct.Struct("<4sBBH8sII")
@@ -48,17 +49,17 @@ class _Frame(NamedTuple):
     """A state whose checksum has been verified, not yet decoded."""
 
     number: int
-    tokens: int
+    rows: int
     state_dim: int
     encoded: memoryview
 
 
 def codec_names() -> tuple[str, ...]:
-    """All codecs, by precision and then by tokens a row."""
+    """All codecs, by precision and then by pooling."""
     return tuple(
         precision if pooled == 1 else f"{precision}/pool{pooled}"
         for precision in (*_UNTRAINED, *PRODUCT_BITS)
-        for pooled in TOKENS_A_ROW
+        for pooled in POOLINGS
     )
 
 
@@ -74,22 +75,22 @@ def is_trained(name: str) -> bool:
     return _parts(name)[0] in PRODUCT_BITS
 
 
-def stored_rows(name: str, tokens: int) -> int:
-    """Rows that a stored review of L tokens has under a codec. Raises ``ConfigError`` for an unknown codec."""
-    return pooled_rows(tokens, _parts(name)[1])
+def stored_rows(name: str, rows: int) -> int:
+    """How many of a review's L rows are left under a codec. Raises ``ConfigError`` for an unknown codec."""
+    return pooled_rows(rows, _parts(name)[1])
 
 
-def stored_bytes(name: str, tokens: int, state_dim: int) -> int:
-    """Size of a stored review of L tokens under a codec, header and checksum included; needs no codebook.
+def stored_bytes(name: str, rows: int, state_dim: int) -> int:
+    """Size of a stored review of L rows under a codec, header and checksum included; needs no codebook.
 
     Raises ``ConfigError`` for an unknown codec.
     """
-    rows = stored_rows(name, tokens)
+    stored = stored_rows(name, rows)
     precision, _ = _parts(name)
     if precision in PRODUCT_BITS:
-        encoded = rows * group_shape(state_dim, PRODUCT_BITS[precision])[0]
+        encoded = stored * group_shape(state_dim, PRODUCT_BITS[precision])[0]
     else:
-        encoded = _UNTRAINED[precision].size(rows, state_dim)
+        encoded = _UNTRAINED[precision].size(stored, state_dim)
     return _HEADER.size + encoded + _CHECKSUM.size
 
 
@@ -109,9 +110,9 @@ def make_codec(namespace: Namespace, codebooks: Codebooks | None = None) -> "Sta
 
 
 def state_shape(payload: bytes, *, version: str) -> tuple[int, int]:
-    """(L, D) of a stored review, without decoding it: needs no codebook. Raises as decoding does."""
+    """(L, D) of a stored review before pooling, without decoding it: needs no codebook. Raises as decoding does."""
     frame = _frame(payload, version_bytes(version))
-    return frame.tokens, frame.state_dim
+    return frame.rows, frame.state_dim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +134,9 @@ class StateCodec:
         """
         self._check_values(values)
         encoded = self.quantizer.encode(pool_neighbours(np.ascontiguousarray(values), self.pooled))
-        tokens, state_dim = values.shape
+        rows, state_dim = values.shape
         version = version_bytes(self.namespace.version)
-        body = _HEADER.pack(_MAGIC, _FORMAT, self._number, state_dim, version, tokens, len(encoded)) + encoded
+        body = _HEADER.pack(_MAGIC, _FORMAT, self._number, state_dim, version, rows, len(encoded)) + encoded
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
     def decode(self, payload: bytes) -> FloatMatrix:
@@ -155,7 +156,7 @@ class StateCodec:
         version = version_bytes(self.namespace.version)
         frames = [self._checked(_frame(payload, version)) for payload in payloads]
         offsets = np.zeros(len(frames) + 1, dtype=np.int64)
-        np.cumsum([pooled_rows(frame.tokens, self.pooled) for frame in frames], out=offsets[1:])
+        np.cumsum([pooled_rows(frame.rows, self.pooled) for frame in frames], out=offsets[1:])
         states = np.empty((int(offsets[-1]), self.namespace.state_dim), dtype=np.float32)
         if self.quantizer.by_row:
             self.quantizer.decode(memoryview(b"".join(frame.encoded for frame in frames)), states)
@@ -185,16 +186,15 @@ class StateCodec:
             raise CorruptStateError(f"state of codec number {frame.number}, expected {self._number} ({self.name})")
         if frame.state_dim != state_dim:
             raise StateError(f"state of dimension {frame.state_dim}, but its namespace has {state_dim}")
-        if len(frame.encoded) != self.quantizer.size(pooled_rows(frame.tokens, self.pooled), state_dim):
+        if len(frame.encoded) != self.quantizer.size(pooled_rows(frame.rows, self.pooled), state_dim):
             raise CorruptStateError(
-                f"wrong size: {len(frame.encoded)} bytes for {frame.tokens} tokens of dimension {state_dim} "
-                f"in {self.name}"
+                f"wrong size: {len(frame.encoded)} bytes for {frame.rows} rows of dimension {state_dim} in {self.name}"
             )
         return frame
 
 
 def _parts(name: str) -> tuple[str, int]:
-    """Precision and tokens a row. Raises ``ConfigError`` for an unknown codec."""
+    """Precision and pooling. Raises ``ConfigError`` for an unknown codec."""
     require_codec(name)
     precision, _, pooled = name.partition("/pool")
     return precision, int(pooled or 1)
@@ -203,7 +203,7 @@ def _parts(name: str) -> tuple[str, int]:
 def _frame(payload: bytes, expected_version: bytes) -> _Frame:
     if len(payload) < _HEADER.size + _CHECKSUM.size:
         raise CorruptStateError(f"truncated state: {len(payload)} bytes are fewer than a header")
-    magic, format_version, number, state_dim, version, tokens, size = _HEADER.unpack_from(payload)
+    magic, format_version, number, state_dim, version, rows, size = _HEADER.unpack_from(payload)
     if magic != _MAGIC:
         raise CorruptStateError(f"wrong magic {magic!r}: these bytes are not a state")
     if format_version != _FORMAT:
@@ -219,4 +219,4 @@ def _frame(payload: bytes, expected_version: bytes) -> _Frame:
             f"state of version {version.hex()}, expected {expected_version.hex()}: another encoder, codec or codebook "
             "wrote it, so precompute it with this bundle"
         )
-    return _Frame(number, tokens, state_dim, view[_HEADER.size : end])
+    return _Frame(number, rows, state_dim, view[_HEADER.size : end])

@@ -18,6 +18,7 @@ Transaction: TypeAlias = "lmdb.Transaction[memoryview]"  # generic in the stubs 
 
 _MIN_FREE_BYTES = 1 << 20
 """A disk with less counts as full: nothing but the smallest transaction fits."""
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _RESTORE = "put a copy of the whole directory in its place, or remove it and run `ubert precompute`"
 _DAMAGED = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError)
 _MAX_UNWRITTEN_BYTES = 1 << 20
@@ -138,13 +139,19 @@ def _require_store_or_empty(directory: Path) -> None:
 
 def _is_disk_full(error: Exception, directory: Path) -> bool:
     """The write that fills a disk is cut short, which LMDB reports as EIO; later ones fail for lack of space."""
-    cut_short = isinstance(error, lmdb.Error) and getattr(error, "code", None) == errno.EIO
-    return isinstance(error, lmdb.DiskError) or (cut_short and shutil.disk_usage(directory).free < _MIN_FREE_BYTES)
+    number = _number(error)
+    cut_short = isinstance(error, lmdb.Error) and number == errno.EIO
+    return number in _NO_SPACE or (cut_short and shutil.disk_usage(directory).free < _MIN_FREE_BYTES)
 
 
 def _remedy(error: Exception) -> str:
     if isinstance(error, _DAMAGED):
         return f": {_RESTORE}"
-    if getattr(error, "code", None) in (errno.EACCES, errno.EROFS):
+    if _number(error) in (errno.EACCES, errno.EROFS):
         return ": let this user write there, which LMDB needs for reading, too"
     return ""
+
+
+def _number(error: Exception) -> int | None:
+    """The operating system's number of an error of LMDB or of Python."""
+    return error.errno if isinstance(error, OSError) else getattr(error, "code", None)

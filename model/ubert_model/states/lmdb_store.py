@@ -158,6 +158,10 @@ class LmdbStore:
 
         return self._directory.transact(remove, write=True)
 
+    def announce(self, version: str, marks: Iterable[bytes]) -> Revision:
+        keys = LmdbKeys(version)
+        return self._directory.transact(lambda transaction: _announce(transaction, keys, marks), write=True)
+
     def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
         keys = LmdbKeys(version)
 

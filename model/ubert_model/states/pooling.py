@@ -1,4 +1,4 @@
-"""Pooling neighbouring tokens, so that a review has fewer rows of states."""
+"""Pooling neighbouring rows, so that a review has fewer."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -44,10 +44,6 @@ class Codebook:
     basis: NDArray[np.float32]
     centroids: NDArray[np.float32]
 
-    @property
-    def state_dim(self) -> int:
-        return len(self.basis)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Codebooks:

@@ -25,7 +25,7 @@ _Send = Callable[[list[Command]], list[Any]]
 class RedisPipelines:
     """Sends commands to the servers of one address. Thread-safe; connects on first use.
 
-    The second word of each command is its only key, so that a cluster can route it.
+    The second word of each command is a key. To a cluster, which routes the command by it, it must be the only one.
     """
 
     def __init__(self, address: RedisAddress, *, timeout_s: float, retries: int) -> None:

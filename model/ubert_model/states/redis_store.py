@@ -46,8 +46,9 @@ from ubert_model.states.redis_errors import Command
 from ubert_model.states.redis_pipelines import RedisPipelines
 from ubert_model.states.store import FinishedShard, Namespace
 
-# Bounds, because a server keeps the replies of a pipeline in its memory until they are read.
 _STATES_PER_COMMAND = 500
+# Bounds, because a server keeps the replies of a pipeline in its memory until they are read.
+_STATE_COMMANDS_PER_PIPELINE = 10
 _KEYS_PER_PAGE = 1_000
 _CHANGES_PER_READ = 1_000
 
@@ -98,16 +99,18 @@ class RedisStore:
 
     def drop_namespace(self, version: str) -> int:
         keys = RedisKeys(version)
-        self._redis.write([("UNLINK", keys.shards)])
+        unlink_shards, unlink_feed = ("UNLINK", keys.shards), ("UNLINK", keys.changes)
+        self._redis.write([unlink_shards])
         self._redis.write(("UNLINK", key) for key in self._redis.scan(keys.texts_pattern()))
         for side in Side:
             self._redis.write(("UNLINK", key) for key in self._redis.scan(keys.reviews_pattern(side)))
         removed: int = sum(self._redis.write(("UNLINK", key) for key in self._redis.scan(keys.states_pattern())))
         # The loss of the feed tells its followers to discard whatever they keep.
-        self._redis.write([("UNLINK", keys.changes)])
+        self._redis.write([unlink_feed])
         # The description goes after what it describes, so that a drop that is cut short still lists the namespace.
         self._redis.write([("HDEL", RedisKeys.NAMESPACES, version.encode())])
-        self._redis.write([("UNLINK", keys.shards)])  # again, in case one was finished meanwhile
+        # Again, because a shard may have been finished meanwhile, or a follower have started a new feed.
+        self._redis.write([unlink_shards, unlink_feed])
         return removed
 
     def put(
@@ -165,6 +168,9 @@ class RedisStore:
         self._claims.end(keys, entries)
         return self._announce(keys, marks_of(entries))
 
+    def announce(self, version: str, marks: Iterable[bytes]) -> Revision:
+        return self._announce(RedisKeys(version), marks)
+
     def put_texts(self, version: str, texts: Sequence[tuple[str, str]]) -> None:
         keys = RedisKeys(version)
         self._redis.write(("SET", keys.text(review_id), pack_text(text)) for review_id, text in texts)
@@ -185,17 +191,17 @@ class RedisStore:
         key = RedisKeys(version).changes
         if since is None:
             return self._anything_changed(version)
-        # From ``since`` itself on: if its own entry is gone, later ones may be gone, too.
-        newest, entries = self._redis.read(
-            [_newest(key), ("XRANGE", key, str(since), "+", "COUNT", str(_CHANGES_PER_READ))]
-        )
-        revisions = [_revision(identifier) for identifier, _ in entries]
-        if not revisions or revisions[0] != since or revisions[-1] < _revision(newest[0][0]):
-            return self._anything_changed(version)
         marks: set[bytes] = set()
-        for _, fields in entries[1:]:
-            marks |= unpack_marks(fields[_MARKS])
-        return Changes(revision=revisions[-1], marks=frozenset(marks), history=self._redis.history(key))
+        revision, more = since, True
+        while more:
+            # From ``revision`` itself on: if its own entry is gone, later ones may be gone, too.
+            (entries,) = self._redis.read([("XRANGE", key, str(revision), "+", "COUNT", str(_CHANGES_PER_READ))])
+            if not entries or _revision(entries[0][0]) != revision:
+                return self._anything_changed(version)
+            for _, fields in entries[1:]:
+                marks |= unpack_marks(fields[_MARKS])
+            revision, more = _revision(entries[-1][0]), len(entries) == _CHANGES_PER_READ
+        return Changes(revision=revision, marks=frozenset(marks), history=self._redis.history(key))
 
     def candidate_sets(self) -> list[str]:
         (names,) = self._redis.read([("HKEYS", RedisKeys.CANDIDATES)])
@@ -230,7 +236,8 @@ class RedisStore:
             return self._redis.read(("GET", key) for key in state_keys)
         # MGET takes half the time of a GET for each key.
         commands: list[Command] = [("MGET", *batch) for batch in batches(state_keys, _STATES_PER_COMMAND)]
-        return list(chain.from_iterable(self._redis.read(commands)))
+        pipelines = batches(commands, _STATE_COMMANDS_PER_PIPELINE)
+        return [state for pipeline in pipelines for states in self._redis.read(pipeline) for state in states]
 
     def review_lists(
         self, version: str, *, users: Sequence[str] = (), items: Sequence[str] = ()

@@ -1,6 +1,6 @@
 """The ports that every state store implements. They move bytes; the codec interprets them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,9 +41,9 @@ class StateStore(Protocol):
     Every method raises ``StoreUnavailableError`` when the store cannot be reached, ``StoreError`` when it refuses
     and ``InputError`` for a malformed version or identifier (1 to 256 UTF-8 bytes).
 
-    All writes are idempotent: a killed writer resumes by writing the same again. No command touches more than one key,
-    so that a cluster may hold the keys anywhere. Commands are pipelined: a call takes one round trip (writes take
-    several, to guarantee their order) for any number of keys, until a pipeline would grow too large.
+    All writes are idempotent: a killed writer resumes by writing the same again. In a cluster no command touches
+    more than one key, so the keys may be anywhere. Commands are pipelined: a call takes one round trip (writes take
+    several, to guarantee their order) for any number of keys, until a pipeline or its replies would grow too large.
     """
 
     @property
@@ -81,6 +81,11 @@ class StateStore(Protocol):
 
     def delete(self, version: str, entries: Sequence[ReviewEntry]) -> Revision:
         """Remove the lines of both lists, then states and texts, then announce it. Unknown reviews are ignored."""
+
+    def announce(self, version: str, marks: Iterable[bytes]) -> Revision:
+        """Announce these marks again, as after a write that may have been cut short before it did, or whose copies on
+        replicas are not confirmed. Whoever has followed the changes up to the revision returned has no older copies.
+        """
 
     def changes(self, version: str, since: Revision | None) -> Changes:
         """What was announced after ``since``; None: anything may have changed.

@@ -73,7 +73,7 @@ def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     elif suffixes & {".csv", ".tsv"}:
         delimiter = "\t" if ".tsv" in suffixes else ","
         _check_columns(path, _header(path, delimiter))
-        parsing = csv.ParseOptions(delimiter=delimiter)
+        parsing = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
         # Identifiers are taken literally: "007" is not a number, and "NA" may be a user.
         converting = csv.ConvertOptions(
             include_columns=COLUMNS, column_types=SCHEMA, null_values=[], strings_can_be_null=False

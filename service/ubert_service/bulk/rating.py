@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ubert_model.bundle import Bundle
-from ubert_model.errors import InputError, UbertError
+from ubert_model.errors import ConfigError, InputError, UbertError
 from ubert_model.running.ray_engine import RayEngine
 from ubert_model.running.sharding import Shard
 from ubert_model.states import NamespaceLeases, StateStore, numpy_in_one_thread, open_existing_store, without_password
@@ -78,9 +78,11 @@ def rate_pairs(
 
     Raises ``InputError`` for pairs that cannot be read; for an ``out`` that exists or that a run with other pairs,
     bundle, states or shard has started (both unless ``force``), that another run is writing, or whose name does not end
-    in ``.parquet``; ``NotReadyError`` if the store has no states of the bundle; and what loading, scoring and
-    ``engine`` raise.
+    in ``.parquet``; ``ConfigError`` for the runtime ``auto``; ``NotReadyError`` if the store has no states of the
+    bundle; and what loading, scoring and ``engine`` raise.
     """
+    if settings.runtime == "auto":
+        raise ConfigError("runtime = 'auto': it measures, so two workers may choose differently; name one")
     if out.suffix.lower() != ".parquet":
         raise InputError(f"--out {out}: ratings are written as Parquet; give a name that ends in .parquet")
     if out.exists() and not force:

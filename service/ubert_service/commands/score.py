@@ -9,13 +9,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ubert_model.errors import ConfigError
 from ubert_model.running.ray_engine import EngineName, ray_engine_or_none
 from ubert_model.running.sharding import Shard
 from ubert_model.states import absolute_url
+from ubert_service.bulk.rating import rate_pairs
 from ubert_service.commands.command_line import new_app, run_command
-from ubert_service.commands.flags import BundleFlag, CodecFlag, DeviceFlag, RuntimeFlag, StoreFlag
-from ubert_service.settings import Settings
+from ubert_service.commands.flags import BundleFlag, CodecFlag, DeviceFlag, StoreFlag
+from ubert_service.settings import RuntimeChoice, Settings
 
 _DEFAULTS = Settings.model_construct()
 
@@ -34,7 +34,9 @@ def run(
         bool, typer.Option("--force", help="Replace the file, or another run's partial results for it.")
     ] = False,
     device: DeviceFlag = _DEFAULTS.device,
-    runtime: RuntimeFlag = _DEFAULTS.runtime,
+    runtime: Annotated[
+        RuntimeChoice, typer.Option(envvar="UBERT_RUNTIME", help="What scores; not auto, so that all workers agree.")
+    ] = _DEFAULTS.runtime,
     threads: Annotated[int, typer.Option(min=0, help="Threads that score; 0: one per core.")] = _DEFAULTS.threads,
     resident_bytes: Annotated[
         int, typer.Option(min=0, help="Memory of a process to cache reviews; 0: none.")
@@ -48,10 +50,6 @@ def run(
     workers: Annotated[int, typer.Option(min=0, help="Ray workers; 0: as many as the processors allow.")] = 0,
     worker_cpus: Annotated[int, typer.Option(min=1, help="Processors (and threads) per Ray worker.")] = 1,
 ) -> None:
-    try:
-        from ubert_service.bulk.rating import rate_pairs  # noqa: PLC0415  # needs pyarrow, which serving does not
-    except ImportError as error:
-        raise ConfigError(f"pairs = {str(pairs)!r}: {error}; pip install 'u-bert[score]'") from error
     cluster = ray_engine_or_none(
         engine, address=ray_address, workers=workers, cpus=worker_cpus, gpus=1 if device == "cuda" else 0
     )

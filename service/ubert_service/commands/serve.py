@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -174,7 +175,7 @@ def open_bundles(settings: Settings) -> tuple[OpenedBundle, OpenedBundle | None]
         message = "--bundle is served alone, because --shadow-bundle %s cannot be used: %s"
         unforeseen = None if isinstance(error, UbertError) else error
         _log.error(message, settings.shadow_bundle, error, exc_info=unforeseen)
-        return OpenedBundle.open(settings), None
+        return replace(live, settings=settings), None  # only what torch keeps on a GPU is still bounded by the half
     return live, shadow
 
 
@@ -198,7 +199,9 @@ def opened_tracing(settings: Settings) -> Iterator[Tracing]:
         return
     try:
         from ubert_service.observability import otel  # noqa: PLC0415  # only needed with --traces
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("ubert_"):
+            raise
         raise ConfigError(f"traces: {error}; install u-bert[otel]") from error
     with closing(otel.OpenTelemetryTracing(otel.sending_to(settings.traces))) as tracing:
         yield tracing

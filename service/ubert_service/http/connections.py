@@ -10,7 +10,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 MAX_HEAD_BYTES = 64 * 1024
 _MOST_WAITING = 100
-_BODY_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 _UPGRADE = b"upgrade"
 _CONNECT = b"CONNECT"
 
@@ -30,8 +29,9 @@ class BoundedConnection(HttpToolsProtocol):
     that never read could fill the memory with answers.
 
     A request to upgrade the protocol, as Java's HttpClient sends by default, is answered in HTTP/1.1. The parser gives
-    all that follows the head to the new protocol: a body would be lost, or read as another request. So the head of a
-    request with a body is parsed again without its Upgrade header. CONNECT, which upgrades by its method, is refused.
+    all that follows the head to the new protocol: a body would be lost or read as another request, and a pipelined
+    request lost. So the head is parsed again without its Upgrade header. CONNECT, which upgrades by its method, is
+    refused.
 
     Requests sent at once (pipelining): if more than ``_MOST_WAITING`` wait for the first, the connection is closed.
     uvicorn queues any number: 7 MB of the shortest kept everybody waiting for most of a minute. And it tells only the
@@ -85,11 +85,11 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop_head_timer()
         if len(self.pipeline) == _MOST_WAITING:
             raise ValueError("too many requests at once")  # which uvicorn answers like a malformed head
-        if not self.parser.should_upgrade() or all(name not in _BODY_HEADERS for name, _ in self.headers):
+        if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._unanswered = [*(cycle for cycle in self._unanswered if not cycle.response_complete), self.cycle]
         elif self.parser.get_method() == _CONNECT:  # upgrades whatever its headers say
-            raise ValueError("CONNECT with a body")
+            raise ValueError("CONNECT")
         else:
             self._head_to_reparse = self._head_without_upgrade()
 

@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
+from urllib.parse import unquote_to_bytes
 
 from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ubert_service.context import ServiceContext
 from ubert_service.http.problems import INTERNAL, problem_response
+from ubert_service.schemas import REQUEST_TIMEOUT, RequestSeconds
 
 REQUEST_ID = "X-Request-ID"
 _PROBED = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -24,6 +27,7 @@ UNMATCHED = "unmatched"
 _REQUEST_ID = REQUEST_ID.lower().encode()
 _CACHE_CONTROL = b"cache-control"
 _PLAIN = "identity"
+_CHUNKED = "chunked"
 _LARGEST_BODIES_AT_ONCE = 16
 _SMALL_BYTES = 64 * 1024
 """As much of a body as the server buffers before any route reads it."""
@@ -32,6 +36,7 @@ _SMALL_BODIES_BYTES = 128 * 1024 * 1024
 _MOST_VALUES = 50_000
 """JSON values in a body: four times as many as the largest valid request of any route has."""
 _ESCAPED = re.compile(rb"\\.", re.DOTALL)
+_REQUEST_SECONDS: TypeAdapter[float] = TypeAdapter(RequestSeconds)
 _SAFE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 _log = logging.getLogger("ubert_service.requests")
@@ -62,10 +67,28 @@ def require_known_parameters(request: Request, known: Collection[str]) -> None:
         raise RequestValidationError([{"type": "unknown_parameter", "loc": ("query", unknown), "msg": message}])
 
 
+def require_utf8(request: Request) -> None:
+    """Raise ``RequestValidationError`` unless the path and the query are percent-encoded UTF-8.
+
+    The server decodes any other bytes to U+FFFD or as Latin-1, and so to the name of another user, item or review.
+    """
+    for place, encoded in (("path", request.scope["raw_path"]), ("query", request.scope["query_string"])):
+        if not _is_encoded_utf8(encoded):
+            raise RequestValidationError([{"type": "not_utf8", "loc": (place,), "msg": "send percent-encoded UTF-8"}])
+
+
+def _is_encoded_utf8(encoded: bytes) -> bool:
+    try:
+        unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        return False
+    return encoded.isascii()
+
+
 class RequestFrame:
-    """Gives each request an id, logs and reports it, and answers an error that nothing else caught with a problem that
-    discloses only that id. Once the process is ``stopping``, it asks callers to use another connection for their next
-    request. HEAD is answered wherever GET is: balancers and monitors send it to get the status alone.
+    """Gives each request an id and a deadline, logs and reports it, and answers an error that nothing else caught with
+    a problem that discloses only that id. Once the process is ``stopping``, it asks callers to use another connection
+    for their next request. HEAD is answered wherever GET is: balancers and monitors send it to get the status alone.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -77,12 +100,14 @@ class RequestFrame:
             return
         service: ServiceContext = scope["app"].state.context
         request_id, method, arrived = request_id_of(scope), scope["method"], time.monotonic()
-        scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived)
         # No route reads cookies, but the framework would parse them: some Pythons need a minute for one of 60 KB.
         scope["headers"] = [header for header in scope["headers"] if header[0] != b"cookie"]
+        headers = Headers(scope=scope)
+        deadline = arrived + _seconds_allowed(headers, default=service.settings.request_timeout)
+        scope.setdefault("state", {}).update(request_id=request_id, arrived=arrived, deadline=deadline)
         if method == "HEAD":  # the server keeps the original scope, by which it leaves out the body
             scope = {**scope, "method": "GET"}
-        with service.tracing.request(method=method, headers=Headers(scope=scope), request_id=request_id) as answered:
+        with service.tracing.request(method=method, headers=headers, request_id=request_id) as answered:
             status: int | None = None
 
             async def send_framed(message: Message) -> None:
@@ -124,6 +149,14 @@ class RequestFrame:
                 )
 
 
+def _seconds_allowed(headers: Headers, *, default: float) -> float:
+    """The ``X-Request-Timeout`` of a request, or else ``default``; an invalid one is for the route to refuse."""
+    try:
+        return _REQUEST_SECONDS.validate_python(headers[REQUEST_TIMEOUT])
+    except (KeyError, ValidationError):
+        return default
+
+
 def _framing(
     given: Iterable[tuple[bytes, bytes]], request_id: str, service: ServiceContext
 ) -> Iterator[tuple[bytes, bytes]]:
@@ -138,8 +171,9 @@ def _framing(
 
 class BodyLimit:
     """Refuses a body that is larger than ``max_bytes``, by its announced length or else once too much has arrived; that
-    takes longer than ``seconds`` to arrive; that is compressed, and so could be of any size; or that has more JSON
-    values than any route takes, since to parse them would block the event loop for seconds.
+    takes longer than ``seconds`` to arrive, or beyond the deadline of its request; that is compressed, and so could be
+    of any size; or that has more JSON values than any route takes, since to parse them would block the event loop for
+    seconds.
 
     Many bodies that never end could fill the memory. So while the bodies of all unanswered requests together exceed
     ``_LARGEST_BODIES_AT_ONCE`` times ``max_bytes``, further bytes of any but a small body are refused (429); while they
@@ -158,7 +192,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        announced, coding = headers.get("content-length", ""), headers.get("content-encoding", _PLAIN).strip().lower()
+        announced = headers.get("content-length", "")
+        codings = _codings(headers, "content-encoding", _PLAIN) + _codings(headers, "transfer-encoding", _CHUNKED)
         read = 0
         complete = False
         values = _JsonValues()
@@ -168,13 +203,12 @@ class BodyLimit:
             if complete:
                 return await receive()  # waits for the disconnect
             # Raised while a route reads the body, so that the handler of HTTP errors answers.
-            if coding != _PLAIN:
-                raise HTTPException(
-                    415, f"content encoding {coding!r}; send the body uncompressed", headers={"Accept-Encoding": _PLAIN}
-                )
+            if codings:
+                detail = f"a body encoded by {', '.join(codings)}; send it uncompressed"
+                raise HTTPException(415, detail, headers={"Accept-Encoding": _PLAIN})
             if announced.isdecimal() and int(announced) > self._max_bytes:
                 raise HTTPException(413, f"the body has {announced} bytes; at most {self._max_bytes} are allowed")
-            message = await self._in_time(receive, scope["state"]["arrived"])
+            message = await self._in_time(receive, scope["state"])
             body = message.get("body", b"")
             read += len(body)
             self._held += len(body)
@@ -194,12 +228,22 @@ class BodyLimit:
         finally:
             self._held -= read
 
-    async def _in_time(self, receive: Receive, arrived: float) -> Message:
+    async def _in_time(self, receive: Receive, request: Mapping[str, float]) -> Message:
+        """``request``: when it ``arrived``, and its ``deadline``."""
+        limit, deadline = request["arrived"] + self._seconds, request["deadline"]
         try:
-            async with asyncio.timeout(arrived + self._seconds - time.monotonic()):
+            async with asyncio.timeout(min(limit, deadline) - time.monotonic()):
                 return await receive()
         except TimeoutError:
+            if deadline < limit:
+                raise HTTPException(504, f"the body did not arrive within the {REQUEST_TIMEOUT}") from None
             raise HTTPException(408, f"the body did not arrive within {self._seconds:g} s") from None
+
+
+def _codings(headers: Headers, name: str, plain: str) -> list[str]:
+    """The codings that a header names, other than ``plain``."""
+    names = (coding.strip().lower() for line in headers.getlist(name) for coding in line.split(","))
+    return [coding for coding in names if coding not in {"", plain}]
 
 
 class _JsonValues:

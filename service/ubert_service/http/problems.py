@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import Scope, Send
 
@@ -32,7 +33,7 @@ from ubert_service.errors import (
     UnknownReviewError,
     UnknownUserError,
 )
-from ubert_service.schemas import NotReadyReason
+from ubert_service.schemas import READ_VERSION, NotReadyReason
 from ubert_service.schemas.received import shown, value_kind
 
 MEDIA_TYPE = "application/problem+json"
@@ -105,7 +106,16 @@ BUNDLE_UNUSABLE = ProblemType(name="bundle-unusable", status=500, title="The bun
 
 _OF_STATUS = {
     kind.status: kind
-    for kind in (MALFORMED_BODY, NOT_FOUND, METHOD_NOT_ALLOWED, BODY_TOO_SLOW, BODY_TOO_LARGE, NOT_JSON, OVERLOADED)
+    for kind in (
+        MALFORMED_BODY,
+        NOT_FOUND,
+        METHOD_NOT_ALLOWED,
+        BODY_TOO_SLOW,
+        BODY_TOO_LARGE,
+        NOT_JSON,
+        OVERLOADED,
+        DEADLINE_PASSED,
+    )
 }
 
 # Looked up along the MRO, so a new error class inherits the answer of its base.
@@ -174,7 +184,8 @@ class InvalidField(BaseModel):
     """One place where a request breaks the schema."""
 
     pointer: str = Field(
-        description="JSON pointer into the body; `/query/…` and `/path/…` name parameters.", examples=["/pairs/0/user"]
+        description="JSON pointer into the body; `/query/…`, `/path/…` and `/header/…` name parameters.",
+        examples=["/pairs/0/user"],
     )
     message: str
 
@@ -277,6 +288,8 @@ def _headers(error: errors.UbertError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, OverloadedError):
         return {RETRY_AFTER: _whole_seconds(error.retry_after_s)}
+    if isinstance(error, UnknownReviewError):
+        return {READ_VERSION: str(error.read_version)}
     return {}
 
 
@@ -309,6 +322,8 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ClientDisconnect):
+        return error_response(CallerGoneError("the caller closed the connection within its body"), request.scope)
     kind = _OF_STATUS.get(error.status_code) or ProblemType(
         name=f"http-{error.status_code}", status=error.status_code, title=http.HTTPStatus(error.status_code).phrase
     )

@@ -13,7 +13,11 @@ V = TypeVar("V")
 
 _BOOKKEEPING_BYTES = 350
 """Per entry, beside its value and identifier; measured with tracemalloc."""
+_MARK_BYTES = 170
+"""Per remembered mark, the mark included; measured with tracemalloc."""
 _REMEMBERED_MARKS = 65_536
+_MARKS_PART = 8
+"""Remembered marks take at most one part in so many of the bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,12 @@ class BoundedCache(Generic[V]):
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._most_marks = min(_REMEMBERED_MARKS, max_bytes // (_MARKS_PART * _MARK_BYTES))
         self._lock = Lock()
         self._kept: OrderedDict[Key, CacheEntry[V]] = OrderedDict()
         self._key_of: dict[bytes, Key] = {}
         self._bytes = 0
+        """Of the entries."""
         self._generation = 0
         self._dropped: OrderedDict[bytes, int] = OrderedDict()
         self._oldest_remembered = 0
@@ -48,7 +54,7 @@ class BoundedCache(Generic[V]):
     @property
     def held_bytes(self) -> int:
         """Bytes held now."""
-        return self._bytes
+        return self._bytes + _MARK_BYTES * len(self._dropped)
 
     @property
     def generation(self) -> int:
@@ -98,22 +104,27 @@ class BoundedCache(Generic[V]):
             for mark in marks:
                 self._dropped[mark] = self._generation
                 self._dropped.move_to_end(mark)
-            while len(self._dropped) > _REMEMBERED_MARKS:
+            while len(self._dropped) > self._most_marks:
                 _, self._oldest_remembered = self._dropped.popitem(last=False)
-            return sum(self._remove(self._key_of.get(mark)) for mark in marks)
+            held = sum(self._remove(self._key_of.get(mark)) for mark in marks)
+            self._evict()  # the marks may need their room
+            return held
 
     def _replace(self, entry: CacheEntry[V], *, coldest: bool) -> int:
         self._remove(self._key_of.get(entry.mark))  # another key under the same mark must not hide this one
         self._remove(entry.key)
-        if _size(entry) > self._max_bytes:
+        if _size(entry) + _MARK_BYTES * len(self._dropped) > self._max_bytes:
             return 0  # it would evict everything else, and then itself
         self._kept[entry.key] = entry
         self._key_of[entry.mark] = entry.key
         self._bytes += _size(entry)
         if coldest:
             self._kept.move_to_end(entry.key, last=False)
+        return self._evict()
+
+    def _evict(self) -> int:
         evicted = 0
-        while self._bytes > self._max_bytes:
+        while self.held_bytes > self._max_bytes:
             self._remove(next(iter(self._kept)))
             evicted += 1
         return evicted

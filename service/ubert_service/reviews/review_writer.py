@@ -9,10 +9,11 @@ from ubert_model.config import RatingScale
 from ubert_model.errors import InputError
 from ubert_model.rating.blend import stored_rating
 from ubert_model.rating.text_reader import TextReader
-from ubert_model.review import ReviewEntry, review_id
-from ubert_model.states import Revision, StateCodec, StateStore
+from ubert_model.review import ReviewEntry, Side, review_id
+from ubert_model.states import Revision, StateCodec, StateStore, entity_mark, state_mark
 from ubert_service.errors import UnknownReviewError
 from ubert_service.explaining.review_texts import ReviewTexts
+from ubert_service.read_version import ReadVersion
 from ubert_service.reading.namespaces import require_namespace
 from ubert_service.resident.residents import Residents
 from ubert_service.reviews.rating_counts import RatingCounts
@@ -105,15 +106,19 @@ class ReviewWriter:
 
         Raises ``UnknownReviewError`` if neither list holds it, ``NotReadyError`` while the store does not hold the
         namespace, and ``StoreError``. Repeating a removal that was cut short finishes it, as long as one list still
-        holds the review.
+        holds the review; if none does, it is announced.
         """
         user_reviews, item_reviews = self._lists(user, item)
         entry = _find(name, user, item, chain(user_reviews, item_reviews))
         if entry is None:
             # A store that has lost the namespace may be restored with this review: then it must not pass for removed.
             require_namespace(self._store, self._namespace)
+            version = self._namespace.version
+            marks = (state_mark(name), entity_mark(Side.USER, user), entity_mark(Side.ITEM, item))
+            revision = self._store.announce(version, marks)
             raise UnknownReviewError(
-                f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists what exists"
+                f"user {user!r} has no review {name!r} on item {item!r}; GET /users/… or /items/… lists what exists",
+                read_version=ReadVersion(version, revision),
             )
         with _invalidating([self._residents, *sharing], entry):
             return self._store.delete(self._namespace.version, [entry])

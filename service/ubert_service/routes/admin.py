@@ -16,12 +16,12 @@ from ubert_service.http.problems import (
     NOT_THE_SHADOW,
     documented,
 )
-from ubert_service.routes.dependencies import KNOWN_QUERY, ServiceDependency
+from ubert_service.routes.dependencies import PLAIN_ADDRESS, ServiceDependency
 from ubert_service.schemas import PromotionAnswer
 
 _LONGEST_ID = 128
 
-router = APIRouter(prefix="/admin", tags=["operation"], dependencies=[KNOWN_QUERY])
+router = APIRouter(prefix="/admin", tags=["operation"], dependencies=[PLAIN_ADDRESS])
 
 
 @router.post(

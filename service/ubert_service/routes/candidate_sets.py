@@ -12,10 +12,10 @@ from ubert_service.http.problems import (
     UNUSABLE_INPUT,
     documented,
 )
-from ubert_service.routes.dependencies import JSON_BODY, KNOWN_QUERY, Context
+from ubert_service.routes.dependencies import JSON_BODY, PLAIN_ADDRESS, Context
 from ubert_service.schemas import CandidateSetAnswer, CandidateSetList, CandidateSetName, CandidateSetRequest
 
-router = APIRouter(tags=["candidate sets"], dependencies=[KNOWN_QUERY])
+router = APIRouter(tags=["candidate sets"], dependencies=[PLAIN_ADDRESS])
 
 Name = Annotated[CandidateSetName, Path()]
 

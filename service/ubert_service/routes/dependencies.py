@@ -6,9 +6,9 @@ from fastapi import Depends, Header, Request
 from fastapi.routing import APIRoute
 
 from ubert_service.context import STALE_SECONDS, RequestContext, ServiceContext
-from ubert_service.http.middleware import require_json, require_known_parameters
+from ubert_service.http.middleware import require_json, require_known_parameters, require_utf8
 from ubert_service.read_version import READ_VERSION_PATTERN, ReadVersion
-from ubert_service.schemas import LEAST_REQUEST_SECONDS, MAX_REQUEST_SECONDS, READ_VERSION, REQUEST_TIMEOUT
+from ubert_service.schemas import READ_VERSION, REQUEST_TIMEOUT, RequestSeconds
 
 
 def _answer_with(name: str, kind: str, description: str) -> dict[str, Any]:
@@ -24,11 +24,9 @@ RATING_ANSWER = _answer_with(
 )
 
 RequestTimeout = Annotated[
-    float | None,
+    RequestSeconds | None,
     Header(
         alias=REQUEST_TIMEOUT,
-        ge=LEAST_REQUEST_SECONDS,
-        le=MAX_REQUEST_SECONDS,
         description="Seconds from the arrival of the request after which the caller no longer needs the answer.",
     ),
 ]
@@ -49,9 +47,9 @@ async def _service_context(request: Request) -> ServiceContext:
 
 
 async def _request_context(request: Request, seconds: RequestTimeout = None) -> RequestContext:
+    del seconds  # only validated here: the deadline bounds the arrival of the body, too
     service: ServiceContext = request.app.state.context
-    allowed = service.settings.request_timeout if seconds is None else seconds
-    deadline = request.state.arrived + allowed
+    deadline: float = request.state.deadline
     return RequestContext(service=service, request=request, roles=service.bundles.roles, deadline=deadline)
 
 
@@ -71,7 +69,8 @@ async def _json_body(request: Request) -> None:
     require_json(request.headers)
 
 
-async def _known_query(request: Request) -> None:
+async def _plain_address(request: Request) -> None:
+    require_utf8(request)
     route: APIRoute = request.scope["route"]
     require_known_parameters(request, [parameter.alias for parameter in route.dependant.query_params])
 
@@ -83,5 +82,7 @@ RatingContext = Annotated[RequestContext, Depends(_rating_context)]
 answer reports the age of its data.
 """
 JSON_BODY = Depends(_json_body)
-KNOWN_QUERY = Depends(_known_query)
-"""For all routes but those that any balancer or monitor calls in its own way; a ``RatingRoute`` does it itself."""
+PLAIN_ADDRESS = Depends(_plain_address)
+"""The path and the query are UTF-8, and no parameter is unknown. For all routes but those that any balancer or monitor
+calls in its own way; a ``RatingRoute``, whose path is fixed, knows no parameters.
+"""

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Path, Query
 from ubert_service.http.problems import NOT_READY, STORE_PROBLEMS, UNKNOWN_ITEM, UNKNOWN_USER, documented
 from ubert_service.reviews.listing import CURSOR_PATTERN
 from ubert_service.routes.addresses import identifier
-from ubert_service.routes.dependencies import KNOWN_QUERY, Context
+from ubert_service.routes.dependencies import PLAIN_ADDRESS, Context
 from ubert_service.routes.review_answers import entity_list, review_list
 from ubert_service.schemas import MAX_FOUND, MAX_LISTED, EntityList, Identifier, IdentifierPrefix, ReviewList
 
-router = APIRouter(tags=["reviews"], dependencies=[KNOWN_QUERY])
+router = APIRouter(tags=["reviews"], dependencies=[PLAIN_ADDRESS])
 
 Prefix = Annotated[IdentifierPrefix, Query(description="The start of the identifier, ignoring case.")]
 Found = Annotated[int, Query(ge=1, le=MAX_FOUND, description="Users or items per page.")]

@@ -5,7 +5,6 @@ from fastapi import APIRouter, Request, Response
 from ubert_service.http.problems import (
     ACCESS_PROBLEMS,
     BUNDLE_UNUSABLE,
-    DEVICE_UNAVAILABLE,
     NOT_READY,
     documented,
     problem_response,
@@ -90,7 +89,7 @@ async def read_metrics(request: Request, context: ServiceDependency) -> Response
     return Response(context.metrics.exposition(), media_type=metrics.MEDIA_TYPE)
 
 
-@router.get("/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS, DEVICE_UNAVAILABLE))
+@router.get("/version", summary="What is running?", responses=documented(*ACCESS_PROBLEMS))
 async def version(request: Request, context: ServiceDependency) -> Version:
     """The program, the bundle, the codec and the device."""
     served, shadow = context.bundles.roles.live, context.bundles.roles.shadow

@@ -39,7 +39,7 @@ async def predict(request: PredictRequest, context: RatingContext) -> Response:
         whole = PredictAnswer(bundle=served.bundle_id, codec=served.codec.name, predictions=predictions)
         return whole.model_dump_json(exclude_unset=True)
 
-    return await context.serialize(answer, predictions=len(pairs))
+    return await context.serialize(answer, predictions=len(pairs), explained=request.explain)
 
 
 def _explained(explanation: Explanation, coverage: float) -> PredictedPair:

@@ -1,5 +1,6 @@
 """``POST /rank``: orders candidates for one user."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -10,7 +11,7 @@ from ubert_service.reading.histories import Pair, Reading
 from ubert_service.routes.dependencies import RATING_ANSWER, RatingContext
 from ubert_service.routes.rating_answers import prediction_fields
 from ubert_service.routes.rating_route import RatingRoute
-from ubert_service.schemas import PairPrediction, RankAnswer, RankRequest
+from ubert_service.schemas import RATING_TOLERANCE, PairPrediction, RankAnswer, RankRequest
 from ubert_service.scoring.engine import Prediction
 from ubert_service.serving.served import ServedBundle
 
@@ -41,8 +42,8 @@ async def rank(request: RankRequest, context: RatingContext) -> Response:
 
 def _answer(request: RankRequest, served: ServedBundle, predictions: Sequence[Prediction], *, candidates: int) -> str:
     """The answer as JSON."""
-    lowest = request.min_rating
-    eligible = [each for each in predictions if lowest is None or each.rating >= lowest]
+    lowest = -math.inf if request.min_rating is None else request.min_rating - RATING_TOLERANCE
+    eligible = [each for each in predictions if each.rating >= lowest]
     best = sorted(eligible, key=lambda prediction: -prediction.rating)[: request.top_k]
     answer = RankAnswer(
         user=request.user,

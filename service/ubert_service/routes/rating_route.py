@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
 from ubert_service.http.middleware import require_json, require_known_parameters
@@ -27,7 +26,8 @@ _MISSING = {"type": "missing", "loc": ("body",), "msg": "Field required", "input
 
 
 class RatingRoute(APIRoute):
-    """A route with a JSON body and exactly one dependency, which may read optional headers and the request.
+    """A route with a JSON body and exactly one dependency, which may read optional headers and the request. Its
+    endpoint returns a ``Response``.
 
     FastAPI documents it, and FastAPI's own fields validate its body and headers, so within these limits it behaves like
     any other route; options for responses raise ``TypeError``.
@@ -67,9 +67,7 @@ class RatingRoute(APIRoute):
                 raise RequestValidationError(errors, body=document)
             context = await provide(request=request, **headers)
             early = context.answer_headers()
-            answer: BaseModel | Response = await endpoint(**{body.name: parsed, context_name: context})
-            if isinstance(answer, BaseModel):
-                answer = Response(answer.model_dump_json(), media_type="application/json")
+            answer: Response = await endpoint(**{body.name: parsed, context_name: context})
             answer.headers.update(early | context.answer_headers())
             return answer
 

@@ -16,11 +16,11 @@ from ubert_service.http.problems import (
 )
 from ubert_service.reviews.written_review import NewReview
 from ubert_service.routes.addresses import identifier
-from ubert_service.routes.dependencies import JSON_BODY, KNOWN_QUERY, WRITE_ANSWER, Context
+from ubert_service.routes.dependencies import JSON_BODY, PLAIN_ADDRESS, WRITE_ANSWER, Context
 from ubert_service.routes.review_answers import review_answer
 from ubert_service.schemas import READ_VERSION, Identifier, ReviewAnswer, ReviewId, ReviewRequest
 
-router = APIRouter(tags=["reviews"], dependencies=[KNOWN_QUERY])
+router = APIRouter(tags=["reviews"], dependencies=[PLAIN_ADDRESS])
 
 _WRITING_PROBLEMS = (
     *BODY_PROBLEMS,
@@ -71,6 +71,7 @@ async def write_review(request: ReviewRequest, response: Response, context: Cont
     responses={
         status.HTTP_204_NO_CONTENT: WRITE_ANSWER,
         **documented(*STORE_WRITE_PROBLEMS, NOT_READY, UNKNOWN_REVIEW),
+        UNKNOWN_REVIEW.status: documented(UNKNOWN_REVIEW)[UNKNOWN_REVIEW.status] | WRITE_ANSWER,
     },
 )
 async def remove_review(
@@ -82,7 +83,8 @@ async def remove_review(
 ) -> None:
     """Remove a review from the lists of its user and its item, then its states: nothing of it remains in the store.
 
-    What training has learned from it stays in the model.
+    What training has learned from it stays in the model. It is safe to repeat the request: a 404 `unknown-review` after
+    an answer that was lost has the `X-Read-Version` of a removal, too.
     """
     roles = context.roles
     removed = await context.ask_store(lambda: roles.remove(review_id, user=user, item=item))

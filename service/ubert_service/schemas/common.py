@@ -32,6 +32,8 @@ MAX_TEXT_CHARACTERS = 50_000
 MAX_LISTED = 1_000
 MAX_FOUND = 100
 TOKENS_OF_REVIEW = "Rows of states that its text is encoded to, before the codec pools any; 0 if it has no words."
+RATING_TOLERANCE = 1e-6
+"""Above the difference between ratings of one pair in different batches, in stars."""
 REQUEST_TIMEOUT = "X-Request-Timeout"
 LEAST_REQUEST_SECONDS = 0.001
 MAX_REQUEST_SECONDS = 3600.0
@@ -84,6 +86,7 @@ ReviewId = Annotated[
 CandidateSetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 IdentifierPrefix = Annotated[str, Field(max_length=MAX_IDENTIFIER_BYTES), AfterValidator(_beginning)]
 UnixSeconds = Annotated[int, Field(ge=0, le=LAST_SECOND), WrapValidator(_in_unix_seconds)]
+RequestSeconds = Annotated[float, Field(ge=LEAST_REQUEST_SECONDS, le=MAX_REQUEST_SECONDS)]
 BundleId = Annotated[str, Field(description="Digest of the bundle that made the whole answer.")]
 
 Codec = Annotated[str, Field(description="How states are stored.")]

@@ -13,6 +13,7 @@ from ubert_service.schemas.common import (
     MAX_PAIRS,
     MAX_USER_TEXT_CHARACTERS,
     MAX_USER_TEXTS,
+    RATING_TOLERANCE,
     Answer,
     BundleId,
     CandidateSetName,
@@ -139,7 +140,9 @@ class RankRequest(RatingRequest):
     )
     exclude_rated: bool = Field(default=False, description="Leave out items that the user has reviewed.")
     min_rating: float | None = Field(
-        default=None, allow_inf_nan=False, description="Leave out items with a lower predicted rating, in stars."
+        default=None,
+        allow_inf_nan=False,
+        description=f"Leave out items with a lower predicted rating, in stars, to within {RATING_TOLERANCE:f}.",
     )
     latency_budget_ms: float | None = Field(
         default=None,

@@ -74,17 +74,22 @@ class ScoringEngine:
         self._fetched_tokens = fetched_floats // manifest.state_dim
 
     def score(
-        self, pairs: Sequence[Pair], reading: Reading = EVERY_REVIEW, cancelled: Cancelled = never_cancelled
+        self,
+        pairs: Sequence[Pair],
+        reading: Reading = EVERY_REVIEW,
+        cancelled: Cancelled = never_cancelled,
+        users: dict[str, ReviewList] | None = None,
     ) -> list[Prediction]:
         """A prediction for each pair, in order; a pair's prediction never depends on the others.
 
-        Each equals the prediction of a store that holds only the reviews of the ``reading``.
+        Each equals the prediction of a store that holds only the reviews of the ``reading``. ``users``: the lists of
+        users that earlier calls have read, to which this one adds; so all calls see one state of each user.
 
         Raises ``StoreError``, ``StateError``, ``DeviceUnavailableError`` or ``BundleError``, and ``WorkCancelledError``
         once ``cancelled``.
         """
         distinct = list(dict.fromkeys(pairs))
-        histories = list(self._histories(distinct, reading, cancelled))
+        histories = list(self._histories(distinct, reading, cancelled, {} if users is None else users))
         predictions = dict(zip(distinct, self.rate(histories, reading.inline, cancelled), strict=True))
         return [predictions[pair] for pair in pairs]
 
@@ -131,8 +136,9 @@ class ScoringEngine:
         columns = zip(evidence, ratings.tolist(), low.tolist(), high.tolist(), strict=True)
         return [self._prediction(*row) for row in columns]
 
-    def _histories(self, pairs: Sequence[Pair], reading: Reading, cancelled: Cancelled) -> Iterator[PairHistories]:
-        users: dict[str, ReviewList] = {}
+    def _histories(
+        self, pairs: Sequence[Pair], reading: Reading, cancelled: Cancelled, users: dict[str, ReviewList]
+    ) -> Iterator[PairHistories]:
         for first in range(0, len(pairs), self._pairs_read):
             raise_if_cancelled(cancelled)
             some = pairs[first : first + self._pairs_read]

@@ -93,7 +93,7 @@ class OnnxGraph:
     """One of a bundle's graphs in an ONNX Runtime session. Thread-safe.
 
     ``threads`` bounds the intra-op threads; 0 leaves the number to ONNX Runtime. ``tensorrt``: run on a GPU with
-    TensorRT engines, which are built when shapes leave the range seen so far and cached in the temporary directory.
+    TensorRT engines, which are built when shapes leave the range seen so far, and anew after each start.
     Raises ``DeviceUnavailableError`` if ``cuda`` or TensorRT was asked for and the session did not get it,
     ``BundleError`` if the graph cannot be loaded.
     """

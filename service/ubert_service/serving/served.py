@@ -1,6 +1,7 @@
 """An opened bundle over a store: what answers requests."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from ubert_model.states import Namespace, StateStore
 from ubert_service.explaining.explain import Explainer
@@ -18,7 +19,7 @@ from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.inline_encoding import encode_inline
 from ubert_service.serving.device_check import DeviceCheck
 from ubert_service.serving.opened import OpenedBundle
-from ubert_service.telemetry import SILENT, ResidentsTelemetry
+from ubert_service.telemetry import SILENT
 from ubert_service.work.cancellation import Cancelled, never_cancelled
 
 
@@ -26,14 +27,15 @@ class ServedBundle:
     """The components built from a bundle and a store. API callers see its ``bundle_id``.
 
     ``residents`` read the store through a cache, which ``keeper``, once entered, warms and keeps coherent. Likewise
-    ``device_check`` knows of the device.
+    ``device_check`` knows of the device. ``sampling_engine`` rates as ``engine`` does, for no caller.
 
-    Does not touch the store, which may still be away. ``metrics`` receive each call of the store and the graphs, and
-    what the cache does; without them nothing is reported. Raises ``BundleError`` for a bundle that cannot be read.
+    Does not touch the store, which may still be away. ``metrics`` receive each call of the store, what the cache does,
+    and each run of a graph but for those of ``device_check`` and ``sampling_engine``; without them nothing is reported.
+    Raises ``BundleError`` for a bundle that cannot be read.
     """
 
     def __init__(self, opened: OpenedBundle, store: StateStore, metrics: PrometheusMetrics | None = None) -> None:
-        telemetry: ResidentsTelemetry = SILENT
+        unobserved, telemetry = opened.runtime, SILENT
         if metrics is not None:
             opened, store, telemetry = opened.observed_by(metrics), observed_store(store, metrics), metrics
         self.opened = opened
@@ -60,10 +62,9 @@ class ServedBundle:
             max_lag_s=settings.resident_lag,
             warm_s=settings.warm_seconds,
         )
-        self.device_check = DeviceCheck(opened.runtime, state_dim=manifest.state_dim)
-        self.engine = ScoringEngine(
-            manifest=manifest, identities=identities, residents=residents, runtime=opened.runtime
-        )
+        self.device_check = DeviceCheck(unobserved, state_dim=manifest.state_dim)
+        engine = partial(ScoringEngine, manifest=manifest, identities=identities, residents=residents)
+        self.engine, self.sampling_engine = engine(runtime=opened.runtime), engine(runtime=unobserved)
         self.texts = ReviewTexts(
             store=store,
             codec=codec,

@@ -50,7 +50,7 @@ class Shadowing:
 
     def _compare(self, shadow: ServedBundle, answered: Sequence[Prediction], reading: Reading) -> None:
         try:
-            rated = shadow.engine.score([prediction.pair for prediction in answered], reading)
+            rated = shadow.sampling_engine.score([prediction.pair for prediction in answered], reading)
         except Exception as error:  # any error at all: no caller waits for this thread
             self._log_failure(error)
             self._telemetry.shadow_sampled(fate="failed")

@@ -117,11 +117,6 @@ class Scheduler:
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for a thread."""
-        return len(self._waiting)
-
     def submit(
         self,
         lane: Lane[Q, R],

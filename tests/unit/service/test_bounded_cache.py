@@ -151,7 +151,7 @@ def test_two_keys_of_one_mark_are_both_gone_after_its_drop() -> None:
     cache.add([CacheEntry(("state", name), name, 10, same, NEVER) for name in ("a", "b")], generation=cache.generation)
     cache.drop({same})
     assert held(cache, "a", "b") == [False, False]
-    assert cache.held_bytes == 0
+    assert len(cache) == 0
 
 
 NAMES = [f"review-{number}" for number in range(40)]
@@ -186,7 +186,26 @@ def test_the_bound_is_never_exceeded_and_a_held_value_is_the_last_one_added(
         assert cache.held_bytes <= MAX_BYTES
     everything = cache.get(keys(*NAMES), now=0.0)
     found = [(name, size) for name, size in zip(NAMES, everything, strict=True) if isinstance(size, int)]
-    assert cache.held_bytes == sum(bounded_cache._size(entry(*one)) for one in found)
+    marks = bounded_cache._MARK_BYTES * len(cache._dropped)
+    assert cache.held_bytes == marks + sum(bounded_cache._size(entry(*one)) for one in found)
+
+
+def test_marks_of_dropped_entries_count_as_held_and_take_a_small_part_of_the_bound() -> None:
+    cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
+    full = MAX_BYTES // bounded_cache._size(entry("0"))
+    cache.add([entry(str(number)) for number in range(full)], generation=cache.generation)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(10_000):
+            cache.drop({state_mark(f"of another process {number}")})
+        allocated = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert allocated < MAX_BYTES / 4
+    assert cache.held_bytes <= MAX_BYTES
+    assert 0.85 * full < len(cache) < full
 
 
 @pytest.mark.parametrize("rows", [1, 10, 100])

@@ -266,16 +266,16 @@ def test_an_upgrade_request_keeps_its_body(request_: bytes, pieces: Callable[[by
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("framing", [b"", b"Content-Length: %d\r\n" % len(SMUGGLED)], ids=["no body", "a body"])
 @pytest.mark.parametrize(
     "headers", [b"", b"Connection: Upgrade\r\nUpgrade: h2c\r\n"], ids=["by method", "by method and header"]
 )
-def test_connect_with_a_body_is_refused(headers: bytes) -> None:
+def test_connect_is_refused_and_what_follows_is_not_read(headers: bytes, framing: bytes) -> None:
     """Parsed again without the Upgrade header, it would still ask for an upgrade, and so without end."""
 
     async def scenario() -> None:
         async with Serving().callers(1) as (caller,):
-            head = b"CONNECT /body HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (headers, len(SMUGGLED))
-            caller.writer.write(head + SMUGGLED)
+            caller.writer.write(b"CONNECT /body HTTP/1.1\r\nHost: x\r\n%b%b\r\n" % (headers, framing) + SMUGGLED)
             answers = await caller.read_to_end()
             assert answers.startswith(b"HTTP/1.1 400 Bad Request\r\n")
             assert answers.count(b"HTTP/1.1 ") == 1
@@ -283,14 +283,16 @@ def test_connect_with_a_body_is_refused(headers: bytes) -> None:
     asyncio.run(scenario())
 
 
-def test_an_upgrade_request_without_a_body_is_answered_in_http_1_1() -> None:
+def test_upgrade_requests_without_a_body_and_what_is_pipelined_after_them_are_answered_in_http_1_1() -> None:
     async def scenario() -> None:
         serving = Serving()
         serving.may_answer.set()
+        upgrade = REQUEST[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
         async with serving.callers(1) as (caller,):
-            for _ in range(2):
-                caller.writer.write(REQUEST[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-                assert await caller.answer() == b"done"
+            for sent in ([upgrade], [upgrade], [upgrade, REQUEST], [upgrade, OF_KNOWN_LENGTH, upgrade, REQUEST]):
+                caller.writer.write(b"".join(sent))
+                for request in sent:
+                    assert await caller.answer() == (SMUGGLED if request == OF_KNOWN_LENGTH else b"done")
 
     asyncio.run(scenario())
 

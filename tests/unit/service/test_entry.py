@@ -13,6 +13,7 @@ import pytest
         ("key", "pydantic", "ubert-serve-key: pydantic is not installed; pip install 'u-bert[serve]'"),
         ("promote", "httpx", "ubert-serve-promote: httpx is not installed; pip install 'u-bert[client]'"),
         ("score", "numpy", "ubert-serve-score: numpy is not installed; pip install 'u-bert[score]'"),
+        ("score", "pyarrow", "ubert-serve-score: pyarrow is not installed; pip install 'u-bert[score]'"),
     ],
 )
 def test_a_command_without_its_extra_names_it(command: str, lacking: str, told: str) -> None:

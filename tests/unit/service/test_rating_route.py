@@ -47,9 +47,10 @@ _Given = Annotated[_Context, Depends(_context)]
 def _client(route: type | None) -> TestClient:
     router = APIRouter() if route is None else APIRouter(route_class=route)
 
-    @router.post("/ask")
-    async def ask(question: _Question, context: _Given) -> _Answer:
-        return _Answer(text=question.text, number=question.number, limit=context.limit)
+    @router.post("/ask", response_model=_Answer)
+    async def ask(question: _Question, context: _Given) -> Response:
+        answer = _Answer(text=question.text, number=question.number, limit=context.limit)
+        return Response(answer.model_dump_json(), media_type="application/json")
 
     @router.post("/raw", response_model=_Answer)
     async def raw(question: _Question, context: _Given) -> Response:

@@ -9,13 +9,15 @@ from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from ubert_service.access.key_file import KeyFile
 from ubert_service.errors import OverloadedError, UnauthenticatedError
 from ubert_service.http.gate import QueueGate
-from ubert_service.http.middleware import BodyLimit, RequestFrame, request_id_of
+from ubert_service.http.middleware import BodyLimit, RequestFrame, request_id_of, require_utf8
 from ubert_service.observability.metrics import PrometheusMetrics
 from ubert_service.observability.tracing import Untraced
 
@@ -25,14 +27,20 @@ TIMEOUT_S = 60.0
 
 def scope_of(**headers: str) -> Scope:
     named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    state = {"arrived": time.monotonic()}
+    now = time.monotonic()
+    state = {"arrived": now, "deadline": now + TIMEOUT_S}
     return {"type": "http", "method": "POST", "path": "/predict", "headers": named, "state": state}
 
 
 def scope_in_app(**headers: str) -> Scope:
     """As of a request to an app that runs: with what its lifespan provides."""
     app = FastAPI()
-    app.state.context = SimpleNamespace(metrics=PrometheusMetrics(), tracing=Untraced(), stopping=asyncio.Event())
+    app.state.context = SimpleNamespace(
+        settings=SimpleNamespace(request_timeout=TIMEOUT_S),
+        metrics=PrometheusMetrics(),
+        tracing=Untraced(),
+        stopping=asyncio.Event(),
+    )
     return {**scope_of(**headers), "app": app}
 
 
@@ -142,6 +150,12 @@ def test_too_many_bodies_at_once_are_refused_and_a_small_one_beside_large_ones_i
         await request(size)
 
     asyncio.run(scenario())
+
+
+def test_a_query_that_is_not_percent_encoded_is_refused() -> None:
+    """The framework reads its bytes as Latin-1."""
+    with pytest.raises(RequestValidationError):
+        require_utf8(Request({"type": "http", "raw_path": b"/users", "query_string": "prefix=ü".encode()}))
 
 
 def test_cookies_are_removed_before_the_app_can_parse_them() -> None:

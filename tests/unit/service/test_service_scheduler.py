@@ -388,7 +388,7 @@ def test_a_free_thread_waits_for_a_full_batch_no_longer_than_allowed() -> None:
         nonlocal now
         first = scheduler.submit(lane, 1, tokens=10)
         await dispatched()
-        assert scheduler.waiting == 1
+        assert scheduler.admission.waiting == 1
         now = 0.02
         second = scheduler.submit(lane, 2, tokens=10)
         await asyncio.gather(first, second)
@@ -406,7 +406,7 @@ def test_requests_in_every_turn_of_the_loop_do_not_put_off_the_first() -> None:
         for number in range(20):
             await asyncio.sleep(0)
             others.append(scheduler.submit(lane, number))
-        assert scheduler.waiting <= len(others)
+        assert scheduler.admission.waiting <= len(others)
         await asyncio.gather(first, *others)
 
     run(scenario)

@@ -75,7 +75,7 @@ class Shadow:
             shadowing.close()
 
     def offer(self, to: Shadowing, count: int = 1, reading: Reading = EVERY_REVIEW) -> None:
-        to.offer(cast("ServedBundle", SimpleNamespace(engine=self)), predictions(count), reading)
+        to.offer(cast("ServedBundle", SimpleNamespace(sampling_engine=self)), predictions(count), reading)
 
     def next_fate(self) -> ShadowFate:
         return self.fates.get(timeout=TIMEOUT_S)

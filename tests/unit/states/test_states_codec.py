@@ -20,8 +20,8 @@ FRAME_BYTES = 28
 EVERY_CODEC = pytest.mark.parametrize("codec", codec_names())
 
 
-def normal_states(tokens: int, state_dim: int = 24, seed: int = 0) -> FloatMatrix:
-    return np.random.default_rng(seed).standard_normal((tokens, state_dim)).astype(np.float32)
+def normal_states(rows: int, state_dim: int = 24, seed: int = 0) -> FloatMatrix:
+    return np.random.default_rng(seed).standard_normal((rows, state_dim)).astype(np.float32)
 
 
 def matrices(largest: float) -> st.SearchStrategy[FloatMatrix]:
@@ -71,7 +71,7 @@ def test_int8_of_one_token_never_depends_on_the_others() -> None:
 
 
 @EVERY_CODEC
-def test_a_review_without_tokens_is_encoded_and_decoded(codec: str) -> None:
+def test_a_review_without_rows_is_encoded_and_decoded(codec: str) -> None:
     assert encoded_with(codec, np.empty((0, 24), dtype=np.float32)).shape == (0, 24)
 
 
@@ -145,7 +145,7 @@ def resealed(payload: bytes, offset: int, replacement: bytes) -> bytes:
         (0, b"JUNK", "wrong magic"),
         (4, b"\x09", "unknown state format 9"),
         (5, b"\xee", "codec number 238, expected 1"),
-        (16, b"\x07", "wrong size: 24 bytes for 7 tokens of dimension 3"),
+        (16, b"\x07", "wrong size: 24 bytes for 7 rows of dimension 3"),
         (20, b"\x01", "wrong length"),
     ],
 )
@@ -207,10 +207,10 @@ def test_a_malformed_version_is_refused(version: str) -> None:
 
 @EVERY_CODEC
 def test_decoding_many_equals_decoding_each(codec: str) -> None:
-    tokens = (3, 0, 1, 17)
-    payloads = [codec_of(codec).encode(normal_states(count, seed=count)) for count in tokens]
+    counts = (3, 0, 1, 17)
+    payloads = [codec_of(codec).encode(normal_states(count, seed=count)) for count in counts]
     states, offsets = codec_of(codec).decode_many(payloads)
-    assert np.diff(offsets).tolist() == [pooled_rows(count, codec_of(codec).pooled) for count in tokens]
+    assert np.diff(offsets).tolist() == [pooled_rows(count, codec_of(codec).pooled) for count in counts]
     assert states.dtype == np.float32
     for review, payload in enumerate(payloads):
         rows = states[offsets[review] : offsets[review + 1]]

@@ -134,8 +134,8 @@ def copy_command(
     """
     with closing(open_existing_store(store)) as source, closing(open_store(to)) as target:
         chosen = choose_namespace(source, namespace)
-        users = len(source.entities(chosen.version, Side.USER))
-        with progress_bar(f"copy {chosen.version}, users", users) as advance:
+        owners = sum(len(source.entities(chosen.version, side)) for side in Side)
+        with progress_bar(f"copy {chosen.version}, users and items", owners) as advance:
             copied = copy_namespace(source, target, chosen.version, advance=advance)
         sets = copy_candidate_sets(source, target)
     console.print(f"{chosen.version}: {copied:,} reviews copied and {sets:,} candidate sets; the rest was there")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ubert_model.bundle import CODEBOOKS
 from ubert_model.running.atomic import replacing
-from ubert_model.states.codec import TOKENS_A_ROW
+from ubert_model.states.codec import POOLINGS
 from ubert_model.states.pooling import FloatMatrix, pool_neighbours
 from ubert_model.states.product_code import CENTROIDS, PRODUCT_BITS, Codebook, Codebooks, group_shape
 from ubert_training.reviews.table import Rows
@@ -29,7 +29,7 @@ def codebooks_of(states: ReviewStates, rows: Rows, seed: int) -> Codebooks:
 def train_codebooks(reviews: list[FloatMatrix], seed: int) -> Codebooks:
     """Train a codebook for each product code on the states of some reviews, (L, D) each; all zeros without any row."""
     rng = np.random.default_rng(seed)
-    sample = np.concatenate([_sample(reviews, pooled, rng) for pooled in TOKENS_A_ROW])  # (T, D)
+    sample = np.concatenate([_sample(reviews, pooled, rng) for pooled in POOLINGS])  # (T, D)
     return Codebooks(of={name: _trained(sample, bits, seed) for name, bits in PRODUCT_BITS.items()})
 
 
