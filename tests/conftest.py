@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from support.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from support.tiny_bundle import TinyBundle
+    from support.tiny_bundle import Corpus, TinyBundle
 
 # Without a deadline: hypothesis's own, 200 ms an example, would fail on a busy machine. Its examples, like everything
 # random in these tests, are the same in every run.
@@ -42,6 +42,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyBundle":
     from support.tiny_bundle import shared_tiny_bundle  # imports torch, which many tests do without
 
     return shared_tiny_bundle(tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def corpus(tiny: "TinyBundle") -> "Corpus":
+    """Some of its users and items are unknown to the model; from ``u8`` and ``i12`` on they have no reviews."""
+    from support.tiny_bundle import random_corpus
+
+    return random_corpus(tiny.model, users=8, items=12, reviews=48)
 
 
 @pytest.fixture(scope="session")

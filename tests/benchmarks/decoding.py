@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.codebooks import random_codebooks
 from ubert_model.states import Namespace, StateCodec, codec_names, make_codec
+from ubert_training.running.timing import seconds_of
 
 STATE_DIM = 64
 TOKENS = 64
@@ -30,12 +31,7 @@ def codec_of(name: str) -> StateCodec:
 
 
 def median_s(call: Callable[[], object]) -> float:
-    spent = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        call()
-        spent.append(time.perf_counter() - started)
-    return statistics.median(spent)
+    return statistics.median(seconds_of(call) for _ in range(ROUNDS))
 
 
 def decode_singly(codec: StateCodec, payloads: Iterable[bytes]) -> None:

@@ -6,21 +6,14 @@ Prints the ratio of token throughputs, the median over rounds that alternate bet
 """
 
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 
 from ubert_training.running.devices import uses_bfloat16
+from ubert_training.running.timing import seconds_of
 from ubert_training.weights.backbones import load_backbone
 
 REVIEWS, TOKENS, ROUNDS = 32, 64, 7
-
-
-def seconds(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -41,9 +34,9 @@ def main() -> None:
     for name, work in (("encoding", encode), ("training step", train)):
         ratios = []
         for _ in range(ROUNDS + 1):
-            full = seconds(work)
+            full = seconds_of(work)
             with torch.autocast("cpu", torch.bfloat16):
-                ratios.append(full / seconds(work))
+                ratios.append(full / seconds_of(work))
         spread = sorted(ratios[1:])  # the first round warms up
         print(f"{name}: bfloat16 is {statistics.median(spread):.1f}× fp32 (from {spread[0]:.1f} to {spread[-1]:.1f})")
 

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/ray_engine.py --reviews data/reviews --bundle data/bundle
 
-All encode the same reviews in portions of the same size into an LMDB directory. A rate is tokens a second after every
-worker has done its first portion. The start-up time until then (processes, imports, the encoder) is printed beside it:
-it is paid once, however long the run. Rounds alternate, so that a busy machine slows all alike; ratios are medians over
-rounds.
+All encode the same reviews in portions of the same size into an LMDB directory. A rate is tokens a second after as many
+portions as there are workers. The time until then, most of the start-up (processes, imports, the encoder), is printed
+beside it: it is paid once, however long the run. A worker that is not ready when another has done two portions lowers
+the rate. Rounds alternate, so that a busy machine slows all alike; ratios are medians over rounds.
 """
 
 import argparse
@@ -33,7 +33,7 @@ HERE, ONE, TWO = "this process", "Ray, one worker", "Ray, two workers"
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """Seconds until every worker has done its first portion, and tokens a second from then on."""
+    """Seconds until as many portions are done as there are workers, and tokens a second from then on."""
 
     start: float
     rate: float
@@ -50,6 +50,8 @@ def main() -> None:
     table = load_reviews(options.reviews)
     rows = np.sort(np.random.default_rng(0).permutation(len(table))[: options.count])
     portions = [rows[start : start + options.portion] for start in range(0, len(rows), options.portion)]
+    if len(portions) <= 2:
+        parser.error(f"--count {len(rows)}, --portion {options.portion}: for two workers, take three portions or more")
     workloads: dict[str, Callable[[], Throughput]] = {
         HERE: lambda: in_this_process(table, portions, options.bundle),
         ONE: lambda: by_ray(table_file(options.reviews), portions, options.bundle, workers=1),

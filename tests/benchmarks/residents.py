@@ -13,7 +13,6 @@ import gc
 import resource
 import statistics
 import sys
-import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from support.engines import engine_over, residents_over
 from support.redis_server import RedisServer
 from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_model.review import ReviewEntry, Side
@@ -30,6 +30,7 @@ from ubert_service.reading.histories import Pair
 from ubert_service.resident.residents import Residents
 from ubert_service.scoring.engine import ScoringEngine
 from ubert_service.scoring.runtime import OnnxRuntime
+from ubert_training.running.timing import seconds_of
 
 MOST_CANDIDATES, ROUNDS = 1_000, 9
 REVIEWS_A_WRITE = 256
@@ -78,25 +79,13 @@ class Setup:
     def over(
         cls, bundle: Bundle, codec: str, store: MaintenanceStore, runtime: OnnxRuntime, *, max_bytes: int, lag: float
     ) -> "Setup":
-        manifest = bundle.manifest
-        residents = Residents(
-            store=store,
-            codec=bundle.codec(codec),
-            config=manifest.config,
-            usual=bundle.deviations,
-            bias=manifest.bias,
-            max_bytes=max_bytes,
-            max_lag_s=lag,
-        )
-        engine = ScoringEngine(manifest=manifest, identities=bundle.identities, residents=residents, runtime=runtime)
-        return cls(residents=residents, engine=engine)
+        residents = residents_over(store, bundle, codec, max_bytes=max_bytes, max_lag_s=lag)
+        return cls(residents=residents, engine=engine_over(residents, bundle, runtime))
 
 
 def seconds_to_score(engine: ScoringEngine, pairs: list[Pair]) -> float:
     gc.collect()
-    started = time.perf_counter()
-    engine.score(pairs)
-    return time.perf_counter() - started
+    return seconds_of(lambda: engine.score(pairs))
 
 
 def cold_against_warm(bundle: Bundle, corpus: Corpus, codec: str, runtime: OnnxRuntime) -> None:

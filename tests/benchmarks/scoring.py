@@ -15,7 +15,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +51,9 @@ from ubert_service.scoring.torch_runtime import TorchRuntime
 from ubert_training.commands.options import load_reviews
 from ubert_training.export.graphs import export_scorer
 from ubert_training.finetuning.usual_fit import fit_usual_deviations
+from ubert_training.planning.plan import pair_flops
 from ubert_training.reviews.table import ReviewTable
+from ubert_training.running.timing import seconds_of
 from ubert_training.states.tokens import TokenizedReviews
 from ubert_training.weights.backbones import load_backbone
 
@@ -261,7 +262,7 @@ def eager(scorer: PairScorer, inputs: Mapping[str, Tensor]) -> Tensor:
 def flops_a_pair(inputs: Sequence[Mapping[str, Tensor]], dim: int) -> float:
     """Floating point operations that a pair needs, on average."""
     sizes = [(int(pair["user_mask"].sum()), int(pair["item_mask"].sum())) for pair in inputs]
-    return statistics.mean(6 * user * item * dim + 4 * (user + item) * dim**2 for user, item in sizes)
+    return statistics.mean(pair_flops(user, item, dim) for user, item in sizes)
 
 
 def matmul_peaks(threads: int) -> dict[str, float]:
@@ -288,13 +289,7 @@ def matmul_peaks(threads: int) -> dict[str, float]:
 
 
 def fastest(work: Callable[[], object]) -> float:
-    return min(timed(work) for _ in range(15))
-
-
-def timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+    return min(seconds_of(work) for _ in range(15))
 
 
 def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
@@ -318,7 +313,7 @@ def compare(tiers: Mapping[str, Bench], candidates: int, threads: int) -> None:
             work[tier, name] = (partial(bench.engine(runtime).score, pairs), len(pairs))
     for number in range(ROUNDS + 1):
         for key, (each, size) in work.items():
-            took = timed(each) / size
+            took = seconds_of(each) / size
             if number:  # the first round warms up
                 seconds[key].append(took)
     median = {key: statistics.median(of_rounds) for key, of_rounds in seconds.items()}
@@ -383,7 +378,7 @@ def growth(directory: Path, pool: FloatMatrix, plot: Path) -> None:
 
 
 def median_of(engine: ScoringEngine, pairs: Sequence[Pair]) -> float:
-    times = [timed(lambda: engine.score(pairs)) for _ in range(3 if len(pairs) > 1_000 else 6)]
+    times = [seconds_of(lambda: engine.score(pairs)) for _ in range(3 if len(pairs) > 1_000 else 6)]
     return statistics.median(times[1:])
 
 

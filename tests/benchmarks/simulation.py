@@ -55,6 +55,7 @@ from ubert_training.finetuning.usual_fit import fit_usual_deviations
 from ubert_training.planning.demand import Demand
 from ubert_training.planning.plan import pair_flops, plan
 from ubert_training.planning.rates import Rates
+from ubert_training.running.timing import seconds_of
 
 CONFIG: ModelConfig = replace(
     preset("minilm"),
@@ -249,10 +250,10 @@ def measure_services(
             for number, service in enumerate(services):
                 for candidates, rounds in requests[number].items():
                     for name in MODES:
-                        took = timed(partial(getattr(service, name), rounds[round_number]), now)
+                        took = seconds_of(partial(getattr(service, name), rounds[round_number]), now)
                         if round_number:  # the first round warms up
                             seconds[number, name, candidates].append(took)
-        round_trip_s = statistics.median(timed(store.ping, now) for _ in range(200))
+        round_trip_s = statistics.median(seconds_of(store.ping, now) for _ in range(200))
         return [
             Measured(
                 seconds={
@@ -322,12 +323,6 @@ def fill(residents: Residents, identities: Identities) -> None:
         part = slice(first, first + ENTITIES_A_READ)
         lists = residents.review_lists(users[part], items[part], warming=True)
         residents.states((review.review_id for one in lists for review in one.full_history.selected), warming=True)
-
-
-def timed(work: Callable[[], object], now: Callable[[], float]) -> float:
-    started = now()
-    work()
-    return now() - started
 
 
 def taken_bytes() -> int:

@@ -10,9 +10,11 @@ import redis
 
 from support.app_settings import settings_for
 from support.running_app import serving
-from support.tiny_bundle import Corpus, TinyBundle, changed_copy, random_corpus
+from support.tiny_bundle import Corpus, TinyBundle, changed_copy
 from ubert_model.bundle import Bundle
 from ubert_model.states import MaintenanceStore, open_store
+from ubert_service.serving.opened import OpenedBundle
+from ubert_service.serving.served import ServedBundle
 
 REDIS_DATABASE = 7
 
@@ -23,12 +25,6 @@ def other(tiny: TinyBundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     bias = replace(tiny.bundle.manifest.bias, mean=tiny.bundle.manifest.bias.mean - 1)
     path = tmp_path_factory.mktemp("other") / "bundle"
     return changed_copy(tiny.bundle, path, bias=bias, encoder_digest="another encoder")
-
-
-@pytest.fixture(scope="session")
-def corpus(tiny: TinyBundle) -> Corpus:
-    """Some of its users and items are unknown to the model; from ``u8`` and ``i12`` on they have no reviews."""
-    return random_corpus(tiny.model, users=8, items=12, reviews=48)
 
 
 @pytest.fixture(params=["lmdb", "redis"])
@@ -42,6 +38,19 @@ def lmdb_store(tmp_path: Path) -> Iterator[MaintenanceStore]:
     store = open_store(f"lmdb:{tmp_path / 'states'}")
     yield store
     store.close()
+
+
+@pytest.fixture
+def filled_store(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> MaintenanceStore:
+    """``lmdb_store`` with the corpus."""
+    corpus.write(lmdb_store, tiny.bundle)
+    return lmdb_store
+
+
+@pytest.fixture
+def served(tiny: TinyBundle, filled_store: MaintenanceStore) -> ServedBundle:
+    """The bundle over a store of the test's own, with the corpus."""
+    return ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), filled_store)
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +78,10 @@ def redis_store(own_redis_url: str) -> Iterator[MaintenanceStore]:
     store = open_store(own_redis_url)
     yield store
     store.close()
+
+
+@pytest.fixture
+def filled_redis_store(tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore) -> MaintenanceStore:
+    """``redis_store`` with the corpus."""
+    corpus.write(redis_store, tiny.bundle)
+    return redis_store

@@ -48,7 +48,7 @@ def corpus(seed: int, size: int, prefix: str = "i") -> list[dict[str, Any]]:
     lines = [
         line(
             f"u{rng.randrange(40)}", f"{prefix}{rng.randrange(30)}", rng.randint(1, 5),
-            f"words {rng.randrange(size)}", at=rng.randrange(10**6),
+            f"words {rng.randrange(size)}", at=10**9 + rng.randrange(10**6),
         )
         for _ in range(size)
     ]  # fmt: skip
@@ -515,6 +515,19 @@ def test_the_command_names_the_unread_columns_of_a_file_without_times(tmp_path: 
     result = CliRunner().invoke(app, [*arguments, "--force", "--columns", "timestamp=date"])
     assert "without time" not in result.stdout
     assert "unread" not in result.stdout
+
+
+def test_the_command_names_a_column_of_ids_that_were_written_as_floats(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(import_command)
+    for number, (users, noted) in enumerate(((("1.0", "2.0", ""), True), (("1", "2", "3.0"), False))):
+        shop = tmp_path / f"shop{number}.csv"
+        shop.write_text("who,item,rating,text\n" + "".join(f"{user},i7.0,5,fine {user}\n" for user in users))
+        arguments = [str(shop), "--out", str(tmp_path / f"{number}"), "--core", "0", "--max-bad", "0.5"]
+        for _ in range(2):  # also when it is already imported
+            shown = " ".join(CliRunner().invoke(app, [*arguments, "--columns", "user=who"]).stdout.split())
+            assert ("column who are written as floats, such as 1.0" in shown) == noted
+            assert "column item" not in shown
 
 
 def test_the_command_says_how_to_join_files_that_divide_the_reviews_of_the_same_items(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.api_keys import write_keys
 from support.app_settings import settings_for
 from support.metrics import metric
+from support.problems import problem_of
 from support.running_app import serving, wait_until_ready
 from support.tiny_bundle import Corpus, TinyBundle
 from support.tls_redis import tls_redis
@@ -38,13 +40,11 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path) -> Iterator[Guarded]:
-    corpus.write(lmdb_store, tiny.bundle)
-    (reader, reader_table), (writer, writer_table) = new_key("page", ["read"]), new_key("job", ["read", "write"])
+def guarded(tiny: TinyBundle, filled_store: MaintenanceStore, tmp_path: Path) -> Iterator[Guarded]:
     path = tmp_path / "keys.toml"
-    path.write_text(reader_table + writer_table)
-    with serving(settings_for(tiny.bundle, api_keys=path), lmdb_store) as client:
-        yield Guarded(client=client, reader=reader, writer=writer, key_file=path)
+    keys = write_keys(path, page=["read"], job=["read", "write"])
+    with serving(settings_for(tiny.bundle, api_keys=path), filled_store) as client:
+        yield Guarded(client=client, reader=keys["page"], writer=keys["job"], key_file=path)
 
 
 def test_reading_and_writing_each_require_a_key_with_that_scope(guarded: Guarded) -> None:
@@ -59,7 +59,7 @@ def test_reading_and_writing_each_require_a_key_with_that_scope(guarded: Guarded
 def test_a_request_without_a_key_gets_a_problem_and_a_bearer_challenge(guarded: Guarded) -> None:
     refused = guarded.client.post("/predict", json=PREDICT)
     assert refused.headers["www-authenticate"] == "Bearer"
-    assert refused.json()["type"] == "urn:u-bert:problem:unauthenticated"
+    assert problem_of(refused) == (401, "unauthenticated")
     assert refused.json()["request_id"] == refused.headers["x-request-id"]
 
 
@@ -145,7 +145,7 @@ def test_a_host_that_is_not_allowed_gets_421_for_reads_and_writes(keyless: httpx
         keyless.build_request("DELETE", "/reviews/any", params={"user": "u0", "item": "i0"}, headers={"Host": host}),
     ):
         refused = keyless.send(request)
-        assert (refused.status_code, refused.json()["type"]) == (421, "urn:u-bert:problem:misdirected")
+        assert problem_of(refused) == (421, "misdirected")
         assert repr(host) in refused.json()["detail"]
     assert keyless.get("/readyz", headers={"Host": host}).status_code == 200
 

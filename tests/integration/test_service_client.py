@@ -76,10 +76,9 @@ def connect(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def client(connect: Connect, tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> Iterator[Any]:
-    corpus.write(lmdb_store, tiny.bundle)
+def client(connect: Connect, tiny: TinyBundle, filled_store: MaintenanceStore) -> Iterator[Any]:
     with (
-        serving(settings_for(tiny.bundle), lmdb_store) as server,
+        serving(settings_for(tiny.bundle), filled_store) as server,
         connect(str(server.base_url), RetryPolicy()) as client,
     ):
         yield client
@@ -140,13 +139,12 @@ def test_predict_returns_evidence_only_with_explain(client: Any) -> None:
 
 
 def test_a_call_with_after_shows_the_write_on_another_replica(
-    connect: Connect, tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
+    connect: Connect, tiny: TinyBundle, filled_redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
     settings = settings_for(tiny.bundle, resident_lag=60.0)
     with ExitStack() as stack:
         clients = []
-        for store in (redis_store, stack.enter_context(closing(open_store(own_redis_url)))):
+        for store in (filled_redis_store, stack.enter_context(closing(open_store(own_redis_url)))):
             server = stack.enter_context(serving(settings, store))
             clients.append(stack.enter_context(connect(str(server.base_url), RetryPolicy())))
         one, other = clients

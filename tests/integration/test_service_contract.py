@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from support.serve_process import ServeProcess
-from support.tiny_bundle import Corpus, TinyBundle
+from support.tiny_bundle import TinyBundle
 from ubert_model.states import MaintenanceStore
 
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
@@ -17,9 +17,8 @@ LEAST_CASES = 500
 
 
 def test_generated_requests_are_answered_as_the_openapi_description_says(
-    tiny: TinyBundle, corpus: Corpus, own_redis_url: str, redis_store: MaintenanceStore, tmp_path: Path
+    tiny: TinyBundle, own_redis_url: str, filled_redis_store: MaintenanceStore, tmp_path: Path
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--store", own_redis_url, "--codec", "fp32", "--device", "cpu"]
     with ServeProcess(*arguments, "--threads", "1", "--texts") as service:
         address = str(service.client.base_url.join("/openapi.json"))

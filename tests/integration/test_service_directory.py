@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
+from support.problems import problem_of
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import METRICS, Bundle
@@ -69,10 +70,9 @@ def test_a_search_returns_at_most_limit_results(client: httpx.Client) -> None:
 
 
 def test_identifiers_are_not_sorted_while_requests_are_served(
-    tiny: TinyBundle, lmdb_store: MaintenanceStore, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, filled_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    with serving(settings_for(tiny.bundle), lmdb_store) as client:
+    with serving(settings_for(tiny.bundle), filled_store) as client:
         monkeypatch.setattr(directory, "_ordered", lambda _: pytest.fail("sorted while requests are served"))
         assert [one["id"] for one in found(client, "/users", limit=1)] == ["u0"]
         assert [one["id"] for one in found(client, "/items", limit=1)] == ["i0"]
@@ -80,8 +80,7 @@ def test_identifiers_are_not_sorted_while_requests_are_served(
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 101}, {"prefix": "x" * 2000}])
 def test_an_invalid_search_is_refused(client: httpx.Client, query: dict[str, Any]) -> None:
-    problem = client.get("/items", params=query).json()
-    assert problem["type"] == "urn:u-bert:problem:invalid-request"
+    assert problem_of(client.get("/items", params=query)) == (422, "invalid-request")
 
 
 def test_about_describes_the_bundle_and_names_only_the_kind_of_store(client: httpx.Client, tiny: TinyBundle) -> None:

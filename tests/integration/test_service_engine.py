@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from support.engines import engine_over, residents_over
 from support.tiny_bundle import BIAS, Corpus, TinyBundle, random_corpus, states_of_tokens, torch_rating
 from ubert_model.bundle import SCORER_GRAPH
 from ubert_model.errors import BundleError, CorruptStateError, ForeignStateError, StateError
@@ -19,7 +20,6 @@ from ubert_model.review import ReviewEntry
 from ubert_model.states import MaintenanceStore, make_codec, open_store
 from ubert_model.states.keys import RedisKeys
 from ubert_service.reading.histories import Pair, ReviewList
-from ubert_service.resident.residents import Residents
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import Prediction, ScoringEngine
 from ubert_service.scoring.runtime import ActiveDevice, OnnxRuntime, ScoringRuntime
@@ -43,10 +43,10 @@ def filled_engine(
     """Over a store that no test writes to."""
     store = open_store(f"lmdb:{tmp_path_factory.mktemp('filled')}")
     corpus.write(store, tiny.bundle)
-    return engine_over(store, tiny, runtime)
+    return engine_on(store, tiny, runtime)
 
 
-def engine_over(
+def engine_on(
     store: MaintenanceStore,
     tiny: TinyBundle,
     runtime: ScoringRuntime,
@@ -55,20 +55,8 @@ def engine_over(
     resident_bytes: int = 0,
     **limits: int,
 ) -> ScoringEngine:
-    return ScoringEngine(
-        manifest=tiny.bundle.manifest,
-        identities=tiny.bundle.identities,
-        residents=Residents(
-            store=store,
-            codec=tiny.bundle.codec(codec),
-            config=tiny.bundle.manifest.config,
-            usual=tiny.bundle.deviations,
-            bias=tiny.bundle.manifest.bias,
-            max_bytes=resident_bytes,
-        ),
-        runtime=runtime,
-        **limits,
-    )
+    residents = residents_over(store, tiny.bundle, codec, max_bytes=resident_bytes)
+    return engine_over(residents, tiny.bundle, runtime, **limits)
 
 
 def assert_same(found: Prediction, expected: Prediction) -> None:
@@ -84,7 +72,7 @@ def test_a_rating_from_stored_states_equals_the_training_models_forward(
     store: MaintenanceStore = request.getfixturevalue(store_name)
     corpus.write(store, tiny.bundle)
 
-    predictions = engine_over(store, tiny, runtime).score(EVERY_PAIR)
+    predictions = engine_on(store, tiny, runtime).score(EVERY_PAIR)
 
     expected = [torch_rating(tiny, corpus, pair.user, pair.item) for pair in EVERY_PAIR]
     np.testing.assert_allclose([one.rating for one in predictions], expected, rtol=0, atol=CACHED_EQUALS_FRESH)
@@ -100,7 +88,7 @@ def test_a_rating_from_lossy_states_equals_the_forward_over_the_decoded_states(
     """So a codec changes the states and nothing else: not which reviews are read, nor how."""
     corpus.write(lmdb_store, tiny.bundle, codec)
 
-    predictions = engine_over(lmdb_store, tiny, runtime, codec=codec).score(EVERY_PAIR)
+    predictions = engine_on(lmdb_store, tiny, runtime, codec=codec).score(EVERY_PAIR)
 
     lossy = tiny.bundle.codec(codec)
     decoded = {name: lossy.decode(lossy.encode(states)) for name, states in corpus.states.items()}
@@ -126,14 +114,12 @@ def test_order_and_batch_neighbours_never_change_a_prediction(filled_engine: Sco
 def test_batch_and_fetch_limits_never_change_a_prediction(
     filled_engine: ScoringEngine,
     tiny: TinyBundle,
-    corpus: Corpus,
     runtime: OnnxRuntime,
-    lmdb_store: MaintenanceStore,
+    filled_store: MaintenanceStore,
     limits: dict[str, Any],
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
 
-    limited = engine_over(lmdb_store, tiny, runtime, **limits).score(EVERY_PAIR)
+    limited = engine_on(filled_store, tiny, runtime, **limits).score(EVERY_PAIR)
 
     for found, expected in zip(limited, filled_engine.score(EVERY_PAIR), strict=True):
         assert_same(found, expected)
@@ -169,33 +155,31 @@ class CountedStore:
 
 
 def test_few_lists_are_in_memory_at_a_time_and_that_of_the_user_is_read_once(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    counted = CountedStore(lmdb_store)
+    counted = CountedStore(filled_store)
 
-    engine_over(counted, tiny, runtime, pairs_read=3).score([Pair("u0", f"i{number}") for number in range(7)])
+    engine_on(counted, tiny, runtime, pairs_read=3).score([Pair("u0", f"i{number}") for number in range(7)])
 
     assert counted.listed == [(["u0"], ["i0", "i1", "i2"]), ([], ["i3", "i4", "i5"]), ([], ["i6"])]
 
     counted.listed.clear()
-    engine_over(counted, tiny, runtime, pairs_read=1).score(
+    engine_on(counted, tiny, runtime, pairs_read=1).score(
         [Pair(user, f"i{user}") for user in ("u0", "u1")] + [Pair("u0", "i2")]
     )
     assert [users for users, _ in counted.listed] == [["u0"], ["u1"], []]
 
 
 def test_later_calls_read_the_user_as_the_first_has_found_it(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    engine = engine_over(lmdb_store, tiny, runtime)
+    engine = engine_on(filled_store, tiny, runtime)
     pairs, users = [Pair("u0", f"i{number}") for number in range(4)], dict[str, ReviewList]()
     before = engine.score(pairs)
 
     first = engine.score(pairs[:2], users=users)
     version = tiny.bundle.manifest.namespace("fp32").version
-    lmdb_store.put_lines(version, [replace(corpus.of_user("u0")[0], review_id="new", item="i20", rating=1.0)])
+    filled_store.put_lines(version, [replace(corpus.of_user("u0")[0], review_id="new", item="i20", rating=1.0)])
     later = engine.score(pairs[2:], users=users)
 
     for found, expected in zip((*first, *later), before, strict=True):
@@ -204,14 +188,13 @@ def test_later_calls_read_the_user_as_the_first_has_found_it(
 
 
 def test_the_states_of_one_fetch_stay_within_the_budget(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
     config, rows = tiny.model.config, {entry.review_id: entry.rows for entry in corpus.entries}
     budget = 3 * config.max_rows  # more than any pair has alone
-    counted = CountedStore(lmdb_store)
+    counted = CountedStore(filled_store)
 
-    engine_over(counted, tiny, runtime, fetched_floats=budget * tiny.bundle.manifest.state_dim).score(EVERY_PAIR)
+    engine_on(counted, tiny, runtime, fetched_floats=budget * tiny.bundle.manifest.state_dim).score(EVERY_PAIR)
 
     assert sum(rows.values()) > budget
     assert len(counted.fetched) > 1
@@ -228,12 +211,11 @@ class NanRuntime:
 
 
 def test_a_non_finite_output_raises_an_error_that_names_the_pair(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, corpus: Corpus, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
     pair = unreviewed_pair(corpus, USERS, ITEMS)
     with pytest.raises(BundleError, match=rf"{pair.user}.*{pair.item}.*is not finite; export the bundle again"):
-        engine_over(lmdb_store, tiny, NanRuntime()).score([Pair("nobody", "nothing"), pair])
+        engine_on(filled_store, tiny, NanRuntime()).score([Pair("nobody", "nothing"), pair])
 
 
 def reviewed_pair(corpus: Corpus) -> Pair:
@@ -260,10 +242,9 @@ def unreviewed_pair(corpus: Corpus, users: list[str], items: list[str]) -> Pair:
 
 
 def test_the_review_of_the_pair_itself_is_never_read(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    engine = engine_over(lmdb_store, tiny, runtime)
+    engine = engine_on(filled_store, tiny, runtime)
     version = tiny.bundle.manifest.namespace("fp32").version
     pair = reviewed_pair(corpus)
     review = corpus.review(pair.user, pair.item)
@@ -273,11 +254,11 @@ def test_the_review_of_the_pair_itself_is_never_read(
 
     opposite = replace(review, rating=6.0 - review.rating if review.rating != 3.0 else 5.0)
     other_text = states_of_tokens(tiny.model, [7] * review.rows)
-    corpus.changed(opposite, other_text).write(lmdb_store, tiny.bundle)
+    corpus.changed(opposite, other_text).write(filled_store, tiny.bundle)
     after_change, neighbour_after_change = engine.score([pair])[0], engine.score([neighbour])[0]
-    lmdb_store.put(version, [(review, b"damaged")])
+    filled_store.put(version, [(review, b"damaged")])
     after_damage = engine.score([pair])[0]
-    lmdb_store.delete(version, [review])
+    filled_store.delete(version, [review])
     after_removal = engine.score([pair])[0]
 
     assert after_change == after_damage == after_removal == before
@@ -294,7 +275,7 @@ def test_a_pair_with_two_reviews_is_rated_without_either_and_others_with_both(
     twice.write(lmdb_store, tiny.bundle)
     pairs = [pair, unreviewed_pair(corpus, [pair.user], ITEMS), unreviewed_pair(corpus, USERS, [pair.item])]
 
-    rated = [prediction.rating for prediction in engine_over(lmdb_store, tiny, runtime).score(pairs)]
+    rated = [prediction.rating for prediction in engine_on(lmdb_store, tiny, runtime).score(pairs)]
 
     expected = [torch_rating(tiny, twice, one.user, one.item) for one in pairs]
     np.testing.assert_allclose(rated, expected, rtol=0, atol=CACHED_EQUALS_FRESH)
@@ -356,7 +337,7 @@ def test_a_user_with_ratings_but_no_text_is_rated_by_the_biases_of_both_sides(
         without_text = without_text.changed(replace(entry, rows=0), corpus.states[entry.review_id][:0])
     without_text.write(lmdb_store, tiny.bundle)
 
-    prediction = engine_over(lmdb_store, tiny, runtime).score([pair])[0]
+    prediction = engine_on(lmdb_store, tiny, runtime).score([pair])[0]
 
     assert (prediction.basis, prediction.reasons) == ("bias", ("user_without_reviews",))
     assert (prediction.user_tokens, prediction.user_reviews) == (0, 0)
@@ -377,10 +358,9 @@ def test_every_rating_lies_in_the_interval_that_the_bundle_gives_it(
 
 
 def test_missing_states_are_counted_and_the_rest_are_used(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, redis_store: MaintenanceStore, own_redis_url: str
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, filled_redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
-    engine = engine_over(redis_store, tiny, runtime)
+    engine = engine_on(filled_redis_store, tiny, runtime)
     keys = RedisKeys(tiny.bundle.manifest.namespace("fp32").version)
     pair = unreviewed_pair(corpus, ["u0"], ITEMS)
     whole = engine.score([pair])[0]
@@ -401,10 +381,9 @@ def test_missing_states_are_counted_and_the_rest_are_used(
 
 
 def test_damaged_foreign_and_misshapen_states_raise_errors_that_name_the_review(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    engine = engine_over(lmdb_store, tiny, runtime)
+    engine = engine_on(filled_store, tiny, runtime)
     version = tiny.bundle.manifest.namespace("fp32").version
     pair = reviewed_pair(corpus)
     read = next(one for one in corpus.of_user(pair.user) if one.rows and one.item != pair.item)
@@ -417,18 +396,17 @@ def test_damaged_foreign_and_misshapen_states_raise_errors_that_name_the_review(
     narrow = narrow_codec.encode(states[:, :-1])
 
     for bad, error in [(flipped, CorruptStateError), (foreign, ForeignStateError), (narrow, StateError)]:
-        lmdb_store.put(version, [(read, bad)])
+        filled_store.put(version, [(read, bad)])
         with pytest.raises(error, match=rf"{read.review_id}.*`ubert states verify --repair`, then `ubert precompute`"):
             engine.score([pair])
 
 
 def test_a_request_costs_two_round_trips_and_fetches_no_state_twice(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    counted = CountedStore(lmdb_store)
+    counted = CountedStore(filled_store)
 
-    engine_over(counted, tiny, runtime).score(EVERY_PAIR)
+    engine_on(counted, tiny, runtime).score(EVERY_PAIR)
 
     assert counted.calls == {"review_lists": 1, "states": 1}
     (fetched,) = counted.fetched
@@ -436,18 +414,17 @@ def test_a_request_costs_two_round_trips_and_fetches_no_state_twice(
 
 
 def test_cached_pairs_cost_only_a_poll_for_changes_and_get_the_same_ratings(
-    tiny: TinyBundle, corpus: Corpus, runtime: OnnxRuntime, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, runtime: OnnxRuntime, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    counted = CountedStore(lmdb_store)
-    engine = engine_over(counted, tiny, runtime, resident_bytes=1 << 24)
+    counted = CountedStore(filled_store)
+    engine = engine_on(counted, tiny, runtime, resident_bytes=1 << 24)
 
     cold = engine.score(EVERY_PAIR)
     counted.calls.clear()
     warm = engine.score(EVERY_PAIR)
 
     assert counted.calls == {"changes": 1}
-    assert warm == cold == engine_over(lmdb_store, tiny, runtime).score(EVERY_PAIR)
+    assert warm == cold == engine_on(filled_store, tiny, runtime).score(EVERY_PAIR)
 
 
 def test_a_history_over_the_limit_is_truncated_as_in_training(
@@ -456,7 +433,7 @@ def test_a_history_over_the_limit_is_truncated_as_in_training(
     long_lists = random_corpus(tiny.model, users=3, items=40, reviews=110, seed=1)
     long_lists.write(lmdb_store, tiny.bundle)
     pairs = [Pair("u0", "i0"), Pair("u1", "i1"), Pair("u2", "i39")]
-    for prediction in engine_over(lmdb_store, tiny, runtime).score(pairs):
+    for prediction in engine_on(lmdb_store, tiny, runtime).score(pairs):
         assert prediction.user_reviews <= tiny.model.config.max_reviews < len(long_lists.of_user(prediction.pair.user))
         expected = torch_rating(tiny, long_lists, prediction.pair.user, prediction.pair.item)
         assert prediction.rating == pytest.approx(expected, abs=CACHED_EQUALS_FRESH)
@@ -471,7 +448,7 @@ def test_reviews_without_text_count_for_the_width_of_the_interval(
     for entry in reviews[1:]:
         one_text = one_text.changed(replace(entry, rows=0), corpus.states[entry.review_id][:0])
     one_text.write(lmdb_store, tiny.bundle)
-    (rated,) = engine_over(lmdb_store, tiny, runtime).score([Pair("u0", "nothing")])
+    (rated,) = engine_on(lmdb_store, tiny, runtime).score([Pair("u0", "nothing")])
     assert rated.user_reviews == 1
     manifest = tiny.bundle.manifest
     (low_of_all, low_of_read), _ = manifest.intervals.around(

@@ -26,7 +26,6 @@ from ubert_service.reading.inline import InlineText
 from ubert_service.schemas import LISTED_UNREAD, MAX_EXPLAINED_PAIRS, RatingEvidence
 from ubert_service.scoring.assembly import ScorerBatch
 from ubert_service.scoring.engine import ScoringEngine
-from ubert_service.serving.opened import OpenedBundle
 from ubert_service.serving.served import ServedBundle
 
 ROUNDING = 1e-5
@@ -39,10 +38,9 @@ CONTRIBUTIONS = ("mean", "user_bias", "item_bias", "identity_and_summary", "matc
 
 
 @pytest.fixture
-def client(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> Iterator[httpx.Client]:
+def client(tiny: TinyBundle, filled_store: MaintenanceStore) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
-    corpus.write(lmdb_store, tiny.bundle)
-    with serving(settings_for(tiny.bundle), lmdb_store) as client:
+    with serving(settings_for(tiny.bundle), filled_store) as client:
         yield client
 
 
@@ -129,12 +127,6 @@ def test_an_effect_is_the_change_of_the_prediction_without_the_review(
         without = predict(reader, full["user"], full["item"], exclude_review_ids=[review["review_id"]])
         assert review["effect"] == pytest.approx(full["rating"] - without["rating"], abs=ROUNDING)
     assert any(abs(review["effect"]) > 100 * ROUNDING for review in full["reviews"])
-
-
-@pytest.fixture
-def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> ServedBundle:
-    corpus.write(lmdb_store, tiny.bundle)
-    return ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
 
 
 def test_every_effect_equals_that_of_lists_rebuilt_without_the_review(served: ServedBundle, corpus: Corpus) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from support.api_keys import write_keys
 from support.app_settings import settings_for
 from support.fleet import HOSTS, Fleet, load
 from support.haproxy import haproxy_path
@@ -21,7 +22,6 @@ from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.errors import InputError
 from ubert_model.states import open_store
-from ubert_service.access.keys import new_key
 from ubert_service.commands import promote as promote_command
 from ubert_service.reading.histories import Pair
 from ubert_service.serving.opened import OpenedBundle
@@ -84,8 +84,7 @@ def site(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path_factory: pyte
     """Every replica has loaded both bundles, until the test of a rolling restart leaves them with green alone."""
     folder = tmp_path_factory.mktemp("site")
     blue, green = tiny.bundle, other
-    key, table = new_key("operator", ["read", "write", "admin"])
-    (folder / "keys.toml").write_text(table, encoding="utf-8")
+    key = write_keys(folder / "keys.toml", operator=["read", "write", "admin"])["operator"]
     with RedisServer() as server:
         alone = {}
         with closing(open_store(server.url)) as store:

@@ -385,12 +385,11 @@ def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
 
 
 def test_a_damaged_state_is_a_problem_that_names_the_review(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, corpus: Corpus, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    served = ServedBundle(OpenedBundle.open(small_bodies(tiny)), lmdb_store)
+    served = ServedBundle(OpenedBundle.open(small_bodies(tiny)), filled_store)
     read = next(entry for entry in corpus.of_user("u0") if entry.rows)
-    lmdb_store.put(served.namespace.version, [(read, b"UBRS and nothing more")])
+    filled_store.put(served.namespace.version, [(read, b"UBRS and nothing more")])
     with running(create_app(small_bodies(tiny), served.opened, served.store)) as client:
         response = client.post("/rank", json={"user": "u0", "candidates": ["i20", "i21"]})
     problem = assert_problem(response, 500, "state-corrupt")

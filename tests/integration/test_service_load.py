@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from support.app_settings import settings_for
 from support.captured_log import captured_log
 from support.metrics import metric
+from support.problems import problem_of
 from support.running_app import running
 from support.serve_process import ServeProcess
 from support.tiny_bundle import Corpus, TinyBundle
@@ -59,9 +60,8 @@ class HeldRuntime:
 
 
 @pytest.fixture
-def store(corpus: Corpus, tiny: TinyBundle, lmdb_store: MaintenanceStore) -> MaintenanceStore:
-    corpus.write(lmdb_store, tiny.bundle)
-    return lmdb_store
+def store(filled_store: MaintenanceStore) -> MaintenanceStore:
+    return filled_store
 
 
 class Service:
@@ -105,11 +105,6 @@ class Service:
         return waiting
 
 
-def problem(response: httpx.Response) -> str:
-    name: str = response.json()["type"].rpartition(":")[2]
-    return name
-
-
 def test_a_full_queue_refuses_requests_with_429_and_admitted_ones_are_answered(
     tiny: TinyBundle, store: MaintenanceStore
 ) -> None:
@@ -118,7 +113,7 @@ def test_a_full_queue_refuses_requests_with_429_and_admitted_ones_are_answered(
         service.wait_until_queued(3)
         refused = [service.client.post(path, json=body) for path, body in (("/predict", PREDICT), ("/rank", RANK))]
         for response in refused:
-            assert (response.status_code, problem(response)) == (429, "overloaded")
+            assert problem_of(response) == (429, "overloaded")
             assert int(response.headers["retry-after"]) > 0
         for path in ("/healthz", "/readyz", "/metrics"):
             assert service.client.get(path).status_code == 200
@@ -140,7 +135,7 @@ def test_a_request_that_would_wait_too_long_gets_429_with_retry_after(
         refused = [service.client.post("/rank", json=RANK, headers={"X-Request-ID": f"late-{n}"}) for n in range(3)]
         seconds = time.monotonic() - began
         for number, response in enumerate(refused):
-            assert (response.status_code, problem(response)) == (429, "overloaded")
+            assert problem_of(response) == (429, "overloaded")
             assert int(response.headers["retry-after"]) >= 2
             assert response.headers["x-request-id"] == response.json()["request_id"] == f"late-{number}"
             assert response.headers["content-type"] == "application/problem+json"
@@ -221,7 +216,7 @@ def test_a_request_that_reads_a_damaged_state_fails_alone(
         service.runtime.released.set()
         held()
         statuses = {user: answer().status_code for user, answer in answers.items()}
-        assert problem(answers["u3"]()) == "state-corrupt"
+        assert problem_of(answers["u3"]())[1] == "state-corrupt"
     assert statuses == {user: 500 if user == "u3" else 200 for user in users}
 
 
@@ -232,7 +227,7 @@ def test_an_expired_request_gets_504_and_is_never_scored(
         held = service.hold()
         for path, body in (("/predict", PREDICT), ("/rank", RANK)):
             response = service.client.post(path, json=body, headers={"X-Request-Timeout": "0.05"})
-            assert (response.status_code, problem(response)) == (504, "deadline-passed")
+            assert problem_of(response) == (504, "deadline-passed")
         assert service.waiting == 0
         service.runtime.released.set()
         assert held().status_code == 200
@@ -266,7 +261,7 @@ def test_running_work_stops_at_its_deadline(
         service.runtime.released.clear()
         # Many times as long as the work, which has been done once, takes to start.
         expired = service.client.post(path, json=body, headers={"X-Request-Timeout": "1"})
-        assert (expired.status_code, problem(expired)) == (504, "deadline-passed")
+        assert problem_of(expired) == (504, "deadline-passed")
         assert service.runtime.runs == whole + 1
         service.runtime.released.set()
         assert service.client.post("/predict", json=PREDICT).status_code == 200  # after it, in the one thread
@@ -291,7 +286,7 @@ def test_no_further_text_is_encoded_after_the_deadline(
         service.runtime.released.set()
         body = {**PREDICT, "user_texts": texts}
         expired = service.client.post("/predict", json=body, headers={"X-Request-Timeout": "1"})
-        assert (expired.status_code, problem(expired)) == (504, "deadline-passed")
+        assert problem_of(expired) == (504, "deadline-passed")
         released.set()
         assert service.client.post("/predict", json=PREDICT).status_code == 200  # after it, in the one thread
     assert encoded == [texts[0]["text"]]
@@ -300,14 +295,14 @@ def test_no_further_text_is_encoded_after_the_deadline(
 def test_request_timeout_is_the_deadline_of_requests_that_name_none(tiny: TinyBundle, store: MaintenanceStore) -> None:
     with Service(tiny, store, request_timeout=1.0) as service:
         response = service.client.post("/predict", json=PREDICT)
-        assert (response.status_code, problem(response)) == (504, "deadline-passed")
+        assert problem_of(response) == (504, "deadline-passed")
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", "inf", "1e9"])
 def test_an_invalid_deadline_is_refused(tiny: TinyBundle, store: MaintenanceStore, seconds: str) -> None:
     with Service(tiny, store) as service:
         response = service.client.post("/predict", json=PREDICT, headers={"X-Request-Timeout": seconds})
-    assert (response.status_code, problem(response)) == (422, "invalid-request")
+    assert problem_of(response) == (422, "invalid-request")
     assert response.json()["errors"][0]["pointer"] == "/header/X-Request-Timeout"
 
 
@@ -429,9 +424,8 @@ def many_open_files() -> Iterator[None]:
 
 @pytest.fixture
 def process(
-    many_open_files: None, tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
+    many_open_files: None, tiny: TinyBundle, filled_redis_store: MaintenanceStore, own_redis_url: str
 ) -> Iterator[ServeProcess]:
-    corpus.write(redis_store, tiny.bundle)
     options = ["--device", "cpu", "--threads", "1", "--queue-requests", str(QUEUE_REQUESTS), "--queue-wait-ms", "0"]
     options += ["--drain-seconds", "30"]  # draining ends earlier, with the last connection
     with ServeProcess(

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from support.metrics import metric
+from support.problems import problem_of
 from support.processes import has_in_mask, running
 from support.redis_server import RedisServer
 from support.running_app import wait_until_ready
@@ -46,9 +47,8 @@ def failed_checks(service: ServeProcess) -> list[str]:
 
 
 def test_the_process_ranks_a_thousand_candidates_and_exits_with_0_on_sigterm(
-    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
+    tiny: TinyBundle, corpus: Corpus, filled_redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
     with ServeProcess(*arguments(tiny, own_redis_url)) as service:
         wait_until_ready(service.client)
         (prediction,) = service.client.post("/predict", json={"pairs": [{"user": "u2", "item": "i4"}]}).json()[
@@ -75,8 +75,8 @@ def test_while_the_store_is_away_requests_get_503_and_its_return_needs_no_restar
             assert service.client.get("/healthz").status_code == 200
             for _ in range(2):  # down at the start, and again after it was up
                 refused, unready = service.client.post("/rank", json=question), service.client.get("/readyz")
-                assert refused.status_code == unready.status_code == 503
-                assert refused.json()["type"] == "urn:u-bert:problem:store-unavailable"
+                assert problem_of(refused) == (503, "store-unavailable")
+                assert unready.status_code == 503
                 assert int(refused.headers["retry-after"]) > 0
                 assert [reason["check"] for reason in unready.json()["reasons"]] == ["store"]
 
@@ -142,13 +142,11 @@ entry.SECONDS_TO_CLOSE = 1
 @pytest.mark.parametrize(("changed_by", "expected"), [(A_CALL_HANGS, 504), (A_THREAD_HANGS, 200)])
 def test_what_hangs_does_not_keep_the_process_from_ending(
     tiny: TinyBundle,
-    corpus: Corpus,
-    redis_store: MaintenanceStore,
+    filled_redis_store: MaintenanceStore,
     own_redis_url: str,
     changed_by: str,
     expected: int,
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
     with ServeProcess(*arguments(tiny, own_redis_url), changed_by=changed_by) as service:
         wait_until_ready(service.client)
         pair, limit = {"pairs": [{"user": "u2", "item": "i4"}]}, {"X-Request-Timeout": "5"}
@@ -218,7 +216,7 @@ def test_an_idle_connection_is_kept_open_longer_than_by_default(service_without_
 def test_the_chunk_framing_of_a_whole_body_is_not_bounded(service_without_store: ServeProcess) -> None:
     body = itertools.chain([b"["], (b" " for _ in range(100_000)))  # one chunk each
     answer = service_without_store.client.post("/predict", content=body, headers={"Content-Type": "application/json"})
-    assert answer.json()["type"] == "urn:u-bert:problem:malformed-body"
+    assert problem_of(answer)[1] == "malformed-body"
 
 
 def test_a_number_of_more_than_640_digits_is_refused(service_without_store: ServeProcess) -> None:
@@ -264,10 +262,9 @@ def test_an_unusable_option_is_reported_in_one_line_with_exit_status_2(
 
 
 def test_a_prediction_imports_neither_torch_nor_transformers(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path
+    tiny: TinyBundle, filled_store: MaintenanceStore, tmp_path: Path
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    lmdb_store.close()
+    filled_store.close()
     program = f"""
         import sys
         from pathlib import Path

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+from support.api_keys import write_keys
 from support.app_settings import settings_for
 from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.bundle import Bundle
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.states import MaintenanceStore, open_store
-from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
 from ubert_service.commands import promote as promote_command
 from ubert_service.serving.opened import OpenedBundle
@@ -43,9 +43,8 @@ class TwoReplicas:
 
 @pytest.fixture
 def replicas(tiny: TinyBundle, other: Bundle, corpus: Corpus, tmp_path: Path) -> Iterator[TwoReplicas]:
-    key, table = new_key("operator", ["admin"])
     keys = tmp_path / "keys.toml"
-    keys.write_text(table, encoding="utf-8")
+    key = write_keys(keys, operator=["admin"])["operator"]
     settings = settings_for(tiny.bundle, api_keys=keys)
     urls: list[str] = []
     with ExitStack() as stack:

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from support.app_settings import settings_for
+from support.problems import problem_of
 from support.running_app import running, serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import MaintenanceStore
@@ -35,21 +36,16 @@ def client(tiny: TinyBundle, corpus: Corpus, store: MaintenanceStore) -> Iterato
 
 
 @pytest.fixture
-def app(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> FastAPI:
+def app(tiny: TinyBundle, filled_store: MaintenanceStore) -> FastAPI:
     """Not yet running, for tests that watch its admission."""
-    corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
-    return create_app(settings, OpenedBundle.open(settings), lmdb_store)
+    return create_app(settings, OpenedBundle.open(settings), filled_store)
 
 
 def rank(client: httpx.Client, **options: Any) -> dict[str, Any]:
     question = {"user": "u1", **({} if "candidate_set" in options else {"candidates": ITEMS}), **options}
     answer: dict[str, Any] = client.post("/rank", json=question).raise_for_status().json()
     return answer
-
-
-def problem(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["type"].removeprefix("urn:u-bert:problem:")
 
 
 def test_a_candidate_set_ranks_as_its_items_do_until_it_is_removed(client: httpx.Client) -> None:
@@ -68,7 +64,7 @@ def test_a_candidate_set_ranks_as_its_items_do_until_it_is_removed(client: httpx
         client.get("/candidate-sets/spring"),
         client.post("/rank", json={"user": "u1", "candidate_set": "spring"}),
     ):
-        assert problem(response) == (404, "unknown-candidate-set")
+        assert problem_of(response) == (404, "unknown-candidate-set")
 
 
 def test_candidate_sets_are_not_namespaces_and_their_number_is_bounded(
@@ -77,7 +73,7 @@ def test_candidate_sets_are_not_namespaces_and_their_number_is_bounded(
     namespaces = store.namespaces()
     for number in range(MAX_SETS):
         store.put_candidates(f"set-{number}", ["i0"])
-    assert problem(client.put("/candidate-sets/more", json={"items": ["i0"]})) == (422, "unusable-input")
+    assert problem_of(client.put("/candidate-sets/more", json={"items": ["i0"]})) == (422, "unusable-input")
     assert client.put("/candidate-sets/set-7", json={"items": ["i1"]}).status_code == 200
     assert store.candidates("set-7") == ["i1"]
     assert (store.namespaces(), len(store.candidate_sets())) == (namespaces, MAX_SETS)
@@ -87,13 +83,13 @@ def test_candidate_sets_are_not_namespaces_and_their_number_is_bounded(
 
 @pytest.mark.parametrize("name", ["-a", "a" * 65, "a%20b"])
 def test_an_invalid_name_of_a_candidate_set_is_refused(client: httpx.Client, name: str) -> None:
-    assert problem(client.put(f"/candidate-sets/{name}", json={"items": ["i0"]})) == (422, "invalid-request")
+    assert problem_of(client.put(f"/candidate-sets/{name}", json={"items": ["i0"]})) == (422, "invalid-request")
 
 
 def test_rank_requires_either_candidates_or_a_candidate_set(client: httpx.Client) -> None:
     for invalid in ({"user": "u1"}, {"user": "u1", "candidates": ["i0"], "candidate_set": "spring"}):
         refused = client.post("/rank", json=invalid)
-        assert problem(refused) == (422, "invalid-request")
+        assert problem_of(refused) == (422, "invalid-request")
         assert refused.json()["errors"] == [
             {"pointer": "", "message": "send exactly one of candidates and candidate_set"}
         ]

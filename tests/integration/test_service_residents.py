@@ -20,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.app_settings import settings_for
+from support.engines import engine_over, residents_over
 from support.metrics import metric
+from support.problems import problem_of
 from support.redis_server import RedisServer
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
@@ -87,20 +89,9 @@ class Replica:
     engine: ScoringEngine = field(init=False)
 
     def __post_init__(self) -> None:
-        manifest = self.tiny.bundle.manifest
-        residents = Residents(
-            store=self.store,
-            codec=self.tiny.bundle.codec("fp32"),
-            config=manifest.config,
-            usual=self.tiny.bundle.deviations,
-            bias=manifest.bias,
-            max_bytes=self.max_bytes,
-            max_lag_s=LAG_S,
-            clock=self.clock,
-        )
-        engine = ScoringEngine(
-            manifest=manifest, identities=self.tiny.bundle.identities, residents=residents, runtime=self.runtime
-        )
+        bundle = self.tiny.bundle
+        residents = residents_over(self.store, bundle, max_bytes=self.max_bytes, max_lag_s=LAG_S, clock=self.clock)
+        engine = engine_over(residents, bundle, self.runtime)
         object.__setattr__(self, "residents", residents)
         object.__setattr__(self, "engine", engine)
 
@@ -510,8 +501,7 @@ def at_once(send: Callable[[], httpx.Response]) -> httpx.Response:
 
 def is_not_ready(client: httpx.Client) -> bool:
     """Are predictions refused, rather than made as if nothing had reviews?"""
-    answer = predict(client)
-    return answer.status_code == 503 and bool(answer.json()["type"] == "urn:u-bert:problem:not-ready")
+    return problem_of(predict(client)) == (503, "not-ready")
 
 
 def has_no_states(client: httpx.Client) -> bool:
@@ -526,8 +516,7 @@ def assert_stands_in(client: httpx.Client, healthy: dict[str, Any]) -> None:
     refused = at_once(lambda: predict(client, user="not cached"))
     assert prediction(answer) == healthy
     assert float(answer.headers[STALE_SECONDS]) > LAG_S
-    assert refused.status_code == 503
-    assert refused.json()["type"] == "urn:u-bert:problem:store-unavailable"
+    assert problem_of(refused) == (503, "store-unavailable")
     assert "Redis at 127.0.0.1" in refused.json()["detail"]
     assert int(refused.headers["retry-after"]) > 0
     ready = client.get("/readyz")
@@ -606,8 +595,7 @@ def test_requests_that_need_a_server_that_hangs_delay_no_cached_prediction(outag
             lambda: predict(one, **{READ_VERSION: "0f0f:99999999999999-0"}),
         ):
             answer = at_once(send)
-            assert answer.status_code == 503
-            assert answer.json()["type"] == "urn:u-bert:problem:store-unavailable"
+            assert problem_of(answer) == (503, "store-unavailable")
             assert prediction(at_once(lambda: predict(one))) == healthy
 
 
@@ -636,7 +624,7 @@ def test_a_full_server_refuses_writes_but_deletes_and_predictions_stay_right(out
     outage.raw.config_set("maxmemory-policy", "noeviction")
     outage.raw.config_set("maxmemory", 1)
     refused = outage.one.post("/reviews", json=REVIEW)
-    assert (refused.status_code, refused.json()["type"]) == (507, "urn:u-bert:problem:store-full")
+    assert problem_of(refused) == (507, "store-full")
     assert "out of memory" in refused.json()["detail"]
     assert prediction(predict(outage.one)) == prediction(predict(outage.other)) == healthy
     read = next(entry for entry in corpus.of_user("u0") if entry.item != "i1" and entry.rows)
@@ -653,7 +641,7 @@ def test_a_full_server_refuses_writes_but_deletes_and_predictions_stay_right(out
 def test_a_read_version_that_is_lost_or_malformed_is_refused(outage: Outage, tiny: TinyBundle) -> None:
     version = tiny.bundle.manifest.namespace("fp32").version
     lost = predict(outage.one, **{READ_VERSION: f"{version}:99999999999999-0"})
-    assert (lost.status_code, lost.json()["type"]) == (412, "urn:u-bert:problem:read-version-lost")
+    assert problem_of(lost) == (412, "read-version-lost")
     assert predict(outage.one, **{READ_VERSION: "yesterday"}).status_code == 422
 
 
@@ -714,12 +702,11 @@ def test_metrics_report_hits_misses_drops_bytes_and_age(outage: Outage) -> None:
 
 @pytest.mark.parametrize("hangs", [True, False])
 def test_a_readiness_check_during_a_failover_finds_the_service_ready(
-    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, hangs: bool
+    tiny: TinyBundle, filled_redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, hangs: bool
 ) -> None:
     """It fails on the former server, and the cache that stood in for that is dropped when the new one answers."""
-    corpus.write(redis_store, tiny.bundle)
     dropped, answered = threading.Event(), threading.Event()
-    drop, changes = BoundedCache.drop, redis_store.changes
+    drop, changes = BoundedCache.drop, filled_redis_store.changes
 
     def drop_and_signal(cache: BoundedCache[Any], marks: Collection[bytes] | None) -> int:
         held = drop(cache, marks)
@@ -728,27 +715,28 @@ def test_a_readiness_check_during_a_failover_finds_the_service_ready(
 
     def namespaces() -> list[Namespace]:
         monkeypatch.setattr(
-            redis_store, "changes", lambda version, since: replace(changes(version, since), history="another server's")
+            filled_redis_store,
+            "changes",
+            lambda version, since: replace(changes(version, since), history="another server's"),
         )
         assert dropped.wait(TIMEOUT_S)
         assert not hangs or answered.wait(TIMEOUT_S)
         raise StoreUnavailableError("the former server is away")
 
     options = settings_of(tiny)
-    with serving(options, redis_store) as client:
+    with serving(options, filled_redis_store) as client:
         wait_until_ready(client)
         monkeypatch.setattr(BoundedCache, "drop", drop_and_signal)
-        monkeypatch.setattr(redis_store, "namespaces", namespaces)
+        monkeypatch.setattr(filled_redis_store, "namespaces", namespaces)
         answer = client.get("/readyz")
         answered.set()
     assert (answer.status_code, dropped.is_set()) == (200, True), answer.text
 
 
 def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path
+    tiny: TinyBundle, filled_store: MaintenanceStore, tmp_path: Path
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    lmdb_store.close()
+    filled_store.close()
     arguments = ["--bundle", str(tiny.bundle.path), "--store", f"lmdb:{tmp_path / 'states'}", "--codec", "fp32"]
     arguments += ["--device", "cpu", "--threads", "1"]
     with ServeProcess(*arguments) as one, ServeProcess(*arguments) as other:
@@ -763,11 +751,10 @@ def test_two_processes_over_one_lmdb_directory_see_each_others_writes_at_once(
 
 
 def test_the_cache_stands_in_for_an_lmdb_directory_that_is_gone_until_it_is_back(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, tmp_path: Path
+    tiny: TinyBundle, filled_store: MaintenanceStore, tmp_path: Path
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
     used, moved = tmp_path / "states", tmp_path / "moved"
-    with serving(settings_of(tiny), lmdb_store) as client:
+    with serving(settings_of(tiny), filled_store) as client:
         wait_until_ready(client)
         healthy = prediction(predict(client))
         used.rename(moved)
@@ -790,10 +777,9 @@ def test_the_cache_stands_in_for_an_lmdb_directory_that_is_gone_until_it_is_back
 
 
 def test_a_request_that_names_a_write_queues_no_more_work_once_that_is_read(
-    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore
+    tiny: TinyBundle, filled_redis_store: MaintenanceStore
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
-    with serving(settings_of(tiny), redis_store) as client:
+    with serving(settings_of(tiny), filled_redis_store) as client:
         written = client.post("/reviews", json=REVIEW).raise_for_status()
         versions = {READ_VERSION: written.headers[READ_VERSION]}
         expected = prediction(predict(client, **versions))
@@ -803,12 +789,11 @@ def test_a_request_that_names_a_write_queues_no_more_work_once_that_is_read(
 
 
 def test_the_service_is_not_ready_until_it_is_warm_and_reports_the_progress(
-    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyBundle, filled_redis_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while the store, busy with the reads of warming, is too slow for a check."""
-    corpus.write(redis_store, tiny.bundle)
     go_on = threading.Event()
-    read, namespaces = redis_store.review_lists, redis_store.namespaces
+    read, namespaces = filled_redis_store.review_lists, filled_redis_store.namespaces
     first = threading.Semaphore()  # read at once, so that something is resident
 
     def slow(*arguments: Any, **named: Any) -> Any:
@@ -820,11 +805,11 @@ def test_the_service_is_not_ready_until_it_is_warm_and_reports_the_progress(
         return namespaces()
 
     monkeypatch.setattr(keeper, "_BATCH_ENTITIES", 1)
-    monkeypatch.setattr(redis_store, "review_lists", slow)
-    with serving(settings_of(tiny), redis_store) as client:
+    monkeypatch.setattr(filled_redis_store, "review_lists", slow)
+    with serving(settings_of(tiny), filled_redis_store) as client:
         wait_until(lambda: "warming: 1 of" in client.get("/readyz").text)
         assert [reason["check"] for reason in client.get("/readyz").json()["reasons"]] == ["residents"]
-        monkeypatch.setattr(redis_store, "namespaces", slow_namespaces)
+        monkeypatch.setattr(filled_redis_store, "namespaces", slow_namespaces)
         assert [reason["check"] for reason in client.get("/readyz").json().get("reasons", ())] == ["residents"]
         assert client.get("/healthz").status_code == 200
         go_on.set()
@@ -836,15 +821,14 @@ def test_a_small_cache_is_warmed_with_the_most_reviewed(
     tiny: TinyBundle,
     corpus: Corpus,
     runtime: OnnxRuntime,
-    lmdb_store: MaintenanceStore,
+    filled_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     max_bytes: int,
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    replica = Replica(tiny=tiny, runtime=runtime, store=lmdb_store, max_bytes=max_bytes)
+    replica = Replica(tiny=tiny, runtime=runtime, store=filled_store, max_bytes=max_bytes)
     keeper = ResidentsKeeper(
         replica.residents,
-        store=lmdb_store,
+        store=filled_store,
         namespace=tiny.bundle.codec("fp32").namespace,
         max_bytes=max_bytes,
         max_lag_s=LAG_S,
@@ -853,13 +837,12 @@ def test_a_small_cache_is_warmed_with_the_most_reviewed(
     most_reviewed = max({entry.user for entry in corpus.entries}, key=lambda user: len(corpus.of_user(user)))
     with keeper:
         wait_until(lambda: keeper.warming is None)
-        monkeypatch.setattr(lmdb_store, "review_lists", lambda *_, **__: pytest.fail("it was not cached"))
+        monkeypatch.setattr(filled_store, "review_lists", lambda *_, **__: pytest.fail("it was not cached"))
         (reviews,) = replica.residents.review_lists([most_reviewed], [])
     assert list(reviews) == corpus.of_user(most_reviewed)
 
 
-def test_warming_ends_when_the_cache_is_full(tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore) -> None:
-    corpus.write(redis_store, tiny.bundle)
-    with serving(settings_of(tiny, resident_bytes=30_000), redis_store) as client:
+def test_warming_ends_when_the_cache_is_full(tiny: TinyBundle, filled_redis_store: MaintenanceStore) -> None:
+    with serving(settings_of(tiny, resident_bytes=30_000), filled_redis_store) as client:
         wait_until_ready(client)
         assert 20_000 < metric(client, "ubert_residents_bytes") <= 30_000

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.app_settings import settings_for
+from support.problems import problem_of
 from support.redis_server import RedisServer
 from support.running_app import running
 from support.serve_process import ServeProcess
@@ -42,20 +43,10 @@ EVERY_PAIR = [(f"u{user}", f"i{item}") for user in range(10) for item in range(1
 
 
 @pytest.fixture
-def served(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> ServedBundle:
-    corpus.write(lmdb_store, tiny.bundle)
-    return ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
-
-
-@pytest.fixture
 def client(tiny: TinyBundle, served: ServedBundle) -> Iterator[httpx.Client]:
     """Over a store of the test's own."""
     with running(create_app(settings_for(tiny.bundle), served.opened, served.store)) as client:
         yield client
-
-
-def problem_type(response: httpx.Response) -> tuple[int, str]:
-    return response.status_code, response.json()["type"].removeprefix("urn:u-bert:problem:")
 
 
 def post(client: httpx.Client, **changes: Any) -> dict[str, Any]:
@@ -93,9 +84,8 @@ def lists(served: ServedBundle, user: str, item: str) -> list[list[ReviewEntry]]
 
 
 def test_a_review_written_and_removed_reaches_another_process_and_leaves_no_trace(
-    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str
+    tiny: TinyBundle, corpus: Corpus, filled_redis_store: MaintenanceStore, own_redis_url: str
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
     arguments = ["--bundle", str(tiny.bundle.path), "--codec", "fp32", "--store", own_redis_url]
     arguments += ["--device", "cpu", "--threads", "1"]
     with redis.Redis.from_url(own_redis_url) as raw:
@@ -265,7 +255,7 @@ def test_the_id_of_another_pairs_review_is_refused_and_nothing_changes(client: h
     taken = next(entry for entry in corpus.of_user("u0") if entry.rows)
     before = rating(client, "u0", "i13")
     refused = client.post("/reviews", json={**REVIEW, "review_id": taken.review_id})
-    assert problem_type(refused) == (409, "review-name-taken")
+    assert problem_of(refused) == (409, "review-name-taken")
     assert rating(client, "u0", "i13") == before
     assert client.get("/items/i13").status_code == 404
 
@@ -278,7 +268,7 @@ def test_a_derived_id_that_another_pair_has_chosen_is_refused_and_another_can_be
     other = {"user": "u2", "item": "i12", "text": "A board of another.", "review_id": derived}
     post(client, **other)
     before = served.store.states(served.namespace.version, [derived])
-    assert problem_type(client.post("/reviews", json=REVIEW)) == (409, "review-name-taken")
+    assert problem_of(client.post("/reviews", json=REVIEW)) == (409, "review-name-taken")
     assert served.store.states(served.namespace.version, [derived]) == before
     assert client.get("/items/i13").status_code == 404
     assert post(client, review_id="mine")["review_id"] == "mine"
@@ -420,7 +410,7 @@ def test_only_the_same_pair_can_repeat_an_interrupted_write_or_removal_of_an_id(
     ],
 )
 def test_an_invalid_review_is_refused(reader: httpx.Client, changes: dict[str, Any], name: str) -> None:
-    assert problem_type(reader.post("/reviews", json={**REVIEW, **changes})) == (422, name)
+    assert problem_of(reader.post("/reviews", json={**REVIEW, **changes})) == (422, name)
     assert reader.get("/items/i13").status_code == 404
 
 
@@ -430,7 +420,7 @@ def test_a_lone_surrogate_and_non_finite_ratings_are_refused(reader: httpx.Clien
     rest = '"user": "u", "item": "i", ' + ('"rating": 3' if field == "text" else '"text": ""')
     headers = {"content-type": "application/json"}
     response = reader.post("/reviews", content=f'{{{rest}, "{field}": {literal}}}', headers=headers)
-    assert problem_type(response) == (422, "invalid-request")
+    assert problem_of(response) == (422, "invalid-request")
 
 
 def test_the_longest_text_is_truncated_to_max_length(client: httpx.Client, tiny: TinyBundle) -> None:
@@ -442,7 +432,7 @@ def test_without_the_bundles_namespace_no_review_is_written(tiny: TinyBundle, lm
     served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), lmdb_store)
     with running(create_app(settings_for(tiny.bundle), served.opened, served.store)) as client:
         response = client.post("/reviews", json=REVIEW)
-    assert problem_type(response) == (503, "not-ready")
+    assert problem_of(response) == (503, "not-ready")
     assert lists(served, "u1", "i13") == [[], []]
 
 
@@ -456,7 +446,7 @@ def test_without_the_bundles_namespace_reads_and_removals_get_503_and_not_404(
             client.delete("/reviews/review-0", params={"user": "u0", "item": "i0"}),
         ]
     for answer in answers:
-        assert problem_type(answer) == (503, "not-ready")
+        assert problem_of(answer) == (503, "not-ready")
         assert "ubert precompute" in answer.json()["detail"]
 
 
@@ -466,24 +456,23 @@ def test_a_review_is_removed_only_if_user_and_item_match(
     entry = next(entry for entry in corpus.of_user("u0") if entry.rows)
     for user, item in [("u1", entry.item), ("u0", "i13"), ("nobody", "nothing")]:
         refused = client.delete(f"/reviews/{entry.review_id}", params={"user": user, "item": item})
-        assert problem_type(refused) == (404, "unknown-review")
+        assert problem_of(refused) == (404, "unknown-review")
     assert lmdb_store.missing(served.namespace.version, [entry]) == [False]
     where = {"user": "u0", "item": entry.item}
     assert client.delete(f"/reviews/{entry.review_id}", params=where).status_code == 204
-    assert problem_type(client.delete(f"/reviews/{entry.review_id}", params=where)) == (404, "unknown-review")
+    assert problem_of(client.delete(f"/reviews/{entry.review_id}", params=where)) == (404, "unknown-review")
 
 
 @pytest.mark.parametrize("params", [{}, {"user": "u0"}, {"item": "i0"}, {"user": "", "item": "i0"}])
 def test_a_removal_requires_user_and_item(reader: httpx.Client, params: dict[str, str]) -> None:
-    assert problem_type(reader.delete("/reviews/review-1", params=params)) == (422, "invalid-request")
+    assert problem_of(reader.delete("/reviews/review-1", params=params)) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize("lost", list(Side))
 def test_an_interrupted_removal_is_finished_by_repeating_it(
-    tiny: TinyBundle, corpus: Corpus, redis_store: MaintenanceStore, own_redis_url: str, lost: Side
+    tiny: TinyBundle, corpus: Corpus, filled_redis_store: MaintenanceStore, own_redis_url: str, lost: Side
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
-    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), redis_store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle)), filled_redis_store)
     entry = next(entry for entry in corpus.entries if entry.rows)
     keys = RedisKeys(served.namespace.version)
     with redis.Redis.from_url(own_redis_url) as raw:
@@ -510,7 +499,7 @@ def test_a_removal_repeated_after_it_was_cut_short_has_the_read_version_of_one(
         assert one.delete("/reviews/mine", params=WHERE).status_code == 500
         raw.acl_setuser("default", enabled=True, commands=["+unlink"])
         repeated = one.delete("/reviews/mine", params=WHERE)
-        assert problem_type(repeated) == (404, "unknown-review")
+        assert problem_of(repeated) == (404, "unknown-review")
         assert rating(other, "u1", "i4") != before
         assert rating(other, "u1", "i4", since=repeated) == before
 
@@ -521,7 +510,7 @@ def test_bytes_that_are_not_utf_8_name_nothing(client: httpx.Client, bad: str) -
     refused = [client.get(f"/users/{bad}"), client.get(f"/items/{bad}"), client.get(f"/users?prefix={bad}")]
     refused += [client.delete(f"/reviews/{bad}?user=u&item=i"), client.delete(f"/reviews/r?user={bad}&item=i")]
     for response, pointer in zip(refused, ["/path", "/path", "/query", "/path", "/query"], strict=True):
-        assert problem_type(response) == (422, "invalid-request")
+        assert problem_of(response) == (422, "invalid-request")
         assert response.json()["errors"] == [{"pointer": pointer, "message": "send percent-encoded UTF-8"}]
 
 
@@ -590,13 +579,13 @@ def test_known_users_and_users_with_reviews_are_listed_and_others_get_404(
     assert (known["known"], known["counts"]) == (True, {"reviews": 0, "mean_rating": None})
     unknown = client.get("/users/u6").raise_for_status().json()
     assert (unknown["known"], unknown["counts"]["reviews"] > 0) == (False, True)
-    assert problem_type(client.get("/users/nobody")) == (404, "unknown-user")
-    assert problem_type(client.get("/items/nothing")) == (404, "unknown-item")
+    assert problem_of(client.get("/users/nobody")) == (404, "unknown-user")
+    assert problem_of(client.get("/items/nothing")) == (404, "unknown-item")
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": MAX_LISTED + 1}, {"cursor": "x"}, {"cursor": "-1:r"}])
 def test_an_invalid_limit_or_cursor_is_refused(reader: httpx.Client, params: dict[str, Any]) -> None:
-    assert problem_type(reader.get("/users/u0", params=params)) == (422, "invalid-request")
+    assert problem_of(reader.get("/users/u0", params=params)) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize("as_of", [0, 1, 20, 35, 1_000])

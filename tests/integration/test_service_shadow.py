@@ -10,9 +10,11 @@ import httpx
 import numpy as np
 import pytest
 
+from support.api_keys import write_keys
 from support.app_settings import settings_for
 from support.killed_writes import finishes_before_kill
 from support.metrics import metric
+from support.problems import problem_of
 from support.running_app import running, serving, wait_until_ready
 from support.serve_process import ServeProcess
 from support.store_contents import item_reviews
@@ -21,7 +23,6 @@ from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.config import RatingScale
 from ubert_model.states import MaintenanceStore
-from ubert_service.access.keys import new_key
 from ubert_service.app import create_app
 from ubert_service.commands.serve import open_bundles
 from ubert_service.errors import OverloadedError
@@ -41,14 +42,9 @@ REVIEW = {"user": "u1", "item": "i13", "rating": 2, "text": "A board, bought che
 
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    path, headers = tmp_path / "keys.toml", {}
-    tables = []
-    for name, scopes in (("operator", ["admin"]), ("caller", ["read", "write"])):
-        key, table = new_key(name, scopes)
-        tables.append(table)
-        headers[name] = f"Bearer {key}"
-    path.write_text("\n".join(tables), encoding="utf-8")
-    return path, headers
+    path = tmp_path / "keys.toml"
+    keys = write_keys(path, operator=["admin"], caller=["read", "write"])
+    return path, {name: f"Bearer {key}" for name, key in keys.items()}
 
 
 @pytest.fixture
@@ -150,7 +146,7 @@ def test_promoting_a_bundle_by_its_id_is_idempotent_and_an_unknown_id_is_refused
         promoted = operator.post("/admin/promote", params={"bundle": ids[live]}).raise_for_status().json()
         assert promoted == {"bundle": ids[live], "shadow": ids[shadow]}
     refused = operator.post("/admin/promote", params={"bundle": "a third"})
-    assert (refused.status_code, refused.json()["type"]) == (409, "urn:u-bert:problem:not-the-shadow")
+    assert problem_of(refused) == (409, "not-the-shadow")
     assert clients["caller"].get("/version").json()["bundle"] == ids[0]
 
 
@@ -344,7 +340,7 @@ def test_only_an_admin_key_promotes(
     assert clients["caller"].post("/admin/promote").status_code == 403
     with serving(sampling_all(tiny.bundle), store) as client:
         refused = client.post("/admin/promote")
-    assert (refused.status_code, refused.json()["type"]) == (403, "urn:u-bert:problem:forbidden")
+    assert problem_of(refused) == (403, "forbidden")
 
 
 def test_a_shadow_without_states_is_not_promoted(
@@ -359,7 +355,7 @@ def test_a_shadow_without_states_is_not_promoted(
         version = client.get("/version", headers={"Authorization": headers["caller"]}).json()
         assert version["bundle"] == tiny.bundle.manifest.bundle_id
         written = client.post("/reviews", json=REVIEW, headers={"Authorization": headers["caller"]})
-    assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:not-ready")
+    assert problem_of(refused) == (503, "not-ready")
     assert written.status_code == 201  # a shadow without states does not stop writes
 
 

@@ -49,15 +49,12 @@ def predict(client: httpx.Client, *pairs: tuple[str, str]) -> httpx.Response:
     return client.post("/predict", json={"pairs": [{"user": user, "item": item} for user, item in pairs]})
 
 
-def test_metrics_count_the_requests_of_their_own_app_only(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
-) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
+def test_metrics_count_the_requests_of_their_own_app_only(tiny: TinyBundle, filled_store: MaintenanceStore) -> None:
     settings = settings_for(tiny.bundle, runtime="auto")
     opened = OpenedBundle.open(settings)
     with (
-        running(create_app(settings, opened, lmdb_store)) as client,
-        running(create_app(settings, opened, lmdb_store)) as idle,
+        running(create_app(settings, opened, filled_store)) as client,
+        running(create_app(settings, opened, filled_store)) as idle,
     ):
         wait_until_ready(client)  # after that, only requests ask the store
         bases = [one["basis"] for one in predict(client, *BASES.values()).json()["predictions"]]
@@ -98,23 +95,19 @@ class GpuRuntime:
 
 
 def test_the_checks_of_the_device_count_as_no_run_of_the_scorer(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
     on_gpu = replace(OpenedBundle.open(settings), runtime=GpuRuntime())
-    with running(create_app(settings, on_gpu, lmdb_store)) as client:
+    with running(create_app(settings, on_gpu, filled_store)) as client:
         wait_until_ready(client)  # only once the device was checked
         assert not value(samples(client), "ubert_inference_seconds_count", graph="scorer")
         predict(client, BASES["full"]).raise_for_status()
         assert value(samples(client), "ubert_inference_seconds_count", graph="scorer") == 1
 
 
-def test_metric_labels_never_contain_what_a_caller_sent(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
-) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    with serving(settings_for(tiny.bundle), lmdb_store) as client:
+def test_metric_labels_never_contain_what_a_caller_sent(tiny: TinyBundle, filled_store: MaintenanceStore) -> None:
+    with serving(settings_for(tiny.bundle), filled_store) as client:
         wait_until_ready(client)
         predict(client, *BASES.values())
         client.get("/users/nobody")
@@ -216,10 +209,9 @@ def test_only_probes_that_fail_are_logged_above_debug(
 
 
 def test_the_json_log_line_of_a_request_has_its_id_route_status_and_seconds(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    with captured_log("json") as log, serving(settings_for(tiny.bundle), lmdb_store) as client:
+    with captured_log("json") as log, serving(settings_for(tiny.bundle), filled_store) as client:
         client.get("/users/nobody", headers={"X-Request-ID": "order-19"})
     events = [json.loads(line) for line in log.getvalue().splitlines()]
     (line,) = (event for event in events if event["logger"] == "ubert_service.requests")

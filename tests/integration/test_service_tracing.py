@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 
 from support.app_settings import settings_for
 from support.running_app import running
-from support.tiny_bundle import Corpus, TinyBundle
+from support.tiny_bundle import TinyBundle
 from ubert_model.errors import ConfigError
 from ubert_model.states import MaintenanceStore
 from ubert_service.app import create_app
@@ -37,11 +37,10 @@ def traced(tiny: TinyBundle, store: MaintenanceStore) -> Iterator[tuple[httpx.Cl
 
 
 def test_a_request_and_its_work_are_spans_of_the_callers_trace(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore
+    tiny: TinyBundle, filled_store: MaintenanceStore
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01", "X-Request-ID": "order-20"}
-    with traced(tiny, lmdb_store) as (client, exporter):
+    with traced(tiny, filled_store) as (client, exporter):
         client.post("/predict", json={"pairs": [{"user": "u0", "item": "i1"}]}, headers=headers).raise_for_status()
     work, request = exporter.get_finished_spans()
     assert request.name == "POST /predict"
@@ -59,10 +58,9 @@ def test_a_request_and_its_work_are_spans_of_the_callers_trace(
     assert dict(work.attributes or {}) == {"ubert.tokens": 2 * tiny.model.config.max_rows}
 
 
-def test_spans_never_contain_what_a_caller_sent(tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
+def test_spans_never_contain_what_a_caller_sent(tiny: TinyBundle, filled_store: MaintenanceStore) -> None:
     review = {"user": PRIVATE, "item": "i1", "rating": 99, "text": PRIVATE}
-    with traced(tiny, lmdb_store) as (client, exporter):
+    with traced(tiny, filled_store) as (client, exporter):
         statuses = [
             client.get(f"/users/{PRIVATE}").status_code,
             client.post("/reviews", json=review).status_code,

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from support.app_settings import settings_for
+from support.problems import problem_of
 from support.running_app import serving
 from support.tiny_bundle import Corpus, TinyBundle
 from ubert_model.states import MaintenanceStore
@@ -139,4 +140,4 @@ def test_the_effect_of_a_text_is_the_change_of_the_rating_without_it(client: htt
 )
 def test_invalid_user_texts_are_refused(client: httpx.Client, body: dict[str, Any], name: str) -> None:
     response = client.post("/predict", json={"pairs": [{"user": "u", "item": "i"}], **body})
-    assert (response.status_code, response.json()["type"]) == (422, f"urn:u-bert:problem:{name}")
+    assert problem_of(response) == (422, name)

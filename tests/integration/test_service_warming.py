@@ -31,23 +31,22 @@ TIMEOUT_S = 60.0
 def test_entities_that_cannot_be_read_are_skipped_by_warming_and_logged_once(
     tiny: TinyBundle,
     corpus: Corpus,
-    redis_store: MaintenanceStore,
+    filled_redis_store: MaintenanceStore,
     own_redis_url: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    corpus.write(redis_store, tiny.bundle)
     version = tiny.bundle.manifest.namespace("fp32").version
     users, items = {entry.user for entry in corpus.entries}, {entry.item for entry in corpus.entries}
     newest_first = sorted(corpus.entries, key=lambda entry: entry.recency, reverse=True)
     of_damaged_state = next(entry for entry in newest_first if entry.rows)
     of_damaged_entry = next(entry for entry in corpus.entries if entry.user != of_damaged_state.user)
-    redis_store.put(version, [(of_damaged_state, b"UBRS and nothing more")])
+    filled_redis_store.put(version, [(of_damaged_state, b"UBRS and nothing more")])
     with redis.Redis.from_url(own_redis_url) as client:
         of_user = RedisKeys(version).reviews(Side.USER, of_damaged_entry.user).decode()
         client.hset(of_user, of_damaged_entry.review_id, b"not an entry")
 
     settings = settings_for(tiny.bundle)
-    app = create_app(settings, OpenedBundle.open(settings), redis_store)
+    app = create_app(settings, OpenedBundle.open(settings), filled_redis_store)
     with caplog.at_level(logging.INFO), running(app) as client:
         wait_until_ready(client)
         whole_users = users - {of_damaged_state.user, of_damaged_entry.user}
@@ -80,20 +79,19 @@ def warmed(served: ServedBundle) -> ServedBundle:
 
 @pytest.mark.parametrize("method", ["namespaces", "list_lengths", "review_lists", "states"])
 def test_warming_survives_temporary_failures_of_the_store(
-    tiny: TinyBundle, corpus: Corpus, lmdb_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, method: str
+    tiny: TinyBundle, filled_store: MaintenanceStore, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
     settings = settings_for(tiny.bundle)
-    expected = warmed(ServedBundle(OpenedBundle.open(settings), lmdb_store))
-    served = ServedBundle(OpenedBundle.open(settings), lmdb_store)
-    call, failures = getattr(lmdb_store, method), iter(2 * [StoreUnavailableError("it is loading its data")])
+    expected = warmed(ServedBundle(OpenedBundle.open(settings), filled_store))
+    served = ServedBundle(OpenedBundle.open(settings), filled_store)
+    call, failures = getattr(filled_store, method), iter(2 * [StoreUnavailableError("it is loading its data")])
 
     def failing(*arguments: Any, **named: Any) -> Any:
         for failure in failures:
             raise failure
         return call(*arguments, **named)
 
-    monkeypatch.setattr(lmdb_store, method, failing)
+    monkeypatch.setattr(filled_store, method, failing)
     warmed(served)
     assert served.residents.held_bytes == expected.residents.held_bytes > 0
     assert list(failures) == []
@@ -121,15 +119,13 @@ def test_while_nothing_is_resident_readiness_says_why_the_store_does_not_answer(
 )
 def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
     tiny: TinyBundle,
-    corpus: Corpus,
-    lmdb_store: MaintenanceStore,
+    filled_store: MaintenanceStore,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     failure: Exception,
     logged: str,
 ) -> None:
-    corpus.write(lmdb_store, tiny.bundle)
-    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle, warm_seconds=60.0)), lmdb_store)
+    served = ServedBundle(OpenedBundle.open(settings_for(tiny.bundle, warm_seconds=60.0)), filled_store)
     now = 0.0
 
     def failing(*_: Any, **__: Any) -> Any:
@@ -137,17 +133,17 @@ def test_over_a_failing_store_warming_ends_in_time_and_polling_begins(
         now += 61.0
         raise failure
 
-    changes, polled = lmdb_store.changes, threading.Event()
+    changes, polled = filled_store.changes, threading.Event()
 
     def recorded(*arguments: Any) -> Any:
         polled.set()
         return changes(*arguments)
 
     monkeypatch.setattr(keeper, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(lmdb_store, "states", failing)
+    monkeypatch.setattr(filled_store, "states", failing)
     with served.keeper:
         wait_until_warm(served)
-        monkeypatch.setattr(lmdb_store, "changes", recorded)
+        monkeypatch.setattr(filled_store, "changes", recorded)
         assert polled.wait(TIMEOUT_S)
     assert "warming ended early" in caplog.text
     assert str(failure) in caplog.text

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from support.app_settings import settings_for
+from support.problems import problem_of
 from support.redis_server import RedisServer, SentinelServer, free_port
 from support.running_app import serving, wait_until_ready
 from support.store_contents import VERSION, namespace_of, numbered_reviews
@@ -79,7 +80,7 @@ def test_the_service_is_degraded_until_the_replica_is_promoted_and_then_accepts_
             wait_until(lambda: "cannot be reached" in degraded(client))
             assert client.post("/predict", json=request).json()["predictions"] == healthy
             refused = client.post("/reviews", json=review)
-            assert (refused.status_code, refused.json()["type"]) == (503, "urn:u-bert:problem:store-unavailable")
+            assert problem_of(refused) == (503, "store-unavailable")
             wait_until(lambda: degraded(client) == "")
             assert client.post("/predict", json=request).json()["predictions"] == healthy
             client.post("/reviews", json=review).raise_for_status()

@@ -78,7 +78,7 @@ def test_pretraining_model_and_loss_equal_figure_2_review_by_review(
 
     with torch.no_grad():
         output = model(*(torch.from_numpy(x) for x in (users, domains, token_ids, token_mask, predicted_mask)))
-        loss = pretraining_loss(
+        losses = pretraining_loss(
             token_logits=output.token_logits,
             token_targets=torch.from_numpy(true_ids[predicted_mask]),
             token_reviews=torch.from_numpy(np.nonzero(predicted_mask)[0]),
@@ -104,7 +104,7 @@ def test_pretraining_model_and_loss_equal_figure_2_review_by_review(
         )
     assert_equals_reference(output.token_logits.softmax(dim=-1), np.concatenate(all_probabilities))
     assert_equals_reference(output.rating, [review.predicted_rating for review in reviews])
-    assert_equals_reference(loss, eq09_pretraining_loss(reviews, beta) / B)
+    assert_equals_reference(losses, [eq09_pretraining_loss([review], beta) for review in reviews])
 
 
 @pytest.mark.parametrize("reviews_of_tokens", [[], [1], [0, 2, 2, 2]], ids=["no token", "one token", "uneven"])
@@ -121,7 +121,7 @@ def test_every_review_weighs_the_same_in_the_loss_however_many_tokens_are_masked
         )
         for k in range(3)
     ]
-    loss = pretraining_loss(
+    losses = pretraining_loss(
         token_logits=logits,
         token_targets=targets,
         token_reviews=torch.tensor(reviews_of_tokens, dtype=torch.int64),
@@ -129,4 +129,4 @@ def test_every_review_weighs_the_same_in_the_loss_however_many_tokens_are_masked
         ratings=ratings,
         beta=3.0,
     )
-    assert_equals_reference(loss, eq09_pretraining_loss(reviews, beta=3.0) / 3)
+    assert_equals_reference(losses, [eq09_pretraining_loss([review], beta=3.0) for review in reviews])

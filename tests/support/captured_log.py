@@ -3,7 +3,7 @@
 import io
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from ubert_service.observability.logs import formatter
 from ubert_service.settings import LogFormat
@@ -15,14 +15,11 @@ def captured_log(log_format: LogFormat) -> Iterator[io.StringIO]:
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(formatter(log_format))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    for name in ("httpx", "httpcore"):  # the test's own client
-        logging.getLogger(name).setLevel(logging.WARNING)
-    try:
+    root, client = logging.getLogger(), [logging.getLogger(name) for name in ("httpx", "httpcore")]
+    with ExitStack() as restored:
+        for logger in (root, *client):
+            restored.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.DEBUG if logger is root else logging.WARNING)
+        restored.callback(root.removeHandler, handler)
+        root.addHandler(handler)
         yield written
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)

@@ -18,10 +18,10 @@ from support.name_server import NameServer
 from support.redis_server import free_port
 from support.running_app import wait_until_ready
 from support.serve_process import ServeProcess
+from support.waiting import wait_until
 
 HOSTS = ("127.0.0.11", "127.0.0.12", "127.0.0.13")
 _BALANCES = ("any", "by-user")
-_SECONDS_TO_NOTICE = 60.0
 
 
 class Fleet:
@@ -37,8 +37,11 @@ class Fleet:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             with ThreadPoolExecutor(len(HOSTS)) as threads:
-                self.replicas = list(threads.map(self._start, HOSTS))
+                starts = [threads.submit(self._start, host) for host in HOSTS]
+            self.replicas = [start.result() for start in starts if start.exception() is None]
             stack.callback(self._kill_all)
+            for start in starts:
+                start.result()  # raises what kept a replica from starting
             names = stack.enter_context(NameServer(HOSTS))
             self.proxies: dict[str, httpx.Client] = {}
             for balance in _BALANCES:
@@ -72,18 +75,23 @@ class Fleet:
         request_id = f"asked-{next(self._numbers)}"
         answer = self.proxies[balance].post(path, json=body, headers={"X-Request-ID": request_id})
         assert answer.status_code == 200, answer.text
-        deadline = time.monotonic() + _SECONDS_TO_NOTICE
-        while time.monotonic() < deadline:
-            for number, replica in enumerate(self.replicas):
-                if any(line.rstrip().endswith(f"request_id={request_id}") for line in list(replica.log)):
-                    return number
-            time.sleep(0.005)
-        raise AssertionError(f"no replica has logged request {request_id}")
+
+        def logged_by() -> list[int]:
+            return [
+                number
+                for number, replica in enumerate(self.replicas)
+                if any(line.rstrip().endswith(f"request_id={request_id}") for line in list(replica.log))
+            ]
+
+        wait_until(logged_by, or_fail=f"no replica has logged request {request_id}")
+        return logged_by()[0]
 
     def _start(self, host: str) -> ServeProcess:
-        replica = ServeProcess(*self._arguments, "--host", host, port=self.port).__enter__()
-        replica.client.headers.update(self.headers)
-        wait_until_ready(replica.client)
+        with ExitStack() as stack:
+            replica = stack.enter_context(ServeProcess(*self._arguments, "--host", host, port=self.port))
+            replica.client.headers.update(self.headers)
+            wait_until_ready(replica.client)
+            stack.pop_all()
         return replica
 
     def _kill_all(self) -> None:
@@ -110,7 +118,9 @@ class LoadResults:
 
 @contextmanager
 def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[LoadResults]:
-    """While entered, two callers for each balancing mode repeat ``/predict``, each over one connection."""
+    """While entered, two callers for each balancing mode repeat ``/predict``, each over one connection. What any
+    of them raises is raised on exit.
+    """
     results, ended = LoadResults(), threading.Event()
 
     def ask(address: httpx.URL) -> None:
@@ -130,24 +140,23 @@ def load(fleet: Fleet, requests: Sequence[Mapping[str, Any]]) -> Iterator[LoadRe
                     results.failed.append(f"{answer.status_code} {answer.text}")
                 time.sleep(0.01)
 
-    with ThreadPoolExecutor(2 * len(fleet.proxies)) as callers:
-        for proxy in fleet.proxies.values():
-            for _ in range(2):
-                callers.submit(ask, proxy.base_url)
+    with ThreadPoolExecutor(2 * len(fleet.proxies)) as threads:
+        callers = [threads.submit(ask, proxy.base_url) for proxy in fleet.proxies.values() for _ in range(2)]
         try:
             yield results
         finally:
             ended.set()
+    for caller in callers:
+        caller.result()
 
 
 def _wait_for_answers(client: httpx.Client) -> None:
     """Wait until the proxy has found the replicas through the name server."""
-    deadline = time.monotonic() + _SECONDS_TO_NOTICE
-    while time.monotonic() < deadline:
+
+    def answers() -> bool:
         try:
-            if client.get("/readyz").status_code == 200:
-                return
+            return client.get("/readyz").status_code == 200
         except httpx.TransportError:
-            pass
-        time.sleep(0.02)
-    raise AssertionError("the proxy finds no replica")
+            return False
+
+    wait_until(answers, or_fail="the proxy finds no replica")

@@ -52,7 +52,7 @@ def tiny_tokenizer_json() -> str:
 
 
 class CountingTokenizer(ReviewTokenizer):
-    """Records in ``asked`` how many texts each call has."""
+    """Records in ``batch_sizes`` how many texts each call has."""
 
     def __init__(self, max_length: int) -> None:
         super().__init__(tiny_tokenizer_json(), max_length)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.reviews.table import Review, ReviewTable
-from ubert_training.splits import PARTS, Split, k_fold_splits, random_split, time_split
+from ubert_training.splits import METADATA_KEY, PARTS, Split, k_fold_splits, random_split, time_split
 
 Splitter = Callable[[ReviewTable, list[int], int], list[Split]]
 
@@ -193,6 +193,26 @@ def test_a_file_that_is_not_a_split_is_refused(tmp_path: Path) -> None:
         Split.load(tmp_path / "newer.parquet", table)
 
 
+@pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"format_version": 1}'])
+def test_a_split_with_unreadable_metadata_is_refused(damaged: bytes, tmp_path: Path) -> None:
+    table, path = table_of(SINGLE_PAIRS), tmp_path / "split.parquet"
+    random_split(table, range(500), 0).save(path, table)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({METADATA_KEY: damaged}), path)
+    with pytest.raises(InputError, match=r"split\.parquet has unreadable split metadata .*: split again"):
+        Split.load(path, table)
+
+
+def test_a_split_that_names_an_unknown_part_is_refused(tmp_path: Path) -> None:
+    table, path = table_of(SINGLE_PAIRS), tmp_path / "split.parquet"
+    random_split(table, range(500), 0).save(path, table)
+    stored = pq.read_table(path)
+    parts = stored["part"].to_pylist()
+    parts[7:9] = ["dev", "trian"]
+    pq.write_table(stored.set_column(1, stored.schema.field("part"), [parts]), path)
+    with pytest.raises(InputError, match=r"names a part 'dev', none of train, validation, test: split again"):
+        Split.load(path, table)
+
+
 TWO_PAIRS = table_of([(0, 0), (0, 0), (0, 0), (1, 1)])
 
 
@@ -201,6 +221,18 @@ def test_too_few_pairs_for_the_parts_or_folds_are_refused() -> None:
         random_split(TWO_PAIRS, range(4), 0)
     with pytest.raises(InputError, match=r"2 \(user, item\) pairs cannot be divided into 5 folds"):
         k_fold_splits(TWO_PAIRS, range(4), 5, 0)
+
+
+@pytest.mark.parametrize("pairs", [[(0, 0), (1, 1), (2, 2)], [(0, 0)] * 9 + [(1, 1), (2, 2), (3, 3)]])
+def test_folds_that_leave_a_single_pair_to_train_and_validate_on_are_refused(pairs: list[tuple[int, int]]) -> None:
+    message = rf"{len(set(pairs))} \(user, item\) pairs cannot be divided into 2 folds, each of three parts"
+    with pytest.raises(InputError, match=message):
+        k_fold_splits(table_of(pairs), range(len(pairs)), 2, 0)
+
+
+def test_three_pairs_fill_three_folds() -> None:
+    folds = k_fold_splits(table_of([(0, 0), (1, 1), (2, 2)]), range(3), 3, 0)
+    assert [part_sizes(split) for split in folds] == [[1, 1, 1]] * 3
 
 
 def test_a_single_fold_is_refused() -> None:

@@ -69,11 +69,21 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "synth": LazyCommand("synth:synth_command", "Write a SYNTHETIC review corpus whose best reachable error is known."),
 }
 
+RESUMED = (
+    *("demo", "import", "pretrain", "finetune", "tune", "reproduce", "precompute"),
+    *("bench accuracy", "states drop", "states copy"),
+)
+"""Commands that continue where they were killed. The others leave no half of a result, and begin anew."""
+
 
 class LazyGroup(TyperGroup):
     """Imports a command's module only when the command is called, since importing torch takes seconds."""
 
+    called = ""
+    """The command with its first argument, such as ``bench accuracy``."""
+
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        self.called = " ".join(args[:2])
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             app: Any = typer.main.get_command(make_app([name]))
@@ -86,6 +96,10 @@ class LazyGroup(TyperGroup):
         except typer.BadParameter as error:
             error.message += _setting(error, ctx.params.get("config"))
             raise
+        except KeyboardInterrupt:
+            remedy = "continues where it stopped" if self.called.startswith(RESUMED) else "begins anew"
+            print(f"ubert: interrupted; the same command {remedy}", file=sys.stderr)
+            raise  # typer ends with exit status 130
 
 
 def _setting(error: Any, config: Path | None) -> str:

@@ -26,7 +26,7 @@ from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.table import ReviewTable
 
 if TYPE_CHECKING:  # so that a wrong path or flag is reported before torch is imported
-    from ubert_training.evaluation.stored_ratings import ReadPairs
+    from ubert_training.evaluation.read_pairs import ReadPairs
 
 LISTENING = re.compile(r"listening on (http://\S+)")
 PAIRS_A_REQUEST = 100

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ubert_model.errors import ConfigError, InputError
 from ubert_model.running.atomic import replacing
 from ubert_training.reviews.table import ReviewTable, Rows
-from ubert_training.running.stage import digest_of
+from ubert_training.running.digests import digest_of
 
 SplitKind = Literal["random", "fold", "time"]
 
@@ -99,8 +99,8 @@ class Split:
     def load(cls, path: str | Path, table: ReviewTable, *, remedy: str = "Split this table again") -> "Split":
         """Read a split made from ``table``.
 
-        Raises ``InputError`` if the file is not a split, or, with the ``remedy``, if ``table`` lacks one of its reviews
-        or holds other reviews than the table that the split was made from.
+        Raises ``InputError`` if the file is not a split or is damaged, or, with the ``remedy``, if ``table`` lacks one
+        of its reviews or holds other reviews than the table that the split was made from.
         """
         path = Path(path)
         columns, described = _read(path)
@@ -119,6 +119,8 @@ class Split:
             )
         rows = np.array([row_of[identifier] for identifier in identifiers], dtype=np.int64)
         parts = np.array(columns["part"].to_pylist())
+        if len(unknown := parts[~np.isin(parts, PARTS)]):
+            raise InputError(f"{path} names a part {str(unknown[0])!r}, none of {', '.join(PARTS)}: split again")
         return cls(
             train=np.sort(rows[parts == "train"]),
             validation=np.sort(rows[parts == "validation"]),
@@ -146,11 +148,13 @@ def k_fold_splits(table: ReviewTable, rows: Sequence[int] | Rows, k: int, seed: 
     if k < 2:
         raise ConfigError(f"{k} folds leave nothing to train on: ask for at least 2")
     pairs = _shuffled(table, _pairs(table, rows), f"folds {seed}")
-    if len(pairs) < max(k, 3):
-        raise InputError(
-            f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds: give more reviews, or fewer folds"
-        )
     fold_of = _fold_numbers(pairs, k)
+    counts = np.bincount(fold_of, minlength=k)
+    if counts.min() < 1 or len(pairs) - counts.max() < 2:
+        raise InputError(
+            f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds, each of three parts: give more "
+            "reviews, or another number of folds"
+        )
     splits = []
     for fold in range(k):
         rest = [pair for pair, number in zip(pairs, fold_of, strict=True) if number != fold]
@@ -241,10 +245,11 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     stored = (columns.schema.metadata or {}).get(METADATA_KEY)
     if stored is None or columns.schema.remove_metadata() != SCHEMA:
         raise InputError(f"{path} is a Parquet file but not a split: give the file that `ubert split` wrote")
-    described: dict[str, Any] = json.loads(stored)
-    if described.get("format_version") != FORMAT_VERSION:
-        raise InputError(
-            f"{path} has split format {described.get('format_version')!r}, this version reads {FORMAT_VERSION}: "
-            "split again"
-        )
-    return columns, described
+    try:
+        described = json.loads(stored)
+        version = described["format_version"]
+        if version != FORMAT_VERSION:
+            raise InputError(f"{path} has split format {version!r}, this version reads {FORMAT_VERSION}: split again")
+        return columns, {name: described[name] for name in ("table", "kind", "seed", "fold", "folds")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} has unreadable split metadata {stored!r}: split again") from error

@@ -12,15 +12,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from support.chromium import browser, chromium_path
 from support.console_page import TIMEOUT_MS, OpenPage, origin, service
-from support.tiny_bundle import Corpus, TinyBundle, random_corpus
+from support.tiny_bundle import Corpus, TinyBundle
 
 EXPECTED_ERRORS = re.compile(r"the server responded with a status of (401|403|404|412|422|429|502|503)|net::ERR_FAILED")
 """The browser reports every response that is no success, which some tests provoke."""
-
-
-@pytest.fixture(scope="session")
-def corpus(tiny: TinyBundle) -> Corpus:
-    return random_corpus(tiny.model, users=8, items=12, reviews=48)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from matplotlib.image import imread
 from playwright.sync_api import Locator, Page, Route, expect
 
+from support.api_keys import write_keys
 from support.console_page import (
     PAIR,
     OpenPage,
@@ -27,7 +28,6 @@ from support.console_page import (
     with_explanation,
 )
 from support.tiny_bundle import Corpus, TinyBundle
-from ubert_service.access.keys import new_key
 from ubert_service.client import Client
 
 
@@ -68,10 +68,9 @@ def service_with_keys(
     tiny: TinyBundle, corpus: Corpus, folder: Path, scopes: Mapping[str, Iterable[str]]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """The address of the service, and a key for each name in ``scopes``, with those scopes."""
-    keys = {name: new_key(name, allowed) for name, allowed in scopes.items()}
-    (folder / "keys.toml").write_text("".join(table for _, table in keys.values()), encoding="utf-8")
+    keys = write_keys(folder / "keys.toml", **scopes)
     with service(tiny, corpus, folder / "states", api_keys=folder / "keys.toml") as address:
-        yield address, {name: key for name, (key, _) in keys.items()}
+        yield address, keys
 
 
 def test_a_key_without_the_scope_to_write_can_be_replaced_by_one_with_it(

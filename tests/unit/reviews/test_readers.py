@@ -233,6 +233,21 @@ def test_the_format_is_detected_by_the_first_good_line(tmp_path: Path) -> None:
     assert detect_format(write_lines(tmp_path / "r.json", "{broken", "[]", "", AMAZON_2018)) is FormatName.AMAZON_2018
 
 
+@pytest.mark.parametrize(
+    ("name", "detected"),
+    [
+        ("r.csv.jsonl", FormatName.JSONL),
+        ("r.tsv.csv", FormatName.CSV),
+        ("r.csv.tsv.gz", FormatName.TSV),
+        ("r.v1.CSV.GZ", FormatName.CSV),
+    ],
+)
+def test_the_last_suffix_that_is_none_of_compression_names_the_format(
+    name: str, detected: FormatName, tmp_path: Path
+) -> None:
+    assert detect_format(write_lines(tmp_path / name, {"user": "u"})) is detected
+
+
 @pytest.mark.parametrize("absent", ["verified", "vote"])
 def test_amazon_2018_is_detected_by_either_of_its_own_fields(absent: str, tmp_path: Path) -> None:
     """Most of its reviews have no vote."""
@@ -322,6 +337,10 @@ BAD_FIELDS = [
     ({"unixReviewTime": [1]}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": True}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": "20141399"}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": "2014"}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": 2014.0}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": "201402"}, Reason.BAD_TIMESTAMP),
+    ({"unixReviewTime": "2014-02"}, Reason.BAD_TIMESTAMP),
 ]
 
 
@@ -390,6 +409,10 @@ def test_a_timestamp_is_read_from_seconds_milliseconds_and_dates(value: object) 
         ("19700101", 0),
         (21001231, 4_133_894_400),
         (19700100, 19700100),
+        (1969, 1969),
+        (2101, 2101),
+        (201713, 201713),
+        (210101, 210101),
         (20140228.5, 20140228),  # not whole, so not a date
         ("9999-12-31T23:59:59", 253_402_300_799),
         ("1970-01-01T00:00:01.9", 1),
@@ -507,6 +530,15 @@ def test_csv_cells_with_quotes_separators_and_line_ends_are_read_as_written(
         file.flush()
         found = [record.fields for record in reader.records(Path(file.name), skip)]
     assert found == [{"number": str(number), "text": text} for number, text in enumerate(texts)][skip:]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.tsv", "r.jsonl"])
+def test_lines_of_white_space_are_skipped(name: str, tmp_path: Path) -> None:
+    separator = "\t" if name == "r.tsv" else ","
+    good = [dict(zip(TABULAR_HEADER, TABULAR_ROW, strict=True))] * 2
+    rows = [separator.join(TABULAR_HEADER), *(separator.join(row.values()) for row in good)]
+    first, *others = good if name == "r.jsonl" else rows
+    assert read(write_lines(tmp_path / name, " ", first, "   ", *others, " \t", "")) == [EXPECTED] * 2
 
 
 def test_an_unclosed_quote_rejects_only_its_own_line(tmp_path: Path) -> None:

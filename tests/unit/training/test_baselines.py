@@ -179,7 +179,11 @@ def test_a_baseline_trains_on_training_ratings_only(baseline: Baseline) -> None:
 
 @each_fast_baseline
 def test_ratings_depend_on_the_seed_exactly_if_the_baseline_is_seeded(baseline: Baseline) -> None:
-    first, other = (fitted(baseline, TABLE, seed) for seed in (0, 1))
+    """Those of the candidate that tuning chooses."""
+    if baseline.library == "Cornac":
+        pytest.importorskip("cornac")
+    short = replace(baseline, grid=baseline.grid[:2]) if baseline.seeded else baseline
+    first, other = (tuned(short, TABLE, SPLIT, seed).ratings for seed in (0, 1))
     assert (first != other).any() == baseline.seeded
 
 

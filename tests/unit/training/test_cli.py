@@ -122,6 +122,38 @@ def test_an_expected_error_is_one_line_and_no_traceback(
     assert message.format(reviews=reviews) in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "where", "remedy"),
+    [
+        (["import", "r.json", "--out", "o"], "import_reviews.import_reviews", "continues where it stopped"),
+        (["split", "--reviews", "r", "--out", "o"], "split.load_reviews", "begins anew"),
+        (["bench", "accuracy", "--reviews", "r", "--out", "o"], "bench_accuracy.load_reviews", "continues where it"),
+        (
+            ["bench", "rates", "--reviews", "r", "--bundle", "b", "--out", "o"],
+            "bench_rates.load_reviews",
+            "begins anew",
+        ),
+    ],
+)
+def test_an_interrupted_command_says_in_one_line_whether_it_continues(
+    arguments: list[str],
+    where: str,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"ubert_training.commands.{where}", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 130
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("ubert: interrupted; the same command ")
+    assert remedy in line
+
+
 @pytest.mark.parametrize("arguments", [["pretrain", "--split", "s", "--out", "o"], ["bench", "accuracy", "--out", "o"]])
 def test_an_error_line_comes_without_warnings_of_libraries(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(

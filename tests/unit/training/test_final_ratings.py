@@ -10,6 +10,7 @@ from ubert_model.rating.deviations import RatingSums, SideBias
 from ubert_model.rating.worth import ReviewWorth
 from ubert_training.finetuning.histories import Histories, PairSums
 from ubert_training.finetuning.rating_parts import final_ratings
+from ubert_training.ragged import RaggedArray
 
 
 @pytest.mark.parametrize(("base", "network_rating"), [("none", 1.0), ("leave_one_out_bias", 4.5)])
@@ -20,13 +21,13 @@ def test_a_pair_without_text_on_a_side_is_rated_by_the_bias_model(base: str, net
     side = SideBias(worth=worth, mean=3.0, shrinkage=1.0)
     bias = BiasModel(mean=3.0, intercept=0.0, user=side, item=side)
     sums = RatingSums(count=np.ones(4), above_usual=np.array([0.5, -0.5, 0.25, 0.0]))
-    some, none = np.array([7]), np.zeros(0, dtype=np.int64)
+    none = RaggedArray(values=np.zeros(0), starts=np.zeros(5, dtype=np.int64))
     histories = Histories(
         pairs=np.arange(4),
-        user_rows=[some, none, some, none],
-        item_rows=[some, some, none, none],
-        user_residuals=[],
-        item_residuals=[],
+        user_rows=RaggedArray(values=np.array([7, 7]), starts=np.array([0, 1, 1, 2, 2])),
+        item_rows=RaggedArray(values=np.array([7, 7]), starts=np.array([0, 1, 2, 2, 2])),
+        user_residuals=none,
+        item_residuals=none,
         sums=PairSums(user=sums, item=sums, mean=np.full(4, 3.0)),
     )
     rated = final_ratings(Blend.of(config, bias, 1.0), histories, np.array([1.0, 0.0, 0.0, 0.0]))

@@ -1,5 +1,6 @@
 """Fine-tuning: its initial weights, its configuration, what it refuses, and its ratings without further training."""
 
+import json
 import os
 import shutil
 import stat
@@ -33,7 +34,7 @@ from ubert_model.states import product_code
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.commands.options import model_config
 from ubert_training.evaluation import evaluate as evaluation
-from ubert_training.evaluation.evaluate import EVALUATION, evaluate
+from ubert_training.evaluation.evaluate import EVALUATION, MODEL_NAME, PREDICTIONS, evaluate
 from ubert_training.finetuning import finetuning_task, prediction_init
 from ubert_training.finetuning.bias_fit import bias_ratings
 from ubert_training.finetuning.finetune import ELSEWHERE, finetune, target_identities
@@ -149,6 +150,16 @@ def test_a_model_that_read_other_domains_is_also_compared_with_baselines_that_di
         run = fine_tuned(directory, start=start)
         names[start] = set(evaluate(TABLE, run, states=directory / "states").settings)
     assert names[from_both] == names[None] | {f"{name} with other domains" for name in names[None]}
+
+
+def test_an_evaluation_writes_the_rating_and_interval_of_every_test_pair(tmp_path: Path) -> None:
+    run = fine_tuned(tmp_path)
+    mse = evaluate(TABLE, run, states=tmp_path / "states").scores[MODEL_NAME].mse.value
+    pairs = [json.loads(line) for line in (run / PREDICTIONS).read_text(encoding="utf-8").splitlines()]
+    test_reviews = {(TABLE.user[row], TABLE.item[row], float(TABLE.rating[row])) for row in SPLIT.test.tolist()}
+    assert {(pair["user"], pair["item"], pair["rating"]) for pair in pairs} == test_reviews
+    assert np.mean([(pair["predicted"] - pair["rating"]) ** 2 for pair in pairs]) == pytest.approx(mse)
+    assert all(pair["low"] <= pair["predicted"] <= pair["high"] for pair in pairs)
 
 
 def test_ratings_without_text_read_ratings_in_other_domains(from_both: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_no_history_holds_a_review_of_the_pair_or_of_an_evaluation_part(part: st
 
 def test_histories_are_newest_first_and_within_the_budget() -> None:
     found = histories_of(TABLE, SPLIT.test)
-    for rows in [*found.user_rows, *found.item_rows]:
+    for rows in (side[pair] for side in (found.user_rows, found.item_rows) for pair in range(len(found))):
         assert (np.diff(rows) < 0).all()  # the table is ordered by time
         assert len(rows) <= CONFIG.max_reviews
         assert LENGTHS[rows].sum() <= CONFIG.max_rows

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,6 +24,7 @@ from ubert_training.optimization.batches import Indices, shuffled_batches
 from ubert_training.optimization.loop import (
     BEST_WEIGHTS,
     CHECKPOINT,
+    UPDATES_A_LOOK,
     LoopOptions,
     TrainingProgress,
     decayed_groups,
@@ -118,6 +121,22 @@ def test_a_run_stopped_at_any_step_continues_to_the_same_weights(
         run(stopped, tmp_path / "stopped", options)
     progress = run(resumed, tmp_path / "stopped", options)
     assert progress.updates == OPTIONS.epochs * 8
+    for expected, found in zip(weights(whole), weights(resumed), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_frozen_weights_are_in_no_file_of_a_run_and_as_it_began_when_it_continues(tmp_path: Path) -> None:
+    whole, stopped, resumed = (Regression(validation_target=2.0, fails_after=steps) for steps in (None, 21, None))
+    for task in (whole, stopped, resumed):
+        task.model.get_parameter("0.weight").requires_grad_(False)
+    initial, trainable = weights(whole)[0], {"0.bias", "2.weight", "2.bias"}
+    run(whole, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, tmp_path / "stopped")
+    assert load_file(tmp_path / "stopped" / BEST_WEIGHTS).keys() == trainable
+    assert torch.load(tmp_path / "stopped" / CHECKPOINT, weights_only=True)["model"].keys() == trainable
+    run(resumed, tmp_path / "stopped")
+    np.testing.assert_array_equal(weights(resumed)[0], initial)
     for expected, found in zip(weights(whole), weights(resumed), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -252,7 +271,12 @@ class _ReadCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "waits"), [(1, 0), (2, 16 // UPDATES_A_LOOK)])
+def test_hardly_any_step_waits_for_the_device(
+    processes: int, waits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Accelerator, "num_processes", processes)
+    options = replace(OPTIONS, epochs=1, batch_size=2, checkpoint_seconds=3600.0)
     reads: list[int] = []
 
     class ReadsBeforeEachLoss(Regression):
@@ -261,9 +285,10 @@ def test_no_step_waits_for_the_device(tmp_path: Path) -> None:
             return super().loss(model, rows, epoch)
 
     with _ReadCounter() as counter:
-        run(ReadsBeforeEachLoss(validation_target=2.0), tmp_path, replace(OPTIONS, epochs=1, checkpoint_seconds=3600.0))
-    assert reads == [reads[0]] * 8
-    assert counter.reads > reads[0]  # the losses are logged in the end
+        run(ReadsBeforeEachLoss(validation_target=2.0), tmp_path, options)
+    assert len(reads) == 16
+    assert reads[-1] - reads[0] == waits
+    assert counter.reads > reads[-1]  # the losses are logged in the end
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ubert_training.evaluation.metrics import (
     bootstrap_means,
     history_slices,
     paired_differences,
+    prediction_slices,
     relative_change,
     scores,
 )
@@ -126,3 +127,12 @@ def test_history_slices_hold_every_pair_once() -> None:
         "10+": [5, 6],
     }
     assert list(history_slices(np.array([4.0]))) == ["3–9"]
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-12, 0.0])
+def test_prediction_slices_hold_every_pair_once(spread: float) -> None:
+    """Also where three decimals do not tell the tenths apart."""
+    predicted = 4.1234 + spread * np.random.default_rng(0).normal(size=1_000)
+    found = prediction_slices(predicted)
+    assert sorted(np.concatenate(list(found.values())).tolist()) == list(range(1_000))
+    assert len(found) == (10 if spread else 1)

@@ -20,7 +20,7 @@ from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.finetuning.finetuning_task import FinetuningTask
 from ubert_training.finetuning.histories import KnownReviews
 from ubert_training.finetuning.network_outputs import network_outputs
-from ubert_training.finetuning.pair_batches import PairSource, state_rows
+from ubert_training.finetuning.pair_batches import PairSource
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.splits import random_split
 from ubert_training.states.state_bank import StateBank, encode_batch
@@ -119,6 +119,14 @@ def test_a_batch_holds_the_ids_states_and_residuals_of_its_pairs(random_model: R
                 np.testing.assert_array_equal(side.residuals[pair, real], expected)
 
 
+def test_sizes_are_the_rows_of_states_on_both_sides(random_model: RandomModel) -> None:
+    source, histories = random_model.cached, random_model.histories
+    batch = source.batch(histories, np.arange(len(histories)))
+    expected = torch.stack([batch.user_side.mask.sum(dim=1), batch.item_side.mask.sum(dim=1)], dim=1)
+    assert source.sizes(histories).tolist() == expected.tolist()
+    assert histories.has_both_sides.tolist() == (expected > 0).all(dim=1).tolist()
+
+
 @pytest.mark.parametrize(("id_embeddings", "id_rate"), [("shrunk", 1e-6), ("free", None)])
 def test_each_part_of_the_model_has_its_own_learning_rate(
     random_model: RandomModel, id_embeddings: IdEmbeddings, id_rate: float | None
@@ -141,12 +149,6 @@ def test_each_part_of_the_model_has_its_own_learning_rate(
         assert group.get("lr") == (None if rate is None else pytest.approx(rate)), name
         assert group["weight_decay"] == (0.1 if random_model.model.get_parameter(name).ndim > 1 else 0.0), name
     frozen.requires_grad_(True)
-
-
-def test_state_rows_are_those_of_the_reviews_in_order() -> None:
-    starts, lengths = np.array([0, 3, 3, 7]), np.array([3, 0, 4, 2])
-    assert state_rows(np.array([2, 1, 0]), starts, lengths).tolist() == [3, 4, 5, 6, 0, 1, 2]
-    assert state_rows(np.zeros(0, dtype=np.int64), starts, lengths).tolist() == []
 
 
 def test_length_buckets_hold_every_review_once_within_the_budget(random_model: RandomModel) -> None:

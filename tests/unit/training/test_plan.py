@@ -221,11 +221,13 @@ def test_an_unusable_number_is_a_one_line_error(
 
 def test_the_command_shows_every_figure_with_its_formula_and_takes_measured_rates(tmp_path: Path) -> None:
     (tmp_path / "rates.json").write_text('{"encode_tokens_per_core": 2000}')
-    flags = ["plan", "--users", "1e8", "--items", "5e6", "--reviews", "1e9", "--rates", str(tmp_path / "rates.json")]
+    flags = ["plan", "--users", "1e8", "--items", "5e6", "--reviews", "1e9", "--utilization", "0.5"]
+    flags += ["--rates", str(tmp_path / "rates.json")]
     shown = CliRunner().invoke(make_app(["plan"]), flags)
     assert shown.exit_code == 0, shown.output
     planned = json.loads(CliRunner().invoke(make_app(["plan"]), [*flags, "--json"]).stdout)
     assert planned["rates"]["encode_tokens_per_core"] == 2000
+    assert planned["demand"]["utilization"] == 0.5
     for name, figure in planned["figures"].items():
         assert any(line.startswith(name) and figure["formula"] in line for line in shown.stdout.splitlines())
     assert [limit["step"] in shown.stdout for limit in planned["limits"]] == [True] * 7

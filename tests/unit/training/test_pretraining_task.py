@@ -122,3 +122,12 @@ def test_a_step_does_not_compute_the_lengths_of_the_whole_corpus_for_each_review
     pretrain(TABLE, split, preset("tiny"), LEXICON, PretrainOptions(corpus="target", loop=LOOP), tmp_path / "out")
     steps = len(split.train) / LOOP.batch_size
     assert len(computed) < 2 * steps
+
+
+def test_each_held_out_review_has_a_validation_loss_of_its_own() -> None:
+    """Improvement is judged by the standard error of their paired differences, which takes them as independent."""
+    task = make_task(beta=2.0)
+    rows = task.validation_rows
+    rating_errors = 2.0 * np.square(TABLE.rating[rows])  # the model predicts zero stars, and each token alike
+    token_losses = [np.log(TOKENIZER.vocabulary_size) * (len(task.maskable[row]) > 0) for row in rows.tolist()]
+    np.testing.assert_allclose(task.validation_losses(), rating_errors + token_losses, rtol=1e-6)

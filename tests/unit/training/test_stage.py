@@ -9,7 +9,8 @@ from accelerate import Accelerator
 from support.killed_writes import Killed
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.optimization.loop import LoopOptions
-from ubert_training.running.stage import STAGE_FILE, Stage, digest_of, finished_stage, read_stage
+from ubert_training.running.digests import digest_of
+from ubert_training.running.stage import STAGE_FILE, Stage, finished_stage, read_stage
 
 
 def test_a_finished_stage_is_left_as_it_is_and_an_unfinished_one_continues(tmp_path: Path) -> None:

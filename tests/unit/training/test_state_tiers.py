@@ -15,8 +15,8 @@ from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_training.cli import make_app
 from ubert_training.evaluation.metrics import Estimate
 from ubert_training.evaluation.rated_pairs import RatedPairs
+from ubert_training.evaluation.read_pairs import ReadPairs
 from ubert_training.evaluation.state_tiers import Tier, TierReport, measure_tiers
-from ubert_training.evaluation.stored_ratings import ReadPairs
 from ubert_training.evaluation.tier_report import verdict
 from ubert_training.finetuning.finetune import finetune
 from ubert_training.finetuning.finetune_options import FinetuneOptions

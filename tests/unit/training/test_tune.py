@@ -2,9 +2,10 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -114,6 +115,35 @@ def test_a_search_runs_every_trial_once_on_validation_only_and_keeps_one_model(
         assert len(list((tmp_path / "states").glob("states-*.f32"))) == 1
         assert not (tmp_path / "work" / "runs").exists()
         assert not (tmp_path / "work" / "states").exists()
+
+
+@pytest.mark.parametrize("killed_at", ["finetuned", "states", "runs"])
+def test_a_search_killed_while_it_moves_the_chosen_model_does_not_train_it_again(
+    killed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = search(tmp_path, *FEW[:1]).try_all(lambda _: None)
+    (run,) = (tmp_path / "work" / "runs").iterdir()
+    (run / "trained once").touch()
+    rename, remove = Path.rename, shutil.rmtree
+
+    def moved(source: Path, target: Path) -> Path:
+        if target.name == killed_at:
+            raise KeyboardInterrupt
+        return rename(source, target)
+
+    def removed(path: Path, **options: Any) -> None:
+        if path.name == killed_at:
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "rename", moved)
+        killed.setattr(shutil, "rmtree", removed)
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path, *FEW[:1]).publish(choice)
+    assert (search(tmp_path, *FEW[:1]).publish(choice) / "trained once").is_file()
+    assert len(list((tmp_path / "states").glob("states-*.f32"))) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["finetuned", RECIPE, "states", "work"]
 
 
 def test_a_search_refuses_a_directory_that_is_not_its_own(tmp_path: Path) -> None:

@@ -110,9 +110,8 @@ def _places(cell: Cell) -> _Places:
     contender = cell.contender
     if not isinstance(contender, MeasuredVariant):
         return _Places(states=None, claim=cell.fingerprint)
-    job = contender.job(cell.fold, cell.seed)
-    states = contender.workspace.states(job)
-    return _Places(states=states, claim=(contender.workspace.pretrained(job) or states).name)
+    pretrained, states = contender.workspace.places(contender.job(cell.fold, cell.seed))
+    return _Places(states=states, claim=(pretrained or states).name)
 
 
 def _discard_states(done: Cell, cells: Sequence[Cell], places: Mapping[str, _Places], store: CellStore) -> None:

@@ -16,7 +16,7 @@ from ubert_model.running.atomic import replacing, write_text
 from ubert_model.running.folder_lock import try_lock
 from ubert_training.accuracy.folds import Fold
 from ubert_training.accuracy.provenance import code_digest
-from ubert_training.running.stage import fingerprint_of, plain
+from ubert_training.running.digests import fingerprint_of, plain
 
 RATINGS = "ratings.npz"
 CELL = "cell.json"

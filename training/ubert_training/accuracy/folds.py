@@ -52,13 +52,17 @@ class Fold:
 def make_folds(
     table: ReviewTable, rows: Rows, by: SplitBy, count: int, directory: Path, *, seed: int = 0
 ) -> list[Fold]:
-    """The folds, each saved in ``directory`` for `ubert finetune` and the like; a split by time is a single fold.
+    """The folds, each saved in ``directory`` for `ubert finetune` and the like, in place of those of an earlier
+    division; a split by time is a single fold.
 
     ``seed`` deals out the pairs. It is one for all seeds of the models: with the same folds, their errors can be
     averaged pair by pair.
     No training part of a fold holds a review by a test pair's user on its item.
     """
     splits = [time_split(table, rows)] if by == "time" else k_fold_splits(table, rows, count, seed)
-    for number, split in enumerate(splits):
-        split.save(directory / f"{by}-{number}.parquet", table)
+    paths = [directory / f"{by}-{number}.parquet" for number in range(len(splits))]
+    for path, split in zip(paths, splits, strict=True):
+        split.save(path, table)
+    for former in set(directory.glob(f"{by}-*.parquet")).difference(paths):
+        former.unlink(missing_ok=True)  # another process may do the same
     return [Fold(number=number, table=table, split=split) for number, split in enumerate(splits)]

@@ -5,8 +5,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ubert_model.running.atomic import replacing
 from ubert_training.accuracy.summary import AccuracyReport, Slice
+from ubert_training.evaluation.figures import save_figure
 
 _LINEAR = 0.01
 """Stars² up to which the axis is linear: most differences of interest lie within, the worst baselines far beyond."""
@@ -36,7 +36,7 @@ def plot_models(report: AccuracyReport, path: Path) -> None:
         label += f"\nlogarithmic beyond ±{_LINEAR:g}"
     axes.xaxis.set_major_formatter("{x:+g}")
     axes.set_xlabel(label)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_slices(report: AccuracyReport, path: Path) -> None:
@@ -45,7 +45,7 @@ def plot_slices(report: AccuracyReport, path: Path) -> None:
     for axes, side in zip(figure.subplots(1, 2, sharey=True), ("user", "item"), strict=True):
         _by_history(axes, [entry for entry in report.slices if entry.side == side], side)
     figure.suptitle(f"MSE of U-BERT − {report.best_baseline}, 95% interval")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _by_history(axes: Axes, slices: list[Slice], side: str) -> None:
@@ -61,8 +61,3 @@ def _by_history(axes: Axes, slices: list[Slice], side: str) -> None:
     axes.axhline(0, color="0.5", linestyle="--")
     axes.set_xticks(range(len(slices)), [f"{entry.reviews}\n({entry.pairs} pairs)" for entry in slices])
     axes.set_xlabel(f"reviews in the {side}'s history")
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)

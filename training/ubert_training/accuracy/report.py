@@ -11,11 +11,13 @@ from ubert_training.accuracy.plots import plot_models, plot_slices
 from ubert_training.accuracy.summary import AccuracyReport, ModelErrors, Slice
 from ubert_training.accuracy.variants import SHUFFLED, UBERT
 from ubert_training.baselines.cornac_models import NOT_COMPARED
+from ubert_training.evaluation.markdown import markdown_table
 from ubert_training.evaluation.metrics import Estimate
-from ubert_training.running.stage import plain
+from ubert_training.finetuning.interval_fit import COVERAGE
+from ubert_training.running.digests import plain
 
 REPORT = "accuracy"
-COVERAGE, COVERAGE_TOLERANCE, SLICE_TOLERANCE, LEAST_SLICE = 0.90, 0.015, 0.04, 200
+COVERAGE_TOLERANCE, SLICE_TOLERANCE, LEAST_SLICE = 0.015, 0.04, 200
 
 
 def write_report(report: AccuracyReport, directory: Path) -> list[Path]:
@@ -35,11 +37,11 @@ def markdown(report: AccuracyReport) -> str:
     """The whole report; its first paragraph states the conclusions."""
     parts = [
         " ".join(conclusions(report)),
-        f"{_extent(report)} MSE in stars², ± the standard deviation over cells. Differences are U-BERT's MSE minus the "
-        "other's on the same pairs by the same seeds, each pair's error averaged over these first, with the 95% "
-        "interval of a bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the validation part of "
-        "each fold, quick ones also on folds of its training part; those with other domains learn from all that "
-        "pre-training may read there, too.",
+        f"{_extent(report)} MSE in stars², ± the standard deviation over cells if there are several. Differences are "
+        "U-BERT's MSE minus the other's on the same pairs by the same seeds, each pair's error averaged over these "
+        "first, with the 95% interval of a bootstrap over pairs: below 0, U-BERT is better. Baselines are tuned on the "
+        "validation part of each fold, quick ones also on folds of its training part; those with other domains learn "
+        "from all that pre-training may read there, too.",
         _models_table(report),
     ]
     if report.bias_part is not None:
@@ -80,8 +82,8 @@ def conclusions(report: AccuracyReport) -> Iterator[str]:
         yield f"It gets {ubert.share_of_gain:.0%} of the gain that the planted text allows (SYNTHETIC corpus)."
     if report.codes > 1:
         yield (
-            f"U-BERT's cells come from {report.codes} versions of this program's code: remove cells/ to compute all "
-            "with this one."
+            f"The cells of U-BERT and its variants come from {report.codes} versions of this program's code: remove "
+            "cells/ to compute all with this one."
         )
     if report.failed:
         yield f"{report.failed} of {report.planned} cells failed; the reasons are at the end."
@@ -119,12 +121,12 @@ def _models_table(report: AccuracyReport) -> str:
     header = ["model", "cells", "MSE", "MAE", "MSE of U-BERT − this"]
     rows = []
     for model in report.models:
-        mse = f"{model.mse:.4f} ± {model.spread:.4f}" if model.cells else "–"
-        mae = f"{model.mae:.4f}" if model.cells else "–"
+        mse, mae = (f"{model.mse:.4f}", f"{model.mae:.4f}") if model.cells else ("–", "–")
+        mse += f" ± {model.spread:.4f}" if model.cells > 1 else ""
         name = f"{model.name} (baseline)" if model.baseline else model.name
         row = [name, f"{model.cells}/{model.planned}", mse, mae, model.difference.signed() if model.difference else ""]
         rows.append([*row, _share(model)] if report.truth else row)
-    return _table([*header, "share of the text's gain"] if report.truth else header, rows)
+    return markdown_table([*header, "share of the text's gain"] if report.truth else header, rows)
 
 
 def _share(model: ModelErrors) -> str:
@@ -143,18 +145,21 @@ def _slices_table(slices: Sequence[Slice]) -> str:
         ]
         for entry in slices
     ]
-    return _table(["history", "pairs", "U-BERT", "best baseline", "difference", "in the 90% interval"], rows)
+    return markdown_table(
+        ["history", "pairs", "U-BERT", "best baseline", "difference", f"in the {COVERAGE:.0%} interval"], rows
+    )
 
 
 def _coverage(report: AccuracyReport) -> str:
     assert report.coverage is not None
     kept = "within" if abs(report.coverage - COVERAGE) <= COVERAGE_TOLERANCE else "outside"
-    overall = f"The 90% intervals hold {report.coverage:.1%} of the ratings, {kept} 90 ± {100 * COVERAGE_TOLERANCE:g}%"
+    held = f"The {COVERAGE:.0%} intervals hold {report.coverage:.1%} of the ratings"
+    overall = f"{held}, {kept} {_promised(COVERAGE_TOLERANCE)}"
     slices = [(f"{entry.side} {entry.reviews}", entry.pairs, entry.coverage) for entry in report.slices]
     slices += [(f"predicted {entry.predicted}", entry.pairs, entry.coverage) for entry in report.coverage_by_prediction]
     large = [(name, coverage) for name, pairs, coverage in slices if pairs >= LEAST_SLICE]
     off = [(name, coverage) for name, coverage in large if abs(coverage - COVERAGE) > SLICE_TOLERANCE]
-    promise = f"90 ± {100 * SLICE_TOLERANCE:g}%"
+    promise = _promised(SLICE_TOLERANCE)
     if not large:
         return f"{overall}; no slice has the {LEAST_SLICE} pairs needed to judge it."
     if not off:
@@ -163,9 +168,8 @@ def _coverage(report: AccuracyReport) -> str:
     return f"{overall}; of the {len(large)} slices of {LEAST_SLICE} pairs or more, outside {promise}: {named}."
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    ruler = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ruler, *rows))
+def _promised(tolerance: float) -> str:
+    return f"{100 * COVERAGE:g} ± {100 * tolerance:g}%"
 
 
 def _finite(value: Any) -> Any:

@@ -15,8 +15,8 @@ from ubert_training.evaluation.metrics import Estimate, bootstrap_means, history
 
 @dataclass(frozen=True, kw_only=True)
 class ModelErrors:
-    """One model. ``mse``, its ``spread`` (standard deviation) and ``mae`` are over its finished ``cells`` of those
-    ``planned``.
+    """One model. ``mse``, its ``spread`` (standard deviation of a sample, NaN below two) and ``mae`` are over its
+    finished ``cells`` of those ``planned``.
 
     ``difference``: U-BERT's MSE minus this one's, on the pairs that both rated by the same seeds; each pair's errors
     are averaged over these first.
@@ -75,7 +75,8 @@ class AccuracyReport:
 
     ``difference`` and ``relative`` (as a share of its MSE) are to the best baseline, ``shuffled`` is to U-BERT
     trained on reviews that were shuffled over users and items, ``bias_part`` to its own bias part. ``codes``: how many
-    versions of this program computed U-BERT's cells. ``pretraining_seeds``: those that pre-training uses.
+    versions of this program computed the cells of U-BERT and its variants. ``pretraining_seeds``: those that
+    pre-training uses.
     """
 
     split: str
@@ -134,7 +135,9 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
         relative=_share(to_best.value, best_mse) if to_best else None,
         shuffled=differences.get(SHUFFLED),
         bias_part=bootstrap_means(ubert.above_bias_part(shared)[:, None])[0] if ubert is not None and shared else None,
-        codes=len({ratings.code for ratings in ubert.ratings}) if ubert is not None else 0,
+        codes=len(
+            {ratings.code for entry in pooled.values() if not is_baseline(entry.contender) for ratings in entry.ratings}
+        ),
         slices=_slices(pooled[UBERT], pooled[best], shared) if best else [],
         coverage=float(ubert.covered(shared).mean()) if ubert is not None and shared else None,
         coverage_by_prediction=_by_prediction(ubert, shared) if ubert is not None and shared else [],
@@ -200,7 +203,7 @@ def _model_errors(
         cells=len(mses),
         planned=len(mine),
         mse=mse,
-        spread=float(np.std(mses)) if mses else float("nan"),
+        spread=float(np.std(mses, ddof=1)) if len(mses) > 1 else float("nan"),
         mae=float(np.mean(entry.maes(folds))) if mses else float("nan"),
         difference=differences.get(entry.contender.name),
         share_of_gain=truth.share_of_gain(mse) if truth is not None and mses else None,

@@ -93,11 +93,14 @@ class MeasuredVariant:
     recipe: Recipe
     workspace: Workspace
     pretraining_seeds: Sequence[int] = ()
-    seeded: bool = True
 
     @property
     def name(self) -> str:
         return self.variant.name
+
+    @property
+    def seeded(self) -> bool:
+        return True
 
     @property
     def round(self) -> int:
@@ -123,7 +126,7 @@ class MeasuredVariant:
         cell = Cell(fold=fold, seed=seed, contender=self)
         name = f"{fold.number}-{seed}-{self.name.replace(' ', '-')}-{cell.fingerprint}"
         run = self.workspace.run(job, name)
-        states, device = self.workspace.states(job), job.recipe.finetuning.device
+        states, device = self.workspace.places(job).states, job.recipe.finetuning.device
         rated = RatedPairs.of(FinishedRun.open(job.table, run, states=states, device=device), "test")
         self.workspace.discard_run(name)
         return CellRatings(

@@ -65,13 +65,15 @@ def tuned(
     baseline: Baseline, table: ReviewTable, split: Split, seed: int, advance: Advance = lambda _: None
 ) -> BaselineRatings:
     """The candidate of the grid with the least squared error on held-out pairs, if that is lower than the first one's
-    by more than a standard error, pair by pair; else the first. ``advance`` is called after each.
+    by more than a standard error, pair by pair; else the first. ``advance`` is called after each. ``seed`` has no
+    effect on a baseline that is not seeded.
 
     Held out is the validation part, and if that is small and the baseline ``cross_validated``, each fold of the
     training part in turn: of many candidates, the best on a few hundred pairs is often best by chance. The ratings are
     those of the candidate as fitted on the whole training part.
     Raises ``BaselineError`` if the library is missing or fails, or does not give one finite rating per pair.
     """
+    seed = seed if baseline.seeded else 0
     splits = [split, *(_inner_splits(table, split, seed) if baseline.compares_on_folds else ())]
     fits = [baseline.prepare(table, part) for part in splits]
     truth = table.rating[np.concatenate([part.validation for part in splits])].astype(np.float64)

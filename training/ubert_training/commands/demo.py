@@ -183,7 +183,7 @@ class _Demo:
         return bundle
 
     def query(self, url: str, table: ReviewTable, bundle: Bundle, user: str, items: Sequence[str]) -> None:
-        from ubert_training.evaluation.stored_ratings import ReadPairs
+        from ubert_training.evaluation.read_pairs import ReadPairs
         from ubert_training.finetuning.finished_run import FinishedRun
 
         run = FinishedRun.open(table, self._run, states=self._states)

@@ -135,6 +135,14 @@ def _show(report: ImportReport, out: Path) -> None:
                 f"{file.file} has no column timestamp; unread columns: {', '.join(unused)}. If one is the time, import "
                 f"again with --force and --columns, as in --columns timestamp={unused[0]}"
             )
+    for side, example in (("user", counts.float_user), ("item", counts.float_item)):
+        if example is not None:
+            column = report.options["columns"].get(side, side)
+            console.print(
+                f"Ids of the column {column} are written as floats, such as {example}, as pandas does if a value is "
+                f"missing. They are kept so: the service will not know {example.removesuffix('.0')}. Write the column "
+                "as integers or text, and import again with --force"
+            )
     console.print(statistics_table(report.statistics))
     if len(report.statistics.domains) > 1:
         console.print(shared_users_table(report.statistics))

@@ -46,6 +46,7 @@ def plan_command(
     training_gb: Annotated[float, typer.Option(help="Memory of the training machine.")] = (
         _DEFAULT.training_bytes / 1e9
     ),
+    utilization: Annotated[float, typer.Option(help="Highest mean load of the cores, 0 to 1.")] = _DEFAULT.utilization,
     rates: Annotated[Path | None, typer.Option(help="JSON file of `ubert bench rates`.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -73,6 +74,7 @@ def plan_command(
         redis_copies=redis_copies,
         encoding_cores=encoding_cores,
         training_bytes=training_gb * 1e9,
+        utilization=utilization,
     )
     measured = Rates.load(rates) if rates else Rates()
     planned = plan(demand, measured)

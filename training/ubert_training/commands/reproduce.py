@@ -10,11 +10,11 @@ from rich.table import Table
 
 from ubert_model.validation import require
 from ubert_training.accuracy.reproduction import EXPERIMENTS, METHODS, RUNS, Experiment, commands
-from ubert_training.cli import make_app
 from ubert_training.commands.options import console
 
 
 def reproduce_command(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", help=f"{', '.join(EXPERIMENTS)}.")],
     reviews: Annotated[
         list[Path] | None, typer.Option(help="Folder of the review files, or each file in the order printed.")
@@ -34,7 +34,7 @@ def reproduce_command(
     for step in steps:
         console.print(shlex.join(["ubert", *step]))
         if run:
-            make_app(step[:1])(step, prog_name="ubert", standalone_mode=False)
+            context.find_root().command.main(args=step, prog_name="ubert", standalone_mode=False)
     console.print(comparison(name, experiment, directory))
 
 

@@ -30,8 +30,9 @@ from ubert_training.finetuning.finetune import KIND
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import DeviceChoice
+from ubert_training.running.digests import plain
 from ubert_training.running.progress import progress_bar
-from ubert_training.running.stage import finished_stage, plain
+from ubert_training.running.stage import finished_stage
 from ubert_training.splits import Split
 
 MODEL_NAME = "U-BERT"
@@ -123,8 +124,8 @@ def evaluate(table: ReviewTable, directory: Path, *, states: Path, device: Devic
     )
     if finished_stage(directory, KIND)["fingerprint"] != evaluation.run:  # tuning took its time
         raise InputError(f"{directory} holds another run than when its evaluation began; run `ubert evaluate` again")
+    _write_predictions(directory / PREDICTIONS, table, rated)  # first, so that no newer evaluation lies beside it
     write_text(directory / EVALUATION, json.dumps(plain(evaluation), indent=2, ensure_ascii=False) + "\n")
-    _write_predictions(directory / PREDICTIONS, table, rated)
     return evaluation
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -107,11 +108,17 @@ def history_slices(counts: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
 
 
 def prediction_slices(predicted: NDArray[np.float64]) -> dict[str, NDArray[np.int64]]:
-    """Indices of the pairs in each tenth of the predictions, by its range in stars; fewer where many are equal."""
+    """Indices of the pairs in each tenth of the predictions, by its range in stars; fewer where many are equal.
+
+    Ranges are shown with three decimals, or as many as tell them apart.
+    """
     edges = np.unique(np.quantile(predicted, np.linspace(0, 1, 11))) if len(predicted) else np.zeros(1)
     tenth = edges[1:-1].searchsorted(predicted, side="right")
     indices = [np.flatnonzero(tenth == number) for number in np.unique(tenth)]
-    return {f"{predicted[index].min():.3f}–{predicted[index].max():.3f}": index for index in indices}
+    ranges = [(predicted[index].min(), predicted[index].max()) for index in indices]
+    shown = ([f"{low:.{digits}f}–{high:.{digits}f}" for low, high in ranges] for digits in count(3))
+    names = next(names for names in shown if len(set(names)) == len(names))
+    return dict(zip(names, indices, strict=True))
 
 
 def _relative(mine: ArrayLike, theirs: ArrayLike) -> Errors:

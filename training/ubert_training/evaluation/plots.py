@@ -6,8 +6,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ubert_model.running.atomic import replacing
 from ubert_training.evaluation.evaluate import MODEL_NAME, Evaluation
+from ubert_training.evaluation.figures import save_figure
 from ubert_training.evaluation.metrics import Scores
 
 PLOT = "evaluation.png"
@@ -21,8 +21,7 @@ def plot_evaluation(evaluation: Evaluation, path: Path) -> None:
     compared = [MODEL_NAME, evaluation.best_baseline]
     _by_history(by_user, evaluation.by_user_history, compared, "reviews in the user's history")
     _by_history(by_item, evaluation.by_item_history, compared, "reviews in the item's history")
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    save_figure(figure, path)
 
 
 def _by_model(axes: Axes, scored: Mapping[str, Scores]) -> None:

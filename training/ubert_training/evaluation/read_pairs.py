@@ -12,6 +12,7 @@ from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.finetuning.histories import Histories
 from ubert_training.finetuning.network_outputs import network_outputs
 from ubert_training.finetuning.rating_parts import final_ratings
+from ubert_training.ragged import flat_indices
 from ubert_training.reviews.table import Rows
 from ubert_training.states.state_bank import StateBank
 
@@ -31,7 +32,7 @@ class ReadPairs:
     def of(cls, run: FinishedRun, pairs: Rows) -> "ReadPairs":
         """``pairs``: rows of reviews that training has not read."""
         histories = run.histories(pairs)
-        read = np.unique(np.concatenate([*histories.user_rows, *histories.item_rows, np.zeros(0, dtype=np.int64)]))
+        read = np.union1d(histories.user_rows.values, histories.item_rows.values)
         batches = run.states.batches(read)
         return cls(
             run=run,
@@ -57,10 +58,8 @@ class ReadPairs:
 
     def _bank(self, states: FloatMatrix, offsets: NDArray[np.int64]) -> StateBank:
         """The states in table order, as a bank expects them; reviews that no pair reads have none."""
+        read_lengths = np.diff(offsets)
         lengths = np.zeros(len(self.run.table), dtype=np.int64)
-        lengths[self.rows] = np.diff(offsets)
-        starts = np.concatenate([[0], np.cumsum(lengths)])
-        ordered = np.empty_like(states)
-        for row, start, end in zip(self.rows.tolist(), offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            ordered[starts[row] : starts[row + 1]] = states[start:end]
-        return StateBank(ordered, starts)
+        lengths[self.rows] = read_lengths
+        ordered = flat_indices(np.argsort(self.rows), offsets[:-1], read_lengths)
+        return StateBank(states[ordered], np.concatenate([[0], np.cumsum(lengths)]))

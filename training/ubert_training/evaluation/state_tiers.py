@@ -14,7 +14,7 @@ from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.states import Namespace, codec_names, make_codec
 from ubert_model.states.product_code import Codebooks
 from ubert_training.evaluation.metrics import Errors, Estimate, relative_change
-from ubert_training.evaluation.stored_ratings import ReadPairs
+from ubert_training.evaluation.read_pairs import ReadPairs
 from ubert_training.finetuning.finished_run import FinishedRun
 from ubert_training.reviews.table import Rows
 

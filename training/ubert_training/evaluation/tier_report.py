@@ -7,9 +7,11 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from ubert_model.running.atomic import replacing, write_text
+from ubert_model.running.atomic import write_text
+from ubert_training.evaluation.figures import save_figure
+from ubert_training.evaluation.markdown import markdown_table
 from ubert_training.evaluation.state_tiers import LARGEST_CHANGE, Tier, TierReport
-from ubert_training.running.stage import plain
+from ubert_training.running.digests import plain
 
 REPORT = "states"
 COLUMNS = (
@@ -103,8 +105,7 @@ def _change(tier: Tier) -> str:
 
 
 def _markdown(report: TierReport) -> str:
-    rows = [COLUMNS, ("---:",) * len(COLUMNS), *map(_cells, report.tiers)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = markdown_table(COLUMNS, map(_cells, report.tiers))
     return f"{_title(report)}:\n\n{table}\n\n" + "\n".join(f"- {line}" for line in verdict(report)) + "\n"
 
 
@@ -126,5 +127,4 @@ def _plot(report: TierReport, path: Path) -> None:
     axes.set_xlabel("bytes a token, everything included")
     axes.set_ylabel("change of MSE against fp32 states, %, 95% interval")
     axes.legend()
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    save_figure(figure, path)

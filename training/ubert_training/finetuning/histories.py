@@ -13,7 +13,7 @@ from ubert_model.history import select_history, without_counterpart
 from ubert_model.ids import IdTable
 from ubert_model.rating import Floats
 from ubert_model.rating.blend import BiasModel
-from ubert_model.rating.deviations import RatingSums, Residuals, UsualDeviations
+from ubert_model.rating.deviations import RatingSums, UsualDeviations
 from ubert_model.rating.worth import ReviewWorth
 from ubert_model.review import ReviewEntry, Side
 from ubert_training.finetuning.rating_columns import RatingColumns
@@ -45,14 +45,15 @@ class Histories:
     Sums cover every known review of an entity, rows only those that fit the model's budget.
 
     Shape:
-        pairs (table row of the target review): (P,); user_rows, item_rows and the residuals, in stars: P arrays.
+        pairs (table row of the target review): (P,); user_rows, item_rows (table rows) and the residuals, in stars: P
+        rows each.
     """
 
     pairs: Rows
-    user_rows: Sequence[Rows]
-    item_rows: Sequence[Rows]
-    user_residuals: Sequence[Residuals]
-    item_residuals: Sequence[Residuals]
+    user_rows: RaggedArray
+    item_rows: RaggedArray
+    user_residuals: RaggedArray
+    item_residuals: RaggedArray
     sums: PairSums
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class Histories:
     @property
     def has_both_sides(self) -> NDArray[np.bool_]:
         """Mask of the pairs that the network can rate: both sides have a review with text, (P,)."""
-        return np.array([len(u) > 0 and len(i) > 0 for u, i in zip(self.user_rows, self.item_rows, strict=True)])
+        return (self.user_rows.lengths > 0) & (self.item_rows.lengths > 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

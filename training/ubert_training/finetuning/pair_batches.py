@@ -14,6 +14,7 @@ from ubert_model.nn.pair_model import PairBatch, SideIndex
 from ubert_model.rating.deviations import Residuals
 from ubert_training.finetuning.histories import Histories
 from ubert_training.optimization.batches import Indices
+from ubert_training.ragged import flat_indices
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.states.state_bank import StateBank
 from ubert_training.states.tokens import TokenizedReviews
@@ -52,8 +53,11 @@ class PairSource:
 
     def sizes(self, histories: Histories) -> NDArray[np.int64]:
         """Rows of states on each pair's user and item side, (P, 2)."""
-        sides = (histories.user_rows, histories.item_rows)
-        return np.array([[self._lengths[rows].sum() for rows in side] for side in sides], dtype=np.int64).T
+        sides = []
+        for reviews in (histories.user_rows, histories.item_rows):
+            rows_before = np.concatenate([[0], np.cumsum(self._lengths[reviews.values])])
+            sides.append(np.diff(rows_before[reviews.starts]))
+        return np.stack(sides, axis=1)
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
@@ -68,7 +72,7 @@ class PairSource:
     def _cached(self, reviews: Rows) -> Tensor | None:
         if self.bank is None:
             return None
-        index = state_rows(reviews, self._starts[:-1], self._lengths)
+        index = flat_indices(reviews, self._starts[:-1], self._lengths)
         return torch.from_numpy(np.ascontiguousarray(self.bank.states[index]))
 
     def _side(self, histories: Sequence[Rows], history_residuals: Sequence[Residuals], reviews: Rows) -> SideIndex:
@@ -81,16 +85,8 @@ class PairSource:
         residuals = np.zeros((len(local), width), dtype=np.float32)
         mask = np.zeros((len(local), width), dtype=bool)
         for pair, (rows, review_residuals) in enumerate(zip(local, history_residuals, strict=True)):
-            index = state_rows(rows, starts, lengths)
+            index = flat_indices(rows, starts, lengths)
             state_index[pair, : len(index)] = index
             residuals[pair, : len(index)] = np.repeat(review_residuals, lengths[rows])
             mask[pair, : len(index)] = True
         return SideIndex(torch.from_numpy(state_index), torch.from_numpy(residuals), torch.from_numpy(mask))
-
-
-def state_rows(rows: Rows, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Rows:
-    """Indices of the rows of some reviews in a flat array of states, review after review."""
-    counts = lengths[rows]
-    ends = np.cumsum(counts)
-    within = np.arange(int(counts.sum())) - np.repeat(ends - counts, counts)
-    return np.repeat(starts[rows], counts) + within

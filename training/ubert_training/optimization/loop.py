@@ -28,10 +28,12 @@ from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.processes import process_share
 from ubert_training.running.progress import progress_bar
 from ubert_training.running.seeds import MOST_SEED
-from ubert_training.weights.saving import save_weights, weights_of
+from ubert_training.weights.saving import save_weights, trainable_weights_of
 
 CHECKPOINT = "checkpoint.pt"
 BEST_WEIGHTS = "best.safetensors"
+UPDATES_A_LOOK = 10
+"""Updates after which several processes agree on whether a checkpoint is due; GPUs finish all their work for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,10 +230,12 @@ class _Run:
         return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _checkpoint_is_due(self, seconds_since_saved: float) -> bool:
-        """True on all processes as soon as it is on one: their clocks differ, and all take part in a checkpoint."""
+        """True on all processes if it is on one: their clocks differ, and all take part in a checkpoint."""
         due = seconds_since_saved > self.options.checkpoint_seconds
         if self.accelerator.num_processes == 1:
             return due
+        if self.progress.updates % UPDATES_A_LOOK:
+            return False
         if due:
             self.accelerator.set_trigger()
         return bool(self.accelerator.check_trigger())
@@ -285,7 +289,7 @@ class _Run:
         if self.best_losses is None or improves(losses, self.best_losses, self.options.least_improvement):
             self.best_losses, progress.best_epoch = losses, epoch
             if self.accelerator.is_main_process:
-                save_weights(self.task.model, self.directory / BEST_WEIGHTS)
+                save_weights(trainable_weights_of(self.task.model), self.directory / BEST_WEIGHTS)
 
     def _save(self) -> None:
         """Write the checkpoint atomically."""
@@ -298,7 +302,7 @@ class _Run:
             "bfloat16": self.bfloat16,
             "position": vars(self.progress),
             "best_losses": torch.from_numpy(self.best_losses),
-            "model": weights_of(self.task.model),
+            "model": trainable_weights_of(self.task.model),
             "average": {} if self.average is None else self.average.state(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
@@ -333,7 +337,7 @@ class _Run:
             )
         self.progress = TrainingProgress(**checkpoint["position"])
         self.best_losses = checkpoint["best_losses"].numpy()
-        self.task.model.load_state_dict(checkpoint["model"])
+        self._load(checkpoint["model"])
         if self.average is not None:
             self.average.restore(checkpoint["average"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
@@ -343,9 +347,14 @@ class _Run:
     def restore_best(self) -> None:
         """Load the weights of the best epoch."""
         self.accelerator.wait_for_everyone()
-        self.task.model.load_state_dict(load_file(self.directory / BEST_WEIGHTS))
+        self._load(load_file(self.directory / BEST_WEIGHTS))
         self.task.model.eval()
         self.accelerator.wait_for_everyone()  # the main process goes on to delete what the others read here
+
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the trainable weights: files hold no others, since the frozen ones are as every run begins with."""
+        model = self.task.model
+        model.load_state_dict({**model.state_dict(), **weights})
 
     def _writer(self) -> contextlib.AbstractContextManager[Any]:
         """TensorBoard's writer on the main process, elsewhere None. Resumed steps overwrite a killed run's."""

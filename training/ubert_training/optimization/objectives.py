@@ -14,20 +14,18 @@ def pretraining_loss(
     ratings: Tensor,
     beta: float,
 ) -> Tensor:
-    """Eq. 9 over one batch, averaged over its reviews where the paper sums over the corpus.
-
-    A review without masked tokens has no first term.
+    """Eq. 9 of each review. A review without masked tokens has no first term.
 
     Shape:
         token_logits: (M, V); token_targets, token_reviews (row of the review in the batch): (M,);
-        predicted, ratings: (B,), in stars. Output: scalar.
+        predicted, ratings: (B,), in stars. Output: (B,).
     """
     losses = F.cross_entropy(token_logits.float(), token_targets, reduction="none")  # (M,)
     reviews = ratings.shape[0]
     counts = torch.bincount(token_reviews, minlength=reviews).clamp(min=1)  # (B,)
     per_review = torch.zeros_like(ratings).index_add(0, token_reviews, losses) / counts  # (B,)
     rating_error = (predicted.float() - ratings).square()
-    return (per_review + beta * rating_error).mean()
+    return per_review + beta * rating_error
 
 
 def rating_loss(predicted: Tensor, ratings: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """Measured rates of one core of this machine with a bundle, the input of `ubert plan --rates`."""
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 from ubert_model.bundle import SCORER_GRAPH, Bundle
 from ubert_training.planning.plan import pair_flops
+from ubert_training.running.timing import seconds_of
 from ubert_training.states.review_encoders import OnnxEncoder, cpu_session
 from ubert_training.states.token_batches import token_batches
 
@@ -21,7 +21,7 @@ def encode_tokens_per_core(bundle: Bundle, texts: Sequence[str]) -> float:
     encoder = OnnxEncoder.of(bundle, threads=1)
     batches = [batch for batch in token_batches(texts, np.arange(len(texts)), bundle.tokenizer()) if batch.tokens]
     encoder.states(batches[0])  # warms up
-    seconds = [_seconds(partial(encoder.states, batch)) for batch in batches]
+    seconds = [seconds_of(partial(encoder.states, batch)) for batch in batches]
     return statistics.median(batch.tokens / taken for batch, taken in zip(batches, seconds, strict=True))
 
 
@@ -37,11 +37,5 @@ def score_flops_per_core(bundle: Bundle) -> float:
         inputs[f"{side}_residuals"] = np.zeros((entities, config.max_rows), dtype=np.float32)
         inputs[f"{side}_mask"] = np.ones((entities, config.max_rows), dtype=np.bool_)
     session.run(["rating"], inputs)  # warms up
-    taken = statistics.median(_seconds(partial(session.run, ["rating"], inputs)) for _ in range(ROUNDS))
+    taken = statistics.median(seconds_of(partial(session.run, ["rating"], inputs)) for _ in range(ROUNDS))
     return PAIRS * pair_flops(config.max_rows, config.max_rows, dim) / taken
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

@@ -18,9 +18,10 @@ class Rates:
     softmax and pooling included. Core time before scoring: ``request_core_ms`` per request, ``candidate_core_ms`` per
     pair, ``review_core_ms`` per review, to gather it from memory outside any CPU cache. ``read_list_core_ms`` and
     ``read_review_core_ms``: reading a user or an item that is not resident, and each of its reviews.
-    ``redis_bytes_per_s``: large values from one server.
+    ``redis_bytes_per_s``: large values from one server; ``redis_round_trip_ms``: an answer of it without any.
 
-    ``python tests/benchmarks/simulation.py`` measures all but the first and the last, and compares the plan with them.
+    ``python tests/benchmarks/simulation.py`` measures all but ``encode_tokens_per_core`` and ``redis_bytes_per_s``,
+    and compares the plan with them.
     """
 
     encode_tokens_per_core: float = 6_000.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ubert_model.errors import InputError
-from ubert_training.running.stage import digest_of
+from ubert_training.running.digests import digest_of
 
 LIST_NAMES = ("positive-words.txt", "negative-words.txt")
 NLTK_PLACES = ("corpora/opinion_lexicon/", "corpora/opinion_lexicon.zip/opinion_lexicon/")

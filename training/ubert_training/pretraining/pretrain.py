@@ -25,7 +25,8 @@ from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.pretraining.pretraining_task import PretrainingTask
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.devices import make_accelerator
-from ubert_training.running.stage import Stage, digest_of
+from ubert_training.running.digests import digest_of
+from ubert_training.running.stage import Stage
 from ubert_training.splits import Split
 from ubert_training.states.projection_init import initialize_projection
 from ubert_training.states.review_states import ReviewStates

@@ -20,7 +20,7 @@ from ubert_training.pretraining.masking import Masker
 from ubert_training.pretraining.pretrain_options import PretrainOptions
 from ubert_training.reviews.table import ReviewTable, Rows
 from ubert_training.running.processes import process_share, sum_over_processes
-from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.states.tokens import TOKENS_PER_BATCH, TokenizedReviews
 
 VALIDATION_SHARE = 0.05
 
@@ -70,19 +70,19 @@ class PretrainingTask:
         return shuffled_bucketed_batches(self.training_rows, lengths, loop.batch_size, loop.seed, epoch)
 
     def loss(self, model: nn.Module, rows: Indices, epoch: int) -> Tensor:
-        """Eq. 9; a review's mask is drawn by (seed, epoch)."""
-        return self._loss(model, rows, [self.options.loop.seed, 13, epoch])
+        """Eq. 9, averaged over reviews where the paper sums over the corpus; a mask is drawn by (seed, epoch)."""
+        return self._losses(model, rows, [self.options.loop.seed, 13, epoch]).mean()
 
     def validation_losses(self) -> NDArray[np.float64]:
-        """Eq. 9 over the held-out reviews, under the same masks every time; each has the mean loss of its batch."""
-        batches = list(self.tokens.length_buckets(self.validation_rows, token_budget=4096))
+        """Eq. 9 of each held-out review, under the same masks every time."""
+        batches = list(self.tokens.length_buckets(self.validation_rows, TOKENS_PER_BATCH))
         losses = np.zeros(len(self.validation_rows))
         for rows in process_share(self.accelerator, batches):
-            losses[np.searchsorted(self.validation_rows, rows)] = self._loss(self.model, rows, [17]).item()
+            losses[np.searchsorted(self.validation_rows, rows)] = self._losses(self.model, rows, [17]).tolist()
         return sum_over_processes(self.accelerator, losses)
 
-    def _loss(self, model: nn.Module, rows: Indices, seed: list[int]) -> Tensor:
-        """Eq. 9; a review's mask depends on the seed and its row, not on the batch around it."""
+    def _losses(self, model: nn.Module, rows: Indices, seed: list[int]) -> Tensor:
+        """Eq. 9 of each review, (B,); a review's mask depends on the seed and its row, not on the batch around it."""
         token_ids, token_mask = self.tokens.padded(rows)
         masked = [
             self.masker.mask(ids, self.maskable[row], np.random.default_rng([*seed, row]))

@@ -11,7 +11,7 @@ from ubert_training.finetuning.finetune_options import FinetuneOptions
 from ubert_training.optimization.loop import LoopOptions
 from ubert_training.pretraining.pretrain_options import PretrainOptions, default_loop, default_trainable_layers
 from ubert_training.running.devices import DeviceChoice
-from ubert_training.running.stage import plain
+from ubert_training.running.digests import plain
 
 READ_BY_PRETRAINING = (
     "backbone",

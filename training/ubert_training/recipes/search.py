@@ -21,7 +21,8 @@ from ubert_training.pretraining.lexicon import Lexicon
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.recipes.workspace import Job, Workspace
 from ubert_training.reviews.table import ReviewTable
-from ubert_training.running.stage import STAGE_FILE, Stage, fingerprint_of, read_stage
+from ubert_training.running.digests import fingerprint_of
+from ubert_training.running.stage import Stage, read_stage
 from ubert_training.splits import Split
 
 KIND = "tune"
@@ -184,16 +185,19 @@ class RecipeSearch:
         The other trials' runs and states are deleted; their results and all pre-trained models are kept.
         """
         workspace, job = self._workspace, self._job(choice.chosen.trial)
-        fingerprint, finetuned = self._fingerprint(job), self.out / FINETUNED
-        if self._published() != fingerprint:
+        fingerprint, finetuned, states = self._fingerprint(job), self.out / FINETUNED, self.out / STATES
+        if self._recorded() != fingerprint:
             (self.out / RECIPE).unlink(missing_ok=True)
-            run = workspace.run(job, fingerprint)
-            for source, target in ((run, finetuned), (workspace.states(job), self.out / STATES)):
-                if target.exists():
-                    shutil.rmtree(target)
-                source.rename(target)
+            for stale in (finetuned, states):
+                if stale.exists():
+                    shutil.rmtree(stale)
+            # Recorded before anything is moved: a killed call goes on with what has not been moved.
             content = {TRIAL: fingerprint, **job.recipe.to_json()}
             write_text(self.out / RECIPE, json.dumps(content, indent=2) + "\n")
+        if not finetuned.exists():
+            workspace.run(job, fingerprint).rename(finetuned)
+        if (encoded := workspace.places(job).states).exists() and not states.exists():
+            encoded.rename(states)
         for leftover in ("runs", "states"):
             shutil.rmtree(workspace.directory / leftover, ignore_errors=True)
         return finetuned
@@ -207,7 +211,7 @@ class RecipeSearch:
 
     def _fingerprint(self, job: Job) -> str:
         """Digest of all that determines a trial's result."""
-        pretrained = self._workspace.pretrained(job)
+        pretrained = self._workspace.places(job).pretrained
         inputs = {
             "split": self.split.digests(self.table),
             **self.table.digests,
@@ -225,7 +229,7 @@ class RecipeSearch:
             write_text(path, json.dumps({"failure": str(error)}) + "\n")
             return
         rated = RatedPairs.of(
-            FinishedRun.open(self.table, run, states=workspace.states(job), device=device), "validation"
+            FinishedRun.open(self.table, run, states=workspace.places(job).states, device=device), "validation"
         )
         measured = {
             "squared_errors": np.square(rated.predicted - rated.truth).tolist(),
@@ -234,8 +238,7 @@ class RecipeSearch:
         }
         write_text(path, json.dumps(measured) + "\n")
 
-    def _published(self) -> str | None:
-        """Digest of the trial whose model ``out`` holds, if it is complete."""
-        if not ((self.out / RECIPE).is_file() and (self.out / FINETUNED / STAGE_FILE).is_file()):
-            return None
-        return str(json.loads((self.out / RECIPE).read_text(encoding="utf-8"))[TRIAL])
+    def _recorded(self) -> str | None:
+        """Digest of the trial whose model ``out`` holds, or is about to hold."""
+        path = self.out / RECIPE
+        return json.loads(path.read_text(encoding="utf-8"))[TRIAL] if path.is_file() else None

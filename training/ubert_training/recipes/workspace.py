@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ubert_training.finetuning.finetune import finetune, require_finetunable
 from ubert_training.pretraining.lexicon import Lexicon
@@ -13,7 +13,7 @@ from ubert_training.pretraining.pretrain import pretrain, pretraining_inputs, re
 from ubert_training.recipes.recipe import Recipe
 from ubert_training.reviews.table import ReviewTable
 from ubert_training.running.devices import make_accelerator
-from ubert_training.running.stage import fingerprint_of
+from ubert_training.running.digests import fingerprint_of
 from ubert_training.splits import Split
 
 
@@ -25,6 +25,17 @@ class Job:
     split: Split
     recipe: Recipe
     marks: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Places(NamedTuple):
+    """Directories that a job shares with others, existing or not.
+
+    ``pretrained``: of its pre-trained model, None if the recipe does not pre-train. ``states``: of the encoder's
+    states; without pre-training, one for all splits and seeds.
+    """
+
+    pretrained: Path | None
+    states: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,28 +52,16 @@ class Workspace:
     lexicon: Lexicon
     only_measured: bool = False
 
-    def pretrained(self, job: Job) -> Path | None:
-        """The directory of the job's pre-trained model, existing or not; None if the recipe does not pre-train."""
-        recipe = job.recipe
-        if recipe.pretraining is None:
-            return None
-        rows = rows_read(job.table, job.split, recipe.pretraining)
-        inputs = pretraining_inputs(
-            job.table, job.split, rows, recipe.pretraining_config, self.lexicon, recipe.pretraining
-        )
-        return self.directory / "pretrained" / fingerprint_of(PRETRAIN, {**inputs, "marks": job.marks})
-
-    def states(self, job: Job) -> Path:
-        """The directory of the encoder's states: without pre-training, one for all splits and seeds."""
-        pretrained = self.pretrained(job)
-        config = job.recipe.config
+    def places(self, job: Job) -> Places:
+        """Where the job's pre-trained model and encoder states are, or will be. Digests every review that is read."""
+        pretrained, config = self._pretrained(job), job.recipe.config
         inputs = {
             "encoder": [config.backbone, config.encoder_layers] if pretrained is None else pretrained.name,
             "form": [config.max_length, config.tokens_a_row],
             "table": job.table.fingerprint,
             "marks": job.marks,
         }
-        return self.directory / "states" / fingerprint_of("states", inputs)
+        return Places(pretrained=pretrained, states=self.directory / "states" / fingerprint_of("states", inputs))
 
     def require_trainable(self, job: Job) -> None:
         """Raise what one of the job's stages would raise before it starts."""
@@ -77,7 +76,7 @@ class Workspace:
 
         Raises ``DivergedError`` if training diverges.
         """
-        recipe, pretrained = job.recipe, self.pretrained(job)
+        recipe, (pretrained, states) = job.recipe, self.places(job)
         if recipe.pretraining is not None and pretrained is not None:
             config = recipe.pretraining_config
             pretrain(job.table, job.split, config, self.lexicon, recipe.pretraining, pretrained)
@@ -88,7 +87,7 @@ class Workspace:
             recipe.finetuning,
             self.directory / "runs" / name,
             pretrained=pretrained,
-            states=self.states(job),
+            states=states,
             force=True,  # a run of other inputs under this name is an earlier attempt
             only_measured=self.only_measured,
         )
@@ -96,3 +95,13 @@ class Workspace:
     def discard_run(self, name: str) -> None:
         """Delete a fine-tuned model whose ratings are stored."""
         shutil.rmtree(self.directory / "runs" / name, ignore_errors=True)
+
+    def _pretrained(self, job: Job) -> Path | None:
+        recipe = job.recipe
+        if recipe.pretraining is None:
+            return None
+        rows = rows_read(job.table, job.split, recipe.pretraining)
+        inputs = pretraining_inputs(
+            job.table, job.split, rows, recipe.pretraining_config, self.lexicon, recipe.pretraining
+        )
+        return self.directory / "pretrained" / fingerprint_of(PRETRAIN, {**inputs, "marks": job.marks})

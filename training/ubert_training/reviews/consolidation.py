@@ -8,6 +8,7 @@ interruption.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -53,19 +54,28 @@ COPY (
 """
 DISK_ERRORS = (duckdb.IOException, duckdb.TransactionException, duckdb.OutOfMemoryException)
 """What DuckDB raises when it can no longer write, or spill, to the disk."""
-COUNTS = """
+COUNTS = r"""
 SELECT count(*) AS reviews,
        count(*) FILTER (text_digest IS NULL) AS empty_texts,
        count(*) FILTER ("timestamp" = 0) AS unknown_timestamps,
        count(*) FILTER (domain_missing) AS domain_missing_reviews,
-       count(DISTINCT item) FILTER (domain_missing) AS domain_missing_items
-FROM kept
+       count(DISTINCT item) FILTER (domain_missing) AS domain_missing_items,
+       CASE WHEN avg(float_user::INT) >= 0.5 THEN min("user") FILTER (float_user) END AS float_user,
+       CASE WHEN avg(float_item::INT) >= 0.5 THEN min(item) FILTER (float_item) END AS float_item
+FROM (
+    SELECT *, regexp_full_match("user", '\d+\.0') AS float_user, regexp_full_match(item, '\d+\.0') AS float_item
+    FROM kept
+)
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consolidation:
-    """How many reviews each step removed, and counts over the reviews that remain."""
+    """How many reviews each step removed, and counts over the reviews that remain.
+
+    ``float_user`` and ``float_item`` are an id of the form "1.0", if at least half of the reviews have one: pandas
+    writes a column of integers so if a value is missing.
+    """
 
     exact_duplicates: int
     repeated_texts: int
@@ -76,6 +86,8 @@ class Consolidation:
     unknown_timestamps: int
     domain_missing_reviews: int
     domain_missing_items: int
+    float_user: str | None
+    float_item: str | None
 
 
 def consolidate(
@@ -128,7 +140,7 @@ def _changed(database: duckdb.DuckDBPyConnection, statement: str) -> int:
     return int(answer[0])
 
 
-def _counts(database: duckdb.DuckDBPyConnection) -> dict[str, int]:
+def _counts(database: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     answer = database.execute(COUNTS)
     names = [column[0] for column in answer.description]
     return dict(zip(names, answer.fetchall()[0], strict=True))

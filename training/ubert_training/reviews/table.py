@@ -23,7 +23,7 @@ from ubert_model.errors import InputError
 from ubert_model.review import ReviewEntry, review_id
 from ubert_model.running.atomic import replacing
 from ubert_training.errors import ReviewFileError
-from ubert_training.running.stage import digest_of
+from ubert_training.running.digests import digest_of
 
 Rows = NDArray[np.int64]
 """Row numbers of a review table."""

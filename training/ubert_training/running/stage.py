@@ -1,20 +1,19 @@
 """A stage of the offline pipeline: it owns one directory, and continues there when it is killed and started again."""
 
 import contextlib
-import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ubert_model.errors import BundleError, ConfigError, InputError
 from ubert_model.running.atomic import write_text
 from ubert_model.running.folder_lock import try_lock
+from ubert_training.running.digests import fingerprint_of, fingerprinted, plain
 
-if TYPE_CHECKING:  # `ubert split` takes digests from here, and needs no torch
+if TYPE_CHECKING:  # `ubert import` opens a stage, and needs no torch
     from accelerate import Accelerator
 
 STAGE_FILE = "stage.json"
@@ -24,8 +23,6 @@ DIGEST = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
 """The digests of this package; two of them say no more than that something differs."""
 MOST_SHOWN = 4
 """Differences that a refusal names; another preset differs in a dozen."""
-NOT_FINGERPRINTED = frozenset({"device", "checkpoint_seconds"})
-"""Options that do not change the result: a run may continue with other values."""
 
 
 class Stage:
@@ -136,7 +133,7 @@ class Stage:
             return f"{self.directory} is not empty and no output of `ubert {self.kind}`; give a new directory"
         if found["fingerprint"] == DISCARDED:
             return f"{self.directory} is half discarded by a killed run; give a new directory, or --force to continue"
-        differing = list(_differences(_fingerprinted(found["inputs"]), _fingerprinted(self.inputs)))
+        differing = list(_differences(fingerprinted(found["inputs"]), fingerprinted(self.inputs)))
         shown = differing[:MOST_SHOWN] or ["kind" if found["kind"] != self.kind else "the version of this program"]
         if len(differing) > MOST_SHOWN:
             shown.append(f"and {len(differing) - MOST_SHOWN} more")
@@ -177,19 +174,6 @@ def finished_stage(directory: Path, kind: str) -> dict[str, Any]:
     return found
 
 
-def fingerprint_of(kind: str, inputs: Mapping[str, Any]) -> str:
-    """Digest of everything that determines a result, 16 hexadecimal characters; ``NOT_FINGERPRINTED`` is left out."""
-    content = json.dumps([kind, _fingerprinted(plain(inputs))], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _fingerprinted(value: Any) -> Any:
-    """Plain values without the options in ``NOT_FINGERPRINTED``, at any depth."""
-    if isinstance(value, dict):
-        return {name: _fingerprinted(item) for name, item in value.items() if name not in NOT_FINGERPRINTED}
-    return [_fingerprinted(item) for item in value] if isinstance(value, list) else value
-
-
 def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> Iterator[str]:
     """The inputs that differ: options with both values, digests by name alone."""
     for name in sorted({*stored, *asked}):
@@ -199,19 +183,3 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any], within: st
         elif before != now:
             digests = any(isinstance(value, str) and DIGEST.fullmatch(value) for value in (before, now))
             yield f"{within}{name}" if digests else f"{within}{name}: {before!r}, now {now!r}"
-
-
-def digest_of(names: Iterable[str]) -> str:
-    """Digest of a long list of identifiers, to stand for it in a stage's inputs; 16 hexadecimal characters."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
-
-
-def plain(value: Any) -> Any:
-    """Convert dataclasses, paths, tuples and mappings to values that JSON can hold."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

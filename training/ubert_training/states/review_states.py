@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from ubert_training.reviews.table import Rows
-from ubert_training.states.state_bank import TOKENS_PER_BATCH, StateBank, encode_batch
-from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.states.state_bank import StateBank, encode_batch
+from ubert_training.states.tokens import TOKENS_PER_BATCH, TokenizedReviews
 
 if TYPE_CHECKING:
     from ubert_model.nn.review_encoder import ReviewEncoder

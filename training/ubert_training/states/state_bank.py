@@ -17,15 +17,14 @@ from torch import Tensor
 from ubert_model.running.atomic import write_text
 from ubert_model.running.folder_lock import wait_for_lock
 from ubert_model.states.pooling import pool_neighbours
+from ubert_training.running.digests import fingerprint_of
 from ubert_training.running.disk import translated_write_errors
 from ubert_training.running.progress import progress_bar
-from ubert_training.running.stage import fingerprint_of
-from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.states.tokens import TOKENS_PER_BATCH, TokenizedReviews
 
 if TYPE_CHECKING:  # transformers takes seconds, and precompute on a CPU encodes without it
     from ubert_model.nn.review_encoder import ReviewEncoder
 
-TOKENS_PER_BATCH = 4096
 BATCHES_PER_FLUSH = 16
 FILLING = ".filling"
 """Subfolder of a directory of states that is locked while a bank is filled there."""

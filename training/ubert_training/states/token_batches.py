@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ubert_model.tokenizer import ReviewTokenizer
-from ubert_training.states.tokens import TokenizedReviews
+from ubert_training.states.tokens import TOKENS_PER_BATCH, TokenizedReviews
 
-TOKENS_PER_BATCH = 4096
 REVIEWS_PER_WINDOW = 16_384
 """Reviews sorted by length together: enough for batches of nearly equal length, few enough to hold in memory."""
 

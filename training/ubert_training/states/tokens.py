@@ -13,6 +13,9 @@ from ubert_model.rows import pooled_rows
 from ubert_model.running.batches import batches
 from ubert_model.tokenizer import TEXTS_PER_BATCH, ReviewTokenizer
 
+TOKENS_PER_BATCH = 4096
+"""Budget of :meth:`TokenizedReviews.length_buckets` for batches without gradients."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TokenizedReviews:

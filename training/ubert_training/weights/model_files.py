@@ -20,7 +20,7 @@ from ubert_model.nn.review_encoder import ReviewEncoder
 from ubert_model.running.atomic import write_text
 from ubert_model.tokenizer import ReviewTokenizer
 from ubert_training.running.stage import finished_stage, refusing_damage
-from ubert_training.weights.saving import save_weights
+from ubert_training.weights.saving import save_weights, weights_of
 
 CONFIG = "config.json"
 
@@ -78,7 +78,7 @@ def save_model(
     directory: Path, model: nn.Module, encoder: ReviewEncoder, config: ModelConfig, tokenizer_json: str, ids: Identities
 ) -> None:
     """Write a model's files; each appears complete or not at all."""
-    save_weights(model, directory / WEIGHTS)
+    save_weights(weights_of(model), directory / WEIGHTS)
     write_text(directory / ENCODER_CONFIG, encoder.bert.config.to_json_string())
     write_text(directory / TOKENIZER, tokenizer_json)
     write_text(directory / IDENTITIES, json.dumps(ids.to_json()))

@@ -16,10 +16,15 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights; the file appears complete or not at all. Raises ``OSError`` if the disk is full."""
+def trainable_weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that training changes, on the CPU as those of :func:`weights_of`."""
+    return {name: weight.detach().cpu() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write weights; the file appears complete or not at all. Raises ``OSError`` if the disk is full."""
     with translated_write_errors(path, SafetensorError), replacing(path) as partial:
-        save_file(weights_of(model), partial)
+        save_file(dict(weights), partial)
 
 
 def submodule_weights(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class DelimitedReader:
             if isinstance(cells, BadLine):
                 pushed_back.extendleft(reversed(consumed[1:]))
                 consumed = consumed[:1]
-            if cells:  # empty for a blank line between rows
+            if any(line.strip() for _, line in consumed):
                 yield _Row(line=consumed[0][0], raw=b"\n".join(line for _, line in consumed), cells=cells)
 
     def _next_cells(self, lines: Iterator[NumberedLine], consumed: list[NumberedLine]) -> list[str] | BadLine:

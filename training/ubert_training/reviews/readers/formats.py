@@ -133,9 +133,10 @@ def open_format(path: Path, name: FormatName | None, columns: Mapping[str, str])
 
 def detect_format(path: Path) -> FormatName:
     """Detect the format of ``path`` by its name and its first good line. Raises ``ReviewFileError``."""
-    suffixes = {suffix.lower() for suffix in path.suffixes}
+    unpacked = path.with_suffix("") if path.suffix.lower() in {".gz", ".gzip"} else path
+    suffix = unpacked.suffix.lower()
     for name in (FormatName.PARQUET, FormatName.CSV, FormatName.TSV):
-        if f".{name}" in suffixes:
+        if suffix == f".{name}":
             return name
     with open_source(path) as source:
         lines = [line for _, line in itertools.islice(nonblank_lines(source.stream), LINES_FOR_DETECTION)]
@@ -149,7 +150,7 @@ def detect_format(path: Path) -> FormatName:
             return detected
     if not all(isinstance(fields, BadLine) for fields in parsed):
         return FormatName.JSONL
-    if not suffixes & {".json", ".jsonl", ".ndjson"}:
+    if suffix not in {".json", ".jsonl", ".ndjson"}:
         for separator, name in ((b"\t", FormatName.TSV), (b",", FormatName.CSV), (b";", FormatName.CSV)):
             if separator in lines[0]:
                 return name
