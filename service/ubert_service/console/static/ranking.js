@@ -52,7 +52,8 @@ export class RankingView {
     this.#attempt(async () => {
       await this.#findSets(set);
       if (set && byId("ranking-set").value !== set) throw new service.Problem({ title: "No such set", detail: `No stored set is named ${named(set)}.` });
-      if (this.#address() === asked && this.#isAnswerable()) await this.#rank();
+      const asksAlready = this.ranked; // by the button, while the sets were being read
+      if (!asksAlready && this.#address() === asked && this.#isAnswerable()) await this.#rank();
     });
   }
 
