@@ -708,7 +708,7 @@ def test_a_readiness_check_during_a_failover_finds_the_service_ready(
     dropped, answered = threading.Event(), threading.Event()
     drop, changes = BoundedCache.drop, filled_redis_store.changes
 
-    def drop_and_signal(cache: BoundedCache[Any], marks: Collection[bytes] | None) -> int:
+    def drop_and_signal(cache: BoundedCache[Any], marks: Collection[bytes] | None) -> tuple[int, int]:
         held = drop(cache, marks)
         dropped.set()
         return held

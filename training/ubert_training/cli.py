@@ -80,10 +80,11 @@ class LazyGroup(TyperGroup):
     """Imports a command's module only when the command is called, since importing torch takes seconds."""
 
     called = ""
-    """The command with its first argument, such as ``bench accuracy``."""
+    """The command that the user gave, with its first argument, such as ``bench accuracy``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        self.called = " ".join(args[:2])
+        if ctx.parent is None:
+            self.called = " ".join(args[:2])
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None:
             app: Any = typer.main.get_command(make_app([name]))
@@ -91,6 +92,8 @@ class LazyGroup(TyperGroup):
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
+        if ctx.parent is not None:  # a step of `ubert reproduce`, which tells the user what ended it
+            return super().invoke(ctx)
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:

@@ -148,13 +148,15 @@ def k_fold_splits(table: ReviewTable, rows: Sequence[int] | Rows, k: int, seed: 
     if k < 2:
         raise ConfigError(f"{k} folds leave nothing to train on: ask for at least 2")
     pairs = _shuffled(table, _pairs(table, rows), f"folds {seed}")
+    too_few = InputError(
+        f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds, each of three parts: give more reviews, or "
+        "another number of folds"
+    )
+    if len(pairs) < max(k, len(PARTS)):
+        raise too_few
     fold_of = _fold_numbers(pairs, k)
-    counts = np.bincount(fold_of, minlength=k)
-    if counts.min() < 1 or len(pairs) - counts.max() < 2:
-        raise InputError(
-            f"{len(pairs)} (user, item) pairs cannot be divided into {k} folds, each of three parts: give more "
-            "reviews, or another number of folds"
-        )
+    if len(pairs) - np.bincount(fold_of).max() < 2:  # one of two folds has all pairs but one
+        raise too_few
     splits = []
     for fold in range(k):
         rest = [pair for pair, number in zip(pairs, fold_of, strict=True) if number != fold]

@@ -50,7 +50,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
     For want of an atomic exchange, the old directory is renamed before the new one: between these two renames nothing
     is at ``path``. Whoever is killed just then leaves both in ``.NAME.replacing``, from where the next call puts the
-    old one back before it yields.
+    old one back before it yields, unless a file or a directory that is not empty is at ``path`` by then.
 
     Raises ``InputError`` if another process is replacing ``path``, and for a ``path`` that cannot be moved: ``.``, or
     the root of a mounted volume.
@@ -63,8 +63,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
             raise InputError(f"another process is writing {path}: wait for its end, or give another directory")
         new, old = work / "new", work / "old"
         _put_back(old, path)
-        for left_by_a_kill in work.iterdir():
-            shutil.rmtree(left_by_a_kill)
+        shutil.rmtree(new, ignore_errors=True)  # left by a kill
         try:
             new.mkdir()
             yield new
@@ -72,9 +71,12 @@ def replacing_directory(path: Path) -> Iterator[Path]:
             for written in (*new.rglob("*"), new):
                 _flush(written)
             _exchange(path, new, old)
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             _put_back(old, path)
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
+            with contextlib.suppress(OSError):  # it may still hold an old directory, for want of a new one
+                work.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -94,6 +96,7 @@ def _exchange(path: Path, new: Path, old: Path) -> None:
     """Rename ``path``, if it exists, to ``old``, and ``new`` to ``path``."""
     try:
         if path.exists():
+            shutil.rmtree(old, ignore_errors=True)  # left by a kill, and replaced since
             os.replace(path, old)
         os.replace(new, path)
     except OSError as error:
@@ -104,7 +107,9 @@ def _exchange(path: Path, new: Path, old: Path) -> None:
 
 
 def _put_back(old: Path, path: Path) -> None:
-    if old.exists() and not path.exists():
+    """Rename ``old``, if it exists, to ``path``, unless a file or a directory that is not empty is there."""
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if old.exists() and not taken:
         os.replace(old, path)
 
 

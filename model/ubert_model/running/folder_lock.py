@@ -12,9 +12,11 @@ from pathlib import Path
 
 @contextmanager
 def try_lock(folder: Path) -> Iterator[bool]:
-    """Try to lock an existing folder: yields True if this process holds it, False if another one does."""
+    """Try to lock an existing folder: yields True if this process holds it, False if another one does, or has removed
+    the folder meanwhile.
+    """
     with _opened(folder) as descriptor:
-        yield _locked_at_once(descriptor)
+        yield _locked_at_once(descriptor) and _is_at(folder, descriptor)
 
 
 @contextmanager
@@ -34,6 +36,13 @@ def _opened(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_at(folder: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _locked_at_once(descriptor: int) -> bool:

@@ -121,7 +121,13 @@ def run(
         typer.Option(envvar="UBERT_SHADOW_BUNDLE", help="A bundle to compare with; SIGHUP or a call promotes it."),
     ] = None,
     shadow_share: Annotated[
-        float, typer.Option(envvar="UBERT_SHADOW_SHARE", min=0, max=1, help="Share of requests that the shadow rates.")
+        float,
+        typer.Option(
+            envvar="UBERT_SHADOW_SHARE",
+            min=0,
+            max=1,
+            help="Share of rating requests that the shadow rates as well, 32 pairs of each at most.",
+        ),
     ] = _DEFAULTS.shadow_share,
     texts: Annotated[
         bool, typer.Option("--texts", envvar="UBERT_TEXTS", help="Store and show the texts of reviews (/explain).")

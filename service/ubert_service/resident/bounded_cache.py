@@ -89,8 +89,11 @@ class BoundedCache(Generic[V]):
                     evicted += self._replace(entry, coldest=coldest)
         return evicted
 
-    def drop(self, marks: Collection[bytes] | None) -> int:
-        """Remove the entries with these marks, or all (None); returns how many were held."""
+    def drop(self, marks: Collection[bytes] | None) -> tuple[int, int]:
+        """Remove the entries with these marks, or all (None).
+
+        Returns how many of them were held, and how many others were evicted to make room for the marks themselves.
+        """
         with self._lock:
             self._generation += 1
             if marks is None:
@@ -100,15 +103,14 @@ class BoundedCache(Generic[V]):
                 self._dropped.clear()
                 self._bytes = 0
                 self._oldest_remembered = self._generation
-                return held
+                return held, 0
             for mark in marks:
                 self._dropped[mark] = self._generation
                 self._dropped.move_to_end(mark)
             while len(self._dropped) > self._most_marks:
                 _, self._oldest_remembered = self._dropped.popitem(last=False)
             held = sum(self._remove(self._key_of.get(mark)) for mark in marks)
-            self._evict()  # the marks may need their room
-            return held
+            return held, self._evict()
 
     def _replace(self, entry: CacheEntry[V], *, coldest: bool) -> int:
         self._remove(self._key_of.get(entry.mark))  # another key under the same mark must not hide this one

@@ -170,7 +170,9 @@ class Residents:
 
     def drop(self, marks: frozenset[bytes] | None) -> None:
         """Invalidate the copies with these marks, or all (None)."""
-        self._telemetry.residents_dropped(self._cache.drop(marks))
+        dropped, evicted = self._cache.drop(marks)
+        self._telemetry.residents_dropped(dropped)
+        self._telemetry.residents_evicted(evicted)
 
     def _cached(self, residence: Residence, keys: Sequence[Key], *, report: bool) -> list[Copy | None]:
         if not self.keeps:

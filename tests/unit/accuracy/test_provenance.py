@@ -6,7 +6,7 @@ import pytest
 
 import ubert_model
 import ubert_training
-from ubert_training.accuracy.provenance import code_digest
+from ubert_training.accuracy.provenance import WITHOUT_EFFECT, code_digest
 
 
 def test_the_code_digest_changes_exactly_with_code_that_affects_ratings(
@@ -15,7 +15,7 @@ def test_the_code_digest_changes_exactly_with_code_that_affects_ratings(
     for package in (ubert_model, ubert_training):
         monkeypatch.setattr(package, "__file__", str(tmp_path / "ubert_model" / "__init__.py"))
 
-    without_effect = ("accuracy/report.py", "commands/train.py")
+    without_effect = ("accuracy/report.py", "commands/train.py", "evaluation/markdown.py", "export/graphs.py", "cli.py")
 
     def digest(changed: str | None = None, to: str = "X = 2") -> str:
         for name in ("atomic.py", "nn/layer.py", "accuracy/distortions.py", *without_effect):
@@ -28,3 +28,8 @@ def test_the_code_digest_changes_exactly_with_code_that_affects_ratings(
     assert digest("atomic.py", '"""Text."""\n\nX = (  # comment\n    1\n)\n"""Text about X."""\n') == digest()
     changed = [digest(name) for name in ("nn/layer.py", "atomic.py", "accuracy/distortions.py")]
     assert len({digest(), *changed, digest("atomic.py", "X = '1'")}) == 5
+
+
+def test_all_code_that_is_said_to_affect_no_prediction_exists() -> None:
+    root = Path(str(ubert_training.__file__)).parent
+    assert [name for name in WITHOUT_EFFECT if not (root / name).exists()] == []

@@ -1,15 +1,16 @@
 """The report: its conclusions in words, and its tables."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.accuracy_bench import MEASURED_MEAN, Planted, report_of
+from support.accuracy_bench import MEASURED_MEAN, ROWS, TABLE, Planted, report_of
 from ubert_training.accuracy.bench import ordered_cells
 from ubert_training.accuracy.cells import CellRatings, CellStore
-from ubert_training.accuracy.folds import Fold
+from ubert_training.accuracy.folds import Fold, make_folds
 from ubert_training.accuracy.report import markdown, write_report
 from ubert_training.accuracy.summary import summarise
 from ubert_training.accuracy.variants import SHUFFLED, UBERT
@@ -67,6 +68,16 @@ def test_the_report_says_if_cells_come_from_several_versions_of_the_program(tmp_
         contenders = (Planted(name=each, code_per_seed=each == name) for each in (UBERT, SHUFFLED))
         two_versions = report_of(tmp_path / name, folds, *contenders)
         assert "come from 2 versions of this program's code" in markdown(two_versions)
+
+
+def test_the_report_names_the_seed_that_dealt_out_the_folds(tmp_path: Path) -> None:
+    folds = make_folds(TABLE, ROWS, "folds", 3, tmp_path, seed=7)
+    report = report_of(tmp_path, folds, Planted(name=UBERT))
+    assert "3 folds, dealt out by seed 7, every review tested once; seeds 0, 1." in markdown(report)
+    path, *_ = write_report(report, tmp_path)
+    assert json.loads(path.read_text(encoding="utf-8"))["folds_seed"] == 7
+    by_time = report_of(tmp_path, make_folds(TABLE, ROWS, "time", 1, tmp_path), Planted(name=UBERT))
+    assert by_time.folds_seed is None
 
 
 def test_coverage_is_judged_only_in_slices_that_are_large_enough(tmp_path: Path, folds: list[Fold]) -> None:

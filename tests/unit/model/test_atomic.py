@@ -1,5 +1,6 @@
 """Files and directories that appear whole or not at all."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -120,6 +121,42 @@ def test_two_processes_never_replace_the_same_directory_at_once(tmp_path: Path) 
         (staging / "file").write_text("the first")
         with pytest.raises(InputError, match=r"another process is writing .*bundle: wait for its end"):
             write_directory(tmp_path / "bundle", "the second")
+    assert contents(tmp_path) == {"bundle/file": "the first"}
+
+
+def test_an_old_directory_that_a_kill_left_is_put_back_where_an_empty_one_was_made_since(tmp_path: Path) -> None:
+    write_directory(tmp_path / ".bundle.replacing" / "old", "old")
+    (tmp_path / "bundle").mkdir()
+    with pytest.raises(InterruptedError), replacing_directory(tmp_path / "bundle"):
+        raise InterruptedError
+    assert contents(tmp_path) == {"bundle/inner/file": "old"}
+
+
+def test_an_old_directory_that_a_kill_left_beside_another_is_kept_until_a_write_succeeds(tmp_path: Path) -> None:
+    write_directory(tmp_path / ".bundle.replacing" / "old", "old")
+    write_directory(tmp_path / "other", "other")
+    (tmp_path / "other").rename(tmp_path / "bundle")
+    with pytest.raises(InterruptedError), replacing_directory(tmp_path / "bundle"):
+        raise InterruptedError
+    assert contents(tmp_path) == {"bundle/inner/file": "other", ".bundle.replacing/old/inner/file": "old"}
+    write_directory(tmp_path / "bundle", "new")
+    assert contents(tmp_path) == {"bundle/inner/file": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_process_that_waited_at_the_end_of_another_does_not_work_in_what_that_one_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, lock = replacing_directory(tmp_path / "bundle"), fcntl.flock
+    (first.__enter__() / "file").write_text("the first")
+
+    def lock_late(descriptor: int, operation: int) -> None:
+        first.__exit__(None, None, None)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(InputError, match="another process is writing"):
+        write_directory(tmp_path / "bundle", "the second")
     assert contents(tmp_path) == {"bundle/file": "the first"}
 
 

@@ -1,5 +1,6 @@
 """What an import decides: domains, which duplicate is kept, how many bad lines it accepts, what is another import."""
 
+import hashlib
 import json
 import os
 from dataclasses import fields, replace
@@ -11,7 +12,7 @@ import pytest
 from ubert_model.config import RatingScale
 from ubert_model.errors import ConfigError, InputError
 from ubert_training.errors import ReviewFileError
-from ubert_training.reviews.importer import import_reviews
+from ubert_training.reviews.importer import IMPORT_VERSION, import_reviews
 from ubert_training.reviews.options import ImportOptions
 from ubert_training.reviews.readers.formats import FormatName
 from ubert_training.reviews.table import ReviewTable
@@ -108,6 +109,21 @@ def test_reviews_without_a_timestamp_are_counted(tmp_path: Path) -> None:
     assert import_reviews([path], tmp_path / "out", NO_FILTER).consolidation.unknown_timestamps == 2
 
 
+@pytest.mark.parametrize("times", [(2014, "1970", "", 2100), (201707, "201712", 0)])
+def test_times_that_are_all_years_or_months_are_refused(times: tuple[object, ...], tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "x.jsonl", *(review(f"i{n}", timestamp=time) for n, time in enumerate(times)))
+    with pytest.raises(InputError, match=r"all times are years or months alone, \d+ to \d+: write them as"):
+        import_reviews([path], tmp_path / "out", NO_FILTER)
+
+
+def test_relative_times_lose_none_that_could_be_a_year_or_a_month(tmp_path: Path) -> None:
+    times = [*range(1, 3001), *range(201700, 201720)]
+    path = write_lines(tmp_path / "x.jsonl", *(review(f"i{time}", timestamp=time) for time in times))
+    counts = import_reviews([path], tmp_path / "out", NO_FILTER).consolidation
+    assert (counts.earliest, counts.latest) == (1, 201719)
+    assert imported_table(tmp_path / "out").timestamp.tolist() == times
+
+
 def test_max_bad_is_an_inclusive_limit(tmp_path: Path) -> None:
     lines = [review(f"i{number}", rating=9 if number < 29 else 4) for number in range(100)]
     path = write_lines(tmp_path / "x.jsonl", *lines)
@@ -157,3 +173,17 @@ def test_a_file_of_another_size_and_the_same_modification_time_makes_another_imp
     os.utime(tmp_path / changed, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(InputError, match="other files"):
         import_reviews([path], tmp_path / "out", options)
+
+
+def test_the_version_is_raised_whenever_the_same_input_is_staged_differently(tmp_path: Path) -> None:
+    rows = [
+        *("a,i,4,fine,2014", "b,i,4,fine,201707", "c,i,4,fine,20170714", "d,i,4,fine,1500000000999", "e,i,4,,NA"),
+        *("", "  ", "f.0,i,4 stars,x,1", "g,,4,x,1", "h,i,9,x,1", "i,i,4,x,soon", "j,i,4", 'k,i,"4,5"," x ",1.5'),
+    ]
+    path = tmp_path / "x.csv.old"
+    path.write_text("user,item,rating,text,timestamp\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    report = import_reviews([path], tmp_path / "out", replace(NO_FILTER, max_bad=0.9))
+    table = imported_table(tmp_path / "out")
+    staged = [report.rejected, table.user, table.rating.tolist(), table.text, table.timestamp.tolist()]
+    digest = hashlib.sha256(json.dumps(staged, sort_keys=True).encode()).hexdigest()[:16]
+    assert (IMPORT_VERSION, digest) == (6, "a3478b9afd7b753a"), staged

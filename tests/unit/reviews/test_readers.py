@@ -240,11 +240,11 @@ def test_the_format_is_detected_by_the_first_good_line(tmp_path: Path) -> None:
         ("r.tsv.csv", FormatName.CSV),
         ("r.csv.tsv.gz", FormatName.TSV),
         ("r.v1.CSV.GZ", FormatName.CSV),
+        ("r.json.csv.old", FormatName.CSV),
+        ("r.csv.json.1", FormatName.JSONL),
     ],
 )
-def test_the_last_suffix_that_is_none_of_compression_names_the_format(
-    name: str, detected: FormatName, tmp_path: Path
-) -> None:
+def test_the_last_known_suffix_names_the_format(name: str, detected: FormatName, tmp_path: Path) -> None:
     assert detect_format(write_lines(tmp_path / name, {"user": "u"})) is detected
 
 
@@ -337,9 +337,6 @@ BAD_FIELDS = [
     ({"unixReviewTime": [1]}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": True}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": "20141399"}, Reason.BAD_TIMESTAMP),
-    ({"unixReviewTime": "2014"}, Reason.BAD_TIMESTAMP),
-    ({"unixReviewTime": 2014.0}, Reason.BAD_TIMESTAMP),
-    ({"unixReviewTime": "201402"}, Reason.BAD_TIMESTAMP),
     ({"unixReviewTime": "2014-02"}, Reason.BAD_TIMESTAMP),
 ]
 
@@ -409,10 +406,9 @@ def test_a_timestamp_is_read_from_seconds_milliseconds_and_dates(value: object) 
         ("19700101", 0),
         (21001231, 4_133_894_400),
         (19700100, 19700100),
-        (1969, 1969),
-        (2101, 2101),
+        (2014, 2014),
         (201713, 201713),
-        (210101, 210101),
+        (201707, 201707),
         (20140228.5, 20140228),  # not whole, so not a date
         ("9999-12-31T23:59:59", 253_402_300_799),
         ("1970-01-01T00:00:01.9", 1),

@@ -67,7 +67,7 @@ def test_reads_and_drops_do_not_wait_while_the_values_to_add_are_computed() -> N
         yield entry("a")
         yield entry("b")
         assert another_thread.submit(held, cache, "held").result(TIMEOUT_S) == [True]
-        assert another_thread.submit(cache.drop, {state_mark("a"), state_mark("c")}).result(TIMEOUT_S) == 1
+        assert another_thread.submit(cache.drop, {state_mark("a"), state_mark("c")}).result(TIMEOUT_S) == (1, 0)
         yield entry("c")
         yield entry("d")
 
@@ -81,7 +81,7 @@ def test_no_value_computed_across_a_drop_of_everything_is_cached() -> None:
 
     def computed() -> Iterator[CacheEntry[object]]:
         yield entry("a")
-        assert another_thread.submit(cache.drop, None).result(TIMEOUT_S) == 1
+        assert another_thread.submit(cache.drop, None).result(TIMEOUT_S) == (1, 0)
         yield entry("b")
 
     with ThreadPoolExecutor(1) as another_thread:
@@ -103,12 +103,12 @@ def test_an_expired_entry_counts_as_absent_until_it_is_replaced() -> None:
 def test_a_value_read_before_its_mark_was_dropped_is_not_cached() -> None:
     cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     generation = cache.generation
-    assert cache.drop({state_mark("a"), entity_mark(Side.USER, "a")}) == 0
+    assert cache.drop({state_mark("a"), entity_mark(Side.USER, "a")}) == (0, 0)
     cache.add([entry("a"), entry("b")], generation=generation)
     assert held(cache, "a", "b") == [False, True]
     cache.add([entry("a")], generation=cache.generation)
     assert held(cache, "a") == [True]
-    assert cache.drop({state_mark("a")}) == 1
+    assert cache.drop({state_mark("a")}) == (1, 0)
     assert held(cache, "a", "b") == [False, True]
 
 
@@ -116,7 +116,7 @@ def test_a_value_read_before_a_drop_of_everything_is_not_cached() -> None:
     cache: BoundedCache[object] = BoundedCache(MAX_BYTES)
     cache.add([entry("a")], generation=cache.generation)
     generation = cache.generation
-    assert cache.drop(None) == 1
+    assert cache.drop(None) == (1, 0)
     cache.add([entry("a")], generation=generation)
     assert (held(cache, "a"), cache.held_bytes) == ([False], 0)
 
@@ -198,14 +198,16 @@ def test_marks_of_dropped_entries_count_as_held_and_take_a_small_part_of_the_bou
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
+        evicted = 0
         for number in range(10_000):
-            cache.drop({state_mark(f"of another process {number}")})
+            evicted += cache.drop({state_mark(f"of another process {number}")})[1]
         allocated = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
     assert allocated < MAX_BYTES / 4
     assert cache.held_bytes <= MAX_BYTES
     assert 0.85 * full < len(cache) < full
+    assert evicted == full - len(cache)
 
 
 @pytest.mark.parametrize("rows", [1, 10, 100])

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from support.small_corpus import small_table
 from ubert_training.accuracy.reproduction import EXPERIMENTS, METHODS, PLACEHOLDER, commands
-from ubert_training.cli import make_app
+from ubert_training.cli import main, make_app
 from ubert_training.commands.options import model_config
 
 TABLE = small_table()
@@ -61,6 +61,24 @@ def test_every_row_of_the_paper_is_complete_and_u_bert_is_the_best_in_it() -> No
 def test_a_wrong_number_of_files_is_refused_with_the_names_of_those_needed() -> None:
     done = CliRunner().invoke(make_app(["reproduce"]), ["reproduce", "office", "--reviews", "a", "--reviews", "b"])
     assert "reviews_Office_Products_5.json.gz, reviews_Books_5.json.gz" in str(done.exception)
+
+
+def test_an_interrupted_step_ends_the_run_with_one_message_of_the_command_that_the_user_gave(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ubert_training.commands.split.load_reviews", interrupted)
+    steps = [["split", "--reviews", "r", "--out", "o"], ["plan", "--users", "1", "--items", "1", "--reviews", "1"]]
+    monkeypatch.setattr("ubert_training.commands.reproduce.commands", lambda *_: steps)
+    with pytest.raises(SystemExit) as ended:
+        main(["reproduce", "office", "--reviews", "r", "--run"])
+    assert ended.value.code == 130
+    printed = capfd.readouterr()
+    assert "ubert split" in printed.out
+    assert "ubert plan" not in printed.out
+    assert printed.err == "ubert: interrupted; the same command continues where it stopped\n"
 
 
 def test_the_commands_run_and_fill_our_column(tmp_path: Path) -> None:

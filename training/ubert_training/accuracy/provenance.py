@@ -10,9 +10,14 @@ import ubert_training
 
 WITHOUT_EFFECT = (
     *(f"accuracy/{module}.py" for module in ("bench", "plots", "pooled_cells", "report", "reproduction", "summary")),
+    "cli.py",
     "commands",
+    "demo.py",
+    *(f"evaluation/{module}.py" for module in ("figures", "markdown", "plots", "tier_report")),
+    "export",
     "planning",
     "reviews",
+    "running/timing.py",
 )
 """Packages and modules that affect no prediction from a given review table."""
 

@@ -114,7 +114,7 @@ def _extent(report: AccuracyReport) -> str:
         seeds += f" (pre-training by {', '.join(map(str, report.pretraining_seeds))} only)"
     if report.split == "time":
         return f"One split by time (train on the past), seeds {seeds}."
-    return f"{report.folds} folds, every review tested once; seeds {seeds}."
+    return f"{report.folds} folds, dealt out by seed {report.folds_seed}, every review tested once; seeds {seeds}."
 
 
 def _models_table(report: AccuracyReport) -> str:

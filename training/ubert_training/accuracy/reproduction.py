@@ -111,7 +111,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 
 
 def commands(experiment: Experiment, reviews: Sequence[Path], out: Path, preset: str | None = None) -> list[list[str]]:
-    """Arguments of ``ubert``, command by command; each continues where it was killed. ``preset`` replaces the
+    """Arguments of ``ubert``, command by command; each may be run again after a kill. ``preset`` replaces the
     experiment's.
     """
     files = experiment.sources(reviews)

@@ -75,12 +75,13 @@ class AccuracyReport:
 
     ``difference`` and ``relative`` (as a share of its MSE) are to the best baseline, ``shuffled`` is to U-BERT
     trained on reviews that were shuffled over users and items, ``bias_part`` to its own bias part. ``codes``: how many
-    versions of this program computed the cells of U-BERT and its variants. ``pretraining_seeds``: those that
-    pre-training uses.
+    versions of this program computed the cells of U-BERT and its variants. ``folds_seed`` dealt out the folds (None: a
+    split by time). ``pretraining_seeds``: those that pre-training uses.
     """
 
     split: str
     folds: int
+    folds_seed: int | None
     seeds: Sequence[int]
     pretraining_seeds: Sequence[int]
     missing: int
@@ -118,6 +119,7 @@ def summarise(cells: Sequence[Cell], store: CellStore, split: str, truth: Plante
     return AccuracyReport(
         split=split,
         folds=len(folds),
+        folds_seed=cells[0].fold.split.seed,
         seeds=sorted({cell.seed for cell in cells}),
         pretraining_seeds=sorted(
             {

@@ -58,7 +58,13 @@ Pieces = Annotated[
 ShardOptimizer = Annotated[
     bool, typer.Option("--shard-optimizer", help="Shard the optimizer's states over the processes.")
 ]
-CheckpointSeconds = Annotated[float, typer.Option(help="Seconds between checkpoints, the most that a kill loses.")]
+CheckpointSeconds = Annotated[
+    float,
+    typer.Option(
+        help="Seconds between checkpoints, the most that a kill loses; with several processes, ten updates if these "
+        "take longer."
+    ),
+]
 Columns = Annotated[
     str | None,
     typer.Option(

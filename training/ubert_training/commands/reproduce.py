@@ -34,8 +34,15 @@ def reproduce_command(
     for step in steps:
         console.print(shlex.join(["ubert", *step]))
         if run:
-            context.find_root().command.main(args=step, prog_name="ubert", standalone_mode=False)
+            run_step(context, step)
     console.print(comparison(name, experiment, directory))
+
+
+def run_step(context: typer.Context, step: list[str]) -> None:
+    """Run a command of ``ubert``. Whatever it raises ends this command as well, an interrupt included."""
+    program = context.find_root().command
+    with program.make_context("ubert", list(step), parent=context) as step_context:
+        program.invoke(step_context)
 
 
 def comparison(name: str, experiment: Experiment, directory: Path) -> Table:

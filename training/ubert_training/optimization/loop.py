@@ -44,7 +44,8 @@ class LoopOptions:
     validation loss is lower by ``least_improvement`` standard errors of the paired difference.
     ``averaging``: decay of a moving average of the weights, which is then what is validated and kept (None: the
     weights as they are).
-    ``checkpoint_seconds`` bounds the work that a killed process repeats.
+    ``checkpoint_seconds`` bounds the work that a killed process repeats; with several processes, ten updates do if they
+    take longer.
 
     ``pieces``: in how many parts a batch is computed, each with its own dropout; a multiple of the number of processes
     (None: that number). Runs with equally many pieces give the same result on any number of processes.

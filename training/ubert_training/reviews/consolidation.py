@@ -58,6 +58,8 @@ COUNTS = r"""
 SELECT count(*) AS reviews,
        count(*) FILTER (text_digest IS NULL) AS empty_texts,
        count(*) FILTER ("timestamp" = 0) AS unknown_timestamps,
+       min("timestamp") FILTER ("timestamp" <> 0) AS earliest,
+       max("timestamp") FILTER ("timestamp" <> 0) AS latest,
        count(*) FILTER (domain_missing) AS domain_missing_reviews,
        count(DISTINCT item) FILTER (domain_missing) AS domain_missing_items,
        CASE WHEN avg(float_user::INT) >= 0.5 THEN min("user") FILTER (float_user) END AS float_user,
@@ -73,6 +75,7 @@ FROM (
 class Consolidation:
     """How many reviews each step removed, and counts over the reviews that remain.
 
+    ``earliest`` and ``latest`` are in Unix seconds, None if no time is known.
     ``float_user`` and ``float_item`` are an id of the form "1.0", if at least half of the reviews have one: pandas
     writes a column of integers so if a value is missing.
     """
@@ -84,6 +87,8 @@ class Consolidation:
     reviews: int
     empty_texts: int
     unknown_timestamps: int
+    earliest: int | None
+    latest: int | None
     domain_missing_reviews: int
     domain_missing_items: int
     float_user: str | None

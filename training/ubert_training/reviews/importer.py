@@ -39,9 +39,11 @@ REJECTS = "rejects.jsonl"
 REPORT = "report.json"
 STAGING = ".ubert-import-staging"
 
-IMPORT_VERSION = 5
+IMPORT_VERSION = 6
 """Increased whenever the same input is staged differently, so that chunks of an older version are discarded."""
 EXAMPLES_SHOWN = 3
+YEARS, MONTHS = range(1_970, 2_101), range(197_001, 210_013)
+"""If all times are such numbers, they are years or months (201707): as Unix seconds all would be in January 1970."""
 
 
 def import_reviews(
@@ -59,7 +61,8 @@ def import_reviews(
     A finished import of the same files and options is left as it is; one of other files or options is replaced only
     with ``force``. ``stage`` reads the files, here or on a cluster. Raises ``ReviewFileError`` for unreadable files or
     too many bad lines, ``ConfigError`` for options that do not fit the files or an ``out`` that would replace one of
-    them, ``InputError`` if ``out`` is taken or no review is left, and whatever ``stage`` raises.
+    them, ``InputError`` if ``out`` is taken, no review is left or all times are years or months alone, and whatever
+    ``stage`` raises.
     """
     options = options or ImportOptions()
     fingerprint, inputs = _fingerprint(files, options), _inputs(files, options)
@@ -113,7 +116,8 @@ def _finished(out: Path, staging: Staging) -> ImportReport | None:
         if report.fingerprint == staging.fingerprint:
             return report
         raise InputError(
-            f"{out} holds a finished import of other files or options: give another directory, or --force to replace it"
+            f"{out} holds a finished import of other files or options, or by another version of this program: give "
+            "another directory, or --force to replace it"
         )
     if (out / REVIEWS).exists() and not staging.folder.exists():
         raise InputError(f"{out / REVIEWS} exists and no import made it: give another directory, or use --force")
@@ -194,6 +198,7 @@ def _finish(
     metadata = TableMetadata(scale=options.scale, with_title=options.with_title)
     counts = consolidate(parts, scratch, scratch / REVIEWS, core=options.core, metadata=metadata)
     _check_not_empty(counts, options.core)
+    _check_times(counts)
     report = ImportReport(
         fingerprint=staging.fingerprint,
         options=options.to_json(),
@@ -217,6 +222,15 @@ def _check_not_empty(counts: Consolidation, core: int) -> None:
         raise InputError(
             f"no review is left: {counts.exact_duplicates:,} exact duplicates, {counts.repeated_texts:,} repeated "
             f"texts and {counts.below_core:,} outside the {core}-core were removed; a lower --core keeps more"
+        )
+
+
+def _check_times(counts: Consolidation) -> None:
+    """Raise ``InputError`` if all known times are years or months alone."""
+    if any(counts.earliest in times and counts.latest in times for times in (YEARS, MONTHS)):
+        raise InputError(
+            f"all times are years or months alone, {counts.earliest} to {counts.latest}: write them as Unix seconds or "
+            "as ISO dates, such as 2017-07-01, or rename their column"
         )
 
 

@@ -9,7 +9,7 @@ from ubert_training.errors import ReviewFileError
 from ubert_training.reviews.consolidation import Consolidation
 from ubert_training.reviews.statistics import CorpusStatistics
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,6 @@ LAST_SECOND = 253_402_300_799  # the end of the year 9999
 FIRST_MILLISECOND = 631_152_000_000  # 1990; in seconds it would be long after the year 9999
 NUMERIC_DATES = range(19_700_101, 21_001_232)
 """Whole numbers read as dates, such as 20170714; as Unix seconds all of them would be in two weeks of August 1970."""
-YEARS = range(1_970, 2_101)
-"""Whole numbers that alone, or before a month as in 201707, are no time; as seconds all would be in January 1970."""
 NULLS = frozenset({"", "\\N", "NULL", "null", "None", "NaN", "nan", "NaT", "NA", "<NA>"})
 """A missing value as databases, pandas and R write it. As an id, it would make one user of all unknown ones."""
 HTML_TAG = re.compile(r"</?(?:a|b|br|div|em|i|img|li|ol|p|span|strong|u|ul|video)(?:\s[^<>]*)?/?>", re.IGNORECASE)
@@ -148,8 +146,6 @@ def _seconds(value: object) -> int:
     # Looked up as an int: for a float, `in` searches the whole range, which takes a tenth of a second per review.
     if whole == value and whole in NUMERIC_DATES:
         return _seconds(date(whole // 10_000, whole // 100 % 100, whole % 100))
-    if whole == value and (whole in YEARS or (whole // 100 in YEARS and 1 <= whole % 100 <= 12)):
-        raise ValueError
     return whole // (1000 if whole >= FIRST_MILLISECOND else 1)
 
 

@@ -49,11 +49,12 @@ export class RankingView {
     this.user.value = user;
     byId("ranking-set").value = ""; // unless the address names one, which may first have to be listed
     byId("ranking-answer").replaceChildren();
+    const listed = byId("ranking-candidates").value;
     this.#attempt(async () => {
       await this.#findSets(set);
       if (set && byId("ranking-set").value !== set) throw new service.Problem({ title: "No such set", detail: `No stored set is named ${named(set)}.` });
-      const asksAlready = this.ranked; // by the button, while the sets were being read
-      if (!asksAlready && this.#address() === asked && this.#isAnswerable()) await this.#rank();
+      const untouched = !this.ranked && byId("ranking-candidates").value === listed; // while the sets were being read
+      if (untouched && this.#address() === asked && this.#isAnswerable()) await this.#rank();
     });
   }
 

@@ -47,6 +47,15 @@ class FormatName(StrEnum):
 
 MAPPED_FORMATS = frozenset({FormatName.JSONL, FormatName.CSV, FormatName.TSV, FormatName.PARQUET})
 """Formats without field names of their own: the caller maps the columns."""
+SUFFIXES: Mapping[str, FormatName | None] = {
+    ".parquet": FormatName.PARQUET,
+    ".csv": FormatName.CSV,
+    ".tsv": FormatName.TSV,
+    ".json": None,
+    ".jsonl": None,
+    ".ndjson": None,
+}
+"""The format that a suffix names; None: one of those in JSON, which the fields tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +141,13 @@ def open_format(path: Path, name: FormatName | None, columns: Mapping[str, str])
 
 
 def detect_format(path: Path) -> FormatName:
-    """Detect the format of ``path`` by its name and its first good line. Raises ``ReviewFileError``."""
-    unpacked = path.with_suffix("") if path.suffix.lower() in {".gz", ".gzip"} else path
-    suffix = unpacked.suffix.lower()
-    for name in (FormatName.PARQUET, FormatName.CSV, FormatName.TSV):
-        if suffix == f".{name}":
-            return name
+    """Detect the format of ``path`` by the last suffix that is a known one, and its first good line.
+
+    Raises ``ReviewFileError``.
+    """
+    known = [suffix for suffix in map(str.lower, path.suffixes) if suffix in SUFFIXES]
+    if known and (named := SUFFIXES[known[-1]]):
+        return named
     with open_source(path) as source:
         lines = [line for _, line in itertools.islice(nonblank_lines(source.stream), LINES_FOR_DETECTION)]
     if not lines:
@@ -150,7 +160,7 @@ def detect_format(path: Path) -> FormatName:
             return detected
     if not all(isinstance(fields, BadLine) for fields in parsed):
         return FormatName.JSONL
-    if suffix not in {".json", ".jsonl", ".ndjson"}:
+    if not known:
         for separator, name in ((b"\t", FormatName.TSV), (b",", FormatName.CSV), (b";", FormatName.CSV)):
             if separator in lines[0]:
                 return name
