@@ -22,6 +22,7 @@ from support.tiny_bundle import Corpus, TinyBundle, changed_copy
 from support.waiting import wait_until
 from ubert_model.bundle import Bundle
 from ubert_model.config import RatingScale
+from ubert_model.review import Side
 from ubert_model.states import MaintenanceStore
 from ubert_service.app import create_app
 from ubert_service.commands.serve import open_bundles
@@ -213,6 +214,20 @@ def test_the_state_of_an_interrupted_write_blocks_the_review_in_neither_bundle(
     assert not finishes_before_kill(lambda: shadow.reviews.add(review), claim_and_state, monkeypatch)
     assert len([*store.state_sizes(version)]) == states + 1
     assert item_reviews(store, version, ["i13"]) == [[]]
+    written = Roles(live=live, shadow=shadow).add(review).entry
+    assert [item_reviews(store, served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
+
+
+def test_a_state_without_lines_or_claim_blocks_the_same_review_in_neither_bundle(
+    live_and_shadow: list[ServedBundle], store: MaintenanceStore
+) -> None:
+    live, shadow = live_and_shadow
+    review = NewReview(user="u9", item="i13", rating=2, text="A board.")
+    for served in (live, shadow):  # as a precompute leaves it that is killed between the two
+        interrupted = served.reviews.add(review).entry
+        for side in Side:
+            where = served.namespace.version, side, side.entity(interrupted)
+            store.remove_lines(*where, [*store.lines(*where)])
     written = Roles(live=live, shadow=shadow).add(review).entry
     assert [item_reviews(store, served.namespace.version, ["i13"]) for served in (live, shadow)] == [[[written]]] * 2
 

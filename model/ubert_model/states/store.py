@@ -73,7 +73,7 @@ class StateStore(Protocol):
 
         Of two pairs of user and item that write one id, whichever processes they use, the first wins: for the other
         it raises ``ReviewNameTakenError``, with nothing written. If a ``put_new`` or ``delete`` is cut short, the same
-        pair can write the review again.
+        pair can write the review again, unless a server without memory could not note whose the delete was.
         """
 
     def texts(self, version: str, review_ids: Sequence[str]) -> list[str | None]:

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
+import numpy as np
+
 from ubert_model.config import RatingScale
-from ubert_model.errors import InputError
+from ubert_model.errors import InputError, ReviewNameTakenError
 from ubert_model.rating.blend import stored_rating
 from ubert_model.rating.text_reader import TextReader
 from ubert_model.review import ReviewEntry, Side, review_id
@@ -21,6 +23,8 @@ from ubert_service.reviews.written_review import NewReview, WrittenReview
 from ubert_service.scoring.encoding import ReviewEncoding
 
 _UNDATED = 0
+_ROUNDING = 0.05
+"""How far states of one text may differ, as a share of the largest: they are encoded in other batches, then coded."""
 _MOST_AHEAD_S = 24 * 60 * 60
 """How far a caller's clock may be ahead, its time zone included."""
 
@@ -86,11 +90,18 @@ class ReviewWriter:
         )
         payload = self._codec.encode(states)
         texts = self._texts.to_keep(name, text)
+        version = self._namespace.version
         with _invalidating([self._residents, *sharing], entry):
+            revision = None
             if before is None:
-                revision = self._store.put_new(self._namespace.version, entry, payload, texts)
-            else:
-                revision = self._store.put(self._namespace.version, [(entry, payload)], texts)
+                try:
+                    revision = self._store.put_new(version, entry, payload, texts)
+                except ReviewNameTakenError:
+                    # A derived id names the content: a like state is left from an interrupted write of this review.
+                    if review.review_id is not None or not self._holds_alike(name, payload):
+                        raise
+            if revision is None:
+                revision = self._store.put(version, [(entry, payload)], texts)
         return WrittenReview(
             entry=entry,
             created=before is None,
@@ -122,6 +133,14 @@ class ReviewWriter:
             )
         with _invalidating([self._residents, *sharing], entry):
             return self._store.delete(self._namespace.version, [entry])
+
+    def _holds_alike(self, name: str, payload: bytes) -> bool:
+        """Does the store hold, under this id, states that differ from these by rounding alone?"""
+        (stored,) = self._store.states(self._namespace.version, [name])
+        if stored is None:
+            return False
+        there, here = self._codec.decode(stored), self._codec.decode(payload)
+        return there.shape == here.shape and np.allclose(there, here, atol=_ROUNDING * np.abs(here).max(initial=0.0))
 
     def _lists(self, user: str, item: str) -> tuple[list[ReviewEntry], list[ReviewEntry]]:
         user_lists, item_lists = self._store.review_lists(self._namespace.version, users=[user], items=[item])
