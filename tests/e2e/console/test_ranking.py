@@ -3,7 +3,7 @@
 import re
 
 import httpx
-from playwright.sync_api import Page, Request, Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from support.console_page import (
     OpenPage,
@@ -189,24 +189,6 @@ def test_a_candidate_set_chosen_while_the_sets_are_listed_again_stays_chosen(ope
     expect(source).to_have_value("spring")
     expect(page.get_by_label("Candidates, one item per line")).to_be_hidden()
     httpx.delete(f"{address}/candidate-sets/spring", timeout=30, trust_env=False).raise_for_status()
-
-
-def test_what_is_ranked_before_the_sets_are_listed_is_asked_for_once(open_page: OpenPage) -> None:
-    page = open_page("#/ranking")
-    held: list[Route] = []
-    page.route("**/candidate-sets", hold_requests(held))
-    asked: list[Request] = []
-    page.on("request", lambda request: asked.append(request) if request.url.endswith("/rank") else None)
-    with page.expect_request("**/candidate-sets"):
-        show(page, "#/ranking?user=u1")
-    page.get_by_label("Candidates").fill("i1")
-    page.get_by_role("button", name="Rank", exact=True).click()
-    expect(page.locator("table.ranked")).to_be_visible()
-    page.unroute("**/candidate-sets")
-    for route in held:
-        route.continue_()
-    expect(page.locator("#ranking")).not_to_have_attribute("aria-busy", "true")
-    assert len(asked) == 1
 
 
 def test_an_item_is_added_to_the_candidates_by_search(open_page: OpenPage) -> None:
